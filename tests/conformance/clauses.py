@@ -1,0 +1,68 @@
+"""The clauses, read from docs/specification.md: its tables say what they are, nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SPECIFICATION = Path(__file__).resolve().parents[2] / "docs" / "specification.md"
+
+LEVELS = ("must", "should", "may")
+
+_CELL_BORDER = re.compile(r"(?<!\\)\|")
+_NAME = re.compile(r"[a-z]+\.[a-z0-9]+(?:-[a-z0-9]+)*")
+# A statement whose first part has its row's level goes on, after "should:", with a part of another.
+_FURTHER_PART = re.compile(rf"\b({'|'.join(LEVELS)}):\s")
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One rule of the specification."""
+
+    name: str
+    level: str
+    statement: str
+
+    @property
+    def group(self) -> str:
+        """The first word of the name: cli, relay, data and so on."""
+        return self.name.partition(".")[0]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every level this clause speaks at, its row's own first."""
+        further = _FURTHER_PART.findall(self.statement)
+        return tuple(dict.fromkeys((self.level, *further)))
+
+
+def load_clauses(text: str) -> list[Clause]:
+    """Every clause in the tables of *text*, in order; ValueError names a line that is wrong."""
+    clauses: dict[str, Clause] = {}
+    for number, (names, level, statement) in _rows(text):
+        if level not in LEVELS:
+            raise ValueError(f"line {number}: level {level!r} is none of {', '.join(LEVELS)}")
+        for name in re.split(r"\s*/\s*", names):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"line {number}: {name!r} is no clause name (group.rule)")
+            if name in clauses:
+                raise ValueError(f"line {number}: {name} is there a second time")
+            clauses[name] = Clause(name, level, statement)
+    if not clauses:
+        raise ValueError("no table of clauses (a row: | group.rule | must | statement |)")
+    return list(clauses.values())
+
+
+def _rows(text: str) -> Iterator[tuple[int, tuple[str, str, str]]]:
+    """Number and cells of every table row that is neither heading nor ruler."""
+    for number, line in enumerate(text.splitlines(), 1):
+        row = line.strip()
+        if not row.startswith("|"):
+            continue
+        cells = [cell.strip().replace("\\|", "|") for cell in _CELL_BORDER.split(row)[1:-1]]
+        if len(cells) != 3:
+            raise ValueError(f"line {number}: {len(cells)} cells in a row where three belong")
+        if cells[0] == "clause" or set(cells[0]) <= set(":-"):
+            continue
+        yield number, (cells[0], cells[1], cells[2])
