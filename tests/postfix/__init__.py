@@ -1,0 +1,1 @@
+"""Tests with real mail: a private Postfix before and behind the proxy."""

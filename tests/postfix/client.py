@@ -1,0 +1,56 @@
+"""The outside world: an SMTP client that sends one message and tells what it was answered."""
+
+from __future__ import annotations
+
+import smtplib
+from collections.abc import Sequence
+
+from .instance import HOST
+
+HELO = "client.example"
+
+Reply = tuple[int, bytes]
+
+
+def message(subject: str, body: str = "Hello,\n.\n..two dots\nbye") -> bytes:
+    """A message with CRLF line ends; every header is there, so that no server adds one."""
+    text = (
+        "From: Alice <alice@mail.test>\n"
+        "To: Bob <bob@mail.test>\n"
+        f"Subject: {subject}\n"
+        "Date: Sun, 22 Nov 2026 12:00:00 +0000\n"
+        "Message-Id: <1@mail.test>\n"
+        f"\n{body}\n"
+    )
+    return text.replace("\n", "\r\n").encode()
+
+
+def unix(content: bytes) -> bytes:
+    """The content with LF line ends, as it lies in a mailbox."""
+    return content.replace(b"\r\n", b"\n")
+
+
+def connect(port: int) -> smtplib.SMTP:
+    """A session past EHLO; closed by `with`."""
+    session = smtplib.SMTP(HOST, port, local_hostname=HELO, timeout=60)
+    session.ehlo()
+    return session
+
+
+def transact(
+    session: smtplib.SMTP, sender: str, recipients: Sequence[str], content: bytes
+) -> Reply:
+    """One transaction; the reply to the first command that was refused, or to the message."""
+    reply: Reply = session.mail(sender)
+    accepted = 0
+    if reply[0] == 250:
+        for recipient in recipients:
+            reply = session.rcpt(recipient)
+            accepted += reply[0] == 250
+    return session.data(content) if accepted else reply
+
+
+def submit(port: int, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
+    """One message in a session of its own."""
+    with connect(port) as session:
+        return transact(session, sender, recipients, content)

@@ -1,0 +1,318 @@
+"""A private Postfix: its own directory, its own ports, nothing shared with the system's.
+
+`Postfix(directory, ports, services)` is a context manager. The directory holds everything
+(configuration, queue, mail log, one Maildir for every recipient there is); all ports are on
+127.0.0.1; the DNS is never asked; the master process is a child of this process and is stopped by
+its pid. `services` makes the lines of master.cf that use the ports.
+
+Needs root (master(8) changes users) and the programs of a Postfix >= 3.4 (postlogd(8)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email import message_from_bytes
+from pathlib import Path
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+HOST = "127.0.0.1"
+
+#: How long a test waits for what normally takes milliseconds.
+PATIENCE = 20.0
+POLL = 0.01
+
+MAIN_CF = """
+compatibility_level = 3.6
+queue_directory = {dir}/queue
+data_directory = {dir}/data
+config_directory = {dir}/etc
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file = {dir}/mail.log
+maillog_file_prefixes = {dir}
+myhostname = mx.mail.test
+myorigin = mail.test
+mydestination =
+inet_interfaces = {host}
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+# Ask no DNS, not even for the client's name.
+smtp_dns_support_level = disabled
+smtp_host_lookup = native
+smtpd_peername_lookup = no
+alias_maps =
+alias_database =
+local_recipient_maps =
+# Leave the headers of local clients' mail alone.
+local_header_rewrite_clients =
+append_dot_mydomain = no
+biff = no
+message_size_limit = 104857600
+mailbox_size_limit = 0
+virtual_mailbox_limit = 0
+smtpd_relay_restrictions =
+smtpd_recipient_restrictions = permit_mynetworks, check_client_access static:OK, reject
+smtpd_client_event_limit_exceptions = static:all
+smtpd_authorized_xclient_hosts = 127.0.0.0/8
+# The strictest end of data that this Postfix knows (a release that does not know it only warns).
+smtpd_forbid_bare_newline = normalize
+# Whatever the recipient's domain: into the one Maildir.
+default_transport = virtual:
+local_transport = virtual:
+virtual_transport = virtual:
+relay_transport = virtual:
+virtual_mailbox_base = {dir}/mail
+virtual_mailbox_maps = static:all/
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+virtual_minimum_uid = 1
+"""
+
+MASTER_CF = """
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+#: Postfix's own directories.
+OWN_DIRECTORIES = {
+    "data": 0o700,
+    **{
+        f"queue/{name}": 0o700
+        for name in (
+            *("incoming", "active", "deferred", "hold", "corrupt", "saved"),
+            *("bounce", "defer", "trace", "flush", "private"),
+        )
+    },
+    "queue/maildrop": 0o730,
+    "queue/public": 0o710,
+}
+
+#: Header fields that Postfix puts before a message on its way from smtpd(8) into a Maildir.
+TRACE_FIELDS = re.compile(
+    rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Received):[^\n]*\n(?:[ \t][^\n]*\n)*)+"
+)
+
+
+class PostfixError(Exception):
+    """The instance could not be started, used or stopped."""
+
+
+def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:
+    """The first true answer of `probe`; a PostfixError naming `what` if it never comes."""
+    deadline = time.monotonic() + patience
+    while not (answer := probe()):
+        if time.monotonic() > deadline:
+            raise PostfixError(f"waited {patience} s in vain for {what}")
+        time.sleep(POLL)
+    return answer
+
+
+def missing() -> str:
+    """Why there can be no private Postfix here, or nothing."""
+    if os.geteuid() != 0:
+        return "a private Postfix needs root: master(8) changes users"
+    if shutil.which("postfix") is None or shutil.which("postconf") is None:
+        return "Postfix is not installed (Debian: apt-get install postfix)"
+    return ""
+
+
+@contextlib.contextmanager
+def public_directory(prefix: str) -> Iterator[Path]:
+    """A new directory every user may enter (those of pytest are root's alone), gone at the end."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        directory = Path(name).resolve()
+        directory.chmod(0o755)
+        yield directory
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """A free loopback port for each name; all are held until the last is found."""
+    with contextlib.ExitStack() as held:
+        ports = {}
+        for name in names:
+            probe = held.enter_context(socket.socket())
+            probe.bind((HOST, 0))
+            ports[name] = int(probe.getsockname()[1])
+        return ports
+
+
+def without_trace(delivered: bytes) -> bytes:
+    """A delivered message without the header fields that Postfix put before it."""
+    trace = TRACE_FIELDS.match(delivered)
+    return delivered[trace.end() :] if trace else delivered
+
+
+def processes_naming(text: str) -> dict[int, str]:
+    """Every process whose command line holds the text, by pid."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
+                if text in command:
+                    found[int(entry.name)] = command
+    return found
+
+
+class Postfix:
+    """One running instance. `ports` gives the port of each name, `wait_*` wait with a deadline."""
+
+    def __init__(
+        self,
+        directory: Path,
+        port_names: Sequence[str],
+        services: Callable[[Mapping[str, int]], str],
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        self.directory = directory
+        self.ports: Mapping[str, int] = {}
+        self._port_names = port_names
+        self._services = services
+        self._wrapper = wrapper
+        self._master: subprocess.Popen[bytes] | None = None
+        self._seen: dict[str, tuple[str, bytes]] = {}
+
+    # --- life -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._make_directories()
+        for _ in range(3):  # between looking for a free port and its use somebody may take it
+            self._configure()
+            if self._start():
+                return self
+        raise PostfixError(f"Postfix does not start:\n{self.log()}")
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _make_directories(self) -> None:
+        for name in ("etc", "queue", "queue/pid", "mail"):
+            (self.directory / name).mkdir(mode=0o755)
+        shutil.chown(self.directory / "mail", "nobody")
+        for name, mode in OWN_DIRECTORIES.items():
+            path = self.directory / name
+            path.mkdir()
+            path.chmod(mode)
+            shutil.chown(path, "postfix", "postdrop")
+
+    def _configure(self) -> None:
+        self.ports = free_ports(self._port_names)
+        user = pwd.getpwnam("nobody")
+        main = MAIN_CF.format(dir=self.directory, host=HOST, uid=user.pw_uid, gid=user.pw_gid)
+        path = self.directory / "etc/main.cf"
+        path.write_text(main)
+        # Postfix waits until a new main.cf is some seconds old: it might not be complete yet.
+        os.utime(path, (0, 0))
+        (self.directory / "etc/master.cf").write_text(self._services(self.ports) + MASTER_CF)
+
+    def _start(self) -> bool:
+        daemons = self._command("postconf", "-h", "daemon_directory").stdout.decode().strip()
+        self._master = subprocess.Popen(
+            [*self._wrapper, f"{daemons}/master", "-s"],  # -s: stay in the foreground
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt at the terminal is for the tests to handle
+        )
+        wait_for("Postfix to start or to give up", self._started_or_ended)
+        return self._master.poll() is None
+
+    def _started_or_ended(self) -> bool:
+        assert self._master is not None
+        # Written once every port is bound. Trying the ports would start a server behind each.
+        return "daemon started" in self.log() or self._master.poll() is not None
+
+    def stop(self) -> None:
+        """End the instance, and see to it that nothing of it is left running."""
+        if self._master is not None:
+            self._master.terminate()
+            self._master.wait(PATIENCE)
+            self._master = None
+        try:
+            wait_for("the instance's processes to end", lambda: not self.processes())
+        except PostfixError as error:
+            left = self.processes()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+            raise PostfixError(f"left running after the end of Postfix: {left}") from error
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.defpath + ":/usr/sbin:/sbin", "MAIL_CONFIG": f"{self.directory}/etc"}
+
+    def _command(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(words, env=self._environment(), capture_output=True, check=False)
+
+    # --- what it does -----------------------------------------------------------------------
+
+    def processes(self) -> dict[int, str]:
+        """Processes (other than Postfix's own daemons) that work in the instance's name."""
+        return processes_naming(str(self.directory))
+
+    def log(self) -> str:
+        """The mail log so far."""
+        path = self.directory / "mail.log"
+        return path.read_text(errors="backslashreplace") if path.exists() else ""
+
+    def wait_log(self, pattern: str) -> re.Match[str]:
+        """The first match of the pattern in the mail log."""
+        return wait_for(f"{pattern!r} in the mail log", lambda: re.search(pattern, self.log()))
+
+    def queue(self) -> list[Path]:
+        """The queue's message files."""
+        names = ("maildrop", "incoming", "active", "deferred", "hold")
+        files = [f for name in names for f in (self.directory / "queue" / name).rglob("*")]
+        return [f for f in files if f.is_file()]
+
+    def flush(self) -> None:
+        """Try deferred mail again now."""
+        done = self._command("postqueue", "-f")
+        if done.returncode:
+            raise PostfixError(f"postqueue -f: {done.stderr.decode()}")
+
+    def delivered(self, recipient: str) -> list[bytes]:
+        """Every message delivered to the address, as it lies in the Maildir."""
+        for path in sorted((self.directory / "mail/all/new").glob("*")):
+            if path.name not in self._seen:
+                content = path.read_bytes()
+                end = content.find(b"\n\n") + 1
+                address = message_from_bytes(content[:end])["Delivered-To"]
+                self._seen[path.name] = (address, content)
+        return [content for address, content in self._seen.values() if address == recipient]
+
+    def wait_delivered(self, recipient: str) -> bytes:
+        """The one message delivered to the address."""
+        (message,) = wait_for(f"mail for {recipient}", lambda: self.delivered(recipient))
+        return message

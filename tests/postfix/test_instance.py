@@ -1,0 +1,55 @@
+"""The private Postfix itself, without a proxy: it delivers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from .client import message, submit, unix
+from .instance import HOST, Postfix, public_directory, without_trace
+
+
+def plain_services(ports: Mapping[str, int]) -> str:
+    """An smtpd(8) and nothing else, from which one address gets no mail."""
+    return f"{HOST}:{ports['plain']} inet n - n - - smtpd\n"
+
+
+@pytest.fixture(scope="module")
+def directory(needs_postfix: None) -> Iterator[Path]:
+    with public_directory("postprox-instance-") as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def postfix(directory: Path) -> Iterator[Postfix]:
+    with Postfix(directory, ["plain"], plain_services) as running:
+        yield running
+
+
+def test_a_message_is_delivered_as_it_was_sent(postfix: Postfix) -> None:
+    content = message("plain")
+    reply = submit(postfix.ports["plain"], "a@mail.test", ["b@mail.test"], content)
+    assert reply[0] == 250
+    assert without_trace(postfix.wait_delivered("b@mail.test")) == unix(content)
+
+
+def test_the_queue_is_empty_after_delivery(postfix: Postfix) -> None:
+    submit(postfix.ports["plain"], "a@mail.test", ["c@mail.test"], message("queue"))
+    postfix.wait_delivered("c@mail.test")
+    postfix.wait_log(r"to=<c@mail.test>.*\n(.*\n)*.*: removed")
+    assert postfix.queue() == []
+
+
+def test_delivery_is_seen_in_the_log(postfix: Postfix) -> None:
+    submit(postfix.ports["plain"], "a@mail.test", ["d@mail.test"], message("log"))
+    assert postfix.wait_log(r"to=<d@mail\.test>.*status=(\w+)")[1] == "sent"
+
+
+def test_nothing_runs_after_the_end(needs_postfix: None) -> None:
+    with public_directory("postprox-instance-") as path:
+        with Postfix(path, ["plain"], plain_services) as postfix:
+            port = postfix.ports["plain"]
+        with pytest.raises(ConnectionRefusedError):
+            submit(port, "a@mail.test", ["b@mail.test"], message("late"))
