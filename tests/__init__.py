@@ -1,0 +1,1 @@
+"""All that judges: this checkout's units, any implementation's behaviour, real servers."""

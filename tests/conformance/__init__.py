@@ -1,0 +1,1 @@
+"""The conformance suite: transcripts that judge any implementation by what crosses its borders."""

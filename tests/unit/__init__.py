@@ -1,0 +1,1 @@
+"""Tests of single modules, without a process and without a network."""
