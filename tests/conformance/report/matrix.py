@@ -1,0 +1,289 @@
+"""The matrix: clauses by implementations. It counts and groups results; how they look is elsewhere.
+
+A result is one transcript in one mode. It counts once in its implementation's totals, once in each
+group and once in each clause it names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, groupby
+
+from tests.conformance.clauses import LEVELS, Clause
+from tests.conformance.report.results import OUTCOMES, Divergence, Result, Run
+
+#: The outcome that decides how several together look is the first of these that is among them.
+WEIGHT = ("failed", "diverged", "passed", "skipped")
+
+UNKNOWN = "unknown"  # the level of a clause that transcripts name and the specification does not
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many results had which outcome."""
+
+    counts: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> Tally:
+        counter = Counter(result.outcome for result in results)
+        return cls(tuple((outcome, counter[outcome]) for outcome in OUTCOMES if counter[outcome]))
+
+    def number(self, outcome: str) -> int:
+        return dict(self.counts).get(outcome, 0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A result that needs words (failed, diverged, skipped), said once for all modes it is true of.
+
+    Skips of one implementation with the same words are one finding, whatever their transcripts.
+    """
+
+    anchor: str
+    results: tuple[Result, ...]
+
+    @property
+    def first(self) -> Result:
+        return self.results[0]
+
+    @property
+    def outcome(self) -> str:
+        return self.first.outcome
+
+    @property
+    def message(self) -> str:
+        return self.first.message
+
+    @property
+    def divergence(self) -> Divergence | None:
+        return self.first.divergence
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(result.mode for result in self.results))
+
+    @property
+    def transcripts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(result.transcript for result in self.results))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One implementation, as one result file shows it."""
+
+    label: str
+    run: Run
+    findings: tuple[Finding, ...]
+
+    def tally(self, level: str | None = None) -> Tally:
+        return Tally.of(r for r in self.run.results if level in (None, r.level))
+
+    def found(self, outcome: str) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.outcome == outcome)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return _levels(self.run.results)
+
+    @cached_property
+    def anchors(self) -> dict[Result, str]:
+        """Where the words about a result stand."""
+        return {result: finding.anchor for finding in self.findings for result in finding.results}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An outcome, the modes that had it, and where its words stand."""
+
+    outcome: str
+    modes: tuple[str, ...]
+    anchor: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A transcript below its clause: what each column says of it."""
+
+    transcript: str
+    title: str
+    level: str
+    marks: tuple[tuple[Mark, ...], ...]
+
+    @property
+    def failed(self) -> bool:
+        return any(mark.outcome == "failed" for marks in self.marks for mark in marks)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one column says of one clause: a tally for each level, none if nothing was judged."""
+
+    tallies: tuple[tuple[str, Tally], ...]
+
+    @property
+    def verdict(self) -> str:
+        there = {outcome for _, tally in self.tallies for outcome, _ in tally.counts}
+        return next((outcome for outcome in WEIGHT if outcome in there), "none")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clause: a cell for each column, and the transcripts."""
+
+    clause: Clause
+    cells: tuple[Cell, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        seen = {*self.clause.parts, *(entry.level for entry in self.entries)}
+        return tuple(level for level in LEVELS if level in seen)
+
+    @property
+    def failed_levels(self) -> tuple[str, ...]:
+        seen = {entry.level for entry in self.entries if entry.failed}
+        return tuple(level for level in LEVELS if level in seen)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The clauses whose names begin with the same word."""
+
+    name: str
+    rows: tuple[Row, ...]
+    tallies: tuple[Tally, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All that a report shows."""
+
+    columns: tuple[Column, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(len(group.rows) for group in self.groups)
+
+    @property
+    def partial(self) -> bool:
+        return any(column.run.gaps for column in self.columns)
+
+    @property
+    def suite_versions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column.run.suite_version for column in self.columns))
+
+
+def build(clauses: Sequence[Clause], runs: Sequence[Run]) -> Matrix:
+    """The matrix of *runs* over *clauses*, in the order of both."""
+    numbers = count(1)
+    columns = tuple(
+        Column(label, run, _findings(run, numbers))
+        for label, run in zip(_labels(runs), runs, strict=True)
+    )
+    everything = [*clauses, *_strangers(clauses, runs)]
+    groups = dict.fromkeys(clause.group for clause in everything)
+    return Matrix(
+        columns, tuple(_group(g, [c for c in everything if c.group == g], columns) for g in groups)
+    )
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Name and version; where two columns would read the same, the file tells them apart."""
+    plain = [f"{run.name} {run.version}".strip() for run in runs]
+    return [
+        label if plain.count(label) == 1 else f"{label} ({run.source})"
+        for label, run in zip(plain, runs, strict=True)
+    ]
+
+
+def _strangers(clauses: Sequence[Clause], runs: Sequence[Run]) -> list[Clause]:
+    """What transcripts name and the specification does not: shown, so that nothing gets lost."""
+    named = {name for run in runs for result in run.results for name in result.clauses}
+    strange = sorted(named - {clause.name for clause in clauses})
+    return [Clause(name, UNKNOWN, "Not in this specification.") for name in strange]
+
+
+def _findings(run: Run, numbers: Iterator[int]) -> tuple[Finding, ...]:
+    def words(result: Result) -> tuple[object, ...]:
+        which = "" if result.outcome == "skipped" else result.transcript
+        return result.outcome, which, result.message, result.divergence
+
+    together: dict[tuple[object, ...], list[Result]] = {}
+    for result in sorted(run.results, key=lambda r: (r.transcript, _mode_order(run, r))):
+        if result.outcome != "passed":
+            together.setdefault(words(result), []).append(result)
+    return tuple(Finding(f"n{next(numbers)}", tuple(same)) for same in together.values())
+
+
+def _mode_order(run: Run, result: Result) -> int:
+    return run.modes.index(result.mode) if result.mode in run.modes else len(run.modes)
+
+
+def _levels(results: Iterable[Result]) -> tuple[str, ...]:
+    seen = {result.level for result in results}
+    return tuple(level for level in LEVELS if level in seen)
+
+
+def _group(name: str, clauses: Sequence[Clause], columns: Sequence[Column]) -> Group:
+    names = {clause.name for clause in clauses}
+    return Group(
+        name,
+        tuple(_row(clause, columns) for clause in clauses),
+        tuple(Tally.of(r for r in c.run.results if names & set(r.clauses)) for c in columns),
+    )
+
+
+def _row(clause: Clause, columns: Sequence[Column]) -> Row:
+    judged = [[r for r in c.run.results if clause.name in r.clauses] for c in columns]
+    return Row(
+        clause,
+        tuple(_cell(clause, results) for results in judged),
+        tuple(_entries(judged, columns)),
+    )
+
+
+def _cell(clause: Clause, results: Sequence[Result]) -> Cell:
+    """Tallies at the levels the clause speaks at, so that a gap shows, and at those found."""
+    if not results:
+        return Cell(())
+    levels = {*clause.parts, *_levels(results)}
+    return Cell(
+        tuple(
+            (level, Tally.of(r for r in results if r.level == level))
+            for level in LEVELS
+            if level in levels
+        )
+    )
+
+
+def _entries(judged: Sequence[Sequence[Result]], columns: Sequence[Column]) -> list[Entry]:
+    """The transcripts in any of the columns, each with what every column says of it."""
+    first = {r.transcript: r for results in reversed(judged) for r in results}
+    return [
+        Entry(
+            name,
+            first[name].title,
+            first[name].level,
+            tuple(
+                _marks(column, [r for r in results if r.transcript == name])
+                for results, column in zip(judged, columns, strict=True)
+            ),
+        )
+        for name in sorted(first)
+    ]
+
+
+def _marks(column: Column, results: Sequence[Result]) -> tuple[Mark, ...]:
+    def looks(result: Result) -> tuple[int, str]:
+        return WEIGHT.index(result.outcome), column.anchors.get(result, "")
+
+    ordered = sorted(results, key=lambda r: (looks(r), _mode_order(column.run, r)))
+    return tuple(
+        Mark(WEIGHT[outcome], tuple(result.mode for result in same), anchor or None)
+        for (outcome, anchor), same in groupby(ordered, key=looks)
+    )

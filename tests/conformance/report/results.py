@@ -1,0 +1,256 @@
+"""Result files (JSON lines, format 1): a file is understood whole or refused by name and line.
+
+The one thing forgiven is an end that is missing, because a run that was stopped is worth reading;
+what is missing is then said in `Run.gaps`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tests.conformance.clauses import LEVELS
+
+FORMAT = 1
+OUTCOMES = ("passed", "failed", "diverged", "skipped")
+KINDS = ("bug", "wontfix", "unclear")
+
+
+class ResultFileError(ValueError):
+    """What is wrong with a result file, and where: `FILE:LINE: text`."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A difference the implementation's own file announces."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one transcript said of the implementation in one mode."""
+
+    transcript: str
+    mode: str
+    title: str
+    clauses: tuple[str, ...]
+    level: str
+    outcome: str
+    message: str
+    divergence: Divergence | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result file: one implementation, judged once."""
+
+    source: str
+    name: str
+    version: str
+    argv: tuple[str, ...]
+    suite_version: str
+    suite_transcripts: int
+    started: datetime
+    level: str | None
+    modes: tuple[str, ...]
+    results: tuple[Result, ...]
+    exit_status: int | None
+    gaps: tuple[str, ...]
+
+    @property
+    def transcripts(self) -> int:
+        """How many different transcripts were tried."""
+        return len({result.transcript for result in self.results})
+
+
+def read_run(path: Path) -> Run:
+    """The run that the file *path* records."""
+    try:
+        octets = path.read_bytes()
+    except OSError as error:
+        raise ResultFileError(f"{path}: {error.strerror}") from error
+    return parse_run(octets, str(path))
+
+
+def parse_run(octets: bytes, source: str) -> Run:
+    """The run recorded in *octets*; *source* names them in errors."""
+    records, gaps = _records(octets, source)
+    if not records or records[0].text("type") != "header":
+        raise ResultFileError(
+            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 1, …}}'
+        )
+    header, body = records[0], records[1:]
+    if header.value("format") != FORMAT:
+        raise header.error(f"format {header.value('format')!r}, but only format {FORMAT} is known")
+    footer = body.pop() if body and body[-1].text("type") == "footer" else None
+    results = _results(body)
+    return _run(header, results, footer, (*gaps, *_footer_gaps(footer, results)))
+
+
+def visible(text: str) -> str:
+    """*text* with whatever would not show (controls, surrogates, direction marks) written out."""
+    return "".join(
+        char
+        if char.isprintable() or char in "\n\t"
+        else char.encode("ascii", "backslashreplace").decode()
+        if ord(char) > 0x7F
+        else f"\\x{ord(char):02x}"
+        for char in text
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One line of the file; its methods demand that a key is there and of its kind."""
+
+    source: str
+    line: int
+    fields: dict[str, object]
+
+    def error(self, text: str) -> ResultFileError:
+        return ResultFileError(f"{self.source}:{self.line}: {text}")
+
+    def value(self, key: str) -> object:
+        if key not in self.fields:
+            raise self.error(f'"{key}" is missing')
+        return self.fields[key]
+
+    def text(self, key: str) -> str:
+        value = self.value(key)
+        if not isinstance(value, str):
+            raise self.error(f'"{key}" is {value!r}, but must be a string')
+        return visible(value)
+
+    def text_or_none(self, key: str) -> str | None:
+        return None if self.value(key) is None else self.text(key)
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
+        value = self.text(key)
+        if value not in choices:
+            raise self.error(f'"{key}" is {value!r}, but must be one of {", ".join(choices)}')
+        return value
+
+    def count(self, key: str) -> int:
+        value = self.value(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.error(f'"{key}" is {value!r}, but must be a whole number from 0 on')
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.value(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.error(f'"{key}" is {value!r}, but must be a list of strings')
+        return tuple(visible(item) for item in value)
+
+    def record(self, key: str) -> _Record:
+        value = self.value(key)
+        if not isinstance(value, dict):
+            raise self.error(f'"{key}" is {value!r}, but must be an object')
+        return _Record(self.source, self.line, value)
+
+    def time(self, key: str) -> datetime:
+        value = self.text(key)
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError as error:
+            raise self.error(f'"{key}" is {value!r}, but must be an ISO 8601 time') from error
+
+
+def _records(octets: bytes, source: str) -> tuple[list[_Record], tuple[str, ...]]:
+    """Every line as a record, and what is to be said of a last line that stops in its middle."""
+    *lines, unfinished = octets.split(b"\n")
+    records = [_record(line, source, number) for number, line in enumerate(lines, 1)]
+    if not unfinished:
+        return records, ()
+    try:
+        return [*records, _record(unfinished, source, len(lines) + 1)], ()
+    except ResultFileError:
+        if not records:
+            raise
+        return records, ("its last line is cut off",)
+
+
+def _record(line: bytes, source: str, number: int) -> _Record:
+    where = f"{source}:{number}"
+    try:
+        fields = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise ResultFileError(f"{where}: not UTF-8 (octet {error.start + 1})") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultFileError(f"{where}: no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ResultFileError(f"{where}: a JSON object belongs on every line")
+    return _Record(source, number, fields)
+
+
+def _results(records: Iterable[_Record]) -> tuple[Result, ...]:
+    first_seen: dict[tuple[str, str], int] = {}
+    results = []
+    for record in records:
+        if record.text("type") != "result":
+            raise record.error(
+                f'"type" is {record.text("type")!r}: results belong between one header '
+                "(the first line) and one footer (the last)"
+            )
+        result = _result(record)
+        earlier = first_seen.setdefault((result.transcript, result.mode), record.line)
+        if earlier != record.line:
+            raise record.error(
+                f"{result.transcript} in mode {result.mode} is there already, in line {earlier}"
+            )
+        results.append(result)
+    return tuple(results)
+
+
+def _result(record: _Record) -> Result:
+    divergence = None
+    if record.value("divergence") is not None:
+        known = record.record("divergence")
+        divergence = Divergence(known.one_of("kind", KINDS), known.text("reason"))
+    return Result(
+        transcript=record.text("transcript"),
+        mode=record.text("mode"),
+        title=record.text("title"),
+        clauses=record.texts("clauses"),
+        level=record.one_of("level", LEVELS),
+        outcome=record.one_of("outcome", OUTCOMES),
+        message=(record.text_or_none("message") or "").strip("\n"),
+        divergence=divergence,
+    )
+
+
+def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[str, ...]:
+    if footer is None:
+        return ("it has no footer: the run did not end",)
+    there = Counter(result.outcome for result in results)
+    return tuple(
+        f"its footer counts {footer.count(outcome)} {outcome}, but it holds {there[outcome]}"
+        for outcome in OUTCOMES
+        if footer.count(outcome) != there[outcome]
+    )
+
+
+def _run(
+    header: _Record, results: tuple[Result, ...], footer: _Record | None, gaps: tuple[str, ...]
+) -> Run:
+    implementation, suite = header.record("implementation"), header.record("suite")
+    return Run(
+        source=header.source,
+        name=implementation.text("name"),
+        version=implementation.text_or_none("version") or "",
+        argv=implementation.texts("argv"),
+        suite_version=suite.text("version"),
+        suite_transcripts=suite.count("transcripts"),
+        started=header.time("started"),
+        level=header.text_or_none("level"),
+        modes=header.texts("modes"),
+        results=results,
+        exit_status=footer.count("exit_status") if footer else None,
+        gaps=gaps,
+    )

@@ -1,0 +1,625 @@
+"""The reports and the list of clauses: what the files hold is on the page, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.clauses import SPECIFICATION, Clause, load_clauses
+from tests.conformance.report.__main__ import main
+from tests.conformance.report.matrix import Matrix, build
+from tests.conformance.report.render import html, markdown
+from tests.conformance.report.results import ResultFileError, parse_run, visible
+
+CLAUSES = [
+    Clause("cli.host", "must", "HOST is a name. should: also `[IPv6]:PORT`."),
+    Clause("relay.order", "should", "in the **order** of its commands"),
+    Clause("filter.reject", "must", "status 1"),
+]
+TITLE = "Reject: the last line is the reply"
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+def header(**changes: Any) -> dict[str, Any]:
+    return {
+        "type": "header",
+        "format": 1,
+        "implementation": {"name": "postprox", "version": "1.0", "argv": ["./my postprox", "-v"]},
+        "suite": {"transcripts": 1, "version": "7"},
+        "started": "2025-11-22T14:31:07+00:00",
+        "level": None,
+        "modes": ["stdio", "listen"],
+    } | changes
+
+
+def named(name: str) -> dict[str, Any]:
+    return header(implementation={"name": name, "version": "1.0", "argv": [name]})
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    return {
+        "type": "result",
+        "transcript": "filter/reject.smtp",
+        "mode": "stdio",
+        "title": TITLE,
+        "clauses": ["filter.reject"],
+        "level": "must",
+        "outcome": "passed",
+        "seconds": 0.1,
+        "message": "",
+        "divergence": None,
+    } | changes
+
+
+def footer(*results: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    outcomes = [one["outcome"] for one in results]
+    counts = {name: outcomes.count(name) for name in ("passed", "failed", "skipped", "diverged")}
+    return {"type": "footer", "exit_status": 0} | counts | changes
+
+
+def octets(*records: dict[str, Any]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def whole(*results: dict[str, Any], head: dict[str, Any] | None = None) -> bytes:
+    return octets(head or header(), *results, footer(*results))
+
+
+def matrix(*files: bytes) -> Matrix:
+    return build(CLAUSES, [parse_run(file, f"{n}.jsonl") for n, file in enumerate(files)])
+
+
+class _Page(HTMLParser):
+    """The page as a browser sees it: its text, its tags and their attributes."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    def attributes(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.tags if name in attrs]
+
+
+def clause_part(page: str, name: str) -> str:
+    """The text of one clause's row and of what it opens to."""
+    match = re.search(rf'<details class="clause" id="{re.escape(name)}".*?</details>', page, re.S)
+    assert match
+    return _Page(match[0]).text
+
+
+# The clauses.
+
+
+def table(*rows: str) -> str:
+    return "\n".join(("## cli: x", "", "| clause | level | statement |", "|---|---|---|", *rows))
+
+
+def test_specification_has_its_groups_in_order() -> None:
+    clauses = load_clauses(SPECIFICATION.read_text("utf-8"))
+    groups = list(dict.fromkeys(clause.group for clause in clauses))
+    assert groups == ["cli", "relay", "data", "filter", "files", "listen", "log"]
+
+
+def test_specification_loses_no_row() -> None:
+    text = SPECIFICATION.read_text("utf-8")
+    rows = re.findall(r"^\| ([a-z]+\.[a-z0-9-]+(?: / [a-z]+\.[a-z0-9-]+)*) \|", text, re.M)
+    names = [name for row in rows for name in row.split(" / ")]
+    assert [clause.name for clause in load_clauses(text)] == names
+
+
+def test_row_of_three_names_is_three_clauses() -> None:
+    clauses = load_clauses(table("| cli.help / cli.license / cli.version | must | exit 0 |"))
+    assert [(c.name, c.level, c.statement) for c in clauses] == [
+        (name, "must", "exit 0") for name in ("cli.help", "cli.license", "cli.version")
+    ]
+
+
+def test_escaped_pipe_belongs_to_the_statement() -> None:
+    (clause,) = load_clauses(table(r"| cli.x | must | `a \| b` |"))
+    assert clause.statement == "`a | b`"
+
+
+@pytest.mark.parametrize(
+    ("level", "statement", "parts"),
+    [
+        ("must", "this", ("must",)),
+        ("must", "this. should: that", ("must", "should")),
+        ("should", "this", ("should",)),
+        ("should", "this. should: that", ("should",)),
+        ("must", "what one should do", ("must",)),
+        ("must", "this. should: that. may: more", ("must", "should", "may")),
+    ],
+)
+def test_parts_of_a_clause(level: str, statement: str, parts: tuple[str, ...]) -> None:
+    assert Clause("cli.x", level, statement).parts == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("no table", "no table of clauses"),
+        (table("| cli.x | shall | y |"), "line 5: level 'shall' is none of must, should, may"),
+        (table("| cli.x | must | a | b |"), "line 5: 4 cells in a row where three belong"),
+        (table("| cli | must | y |"), "line 5: 'cli' is no clause name"),
+        (table("| cli.x | must | y |", "| cli.x | must | z |"), "line 6: cli.x is there a second"),
+    ],
+)
+def test_wrong_table_is_refused_by_line(text: str, error: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(error)):
+        load_clauses(text)
+
+
+# Reading result files.
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", "f:1: no header"),
+        (b"hello\n", "f:1: no JSON"),
+        (b"hello", "f:1: no JSON"),
+        (b"[" * 100_000 + b"\n", "f:1: no JSON"),
+        (b"[]\n", "f:1: a JSON object belongs on every line"),
+        (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
+        (octets(result()), "f:1: no header"),
+        (octets(header(format=2)), "f:1: format 2, but only format 1 is known"),
+        (octets({"type": "header"}), 'f:1: "format" is missing'),
+        (octets(header(started="today")), "f:1: \"started\" is 'today', but must be an ISO 8601"),
+        (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio', but must be a list"),
+        (octets(header(suite=3)), 'f:1: "suite" is 3, but must be an object'),
+        (octets(header(), header()), "f:2: \"type\" is 'header'"),
+        (octets(header(), footer(), result()), "f:2: \"type\" is 'footer'"),
+        (octets(header(), result(outcome="good")), "f:2: \"outcome\" is 'good', but must be one"),
+        (octets(header(), result(level=1)), 'f:2: "level" is 1, but must be a string'),
+        (octets(header(), result(divergence={"kind": "x"})), "f:2: \"kind\" is 'x', but must be"),
+        (octets(header(), footer(passed=True)), 'f:2: "passed" is True, but must be a whole'),
+        (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: no JSON"),
+        (
+            octets(header(), result(), result()),
+            "f:3: filter/reject.smtp in mode stdio is there already, in line 2",
+        ),
+    ],
+)
+def test_wrong_file_is_refused_by_name_and_line(content: bytes, error: str) -> None:
+    with pytest.raises(ResultFileError) as caught:
+        parse_run(content, "f")
+    assert str(caught.value).startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "gaps"),
+    [
+        (whole(result()), ()),
+        (octets(header(), result()), ("it has no footer: the run did not end",)),
+        (octets(header()), ("it has no footer: the run did not end",)),
+        (
+            octets(header(), result()) + b'{"type": "res',
+            ("its last line is cut off", "it has no footer: the run did not end"),
+        ),
+        (
+            octets(header(), result(), footer(passed=5)),
+            ("its footer counts 5 passed, but it holds 1",),
+        ),
+    ],
+)
+def test_missing_end_is_a_gap(content: bytes, gaps: tuple[str, ...]) -> None:
+    assert parse_run(content, "f").gaps == gaps
+
+
+def test_last_line_without_line_end_counts() -> None:
+    assert parse_run(whole(result()).rstrip(b"\n"), "f").gaps == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\n\ttext é ✓", "plain\n\ttext é ✓"),
+        ("a\0b\x1b[2J\r", "a\\x00b\\x1b[2J\\x0d"),
+        ("\udc80", "\\udc80"),
+        ("\u202egnp", "\\u202egnp"),
+    ],
+)
+def test_what_would_not_show_is_written_out(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+# Counting.
+
+
+def cell(shown: Matrix, clause: str, column: int = 0) -> dict[str, dict[str, int]]:
+    (row,) = (row for group in shown.groups for row in group.rows if row.clause.name == clause)
+    return {level: dict(tally.counts) for level, tally in row.cells[column].tallies}
+
+
+def test_each_mode_of_a_transcript_counts() -> None:
+    shown = matrix(whole(result(), result(mode="listen", outcome="failed")))
+    assert cell(shown, "filter.reject") == {"must": {"passed": 1, "failed": 1}}
+
+
+def test_result_counts_in_every_clause_it_names() -> None:
+    shown = matrix(whole(result(clauses=["filter.reject", "relay.order"], level="should")))
+    assert cell(shown, "filter.reject") == {"must": {}, "should": {"passed": 1}}
+    assert cell(shown, "relay.order") == {"should": {"passed": 1}}
+
+
+def test_result_counts_once_in_a_group_and_in_the_totals() -> None:
+    clauses = [Clause("cli.a", "must", ""), Clause("cli.b", "must", "")]
+    shown = build(clauses, [parse_run(whole(result(clauses=["cli.a", "cli.b"])), "f")])
+    assert shown.groups[0].tallies[0].counts == (("passed", 1),)
+    assert shown.columns[0].tally().counts == (("passed", 1),)
+
+
+def test_part_of_a_clause_without_a_result_shows_as_empty() -> None:
+    assert cell(matrix(whole(result(clauses=["cli.host"]))), "cli.host") == {
+        "must": {"passed": 1},
+        "should": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ((), "none"),
+        (("passed", "failed"), "failed"),
+        (("passed", "diverged"), "diverged"),
+        (("diverged", "failed"), "failed"),
+        (("skipped", "passed"), "passed"),
+        (("skipped",), "skipped"),
+    ],
+)
+def test_verdict_of_a_cell(outcomes: tuple[str, ...], verdict: str) -> None:
+    results = [result(mode=str(n), outcome=outcome) for n, outcome in enumerate(outcomes)]
+    (row,) = matrix(whole(*results)).groups[2].rows
+    assert row.cells[0].verdict == verdict
+
+
+def test_same_words_in_both_modes_are_one_finding() -> None:
+    failed = [result(mode=mode, outcome="failed", message="no") for mode in ("listen", "stdio")]
+    (finding,) = matrix(whole(*failed)).columns[0].found("failed")
+    assert finding.modes == ("stdio", "listen")
+
+
+def test_skips_for_one_reason_are_one_finding() -> None:
+    skips = [result(transcript=name, outcome="skipped", message="no ipv6") for name in "ab"]
+    (finding,) = matrix(whole(*skips)).columns[0].found("skipped")
+    assert finding.transcripts == ("a", "b")
+
+
+def test_clause_outside_the_specification_is_shown() -> None:
+    shown = matrix(whole(result(clauses=["mime.type"])))
+    assert shown.groups[-1].name == "mime"
+    assert cell(shown, "mime.type") == {"must": {"passed": 1}}
+
+
+def test_columns_that_read_the_same_are_told_apart_by_file() -> None:
+    shown = matrix(whole(result()), whole(result()))
+    assert [column.label for column in shown.columns] == [
+        "postprox 1.0 (0.jsonl)",
+        "postprox 1.0 (1.jsonl)",
+    ]
+
+
+# Both forms.
+
+RENDERERS = pytest.mark.parametrize("render", [html, markdown], ids=["html", "markdown"])
+
+
+@RENDERERS
+def test_says_what_was_tested_when_and_by_which_suite(render: Any) -> None:
+    text = render(matrix(whole(result())))
+    for needed in ("postprox 1.0", "my postprox", "2025-11-22 14:31:07 UTC", "1 of 1 transcripts"):
+        assert needed in text
+
+
+@RENDERERS
+def test_clauses_keep_the_order_of_the_specification(render: Any) -> None:
+    text = render(matrix(whole(result())))
+    places = [text.index(clause.name) for clause in CLAUSES]
+    assert places == sorted(places)
+
+
+@RENDERERS
+def test_columns_keep_the_order_of_the_files(render: Any) -> None:
+    text = render(matrix(whole(head=named("zeta")), whole(head=named("alpha"))))
+    assert 0 < text.index("zeta 1.0") < text.index("alpha 1.0")
+
+
+@RENDERERS
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (octets(header(), result()), "PARTIAL"),
+        (whole(result(), head=header(suite={"transcripts": 9, "version": "7"})), "SELECTION"),
+    ],
+)
+def test_what_is_not_the_whole_suite_says_so(render: Any, content: bytes, word: str) -> None:
+    assert word in render(matrix(content))
+
+
+@RENDERERS
+@pytest.mark.parametrize("word", ["PARTIAL", "SELECTION", "MIXED"])
+def test_whole_run_carries_no_warning(render: Any, word: str) -> None:
+    assert word not in render(matrix(whole(result())))
+
+
+@RENDERERS
+def test_different_suites_say_so(render: Any) -> None:
+    other = header(suite={"transcripts": 1, "version": "8"})
+    assert "MIXED" in render(matrix(whole(result()), whole(result(), head=other)))
+
+
+@RENDERERS
+def test_partial_run_is_never_as_expected(render: Any) -> None:
+    content = octets(header(), result(), footer(passed=5))
+    assert "as expected" not in render(matrix(content))
+
+
+@RENDERERS
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(0, "✓ as expected"), (1, "✗ not as expected"), (2, "✗ the harness failed (exit status 2)")],
+)
+def test_judgement_is_the_exit_status(render: Any, status: int, words: str) -> None:
+    assert words in render(matrix(octets(header(), footer(exit_status=status))))
+
+
+@RENDERERS
+def test_divergence_has_kind_and_reason(render: Any) -> None:
+    known = result(outcome="diverged", divergence={"kind": "wontfix", "reason": "it is so"})
+    assert re.search(
+        r"Known divergence, wontfix:(</strong>|\*\*) it is so", render(matrix(whole(known)))
+    )
+
+
+@RENDERERS
+def test_failure_text_stands_once_however_many_clauses_it_names(render: Any) -> None:
+    names = [clause.name for clause in CLAUSES]
+    failed = result(clauses=names, outcome="failed", message="expected 554\n     got 250")
+    assert render(matrix(whole(failed))).count("expected 554\n     got 250") == 1
+
+
+@RENDERERS
+def test_same_files_give_the_same_text(render: Any) -> None:
+    files = [whole(result(outcome="failed")), whole(result(), head=named("b"))]
+    assert render(matrix(*files)) == render(matrix(*files))
+
+
+# The page.
+
+
+def hostile_page() -> str:
+    head = header(
+        implementation={"name": HOSTILE, "version": HOSTILE, "argv": [HOSTILE]},
+        suite={"transcripts": 1, "version": HOSTILE},
+        modes=[HOSTILE],
+        level=HOSTILE,
+    )
+    words = {"mode": HOSTILE, "title": HOSTILE, "clauses": [HOSTILE], "message": HOSTILE}
+    divergence = {"kind": "bug", "reason": HOSTILE}
+    return html(
+        matrix(
+            octets(
+                head,
+                *(
+                    result(transcript=f"{HOSTILE}{outcome}", outcome=outcome, divergence=d, **words)
+                    for outcome, d in (
+                        ("passed", None),
+                        ("failed", None),
+                        ("diverged", divergence),
+                        ("skipped", None),
+                    )
+                ),
+            )
+        )
+    )
+
+
+def test_hostile_text_is_text_wherever_it_stands() -> None:
+    page = _Page(hostile_page())
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert page.text.count(HOSTILE) > 10
+
+
+def test_failure_text_is_shown_as_it_came() -> None:
+    message = f"expected  <b>&amp;\n  got     {HOSTILE}"
+    page = _Page(html(matrix(whole(result(outcome="failed", message=message)))))
+    assert message in page.texts or message in "".join(page.texts)
+
+
+def test_page_can_be_encoded_whatever_the_messages_hold() -> None:
+    page = html(matrix(whole(result(outcome="failed", message="\udcff\0"))))
+    assert b"\\udcff\\x00" in page.encode()
+
+
+def test_page_needs_nothing_beside_itself() -> None:
+    page = _Page(html(matrix(whole(result()))))
+    assert page.attributes("src") == []
+    assert all(link.startswith("#") for link in page.attributes("href"))
+    assert "url(" not in "".join(page.texts)
+
+
+def test_links_lead_somewhere_and_no_place_is_there_twice() -> None:
+    results = [
+        result(transcript=outcome, outcome=outcome, clauses=["cli.host", "filter.reject"])
+        for outcome in ("passed", "failed", "diverged", "skipped")
+    ]
+    page = _Page(html(matrix(whole(*results), whole(*results, head=named("b")))))
+    places = page.attributes("id")
+    assert len(places) == len(set(places))
+    assert {link[1:] for link in page.attributes("href")} <= set(places)
+
+
+def test_clause_opens_to_statement_and_transcripts() -> None:
+    failed = result(mode="listen", outcome="failed")
+    text = clause_part(html(matrix(whole(result(), failed))), "filter.reject")
+    for needed in ("status 1", TITLE, "filter/reject.smtp", "✗ failed listen", "✓ passed stdio"):
+        assert needed in text
+
+
+def test_implementations_stand_side_by_side_in_a_clause() -> None:
+    files = whole(result(), head=named("one")), whole(result(outcome="failed"), head=named("two"))
+    text = clause_part(html(matrix(*files)), "filter.reject")
+    assert text.startswith("filter.reject must one 1.0 ✓ 1 passed two 1.0 ✗ 1 failed status 1")
+    assert text.endswith("✓ passed stdio ✗ failed stdio")
+
+
+def test_transcript_only_one_implementation_was_judged_by() -> None:
+    only = result(transcript="filter/only.smtp")
+    files = whole(result(), only, head=named("one")), whole(result(), head=named("two"))
+    text = clause_part(html(matrix(*files)), "filter.reject")
+    assert "filter/only.smtp · must ✓ passed stdio — not judged" in text
+
+
+def test_clause_nobody_judged_says_so() -> None:
+    text = clause_part(html(matrix(whole(result()))), "cli.host")
+    assert "— not judged" in text
+    assert text.endswith("No transcript judged this clause.")
+
+
+def test_markdown_of_a_statement_becomes_html() -> None:
+    page = html(matrix(whole(result())))
+    assert "also <code>[IPv6]:PORT</code>." in page
+    assert "the <strong>order</strong> of" in page
+
+
+def test_partial_page_says_so_in_title_banner_card_and_heads() -> None:
+    page = html(matrix(octets(header(), result())))
+    assert "<title>PARTIAL: postprox conformance" in page
+    assert '<p class="alert"><strong>PARTIAL</strong> The results of postprox 1.0' in page
+    assert page.count('<span class="badge partial">PARTIAL</span>') == 3
+
+
+def test_filters_know_the_levels_of_rows_and_failures() -> None:
+    failed = result(clauses=["cli.host"], level="should", outcome="failed")
+    page = html(matrix(whole(failed)))
+    assert 'id="cli.host" data-levels="must should" data-failed="should"' in page
+    assert 'id="filter.reject" data-levels="must" data-failed=""' in page
+
+
+def test_controls_stay_away_without_a_script() -> None:
+    assert '<form id="controls" hidden>' in html(matrix(whole()))
+
+
+# The Markdown.
+
+
+def test_markdown_cells_count() -> None:
+    files = (
+        whole(result(), result(mode="listen", outcome="skipped"), head=named("one")),
+        whole(result(outcome="failed"), head=named("two")),
+    )
+    text = markdown(matrix(*files))
+    assert "| clause | level | one 1.0 | two 1.0 |\n|---|---|---|---|\n" in text
+    assert "| filter.reject | must | ✓ 1 ○ 1 | ✗ 1 |\n" in text
+    assert "| cli.host | must, should | — | — |\n" in text
+    assert "| all | ✓ 1 ○ 1 | ✗ 1 |\n" in text
+
+
+def test_markdown_cell_tells_must_from_should() -> None:
+    text = markdown(matrix(whole(result(clauses=["cli.host"], level="should"))))
+    assert "| cli.host | must, should | must —; should ✓ 1 |\n" in text
+
+
+def test_markdown_escapes_what_is_not_in_a_fence() -> None:
+    hostile = "a|b <script> *c* `d` [e](f)\n# g"
+    text = markdown(matrix(whole(result(title=hostile, outcome="failed"))))
+    assert r"**a\|b \<script> \*c\* \`d\` \[e\](f) # g**" in text
+
+
+def test_markdown_fence_is_longer_than_any_in_the_text() -> None:
+    text = markdown(matrix(whole(result(outcome="failed", message="x\n````\ny"))))
+    assert "\n`````text\nx\n````\ny\n`````\n" in text
+
+
+def test_markdown_tables_have_no_gap() -> None:
+    lines = markdown(matrix(whole(result()), whole(result(), head=named("b")))).splitlines()
+    widths = {
+        line.count("|")
+        for line in lines
+        if line.startswith(("| filter", "| clause", "|---|---|---|---|"))
+    }
+    assert widths == {5}
+
+
+# The command line.
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(whole(result()))
+    return path
+
+
+def test_writes_what_is_asked_for(results: Path, tmp_path: Path) -> None:
+    page, text = tmp_path / "r.html", tmp_path / "r.md"
+    assert main([str(results), "--html", str(page), "--markdown", str(text)]) == 0
+    assert page.read_text("utf-8").startswith("<!doctype html>\n")
+    assert text.read_text("utf-8").startswith("# postprox conformance\n")
+
+
+def test_dash_is_standard_output(results: Path, capfdbinary: Any) -> None:
+    assert main([str(results), "--markdown", "-"]) == 0
+    assert capfdbinary.readouterr().out.startswith(b"# postprox conformance\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ([], "nothing to write: give --html FILE, --markdown FILE or both"),
+        (["--html", "-", "--markdown", "-"], "--html and --markdown both go to '-'"),
+    ],
+)
+def test_wrong_options_are_named(
+    options: list[str], error: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(results), *options])
+    assert caught.value.code == 2
+    assert error in capsys.readouterr().err
+
+
+def test_wrong_file_is_one_line_and_nothing_is_written(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.write_bytes(b"hello\n")
+    page = tmp_path / "r.html"
+    assert main([str(results), "--html", str(page)]) == 2
+    assert re.fullmatch(
+        rf"report: {re.escape(str(results))}:1: no JSON: .*\n", capsys.readouterr().err
+    )
+    assert not page.exists()
+
+
+@pytest.mark.parametrize("missing", ["results.jsonl", "no/such/r.html"])
+def test_path_that_is_not_there_is_named(
+    missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "given.jsonl"
+    source.write_bytes(whole(result()))
+    arguments = {
+        "results.jsonl": [str(tmp_path / missing), "--html", "-"],
+        "no/such/r.html": [str(source), "--html", str(tmp_path / missing)],
+    }[missing]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / missing) in error
+    assert "No such file" in error
