@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -454,6 +456,13 @@ def test_page_needs_nothing_beside_itself() -> None:
     assert page.attributes("src") == []
     assert all(link.startswith("#") for link in page.attributes("href"))
     assert "url(" not in "".join(page.texts)
+
+
+def test_browser_is_told_to_run_the_one_script_and_no_other() -> None:
+    page = html(matrix(whole()))
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
 
 
 def test_links_lead_somewhere_and_no_place_is_there_twice() -> None:
