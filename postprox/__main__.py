@@ -1,0 +1,66 @@
+"""The command `postprox`: one session on standard input and output, or a listening server.
+
+Rule: nothing is decided here but which of the two, and how a wrong command line is reported.
+"""
+
+import sys
+
+from . import options, replies
+from .system import STDERR, STDIN, STDOUT, add_standard_descriptors, posix, signal, silence
+
+USAGE_STATUS = 2
+_SOCKET, _FILE_TYPE = 0o140000, 0o170000
+
+
+def main() -> int:
+    """Run the command; return its exit status (cli.exit)."""
+    add_standard_descriptors()
+    try:
+        wanted = options.parse(sys.argv[1:])
+    except options.UsageError as error:
+        return _report_usage(str(error))
+    if wanted.information:
+        from .information import TEXTS
+
+        posix.write(STDOUT, TEXTS[wanted.information].encode())
+        return 0
+    if wanted.listen is not None:
+        from .listen import serve
+
+        return serve(wanted)
+    return _serve_standard_input(wanted)
+
+
+def _serve_standard_input(wanted: options.Options) -> int:
+    from .connection import Connection
+    from .loop import Loop
+    from .stream import Stream
+
+    silence(STDERR)  # spawn(8) connects it to the client: not a word may get there
+    loop = Loop()
+    finished: list[Connection] = []
+    connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.on_signal(number, connection.terminate)
+    connection.start()
+    while not finished:
+        loop.run_once()
+    # Nothing is left that the interpreter's own way out would do; it only takes time.
+    posix._exit(connection.session.exit_status)
+
+
+def _report_usage(error: str) -> int:
+    """Tell whoever is there: the administrator, or the log and an SMTP client (cli.errors)."""
+    line = f"{error} (see postprox --help)"
+    if posix.fstat(STDIN).st_mode & _FILE_TYPE == _SOCKET:
+        from . import actions, log
+
+        log.write(actions.ERROR, f"wrong command line: {line}")
+        posix.write(STDIN, replies.MISCONFIGURED)
+    else:
+        posix.write(STDERR, f"postprox: {line}\n".encode("utf-8", "backslashreplace"))
+    return USAGE_STATUS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

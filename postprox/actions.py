@@ -1,0 +1,137 @@
+"""What a session asks its surroundings to do, in the order given.
+
+Rule: actions carry data and do nothing; `connection` carries them out.
+"""
+
+
+class Action:
+    """One thing to do. Equal when kind and contents are equal, so that tests can compare."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Action)
+            and type(self) is type(other)
+            and self._contents() == other._contents()
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), str(self._contents())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._contents()))})"
+
+    def _contents(self) -> tuple[object, ...]:
+        return ()
+
+
+class _WithData(Action):
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def _contents(self) -> tuple[object, ...]:
+        return (self.data,)
+
+
+class ToClient(_WithData):
+    """Send these octets to the client."""
+
+    __slots__ = ()
+
+
+class HangUp(Action):
+    """Close the client's connection once everything for it is written."""
+
+    __slots__ = ()
+
+
+class Connect(Action):
+    """Connect to upstream; answer with `upstream_connected` or `upstream_failed`."""
+
+    __slots__ = ()
+
+
+class ToUpstream(_WithData):
+    """Send these octets upstream."""
+
+    __slots__ = ()
+
+
+class Disconnect(Action):
+    """Close upstream's connection, or stop connecting, at once."""
+
+    __slots__ = ()
+
+
+class OpenSpool(Action):
+    """Make a spool file; answer with `spool_opened` or `spool_failed`."""
+
+    __slots__ = ()
+
+
+class Store(_WithData):
+    """Append this content to the spool; a failure shows at `SealSpool`."""
+
+    __slots__ = ()
+
+
+class SealSpool(Action):
+    """Make sure that all content is stored; answer with `spool_sealed` or `spool_failed`."""
+
+    __slots__ = ()
+
+
+class RunFilter(Action):
+    """Run the filter on the spooled message; answer with `filter_finished` or `spool_failed`."""
+
+    __slots__ = ("environment",)
+
+    def __init__(self, environment: dict[bytes, bytes]) -> None:
+        self.environment = environment
+
+    def _contents(self) -> tuple[object, ...]:
+        return (self.environment,)
+
+
+class KillFilter(Action):
+    """Kill the filter and all its process group; `filter_finished` is not called any more."""
+
+    __slots__ = ()
+
+
+class Deliver(Action):
+    """Send the original message, encoded and ended; answer with `message_sent`."""
+
+    __slots__ = ()
+
+
+class DeliverReplacement(Action):
+    """Send what the filter left in OUTFILE, encoded and ended; answer with `message_sent`."""
+
+    __slots__ = ()
+
+
+class Discard(Action):
+    """Kill the filter if it runs and remove every file of the message."""
+
+    __slots__ = ()
+
+
+class Log(Action):
+    """Write a line to the log, at one of the levels below."""
+
+    __slots__ = ("level", "text")
+
+    def __init__(self, level: int, text: str) -> None:
+        self.level = level
+        self.text = text
+
+    def _contents(self) -> tuple[object, ...]:
+        return (self.level, self.text)
+
+
+#: Levels of the log, numbered as in syslog(3).
+ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7

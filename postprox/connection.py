@@ -1,0 +1,405 @@
+"""A session at work: carries out what `session` decides.
+
+Rule: no protocol here. It owns the descriptors, the files and the filter of one session, and
+lets go of all of them, whatever happens.
+"""
+
+from . import actions, limits, replies
+from .loop import READABLE, WRITABLE, Timed
+from .session import Session
+from .stream import Stream
+from .system import TYPE_CHECKING, environ, posix
+from .upstream import Connector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .filter import Filter
+    from .loop import Loop
+    from .options import Options
+    from .spool import Spool
+
+_NEVER = float("inf")
+
+
+class Connection(Timed):
+    """One client's connection, with all that serves it.
+
+    finished: called once, with the exit status, when nothing is left of it.
+    """
+
+    def __init__(
+        self,
+        loop: "Loop",
+        options: "Options",
+        client: Stream,
+        finished: "Callable[[Connection], None]",
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._client = client
+        self._finished = finished
+        self.session = Session(
+            filtering=options.command is not None,
+            filter_timeout=options.timeout,
+            reject_failures=options.reject,
+            clock=loop.clock,
+        )
+        self._connector: Connector | None = None
+        self._upstream: Stream | None = None
+        self._body: Iterator[bytes] | None = None  # blocks of the message still to be sent ...
+        self._block: bytes | None = None  # ... and the next of them
+        self._spool: Spool | None = None
+        self._replacement: int | None = None
+        self._filter: Filter | None = None
+        self._hanging_up = False
+        self._lingering = False
+        self._linger_end = _NEVER
+        self._closed = False
+        loop.add(self)
+
+    def start(self) -> None:
+        """Begin to serve the client."""
+        self._guarded(self.session.start)
+
+    def stop(self) -> None:
+        """End as soon as no message is under way."""
+        self._guarded(self.session.stop)
+
+    def terminate(self) -> None:
+        """End at once, as far as octets can be written without waiting."""
+        self._guarded(self.session.terminate, replies.SHUTTING_DOWN)
+        self._close()
+
+    @property
+    def deadline(self) -> float:
+        """See `Timed`."""
+        connecting = self._connector.deadline if self._connector is not None else _NEVER
+        return min(self.session.deadline, connecting, self._linger_end)
+
+    def timer(self) -> None:
+        """See `Timed`."""
+        now = self._loop.clock()
+        if now >= self._linger_end:
+            self._guarded(self._close_client)
+        elif self._connector is not None and now >= self._connector.deadline:
+            self._guarded(self._connector.timer)
+        else:
+            self._guarded(self.session.timer)
+
+    # Every event passes here.
+
+    def _guarded(self, event: "Callable[..., None]", *arguments: object) -> None:
+        """Let an event happen, and do what follows from it. An error ends this session only."""
+        try:
+            event(*arguments)
+            self._settle()
+        except Exception as error:
+            self._crash(error)
+
+    def _crash(self, error: Exception) -> None:
+        import traceback
+
+        where = traceback.format_exception(error)
+        self._write_log(actions.Log(actions.ERROR, f"internal error: {' '.join(where)}"))
+        self.session.terminate(replies.INTERNAL_ERROR)
+        try:
+            self._settle()
+        finally:
+            self._close()
+
+    def _settle(self) -> None:
+        while todo := self.session.take_actions():
+            for action in todo:
+                _PERFORM[type(action)](self, action)
+            self._pump()
+        if self._hanging_up and not self._client.unsent:
+            self._end_client()
+        if self.session.finished and not self._client.open:
+            self._close()
+        else:
+            self._watch()
+
+    # The client.
+
+    @property
+    def _reads_client(self) -> bool:
+        return self._client.open and (self.session.wants_client or self._lingering)
+
+    def _watch(self) -> None:
+        client, upstream = self._client, self._upstream
+        if client.open:
+            reading = READABLE if self._reads_client else 0
+            writing = WRITABLE if client.unsent else 0
+            if client.reader == client.writer:
+                self._loop.watch(client.reader, reading | writing, self._client_ready)
+            else:
+                self._loop.watch(client.reader, reading, self._client_ready)
+                self._loop.watch(client.writer, writing, self._client_ready)
+        if upstream is not None:
+            reading = READABLE if self._reads_upstream else 0
+            writing = WRITABLE if upstream.unsent or self._body is not None else 0
+            self._loop.watch(upstream.reader, reading | writing, self._upstream_ready)
+
+    def _client_ready(self) -> None:
+        self._guarded(self._serve_client)
+
+    def _serve_client(self) -> None:
+        self._client.flush()
+        data = self._client.read() if self._reads_client else None
+        if data is None:
+            return
+        if not self._lingering:
+            self.session.client_received(data)
+        elif not data:
+            self._close_client()
+
+    def _to_client(self, action: actions.ToClient) -> None:
+        self._client.write(action.data)
+
+    def _hang_up(self, _: actions.HangUp) -> None:
+        self._hanging_up = True
+        self._linger_end = self._loop.clock() + limits.LINGER
+
+    def _end_client(self) -> None:
+        """Close the client's connection, after an error only when it has read why."""
+        self._hanging_up = False
+        self._client.finish()
+        if self.session.exit_status == 0:
+            self._close_client()
+        else:
+            self._lingering = True
+
+    def _close_client(self) -> None:
+        self._lingering = False
+        self._linger_end = _NEVER
+        for descriptor in (self._client.reader, self._client.writer):
+            self._loop.watch(descriptor, 0, self._client_ready)
+        self._client.close()
+
+    # Upstream.
+
+    @property
+    def _reads_upstream(self) -> bool:
+        return self._client.unsent < limits.UNREAD_REPLIES
+
+    def _connect(self, _: actions.Connect) -> None:
+        self._connector = Connector(
+            self._loop, self._options.target, self._connected, self._cannot_connect
+        )
+        self._connector.start()
+
+    def _connected(self, descriptor: int) -> None:
+        self._connector = None
+        self._upstream = Stream(descriptor, descriptor)
+        self._guarded(self.session.upstream_connected)
+
+    def _cannot_connect(self, reason: str) -> None:
+        self._connector = None
+        self._guarded(self.session.upstream_failed, reason)
+
+    def _upstream_ready(self) -> None:
+        self._guarded(self._serve_upstream)
+
+    def _serve_upstream(self) -> None:
+        if self._upstream is None:
+            return
+        self._upstream.flush()
+        self._pump()
+        data = self._upstream.read() if self._reads_upstream else None
+        if data is not None:
+            self.session.upstream_received(data)
+
+    def _to_upstream(self, action: actions.ToUpstream) -> None:
+        if self._upstream is not None:
+            self._upstream.write(action.data)
+
+    def _disconnect(self, _: actions.Disconnect) -> None:
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        self._body = self._block = None
+        if self._upstream is not None:
+            self._loop.watch(self._upstream.reader, 0, self._upstream_ready)
+            self._upstream.close()
+            self._upstream = None
+
+    # The message.
+
+    def _open_spool(self, _: actions.OpenSpool) -> None:
+        from .spool import Spool
+
+        try:
+            self._spool = Spool(self._options.directory)
+        except OSError as error:
+            self._spool_failed(error)
+        else:
+            self.session.spool_opened()
+
+    def _store(self, action: actions.Store) -> None:
+        self._message_spool.store(action.data)
+
+    def _seal_spool(self, _: actions.SealSpool) -> None:
+        try:
+            self._message_spool.seal()
+        except OSError as error:
+            self._spool_failed(error)
+        else:
+            self.session.spool_sealed()
+
+    def _spool_failed(self, error: OSError) -> None:
+        self.session.spool_failed(f"{self._options.directory}: {error.strerror}")
+
+    def _deliver(self, _: actions.Deliver) -> None:
+        from .data import encoded
+        from .spool import blocks
+
+        self._begin_delivery(encoded(blocks(self._message_spool.original)))
+
+    def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
+        from .data import encoded, normalized
+        from .spool import blocks
+
+        if self._replacement is not None:
+            self._begin_delivery(encoded(normalized(blocks(self._replacement))))
+
+    def _begin_delivery(self, body: "Iterator[bytes]") -> None:
+        self._body = body
+        self._next_block()
+
+    def _pump(self) -> None:
+        """Send the next block of the message if there is room; tell when all is sent."""
+        if self._body is None or self._upstream is None or self._upstream.unsent:
+            return
+        if self._block is not None:
+            self._upstream.write(self._block)
+            self.session.message_progress()
+            self._next_block()
+        if self._body is not None and self._block is None and not self._upstream.unsent:
+            self._body = None
+            self.session.message_sent()
+
+    def _next_block(self) -> None:
+        try:
+            self._block = next(self._body, None) if self._body is not None else None
+        except OSError as error:
+            self._body = self._block = None
+            self._spool_failed(error)
+
+    def _discard(self, _: actions.Discard) -> None:
+        if self._filter is not None:
+            self._kill_filter(actions.KillFilter())
+        if self._replacement is not None:
+            posix.close(self._replacement)
+            self._replacement = None
+        if self._spool is not None:
+            self._spool.remove()
+            self._spool = None
+
+    @property
+    def _message_spool(self) -> "Spool":
+        if self._spool is None:
+            raise AssertionError("no spool is open")
+        return self._spool
+
+    # The filter.
+
+    def _run_filter(self, action: actions.RunFilter) -> None:
+        from .filter import Filter
+        from .verdict import Outcome
+
+        spool = self._message_spool
+        try:
+            spool.offer()
+        except OSError as error:
+            self._spool_failed(error)
+            return
+        environment = dict(environ)
+        environment.update(action.environment)
+        environment[b"EMAIL"] = spool.email.encode("utf-8", "surrogateescape")
+        environment[b"OUTFILE"] = spool.outfile.encode("utf-8", "surrogateescape")
+        try:
+            self._filter = Filter(self._options.command or "", environment)
+        except OSError as error:
+            self.session.filter_finished(Outcome(failure=f"cannot be run: {error.strerror}"))
+            return
+        self._loop.watch(self._filter.stderr, READABLE, self._stderr_ready)
+        self._loop.on_exit(self._filter.pid, self._filter_exited)
+
+    def _stderr_ready(self) -> None:
+        if self._filter is not None and self._filter.read_stderr() == b"":
+            self._loop.watch(self._filter.stderr, 0, self._stderr_ready)
+
+    def _filter_exited(self, wait_status: int) -> None:
+        self._guarded(self._obey_filter, wait_status)
+
+    def _obey_filter(self, wait_status: int) -> None:
+        from .spool import NotAFileError
+
+        if self._filter is None:
+            return
+        outcome = self._filter.outcome(wait_status)
+        if outcome.status == 0:
+            try:
+                self._replacement = self._message_spool.replacement()
+                outcome.replaced = self._replacement is not None
+            except NotAFileError as error:
+                outcome.failure = str(error)
+            except OSError as error:
+                outcome.failure = f"OUTFILE cannot be read: {error.strerror}"
+        self._end_filter(self._filter)
+        self.session.filter_finished(outcome)
+
+    def _kill_filter(self, _: actions.KillFilter) -> None:
+        if self._filter is not None:
+            self._filter.kill()
+            self._loop.on_exit(self._filter.pid, _reaped)
+            self._end_filter(self._filter)
+
+    def _end_filter(self, ended: "Filter") -> None:
+        self._filter = None
+        self._loop.watch(ended.stderr, 0, self._stderr_ready)
+        ended.close()
+        self._message_spool.withdraw()
+
+    # The end.
+
+    def _write_log(self, action: actions.Log) -> None:
+        if action.level <= self._options.log_level:
+            from . import log
+
+            log.write(action.level, action.text)
+
+    def _close(self) -> None:
+        """Let go of everything, once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._disconnect(actions.Disconnect())
+        self._discard(actions.Discard())
+        if self._client.open:
+            self._close_client()
+        self._loop.remove(self)
+        self._finished(self)
+
+
+def _reaped(_: int) -> None:
+    """Let a killed filter go: its verdict does not count."""
+
+
+_PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {
+    actions.ToClient: Connection._to_client,
+    actions.HangUp: Connection._hang_up,
+    actions.Connect: Connection._connect,
+    actions.ToUpstream: Connection._to_upstream,
+    actions.Disconnect: Connection._disconnect,
+    actions.OpenSpool: Connection._open_spool,
+    actions.Store: Connection._store,
+    actions.SealSpool: Connection._seal_spool,
+    actions.RunFilter: Connection._run_filter,
+    actions.KillFilter: Connection._kill_filter,
+    actions.Deliver: Connection._deliver,
+    actions.DeliverReplacement: Connection._deliver_replacement,
+    actions.Discard: Connection._discard,
+    actions.Log: Connection._write_log,
+}

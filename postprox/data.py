@@ -1,0 +1,84 @@
+"""The message on the wire and at rest: dot-stuffing, line ends, the end of data.
+
+Rule: what is content and what is the end of data is decided here and nowhere else.
+
+At rest a message has LF line ends and no stuffed dots. On the wire from the client only CRLF ends
+a line, and only CRLF.CRLF ends the data (data.end). On the wire to upstream a dot is doubled
+after anything that some server takes for a line end (data.no-smuggling).
+"""
+
+from .system import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_END = b"\r\n.\r\n"
+
+# What the octets at the end of a block can be the beginning of. The decoder's whole state is
+# which of these it holds back; the empty one is the middle of a line.
+_HELD_BACK = (
+    _END[:4],  # CRLF.CR: the next octet decides whether this ends the data
+    _END[:3],  # CRLF.: a stuffed dot, or the end of data
+    _END[:2],  # CRLF: at the start of a line
+    _END[:1],  # CR: a line end, or a bare CR
+)
+
+
+class DataDecoder:
+    """The client's octets after the 354, to content at rest."""
+
+    __slots__ = ("_first", "_held", "ended", "rest")
+
+    def __init__(self) -> None:
+        self._held = _END[:2]  # the data begins at the start of a line ...
+        self._first = True  # ... whose CRLF is not part of it
+        #: Whether the end of data was seen.
+        self.ended = False
+        #: What the client sent behind the end of data.
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next octets of the client, return the content that is certain by now."""
+        wire = self._held + data
+        end = wire.find(_END)
+        if end >= 0:
+            self.ended = True
+            self.rest = wire[end + len(_END) :]
+            self._held = b""
+            return self._decode(wire[: end + 2])
+        self._held = next((held for held in _HELD_BACK if wire.endswith(held)), b"")
+        return self._decode(wire[: len(wire) - len(self._held)])
+
+    def _decode(self, wire: bytes) -> bytes:
+        content = wire.replace(b"\r\n.", b"\r\n").replace(b"\r\n", b"\n")
+        if self._first and content:
+            self._first = False
+            return content[1:]
+        return content
+
+
+def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
+    """Turn blocks of content at rest into what goes upstream, with the end of data.
+
+    LF becomes CRLF, dots are doubled after LF and CR, a missing last line end is supplied. The
+    end of data comes in the same block as the last content, so that it is sent with it.
+    """
+    last, wire = b"\n", b""
+    for block in filter(None, content):
+        if wire:
+            yield wire
+        wire = block.replace(b"\n.", b"\n..").replace(b"\r.", b"\r..").replace(b"\n", b"\r\n")
+        if block[:1] == b"." and last in b"\r\n":
+            wire = b"." + wire
+        last = block[-1:]
+    yield wire + (b"" if last == b"\n" else b"\r\n") + b".\r\n"
+
+
+def normalized(text: "Iterable[bytes]") -> "Iterator[bytes]":
+    """Turn blocks of a text with LF or CRLF line ends (OUTFILE) into content at rest."""
+    held = b""
+    for block in text:
+        known = held + block
+        held = b"\r" if known.endswith(b"\r") else b""
+        yield known[: len(known) - len(held)].replace(b"\r\n", b"\n")
+    yield held

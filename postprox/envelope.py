@@ -1,0 +1,142 @@
+"""What one transaction has told about itself, and the filter's environment made of it.
+
+Rule: everything here is forgotten at the end of the transaction (filter.env-reset), and nothing
+of it is to be trusted: a remote host chose it.
+"""
+
+from . import limits
+
+_QUOTE, _BACKSLASH = b'"\\'
+_CONTROLS = bytes((*range(32), 127))
+_UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")
+_HEX = b"0123456789ABCDEFabcdef"
+
+
+class Envelope:
+    """The accepted sender and recipients, and the XFORWARD attributes, of one transaction."""
+
+    __slots__ = ("_xforward", "recipient_count", "recipients", "sender")
+
+    def __init__(self) -> None:
+        #: The accepted sender, None before an accepted MAIL.
+        self.sender: bytes | None = None
+        #: The first accepted recipients, as many as the log names.
+        self.recipients: list[bytes] = []
+        self.recipient_count = 0
+        self._xforward: dict[bytes, bytes] = {}
+
+    def add_sender(self, line: bytes) -> None:
+        """Take the address of an accepted MAIL command."""
+        self.sender = _address(line, b"FROM")
+
+    def add_recipient(self, line: bytes) -> None:
+        """Take the address of an accepted RCPT command."""
+        self.recipient_count += 1
+        if len(self.recipients) < limits.LOGGED_RECIPIENTS:
+            self.recipients.append(_address(line, b"TO"))
+
+    def add_xforward(self, line: bytes) -> None:
+        """Take the attributes of an accepted XFORWARD command (Postfix's XFORWARD_README)."""
+        for word in line.split()[1:]:
+            name, _, value = word.partition(b"=")
+            if name.upper() in (b"ADDR", b"HELO"):
+                self._xforward[name.upper()] = _attribute(value)
+
+    @property
+    def remote_ip(self) -> bytes:
+        """The address of the sending server, b"" if not known (filter.env-remoteip)."""
+        address = self._xforward.get(b"ADDR", b"")
+        return address[5:] if address[:5].upper() == b"IPV6:" else address
+
+    def helo(self, own: bytes) -> bytes:
+        """The HELO name of the sending server; `own` is the client's own (filter.env-helo)."""
+        return self._xforward.get(b"HELO", own)
+
+    def environment(self, own_helo: bytes) -> dict[bytes, bytes]:
+        """Return the variables that describe this transaction to the filter (filter.env)."""
+        return {
+            b"SENDER": harmless(self.sender or b""),
+            b"RECIPIENT": harmless(self.recipients[0] if self.recipients else b""),
+            b"REMOTEIP": harmless(self.remote_ip),
+            b"HELO": harmless(self.helo(own_helo)),
+        }
+
+
+def harmless(value: bytes) -> bytes:
+    """Return `value` without control characters, cut to 99 octets (filter.env-99).
+
+    It is never cut in the middle of a UTF-8 character.
+    """
+    value = value.translate(None, _CONTROLS)
+    end = limits.ENVIRONMENT_VALUE
+    if len(value) <= end:
+        return value
+    lead = end
+    while lead > end - 3 and value[lead] & 0xC0 == 0x80:
+        lead -= 1
+    return value[: lead if value[lead] >= 0xC0 else end]
+
+
+def hello_name(line: bytes) -> bytes:
+    """Return the argument of a HELO or EHLO command."""
+    words = line.split(None, 1)
+    return words[1].rstrip() if len(words) > 1 else b""
+
+
+def _address(line: bytes, keyword: bytes) -> bytes:
+    """Return the address in ``MAIL FROM:…`` or ``RCPT TO:…``, b"" if there is none.
+
+    RFC 5321 section 4.1.2, and what MTAs accept beyond it: no brackets, blanks around the colon.
+    """
+    words = line.split(None, 1)
+    argument = words[1] if len(words) > 1 else b""
+    if argument[: len(keyword)].upper() != keyword:
+        return b""
+    path = argument[len(keyword) :].lstrip()
+    if path[:1] != b":":
+        return b""
+    path = path[1:].lstrip()
+    if path[:1] == b"<":
+        address = path[1 : _unquoted(path, b">")]
+        return _without_route(address) or b"<>"
+    return path[: _unquoted(path, b" \t")]
+
+
+def _unquoted(text: bytes, wanted: bytes) -> int:
+    """Return where the first of the octets `wanted` stands outside quotes, else the length."""
+    quoted = escaped = False
+    for position, octet in enumerate(text):
+        if escaped:
+            escaped = False
+        elif octet == _BACKSLASH:
+            escaped = True
+        elif octet == _QUOTE:
+            quoted = not quoted
+        elif octet in wanted and not quoted:
+            return position
+    return len(text)
+
+
+def _without_route(address: bytes) -> bytes:
+    """Leave out a source route, ``@one,@two:`` (RFC 5321 section 4.1.2: to be ignored)."""
+    route, colon, mailbox = address.partition(b":")
+    return mailbox if colon and route[:1] == b"@" else address
+
+
+def _attribute(value: bytes) -> bytes:
+    """Return an XFORWARD attribute's value, b"" if the client says that it does not know it."""
+    return b"" if value.upper() in _UNKNOWN else decode_xtext(value)
+
+
+def decode_xtext(value: bytes) -> bytes:
+    """Decode ``+41`` to ``A`` (RFC 3461 section 4); what is malformed stays as it is."""
+    first, *others = value.split(b"+")
+    decoded = bytearray(first)
+    for other in others:
+        digits = other[:2]
+        if len(digits) == 2 and digits[0] in _HEX and digits[1] in _HEX:
+            decoded.append(int(digits, 16))
+            decoded += other[2:]
+        else:
+            decoded += b"+" + other
+    return bytes(decoded)

@@ -1,0 +1,86 @@
+"""The filter command: one run of it.
+
+Rule: everything about the child process is here: how it is started, what it inherits, what it
+said, and its end.
+"""
+
+from . import limits, verdict
+from .system import STDERR, posix, signal
+
+SHELL = "/bin/sh"
+
+# 32 and 33 belong to the C library.
+_SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
+
+
+class Filter:
+    """A running filter: `sh -c command` in a process group of its own (filter.stdio).
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, command: str, environment: dict[bytes, bytes]) -> None:
+        _keep_descriptors_private()
+        self.stderr, child_stderr = posix.pipe()
+        try:
+            self.pid = posix.posix_spawn(
+                SHELL,
+                ("sh", "-c", command),
+                environment,
+                file_actions=(
+                    (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
+                    (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0),
+                    (posix.POSIX_SPAWN_DUP2, child_stderr, 2),
+                ),
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=_SIGNALS,
+            )
+        except OSError:
+            posix.close(self.stderr)
+            raise
+        finally:
+            posix.close(child_stderr)
+        posix.set_blocking(self.stderr, False)
+        self._last_line = verdict.LastLine()
+
+    def read_stderr(self) -> "bytes | None":
+        """Read some of what the filter said; b"" at its end, None if there is nothing yet."""
+        try:
+            data = posix.read(self.stderr, limits.READ_SIZE)
+        except BlockingIOError:
+            return None
+        self._last_line.feed(data)
+        return data
+
+    def outcome(self, wait_status: int) -> verdict.Outcome:
+        """Return how it ended; `wait_status` is what wait(2) said."""
+        for _ in range(limits.FILTER_LEFTOVER // limits.READ_SIZE):
+            if not self.read_stderr():
+                break
+        code = posix.waitstatus_to_exitcode(wait_status)
+        if code < 0:
+            return verdict.Outcome(failure=f"killed by signal {-code}")
+        return verdict.Outcome(code, self._last_line.value)
+
+    def kill(self) -> None:
+        """Kill it with all of its process group; it must not have been waited for."""
+        try:
+            posix.killpg(self.pid, signal.SIGKILL)
+        except PermissionError:
+            pass  # it has become another user's
+
+    def close(self) -> None:
+        """Let go of its standard error."""
+        posix.close(self.stderr)
+
+
+def _keep_descriptors_private() -> None:
+    """Keep what this process was given beyond 0, 1 and 2 from the filter."""
+    for name in posix.listdir("/dev/fd"):
+        if int(name) > STDERR:
+            try:
+                posix.set_inheritable(int(name), False)
+            except OSError:
+                continue  # the descriptor that listed the directory

@@ -1,0 +1,79 @@
+"""Every bound of the proxy, each with its reason. Octets and seconds."""
+
+#: One read from a socket: large enough that system calls do not matter, small enough that a
+#: hundred sessions fit into a few megabytes.
+READ_SIZE = 65536
+
+#: A command line. RFC 4954 section 4 asks for 12288 octets; a power of two above it.
+COMMAND_LINE = 16384
+
+#: Input held back while the client's earlier commands wait for their answers. Past it the
+#: client is not read, and TCP makes it wait. Larger than a command line, so that one always fits.
+HELD_INPUT = 65536
+
+#: A reply with all its lines. The largest seen in the field (EHLO, HELP) stay under 2 KB; this
+#: bounds memory against an upstream that never ends its reply.
+REPLY = 65536
+
+#: Replies that the client has not read yet; past it upstream is not read either.
+UNREAD_REPLIES = 65536
+
+#: A reply line of our own or of the filter, with CRLF (RFC 5321 section 4.5.3.1.5).
+REPLY_LINE = 512
+
+#: The filter's last line is kept to this length: a reply line, and room for what is cut or
+#: replaced in it.
+FILTER_LINE = 4096
+
+#: How much standard error is read after the filter has ended: what a pipe can hold. A background
+#: child that goes on writing must not keep the reply waiting.
+FILTER_LEFTOVER = 1 << 20
+
+#: The characters that the manual allows a variable of the filter's environment.
+ENVIRONMENT_VALUE = 99
+
+#: Recipients named in the log line of a message; the others are only counted.
+LOGGED_RECIPIENTS = 20
+
+#: A message goes from file to file and from file to socket in blocks of this size.
+COPY_SIZE = 131072
+
+#: A client that says nothing for so long is gone (RFC 5321 section 4.5.3.2.7).
+CLIENT_IDLE = 300.0
+
+#: All tries to connect to upstream together. Postfix waits smtpd_proxy_timeout, 100 s, for the
+#: greeting.
+CONNECT = 30.0
+
+#: Upstream's greeting and its answers to commands (RFC 5321 sections 4.5.3.2.1 to 4.5.3.2.3).
+UPSTREAM_REPLY = 300.0
+
+#: Upstream's answer to DATA (RFC 5321 section 4.5.3.2.4).
+UPSTREAM_DATA = 120.0
+
+#: Upstream taking a block of the message (RFC 5321 section 4.5.3.2.5).
+UPSTREAM_BLOCK = 180.0
+
+#: Upstream's answer to the end of data (RFC 5321 section 4.5.3.2.6).
+UPSTREAM_FINAL = 600.0
+
+#: Upstream's 221, which decides nothing.
+UPSTREAM_GOODBYE = 5.0
+
+#: An upstream left idle for so long while a message is received or filtered is sent NOOP: well
+#: under Postfix's smtpd_timeout of 300 s, and under the 100 s of a stressed Postfix's peers.
+KEEPALIVE = 60.0
+
+#: After an error the client's input is read and dropped for so long before the connection is
+#: closed: closing with unread input would reset the connection, and the reply would be lost.
+LINGER = 1.0
+
+#: How long messages under way may take when a listening proxy is told to stop. Service managers
+#: kill after 90 s.
+STOP_GRACE = 60.0
+
+#: Clients served at once in listen mode: Postfix's default_process_limit.
+SESSIONS = 100
+
+#: The filter's time limit without -t, in seconds (the manual).
+FILTER_TIMEOUT = 30.0

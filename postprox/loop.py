@@ -1,0 +1,122 @@
+"""The event loop: descriptors, deadlines, child processes and signals.
+
+Rule: it knows no SMTP and no session; it calls back who asked for an event. One thread, and
+nothing in it blocks.
+"""
+
+import select
+import time
+
+from .system import TYPE_CHECKING, environ, posix, signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READABLE = select.POLLIN
+WRITABLE = select.POLLOUT
+
+#: Divides every time limit, for tests that cannot wait for minutes (docs/conformance.md).
+CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
+
+#: poll(2) takes milliseconds as an int; a filter's time limit may be any number.
+_LONGEST_WAIT = 3600.0
+
+
+class Timed:
+    """Something with a deadline on the loop's clock."""
+
+    __slots__ = ()
+
+    @property
+    def deadline(self) -> float:
+        """When `timer` is to be called; infinity for never."""
+        raise NotImplementedError
+
+    def timer(self) -> None:
+        """The deadline has passed."""
+        raise NotImplementedError
+
+
+class Loop:
+    """The one loop of a process."""
+
+    def __init__(self) -> None:
+        self._speed = float(environ.get(CLOCK_SPEED, b"1"))
+        self._poll = select.poll()
+        self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
+        self._children: dict[int, Callable[[int], None]] = {}
+        self._signals: dict[int, Callable[[], None]] = {}
+        self._timed: list[Timed] = []
+        self._wakeup, wakeup = posix.pipe()
+        posix.set_blocking(self._wakeup, False)
+        posix.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self.watch(self._wakeup, READABLE, self._woken)
+        self.on_signal(signal.SIGCHLD, self._reap)
+
+    def clock(self) -> float:
+        """Return the present time in seconds."""
+        return time.monotonic() * self._speed
+
+    def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
+        """Call `handler` whenever one of `events` is there, or an error; 0 events: never."""
+        watched = self._watched.get(descriptor)
+        if watched is not None and watched[0] == events:
+            return
+        if events:
+            self._poll.register(descriptor, events)
+            self._watched[descriptor] = (events, handler)
+        elif watched is not None:
+            self._poll.unregister(descriptor)
+            del self._watched[descriptor]
+
+    def on_signal(self, number: int, handler: "Callable[[], None]") -> None:
+        """Call `handler` after signal `number`, from the loop."""
+        self._signals[number] = handler
+        signal.signal(number, _noted)
+
+    def on_exit(self, pid: int, handler: "Callable[[int], None]") -> None:
+        """Call `handler` with the wait status of child `pid` when it has ended."""
+        self._children[pid] = handler
+
+    def add(self, timed: Timed) -> None:
+        """Call `timed.timer` at its deadlines from now on."""
+        self._timed.append(timed)
+
+    def remove(self, timed: Timed) -> None:
+        """Call `timed.timer` no more."""
+        self._timed.remove(timed)
+
+    def run_once(self) -> None:
+        """Wait for the next event or deadline, and handle what is there."""
+        deadline = min((timed.deadline for timed in self._timed), default=float("inf"))
+        for descriptor, _ in self._poll.poll(self._milliseconds(deadline)):
+            if descriptor in self._watched:  # an earlier event may have ended this one's interest
+                self._watched[descriptor][1]()
+        now = self.clock()
+        for timed in [timed for timed in self._timed if timed.deadline <= now]:
+            timed.timer()
+
+    def _milliseconds(self, deadline: float) -> "int | None":
+        if deadline == float("inf"):
+            return None
+        seconds = (deadline - self.clock()) / self._speed
+        return max(0, int(min(seconds, _LONGEST_WAIT) * 1000) + 1)
+
+    def _woken(self) -> None:
+        for number in set(posix.read(self._wakeup, 4096)):
+            self._signals.get(number, _nothing)()
+
+    def _reap(self) -> None:
+        for pid in list(self._children):
+            ended, wait_status = posix.waitpid(pid, posix.WNOHANG)
+            if ended:
+                self._children.pop(pid)(wait_status)
+
+
+def _noted(number: int, frame: object) -> None:
+    """Let the signal write to the wake-up descriptor, which is all that is needed."""
+
+
+def _nothing() -> None:
+    """Ignore a signal that nobody asked for."""

@@ -1,0 +1,212 @@
+"""The command line, and what it asks for.
+
+Rule: everything given is checked here; what is wrong is said with the option, the value and what
+would be right. Written by hand, because argparse and getopt cost more than the session itself.
+"""
+
+from . import actions, limits
+from .system import TYPE_CHECKING, posix
+from .upstream import Target, port_number, split_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Long names by short ones, and the options with a long name only.
+_SHORT = {
+    "c": "command",
+    "d": "tempdir",
+    "t": "timeout",
+    "r": "reject",
+    "v": "verbose",
+    "l": "listen",
+    "h": "help",
+    "L": "license",
+    "V": "version",
+}
+_LONG = (*_SHORT.values(), "foreground", "max-sessions")
+_WITH_VALUE = ("command", "tempdir", "timeout", "listen", "max-sessions")
+LISTEN_ADDRESS = "127.0.0.1"
+INFORMATION = ("help", "license", "version")
+
+_LOG_LEVELS = (actions.WARNING, actions.INFO, actions.DEBUG)
+
+
+class UsageError(Exception):
+    """The command line is wrong; the message says where and what would be right."""
+
+
+class Options:
+    """What the command line asks for."""
+
+    __slots__ = (
+        "command",
+        "directory",
+        "foreground",
+        "information",
+        "listen",
+        "log_level",
+        "max_sessions",
+        "reject",
+        "target",
+        "timeout",
+    )
+
+    def __init__(self) -> None:
+        #: Which of `INFORMATION` is asked for, instead of a proxy; or "".
+        self.information = ""
+        #: Where upstream is.
+        self.target: Target
+        #: What `sh -c` runs; None lets every message pass.
+        self.command: str | None = None
+        #: Where messages are spooled; an absolute path, because the filter may change directory.
+        self.directory = "/tmp"  # noqa: S108 - the manual's default
+        #: The filter's time limit in seconds.
+        self.timeout = limits.FILTER_TIMEOUT
+        #: Whether a filter's failure refuses the message.
+        self.reject = False
+        #: The least important level that is logged.
+        self.log_level = actions.WARNING
+        #: Address and port to listen on, None for a session on standard input and output.
+        self.listen: tuple[str, int] | None = None
+        self.foreground = False
+        self.max_sessions = limits.SESSIONS
+
+
+def parse(arguments: "Iterable[str]") -> Options:
+    """Return what the command line asks for.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    options = Options()
+    targets = []
+    verbosity = 0
+    listening_only = ""
+    for name, shown, value in _read(list(arguments)):
+        if name in INFORMATION:
+            options.information = name
+            return options
+        if name == "verbose":
+            verbosity += 1
+        elif name:
+            _set(options, name, shown, value)
+        else:
+            targets.append(value)
+        if name in ("foreground", "max-sessions"):
+            listening_only = shown
+    options.log_level = _LOG_LEVELS[min(verbosity, len(_LOG_LEVELS) - 1)]
+    options.target = _target(targets)
+    if listening_only and options.listen is None:
+        raise UsageError(f"{listening_only} is for listening: give --listen [IP:]PORT too")
+    return options
+
+
+def _target(given: list[str]) -> Target:
+    if not given:
+        raise UsageError("HOST:PORT is missing, the mail server to pass the mail to")
+    if len(given) > 1:
+        raise UsageError(f"unexpected argument {given[1]!r}: HOST:PORT is {given[0]!r} already")
+    try:
+        return Target(given[0])
+    except ValueError as error:
+        raise UsageError(f"HOST:PORT {given[0]!r}: {error}") from None
+
+
+def _set(options: Options, name: str, shown: str, value: str) -> None:
+    if name == "command":
+        options.command = value
+    elif name == "tempdir":
+        options.directory = _directory(shown, value)
+    elif name == "timeout":
+        options.timeout = _seconds(shown, value)
+    elif name == "reject":
+        options.reject = True
+    elif name == "listen":
+        options.listen = _address(shown, value)
+    elif name == "foreground":
+        options.foreground = True
+    elif name == "max-sessions":
+        options.max_sessions = _count(shown, value)
+
+
+def _directory(shown: str, value: str) -> str:
+    if not value:
+        raise UsageError(f"{shown}: the name of a directory is missing")
+    return value if value.startswith("/") else f"{posix.getcwd()}/{value}"
+
+
+def _seconds(shown: str, value: str) -> float:
+    digits = value.replace(".", "", 1)
+    if digits.isascii() and digits.isdigit() and 0 < float(value) < float("inf"):
+        return float(value)
+    raise UsageError(f"{shown} {value!r}: give a positive number of seconds, such as 30 or 0.5")
+
+
+def _count(shown: str, value: str) -> int:
+    if value.isascii() and value.isdigit() and int(value[:9]) > 0:
+        return int(value[:9])
+    raise UsageError(f"{shown} {value!r}: give a positive whole number")
+
+
+def _address(shown: str, value: str) -> tuple[str, int]:
+    try:
+        host, port = split_port(value) if ":" in value else ("", value)
+        return host or LISTEN_ADDRESS, port_number(port)
+    except ValueError as error:
+        raise UsageError(f"{shown} {value!r}: {error}") from None
+
+
+def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
+    """Yield (long name, option as given, value) for options, ("", "", word) for other words.
+
+    GNU habits (cli.getopt): options may follow words, short ones cluster, long ones may be
+    shortened, `--` ends options.
+    """
+    while arguments:
+        word = arguments.pop(0)
+        if word == "--":
+            yield from (("", "", rest) for rest in arguments)
+            return
+        if word.startswith("--"):
+            yield _read_long(word, arguments)
+        elif word.startswith("-") and word != "-":
+            yield from _read_cluster(word, arguments)
+        else:
+            yield "", "", word
+
+
+def _read_long(word: str, arguments: list[str]) -> tuple[str, str, str]:
+    shown, equals, value = word.partition("=")
+    given = shown.removeprefix("--")
+    names = [name for name in _LONG if name == given] or [
+        name for name in _LONG if name.startswith(given)
+    ]
+    if not names:
+        raise UsageError(f"unknown option {shown}")
+    if len(names) > 1:
+        raise UsageError(f"option {shown} could be --{' or --'.join(names)}")
+    name = names[0]
+    if name not in _WITH_VALUE:
+        if equals:
+            raise UsageError(f"option --{name} takes no value, not {value!r}")
+        return name, f"--{name}", ""
+    return name, f"--{name}", value if equals else _next(f"--{name}", arguments)
+
+
+def _read_cluster(word: str, arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
+    letters = word[1:]
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        name = _SHORT.get(letter)
+        if name is None:
+            raise UsageError(f"unknown option -{letter}" + (f" in {word}" if word[2:] else ""))
+        if name in _WITH_VALUE:
+            yield name, f"-{letter}", letters or _next(f"-{letter}", arguments)
+            return
+        yield name, f"-{letter}", ""
+
+
+def _next(shown: str, arguments: list[str]) -> str:
+    if not arguments:
+        raise UsageError(f"option {shown} needs a value")
+    return arguments.pop(0)

@@ -1,0 +1,616 @@
+"""One SMTP session, from upstream's greeting to the last reply.
+
+Rule: everything that the protocol decides is decided here. Octets and events come in, `actions`
+go out; there is no I/O, and the clock is given.
+
+At any time it is somebody's turn (`_turn`), and at most one reply of upstream is awaited
+(`_pending`). The client's further input waits until its command is answered; so the order of
+replies, and which reply belongs to which command, follow by construction (relay.lockstep).
+"""
+
+from . import actions, limits, replies, smtp
+from .system import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .envelope import Envelope
+    from .message import Message
+    from .verdict import Outcome
+
+#: Whose turn it is.
+CONNECT = "connect"  # upstream's: connection, greeting, and what is replayed on a new connection
+COMMAND = "command"  # the client's: a command line
+ANSWER = "answer"  # the client's: an answer to a 334 (relay.auth)
+REPLY = "reply"  # upstream's: the reply to a relayed command
+SPOOL = "spool"  # the spool's: it is being made
+RECEIVE = "receive"  # the client's: the message
+FILTER = "filter"  # the filter's
+DELIVER = "deliver"  # upstream's: DATA, the message, the reply to its end
+CLOSED = "closed"  # nobody's: the client's connection is closed
+
+#: What is known of upstream's connection.
+ABSENT = "absent"  # there is none
+CONNECTING = "connecting"
+READY = "ready"
+LEAVING = "leaving"  # QUIT was sent; nothing more that it says counts
+
+_CLIENTS_TURN = (COMMAND, ANSWER, RECEIVE)
+_WITH_MESSAGE = (RECEIVE, FILTER, DELIVER)
+_NEVER = float("inf")
+
+#: Commands that let content pass round the filter, or change whom upstream takes the client for.
+_REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
+
+
+class Session:
+    """One client's session.
+
+    filtering: whether there is a filter command.
+    filter_timeout: its time limit in seconds.
+    reject_failures: ``-r``.
+    clock: returns the present time in seconds, never running backwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        filtering: bool,
+        filter_timeout: float,
+        reject_failures: bool,
+        clock: "Callable[[], float]",
+    ) -> None:
+        self._filtering = filtering
+        self._filter_timeout = filter_timeout
+        self._reject_failures = reject_failures
+        self._clock = clock
+
+        self._actions: list[actions.Action] = []
+        self._turn = CONNECT
+        self._upstream = ABSENT
+        self._commands = smtp.CommandReader()
+        self._replies = smtp.ReplyReader()
+        self._pending: Callable[[smtp.Reply], None] | None = None
+        self._greeted = False  # the client has upstream's greeting
+        self._line = b""  # the command under way
+        self._hello = b""  # the accepted HELO or EHLO command
+        self._authenticated = False
+        self._client_eof = False
+        self._stopping = False
+        self._reset_due = False  # upstream's transaction has outlived the client's
+        self._closing_announced = False  # the client has been given upstream's 421
+        self._current_envelope: Envelope | None = None
+        self._current_message: Message | None = None
+        self._delivery: actions.Action = actions.Deliver()
+
+        self._client_deadline = _NEVER
+        self._upstream_deadline = _NEVER
+        self._filter_deadline = _NEVER
+        self._keepalive_due = _NEVER
+        #: 0 as long as the session is in order, 1 after an error (cli.exit).
+        self.exit_status = 0
+
+    # What the surroundings ask.
+
+    def take_actions(self) -> list[actions.Action]:
+        """Return what is to be done; each action is returned once."""
+        taken, self._actions = self._actions, []
+        return taken
+
+    @property
+    def wants_client(self) -> bool:
+        """Whether the client should be read now."""
+        return not (self._client_eof or self._turn == CLOSED or self._commands.full)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self._turn == CLOSED and self._upstream == ABSENT
+
+    @property
+    def deadline(self) -> float:
+        """When `timer` is to be called, on the clock's scale; infinity for never."""
+        return min(
+            self._client_deadline,
+            self._upstream_deadline,
+            self._filter_deadline,
+            self._keepalive_due,
+        )
+
+    # What happens.
+
+    def start(self) -> None:
+        """Begin: the client is connected."""
+        self._connect()
+
+    def client_received(self, data: bytes) -> None:
+        """Take what the client sent; b"" is its end."""
+        if self._turn == CLOSED:
+            return
+        if self._turn in _CLIENTS_TURN:
+            self._client_deadline = self._clock() + limits.CLIENT_IDLE
+        if not data:
+            self._client_eof = True
+        elif self._turn == RECEIVE:
+            self._receive(data)
+        else:
+            self._commands.feed(data)
+        self._check_client()
+        self._advance()
+
+    def upstream_connected(self) -> None:
+        """Go on: the connection that `actions.Connect` asked for is there."""
+        self._upstream = READY
+        self._replies = smtp.ReplyReader()
+        self._await(self._on_greeting, limits.UPSTREAM_REPLY)
+
+    def upstream_failed(self, reason: str) -> None:
+        """Give up: the connection that `actions.Connect` asked for cannot be had."""
+        self._log(actions.ERROR, f"cannot reach upstream: {reason}")
+        self._upstream = ABSENT
+        self._fail(replies.UPSTREAM_UNREACHABLE)
+
+    def upstream_received(self, data: bytes) -> None:
+        """Take what upstream sent; b"" is its end."""
+        if self._upstream == LEAVING:
+            self._disconnect()
+        elif not data:
+            self._lose_upstream()
+        else:
+            self._replies.feed(data)
+            self._read_replies()
+        self._advance()
+
+    def spool_opened(self) -> None:
+        """Go on: the spool that `actions.OpenSpool` asked for is there."""
+        self._answer(replies.SEND_MESSAGE, RECEIVE)
+        self._keepalive_due = self._clock() + limits.KEEPALIVE
+        self._receive(self._commands.take())
+        self._check_client()
+
+    def spool_sealed(self) -> None:
+        """Go on: the spool holds the whole message."""
+        if self._filtering:
+            self._filter_deadline = self._clock() + self._filter_timeout
+            self._act(actions.RunFilter(self._envelope.environment(self._helo_name)))
+        else:
+            self._deliver(actions.Deliver())
+
+    def spool_failed(self, reason: str) -> None:
+        """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
+        self._log(actions.ERROR, f"cannot spool the message: {reason}")
+        if self._turn == SPOOL:
+            self._discard()
+            self._answer(replies.SPOOL_ERROR)
+        else:
+            self._leave()
+            self._end_message(replies.SPOOL_ERROR)
+        self._advance()
+
+    def filter_finished(self, outcome: "Outcome") -> None:
+        """Obey the filter, which has ended."""
+        from . import verdict as verdicts
+
+        self._filter_deadline = _NEVER
+        verdict = verdicts.judge(outcome, reject_failures=self._reject_failures)
+        self._message.verdict = verdict
+        if verdict.reason:
+            line = self._message.failure_line(self._envelope, self._helo_name)
+            self._log(actions.WARNING, line)
+        if verdict.reply:
+            self._leave()
+            self._end_message(verdict.reply)
+        elif verdict.action == verdicts.REWRITE:
+            self._deliver(actions.DeliverReplacement())
+        else:
+            self._deliver(actions.Deliver())
+        self._advance()
+
+    def message_progress(self) -> None:
+        """Note that upstream took a part of the message."""
+        self._upstream_deadline = self._clock() + limits.UPSTREAM_BLOCK
+
+    def message_sent(self) -> None:
+        """Await the final reply: the message and its end are on their way."""
+        self._await(self._on_final_reply, limits.UPSTREAM_FINAL)
+
+    def timer(self) -> None:
+        """Act on the deadline that has passed."""
+        now = self._clock()
+        if now >= self._upstream_deadline:
+            self._upstream_silent()
+        elif now >= self._client_deadline:
+            self._log(actions.WARNING, "the client is silent")
+            self._fail(replies.CLIENT_IDLE)
+        elif now >= self._filter_deadline:
+            self._filter_late()
+        elif now >= self._keepalive_due:
+            self._keepalive_due = _NEVER
+            self._send(b"NOOP")
+            self._await(self._on_keepalive, limits.UPSTREAM_REPLY)
+        self._advance()
+
+    def stop(self) -> None:
+        """End the session as soon as no message is under way (listen.stop)."""
+        self._stopping = True
+        self._advance()
+
+    def terminate(self, reply: bytes) -> None:
+        """End the session at once; `reply` is for a client that waits for one (files.term)."""
+        self._fail(b"" if self._turn in (COMMAND, ANSWER) else reply)
+        self._disconnect()
+
+    # The client's commands.
+
+    def _advance(self) -> None:
+        """Handle the commands that are held, as far as it is the client's turn."""
+        while self._turn in (COMMAND, ANSWER):
+            if self._stopping:
+                self._fail(replies.SHUTTING_DOWN)
+                self.exit_status = 0
+                return
+            try:
+                line = self._commands.next_line()
+            except smtp.LineTooLongError:
+                self._refuse_line(replies.LINE_TOO_LONG)
+                continue
+            if line is not None:
+                self._handle(line)
+            elif self._client_eof:
+                self._leave()
+                self._hang_up()
+            else:
+                return
+
+    def _handle(self, line: bytes) -> None:
+        if b"\0" in line or b"\r" in line:
+            self._refuse_line(replies.BAD_CHARACTER)
+        elif self._turn == ANSWER:
+            self._relay(line)
+        else:
+            self._line = line
+            self._handle_command(smtp.verb(line))
+
+    def _handle_command(self, verb: bytes) -> None:
+        self._log(actions.DEBUG, f"client: {verb if verb == b'AUTH' else self._line!r}")
+        if verb == b"DATA":
+            self._begin_message()
+        elif verb in _REFUSED:
+            if verb == b"BDAT":
+                self._commands.drop(smtp.announced_octets(self._line))
+            self._answer(replies.NOT_OFFERED)
+        elif self._upstream != READY:
+            self._handle_without_upstream(verb)
+        elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
+            self._turn = REPLY
+            self._send(b"RSET")
+            self._await(self._on_own_reset, limits.UPSTREAM_REPLY)
+        else:
+            self._relay(self._line)
+
+    def _handle_without_upstream(self, verb: bytes) -> None:
+        """Handle a command after upstream was left (filter.reject-session)."""
+        if verb == b"QUIT":
+            self._answer(replies.BYE)
+            self._hang_up()
+        elif verb in (b"RSET", b"NOOP"):
+            self._answer(replies.OK)
+        elif self._authenticated:
+            self._fail(replies.AUTHENTICATE_AGAIN)
+        else:
+            self._disconnect()
+            self._connect()
+
+    def _refuse_line(self, reply: bytes) -> None:
+        """Answer a line that is not relayed; in AUTH, cancel the exchange (RFC 4954 section 4)."""
+        if self._turn == ANSWER:
+            self._relay(b"*")
+        else:
+            self._answer(reply)
+
+    def _relay(self, line: bytes) -> None:
+        self._turn = REPLY
+        self._send(line)
+        self._await(self._on_reply, limits.UPSTREAM_REPLY)
+
+    # Upstream's connection and replies.
+
+    def _connect(self) -> None:
+        self._turn = CONNECT
+        self._upstream = CONNECTING
+        self._client_deadline = _NEVER
+        self._upstream_deadline = self._clock() + limits.CONNECT
+        self._act(actions.Connect())
+
+    def _await(self, handler: "Callable[[smtp.Reply], None]", limit: float) -> None:
+        self._pending = handler
+        self._upstream_deadline = self._clock() + limit
+        if self._turn not in _CLIENTS_TURN:
+            self._client_deadline = _NEVER
+
+    def _read_replies(self) -> None:
+        try:
+            while self._upstream == READY and (reply := self._replies.next_reply()):
+                self._on_any_reply(reply)
+        except smtp.BadReplyError as error:
+            self._log(actions.ERROR, f"upstream does not speak SMTP: {error}")
+            self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
+
+    def _on_any_reply(self, reply: smtp.Reply) -> None:
+        self._log(actions.DEBUG, f"upstream: {reply.raw!r}")
+        handler, self._pending = self._pending, None
+        self._upstream_deadline = _NEVER
+        if handler is None:
+            self._on_stray_reply(reply)
+        elif reply.code == 354 and handler != self._on_data_reply:
+            self._log(actions.ERROR, "upstream asks for content that the filter has not seen")
+            self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
+        else:
+            handler(reply)
+
+    def _on_greeting(self, reply: smtp.Reply) -> None:
+        if not self._greeted:
+            self._greeted = True
+            self._answer(reply.raw)
+        elif not reply.positive:
+            self._fail(replies.UPSTREAM_UNREACHABLE)
+        elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
+            self._send(self._hello)
+            self._await(self._on_replayed_hello, limits.UPSTREAM_REPLY)
+        else:
+            self._relay(self._line)
+
+    def _on_replayed_hello(self, reply: smtp.Reply) -> None:
+        if reply.positive:
+            self._relay(self._line)
+        else:
+            self._fail(replies.UPSTREAM_UNREACHABLE)
+
+    def _on_own_reset(self, reply: smtp.Reply) -> None:
+        if reply.positive:
+            self._reset_due = False
+            self._relay(self._line)
+        else:
+            self._fail(replies.UPSTREAM_GARBLED)
+
+    def _on_reply(self, reply: smtp.Reply) -> None:
+        """Relay the reply to a command of the client, or to its answer to a 334."""
+        if reply.code == 334:
+            self._answer(reply.raw, ANSWER)
+            return
+        verb = smtp.verb(self._line)
+        if reply.positive:
+            self._accepted(verb)
+        if verb == b"EHLO" and reply.positive:
+            self._answer(smtp.without_hidden_keywords(reply.raw))
+        else:
+            self._answer(reply.raw)
+        if verb == b"QUIT":
+            self._disconnect()
+            self._hang_up()
+
+    def _accepted(self, verb: bytes) -> None:
+        if verb == b"MAIL":
+            self._envelope.add_sender(self._line)
+        elif verb == b"RCPT":
+            self._envelope.add_recipient(self._line)
+        elif verb == b"XFORWARD":
+            self._envelope.add_xforward(self._line)
+        elif verb == b"AUTH":
+            self._authenticated = True
+        elif verb == b"RSET":
+            self._forget_transaction()
+        elif verb in (b"HELO", b"EHLO"):
+            self._hello = self._line
+            self._forget_transaction()
+
+    def _on_stray_reply(self, reply: smtp.Reply) -> None:
+        """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
+        if self._turn == DELIVER and reply.negative:
+            self._log(actions.WARNING, "upstream refused the message before its end")
+            self._disconnect()
+            self._end_message(reply.raw)
+        elif reply.code != 421:
+            self._log(actions.ERROR, f"upstream sent a reply to nothing: {reply.raw[:80]!r}")
+            self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
+        elif self._turn == COMMAND:
+            self._disconnect()
+            self._fail(reply.raw)
+        else:
+            self._lose_upstream()
+
+    def _lose_upstream(self) -> None:
+        quitting = self._turn == REPLY and smtp.verb(self._line) == b"QUIT"
+        if quitting:
+            self._disconnect()
+            self._answer(replies.BYE)
+            self._hang_up()
+            return
+        self._log(actions.ERROR, "upstream closed the connection")
+        known = self._turn == COMMAND and self._closing_announced
+        self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
+
+    def _upstream_silent(self) -> None:
+        if self._upstream == LEAVING:
+            self._disconnect()
+            return
+        self._log(actions.ERROR, f"upstream does not answer ({self._upstream}, {self._turn})")
+        self._fail_upstream(
+            replies.UPSTREAM_UNREACHABLE
+            if self._upstream == CONNECTING
+            else replies.UPSTREAM_SILENT,
+            replies.MESSAGE_LOST,
+        )
+
+    # The message.
+
+    def _begin_message(self) -> None:
+        envelope = self._current_envelope
+        if self._line.strip().upper() != b"DATA":
+            self._answer(replies.DATA_ARGUMENT)
+        elif envelope is None or envelope.sender is None:
+            self._answer(replies.NEED_MAIL)
+        elif not envelope.recipient_count:
+            self._answer(replies.NEED_RECIPIENT)
+        else:
+            from .message import Message
+
+            self._current_message = Message(self._clock())
+            self._set_turn(SPOOL)
+            self._act(actions.OpenSpool())
+
+    def _receive(self, data: bytes) -> None:
+        content = self._message.decode(data)
+        if content:
+            self._act(actions.Store(content))
+        if self._message.ended:
+            self._set_turn(FILTER)
+            self._commands.feed(self._message.rest)
+            self._act(actions.SealSpool())
+
+    def _check_client(self) -> None:
+        """Give up the message of a client that is gone (data.client-lost)."""
+        if not self._client_eof or self._turn not in _WITH_MESSAGE:
+            return
+        quitting = self._turn != RECEIVE and self._commands.holds_quit
+        if not quitting and self._pending != self._on_final_reply:
+            self._log(actions.INFO, "the client is gone before its message was handled")
+            self._discard()
+            self._leave()
+            self._hang_up()
+
+    def _filter_late(self) -> None:
+        from .verdict import Outcome
+
+        self._act(actions.KillFilter())
+        self.filter_finished(Outcome(failure=f"timed out after {self._filter_timeout:g} s"))
+
+    def _deliver(self, delivery: actions.Action) -> None:
+        self._set_turn(DELIVER)
+        self._delivery = delivery
+        self._keepalive_due = _NEVER
+        if self._pending is None:  # otherwise the reply to a NOOP is awaited first
+            self._send_data()
+
+    def _send_data(self) -> None:
+        self._send(b"DATA")
+        self._await(self._on_data_reply, limits.UPSTREAM_DATA)
+
+    def _on_keepalive(self, reply: smtp.Reply) -> None:
+        if reply.code == 421:
+            self._lose_upstream()
+        elif self._turn == DELIVER:
+            self._send_data()
+        else:
+            self._keepalive_due = self._clock() + limits.KEEPALIVE
+
+    def _on_data_reply(self, reply: smtp.Reply) -> None:
+        if reply.code == 354:
+            self.message_progress()
+            self._act(self._delivery)
+        else:
+            self._end_message(reply.raw if reply.negative else replies.MESSAGE_UNANSWERED)
+            self._reset_due = True
+
+    def _on_final_reply(self, reply: smtp.Reply) -> None:
+        if reply.positive or reply.negative:
+            self._end_message(reply.raw)
+        else:
+            self._fail_upstream(replies.MESSAGE_UNANSWERED, replies.MESSAGE_UNANSWERED)
+
+    def _end_message(self, reply: bytes) -> None:
+        line = self._message.verdict_line(self._envelope, self._helo_name, reply, self._clock())
+        self._log(actions.INFO, line)
+        self._discard()
+        self._current_envelope = None
+        self._answer(reply)
+
+    # Small steps.
+
+    @property
+    def _envelope(self) -> "Envelope":
+        from .envelope import Envelope
+
+        self._current_envelope = self._current_envelope or Envelope()
+        return self._current_envelope
+
+    @property
+    def _message(self) -> "Message":
+        if self._current_message is None:
+            raise AssertionError("no message is under way")
+        return self._current_message
+
+    @property
+    def _helo_name(self) -> bytes:
+        from .envelope import hello_name
+
+        return hello_name(self._hello)
+
+    def _forget_transaction(self) -> None:
+        self._current_envelope = None
+        self._reset_due = False
+
+    def _set_turn(self, turn: str) -> None:
+        self._turn = turn
+        clients = turn in _CLIENTS_TURN
+        self._client_deadline = self._clock() + limits.CLIENT_IDLE if clients else _NEVER
+
+    def _answer(self, reply: bytes, turn: str = COMMAND) -> None:
+        self._closing_announced = reply[:3] == b"421"
+        self._act(actions.ToClient(reply))
+        self._set_turn(turn)
+
+    def _send(self, line: bytes) -> None:
+        self._act(actions.ToUpstream(line + b"\r\n"))
+
+    def _fail(self, reply: bytes) -> None:
+        """End the session in disorder, with `reply` to the client unless it is empty."""
+        if self._turn == CLOSED:
+            return
+        if reply:
+            self._act(actions.ToClient(reply))
+        self.exit_status = 1
+        self._discard()
+        self._leave()
+        self._hang_up()
+
+    def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
+        """End the session because of upstream; `message_reply` answers a message's end."""
+        delivering = self._turn == DELIVER
+        self._disconnect()
+        self._fail(message_reply if delivering else reply)
+
+    def _leave(self) -> None:
+        """End upstream's connection with QUIT, or without where that could not be a command."""
+        if self._upstream != READY or self._turn in (CONNECT, DELIVER):
+            self._disconnect()
+            return
+        self._send(b"QUIT")
+        self._upstream = LEAVING
+        self._pending = None
+        self._upstream_deadline = self._clock() + limits.UPSTREAM_GOODBYE
+
+    def _disconnect(self) -> None:
+        if self._upstream != ABSENT:
+            self._act(actions.Disconnect())
+        self._upstream = ABSENT
+        self._pending = None
+        self._upstream_deadline = _NEVER
+
+    def _hang_up(self) -> None:
+        self._act(actions.HangUp())
+        self._set_turn(CLOSED)
+
+    def _discard(self) -> None:
+        """Forget the message under way, if any, with all that belongs to it."""
+        if self._current_message is not None:
+            self._act(actions.Discard())
+        self._current_message = None
+        self._filter_deadline = _NEVER
+        self._keepalive_due = _NEVER
+
+    def _act(self, action: actions.Action) -> None:
+        self._actions.append(action)
+
+    def _log(self, level: int, text: str) -> None:
+        self._act(actions.Log(level, text))

@@ -1,0 +1,40 @@
+"""The names of the operating system that the proxy uses, imported in the cheapest way.
+
+Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
+
+Postfix starts one process for every connection, so every import is paid for by every mail.
+``os``, ``socket`` and ``signal`` wrap these C modules in enumerations and helpers that no session
+needs; together they cost more than the interpreter's own start (``benchmarks/startup.py``
+measures it). Type checkers see the documented modules instead.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os as posix
+    import signal
+    import socket
+    from os import environb as environ
+else:
+    import _signal as signal
+    import _socket as socket
+    import posix
+
+    environ = posix.environ
+
+__all__ = ["add_standard_descriptors", "environ", "posix", "signal", "silence", "socket"]
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+def add_standard_descriptors() -> None:
+    """Make sure that descriptors 0, 1 and 2 exist, so that no socket or spool can become one."""
+    while (descriptor := posix.open("/dev/null", posix.O_RDWR)) <= STDERR:
+        posix.set_inheritable(descriptor, True)
+    posix.close(descriptor)
+
+
+def silence(descriptor: int) -> None:
+    """Point `descriptor` at /dev/null, whatever it was."""
+    null = posix.open("/dev/null", posix.O_RDWR)
+    posix.dup2(null, descriptor)
+    posix.close(null)

@@ -1,0 +1,221 @@
+"""Where upstream is, and how a connection to it is made.
+
+Rule: every address that the name resolves to is tried in turn, none blocks the loop, and all
+tries together end in time (cli.host, relay.idle).
+"""
+
+import errno
+
+from . import limits
+from .loop import READABLE, WRITABLE
+from .system import TYPE_CHECKING, posix, socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .loop import Loop
+
+    #: A family and an address in it, as getaddrinfo(3) returns them.
+    Address = tuple[int, socket._Address]
+
+DEFAULT_PORT = 25
+
+
+class Target:
+    """HOST:PORT as given: a name or address with a port, or the path of a unix-domain socket.
+
+    Raises:
+        ValueError: `text` is none of them; its message says what would be right.
+    """
+
+    __slots__ = ("host", "path", "port", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.host = ""
+        self.port = DEFAULT_PORT
+        self.path = ""
+        if text.startswith("unix:/"):
+            self.path = text.removeprefix("unix:")
+        else:
+            self.host, port = split_port(text)
+            self.port = port_number(port) if port else DEFAULT_PORT
+            if not self.host:
+                raise ValueError("the host is missing")
+
+
+def split_port(text: str) -> tuple[str, str]:
+    """Split ``HOST:PORT`` or ``[IPv6]:PORT``; the port is "" if there is none.
+
+    Raises:
+        ValueError: a colon without a port, or an IPv6 address without brackets.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+        colon, port = rest[:1], rest[1:]
+    else:
+        host, colon, port = text.partition(":")
+        if ":" in port:
+            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+    if colon and not port:
+        raise ValueError("the port is missing after the colon")
+    return host, port
+
+
+def port_number(text: str) -> int:
+    """Return a port as a number.
+
+    Raises:
+        ValueError: it is not a number from 1 to 65535.
+    """
+    if text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536:
+        return int(text)
+    raise ValueError(f"the port must be a number from 1 to 65535, not {text!r}")
+
+
+class Connector:
+    """One attempt to reach `target`, over all its addresses.
+
+    connected: called with the socket's descriptor, non-blocking.
+    failed: called with the reason when no address can be reached.
+    """
+
+    def __init__(
+        self,
+        loop: "Loop",
+        target: Target,
+        connected: "Callable[[int], None]",
+        failed: "Callable[[str], None]",
+    ) -> None:
+        self._loop = loop
+        self._connected = connected
+        self._failed = failed
+        self._target = target
+        self._addresses: list[Address] = []
+        self._socket: socket.socket | None = None
+        self._resolver: Resolver | None = None
+        self._last_error = "it has no address"
+        self._end = loop.clock() + limits.CONNECT
+        #: When the address under way is given up for the next one.
+        self.deadline = float("inf")
+
+    def start(self) -> None:
+        """Begin."""
+        target = self._target
+        if target.path:
+            self._try_all([(socket.AF_UNIX, target.path)])
+            return
+        try:
+            self._try_all(resolve(target, socket.AI_NUMERICHOST))
+        except socket.gaierror:
+            self._resolver = Resolver(self._loop, target, self._resolved)
+
+    def timer(self) -> None:
+        """Give the address under way up."""
+        self._abandon("the connection timed out")
+        self._try_next()
+
+    def cancel(self) -> None:
+        """Stop; nobody is called any more."""
+        if self._resolver is not None:
+            self._resolver.cancel()
+        self._abandon("")
+
+    def _resolved(self, found: "list[Address] | OSError") -> None:
+        self._resolver = None
+        if isinstance(found, OSError):
+            self._failed(f"{self._target.text}: {found.strerror}")
+        else:
+            self._try_all(found)
+
+    def _try_all(self, addresses: "list[Address]") -> None:
+        self._addresses = addresses
+        self._try_next()
+
+    def _try_next(self) -> None:
+        while self._addresses:
+            share = (self._end - self._loop.clock()) / len(self._addresses)
+            family, address = self._addresses.pop(0)
+            peer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                error = peer.connect_ex(address)
+            except OSError as unusable:  # a path that is too long
+                error, self._last_error = -1, str(unusable)
+            if error in (0, errno.EINPROGRESS):
+                self._socket = peer
+                self.deadline = self._loop.clock() + share
+                self._loop.watch(peer.fileno(), WRITABLE, self._finish)
+                return
+            peer.close()
+            self._last_error = posix.strerror(error) if error > 0 else self._last_error
+        self._failed(f"{self._target.text}: {self._last_error}")
+
+    def _finish(self) -> None:
+        peer = self._socket
+        if peer is None:
+            return
+        error = peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._abandon(posix.strerror(error))
+            self._try_next()
+            return
+        self._loop.watch(peer.fileno(), 0, self._finish)
+        self.deadline = float("inf")
+        self._socket = None
+        self._connected(peer.detach())
+
+    def _abandon(self, reason: str) -> None:
+        self._last_error = reason
+        self.deadline = float("inf")
+        if self._socket is not None:
+            self._loop.watch(self._socket.fileno(), 0, self._finish)
+            self._socket.close()
+            self._socket = None
+
+
+def resolve(target: Target, flags: int) -> "list[Address]":
+    """Return the addresses of `target`.
+
+    Raises:
+        socket.gaierror: there is none, or only a name server could tell (AI_NUMERICHOST).
+    """
+    found = socket.getaddrinfo(target.host.encode(), target.port, 0, socket.SOCK_STREAM, 0, flags)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+class Resolver:
+    """Asks the name service in a thread, which alone may block, and calls `done` in the loop."""
+
+    def __init__(
+        self,
+        loop: "Loop",
+        target: Target,
+        done: "Callable[[list[Address] | OSError], None]",
+    ) -> None:
+        import _thread
+
+        self._loop = loop
+        self._done = done
+        self._found: list[Address] | OSError = []
+        self._reader, writer = posix.pipe()
+        loop.watch(self._reader, READABLE, self._ready)
+        _thread.start_new_thread(self._ask, (target, writer))
+
+    def cancel(self) -> None:
+        """Forget the question."""
+        self._loop.watch(self._reader, 0, self._ready)
+        posix.close(self._reader)
+
+    def _ask(self, target: Target, writer: int) -> None:
+        try:
+            self._found = resolve(target, 0)
+        except OSError as error:
+            self._found = error
+        finally:
+            posix.close(writer)  # which makes the reader readable
+
+    def _ready(self) -> None:
+        self.cancel()
+        self._done(self._found)

@@ -1,0 +1,111 @@
+"""The verdict on a message: a pure function of how the filter ended.
+
+Rule: whether a message passes, is replaced or is refused, and with which words, is decided here.
+"""
+
+from . import limits
+
+#: What is done with the message; the words that the log uses.
+ACCEPT, REWRITE, REJECT, DISCARD, FAIL_OPEN, FAIL = (
+    "accept",
+    "rewrite",
+    "reject",
+    "discard",
+    "fail-open",
+    "fail",
+)
+
+_PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(256))
+_REJECTED = b"554 5.7.1 Message rejected by the mail filter"
+FILTER_FAILED = b"451 4.3.0 The mail filter has failed, try again later\r\n"
+
+
+class Outcome:
+    """How a run of the filter ended.
+
+    status: the exit status, None if there is none.
+    last_line: the last line of standard error that says something, without its line end.
+    failure: why there is no exit status, or "".
+    replaced: whether OUTFILE holds anything (looked at after status 0 only).
+    """
+
+    __slots__ = ("failure", "last_line", "replaced", "status")
+
+    def __init__(
+        self,
+        status: "int | None" = None,
+        last_line: bytes = b"",
+        failure: str = "",
+        replaced: bool = False,
+    ) -> None:
+        self.status = status
+        self.last_line = last_line
+        self.failure = failure
+        self.replaced = replaced
+
+
+class Verdict:
+    """What is done with the message.
+
+    action: one of this module's words.
+    reply: the complete reply line for the client; b"" if the message goes upstream.
+    reason: for the log, why the filter counts as failed, or "".
+    """
+
+    __slots__ = ("action", "reason", "reply")
+
+    def __init__(self, action: str, reply: bytes = b"", reason: str = "") -> None:
+        self.action = action
+        self.reply = reply
+        self.reason = reason
+
+
+def judge(outcome: Outcome, *, reject_failures: bool) -> Verdict:
+    """Decide what the filter's end means for the message; `reject_failures` is ``-r``."""
+    if outcome.status == 0 and not outcome.failure:
+        return Verdict(REWRITE if outcome.replaced else ACCEPT)
+    if outcome.status == 1:
+        reply = rejection(outcome.last_line)
+        return Verdict(DISCARD if reply[:1] == b"2" else REJECT, reply)
+    reason = outcome.failure or f"exit status {outcome.status}"
+    if reject_failures:
+        return Verdict(FAIL, FILTER_FAILED, reason)
+    return Verdict(FAIL_OPEN, b"", reason)
+
+
+def rejection(last_line: bytes) -> bytes:
+    """Return the reply line for a rejection (filter.reject-prefix, filter.reject-line)."""
+    text = last_line.removesuffix(b"\r")
+    if not text.strip():
+        text = _REJECTED
+    elif not (text[:3].isdigit() and text[3:4] == b" "):
+        text = b"554 " + text
+    return text.translate(_PRINTABLE)[: limits.REPLY_LINE - 2] + b"\r\n"
+
+
+class LastLine:
+    """The last line that says something, of a text that may be of any size."""
+
+    __slots__ = ("_complete", "_current")
+
+    def __init__(self) -> None:
+        self._complete = b""
+        self._current = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next octets of the text."""
+        first, *others = data.split(b"\n")
+        self._extend(first)
+        for line in others:
+            self._complete = self.value
+            self._current = b""
+            self._extend(line)
+
+    def _extend(self, data: bytes) -> None:
+        room = limits.FILTER_LINE - len(self._current)
+        self._current += data[:room]
+
+    @property
+    def value(self) -> bytes:
+        """The last line so far that is not blank, without its line end; b"" if there is none."""
+        return self._current if self._current.strip() else self._complete
