@@ -3,12 +3,12 @@
 Rule: everything that the protocol decides is decided here. Octets and events come in, `actions`
 go out; there is no I/O, and the clock is given.
 
-At any time it is somebody's turn (`_turn`), and at most one reply of upstream is awaited
-(`_pending`). The client's further input waits until its command is answered; so the order of
-replies, and which reply belongs to which command, follow by construction (relay.lockstep).
+At any time it is somebody's turn (`_turn`), and at most one reply of upstream is awaited (`link`).
+The client's further input waits until its command is answered; so the order of replies, and which
+reply belongs to which command, follow by construction (relay.lockstep).
 """
 
-from . import actions, limits, replies, smtp
+from . import actions, limits, link, replies, smtp
 from .system import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,12 +28,6 @@ RECEIVE = "receive"  # the client's: the message
 FILTER = "filter"  # the filter's
 DELIVER = "deliver"  # upstream's: DATA, the message, the reply to its end
 CLOSED = "closed"  # nobody's: the client's connection is closed
-
-#: What is known of upstream's connection.
-ABSENT = "absent"  # there is none
-CONNECTING = "connecting"
-READY = "ready"
-LEAVING = "leaving"  # QUIT was sent; nothing more that it says counts
 
 _CLIENTS_TURN = (COMMAND, ANSWER, RECEIVE)
 _WITH_MESSAGE = (RECEIVE, FILTER, DELIVER)
@@ -67,10 +61,8 @@ class Session:
 
         self._actions: list[actions.Action] = []
         self._turn = CONNECT
-        self._upstream = ABSENT
         self._commands = smtp.CommandReader()
-        self._replies = smtp.ReplyReader()
-        self._pending: Callable[[smtp.Reply], None] | None = None
+        self._upstream = link.Link(self._act, clock)
         self._greeted = False  # the client has upstream's greeting
         self._line = b""  # the command under way
         self._hello = b""  # the accepted HELO or EHLO command
@@ -84,7 +76,6 @@ class Session:
         self._delivery: actions.Action = actions.Deliver()
 
         self._client_deadline = _NEVER
-        self._upstream_deadline = _NEVER
         self._filter_deadline = _NEVER
         self._keepalive_due = _NEVER
         #: 0 as long as the session is in order, 1 after an error (cli.exit).
@@ -105,14 +96,14 @@ class Session:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        return self._turn == CLOSED and self._upstream == ABSENT
+        return self._turn == CLOSED and self._upstream.state == link.ABSENT
 
     @property
     def deadline(self) -> float:
         """When `timer` is to be called, on the clock's scale; infinity for never."""
         return min(
             self._client_deadline,
-            self._upstream_deadline,
+            self._upstream.deadline,
             self._filter_deadline,
             self._keepalive_due,
         )
@@ -140,24 +131,22 @@ class Session:
 
     def upstream_connected(self) -> None:
         """Go on: the connection that `actions.Connect` asked for is there."""
-        self._upstream = READY
-        self._replies = smtp.ReplyReader()
-        self._await(self._on_greeting, limits.UPSTREAM_REPLY)
+        self._upstream.connected(self._on_greeting)
 
     def upstream_failed(self, reason: str) -> None:
         """Give up: the connection that `actions.Connect` asked for cannot be had."""
         self._log(actions.ERROR, f"cannot reach upstream: {reason}")
-        self._upstream = ABSENT
+        self._upstream.disconnect()
         self._fail(replies.UPSTREAM_UNREACHABLE)
 
     def upstream_received(self, data: bytes) -> None:
         """Take what upstream sent; b"" is its end."""
-        if self._upstream == LEAVING:
-            self._disconnect()
+        if self._upstream.state == link.LEAVING:
+            self._upstream.disconnect()
         elif not data:
             self._lose_upstream()
         else:
-            self._replies.feed(data)
+            self._upstream.feed(data)
             self._read_replies()
         self._advance()
 
@@ -208,16 +197,16 @@ class Session:
 
     def message_progress(self) -> None:
         """Note that upstream took a part of the message."""
-        self._upstream_deadline = self._clock() + limits.UPSTREAM_BLOCK
+        self._upstream.extend(limits.UPSTREAM_BLOCK)
 
     def message_sent(self) -> None:
         """Await the final reply: the message and its end are on their way."""
-        self._await(self._on_final_reply, limits.UPSTREAM_FINAL)
+        self._upstream.expect(self._on_final_reply, limits.UPSTREAM_FINAL)
 
     def timer(self) -> None:
         """Act on the deadline that has passed."""
         now = self._clock()
-        if now >= self._upstream_deadline:
+        if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
             self._log(actions.WARNING, "the client is silent")
@@ -226,8 +215,7 @@ class Session:
             self._filter_late()
         elif now >= self._keepalive_due:
             self._keepalive_due = _NEVER
-            self._send(b"NOOP")
-            self._await(self._on_keepalive, limits.UPSTREAM_REPLY)
+            self._upstream.ask(b"NOOP", self._on_keepalive)
         self._advance()
 
     def stop(self) -> None:
@@ -238,7 +226,7 @@ class Session:
     def terminate(self, reply: bytes) -> None:
         """End the session at once; `reply` is for a client that waits for one (files.term)."""
         self._fail(b"" if self._turn in (COMMAND, ANSWER) else reply)
-        self._disconnect()
+        self._upstream.disconnect()
 
     # The client's commands.
 
@@ -279,12 +267,11 @@ class Session:
             if verb == b"BDAT":
                 self._commands.drop(smtp.announced_octets(self._line))
             self._answer(replies.NOT_OFFERED)
-        elif self._upstream != READY:
+        elif self._upstream.state != link.READY:
             self._handle_without_upstream(verb)
         elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
-            self._turn = REPLY
-            self._send(b"RSET")
-            self._await(self._on_own_reset, limits.UPSTREAM_REPLY)
+            self._set_turn(REPLY)
+            self._upstream.ask(b"RSET", self._on_own_reset)
         else:
             self._relay(self._line)
 
@@ -298,7 +285,7 @@ class Session:
         elif self._authenticated:
             self._fail(replies.AUTHENTICATE_AGAIN)
         else:
-            self._disconnect()
+            self._upstream.disconnect()
             self._connect()
 
     def _refuse_line(self, reply: bytes) -> None:
@@ -309,37 +296,25 @@ class Session:
             self._answer(reply)
 
     def _relay(self, line: bytes) -> None:
-        self._turn = REPLY
-        self._send(line)
-        self._await(self._on_reply, limits.UPSTREAM_REPLY)
+        self._set_turn(REPLY)
+        self._upstream.ask(line, self._on_reply)
 
     # Upstream's connection and replies.
 
     def _connect(self) -> None:
-        self._turn = CONNECT
-        self._upstream = CONNECTING
-        self._client_deadline = _NEVER
-        self._upstream_deadline = self._clock() + limits.CONNECT
-        self._act(actions.Connect())
-
-    def _await(self, handler: "Callable[[smtp.Reply], None]", limit: float) -> None:
-        self._pending = handler
-        self._upstream_deadline = self._clock() + limit
-        if self._turn not in _CLIENTS_TURN:
-            self._client_deadline = _NEVER
+        self._set_turn(CONNECT)
+        self._upstream.connect()
 
     def _read_replies(self) -> None:
         try:
-            while self._upstream == READY and (reply := self._replies.next_reply()):
-                self._on_any_reply(reply)
+            while received := self._upstream.next_reply():
+                self._on_any_reply(*received)
         except smtp.BadReplyError as error:
             self._log(actions.ERROR, f"upstream does not speak SMTP: {error}")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
-    def _on_any_reply(self, reply: smtp.Reply) -> None:
+    def _on_any_reply(self, reply: smtp.Reply, handler: "link.Handler | None") -> None:
         self._log(actions.DEBUG, f"upstream: {reply.raw!r}")
-        handler, self._pending = self._pending, None
-        self._upstream_deadline = _NEVER
         if handler is None:
             self._on_stray_reply(reply)
         elif reply.code == 354 and handler != self._on_data_reply:
@@ -355,8 +330,7 @@ class Session:
         elif not reply.positive:
             self._fail(replies.UPSTREAM_UNREACHABLE)
         elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
-            self._send(self._hello)
-            self._await(self._on_replayed_hello, limits.UPSTREAM_REPLY)
+            self._upstream.ask(self._hello, self._on_replayed_hello)
         else:
             self._relay(self._line)
 
@@ -386,7 +360,7 @@ class Session:
         else:
             self._answer(reply.raw)
         if verb == b"QUIT":
-            self._disconnect()
+            self._upstream.disconnect()
             self._hang_up()
 
     def _accepted(self, verb: bytes) -> None:
@@ -408,13 +382,13 @@ class Session:
         """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
         if self._turn == DELIVER and reply.negative:
             self._log(actions.WARNING, "upstream refused the message before its end")
-            self._disconnect()
+            self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
             self._log(actions.ERROR, f"upstream sent a reply to nothing: {reply.raw[:80]!r}")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
         elif self._turn == COMMAND:
-            self._disconnect()
+            self._upstream.disconnect()
             self._fail(reply.raw)
         else:
             self._lose_upstream()
@@ -422,7 +396,7 @@ class Session:
     def _lose_upstream(self) -> None:
         quitting = self._turn == REPLY and smtp.verb(self._line) == b"QUIT"
         if quitting:
-            self._disconnect()
+            self._upstream.disconnect()
             self._answer(replies.BYE)
             self._hang_up()
             return
@@ -431,13 +405,13 @@ class Session:
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
-        if self._upstream == LEAVING:
-            self._disconnect()
+        if self._upstream.state == link.LEAVING:
+            self._upstream.disconnect()
             return
-        self._log(actions.ERROR, f"upstream does not answer ({self._upstream}, {self._turn})")
+        self._log(actions.ERROR, f"upstream does not answer ({self._upstream.state}, {self._turn})")
         self._fail_upstream(
             replies.UPSTREAM_UNREACHABLE
-            if self._upstream == CONNECTING
+            if self._upstream.state == link.CONNECTING
             else replies.UPSTREAM_SILENT,
             replies.MESSAGE_LOST,
         )
@@ -473,7 +447,7 @@ class Session:
         if not self._client_eof or self._turn not in _WITH_MESSAGE:
             return
         quitting = self._turn != RECEIVE and self._commands.holds_quit
-        if not quitting and self._pending != self._on_final_reply:
+        if not quitting and self._upstream.handler != self._on_final_reply:
             self._log(actions.INFO, "the client is gone before its message was handled")
             self._discard()
             self._leave()
@@ -489,12 +463,11 @@ class Session:
         self._set_turn(DELIVER)
         self._delivery = delivery
         self._keepalive_due = _NEVER
-        if self._pending is None:  # otherwise the reply to a NOOP is awaited first
+        if self._upstream.handler is None:  # otherwise the reply to a NOOP is awaited first
             self._send_data()
 
     def _send_data(self) -> None:
-        self._send(b"DATA")
-        self._await(self._on_data_reply, limits.UPSTREAM_DATA)
+        self._upstream.ask(b"DATA", self._on_data_reply, limits.UPSTREAM_DATA)
 
     def _on_keepalive(self, reply: smtp.Reply) -> None:
         if reply.code == 421:
@@ -560,9 +533,6 @@ class Session:
         self._act(actions.ToClient(reply))
         self._set_turn(turn)
 
-    def _send(self, line: bytes) -> None:
-        self._act(actions.ToUpstream(line + b"\r\n"))
-
     def _fail(self, reply: bytes) -> None:
         """End the session in disorder, with `reply` to the client unless it is empty."""
         if self._turn == CLOSED:
@@ -577,25 +547,15 @@ class Session:
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
         delivering = self._turn == DELIVER
-        self._disconnect()
+        self._upstream.disconnect()
         self._fail(message_reply if delivering else reply)
 
     def _leave(self) -> None:
         """End upstream's connection with QUIT, or without where that could not be a command."""
-        if self._upstream != READY or self._turn in (CONNECT, DELIVER):
-            self._disconnect()
-            return
-        self._send(b"QUIT")
-        self._upstream = LEAVING
-        self._pending = None
-        self._upstream_deadline = self._clock() + limits.UPSTREAM_GOODBYE
-
-    def _disconnect(self) -> None:
-        if self._upstream != ABSENT:
-            self._act(actions.Disconnect())
-        self._upstream = ABSENT
-        self._pending = None
-        self._upstream_deadline = _NEVER
+        if self._upstream.state == link.READY and self._turn not in (CONNECT, DELIVER):
+            self._upstream.leave()
+        else:
+            self._upstream.disconnect()
 
     def _hang_up(self) -> None:
         self._act(actions.HangUp())
