@@ -1,0 +1,52 @@
+"""The checks of this project, each in an environment of its own: `nox` runs all of them.
+
+Rule: a check is defined here once; CONTRIBUTING.md says when to run which.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+STRICT_PYTEST = ["python", "-bb", "-m", "pytest", "-n", "auto"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the unit tests and the conformance suite on every installed Python."""
+    session.install("-e", ".[test]")
+    session.run(*STRICT_PYTEST, *(session.posargs or ["tests/unit", "tests/conformance"]))
+
+
+@nox.session
+def postfix(session: nox.Session) -> None:
+    """Run the tests with a real Postfix; root and Debian's package postfix are required."""
+    session.install("-e", ".[test]")
+    session.run(
+        *STRICT_PYTEST, "tests/postfix", *session.posargs, env={"POSTPROX_REQUIRE_POSTFIX": "1"}
+    )
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Judge an implementation: nox -s conformance -- --implementation './my-postprox'."""
+    session.install("-e", ".[test]")
+    session.run(*STRICT_PYTEST, "tests/conformance", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout."""
+    session.install("ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
