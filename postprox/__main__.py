@@ -37,7 +37,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     from .stream import Stream
 
     silence(STDERR)  # spawn(8) connects it to the client: not a word may get there
-    loop = Loop()
+    loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

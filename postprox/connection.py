@@ -98,13 +98,14 @@ class Connection(Timed):
             self._crash(error)
 
     def _crash(self, error: Exception) -> None:
-        import traceback
+        from . import log
 
-        where = traceback.format_exception(error)
-        self._write_log(actions.Log(actions.ERROR, f"internal error: {' '.join(where)}"))
-        self.session.terminate(replies.INTERNAL_ERROR)
+        log.write_fault(error)
         try:
+            self.session.terminate(replies.INTERNAL_ERROR)
             self._settle()
+        except Exception as second:
+            log.write_fault(second)
         finally:
             self._close()
 

@@ -57,7 +57,7 @@ UPSTREAM_BLOCK = 180.0
 #: Upstream's answer to the end of data (RFC 5321 section 4.5.3.2.6).
 UPSTREAM_FINAL = 600.0
 
-#: Upstream's 221, which decides nothing.
+#: Upstream's answer to QUIT, which decides nothing.
 UPSTREAM_GOODBYE = 5.0
 
 #: An upstream left idle for so long while a message is received or filtered is sent NOOP: well

@@ -37,6 +37,8 @@ class Link:
         self.state = ABSENT
         #: Who handles the next reply, None if none is awaited.
         self.handler: Handler | None = None
+        #: When something was last said on the connection.
+        self.used = 0.0
         #: When upstream has been silent for too long; infinity if it owes nothing.
         self.deadline = _NEVER
 
@@ -64,7 +66,8 @@ class Link:
 
     def extend(self, limit: float) -> None:
         """Let upstream have `limit` seconds from now."""
-        self.deadline = self._clock() + limit
+        self.used = self._clock()
+        self.deadline = self.used + limit
 
     def feed(self, data: bytes) -> None:
         """Add what upstream sent."""
@@ -81,6 +84,7 @@ class Link:
             return None
         handler, self.handler = self.handler, None
         self.deadline = _NEVER
+        self.used = self._clock()
         return reply, handler
 
     def leave(self) -> None:

@@ -50,7 +50,7 @@ class Server(Timed):
         self._options = options
         self._listeners = listeners
         self._connections: set[Connection] = set()
-        self._loop = Loop()
+        self._loop = Loop(options.clock_speed)
         self._loop.add(self)
         self._stop_by = _NEVER
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

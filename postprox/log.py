@@ -16,6 +16,13 @@ def write(level: int, text: str) -> None:
     syslog.syslog(level, harmless(text)[:_LINE])
 
 
+def write_fault(error: Exception) -> None:
+    """Write where an error of the program itself happened."""
+    import traceback
+
+    write(syslog.LOG_ERR, "internal error: " + " ".join(traceback.format_exception(error)))
+
+
 def harmless(text: str) -> str:
     """Return `text` in printable ASCII; everything else is written as an escape."""
     return "".join(

@@ -7,16 +7,13 @@ nothing in it blocks.
 import select
 import time
 
-from .system import TYPE_CHECKING, environ, posix, signal
+from .system import TYPE_CHECKING, posix, signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
-
-#: Divides every time limit, for tests that cannot wait for minutes (docs/conformance.md).
-CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
 #: poll(2) takes milliseconds as an int; a filter's time limit may be any number.
 _LONGEST_WAIT = 3600.0
@@ -38,10 +35,10 @@ class Timed:
 
 
 class Loop:
-    """The one loop of a process."""
+    """The one loop of a process; its clock runs `speed` times faster than the wall's."""
 
-    def __init__(self) -> None:
-        self._speed = float(environ.get(CLOCK_SPEED, b"1"))
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
         self._poll = select.poll()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
         self._children: dict[int, Callable[[int], None]] = {}

@@ -5,7 +5,7 @@ would be right. Written by hand, because argparse and getopt cost more than the 
 """
 
 from . import actions, limits
-from .system import TYPE_CHECKING, posix
+from .system import TYPE_CHECKING, environ, posix
 from .upstream import Target, port_number, split_port
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ _WITH_VALUE = ("command", "tempdir", "timeout", "listen", "max-sessions")
 LISTEN_ADDRESS = "127.0.0.1"
 INFORMATION = ("help", "license", "version")
 
+#: In the environment: divides every time limit, for tests that cannot wait for minutes
+#: (docs/conformance.md).
+CLOCK_SPEED = "POSTPROX_CLOCK_SPEED"
+
 _LOG_LEVELS = (actions.WARNING, actions.INFO, actions.DEBUG)
 
 
@@ -39,6 +43,7 @@ class Options:
     """What the command line asks for."""
 
     __slots__ = (
+        "clock_speed",
         "command",
         "directory",
         "foreground",
@@ -70,6 +75,8 @@ class Options:
         self.listen: tuple[str, int] | None = None
         self.foreground = False
         self.max_sessions = limits.SESSIONS
+        #: How much faster than the wall's the clock runs that time limits are measured with.
+        self.clock_speed = 1.0
 
 
 def parse(arguments: "Iterable[str]") -> Options:
@@ -96,6 +103,8 @@ def parse(arguments: "Iterable[str]") -> Options:
             listening_only = shown
     options.log_level = _LOG_LEVELS[min(verbosity, len(_LOG_LEVELS) - 1)]
     options.target = _target(targets)
+    if speed := environ.get(CLOCK_SPEED.encode()):
+        options.clock_speed = _number(f"{CLOCK_SPEED} in the environment", speed.decode("latin-1"))
     if listening_only and options.listen is None:
         raise UsageError(f"{listening_only} is for listening: give --listen [IP:]PORT too")
     return options
@@ -118,7 +127,7 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
     elif name == "tempdir":
         options.directory = _directory(shown, value)
     elif name == "timeout":
-        options.timeout = _seconds(shown, value)
+        options.timeout = _number(shown, value)
     elif name == "reject":
         options.reject = True
     elif name == "listen":
@@ -135,11 +144,11 @@ def _directory(shown: str, value: str) -> str:
     return value if value.startswith("/") else f"{posix.getcwd()}/{value}"
 
 
-def _seconds(shown: str, value: str) -> float:
+def _number(shown: str, value: str) -> float:
     digits = value.replace(".", "", 1)
     if digits.isascii() and digits.isdigit() and 0 < float(value) < float("inf"):
         return float(value)
-    raise UsageError(f"{shown} {value!r}: give a positive number of seconds, such as 30 or 0.5")
+    raise UsageError(f"{shown} {value!r}: give a positive number, such as 30 or 0.5")
 
 
 def _count(shown: str, value: str) -> int:

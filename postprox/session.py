@@ -153,7 +153,7 @@ class Session:
     def spool_opened(self) -> None:
         """Go on: the spool that `actions.OpenSpool` asked for is there."""
         self._answer(replies.SEND_MESSAGE, RECEIVE)
-        self._keepalive_due = self._clock() + limits.KEEPALIVE
+        self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take())
         self._check_client()
 
@@ -172,6 +172,9 @@ class Session:
             self._discard()
             self._answer(replies.SPOOL_ERROR)
         else:
+            from .verdict import FAIL, Verdict
+
+            self._message.verdict = Verdict(FAIL)
             self._leave()
             self._end_message(replies.SPOOL_ERROR)
         self._advance()
@@ -297,7 +300,8 @@ class Session:
 
     def _relay(self, line: bytes) -> None:
         self._set_turn(REPLY)
-        self._upstream.ask(line, self._on_reply)
+        limit = limits.UPSTREAM_GOODBYE if self._quitting else limits.UPSTREAM_REPLY
+        self._upstream.ask(line, self._on_reply, limit)
 
     # Upstream's connection and replies.
 
@@ -394,8 +398,7 @@ class Session:
             self._lose_upstream()
 
     def _lose_upstream(self) -> None:
-        quitting = self._turn == REPLY and smtp.verb(self._line) == b"QUIT"
-        if quitting:
+        if self._turn == REPLY and self._quitting:
             self._upstream.disconnect()
             self._answer(replies.BYE)
             self._hang_up()
@@ -407,6 +410,9 @@ class Session:
     def _upstream_silent(self) -> None:
         if self._upstream.state == link.LEAVING:
             self._upstream.disconnect()
+            return
+        if self._turn == REPLY and self._quitting:
+            self._lose_upstream()
             return
         self._log(actions.ERROR, f"upstream does not answer ({self._upstream.state}, {self._turn})")
         self._fail_upstream(
@@ -470,12 +476,12 @@ class Session:
         self._upstream.ask(b"DATA", self._on_data_reply, limits.UPSTREAM_DATA)
 
     def _on_keepalive(self, reply: smtp.Reply) -> None:
-        if reply.code == 421:
+        if reply.code == 421 or not (reply.positive or reply.negative):
             self._lose_upstream()
         elif self._turn == DELIVER:
             self._send_data()
         else:
-            self._keepalive_due = self._clock() + limits.KEEPALIVE
+            self._keepalive_due = self._upstream.used + limits.KEEPALIVE
 
     def _on_data_reply(self, reply: smtp.Reply) -> None:
         if reply.code == 354:
@@ -492,8 +498,7 @@ class Session:
             self._fail_upstream(replies.MESSAGE_UNANSWERED, replies.MESSAGE_UNANSWERED)
 
     def _end_message(self, reply: bytes) -> None:
-        line = self._message.verdict_line(self._envelope, self._helo_name, reply, self._clock())
-        self._log(actions.INFO, line)
+        self._log_verdict(reply)
         self._discard()
         self._current_envelope = None
         self._answer(reply)
@@ -519,6 +524,10 @@ class Session:
 
         return hello_name(self._hello)
 
+    @property
+    def _quitting(self) -> bool:
+        return smtp.verb(self._line) == b"QUIT"
+
     def _forget_transaction(self) -> None:
         self._current_envelope = None
         self._reset_due = False
@@ -539,10 +548,17 @@ class Session:
             return
         if reply:
             self._act(actions.ToClient(reply))
+        if reply and self._current_message is not None:
+            self._log_verdict(reply)
         self.exit_status = 1
         self._discard()
         self._leave()
         self._hang_up()
+
+    def _log_verdict(self, reply: bytes) -> None:
+        now = self._clock()
+        line = self._message.verdict_line(self._envelope, self._helo_name, reply, now)
+        self._log(actions.INFO, line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
