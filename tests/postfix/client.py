@@ -30,11 +30,27 @@ def unix(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def connect(port: int) -> smtplib.SMTP:
-    """A session past EHLO; closed by `with`."""
-    session = smtplib.SMTP(HOST, port, local_hostname=HELO, timeout=60)
-    session.ehlo()
+def connect(port: int, helo: str = HELO) -> smtplib.SMTP:
+    """A session past EHLO; ended by `with`."""
+    session = smtplib.SMTP(HOST, port, timeout=60)
+    session.ehlo(helo)
     return session
+
+
+def connect_from(port: int, address: str, helo: str = HELO) -> smtplib.SMTP:
+    """A session past EHLO that Postfix takes for one from the address."""
+    session = connect(port)
+    assert session.docmd("XCLIENT", f"ADDR={address}")[0] == 220
+    session.ehlo(helo)
+    return session
+
+
+def begin_data(session: smtplib.SMTP, sender: str, recipients: Sequence[str]) -> None:
+    """An accepted envelope, and DATA."""
+    session.mail(sender)
+    for recipient in recipients:
+        assert session.rcpt(recipient)[0] == 250
+    assert session.docmd("DATA")[0] == 354
 
 
 def transact(

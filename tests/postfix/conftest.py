@@ -1,12 +1,14 @@
-"""What all tests with a real Postfix need."""
+"""One private Postfix for a whole run of the tests (one for each worker of pytest-xdist)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from .instance import missing
+from .site import Site, running_site
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,10 @@ def needs_postfix() -> None:
         if os.environ.get("POSTPROX_REQUIRE_POSTFIX") == "1":
             pytest.fail(f"POSTPROX_REQUIRE_POSTFIX=1, but {reason}")
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def site(needs_postfix: None) -> Iterator[Site]:
+    """A running Postfix with every variant of the proxy."""
+    with running_site() as running:
+        yield running

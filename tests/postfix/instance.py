@@ -45,7 +45,7 @@ myhostname = mx.mail.test
 myorigin = mail.test
 mydestination =
 inet_interfaces = {host}
-inet_protocols = ipv4
+inet_protocols = all
 mynetworks = 127.0.0.0/8
 # Ask no DNS, not even for the client's name.
 smtp_dns_support_level = disabled
@@ -67,6 +67,7 @@ smtpd_client_event_limit_exceptions = static:all
 smtpd_authorized_xclient_hosts = 127.0.0.0/8
 # The strictest end of data that this Postfix knows (a release that does not know it only warns).
 smtpd_forbid_bare_newline = normalize
+smtpd_forbid_bare_newline_exclusions =
 # Whatever the recipient's domain: into the one Maildir.
 default_transport = virtual:
 local_transport = virtual:
@@ -117,6 +118,9 @@ OWN_DIRECTORIES = {
     "queue/maildrop": 0o730,
     "queue/public": 0o710,
 }
+
+#: Tests that are killed themselves cannot stop anything.
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 
 #: Header fields that Postfix puts before a message on its way from smtpd(8) into a Maildir.
 TRACE_FIELDS = re.compile(
@@ -239,7 +243,7 @@ class Postfix:
     def _start(self) -> bool:
         daemons = self._command("postconf", "-h", "daemon_directory").stdout.decode().strip()
         self._master = subprocess.Popen(
-            [*self._wrapper, f"{daemons}/master", "-s"],  # -s: stay in the foreground
+            [*DIE_WITH_PARENT, *self._wrapper, f"{daemons}/master", "-s"],  # -s: in the foreground
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -278,8 +282,9 @@ class Postfix:
     # --- what it does -----------------------------------------------------------------------
 
     def processes(self) -> dict[int, str]:
-        """Processes (other than Postfix's own daemons) that work in the instance's name."""
-        return processes_naming(str(self.directory))
+        """What runs by the instance's order: processes that name its directory, but spawn(8)."""
+        named = processes_naming(str(self.directory))
+        return {pid: line for pid, line in named.items() if not line.startswith("spawn ")}
 
     def log(self) -> str:
         """The mail log so far."""
@@ -290,11 +295,11 @@ class Postfix:
         """The first match of the pattern in the mail log."""
         return wait_for(f"{pattern!r} in the mail log", lambda: re.search(pattern, self.log()))
 
-    def queue(self) -> list[Path]:
-        """The queue's message files."""
-        names = ("maildrop", "incoming", "active", "deferred", "hold")
-        files = [f for name in names for f in (self.directory / "queue" / name).rglob("*")]
-        return [f for f in files if f.is_file()]
+    def in_transit(self) -> list[Path]:
+        """The files of messages that are neither delivered nor deferred."""
+        # In the order a message goes through them: none is missed while it moves.
+        queues = [self.directory / "queue" / name for name in ("maildrop", "incoming", "active")]
+        return [path for queue in queues for path in queue.rglob("*") if path.is_file()]
 
     def flush(self) -> None:
         """Try deferred mail again now."""

@@ -1,0 +1,74 @@
+"""A syslog daemon of one's own: whatever is written to its socket is kept, nothing else is touched.
+
+Processes find the socket as /dev/log when they are started with `private_dev()` before their
+command: it gives them a mount namespace in which /dev holds the usual harmless devices and the
+socket. Nothing of that is seen outside of the namespace, and it ends with its last process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+#: What programs expect in /dev; bind-mounted, for mknod is refused in many containers.
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+
+ENTER = """
+dev=$1; shift
+for name in $DEVICES; do mount --bind "/dev/$name" "$dev/$name"; done
+mount --rbind "$dev" /dev
+exec "$@"
+"""
+
+UNSHARE = ("unshare", "--mount", "--propagation", "private")
+
+
+def may_unshare() -> bool:
+    """Whether this process may have a mount namespace of its own (many containers forbid it)."""
+    try:
+        probe = subprocess.run([*UNSHARE, "true"], check=False, capture_output=True)
+    except OSError:
+        return False
+    return probe.returncode == 0
+
+
+class DevLog:
+    """The receiving end of a private /dev/log: `lines` holds what came so far."""
+
+    def __init__(self, directory: Path) -> None:
+        self._dev = directory
+        self._make_dev()
+        self.lines: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(directory / "log"))
+        (directory / "log").chmod(0o666)
+        # A thread, because syslog(3) blocks when nobody reads: the queue holds ten messages.
+        self._reader = threading.Thread(target=self._read, name="devlog", daemon=True)
+        self._reader.start()
+
+    def _make_dev(self) -> None:
+        self._dev.mkdir(mode=0o755)
+        for name in DEVICES:
+            (self._dev / name).touch()
+        (self._dev / "fd").symlink_to("/proc/self/fd")
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            (self._dev / name).symlink_to(f"fd/{number}")
+
+    def _read(self) -> None:
+        while datagram := self._socket.recv(65536):
+            self.lines.append(datagram.decode(errors="backslashreplace").rstrip("\n\0"))
+
+    def private_dev(self) -> list[str]:
+        """Put this before a command to give it this /dev."""
+        script = f'DEVICES="{" ".join(DEVICES)}"\n{ENTER}'
+        return [*UNSHARE, "sh", "-ec", script, "sh", str(self._dev)]
+
+    def close(self) -> None:
+        """Stop reading; later messages meet a dead socket, which syslog(3) forgives."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", str(self._dev / "log"))
+        self._reader.join(timeout=5)
+        self._socket.close()

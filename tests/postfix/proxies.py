@@ -1,0 +1,230 @@
+"""The proxy as an administrator installs it: spawned by Postfix, as nobody, with filters in files.
+
+A launcher in the instance's directory runs a copy of the package (the unprivileged user may not be
+able to read the checkout). `-c` names one script, which hands each message to a script of the
+test's own, named after the first recipient: a test says `box = filters.write("exit 1")` and sends
+to `box.address`. What the filter was told is kept, run by run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import postprox
+
+from .instance import HOST, Postfix, PostfixError, wait_for
+
+USER, GROUP = "nobody", "nogroup"
+DOMAIN = "mail.test"
+
+#: The ways in: options of the smtpd(8) a test client speaks to, by kind. `{proxy}` is the proxy.
+FRONTS = {
+    "before": "-o smtpd_proxy_filter={proxy}",
+    "adjusted": "-o smtpd_proxy_filter={proxy} -o smtpd_proxy_options=speed_adjust",
+    "impatient": "-o smtpd_proxy_filter={proxy} -o smtpd_proxy_timeout=1s",
+    "small": "-o smtpd_proxy_filter={proxy} -o message_size_limit=100000",
+    "after": "-o content_filter=scan:{proxy}",
+    "cached": "-o content_filter=cached:{proxy}",
+}
+
+#: The proxy's options, by variant. A variant has the ways in that its tests use.
+VARIANTS = {
+    "open": ("-v", tuple(FRONTS)),
+    "strict": ("-v -r", ("before", "after")),
+    "hasty": ("-v -t 0.5", ("before", "after")),
+    "hasty-strict": ("-v -r -t 0.5", ("before", "after")),
+}
+
+CLIENT_OPTIONS = """
+    -o smtp_send_xforward_command=yes
+    -o disable_mime_output_conversion=yes
+    -o smtp_generic_maps=
+"""
+
+#: The manual's smtpd behind the proxy, and one recipient that it refuses. It takes a bare LF for a
+#: line end, as every Postfix did once: what the proxy lets through must be safe for such a server.
+UPSTREAM_OPTIONS = """
+    -o syslog_name=postfix/upstream
+    -o smtpd_authorized_xforward_hosts=127.0.0.0/8
+    -o smtpd_client_restrictions=
+    -o smtpd_helo_restrictions=
+    -o smtpd_sender_restrictions=
+    -o { smtpd_recipient_restrictions =
+         check_recipient_access inline:{refused@mail.test=REJECT}, permit_mynetworks, reject }
+    -o smtpd_data_restrictions=
+    -o smtpd_junk_command_limit=100000
+    -o smtpd_soft_error_limit=10000
+    -o smtpd_error_sleep_time=0
+    -o smtpd_proxy_filter=
+    -o smtpd_forbid_bare_newline=no
+    -o mynetworks=127.0.0.0/8
+    -o receive_override_options=no_unknown_recipient_checks
+"""
+
+NEW_ENOUGH = "import sys; sys.exit(sys.version_info < (3, 11))"
+
+LAUNCHER = """\
+#!{python} -IS
+import sys
+
+sys.path.insert(0, "{library}")
+from postprox.__main__ import main
+
+sys.exit(main())
+"""
+
+DISPATCH = """\
+#!/bin/sh
+name=${{RECIPIENT%@*}}
+printf '%s\\n' "$SENDER" "$RECIPIENT" "$REMOTEIP" "$HELO" >"{directory}/runs/$name.$$.new"
+mv "{directory}/runs/$name.$$.new" "{directory}/runs/$name.$$"
+. "{directory}/filters/$name"
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a filter was told when it ran."""
+
+    sender: str
+    recipient: str
+    remote_ip: str
+    helo: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A recipient of one test's own, and thereby a filter of its own."""
+
+    name: str
+    runs_directory: Path
+
+    @property
+    def address(self) -> str:
+        return f"{self.name}@{DOMAIN}"
+
+    @property
+    def sender(self) -> str:
+        """A sender of its own, too: bounces tell whose they are."""
+        return f"{self.name}-sender@{DOMAIN}"
+
+    def runs(self) -> list[Run]:
+        """The filter's runs so far."""
+        records = (p for p in self.runs_directory.glob(f"{self.name}.*") if p.suffix != ".new")
+        return [Run(*record.read_text().split("\n")[:4]) for record in records]
+
+    def wait_run(self) -> Run:
+        """The filter's one run."""
+        (run,) = wait_for(f"the filter of {self.address} to run", self.runs)
+        return run
+
+
+def interpreter() -> str:
+    """A Python that the unprivileged user may run: this one, or the system's."""
+    for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        python = os.path.realpath(candidate)
+        try:
+            probe = as_nobody(
+                python, "-IS", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"
+            )
+        except OSError:
+            continue
+        if probe.returncode == 0:
+            return python
+    raise PostfixError(f"user {USER} may run neither {sys.executable} nor a system Python >= 3.11")
+
+
+def as_nobody(*command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as the proxy's user."""
+    return subprocess.run(
+        command, user=USER, group=GROUP, extra_groups=[], cwd="/", capture_output=True, check=False
+    )
+
+
+class Installation:
+    """The proxy, its spool and its filters, in a directory; the master.cf services to run them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.spool = directory / "spool"
+        self._numbers = itertools.count(1)
+        for name in ("lib", "bin", "filters", "runs", "spool"):
+            (directory / name).mkdir(mode=0o755)
+        for name in ("runs", "spool"):
+            shutil.chown(directory / name, USER, GROUP)
+        self.launcher = self._install()
+        self.dispatch = self._executable("dispatch", DISPATCH.format(directory=directory))
+
+    def _install(self) -> Path:
+        python = interpreter()
+        (package,) = postprox.__path__
+        copy = shutil.copytree(
+            package, self.directory / "lib/postprox", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        # Compiled once, as an installation is: the user that runs it may not write there.
+        subprocess.run([python, "-m", "compileall", "-q", copy], check=True)
+        library = self.directory / "lib"
+        launcher = self._executable("postprox", LAUNCHER.format(python=python, library=library))
+        trial = as_nobody(str(launcher), "--version")
+        if trial.returncode:
+            raise PostfixError(f"the installed proxy does not run: {trial.stderr.decode()}")
+        return launcher
+
+    def _executable(self, name: str, text: str) -> Path:
+        path = self.directory / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def port_names(self) -> list[str]:
+        """The names of all ports that the services use."""
+        names = ["upstream"]
+        for variant, (_, kinds) in VARIANTS.items():
+            names += [f"{variant}_proxy", *(f"{variant}_{kind}" for kind in kinds)]
+        return names
+
+    def services(self, ports: Mapping[str, int]) -> str:
+        """Lines of master.cf: upstream, the smtp(8) clients, and every variant of the proxy."""
+        cache = "    -o smtp_connection_cache_destinations=static:all\n"
+        lines = [
+            f"{HOST}:{ports['upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
+            f"scan unix - - n - 20 smtp{CLIENT_OPTIONS}",
+            f"cached unix - - n - 1 smtp{CLIENT_OPTIONS}{cache}",
+        ]
+        for variant, (options, kinds) in VARIANTS.items():
+            proxy = f"{HOST}:{ports[f'{variant}_proxy']}"
+            lines.append(
+                f"{proxy} inet n n n - 20 spawn\n"
+                f"    user={USER} argv={self.launcher} {options} -d {self.spool} -c {self.dispatch}"
+                f" {HOST}:{ports['upstream']}\n"
+            )
+            for kind in kinds:
+                lines.append(f"{HOST}:{ports[f'{variant}_{kind}']} inet n - n - - smtpd\n")
+                lines.append(f"    {FRONTS[kind].format(proxy=proxy)}\n")
+        return "".join(lines)
+
+    def box(self, script: str) -> Box:
+        """A new recipient whose mail is judged by the shell script."""
+        box = Box(f"box{next(self._numbers)}", self.directory / "runs")
+        self.rewrite(box, script)
+        return box
+
+    def rewrite(self, box: Box, script: str) -> None:
+        """Let another script judge the recipient's mail from now on."""
+        (self.directory / "filters" / box.name).write_text(script + "\n")
+
+    def wait_clean(self, postfix: Postfix) -> None:
+        """Every proxy and filter has ended, and nothing is left of the messages."""
+        wait_for("the proxies to end", lambda: not postfix.processes())
+        left = list(self.spool.iterdir())
+        if left:
+            raise PostfixError(f"left in the spool directory: {left}")

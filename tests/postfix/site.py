@@ -1,0 +1,52 @@
+"""A mail site under test: one private Postfix, the proxy in it in every variant, its syslog."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .client import Reply, submit
+from .devlog import DevLog, may_unshare
+from .instance import Postfix, public_directory, wait_for
+from .proxies import Box, Installation
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the tests use; `way` is a variant of the proxy and a way to it, as `strict_before`."""
+
+    postfix: Postfix
+    proxy: Installation
+    syslog: DevLog | None
+
+    def send(self, way: str, box: Box, content: bytes) -> Reply:
+        """Send a message by the way to the one recipient."""
+        return submit(self.postfix.ports[way], box.sender, [box.address], content)
+
+    def wait_syslog(self, *words: str) -> str:
+        """The first line of the proxy's log that has all the words."""
+        assert self.syslog is not None
+        lines = self.syslog.lines
+        return wait_for(
+            f"a log line with {words}",
+            lambda: next((line for line in lines if all(word in line for word in words)), None),
+        )
+
+
+@contextlib.contextmanager
+def running_site() -> Iterator[Site]:
+    """Start everything, and stop it again."""
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(public_directory("postprox-postfix-"))
+        proxy = Installation(directory)
+        syslog = None
+        if may_unshare():
+            syslog = stack.enter_context(contextlib.closing(DevLog(directory / "dev")))
+        postfix = Postfix(
+            directory,
+            proxy.port_names(),
+            proxy.services,
+            wrapper=syslog.private_dev() if syslog else (),
+        )
+        yield Site(stack.enter_context(postfix), proxy, syslog)

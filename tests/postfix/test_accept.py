@@ -1,0 +1,107 @@
+"""Mail that passes: it arrives as it was sent, whichever way Postfix hands it to the proxy."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import connect, message, submit, transact, unix
+from .instance import HOST, without_trace
+from .site import Site
+
+WAYS = ("open_before", "open_adjusted", "open_after")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_accepted_message_arrives_as_it_was_sent(site: Site, way: str) -> None:
+    box, content = site.proxy.box("exit 0"), message("accepted")
+    assert site.send(way, box, content)[0] == 250
+    assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_eight_bit_text_and_odd_dots_arrive_as_they_were_sent(site: Site, way: str) -> None:
+    box, content = site.proxy.box("exit 0"), message("octets", ".\n..\n.x\n\n \xe9\u20ac\t\n.\n")
+    assert site.send(way, box, content)[0] == 250
+    assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
+
+
+@pytest.mark.parametrize("way", ["open_before", "open_after"])
+def test_twenty_megabytes_arrive_as_they_were_sent(site: Site, way: str) -> None:
+    line = "".join(chr(33 + n % 94) for n in range(77))
+    box, content = site.proxy.box("exit 0"), message("large", f"{line}\n" * (20_000_000 // 78))
+    assert site.send(way, box, content)[0] == 250
+    # Compared by hand: pytest would spend minutes to explain how they differ.
+    same = without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
+    assert same
+
+
+@pytest.mark.parametrize("way", ["open_before", "open_after"])
+def test_the_filter_reads_the_message_with_unix_line_ends(site: Site, way: str) -> None:
+    copy = site.proxy.directory / "runs" / f"{way}-copy"
+    box, content = site.proxy.box(f'cp "$EMAIL" "{copy}"'), message("read me")
+    site.send(way, box, content)
+    site.postfix.wait_delivered(box.address)
+    assert without_trace(copy.read_bytes()) == unix(content)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_outfile_replaces_the_message(site: Site, way: str) -> None:
+    box = site.proxy.box("""sed 's/^Subject: /&[checked] /' "$EMAIL" >"$OUTFILE" """)
+    site.send(way, box, message("rewritten"))
+    delivered = without_trace(site.postfix.wait_delivered(box.address))
+    assert delivered == unix(message("[checked] rewritten"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_left_behind(site: Site, way: str) -> None:
+    box = site.proxy.box("exit 0")
+    site.send(way, box, message("tidy"))
+    site.postfix.wait_delivered(box.address)
+    site.proxy.wait_clean(site.postfix)
+
+
+def test_several_messages_in_one_client_session(site: Site) -> None:
+    boxes = [site.proxy.box("exit 0") for _ in range(3)]
+    with connect(site.postfix.ports["open_before"]) as session:
+        for box in boxes:
+            transact(session, box.sender, [box.address], message(box.name))
+    for box in boxes:
+        delivered = site.postfix.wait_delivered(box.address)
+        assert without_trace(delivered) == unix(message(box.name))
+
+
+@pytest.mark.parametrize("way", ["open_before", "open_after"])
+def test_every_recipient_gets_the_message_after_one_run_of_the_filter(site: Site, way: str) -> None:
+    boxes = [site.proxy.box("exit 0") for _ in range(5)]
+    addresses = [box.address for box in boxes]
+    submit(site.postfix.ports[way], boxes[0].sender, addresses, message("to many"))
+    for address in addresses:
+        site.postfix.wait_delivered(address)
+    assert [len(box.runs()) for box in boxes] == [1, 0, 0, 0, 0]
+
+
+def test_a_recipient_that_upstream_refuses_is_refused_to_the_client(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    with connect(site.postfix.ports["open_before"]) as session:
+        session.mail(box.sender)
+        reply = session.rcpt("refused@mail.test")
+    assert reply == (554, b"5.7.1 <refused@mail.test>: Recipient address rejected: Access denied")
+
+
+def test_a_recipient_that_upstream_refuses_does_not_keep_the_others_from_their_mail(
+    site: Site,
+) -> None:
+    box = site.proxy.box("exit 0")
+    addresses = ["refused@mail.test", box.address]
+    submit(site.postfix.ports["open_after"], box.sender, addresses, message("to one"))
+    site.postfix.wait_delivered(box.address)
+    bounce = site.postfix.wait_delivered(box.sender)
+    assert b"<refused@mail.test>: host " + HOST.encode() in bounce
+
+
+def test_data_without_an_accepted_recipient_runs_no_filter(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    submit(site.postfix.ports["open_after"], box.sender, ["refused@mail.test"], message("to none"))
+    site.postfix.wait_delivered(box.sender)
+    runs = list((site.proxy.directory / "runs").glob("refused.*"))
+    assert runs == []

@@ -1,0 +1,59 @@
+"""What the filter is told about the message: from the envelope, and from Postfix's XFORWARD."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import connect, connect_from, message, submit, transact
+from .site import Site
+
+WAYS = ("open_before", "open_adjusted", "open_after")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sender_and_first_recipient(site: Site, way: str) -> None:
+    box, other = site.proxy.box("exit 0"), site.proxy.box("exit 0")
+    submit(site.postfix.ports[way], box.sender, [box.address, other.address], message("two"))
+    run = box.wait_run()
+    assert (run.sender, run.recipient) == (box.sender, box.address)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_null_sender(site: Site, way: str) -> None:
+    box = site.proxy.box("exit 0")
+    submit(site.postfix.ports[way], "<>", [box.address], message("bounce"))
+    assert box.wait_run().sender == "<>"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("address", "seen"), [("192.0.2.7", "192.0.2.7"), ("IPV6:2001:db8::7", "2001:db8::7")]
+)
+def test_the_remote_address(site: Site, way: str, address: str, seen: str) -> None:
+    box = site.proxy.box("exit 0")
+    with connect_from(site.postfix.ports[way], address) as session:
+        transact(session, box.sender, [box.address], message("from afar"))
+    assert box.wait_run().remote_ip == seen
+
+
+def test_a_remote_address_that_postfix_does_not_know(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    with connect_from(site.postfix.ports["open_before"], "[UNAVAILABLE]") as session:
+        transact(session, box.sender, [box.address], message("from nowhere"))
+    assert box.wait_run().remote_ip == ""
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("helo", ["mail.example.org", "evil+name=$x"])
+def test_the_helo_of_the_remote_client(site: Site, way: str, helo: str) -> None:
+    box = site.proxy.box("exit 0")
+    with connect(site.postfix.ports[way], helo) as session:
+        transact(session, box.sender, [box.address], message("hello"))
+    assert box.wait_run().helo == helo
+
+
+def test_the_first_recipient_is_the_first_that_upstream_accepts(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    addresses = ["refused@mail.test", box.address]
+    submit(site.postfix.ports["open_after"], box.sender, addresses, message("second"))
+    assert box.wait_run().recipient == box.address

@@ -1,0 +1,73 @@
+"""Clients that vanish: a message that will be sent again is neither filtered nor delivered.
+
+Postfix ends such a session with QUIT inside the content and no final dot, or, when its patience
+with the proxy is over, by closing. Here the real thing does it.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+
+import pytest
+
+from .client import begin_data, connect, message
+from .proxies import Box
+from .site import Site
+
+#: More than any buffer between the client and the proxy's spool.
+CUT_SHORT = message("cut short", "0123456789abcdef\n" * 40_000)
+
+
+def check_nothing_came_of_it(site: Site, box: Box) -> None:
+    site.proxy.wait_clean(site.postfix)
+    assert box.runs() == []
+    assert site.postfix.delivered(box.address) == []
+
+
+def inside_data(site: Site, port_name: str, box: Box) -> smtplib.SMTP:
+    """A session in which a part of the content has been sent."""
+    session = connect(site.postfix.ports[port_name])
+    begin_data(session, box.sender, [box.address])
+    session.send(CUT_SHORT)
+    return session
+
+
+@pytest.mark.parametrize("port_name", ["open_before", "open_proxy"])
+def test_a_client_that_closes_inside_data(site: Site, port_name: str) -> None:
+    box = site.proxy.box("exit 0")
+    inside_data(site, port_name, box).close()
+    check_nothing_came_of_it(site, box)
+
+
+@pytest.mark.parametrize("port_name", ["open_before", "open_proxy"])
+def test_a_client_that_resets_the_connection_inside_data(site: Site, port_name: str) -> None:
+    box = site.proxy.box("exit 0")
+    session = inside_data(site, port_name, box)
+    assert session.sock is not None
+    # Linger for no time: close() resets.
+    session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    session.close()
+    check_nothing_came_of_it(site, box)
+
+
+def test_a_client_that_says_quit_inside_data_and_closes(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    session = inside_data(site, "open_proxy", box)
+    session.send(b"QUIT\r\n")
+    session.close()
+    check_nothing_came_of_it(site, box)
+
+
+def test_a_message_that_grows_over_postfixs_limit(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    assert site.send("open_small", box, CUT_SHORT)[0] == 552
+    check_nothing_came_of_it(site, box)
+
+
+def test_postfix_losing_patience_while_the_filter_runs(site: Site) -> None:
+    box = site.proxy.box("sleep 600")
+    assert site.send("open_impatient", box, message("too slow"))[0] == 451
+    box.wait_run()
+    site.proxy.wait_clean(site.postfix)
+    assert site.postfix.delivered(box.address) == []

@@ -1,0 +1,47 @@
+"""smtp(8) with a connection cache: several messages of several senders in one session.
+
+Whether a session was reused is written in the mail log, as `conn_use=N`.
+"""
+
+from __future__ import annotations
+
+from .client import connect, connect_from, message, transact
+from .proxies import Run
+from .site import Site
+
+REUSED = r".*conn_use=\d+.*status="
+
+
+def test_every_message_of_a_reused_session_has_an_envelope_of_its_own(site: Site) -> None:
+    boxes = [site.proxy.box("exit 0") for _ in range(3)]
+    for number, box in enumerate(boxes):
+        port = site.postfix.ports["open_cached"]
+        with connect_from(port, f"192.0.2.{number}", f"helo{number}.example") as session:
+            transact(session, box.sender, [box.address], message(box.name))
+    runs = [box.wait_run() for box in boxes]
+    assert runs == [
+        Run(box.sender, box.address, f"192.0.2.{number}", f"helo{number}.example")
+        for number, box in enumerate(boxes)
+    ]
+    site.postfix.wait_log(f"to=<{boxes[1].address}>{REUSED}sent")
+    site.postfix.wait_log(f"to=<{boxes[2].address}>{REUSED}sent")
+
+
+def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
+    scripts = ("exit 0", "echo '550 5.7.1 no' >&2; exit 1", "exit 0")
+    boxes = [site.proxy.box(script) for script in scripts]
+    with connect(site.postfix.ports["open_cached"]) as session:
+        for box in boxes:
+            transact(session, box.sender, [box.address], message(box.name))
+    site.postfix.wait_log(f"to=<{boxes[1].address}>{REUSED}bounced")
+    site.postfix.wait_log(f"to=<{boxes[2].address}>{REUSED}sent")
+    site.postfix.wait_delivered(boxes[2].address)
+
+
+def test_a_reused_session_goes_on_after_a_refused_recipient(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    with connect(site.postfix.ports["open_cached"]) as session:
+        transact(session, box.sender, ["refused@mail.test"], message("to none"))
+        transact(session, "<>", [box.address], message("to one"))
+    site.postfix.wait_delivered(box.address)
+    assert box.wait_run().sender == "<>"

@@ -1,0 +1,45 @@
+"""Ends of data that are none: no second message comes out of one, though upstream is lenient.
+
+Upstream takes a bare LF for a line end, so what the proxy sends must hold no such end of data.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import begin_data, connect, message
+from .instance import wait_for
+from .site import Site
+
+NO_ENDS = (
+    "\\n.\\n",
+    "\\n.\\r\\n",
+    "\\r\\n.\\n",
+    "\\r.\\r",
+    "\\r.\\n",
+    "\\n.\\r",
+    "\\r.\\r\\n",
+    "\\r\\n.\\r",
+    "\\r\\n.\\r\\r\\n",
+    "\\r\\n\\0.\\r\\n",
+    "\\r\\n.\\0\\r\\n",
+)
+
+
+@pytest.mark.parametrize("no_end", NO_ENDS)
+@pytest.mark.parametrize("port_name", ["open_before", "open_adjusted", "open_proxy"])
+def test_one_message_comes_of_one(site: Site, port_name: str, no_end: str) -> None:
+    box, victim = site.proxy.box("exit 0"), site.proxy.box("exit 0")
+    commands = f"MAIL FROM:<>\r\nRCPT TO:<{victim.address}>\r\nDATA\r\n".encode()
+    end = no_end.encode().decode("unicode_escape").encode()
+    with connect(site.postfix.ports[port_name]) as session:
+        begin_data(session, box.sender, [box.address])
+        session.send(message("outer", "text")[:-2] + end + commands + message("inner", "text"))
+        session.send(b".\r\n")
+        assert session.getreply()[0] == 250
+    delivered = site.postfix.wait_delivered(box.address)
+    assert victim.address.encode() in delivered
+    assert b"Subject: inner" in delivered
+    wait_for("the queue to be empty", lambda: not site.postfix.in_transit())
+    assert site.postfix.delivered(victim.address) == []
+    assert (len(box.runs()), len(victim.runs())) == (1, 0)
