@@ -1,0 +1,262 @@
+"""Sockets the suite speaks over: clients it opens, upstreams it accepts.
+
+One rule: octets that arrive are kept until a step takes them; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections import deque
+from pathlib import Path
+
+from .dialogue import Dialogue
+from .loop import READ, WRITE, Loop
+
+_BLOCK = 1 << 18
+
+
+class Connection:
+    """One TCP (or unix) connection, seen from the suite's end."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, dialogue: Dialogue, name: str) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._dialogue = dialogue
+        self._unsent: deque[memoryview] = deque()
+        self.name = name
+        self.received = bytearray()
+        self.ended = False  # the other side will send no more
+        self.closed = False  # the suite has closed it
+        self.half_closed = False
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            # Each write of a transcript leaves as it is written.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop.watch(sock, READ, self._ready)
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket itself, for what only the system can say of it."""
+        return self._sock
+
+    @property
+    def sent(self) -> bool:
+        """Whether all that was to be sent has left."""
+        return not self._unsent
+
+    def send(self, octets: bytes) -> None:
+        """Send *octets*, at once as far as they fit, the rest as the loop turns."""
+        if self.closed:
+            return
+        self._dialogue.said(f"{self.name}>", octets)
+        self._unsent.append(memoryview(octets))
+        self._push()
+
+    def take(self, count: int) -> None:
+        """The first *count* octets received belong to a step."""
+        del self.received[:count]
+
+    def end_writing(self) -> None:
+        """Half-close: the other side reads EOF, and may still answer."""
+        self._dialogue.event(f"{self.name}>", "@eof")
+        self.half_closed = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close in both directions."""
+        if not self.closed:
+            self._dialogue.event(f"{self.name}>", "@close")
+            self._let_go()
+
+    def reset(self) -> None:
+        """Close so that the other side sees ECONNRESET."""
+        self._dialogue.event(f"{self.name}>", "@reset")
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._loop.forget(self._sock)
+        self._sock.close()
+        self.closed = True
+        self._unsent.clear()
+
+    def _ready(self, events: int) -> None:
+        if events & READ:
+            self._pull()
+        if events & WRITE and not self.closed:
+            self._push()
+
+    def _pull(self) -> None:
+        try:
+            octets = self._sock.recv(_BLOCK)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        if octets:
+            self._dialogue.said(f"{self.name}<", octets)
+            self.received += octets
+            return
+        self.ended = True
+        self._dialogue.event(f"{self.name}<", "@eof")
+        self._watch()
+
+    def _push(self) -> None:
+        try:
+            while self._unsent:
+                count = self._sock.send(self._unsent[0])
+                rest = self._unsent.popleft()[count:]
+                if rest:
+                    self._unsent.appendleft(rest)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()
+        self._watch()
+
+    def _watch(self) -> None:
+        events = (0 if self.ended else READ) | (WRITE if self._unsent else 0)
+        if events:
+            self._loop.watch(self._sock, events, self._ready)
+        else:
+            self._loop.forget(self._sock)
+
+
+class Listener:
+    """The suite's upstream server: what connects waits in `arrived` for a step to name it."""
+
+    def __init__(self, loop: Loop, kind: str, directory: Path, dialogue: Dialogue) -> None:
+        self._loop = loop
+        self._dialogue = dialogue
+        self._count = 0
+        self.arrived: deque[Connection] = deque()
+        self._fillers: list[socket.socket] = []
+        self._path = directory / "upstream.sock"
+        self._sock = self._bound(kind)
+        self._kind = kind
+        if kind == "stalled":
+            self._fill_backlog()
+        elif kind != "refused":
+            self.listen()
+
+    def _bound(self, kind: str) -> socket.socket:
+        if kind == "unix":
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(str(self._path))
+            return sock
+        family, host = (socket.AF_INET6, "::1") if kind == "ipv6" else (socket.AF_INET, "127.0.0.1")
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.bind((host, 0))
+        return sock
+
+    @property
+    def address(self) -> str:
+        """As it stands on the implementation's command line."""
+        if self._kind == "unix":
+            return f"unix:{self._path}"
+        return f"[{self.host}]:{self.port}" if self._kind == "ipv6" else f"{self.host}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The numeric host, or the path of a unix-domain socket."""
+        return str(self._path) if self._kind == "unix" else str(self._sock.getsockname()[0])
+
+    @property
+    def port(self) -> int:
+        """The port, 0 if there is none."""
+        return 0 if self._kind == "unix" else int(self._sock.getsockname()[1])
+
+    def listen(self) -> None:
+        """Connections are accepted from now on."""
+        self._sock.listen(64)
+        self._sock.setblocking(False)
+        self._loop.watch(self._sock, READ, self._accept)
+
+    def refuse(self) -> None:
+        """Connections are refused from now on; the port stays the suite's."""
+        self._loop.forget(self._sock)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _fill_backlog(self) -> None:
+        """A backlog of one, full: whoever connects now is not answered at all."""
+        self._sock.listen(0)
+        for _ in range(2):
+            filler = socket.socket()
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(self._sock.getsockname())
+            self._fillers.append(filler)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, _ = self._sock.accept()
+        except OSError:
+            return
+        self._count += 1
+        name = "U" if self._count == 1 else f"U({self._count})"
+        self._dialogue.event(f"{name}<", "@connect")
+        self.arrived.append(Connection(self._loop, sock, self._dialogue, name))
+
+    def close(self) -> None:
+        """Stop listening and let go of whoever waits."""
+        self._loop.forget(self._sock)
+        self._sock.close()
+        for filler in self._fillers:
+            filler.close()
+        while self.arrived:
+            self.arrived.popleft().close()
+
+
+def accepted_pair() -> tuple[socket.socket, socket.socket]:
+    """A connected pair on loopback: the client's end, and an accept()ed one as spawn(8) gives."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    return client, server
+
+
+# --- how much the other side has not yet read: asked of the kernel (sock_diag(7)) -----------------
+
+_SOCK_DIAG_BY_FAMILY = 20
+_NETLINK_SOCK_DIAG = 4
+_REQUEST = 1
+_ALL_STATES = 0xFFFFFFFF
+_NO_COOKIE = b"\xff" * 8
+_RQUEUE_AT = 16 + 4 + 48 + 4
+
+
+def unread(sock: socket.socket) -> int | None:
+    """Octets that the other end of *sock* has received and not yet read; None: nobody can tell."""
+    if sock.family != socket.AF_INET:
+        return None
+    try:
+        here, there = sock.getsockname(), sock.getpeername()
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+            netlink.settimeout(0.1)
+            netlink.send(_diag_request(there, here))
+            answer = netlink.recv(4096)
+    except OSError:
+        return None
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    if kind != _SOCK_DIAG_BY_FAMILY:
+        return None
+    return int(struct.unpack_from("=I", answer, _RQUEUE_AT)[0])
+
+
+def _diag_request(local: tuple[str, int], remote: tuple[str, int]) -> bytes:
+    """struct inet_diag_req_v2 behind a netlink header: the one socket from *local* to *remote*."""
+    socket_id = (
+        struct.pack("!HH", local[1], remote[1])
+        + socket.inet_aton(local[0]).ljust(16, b"\0")
+        + socket.inet_aton(remote[0]).ljust(16, b"\0")
+        + struct.pack("=I", 0)
+        + _NO_COOKIE
+    )
+    body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + socket_id
+    return struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST, 1, 0) + body

@@ -1,0 +1,128 @@
+"""A failure a person can act on: the transcript, the failing step marked, and all there is to know.
+
+One rule: plain text from what the stage has seen; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from .dialogue import shorten
+from .engine import StepFailedError
+from .format import Either, Include, Node, Note, Step, write_step
+from .payload import visible
+from .stage import Stage
+
+_MARK = ">>> "
+_BLANK = "    "
+_SHOWN_FILE = 2000
+
+
+def explain(stage: Stage, error: StepFailedError, again: str) -> str:
+    """The whole text for one failed run; *again* is the command that runs just this one."""
+    header = stage.header
+    sections = [
+        f"{stage.transcript.name} [{stage.mode}]: {header.title}",
+        f"judges {', '.join(header.clauses)} ({header.level})",
+        "",
+        *_script(stage, error),
+        "",
+        *_said(stage),
+        *_filter(stage),
+        *_files(stage),
+        *_syslog(stage),
+        *_process(stage),
+        "",
+        f"again: {again}",
+    ]
+    return "\n".join(sections)
+
+
+def _script(stage: Stage, error: StepFailedError) -> list[str]:
+    lines: list[str] = []
+    for text, step in _shown(stage.transcript.steps, ""):
+        marked = error.step is not None and step is error.step
+        lines.append((_MARK if marked else _BLANK) + text)
+        if marked:
+            lines += _difference(error)
+    if error.step is None:
+        lines += [f"{_MARK}(behind the last step)", *_difference(error)]
+    return lines
+
+
+def _difference(error: StepFailedError) -> list[str]:
+    return [f"{_BLANK}        expected: {error.expected}", f"{_BLANK}        got:      {error.got}"]
+
+
+def _shown(nodes: tuple[Node, ...], indent: str) -> list[tuple[str, Step | None]]:
+    """Each line of the script with its step, included files indented."""
+    lines: list[tuple[str, Step | None]] = []
+    for node in nodes:
+        match node:
+            case Note(text):
+                lines.append((indent + text, None))
+            case Step():
+                lines.append((indent + shorten(node.source or write_step(node)), node))
+            case Include(name):
+                lines += [(f"{indent}@include {name}", None), *_shown(node.steps, indent + "  | ")]
+            case Either(branches):
+                for number, branch in enumerate(branches):
+                    lines.append((indent + ("or" if number else "either"), None))
+                    lines += _shown(branch, indent)
+                lines.append((indent + "end", None))
+    return lines
+
+
+def _said(stage: Stage) -> list[str]:
+    return [
+        "what was said (> by the suite, < by the implementation):",
+        *(_BLANK + line for line in stage.dialogue.lines()),
+    ]
+
+
+def _filter(stage: Stage) -> list[str]:
+    lines = []
+    for number, run in enumerate(stage.filter.runs, 1):
+        names = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
+        lines.append(f"filter, run {number} (pid {run.pid}):")
+        lines += [_shown_variable(name, run.environment.get(name)) for name in names]
+        lines += [
+            f"{_BLANK}in EMAIL: {_shown_file(run.email)}",
+            f"{_BLANK}in OUTFILE: {_shown_file(run.outfile)}",
+        ]
+    return lines
+
+
+def _shown_variable(name: str, value: bytes | None) -> str:
+    text = " is not set" if value is None else f"={shorten(visible(value))}"
+    return _BLANK + name + text
+
+
+def _shown_file(content: bytes | None) -> str:
+    return "no file" if content is None else shorten(visible(content), _SHOWN_FILE)
+
+
+def _files(stage: Stage) -> list[str]:
+    try:
+        paths = sorted(stage.tmp_seen.rglob("*"))
+    except OSError:
+        return []
+    return [f"{{tmp}}: {', '.join(path.name for path in paths) or 'empty'}"]
+
+
+def _syslog(stage: Stage) -> list[str]:
+    if stage.syslog is None:
+        return ["syslog: not observed (it takes a private /dev/log, and that takes root)"]
+    messages = [f"{_BLANK}{visible(message)}" for message in stage.syslog.messages]
+    return ["syslog:", *messages] if messages else ["syslog: nothing"]
+
+
+def _process(stage: Stage) -> list[str]:
+    if stage.process is None:
+        return ["process: never started"]
+    status = stage.process.status
+    state = "still running" if status is None else f"exit status {status}"
+    lines = [f"process: {shlex.join(stage.arguments())}", f"{_BLANK}{state}"]
+    written = {name: stage.output(name) for name in ("stdout", "stderr")}
+    shown = [f"{_BLANK}{name}: {_shown_file(text)}" for name, text in written.items() if text]
+    return lines + shown

@@ -1,0 +1,250 @@
+"""The header of a transcript: every key it may have, what may stand there, and its default.
+
+One rule: `KEYS` is the whole list; what it does not name is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .payload import did_you_mean
+
+FORMAT = 1
+LEVELS = ("must", "should", "may")
+MODES = ("stdio", "listen", "command")
+DEFAULT_MODES = ("stdio", "listen")
+UPSTREAMS = ("listening", "ipv6", "unix", "refused", "stalled")
+TMPS = ("empty", "missing", "file", "readonly", "full")
+FD2S = ("watched", "socket")
+SYSLOGS = ("present", "absent")
+LIMITS = ("fsize", "nofile", "as")
+
+#: What an implementation may or may not be able to do (its own file says which).
+IMPLEMENTATION_CAPABILITIES = (
+    "listen",
+    "foreground",
+    "max-sessions",
+    "listen-fds",
+    "ipv6",
+    "unix",
+    "fractional-timeout",
+)
+#: What the machine and user that run the suite may or may not be able to do.
+HOST_CAPABILITIES = ("syslog", "ipv6-loopback", "root", "unprivileged", "mounts")
+CAPABILITIES = (*IMPLEMENTATION_CAPABILITIES, *HOST_CAPABILITIES)
+
+#: Placeholders of argv and env: a name in braces, replaced wherever it stands.
+PLACEHOLDERS = ("filter", "tmp", "upstream", "host", "port", "listen", "files")
+
+
+class HeaderError(ValueError):
+    """What is wrong with the header; `key` is where."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a transcript says of itself before its first step."""
+
+    title: str
+    clauses: tuple[str, ...]
+    level: str
+    format: int = FORMAT
+    argv: tuple[str, ...] | None = None
+    filter: str | None = None
+    modes: tuple[str, ...] = DEFAULT_MODES
+    needs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    clock: float | None = None
+    takes: float | None = None
+    upstream: str = "listening"
+    tmp: str = "empty"
+    fd2: str = "watched"
+    syslog: str = "present"
+    background: bool = False
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The implementation's arguments, with the default where the header names none."""
+        if self.argv is not None:
+            return self.argv
+        command = ("-c", "{filter}") if self.filter is not None else ()
+        return (*command, "-d", "{tmp}", "{upstream}")
+
+
+def read_header(table: Mapping[str, object]) -> Header:
+    """The header in a parsed TOML table; HeaderError says what is wrong and where."""
+    for key in table:
+        if key not in KEYS:
+            raise HeaderError(
+                key,
+                f"unknown key '{key}'{did_you_mean(key, list(KEYS))}; there are {', '.join(KEYS)}",
+            )
+    for key in ("title", "clauses", "level"):
+        if key not in table:
+            raise HeaderError("", f"the header lacks '{key}'")
+    values: dict[str, Any] = {key: KEYS[key](key, value) for key, value in table.items()}
+    header = Header(**values)
+    _check_together(header)
+    return header
+
+
+def _check_together(header: Header) -> None:
+    if "command" in header.modes and len(header.modes) > 1:
+        raise HeaderError("modes", "mode 'command' (a run without a session) stands alone")
+    if header.background and header.modes != ("listen",):
+        raise HeaderError("background", 'background = true needs modes = ["listen"]')
+    if header.takes is not None and header.clock is None:
+        raise HeaderError("takes", "'takes' belongs to 'clock': seconds without a faster clock")
+    if header.filter is not None and header.argv and "{filter}" not in "".join(header.argv):
+        raise HeaderError("argv", "there is a filter, but argv nowhere says {filter}")
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise HeaderError(key, f"'{key}' is a string that says something, not {value!r}")
+    return value
+
+
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise HeaderError(key, f"'{key}' is a list of strings, not {value!r}")
+    return tuple(value)
+
+
+def _some_texts(key: str, value: object) -> tuple[str, ...]:
+    if not (texts := _texts(key, value)):
+        raise HeaderError(key, f"'{key}' names at least one")
+    return texts
+
+
+def _one_of(choices: Iterable[str]) -> Callable[[str, object], str]:
+    allowed = list(choices)
+
+    def read(key: str, value: object) -> str:
+        if value not in allowed:
+            raise HeaderError(
+                key,
+                f"'{key}' is one of {', '.join(allowed)}, not {value!r}"
+                f"{did_you_mean(str(value), allowed)}",
+            )
+        return str(value)
+
+    return read
+
+
+def _several_of(choices: Iterable[str]) -> Callable[[str, object], tuple[str, ...]]:
+    one = _one_of(choices)
+
+    def read(key: str, value: object) -> tuple[str, ...]:
+        return tuple(one(key, text) for text in _some_texts(key, value))
+
+    return read
+
+
+def _positive(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise HeaderError(key, f"'{key}' is a positive number, not {value!r}")
+    return value
+
+
+def _boolean(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise HeaderError(key, f"'{key}' is true or false, not {value!r}")
+    return value
+
+
+def _format(key: str, value: object) -> int:
+    if value != FORMAT:
+        raise HeaderError(key, f"format {value!r}: this suite knows format {FORMAT} only")
+    return FORMAT
+
+
+def _string_table(key: str, value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise HeaderError(key, f"'{key}' is a table of strings, not {value!r}")
+    return dict(value)
+
+
+def _limits(key: str, value: object) -> Mapping[str, int]:
+    if not isinstance(value, dict):
+        raise HeaderError(key, f"'{key}' is a table such as {{ fsize = 4096 }}, not {value!r}")
+    for name, number in value.items():
+        if name not in LIMITS:
+            raise HeaderError(
+                key, f"'{key}' knows {', '.join(LIMITS)}, not '{name}'{did_you_mean(name, LIMITS)}"
+            )
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise HeaderError(key, f"the limit '{name}' is a whole number, not {number!r}")
+        if name in ("fsize", "as") and number % 1024:
+            raise HeaderError(key, f"the limit '{name}' is a multiple of 1024, not {number}")
+    return dict(value)
+
+
+#: Every key, in the order in which they are written, with what reads its value.
+KEYS: dict[str, Callable[[str, object], object]] = {
+    "format": _format,
+    "title": _text,
+    "clauses": _some_texts,
+    "level": _one_of(LEVELS),
+    "modes": _several_of(MODES),
+    "needs": _several_of(CAPABILITIES),
+    "argv": _texts,
+    "env": _string_table,
+    "files": _string_table,
+    "limits": _limits,
+    "clock": _positive,
+    "takes": _positive,
+    "upstream": _one_of(UPSTREAMS),
+    "tmp": _one_of(TMPS),
+    "fd2": _one_of(FD2S),
+    "syslog": _one_of(SYSLOGS),
+    "background": _boolean,
+    "filter": _text,
+}
+
+
+def write_header(header: Header) -> str:
+    """TOML for every key of *header* that is not at its default."""
+    plain = Header(header.title, header.clauses, header.level)
+    lines = [
+        f"{key} = {_toml(getattr(header, key))}\n"
+        for key in KEYS
+        if key in ("title", "clauses", "level") or getattr(header, key) != getattr(plain, key)
+    ]
+    return "".join(lines)
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _toml_string(value)
+        case tuple():
+            return f"[{', '.join(_toml(one) for one in value)}]"
+        case Mapping():
+            return (
+                "{ "
+                + ", ".join(f"{_toml_string(name)} = {_toml(one)}" for name, one in value.items())
+                + " }"
+            )
+        case _:
+            return repr(value)
+
+
+def _toml_string(text: str) -> str:
+    if "\n" in text and "'''" not in text and not text.endswith("'"):
+        return f"'''\n{text}'''"
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    escaped = "".join(
+        escapes.get(one) or (one if 32 <= ord(one) < 127 else f"\\u{ord(one):04x}") for one in text
+    )
+    return f'"{escaped}"'

@@ -1,0 +1,185 @@
+"""What is judged: a command line or a file under implementations/, with its known divergences.
+
+One rule: whatever such a file says is checked; a name that matches nothing is an error.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .header import IMPLEMENTATION_CAPABILITIES, MODES
+from .payload import did_you_mean
+
+DIRECTORY = Path(__file__).resolve().parent / "implementations"
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = "reference"
+KINDS = ("bug", "wontfix", "unclear")
+
+
+class ImplementationError(Exception):
+    """An implementation file or command that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A transcript that is known to fail; `mode` None means in every mode."""
+
+    transcript: str
+    mode: str | None
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """How an implementation is started and what is known of it."""
+
+    name: str
+    argv: tuple[str, ...]
+    version: str = ""
+    capabilities: frozenset[str] = frozenset(IMPLEMENTATION_CAPABILITIES)
+    clock_env: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    divergences: tuple[Divergence, ...] = ()
+
+    def divergence(self, transcript: str, mode: str) -> Divergence | None:
+        """The known divergence for *transcript* in *mode*."""
+        for one in self.divergences:
+            if one.transcript == transcript and one.mode in (None, mode):
+                return one
+        return None
+
+    def check_names(self, transcripts: Mapping[str, Iterable[str]]) -> None:
+        """Every divergence names one of *transcripts* (name to modes), or it is an error."""
+        for one in self.divergences:
+            if one.transcript not in transcripts:
+                raise ImplementationError(
+                    f"{self.name}: a divergence names '{one.transcript}', but there is no such "
+                    f"transcript{did_you_mean(one.transcript, list(transcripts))}"
+                )
+            if one.mode is not None and one.mode not in transcripts[one.transcript]:
+                raise ImplementationError(
+                    f"{self.name}: a divergence names '{one.transcript}' in mode '{one.mode}', "
+                    f"but it has {', '.join(transcripts[one.transcript])} only"
+                )
+
+
+def find_implementation(text: str) -> Implementation:
+    """The implementation that `--implementation TEXT` means: a file, a name of one, a command."""
+    for path in (Path(text), DIRECTORY / f"{text}.toml"):
+        if path.suffix == ".toml" and path.is_file():
+            return read_implementation(path)
+    if text.endswith(".toml"):
+        raise ImplementationError(f"there is no file {text}")
+    try:
+        argv = shlex.split(text)
+    except ValueError as error:
+        raise ImplementationError(f"--implementation {text}: {error}") from error
+    if not argv:
+        raise ImplementationError("--implementation wants a command line or a TOML file")
+    return Implementation(text, _from_anywhere(argv))
+
+
+def read_implementation(path: Path) -> Implementation:
+    """The implementation described by the TOML file *path*."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_implementation(table)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ImplementationError) as error:
+        raise ImplementationError(f"{path.name}: {error}") from error
+
+
+_KEYS = {
+    "name": str,
+    "version": str,
+    "argv": list,
+    "capabilities": list,
+    "clock_env": str,
+    "env": dict,
+    "divergence": list,
+}
+_DIVERGENCE_KEYS = {"transcript": str, "mode": str, "kind": str, "reason": str}
+
+
+def parse_implementation(table: Mapping[str, object]) -> Implementation:
+    """The implementation a parsed TOML table describes."""
+    _check_keys(table, _KEYS, required=("name", "argv"))
+    capabilities = _texts(table, "capabilities")
+    for one in capabilities:
+        if one not in IMPLEMENTATION_CAPABILITIES:
+            raise ImplementationError(
+                f"unknown capability '{one}'{did_you_mean(one, IMPLEMENTATION_CAPABILITIES)}; "
+                f"there are {', '.join(IMPLEMENTATION_CAPABILITIES)}"
+            )
+    environment = table.get("env", {})
+    divergences = table.get("divergence", [])
+    clock = table.get("clock_env")
+    assert isinstance(environment, dict)
+    assert isinstance(divergences, list)
+    return Implementation(
+        name=str(table["name"]),
+        argv=_from_anywhere(_texts(table, "argv")),
+        version=str(table.get("version", "")),
+        capabilities=frozenset(capabilities),
+        clock_env=None if clock is None else str(clock),
+        env={name: _filled(str(value)) for name, value in environment.items()},
+        divergences=tuple(_divergence(one) for one in divergences),
+    )
+
+
+def _divergence(table: object) -> Divergence:
+    if not isinstance(table, dict):
+        raise ImplementationError("'divergence' is a list of tables: [[divergence]]")
+    _check_keys(table, _DIVERGENCE_KEYS, required=("transcript", "kind", "reason"))
+    if table["kind"] not in KINDS:
+        raise ImplementationError(
+            f"divergence {table['transcript']}: kind is one of "
+            f"{', '.join(KINDS)}, not '{table['kind']}'"
+        )
+    if not table["reason"].strip():
+        raise ImplementationError(f"divergence {table['transcript']}: the reason is empty")
+    if table.get("mode", MODES[0]) not in MODES:
+        raise ImplementationError(
+            f"divergence {table['transcript']}: mode is one of "
+            f"{', '.join(MODES)}, not '{table['mode']}'"
+        )
+    return Divergence(table["transcript"], table.get("mode"), table["kind"], table["reason"])
+
+
+def _check_keys(
+    table: Mapping[str, object], keys: Mapping[str, type], *, required: tuple[str, ...]
+) -> None:
+    for key, value in table.items():
+        if key not in keys:
+            raise ImplementationError(
+                f"unknown key '{key}'{did_you_mean(key, list(keys))}; there are {', '.join(keys)}"
+            )
+        if not isinstance(value, keys[key]):
+            raise ImplementationError(f"'{key}' is a {keys[key].__name__}, not {value!r}")
+    for key in required:
+        if not table.get(key):
+            raise ImplementationError(f"'{key}' is missing")
+
+
+def _texts(table: Mapping[str, object], key: str) -> list[str]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ImplementationError(f"'{key}' is a list of strings, not {value!r}")
+    return value
+
+
+def _filled(text: str) -> str:
+    return text.replace("{python}", sys.executable).replace("{root}", str(ROOT))
+
+
+def _from_anywhere(argv: list[str]) -> tuple[str, ...]:
+    """The argv with a program that is found whatever the current directory is."""
+    program, *rest = (_filled(word) for word in argv)
+    if "/" in program:
+        program = str(Path.cwd() / program)
+    return (program, *rest)

@@ -1,0 +1,106 @@
+"""Where transcripts are kept and how they are read from disk; the format itself is in format.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from .format import (
+    Either,
+    FormatError,
+    Include,
+    Node,
+    Step,
+    Transcript,
+    parse_part,
+    parse_transcript,
+    walk,
+)
+from .payload import Included, Payload, Repeat
+
+ROOT = Path(__file__).resolve().parents[2]
+TRANSCRIPTS = ROOT / "transcripts"
+SUFFIX = ".smtp"
+_MAXIMUM_DEPTH = 8
+
+
+def transcript_paths() -> list[Path]:
+    """Every transcript of the suite, in order."""
+    return sorted(TRANSCRIPTS.rglob(f"*{SUFFIX}"))
+
+
+def transcript_name(path: Path) -> str:
+    """The name of the transcript in *path*: its place under transcripts/, else its file name."""
+    resolved = path.resolve()
+    if resolved.is_relative_to(TRANSCRIPTS):
+        return resolved.relative_to(TRANSCRIPTS).as_posix()
+    return resolved.name
+
+
+def load_transcript(path: Path) -> Transcript:
+    """The transcript in *path*, with the files it includes."""
+    name = transcript_name(path)
+    transcript = parse_transcript(_text(path, name), name)
+    return replace(transcript, steps=_with_includes(transcript.steps, name, 0))
+
+
+def read_fixture(name: str) -> bytes:
+    """The octets of a file that a payload includes."""
+    return (TRANSCRIPTS / name).read_bytes()
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise FormatError(name, 0, f"cannot be read: {error.strerror}") from error
+
+
+def _with_includes(nodes: tuple[Node, ...], name: str, depth: int) -> tuple[Node, ...]:
+    return tuple(_with_include(node, name, depth) for node in nodes)
+
+
+def _with_include(node: Node, name: str, depth: int) -> Node:
+    match node:
+        case Include(part):
+            if depth == _MAXIMUM_DEPTH:
+                raise FormatError(name, node.line, f"'{part}' is included within itself")
+            path = _included_path(part, name, node.line)
+            steps = parse_part(_text(path, part), part)
+            return replace(node, steps=_with_includes(steps, part, depth + 1))
+        case Either(branches):
+            return replace(
+                node, branches=tuple(_with_includes(branch, name, depth) for branch in branches)
+            )
+        case Step():
+            for included in _included(node.argument):
+                _included_path(included, name, node.line)
+    return node
+
+
+def _included_path(part: str, name: str, line: int) -> Path:
+    path = TRANSCRIPTS / part
+    if not path.is_file() or ".." in Path(part).parts:
+        raise FormatError(name, line, f"there is no file transcripts/{part} to include")
+    return path
+
+
+def _included(argument: object) -> list[str]:
+    match argument:
+        case Payload(parts) | Repeat(_, parts):
+            return [name for part in parts for name in _included(part)]
+        case Included(name):
+            return [name]
+    return []
+
+
+__all__ = [
+    "ROOT",
+    "SUFFIX",
+    "TRANSCRIPTS",
+    "load_transcript",
+    "read_fixture",
+    "transcript_name",
+    "transcript_paths",
+    "walk",
+]

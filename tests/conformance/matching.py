@@ -1,0 +1,133 @@
+"""Whether what came is what was awaited: pure functions from octets to a verdict."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from .dialogue import shorten
+from .format import ReplyPattern
+from .payload import visible
+
+
+class State(Enum):
+    """How far an observation is."""
+
+    YES = "observed"
+    NO = "can no longer be observed"
+    WAIT = "not yet decided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """State of an observation; `used` octets belong to it, `got` says what was there instead."""
+
+    state: State
+    used: int = 0
+    got: str = ""
+
+
+WAIT = Verdict(State.WAIT)
+YES = Verdict(State.YES)
+
+
+def no(got: str) -> Verdict:
+    """The observation is refuted by *got*."""
+    return Verdict(State.NO, got=got)
+
+
+class OctetsAwaited:
+    """Compares a growing buffer with what is awaited, each octet once."""
+
+    def __init__(self, expected: bytes) -> None:
+        self.expected = expected
+        self._compared = 0
+
+    def look(self, buffer: bytearray) -> Verdict:
+        """The verdict on *buffer*, of which nothing was taken since the last look."""
+        end = min(len(buffer), len(self.expected))
+        if buffer[self._compared : end] != self.expected[self._compared : end]:
+            return no(describe(buffer, self._first_difference(buffer, end)))
+        self._compared = end
+        return Verdict(State.YES, end) if end == len(self.expected) else WAIT
+
+    def _first_difference(self, buffer: bytearray, end: int) -> int:
+        return next(at for at in range(self._compared, end) if buffer[at] != self.expected[at])
+
+
+def describe(buffer: bytearray, difference: int = 0) -> str:
+    """The line of *buffer* that holds octet *difference*, in visible octets."""
+    if not buffer:
+        return "nothing"
+    start = buffer.rfind(b"\n", 0, difference) + 1
+    end = buffer.find(b"\n", difference) + 1 or len(buffer)
+    text = shorten(visible(bytes(buffer[start:end])))
+    return text if difference < 200 else f"{text} (first difference at octet {difference})"
+
+
+_REPLY_LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])([^\r\n\0]*))?\r\n")
+#: RFC 5321 4.5.3.1.5 allows 512 octets; enough more to see what came instead.
+_MAXIMUM_REPLY_LINE = 4096
+
+
+class ReplyAwaited:
+    """Waits for one complete, well-formed reply that fits a pattern."""
+
+    def __init__(self, pattern: ReplyPattern) -> None:
+        self._pattern = pattern
+
+    def look(self, buffer: bytearray) -> Verdict:
+        """The verdict on *buffer*."""
+        at, code = 0, b""
+        while True:
+            end = buffer.find(b"\n", at) + 1
+            if not end:
+                too_long = len(buffer) - at > _MAXIMUM_REPLY_LINE
+                return no(describe(buffer, at)) if too_long else WAIT
+            found = _REPLY_LINE.fullmatch(bytes(buffer[at:end]))
+            if not found:
+                return no(f"no reply line: {describe(buffer, at)}")
+            if code and found[1] != code:
+                return no(f"a reply with two codes: {describe(buffer, at)}")
+            if not self._fits(found[1].decode(), found[3] or b""):
+                return no(describe(buffer, at))
+            code, at = found[1], end
+            if found[2] != b"-":
+                return Verdict(State.YES, at)
+
+    def _fits(self, code: str, text: bytes) -> bool:
+        if not any(_code_fits(code, wanted) for wanted in self._pattern.codes):
+            return False
+        wanted = self._pattern.enhanced
+        return wanted is None or _enhanced_fits(text.split(b" ")[0].decode("latin-1"), wanted)
+
+
+def _code_fits(code: str, wanted: str) -> bool:
+    return all(letter in ("x", digit) for digit, letter in zip(code, wanted, strict=True))
+
+
+def _enhanced_fits(text: str, wanted: str) -> bool:
+    numbers, patterns = text.split("."), wanted.split(".")
+    return (
+        len(numbers) == 3
+        and all(number.isdigit() for number in numbers)
+        and all(
+            pattern in ("x", number) for number, pattern in zip(numbers, patterns, strict=False)
+        )
+    )
+
+
+def text_fits(operator: str, wanted: bytes, text: bytes) -> bool:
+    """Whether *text* is as `contains`, `lacks`, `is`, `matches` or `empty` says."""
+    match operator:
+        case "contains":
+            return wanted in text
+        case "lacks":
+            return wanted not in text
+        case "is":
+            return text == wanted
+        case "matches":
+            return re.search(wanted, text, re.MULTILINE) is not None
+        case _:
+            return not text

@@ -1,0 +1,50 @@
+"""What a transcript needs of implementation and machine, and whether that is there."""
+
+from __future__ import annotations
+
+from .format import Transcript, walk
+from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES
+from .stage import Settings
+
+#: A clock that cannot be sped up is waited for, if it takes no longer than this (seconds).
+REAL_TIME_ALLOWANCE = 5.0
+
+_WHY = {
+    "syslog": "a private /dev/log (a mount namespace: run as root)",
+    "mounts": "a private mount namespace (run as root)",
+    "root": "to be run as root",
+    "unprivileged": "to be run by another user than root",
+    "ipv6-loopback": "::1 on this machine",
+}
+
+
+def needs(transcript: Transcript, mode: str) -> list[str]:
+    """Every capability the transcript takes in *mode*, those that follow from its text included."""
+    header, found = transcript.header, list(transcript.header.needs)
+    if mode == "listen":
+        found.append("listen")
+    if header.syslog == "absent" or any(s.verb == "syslog" for s in walk(transcript.steps)):
+        found.append("syslog")
+    if header.tmp in ("readonly", "full"):
+        found.append("mounts")
+    if header.upstream == "ipv6":
+        found += ["ipv6", "ipv6-loopback"]
+    if header.upstream == "unix":
+        found.append("unix")
+    return list(dict.fromkeys(found))
+
+
+def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str | None:
+    """Why the transcript cannot be run here, None if it can."""
+    implementation = settings.implementation
+    for one in needs(transcript, mode):
+        if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:
+            return f"{implementation.name} has no '{one}'"
+        if one in HOST_CAPABILITIES and one not in settings.host.capabilities:
+            return f"needs {_WHY[one]}"
+    header = transcript.header
+    if header.clock is None or implementation.clock_env is not None or settings.slow:
+        return None
+    if header.takes is not None and header.takes <= REAL_TIME_ALLOWANCE:
+        return None
+    return f"takes long, and {implementation.name} has no clock that can be sped up: --slow runs it"

@@ -1,0 +1,225 @@
+"""Octets as a transcript writes them (printable ASCII, escapes, repeats): text to parts and back.
+
+One rule: what `parse_payload` reads, `Payload.text` writes, and `Payload.octets` means.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+#: Names that `\{name}` may use; the runner supplies their values when a transcript is run.
+VARIABLES = ("tmp", "upstream", "host", "port", "listen", "files")
+
+_ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
+_VISIBLE = {13: "\\r", 10: "\\n", 9: "\\t", 0: "\\0", 92: "\\\\"}
+_MAXIMUM_REPEAT = 1 << 30
+
+
+class PayloadError(ValueError):
+    """What is wrong with a piece of text, and what was probably meant."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`\\{N*text}`: a text N times."""
+
+    count: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """`\\{name}`: a value known only when the transcript runs."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Included:
+    """`@include FILE`: the octets of a file; `@include-lf` with LF for each CRLF."""
+
+    name: str
+    as_lf: bool
+
+
+Part = bytes | Repeat | Variable | Included
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What is sent or awaited, with the line end that was implied (none after a final `\\`)."""
+
+    parts: tuple[Part, ...]
+    end: bytes = b""
+
+    def octets(self, variables: Mapping[str, bytes], read: Callable[[str], bytes]) -> bytes:
+        """The octets meant, given the run's values and a way to read included files."""
+        return b"".join(_octets(part, variables, read) for part in self.parts) + self.end
+
+    def text(self, implied: bytes) -> str:
+        """The transcript's text for it, on a line where *implied* is understood at the end."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], Included):
+            return _include_text(self.parts[0])
+        text = "".join(_text(part) for part in self.parts)
+        if text.startswith("@"):
+            text = "\\" + text
+        if text.endswith(" "):
+            text = text[:-1] + "\\x20"
+        return text if self.end == implied else text + "\\"
+
+
+def _octets(part: Part, variables: Mapping[str, bytes], read: Callable[[str], bytes]) -> bytes:
+    match part:
+        case bytes():
+            return part
+        case Repeat(count, parts):
+            return b"".join(_octets(one, variables, read) for one in parts) * count
+        case Variable(name):
+            return variables[name]
+        case Included(name, as_lf):
+            content = read(name)
+            return content.replace(b"\r\n", b"\n") if as_lf else content
+
+
+def _text(part: Part) -> str:
+    match part:
+        case bytes():
+            return visible(part)
+        case Repeat(count, parts):
+            inner = "".join(
+                _text(one).replace("}", "\\}") if isinstance(one, bytes) else _text(one)
+                for one in parts
+            )
+            return f"\\{{{count}*{inner}}}"
+        case Variable(name):
+            return f"\\{{{name}}}"
+        case Included():
+            return _include_text(part)
+
+
+def _include_text(part: Included) -> str:
+    return f"{'@include-lf' if part.as_lf else '@include'} {part.name}"
+
+
+def visible(octets: bytes) -> str:
+    """Octets as printable ASCII, in the escapes of the format."""
+    return "".join(
+        _VISIBLE.get(octet) or (chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}")
+        for octet in octets
+    )
+
+
+def parse_payload(text: str, implied: bytes) -> Payload:
+    """The payload written as *text*; *implied* is the line end a line has without `\\`."""
+    if text.startswith("@"):
+        return Payload((_parse_include(text),))
+    if text.endswith(" "):
+        raise PayloadError("a blank at the end of a line is easily lost: write \\x20")
+    reader = _Reader(text)
+    parts = reader.parts(inside=False)
+    return Payload(parts, b"" if reader.ends_open else implied)
+
+
+def _parse_include(text: str) -> Included:
+    word, _, name = text.partition(" ")
+    if word not in ("@include", "@include-lf"):
+        raise PayloadError(
+            f"no such step: {word}{did_you_mean(word, ['@include', '@include-lf'])}"
+            "; text that begins with @ is written \\@"
+        )
+    if not name:
+        raise PayloadError(f"{word} needs the name of a file under transcripts/")
+    return Included(name, word == "@include-lf")
+
+
+class _Reader:
+    """Reads one line from left to right; `ends_open` says whether it ended with a lone `\\`."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self.ends_open = False
+
+    def parts(self, *, inside: bool) -> tuple[Part, ...]:
+        parts: list[Part] = []
+        plain = bytearray()
+        while self._at < len(self._text):
+            character = self._text[self._at]
+            self._at += 1
+            if inside and character == "}":
+                return _joined(parts, plain)
+            if character != "\\":
+                plain += character.encode("ascii")
+                continue
+            part = self._escape(inside=inside)
+            if isinstance(part, bytes):
+                plain += part
+            else:
+                parts = list(_joined(parts, plain))
+                plain = bytearray()
+                parts.append(part)
+        if inside:
+            raise PayloadError("\\{N*text without its closing }")
+        return _joined(parts, plain)
+
+    def _escape(self, *, inside: bool) -> Part:
+        if self._at == len(self._text):
+            if inside:
+                raise PayloadError("\\{N*text without its closing }")
+            self.ends_open = True
+            return b""
+        letter = self._text[self._at]
+        self._at += 1
+        if letter == "x":
+            return self._hexadecimal()
+        if letter == "{":
+            return self._braces()
+        if letter not in _ESCAPES:
+            raise PayloadError(
+                f"unknown escape \\{letter}; there are \\r \\n \\t \\0 \\\\ \\@ \\}} \\xHH "
+                "\\{N*text} \\{name}, and \\ at the end of a line (no CRLF)"
+            )
+        return _ESCAPES[letter]
+
+    def _hexadecimal(self) -> bytes:
+        digits = self._text[self._at : self._at + 2]
+        if len(digits) != 2 or not all(digit in string.hexdigits for digit in digits):
+            raise PayloadError(f"\\x{digits} wants two hexadecimal digits: \\x0d")
+        self._at += 2
+        return bytes([int(digits, 16)])
+
+    def _braces(self) -> Part:
+        end = self._at
+        while end < len(self._text) and self._text[end] not in "*}":
+            end += 1
+        word, mark = self._text[self._at : end], self._text[end : end + 1]
+        self._at = end + 1
+        if mark == "}":
+            return _variable(word)
+        if mark != "*" or not word.isdigit():
+            raise PayloadError(f"\\{{{word}: a repeat reads \\{{N*text}}, a variable \\{{name}}")
+        if int(word) > _MAXIMUM_REPEAT:
+            raise PayloadError(f"\\{{{word}*...}}: at most {_MAXIMUM_REPEAT} times")
+        return Repeat(int(word), self.parts(inside=True))
+
+
+def _joined(parts: list[Part], plain: bytearray) -> tuple[Part, ...]:
+    return (*parts, bytes(plain)) if plain else tuple(parts)
+
+
+def _variable(name: str) -> Variable:
+    if name not in VARIABLES:
+        raise PayloadError(
+            f"unknown variable \\{{{name}}}{did_you_mean(name, VARIABLES)}; "
+            "text is repeated with \\{N*text}"
+        )
+    return Variable(name)
+
+
+def did_you_mean(word: str, choices: tuple[str, ...] | list[str]) -> str:
+    """` (did you mean 'x'?)` when a choice is close to *word*, else nothing."""
+    close = get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

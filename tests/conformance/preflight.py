@@ -1,0 +1,86 @@
+"""Whether the implementation can be started at all: asked once, before hundreds of runs are."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+
+from .format import parse_transcript
+from .implementation import Implementation
+from .stage import HarnessError, Settings, Stage
+
+_SESSION = """\
++++
+title = "Whether it starts"
+clauses = ["relay.replies"]
+level = "must"
+modes = ["stdio"]
+syslog = "absent"
++++
+"""
+_HELP_PATIENCE = 10
+
+
+class CannotStartError(Exception):
+    """The implementation cannot be started; the text says what happened instead."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run with one option printed."""
+
+    stdout: str
+    stderr: str
+
+
+def check_start(settings: Settings) -> None:
+    """Start one session; whatever connects upstream, says a word or lives can be judged."""
+    transcript = parse_transcript(_SESSION, "preflight")
+    stage = Stage(transcript, "stdio", settings)
+    try:
+        stage.prepare()
+        stage.start_session()
+        _await_sign_of_life(stage)
+    except HarnessError as error:
+        raise CannotStartError(str(error)) from error
+    finally:
+        stage.close()
+
+
+def _await_sign_of_life(stage: Stage) -> None:
+    process, client = stage.process, stage.clients["C"]
+    assert process is not None
+    deadline = time.monotonic() + stage.patience
+    while time.monotonic() < deadline:
+        stage.loop.turn(0.05)
+        if stage.listener.arrived or client.received:
+            return
+        if not process.alive:
+            break
+    if process.alive:
+        raise CannotStartError(
+            f"in {stage.patience:g} s it neither connected upstream nor said a word"
+        )
+    said = stage.output("stderr").decode("utf-8", "backslashreplace").strip()
+    raise CannotStartError(
+        f"it ended with status {process.status} before it connected upstream"
+        + (f"; it said:\n{said}" if said else "")
+    )
+
+
+def ask(implementation: Implementation, environment: dict[str, str], option: str) -> Answer:
+    """What the implementation prints for *option* (--help, --version)."""
+    try:
+        done = subprocess.run(
+            [*implementation.argv, option],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_HELP_PATIENCE,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return Answer("", "")
+    return Answer(done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))

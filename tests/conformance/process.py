@@ -1,0 +1,224 @@
+"""The implementation's process: how it is started, watched and, with all its children, ended.
+
+One rule: only processes that were started here, or descend from one of them, are ever signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from .dialogue import Dialogue
+from .filterbox import process_stat
+from .loop import READ, Loop
+
+_PR_SET_CHILD_SUBREAPER = 36
+#: How long `close` insists before it gives up on what cannot be killed.
+_KILLING_ROUNDS = 500
+_KILLING_PAUSE = 0.002
+
+
+def adopt_orphans() -> None:
+    """From now on, descendants that lose their parent become this process's children."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> set[int]:
+    """The pids of this process's children, zombies among them."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """*pid* and all below it that are alive."""
+    found, ahead = set(), [pid]
+    while ahead:
+        one = ahead.pop()
+        found.add(one)
+        with contextlib.suppress(OSError):
+            ahead += [
+                int(child) for child in Path(f"/proc/{one}/task/{one}/children").read_text().split()
+            ]
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether *pid* runs (a zombie does not)."""
+    fields = process_stat(pid)
+    return fields is not None and fields[0] not in "ZX"
+
+
+def command_line(pid: int) -> str:
+    """What *pid* was started as, for a message."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "?"
+    return " ".join(word.decode("utf-8", "backslashreplace") for word in words if word)
+
+
+@dataclass
+class Command:
+    """Everything that is settled before the start."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    stdin: IO[bytes] | int
+    stdout: IO[bytes] | int
+    stderr: IO[bytes] | int
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def words(self) -> list[str]:
+        """The argv, behind a shell that sets the limits if there are any."""
+        if not self.limits:
+            return list(self.argv)
+        return ["sh", "-c", f'{_limit_commands(self.limits)} exec "$@"', "sh", *self.argv]
+
+
+def _limit_commands(limits: Mapping[str, int]) -> str:
+    # POSIX counts ulimit -f in blocks of 512 octets; -v, where there is one, in units of 1024.
+    ways = {"fsize": ("-f", 512), "nofile": ("-n", 1), "as": ("-v", 1024)}
+    return " ".join(
+        f"ulimit {ways[name][0]} {number // ways[name][1]} &&" for name, number in limits.items()
+    )
+
+
+class Process:
+    """One started command; `status` is its exit status once it is known (negative: a signal)."""
+
+    def __init__(self, loop: Loop, command: Command, dialogue: Dialogue) -> None:
+        self._loop = loop
+        self._dialogue = dialogue
+        self.status: int | None = None
+        self._before = children()
+        self._popen: subprocess.Popen[bytes] | None = subprocess.Popen(
+            command.words,
+            env=dict(command.env),
+            cwd="/",
+            start_new_session=True,
+            stdin=command.stdin,
+            stdout=command.stdout,
+            stderr=command.stderr,
+        )
+        self.pid = self._popen.pid
+        self._watch()
+
+    def _watch(self) -> None:
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.watch(self._pidfd, READ, self._ended)
+
+    def _ended(self, _events: int) -> None:
+        self._forget()
+        if self._popen is not None:
+            self.status = self._popen.wait()
+        else:
+            _, status = os.waitpid(self.pid, 0)
+            self.status = os.waitstatus_to_exitcode(status)
+        self._dialogue.event("P<", f"exit {self.status}")
+
+    def _forget(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.forget(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs, as far as the loop has heard."""
+        return self.status is None
+
+    def follow_to_background(self) -> bool:
+        """The command has returned: from now on this is the server it left behind."""
+        servers = sorted(pid for pid in self.orphans() if is_alive(pid))
+        if not servers:
+            return False
+        self.pid, self._popen, self.status = servers[0], None, None
+        self._watch()
+        return True
+
+    def send(self, name: str) -> None:
+        """Send the signal *name*."""
+        self._dialogue.event("P>", name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.Signals[name])
+
+    def orphans(self) -> set[int]:
+        """Descendants that outlived the process that started them, the dead ones reaped."""
+        found = children() - self._before - {self.pid}
+        for pid in list(found):
+            if not is_alive(pid):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                found.discard(pid)
+        return found
+
+    def peak_memory(self) -> int:
+        """The most octets of memory that the process (or one of its children) had resident."""
+        return max((_peak(pid) for pid in descendants(self.pid)), default=0)
+
+    def kill_all(self) -> None:
+        """End it and whatever it started. May be called from the watchdog's thread."""
+        for pid in self._living():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _living(self) -> set[int]:
+        roots = {pid for pid in children() - self._before if is_alive(pid)}
+        return set().union(*(descendants(pid) for pid in roots)) if roots else set()
+
+    def close(self) -> None:
+        """End and reap everything."""
+        for _ in range(_KILLING_ROUNDS):
+            self._reap()
+            if not self._living():
+                break
+            self.kill_all()
+            time.sleep(_KILLING_PAUSE)
+        self._forget()
+
+    def _reap(self) -> None:
+        if self._popen is not None:
+            self._popen.poll()
+        for pid in children() - self._before:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _peak(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+class Watchdog:
+    """Ends what hangs from outside of the matcher, so that a run always comes to an end."""
+
+    def __init__(self, kill: Callable[[], None], seconds: float) -> None:
+        self.barked = False
+        self._kill = kill
+        self._timer = threading.Timer(seconds, self._bark)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _bark(self) -> None:
+        self.barked = True
+        self._kill()
+
+    def close(self) -> None:
+        """No longer needed."""
+        self._timer.cancel()

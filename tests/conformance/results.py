@@ -1,0 +1,75 @@
+"""The result file: JSON lines, header first, footer last, so that a partial file looks partial."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+FORMAT = 1
+#: Changes with what the transcripts demand, not with the runner.
+SUITE_VERSION = "1.0"
+OUTCOMES = ("passed", "failed", "skipped", "diverged")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one transcript came to in one mode."""
+
+    transcript: str
+    mode: str
+    title: str
+    clauses: Sequence[str]
+    level: str
+    outcome: str
+    seconds: float
+    message: str = ""
+    divergence: dict[str, str] | None = None
+
+
+@dataclass
+class ResultFile:
+    """Writes a line as soon as it is known."""
+
+    path: Path
+    _file: IO[str] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def begin(
+        self, implementation: dict[str, object], transcripts: int, level: str, modes: Sequence[str]
+    ) -> None:
+        """Write the header."""
+        self._file = self.path.open("w", encoding="utf-8")
+        self._line(
+            {
+                "type": "header",
+                "format": FORMAT,
+                "implementation": implementation,
+                "suite": {"transcripts": transcripts, "version": SUITE_VERSION},
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "level": level,
+                "modes": list(modes),
+            }
+        )
+
+    def add(self, result: Result) -> None:
+        """Write one result."""
+        self.counts[result.outcome] += 1
+        self._line({"type": "result", **asdict(result)})
+
+    def end(self, exit_status: int) -> None:
+        """Write the footer."""
+        counts = {outcome: self.counts[outcome] for outcome in OUTCOMES}
+        self._line({"type": "footer", **counts, "exit_status": exit_status})
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _line(self, record: dict[str, object]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()

@@ -1,0 +1,310 @@
+"""Everything one run needs, set up and taken down: sockets, directories, process, filter, syslog.
+
+One rule: the stage knows how to start and stop things; what is right or wrong is the engine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from .connections import Connection, Listener, accepted_pair
+from .dialogue import Dialogue
+from .filterbox import FilterBox
+from .format import Transcript, walk
+from .header import PLACEHOLDERS
+from .host import Host, Namespace
+from .implementation import Implementation
+from .loop import READ, Loop
+from .process import Command, Process
+
+#: Set by the proxy for the filter; none of them may come from the suite's own environment.
+_FILTER_VARIABLES = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
+_CLEARED = (*_FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
+_TMPFS_SIZE = 65536
+
+
+class HarnessError(Exception):
+    """The suite itself could not do its part; says nothing about the implementation."""
+
+
+@dataclass
+class Settings:
+    """What the command line settled for all runs."""
+
+    implementation: Implementation
+    host: Host
+    time_scale: float = 1.0
+    slow: bool = False
+    #: How long one awaited thing may take.
+    patience: float = 5.0
+
+
+@dataclass
+class Ports:
+    """Listening addresses for implementations, never the same twice at a time.
+
+    Each run gets an address of its own in 127/8: no other run, and no outgoing connection of the
+    machine, can hold a port there.
+    """
+
+    _counter: itertools.count[int] = field(default_factory=itertools.count)
+
+    def next(self) -> tuple[str, int]:
+        """Address and port for one run."""
+        number = os.getpid() * 509 + next(self._counter)
+        host = f"127.{1 + number // 62500 % 250}.{1 + number // 250 % 250}.{1 + number % 250}"
+        return host, 10025 + number % 7
+
+
+_ports = Ports()
+
+
+class SyslogBox:
+    """The socket behind /dev/log: every message is kept."""
+
+    def __init__(self, loop: Loop, path: Path, dialogue: Dialogue) -> None:
+        self._loop = loop
+        self._path = path
+        self._dialogue = dialogue
+        self.messages: list[bytes] = []
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(str(path))
+        path.chmod(0o666)
+        self._sock.setblocking(False)
+        loop.watch(self._sock, READ, self.read)
+
+    def read(self, _events: int = READ) -> None:
+        """Take what has come."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                message = self._sock.recv(65536).rstrip(b"\n\0")
+                self.messages.append(message)
+                self._dialogue.event("P< syslog", message.decode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        """No more messages."""
+        self._loop.forget(self._sock)
+        self._sock.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+class Stage:
+    """One transcript's run in one mode."""
+
+    def __init__(self, transcript: Transcript, mode: str, settings: Settings) -> None:
+        self.transcript = transcript
+        self.header = transcript.header
+        self.mode = mode
+        self.settings = settings
+        self.loop = Loop()
+        self.dialogue = Dialogue()
+        self.directory = Path(tempfile.mkdtemp(prefix="postprox-suite-"))
+        self.tmp = self.directory / "tmp"
+        self.clients: dict[str, Connection] = {}
+        self.upstreams: dict[str, Connection] = {}
+        self.retired: list[Connection] = []  # upstreams whose actor has a new connection
+        self.process: Process | None = None
+        self.syslog: SyslogBox | None = None
+        self.filter = FilterBox(self.loop, self.directory / "filter", self.dialogue)
+        self.listen = _ports.next()
+        self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
+        self._mounted = False
+
+    @property
+    def namespace(self) -> Namespace | None:
+        """The private mount namespace, if there is one on this machine."""
+        return self.settings.host.namespace
+
+    # --- time
+
+    @property
+    def speed(self) -> float:
+        """How much faster than real time the implementation's clock runs."""
+        clock = self.header.clock
+        return clock if clock and self.settings.implementation.clock_env else 1.0
+
+    @property
+    def patience(self) -> float:
+        """How long one awaited thing may take, in seconds of this run."""
+        patience = self.settings.patience * self.settings.time_scale
+        if self.header.clock and self.speed == 1.0:
+            patience += self.header.takes or self.settings.patience * self.header.clock
+        return patience
+
+    def seconds(self, written: float) -> float:
+        """The length here of a time as the transcript writes it."""
+        return written / self.speed
+
+    # --- setting up
+
+    def prepare(self) -> None:
+        """Everything but the process."""
+        self._prepare_tmp()
+        (self.directory / "files").mkdir()
+        for name, content in self.header.files.items():
+            (self.directory / "files" / name).write_text(content)
+        if self.header.filter is not None:
+            steps = walk(self.transcript.steps)
+            gates = {str(step.argument) for step in steps if step.verb == "gate"}
+            self.filter.prepare(self.header.filter, str(self.tmp), gates)
+        if self.namespace is not None and self.header.syslog == "present":
+            self.syslog = SyslogBox(self.loop, self.namespace.log_path, self.dialogue)
+
+    def _prepare_tmp(self) -> None:
+        kind = self.header.tmp
+        if kind == "file":
+            self.tmp.write_bytes(b"")
+        elif kind != "missing":
+            self.tmp.mkdir()
+        if kind in ("readonly", "full"):
+            self._mount_tmp("ro" if kind == "readonly" else f"size={_TMPFS_SIZE},mode=1777")
+
+    def _mount_tmp(self, options: str) -> None:
+        if self.namespace is None:
+            raise HarnessError("no private mount namespace for tmp")
+        self.namespace.mount_tmpfs(self.tmp, options)
+        self._mounted = True
+
+    @property
+    def tmp_seen(self) -> Path:
+        """The temp directory as the suite sees it, also when it is mounted for the process only."""
+        return self.namespace.inside(self.tmp) if self._mounted and self.namespace else self.tmp
+
+    # --- the implementation
+
+    def placeholders(self) -> dict[str, str]:
+        """What {tmp} and the others stand for."""
+        listen = f"{self.listen[0]}:{self.listen[1]}"
+        values = (
+            self.filter.command,
+            str(self.tmp),
+            self.listener.address,
+            self.listener.host,
+            str(self.listener.port),
+            listen,
+            str(self.directory / "files"),
+        )
+        return dict(zip(PLACEHOLDERS, values, strict=True))
+
+    def arguments(self) -> list[str]:
+        """The implementation's argv for this run."""
+        arguments = [self._filled(word) for word in self.header.arguments]
+        if self.mode == "listen" and "{listen}" not in "".join(self.header.arguments):
+            arguments += ["-l", f"{self.listen[0]}:{self.listen[1]}"]
+            if self.in_foreground:
+                arguments.append("--foreground")
+        return [*self.settings.implementation.argv, *arguments]
+
+    @property
+    def in_foreground(self) -> bool:
+        """Whether the server is asked to stay in the foreground."""
+        capable = "foreground" in self.settings.implementation.capabilities
+        return capable and not self.header.background
+
+    def _filled(self, text: str) -> str:
+        for name, value in self.placeholders().items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    def _environment(self) -> dict[str, str]:
+        implementation = self.settings.implementation
+        environment = {name: value for name, value in os.environ.items() if name not in _CLEARED}
+        environment.update(implementation.env)
+        if implementation.clock_env is not None:
+            environment.pop(implementation.clock_env, None)
+            if self.header.clock:
+                environment[implementation.clock_env] = f"{self.header.clock:g}"
+        environment.update({name: self._filled(text) for name, text in self.header.env.items()})
+        return environment
+
+    def _start(
+        self, stdin: IO[bytes] | int, stdout: IO[bytes] | int, stderr: IO[bytes] | int
+    ) -> None:
+        prefix = self.namespace.prefix if self.namespace else []
+        command = Command(
+            [*prefix, *self.arguments()],
+            self._environment(),
+            stdin,
+            stdout,
+            stderr,
+            self.header.limits,
+        )
+        try:
+            self.process = Process(self.loop, command, self.dialogue)
+        except OSError as error:
+            raise HarnessError(f"cannot be started: {error}") from error
+
+    def start_session(self) -> None:
+        """stdio mode: one process on one accepted socket, as spawn(8) does."""
+        client, server = accepted_pair()
+        with server, (self.directory / "stderr").open("wb") as stderr:
+            error = server.fileno() if self.header.fd2 == "socket" else stderr
+            self._start(server.fileno(), server.fileno(), error)
+        self.clients["C"] = Connection(self.loop, client, self.dialogue, "C")
+
+    def start_command(self) -> None:
+        """command mode, and the server of listen mode: no session on the standard descriptors."""
+        with (
+            (self.directory / "stdout").open("wb") as out,
+            (self.directory / "stderr").open("wb") as error,
+        ):
+            self._start(subprocess.DEVNULL, out, error)
+
+    def output(self, name: str) -> bytes:
+        """What was written to standard output or standard error so far."""
+        path = self.directory / name
+        return path.read_bytes() if path.exists() else b""
+
+    def connect(self, actor: str) -> bool:
+        """Listen mode: open the connection of *actor*; False: refused until patience ended."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                sock = socket.create_connection(self.listen, timeout=self.patience)
+            except OSError:
+                if time.monotonic() > deadline or not (self.process and self.process.alive):
+                    return False
+                self.loop.turn(0.003)
+            else:
+                self.dialogue.event(f"{actor}>", "@connect")
+                self.clients[actor] = Connection(self.loop, sock, self.dialogue, actor)
+                return True
+
+    def variables(self) -> dict[str, bytes]:
+        """Values of `\\{name}` in payloads."""
+        return {name: os.fsencode(value) for name, value in self.placeholders().items()}
+
+    # --- taking down
+
+    def kill(self) -> None:
+        """End the process and its descendants, whatever the loop is doing."""
+        if self.process is not None:
+            self.process.kill_all()
+
+    def close(self) -> None:
+        """End and remove everything, whatever state it is in."""
+        if self.process is not None:
+            self.process.close()
+        for connection in [*self.clients.values(), *self.upstreams.values(), *self.retired]:
+            connection.close()
+        self.listener.close()
+        self.filter.close()
+        if self.syslog is not None:
+            self.syslog.close()
+        if self._mounted and self.namespace is not None:
+            self.namespace.unmount(self.tmp)
+        self.loop.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
