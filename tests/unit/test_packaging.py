@@ -1,0 +1,248 @@
+"""The installer and the systemd units: what `sh packaging/install` puts on a mail server.
+
+One real installation serves all tests that only look; it is made where any user may read it,
+because the proxy's user is never the one who installed it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postprox import __version__, options
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+#: The interpreter outside any virtual environment, as an administrator would name it.
+PYTHON = str(Path(sys.executable).resolve())
+OTHER_USER = "nobody"
+SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
+LIMIT = 30.0
+
+
+def install(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", PACKAGING / "install", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def open_directory() -> Iterator[Path]:
+    """A directory that any user may enter; pytest's own are closed to others."""
+    directory = Path(tempfile.mkdtemp(prefix="postprox-install-"))
+    try:
+        directory.chmod(0o755)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    yield from open_directory()
+
+
+@pytest.fixture(scope="module")
+def prefix() -> Iterator[Path]:
+    """An installation, for tests that only look at it."""
+    for directory in open_directory():
+        done = install("--prefix", directory, "--python", PYTHON)
+        assert done.returncode == 0, done.stderr
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def launcher(prefix: Path) -> Path:
+    return prefix / "sbin/postprox"
+
+
+def others_python() -> str:
+    """An interpreter that the other user can run: ours may be in somebody's home directory."""
+    check = "import sys; sys.exit(sys.version_info < (3, 11))"
+    for python in (PYTHON, "/usr/bin/python3"):
+        try:
+            subprocess.run([python, "-I", "-S", "-c", check], user=OTHER_USER, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python
+    pytest.skip(f"{OTHER_USER} can run no suitable interpreter")
+
+
+def session(command: list[str], user: str | None = None) -> list[bytes]:
+    """Run a proxy for a client that says QUIT at once; return what the client got, in lines."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(LIMIT)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(LIMIT)
+            target = f"127.0.0.1:{server.getsockname()[1]}"
+            descriptor = theirs.fileno()
+            proxy = subprocess.Popen(
+                [*command, target], stdin=descriptor, stdout=descriptor, stderr=2, user=user
+            )
+            theirs.close()
+            upstream, _ = server.accept()
+            with upstream, upstream.makefile("rb") as commands, ours.makefile("rb") as client:
+                upstream.sendall(b"220 up.example ESMTP\r\n")
+                got = [client.readline()]
+                ours.sendall(b"QUIT\r\n")
+                assert commands.readline() == b"QUIT\r\n"
+                upstream.sendall(b"221 bye\r\n")
+                got += client.readlines()
+            assert proxy.wait(LIMIT) == 0
+    return got
+
+
+def test_the_installed_command_prints_its_version(launcher: Path) -> None:
+    printed = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=True)
+    assert printed.stdout.startswith(f"postprox {__version__}\n")
+
+
+def test_the_installed_command_runs_a_session(launcher: Path) -> None:
+    assert session([str(launcher)]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
+def test_the_installed_command_runs_a_session_as_another_user(place: Path) -> None:
+    done = install("--prefix", place, "--python", others_python())
+    assert done.returncode == 0, done.stderr
+    got = session([f"{place}/sbin/postprox"], user=OTHER_USER)
+    assert got == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+
+
+def test_the_launcher_isolates_the_interpreter(launcher: Path) -> None:
+    assert launcher.read_text().splitlines()[0] == f"#!{PYTHON} -IS"
+
+
+def test_every_module_has_byte_code(prefix: Path) -> None:
+    package = prefix / "lib/postprox/postprox"
+    missing = [
+        source.name
+        for source in package.rglob("*.py")
+        if not list((source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc"))
+    ]
+    assert missing == []
+
+
+def test_byte_code_is_never_checked_against_its_source(prefix: Path) -> None:
+    flags = {code.read_bytes()[4:8] for code in (prefix / "lib/postprox/postprox").rglob("*.pyc")}
+    assert flags == {b"\x01\x00\x00\x00"}  # PEP 552: hash-based, and not to be checked
+
+
+def test_nothing_installed_is_open_to_be_changed_by_others(prefix: Path) -> None:
+    installed = [path for place in ("lib/postprox", "sbin") for path in (prefix / place).rglob("*")]
+    assert [path for path in installed if path.stat().st_mode & 0o022] == []
+
+
+def test_everything_installed_can_be_read_by_others(prefix: Path) -> None:
+    installed = [path for place in ("lib/postprox", "sbin") for path in (prefix / place).rglob("*")]
+    assert [path for path in installed if not path.stat().st_mode & 0o004] == []
+
+
+def test_installing_again_replaces_what_was_there(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    stale = tmp_path / "lib/postprox/postprox/stale.py"
+    stale.touch()
+    assert install("--prefix", tmp_path, "--python", PYTHON).returncode == 0
+    assert not stale.exists()
+
+
+def test_nothing_but_the_installation_is_left_behind(tmp_path: Path) -> None:
+    for _ in range(2):
+        install("--prefix", tmp_path, "--python", PYTHON)
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["postprox", "postprox"]
+
+
+def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: Path) -> None:
+    done = install("--destdir", tmp_path, "--prefix", "/opt/postprox", "--python", PYTHON)
+    assert done.returncode == 0, done.stderr
+    written = [path for path in (tmp_path / "opt").rglob("*") if path.is_file()]
+    assert written
+    assert [path for path in written if bytes(tmp_path) in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--prefix", "relative"], "--prefix 'relative': give an absolute path"),
+        (["--prefix", "/with space"], "--prefix '/with space': only letters, digits"),
+        (["--python", "python3"], "--python 'python3': give an absolute path"),
+        (["--prefix"], "--prefix needs a value"),
+        (["--frob"], "unexpected argument '--frob'"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: list[str], complaint: str) -> None:
+    done = install(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+    done = install("--prefix", tmp_path, "--python", tmp_path / "python3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"--python {tmp_path}/python3: there is no such program" in done.stderr
+
+
+def test_an_interpreter_that_is_too_old_is_named_with_its_version(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\ncase $4 in *print*) echo 3.9 ;; *) exit 1 ;; esac\n")
+    old.chmod(0o755)
+    done = install("--prefix", tmp_path / "new", "--python", old)
+    assert done.returncode == 1
+    assert f"--python {old}: this is Python 3.9, and postprox needs 3.11 or later" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_prefix_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = install("--prefix", tmp_path / "file", "--python", PYTHON)
+    assert done.returncode == 1
+    assert f"{tmp_path}/file/lib cannot be made: run this as root" in done.stderr
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read(PACKAGING / name)
+    return parser
+
+
+def test_the_service_runs_a_command_line_that_the_proxy_accepts() -> None:
+    _, *arguments = shlex.split(unit("postprox.service")["Service"]["ExecStart"])
+    wanted = options.parse(arguments)
+    assert wanted.foreground
+
+
+def test_the_service_listens_where_its_socket_does() -> None:
+    _, *arguments = shlex.split(unit("postprox.service")["Service"]["ExecStart"])
+    host, port = options.parse(arguments).listen or ("", 0)
+    assert unit("postprox.socket")["Socket"]["ListenStream"] == f"{host}:{port}"
+
+
+def test_stopping_the_service_kills_no_filter_that_runs() -> None:
+    assert unit("postprox.service")["Service"]["KillMode"] == "mixed"
+
+
+@pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
+def test_systemd_understands_the_units(prefix: Path, tmp_path: Path) -> None:
+    for name in ("postprox.service", "postprox.socket"):
+        text = (PACKAGING / name).read_text().replace("/usr/local", str(prefix))
+        (tmp_path / name).write_text(text)
+    verified = subprocess.run(
+        [str(SYSTEMD_ANALYZE), "verify", *tmp_path.glob("postprox.*")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
