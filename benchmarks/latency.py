@@ -1,0 +1,48 @@
+"""Latency: what a small message takes through a proxy of its own, filter included.
+
+Rule: from before the start of the process until after its end, less the time of a session that
+only says QUIT and the time of `sh -c true`: what is left is what the proxy makes a message wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from .figures import Bench, Figure
+from .peers import Message, Process, elapsed, run
+from .startup import quit_only
+
+MESSAGE = Message(4096)
+
+
+def one_message(command: list[str]) -> None:
+    """Pass one small message through a process of its own."""
+    process = Process(command)
+    process.client.hello()
+    process.client.send(MESSAGE)
+    process.client.quit()
+    process.wait()
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Measure it."""
+    beyond = Figure("latency: 4 KB with -c true, beyond start-up and sh -c true", "ms", "≤ 4")
+    ratio = Figure("latency: the same, all / (start-up + sh -c true)", "x")
+    for turn in bench.turns(60):
+        for subject in bench.subjects:
+            command = subject.command(bench.upstream.smtp, *bench.spooling, "-c", "true")
+            began = time.perf_counter()
+            run(["/bin/sh", "-c", "true"])
+            shell = elapsed(began)
+            began = time.perf_counter()
+            quit_only(command)
+            start = elapsed(began)
+            began = time.perf_counter()
+            one_message(command)
+            message = elapsed(began)
+            if turn:
+                beyond.add(subject, 1000 * (message - start - shell))
+                ratio.add(subject, message / (start + shell))
+    yield beyond
+    yield ratio

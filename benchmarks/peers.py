@@ -1,0 +1,191 @@
+"""The two ends of a proxy under measurement, and the proxy's process between them.
+
+Rule: the client does what Postfix's does, one step at a time, and waits for every reply; whatever
+hangs ends with an error after `LIMIT` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIMIT = 120.0
+#: Blocks that a large message is sent in, as large as a kernel's buffer will take at once.
+BLOCK = 262144
+
+
+class BrokenDialogueError(Exception):
+    """A reply that no right proxy gives: the figures would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The ports of a running `upstream.py`."""
+
+    smtp: str
+    bare: str
+
+
+@contextmanager
+def upstream() -> Iterator[Upstream]:
+    """A running mail server that answers at once."""
+    ours, theirs = socket.socketpair()
+    with ours, ours.makefile("r") as said:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(HERE / "upstream.py")],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+            )
+        smtp, bare = said.readline().split()
+        yield Upstream(f"127.0.0.1:{smtp}", f"127.0.0.1:{bare}")
+    process.wait(LIMIT)
+
+
+class Client:
+    """An SMTP client on a connected socket."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._socket = peer
+        self._socket.settimeout(LIMIT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def reply(self, code: bytes) -> None:
+        """Wait for one whole reply; it has to have this code."""
+        data = b""
+        while not data.endswith(b"\r\n") or data.splitlines()[-1][3:4] == b"-":
+            more = self._socket.recv(65536)
+            if not more:
+                raise BrokenDialogueError(f"the connection was closed instead of {code!r}")
+            data += more
+        if data[:3] != code:
+            raise BrokenDialogueError(f"{data!r} instead of {code!r}")
+
+    def command(self, line: bytes, code: bytes = b"250") -> None:
+        """Send a command and wait for its reply."""
+        self._socket.sendall(line + b"\r\n")
+        self.reply(code)
+
+    def hello(self) -> None:
+        """Take the greeting and introduce ourselves."""
+        self.reply(b"220")
+        self.command(b"EHLO client.test")
+
+    def begin(self, sender: bytes) -> None:
+        """Go as far as the 354."""
+        self.command(b"XFORWARD NAME=there.test ADDR=192.0.2.1 HELO=there.test")
+        self.command(b"MAIL FROM:<%s>" % sender)
+        self.command(b"RCPT TO:<recipient@example.com>")
+        self.command(b"DATA", b"354")
+
+    def content(self, message: Message) -> None:
+        """Send a message and its end, and wait for the reply."""
+        for block in message.wire():
+            self._socket.sendall(block)
+        self.reply(b"250")
+
+    def send(self, message: Message, sender: bytes = b"sender@example.com") -> None:
+        """Send one message as a whole transaction."""
+        self.begin(sender)
+        self.content(message)
+
+    def quit(self) -> None:
+        """End in order."""
+        self.command(b"QUIT", b"221")
+        self._socket.close()
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of about `size` octets, in lines of 76; what it says does not matter."""
+
+    size: int
+
+    def wire(self) -> Iterator[bytes]:
+        """Yield it as it goes over the wire, with the end of data in the last block."""
+        line = b"x" * 74 + b"\r\n"
+        block = line * (BLOCK // len(line))
+        blocks, rest = divmod(self.size, len(block))
+        for _ in range(blocks):
+            yield block
+        yield line * (rest // len(line)) + b".\r\n"
+
+
+class Process:
+    """A program on one TCP socket as descriptors 0 and 1, as spawn(8) runs it."""
+
+    def __init__(self, command: list[str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.socket = socket.create_connection(listener.getsockname(), timeout=LIMIT)
+            theirs, _ = listener.accept()
+        with theirs:
+            both = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), wanted) for wanted in (0, 1)]
+            self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=both)
+        self.client = Client(self.socket)
+
+    def peak_memory(self) -> float:
+        """Return the most memory it has been resident with so far, in MB.
+
+        Not from wait4(2): what it says of a child includes the parent, as it was at the fork.
+        """
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+    def wait(self) -> float:
+        """Wait for its end; return the processor time that it took, in seconds."""
+        self.socket.close()
+        _, status, used = os.wait4(self.pid, 0)
+        if status:
+            raise BrokenDialogueError(f"the process ended with status {status}")
+        return used.ru_utime + used.ru_stime
+
+
+def run(command: list[str]) -> float:
+    """Run a command to its end; return the processor time that it took, in seconds."""
+    _, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
+    if status:
+        raise BrokenDialogueError(f"{command[0]} ended with status {status}")
+    return used.ru_utime + used.ru_stime
+
+
+#: Starts a program with descriptor 3 as systemd passes a listening socket to it.
+_ACTIVATE = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"'
+
+
+@contextmanager
+def listening(command: list[str]) -> Iterator[tuple[str, int]]:
+    """A proxy in listen mode, on the address that this yields."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        address = listener.getsockname()
+        pid = os.posix_spawn(
+            "/bin/sh",
+            ["sh", "-c", _ACTIVATE, *command, "--listen", str(address[1]), "--foreground"],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)],
+        )
+    try:
+        yield address
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+
+
+def connected(address: tuple[str, int]) -> Client:
+    """Return a client that has introduced itself at `address`."""
+    client = Client(socket.create_connection(address, timeout=LIMIT))
+    client.hello()
+    return client
+
+
+def elapsed(since: float) -> float:
+    """Return the seconds since a `time.perf_counter`."""
+    return time.perf_counter() - since

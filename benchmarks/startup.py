@@ -1,0 +1,31 @@
+"""Start-up: what a session that only says QUIT costs, next to an interpreter that does nothing.
+
+Rule: processor time as wait(2) accounts it, the same interpreter on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .figures import Bench, Figure
+from .peers import Process, run
+
+
+def quit_only(command: list[str]) -> float:
+    """Return the processor seconds of a session that says QUIT after the greeting."""
+    process = Process(command)
+    process.client.reply(b"220")
+    process.client.quit()
+    return process.wait()
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Measure it."""
+    figure = Figure("start-up: CPU of a QUIT-only session / python3 -I -S -c pass", "x", "≤ 1.3")
+    for turn in bench.turns(60):
+        for subject in bench.subjects:
+            bare = run([bench.python, "-I", "-S", "-c", "pass"])
+            session = quit_only(subject.command(bench.upstream.smtp))
+            if turn:
+                figure.add(subject, session / bare)
+    yield figure

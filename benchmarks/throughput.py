@@ -1,0 +1,61 @@
+"""Throughput: a large message through the proxy, next to a program that only copies it.
+
+Rule: `copier.py` stores the whole message in a file and then sends it, in blocks of the proxy's
+sizes, to the same mail server; the clock runs from the first octet of the content to the reply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from postprox import limits
+
+from .figures import Bench, Figure
+from .peers import Message, Process, elapsed
+
+SIZE = 50_000_000
+COPIER = str(Path(__file__).parent / "copier.py")
+
+
+def copied(command: list[str], message: Message) -> float:
+    """Return the seconds that the copier takes."""
+    process = Process(command)
+    process.client.reply(b"354")
+    began = time.perf_counter()
+    process.client.content(message)
+    took = elapsed(began)
+    process.wait()
+    return took
+
+
+def proxied(command: list[str], message: Message) -> float:
+    """Return the seconds that a proxy takes."""
+    process = Process(command)
+    process.client.hello()
+    process.client.begin(b"sender@example.com")
+    began = time.perf_counter()
+    process.client.content(message)
+    took = elapsed(began)
+    process.client.quit()
+    process.wait()
+    return took
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Measure it."""
+    message = Message(SIZE // bench.divisor)
+    sizes = (str(limits.READ_SIZE), str(limits.COPY_SIZE))
+    copier = [bench.python, "-I", COPIER, bench.upstream.bare, *sizes, str(bench.directory)]
+    plain = Figure("throughput: 50 MB, rate / that of a copier", "x", "≥ 0.5")
+    filtered = Figure("throughput: 50 MB with -c true, rate / that of a copier", "x", "≥ 0.5")
+    for turn in bench.turns(7):
+        for subject in bench.subjects:
+            for figure, options in ((plain, ()), (filtered, ("-c", "true"))):
+                command = subject.command(bench.upstream.smtp, *bench.spooling, *options)
+                ratio = copied(copier, message) / proxied(command, message)
+                if turn:
+                    figure.add(subject, ratio)
+    yield plain
+    yield filtered

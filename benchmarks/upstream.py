@@ -1,0 +1,96 @@
+"""The mail server of the benchmarks: a program of its own that answers at once and keeps nothing.
+
+    python3 upstream.py
+
+It prints two ports of 127.0.0.1, one for SMTP and one that takes a bare message, as it looks
+between 354 and the reply to its end, and answers 250; it ends when its standard input does.
+
+Rule: it does as little as possible, because what it costs dilutes every ratio.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+
+END_OF_DATA = b"\r\n.\r\n"
+BLOCK = 262144
+
+REPLIES = {
+    b"EHLO": b"250-upstream.test\r\n250-PIPELINING\r\n250-SIZE\r\n250-XFORWARD NAME ADDR HELO\r\n"
+    b"250-8BITMIME\r\n250 SMTPUTF8\r\n",
+    b"DATA": b"354 End data with <CR><LF>.<CR><LF>\r\n",
+    b"QUIT": b"221 2.0.0 Bye\r\n",
+}
+OK = b"250 2.0.0 Ok\r\n"
+
+
+class Peer:
+    """One connection: in a dialogue, or in a message."""
+
+    def __init__(self, peer: socket.socket, *, in_message: bool) -> None:
+        self.socket = peer
+        self.in_message = in_message
+        self.tail = b""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def serve(self) -> bool:
+        """Read once and answer; return whether the connection goes on."""
+        try:
+            data = self.socket.recv(BLOCK)
+        except ConnectionResetError:
+            return False
+        if not data:
+            return False
+        if not self.in_message:
+            return self._obey(self.tail + data)
+        self.tail = (self.tail + data[-len(END_OF_DATA) :])[-len(END_OF_DATA) :]
+        if self.tail == END_OF_DATA:
+            self.in_message, self.tail = False, b""
+            self.socket.sendall(OK)
+        return True
+
+    def _obey(self, commands: bytes) -> bool:
+        *lines, self.tail = commands.split(b"\r\n")
+        for line in lines:
+            verb = line[:4].upper()
+            self.socket.sendall(REPLIES.get(verb, OK))
+            self.in_message = verb == b"DATA"
+            if verb == b"QUIT":
+                return False
+        return True
+
+
+def listen() -> socket.socket:
+    """Listen on a port of the system's choice."""
+    return socket.create_server(("127.0.0.1", 0), backlog=512)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    smtp, bare = listen(), listen()
+    print(smtp.getsockname()[1], bare.getsockname()[1], flush=True)
+    peers: dict[int, Peer] = {}
+    poll = select.poll()
+    for waited in (sys.stdin.fileno(), smtp.fileno(), bare.fileno()):
+        poll.register(waited, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == sys.stdin.fileno():
+                return
+            if descriptor in peers:
+                if not peers[descriptor].serve():
+                    poll.unregister(descriptor)
+                    peers.pop(descriptor).socket.close()
+                continue
+            listener = smtp if descriptor == smtp.fileno() else bare
+            peer = Peer(listener.accept()[0], in_message=listener is bare)
+            if listener is smtp:
+                peer.socket.sendall(b"220 upstream.test ESMTP\r\n")
+            peers[peer.socket.fileno()] = peer
+            poll.register(peer.socket.fileno(), select.POLLIN)
+
+
+if __name__ == "__main__":
+    main()
