@@ -9,7 +9,7 @@ import shlex
 
 from .dialogue import shorten
 from .engine import StepFailedError
-from .format import Either, Include, Node, Note, Step, write_step
+from .format import Either, Include, Node, Note, Step, walk, write_step
 from .payload import visible
 from .stage import Stage
 
@@ -22,8 +22,8 @@ def explain(stage: Stage, error: StepFailedError, again: str) -> str:
     """The whole text for one failed run; *again* is the command that runs just this one."""
     header = stage.header
     sections = [
-        f"{stage.transcript.name} [{stage.mode}]: {header.title}",
-        f"judges {', '.join(header.clauses)} ({header.level})",
+        summary(stage, error),
+        f"{header.title} ({', '.join(header.clauses)}: {header.level})",
         "",
         *_script(stage, error),
         "",
@@ -38,9 +38,17 @@ def explain(stage: Stage, error: StepFailedError, again: str) -> str:
     return "\n".join(sections)
 
 
+def summary(stage: Stage, error: StepFailedError) -> str:
+    """The failure in one line."""
+    line = f":{error.step.line}" if error.step else ""
+    return (
+        f"{stage.transcript.name}{line} [{stage.mode}] {shorten(visible(str(error).encode()), 300)}"
+    )
+
+
 def _script(stage: Stage, error: StepFailedError) -> list[str]:
     lines: list[str] = []
-    for text, step in _shown(stage.transcript.steps, ""):
+    for text, step in _shown(stage.transcript.steps, "", error.step):
         marked = error.step is not None and step is error.step
         lines.append((_MARK if marked else _BLANK) + text)
         if marked:
@@ -54,8 +62,10 @@ def _difference(error: StepFailedError) -> list[str]:
     return [f"{_BLANK}        expected: {error.expected}", f"{_BLANK}        got:      {error.got}"]
 
 
-def _shown(nodes: tuple[Node, ...], indent: str) -> list[tuple[str, Step | None]]:
-    """Each line of the script with its step, included files indented."""
+def _shown(
+    nodes: tuple[Node, ...], indent: str, failed: Step | None
+) -> list[tuple[str, Step | None]]:
+    """Each line of the script with its step; the included file that holds *failed* is unfolded."""
     lines: list[tuple[str, Step | None]] = []
     for node in nodes:
         match node:
@@ -64,11 +74,13 @@ def _shown(nodes: tuple[Node, ...], indent: str) -> list[tuple[str, Step | None]
             case Step():
                 lines.append((indent + shorten(node.source or write_step(node)), node))
             case Include(name):
-                lines += [(f"{indent}@include {name}", None), *_shown(node.steps, indent + "  | ")]
+                lines.append((f"{indent}@include {name}", None))
+                if any(step is failed for step in walk(node.steps)):
+                    lines += _shown(node.steps, indent + "  | ", failed)
             case Either(branches):
                 for number, branch in enumerate(branches):
                     lines.append((indent + ("or" if number else "either"), None))
-                    lines += _shown(branch, indent)
+                    lines += _shown(branch, indent, failed)
                 lines.append((indent + "end", None))
     return lines
 
@@ -99,7 +111,9 @@ def _shown_variable(name: str, value: bytes | None) -> str:
 
 
 def _shown_file(content: bytes | None) -> str:
-    return "no file" if content is None else shorten(visible(content), _SHOWN_FILE)
+    if not content:
+        return "no file" if content is None else "nothing"
+    return shorten(visible(content), _SHOWN_FILE)
 
 
 def _files(stage: Stage) -> list[str]:

@@ -9,12 +9,12 @@ from .format import (
     Either,
     FormatError,
     Include,
+    Named,
     Node,
     Step,
     Transcript,
     parse_part,
     parse_transcript,
-    walk,
 )
 from .payload import Included, Payload, Repeat
 
@@ -89,18 +89,22 @@ def _included(argument: object) -> list[str]:
     match argument:
         case Payload(parts) | Repeat(_, parts):
             return [name for part in parts for name in _included(part)]
+        case Named(_, payload):
+            return _included(payload)
         case Included(name):
             return [name]
     return []
 
 
-__all__ = [
-    "ROOT",
-    "SUFFIX",
-    "TRANSCRIPTS",
-    "load_transcript",
-    "read_fixture",
-    "transcript_name",
-    "transcript_paths",
-    "walk",
-]
+def included_names(nodes: tuple[Node, ...]) -> set[str]:
+    """Every file that *nodes* include, in whatever way and depth."""
+    names: set[str] = set()
+    for node in nodes:
+        match node:
+            case Include(name):
+                names |= {name} | included_names(node.steps)
+            case Either(branches):
+                names |= set().union(*map(included_names, branches))
+            case Step():
+                names |= set(_included(node.argument))
+    return names

@@ -284,8 +284,8 @@ class TranscriptItem(pytest.Item):
         try:
             play(stage)
         except StepFailedError as error:
-            where = f"{self.transcript.name}:{error.step.line}: " if error.step else ""
-            return TranscriptFailedError(f"{where}{error}", explain(stage, error, self._again()))
+            text = explain(stage, error, self._again())
+            return TranscriptFailedError(text.partition("\n")[0], text)
         finally:
             stage.close()
         return None

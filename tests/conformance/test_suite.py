@@ -1,0 +1,114 @@
+"""The corpus as a corpus: every file can be read, every clause is judged, nothing is double."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.clauses import SPECIFICATION, Clause, load_clauses
+from tests.conformance.format import (
+    Transcript,
+    parse_part,
+    parse_transcript,
+    write_transcript,
+)
+from tests.conformance.loader import (
+    TRANSCRIPTS,
+    included_names,
+    load_transcript,
+    transcript_name,
+    transcript_paths,
+)
+
+GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded")
+PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
+PATHS = [pytest.param(path, id=transcript_name(path)) for path in transcript_paths()]
+
+
+@pytest.fixture(scope="module")
+def clauses() -> dict[str, Clause]:
+    return {clause.name: clause for clause in load_clauses(SPECIFICATION.read_text())}
+
+
+@pytest.fixture(scope="module")
+def corpus() -> list[Transcript]:
+    return [load_transcript(path) for path in transcript_paths()]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_written_again_it_reads_the_same(path: Path) -> None:
+    transcript = parse_transcript(path.read_text("ascii"), "it")
+    assert parse_transcript(write_transcript(transcript), "it") == transcript
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_name_is_a_group_and_words(path: Path) -> None:
+    assert PATH.fullmatch(transcript_name(path))
+
+
+def test_no_two_transcripts_share_a_title(corpus: list[Transcript]) -> None:
+    titles = Counter(transcript.header.title for transcript in corpus)
+    assert [title for title, count in titles.items() if count > 1] == []
+
+
+def test_every_clause_named_is_in_the_specification(
+    corpus: list[Transcript], clauses: dict[str, Clause]
+) -> None:
+    unknown = [
+        f"{transcript.name}: {name}"
+        for transcript in corpus
+        for name in transcript.header.clauses
+        if name not in clauses
+    ]
+    assert unknown == []
+
+
+def test_every_level_is_one_at_which_a_named_clause_speaks(
+    corpus: list[Transcript], clauses: dict[str, Clause]
+) -> None:
+    wrong = [
+        f"{transcript.name}: no {transcript.header.level} in {transcript.header.clauses}"
+        for transcript in corpus
+        if not any(
+            transcript.header.level in clauses[name].parts
+            for name in transcript.header.clauses
+            if name in clauses
+        )
+    ]
+    assert wrong == []
+
+
+@pytest.mark.xfail(strict=False, reason="the corpus is still being written")
+def test_every_part_of_every_clause_is_judged(
+    corpus: list[Transcript], clauses: dict[str, Clause]
+) -> None:
+    judged = {
+        (name, transcript.header.level)
+        for transcript in corpus
+        for name in transcript.header.clauses
+    }
+    missing = [
+        f"{clause.name} ({level})"
+        for clause in clauses.values()
+        for level in clause.parts
+        if (clause.name, level) not in judged
+    ]
+    assert missing == []
+
+
+def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> None:
+    parts = {path.relative_to(TRANSCRIPTS).as_posix() for path in TRANSCRIPTS.rglob("*.smtp-part")}
+    fixtures = {path.relative_to(TRANSCRIPTS).as_posix() for path in TRANSCRIPTS.glob("fixtures/*")}
+    included = {name for transcript in corpus for name in included_names(transcript.steps)}
+    assert (parts | fixtures) - included == set()
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.name) for path in sorted(TRANSCRIPTS.rglob("*.smtp-part"))]
+)
+def test_a_part_begins_with_what_it_is_for(path: Path) -> None:
+    assert path.read_text("ascii").startswith("# ")
+    assert parse_part(path.read_text("ascii"), path.name)

@@ -1,0 +1,380 @@
+"""The transcript format: what is read is written again, what is wrong is named by file and line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conformance.format import (
+    Argument,
+    Either,
+    FormatError,
+    Include,
+    Named,
+    Node,
+    Note,
+    ReplyPattern,
+    Step,
+    TextTest,
+    Transcript,
+    parse_transcript,
+    walk,
+    write_transcript,
+)
+from tests.conformance.header import Header
+from tests.conformance.payload import (
+    Included,
+    Part,
+    Payload,
+    PayloadError,
+    Repeat,
+    Variable,
+    parse_payload,
+    visible,
+)
+
+HEADER = """\
++++
+title = "a title"
+clauses = ["relay.commands"]
+level = "must"
+filter = "exit 0"
++++
+"""
+FIRST = HEADER.count("\n") + 1  # the number of the script's first line
+
+
+def steps(*lines: str) -> tuple[Node, ...]:
+    text = HEADER + "".join(f"{line}\n" for line in lines)
+    return parse_transcript(text, "x.smtp").steps
+
+
+def step(line: str) -> Step:
+    (only,) = steps(line)
+    assert isinstance(only, Step)
+    return only
+
+
+def octets(text: str) -> bytes:
+    payload = parse_payload(text, b"\r\n")
+    return payload.octets({"tmp": b"/t"}, lambda name: f"<{name}>\r\n".encode())
+
+
+def error_of(text: str) -> FormatError:
+    with pytest.raises(FormatError) as caught:
+        parse_transcript(text, "filter/x.smtp")
+    return caught.value
+
+
+# --- octets ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("NOOP", b"NOOP\r\n"),
+        ("", b"\r\n"),
+        (" DATA", b" DATA\r\n"),
+        ("abc\\", b"abc"),
+        ("abc\\\\", b"abc\\\r\n"),
+        ("\\r\\n\\t\\0\\x0B\\xff\\@", b"\r\n\t\0\x0b\xff@\r\n"),
+        ("a\\{3*xy}b", b"axyxyxyb\r\n"),
+        ("\\{2*\\{2*ab}\\r\\n}\\", b"abab\r\nabab\r\n"),
+        ("\\{2*\\}}", b"}}\r\n"),
+        ("{3*x}", b"{3*x}\r\n"),
+        ("in \\{tmp}", b"in /t\r\n"),
+        ("@include fixtures/a", b"<fixtures/a>\r\n"),
+        ("@include-lf fixtures/a", b"<fixtures/a>\n"),
+    ],
+)
+def test_text_means_octets(text: str, meant: bytes) -> None:
+    assert octets(text) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a ", r"write \\x20"),
+        ("\\q", r"unknown escape \\q"),
+        ("\\x4", "two hexadecimal digits"),
+        ("\\{3*abc", "without its closing }"),
+        ("\\{3*abc\\", "without its closing }"),
+        ("\\{x*abc}", r"a repeat reads \\\{N\*text\}"),
+        ("\\{tpm}", "did you mean 'tmp'"),
+        ("\\{9999999999*x}", "at most"),
+        ("@inclde a", "did you mean '@include'"),
+        ("@include", "needs the name of a file"),
+    ],
+)
+def test_text_that_means_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(PayloadError, match=message):
+        parse_payload(text, b"\r\n")
+
+
+@given(st.binary(), st.booleans())
+def test_any_octets_can_be_written_and_read_again(content: bytes, ended: bool) -> None:
+    payload = Payload((content,) if content else (), b"\r\n" if ended else b"")
+    assert parse_payload(payload.text(b"\r\n"), b"\r\n") == payload
+
+
+def joined(parts: list[Part]) -> tuple[Part, ...]:
+    """Neighbouring octets as one part, which is how they are read."""
+    done: list[Part] = []
+    for part in parts:
+        before = done[-1] if done else None
+        if isinstance(part, bytes) and isinstance(before, bytes):
+            done[-1] = before + part
+        else:
+            done.append(part)
+    return tuple(done)
+
+
+LEAVES: st.SearchStrategy[Part] = st.binary(min_size=1) | st.just(Variable("tmp"))
+PARTS: st.SearchStrategy[Part] = st.recursive(
+    LEAVES,
+    lambda inner: st.builds(Repeat, st.integers(0, 99), st.lists(inner, max_size=3).map(joined)),
+    max_leaves=5,
+)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=4).map(joined))
+def test_any_repeats_can_be_written_and_read_again(parts: tuple[Part, ...]) -> None:
+    payload = Payload(parts, b"\r\n")
+    assert parse_payload(payload.text(b"\r\n"), b"\r\n") == payload
+
+
+@given(st.binary())
+def test_visible_octets_are_printable_ascii(content: bytes) -> None:
+    assert all(" " <= character <= "~" for character in visible(content))
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "actor", "mark", "verb", "argument"),
+    [
+        ("C> NOOP", "C", ">", "", Payload((b"NOOP",), b"\r\n")),
+        ("C>", "C", ">", "", Payload((), b"\r\n")),
+        ("C< 250 ok\\", "C", "<", "", Payload((b"250 ok",))),
+        ("U> \\@eof", "U", ">", "", Payload((b"@eof",), b"\r\n")),
+        ("U> @include fixtures/a", "U", ">", "", Payload((Included("fixtures/a", as_lf=False),))),
+        ("C> @close", "C", ">", "@close", None),
+        ("U< @quiet", "U", "<", "@quiet", 0.1),
+        ("U2< @quiet 1.5s", "U2", "<", "@quiet", 1.5),
+        ("U> @wait 5m", "U", ">", "@wait", 300.0),
+        ("C? 354", "C", "?", "", ReplyPattern(("354",))),
+        ("C? 503|55x 5.x", "C", "?", "", ReplyPattern(("503", "55x"), "5.x")),
+        ("F< env A=b c", "F", "<", "env", Named("A", Payload((b"b c",)))),
+        ("F< env A=", "F", "<", "env", Named("A", Payload(()))),
+        ("F< email a\\n", "F", "<", "email", Payload((b"a\n",))),
+        ("F> gate", "F", ">", "gate", ""),
+        ("F> gate B", "F", ">", "gate", "B"),
+        ("P> SIGTERM", "P", ">", "SIGTERM", None),
+        ("P< exit nonzero", "P", "<", "exit", "nonzero"),
+        ("P< syslog matches ^<2\\d>", "P", "<", "syslog", TextTest("matches", "^<2\\d>")),
+        ("P< stderr empty", "P", "<", "stderr", TextTest("empty", Payload(()))),
+        ("P< memory below 32M", "P", "<", "memory", 32 << 20),
+    ],
+)
+def test_a_line_is_a_step(line: str, actor: str, mark: str, verb: str, argument: Argument) -> None:
+    assert step(line) == Step(actor, mark, verb, argument)
+
+
+def test_alternatives_hold_their_own_steps() -> None:
+    (either,) = steps("either", "U< QUIT", "U> 221", "or", "end")
+    assert isinstance(either, Either)
+    assert [len(branch) for branch in either.branches] == [2, 0]
+
+
+def test_alternatives_nest() -> None:
+    nodes = steps("either", "C? 250", "either", "U< A", "or", "U< B", "end", "or", "C? 4xx", "end")
+    assert len(walk(nodes)) == 4
+
+
+def test_comments_and_empty_lines_are_kept() -> None:
+    assert steps("# why", "") == (Note("# why"), Note(""))
+
+
+def test_a_line_of_its_own_includes_a_script() -> None:
+    assert steps("@include include/x.smtp-part") == (Include("include/x.smtp-part"),)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("X> NOOP", "'X>' begins no step"),
+        ("eiter", "did you mean 'either'"),
+        ("C>NOOP", "a blank belongs behind C>: 'C> NOOP'"),
+        ("C> @cloze", r"unknown step '@cloze' \(did you mean '@close'\?\)"),
+        ("P> SIGTREM", "did you mean 'SIGTERM'"),
+        ("F< ennv A=b", "did you mean 'env'"),
+        ("F? x", r"there is no step F\?; F knows F>, F<, F\+"),
+        ("F2< run", "there is only one F"),
+        ("C< @eof now", "nothing is expected behind it"),
+        ("C< @quiet 200", "a time reads 200ms, 1.5s or 5m"),
+        ("C? 254ok", "a reply code reads"),
+        ("C? 250 ok", "an enhanced code such as 4.3.0 may follow"),
+        ("C> a\\zb", r"unknown escape \\z"),
+        ("C> trailing ", r"write \\x20"),
+        ("P< exit 300", "a status"),
+        ("P< exit", "a status"),
+        ("P< stderr contain x", "did you mean 'contains'"),
+        ("P< stderr contains", "'contains' what"),
+        ("P< stderr matches (", "no regular expression"),
+        ("P< tmp clean", "one of empty, filled"),
+        ("P< memory 32M", "'below 32M'"),
+        ("F< env SENDER", "NAME=value"),
+        ("F< outfile full", "one of empty"),
+        ("or", "without an 'either'"),
+        ("@close", "all other @-words follow an actor"),
+        ("@include", "'@include FILE'"),
+        ("C+ RCPT", r"must be C> or C\+"),
+        ("F+ text", r"must be F< email or F\+"),
+        ("C2> NOOP", r'several clients need modes = \["listen"\]'),
+        ("P< stdout contains x", "except in mode 'command'"),
+        ("C> caf\u00e9", "printable ASCII"),
+        ("C> a\tb", "printable ASCII"),
+    ],
+)
+def test_a_wrong_line_is_named_with_what_was_meant(line: str, message: str) -> None:
+    error = error_of(f"{HEADER}# a comment\n{line}\n")
+    assert (error.name, error.line) == ("filter/x.smtp", FIRST + 1)
+    assert re.search(message, error.message)
+
+
+def test_the_error_reads_file_line_text() -> None:
+    assert str(error_of(f"{HEADER}nonsense\n")).startswith(f"filter/x.smtp:{FIRST}: 'nonsense'")
+
+
+@pytest.mark.parametrize(
+    ("lines", "at", "message"),
+    [
+        (["either", "C? 250", "end"], 0, "wants at least one 'or'"),
+        (["either", "C? 250", "or", "C? 251"], 0, "never closed by 'end'"),
+        (["either", "C? 250", "or", "C> QUIT", "end"], 0, "begins with something that is observed"),
+        (["C> @close", "C+ x"], 1, "the write on the line before"),
+        (["C> a", "# between", "C+ b"], 2, "the write on the line before"),
+        (["C> a", "U+ b"], 1, "the write on the line before"),
+    ],
+)
+def test_lines_that_do_not_fit_together_are_named(lines: list[str], at: int, message: str) -> None:
+    error = error_of(HEADER + "".join(f"{line}\n" for line in lines))
+    assert error.line == FIRST + at
+    assert message in error.message
+
+
+def test_filter_steps_need_a_filter() -> None:
+    text = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nF< run\n'
+    assert "the header has no filter" in error_of(text).message
+
+
+def test_a_last_line_without_its_end_is_refused() -> None:
+    assert error_of(HEADER + "C> NOOP").line == FIRST
+
+
+# --- the header -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('titel = "x"', "unknown key 'titel' (did you mean 'title'?)"),
+        ('level = "most"', "one of must, should, may"),
+        ("clauses = []", "names at least one"),
+        ('clauses = "a.b"', "a list of strings"),
+        ('title = ""', "a string that says something"),
+        ('modes = ["command", "stdio"]', "stands alone"),
+        ('modes = ["lisen"]', "did you mean 'listen'"),
+        ('needs = ["ipv7"]', "did you mean 'ipv6'"),
+        ("clock = 0", "a positive number"),
+        ("takes = 2", "belongs to 'clock'"),
+        ("format = 2", "knows format 1 only"),
+        ("limits = { fsze = 1024 }", "did you mean 'fsize'"),
+        ("limits = { fsize = 1000 }", "a multiple of 1024"),
+        ("env = { A = 1 }", "a table of strings"),
+        ('upstream = "down"', "one of listening"),
+        ("background = true", 'needs modes = ["listen"]'),
+        ('argv = ["{upstream}"]', "argv nowhere says {filter}"),
+        ("title =", "the header is no TOML"),
+    ],
+)
+def test_a_wrong_header_line_is_named(line: str, message: str) -> None:
+    key = line.partition(" ")[0]
+    plain = [one for one in HEADER.splitlines() if not one.startswith(f"{key} =")]
+    plain.insert(2, line)
+    error = error_of("\n".join(plain) + "\n")
+    assert error.line == 3
+    assert message in error.message
+
+
+@pytest.mark.parametrize("key", ["title", "clauses", "level"])
+def test_what_the_header_must_say_is_demanded(key: str) -> None:
+    lines = [one for one in HEADER.splitlines() if not one.startswith(f"{key} =")]
+    assert f"lacks '{key}'" in error_of("\n".join(lines) + "\n").message
+
+
+def test_a_file_begins_with_its_header() -> None:
+    assert "the first line is +++" in error_of("C> NOOP\n").message
+
+
+def test_a_header_is_closed() -> None:
+    assert "not closed" in error_of("+++\ntitle = 'x'\n").message
+
+
+def test_a_filter_comes_with_its_argv() -> None:
+    header = parse_transcript(HEADER, "x").header
+    assert header.arguments == ("-c", "{filter}", "-d", "{tmp}", "{upstream}")
+
+
+def test_without_a_filter_there_is_no_command() -> None:
+    assert Header("t", ("a.b",), "must").arguments == ("-d", "{tmp}", "{upstream}")
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_step_is_written_as_it_was_read() -> None:
+    lines = [
+        "# a comment",
+        "",
+        "C>  two blanks\\x20",
+        "C+ more\\",
+        "C< \\{3*x\\r\\n}\\{tmp}",
+        "C? 503|5xx 5.5.1",
+        "U> @wait 200ms",
+        "U< @quiet 2s",
+        "U2< @connect",
+        "@include include/x.smtp-part",
+        "either",
+        "U< QUIT",
+        "or",
+        "end",
+        "F< run",
+        "F< env SENDER=a b",
+        "F< email @include-lf fixtures/a",
+        "F+ more\\n",
+        "F> gate B",
+        "P> SIGHUP",
+        "P< syslog matches a\\d+ b$",
+        "P< stderr empty",
+        "P< memory below 32M",
+        "P< exit 0",
+    ]
+    text = HEADER + "".join(f"{line}\n" for line in lines)
+    assert write_transcript(parse_transcript(text, "x")) == text
+
+
+def test_every_header_key_is_written_as_it_was_read() -> None:
+    header = Header(
+        title='A "title" with \\ and \u00e9', clauses=("a.b", "c.d"), level="may",
+        modes=("listen",), needs=("ipv6", "syslog"), argv=("-c", "{filter}", "-l", "{listen}"),
+        env={"A": "b c"}, files={"f.txt": "one\ntwo\n"}, limits={"fsize": 4096}, clock=100,
+        takes=1.5, upstream="unix", tmp="missing", syslog="absent", background=True,
+        filter="echo 'x'\necho \"y\" >&2\nexit 1\n",
+    )  # fmt: skip
+    written = write_transcript(Transcript("x", header, ()))
+    assert parse_transcript(written, "x").header == header
