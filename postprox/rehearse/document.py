@@ -1,0 +1,122 @@
+"""The JSON document of a rehearsal, for scripts.
+
+Rule: the names here are kept; new ones may come.
+
+Texts that come from files, from the wire or from the filter hold one octet per character
+(latin-1): `text.encode("latin-1")` gives the octets back.
+
+    format      1
+    postprox    the proxy's version
+    command     the filter's command
+    timeout     -t, in seconds
+    reject      -r
+    summary     {"messages": N, and for each verdict: N}
+    messages    a list, for each message:
+        message     the file's name as given
+        notes       a list of remarks on the file
+        verdict     accept, reject, rewrite, discard, fail-open (the filter failed, the message
+                    passed), fail (it failed, 451), not-filtered (the proxy refused it before)
+        reason      why the filter counts as failed, or ""
+        hints       a list of remarks for the filter's author
+        reply       the reply to the message, without its line end
+        delivered   whether upstream received it
+        sent        the message as the client sent it, dots unstuffed, lines ending in CRLF
+        received    the message as upstream received it, or null
+        diff        unified diff of the two, [] if they are the same, null if there is nothing to
+                    compare or too much
+        envelope    {"sender", "recipients", "client_ip", "helo"}
+        filter      null if it was not run, else {"environment": {"EMAIL", "OUTFILE", "SENDER",
+                    "RECIPIENT", "REMOTEIP", "HELO"}, "status": as a shell has it, null if killed,
+                    "signal": its name or "", "timed_out", "stderr", "outfile": empty, filled or
+                    unusable, "seconds": null if killed}
+        dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
+                    content, "text": with line ends; of a message the content}, in order
+        proxy_exit_status
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from . import outcome
+from .rehearsal import difference
+
+if TYPE_CHECKING:
+    from .filterrun import FilterRun
+    from .options import Settings
+    from .rehearsal import Rehearsal
+
+FORMAT = 1
+
+
+def document(settings: Settings, rehearsals: list[Rehearsal]) -> str:
+    """Return the document."""
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "postprox": __version__,
+            "command": settings.command,
+            "timeout": settings.timeout,
+            "reject": settings.reject,
+            "summary": _summary(rehearsals),
+            "messages": [_message(rehearsal) for rehearsal in rehearsals],
+        },
+        indent=2,
+    )
+
+
+def _summary(rehearsals: list[Rehearsal]) -> dict[str, int]:
+    verdicts = [rehearsal.outcome.verdict for rehearsal in rehearsals]
+    counts = {name: verdicts.count(name) for name in outcome.VERDICTS}
+    return {"messages": len(rehearsals), **counts}
+
+
+def _message(rehearsal: Rehearsal) -> dict[str, Any]:
+    received = rehearsal.received
+    return {
+        "message": rehearsal.mail.name,
+        "notes": rehearsal.mail.notes,
+        "verdict": rehearsal.outcome.verdict,
+        "reason": rehearsal.outcome.reason,
+        "hints": rehearsal.outcome.hints,
+        "reply": _text(rehearsal.reply.removesuffix(b"\r\n")),
+        "delivered": received is not None,
+        "sent": _text(rehearsal.mail.content),
+        "received": None if received is None else _text(received),
+        "diff": None if received is None else difference(rehearsal.mail.content, received),
+        "envelope": {
+            "sender": _text(rehearsal.envelope.sender),
+            "recipients": [_text(recipient) for recipient in rehearsal.envelope.recipients],
+            "client_ip": _text(rehearsal.envelope.client_ip),
+            "helo": _text(rehearsal.envelope.helo),
+        },
+        "filter": None if rehearsal.run is None else _filter(rehearsal.run, rehearsal.timed_out),
+        "dialogue": [
+            {
+                "from": event.source,
+                "to": event.target,
+                "kind": event.kind,
+                "text": _text(event.data),
+            }
+            for event in rehearsal.events
+        ],
+        "proxy_exit_status": rehearsal.proxy_status,
+    }
+
+
+def _filter(run: FilterRun, timed_out: bool) -> dict[str, Any]:
+    return {
+        "environment": {name: _text(value) for name, value in run.environment.items()},
+        "status": run.status,
+        "signal": outcome.signal_name(run),
+        "timed_out": timed_out,
+        "stderr": _text(run.stderr),
+        "outfile": run.outfile,
+        "seconds": run.seconds,
+    }
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("latin-1")

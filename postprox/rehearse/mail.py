@@ -1,0 +1,85 @@
+"""The messages of a rehearsal, read from files.
+
+Rule: a message is what a client would send: lines that end in CRLF, whatever the file has.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.utils import getaddresses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SENDER = b"sender@example.net"
+RECIPIENT = b"recipient@example.org"
+# What can stand in an envelope as it is; anything else is left to --sender and --recipient.
+_MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
+_MBOX = re.compile(rb"\n\r?\nFrom [^\r\n]+@")
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A message.
+
+    name: as it was given.
+    content: with CRLF line ends, the last line's too.
+    notes: what the user should know about the file.
+    sender: whom its header names as the sender, b"" for a bounce.
+    recipients: whom its header names.
+    """
+
+    name: str
+    content: bytes
+    notes: tuple[str, ...]
+    sender: bytes
+    recipients: tuple[bytes, ...]
+
+
+def read(path: Path) -> Mail:
+    """Read a message.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return from_octets(str(path), path.read_bytes())
+
+
+def from_octets(name: str, text: bytes) -> Mail:
+    """Make a message of a file's octets."""
+    notes = []
+    if text.startswith(b"From "):
+        text = text.partition(b"\n")[2]
+        notes.append("the line 'From ...' of an mbox at its top is left out")
+        if _MBOX.search(text):
+            notes.append("this mbox seems to hold several messages; they are taken as one")
+    content = re.sub(rb"\r?\n", b"\r\n", text)
+    if content and not content.endswith(b"\n"):
+        content += b"\r\n"
+    header = content.partition(b"\r\n\r\n")[0]
+    return Mail(name, content, tuple(notes), _sender(header), _recipients(header))
+
+
+def _sender(header: bytes) -> bytes:
+    if _field(header, "Return-Path").strip() == "<>":
+        return b""
+    found = _addresses(header, "Return-Path") or _addresses(header, "From")
+    return found[0] if found else SENDER
+
+
+def _recipients(header: bytes) -> tuple[bytes, ...]:
+    return tuple(dict.fromkeys(_addresses(header, "To"))) or (RECIPIENT,)
+
+
+def _addresses(header: bytes, name: str) -> list[bytes]:
+    found = (address for _, address in getaddresses([_field(header, name)]))
+    return [address.encode("ascii") for address in found if _MAILBOX.fullmatch(address)]
+
+
+def _field(header: bytes, name: str) -> str:
+    """Return a field's body, unfolded; "" if there is none."""
+    pattern = rb"(?im)^%b[ \t]*:(.*(?:\n[ \t].*)*)" % re.escape(name.encode())
+    found = re.search(pattern, header)
+    return found[1].decode("latin-1").replace("\r\n", "") if found else ""

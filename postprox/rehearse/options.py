@@ -1,0 +1,192 @@
+"""The rehearsal's command line.
+
+Rule: everything given is checked here, before anything is started; the proxy's own options are
+checked by the proxy's own parser, and in its words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import options as proxy_options
+
+PROGRAM = "python3 -m postprox.rehearse"
+
+
+def _short(path: Path) -> Path:
+    """Return `path` as seen from the working directory, if it is below it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (ValueError, OSError):
+        return path
+
+
+_DEMO = Path(__file__).resolve().parent / "demo"
+_BUNDLED_FILTER = f"sh {shlex.quote(str(_short(_DEMO / 'filter.sh')))}"
+_DESCRIPTION = """\
+See what a filter does to a message before Postfix lets it loose on real mail:
+the real proxy runs it, between a client that talks as Postfix does and a mail
+server made for the occasion. Nothing leaves this machine.
+
+Without -c a small filter made for this shows how it works; without MESSAGE,
+three small messages do."""
+_EPILOG = f"""\
+examples:
+  {PROGRAM}
+  {PROGRAM} -c ./my-filter message.eml
+  {PROGRAM} -c ./my-filter -r -t 5 --sender '' *.eml
+  {PROGRAM} -c ./my-filter --json message.eml
+
+The exit status is 0 when every message went through the proxy, whatever the
+filter did with it; 1 when something could not run; 2 for a wrong command line.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asks for.
+
+    command: the filter's command, and whether it is the one made for the demonstration.
+    proxy_arguments: the options for the proxy; but neither -c nor -d.
+    directory: what -d says, "" without it.
+    sender, recipients, client_ip, helo: None is as the message or the rehearsal has it.
+    """
+
+    command: str
+    bundled_filter: bool
+    messages: tuple[Path, ...]
+    bundled_messages: bool
+    proxy_arguments: tuple[str, ...]
+    directory: str
+    timeout: float
+    reject: bool
+    sender: bytes | None
+    recipients: tuple[bytes, ...]
+    client_ip: bytes
+    helo: bytes
+    json: bool
+
+
+def parse(arguments: list[str]) -> Settings:
+    """Return what `arguments` ask for; leave with status 2 if they are wrong."""
+    parser = _parser()
+    given = parser.parse_intermixed_args(arguments)
+    passed = [*_pair("-t", given.timeout), *(["-r"] * given.reject), *(["-v"] * given.verbose)]
+    try:
+        # Upstream's address is not known yet.
+        proxy = proxy_options.parse([*passed, *_pair("-d", given.tempdir), "127.0.0.1:25"])
+    except proxy_options.UsageError as error:
+        parser.error(str(error))
+    return Settings(
+        command=_BUNDLED_FILTER if given.command is None else given.command,
+        bundled_filter=given.command is None,
+        messages=tuple(given.messages) or tuple(map(_short, sorted(_DEMO.glob("*.eml")))),
+        bundled_messages=not given.messages,
+        proxy_arguments=tuple(passed),
+        directory=given.tempdir or "",
+        timeout=proxy.timeout,
+        reject=proxy.reject,
+        sender=given.sender,
+        recipients=tuple(given.recipient),
+        client_ip=given.client_ip,
+        helo=given.helo,
+        json=given.json,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage="%(prog)s [-c CMD] [option ...] [MESSAGE.eml ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "messages", nargs="*", type=Path, metavar="MESSAGE.eml", help="a message, LF or CRLF"
+    )
+    parser.add_argument("-c", "--command", metavar="CMD", help="the filter, as for the proxy")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    _add_proxy_options(parser.add_argument_group("options that go to the proxy"))
+    _add_envelope_options(parser.add_argument_group("the envelope"))
+    return parser
+
+
+def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-d", "--tempdir", metavar="DIR", help="where EMAIL and OUTFILE are")
+    group.add_argument("-t", "--timeout", metavar="SEC", help="the filter's time limit (30)")
+    group.add_argument(
+        "-r", "--reject", action="store_true", help="a filter's failure refuses the message (451)"
+    )
+    group.add_argument(
+        "-v", "--verbose", action="count", default=0, help="the proxy logs more, to syslog"
+    )
+
+
+def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--sender",
+        type=_address,
+        metavar="ADDRESS",
+        help="MAIL FROM, '' for a bounce's (Return-Path or From of the message)",
+    )
+    group.add_argument(
+        "--recipient",
+        type=_recipient,
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="RCPT TO, may be given again (To of the message)",
+    )
+    group.add_argument(
+        "--client-ip",
+        type=_client_ip,
+        default=b"192.0.2.1",
+        metavar="IP",
+        help="the sending server's address, '' if not known (192.0.2.1)",
+    )
+    group.add_argument(
+        "--helo",
+        type=_harmless,
+        default=b"mail.example.net",
+        metavar="NAME",
+        help="the sending server's HELO, '' if not known (mail.example.net)",
+    )
+
+
+def _pair(option: str, value: str | None) -> list[str]:
+    return [] if value is None else [option, value]
+
+
+def _harmless(text: str) -> bytes:
+    value = os.fsencode(text)
+    if any(octet < 32 or octet == 127 for octet in value):
+        raise argparse.ArgumentTypeError(f"{text!r} holds control characters: leave them out")
+    return value
+
+
+def _address(text: str) -> bytes:
+    value = _harmless(text)
+    return value[1:-1] if value[:1] + value[-1:] == b"<>" else value
+
+
+def _recipient(text: str) -> bytes:
+    address = _address(text)
+    if not address:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty: give an address such as me@home.org")
+    return address
+
+
+def _client_ip(text: str) -> bytes:
+    try:
+        return str(ipaddress.ip_address(text)).encode() if text else b""
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no IP address: give one such as 192.0.2.1 or 2001:db8::1"
+        ) from None
