@@ -1,0 +1,254 @@
+"""The envelope: addresses as commands give them, and the filter's environment made of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postprox import limits
+from postprox.envelope import Envelope, decode_xtext, harmless, hello_name
+
+
+@pytest.mark.parametrize(
+    ("line", "sender"),
+    [
+        (b"MAIL FROM:<a@example>", b"a@example"),
+        (b"mail from:<a@example>", b"a@example"),
+        (b"MAIL FROM:<>", b"<>"),
+        (b"MAIL FROM: <a@example>", b"a@example"),
+        (b"MAIL FROM:\t<a@example>", b"a@example"),
+        (b"MAIL FROM :<a@example>", b"a@example"),
+        (b"MAIL   FROM:<a@example>", b"a@example"),
+        (b"  MAIL FROM:<a@example>", b"a@example"),
+        (b"MAIL FROM:<a@example> SIZE=100 BODY=8BITMIME", b"a@example"),
+        (b"MAIL FROM:<a@example>SIZE=100", b"a@example"),
+        (b"MAIL FROM:<> SIZE=100", b"<>"),
+        (b"MAIL FROM:a@example", b"a@example"),
+        (b"MAIL FROM: a@example SIZE=100", b"a@example"),
+        (b"MAIL FROM:a@example\tSIZE=100", b"a@example"),
+        (b'MAIL FROM:<"a>b"@example>', b'"a>b"@example'),
+        (b'MAIL FROM:<"a b"@example> SIZE=1', b'"a b"@example'),
+        (b'MAIL FROM:<"a\\">b"@example>', b'"a\\">b"@example'),
+        (b'MAIL FROM:"a b"@example SIZE=1', b'"a b"@example'),
+        (b"MAIL FROM:<a\\>b@example>", b"a\\>b@example"),
+        (b"MAIL FROM:<@one,@two:a@example>", b"a@example"),
+        (b'MAIL FROM:<"@one:a"@example>', b'"@one:a"@example'),
+        (b"MAIL FROM:<a@example", b"a@example"),
+        (b"MAIL FROM:<caf\xc3\xa9@example>", b"caf\xc3\xa9@example"),
+        (b"MAIL FROM:<a=b@example>", b"a=b@example"),
+        (b"MAIL FROM:", b""),
+        (b"MAIL FROM", b""),
+        (b"MAIL", b""),
+        (b"MAIL TO:<a@example>", b""),
+    ],
+)
+def test_the_sender(line: bytes, sender: bytes) -> None:
+    envelope = Envelope()
+    envelope.add_sender(line)
+    assert envelope.sender == sender
+
+
+@pytest.mark.parametrize(
+    ("line", "recipient"),
+    [
+        (b"RCPT TO:<b@example>", b"b@example"),
+        (b"rcpt to: <b@example> NOTIFY=NEVER", b"b@example"),
+        (b"RCPT TO:b@example", b"b@example"),
+        (b"RCPT TO:<@one:b@example>", b"b@example"),
+        (b"RCPT TO:<postmaster>", b"postmaster"),
+        (b"RCPT FROM:<b@example>", b""),
+    ],
+)
+def test_the_recipient(line: bytes, recipient: bytes) -> None:
+    envelope = Envelope()
+    envelope.add_recipient(line)
+    assert envelope.recipients == [recipient]
+
+
+def test_the_first_recipient_is_the_filters() -> None:
+    envelope = Envelope()
+    envelope.add_recipient(b"RCPT TO:<b@example>")
+    envelope.add_recipient(b"RCPT TO:<c@example>")
+    assert envelope.environment(b"")[b"RECIPIENT"] == b"b@example"
+
+
+def test_recipients_beyond_those_that_are_logged_are_counted() -> None:
+    envelope = Envelope()
+    for number in range(1000):
+        envelope.add_recipient(b"RCPT TO:<%d@example>" % number)
+    assert envelope.recipient_count == 1000
+    assert len(envelope.recipients) == limits.LOGGED_RECIPIENTS
+
+
+def test_an_empty_envelope_gives_blank_variables() -> None:
+    assert Envelope().environment(b"") == {
+        b"SENDER": b"",
+        b"RECIPIENT": b"",
+        b"REMOTEIP": b"",
+        b"HELO": b"",
+    }
+
+
+def test_the_null_sender_is_shown() -> None:
+    envelope = Envelope()
+    envelope.add_sender(b"MAIL FROM:<>")
+    assert envelope.environment(b"")[b"SENDER"] == b"<>"
+
+
+def forwarded(*lines: bytes) -> Envelope:
+    envelope = Envelope()
+    for line in lines:
+        envelope.add_xforward(line)
+    return envelope
+
+
+@pytest.mark.parametrize(
+    ("line", "address"),
+    [
+        (b"XFORWARD ADDR=192.0.2.1", b"192.0.2.1"),
+        (b"xforward addr=192.0.2.1", b"192.0.2.1"),
+        (b"XFORWARD NAME=spike ADDR=192.0.2.1 PROTO=ESMTP", b"192.0.2.1"),
+        (b"XFORWARD ADDR=IPv6:2001:db8::1", b"2001:db8::1"),
+        (b"XFORWARD ADDR=ipv6:2001:db8::1", b"2001:db8::1"),
+        (b"XFORWARD ADDR=2001:db8::1", b"2001:db8::1"),
+        (b"XFORWARD ADDR=IPv6+3A2001:db8::1", b"2001:db8::1"),
+        (b"XFORWARD ADDR=[UNAVAILABLE]", b""),
+        (b"XFORWARD ADDR=[TEMPUNAVAIL]", b""),
+        (b"XFORWARD ADDR=[unavailable]", b""),
+        (b"XFORWARD ADDR=", b""),
+        (b"XFORWARD ADDR", b""),
+        (b"XFORWARD XADDR=192.0.2.1", b""),
+        (b"XFORWARD", b""),
+    ],
+)
+def test_the_remote_ip(line: bytes, address: bytes) -> None:
+    assert forwarded(line).environment(b"")[b"REMOTEIP"] == address
+
+
+def test_the_last_value_counts() -> None:
+    lines = (b"XFORWARD ADDR=192.0.2.1", b"XFORWARD HELO=x", b"XFORWARD ADDR=192.0.2.2")
+    assert forwarded(*lines).remote_ip == b"192.0.2.2"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (b"XFORWARD HELO=mail.example", b"mail.example"),
+        (b"XFORWARD helo=mail.example", b"mail.example"),
+        (b"XFORWARD HELO=a+20b+2Bc", b"a b+c"),
+        (b"XFORWARD HELO=a=b", b"a=b"),
+        (b"XFORWARD HELO=[192.0.2.1]", b"[192.0.2.1]"),
+        (b"XFORWARD ADDR=192.0.2.1", b"own.example"),
+        (b"XFORWARD HELO=a+00b+0Ac+7F", b"abc"),
+    ],
+)
+def test_the_helo_name(line: bytes, name: bytes) -> None:
+    assert forwarded(line).environment(b"own.example")[b"HELO"] == name
+
+
+@pytest.mark.parametrize(
+    ("encoded", "decoded"),
+    [
+        (b"", b""),
+        (b"abc", b"abc"),
+        (b"+41", b"A"),
+        (b"a+20b", b"a b"),
+        (b"+2B41", b"+41"),
+        (b"+2b", b"+"),
+        (b"+C3+A9", b"\xc3\xa9"),
+        (b"+", b"+"),
+        (b"+4", b"+4"),
+        (b"a+4", b"a+4"),
+        (b"+zz", b"+zz"),
+        (b"+4z", b"+4z"),
+        (b"++41", b"+A"),
+        (b"+-1", b"+-1"),
+        (b"+ 1", b"+ 1"),
+        (b"+\xff\xff", b"+\xff\xff"),
+    ],
+)
+def test_xtext(encoded: bytes, decoded: bytes) -> None:
+    assert decode_xtext(encoded) == decoded
+
+
+@given(st.binary())
+def test_xtext_decodes_what_was_encoded(text: bytes) -> None:
+    encoded = b"".join(
+        b"+%02X" % octet if octet in b"+=" or not 33 <= octet <= 126 else bytes([octet])
+        for octet in text
+    )
+    assert decode_xtext(encoded) == text
+
+
+E_ACUTE, EURO, CLEF = "é".encode(), "€".encode(), "𝄞".encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "cut"),
+    [
+        (b"", b""),
+        (b"x" * 98, b"x" * 98),
+        (b"x" * 99, b"x" * 99),
+        (b"x" * 100, b"x" * 99),
+        (b"x" * 255, b"x" * 99),
+        (b"x" * 97 + E_ACUTE, b"x" * 97 + E_ACUTE),
+        (b"x" * 98 + E_ACUTE, b"x" * 98),
+        (b"x" * 99 + E_ACUTE, b"x" * 99),
+        (b"x" * 96 + EURO + b"x", b"x" * 96 + EURO),
+        (b"x" * 97 + EURO, b"x" * 97),
+        (b"x" * 98 + EURO, b"x" * 98),
+        (b"x" * 95 + CLEF + b"x", b"x" * 95 + CLEF),
+        (b"x" * 96 + CLEF, b"x" * 96),
+        (b"x" * 97 + CLEF, b"x" * 97),
+        (b"x" * 98 + CLEF, b"x" * 98),
+        (E_ACUTE * 50, E_ACUTE * 49),
+        (b"\xa9" * 200, b"\xa9" * 99),
+        (b"\xe9" * 200, b"\xe9" * 99),
+    ],
+)
+def test_a_value_is_cut_to_99_octets_between_characters(value: bytes, cut: bytes) -> None:
+    assert harmless(value) == cut
+
+
+def test_control_characters_are_left_out_before_the_cut() -> None:
+    assert harmless(b"\0\t\r\n\x1b\x7f" * 50 + b"x" * 100) == b"x" * 99
+
+
+@given(st.text(max_size=150))
+def test_a_value_in_utf_8_stays_utf_8(text: str) -> None:
+    value = harmless(text.encode())
+    assert len(value) <= 99
+    value.decode()
+
+
+@given(st.binary(max_size=250))
+def test_no_value_holds_a_control_character(value: bytes) -> None:
+    assert not any(octet < 32 or octet == 127 for octet in harmless(value))
+
+
+@given(st.binary(max_size=60))
+def test_no_command_line_breaks_the_environment(argument: bytes) -> None:
+    envelope = Envelope()
+    envelope.add_sender(b"MAIL FROM:" + argument)
+    envelope.add_recipient(b"RCPT TO:" + argument)
+    envelope.add_xforward(b"XFORWARD ADDR=" + argument + b" HELO=" + argument)
+    environment = envelope.environment(hello_name(b"EHLO " + argument))
+    assert set(environment) == {b"SENDER", b"RECIPIENT", b"REMOTEIP", b"HELO"}
+    assert all(len(value) <= 99 and b"\0" not in value for value in environment.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (b"", b""),
+        (b"EHLO", b""),
+        (b"EHLO ", b""),
+        (b"EHLO client.example", b"client.example"),
+        (b"helo  client.example  ", b"client.example"),
+        (b"EHLO [192.0.2.1]", b"[192.0.2.1]"),
+        (b"HELO two words", b"two words"),
+    ],
+)
+def test_the_clients_own_name(line: bytes, name: bytes) -> None:
+    assert hello_name(line) == name
