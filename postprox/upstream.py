@@ -70,7 +70,7 @@ def port_number(text: str) -> int:
     Raises:
         ValueError: it is not a number from 1 to 65535.
     """
-    if text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
         return int(text)
     raise ValueError(f"the port must be a number from 1 to 65535, not {text!r}")
 

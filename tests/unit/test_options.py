@@ -1,0 +1,284 @@
+"""The command line: what is taken, and what is said about what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from postprox import actions, limits
+from postprox.options import Options, UsageError, parse
+
+
+def test_the_defaults() -> None:
+    options = parse(["mx.example:10026"])
+    assert options.target.text == "mx.example:10026"
+    assert options.command is None
+    assert options.directory == "/tmp"
+    assert options.timeout == 30
+    assert not options.reject
+    assert options.log_level == actions.WARNING
+    assert options.listen is None
+    assert not options.foreground
+    assert options.max_sessions == limits.SESSIONS
+    assert options.information == ""
+
+
+def settings_of(options: Options) -> tuple[object, ...]:
+    return (
+        options.target.text,
+        options.command,
+        options.directory,
+        options.timeout,
+        options.reject,
+        options.log_level,
+        options.listen,
+    )
+
+
+EVERYTHING = ("up:25", "cmd x", "/spool", 5.0, True, actions.INFO, ("127.0.0.1", 2525))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["up:25", "-c", "cmd x", "-d", "/spool", "-t", "5", "-r", "-v", "-l", "2525"],
+        ["-c", "cmd x", "-d", "/spool", "-t", "5", "-rv", "-l", "2525", "up:25"],
+        ["-c", "cmd x", "-d", "/spool", "up:25", "-t5", "-vr", "-l2525"],
+        ["-ccmd x", "-d/spool", "-rvt5", "-l", "127.0.0.1:2525", "--", "up:25"],
+        ["-rvl2525", "up:25", "-rt", "5", "-d", "/spool", "-c", "cmd x"],
+        [
+            "--command=cmd x",
+            "--tempdir=/spool",
+            "--timeout=5",
+            "--reject",
+            "--verbose",
+            "--listen=2525",
+            "up:25",
+        ],
+        [
+            "--command",
+            "cmd x",
+            "--tempdir",
+            "/spool",
+            "--timeout",
+            "5.0",
+            "--rej",
+            "--verb",
+            "--lis",
+            ":2525",
+            "up:25",
+        ],
+        ["up:25", "-t9", "-t5", "-c", "old", "-c", "cmd x", "-d/", "-d/spool", "-rv", "-l2525"],
+    ],
+)
+def test_every_way_to_write_the_options(arguments: list[str]) -> None:
+    assert settings_of(parse(arguments)) == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level"),
+    [
+        ([], actions.WARNING),
+        (["-v"], actions.INFO),
+        (["-vv"], actions.DEBUG),
+        (["-v", "--verbose", "-vvv"], actions.DEBUG),
+    ],
+)
+def test_each_v_logs_more(arguments: list[str], level: int) -> None:
+    assert parse([*arguments, "up"]).log_level == level
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1", 1.0), ("0.5", 0.5), (".5", 0.5), ("5.", 5.0), ("007", 7.0), ("1000000", 1e6)],
+)
+def test_the_time_limit(text: str, seconds: float) -> None:
+    assert parse(["up", "-t", text]).timeout == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "0.0",
+        "00",
+        "-5",
+        "+5",
+        "1e3",
+        "inf",
+        "nan",
+        "x",
+        "5s",
+        "5 ",
+        " 5",
+        "1_000",
+        "0x10",
+        "1.2.3",
+        ".",
+        "",
+        "\u0665",
+        "²",
+        "9" * 400,
+    ],
+)
+def test_no_time_limit(text: str) -> None:
+    with pytest.raises(UsageError, match="positive number") as raised:
+        parse(["up", f"--timeout={text}"])
+    assert str(raised.value).startswith(f"--timeout {text!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("2525", ("127.0.0.1", 2525)),
+        (":2525", ("127.0.0.1", 2525)),
+        ("0.0.0.0:2525", ("0.0.0.0", 2525)),
+        ("localhost:2525", ("localhost", 2525)),
+        ("[::1]:2525", ("::1", 2525)),
+        ("[::]:2525", ("::", 2525)),
+        ("1", ("127.0.0.1", 1)),
+        ("65535", ("127.0.0.1", 65535)),
+        ("00025", ("127.0.0.1", 25)),
+    ],
+)
+def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
+    assert parse(["up", "-l", text]).listen == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "65536",
+        "99999",
+        "000000070000",
+        "00000170000",
+        "-1",
+        "+25",
+        "smtp",
+        "2525x",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:0",
+        "127.0.0.1:x",
+        "::1",
+        "::1:2525",
+        "[::1]",
+        "[::1]2525",
+        "[::1:2525",
+        "\u0665",
+    ],
+)
+def test_nowhere_to_listen(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(["up", "-l", text])
+    assert str(raised.value).startswith(f"-l {text!r}: ")
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("100", 100), ("9" * 30, 999_999_999)])
+def test_the_cap_on_sessions(text: str, count: int) -> None:
+    assert parse(["up", "-l25", "--max-sessions", text]).max_sessions == count
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "+1", "1.5", "many", "", " 1", "\u0665"])
+def test_no_cap_on_sessions(text: str) -> None:
+    with pytest.raises(UsageError, match="positive whole number") as raised:
+        parse(["up", "-l25", f"--max-sessions={text}"])
+    assert repr(text) in str(raised.value)
+
+
+def test_a_relative_directory_is_meant_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse(["up", "-d", "spool"]).directory == f"{tmp_path}/spool"
+
+
+@pytest.mark.parametrize("option", ["--foreground", "--max-sessions=5"])
+def test_listening_options_need_listening(option: str) -> None:
+    with pytest.raises(UsageError, match="give --listen"):
+        parse(["up", option])
+
+
+@pytest.mark.parametrize("option", ["--foreground", "--max-sessions=5"])
+def test_listening_options_may_come_first(option: str) -> None:
+    assert parse([option, "up", "-l", "25"]).listen == ("127.0.0.1", 25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["-h"], "help"),
+        (["-L"], "license"),
+        (["-V"], "version"),
+        (["--help"], "help"),
+        (["--license"], "license"),
+        (["--version"], "version"),
+        (["--vers"], "version"),
+        (["-rvh"], "help"),
+        (["up", "-t", "5", "-V"], "version"),
+        (["-h", "--nonsense"], "help"),
+        (["--foreground", "-h"], "help"),
+    ],
+)
+def test_information(arguments: list[str], wanted: str) -> None:
+    assert parse(arguments).information == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "HOST:PORT is missing, the mail server to pass the mail to"),
+        (["--"], "HOST:PORT is missing, the mail server to pass the mail to"),
+        (["up", "down"], "unexpected argument 'down': HOST:PORT is 'up' already"),
+        (["up", "--", "-v"], "unexpected argument '-v': HOST:PORT is 'up' already"),
+        (["up", "-x"], "unknown option -x"),
+        (["up", "-rx"], "unknown option -x in -rx"),
+        (["up", "-rv="], "unknown option -= in -rv="),
+        (["up", "--nonsense"], "unknown option --nonsense"),
+        (["up", "--nonsense=5"], "unknown option --nonsense"),
+        (["up", "--Reject"], "unknown option --Reject"),
+        (["up", "--li=25"], "option --li could be --listen or --license"),
+        (["up", "--reject=yes"], "option --reject takes no value, not 'yes'"),
+        (["up", "--reject="], "option --reject takes no value, not ''"),
+        (["up", "--help=me"], "option --help takes no value, not 'me'"),
+        (["up", "-c"], "option -c needs a value"),
+        (["up", "-rc"], "option -c needs a value"),
+        (["up", "--command"], "option --command needs a value"),
+        (["up", "--comm"], "option --command needs a value"),
+        (["up", "-d", ""], "-d: the name of a directory is missing"),
+        (["up", "--tempdir="], "--tempdir: the name of a directory is missing"),
+        ([""], "HOST:PORT '': the host is missing"),
+        (["up:x"], "HOST:PORT 'up:x': the port must be a number from 1 to 65535, not 'x'"),
+    ],
+)
+def test_a_usage_error_says_what_is_wrong(arguments: list[str], error: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(arguments)
+    assert str(raised.value) == error
+
+
+def test_a_lone_hyphen_is_a_word() -> None:
+    assert parse(["-"]).target.text == "-"
+
+
+WORDS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(
+        ["up:25", "-", "--", "-c", "-rv", "-t5", "-t", "0", "-l", "--li", "-x", "[::1"]
+    ),
+)
+
+
+@given(st.lists(WORDS, max_size=6))
+@example(["\ud800"])
+def test_any_command_line_is_understood_or_refused(arguments: list[str]) -> None:
+    try:
+        options = parse(arguments)
+    except UsageError:
+        return
+    assert options.information or options.target.text
