@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from _pytest._code.code import ExceptionInfo
@@ -316,10 +317,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if not suite.is_worker and _means_transcripts(session.config):
             suite.begin()
     except (ImplementationError, FormatError, OSError) as error:
-        pytest.exit(f"conformance: {error}", returncode=_EXIT_HARNESS)
+        _give_up(session.config, str(error))
     except CannotStartError as error:
         command = shlex.join(suite.settings.implementation.argv)
-        pytest.exit(f"conformance: cannot start {command}: {error}", returncode=_EXIT_HARNESS)
+        _give_up(session.config, f"cannot start {command}: {error}")
+
+
+def _give_up(config: pytest.Config, text: str) -> NoReturn:
+    """End the run before it begins."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"conformance: {text}")
+    pytest.exit("nothing was judged", returncode=_EXIT_HARNESS)
 
 
 def _means_transcripts(config: pytest.Config) -> bool:

@@ -25,6 +25,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: How long `close` insists before it gives up on what cannot be killed.
 _KILLING_ROUNDS = 500
 _KILLING_PAUSE = 0.002
+_REAPING_PATIENCE = 1.0
 
 
 def adopt_orphans() -> None:
@@ -182,16 +183,17 @@ class Process:
     def close(self) -> None:
         """End and reap everything."""
         for _ in range(_KILLING_ROUNDS):
-            self._reap()
             if not self._living():
                 break
             self.kill_all()
             time.sleep(_KILLING_PAUSE)
+        self._reap()
         self._forget()
 
     def _reap(self) -> None:
         if self._popen is not None:
-            self._popen.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(_REAPING_PATIENCE)
         for pid in children() - self._before:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

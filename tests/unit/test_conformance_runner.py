@@ -1,0 +1,348 @@
+"""The runner judges as it should: what is wrong fails, what is right passes, statuses are 0, 1, 2.
+
+Implementations are the reference itself, bent by a line of shell before or behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = f'"{sys.executable}" -m postprox "$@"'
+SESSION = "relay/greeting-ehlo-quit.smtp"
+
+IMPLEMENTATION = """\
+name = "bent"
+version = "1"
+argv = ["sh", "-c", {command}, "bent"]
+env = {{ PYTHONPATH = "{{root}}" }}
+capabilities = {capabilities}
+clock_env = "POSTPROX_CLOCK_SPEED"
+"""
+
+
+@dataclass
+class Done:
+    status: int
+    text: str
+    records: list[dict[str, object]]
+
+    @property
+    def outcomes(self) -> list[object]:
+        return [one["outcome"] for one in self.records if one["type"] == "result"]
+
+    @property
+    def names(self) -> list[str]:
+        results = [one for one in self.records if one["type"] == "result"]
+        return sorted(f"{one['transcript']}::{one['mode']}" for one in results)
+
+
+class Runner:
+    """Runs the suite in a process of its own, on a few transcripts and some implementation."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def bent(self, command: str, capabilities: Sequence[str] = ("listen", "foreground")) -> Path:
+        """An implementation file: *command*, in sh, instead of the reference."""
+        return self.described(
+            IMPLEMENTATION.format(
+                command=json.dumps(command), capabilities=json.dumps(list(capabilities))
+            )
+        )
+
+    def described(self, text: str) -> Path:
+        path = self._directory / "bent.toml"
+        path.write_text(text)
+        return path
+
+    def transcript(self, script: str, header: str = "") -> Path:
+        """A transcript of its own."""
+        path = self._directory / "own.smtp"
+        path.write_text(
+            f'+++\ntitle = "t"\nclauses = ["relay.commands"]\nlevel = "must"\n{header}+++\n{script}'
+        )
+        return path
+
+    def run(self, *arguments: object) -> Done:
+        results = self._directory / "results.jsonl"
+        command = [
+            *(sys.executable, "-bb", "-m", "pytest", "-p", "tests.conformance.plugin"),
+            *("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"),
+            *("-p", "no:hypothesispytest"),  # it doubles the time to start
+            *("--results", results),
+        ]
+        done = subprocess.run(
+            [*map(str, command), *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "PYTEST_ADDOPTS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        lines = results.read_text().splitlines() if results.exists() else []
+        return Done(done.returncode, done.stdout, [json.loads(line) for line in lines])
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+def in_corpus(name: str) -> Path:
+    return ROOT / "transcripts" / name
+
+
+# --- exit status and results ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The reference, judged by one transcript."""
+    return Runner(tmp_path_factory.mktemp("right")).run(in_corpus(SESSION))
+
+
+def test_the_reference_passes_in_both_modes_with_status_0(right: Done) -> None:
+    assert (right.status, right.outcomes) == (0, ["passed", "passed"])
+
+
+def test_a_result_file_has_header_results_and_footer(right: Done) -> None:
+    assert [one["type"] for one in right.records] == ["header", "result", "result", "footer"]
+
+
+def test_the_footer_counts(right: Done) -> None:
+    assert right.records[-1] == {
+        "type": "footer", "passed": 2, "failed": 0, "skipped": 0, "diverged": 0, "exit_status": 0,
+    }  # fmt: skip
+
+
+def test_the_terminal_shows_a_table_by_group(right: Done) -> None:
+    assert "relay              2         -         -         -" in right.text
+
+
+def test_results_are_the_same_from_parallel_workers(runner: Runner) -> None:
+    done = runner.run("-n", "2", in_corpus("cli"), in_corpus(SESSION))
+    alone = runner.run(in_corpus("cli"), in_corpus(SESSION))
+    assert done.status == alone.status == 0
+    assert done.names == alone.names
+
+
+def test_junit_knows_each_transcript_by_its_path(runner: Runner, tmp_path: Path) -> None:
+    runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
+    cases = ET.parse(tmp_path / "junit.xml").iter("testcase")  # noqa: S314  (our own file)
+    names = [f"{case.get('classname')} {case.get('name')}" for case in cases]
+    assert all("greeting-ehlo-quit" in name for name in names)
+    assert len(names) == 2
+
+
+def test_an_implementation_that_is_always_wrong_fails_with_status_1(runner: Runner) -> None:
+    done = runner.run(in_corpus(SESSION), "--implementation", runner.bent("echo nonsense"))
+    assert done.status == 1
+    assert set(done.outcomes) == {"failed"}
+
+
+def test_one_that_cannot_be_started_says_so_once_with_status_2(runner: Runner) -> None:
+    done = runner.run(in_corpus("filter"), "--implementation", f"{sys.executable} -m no_such_one")
+    assert done.status == 2
+    assert done.text.count("No module named no_such_one") == 1
+
+
+def test_an_argv_that_is_no_program_is_status_2(runner: Runner) -> None:
+    assert runner.run(in_corpus(SESSION), "--implementation", "/no/such/program").status == 2
+
+
+def test_a_transcript_that_cannot_be_read_is_status_2(runner: Runner) -> None:
+    done = runner.run(runner.transcript("C> @cloze\n"))
+    assert done.status == 2
+    assert "own.smtp:6: unknown step '@cloze' (did you mean '@close'?)" in done.text
+
+
+def test_choosing_nothing_is_status_2(runner: Runner) -> None:
+    done = runner.run(in_corpus(SESSION), "-k", "no_such_transcript")
+    assert (done.status, done.outcomes) == (2, [])
+
+
+def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
+    done = runner.run(in_corpus("data"), "--level", "must")
+    assert {one["level"] for one in done.records if one["type"] == "result"} == {"must"}
+
+
+def test_what_is_permitted_only_never_fails_the_run(runner: Runner) -> None:
+    path = runner.transcript("U> 220 here\nC< 220 there\n")
+    path.write_text(path.read_text().replace('"must"', '"may"'))
+    done = runner.run(path)
+    assert (done.status, done.outcomes) == (0, ["skipped", "skipped"])
+
+
+def test_list_runs_nothing(runner: Runner) -> None:
+    done = runner.run("--list", in_corpus(SESSION), "--implementation", runner.bent("echo no"))
+    assert done.status == 0
+    assert f"{SESSION}::stdio\tmust\t" in done.text
+
+
+# --- known divergences ----------------------------------------------------------------------------
+
+WRONG = IMPLEMENTATION.format(command='"echo nonsense"', capabilities='["listen", "foreground"]')
+RIGHT = IMPLEMENTATION.format(
+    command=json.dumps(f"exec {REFERENCE}"), capabilities='["listen", "foreground"]'
+)
+DIVERGENCE = '[[divergence]]\ntranscript = "{}"\nkind = "bug"\nreason = "known"\n'
+
+
+def test_a_known_divergence_is_as_expected(runner: Runner) -> None:
+    path = runner.described(WRONG + DIVERGENCE.format(SESSION))
+    done = runner.run(in_corpus(SESSION), "--implementation", path)
+    assert (done.status, done.outcomes) == (0, ["diverged", "diverged"])
+    assert done.records[1]["divergence"] == {"kind": "bug", "reason": "known"}
+
+
+def test_a_known_divergence_that_passes_fails_the_run(runner: Runner) -> None:
+    path = runner.described(RIGHT + DIVERGENCE.format(SESSION))
+    done = runner.run(in_corpus(SESSION), "--implementation", path)
+    assert (done.status, done.outcomes) == (1, ["failed", "failed"])
+    assert "remove the entry" in done.text
+
+
+def test_a_known_divergence_may_be_of_one_mode(runner: Runner) -> None:
+    path = runner.described(RIGHT + DIVERGENCE.format(SESSION) + 'mode = "listen"\n')
+    done = runner.run(in_corpus(SESSION), "--implementation", path)
+    assert done.outcomes == ["passed", "failed"]
+
+
+def test_a_divergence_that_names_nothing_is_status_2(runner: Runner) -> None:
+    path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
+    done = runner.run(in_corpus(SESSION), "--implementation", path)
+    assert done.status == 2
+    assert f"did you mean '{SESSION}'" in done.text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nmae = 1", "did you mean 'name'"),
+        ("[[divergence]]\ntranscript = 'x'\nkind = 'odd'\nreason = 'y'", "one of bug, wontfix"),
+        ("[[divergence]]\ntranscript = 'x'\nkind = 'bug'", "'reason' is missing"),
+    ],
+)
+def test_a_wrong_implementation_file_is_status_2(runner: Runner, line: str, message: str) -> None:
+    done = runner.run(in_corpus(SESSION), "--implementation", runner.described(RIGHT + line))
+    assert done.status == 2
+    assert message in done.text
+
+
+# --- what holds for every transcript --------------------------------------------------------------
+
+BEHIND_D = 'for word; do [ "$before" = -d ] && dir=$word; before=$word; done;'
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (f"echo oops >&2; exec {REFERENCE}", "nothing on file descriptor 2"),
+        (f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}', "an empty temp directory"),
+        (f"sleep 60 </dev/null >/dev/null 2>&1 & exec {REFERENCE}", "no descendant to survive"),
+        (f"{REFERENCE}; kill -9 $$", "death by signal 9"),
+        (f"{REFERENCE}; echo 250 more", "@eof"),
+        (f"{REFERENCE}; sleep 60", "@eof"),
+    ],
+    ids=["fd 2", "file left", "descendant left", "killed", "says more", "never ends"],
+)
+def test_what_no_transcript_asks_for_is_judged_too(
+    runner: Runner, command: str, message: str
+) -> None:
+    done = runner.run(
+        *(in_corpus(SESSION), "--modes", "stdio", "--time-scale", "0.2"),
+        *("--implementation", runner.bent(command)),
+    )
+    assert done.status == 1
+    assert message in done.text
+
+
+def test_what_nobody_awaited_is_a_failure(runner: Runner) -> None:
+    done = runner.run(runner.transcript("U> 220 a\\r\\n220 b\nC< 220 a\n"), "--modes", "stdio")
+    assert done.status == 1
+
+
+def test_a_second_connection_nobody_awaited_is_a_failure(runner: Runner) -> None:
+    bent = runner.bent(
+        f'for port; do :; done; {sys.executable} -c "import socket; '
+        f"socket.create_connection(('127.0.0.1', ${{port#*:}}))\" & wait; exec {REFERENCE}"
+    )
+    done = runner.run(
+        *(in_corpus(SESSION), "--modes", "stdio", "--time-scale", "0.2"),
+        *("--implementation", bent),
+    )
+    assert done.status == 1
+
+
+def test_a_server_without_foreground_is_found_and_stopped(runner: Runner) -> None:
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen"])
+    done = runner.run(in_corpus(SESSION), "--modes", "listen", "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["passed"])
+
+
+def test_what_the_implementation_cannot_do_is_skipped_with_the_reason(runner: Runner) -> None:
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=[])
+    done = runner.run(in_corpus(SESSION), "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["passed", "skipped"])
+    assert "bent has no 'listen'" in done.text
+
+
+def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: Runner) -> None:
+    bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
+    path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
+    done = runner.run(path, "--modes", "stdio", "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["skipped"])
+    assert "--slow runs it" in done.text
+
+
+# --- the text of a failure ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One failure's text: a rejection awaited in other words, behind an included envelope."""
+    runner = Runner(tmp_path_factory.mktemp("failure"))
+    path = runner.transcript(
+        "@include include/envelope.smtp-part\n@include include/message.smtp-part\n"
+        "F< run\n# In other words.\nC< 554 spam\\xff\n",
+        'filter = "echo nope >&2; exit 1"\n',
+    )
+    return runner.run(path, "--modes", "stdio").text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ">>> C< 554 spam\\xff",
+        "expected: 554 spam\\xff\\r\\n",
+        "got:      554 nope\\r\\n",
+        "    # In other words.",
+        "    @include include/envelope.smtp-part",
+        "    C> MAIL FROM:<a@example>\\r\\n",
+        "    U< MAIL FROM:<a@example>\\r\\n",
+        "    SENDER=a@example",
+        "    in EMAIL: Subject: x\\n\\nhello\\n",
+        "process: ",
+        "syslog: ",
+        "again: python -m pytest ",
+        "own.smtp::stdio",
+    ],
+)
+def test_a_failure_shows_what_a_person_needs(failure: str, text: str) -> None:
+    assert text in failure
+
+
+def test_a_failure_shows_nothing_of_the_suite_itself(failure: str) -> None:
+    assert "Traceback" not in failure
+    assert ".py:" not in failure
