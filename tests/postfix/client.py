@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 from collections.abc import Sequence
 
@@ -63,7 +64,12 @@ def transact(
         for recipient in recipients:
             reply = session.rcpt(recipient)
             accepted += reply[0] == 250
-    return session.data(content) if accepted else reply
+    if accepted:
+        reply = session.docmd("DATA")
+    if reply[0] == 354:
+        session.send(re.sub(rb"(?m)^\.", b"..", content) + b".\r\n")
+        reply = session.getreply()
+    return reply
 
 
 def submit(port: int, sender: str, recipients: Sequence[str], content: bytes) -> Reply:

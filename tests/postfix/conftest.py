@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from .instance import missing
+from .proxies import no_interpreter
 from .site import Site, running_site
 
 
 @pytest.fixture(scope="session")
 def needs_postfix() -> None:
     """Skip where there can be no private Postfix; fail where there was to be one."""
-    if reason := missing():
+    if reason := missing() or no_interpreter():
         if os.environ.get("POSTPROX_REQUIRE_POSTFIX") == "1":
             pytest.fail(f"POSTPROX_REQUIRE_POSTFIX=1, but {reason}")
         pytest.skip(reason)

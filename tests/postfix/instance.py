@@ -2,8 +2,8 @@
 
 `Postfix(directory, ports, services)` is a context manager. The directory holds everything
 (configuration, queue, mail log, one Maildir for every recipient there is); all ports are on
-127.0.0.1; the DNS is never asked; the master process is a child of this process and is stopped by
-its pid. `services` makes the lines of master.cf that use the ports.
+127.0.0.1; the DNS is never asked; the master process ends when this
+one does. `services` makes the lines of master.cf that use the ports.
 
 Needs root (master(8) changes users) and the programs of a Postfix >= 3.4 (postlogd(8)).
 """
@@ -119,8 +119,15 @@ OWN_DIRECTORIES = {
     "queue/public": 0o710,
 }
 
-#: Tests that are killed themselves cannot stop anything.
-DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
+#: Ends the command when it is told to, and when its parent has died: tests that are killed stop
+#: nothing. (Not the command's own death signal, for master(8) loses that with its first seteuid.)
+GUARD = """
+"$@" &
+trap 'kill $!' TERM
+wait $!
+wait $!
+"""
+GUARDED = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", GUARD, "sh")
 
 #: Header fields that Postfix puts before a message on its way from smtpd(8) into a Maildir.
 TRACE_FIELDS = re.compile(
@@ -204,7 +211,7 @@ class Postfix:
         self._port_names = port_names
         self._services = services
         self._wrapper = wrapper
-        self._master: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._seen: dict[str, tuple[str, bytes]] = {}
 
     # --- life -------------------------------------------------------------------------------
@@ -242,8 +249,8 @@ class Postfix:
 
     def _start(self) -> bool:
         daemons = self._command("postconf", "-h", "daemon_directory").stdout.decode().strip()
-        self._master = subprocess.Popen(
-            [*DIE_WITH_PARENT, *self._wrapper, f"{daemons}/master", "-s"],  # -s: in the foreground
+        self._guard = subprocess.Popen(
+            [*GUARDED, *self._wrapper, f"{daemons}/master", "-s"],  # -s: stay in the foreground
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -251,19 +258,19 @@ class Postfix:
             start_new_session=True,  # an interrupt at the terminal is for the tests to handle
         )
         wait_for("Postfix to start or to give up", self._started_or_ended)
-        return self._master.poll() is None
+        return self._guard.poll() is None
 
     def _started_or_ended(self) -> bool:
-        assert self._master is not None
+        assert self._guard is not None
         # Written once every port is bound. Trying the ports would start a server behind each.
-        return "daemon started" in self.log() or self._master.poll() is not None
+        return "daemon started" in self.log() or self._guard.poll() is not None
 
     def stop(self) -> None:
         """End the instance, and see to it that nothing of it is left running."""
-        if self._master is not None:
-            self._master.terminate()
-            self._master.wait(PATIENCE)
-            self._master = None
+        if self._guard is not None:
+            self._guard.terminate()
+            self._guard.wait(PATIENCE)
+            self._guard = None
         try:
             wait_for("the instance's processes to end", lambda: not self.processes())
         except PostfixError as error:
@@ -282,8 +289,10 @@ class Postfix:
     # --- what it does -----------------------------------------------------------------------
 
     def processes(self) -> dict[int, str]:
-        """What runs by the instance's order: processes that name its directory, but spawn(8)."""
+        """What runs by the instance's order: processes that name its directory, but its own."""
         named = processes_naming(str(self.directory))
+        if self._guard is not None:
+            named.pop(self._guard.pid, None)
         return {pid: line for pid, line in named.items() if not line.startswith("spawn ")}
 
     def log(self) -> str:

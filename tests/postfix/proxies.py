@@ -8,6 +8,7 @@ to `box.address`. What the filter was told is kept, run by run.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -24,7 +25,7 @@ from .instance import HOST, Postfix, PostfixError, wait_for
 USER, GROUP = "nobody", "nogroup"
 DOMAIN = "mail.test"
 
-#: The ways in: options of the smtpd(8) a test client speaks to, by kind. `{proxy}` is the proxy.
+#: The ways in: options of the smtpd(8) a test client speaks to. `{proxy}` is the proxy.
 FRONTS = {
     "before": "-o smtpd_proxy_filter={proxy}",
     "adjusted": "-o smtpd_proxy_filter={proxy} -o smtpd_proxy_options=speed_adjust",
@@ -34,12 +35,26 @@ FRONTS = {
     "cached": "-o content_filter=cached:{proxy}",
 }
 
-#: The proxy's options, by variant. A variant has the ways in that its tests use.
+BOTH = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One service of spawn(8): the proxy's options, the ways in, the port it sends mail on to."""
+
+    options: str
+    ways: tuple[str, ...] = BOTH
+    upstream: str = "upstream"
+
+
 VARIANTS = {
-    "open": ("-v", tuple(FRONTS)),
-    "strict": ("-v -r", ("before", "after")),
-    "hasty": ("-v -t 0.5", ("before", "after")),
-    "hasty-strict": ("-v -r -t 0.5", ("before", "after")),
+    "open": Variant("-v", tuple(FRONTS)),
+    "strict": Variant("-v -r"),
+    "hasty": Variant("-v -t 0.5"),
+    "hasty-strict": Variant("-v -r -t 0.5"),
+    "spoolless": Variant("-v -d /nonexistent"),
+    "cut-off": Variant("-v", upstream="nowhere"),
+    "misconfigured": Variant("-v -t never"),
 }
 
 CLIENT_OPTIONS = """
@@ -48,8 +63,8 @@ CLIENT_OPTIONS = """
     -o smtp_generic_maps=
 """
 
-#: The manual's smtpd behind the proxy, and one recipient that it refuses. It takes a bare LF for a
-#: line end, as every Postfix did once: what the proxy lets through must be safe for such a server.
+#: The manual's smtpd behind the proxy, with something to refuse at every stage. It takes a bare LF
+#: for a line end, as every Postfix did once: what the proxy lets through must be safe for that.
 UPSTREAM_OPTIONS = """
     -o syslog_name=postfix/upstream
     -o smtpd_authorized_xforward_hosts=127.0.0.0/8
@@ -58,7 +73,10 @@ UPSTREAM_OPTIONS = """
     -o smtpd_sender_restrictions=
     -o { smtpd_recipient_restrictions =
          check_recipient_access inline:{refused@mail.test=REJECT}, permit_mynetworks, reject }
-    -o smtpd_data_restrictions=
+    -o { smtpd_data_restrictions =
+         check_sender_access inline:{refused-at-data@mail.test=REJECT} }
+    -o { smtpd_end_of_data_restrictions =
+         check_sender_access inline:{refused-at-end@mail.test=REJECT} }
     -o smtpd_junk_command_limit=100000
     -o smtpd_soft_error_limit=10000
     -o smtpd_error_sleep_time=0
@@ -126,19 +144,21 @@ class Box:
         return run
 
 
-def interpreter() -> str:
+def interpreter() -> str | None:
     """A Python that the unprivileged user may run: this one, or the system's."""
     for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         python = os.path.realpath(candidate)
-        try:
-            probe = as_nobody(
-                python, "-IS", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"
-            )
-        except OSError:
-            continue
-        if probe.returncode == 0:
-            return python
-    raise PostfixError(f"user {USER} may run neither {sys.executable} nor a system Python >= 3.11")
+        with contextlib.suppress(OSError):
+            if as_nobody(python, "-IS", "-c", NEW_ENOUGH).returncode == 0:
+                return python
+    return None
+
+
+def no_interpreter() -> str:
+    """Why the proxy cannot run as the unprivileged user, or nothing."""
+    if interpreter():
+        return ""
+    return f"user {USER} may run neither {sys.executable} nor a system Python >= 3.11"
 
 
 def as_nobody(*command: str) -> subprocess.CompletedProcess[bytes]:
@@ -164,6 +184,7 @@ class Installation:
 
     def _install(self) -> Path:
         python = interpreter()
+        assert python is not None, no_interpreter()
         (package,) = postprox.__path__
         copy = shutil.copytree(
             package, self.directory / "lib/postprox", ignore=shutil.ignore_patterns("__pycache__")
@@ -186,10 +207,10 @@ class Installation:
         return path
 
     def port_names(self) -> list[str]:
-        """The names of all ports that the services use."""
-        names = ["upstream"]
-        for variant, (_, kinds) in VARIANTS.items():
-            names += [f"{variant}_proxy", *(f"{variant}_{kind}" for kind in kinds)]
+        """The names of all ports that the services use, and `nowhere`, where nothing listens."""
+        names = ["upstream", "nowhere"]
+        for name, variant in VARIANTS.items():
+            names += [f"{name}_proxy", *(f"{name}_{way}" for way in variant.ways)]
         return names
 
     def services(self, ports: Mapping[str, int]) -> str:
@@ -200,16 +221,16 @@ class Installation:
             f"scan unix - - n - 20 smtp{CLIENT_OPTIONS}",
             f"cached unix - - n - 1 smtp{CLIENT_OPTIONS}{cache}",
         ]
-        for variant, (options, kinds) in VARIANTS.items():
-            proxy = f"{HOST}:{ports[f'{variant}_proxy']}"
-            lines.append(
-                f"{proxy} inet n n n - 20 spawn\n"
-                f"    user={USER} argv={self.launcher} {options} -d {self.spool} -c {self.dispatch}"
-                f" {HOST}:{ports['upstream']}\n"
-            )
-            for kind in kinds:
-                lines.append(f"{HOST}:{ports[f'{variant}_{kind}']} inet n - n - - smtpd\n")
-                lines.append(f"    {FRONTS[kind].format(proxy=proxy)}\n")
+        for name, variant in VARIANTS.items():
+            proxy = f"{HOST}:{ports[f'{name}_proxy']}"
+            lines += [
+                f"{proxy} inet n n n - 20 spawn\n",
+                f"    user={USER} argv={self.launcher} -d {self.spool} -c {self.dispatch}",
+                f" {variant.options} {HOST}:{ports[variant.upstream]}\n",
+            ]
+            for way in variant.ways:
+                options = FRONTS[way].format(proxy=proxy)
+                lines.append(f"{HOST}:{ports[f'{name}_{way}']} inet n - n - - smtpd {options}\n")
         return "".join(lines)
 
     def box(self, script: str) -> Box:

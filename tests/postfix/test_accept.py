@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from .client import connect, message, submit, transact, unix
@@ -22,6 +24,24 @@ def test_an_accepted_message_arrives_as_it_was_sent(site: Site, way: str) -> Non
 def test_eight_bit_text_and_odd_dots_arrive_as_they_were_sent(site: Site, way: str) -> None:
     box, content = site.proxy.box("exit 0"), message("octets", ".\n..\n.x\n\n \xe9\u20ac\t\n.\n")
     assert site.send(way, box, content)[0] == 250
+    assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
+
+
+@pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
+def test_a_line_of_any_length_arrives_as_it_was_sent(site: Site, way: str) -> None:
+    # Not after the queue: there smtp(8) folds it.
+    box, content = site.proxy.box("exit 0"), message("long line", "." + "x" * 100_000)
+    assert site.send(way, box, content)[0] == 250
+    assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
+
+
+def test_a_message_sent_in_chunks_arrives_as_it_was_sent(site: Site) -> None:
+    box, content = site.proxy.box("exit 0"), message("BDAT")
+    with connect(site.postfix.ports["open_before"]) as session:
+        session.mail(box.sender)
+        session.rcpt(box.address)
+        session.send(f"BDAT {len(content)} LAST\r\n".encode() + content)
+        assert session.getreply()[0] == 250
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
@@ -105,3 +125,13 @@ def test_data_without_an_accepted_recipient_runs_no_filter(site: Site) -> None:
     site.postfix.wait_delivered(box.sender)
     runs = list((site.proxy.directory / "runs").glob("refused.*"))
     assert runs == []
+
+
+def test_more_clients_than_proxies_are_all_served(site: Site) -> None:
+    boxes = [site.proxy.box("exit 0") for _ in range(25)]
+    with ThreadPoolExecutor(len(boxes)) as clients:
+        replies = clients.map(lambda box: site.send("open_before", box, message(box.name)), boxes)
+        assert [code for code, _ in replies] == [250] * len(boxes)
+    for box in boxes:
+        delivered = site.postfix.wait_delivered(box.address)
+        assert without_trace(delivered) == unix(message(box.name))

@@ -57,3 +57,14 @@ def test_the_first_recipient_is_the_first_that_upstream_accepts(site: Site) -> N
     addresses = ["refused@mail.test", box.address]
     submit(site.postfix.ports["open_after"], box.sender, addresses, message("second"))
     assert box.wait_run().recipient == box.address
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sender_in_utf8(site: Site, way: str) -> None:
+    box = site.proxy.box("exit 0")
+    with connect(site.postfix.ports[way]) as session:
+        session.command_encoding = "utf-8"
+        session.docmd("MAIL", "FROM:<j\u00f6rg@mail.test> SMTPUTF8")
+        session.rcpt(box.address)
+        assert session.data(message("internationalised"))[0] == 250
+    assert box.wait_run().sender == "j\u00f6rg@mail.test"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from .client import connect_from, message, transact
-from .site import Site
+from .instance import wait_for
+from .site import Site, running_site
 
 INFO, WARNING = "<22>", "<20>"  # facility mail
 
@@ -41,3 +44,14 @@ def test_a_broken_filter_is_a_warning(site: Site, way: str) -> None:
     site.send(way, box, message("broken"))
     line = site.wait_syslog(box.address, "7")
     assert line.startswith(WARNING)
+
+
+def test_postfix_has_nothing_to_complain_about(needs_postfix: None) -> None:
+    scripts = ("exit 0", "echo '550 5.7.1 no' >&2; exit 1", "exit 7")
+    with running_site() as own:
+        for way in ("strict_before", "open_adjusted", "open_after", "open_cached"):
+            for script in scripts:
+                own.send(way, own.proxy.box(script), message("ordinary"))
+        wait_for("the queue to be empty", lambda: not own.postfix.in_transit())
+        own.proxy.wait_clean(own.postfix)
+    assert re.findall(".*(?:warning|error|fatal|panic|garbage).*", own.postfix.log()) == []

@@ -1,0 +1,45 @@
+"""Life under spawn(8): what a filter inherits there, and the end of Postfix in mid-message."""
+
+from __future__ import annotations
+
+from .client import begin_data, connect, message
+from .site import Site, running_site
+
+
+def output_of(site: Site, commands: str) -> str:
+    """What shell commands print when a filter runs them."""
+    path = site.proxy.directory / "runs"
+    box = site.proxy.box(
+        f'{{ {commands}; }} >"{path}/$$.out"; mv "{path}/$$.out" "{path}/out.$name"'
+    )
+    assert site.send("strict_before", box, message("what is it like"))[0] == 250
+    return (path / f"out.{box.name}").read_text()
+
+
+def test_the_filter_runs_as_the_user_of_the_service(site: Site) -> None:
+    assert output_of(site, "id -un") == "nobody\n"
+
+
+def test_a_broken_pipe_ends_a_command_of_the_filter(site: Site) -> None:
+    # spawn(8) starts its command with SIGPIPE ignored, and so does Python.
+    assert output_of(site, "(sh -c 'kill -PIPE $$'; echo $?)") == "141\n"
+
+
+def test_the_filter_has_no_connection_of_the_proxys(site: Site) -> None:
+    assert "socket:" not in output_of(site, 'for fd in /proc/$$/fd/*; do readlink "$fd"; done')
+
+
+def test_the_filter_reads_nothing_from_the_client(site: Site) -> None:
+    assert output_of(site, "readlink /proc/$$/fd/0") == "/dev/null\n"
+
+
+def test_nothing_goes_on_when_postfix_stops_while_the_filter_runs(needs_postfix: None) -> None:
+    with running_site() as own:
+        box = own.proxy.box("sleep 600")
+        with connect(own.postfix.ports["open_before"]) as session:
+            begin_data(session, box.sender, [box.address])
+            session.send(message("interrupted", "text") + b".\r\n")
+            box.wait_run()
+            own.postfix.stop()  # demands that no process is left
+            session.close()
+        assert list(own.proxy.spool.iterdir()) == []

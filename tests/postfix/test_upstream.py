@@ -1,0 +1,85 @@
+"""Upstream's own answers, and what becomes of the mail when the proxy cannot do its work."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from .client import message, submit
+from .instance import HOST
+from .site import Site
+
+
+def first_line(port: int) -> tuple[bytes, bytes]:
+    """What the proxy says first, and all that it says afterwards."""
+    with socket.create_connection((HOST, port), timeout=20) as connection:
+        said = b"".join(iter(lambda: connection.recv(4096), b""))
+    line, _, rest = said.partition(b"\r\n")
+    return line, rest
+
+
+@pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
+def test_upstreams_refusal_is_the_answer_to_the_message(site: Site, sender: str) -> None:
+    box = site.proxy.box("exit 0")
+    recipients = [box.address]
+    reply = submit(site.postfix.ports["open_before"], sender, recipients, message("unwanted"))
+    assert reply[0] == 554
+    assert b"Sender address rejected: Access denied" in reply[1]
+
+
+@pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
+def test_upstreams_refusal_is_in_the_bounce(site: Site, sender: str) -> None:
+    box = site.proxy.box("exit 0")
+    submit(site.postfix.ports["open_after"], sender, [box.address], message("unwanted"))
+    line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
+    assert line[1] == "bounced"
+    assert "Sender address rejected: Access denied (in reply to end of DATA" in line[2]
+
+
+def test_without_a_spool_the_client_is_told_to_come_again(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    reply = site.send("spoolless_before", box, message("no room"))
+    assert reply[0] in {451, 452}
+    site.proxy.wait_clean(site.postfix)
+    assert box.runs() == []
+
+
+def test_without_a_spool_the_mail_waits_in_the_queue(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    site.send("spoolless_after", box, message("no room"))
+    line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
+    assert line[1] == "deferred"
+    assert " said: 452 4.3.1 " in line[2]
+
+
+def test_without_upstream_the_greeting_is_421_and_nothing_else_is_said(site: Site) -> None:
+    line, rest = first_line(site.postfix.ports["cut-off_proxy"])
+    assert line.startswith(b"421 ")
+    assert rest == b""
+
+
+def test_without_upstream_the_client_is_told_to_come_again(site: Site) -> None:
+    assert site.send("cut-off_before", site.proxy.box("exit 0"), message("no way"))[0] == 451
+
+
+def test_without_upstream_the_mail_waits_in_the_queue(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    site.send("cut-off_after", box, message("no way"))
+    line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
+    assert line[1] == "deferred"
+    assert "421" in line[2]
+
+
+def test_a_wrong_option_costs_the_client_one_421_line(site: Site) -> None:
+    line, rest = first_line(site.postfix.ports["misconfigured_proxy"])
+    assert line.startswith(b"421 4.3.5 ")
+    assert rest == b""
+
+
+def test_a_wrong_option_leaves_the_mail_in_the_queue(site: Site) -> None:
+    box = site.proxy.box("exit 0")
+    site.send("misconfigured_after", box, message("not yet"))
+    line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
+    assert line[1] == "deferred"
+    assert "421 4.3.5 " in line[2]
