@@ -15,7 +15,7 @@ from .stage import Stage
 
 _MARK = ">>> "
 _BLANK = "    "
-_SHOWN_FILE = 2000
+_SHOWN_FILE = 800
 
 
 def explain(stage: Stage, error: StepFailedError, again: str) -> str:
@@ -42,7 +42,7 @@ def summary(stage: Stage, error: StepFailedError) -> str:
     """The failure in one line."""
     line = f":{error.step.line}" if error.step else ""
     return (
-        f"{stage.transcript.name}{line} [{stage.mode}] {shorten(visible(str(error).encode()), 300)}"
+        f"{stage.transcript.name}{line} [{stage.mode}] {shorten(str(error), 300)}"
     )
 
 

@@ -136,7 +136,8 @@ class Suite:
         environment = {**os.environ, **implementation.env}
         if not implementation.version:
             printed = ask(implementation, environment, "--version").stdout
-            version = printed.splitlines()[0] if printed else "unknown"
+            first_line = printed.partition("\n")[0]
+            version = first_line.removeprefix(implementation.name).strip() or "unknown"
             self.settings.implementation = replace(implementation, version=version)
         self._open_file()
 
