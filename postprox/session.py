@@ -155,10 +155,14 @@ class Session:
         self._answer(replies.SEND_MESSAGE, RECEIVE)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take())
-        self._check_client()
+        if self._turn == RECEIVE:  # otherwise once the spool is sealed
+            self._check_client()
 
     def spool_sealed(self) -> None:
         """Go on: the spool holds the whole message."""
+        self._check_client()
+        if self._turn == CLOSED:
+            return
         if self._filtering:
             self._filter_deadline = self._clock() + self._filter_timeout
             self._act(actions.RunFilter(self._envelope.environment(self._helo_name)))
