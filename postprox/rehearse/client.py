@@ -6,6 +6,7 @@ MAIL, RCPT, DATA, the message, QUIT.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ class Client:
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
+        #: How long the reply to the message took, in seconds; 0.0 if none was sent.
+        self.waited = 0.0
 
     def deliver(self, envelope: Envelope, content: bytes, filter_limit: float) -> bytes:
         """Hand one message over; return the reply that decides about it.
@@ -52,7 +55,7 @@ class Client:
         """
         greeting = self._answer(PATIENCE)
         if greeting[:1] != b"2":
-            raise NoAnswerError(_shown(greeting))
+            raise NoAnswerError(f"it said: {_shown(greeting)}")
         reply = self._open(envelope)
         if reply[:3] == b"354":
             reply = self._send_content(content, filter_limit)
@@ -83,7 +86,10 @@ class Client:
         self._dialogue.note(CLIENT, PROXY, CONTENT, content)
         stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
         self._send(stuffed + b".\r\n")
-        return self._answer(PATIENCE + filter_limit)
+        sent = time.monotonic()
+        reply = self._answer(PATIENCE + filter_limit)
+        self.waited = time.monotonic() - sent
+        return reply
 
     def _send(self, data: bytes) -> None:
         self._peer.settimeout(PATIENCE)
@@ -100,10 +106,18 @@ class Client:
             line = self._line(patience)
             reply += line
             if not (line[:3].isdigit() and line[3:4] in (b" ", b"-")):
-                raise NoAnswerError(f"it said {_shown(reply + self._held)!r}")
+                raise NoAnswerError(f"it said: {_shown(self._last_words(line))}")
             if line[3:4] == b" ":
                 self._dialogue.note(PROXY, CLIENT, REPLY, reply)
                 return reply
+
+    def _last_words(self, line: bytes) -> bytes:
+        """Return the last line of all that comes: of a traceback it is the one that tells."""
+        try:
+            while True:
+                line = self._line(1.0)
+        except NoAnswerError:
+            return line
 
     def _line(self, patience: float) -> bytes:
         while b"\n" not in self._held:

@@ -15,7 +15,8 @@ Texts that come from files, from the wire or from the filter hold one octet per 
         message     the file's name as given
         notes       a list of remarks on the file
         verdict     accept, reject, rewrite, discard, fail-open (the filter failed, the message
-                    passed), fail (it failed, 451), not-filtered (the proxy refused it before)
+                    passed), fail (it failed, 451), error (the proxy could not do its own part)
+        timed_out   whether the filter was killed at its time limit
         reason      why the filter counts as failed, or ""
         hints       a list of remarks for the filter's author
         reply       the reply to the message, without its line end
@@ -27,8 +28,8 @@ Texts that come from files, from the wire or from the filter hold one octet per 
         envelope    {"sender", "recipients", "client_ip", "helo"}
         filter      null if it was not run, else {"environment": {"EMAIL", "OUTFILE", "SENDER",
                     "RECIPIENT", "REMOTEIP", "HELO"}, "status": as a shell has it, null if killed,
-                    "signal": its name or "", "timed_out", "stderr", "outfile": empty, filled or
-                    unusable, "seconds": null if killed}
+                    "signal": its name or "", "stderr", "outfile": empty, filled or unusable,
+                    "seconds": null if killed}
         dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
                     content, "text": with line ends; of a message the content}, in order
         proxy_exit_status
@@ -79,6 +80,7 @@ def _message(rehearsal: Rehearsal) -> dict[str, Any]:
         "message": rehearsal.mail.name,
         "notes": rehearsal.mail.notes,
         "verdict": rehearsal.outcome.verdict,
+        "timed_out": rehearsal.outcome.timed_out,
         "reason": rehearsal.outcome.reason,
         "hints": rehearsal.outcome.hints,
         "reply": _text(rehearsal.reply.removesuffix(b"\r\n")),
@@ -92,7 +94,7 @@ def _message(rehearsal: Rehearsal) -> dict[str, Any]:
             "client_ip": _text(rehearsal.envelope.client_ip),
             "helo": _text(rehearsal.envelope.helo),
         },
-        "filter": None if rehearsal.run is None else _filter(rehearsal.run, rehearsal.timed_out),
+        "filter": None if rehearsal.run is None else _filter(rehearsal.run),
         "dialogue": [
             {
                 "from": event.source,
@@ -106,12 +108,11 @@ def _message(rehearsal: Rehearsal) -> dict[str, Any]:
     }
 
 
-def _filter(run: FilterRun, timed_out: bool) -> dict[str, Any]:
+def _filter(run: FilterRun) -> dict[str, Any]:
     return {
         "environment": {name: _text(value) for name, value in run.environment.items()},
         "status": run.status,
         "signal": outcome.signal_name(run),
-        "timed_out": timed_out,
         "stderr": _text(run.stderr),
         "outfile": run.outfile,
         "seconds": run.seconds,

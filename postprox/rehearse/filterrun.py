@@ -73,7 +73,7 @@ def recorded(directory: Path) -> FilterRun | None:
     environment = directory / "environment"
     if not environment.exists():
         return None
-    values = environment.read_bytes().split(b"\0")
+    values = _read(environment).split(b"\0")[:-1]
     status = _read(directory / "status").strip()
     return FilterRun(
         dict(zip(VARIABLES, values, strict=False)),

@@ -58,7 +58,7 @@ def from_octets(name: str, text: bytes) -> Mail:
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"
-    header = content.partition(b"\r\n\r\n")[0]
+    header = (b"\r\n" + content).partition(b"\r\n\r\n")[0]
     return Mail(name, content, tuple(notes), _sender(header), _recipients(header))
 
 

@@ -16,8 +16,8 @@ from .filterrun import FILLED, UNUSABLE
 if TYPE_CHECKING:
     from .filterrun import FilterRun
 
-#: The proxy refused the message before it had run the filter.
-NOT_FILTERED = "not-filtered"
+#: The proxy could not do its own part, and said so to the client.
+ERROR = "error"
 #: All verdicts, as the log and the JSON document name them.
 VERDICTS = (
     verdict.ACCEPT,
@@ -26,7 +26,7 @@ VERDICTS = (
     verdict.DISCARD,
     verdict.FAIL_OPEN,
     verdict.FAIL,
-    NOT_FILTERED,
+    ERROR,
 )
 _SHELL_SAYS = {
     126: "the command cannot be executed: is it missing its x permission?",
@@ -40,39 +40,44 @@ class Outcome:
 
     verdict: one of `VERDICTS`.
     reason: why the filter counts as failed, or "".
+    timed_out: whether the filter was killed at its time limit.
     hints: what its author should think about.
     """
 
     verdict: str
     reason: str = ""
+    timed_out: bool = False
     hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the proxy was told: -t and -r."""
+class Told:
+    """What the proxy was told, -t and -r; and how long the client waited, in seconds."""
 
     timeout: float
-    reject: bool
+    reject_failures: bool
+    waited: float
 
 
-def judge(run: FilterRun | None, limits: Limits, waited: float) -> Outcome:
-    """Judge one run; `waited` is how long the client had to wait for the reply."""
-    if run is None:
-        return Outcome(NOT_FILTERED, "the proxy did not come as far as the filter")
+def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
+    """Judge one run; `delivered` is whether upstream has the message."""
+    late = (run is None or run.status is None) and told.waited >= told.timeout
+    if run is None and not late:
+        return Outcome(ERROR, "the proxy could not spool it: can -d DIR be written to?")
     ended = verdict.Outcome(
-        run.status,
-        _last_line(run.stderr),
-        failure=failure(run, limits.timeout, waited),
-        replaced=run.outfile == FILLED,
+        None if run is None else run.status,
+        b"" if run is None else _last_line(run.stderr),
+        failure=_late(told) if late or run is None else failure(run),
+        replaced=run is not None and run.outfile == FILLED,
     )
-    judged = verdict.judge(ended, reject_failures=limits.reject)
-    return Outcome(judged.action, judged.reason, _hints(run))
+    judged = verdict.judge(ended, reject_failures=told.reject_failures)
+    if delivered == bool(judged.reply):
+        return Outcome(ERROR, "the proxy answered in its own words after the filter had ended")
+    return Outcome(judged.action, judged.reason, late, () if run is None else _hints(run))
 
 
-def timed_out(run: FilterRun, timeout: float, waited: float) -> bool:
-    """Return whether the filter was killed at its time limit."""
-    return run.status is None and waited >= timeout
+def _late(told: Told) -> str:
+    return f"not done within {told.timeout:g} s (-t), killed with all its processes"
 
 
 def signal_name(run: FilterRun) -> str:
@@ -83,10 +88,8 @@ def signal_name(run: FilterRun) -> str:
         return ""
 
 
-def failure(run: FilterRun, timeout: float, waited: float) -> str:
+def failure(run: FilterRun) -> str:
     """Return why the filter counts as failed; "" if its exit status decides."""
-    if timed_out(run, timeout, waited):
-        return f"not done within {timeout:g} s (-t), killed with all its processes"
     if run.status is None:
         return "killed, with its whole process group"
     if run.status == 0 and run.outfile == UNUSABLE:

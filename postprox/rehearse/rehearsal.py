@@ -6,7 +6,7 @@ Rule: everything that is started here has ended, and its files are gone, when it
 from __future__ import annotations
 
 import difflib
-import time
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from .mail import Mail
     from .options import Settings
 
-#: More lines than this on both sides are not compared: it could take minutes.
+#: More lines than this between the first and the last difference are not compared: it could
+#: take minutes.
 _COMPARED = 4000
+#: Lines shown around a difference.
+_CONTEXT = 2
+_HUNK = re.compile(r"@@ -(\d+)(.*) \+(\d+)(.*) @@")
 
 
 class CannotRunError(Exception):
@@ -37,7 +41,6 @@ class Rehearsal:
 
     reply: the reply that decided about it, with CRLF.
     run: the filter's run, None if there was none.
-    waited: how long the client waited for that reply, in seconds.
     received: what upstream accepted, None if nothing.
     proxy_status: the proxy's exit status.
     """
@@ -47,8 +50,6 @@ class Rehearsal:
     events: list[Event]
     reply: bytes
     run: FilterRun | None
-    waited: float
-    timed_out: bool
     outcome: outcome.Outcome
     received: bytes | None
     proxy_status: int | None
@@ -72,25 +73,22 @@ def rehearse(mail: Mail, settings: Settings, directory: Path) -> Rehearsal:
                 *("-c", filterrun.observed(settings.command, records), upstream.address),
             ]
             with Proxy(arguments) as proxy:
-                began = time.monotonic()
-                reply = Client(proxy.socket, dialogue).deliver(
-                    envelope, mail.content, settings.timeout
-                )
-                waited = time.monotonic() - began
+                client = Client(proxy.socket, dialogue)
+                reply = client.deliver(envelope, mail.content, settings.timeout)
     except NoAnswerError as error:
-        raise CannotRunError(f"the proxy did not do its part: {error}") from None
+        raise CannotRunError(f"{mail.name}: the proxy failed: {error}") from None
     except OSError as error:
-        raise CannotRunError(f"the proxy could not be started: {error}") from None
+        raise CannotRunError(f"{mail.name}: the proxy could not be started: {error}") from None
     run = filterrun.recorded(records)
+    told = outcome.Told(settings.timeout, settings.reject, client.waited)
+    delivered = dialogue.received is not None
     return Rehearsal(
         mail=mail,
         envelope=envelope,
         events=dialogue.events,
         reply=reply,
         run=run,
-        waited=waited,
-        timed_out=run is not None and outcome.timed_out(run, settings.timeout, waited),
-        outcome=outcome.judge(run, outcome.Limits(settings.timeout, settings.reject), waited),
+        outcome=outcome.judge(run, told, delivered=delivered),
         received=dialogue.received,
         proxy_status=proxy.exit_status,
     )
@@ -107,7 +105,28 @@ def _envelope(mail: Mail, settings: Settings) -> Envelope:
 
 def difference(sent: bytes, received: bytes) -> list[str] | None:
     """Return a unified diff of two messages, octets as latin-1; None if they are too long."""
-    old, new = (text.decode("latin-1").split("\r\n") for text in (sent, received))
+    old, new = (text.decode("latin-1").split("\r\n")[:-1] for text in (sent, received))
+    # What they have in common at the beginning and the end may be long, and costs nothing so.
+    start = max(0, _common(old, new) - _CONTEXT)
+    del old[:start], new[:start]
+    end = max(0, _common(old[::-1], new[::-1]) - _CONTEXT)
+    old, new = old[: len(old) - end], new[: len(new) - end]
     if max(len(old), len(new)) > _COMPARED:
         return None
-    return list(difflib.unified_diff(old[:-1], new[:-1], "sent", "received", lineterm="", n=2))
+    lines = difflib.unified_diff(old, new, "sent", "received", lineterm="", n=_CONTEXT)
+    return [_moved(line, start) if number > 1 else line for number, line in enumerate(lines)]
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    """Return how many lines at the beginning are the same."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _moved(line: str, by: int) -> str:
+    """Return a diff's line; if it heads a hunk, with the line numbers moved on."""
+    found = _HUNK.fullmatch(line)
+    if not found:
+        return line
+    old, old_length, new, new_length = found.groups()
+    return f"@@ -{int(old) + by}{old_length} +{int(new) + by}{new_length} @@"

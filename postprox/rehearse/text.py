@@ -7,6 +7,7 @@ terminal but printable characters.
 from __future__ import annotations
 
 import textwrap
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from .. import verdict
@@ -31,9 +32,9 @@ _HEADLINES = {
     verdict.REJECT: ("REJECTED", _RED),
     verdict.REWRITE: ("REWRITTEN", _GREEN),
     verdict.DISCARD: ("DISCARDED", _RED),
-    verdict.FAIL_OPEN: ("FILTER FAILED, message passed unfiltered", _YELLOW),
-    verdict.FAIL: ("FILTER FAILED, message refused for now", _YELLOW),
-    outcome.NOT_FILTERED: ("NOT FILTERED, the proxy refused the message", _YELLOW),
+    verdict.FAIL_OPEN: ("FILTER FAILED, passed unfiltered", _YELLOW),
+    verdict.FAIL: ("FILTER FAILED, refused for now", _YELLOW),
+    outcome.ERROR: ("NOT HANDLED, refused for now", _YELLOW),
 }
 _COUNTED = {
     verdict.ACCEPT: "accepted",
@@ -42,25 +43,31 @@ _COUNTED = {
     verdict.DISCARD: "discarded",
     verdict.FAIL_OPEN: "passed unfiltered as the filter failed",
     verdict.FAIL: "refused for now as the filter failed",
-    outcome.NOT_FILTERED: "refused by the proxy",
+    outcome.ERROR: "refused for now by the proxy",
 }
 _FATES = {
     verdict.ACCEPT: "Upstream received it exactly as it was sent.",
+    verdict.REWRITE: "Upstream received what the filter wrote to OUTFILE.",
     verdict.REJECT: "Upstream did not receive it: not delivered.",
     verdict.DISCARD: (
         "Upstream did not receive it, yet the client believes that it was delivered: "
         "a reply that starts with 2 throws the message away."
     ),
     verdict.FAIL_OPEN: (
-        "Now (without -r): upstream received the original, as if there were no filter. "
-        "With -r: the client gets a 451, keeps the message and tries again later."
+        "Now, without -r: upstream received the original, as if there were no filter. "
+        "With -r: the client would get a 451, keep the message and try again later."
     ),
     verdict.FAIL: (
-        "Now (with -r): not delivered; the client keeps the message and tries again later. "
-        "Without -r: upstream receives the original, as if there were no filter."
+        "Now, with -r: not delivered; the client keeps the message and tries again later. "
+        "Without -r: upstream would receive the original, as if there were no filter."
     ),
-    outcome.NOT_FILTERED: "Upstream did not receive it; the client keeps it, or gives up on a 5xx.",
+    outcome.ERROR: "Not delivered; the client keeps the message and tries again later.",
 }
+# The one change that the proxy itself makes (data.no-smuggling in the specification).
+_FATES_STUFFED = (
+    "Upstream received the original, with one more dot where a bare CR stands before a dot: "
+    "some mail servers would take that for the end of the message."
+)
 _COLUMNS = "  client   proxy   upstream"
 _INDENT = " " * 28
 _ARROWS = {
@@ -89,20 +96,23 @@ class Report:
         """Return what comes first."""
         settings = self._settings
         count = _plural(len(settings.messages), "message goes", "messages go")
-        made = "  (comes with postprox)" if settings.bundled_filter else ""
+        made = ["           It comes with postprox, for this."] if settings.bundled_filter else []
         failing = "is refused with 451 (-r)" if settings.reject else "passes (no -r)"
         return "\n".join(
             (
                 f"Rehearsal: {count} through the real proxy; nothing leaves this machine.",
-                f"Filter:    {printable(settings.command)}{made}",
+                *_folded(f"Filter:    {printable(settings.command)}"),
+                *made,
                 f"           At most {settings.timeout:g} s; if it fails, the message {failing}.",
+                "Client:    speaks as Postfix does to a filter before its queue.",
+                "Upstream:  a mail server made for this; it takes everything.",
             )
         )
 
     def message(self, number: int, rehearsal: Rehearsal) -> str:
         """Return what is to be said about one message."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
-        name = printable(rehearsal.mail.name)
+        name = printable(self._name(rehearsal))
         title = self._painted(_BOLD, f"[{number}/{len(self._settings.messages)}] {name}:")
         parts = [
             "",
@@ -117,6 +127,10 @@ class Report:
             *_paragraphs("Hint", rehearsal.outcome.hints),
         ]
         return "\n".join(parts)
+
+    def _name(self, rehearsal: Rehearsal) -> str:
+        bundled = self._settings.bundled_messages
+        return PurePath(rehearsal.mail.name).name if bundled else rehearsal.mail.name
 
     def closing(self, rehearsals: list[Rehearsal]) -> str:
         """Return what comes last."""
@@ -158,23 +172,23 @@ class Report:
         reply = _shown(rehearsal.reply)
         lines = _paragraph("Failure", rehearsal.outcome.reason)
         lines += _paragraph("Reply", reply)
-        if name == verdict.REWRITE:
-            return lines + self._rewritten(rehearsal)
-        lines += _paragraph("Result", _FATES[name])
-        if rehearsal.received not in (None, rehearsal.mail.content):
-            lines += self._rewritten(rehearsal)
-        return lines
+        fate = _FATES[name]
+        received, sent = rehearsal.received, rehearsal.mail.content
+        if received is None:
+            return lines + _paragraph("Result", fate)
+        if received == sent:
+            same = " It is the same as what was sent." if name == verdict.REWRITE else ""
+            return lines + _paragraph("Result", fate + same)
+        if name != verdict.REWRITE:
+            fate = _FATES_STUFFED
+        return lines + _paragraph("Result", fate) + self._diff(sent, received)
 
-    def _rewritten(self, rehearsal: Rehearsal) -> list[str]:
-        received = rehearsal.received or b""
-        lines = difference(rehearsal.mail.content, received)
+    def _diff(self, sent: bytes, received: bytes) -> list[str]:
+        lines = difference(sent, received)
         if lines is None:
-            return _paragraph("Result", "Upstream received it changed; too long for a diff.")
-        if not lines:
-            return _paragraph("Result", "Upstream received OUTFILE: the same as what was sent.")
+            return ["           (too much has changed to be shown)"]
         more = len(lines) - _DIFF_LINES
         return [
-            *_paragraph("Result", "Upstream received what the filter wrote to OUTFILE:"),
             "",
             *(self._diff_line(line) for line in lines[:_DIFF_LINES]),
             *([f"    ... {more} more lines (--json has them)"] if more > 0 else []),
@@ -275,12 +289,13 @@ def _plural(count: int, one: str, many: str) -> str:
 
 def _next_steps(settings: Settings) -> list[str]:
     """Return what a newcomer may want to do now."""
-    own = "MESSAGE.eml" if settings.bundled_messages else "..."
     if settings.bundled_filter:
-        return [f"Next: your own filter:  {PROGRAM} -c ./your-filter MESSAGE.eml"]
+        return ["Next: your own filter and message,", f"  {PROGRAM} -c ./your-filter MESSAGE.eml"]
     steps = []
     if settings.bundled_messages:
-        steps.append(f"Next: your own messages:  {PROGRAM} -c CMD {own}")
+        steps += ["Next: your own message,", f"  {PROGRAM} -c CMD MESSAGE.eml"]
+    else:
+        steps.append("Next: another -t, -r, --sender '' (a bounce) and more: see --help")
     program = settings.command.split()[:1]
     if program and "/" in program[0] and not program[0].startswith("/"):
         steps.append(

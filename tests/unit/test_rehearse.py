@@ -1,0 +1,601 @@
+"""postprox.rehearse: what it shows of each verdict, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postprox.rehearse import mail
+from postprox.rehearse.client import HELLO
+from postprox.rehearse.dialogue import CLIENT, COMMAND, PROXY, REPLY, UPSTREAM, Dialogue, merged
+from postprox.rehearse.filterrun import FilterRun
+from postprox.rehearse.outcome import Told, judge
+from postprox.rehearse.rehearsal import difference
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND_LINE = [sys.executable, "-m", "postprox.rehearse"]
+MESSAGE = b"From: Ann <ann@example.net>\nTo: Ben <ben@example.org>\n\nhello\n"
+
+
+class Rehearse:
+    """The command, run in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.temporary = directory / "tmp"
+        self.temporary.mkdir()
+        self.environment = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.temporary),
+        }
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND_LINE, *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def save(self, content: bytes, name: str = "message.eml") -> str:
+        (self.directory / name).write_bytes(content)
+        return name
+
+    def one(self, command: str, *arguments: str, content: bytes = MESSAGE) -> Any:
+        """Return what the JSON document says of one message."""
+        result = self("--json", "-c", command, *arguments, self.save(content))
+        assert result.returncode == 0, result.stderr
+        (message,) = json.loads(result.stdout)["messages"]
+        return message
+
+
+@pytest.fixture
+def rehearse(tmp_path: Path) -> Rehearse:
+    return Rehearse(tmp_path)
+
+
+# The demonstration.
+
+
+def test_demonstration_shows_three_verdicts(rehearse: Rehearse) -> None:
+    result = rehearse()
+    assert "\n3 messages: 1 accepted, 1 rejected, 1 rewritten\n" in result.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_first_line_says_what_happens(rehearse: Rehearse) -> None:
+    first = rehearse().stdout.splitlines()[0]
+    assert first == "Rehearsal: 3 messages go through the real proxy; nothing leaves this machine."
+
+
+def test_last_line_says_what_to_try_next(rehearse: Rehearse) -> None:
+    assert rehearse().stdout.splitlines()[-1].endswith("-c ./your-filter MESSAGE.eml")
+
+
+def test_demonstration_fits_into_80_columns(rehearse: Rehearse) -> None:
+    rehearse.temporary = Path("/tmp")
+    rehearse.environment["TMPDIR"] = "/tmp"
+    assert [line for line in rehearse().stdout.splitlines() if len(line) > 80] == []
+
+
+def test_demonstration_leaves_nothing_behind(rehearse: Rehearse) -> None:
+    rehearse()
+    assert list(rehearse.temporary.iterdir()) == []
+
+
+def test_demonstration_rejects_with_550(rehearse: Rehearse) -> None:
+    messages = json.loads(rehearse("--json").stdout)["messages"]
+    assert [message["reply"][:4] for message in messages] == ["250 ", "550 ", "250 "]
+
+
+# Each verdict, in the JSON document and in the text.
+
+
+def test_accept(rehearse: Rehearse) -> None:
+    message = rehearse.one("true")
+    assert (message["verdict"], message["delivered"], message["diff"]) == ("accept", True, [])
+
+
+def test_reject(rehearse: Rehearse) -> None:
+    message = rehearse.one("echo no >&2; exit 1")
+    seen = (message["verdict"], message["reply"], message["received"], message["diff"])
+    assert seen == ("reject", "554 no", None, None)
+
+
+def test_rewrite(rehearse: Rehearse) -> None:
+    message = rehearse.one('sed s/hello/bye/ "$EMAIL" >"$OUTFILE"')
+    assert message["verdict"] == "rewrite"
+    assert message["received"].endswith("\r\n\r\nbye\r\n")
+    assert message["diff"][-2:] == ["-hello", "+bye"]
+
+
+def test_rewrite_with_the_same_content(rehearse: Rehearse) -> None:
+    message = rehearse.one('cat "$EMAIL" >"$OUTFILE"')
+    assert (message["verdict"], message["diff"]) == ("rewrite", [])
+
+
+def test_discard(rehearse: Rehearse) -> None:
+    message = rehearse.one("echo 250 gone >&2; exit 1")
+    seen = (message["verdict"], message["reply"], message["delivered"])
+    assert seen == ("discard", "250 gone", False)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("exit 2", "exit status 2"),
+        ("nosuchcommand", "exit status 127: the shell found no such command"),
+        ("./message.eml", "exit status 126: the command cannot be executed"),
+        ("kill -9 $$", "killed by signal 9 (SIGKILL)"),
+        ("exit 255", "exit status 255"),
+        ("kill -9 0", "killed, with its whole process group"),
+        ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is no regular file"),
+        ("if", "exit status 2"),
+    ],
+)
+def test_failure_passes_the_message(rehearse: Rehearse, command: str, reason: str) -> None:
+    message = rehearse.one(command)
+    assert (message["verdict"], message["delivered"]) == ("fail-open", True)
+    assert reason in message["reason"]
+
+
+def test_failure_with_r_refuses_the_message(rehearse: Rehearse) -> None:
+    message = rehearse.one("exit 2", "-r")
+    assert (message["verdict"], message["delivered"]) == ("fail", False)
+    assert message["reply"].startswith("451 ")
+
+
+def test_time_out(rehearse: Rehearse) -> None:
+    message = rehearse.one("echo working >&2; sleep 60", "-t", "0.2")
+    assert (message["verdict"], message["timed_out"]) == ("fail-open", True)
+    assert message["filter"]["status"] is None
+    assert message["filter"]["stderr"] == "working\n"
+
+
+def test_time_out_with_r(rehearse: Rehearse) -> None:
+    message = rehearse.one("sleep 60", "-rt0.2")
+    assert (message["verdict"], message["timed_out"]) == ("fail", True)
+
+
+def test_time_out_kills_what_the_filter_has_started(rehearse: Rehearse) -> None:
+    fifo = rehearse.directory / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    rehearse.one(f"exec 3>{fifo}; sleep 60 & sleep 60", "-t", "0.2")
+    os.set_blocking(reader, True)
+    assert os.read(reader, 1) == b""  # at once: nobody has it open for writing any more
+    os.close(reader)
+
+
+def test_spool_that_cannot_be_used(rehearse: Rehearse) -> None:
+    message = rehearse.one("true", "-d", "/nonexistent")
+    assert (message["verdict"], message["filter"]) == ("error", None)
+    assert message["reply"].startswith("452 ")
+
+
+def test_filters_own_452_is_a_rejection(rehearse: Rehearse) -> None:
+    assert rehearse.one("echo 452 4.3.1 full >&2; exit 1")["verdict"] == "reject"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("true", "ACCEPTED"),
+        ("echo 550 5.7.1 no >&2; exit 1", "REJECTED"),
+        ('echo x >"$OUTFILE"', "REWRITTEN"),
+        ("echo 250 >&2; echo 250 ok >&2; exit 1", "DISCARDED"),
+        ("exit 3", "FILTER FAILED, passed unfiltered"),
+    ],
+)
+def test_headline_names_the_verdict(rehearse: Rehearse, command: str, words: str) -> None:
+    result = rehearse("-c", command, rehearse.save(MESSAGE))
+    assert f"\n[1/1] message.eml: {words}\n" in result.stdout
+
+
+@pytest.mark.parametrize("option", [[], ["-r"]])
+def test_failure_is_explained_with_and_without_r(rehearse: Rehearse, option: list[str]) -> None:
+    text = rehearse("-c", "exit 2", *option, rehearse.save(MESSAGE)).stdout
+    assert "ith -r" in text
+    assert "ithout -r" in text
+
+
+def test_failing_filter_is_no_failure_of_the_rehearsal(rehearse: Rehearse) -> None:
+    assert rehearse("-c", "exit 2", rehearse.save(MESSAGE)).returncode == 0
+
+
+def test_diff_is_shown(rehearse: Rehearse) -> None:
+    message = rehearse.save(MESSAGE)
+    text = rehearse("-c", 'sed s/hello/bye/ "$EMAIL" >"$OUTFILE"', message).stdout
+    assert "\n    -hello\n    +bye\n" in text
+
+
+def test_standard_error_is_shown(rehearse: Rehearse) -> None:
+    text = rehearse("-c", "echo one >&2; echo two >&2", rehearse.save(MESSAGE)).stdout
+    assert "\n    | one\n    | two\n" in text
+
+
+def test_crash_of_a_python_filter_is_pointed_out(rehearse: Rehearse) -> None:
+    (hint,) = rehearse.one("python3 -c 'raise ValueError'")["hints"]
+    assert "crash" in hint
+
+
+def test_silent_rejection_is_pointed_out(rehearse: Rehearse) -> None:
+    (hint,) = rehearse.one("exit 1")["hints"]
+    assert "without a word" in hint
+
+
+def test_relative_command_is_pointed_out(rehearse: Rehearse) -> None:
+    text = rehearse("-c", "./message.eml", rehearse.save(MESSAGE)).stdout
+    assert "full path" in text.splitlines()[-1]
+
+
+# The filter sees what it would see in production.
+
+
+def test_environment_is_shown(rehearse: Rehearse) -> None:
+    text = rehearse("-c", "true", rehearse.save(MESSAGE)).stdout
+    for line in (
+        "    SENDER     ann@example.net",
+        "    RECIPIENT  ben@example.org",
+        "    REMOTEIP   192.0.2.1",
+        "    HELO       mail.example.net",
+    ):
+        assert f"\n{line}\n" in text
+    assert "\n    EMAIL      /" in text
+    assert "\n    OUTFILE    /" in text
+
+
+def test_environment_of_the_command_is_that_of_spawn(rehearse: Rehearse) -> None:
+    rehearse.environment["STRANGE"] = "x"
+    names = rehearse.one("env >&2")["filter"]["stderr"].split("\n")
+    assert "PATH=/usr/bin:/bin" in names
+    assert [name for name in names if name.startswith(("STRANGE", "PYTHON", "TMPDIR"))] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name", "seen"),
+    [
+        ("--sender", "me@example.com", "SENDER", "me@example.com"),
+        ("--sender", "<me@example.com>", "SENDER", "me@example.com"),
+        ("--sender", "", "SENDER", "<>"),
+        ("--recipient", "you@example.com", "RECIPIENT", "you@example.com"),
+        ("--client-ip", "198.51.100.7", "REMOTEIP", "198.51.100.7"),
+        ("--client-ip", "2001:db8::1", "REMOTEIP", "2001:db8::1"),
+        ("--client-ip", "", "REMOTEIP", ""),
+        ("--helo", "a+b=c d$(id)", "HELO", "a+b=c d$(id)"),
+    ],
+)
+def test_envelope_options(
+    rehearse: Rehearse, option: str, value: str, name: str, seen: str
+) -> None:
+    assert rehearse.one("true", option, value)["filter"]["environment"][name] == seen
+
+
+def test_recipient_may_be_given_again(rehearse: Rehearse) -> None:
+    message = rehearse.one("true", "--recipient", "a@example.org", "--recipient", "b@example.org")
+    assert message["envelope"]["recipients"] == ["a@example.org", "b@example.org"]
+
+
+def test_standard_input_of_the_filter_is_empty(rehearse: Rehearse) -> None:
+    assert rehearse.one("cat >&2; echo end >&2")["filter"]["stderr"] == "end\n"
+
+
+def test_command_may_hold_anything_a_shell_takes(rehearse: Rehearse) -> None:
+    command = "printf '%s\\n' \"it's {0} $((1+1)) \\$x\" >&2; exit 1"
+    assert rehearse.one(command)["reply"] == "554 it's {0} 2 $x"
+
+
+def test_much_standard_error(rehearse: Rehearse) -> None:
+    command = "yes | head -c 3000000 >&2; echo >&2; echo last >&2; exit 1"
+    assert rehearse.one(command)["reply"] == "554 last"
+
+
+def test_background_child_with_standard_error_open_delays_nothing(rehearse: Rehearse) -> None:
+    message = rehearse.one("echo $$ >&2; sleep 3 & exit 0", "-t", "2")
+    assert message["verdict"] == "accept"
+
+
+# The dialogue.
+
+
+def test_client_speaks_as_postfix_does(rehearse: Rehearse) -> None:
+    said = [
+        event["text"].split()[0] if event["kind"] == "command" else event["kind"]
+        for event in rehearse.one("true")["dialogue"]
+        if event["from"] == "client"
+    ]
+    assert said == ["EHLO", "XFORWARD", "MAIL", "RCPT", "DATA", "content", "QUIT"]
+
+
+def test_upstream_is_left_after_a_rejection_and_before_the_clients_quit(
+    rehearse: Rehearse,
+) -> None:
+    events = rehearse.one("exit 1")["dialogue"]
+    ways = [(event["from"], event["to"]) for event in events]
+    assert ways[-5:] == [
+        ("proxy", "client"),
+        ("proxy", "upstream"),
+        ("upstream", "proxy"),
+        ("client", "proxy"),
+        ("proxy", "client"),
+    ]
+
+
+def test_what_is_relayed_unchanged_is_one_step() -> None:
+    dialogue = Dialogue()
+    dialogue.note(CLIENT, PROXY, COMMAND, b"NOOP\r\n")
+    dialogue.note(PROXY, UPSTREAM, COMMAND, b"NOOP\r\n")
+    dialogue.note(UPSTREAM, PROXY, REPLY, b"250 ok\r\n")
+    dialogue.note(PROXY, CLIENT, REPLY, b"250 ok\r\n")
+    steps = [(step.source, step.target) for step in merged(dialogue.events)]
+    assert steps == [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)]
+
+
+def test_what_the_proxy_says_itself_is_a_step_of_its_own() -> None:
+    dialogue = Dialogue()
+    dialogue.note(CLIENT, PROXY, COMMAND, b"DATA\r\n")
+    dialogue.note(PROXY, CLIENT, REPLY, b"354 go\r\n")
+    dialogue.note(PROXY, UPSTREAM, COMMAND, b"DATA\r\n")
+    steps = [(step.source, step.target) for step in merged(dialogue.events)]
+    assert steps == [(CLIENT, PROXY), (PROXY, CLIENT), (PROXY, UPSTREAM)]
+
+
+def test_opening_is_shown_once(rehearse: Rehearse) -> None:
+    assert rehearse().stdout.count(f"EHLO {HELLO.decode()}") == 1
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    "content", [MESSAGE, MESSAGE.replace(b"\n", b"\r\n"), MESSAGE.removesuffix(b"\n")]
+)
+def test_line_ends_of_the_file_do_not_matter(rehearse: Rehearse, content: bytes) -> None:
+    received = rehearse.one("true", content=content)["received"]
+    assert received.encode("latin-1") == MESSAGE.replace(b"\n", b"\r\n")
+
+
+def test_nul_and_8_bit_pass(rehearse: Rehearse) -> None:
+    content = b"Subject: \xe9\n\n\0\xff\x80 \xc3\xa9\n"
+    received = rehearse.one("true", content=content)["received"]
+    assert received.encode("latin-1") == content.replace(b"\n", b"\r\n")
+
+
+def test_nul_and_8_bit_and_escapes_are_shown_harmlessly(rehearse: Rehearse) -> None:
+    message = rehearse.save(b"Subject: x\n\nhello\n")
+    command = r"printf 'Subject: x\n\n\0\033[31m\377\303\251\n' >$OUTFILE"
+    text = rehearse("-c", command, message).stdout
+    assert "\n    +\\x00\\x1b[31m\\xff\u00e9\n" in text
+
+
+def test_leading_dots_pass(rehearse: Rehearse) -> None:
+    content = b"Subject: x\n\n.\n..\n.x\n"
+    received = rehearse.one("true", content=content)["received"]
+    assert received.encode("latin-1") == content.replace(b"\n", b"\r\n")
+
+
+def test_empty_message_passes(rehearse: Rehearse) -> None:
+    assert rehearse.one("true", content=b"")["received"] == ""
+
+
+def test_dot_behind_a_bare_cr_is_explained(rehearse: Rehearse) -> None:
+    text = rehearse("-c", "true", rehearse.save(b"Subject: x\n\na\r.b\n")).stdout
+    assert "one more dot" in text
+
+
+def test_large_message_passes(rehearse: Rehearse) -> None:
+    content = b"Subject: x\n\n" + b"0123456789\n" * 500_000
+    message = rehearse.one('{ echo X-A: 1; cat "$EMAIL"; } >"$OUTFILE"', content=content)
+    assert message["diff"][2:] == ["@@ -1,2 +1,3 @@", "+X-A: 1", " Subject: x", " "]
+
+
+def test_mbox_line_is_left_out_with_a_note(rehearse: Rehearse) -> None:
+    message = rehearse.one("true", content=b"From ann@example.net Mon Jan  6\n" + MESSAGE)
+    assert message["received"].startswith("From: Ann")
+    assert "mbox" in message["notes"][0]
+
+
+def test_mbox_of_several_messages_is_pointed_out() -> None:
+    mbox = (b"From ann@example.net Mon Jan  6\n" + MESSAGE + b"\n") * 2
+    assert "several messages" in mail.from_octets("x", mbox).notes[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "sender", "recipients"),
+    [
+        (b"", b"sender@example.net", (b"recipient@example.org",)),
+        (b"From: a@example.com\n", b"a@example.com", (b"recipient@example.org",)),
+        (b'From: "x@y, z" <a@example.com>\n', b"a@example.com", (b"recipient@example.org",)),
+        (b"Return-Path: <>\nFrom: a@example.com\n", b"", (b"recipient@example.org",)),
+        (
+            b"return-path: <r@example.com>\nFrom: a@example.com\n",
+            b"r@example.com",
+            (b"recipient@example.org",),
+        ),
+        (b"To: A <a@example.com>,\n\tb@example.com\n", b"sender@example.net", None),
+        (b"From: \xe9@example.com\n", b"sender@example.net", (b"recipient@example.org",)),
+        (b"From: <a b>\0\n", b"sender@example.net", (b"recipient@example.org",)),
+        (b"\nFrom: a@example.com\n", b"sender@example.net", (b"recipient@example.org",)),
+    ],
+)
+def test_envelope_of_a_message(
+    header: bytes, sender: bytes, recipients: tuple[bytes, ...] | None
+) -> None:
+    message = mail.from_octets("x", header + b"\nhello\n")
+    assert message.sender == sender
+    assert message.recipients == (recipients or (b"a@example.com", b"b@example.com"))
+
+
+# Differences.
+
+
+def test_difference_far_down_has_its_line_number() -> None:
+    old = b"".join(b"%d\r\n" % number for number in range(9000))
+    lines = difference(old, old.replace(b"\r\n7000\r\n", b"\r\nx\r\n"))
+    assert lines is not None
+    assert lines[2] == "@@ -6999,5 +6999,5 @@"
+
+
+def test_very_large_difference_is_not_computed() -> None:
+    assert difference(b"a\r\n" * 9000, b"b\r\n" * 9000) is None
+
+
+# Judging what was observed.
+
+
+def test_status_that_does_not_fit_what_upstream_has_is_an_error() -> None:
+    run = FilterRun({}, 0, b"", 0.1, "empty")
+    assert judge(run, Told(30, False, 0.1), delivered=False).verdict == "error"
+
+
+def test_filter_killed_before_anything_was_recorded_has_timed_out() -> None:
+    assert judge(None, Told(0.001, False, 0.002), delivered=True).timed_out
+
+
+# What cannot run.
+
+
+def test_missing_message_is_named(rehearse: Rehearse) -> None:
+    result = rehearse("-c", "true", rehearse.save(MESSAGE), "missing.eml")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "rehearse: cannot read the message 'missing.eml': No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["-t", "abc"], "-t 'abc': give a positive number, such as 30 or 0.5"),
+        (["-t", "0"], "-t '0': give"),
+        (["--client-ip", "1.2.3"], "--client-ip: '1.2.3' is no IP address: give one such as"),
+        (["--recipient", ""], "--recipient: '' is empty: give an address"),
+        (["--sender", "a\nb"], "--sender: 'a\\nb' holds control characters: leave them out"),
+        (["--nosuch"], "unrecognized arguments: --nosuch"),
+        (["-c"], "-c/--command: expected one argument"),
+    ],
+)
+def test_usage_error_names_option_and_value(
+    rehearse: Rehearse, arguments: list[str], error: str
+) -> None:
+    result = rehearse(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert error in result.stderr
+
+
+def test_help_shows_examples(rehearse: Rehearse) -> None:
+    result = rehearse("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "-c ./my-filter message.eml" in result.stdout
+
+
+def test_options_may_follow_messages(rehearse: Rehearse) -> None:
+    message = rehearse.save(MESSAGE)
+    assert rehearse(message, "-c", "true", message, "-r").returncode == 0
+
+
+def test_proxy_that_does_not_start_is_reported(rehearse: Rehearse) -> None:
+    broken = rehearse.directory / "broken"
+    shutil.copytree(ROOT / "postprox", broken / "postprox")
+    (broken / "postprox" / "__main__.py").write_text("raise ImportError('half installed')\n")
+    rehearse.environment["PYTHONPATH"] = str(broken)
+    result = rehearse("-c", "true", rehearse.save(MESSAGE))
+    assert result.returncode == 1
+    assert result.stderr == (
+        "rehearse: message.eml: the proxy failed: it said: ImportError: half installed\n"
+    )
+
+
+# The end, and the terminal.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interruption_leaves_nothing_behind(rehearse: Rehearse, number: int) -> None:
+    fifo = rehearse.directory / "fifo"
+    os.mkfifo(fifo)
+    command = f"exec 3>{fifo}; echo started >&3; sleep 60 & sleep 60"
+    with subprocess.Popen(
+        [*COMMAND_LINE, "-c", command, rehearse.save(MESSAGE)],
+        cwd=rehearse.directory,
+        env=rehearse.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process, fifo.open("rb") as reader:
+        assert reader.readline() == b"started\n"
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+        assert reader.read() == b""  # no process of the filter is left
+    assert (process.returncode, stderr) == (128 + number, b"rehearse: interrupted\n")
+    assert list(rehearse.temporary.iterdir()) == []
+
+
+def test_reader_that_has_seen_enough_is_no_traceback(rehearse: Rehearse) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        COMMAND_LINE, env=rehearse.environment, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert result.stderr == b""
+    assert list(rehearse.temporary.iterdir()) == []
+
+
+def _on_a_terminal(rehearse: Rehearse, **environment: str) -> bytes:
+    terminal, child = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND_LINE, "-c", "true", rehearse.save(MESSAGE)],
+        cwd=rehearse.directory,
+        env=rehearse.environment | {"TERM": "xterm"} | environment,
+        stdout=child,
+    ):
+        os.close(child)
+        shown = b""
+        try:
+            while data := os.read(terminal, 4096):
+                shown += data
+        except OSError:
+            pass  # the other end has closed
+    os.close(terminal)
+    return shown
+
+
+def test_colour_on_a_terminal(rehearse: Rehearse) -> None:
+    assert b"\033[" in _on_a_terminal(rehearse)
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colour_where_it_is_not_wanted(rehearse: Rehearse, environment: dict[str, str]) -> None:
+    assert b"\033[" not in _on_a_terminal(rehearse, **environment)
+
+
+def test_no_colour_in_a_file(rehearse: Rehearse) -> None:
+    assert "\033[" not in rehearse().stdout
+
+
+def test_document_counts_verdicts(rehearse: Rehearse) -> None:
+    document = json.loads(rehearse("--json").stdout)
+    assert document["format"] == 1
+    assert document["summary"] == {
+        "messages": 3,
+        "accept": 1,
+        "reject": 1,
+        "rewrite": 1,
+        "discard": 0,
+        "fail-open": 0,
+        "fail": 0,
+        "error": 0,
+    }
