@@ -435,10 +435,13 @@ class Engine:
         return lambda: self._output(step)
 
     def _exit(self, step: Step) -> Verdict:
+        """The process's end; for a server that nobody has told to end, its sessions' end."""
         stage = self._stage
-        if stage.mode == "listen" and "stdio" in stage.header.modes:
+        if stage.mode == "listen" and stage.clients and not self._signalled:
             return YES if self._sessions_ended() else WAIT
-        return _status_verdict(str(step.argument), self._process.status if self._process else None)
+        in_both = stage.mode == "listen" and "stdio" in stage.header.modes
+        wanted = "any" if in_both else str(step.argument)
+        return _status_verdict(wanted, self._process.status if self._process else None)
 
     def _sessions_ended(self) -> bool:
         """Whether the implementation has closed every connection that the suite has not."""

@@ -41,9 +41,7 @@ def explain(stage: Stage, error: StepFailedError, again: str) -> str:
 def summary(stage: Stage, error: StepFailedError) -> str:
     """The failure in one line."""
     line = f":{error.step.line}" if error.step else ""
-    return (
-        f"{stage.transcript.name}{line} [{stage.mode}] {shorten(str(error), 300)}"
-    )
+    return f"{stage.transcript.name}{line} [{stage.mode}] {shorten(str(error), 300)}"
 
 
 def _script(stage: Stage, error: StepFailedError) -> list[str]:

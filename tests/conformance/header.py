@@ -69,6 +69,7 @@ class Header:
     fd2: str = "watched"
     syslog: str = "present"
     background: bool = False
+    listen_fds: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -99,8 +100,9 @@ def read_header(table: Mapping[str, object]) -> Header:
 def _check_together(header: Header) -> None:
     if "command" in header.modes and len(header.modes) > 1:
         raise HeaderError("modes", "mode 'command' (a run without a session) stands alone")
-    if header.background and header.modes != ("listen",):
-        raise HeaderError("background", 'background = true needs modes = ["listen"]')
+    for key in ("background", "listen_fds"):
+        if getattr(header, key) and header.modes != ("listen",):
+            raise HeaderError(key, f'{key} = true needs modes = ["listen"]')
     if header.takes is not None and header.clock is None:
         raise HeaderError("takes", "'takes' belongs to 'clock': seconds without a faster clock")
     if header.filter is not None and header.argv and "{filter}" not in "".join(header.argv):
@@ -207,6 +209,7 @@ KEYS: dict[str, Callable[[str, object], object]] = {
     "fd2": _one_of(FD2S),
     "syslog": _one_of(SYSLOGS),
     "background": _boolean,
+    "listen_fds": _boolean,
     "filter": _text,
 }
 

@@ -126,6 +126,7 @@ class Host:
         """End what was made."""
         if self._namespace is not None:
             self._namespace.close()
+            self._namespace = None
 
 
 def _has_ipv6_loopback() -> bool:

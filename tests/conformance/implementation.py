@@ -46,6 +46,8 @@ class Implementation:
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     divergences: tuple[Divergence, ...] = ()
+    #: Whether a file says all this, or a command line nothing but the argv.
+    described: bool = True
 
     def divergence(self, transcript: str, mode: str) -> Divergence | None:
         """The known divergence for *transcript* in *mode*."""
@@ -82,7 +84,7 @@ def find_implementation(text: str) -> Implementation:
         raise ImplementationError(f"--implementation {text}: {error}") from error
     if not argv:
         raise ImplementationError("--implementation wants a command line or a TOML file")
-    return Implementation(text, _from_anywhere(argv))
+    return Implementation(text, _from_anywhere(argv), described=False)
 
 
 def read_implementation(path: Path) -> Implementation:

@@ -27,6 +27,8 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
         found.append("syslog")
     if header.tmp in ("readonly", "full"):
         found.append("mounts")
+    if header.listen_fds:
+        found.append("listen-fds")
     if header.upstream == "ipv6":
         found += ["ipv6", "ipv6-loopback"]
     if header.upstream == "unix":

@@ -114,6 +114,8 @@ class Suite:
         if wrong:
             raise pytest.UsageError(f"--modes knows {', '.join(MODES)}, not {wrong[0]!r}")
         implementation = find_implementation(str(self.config.getoption("--implementation")))
+        if not implementation.described:
+            implementation = _with_foreground_as_printed(implementation)
         self.settings = Settings(
             implementation,
             self.host,
@@ -165,6 +167,14 @@ class Suite:
             self.file.add(result)
 
 
+def _with_foreground_as_printed(implementation: Implementation) -> Implementation:
+    """For a mere command: --foreground is used if its usage names it."""
+    printed = ask(implementation, dict(os.environ), "--help")
+    if "--foreground" in printed.stdout + printed.stderr:
+        return implementation
+    return replace(implementation, capabilities=implementation.capabilities - {"foreground"})
+
+
 def suite_of(config: pytest.Config) -> Suite:
     """The run's one Suite."""
     return config.stash[_SUITE]
@@ -182,8 +192,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Take down what the run made."""
+    """The same for a run that ended before it began."""
     suite_of(config).host.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down what the run made; first of all, for a worker may be ended once it has reported."""
+    suite_of(session.config).host.close()
 
 
 def _with_transcripts(config: pytest.Config) -> list[str]:

@@ -80,13 +80,19 @@ class Command:
     stdout: IO[bytes] | int
     stderr: IO[bytes] | int
     limits: Mapping[str, int] = field(default_factory=dict)
+    #: Standard input is a listening socket, to be handed over as systemd does (sd_listen_fds(3)).
+    hands_over_listener: bool = False
 
     @property
     def words(self) -> list[str]:
-        """The argv, behind a shell that sets the limits if there are any."""
-        if not self.limits:
-            return list(self.argv)
-        return ["sh", "-c", f'{_limit_commands(self.limits)} exec "$@"', "sh", *self.argv]
+        """The argv, behind a shell that does first what only the process itself can do."""
+        before = _limit_commands(self.limits)
+        if self.hands_over_listener:
+            before += _HAND_OVER
+        return ["sh", "-c", f'{before} exec "$@"', "sh", *self.argv] if before else [*self.argv]
+
+
+_HAND_OVER = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS;"
 
 
 def _limit_commands(limits: Mapping[str, int]) -> str:

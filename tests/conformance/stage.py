@@ -241,6 +241,7 @@ class Stage:
             stdout,
             stderr,
             self.header.limits,
+            self.header.listen_fds,
         )
         try:
             self.process = Process(self.loop, command, self.dialogue)
@@ -261,7 +262,11 @@ class Stage:
             (self.directory / "stdout").open("wb") as out,
             (self.directory / "stderr").open("wb") as error,
         ):
-            self._start(subprocess.DEVNULL, out, error)
+            if not self.header.listen_fds:
+                self._start(subprocess.DEVNULL, out, error)
+                return
+            with socket.create_server(self.listen) as listener:
+                self._start(listener.fileno(), out, error)
 
     def output(self, name: str) -> bytes:
         """What was written to standard output or standard error so far."""

@@ -157,6 +157,12 @@ def test_one_that_cannot_be_started_says_so_once_with_status_2(runner: Runner) -
     assert done.text.count("No module named no_such_one") == 1
 
 
+def test_a_mere_command_line_is_judged_in_both_modes(runner: Runner) -> None:
+    command = f"""sh -c 'PYTHONPATH="{ROOT}" exec {sys.executable} -m postprox "$@"' sh"""
+    done = runner.run(in_corpus(SESSION), "--implementation", command)
+    assert (done.status, done.outcomes) == (0, ["passed", "passed"])
+
+
 def test_an_argv_that_is_no_program_is_status_2(runner: Runner) -> None:
     assert runner.run(in_corpus(SESSION), "--implementation", "/no/such/program").status == 2
 
