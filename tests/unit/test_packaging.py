@@ -126,19 +126,27 @@ def test_the_launcher_isolates_the_interpreter(launcher: Path) -> None:
     assert launcher.read_text().splitlines()[0] == f"#!{PYTHON} -IS"
 
 
-def test_every_module_has_byte_code(prefix: Path) -> None:
-    package = prefix / "lib/postprox/postprox"
-    missing = [
-        source.name
-        for source in package.rglob("*.py")
-        if not list((source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc"))
-    ]
-    assert missing == []
+def test_every_module_has_byte_code_of_its_own(prefix: Path) -> None:
+    library = prefix / "lib/postprox"
+    byte_code = library / sys.implementation.cache_tag
+    sources = [path.relative_to(library) for path in (library / "postprox").rglob("*.py")]
+    assert sources
+    assert [name for name in sources if not (byte_code / name).with_suffix(".pyc").exists()] == []
 
 
-def test_byte_code_is_never_checked_against_its_source(prefix: Path) -> None:
-    flags = {code.read_bytes()[4:8] for code in (prefix / "lib/postprox/postprox").rglob("*.pyc")}
-    assert flags == {b"\x01\x00\x00\x00"}  # PEP 552: hash-based, and not to be checked
+def test_a_session_reads_byte_code_and_no_source(prefix: Path, launcher: Path) -> None:
+    traced = subprocess.run(
+        [PYTHON, "-IS", "-v", launcher, "--help"], capture_output=True, text=True, check=True
+    )
+    ours = [line for line in traced.stderr.splitlines() if f"{prefix}/lib" in line]
+    assert ours
+    assert [line for line in ours if f"{prefix}/lib/postprox/postprox/" in line] == []
+
+
+def test_without_byte_code_for_its_python_the_sources_run(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    shutil.rmtree(place / "lib/postprox" / sys.implementation.cache_tag)
+    assert session([f"{place}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
 
 
 def test_nothing_installed_is_open_to_be_changed_by_others(prefix: Path) -> None:
