@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
+#: A header is looked at up to this size; what Postfix takes (header_size_limit).
+_HEADER = 102400
 # What can stand in an envelope as it is; anything else is left to --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
 _MBOX = re.compile(rb"\n\r?\nFrom [^\r\n]+@")
@@ -26,6 +28,7 @@ class Mail:
 
     name: as it was given.
     content: with CRLF line ends, the last line's too.
+    subject: as it stands in its header.
     notes: what the user should know about the file.
     sender: whom its header names as the sender, b"" for a bounce.
     recipients: whom its header names.
@@ -33,6 +36,7 @@ class Mail:
 
     name: str
     content: bytes
+    subject: str
     notes: tuple[str, ...]
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -58,8 +62,15 @@ def from_octets(name: str, text: bytes) -> Mail:
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"
-    header = (b"\r\n" + content).partition(b"\r\n\r\n")[0]
-    return Mail(name, content, tuple(notes), _sender(header), _recipients(header))
+    header = (b"\r\n" + content[:_HEADER]).partition(b"\r\n\r\n")[0]
+    return Mail(
+        name=name,
+        content=content,
+        subject=_field(header, "Subject").strip(),
+        notes=tuple(notes),
+        sender=_sender(header),
+        recipients=_recipients(header),
+    )
 
 
 def _sender(header: bytes) -> bytes:
@@ -82,4 +93,4 @@ def _field(header: bytes, name: str) -> str:
     """Return a field's body, unfolded; "" if there is none."""
     pattern = rb"(?im)^%b[ \t]*:(.*(?:\n[ \t].*)*)" % re.escape(name.encode())
     found = re.search(pattern, header)
-    return found[1].decode("latin-1").replace("\r\n", "") if found else ""
+    return found[1].decode("utf-8", "replace").replace("\r\n", "") if found else ""

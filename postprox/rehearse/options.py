@@ -42,6 +42,8 @@ examples:
   {PROGRAM} -c ./my-filter -r -t 5 --sender '' *.eml
   {PROGRAM} -c ./my-filter --json message.eml
 
+What the JSON document holds: python3 -m pydoc postprox.rehearse.document
+
 The exit status is 0 when every message went through the proxy, whatever the
 filter did with it; 1 when something could not run; 2 for a wrong command line.
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import verdict
 from . import dialogue, outcome
+from .filterrun import FILLED
 from .options import PROGRAM
 from .rehearsal import difference
 
@@ -68,6 +69,7 @@ _FATES_STUFFED = (
     "Upstream received the original, with one more dot where a bare CR stands before a dot: "
     "some mail servers would take that for the end of the message."
 )
+_MEANINGS = ("pass", "reject")
 _COLUMNS = "  client   proxy   upstream"
 _INDENT = " " * 28
 _ARROWS = {
@@ -96,12 +98,16 @@ class Report:
         """Return what comes first."""
         settings = self._settings
         count = _plural(len(settings.messages), "message goes", "messages go")
-        made = ["           It comes with postprox, for this."] if settings.bundled_filter else []
+        made = (
+            ["           (comes with postprox: no lotteries, no tracking in links)"]
+            if settings.bundled_filter
+            else []
+        )
         failing = "is refused with 451 (-r)" if settings.reject else "passes (no -r)"
         return "\n".join(
             (
                 f"Rehearsal: {count} through the real proxy; nothing leaves this machine.",
-                *_folded(f"Filter:    {printable(settings.command)}"),
+                *_filter_lines(printable(settings.command)),
                 *made,
                 f"           At most {settings.timeout:g} s; if it fails, the message {failing}.",
                 "Client:    speaks as Postfix does to a filter before its queue.",
@@ -114,9 +120,11 @@ class Report:
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         name = printable(self._name(rehearsal))
         title = self._painted(_BOLD, f"[{number}/{len(self._settings.messages)}] {name}:")
+        subject = printable(rehearsal.mail.subject)
         parts = [
             "",
             f"{title} {self._painted(colour, words)}",
+            *([_cut(f"  Subject: {subject}")] if subject else []),
             *_paragraphs("Note", rehearsal.mail.notes),
             "",
             *self._ladder(rehearsal),
@@ -210,6 +218,18 @@ def printable(text: str) -> str:
     )
 
 
+def _filter_lines(command: str) -> list[str]:
+    """Return the filter's command; a path in it stays whole, to be copied."""
+    return textwrap.wrap(
+        command or "(an empty command)",
+        WIDTH,
+        initial_indent="Filter:    ",
+        subsequent_indent=" " * 11,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _shown(octets: bytes) -> str:
     return printable(octets.decode("utf-8", "backslashreplace").removesuffix("\r\n"))
 
@@ -234,10 +254,16 @@ def _step(arrow: str, text: str) -> list[str]:
 
 
 def _ended(run: FilterRun, reason: str) -> str:
-    after = "" if run.seconds is None else f" after {run.seconds:.2f} s"
-    if not reason:
-        return f"exit status {run.status}{after}"
-    return f"failed{after}: {reason}"
+    after = "" if run.seconds is None else f" after {_time(run.seconds)}"
+    if reason:
+        return f"failed{after}: {reason}"
+    filled = ", OUTFILE is filled" if run.outfile == FILLED and run.status == 0 else ""
+    return f"exit status {run.status} ({_MEANINGS[run.status or 0]}){filled}{after}"
+
+
+def _time(seconds: float) -> str:
+    # The clock of the file system ticks no finer.
+    return f"{seconds:.2f} s" if seconds >= 0.01 else "less than 0.01 s"
 
 
 def _environment(rehearsal: Rehearsal) -> list[str]:

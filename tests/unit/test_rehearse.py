@@ -243,6 +243,27 @@ def test_relative_command_is_pointed_out(rehearse: Rehearse) -> None:
     assert "full path" in text.splitlines()[-1]
 
 
+def test_subject_is_shown(rehearse: Rehearse) -> None:
+    message = rehearse.save("Subject: Gr\u00fc\u00dfe\r\n\r\nhello\r\n".encode())
+    assert "\n  Subject: Gr\u00fc\u00dfe\n" in rehearse("-c", "true", message).stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("true", "exit status 0 (pass) after"),
+        ('echo x >"$OUTFILE"', "exit status 0 (pass), OUTFILE is filled"),
+        ("exit 1", "exit status 1 (reject) after"),
+        ("exit 2", "failed after"),
+    ],
+)
+def test_end_of_the_filter_stands_in_the_dialogue(
+    rehearse: Rehearse, command: str, text: str
+) -> None:
+    shown = rehearse("-c", command, rehearse.save(MESSAGE)).stdout
+    assert f"\n          filter            {text}" in shown
+
+
 # The filter sees what it would see in production.
 
 
@@ -480,7 +501,7 @@ def test_missing_message_is_named(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["-t", "abc"], "-t 'abc': give a positive number, such as 30 or 0.5"),
+        (["-t", "abc"], "-t 'abc': give"),
         (["-t", "0"], "-t '0': give"),
         (["--client-ip", "1.2.3"], "--client-ip: '1.2.3' is no IP address: give one such as"),
         (["--recipient", ""], "--recipient: '' is empty: give an address"),
@@ -528,13 +549,16 @@ def test_interruption_leaves_nothing_behind(rehearse: Rehearse, number: int) -> 
     fifo = rehearse.directory / "fifo"
     os.mkfifo(fifo)
     command = f"exec 3>{fifo}; echo started >&3; sleep 60 & sleep 60"
-    with subprocess.Popen(
-        [*COMMAND_LINE, "-c", command, rehearse.save(MESSAGE)],
-        cwd=rehearse.directory,
-        env=rehearse.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process, fifo.open("rb") as reader:
+    with (
+        subprocess.Popen(
+            [*COMMAND_LINE, "-c", command, rehearse.save(MESSAGE)],
+            cwd=rehearse.directory,
+            env=rehearse.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+        fifo.open("rb") as reader,
+    ):
         assert reader.readline() == b"started\n"
         process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
