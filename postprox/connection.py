@@ -125,7 +125,8 @@ class Connection(Timed):
 
     @property
     def _reads_client(self) -> bool:
-        return self._client.open and (self.session.wants_client or self._lingering)
+        listens = self._client.unsent < limits.UNREAD_REPLIES
+        return self._client.open and ((self.session.wants_client and listens) or self._lingering)
 
     def _watch(self) -> None:
         client, upstream = self._client, self._upstream

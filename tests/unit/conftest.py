@@ -1,10 +1,18 @@
-"""Hypothesis profiles: `ci` always tries the same examples, `dev` looks for new ones."""
+"""Hypothesis profiles (`ci` always tries the same examples, `dev` looks for new ones), and what
+tests of sockets and processes share.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from postprox.loop import Loop
+from tests.unit.peers import fresh_loop, listening
 
 _SLOW_MACHINE = (HealthCheck.too_slow,)
 
@@ -13,3 +21,15 @@ settings.register_profile(
 )
 settings.register_profile("dev", deadline=None, suppress_health_check=_SLOW_MACHINE)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with fresh_loop() as loop:
+        yield loop
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with listening() as listener:
+        yield listener

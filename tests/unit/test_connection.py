@@ -1,0 +1,448 @@
+"""A session at work on real sockets, files and filters, with its peers on the same loop."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from postprox import connection as module
+from postprox import limits
+from postprox.connection import Connection
+from postprox.loop import Loop
+from postprox.options import parse
+from postprox.stream import Stream
+from tests.unit.peers import LoopPeer, address, listening, run_until
+
+MESSAGE = (b"Subject: x", b"", b"body", b".")
+
+
+class Site:
+    """A client's connection with all that is round it."""
+
+    def __init__(self, loop: Loop, listener: socket.socket, directory: Path) -> None:
+        self.loop = loop
+        self.directory = directory
+        self.ended: list[Connection] = []
+        self._listener = listener
+        self._peers: list[LoopPeer] = []
+
+    def serves(self, *options: str, upstream: str = "") -> LoopPeer:
+        """Start a session; return its client."""
+        mine, theirs = socket.socketpair()
+        descriptor = theirs.detach()
+        target = upstream or address(self._listener)
+        wanted = parse(["-d", str(self.directory), *options, target])
+        stream = Stream(descriptor, descriptor)
+        self.connection = Connection(self.loop, wanted, stream, self.ended.append)
+        self.connection.start()
+        return self._peer(mine)
+
+    def upstream(self) -> LoopPeer:
+        """Take the next connection to upstream, and greet it."""
+        accepted, _ = self._listener.accept()
+        peer = self._peer(accepted)
+        peer.says(b"220 up")
+        return peer
+
+    def transaction(self, *options: str) -> tuple[LoopPeer, LoopPeer]:
+        """Go on to an accepted recipient; return client and upstream."""
+        client = self.serves(*options)
+        upstream = self.upstream()
+        client.sees(b"220 up")
+        for command in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+            self.relays(client, upstream, command, b"250 ok")
+        return client, upstream
+
+    def data(self, *options: str) -> tuple[LoopPeer, LoopPeer]:
+        """Go on to the 354."""
+        client, upstream = self.transaction(*options)
+        client.says(b"DATA")
+        client.sees_reply(b"354 ")
+        return client, upstream
+
+    def relays(self, client: LoopPeer, upstream: LoopPeer, command: bytes, reply: bytes) -> None:
+        client.says(command)
+        upstream.sees(command)
+        upstream.says(reply)
+        client.sees(reply)
+
+    def is_over(self, exit_status: int = 0) -> None:
+        run_until(self.loop, lambda: self.ended)
+        assert self.ended == [self.connection]
+        assert self.connection.session.exit_status == exit_status
+        assert list(self.directory.iterdir()) == []
+
+    def closes(self) -> None:
+        if not self.ended:
+            self.connection.terminate()
+        for peer in self._peers:
+            peer.leaves()
+
+    def _peer(self, connection: socket.socket) -> LoopPeer:
+        peer = LoopPeer(self.loop, connection)
+        self._peers.append(peer)
+        return peer
+
+
+@pytest.fixture
+def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    site = Site(loop, listener, directory)
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    yield site
+    site.closes()
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+
+
+def test_a_session_from_greeting_to_quit(site: Site) -> None:
+    client, upstream = site.transaction()
+    client.says(b"QUIT")
+    upstream.sees(b"QUIT")
+    upstream.says(b"221 bye")
+    client.sees(b"221 bye")
+    client.sees_end()
+    upstream.sees_end()
+    site.is_over()
+
+
+def test_upstream_that_cannot_be_reached(site: Site) -> None:
+    with listening() as closed:
+        where = address(closed)
+    client = site.serves("-c", "true", upstream=where)
+    client.sees_reply(b"421 4.4.1 ")
+    client.sees_end()
+    client.leaves()
+    site.is_over(exit_status=1)
+
+
+def test_a_message_passes(site: Site) -> None:
+    client, upstream = site.data("-c", "true")
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(*MESSAGE)
+    upstream.says(b"250 queued")
+    client.sees(b"250 queued")
+    assert list(site.directory.iterdir()) == []
+
+
+def test_the_filter_decides(site: Site) -> None:
+    client, upstream = site.data("-c", "echo looking; echo 550 no >&2; exit 1")
+    client.says(*MESSAGE)
+    client.sees(b"550 no")
+    upstream.sees(b"QUIT")
+    assert list(site.directory.iterdir()) == []
+
+
+def test_the_filter_sees_message_and_envelope(site: Site, tmp_path: Path) -> None:
+    command = f'cat "$EMAIL" >{tmp_path}/seen; echo "$SENDER $RECIPIENT $HELO" >>{tmp_path}/seen'
+    client, upstream = site.data("-c", command)
+    client.says(b"..caf\xe9", b".")
+    upstream.sees(b"DATA")
+    assert (tmp_path / "seen").read_bytes() == b".caf\xe9\na@example b@example client\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'printf "new\\n.dot" >"$OUTFILE"',
+        'printf "new\\r\\n.dot\\r\\n" >"$OUTFILE"',
+        'printf "new\\n.dot\\n" >"$OUTFILE.x"; mv "$OUTFILE.x" "$OUTFILE"',
+        'rm "$EMAIL"; printf "new\\n.dot\\n" >"$OUTFILE"',
+    ],
+)
+def test_outfile_replaces_the_message(site: Site, command: str) -> None:
+    client, upstream = site.data("-c", command)
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(b"new", b"..dot", b".")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "true",
+        'rm "$OUTFILE"',
+        'echo changed >"$EMAIL"',
+        'echo changed >"$EMAIL.x"; mv "$EMAIL.x" "$EMAIL"',
+        'rm "$EMAIL"',
+        'echo new >"$OUTFILE"; exit 2',
+        'echo new >"$OUTFILE"; kill -9 $$',
+        'rm "$OUTFILE"; mkdir "$OUTFILE"',
+        'rm "$OUTFILE"; mkfifo "$OUTFILE"',
+        'ln -sf /etc/passwd "$OUTFILE"',
+        "exec /nonexistent/program",
+    ],
+)
+def test_the_original_passes(site: Site, command: str) -> None:
+    client, upstream = site.data("-c", command)
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(*MESSAGE)
+    assert list(site.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "exit 2",
+        "exit 255",
+        "kill -11 $$",
+        'rm "$OUTFILE"; mkdir "$OUTFILE"',
+        'rm "$OUTFILE"; mkfifo "$OUTFILE"',
+        'ln -sf /etc/passwd "$OUTFILE"',
+        "exec /nonexistent/program",
+    ],
+)
+def test_a_failed_filter_is_a_451_if_so_wished(site: Site, command: str) -> None:
+    client, upstream = site.data("-r", "-c", command)
+    client.says(*MESSAGE)
+    client.sees_reply(b"451 ")
+    upstream.sees(b"QUIT")
+
+
+def test_a_filter_that_cannot_be_started_has_failed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postprox.filter.SHELL", "/nonexistent/sh")
+    client, upstream = site.data("-r", "-c", "true")
+    client.says(*MESSAGE)
+    client.sees_reply(b"451 ")
+    upstream.sees(b"QUIT")
+    assert list(site.directory.iterdir()) == []
+
+
+def gate(tmp_path: Path) -> Path:
+    """A FIFO: a filter that reads it is held until somebody writes; one that writes, is seen."""
+    fifo = tmp_path / f"gate{len(list(tmp_path.iterdir()))}"
+    os.mkfifo(fifo)
+    return fifo
+
+
+def pid_written(site: Site, path: Path) -> int:
+    """Wait until a filter has written its process id to the FIFO `path`."""
+    descriptor = os.open(path, os.O_RDWR)
+    reader = FifoReader(site.loop, descriptor)
+    run_until(site.loop, lambda: reader.text.endswith(b"\n"))
+    os.close(descriptor)
+    return int(reader.text)
+
+
+class FifoReader:
+    """Collects what comes through a FIFO."""
+
+    def __init__(self, loop: Loop, descriptor: int) -> None:
+        self.text = b""
+        self._loop, self._descriptor = loop, descriptor
+        os.set_blocking(descriptor, False)
+        loop.watch(descriptor, 1, self._read)
+
+    def _read(self) -> None:
+        self.text += os.read(self._descriptor, 100)
+        if self.text.endswith(b"\n"):
+            self._loop.watch(self._descriptor, 0, self._read)
+
+
+@pytest.mark.parametrize("loss", [LoopPeer.ends, LoopPeer.leaves])
+def test_a_client_that_is_gone_has_the_filter_killed(
+    site: Site, tmp_path: Path, loss: Callable[[LoopPeer], None]
+) -> None:
+    started = gate(tmp_path)
+    client, upstream = site.data("-c", f"sleep 1000 & echo $! >{started}; wait")
+    client.says(*MESSAGE)
+    child = pid_written(site, started)
+    loss(client)
+    upstream.sees(b"QUIT")
+    upstream.leaves()
+    site.is_over()
+    wait_until_dead(child)
+
+
+def wait_until_dead(pid: int) -> None:
+    """Wait for the end of a process that was killed: the kernel takes a moment."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 20)[0]
+    finally:
+        os.close(descriptor)
+
+
+def test_a_filter_out_of_time_is_killed_with_its_children(site: Site, tmp_path: Path) -> None:
+    started = gate(tmp_path)
+    client, _ = site.data("-r", "-t", "0.3", "-c", f"sleep 1000 & echo $! >{started}; wait")
+    client.says(*MESSAGE)
+    child = pid_written(site, started)
+    client.sees_reply(b"451 ")
+    wait_until_dead(child)
+
+
+def test_a_background_child_that_holds_standard_error_delays_nothing(
+    site: Site, tmp_path: Path
+) -> None:
+    held = gate(tmp_path)
+    client, _ = site.data("-c", f"{{ cat {held}; }} & echo 550 no >&2; exit 1")
+    client.says(*MESSAGE)
+    client.sees(b"550 no")
+    held.open("wb").close()
+
+
+def test_a_background_child_that_goes_on_talking_delays_nothing(site: Site) -> None:
+    client, _ = site.data("-c", "yes >&2 & exit 0")
+    client.says(*MESSAGE)
+    run_until(site.loop, lambda: site.connection.session._turn == "deliver")
+
+
+def test_three_megabytes_of_standard_error(site: Site) -> None:
+    command = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1"
+    client, _ = site.data("-c", command)
+    client.says(*MESSAGE)
+    client.sees(b"550 no")
+
+
+def test_a_missing_directory_is_a_452(site: Site) -> None:
+    client, _ = site.transaction("-d", str(site.directory / "missing"))
+    client.says(b"DATA")
+    client.sees_reply(b"452 4.3.1 ")
+
+
+def test_a_directory_that_goes_away_is_a_452(site: Site) -> None:
+    client, upstream = site.data("-c", "true")
+    site.directory.rmdir()
+    client.says(*MESSAGE)
+    client.sees_reply(b"452 4.3.1 ")
+    upstream.sees(b"QUIT")
+    site.directory.mkdir()
+
+
+def test_a_large_message_passes_whole(site: Site) -> None:
+    line = b"x" * 998
+    client, upstream = site.data()
+    for _ in range(100):
+        client.says(*([line] * 100))
+    client.says(b".")
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(*([line] * 10_000), b".")
+
+
+def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site, listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client, upstream = site.data()
+    for _ in range(100):
+        client.says(*([b"x" * 998] * 100))
+    client.says(b".")
+    upstream.sees(b"DATA")
+    upstream.stops_reading()
+    upstream.says(b"354 go on")
+    sending = site.connection._upstream
+    assert sending is not None
+    run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
+    client.says(b"NOOP")  # an event, upon which nothing more is sent
+    run_until(site.loop, lambda: site.connection.session._commands._held)
+    assert sending.unsent <= 2 * limits.COPY_SIZE
+
+
+def test_a_client_that_does_not_read_is_not_read(site: Site) -> None:
+    """Memory stays bounded against a client that makes the proxy talk and never listens."""
+    client, _ = site.transaction()
+    client.stops_reading()
+    sent = 0
+    while site.connection._reads_client and sent < 8_000_000:
+        sent += client.socket.send(b"STARTTLS\r\n" * 1000)
+        site.loop.run_once()
+    assert sent < 8_000_000
+    assert site.connection._client.unsent < limits.UNREAD_REPLIES + 6 * limits.READ_SIZE
+
+
+def test_upstream_is_not_read_while_the_client_does_not_read(site: Site) -> None:
+    client, upstream = site.transaction()
+    client.stops_reading()
+    reply = b"250-" + b"x" * 60_000
+    for _ in range(20):
+        if site.connection._client.unsent >= limits.UNREAD_REPLIES:
+            break
+        client.says(b"HELP")
+        upstream.sees(b"HELP")
+        upstream.says(reply, b"250 ok")
+        site.loop.run_once()
+    assert site.connection._client.unsent < limits.UNREAD_REPLIES + limits.REPLY + limits.READ_SIZE
+
+
+def test_an_error_of_the_program_ends_one_session_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr("postprox.log.write_fault", faults.append)
+    monkeypatch.setattr(module, "_PERFORM", {})
+    client = site.serves()
+    client.sees_end()
+    site.is_over(exit_status=1)
+    assert [type(fault) for fault in faults] == [KeyError, KeyError]
+
+
+def test_an_error_of_the_program_is_told_to_the_client(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError
+
+    client, _ = site.transaction("-c", "true")
+    monkeypatch.setattr("postprox.log.write_fault", lambda _: None)
+    monkeypatch.setattr("postprox.spool.Spool.seal", fail)
+    client.says(b"DATA")
+    client.sees_reply(b"354 ")
+    client.says(*MESSAGE)
+    client.sees_reply(b"421 ")
+    site.is_over(exit_status=1)
+
+
+@pytest.mark.parametrize("options", [(), ("-c", "true")])
+def test_terminating_leaves_nothing(site: Site, options: tuple[str, ...]) -> None:
+    client, upstream = site.data(*options)
+    client.says(b"Subject: x")
+    site.connection.terminate()
+    client.sees_reply(b"421 ")
+    client.sees_end()
+    upstream.sees(b"QUIT")
+    upstream.sees_end()
+    site.is_over(exit_status=1)
+
+
+def test_stopping_waits_for_the_message(site: Site) -> None:
+    client, upstream = site.data()
+    site.connection.stop()
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(*MESSAGE)
+    upstream.says(b"250 queued")
+    client.sees(b"250 queued")
+    client.sees_reply(b"421 ")
+    upstream.sees(b"QUIT")
+    upstream.says(b"221 bye")
+    client.sees_end()
+    site.is_over()
+
+
+def test_a_reply_is_not_lost_because_of_input_that_nobody_reads(site: Site) -> None:
+    """Closing with unread input resets a TCP connection, and what was sent is lost."""
+    client, upstream = site.transaction()
+    client.says(b"NOOP", *([b"NOOP"] * 1000))
+    upstream.sees(b"NOOP")
+    upstream.leaves()
+    client.sees_reply(b"421 4.4.2 ")
+    client.says(*([b"NOOP"] * 1000))
+    client.ends()
+    client.sees_end()
+    site.is_over(exit_status=1)
