@@ -6,7 +6,7 @@ exist only while it runs, so nothing else can ever be left behind (files.gone).
 """
 
 from . import limits
-from .system import TYPE_CHECKING, posix
+from .system import TYPE_CHECKING, keep_freed_memory, posix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: OUTFILE must not lead elsewhere, nor block (a FIFO): see `replacement`.
 _SAFE_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _CREATE = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+
+keep_freed_memory()  # from the first message on
 
 
 class NotAFileError(Exception):

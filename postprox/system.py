@@ -21,7 +21,15 @@ else:
 
     environ = posix.environ
 
-__all__ = ["add_standard_descriptors", "environ", "posix", "signal", "silence", "socket"]
+__all__ = [
+    "add_standard_descriptors",
+    "environ",
+    "keep_freed_memory",
+    "posix",
+    "signal",
+    "silence",
+    "socket",
+]
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -38,3 +46,13 @@ def silence(descriptor: int) -> None:
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, descriptor)
     posix.close(null)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep memory that is freed, a megabyte or two, for the next block.
+
+    It would give every block of a message back to the system and get it anew, page by page, which
+    costs as much as all that is done to the block. Freeing one large piece raises the size from
+    which it does so (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    bytes(1 << 20)
