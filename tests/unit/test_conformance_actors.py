@@ -1,0 +1,80 @@
+"""What the suite's actors know of the other side: unread octets, environments, process trees."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conformance.connections import accepted_pair, unread
+from tests.conformance.filterbox import parse_environment, process_group
+from tests.conformance.process import Command, command_line, is_alive
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until its standard input ends, in a group of its own."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_octets_not_yet_read_are_counted() -> None:
+    client, server = accepted_pair()
+    with client, server:
+        client.sendall(b"abc")
+        assert unread(client) == 3
+        server.recv(2)
+        assert unread(client) == 1
+
+
+def test_nobody_can_tell_for_a_unix_socket() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        assert unread(left) is None
+
+
+def test_an_environment_is_read_from_its_octets() -> None:
+    assert parse_environment(b"A=1\0B=x=\xff\n\0C=\0") == {"A": b"1", "B": b"x=\xff\n", "C": b""}
+
+
+def test_a_process_that_runs_is_alive(child: subprocess.Popen[bytes]) -> None:
+    assert is_alive(child.pid)
+    assert process_group(child.pid) == child.pid
+
+
+def test_a_zombie_is_not_alive() -> None:
+    with subprocess.Popen([sys.executable, "-ISc", "pass"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(child.pid)
+
+
+def test_a_command_line_is_shown_in_words(child: subprocess.Popen[bytes]) -> None:
+    assert command_line(child.pid) == "/bin/cat"
+
+
+def test_a_process_that_is_gone_has_no_words() -> None:
+    assert command_line(2**22 + 1) == "?"
+
+
+def test_limits_are_set_by_the_process_itself() -> None:
+    command = Command(
+        ["sh", "-c", "ulimit -f; ulimit -n"], {}, 0, 1, 2, {"fsize": 4096, "nofile": 20}
+    )
+    done = subprocess.run(command.words, capture_output=True, check=True)
+    assert done.stdout == b"8\n20\n"
+
+
+def test_a_listening_socket_becomes_descriptor_3() -> None:
+    show = 'echo $LISTEN_FDS; [ "$LISTEN_PID" = $$ ] && readlink /proc/$$/fd/3'
+    command = Command(["sh", "-c", show], {}, 0, 1, 2, hands_over_listener=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            command.words, stdin=listener.fileno(), capture_output=True, check=True
+        )
+    assert done.stdout.startswith(b"1\nsocket:")

@@ -1,0 +1,131 @@
+"""Verdicts on what came: yes as soon as it is sure, no as soon as it is sure, else not yet."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conformance.format import ReplyPattern
+from tests.conformance.matching import (
+    OctetsAwaited,
+    ReplyAwaited,
+    State,
+    Verdict,
+    describe,
+    text_fits,
+)
+
+
+def octets(expected: bytes, came: bytes) -> Verdict:
+    return OctetsAwaited(expected).look(bytearray(came))
+
+
+def reply(codes: str, came: bytes, enhanced: str | None = None) -> Verdict:
+    return ReplyAwaited(ReplyPattern(tuple(codes.split("|")), enhanced)).look(bytearray(came))
+
+
+def test_octets_are_taken_and_no_more() -> None:
+    assert octets(b"250 ok\r\n", b"250 ok\r\n221 bye\r\n") == Verdict(State.YES, 8)
+
+
+@pytest.mark.parametrize("came", [b"", b"2", b"250 ok\r"])
+def test_a_beginning_is_not_decided(came: bytes) -> None:
+    assert octets(b"250 ok\r\n", came).state is State.WAIT
+
+
+def test_the_first_wrong_octet_decides() -> None:
+    verdict = octets(b"250 ok\r\n", b"251")
+    assert (verdict.state, verdict.got) == (State.NO, "251")
+
+
+@given(st.binary(min_size=1), st.data())
+def test_octets_are_recognised_however_they_are_cut(expected: bytes, data: st.DataObject) -> None:
+    awaited, buffer, rest = OctetsAwaited(expected), bytearray(), expected
+    while rest:
+        assert awaited.look(buffer).state is State.WAIT
+        count = data.draw(st.integers(1, len(rest)))
+        buffer += rest[:count]
+        rest = rest[count:]
+    assert awaited.look(buffer) == Verdict(State.YES, len(expected))
+
+
+@pytest.mark.parametrize(
+    ("codes", "came", "used"),
+    [
+        ("250", b"250 ok\r\n", 8),
+        ("2xx", b"250\r\n", 5),
+        ("5xx", b"554 no\r\n250 next\r\n", 8),
+        ("45x", b"451-one\r\n451 two\r\n", 18),
+        ("503|554", b"554 no\r\n", 8),
+    ],
+)
+def test_a_whole_reply_fits(codes: str, came: bytes, used: int) -> None:
+    assert reply(codes, came) == Verdict(State.YES, used)
+
+
+@pytest.mark.parametrize(
+    "came", [b"", b"25", b"250 ok", b"250 ok\r", b"250-one\r\n", b"250-a\r\n2"]
+)
+def test_a_reply_is_awaited_whole(came: bytes) -> None:
+    assert reply("250", came).state is State.WAIT
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        b"251 ok\r\n",
+        b"250 ok\n",
+        b"250ok\r\n",
+        b"hello\r\n",
+        b"250-one\r\n550 two\r\n",
+        b"250 a\rb\r\n",
+        b"250 a\0b\r\n",
+        b"\r\n",
+        b"x" * 5000,
+    ],
+)
+def test_what_is_no_such_reply_is_refused(came: bytes) -> None:
+    assert reply("250", came).state is State.NO
+
+
+@pytest.mark.parametrize(
+    ("wanted", "came", "state"),
+    [
+        ("4.3.0", b"451 4.3.0 text\r\n", State.YES),
+        ("4.3", b"451 4.3.5 text\r\n", State.YES),
+        ("4.x.x", b"451 4.7.1\r\n", State.YES),
+        ("4.3.0", b"451 4.3.01 text\r\n", State.NO),
+        ("4.3.0", b"451 text\r\n", State.NO),
+        ("4.3.0", b"451\r\n", State.NO),
+    ],
+)
+def test_an_enhanced_code_is_compared_by_number(wanted: str, came: bytes, state: State) -> None:
+    assert reply("451", came, wanted).state is state
+
+
+@pytest.mark.parametrize(
+    ("operator", "wanted", "text", "fits"),
+    [
+        ("contains", b"b", b"abc", True),
+        ("contains", b"x", b"abc", False),
+        ("lacks", b"x", b"abc", True),
+        ("lacks", b"b", b"abc", False),
+        ("is", b"abc", b"abc", True),
+        ("is", b"ab", b"abc", False),
+        ("matches", b"^b\\d$", b"a\nb1\n", True),
+        ("matches", b"^1$", b"a\nb1\n", False),
+        ("empty", b"", b"", True),
+        ("empty", b"", b"x", False),
+    ],
+)
+def test_a_text_is_judged(operator: str, wanted: bytes, text: bytes, fits: bool) -> None:
+    assert text_fits(operator, wanted, text) is fits
+
+
+def test_what_came_is_shown_by_the_line_that_differs() -> None:
+    assert describe(bytearray(b"one\r\ntwo\r\nthree\r\n"), 6) == "two\\r\\n"
+
+
+def test_nothing_is_called_nothing() -> None:
+    assert describe(bytearray()) == "nothing"
