@@ -18,10 +18,14 @@ from tests.conformance.process import Command, command_line, is_alive
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process that lives until its standard input ends, in a group of its own."""
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True) as process:
-        yield process
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["/bin/cat"], stdin=pipe, stdout=pipe, start_new_session=True) as process:
         assert process.stdin is not None
-        process.stdin.close()
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()  # it answers: the exec is over
+        yield process
 
 
 def test_octets_not_yet_read_are_counted() -> None:
