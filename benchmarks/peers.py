@@ -106,13 +106,17 @@ class Client:
 
 @dataclass(frozen=True)
 class Message:
-    """A message of about `size` octets, in lines of 76; what it says does not matter."""
+    """A message of about `size` octets, in lines of 76 that look like base64: a large attachment.
+
+    last: what each line ends with; a dot makes it text.
+    """
 
     size: int
+    last: bytes = b"x"
 
     def wire(self) -> Iterator[bytes]:
         """Yield it as it goes over the wire, with the end of data in the last block."""
-        line = b"x" * 74 + b"\r\n"
+        line = b"x" * 73 + self.last + b"\r\n"
         block = line * (BLOCK // len(line))
         blocks, rest = divmod(self.size, len(block))
         for _ in range(blocks):

@@ -18,16 +18,16 @@ CLIENTS = 20
 MESSAGES = 20
 MESSAGE = Message(4096)
 #: Slow for one sender; for the others as quick as a shell gets.
-FILTER = 'test "$SENDER" != slow@example.com || exec sleep 1'
+FILTER = 'test "$SENDER" != slow@example.com || exec sleep 0.5'
 
 Address = tuple[str, int]
 
 
-def latencies(address: Address) -> list[float]:
-    """Send messages one after the other; return the seconds that each took."""
+def latencies(address: Address, messages: int) -> list[float]:
+    """Send so many messages one after the other; return the seconds that each took."""
     client = connected(address)
     taken = []
-    for _ in range(MESSAGES):
+    for _ in range(messages):
         began = time.perf_counter()
         client.send(MESSAGE)
         taken.append(elapsed(began))
@@ -42,11 +42,12 @@ def slow(address: Address) -> None:
     client.quit()
 
 
-def rate(address: Address) -> float:
+def rate(address: Address, messages: int) -> float:
     """Return how many messages pass in a second with all clients at work."""
     began = time.perf_counter()
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        sent = sum(map(len, clients.map(latencies, [address] * CLIENTS)))
+    with ThreadPoolExecutor(CLIENTS) as executor:
+        clients = [executor.submit(latencies, address, messages) for _ in range(CLIENTS)]
+        sent = sum(len(client.result()) for client in clients)
     return sent / elapsed(began)
 
 
@@ -54,6 +55,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     """Measure it."""
     host, port = bench.upstream.smtp.split(":")
     direct = (host, int(port))
+    messages = max(2, MESSAGES // bench.divisor)
     throughput = Figure(
         f"sessions: {CLIENTS} at once with -l, messages/s / those without a proxy", "x"
     )
@@ -63,12 +65,13 @@ def measure(bench: Bench) -> Iterator[Figure]:
     command = subject.command(bench.upstream.smtp, *bench.spooling)
     with listening(command) as proxy, listening([*command, "-c", FILTER]) as filtering:
         for turn in bench.turns(7):
-            through = rate(proxy)
-            ratio = through / rate(direct)
-            alone = median(latencies(filtering))
+            through = rate(proxy, messages)
+            ratio = through / rate(direct, messages)
+            alone = median(latencies(filtering, messages))
             with ThreadPoolExecutor(1) as executor:
-                executor.submit(slow, filtering)
-                beside = median(latencies(filtering))
+                waiting = executor.submit(slow, filtering)
+                beside = median(latencies(filtering, messages))
+                waiting.result()
             if turn:
                 throughput.add(subject, ratio)
                 absolute.add(subject, through)

@@ -45,17 +45,21 @@ def proxied(command: list[str], message: Message) -> float:
 
 def measure(bench: Bench) -> Iterator[Figure]:
     """Measure it."""
-    message = Message(SIZE // bench.divisor)
+    size = SIZE // bench.divisor
+    attachment, text = Message(size), Message(size, last=b".")
+    cases = (
+        (Figure("throughput: 50 MB, rate / that of a copier", "x", "≥ 0.5"), attachment, ()),
+        (Figure("throughput: the same, with -c true", "x"), attachment, ("-c", "true")),
+        (Figure("throughput: the same as text, dots in every line", "x"), text, ()),
+    )
     sizes = (str(limits.READ_SIZE), str(limits.COPY_SIZE))
     copier = [bench.python, "-I", COPIER, bench.upstream.bare, *sizes, str(bench.directory)]
-    plain = Figure("throughput: 50 MB, rate / that of a copier", "x", "≥ 0.5")
-    filtered = Figure("throughput: 50 MB with -c true, rate / that of a copier", "x", "≥ 0.5")
-    for turn in bench.turns(7):
+    for turn in bench.turns(11):
         for subject in bench.subjects:
-            for figure, options in ((plain, ()), (filtered, ("-c", "true"))):
+            for figure, message, options in cases:
                 command = subject.command(bench.upstream.smtp, *bench.spooling, *options)
                 ratio = copied(copier, message) / proxied(command, message)
                 if turn:
                     figure.add(subject, ratio)
-    yield plain
-    yield filtered
+    for figure, _, _ in cases:
+        yield figure
