@@ -6,7 +6,7 @@ bound; it judges nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -71,6 +71,15 @@ class Bench:
     def spooling(self) -> tuple[str, str]:
         """The option that says where messages are stored."""
         return "-d", str(self.directory)
+
+
+def in_turn(times: int, *measures: Callable[[], float]) -> list[float]:
+    """Run the measures in turn (A B C A B C …), so many times; return the least of each.
+
+    The least is what it takes when nothing else wants the machine; the rest is noise.
+    """
+    runs = [[measure() for measure in measures] for _ in range(times)]
+    return [min(values) for values in zip(*runs, strict=True)]
 
 
 def table(figures: Iterable[Figure], names: Sequence[str]) -> str:

@@ -6,8 +6,9 @@ Rule: processor time as wait(2) accounts it, the same interpreter on both sides.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from .figures import Bench, Figure
+from .figures import Bench, Figure, in_turn
 from .peers import Process, run
 
 
@@ -22,10 +23,13 @@ def quit_only(command: list[str]) -> float:
 def measure(bench: Bench) -> Iterator[Figure]:
     """Measure it."""
     figure = Figure("start-up: CPU of a QUIT-only session / python3 -I -S -c pass", "x", "≤ 1.3")
-    for turn in bench.turns(60):
+    for turn in bench.turns(20):
         for subject in bench.subjects:
-            bare = run([bench.python, "-I", "-S", "-c", "pass"])
-            session = quit_only(subject.command(bench.upstream.smtp))
+            session, bare = in_turn(
+                3,
+                partial(quit_only, subject.command(bench.upstream.smtp)),
+                partial(run, [bench.python, "-I", "-S", "-c", "pass"]),
+            )
             if turn:
                 figure.add(subject, session / bare)
     yield figure

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from postprox import limits
 
-from .figures import Bench, Figure
+from .figures import Bench, Figure, in_turn
 from .peers import Message, Process, elapsed
 
 SIZE = 50_000_000
@@ -54,12 +55,14 @@ def measure(bench: Bench) -> Iterator[Figure]:
     )
     sizes = (str(limits.READ_SIZE), str(limits.COPY_SIZE))
     copier = [bench.python, "-I", COPIER, bench.upstream.bare, *sizes, str(bench.directory)]
-    for turn in bench.turns(11):
+    for turn in bench.turns(5):
         for subject in bench.subjects:
             for figure, message, options in cases:
                 command = subject.command(bench.upstream.smtp, *bench.spooling, *options)
-                ratio = copied(copier, message) / proxied(command, message)
+                copy, proxy = in_turn(
+                    3, partial(copied, copier, message), partial(proxied, command, message)
+                )
                 if turn:
-                    figure.add(subject, ratio)
+                    figure.add(subject, copy / proxy)
     for figure, _, _ in cases:
         yield figure
