@@ -6,7 +6,7 @@ import re
 import smtplib
 from collections.abc import Sequence
 
-from .instance import HOST
+from .instance import Address
 
 HELO = "client.example"
 
@@ -31,16 +31,16 @@ def unix(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def connect(port: int, helo: str = HELO) -> smtplib.SMTP:
+def connect(server: Address, helo: str = HELO) -> smtplib.SMTP:
     """A session past EHLO; ended by `with`."""
-    session = smtplib.SMTP(HOST, port, timeout=60)
+    session = smtplib.SMTP(*server, timeout=60)
     session.ehlo(helo)
     return session
 
 
-def connect_from(port: int, address: str, helo: str = HELO) -> smtplib.SMTP:
+def connect_from(server: Address, address: str, helo: str = HELO) -> smtplib.SMTP:
     """A session past EHLO that Postfix takes for one from the address."""
-    session = connect(port)
+    session = connect(server)
     assert session.docmd("XCLIENT", f"ADDR={address}")[0] == 220
     session.ehlo(helo)
     return session
@@ -72,7 +72,7 @@ def transact(
     return reply
 
 
-def submit(port: int, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
+def submit(server: Address, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
     """One message in a session of its own."""
-    with connect(port) as session:
+    with connect(server) as session:
         return transact(session, sender, recipients, content)

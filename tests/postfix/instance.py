@@ -1,9 +1,9 @@
-"""A private Postfix: its own directory, its own ports, nothing shared with the system's.
+"""A private Postfix: its own directory, its own addresses, nothing shared with the system's.
 
-`Postfix(directory, ports, services)` is a context manager. The directory holds everything
-(configuration, queue, mail log, one Maildir for every recipient there is); all ports are on
-127.0.0.1; the DNS is never asked; the master process ends when this
-one does. `services` makes the lines of master.cf that use the ports.
+`Postfix(directory, names, services)` is a context manager. The directory holds everything
+(configuration, queue, mail log, one Maildir for every recipient there is); it listens
+on a loopback address of its own only; the DNS is never asked; the master process ends when this
+one does. `services` makes the lines of master.cf that use the addresses.
 
 Needs root (master(8) changes users) and the programs of a Postfix >= 3.4 (postlogd(8)).
 """
@@ -14,7 +14,9 @@ import contextlib
 import os
 import pwd
 import re
+import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -22,11 +24,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email import message_from_bytes
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
-HOST = "127.0.0.1"
+PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: How long a test waits for what normally takes milliseconds.
 PATIENCE = 20.0
@@ -44,7 +46,7 @@ maillog_file_prefixes = {dir}
 myhostname = mx.mail.test
 myorigin = mail.test
 mydestination =
-inet_interfaces = {host}
+inet_interfaces = loopback-only
 inet_protocols = all
 mynetworks = 127.0.0.0/8
 # Ask no DNS, not even for the client's name.
@@ -149,11 +151,16 @@ def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENC
     return answer
 
 
+def program(name: str) -> str | None:
+    """Where the program is; administrators' programs may be missing from root's PATH after su."""
+    return shutil.which(name, path=PROGRAMS)
+
+
 def missing() -> str:
     """Why there can be no private Postfix here, or nothing."""
     if os.geteuid() != 0:
         return "a private Postfix needs root: master(8) changes users"
-    if shutil.which("postfix") is None or shutil.which("postconf") is None:
+    if program("postfix") is None:
         return "Postfix is not installed (Debian: apt-get install postfix)"
     return ""
 
@@ -167,15 +174,30 @@ def public_directory(prefix: str) -> Iterator[Path]:
         yield directory
 
 
-def free_ports(names: Sequence[str]) -> dict[str, int]:
-    """A free loopback port for each name; all are held until the last is found."""
+class Address(NamedTuple):
+    """Where something listens; as text, in the form of Postfix's configuration."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def own_addresses(names: Sequence[str]) -> dict[str, Address]:
+    """A free port for each name, on a loopback address that is nobody else's.
+
+    Free ports of 127.0.0.1 would not do. Postfix listens with SO_REUSEPORT, so two instances that
+    pick the same port in the same moment both start, and then share the connections.
+    """
+    host = ".".join(str(part) for part in (127, *(1 + secrets.randbelow(254) for _ in range(3))))
     with contextlib.ExitStack() as held:
-        ports = {}
+        addresses = {}
         for name in names:
             probe = held.enter_context(socket.socket())
-            probe.bind((HOST, 0))
-            ports[name] = int(probe.getsockname()[1])
-        return ports
+            probe.bind((host, 0))
+            addresses[name] = Address(host, int(probe.getsockname()[1]))
+        return addresses
 
 
 def without_trace(delivered: bytes) -> bytes:
@@ -184,31 +206,35 @@ def without_trace(delivered: bytes) -> bytes:
     return delivered[trace.end() :] if trace else delivered
 
 
-def processes_naming(text: str) -> dict[int, str]:
-    """Every process whose command line holds the text, by pid."""
+def processes(belongs: Callable[[Path], bool]) -> dict[int, str]:
+    """The command line, by pid, of every other process whose entry in /proc passes the test."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
-                if text in command:
-                    found[int(entry.name)] = command
+            with contextlib.suppress(OSError):  # it has just ended
+                if belongs(entry):
+                    found[int(entry.name)] = command_line(entry)
     return found
 
 
+def command_line(entry: Path) -> str:
+    """The command line of a process, given by its entry in /proc."""
+    return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
+
+
 class Postfix:
-    """One running instance. `ports` gives the port of each name, `wait_*` wait with a deadline."""
+    """One running instance. `addresses` says where it listens; `wait_*` wait with a deadline."""
 
     def __init__(
         self,
         directory: Path,
-        port_names: Sequence[str],
-        services: Callable[[Mapping[str, int]], str],
+        names: Sequence[str],
+        services: Callable[[Mapping[str, Address]], str],
         wrapper: Sequence[str] = (),
     ) -> None:
         self.directory = directory
-        self.ports: Mapping[str, int] = {}
-        self._port_names = port_names
+        self.addresses: Mapping[str, Address] = {}
+        self._names = names
         self._services = services
         self._wrapper = wrapper
         self._guard: subprocess.Popen[bytes] | None = None
@@ -218,7 +244,7 @@ class Postfix:
 
     def __enter__(self) -> Self:
         self._make_directories()
-        for _ in range(3):  # between looking for a free port and its use somebody may take it
+        for _ in range(3):  # between looking for a free port and its use another may take it
             self._configure()
             if self._start():
                 return self
@@ -238,14 +264,14 @@ class Postfix:
             shutil.chown(path, "postfix", "postdrop")
 
     def _configure(self) -> None:
-        self.ports = free_ports(self._port_names)
+        self.addresses = own_addresses(self._names)
         user = pwd.getpwnam("nobody")
-        main = MAIN_CF.format(dir=self.directory, host=HOST, uid=user.pw_uid, gid=user.pw_gid)
+        main = MAIN_CF.format(dir=self.directory, uid=user.pw_uid, gid=user.pw_gid)
         path = self.directory / "etc/main.cf"
         path.write_text(main)
         # Postfix waits until a new main.cf is some seconds old: it might not be complete yet.
         os.utime(path, (0, 0))
-        (self.directory / "etc/master.cf").write_text(self._services(self.ports) + MASTER_CF)
+        (self.directory / "etc/master.cf").write_text(self._services(self.addresses) + MASTER_CF)
 
     def _start(self) -> bool:
         daemons = self._command("postconf", "-h", "daemon_directory").stdout.decode().strip()
@@ -272,28 +298,36 @@ class Postfix:
             self._guard.wait(PATIENCE)
             self._guard = None
         try:
-            wait_for("the instance's processes to end", lambda: not self.processes())
+            wait_for("the instance's processes to end", lambda: not self._everything())
         except PostfixError as error:
-            left = self.processes()
+            left = self._everything()
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
+                    os.kill(pid, signal.SIGKILL)
             raise PostfixError(f"left running after the end of Postfix: {left}") from error
 
+    def _everything(self) -> dict[int, str]:
+        """Every process of the instance; Postfix's daemons work in the queue directory."""
+        home = str(self.directory)
+        return processes(
+            lambda entry: home in command_line(entry) or home in str((entry / "cwd").readlink())
+        )
+
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.defpath + ":/usr/sbin:/sbin", "MAIL_CONFIG": f"{self.directory}/etc"}
+        return {"PATH": PROGRAMS, "MAIL_CONFIG": f"{self.directory}/etc"}
 
     def _command(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(words, env=self._environment(), capture_output=True, check=False)
 
     # --- what it does -----------------------------------------------------------------------
 
-    def processes(self) -> dict[int, str]:
-        """What runs by the instance's order: processes that name its directory, but its own."""
-        named = processes_naming(str(self.directory))
+    def commands(self) -> list[str]:
+        """The command lines that name the instance's directory, but for Postfix's own."""
+        home = str(self.directory)
+        named = processes(lambda entry: home in command_line(entry))
         if self._guard is not None:
             named.pop(self._guard.pid, None)
-        return {pid: line for pid, line in named.items() if not line.startswith("spawn ")}
+        return [line for line in named.values() if not line.startswith("spawn ")]
 
     def log(self) -> str:
         """The mail log so far."""

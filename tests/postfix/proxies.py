@@ -20,7 +20,7 @@ from pathlib import Path
 
 import postprox
 
-from .instance import HOST, Postfix, PostfixError, wait_for
+from .instance import Address, Postfix, PostfixError, wait_for
 
 USER, GROUP = "nobody", "nogroup"
 DOMAIN = "mail.test"
@@ -40,7 +40,7 @@ BOTH = ("before", "after")
 
 @dataclass(frozen=True)
 class Variant:
-    """One service of spawn(8): the proxy's options, the ways in, the port it sends mail on to."""
+    """One service of spawn(8): the proxy's options, the ways in, and where it sends mail on to."""
 
     options: str
     ways: tuple[str, ...] = BOTH
@@ -206,31 +206,31 @@ class Installation:
         path.chmod(0o755)
         return path
 
-    def port_names(self) -> list[str]:
-        """The names of all ports that the services use, and `nowhere`, where nothing listens."""
+    def names(self) -> list[str]:
+        """The names of all addresses in use, and `nowhere`, where nothing listens."""
         names = ["upstream", "nowhere"]
         for name, variant in VARIANTS.items():
             names += [f"{name}_proxy", *(f"{name}_{way}" for way in variant.ways)]
         return names
 
-    def services(self, ports: Mapping[str, int]) -> str:
+    def services(self, addresses: Mapping[str, Address]) -> str:
         """Lines of master.cf: upstream, the smtp(8) clients, and every variant of the proxy."""
         cache = "    -o smtp_connection_cache_destinations=static:all\n"
         lines = [
-            f"{HOST}:{ports['upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
+            f"{addresses['upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
             f"scan unix - - n - 20 smtp{CLIENT_OPTIONS}",
             f"cached unix - - n - 1 smtp{CLIENT_OPTIONS}{cache}",
         ]
         for name, variant in VARIANTS.items():
-            proxy = f"{HOST}:{ports[f'{name}_proxy']}"
+            proxy = addresses[f"{name}_proxy"]
             lines += [
                 f"{proxy} inet n n n - 20 spawn\n",
                 f"    user={USER} argv={self.launcher} -d {self.spool} -c {self.dispatch}",
-                f" {variant.options} {HOST}:{ports[variant.upstream]}\n",
+                f" {variant.options} {addresses[variant.upstream]}\n",
             ]
             for way in variant.ways:
                 options = FRONTS[way].format(proxy=proxy)
-                lines.append(f"{HOST}:{ports[f'{name}_{way}']} inet n - n - - smtpd {options}\n")
+                lines.append(f"{addresses[f'{name}_{way}']} inet n - n - - smtpd {options}\n")
         return "".join(lines)
 
     def box(self, script: str) -> Box:
@@ -245,7 +245,7 @@ class Installation:
 
     def wait_clean(self, postfix: Postfix) -> None:
         """Every proxy and filter has ended, and nothing is left of the messages."""
-        wait_for("the proxies to end", lambda: not postfix.processes())
+        wait_for("the proxies to end", lambda: not postfix.commands())
         left = list(self.spool.iterdir())
         if left:
             raise PostfixError(f"left in the spool directory: {left}")

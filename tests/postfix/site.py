@@ -22,7 +22,7 @@ class Site:
 
     def send(self, way: str, box: Box, content: bytes) -> Reply:
         """Send a message by the way to the one recipient."""
-        return submit(self.postfix.ports[way], box.sender, [box.address], content)
+        return submit(self.postfix.addresses[way], box.sender, [box.address], content)
 
     def wait_syslog(self, *words: str) -> str:
         """The first line of the proxy's log that has all the words."""
@@ -32,6 +32,15 @@ class Site:
             f"a log line with {words}",
             lambda: next((line for line in lines if all(word in line for word in words)), None),
         )
+
+    def last_words(self) -> list[tuple[str, str]]:
+        """The ends of the logs, each with a heading."""
+        mail = self.postfix.log().splitlines()
+        proxy = self.syslog.lines if self.syslog else []
+        return [
+            ("the end of Postfix's mail log", "\n".join(mail[-60:])),
+            ("the end of the proxy's syslog", "\n".join(proxy[-20:])),
+        ]
 
 
 @contextlib.contextmanager
@@ -45,7 +54,7 @@ def running_site() -> Iterator[Site]:
             syslog = stack.enter_context(contextlib.closing(DevLog(directory / "dev")))
         postfix = Postfix(
             directory,
-            proxy.port_names(),
+            proxy.names(),
             proxy.services,
             wrapper=syslog.private_dev() if syslog else (),
         )

@@ -5,7 +5,6 @@ Its database is one signature, the EICAR test string, so that it starts at once 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .client import message
-from .instance import public_directory, wait_for
+from .instance import program, public_directory, wait_for
 from .site import Site
 
 #: Harmless, and known to every scanner; in two halves, lest one take this file for a virus.
@@ -44,8 +43,8 @@ exit 2
 @pytest.fixture(scope="module")
 def scanner() -> Iterator[Path]:
     """The directory of a running clamd."""
-    clamd = shutil.which("clamd")
-    if clamd is None or shutil.which("clamdscan") is None:
+    clamd = program("clamd")
+    if clamd is None or program("clamdscan") is None:
         pytest.skip("clamd is not installed (Debian: apt-get install clamav-daemon clamdscan)")
     with public_directory("postprox-clamd-") as directory:
         (directory / "db").mkdir()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from .client import message, submit, unix
-from .instance import HOST, Postfix, public_directory, wait_for, without_trace
+from .instance import Address, Postfix, public_directory, wait_for, without_trace
 
 
-def plain_services(ports: Mapping[str, int]) -> str:
+def plain_services(addresses: Mapping[str, Address]) -> str:
     """An smtpd(8) and nothing else, from which one address gets no mail."""
-    return f"{HOST}:{ports['plain']} inet n - n - - smtpd\n"
+    return f"{addresses['plain']} inet n - n - - smtpd\n"
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +30,25 @@ def postfix(directory: Path) -> Iterator[Postfix]:
 
 def test_a_message_is_delivered_as_it_was_sent(postfix: Postfix) -> None:
     content = message("plain")
-    reply = submit(postfix.ports["plain"], "a@mail.test", ["b@mail.test"], content)
+    reply = submit(postfix.addresses["plain"], "a@mail.test", ["b@mail.test"], content)
     assert reply[0] == 250
     assert without_trace(postfix.wait_delivered("b@mail.test")) == unix(content)
 
 
 def test_nothing_is_in_transit_after_delivery(postfix: Postfix) -> None:
-    submit(postfix.ports["plain"], "a@mail.test", ["c@mail.test"], message("queue"))
+    submit(postfix.addresses["plain"], "a@mail.test", ["c@mail.test"], message("queue"))
     postfix.wait_delivered("c@mail.test")
     wait_for("the queue to be empty", lambda: not postfix.in_transit())
 
 
 def test_delivery_is_seen_in_the_log(postfix: Postfix) -> None:
-    submit(postfix.ports["plain"], "a@mail.test", ["d@mail.test"], message("log"))
+    submit(postfix.addresses["plain"], "a@mail.test", ["d@mail.test"], message("log"))
     assert postfix.wait_log(r"to=<d@mail\.test>.*status=(\w+)")[1] == "sent"
 
 
 def test_nothing_runs_after_the_end(needs_postfix: None) -> None:
     with public_directory("postprox-instance-") as path:
         with Postfix(path, ["plain"], plain_services) as postfix:
-            port = postfix.ports["plain"]
+            address = postfix.addresses["plain"]
         with pytest.raises(ConnectionRefusedError):
-            submit(port, "a@mail.test", ["b@mail.test"], message("late"))
+            submit(address, "a@mail.test", ["b@mail.test"], message("late"))

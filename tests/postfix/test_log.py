@@ -22,7 +22,7 @@ def _needs_syslog(site: Site) -> None:
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
 def test_one_line_for_an_accepted_message(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
-    with connect_from(site.postfix.ports[way], "192.0.2.9", "log.example") as session:
+    with connect_from(site.postfix.addresses[way], "192.0.2.9", "log.example") as session:
         transact(session, box.sender, [box.address], message("logged"))
     line = site.wait_syslog(box.sender, box.address)
     assert line.startswith(INFO)

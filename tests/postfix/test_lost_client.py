@@ -25,25 +25,25 @@ def check_nothing_came_of_it(site: Site, box: Box) -> None:
     assert site.postfix.delivered(box.address) == []
 
 
-def inside_data(site: Site, port_name: str, box: Box) -> smtplib.SMTP:
+def inside_data(site: Site, address_name: str, box: Box) -> smtplib.SMTP:
     """A session in which a part of the content has been sent."""
-    session = connect(site.postfix.ports[port_name])
+    session = connect(site.postfix.addresses[address_name])
     begin_data(session, box.sender, [box.address])
     session.send(CUT_SHORT)
     return session
 
 
-@pytest.mark.parametrize("port_name", ["open_before", "open_proxy"])
-def test_a_client_that_closes_inside_data(site: Site, port_name: str) -> None:
+@pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
+def test_a_client_that_closes_inside_data(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
-    inside_data(site, port_name, box).close()
+    inside_data(site, address_name, box).close()
     check_nothing_came_of_it(site, box)
 
 
-@pytest.mark.parametrize("port_name", ["open_before", "open_proxy"])
-def test_a_client_that_resets_the_connection_inside_data(site: Site, port_name: str) -> None:
+@pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
+def test_a_client_that_resets_the_connection_inside_data(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
-    session = inside_data(site, port_name, box)
+    session = inside_data(site, address_name, box)
     assert session.sock is not None
     # Linger for no time: close() resets.
     session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))

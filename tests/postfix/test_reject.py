@@ -63,7 +63,7 @@ def test_nothing_of_it_is_delivered_or_left_behind(site: Site, way: str) -> None
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
 def test_the_next_message_of_the_session_passes(site: Site, way: str) -> None:
     rejected, passed = site.proxy.box(VIRUS), site.proxy.box("exit 0")
-    with connect(site.postfix.ports[way]) as session:
+    with connect(site.postfix.addresses[way]) as session:
         first = transact(session, rejected.sender, [rejected.address], message("first"))
         second = transact(session, passed.sender, [passed.address], message("second"))
     assert (first[0], second[0]) == (550, 250)

@@ -15,8 +15,8 @@ REUSED = r".*conn_use=\d+.*status="
 def test_every_message_of_a_reused_session_has_an_envelope_of_its_own(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(3)]
     for number, box in enumerate(boxes):
-        port = site.postfix.ports["open_cached"]
-        with connect_from(port, f"192.0.2.{number}", f"helo{number}.example") as session:
+        front = site.postfix.addresses["open_cached"]
+        with connect_from(front, f"192.0.2.{number}", f"helo{number}.example") as session:
             transact(session, box.sender, [box.address], message(box.name))
     runs = [box.wait_run() for box in boxes]
     assert runs == [
@@ -30,7 +30,7 @@ def test_every_message_of_a_reused_session_has_an_envelope_of_its_own(site: Site
 def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
     scripts = ("exit 0", "echo '550 5.7.1 no' >&2; exit 1", "exit 0")
     boxes = [site.proxy.box(script) for script in scripts]
-    with connect(site.postfix.ports["open_cached"]) as session:
+    with connect(site.postfix.addresses["open_cached"]) as session:
         for box in boxes:
             transact(session, box.sender, [box.address], message(box.name))
     site.postfix.wait_log(f"to=<{boxes[1].address}>{REUSED}bounced")
@@ -40,7 +40,7 @@ def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
 
 def test_a_reused_session_goes_on_after_a_refused_recipient(site: Site) -> None:
     box = site.proxy.box("exit 0")
-    with connect(site.postfix.ports["open_cached"]) as session:
+    with connect(site.postfix.addresses["open_cached"]) as session:
         transact(session, box.sender, ["refused@mail.test"], message("to none"))
         transact(session, "<>", [box.address], message("to one"))
     site.postfix.wait_delivered(box.address)

@@ -27,12 +27,12 @@ NO_ENDS = (
 
 
 @pytest.mark.parametrize("no_end", NO_ENDS)
-@pytest.mark.parametrize("port_name", ["open_before", "open_adjusted", "open_proxy"])
-def test_one_message_comes_of_one(site: Site, port_name: str, no_end: str) -> None:
+@pytest.mark.parametrize("address_name", ["open_before", "open_adjusted", "open_proxy"])
+def test_one_message_comes_of_one(site: Site, address_name: str, no_end: str) -> None:
     box, victim = site.proxy.box("exit 0"), site.proxy.box("exit 0")
     commands = f"MAIL FROM:<>\r\nRCPT TO:<{victim.address}>\r\nDATA\r\n".encode()
     end = no_end.encode().decode("unicode_escape").encode()
-    with connect(site.postfix.ports[port_name]) as session:
+    with connect(site.postfix.addresses[address_name]) as session:
         begin_data(session, box.sender, [box.address])
         session.send(message("outer", "text")[:-2] + end + commands + message("inner", "text"))
         session.send(b".\r\n")

@@ -36,7 +36,7 @@ def test_the_filter_reads_nothing_from_the_client(site: Site) -> None:
 def test_nothing_goes_on_when_postfix_stops_while_the_filter_runs(needs_postfix: None) -> None:
     with running_site() as own:
         box = own.proxy.box("sleep 600")
-        with connect(own.postfix.ports["open_before"]) as session:
+        with connect(own.postfix.addresses["open_before"]) as session:
             begin_data(session, box.sender, [box.address])
             session.send(message("interrupted", "text") + b".\r\n")
             box.wait_run()

@@ -7,13 +7,13 @@ import socket
 import pytest
 
 from .client import message, submit
-from .instance import HOST
+from .instance import Address
 from .site import Site
 
 
-def first_line(port: int) -> tuple[bytes, bytes]:
+def first_line(proxy: Address) -> tuple[bytes, bytes]:
     """What the proxy says first, and all that it says afterwards."""
-    with socket.create_connection((HOST, port), timeout=20) as connection:
+    with socket.create_connection(proxy, timeout=20) as connection:
         said = b"".join(iter(lambda: connection.recv(4096), b""))
     line, _, rest = said.partition(b"\r\n")
     return line, rest
@@ -23,7 +23,7 @@ def first_line(port: int) -> tuple[bytes, bytes]:
 def test_upstreams_refusal_is_the_answer_to_the_message(site: Site, sender: str) -> None:
     box = site.proxy.box("exit 0")
     recipients = [box.address]
-    reply = submit(site.postfix.ports["open_before"], sender, recipients, message("unwanted"))
+    reply = submit(site.postfix.addresses["open_before"], sender, recipients, message("unwanted"))
     assert reply[0] == 554
     assert b"Sender address rejected: Access denied" in reply[1]
 
@@ -31,7 +31,7 @@ def test_upstreams_refusal_is_the_answer_to_the_message(site: Site, sender: str)
 @pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
 def test_upstreams_refusal_is_in_the_bounce(site: Site, sender: str) -> None:
     box = site.proxy.box("exit 0")
-    submit(site.postfix.ports["open_after"], sender, [box.address], message("unwanted"))
+    submit(site.postfix.addresses["open_after"], sender, [box.address], message("unwanted"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
     assert line[1] == "bounced"
     assert "Sender address rejected: Access denied (in reply to end of DATA" in line[2]
@@ -54,7 +54,7 @@ def test_without_a_spool_the_mail_waits_in_the_queue(site: Site) -> None:
 
 
 def test_without_upstream_the_greeting_is_421_and_nothing_else_is_said(site: Site) -> None:
-    line, rest = first_line(site.postfix.ports["cut-off_proxy"])
+    line, rest = first_line(site.postfix.addresses["cut-off_proxy"])
     assert line.startswith(b"421 ")
     assert rest == b""
 
@@ -72,7 +72,7 @@ def test_without_upstream_the_mail_waits_in_the_queue(site: Site) -> None:
 
 
 def test_a_wrong_option_costs_the_client_one_421_line(site: Site) -> None:
-    line, rest = first_line(site.postfix.ports["misconfigured_proxy"])
+    line, rest = first_line(site.postfix.addresses["misconfigured_proxy"])
     assert line.startswith(b"421 4.3.5 ")
     assert rest == b""
 
