@@ -293,7 +293,7 @@ class Engine:
         return YES
 
     def _octets(self, group: Group) -> bytes:
-        variables = self._stage.variables()
+        variables = self._stage.variables
         return b"".join(
             step.argument.octets(variables, read_fixture)
             for step in group
@@ -415,7 +415,7 @@ class Engine:
 
     def _environment(self, step: Step, run: FilterRun) -> Verdict:
         assert isinstance(step.argument, Named)
-        wanted = step.argument.value.octets(self._stage.variables(), read_fixture)
+        wanted = step.argument.value.octets(self._stage.variables, read_fixture)
         return _equal(run.environment.get(step.argument.name), wanted)
 
     # --- the process
@@ -466,7 +466,7 @@ class Engine:
     def _wanted(self, test: TextTest) -> bytes:
         if isinstance(test.text, str):
             return test.text.encode()
-        return test.text.octets(self._stage.variables(), read_fixture)
+        return test.text.octets(self._stage.variables, read_fixture)
 
     def _output(self, step: Step) -> Verdict:
         test = step.argument

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
             if depth == _MAXIMUM_DEPTH:
                 raise FormatError(name, node.line, f"'{part}' is included within itself")
             path = _included_path(part, name, node.line)
-            steps = parse_part(_text(path, part), part)
+            steps = _part(path, part)
             return replace(node, steps=_with_includes(steps, part, depth + 1))
         case Either(branches):
             return replace(
@@ -76,6 +77,12 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
             for included in _included(node.argument):
                 _included_path(included, name, node.line)
     return node
+
+
+@functools.cache
+def _part(path: Path, name: str) -> tuple[Node, ...]:
+    """The same few files are included by hundreds."""
+    return parse_part(_text(path, name), name)
 
 
 def _included_path(part: str, name: str, line: int) -> Path:

@@ -5,6 +5,7 @@ One rule: what `parse_payload` reads, `Payload.text` writes, and `Payload.octets
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ VARIABLES = ("tmp", "upstream", "host", "port", "listen", "files")
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
 _VISIBLE = {13: "\\r", 10: "\\n", 9: "\\t", 0: "\\0", 92: "\\\\"}
 _MAXIMUM_REPEAT = 1 << 30
+#: What ends a stretch of plain text, outside and inside of a repeat.
+_SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
 
 class PayloadError(ValueError):
@@ -147,13 +150,14 @@ class _Reader:
         parts: list[Part] = []
         plain = bytearray()
         while self._at < len(self._text):
-            character = self._text[self._at]
-            self._at += 1
-            if inside and character == "}":
+            end = _SPECIAL[inside].search(self._text, self._at)
+            stop = end.start() if end else len(self._text)
+            plain += self._text[self._at : stop].encode("ascii")
+            self._at = stop + 1
+            if end is None:
+                break
+            if end[0] == "}":
                 return _joined(parts, plain)
-            if character != "\\":
-                plain += character.encode("ascii")
-                continue
             part = self._escape(inside=inside)
             if isinstance(part, bytes):
                 plain += part

@@ -6,6 +6,7 @@ One rule: the stage knows how to start and stop things; what is right or wrong i
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -31,6 +32,8 @@ from .process import Command, Process
 _FILTER_VARIABLES = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
 _CLEARED = (*_FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 _TMPFS_SIZE = 65536
+#: A port that opens announces itself to nobody: it is tried again.
+_CONNECT_AGAIN = 0.005
 
 
 class HarnessError(Exception):
@@ -185,6 +188,7 @@ class Stage:
 
     # --- the implementation
 
+    @functools.cached_property
     def placeholders(self) -> dict[str, str]:
         """What {tmp} and the others stand for."""
         listen = f"{self.listen[0]}:{self.listen[1]}"
@@ -215,7 +219,7 @@ class Stage:
         return capable and not self.header.background
 
     def _filled(self, text: str) -> str:
-        for name, value in self.placeholders().items():
+        for name, value in self.placeholders.items():
             text = text.replace(f"{{{name}}}", value)
         return text
 
@@ -282,15 +286,16 @@ class Stage:
             except OSError:
                 if time.monotonic() > deadline or not (self.process and self.process.alive):
                     return False
-                self.loop.turn(0.003)
+                self.loop.turn(_CONNECT_AGAIN)
             else:
                 self.dialogue.event(f"{actor}>", "@connect")
                 self.clients[actor] = Connection(self.loop, sock, self.dialogue, actor)
                 return True
 
+    @functools.cached_property
     def variables(self) -> dict[str, bytes]:
         """Values of `\\{name}` in payloads."""
-        return {name: os.fsencode(value) for name, value in self.placeholders().items()}
+        return {name: os.fsencode(value) for name, value in self.placeholders.items()}
 
     # --- taking down
 

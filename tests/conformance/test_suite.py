@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tests.conformance.clauses import SPECIFICATION, Clause, load_clauses
 from tests.conformance.format import (
     Transcript,
-    parse_part,
     parse_transcript,
     write_transcript,
 )
@@ -25,7 +23,6 @@ from tests.conformance.loader import (
 
 GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded")
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
-PATHS = [pytest.param(path, id=transcript_name(path)) for path in transcript_paths()]
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +35,18 @@ def corpus() -> list[Transcript]:
     return [load_transcript(path) for path in transcript_paths()]
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_written_again_it_reads_the_same(path: Path) -> None:
-    transcript = parse_transcript(path.read_text("ascii"), "it")
-    assert parse_transcript(write_transcript(transcript), "it") == transcript
+def test_every_transcript_written_again_reads_the_same() -> None:
+    read = {path: parse_transcript(path.read_text("ascii"), "it") for path in transcript_paths()}
+    assert [
+        transcript_name(path)
+        for path, transcript in read.items()
+        if parse_transcript(write_transcript(transcript), "it") != transcript
+    ] == []
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_name_is_a_group_and_words(path: Path) -> None:
-    assert PATH.fullmatch(transcript_name(path))
+def test_every_name_is_a_group_and_words() -> None:
+    names = [transcript_name(path) for path in transcript_paths()]
+    assert [name for name in names if not PATH.fullmatch(name)] == []
 
 
 def test_no_two_transcripts_share_a_title(corpus: list[Transcript]) -> None:
@@ -72,7 +72,8 @@ def test_every_level_is_one_at_which_a_named_clause_speaks(
     wrong = [
         f"{transcript.name}: no {transcript.header.level} in {transcript.header.clauses}"
         for transcript in corpus
-        if not any(
+        if transcript.header.level != "may"  # whatever is left open can be observed
+        and not any(
             transcript.header.level in clauses[name].parts
             for name in transcript.header.clauses
             if name in clauses
@@ -81,7 +82,6 @@ def test_every_level_is_one_at_which_a_named_clause_speaks(
     assert wrong == []
 
 
-@pytest.mark.xfail(strict=False, reason="the corpus is still being written")
 def test_every_part_of_every_clause_is_judged(
     corpus: list[Transcript], clauses: dict[str, Clause]
 ) -> None:
@@ -106,9 +106,6 @@ def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> 
     assert (parts | fixtures) - included == set()
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path.name) for path in sorted(TRANSCRIPTS.rglob("*.smtp-part"))]
-)
-def test_a_part_begins_with_what_it_is_for(path: Path) -> None:
-    assert path.read_text("ascii").startswith("# ")
-    assert parse_part(path.read_text("ascii"), path.name)
+def test_every_part_says_first_what_it_is_for() -> None:
+    parts = sorted(TRANSCRIPTS.rglob("*.smtp-part"))
+    assert [path.name for path in parts if not path.read_text("ascii").startswith("# ")] == []
