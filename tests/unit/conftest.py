@@ -1,5 +1,7 @@
-"""Hypothesis profiles (`ci` always tries the same examples, `dev` looks for new ones), and what
-tests of sockets and processes share.
+"""Hypothesis profiles, and what tests of sockets and processes share.
+
+`ci` always tries the same examples, `dev` looks for new ones, and `--hypothesis-profile=long` looks
+for many.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ settings.register_profile(
     "ci", derandomize=True, deadline=None, suppress_health_check=_SLOW_MACHINE
 )
 settings.register_profile("dev", deadline=None, suppress_health_check=_SLOW_MACHINE)
+settings.register_profile(
+    "long", max_examples=3000, deadline=None, suppress_health_check=_SLOW_MACHINE
+)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

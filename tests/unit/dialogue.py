@@ -48,6 +48,11 @@ class Dialogue:
         #: Whether upstream takes a message as fast as it is sent.
         self.upstream_is_fast = True
 
+        #: Every command that went upstream, as it was sent.
+        self.commands: list[bytes] = []
+        #: How many messages went upstream whole.
+        self.deliveries = 0
+
         self.to_client = bytearray()
         self.to_upstream = bytearray()
         self.connecting = self.connected = self.filter_runs = self.delivering = False
@@ -95,9 +100,7 @@ class Dialogue:
 
     def upstream_takes_the_rest(self) -> None:
         assert self.delivering
-        self.to_upstream += self.on_its_way
-        self.delivering = False
-        self._does(self.session.message_sent)
+        self._does(self._message_is_sent)
 
     def filter_ends(
         self, status: int | None = 0, last_line: bytes = b"", failure: str = ""
@@ -182,9 +185,7 @@ class Dialogue:
             for action in todo:
                 _PERFORM[type(action)](self, action)
             if self.delivering and self.upstream_is_fast:
-                self.to_upstream += self.on_its_way
-                self.delivering = False
-                self.session.message_sent()
+                self._message_is_sent()
         if self.client_is_hung_up:
             assert self.spool is None
             assert not self.filter_runs
@@ -206,6 +207,7 @@ class Dialogue:
     def _to_upstream(self, action: actions.ToUpstream) -> None:
         assert self.connected
         assert not self.delivering
+        self.commands.append(action.data)
         self.to_upstream += action.data
 
     def _disconnect(self, _: actions.Disconnect) -> None:
@@ -254,6 +256,12 @@ class Dialogue:
         assert not self.filter_runs
         self.on_its_way = b"".join(encoded([content]))
         self.delivering = True
+
+    def _message_is_sent(self) -> None:
+        self.to_upstream += self.on_its_way
+        self.delivering = False
+        self.deliveries += 1
+        self.session.message_sent()
 
     def _discard(self, _: actions.Discard) -> None:
         self.spool = None
