@@ -138,7 +138,11 @@ class Connector:
         while self._addresses:
             share = (self._end - self._loop.clock()) / len(self._addresses)
             family, address = self._addresses.pop(0)
-            peer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                peer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            except OSError as missing:  # this machine has no such addresses
+                self._last_error = str(missing.strerror)
+                continue
             try:
                 error = peer.connect_ex(address)
             except OSError as unusable:  # a path that is too long
@@ -181,7 +185,8 @@ def resolve(target: Target, flags: int) -> "list[Address]":
     Raises:
         socket.gaierror: there is none, or only a name server could tell (AI_NUMERICHOST).
     """
-    found = socket.getaddrinfo(target.host.encode(), target.port, 0, socket.SOCK_STREAM, 0, flags)
+    host = target.host.encode("utf-8", "surrogateescape")
+    found = socket.getaddrinfo(host, target.port, 0, socket.SOCK_STREAM, 0, flags)
     return [(family, address) for family, _, _, _, address in found]
 
 

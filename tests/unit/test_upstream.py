@@ -1,0 +1,301 @@
+"""Where upstream is, and the tries to reach it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from postprox import limits, upstream
+from postprox.loop import Loop
+from postprox.upstream import Connector, Target, resolve
+from tests.unit.peers import listening, run_until
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("mx.example:10026", "mx.example", 10026),
+        ("mx.example", "mx.example", 25),
+        ("192.0.2.1:10026", "192.0.2.1", 10026),
+        ("192.0.2.1", "192.0.2.1", 25),
+        ("[2001:db8::1]:10026", "2001:db8::1", 10026),
+        ("[2001:db8::1]", "2001:db8::1", 25),
+        ("[192.0.2.1]:10026", "192.0.2.1", 10026),
+        ("mx.example:1", "mx.example", 1),
+        ("mx.example:65535", "mx.example", 65535),
+        ("unix", "unix", 25),
+        ("unix:25", "unix", 25),
+    ],
+)
+def test_host_and_port(text: str, host: str, port: int) -> None:
+    target = Target(text)
+    assert (target.host, target.port, target.path) == (host, port, "")
+
+
+def test_a_unix_domain_socket() -> None:
+    assert Target("unix:/run/mx:25").path == "/run/mx:25"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "the host is missing"),
+        (":25", "the host is missing"),
+        ("[]:25", "the host is missing"),
+        ("mx.example:", "the port is missing after the colon"),
+        ("[::1]:", "the port is missing after the colon"),
+        ("::1", "written [ADDRESS]:PORT"),
+        ("::1:25", "written [ADDRESS]:PORT"),
+        ("[::1", "written [ADDRESS]:PORT"),
+        ("[::1]25", "written [ADDRESS]:PORT"),
+        ("mx.example:smtp", "not 'smtp'"),
+        ("mx.example:0", "not '0'"),
+        ("mx.example:65536", "not '65536'"),
+        ("mx.example:-1", "not '-1'"),
+        ("mx.example:+25", "not '+25'"),
+        ("mx.example: 25", "not ' 25'"),
+        ("unix:run/mx", "not 'run/mx'"),
+    ],
+)
+def test_no_host_and_port(text: str, error: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(error)):
+        Target(text)
+
+
+class Try:
+    """An attempt to connect, and what came of it."""
+
+    def __init__(self, loop: Loop, target: str) -> None:
+        self.loop = loop
+        self.descriptors: list[int] = []
+        self.reasons: list[str] = []
+        self.connector = Connector(
+            loop, Target(target), self.descriptors.append, self.reasons.append
+        )
+
+    def start(self) -> Try:
+        self.connector.start()
+        return self
+
+    def ends(self) -> None:
+        run_until(self.loop, lambda: self.descriptors or self.reasons)
+
+    def connection(self) -> socket.socket:
+        self.ends()
+        assert self.reasons == []
+        return socket.socket(fileno=self.descriptors[0])
+
+    def reason(self) -> str:
+        self.ends()
+        assert self.descriptors == []
+        return self.reasons[0]
+
+
+def port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def test_an_address_is_reached(loop: Loop, listener: socket.socket) -> None:
+    attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
+    with attempt.connection() as ours, listener.accept()[0] as theirs:
+        assert ours.getpeername() == theirs.getsockname()
+        assert not os.get_blocking(ours.fileno())
+
+
+def test_a_name_is_reached(loop: Loop, listener: socket.socket) -> None:
+    with Try(loop, f"localhost:{port_of(listener)}").start().connection() as ours:
+        assert ours.getpeername() == listener.getsockname()
+
+
+def test_an_ipv6_address_is_reached(loop: Loop) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with listener, Try(loop, f"[::1]:{port_of(listener)}").start().connection() as ours:
+        assert ours.family == socket.AF_INET6
+
+
+def test_a_unix_domain_socket_is_reached(loop: Loop, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "mx"))
+        listener.listen()
+        with Try(loop, f"unix:{tmp_path}/mx").start().connection() as ours:
+            assert ours.family == socket.AF_UNIX
+
+
+def closed_port() -> int:
+    with listening() as listener:
+        return port_of(listener)
+
+
+def test_a_closed_port_is_told(loop: Loop) -> None:
+    target = f"127.0.0.1:{closed_port()}"
+    assert Try(loop, target).start().reason() == f"{target}: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/nonexistent/mx", "No such file or directory"),
+        ("/dev/null", "Connection refused"),
+        ("/" + "x" * 200, "AF_UNIX path too long"),
+    ],
+)
+def test_a_socket_that_is_not_there_is_told(loop: Loop, path: str, reason: str) -> None:
+    assert reason in Try(loop, f"unix:{path}").start().reason()
+
+
+@pytest.mark.parametrize("host", ["name.invalid", "x" * 300, "a..b", "caf\xe9.invalid", "\udcff.x"])
+def test_a_name_that_is_none_is_told(loop: Loop, host: str) -> None:
+    assert Try(loop, f"{host}:25").start().reason().startswith(f"{host}:25: ")
+
+
+Addresses = list[tuple[int, tuple[str, int]]]
+
+
+@pytest.fixture
+def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
+    """Let names resolve to certain addresses."""
+
+    def resolve_to(addresses: Addresses) -> None:
+        monkeypatch.setattr(upstream, "resolve", lambda _target, _flags: list(addresses))
+
+    return resolve_to
+
+
+def test_every_address_is_tried(
+    loop: Loop, listener: socket.socket, resolving: Callable[[Addresses], None]
+) -> None:
+    resolving(
+        [
+            (socket.AF_INET, ("127.0.0.1", closed_port())),
+            (socket.AF_INET, ("127.0.0.1", closed_port())),
+            (socket.AF_INET, listener.getsockname()),
+        ]
+    )
+    with Try(loop, "mx.example").start().connection() as ours:
+        assert ours.getpeername() == listener.getsockname()
+
+
+def test_a_family_that_this_machine_does_not_have_is_passed_over(
+    loop: Loop, listener: socket.socket, resolving: Callable[[Addresses], None]
+) -> None:
+    resolving([(socket.AF_X25, ("x", 0)), (socket.AF_INET, listener.getsockname())])
+    with Try(loop, "mx.example").start().connection() as ours:
+        assert ours.getpeername() == listener.getsockname()
+
+
+def test_the_last_address_gives_the_reason(
+    loop: Loop, resolving: Callable[[Addresses], None]
+) -> None:
+    resolving([(socket.AF_INET, ("127.0.0.1", closed_port()))] * 2)
+    assert Try(loop, "mx.example").start().reason() == "mx.example: Connection refused"
+
+
+def test_a_name_without_addresses_is_told(
+    loop: Loop, resolving: Callable[[Addresses], None]
+) -> None:
+    resolving([])
+    assert Try(loop, "mx.example").start().reason() == "mx.example: it has no address"
+
+
+def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
+    """A listener whose backlog is full, so that further clients wait for an answer."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = []
+    for _ in range(3):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(listener.getsockname())
+        waiting.append(client)
+    return listener, waiting
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    loop: Loop,
+    listener: socket.socket,
+    resolving: Callable[[Addresses], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "CONNECT", 0.2)
+    deaf, waiting = deaf_listener()
+    resolving([(socket.AF_INET, deaf.getsockname()), (socket.AF_INET, listener.getsockname())])
+    attempt = Try(loop, "mx.example")
+    attempt.connector.start()
+    assert loop.clock() < attempt.connector.deadline < loop.clock() + 0.15
+    attempt.connector.timer()
+    with attempt.connection() as ours:
+        assert ours.getpeername() == listener.getsockname()
+    for connection in (deaf, *waiting):
+        connection.close()
+
+
+def test_the_last_address_that_does_not_answer_is_the_end(loop: Loop) -> None:
+    deaf, waiting = deaf_listener()
+    attempt = Try(loop, "{}:{}".format(*deaf.getsockname())).start()
+    attempt.connector.timer()
+    assert attempt.reason().endswith(": the connection timed out")
+    for connection in (deaf, *waiting):
+        connection.close()
+
+
+def test_an_attempt_that_is_cancelled_calls_nobody(loop: Loop, listener: socket.socket) -> None:
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
+    attempt.connector.cancel()
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+    other = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
+    other.connection().close()
+    assert (attempt.descriptors, attempt.reasons) == ([], [])
+
+
+def test_a_slow_name_service_delays_nobody(
+    loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(target: Target, flags: int) -> object:
+        if flags == socket.AI_NUMERICHOST:
+            return resolve(target, flags)
+        asked.set()
+        assert answer.wait(20)
+        return [(socket.AF_INET, listener.getsockname())]
+
+    monkeypatch.setattr(upstream, "resolve", slow)
+    attempt = Try(loop, "mx.example").start()
+    assert asked.wait(20)
+    other = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
+    other.connection().close()
+    assert attempt.descriptors == []
+    answer.set()
+    attempt.connection().close()
+
+
+def test_a_question_to_the_name_service_may_be_given_up(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, answered = threading.Event(), threading.Event()
+
+    def slow(target: Target, flags: int) -> object:
+        if flags == socket.AI_NUMERICHOST:
+            return resolve(target, flags)
+        assert answer.wait(20)
+        answered.set()
+        return []
+
+    monkeypatch.setattr(upstream, "resolve", slow)
+    attempt = Try(loop, "mx.example").start()
+    attempt.connector.cancel()
+    answer.set()
+    assert answered.wait(20)
+    assert (attempt.descriptors, attempt.reasons) == ([], [])
