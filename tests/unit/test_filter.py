@@ -1,0 +1,174 @@
+"""The filter command: how it is started, what it inherits, what it said, and its end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postprox.filter import Filter
+from postprox.verdict import Outcome
+
+
+def run(command: str, **environment: bytes) -> Outcome:
+    """Run a filter to its end, as the loop does."""
+    variables = {name.encode(): value for name, value in environment.items()}
+    running = Filter(command, {b"PATH": os.environb[b"PATH"], **variables})
+    child = os.pidfd_open(running.pid)
+    while True:
+        ready, _, _ = select.select([child, running.stderr], [], [], 20)
+        assert ready
+        if running.stderr in ready and running.read_stderr() == b"":
+            break
+        if child in ready:
+            break
+    os.close(child)
+    outcome = running.outcome(os.waitpid(running.pid, 0)[1])
+    running.close()
+    return outcome
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 126, 255])
+def test_the_exit_status(status: int) -> None:
+    assert run(f"exit {status}").status == status
+
+
+@pytest.mark.parametrize("number", [1, 9, 11, 13, 15])
+def test_death_by_signal(number: int) -> None:
+    outcome = run(f"kill -{number} $$")
+    assert (outcome.status, outcome.failure) == (None, f"killed by signal {number}")
+
+
+def test_a_command_that_does_not_exist() -> None:
+    assert run("/nonexistent/program 2>/dev/null").status == 127
+
+
+def test_the_last_line_of_standard_error() -> None:
+    assert run("echo first >&2; echo 550 no >&2; exit 1").last_line == b"550 no"
+
+
+def test_standard_error_without_line_end() -> None:
+    assert run("printf '550 no' >&2; exit 1").last_line == b"550 no"
+
+
+def test_standard_error_of_a_killed_filter_does_not_count() -> None:
+    assert run("echo 550 no >&2; kill -9 $$").last_line == b""
+
+
+def test_three_megabytes_of_standard_error_do_not_block_it() -> None:
+    outcome = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1")
+    assert (outcome.status, outcome.last_line) == (1, b"550 no")
+
+
+def test_the_environment_is_the_one_given(tmp_path: Path) -> None:
+    run(f'env -0 >"{tmp_path}/env"', SENDER=b"caf\xe9 a", HELO=b"")
+    variables = set((tmp_path / "env").read_bytes().split(b"\0"))
+    assert {b"SENDER=caf\xe9 a", b"HELO="} <= variables
+    assert not any(variable.startswith(b"HOME=") for variable in variables)
+
+
+def test_standard_input_is_empty(tmp_path: Path) -> None:
+    run(f'readlink /proc/self/fd/0 >"{tmp_path}/stdin"; cat')
+    assert (tmp_path / "stdin").read_text() == "/dev/null\n"
+
+
+def test_standard_output_goes_nowhere(tmp_path: Path) -> None:
+    run(f'link=$(readlink /proc/$$/fd/1); echo "$link" >"{tmp_path}/stdout"')
+    assert (tmp_path / "stdout").read_text() == "/dev/null\n"
+
+
+@pytest.fixture
+def inheritable() -> Iterator[int]:
+    """A descriptor as the proxy may have been given one by who started it."""
+    ours, theirs = socket.socketpair()
+    descriptor = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 50)
+    os.set_inheritable(descriptor, True)
+    with ours, theirs:
+        yield descriptor
+    os.close(descriptor)
+
+
+def test_no_other_descriptor_is_inherited(tmp_path: Path, inheritable: int) -> None:
+    run(f'ls /proc/self/fd >"{tmp_path}/fds"')
+    # ls itself has the listed directory open.
+    assert (tmp_path / "fds").read_text().split() == ["0", "1", "2", "3"]
+
+
+def test_signals_have_their_default_dispositions(tmp_path: Path) -> None:
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "else this shows nothing"
+    run(f'cat /proc/self/status >"{tmp_path}/status"')
+    status = (tmp_path / "status").read_text()
+    masks = dict(re.findall(r"^(Sig(?:Blk|Ign|Cgt)):\s+([0-9a-f]+)$", status, re.MULTILINE))
+    # 32 and 33 belong to the C library, which lets nobody change them.
+    libc = 1 << 31 | 1 << 32
+    assert {name: int(mask, 16) & ~libc for name, mask in masks.items()} == {
+        "SigBlk": 0,
+        "SigIgn": 0,
+        "SigCgt": 0,
+    }
+
+
+def test_blocked_signals_are_not_inherited(tmp_path: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        run(f'grep SigBlk /proc/self/status >"{tmp_path}/status"')
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert int((tmp_path / "status").read_text().split()[1], 16) == 0
+
+
+def test_it_has_a_process_group_of_its_own(tmp_path: Path) -> None:
+    run(f'echo $$ $(ps -o pgid= -p $$ || cut -d" " -f5 /proc/$$/stat) >"{tmp_path}/ids"')
+    pid, group = (tmp_path / "ids").read_text().split()
+    assert pid == group
+    assert int(group) != os.getpgrp()
+
+
+def test_killing_reaches_its_children(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    running = Filter(f"sleep 1000 & echo $! >{started}; wait", {b"PATH": os.environb[b"PATH"]})
+    child = os.pidfd_open(int(started.read_text()))
+    running.kill()
+    assert select.select([child], [], [], 20)[0] == [child]
+    os.close(child)
+    assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == -signal.SIGKILL
+    running.close()
+
+
+def test_killing_one_that_has_ended_is_nothing() -> None:
+    running = Filter("exit 0", {})
+    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+    running.kill()
+    assert os.waitpid(running.pid, 0)[1] == 0
+    running.close()
+
+
+def test_a_background_child_does_not_keep_the_outcome_waiting(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    running = Filter(f"{{ cat {held}; }} & echo 550 no >&2; exit 1", {b"PATH": b"/bin:/usr/bin"})
+    outcome = running.outcome(os.waitpid(running.pid, 0)[1])
+    assert outcome.last_line == b"550 no"
+    running.close()
+    held.write_text("go")
+
+
+def test_one_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postprox.filter.SHELL", "/nonexistent/sh")
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    with pytest.raises(FileNotFoundError):
+        Filter("true", {})
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+
+
+def test_an_environment_that_is_too_large_is_an_error() -> None:
+    with pytest.raises(OSError, match="too long"):
+        Filter("true", {b"X": b"x" * 1_000_000})

@@ -1,0 +1,222 @@
+"""The loop: descriptors, deadlines, children and signals become calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from postprox.loop import READABLE, WRITABLE, Loop, Timed
+from tests.unit.peers import run_until
+
+
+class Alarm(Timed):
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self.rang = 0
+
+    @property
+    def deadline(self) -> float:
+        return self._deadline
+
+    def timer(self) -> None:
+        self.rang += 1
+        self._deadline = float("inf")
+
+
+def test_a_readable_descriptor_is_called_for(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: list[bytes] = []
+        loop.watch(ours.fileno(), READABLE, lambda: seen.append(ours.recv(10)))
+        theirs.send(b"x")
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+        assert seen == [b"x"]
+
+
+def test_a_writable_descriptor_is_called_for(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: list[str] = []
+        loop.watch(ours.fileno(), WRITABLE, lambda: seen.append("room"))
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+        assert seen == ["room"]
+
+
+def test_a_hangup_is_called_for(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        seen: list[bytes] = []
+        loop.watch(ours.fileno(), READABLE, lambda: seen.append(ours.recv(10)))
+        theirs.close()
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+        assert seen == [b""]
+
+
+def test_a_descriptor_that_is_watched_no_more_is_left_alone(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: list[str] = []
+        loop.watch(ours.fileno(), READABLE, lambda: seen.append("readable"))
+        loop.watch(ours.fileno(), 0, lambda: None)
+        theirs.send(b"x")
+        alarm = Alarm(loop.clock())
+        loop.add(alarm)
+        loop.run_once()
+        assert seen == []
+
+
+def test_interest_that_ends_within_a_turn_ends_at_once(loop: Loop) -> None:
+    one, other = socket.socketpair(), socket.socketpair()
+    seen: list[int] = []
+
+    def end_both() -> None:
+        seen.append(1)
+        for ours, _ in (one, other):
+            loop.watch(ours.fileno(), 0, end_both)
+
+    for ours, theirs in (one, other):
+        theirs.send(b"x")
+        loop.watch(ours.fileno(), READABLE, end_both)
+    loop.run_once()
+    assert seen == [1]
+    for connection in (*one, *other):
+        connection.close()
+
+
+def test_interest_may_change(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: list[str] = []
+        loop.watch(ours.fileno(), READABLE, lambda: seen.append("readable"))
+        loop.watch(ours.fileno(), WRITABLE, lambda: seen.append("writable"))
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+        assert seen == ["writable"]
+
+
+def test_ending_an_interest_that_never_was_is_nothing(loop: Loop) -> None:
+    loop.watch(12345, 0, lambda: None)
+
+
+def test_a_deadline_is_called_for(loop: Loop) -> None:
+    alarm = Alarm(loop.clock() + 0.02)
+    loop.add(alarm)
+    loop.run_once()
+    assert alarm.rang == 1
+
+
+def test_a_deadline_is_not_called_for_early(loop: Loop) -> None:
+    deadline = loop.clock() + 0.02
+    alarm = Alarm(deadline)
+    loop.add(alarm)
+    run_until(loop, lambda: alarm.rang)
+    assert loop.clock() >= deadline
+
+
+def test_deadlines_that_have_passed_are_all_called_for(loop: Loop) -> None:
+    alarms = [Alarm(loop.clock() - age) for age in (0, 1, 2)]
+    for alarm in alarms:
+        loop.add(alarm)
+    loop.run_once()
+    assert [alarm.rang for alarm in alarms] == [1, 1, 1]
+
+
+def test_what_was_removed_has_no_deadline(loop: Loop) -> None:
+    alarm, other = Alarm(loop.clock() - 1), Alarm(loop.clock())
+    loop.add(alarm)
+    loop.add(other)
+    loop.remove(alarm)
+    loop.run_once()
+    assert (alarm.rang, other.rang) == (0, 1)
+
+
+@pytest.mark.parametrize("deadline", [1e300, float("inf")])
+def test_a_deadline_that_never_comes_does_no_harm(loop: Loop, deadline: float) -> None:
+    never, alarm = Alarm(deadline), Alarm(loop.clock())
+    loop.add(never)
+    loop.add(alarm)
+    loop.run_once()
+    assert (never.rang, alarm.rang) == (0, 1)
+
+
+def test_the_clock_may_run_faster() -> None:
+    loop = object.__new__(Loop)
+    loop._speed = 1000
+    before = time.monotonic()
+    assert before * 1000 <= loop.clock() <= time.monotonic() * 1000
+
+
+def test_a_deadline_on_a_faster_clock_comes_sooner(loop: Loop) -> None:
+    loop._speed = 1000
+    alarm = Alarm(loop.clock() + 20)
+    before = time.monotonic()
+    loop.add(alarm)
+    loop.run_once()
+    assert alarm.rang == 1
+    assert time.monotonic() - before < 10
+
+
+def spawn(*arguments: str) -> int:
+    return os.posix_spawn("/bin/sh", ("sh", *arguments), {})
+
+
+def test_the_end_of_a_child_is_called_for(loop: Loop) -> None:
+    ended: list[int] = []
+    loop.on_exit(spawn("-c", "exit 3"), ended.append)
+    run_until(loop, lambda: ended)
+    assert [os.waitstatus_to_exitcode(status) for status in ended] == [3]
+
+
+def test_the_ends_of_many_children_are_told_apart(loop: Loop) -> None:
+    ended: dict[int, int] = {}
+    for number in range(20):
+
+        def note(status: int, number: int = number) -> None:
+            ended[number] = os.waitstatus_to_exitcode(status)
+
+        loop.on_exit(spawn("-c", f"exit {number}"), note)
+    run_until(loop, lambda: len(ended) == 20)
+    assert ended == {number: number for number in range(20)}
+
+
+def test_a_child_that_has_ended_before_it_was_asked_for_is_called_for(loop: Loop) -> None:
+    pid = spawn("-c", "exit 0")
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    ended: list[int] = []
+    loop.on_exit(pid, ended.append)
+    run_until(loop, lambda: ended)
+    assert ended == [0]
+
+
+def test_a_child_that_nobody_asked_for_is_left_alone(loop: Loop) -> None:
+    ours, other = spawn("-c", "exit 0"), spawn("-c", "exit 5")
+    os.waitid(os.P_PID, other, os.WEXITED | os.WNOWAIT)
+    ended: list[int] = []
+    loop.on_exit(ours, ended.append)
+    run_until(loop, lambda: ended)
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 5
+
+
+def test_a_signal_is_called_for_from_the_loop(loop: Loop) -> None:
+    seen: list[str] = []
+    loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert seen == []
+    run_until(loop, lambda: seen)
+    assert seen == ["signal"]
+
+
+def test_a_signal_that_came_often_is_called_for_once(loop: Loop) -> None:
+    seen: list[str] = []
+    loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
+    for _ in range(1000):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run_once()
+    assert seen == ["signal"]

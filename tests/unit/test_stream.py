@@ -1,0 +1,143 @@
+"""A connection's octets, on sockets and pipes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from postprox.stream import Stream, never_delay
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Stream, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    descriptor = ours.detach()
+    stream = Stream(descriptor, descriptor)
+    with theirs:
+        yield stream, theirs
+        stream.close()
+
+
+Pair = tuple[Stream, socket.socket]
+
+
+def test_nothing_is_there_yet(pair: Pair) -> None:
+    stream, _ = pair
+    assert stream.read() is None
+
+
+def test_octets_are_read(pair: Pair) -> None:
+    stream, peer = pair
+    peer.send(b"\0\xff\r\n")
+    assert stream.read() == b"\0\xff\r\n"
+
+
+def test_the_end_is_read(pair: Pair) -> None:
+    stream, peer = pair
+    peer.close()
+    assert stream.read() == b""
+
+
+def test_a_reset_is_an_end(listener: socket.socket) -> None:
+    client = socket.create_connection(listener.getsockname())
+    accepted, _ = listener.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    descriptor = accepted.detach()
+    stream = Stream(descriptor, descriptor)
+    client.close()  # which resets the connection
+    assert stream.read() == b""
+    stream.close()
+
+
+def test_octets_are_written_at_once(pair: Pair) -> None:
+    stream, peer = pair
+    stream.write(b"250 ok\r\n")
+    assert stream.unsent == 0
+    assert peer.recv(100) == b"250 ok\r\n"
+
+
+def test_what_finds_no_room_waits(pair: Pair) -> None:
+    stream, peer = pair
+    text = bytes(range(256)) * 20_000
+    stream.write(text)
+    assert 0 < stream.unsent < len(text)
+    received = bytearray()
+    while len(received) < len(text):
+        received += peer.recv(1 << 20)
+        stream.flush()
+    assert bytes(received) == text
+    assert stream.unsent == 0
+
+
+def test_what_is_written_for_a_peer_that_is_gone_is_lost(pair: Pair) -> None:
+    stream, peer = pair
+    peer.close()
+    stream.write(b"x" * 5_000_000)
+    assert stream.unsent == 0
+
+
+def test_finishing_tells_the_peer_and_still_listens(pair: Pair) -> None:
+    stream, peer = pair
+    stream.finish()
+    assert peer.recv(100) == b""
+    peer.send(b"more")
+    assert stream.read() == b"more"
+
+
+def test_finishing_for_a_peer_that_is_gone_is_nothing(pair: Pair) -> None:
+    stream, peer = pair
+    peer.close()
+    stream.finish()
+    stream.finish()
+
+
+def test_closing_twice_closes_once(pair: Pair) -> None:
+    stream, peer = pair
+    stream.close()
+    reused = os.dup(peer.fileno())
+    stream.close()
+    os.fstat(reused)
+    os.close(reused)
+
+
+def test_pipes_serve_as_well() -> None:
+    (reader, theirs_out), (theirs_in, writer) = os.pipe(), os.pipe()
+    stream = Stream(reader, writer)
+    os.write(theirs_out, b"QUIT\r\n")
+    assert stream.read() == b"QUIT\r\n"
+    stream.write(b"221 bye\r\n")
+    assert os.read(theirs_in, 100) == b"221 bye\r\n"
+    stream.finish()
+    stream.close()
+    assert os.read(theirs_in, 100) == b""
+    os.close(theirs_in)
+    os.close(theirs_out)
+
+
+def test_a_pipe_that_nobody_reads_is_gone() -> None:
+    (reader, theirs_out), (theirs_in, writer) = os.pipe(), os.pipe()
+    stream = Stream(reader, writer)
+    os.close(theirs_in)
+    stream.write(b"221 bye\r\n")
+    assert stream.unsent == 0
+    stream.close()
+    os.close(theirs_out)
+
+
+def test_tcp_never_delays(listener: socket.socket) -> None:
+    with socket.create_connection(listener.getsockname()) as client:
+        descriptor = os.dup(client.fileno())
+        Stream(descriptor, descriptor).close()
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_what_is_no_tcp_has_nothing_to_switch_off(pair: Pair) -> None:
+    stream, _ = pair
+    never_delay(stream.writer)
+    reader, writer = os.pipe()
+    never_delay(writer)
+    os.close(reader)
+    os.close(writer)
