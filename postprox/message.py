@@ -46,6 +46,10 @@ class Message:
         fate = "refused with 451" if self.verdict.reply else "passed unfiltered"
         return f"filter failed: {self.verdict.reason}; message {fate}: {_about(envelope, own_helo)}"
 
+    def lost_line(self, envelope: "Envelope", own_helo: bytes) -> str:
+        """Return the line about a client that was gone before the filter had decided."""
+        return f"lost: {_about(envelope, own_helo)} size={self.size}: the client is gone"
+
     def verdict_line(self, envelope: "Envelope", own_helo: bytes, reply: bytes, now: float) -> str:
         """Return the line about the message, once its final reply is known (log.verdict)."""
         return (

@@ -458,7 +458,8 @@ class Session:
             return
         quitting = self._turn != RECEIVE and self._commands.holds_quit
         if not quitting and self._upstream.handler != self._on_final_reply:
-            self._log(actions.INFO, "the client is gone before its message was handled")
+            line = self._message.lost_line(self._envelope, self._helo_name)
+            self._log(actions.INFO, line)
             self._discard()
             self._leave()
             self._hang_up()
