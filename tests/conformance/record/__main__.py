@@ -1,0 +1,148 @@
+"""`python -m tests.conformance.record`: the command line of the recorder.
+
+One rule: a transcript is written whole, once it has been read back; or nothing is, and why is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ..clauses import SPECIFICATION, load_clauses
+from ..format import FormatError, Transcript, parse_transcript, write_transcript
+from ..header import LEVELS, Header, read_header
+from ..host import Host
+from ..implementation import REFERENCE, ImplementationError, find_implementation
+from ..loader import SUFFIX
+from ..payload import did_you_mean
+from ..process import adopt_orphans
+from ..stage import HarnessError, Settings
+from .address import Address, listen, parse_address
+from .session import Plan, RecordError, Recording
+
+_EXIT_FAILED = 2
+#: ValueError: an address, a header or a character that cannot be.
+_ERRORS = (RecordError, FormatError, HarnessError, ImplementationError, ValueError)
+_USAGE = """\
+python -m tests.conformance.record --upstream HOST:PORT -o FILE.smtp --title TEXT
+           --clause NAME ... [options] [-- ARGUMENT ...]"""
+_EPILOG = """\
+What stands behind -- are the proxy's arguments, with {upstream}, {tmp} and {filter} where they
+belong (default: -d {tmp} {upstream}, with -c {filter} before it if there is a filter)."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="record",
+        usage=_USAGE,
+        description="Listen for a client, run the proxy on its connection as spawn(8) does, and "
+        "write down as a transcript what client, upstream and filter say and see.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port")
+    add("--upstream", required=True, metavar="HOST:PORT", help="the real upstream; or unix:/path")
+    add("-o", "--output", required=True, type=Path, metavar="FILE.smtp", help="a new file")
+    add("--title", required=True, metavar="TEXT", help="the behaviour in one sentence")
+    add("--clause", required=True, action="append", metavar="NAME", help="may be repeated")
+    add("--level", choices=LEVELS, default=LEVELS[0], help="default: must")
+    add("--filter", type=Path, metavar="FILE", help="what the filter does, for sh")
+    add("--email", action="store_true", help="write down what the filter reads in EMAIL, too")
+    add("--comment", action="append", default=[], metavar="TEXT", help="a line above the script")
+    add("--sessions", type=int, default=1, metavar="N", help="record N, one after the other")
+    add("--implementation", default=REFERENCE, metavar="TOML|CMD", help="default: this checkout")
+    add("arguments", nargs="*", metavar="ARGUMENT", help=argparse.SUPPRESS)
+    return parser
+
+
+def _header(options: argparse.Namespace) -> Header:
+    known = [clause.name for clause in load_clauses(SPECIFICATION.read_text(encoding="utf-8"))]
+    for name in options.clause:
+        if name not in known:
+            raise RecordError(f"there is no clause '{name}'{did_you_mean(name, known)}")
+    table = {"title": options.title, "clauses": options.clause, "level": options.level}
+    if options.filter is not None:
+        table["filter"] = options.filter.read_text(encoding="ascii")
+    if options.arguments:
+        table["argv"] = options.arguments
+        if "{upstream}" not in "".join(options.arguments):
+            raise RecordError("the proxy's arguments nowhere say {upstream}")
+    return read_header(table)
+
+
+def _path(output: Path, number: int) -> Path:
+    return output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    if options.output.suffix != SUFFIX:
+        raise RecordError(f"{options.output}: a transcript's name ends in {SUFFIX}")
+    if options.sessions < 1:
+        raise RecordError("--sessions wants a number from 1")
+    for number in range(1, options.sessions + 1):
+        if _path(options.output, number).exists():
+            raise RecordError(f"{_path(options.output, number)} is there already")
+
+
+def _text(transcript: Transcript, comments: list[str]) -> str:
+    """The transcript's file, with *comments* above the script; what it says is what was meant."""
+    text = write_transcript(transcript)
+    if parse_transcript(text, transcript.name).steps != transcript.steps:
+        raise RecordError(f"{transcript.name} cannot be written in this format")
+    header, end, script = text.rpartition("\n+++\n")
+    return header + end + "".join(f"# {comment}\n" for comment in comments) + script
+
+
+def _record_all(options: argparse.Namespace, plan: Plan) -> None:
+    with listen(parse_address(options.listen)) as listener:
+        host, port = listener.getsockname()[:2]
+        print(f"listening on {Address(host, port)}", flush=True)
+        for number in range(1, options.sessions + 1):
+            client, _ = listener.accept()
+            path = _path(options.output, number)
+            transcript = Recording(_numbered(plan, number)).run(client, path.name)
+            text = _text(transcript, options.comment)
+            with path.open("x", encoding="ascii") as file:
+                file.write(text)
+            print(f"wrote {path}: {len(transcript.steps)} steps", flush=True)
+
+
+def _numbered(plan: Plan, number: int) -> Plan:
+    """*plan* for one of several sessions: no two transcripts share a title."""
+    if number == 1:
+        return plan
+    return replace(plan, header=replace(plan.header, title=f"{plan.header.title} ({number})"))
+
+
+def _record(options: argparse.Namespace) -> None:
+    _check_paths(options)
+    header, upstream = _header(options), parse_address(options.upstream)
+    settings = Settings(find_implementation(options.implementation), Host())
+    try:
+        _record_all(options, Plan(header, upstream, settings, options.email))
+    finally:
+        settings.host.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Record as *arguments* say; the exit status."""
+    options = _parser().parse_args(arguments)
+    adopt_orphans()
+    try:
+        _record(options)
+    except _ERRORS as error:
+        print(f"record: {error}", file=sys.stderr)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"record: {where}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("record: interrupted, nothing is written", file=sys.stderr)
+    else:
+        return 0
+    return _EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

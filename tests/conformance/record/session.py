@@ -1,0 +1,202 @@
+"""One recorded session: octets pass through in both directions, and the tape hears them.
+
+One rule: what the proxy did is taken down before what the others do is passed on to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..connections import Connection
+from ..dialogue import Dialogue
+from ..format import Transcript
+from ..header import Header
+from ..payload import visible
+from ..stage import Settings, Stage
+from .address import Address, connect
+from .tape import Tape
+
+#: How long the proxy may take to end once its client and its upstream are gone.
+_PATIENCE = 30.0
+_PAUSE = 0.2
+_NAMES = ("U", *(f"U{number}" for number in range(2, 10)))
+
+# The filter's text in a shell of its own, so that its standard error can be kept before it is
+# passed on; the recorded transcript has the text alone.
+_OVERHEARD = """\
+(
+{text}
+) 2>"$suite_box/$$/stderr"
+suite_status=$?
+cat "$suite_box/$$/stderr" >&2
+exit $suite_status
+"""
+
+
+class RecordError(Exception):
+    """Why there is no transcript."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is settled before a client comes."""
+
+    header: Header
+    upstream: Address
+    settings: Settings
+    email: bool  # whether what the filter reads is written down too
+
+
+@dataclass
+class _Link:
+    """The proxy's end and the real end of one connection."""
+
+    actor: str
+    inner: Connection
+    outer: Connection
+    inner_ended: bool = False
+    outer_ended: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether both sides have ended."""
+        return self.inner_ended and self.outer_ended
+
+
+class _FilterSaid:
+    """Lines of the filter's standard error, of all its runs so far."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __iter__(self) -> Iterator[bytes]:
+        for run in self._stage.filter.runs:
+            path = self._stage.directory / "filter" / str(run.pid) / "stderr"
+            with contextlib.suppress(OSError):
+                yield from path.read_bytes().split(b"\n")
+
+
+class Recording:
+    """A proxy between one real client and the real upstream."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        text = plan.header.filter
+        overheard = replace(plan.header, filter=text and _OVERHEARD.format(text=text))
+        self._stage = Stage(Transcript("recording", overheard, ()), "stdio", plan.settings)
+        self._tape = Tape(_FilterSaid(self._stage))
+        self._links: list[_Link] = []
+        self._moved = time.monotonic()
+
+    def run(self, client: socket.socket, name: str) -> Transcript:
+        """Serve *client* until the proxy has ended; the session as a transcript."""
+        stage = self._stage
+        try:
+            stage.prepare()
+            stage.start_session()
+            outer = Connection(stage.loop, client, Dialogue(), "client")
+            self._links.append(_Link("C", stage.clients["C"], outer))
+            self._relay()
+            self._end()
+        finally:
+            for link in self._links:
+                link.outer.close()
+            stage.close()
+        return Transcript(name, self._plan.header, self._tape.steps)
+
+    # --- passing on
+
+    def _relay(self) -> None:
+        process = self._stage.process
+        assert process is not None
+        while process.alive or not all(link.inner_ended for link in self._links):
+            self._stage.loop.turn(_PAUSE)
+            self._take_filter_runs()
+            self._take_connections()
+            for link in self._links:
+                self._see(link)
+            for link in self._links:
+                self._pass_on(link)
+            self._check_patience()
+
+    def _take_filter_runs(self) -> None:
+        while self._stage.filter.new_runs:
+            run = self._stage.filter.new_runs.popleft()
+            self._tape.ran(run)
+            if self._plan.email:
+                self._tape.read_email(run)
+
+    def _take_connections(self) -> None:
+        while self._stage.listener.arrived:
+            inner = self._stage.listener.arrived.popleft()
+            actor = self._free_name()
+            if actor != "U" or len(self._links) > 1:
+                self._tape.saw(actor, "@connect")
+            outer = Connection(self._stage.loop, self._connected(), Dialogue(), "upstream")
+            self._links.append(_Link(actor, inner, outer))
+
+    def _connected(self) -> socket.socket:
+        try:
+            return connect(self._plan.upstream)
+        except OSError as error:
+            why = error.strerror or error
+            raise RecordError(f"upstream {self._plan.upstream}: {why}") from error
+
+    def _free_name(self) -> str:
+        taken = {link.actor for link in self._links if not link.over}
+        for name in _NAMES:
+            if name not in taken:
+                return name
+        raise RecordError(f"more than {len(_NAMES)} connections upstream at a time")
+
+    def _see(self, link: _Link) -> None:
+        """What the proxy said."""
+        octets = bytes(link.inner.received)
+        if octets:
+            link.inner.take(len(octets))
+            self._tape.seen(link.actor, octets)
+            link.outer.send(octets)
+            self._moved = time.monotonic()
+        elif link.inner.ended and not link.inner_ended:
+            link.inner_ended = True
+            self._tape.saw(link.actor, "@eof")
+            link.outer.end_writing()
+
+    def _pass_on(self, link: _Link) -> None:
+        """What the real client or upstream said."""
+        octets = bytes(link.outer.received)
+        if octets:
+            link.outer.take(len(octets))
+            self._tape.sent(link.actor, octets)
+            link.inner.send(octets)
+            self._moved = time.monotonic()
+        elif link.outer.ended and not link.outer_ended:
+            link.outer_ended = True
+            self._moved = time.monotonic()
+            if not link.inner_ended:
+                self._tape.acted(link.actor, "@eof")
+                link.inner.end_writing()
+
+    def _check_patience(self) -> None:
+        process = self._stage.process
+        assert process is not None
+        gone = all(link.outer_ended for link in self._links) or not process.alive
+        if gone and time.monotonic() - self._moved > _PATIENCE:
+            raise RecordError("the session is over, but the proxy does not end")
+
+    # --- the end
+
+    def _end(self) -> None:
+        process = self._stage.process
+        assert process is not None
+        assert process.status is not None
+        complaint = self._stage.output("stderr")
+        if complaint:
+            raise RecordError(f"the proxy wrote to standard error: {visible(complaint)}")
+        if process.status < 0:
+            raise RecordError(f"the proxy died by signal {-process.status}")
+        self._tape.ended(process.status)

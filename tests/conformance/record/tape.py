@@ -1,0 +1,233 @@
+"""What was said in a session, in the order in which it was seen, made into a transcript's steps.
+
+One rule: what was seen before something was passed on stands before it, for only what stands there
+can have been its cause. So in a replay every `<` has been caused when its turn comes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from ..filterbox import FilterRun
+from ..format import CRLF, Named, Node, ReplyPattern, Step
+from ..payload import Part, Payload, Repeat
+
+#: Always set by the proxy; EMAIL and OUTFILE are paths, which are others in every run.
+_TOLD_VARIABLES = ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")
+#: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
+#: one that happens to end where a line does if it is as long as a block.
+_PIECE = 1024
+_BLOCK = 16384
+#: So many equal lines, or equal octets in a line, are written as a repeat.
+_EQUAL_LINES = 4
+_EQUAL_OCTETS = 40
+_REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ReplyLine:
+    """One line of a reply, without what says whether another follows."""
+
+    code: bytes
+    text: bytes
+
+
+Reply = tuple[ReplyLine, ...]
+
+
+def read_reply(lines: list[bytes]) -> Reply | None:
+    """The reply that *lines* (without line ends) are; None: they are none."""
+    found = [_REPLY_LINE.fullmatch(line) for line in lines]
+    if not lines or not all(found) or len({one[1] for one in found if one}) != 1:
+        return None
+    return tuple(ReplyLine(one[1], one[3] or b"") for one in found if one)
+
+
+def _may_go_on(write: bytes) -> bool:
+    """Whether what is read next from the same side is the rest of *write*."""
+    return len(write) >= (_BLOCK if write.endswith(CRLF) else _PIECE)
+
+
+def _goes_on(line: bytes) -> bool:
+    return bool(re.match(rb"[2-5]\d\d-", line))
+
+
+def _is_shortened(reply: Reply, whole: Reply) -> bool:
+    """Whether *reply* is *whole*, perhaps without some of its lines, but not the first."""
+    rest = iter(whole)
+    return reply[0] == whole[0] and all(line in rest for line in reply)
+
+
+@dataclass
+class _Line:
+    """Octets of one direction of a connection that do not yet make a line or a reply."""
+
+    partial: bytes = b""
+    lines: list[bytes] = field(default_factory=list)
+
+
+class Tape:
+    """Takes down what happens, and turns it into steps as it goes."""
+
+    def __init__(self, filter_said: Iterable[bytes] = ()) -> None:
+        self._steps: list[Node] = []
+        self._filter_said = filter_said  # lines of its standard error; may grow meanwhile
+        self._upstream_said: list[Reply] = []  # and not been passed on yet
+        self._unfinished: dict[str, _Line] = {}
+        self._writer = ""  # who made the last write
+        self._write = b""  # what is not yet among the steps, for it may go on
+
+    @property
+    def steps(self) -> tuple[Node, ...]:
+        """The script so far."""
+        self._end_write()
+        return tuple(self._steps)
+
+    # --- what the real client and the real upstream do
+
+    def sent(self, actor: str, octets: bytes) -> None:
+        """*actor* sent *octets*, read in one go: one write, or the rest of one."""
+        if actor != "C":
+            self._remember_replies(actor, octets)
+        if self._writer != actor or not _may_go_on(self._write):
+            self._end_write()
+        self._writer = actor
+        self._write += octets
+
+    def _end_write(self) -> None:
+        mark = ">"
+        for payload in payload_lines(self._write):
+            self._steps.append(Step(self._writer, mark, "", payload))
+            mark = "+"
+        self._write = b""
+
+    def _remember_replies(self, actor: str, octets: bytes) -> None:
+        for lines in self._whole_replies(f"{actor}>", octets):
+            reply = read_reply(lines)
+            if reply is not None:
+                self._upstream_said.append(reply)
+
+    def acted(self, actor: str, verb: str) -> None:
+        """*actor* did something that is no octets: `@eof`."""
+        self._add(Step(actor, ">", verb, None))
+
+    # --- what the proxy is seen to do
+
+    def seen(self, actor: str, octets: bytes) -> None:
+        """The proxy sent *octets* to *actor*."""
+        if actor == "C":
+            for lines in self._whole_replies("C<", octets):
+                self._add_reply(lines)
+            return
+        line = self._unfinished.setdefault(f"{actor}<", _Line())
+        whole, end, line.partial = (line.partial + octets).rpartition(CRLF)
+        self._await(actor, whole + end)
+
+    def saw(self, actor: str, verb: str) -> None:
+        """The proxy did something that is no octets: `@connect`, `@eof`."""
+        unfinished = self._unfinished.pop(f"{actor}<", _Line())
+        rest = b"".join(line + CRLF for line in unfinished.lines) + unfinished.partial
+        self._await(actor, rest)
+        self._add(Step(actor, "<", verb, None))
+
+    def _await(self, actor: str, octets: bytes) -> None:
+        for payload in payload_lines(octets):
+            self._add(Step(actor, "<", "", payload))
+
+    def _whole_replies(self, direction: str, octets: bytes) -> list[list[bytes]]:
+        """The replies (or what stands in their place) that *octets* complete, as lines."""
+        unfinished = self._unfinished.setdefault(direction, _Line())
+        *lines, unfinished.partial = (unfinished.partial + octets).split(CRLF)
+        replies = []
+        for line in lines:
+            unfinished.lines.append(line)
+            if not _goes_on(line):
+                replies.append(unfinished.lines)
+                unfinished.lines = []
+        return replies
+
+    def _add_reply(self, lines: list[bytes]) -> None:
+        """Upstream's words and the filter's are awaited exactly, the proxy's by their code."""
+        reply = read_reply(lines)
+        if reply is None or self._is_passed_on(reply) or self._is_the_filters(lines):
+            self._await("C", b"".join(line + CRLF for line in lines))
+            return
+        self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
+
+    def _is_passed_on(self, reply: Reply) -> bool:
+        """Whether it is a reply of upstream's; what came before it has been swallowed."""
+        if reply[0].code == b"354":
+            return False  # a proxy that holds messages gives its own
+        for position, said in enumerate(self._upstream_said):
+            if _is_shortened(reply, said):
+                del self._upstream_said[: position + 1]
+                return True
+        return False
+
+    def _is_the_filters(self, lines: list[bytes]) -> bool:
+        return any(lines in ([said], [b"554 " + said]) for said in self._filter_said)
+
+    # --- the filter and the process
+
+    def ran(self, run: FilterRun) -> None:
+        """The filter has been started."""
+        self._add(Step("F", "<", "run", None))
+        for name in _TOLD_VARIABLES:
+            if name in run.environment:
+                value = Payload(_parts(run.environment[name]))
+                self._add(Step("F", "<", "env", Named(name, value)))
+
+    def read_email(self, run: FilterRun) -> None:
+        """The filter was given this message."""
+        mark, verb = "<", "email"
+        for line in (run.email or b"").splitlines(keepends=True) or [b""]:
+            self._add(Step("F", mark, verb, Payload(_parts(line))))
+            mark, verb = "+", ""
+
+    def ended(self, status: int) -> None:
+        """The process has ended."""
+        self._add(Step("P", "<", "exit", str(status)))
+
+    def _add(self, step: Step) -> None:
+        self._end_write()
+        self._steps.append(step)
+
+
+def payload_lines(octets: bytes) -> list[Payload]:
+    """*octets* as lines of a transcript; what is said over and over is said once."""
+    *lines, rest = octets.split(CRLF)
+    payloads = [payload for _, equal in groupby(lines) for payload in _repeated(list(equal))]
+    return [*payloads, Payload(_parts(rest))] if rest else payloads
+
+
+def _repeated(equal: list[bytes]) -> list[Payload]:
+    """Equal lines; the last one stays apart, so that its line end is the implied one."""
+    line, count = equal[0], len(equal)
+    if count < _EQUAL_LINES:
+        return [Payload(_parts(line), CRLF)] * count
+    repeat = Repeat(count - 1, _merged((*_parts(line), CRLF)))
+    return [Payload((repeat, *_parts(line)), CRLF)]
+
+
+def _parts(text: bytes) -> tuple[Part, ...]:
+    """*text*, long runs of one octet folded."""
+    parts: list[Part] = []
+    at = 0
+    for run in re.finditer(rb"(.)\1{%d,}" % (_EQUAL_OCTETS - 1), text, re.DOTALL):
+        parts += [text[at : run.start()], Repeat(len(run[0]), (run[1],))]
+        at = run.end()
+    return _merged((*parts, text[at:]))
+
+
+def _merged(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """*parts*, neighbouring plain octets in one, empty ones left out."""
+    merged: list[Part] = []
+    for part in parts:
+        if isinstance(part, bytes) and merged and isinstance(merged[-1], bytes):
+            merged[-1] += part
+        elif part != b"":
+            merged.append(part)
+    return tuple(merged)

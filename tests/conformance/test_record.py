@@ -1,0 +1,428 @@
+"""The recorder: what it writes of a live session is what was said, and plays again."""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.engine import play
+from tests.conformance.filterbox import FilterRun
+from tests.conformance.format import FENCE, Transcript, parse_transcript, write_step
+from tests.conformance.format import Step as ScriptStep
+from tests.conformance.host import Host
+from tests.conformance.implementation import REFERENCE, find_implementation
+from tests.conformance.loader import ROOT, load_transcript
+from tests.conformance.process import adopt_orphans
+from tests.conformance.record.__main__ import main
+from tests.conformance.record.tape import Tape
+from tests.conformance.stage import Settings, Stage
+
+SECONDS = 20.0
+
+EHLO_REPLY = b"250-up.example\r\n250-PIPELINING\r\n250-XCLIENT NAME\r\n250 CHUNKING\r\n"
+REPLIES = {
+    b"EHLO": EHLO_REPLY,
+    b"DATA": b"354 go on\r\n",
+    b".": b"250 2.0.0 queued as 7C1D\r\n",
+    b"QUIT": b"221 2.0.0 up.example says bye\r\n",
+}
+
+
+class Upstream(socketserver.StreamRequestHandler):
+    """An SMTP server that takes everything."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 up.example ESMTP\r\n")
+        in_data = False
+        for line in self.rfile:
+            word = line.split()[0].upper() if line.split() else b""
+            if in_data and line != b".\r\n":
+                continue
+            in_data = word == b"DATA"
+            self.wfile.write(REPLIES.get(word, b"250 2.1.0 fine, " + word.lower() + b"\r\n"))
+            if word == b"QUIT":
+                return
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    """The address of a real server."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Upstream) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        host, port = server.server_address[:2]
+        yield f"{host!s}:{port}"
+        server.shutdown()
+        thread.join()
+
+
+class Recorder:
+    """The recorder's command, running."""
+
+    def __init__(self, upstream: str, path: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "tests.conformance.record", "--upstream", upstream]
+        command += ["-o", str(path), "--title", "A live session", "--clause", "relay.commands"]
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        assert self.process.stdout is not None
+        host, _, port = self.process.stdout.readline().split()[-1].rpartition(":")
+        return host, int(port)
+
+    def finish(self) -> tuple[int, str]:
+        """Exit status and what it complained of."""
+        _, complaint = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, complaint
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+@contextlib.contextmanager
+def recording(upstream: str, path: Path, *arguments: str) -> Iterator[tuple[str, int]]:
+    """A recorder between a client, to be connected to this address, and *upstream*."""
+    recorder = Recorder(upstream, path, *arguments)
+    try:
+        yield recorder.address
+        assert recorder.finish() == (0, "")
+    finally:
+        recorder.kill()
+
+
+def script(path: Path) -> list[str]:
+    """The lines behind the header."""
+    lines = path.read_text("ascii").split("\n")[:-1]
+    return lines[lines.index(FENCE, 1) + 1 :]
+
+
+def replay(path: Path, mode: str) -> None:
+    """Play *path* against this checkout; a StepFailedError is the test's failure."""
+    adopt_orphans()
+    host = Host()
+    try:
+        stage = Stage(load_transcript(path), mode, Settings(find_implementation(REFERENCE), host))
+        try:
+            play(stage)
+        finally:
+            stage.close()
+    finally:
+        host.close()
+
+
+def deliver(address: tuple[str, int], body: bytes) -> None:
+    with smtplib.SMTP(*address, local_hostname="client.example", timeout=SECONDS) as client:
+        client.sendmail("a@example", ["b@example", "c@example"], body)
+
+
+ACCEPTED = r"""
+U> 220 up.example ESMTP
+C< 220 up.example ESMTP
+C> ehlo client.example
+U< ehlo client.example
+U> 250-up.example
+U+ 250-PIPELINING
+U+ 250-XCLIENT NAME
+U+ 250 CHUNKING
+C< 250-up.example
+C< 250 PIPELINING
+C> mail FROM:<a@example>
+U< mail FROM:<a@example>
+U> 250 2.1.0 fine, mail
+C< 250 2.1.0 fine, mail
+C> rcpt TO:<b@example>
+U< rcpt TO:<b@example>
+U> 250 2.1.0 fine, rcpt
+C< 250 2.1.0 fine, rcpt
+C> rcpt TO:<c@example>
+U< rcpt TO:<c@example>
+U> 250 2.1.0 fine, rcpt
+C< 250 2.1.0 fine, rcpt
+C> data
+C? 354
+C> Subject: x
+C+
+C+ ..dot \xe9
+C+ .
+U< DATA
+U> 354 go on
+U< Subject: x
+U<
+U< ..dot \xe9
+U< .
+U> 250 2.0.0 queued as 7C1D
+C< 250 2.0.0 queued as 7C1D
+C> QUIT
+U< QUIT
+U> 221 2.0.0 up.example says bye
+""".strip().split("\n")
+
+
+def test_a_live_session_is_recorded_and_plays_again(upstream: str, tmp_path: Path) -> None:
+    path = tmp_path / "live.smtp"
+    with recording(upstream, path) as address:
+        deliver(address, b"Subject: x\r\n\r\n.dot \xe9\r\n")
+    assert script(path)[: len(ACCEPTED)] == ACCEPTED
+    assert script(path)[-1] == "P< exit 0"
+    replay(path, "stdio")
+    replay(path, "listen")
+
+
+def test_a_rejection_is_recorded_with_the_filters_words(upstream: str, tmp_path: Path) -> None:
+    text = tmp_path / "filter"
+    text.write_text("echo 'no thanks' >&2\nexit 1\n")
+    path = tmp_path / "rejected.smtp"
+    arguments = ("--filter", str(text), "--email")
+    refused = pytest.raises(smtplib.SMTPDataError)
+    with recording(upstream, path, *arguments) as address, refused:
+        deliver(address, b"Subject: x\r\n\r\nhello\r\n")
+    lines = script(path)
+    at = lines.index("F< run")
+    assert lines[at : at + 5] == [
+        "F< run",
+        "F< env SENDER=a@example",
+        "F< env RECIPIENT=b@example",
+        "F< env REMOTEIP=",
+        "F< env HELO=client.example",
+    ]
+    assert lines[at + 5 : at + 8] == [r"F< email Subject: x\n", r"F+ \n", r"F+ hello\n"]
+    assert "C< 554 no thanks" in lines
+    assert "U< DATA" not in lines
+    assert load_transcript(path).header.filter == text.read_text()
+    replay(path, "stdio")
+
+
+def test_octets_read_in_one_go_are_one_write(upstream: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipelined.smtp"
+    with recording(upstream, path) as address, socket.create_connection(address) as client:
+        client.settimeout(SECONDS)
+        client.sendall(b"EHLO client.example\r\nNOOP\r\nQUIT\r\n")
+        while client.recv(4096):
+            pass
+    lines = script(path)
+    at = lines.index("C> EHLO client.example")
+    assert lines[at : at + 3] == ["C> EHLO client.example", "C+ NOOP", "C+ QUIT"]
+    replay(path, "stdio")
+
+
+def test_the_arguments_behind_the_dashes_are_the_transcripts(upstream: str, tmp_path: Path) -> None:
+    path = tmp_path / "arguments.smtp"
+    arguments = ("-v", "-d", "{tmp}", "{upstream}")
+    with recording(upstream, path, "--", *arguments) as address:
+        deliver(address, b"hello\r\n")
+    assert load_transcript(path).header.argv == arguments
+
+
+def test_several_sessions_are_several_transcripts(upstream: str, tmp_path: Path) -> None:
+    with recording(upstream, tmp_path / "one.smtp", "--sessions", "2") as address:
+        deliver(address, b"first\r\n")
+        deliver(address, b"second\r\n")
+    titles = [load_transcript(path).header.title for path in sorted(tmp_path.glob("*.smtp"))]
+    assert titles == ["A live session (2)", "A live session"]
+
+
+def test_a_comment_stands_above_the_script(upstream: str, tmp_path: Path) -> None:
+    path = tmp_path / "commented.smtp"
+    with recording(upstream, path, "--comment", "smtplib of Python") as address:
+        deliver(address, b"hello\r\n")
+    assert script(path)[0] == "# smtplib of Python"
+
+
+@pytest.fixture
+def failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """What the recorder complains of before it listens."""
+
+    def complaint(*arguments: str) -> str:
+        common = ["--title", "t", "--clause", "relay.order", "-o", str(tmp_path / "x.smtp")]
+        status = main([*common, "--upstream", "127.0.0.1:1", *arguments])
+        assert status == 2
+        return capsys.readouterr().err
+
+    return complaint
+
+
+def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "there.smtp"
+    path.write_text("precious")
+    assert "is there already" in failure("-o", str(path))
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--clause", "relay.ordr"), "no clause 'relay.ordr' (did you mean 'relay.order'?)"),
+        (("--", "127.0.0.1:25"), "nowhere say {upstream}"),
+        (("--upstream", "nowhere"), "an address reads"),
+        (("--listen", "unix:/tmp/x"), "listens on HOST:PORT"),
+        (("-o", "x.txt"), "ends in .smtp"),
+        (("--sessions", "0"), "a number from 1"),
+        (("--filter", "/nonexistent"), "/nonexistent: No such file"),
+        (("--implementation", "x.toml"), "no file x.toml"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_a_client_comes(
+    failure: Callable[..., str], arguments: tuple[str, ...], complaint: str
+) -> None:
+    assert complaint in failure(*arguments)
+
+
+def test_an_upstream_that_refuses_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.smtp"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        recorder = Recorder(address, path)
+        try:
+            socket.create_connection(recorder.address).close()
+            status, complaint = recorder.finish()
+        finally:
+            recorder.kill()
+    assert (status, path.exists()) == (2, False)
+    assert complaint == f"record: upstream {address}: Connection refused\n"
+
+
+# --- the tape -------------------------------------------------------------------------------------
+
+
+def written(tape: Tape) -> list[str]:
+    """The tape's steps as lines."""
+    return [write_step(step) for step in tape.steps if isinstance(step, ScriptStep)]
+
+
+def test_what_upstream_said_is_awaited_exactly() -> None:
+    tape = Tape()
+    tape.sent("U", b"250-one\r\n250 two\r\n")
+    tape.seen("C", b"250-one\r\n250 two\r\n")
+    assert written(tape)[2:] == ["C< 250-one", "C< 250 two"]
+
+
+def test_a_reply_that_lacks_lines_of_upstreams_is_awaited_exactly() -> None:
+    tape = Tape()
+    tape.sent("U", EHLO_REPLY)
+    tape.seen("C", b"250 up.example\r\n")
+    assert written(tape)[4:] == ["C< 250 up.example"]
+
+
+def test_words_of_the_proxys_own_are_awaited_by_their_code() -> None:
+    tape = Tape()
+    tape.seen("C", b"502 5.5.1 not\r\n")
+    assert written(tape) == ["C? 502"]
+
+
+def test_a_reply_that_was_passed_on_does_not_account_for_a_second_one() -> None:
+    tape = Tape()
+    tape.sent("U", b"250 ok\r\n")
+    tape.seen("C", b"250 ok\r\n250 ok\r\n")
+    assert written(tape)[1:] == ["C< 250 ok", "C? 250"]
+
+
+def test_a_354_is_the_proxys_even_if_upstream_said_the_same() -> None:
+    tape = Tape()
+    tape.sent("U", b"354 go on\r\n")
+    tape.seen("C", b"354 go on\r\n")
+    assert written(tape)[1:] == ["C? 354"]
+
+
+@pytest.mark.parametrize("reply", [b"550 5.7.1 spam", b"554 550 5.7.1 spam"])
+def test_the_filters_words_are_awaited_exactly(reply: bytes) -> None:
+    tape = Tape([b"first", b"550 5.7.1 spam"])
+    tape.seen("C", reply + b"\r\n")
+    assert written(tape) == [f"C< {reply.decode()}"]
+
+
+def test_what_is_no_reply_is_awaited_exactly() -> None:
+    tape = Tape()
+    tape.seen("C", b"hello\r\n250-a\r\n550 b\r\n")
+    assert written(tape) == ["C< hello", "C< 250-a", "C< 550 b"]
+
+
+def test_a_line_that_comes_in_two_reads_is_one() -> None:
+    tape = Tape()
+    tape.seen("U", b"NO")
+    tape.sent("U", b"250 a\r\n")
+    tape.seen("U", b"OP\r\n")
+    assert written(tape) == ["U> 250 a", "U< NOOP"]
+
+
+def test_a_line_without_its_end_is_awaited_before_the_end() -> None:
+    tape = Tape()
+    tape.seen("U", b"half")
+    tape.saw("U", "@eof")
+    assert written(tape) == ["U< half\\", "U< @eof"]
+
+
+def test_a_fragment_stays_one() -> None:
+    tape = Tape()
+    tape.sent("C", b"NO")
+    tape.sent("C", b"OP\r\n")
+    assert written(tape) == ["C> NO\\", "C> OP"]
+
+
+def test_the_pieces_of_a_long_write_are_joined() -> None:
+    tape = Tape()
+    lines = b"".join(b"line %d\r\n" % number for number in range(200))
+    tape.sent("C", lines + b"the la")
+    tape.sent("C", b"st\r\n.\r\n")
+    assert written(tape)[-2:] == ["C+ the last", "C+ ."]
+
+
+def test_a_block_that_ends_with_a_line_goes_on() -> None:
+    tape = Tape()
+    tape.sent("C", b"same line\r\n" * 2000)
+    tape.sent("C", b"same line\r\n" * 2000)
+    assert written(tape) == [r"C> \{3999*same line\r\n}same line"]
+
+
+def test_two_writes_with_something_between_are_two() -> None:
+    tape = Tape()
+    tape.sent("C", b"x" * 2000)
+    tape.seen("U", b"NOOP\r\n")
+    tape.sent("C", b"x\r\n")
+    assert written(tape) == ["C> \\{2000*x}\\", "U< NOOP", "C> x"]
+
+
+def test_what_is_said_over_and_over_is_written_once() -> None:
+    tape = Tape()
+    tape.sent("C", b"same\r\n" * 5000 + b"x" * 3000 + b"\r\n")
+    assert written(tape) == [r"C> \{4999*same\r\n}same", r"C+ \{3000*x}"]
+
+
+def test_every_octet_is_written_so_that_it_is_read_again() -> None:
+    tape = Tape()
+    tape.sent("C", bytes(range(256)) + b"\r\n@eof\r\n  \r\n" + b"}" * 99)
+    text = "".join(f"{line}\n" for line in written(tape))
+    header = f'{FENCE}\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n{FENCE}\n'
+    again: Transcript = parse_transcript(header + text, "it")
+    assert again.steps == tape.steps
+
+
+def test_a_variable_that_is_not_there_is_not_awaited() -> None:
+    tape = Tape()
+    tape.ran(FilterRun(1, 1, {"SENDER": b"<>", "EMAIL": b"/tmp/x"}, b"", 0o600, b""))
+    assert written(tape) == ["F< run", "F< env SENDER=<>"]
+
+
+def test_an_empty_message_is_recorded_as_one() -> None:
+    tape = Tape()
+    tape.read_email(FilterRun(1, 1, {}, b"", 0o600, b""))
+    assert written(tape) == ["F< email"]
