@@ -49,7 +49,7 @@ class Settings:
     time_scale: float = 1.0
     slow: bool = False
     #: How long one awaited thing may take.
-    patience: float = 5.0
+    patience: float = 10.0
 
 
 @dataclass
