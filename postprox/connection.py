@@ -51,6 +51,7 @@ class Connection(Timed):
         self._block: bytes | None = None  # ... and the next of them
         self._spool: Spool | None = None
         self._replacement: int | None = None
+        self._preparation: Iterator[None] | None = None  # of the filter, while it goes on
         self._filter: Filter | None = None
         self._hanging_up = False
         self._lingering = False
@@ -74,6 +75,8 @@ class Connection(Timed):
     @property
     def deadline(self) -> float:
         """See `Timed`."""
+        if self._preparation is not None:
+            return 0.0  # at once
         connecting = self._connector.deadline if self._connector is not None else _NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
@@ -84,6 +87,8 @@ class Connection(Timed):
             self._guarded(self._close_client)
         elif self._connector is not None and now >= self._connector.deadline:
             self._guarded(self._connector.timer)
+        elif self._preparation is not None and now < self.session.deadline:
+            self._guarded(self._prepare)
         else:
             self._guarded(self.session.timer)
 
@@ -289,8 +294,7 @@ class Connection(Timed):
             self._spool_failed(error)
 
     def _discard(self, _: actions.Discard) -> None:
-        if self._filter is not None:
-            self._kill_filter(actions.KillFilter())
+        self._kill_filter(actions.KillFilter())
         if self._replacement is not None:
             posix.close(self._replacement)
             self._replacement = None
@@ -307,17 +311,27 @@ class Connection(Timed):
     # The filter.
 
     def _run_filter(self, action: actions.RunFilter) -> None:
+        self._preparation = self._filter_started(action.environment)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Go on with the filter's copy of the message, until others are to have their turn."""
+        for _ in self._preparation or ():
+            return
+        self._preparation = None
+
+    def _filter_started(self, envelope: dict[bytes, bytes]) -> "Iterator[None]":
         from .filter import Filter
         from .verdict import Outcome
 
         spool = self._message_spool
         try:
-            spool.offer()
+            yield from spool.offer()
         except OSError as error:
             self._spool_failed(error)
             return
         environment = dict(environ)
-        environment.update(action.environment)
+        environment.update(envelope)
         environment[b"EMAIL"] = spool.email.encode("utf-8", "surrogateescape")
         environment[b"OUTFILE"] = spool.outfile.encode("utf-8", "surrogateescape")
         try:
@@ -353,6 +367,7 @@ class Connection(Timed):
         self.session.filter_finished(outcome)
 
     def _kill_filter(self, _: actions.KillFilter) -> None:
+        self._preparation = None
         if self._filter is not None:
             self._filter.kill()
             self._loop.on_exit(self._filter.pid, _reaped)

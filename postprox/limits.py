@@ -38,6 +38,9 @@ LOGGED_RECIPIENTS = 20
 #: A message goes from file to file and from file to socket in blocks of this size.
 COPY_SIZE = 131072
 
+#: Blocks copied for a filter before other sessions have their turn: about half a millisecond.
+COPY_TURN = 8
+
 #: A client that says nothing for so long is gone (RFC 5321 section 4.5.3.2.7).
 CLIENT_IDLE = 300.0
 

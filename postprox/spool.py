@@ -60,8 +60,8 @@ class Spool:
         if self._error is not None:
             raise self._error
 
-    def offer(self) -> None:
-        """Make EMAIL, a copy of the message, and the empty OUTFILE.
+    def offer(self) -> "Iterator[None]":
+        """Make EMAIL, a copy of the message, and the empty OUTFILE; yield to others in between.
 
         Raises:
             OSError: one of them cannot be made.
@@ -69,8 +69,10 @@ class Spool:
         posix.close(self._create(self.outfile))
         copy = self._create(self.email)
         try:
-            for block in blocks(self._content):
+            for number, block in enumerate(blocks(self._content), 1):
                 _write(copy, block)
+                if number % limits.COPY_TURN == 0:
+                    yield
         finally:
             posix.close(copy)
 

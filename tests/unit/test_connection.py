@@ -446,3 +446,43 @@ def test_a_reply_is_not_lost_because_of_input_that_nobody_reads(site: Site) -> N
     client.ends()
     client.sees_end()
     site.is_over(exit_status=1)
+
+
+LONG_MESSAGE = (b"x" * 1000, b".")
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `LONG_MESSAGE` be copied for the filter in a hundred turns of the loop."""
+    monkeypatch.setattr(limits, "COPY_SIZE", 10)
+    monkeypatch.setattr(limits, "COPY_TURN", 1)
+
+
+def copies(site: Site) -> list[Path]:
+    return list(site.directory.glob("*.email"))
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_a_long_message_is_copied_for_the_filter_turn_by_turn(site: Site) -> None:
+    client, _ = site.data("-c", 'wc -c <"$EMAIL" >&2; exit 1')
+    client.says(*LONG_MESSAGE)
+    run_until(site.loop, lambda: copies(site))
+    assert copies(site)[0].stat().st_size < 1001
+    client.sees(b"554 1001")
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_a_client_that_leaves_during_the_filter_s_copy_leaves_no_file(site: Site) -> None:
+    client, _ = site.data("-c", "true")
+    client.says(*LONG_MESSAGE)
+    run_until(site.loop, lambda: copies(site))
+    client.leaves()
+    run_until(site.loop, lambda: not copies(site))
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_the_filter_s_time_limit_holds_during_its_copy(site: Site) -> None:
+    client, _ = site.data("-r", "-t", "0.000001", "-c", "echo 550 started >&2; exit 1")
+    client.says(*LONG_MESSAGE)
+    client.sees_reply(b"451 ")
+    assert copies(site) == []

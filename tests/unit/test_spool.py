@@ -27,7 +27,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 @pytest.fixture
 def offered(spool: Spool) -> Spool:
     spool.store(b"Subject: x\n\nbody\n")
-    spool.offer()
+    list(spool.offer())
     return spool
 
 
@@ -182,7 +182,7 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     spool = Spool(str(tmp_path))
     spool.store(b"x")
-    spool.offer()
+    list(spool.offer())
     spool.replacement()
     spool.remove()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
@@ -239,4 +239,4 @@ def test_a_copy_that_cannot_be_made_is_an_error(
     spool.store(b"x" * small_files)
     resource.setrlimit(resource.RLIMIT_FSIZE, (small_files // 2, resource.RLIM_INFINITY))
     with pytest.raises(OSError, match="File too large"):
-        spool.offer()
+        list(spool.offer())
