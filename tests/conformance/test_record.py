@@ -336,6 +336,24 @@ def test_a_reply_that_was_passed_on_does_not_account_for_a_second_one() -> None:
     assert written(tape)[1:] == ["C< 250 ok", "C? 250"]
 
 
+def test_what_upstream_said_to_the_proxys_own_command_is_not_passed_on() -> None:
+    tape = Tape()
+    tape.seen("U", b"QUIT\r\n")
+    tape.sent("U", b"221 bye\r\n")
+    tape.sent("C", b"QUIT\r\n")
+    tape.seen("C", b"221 bye\r\n")
+    assert written(tape)[-2:] == ["C> QUIT", "C? 221"]
+
+
+def test_what_upstream_said_to_the_clients_command_is_awaited_exactly() -> None:
+    tape = Tape()
+    tape.sent("C", b"quit \r\n")
+    tape.seen("U", b"QUIT\r\n")
+    tape.sent("U", b"221 bye\r\n")
+    tape.seen("C", b"221 bye\r\n")
+    assert written(tape)[-1] == "C< 221 bye"
+
+
 def test_a_354_is_the_proxys_even_if_upstream_said_the_same() -> None:
     tape = Tape()
     tape.sent("U", b"354 go on\r\n")

@@ -7,6 +7,7 @@ can have been its cause. So in a replay every `<` has been caused when its turn 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -46,6 +47,11 @@ def read_reply(lines: list[bytes]) -> Reply | None:
     return tuple(ReplyLine(one[1], one[3] or b"") for one in found if one)
 
 
+def _heading(line: bytes) -> bytes:
+    """What is the same of a line however a proxy passes it on."""
+    return line.strip().upper()
+
+
 def _may_go_on(write: bytes) -> bool:
     """Whether what is read next from the same side is the rest of *write*."""
     return len(write) >= (_BLOCK if write.endswith(CRLF) else _PIECE)
@@ -75,7 +81,9 @@ class Tape:
     def __init__(self, filter_said: Iterable[bytes] = ()) -> None:
         self._steps: list[Node] = []
         self._filter_said = filter_said  # lines of its standard error; may grow meanwhile
-        self._upstream_said: list[Reply] = []  # and not been passed on yet
+        self._upstream_said: list[Reply] = []  # to the client's own lines, not yet passed on
+        self._client_said: Counter[bytes] = Counter()  # and it has not gone upstream yet
+        self._asks_itself: set[str] = set()  # upstreams whose last line was not the client's
         self._unfinished: dict[str, _Line] = {}
         self._writer = ""  # who made the last write
         self._write = b""  # what is not yet among the steps, for it may go on
@@ -90,7 +98,9 @@ class Tape:
 
     def sent(self, actor: str, octets: bytes) -> None:
         """*actor* sent *octets*, read in one go: one write, or the rest of one."""
-        if actor != "C":
+        if actor == "C":
+            self._client_said.update(map(_heading, self._whole_lines("C>", octets)))
+        else:
             self._remember_replies(actor, octets)
         if self._writer != actor or not _may_go_on(self._write):
             self._end_write()
@@ -107,7 +117,7 @@ class Tape:
     def _remember_replies(self, actor: str, octets: bytes) -> None:
         for lines in self._whole_replies(f"{actor}>", octets):
             reply = read_reply(lines)
-            if reply is not None:
+            if reply is not None and actor not in self._asks_itself:
                 self._upstream_said.append(reply)
 
     def acted(self, actor: str, verb: str) -> None:
@@ -122,9 +132,19 @@ class Tape:
             for lines in self._whole_replies("C<", octets):
                 self._add_reply(lines)
             return
-        line = self._unfinished.setdefault(f"{actor}<", _Line())
-        whole, end, line.partial = (line.partial + octets).rpartition(CRLF)
-        self._await(actor, whole + end)
+        lines = []
+        for line in self._whole_lines(f"{actor}<", octets):
+            self._note_who_asks(actor, _heading(line))
+            lines.append(line)
+        self._await(actor, b"".join(line + CRLF for line in lines))
+
+    def _note_who_asks(self, actor: str, line: bytes) -> None:
+        """What upstream answers to a line of the proxy's own (NOOP, QUIT) is not passed on."""
+        if self._client_said[line]:
+            self._client_said[line] -= 1
+            self._asks_itself.discard(actor)
+        else:
+            self._asks_itself.add(actor)
 
     def saw(self, actor: str, verb: str) -> None:
         """The proxy did something that is no octets: `@connect`, `@eof`."""
@@ -137,12 +157,17 @@ class Tape:
         for payload in payload_lines(octets):
             self._add(Step(actor, "<", "", payload))
 
+    def _whole_lines(self, direction: str, octets: bytes) -> list[bytes]:
+        """The lines that *octets* complete."""
+        unfinished = self._unfinished.setdefault(direction, _Line())
+        *lines, unfinished.partial = (unfinished.partial + octets).split(CRLF)
+        return lines
+
     def _whole_replies(self, direction: str, octets: bytes) -> list[list[bytes]]:
         """The replies (or what stands in their place) that *octets* complete, as lines."""
         unfinished = self._unfinished.setdefault(direction, _Line())
-        *lines, unfinished.partial = (unfinished.partial + octets).split(CRLF)
         replies = []
-        for line in lines:
+        for line in self._whole_lines(direction, octets):
             unfinished.lines.append(line)
             if not _goes_on(line):
                 replies.append(unfinished.lines)
