@@ -56,7 +56,10 @@ def _report_usage(error: str) -> int:
         from . import actions, log
 
         log.write(actions.ERROR, f"wrong command line: {line}")
-        posix.write(STDIN, replies.MISCONFIGURED)
+        try:
+            posix.write(STDIN, replies.MISCONFIGURED)
+        except OSError:
+            pass  # the client is gone
     else:
         posix.write(STDERR, f"postprox: {line}\n".encode("utf-8", "backslashreplace"))
     return USAGE_STATUS

@@ -1,0 +1,473 @@
+"""The whole program, as spawn(8) starts it: one socket as descriptors 0, 1 and 2."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.peers import listening
+from tests.unit.processes import (
+    MESSAGE,
+    PYTHON,
+    Spawned,
+    Upstream,
+    environment,
+    greeted,
+    in_data,
+    quits,
+    relays,
+    takes_message,
+    wait_for_end,
+)
+
+Spawn = Callable[..., Spawned]
+
+
+@pytest.fixture
+def upstream(listener: socket.socket) -> Iterator[Upstream]:
+    upstream = Upstream(listener)
+    yield upstream
+    upstream.closes()
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    started: list[Spawned] = []
+
+    def start(*arguments: str, **how: object) -> Spawned:
+        started.append(Spawned(*arguments, **how))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.closes()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    return directory
+
+
+def fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+# Sessions
+
+
+def test_a_session_on_one_socket(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+    proxy = spawn("-c", "echo noise; echo noise >&2", "-d", str(spool), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    takes_message(proxy.client, peer, *MESSAGE)
+    quits(proxy.client, peer)
+    assert proxy.exit_status() == 0
+    assert list(spool.iterdir()) == []
+
+
+def test_the_clients_end_is_an_orderly_end(spawn: Spawn, upstream: Upstream) -> None:
+    proxy = spawn(upstream.address)
+    peer = greeted(proxy.client, upstream)
+    proxy.client.ends()
+    peer.sees(b"QUIT")
+    peer.says(b"221 bye")
+    proxy.client.sees_end()
+    assert proxy.exit_status() == 0
+
+
+def test_a_client_that_does_not_wait_for_221_is_no_error(spawn: Spawn, upstream: Upstream) -> None:
+    proxy = spawn(upstream.address)
+    peer = greeted(proxy.client, upstream)
+    proxy.client.says(b"QUIT")
+    proxy.client.leaves()
+    peer.sees(b"QUIT")
+    peer.says(b"221 bye")
+    assert proxy.exit_status() == 0
+
+
+def test_upstream_that_closes_after_quit_is_no_error(spawn: Spawn, upstream: Upstream) -> None:
+    proxy = spawn(upstream.address)
+    peer = greeted(proxy.client, upstream)
+    proxy.client.says(b"QUIT")
+    peer.sees(b"QUIT")
+    peer.leaves()
+    proxy.client.sees_reply(b"221 ")
+    proxy.client.sees_end()
+    assert proxy.exit_status() == 0
+
+
+def test_upstream_that_cannot_be_reached(spawn: Spawn) -> None:
+    with listening() as closed:
+        where = Upstream(closed).address
+    proxy = spawn(where)
+    proxy.client.sees_reply(b"421 4.4.1 ")
+    proxy.client.sees_end()
+    proxy.client.leaves()
+    assert proxy.exit_status() == 1
+
+
+def test_upstream_that_is_lost(spawn: Spawn, upstream: Upstream) -> None:
+    proxy = spawn(upstream.address)
+    greeted(proxy.client, upstream).leaves()
+    proxy.client.sees_reply(b"421 4.4.2 ")
+    proxy.client.sees_end()
+    proxy.client.leaves()
+    assert proxy.exit_status() == 1
+
+
+def test_pipes_serve_as_well(upstream: Upstream) -> None:
+    proxy = subprocess.Popen(
+        [*PYTHON, "-m", "postprox", upstream.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    peer = upstream.greets()
+    assert proxy.stdin is not None
+    proxy.stdin.write(b"QUIT\r\n")
+    proxy.stdin.flush()
+    peer.sees(b"QUIT")
+    peer.says(b"221 bye")
+    assert proxy.communicate(timeout=20) == (b"220 up\r\n221 bye\r\n", b"")
+    assert proxy.returncode == 0
+
+
+def test_closed_standard_descriptors_are_no_harm(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
+    command = "echo 550 no >&2; exit 1"
+    closing = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh")
+    proxy = spawn("-c", command, "-d", str(spool), upstream.address, prelude=closing)
+    in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    proxy.client.sees(b"550 no")
+
+
+def test_closed_standard_input_is_an_end(upstream: Upstream) -> None:
+    command = f"exec {' '.join(PYTHON)} -m postprox {upstream.address} <&- >&- 2>&-"
+    proxy = subprocess.Popen(["/bin/sh", "-c", command], env=environment())
+    peer = upstream.greets()
+    peer.sees(b"QUIT")
+    peer.says(b"221 bye")
+    assert proxy.wait(20) == 0
+
+
+# cli.stderr-silent
+
+
+@pytest.mark.parametrize(
+    "said", [b"221 bye\r\n", b"garbage\r\n", b"354 go on\r\n", b"\xff" * 70_000, b""]
+)
+def test_nothing_is_written_to_standard_error(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, said: bytes
+) -> None:
+    with (tmp_path / "stderr").open("wb") as stderr:
+        proxy = spawn("-vv", upstream.address, stderr=stderr.fileno())
+    peer = greeted(proxy.client, upstream)
+    proxy.client.sends(b"NO\0OP\r\nQUIT\r\n\xff")
+    peer.sees(b"QUIT")
+    peer.sends(said)
+    peer.leaves()
+    proxy.client.ends()
+    proxy.exit_status()
+    assert (tmp_path / "stderr").read_bytes() == b""
+
+
+# cli.errors
+
+
+WRONG = [
+    ((), "HOST:PORT is missing"),
+    (("up:x",), "HOST:PORT 'up:x'"),
+    (("up:25", "-t", "0"), "-t '0'"),
+    (("up:25", "--nonsense"), "unknown option --nonsense"),
+    (("up:25", "-l", "x"), "-l 'x'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), WRONG)
+def test_a_wrong_command_line_is_told_to_the_administrator(
+    arguments: tuple[str, ...], named: str
+) -> None:
+    done = subprocess.run(
+        [*PYTHON, "-m", "postprox", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"postprox: {named}")
+    assert "--help" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [arguments for arguments, _ in WRONG])
+def test_a_wrong_command_line_is_one_line_to_a_client(
+    spawn: Spawn, arguments: tuple[str, ...]
+) -> None:
+    proxy = spawn(*arguments)
+    proxy.client.sees_reply(b"421 4.3.5 ")
+    proxy.client.sees_end()
+    assert proxy.exit_status() == 2
+
+
+def test_a_wrong_command_line_to_a_client_is_not_on_standard_error(
+    spawn: Spawn, tmp_path: Path
+) -> None:
+    with (tmp_path / "stderr").open("wb") as stderr:
+        proxy = spawn("--nonsense", stderr=stderr.fileno())
+    assert proxy.exit_status() == 2
+    assert (tmp_path / "stderr").read_bytes() == b""
+
+
+def test_a_wrong_command_line_to_a_client_that_is_gone(spawn: Spawn, tmp_path: Path) -> None:
+    waiting = ("/bin/sh", "-c", f'read -r go <{fifo(tmp_path / "gate")}; exec "$@"', "sh")
+    with (tmp_path / "stderr").open("wb") as stderr:
+        proxy = spawn("--nonsense", stderr=stderr.fileno(), prelude=waiting)
+    proxy.client.leaves()
+    (tmp_path / "gate").write_text("go\n")
+    assert proxy.exit_status() == 2
+    assert (tmp_path / "stderr").read_bytes() == b""
+
+
+# cli.help, cli.license, cli.version
+
+
+def told(option: str) -> str:
+    done = subprocess.run(
+        [*PYTHON, "-m", "postprox", option],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(),
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_every_option(option: str) -> None:
+    text = told(option)
+    for short, long in [
+        ("-c", "--command"),
+        ("-d", "--tempdir"),
+        ("-t", "--timeout"),
+        ("-r", "--reject"),
+        ("-v", "--verbose"),
+        ("-l", "--listen"),
+        ("-h", "--help"),
+        ("-L", "--license"),
+        ("-V", "--version"),
+    ]:
+        assert re.search(rf"^ +{short}, {long}\b", text, re.MULTILINE)
+    for long in ("--foreground", "--max-sessions"):
+        assert re.search(rf"^ +{long}\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("option", ["-L", "--license"])
+def test_the_licence_is_named(option: str) -> None:
+    assert "Artistic" in told(option)
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_tells_of_database_backends(option: str) -> None:
+    text = told(option)
+    assert re.match(r"postprox \d+\.\d+", text)
+    assert re.search(r"[Dd]atabase backends: none", text)
+
+
+# files.term
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_filter_and_its_files(
+    spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path, number: int
+) -> None:
+    started = fifo(tmp_path / "started")
+    command = f"sleep 1000 & echo $! >{started}; wait"
+    proxy = spawn("-c", command, "-d", str(spool), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    child = int(started.read_text())
+    assert len(list(spool.iterdir())) == 2
+    proxy.process.send_signal(number)
+    proxy.client.sees_reply(b"421 ")
+    proxy.client.sees_end()
+    peer.sees(b"QUIT")
+    assert proxy.exit_status() == 1
+    assert list(spool.iterdir()) == []
+    wait_for_end(child)
+
+
+def test_a_signal_in_data(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+    proxy = spawn("-c", "true", "-d", str(spool), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(b"Subject: x")
+    proxy.process.terminate()
+    peer.sees(b"QUIT")
+    assert proxy.exit_status() == 1
+    assert list(spool.iterdir()) == []
+
+
+def test_a_signal_before_upstream_answers(spawn: Spawn, upstream: Upstream) -> None:
+    proxy = spawn(upstream.address)
+    upstream.accepts()
+    proxy.process.terminate()
+    proxy.client.sees_reply(b"421 ")
+    assert proxy.exit_status() == 1
+
+
+# filter.stdio
+
+
+@pytest.fixture
+def status_of_filter(
+    spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
+) -> Callable[[str], str]:
+    """What a command prints when it is run as a filter."""
+
+    def ask(command: str) -> str:
+        answer = fifo(tmp_path / "answer")
+        reader, writer = os.pipe()
+        proxy = spawn(
+            *("-c", f"{{ {command}; }} >{answer}", "-d", str(spool), upstream.address),
+            pass_fds=(reader, writer),
+        )
+        os.close(reader)
+        os.close(writer)
+        in_data(proxy.client, upstream)
+        proxy.client.says(*MESSAGE)
+        return answer.read_text()
+
+    return ask
+
+
+def test_the_filters_signals_have_their_default_dispositions(
+    status_of_filter: Callable[[str], str],
+) -> None:
+    ignored = int(status_of_filter("grep ^SigIgn: /proc/self/status").split()[1], 16)
+    # 32 and 33 belong to the C library, which lets nobody change them.
+    assert ignored & ~(1 << 31 | 1 << 32) == 0
+
+
+def test_the_filter_inherits_no_descriptor(status_of_filter: Callable[[str], str]) -> None:
+    # ls itself has the listed directory open.
+    assert status_of_filter("ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+
+
+def test_the_filters_standard_input_is_empty(status_of_filter: Callable[[str], str]) -> None:
+    assert status_of_filter("readlink /proc/self/fd/0; cat") == "/dev/null\n"
+
+
+def test_the_filter_has_its_own_process_group(status_of_filter: Callable[[str], str]) -> None:
+    pid, group = status_of_filter('echo "$$ $(cut -d" " -f5 /proc/$$/stat)"').split()
+    assert pid == group
+
+
+def test_the_environment_is_inherited_but_for_the_filters_own(
+    spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
+) -> None:
+    answer = fifo(tmp_path / "answer")
+    names = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
+    proxy = spawn(
+        *("-c", f"env -0 >{answer}", "-d", str(spool), upstream.address),
+        variables={**dict.fromkeys(names, "stale"), "OTHER": "kept"},
+    )
+    in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    seen = dict(pair.split("=", 1) for pair in answer.read_text().split("\0") if pair)
+    assert seen["OTHER"] == "kept"
+    assert [seen[name] for name in names[2:]] == ["a@example", "b@example", "", "client"]
+    assert "stale" not in seen.values()
+
+
+# filter.reject-line, filter.timeout
+
+
+def test_three_megabytes_of_standard_error(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+    command = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1"
+    proxy = spawn("-c", command, "-d", str(spool), upstream.address)
+    in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    proxy.client.sees(b"550 no")
+
+
+def test_a_background_child_that_holds_standard_error_delays_nothing(
+    spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
+) -> None:
+    held = fifo(tmp_path / "held")
+    command = f"{{ cat {held}; }} & echo 550 no >&2; exit 1"
+    proxy = spawn("-c", command, "-d", str(spool), upstream.address)
+    in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    proxy.client.sees(b"550 no")
+    proxy.client.asks(b"QUIT", b"221 ")
+    proxy.client.sees_end()
+    held.write_text("go")
+
+
+# data.spool-error
+
+
+def test_a_missing_directory_is_a_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+    proxy = spawn("-d", str(tmp_path / "missing"), upstream.address)
+    peer = greeted(proxy.client, upstream)
+    for command in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+        relays(proxy.client, peer, command)
+    proxy.client.asks(b"DATA", b"452 4.3.1 ")
+    quits(proxy.client, peer)
+    assert proxy.exit_status() == 0
+
+
+def test_a_file_that_becomes_too_large_is_a_452(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
+    limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
+    proxy = spawn("-c", "true", "-d", str(spool), upstream.address, prelude=limiting)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*([b"x" * 998] * 100), b".")
+    proxy.client.sees_reply(b"452 4.3.1 ")
+    peer.sees(b"QUIT")
+    proxy.client.asks(b"QUIT", b"221 ")
+    peer.leaves()
+    assert proxy.exit_status() == 0
+    assert list(spool.iterdir()) == []
+
+
+def test_after_a_message_that_was_too_large_a_small_one_passes(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
+    limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
+    proxy = spawn("-c", "true", "-d", str(spool), upstream.address, prelude=limiting)
+    client = proxy.client
+    in_data(client, upstream)
+    client.says(*([b"x" * 998] * 100), b".")
+    client.sees_reply(b"452 4.3.1 ")
+    client.says(b"MAIL FROM:<a@example>")
+    peer = upstream.greets()
+    peer.sees(b"EHLO client")
+    peer.says(b"250 up")
+    peer.sees(b"MAIL FROM:<a@example>")
+    peer.says(b"250 ok")
+    client.sees(b"250 ok")
+    relays(client, peer, b"RCPT TO:<b@example>")
+    client.asks(b"DATA", b"354 ")
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
