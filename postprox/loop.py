@@ -71,6 +71,7 @@ class Loop:
         """Call `handler` after signal `number`, from the loop."""
         self._signals[number] = handler
         signal.signal(number, _noted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # whoever started us may block it
 
     def on_exit(self, pid: int, handler: "Callable[[int], None]") -> None:
         """Call `handler` with the wait status of child `pid` when it has ended."""

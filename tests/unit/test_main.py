@@ -334,6 +334,22 @@ def test_a_signal_before_upstream_answers(spawn: Spawn, upstream: Upstream) -> N
     assert proxy.exit_status() == 1
 
 
+@pytest.mark.parametrize("blocked", [signal.SIGCHLD, signal.SIGTERM])
+def test_signals_that_come_blocked_are_heard(
+    spawn: Spawn, upstream: Upstream, spool: Path, blocked: signal.Signals
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {blocked})
+    try:
+        proxy = spawn("-c", "exit 1", "-d", str(spool), upstream.address)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    proxy.client.sees_reply(b"554 ")
+    proxy.process.terminate()
+    assert proxy.exit_status() == 1
+
+
 # filter.stdio
 
 
