@@ -94,12 +94,11 @@ class LastLine:
 
     def feed(self, data: bytes) -> None:
         """Take the next octets of the text."""
-        first, *others = data.split(b"\n")
-        self._extend(first)
-        for line in others:
-            self._complete = self.value
+        ended, newline, begun = data.rpartition(b"\n")
+        if newline:
+            self._complete = _last_saying(self._current + ended) or self._complete
             self._current = b""
-            self._extend(line)
+        self._extend(begun)
 
     def _extend(self, data: bytes) -> None:
         room = limits.FILTER_LINE - len(self._current)
@@ -109,3 +108,14 @@ class LastLine:
     def value(self) -> bytes:
         """The last line so far that is not blank, without its line end; b"" if there is none."""
         return self._current if self._current.strip() else self._complete
+
+
+def _last_saying(text: bytes) -> bytes:
+    """Return the last line of `text` that is not blank, b"" if there is none.
+
+    Found from the end, because a filter may write megabytes of lines.
+    """
+    said = text.rstrip()
+    begin = said.rfind(b"\n") + 1
+    end = text.find(b"\n", len(said))
+    return text[begin : end if end >= 0 else len(text)][: limits.FILTER_LINE] if said else b""
