@@ -115,8 +115,9 @@ class Server(Timed):
 
 def _bind(host: str, port: int) -> list[socket.socket]:
     listeners = []
+    name = host.encode("utf-8", "surrogateescape")  # as it is: a str would have to be a fine name
     for family, kind, protocol, _, address in socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     ):
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from postprox.loop import Loop
 from tests.unit.peers import fresh_loop, listening
+from tests.unit.processes import Upstream
 
 _SLOW_MACHINE = (HealthCheck.too_slow,)
 
@@ -38,3 +39,10 @@ def loop() -> Iterator[Loop]:
 def listener() -> Iterator[socket.socket]:
     with listening() as listener:
         yield listener
+
+
+@pytest.fixture
+def upstream(listener: socket.socket) -> Iterator[Upstream]:
+    upstream = Upstream(listener)
+    yield upstream
+    upstream.closes()

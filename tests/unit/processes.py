@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.unit.peers import PATIENCE, Peer, address
+from tests.unit.peers import PATIENCE, Peer, address, listening
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = (sys.executable, "-bb", "-W", "error")
+# A process that ends may leave closing to the system.
+PYTHON = (sys.executable, "-bb", "-W", "error", "-W", "ignore::ResourceWarning")
 MESSAGE = (b"Subject: x", b"", b"body", b".")
 
 
@@ -49,6 +50,55 @@ class Spawned:
 
     def closes(self) -> None:
         self.client.leaves()
+        self.process.kill()
+        self.process.wait()
+
+
+# What systemd does for a socket unit: the socket is descriptor 3, and the variables say so.
+_HAND_OVER = """
+import os, sys
+given = int(sys.argv[1])
+if given != 3:
+    os.dup2(given, 3)
+    os.close(given)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="smtp")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Serving:
+    """A proxy that listens in the foreground on a socket that was made for it."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        prelude: Sequence[str] = (),
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        with listening() as listener:
+            self.address = listener.getsockname()
+            passing = [sys.executable, "-I", "-S", "-c", _HAND_OVER, str(listener.fileno())]
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
+                [*prelude, *passing, *PYTHON, "-m", "postprox", *arguments, "-l1", "--foreground"],
+                stdin=subprocess.DEVNULL,
+                env=environment(**(variables or {})),
+                pass_fds=(listener.fileno(),),
+            )
+        self._clients: list[Peer] = []
+
+    def client(self) -> Peer:
+        self._clients.append(Peer(socket.create_connection(self.address, PATIENCE)))
+        return self._clients[-1]
+
+    def stop(self) -> None:
+        self.process.terminate()
+
+    def exit_status(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def closes(self) -> None:
+        for client in self._clients:
+            client.leaves()
         self.process.kill()
         self.process.wait()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,13 +27,6 @@ from tests.unit.processes import (
 )
 
 Spawn = Callable[..., Spawned]
-
-
-@pytest.fixture
-def upstream(listener: socket.socket) -> Iterator[Upstream]:
-    upstream = Upstream(listener)
-    yield upstream
-    upstream.closes()
 
 
 @pytest.fixture

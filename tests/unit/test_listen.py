@@ -1,0 +1,375 @@
+"""The listening server: many clients, the cap, the socket it is given, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import aiosmtplib
+import pytest
+
+from tests.unit.peers import PATIENCE, Peer, listening
+from tests.unit.processes import (
+    MESSAGE,
+    PYTHON,
+    Serving,
+    Upstream,
+    environment,
+    greeted,
+    in_data,
+    quits,
+    relays,
+    takes_message,
+    wait_for_end,
+)
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    started: list[Serving] = []
+
+    def start(*arguments: str, **how: object) -> Serving:
+        started.append(Serving(*arguments, **how))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.closes()
+
+
+def silent(client: Peer) -> bool:
+    return not select.select([client.socket], [], [], 0)[0]
+
+
+# listen.same, listen.sessions
+
+
+def test_a_session(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+    server = serve("-c", "true", "-d", str(tmp_path), upstream.address)
+    client = server.client()
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clients_that_do_not_wait_for_each_other(serve: Serve, upstream: Upstream) -> None:
+    server = serve(upstream.address)
+    sessions = [(client := server.client(), greeted(client, upstream)) for _ in range(5)]
+    for client, peer in reversed(sessions):
+        relays(client, peer, b"NOOP")
+
+
+def test_a_slow_filter_delays_nobody_else(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    command = f'case $SENDER in slow*) read -r go <"{tmp_path}/gate";; esac'
+    server = serve("-c", command, upstream.address)
+    slow, quick = server.client(), server.client()
+    slow_peer = greeted(slow, upstream)
+    for line in (b"EHLO client", b"MAIL FROM:<slow@example>", b"RCPT TO:<b@example>"):
+        relays(slow, slow_peer, line)
+    slow.asks(b"DATA", b"354 ")
+    slow.says(*MESSAGE)
+    quick_peer = in_data(quick, upstream)
+    quick.says(*MESSAGE)
+    takes_message(quick, quick_peer, *MESSAGE)
+    assert silent(slow)
+    (tmp_path / "gate").write_text("go\n")
+    takes_message(slow, slow_peer, *MESSAGE)
+
+
+def test_a_hostile_client_harms_nobody_else(serve: Serve, upstream: Upstream) -> None:
+    server = serve(upstream.address)
+    hostile = server.client()
+    greeted(hostile, upstream)
+    hostile.sends(b"\0\n" * 10_000 + b"x" * 100_000)
+    client = server.client()
+    peer = greeted(client, upstream)
+    quits(client, peer)
+
+
+def test_a_client_that_vanishes_harms_nobody_else(serve: Serve, upstream: Upstream) -> None:
+    server = serve(upstream.address)
+    lost = server.client()
+    peer = greeted(lost, upstream)
+    lost.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    lost.leaves()
+    peer.sees(b"QUIT")
+    client = server.client()
+    quits(client, greeted(client, upstream))
+
+
+def test_upstream_that_cannot_be_reached_is_told_to_each(serve: Serve) -> None:
+    with listening() as closed:
+        where = Upstream(closed).address
+    server = serve(where)
+    for _ in range(3):
+        client = server.client()
+        client.sees_reply(b"421 4.4.1 ")
+        client.sees_end()
+
+
+class SmtpServer:
+    """The smallest upstream that many clients can talk to at once."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    async def serves(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 up\r\n")
+        while line := await reader.readline():
+            if line == b"DATA\r\n":
+                writer.write(b"354 go on\r\n")
+                self.received.append(await reader.readuntil(b"\r\n.\r\n"))
+            writer.write(b"221 bye\r\n" if line == b"QUIT\r\n" else b"250 ok\r\n")
+            if line == b"QUIT\r\n":
+                break
+        writer.close()
+
+
+FILTER = 'read -r first <"$EMAIL"; case $first in *spam*) echo 550 spam >&2; exit 1;; esac'
+
+
+async def deliver(address: tuple[str, int], number: int) -> int:
+    """Send a message; return the code of the reply that decided about it."""
+    subject = b"spam" if number % 2 else b"ham"
+    client = aiosmtplib.SMTP(hostname=address[0], port=address[1], use_tls=False, timeout=60)
+    async with client:
+        text = b"Subject: %b\r\n\r\n%d\r\n" % (subject, number)
+        try:
+            await client.sendmail("a@example", ["b@example"], text)
+        except aiosmtplib.SMTPDataError as error:
+            return error.code
+    return 250
+
+
+def test_a_hundred_clients_at_once(serve: Serve, tmp_path: Path) -> None:
+    async def deliver_all() -> tuple[list[int], list[bytes]]:
+        upstream = SmtpServer()
+        listener = await asyncio.start_server(upstream.serves, "127.0.0.1", 0, backlog=200)
+        async with listener:
+            host, port = listener.sockets[0].getsockname()
+            server = serve("-c", FILTER, "-d", str(tmp_path), f"{host}:{port}")
+            codes = await asyncio.gather(*(deliver(server.address, n) for n in range(100)))
+        return list(codes), upstream.received
+
+    codes, received = asyncio.run(deliver_all())
+    assert codes == [250, 550] * 50
+    expected = [b"Subject: ham\r\n\r\n%d\r\n.\r\n" % number for number in range(0, 100, 2)]
+    assert sorted(received) == sorted(expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clients_over_the_cap_wait(serve: Serve, upstream: Upstream) -> None:
+    server = serve("--max-sessions", "2", upstream.address)
+    first, second = server.client(), server.client()
+    first_peer, second_peer = greeted(first, upstream), greeted(second, upstream)
+    third = server.client()
+    relays(first, first_peer, b"NOOP")
+    relays(second, second_peer, b"NOOP")
+    assert silent(third)
+    quits(first, first_peer)
+    quits(third, greeted(third, upstream))
+
+
+def test_clients_over_the_cap_are_all_served(serve: Serve, upstream: Upstream) -> None:
+    server = serve("--max-sessions", "1", upstream.address)
+    clients = [server.client() for _ in range(5)]
+    for client in clients:
+        quits(client, greeted(client, upstream))
+
+
+def test_too_few_descriptors_end_no_session(serve: Serve, upstream: Upstream) -> None:
+    limiting = ("/bin/sh", "-c", 'ulimit -n 12; exec "$@"', "sh")
+    server = serve(upstream.address, prelude=limiting)
+    client = server.client()
+    peer = greeted(client, upstream)
+    others = [server.client() for _ in range(10)]
+    relays(client, peer, b"NOOP")
+    quits(client, peer)
+    assert len(others) == 10
+
+
+# listen.stop
+
+
+def test_a_stop_ends_idle_sessions(serve: Serve, upstream: Upstream) -> None:
+    server = serve(upstream.address)
+    client = server.client()
+    peer = greeted(client, upstream)
+    server.stop()
+    client.sees_reply(b"421 4.3.2 ")
+    client.sees_end()
+    peer.sees(b"QUIT")
+    peer.leaves()
+    assert server.exit_status() == 0
+
+
+def test_a_stop_without_sessions_is_prompt(serve: Serve, upstream: Upstream) -> None:
+    server = serve(upstream.address)
+    client = server.client()
+    quits(client, greeted(client, upstream))
+    server.stop()
+    assert server.exit_status() == 0
+
+
+def test_a_stop_lets_a_message_finish(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    server = serve("-c", f'read -r go <"{tmp_path}/gate"', upstream.address)
+    idle, client = server.client(), server.client()
+    greeted(idle, upstream)
+    peer = in_data(client, upstream)
+    client.says(b"Subject: x")
+    server.stop()
+    idle.sees_reply(b"421 4.3.2 ")
+    client.says(b"", b"body", b".")
+    (tmp_path / "gate").write_text("go\n")
+    takes_message(client, peer, *MESSAGE)
+    client.sees_reply(b"421 4.3.2 ")
+    client.sees_end()
+    peer.sees(b"QUIT")
+    peer.leaves()
+    upstream.closes()
+    assert server.exit_status() == 0
+
+
+def test_a_stop_takes_no_new_clients(serve: Serve, upstream: Upstream) -> None:
+    server = serve(upstream.address)
+    busy, idle = server.client(), server.client()
+    in_data(busy, upstream)
+    greeted(idle, upstream)
+    server.stop()
+    idle.sees_reply(b"421 4.3.2 ")
+    with pytest.raises(ConnectionRefusedError):
+        server.client()
+
+
+def test_a_stop_does_not_wait_for_ever(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+    server = serve("-d", str(tmp_path), upstream.address, variables={"POSTPROX_CLOCK_SPEED": "600"})
+    client = server.client()
+    in_data(client, upstream)
+    server.stop()
+    client.sees_reply(b"421 ")
+    client.leaves()
+    assert server.exit_status() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_ends_everything_at_once(
+    serve: Serve, upstream: Upstream, tmp_path: Path, number: int
+) -> None:
+    os.mkfifo(tmp_path / "started")
+    command = f'sleep 1000 & echo $! >"{tmp_path}/started"; wait'
+    server = serve("-c", command, upstream.address)
+    idle, client = server.client(), server.client()
+    greeted(idle, upstream)
+    in_data(client, upstream)
+    client.says(*MESSAGE)
+    child = int((tmp_path / "started").read_text())
+    server.process.send_signal(number)
+    idle.sees_reply(b"421 ")  # the first signal has been heard
+    server.process.send_signal(number)
+    client.sees_reply(b"421 ")
+    assert server.exit_status() == 0
+    wait_for_end(child)
+
+
+# listen.background
+
+_ports = count(20_000)
+
+
+def own_address() -> tuple[str, int]:
+    """An address of this machine that no other test uses: all of 127/8 is."""
+    pid = os.getpid()
+    return f"127.{1 + pid // 65536 % 254}.{pid // 256 % 256}.{1 + pid % 254}", next(_ports)
+
+
+def run_listening(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PYTHON, "-m", "postprox", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+        check=False,
+    )
+
+
+def test_the_command_returns_once_it_serves(upstream: Upstream, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pid")
+    host, port = own_address()
+    command = f'echo $PPID >"{tmp_path}/pid"; exit 1'
+    done = run_listening(upstream.address, "-l", f"{host}:{port}", "-c", command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    client = Peer(socket.create_connection((host, port), PATIENCE))
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    server = int((tmp_path / "pid").read_text())
+    assert os.getsid(server) == server
+    client.sees_reply(b"554 ")
+    peer.leaves()
+    os.kill(server, signal.SIGTERM)
+    client.sees_reply(b"421 ")
+    client.leaves()
+    wait_for_end(server)
+
+
+@pytest.mark.parametrize("foreground", [(), ("--foreground",)])
+def test_a_port_that_is_taken_is_an_error(foreground: tuple[str, ...]) -> None:
+    with listening() as taken:
+        host, port = taken.getsockname()
+        done = run_listening("up", "-l", f"{host}:{port}", *foreground)
+    assert done.returncode == 1
+    assert done.stderr == f"postprox: cannot listen on {host}:{port}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1:25252", "name.invalid:25252", "a..b:25252", "x" * 300 + ":25252"]
+)
+def test_an_address_that_is_not_ours_is_an_error(address: str) -> None:
+    done = run_listening("up", "-l", address)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"postprox: cannot listen on {address}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_socket_meant_for_another_process_is_not_taken(upstream: Upstream) -> None:
+    with listening() as taken:
+        host, port = taken.getsockname()
+        variables = environment(LISTEN_FDS="1", LISTEN_PID="1")
+        done = subprocess.run(
+            [*PYTHON, "-m", "postprox", upstream.address, "-l", f"{host}:{port}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            env=variables,
+            check=False,
+        )
+    assert done.returncode == 1
+
+
+def test_the_filter_does_not_see_what_the_service_manager_said(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "answer")
+    command = f'{{ env; ls /proc/self/fd; }} >"{tmp_path}/answer"'
+    server = serve("-c", command, upstream.address)
+    client = server.client()
+    in_data(client, upstream)
+    client.says(*MESSAGE)
+    seen = (tmp_path / "answer").read_text().splitlines()
+    assert not [line for line in seen if line.startswith("LISTEN_")]
+    assert [line for line in seen if line.isdigit()] == ["0", "1", "2", "3"]
