@@ -75,6 +75,10 @@ LINGER = 1.0
 #: kill after 90 s.
 STOP_GRACE = 60.0
 
+#: Clients wait for so long after one could not be accepted, for want of descriptors mostly: trying
+#: at once again would keep the processor and the log busy with nothing else.
+ACCEPT_PAUSE = 1.0
+
 #: Clients served at once in listen mode: Postfix's default_process_limit.
 SESSIONS = 100
 

@@ -53,6 +53,7 @@ class Server(Timed):
         self._loop = Loop(options.clock_speed)
         self._loop.add(self)
         self._stop_by = _NEVER
+        self._accept_from = 0.0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, self._stop)
 
@@ -64,16 +65,21 @@ class Server(Timed):
 
     @property
     def deadline(self) -> float:
-        """When sessions still under way are ended, once the server was told to stop."""
-        return self._stop_by
+        """When clients are accepted again, or the grace period of sessions under way is over."""
+        return min(self._stop_by, self._accept_from or _NEVER)
 
     def timer(self) -> None:
-        """End what is left: the grace period is over."""
-        for connection in list(self._connections):
-            connection.terminate()
+        """See `deadline`."""
+        now = self._loop.clock()
+        if now >= self._stop_by:
+            for connection in list(self._connections):
+                connection.terminate()
+        if now >= self._accept_from:
+            self._accept_from = 0.0
+            self._watch_listeners()
 
     def _watch_listeners(self) -> None:
-        room = len(self._connections) < self._options.max_sessions
+        room = len(self._connections) < self._options.max_sessions and not self._accept_from
         for listener in self._listeners:
             self._loop.watch(listener.fileno(), READABLE if room else 0, self._accept)
 
@@ -83,10 +89,11 @@ class Server(Timed):
                 break
             try:
                 client, _ = listener.accept()
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
                 log.write(actions.ERROR, f"cannot accept a client: {error.strerror}")
+                self._accept_from = self._loop.clock() + limits.ACCEPT_PAUSE
                 continue
             descriptor = client.detach()
             stream = Stream(descriptor, descriptor)

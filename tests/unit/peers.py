@@ -34,7 +34,7 @@ class _Watchdog(Timed):
 @contextmanager
 def fresh_loop() -> Iterator[Loop]:
     """A loop that leaves no trace in the process of the tests."""
-    numbers = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
     handlers = [(number, signal.getsignal(number)) for number in numbers]
     loop = Loop(1)
     yield loop

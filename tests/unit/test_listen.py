@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -11,11 +12,15 @@ import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import NoReturn, cast
 
 import aiosmtplib
 import pytest
 
-from tests.unit.peers import PATIENCE, Peer, listening
+from postprox import limits, listen
+from postprox.loop import Loop
+from postprox.options import parse
+from tests.unit.peers import PATIENCE, Peer, listening, run_until
 from tests.unit.processes import (
     MESSAGE,
     PYTHON,
@@ -198,6 +203,35 @@ def test_too_few_descriptors_end_no_session(serve: Serve, upstream: Upstream) ->
     relays(client, peer, b"NOOP")
     quits(client, peer)
     assert len(others) == 10
+
+
+class Exhausted:
+    """A listener whose clients cannot be accepted, until descriptors are there again."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self.tries = 0
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def accept(self) -> NoReturn:
+        self.tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
+    loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "Loop", lambda _speed: loop)
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.1)
+    exhausted = Exhausted(listener)
+    server = listen.Server(parse(["up", "-l1"]), [cast("socket.socket", exhausted)])
+    with socket.create_connection(listener.getsockname(), PATIENCE):
+        server._watch_listeners()
+        began = loop.clock()
+        run_until(loop, lambda: exhausted.tries == 3)
+    assert loop.clock() - began >= 0.2
 
 
 # listen.stop
