@@ -26,6 +26,7 @@ _NEVER = float("inf")
 
 def serve(options: "Options") -> int:
     """Serve clients until told to stop; in the background, return 0 once the port is bound."""
+    server = Server(options)  # who sees the port bound may send SIGTERM at once
     try:
         listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
     except OSError as error:
@@ -39,34 +40,39 @@ def serve(options: "Options") -> int:
         for descriptor in (STDIN, STDOUT, STDERR):
             silence(descriptor)
     _allow_descriptors(options.max_sessions)
-    Server(options, listeners).run()
+    server.accept_from(listeners)
+    server.run()
     return 0
 
 
 class Server(Timed):
     """All sessions of the process, and the sockets that new ones come from."""
 
-    def __init__(self, options: "Options", listeners: list[socket.socket]) -> None:
+    def __init__(self, options: "Options") -> None:
         self._options = options
-        self._listeners = listeners
+        self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
         self._loop = Loop(options.clock_speed)
         self._loop.add(self)
         self._stop_by = _NEVER
-        self._accept_from = 0.0
+        self._pause_end = 0.0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, self._stop)
 
+    def accept_from(self, listeners: list[socket.socket]) -> None:
+        """Let clients come from `listeners`."""
+        self._listeners = listeners
+        self._watch_listeners()
+
     def run(self) -> None:
         """Serve until stopped and every session has ended."""
-        self._watch_listeners()
         while self._listeners or self._connections:
             self._loop.run_once()
 
     @property
     def deadline(self) -> float:
         """When clients are accepted again, or the grace period of sessions under way is over."""
-        return min(self._stop_by, self._accept_from or _NEVER)
+        return min(self._stop_by, self._pause_end or _NEVER)
 
     def timer(self) -> None:
         """See `deadline`."""
@@ -74,12 +80,12 @@ class Server(Timed):
         if now >= self._stop_by:
             for connection in list(self._connections):
                 connection.terminate()
-        if now >= self._accept_from:
-            self._accept_from = 0.0
+        if now >= self._pause_end:
+            self._pause_end = 0.0
             self._watch_listeners()
 
     def _watch_listeners(self) -> None:
-        room = len(self._connections) < self._options.max_sessions and not self._accept_from
+        room = len(self._connections) < self._options.max_sessions and not self._pause_end
         for listener in self._listeners:
             self._loop.watch(listener.fileno(), READABLE if room else 0, self._accept)
 
@@ -93,7 +99,7 @@ class Server(Timed):
                 continue
             except OSError as error:
                 log.write(actions.ERROR, f"cannot accept a client: {error.strerror}")
-                self._accept_from = self._loop.clock() + limits.ACCEPT_PAUSE
+                self._pause_end = self._loop.clock() + limits.ACCEPT_PAUSE
                 continue
             descriptor = client.detach()
             stream = Stream(descriptor, descriptor)

@@ -226,9 +226,9 @@ def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
     monkeypatch.setattr(listen, "Loop", lambda _speed: loop)
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.1)
     exhausted = Exhausted(listener)
-    server = listen.Server(parse(["up", "-l1"]), [cast("socket.socket", exhausted)])
+    server = listen.Server(parse(["up", "-l1"]))
     with socket.create_connection(listener.getsockname(), PATIENCE):
-        server._watch_listeners()
+        server.accept_from([cast("socket.socket", exhausted)])
         began = loop.clock()
         run_until(loop, lambda: exhausted.tries == 3)
     assert loop.clock() - began >= 0.2
