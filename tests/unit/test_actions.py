@@ -1,0 +1,40 @@
+"""Actions are equal when they ask for the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from postprox import actions
+
+KINDS = [
+    actions.ToClient(b"x"),
+    actions.ToClient(b"y"),
+    actions.ToUpstream(b"x"),
+    actions.Store(b"x"),
+    actions.HangUp(),
+    actions.Connect(),
+    actions.Disconnect(),
+    actions.OpenSpool(),
+    actions.SealSpool(),
+    actions.RunFilter({b"HELO": b"x"}),
+    actions.RunFilter({b"HELO": b"y"}),
+    actions.KillFilter(),
+    actions.Deliver(),
+    actions.DeliverReplacement(),
+    actions.Discard(),
+    actions.Log(actions.ERROR, "x"),
+    actions.Log(actions.INFO, "x"),
+]
+
+
+@pytest.mark.parametrize("action", KINDS, ids=repr)
+def test_an_action_equals_only_its_like(action: actions.Action) -> None:
+    assert [other for other in KINDS if other == action] == [action]
+
+
+def test_equal_actions_have_equal_hashes() -> None:
+    assert len({actions.Store(b"x"), actions.Store(b"x"), actions.Deliver()}) == 2
+
+
+def test_an_action_shows_what_it_carries() -> None:
+    assert repr(actions.Log(actions.ERROR, "x")) == "Log(3, 'x')"

@@ -1,0 +1,34 @@
+"""Bounds that lean on each other."""
+
+from __future__ import annotations
+
+from postprox import limits
+
+
+def test_a_command_line_fits_into_what_is_held() -> None:
+    assert limits.COMMAND_LINE + 2 < limits.HELD_INPUT
+
+
+def test_what_the_filter_said_last_fits_into_what_is_kept() -> None:
+    assert limits.REPLY_LINE < limits.FILTER_LINE
+
+
+def test_an_idle_upstream_is_kept_well_before_it_loses_patience() -> None:
+    assert limits.KEEPALIVE * 3 < 300
+
+
+def test_connecting_ends_before_postfix_loses_patience() -> None:
+    assert limits.CONNECT < 100
+
+
+def test_timeouts_towards_upstream_are_those_of_rfc_5321() -> None:
+    minute = 60
+    assert 5 * minute <= limits.UPSTREAM_REPLY
+    assert 2 * minute <= limits.UPSTREAM_DATA
+    assert 3 * minute <= limits.UPSTREAM_BLOCK
+    assert 10 * minute <= limits.UPSTREAM_FINAL
+    assert 5 * minute <= limits.CLIENT_IDLE
+
+
+def test_a_stop_ends_before_a_service_manager_kills() -> None:
+    assert limits.STOP_GRACE < 90

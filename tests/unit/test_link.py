@@ -1,0 +1,122 @@
+"""The session's side of upstream's connection: one reply awaited at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from postprox import actions, limits, link, smtp
+from postprox.link import Link
+
+
+class Site:
+    """A link with a clock, and what it asked for."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.asked: list[actions.Action] = []
+        self.handled: list[bytes] = []
+        self.link = Link(self.asked.append, lambda: self.now)
+
+    def handler(self, reply: smtp.Reply) -> None:
+        self.handled.append(reply.raw)
+
+    def ready(self) -> Link:
+        self.link.connect()
+        self.link.connected(self.handler)
+        self.link.feed(b"220 up\r\n")
+        assert self.link.next_reply() is not None
+        self.asked.clear()
+        return self.link
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_at_first_there_is_no_connection(site: Site) -> None:
+    assert site.link.state == link.ABSENT
+    assert site.link.deadline == float("inf")
+
+
+def test_connecting_has_a_limit(site: Site) -> None:
+    site.link.connect()
+    assert site.asked == [actions.Connect()]
+    assert site.link.deadline == site.now + limits.CONNECT
+
+
+def test_the_greeting_is_awaited(site: Site) -> None:
+    site.link.connect()
+    site.link.connected(site.handler)
+    assert (site.link.state, site.link.handler) == (link.READY, site.handler)
+    assert site.link.deadline == site.now + limits.UPSTREAM_REPLY
+
+
+def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
+    connection = site.ready()
+    connection.ask(b"NOOP", site.handler, 7)
+    assert site.asked == [actions.ToUpstream(b"NOOP\r\n")]
+    assert connection.deadline == site.now + 7
+
+
+def test_a_reply_goes_to_who_awaits_it(site: Site) -> None:
+    connection = site.ready()
+    connection.ask(b"NOOP", site.handler)
+    connection.feed(b"250 ok\r\n")
+    received = connection.next_reply()
+    assert received is not None
+    assert received[1] == site.handler
+    assert connection.deadline == float("inf")
+
+
+def test_a_second_reply_was_not_asked_for(site: Site) -> None:
+    connection = site.ready()
+    connection.ask(b"NOOP", site.handler)
+    connection.feed(b"250 ok\r\n250 again\r\n")
+    connection.next_reply()
+    received = connection.next_reply()
+    assert received is not None
+    assert received[1] is None
+
+
+def test_a_reply_tells_that_the_connection_is_used(site: Site) -> None:
+    connection = site.ready()
+    site.now += 50
+    connection.feed(b"250 ok\r\n")
+    connection.next_reply()
+    assert connection.used == site.now
+
+
+def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
+    connection = site.ready()
+    connection.leave()
+    assert site.asked == [actions.ToUpstream(b"QUIT\r\n")]
+    assert connection.state == link.LEAVING
+    assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
+
+
+def test_what_upstream_says_after_quit_is_no_reply(site: Site) -> None:
+    connection = site.ready()
+    connection.leave()
+    connection.feed(b"221 bye\r\n")
+    assert connection.next_reply() is None
+
+
+def test_a_new_connection_knows_nothing_of_the_old(site: Site) -> None:
+    connection = site.ready()
+    connection.feed(b"250-half")
+    connection.disconnect()
+    connection.connect()
+    connection.connected(site.handler)
+    connection.feed(b"220 up again\r\n")
+    received = connection.next_reply()
+    assert received is not None
+    assert received[0].raw == b"220 up again\r\n"
+
+
+def test_disconnecting_is_asked_for_once(site: Site) -> None:
+    connection = site.ready()
+    connection.disconnect()
+    connection.disconnect()
+    assert site.asked == [actions.Disconnect()]
+    assert connection.deadline == float("inf")

@@ -1,0 +1,27 @@
+"""What the proxy itself says: complete, well-formed, short replies."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from postprox import limits, replies
+from postprox.verdict import FILTER_FAILED
+
+OWN = {name: reply for name, reply in vars(replies).items() if name.isupper()}
+OWN["FILTER_FAILED"] = FILTER_FAILED
+WITHOUT_ENHANCED_CODE = {"SEND_MESSAGE"}  # RFC 2034 section 4: not in 3yz replies
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_reply_is_one_line_of_printable_ascii(name: str) -> None:
+    assert re.fullmatch(rb"[2-5][0-9][0-9] [ -~]+\r\n", OWN[name])
+    assert len(OWN[name]) <= limits.REPLY_LINE
+
+
+@pytest.mark.parametrize("name", sorted(OWN.keys() - WITHOUT_ENHANCED_CODE))
+def test_the_enhanced_code_is_of_the_replys_class(name: str) -> None:
+    code = re.match(rb"([245])[0-9][0-9] ([245])\.[0-9]{1,3}\.[0-9]{1,3} ", OWN[name])
+    assert code is not None
+    assert code[1] == code[2]

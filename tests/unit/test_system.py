@@ -1,0 +1,59 @@
+"""The standard descriptors: all there, and silent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from postprox.system import silence
+from tests.unit.processes import environment
+
+FILLED = """
+import os, sys
+from postprox.system import add_standard_descriptors
+for descriptor in map(int, sys.argv[2:]):
+    os.close(descriptor)
+add_standard_descriptors()
+targets = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+further = os.open("/dev/null", os.O_RDONLY)
+with open(sys.argv[1], "w") as answer:
+    print(*targets, further > 2, file=answer)
+"""
+
+
+@pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_missing_standard_descriptors_are_filled(closed: tuple[int, ...], tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", FILLED, str(tmp_path / "answer"), *map(str, closed)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        timeout=20,
+        check=True,
+    )
+    assert (tmp_path / "answer").read_text() == "/dev/null /dev/null /dev/null True\n"
+
+
+def test_a_silenced_descriptor_leads_nowhere() -> None:
+    program = "import os; from postprox.system import silence; silence(2); os.write(2, b'word')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        env=environment(),
+        timeout=20,
+        check=True,
+    )
+    assert done.stderr == b""
+
+
+def test_silencing_leaves_no_descriptor() -> None:
+    descriptor = os.dup(1)
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    silence(descriptor)
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+    os.close(descriptor)
