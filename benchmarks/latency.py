@@ -19,10 +19,10 @@ MESSAGE = Message(4096)
 
 def one_message(command: list[str]) -> None:
     """Pass one small message through a process of its own."""
-    process = Process(command)
-    process.client.hello()
-    process.client.send(MESSAGE)
-    process.client.quit()
+    with Process(command) as process:
+        process.client.hello()
+        process.client.send(MESSAGE)
+        process.client.quit()
     process.wait()
 
 

@@ -15,12 +15,12 @@ SIZE = 1_000_000_000
 
 def peak(command: list[str], *messages: Message) -> float:
     """Return the peak of a session with these messages, in MB."""
-    process = Process(command)
-    process.client.hello()
-    for message in messages:
-        process.client.send(message)
-    memory = process.peak_memory()
-    process.client.quit()
+    with Process(command) as process:
+        process.client.hello()
+        for message in messages:
+            process.client.send(message)
+        memory = process.peak_memory()
+        process.client.quit()
     process.wait()
     return memory
 

@@ -7,6 +7,7 @@ hangs ends with an error after `LIMIT` seconds.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).parent
-LIMIT = 120.0
+LIMIT = 60.0
 #: Blocks that a large message is sent in, as large as a kernel's buffer will take at once.
 BLOCK = 262144
 
@@ -125,7 +127,10 @@ class Message:
 
 
 class Process:
-    """A program on one TCP socket as descriptors 0 and 1, as spawn(8) runs it."""
+    """A program on one TCP socket as descriptors 0 and 1, as spawn(8) runs it.
+
+    As a context manager it kills the program if its dialogue breaks.
+    """
 
     def __init__(self, command: list[str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -135,6 +140,14 @@ class Process:
             both = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), wanted) for wanted in (0, 1)]
             self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=both)
         self.client = Client(self.socket)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, broken: type[BaseException] | None, *_: object) -> None:
+        if broken is not None:
+            self.socket.close()
+            _kill(self.pid)
 
     def peak_memory(self) -> float:
         """Return the most memory it has been resident with so far, in MB.
@@ -147,18 +160,30 @@ class Process:
     def wait(self) -> float:
         """Wait for its end; return the processor time that it took, in seconds."""
         self.socket.close()
-        _, status, used = os.wait4(self.pid, 0)
-        if status:
-            raise BrokenDialogueError(f"the process ended with status {status}")
-        return used.ru_utime + used.ru_stime
+        return _ended(self.pid)
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _ended(pid: int) -> float:
+    descriptor = os.pidfd_open(pid)
+    ended, _, _ = select.select([descriptor], [], [], LIMIT)
+    os.close(descriptor)
+    if not ended:
+        _kill(pid)
+        raise BrokenDialogueError(f"a process did not end within {LIMIT:g} s")
+    _, status, used = os.wait4(pid, 0)
+    if status:
+        raise BrokenDialogueError(f"a process ended with wait status {status}")
+    return used.ru_utime + used.ru_stime
 
 
 def run(command: list[str]) -> float:
     """Run a command to its end; return the processor time that it took, in seconds."""
-    _, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
-    if status:
-        raise BrokenDialogueError(f"{command[0]} ended with status {status}")
-    return used.ru_utime + used.ru_stime
+    return _ended(os.posix_spawn(command[0], command, os.environ))
 
 
 #: Starts a program with descriptor 3 as systemd passes a listening socket to it.

@@ -14,9 +14,9 @@ from .peers import Process, run
 
 def quit_only(command: list[str]) -> float:
     """Return the processor seconds of a session that says QUIT after the greeting."""
-    process = Process(command)
-    process.client.reply(b"220")
-    process.client.quit()
+    with Process(command) as process:
+        process.client.reply(b"220")
+        process.client.quit()
     return process.wait()
 
 

@@ -22,24 +22,24 @@ COPIER = str(Path(__file__).parent / "copier.py")
 
 def copied(command: list[str], message: Message) -> float:
     """Return the seconds that the copier takes."""
-    process = Process(command)
-    process.client.reply(b"354")
-    began = time.perf_counter()
-    process.client.content(message)
-    took = elapsed(began)
+    with Process(command) as process:
+        process.client.reply(b"354")
+        began = time.perf_counter()
+        process.client.content(message)
+        took = elapsed(began)
     process.wait()
     return took
 
 
 def proxied(command: list[str], message: Message) -> float:
     """Return the seconds that a proxy takes."""
-    process = Process(command)
-    process.client.hello()
-    process.client.begin(b"sender@example.com")
-    began = time.perf_counter()
-    process.client.content(message)
-    took = elapsed(began)
-    process.client.quit()
+    with Process(command) as process:
+        process.client.hello()
+        process.client.begin(b"sender@example.com")
+        began = time.perf_counter()
+        process.client.content(message)
+        took = elapsed(began)
+        process.client.quit()
     process.wait()
     return took
 

@@ -16,6 +16,8 @@ import sys
 
 END_OF_DATA = b"\r\n.\r\n"
 BLOCK = 262144
+#: Seconds for a peer to take a reply: one that never does is no concern of the others'.
+LIMIT = 10.0
 
 REPLIES = {
     b"EHLO": b"250-upstream.test\r\n250-PIPELINING\r\n250-SIZE\r\n250-XFORWARD NAME ADDR HELO\r\n"
@@ -32,33 +34,36 @@ class Peer:
     def __init__(self, peer: socket.socket, *, in_message: bool) -> None:
         self.socket = peer
         self.in_message = in_message
-        self.tail = b""
+        self.held = b""  # a command line's beginning, or the last octets of the content so far
+        self.socket.settimeout(LIMIT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def serve(self) -> bool:
         """Read once and answer; return whether the connection goes on."""
         try:
             data = self.socket.recv(BLOCK)
-        except ConnectionResetError:
+            return bool(data) and (self._take(data) if self.in_message else self._obey(data))
+        except OSError:
             return False
-        if not data:
-            return False
-        if not self.in_message:
-            return self._obey(self.tail + data)
-        self.tail = (self.tail + data[-len(END_OF_DATA) :])[-len(END_OF_DATA) :]
-        if self.tail == END_OF_DATA:
-            self.in_message, self.tail = False, b""
+
+    def _take(self, content: bytes) -> bool:
+        self.held = (self.held + content[-len(END_OF_DATA) :])[-len(END_OF_DATA) :]
+        if self.held == END_OF_DATA:
+            self.in_message, self.held = False, b""
             self.socket.sendall(OK)
         return True
 
     def _obey(self, commands: bytes) -> bool:
-        *lines, self.tail = commands.split(b"\r\n")
-        for line in lines:
+        self.held += commands
+        while b"\r\n" in self.held:
+            line, _, self.held = self.held.partition(b"\r\n")
             verb = line[:4].upper()
             self.socket.sendall(REPLIES.get(verb, OK))
-            self.in_message = verb == b"DATA"
             if verb == b"QUIT":
                 return False
+            if verb == b"DATA":  # some proxies do not wait for the 354
+                self.in_message, content, self.held = True, self.held, b""
+                return self._take(content)
         return True
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.figures import Figure, Subject, table
-from benchmarks.peers import BrokenDialogueError, Message, run
+from benchmarks.peers import BrokenDialogueError, Message, Process, run
 
 ONE = Subject("one", ("one", "{upstream}"))
 
@@ -52,7 +53,7 @@ def test_a_message_ends_once_and_with_its_last_octets() -> None:
 
 
 def test_a_command_that_fails_gives_no_figure() -> None:
-    with pytest.raises(BrokenDialogueError, match="/bin/false ended with status"):
+    with pytest.raises(BrokenDialogueError, match="ended with wait status"):
         run(["/bin/false"])
 
 
@@ -60,3 +61,11 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         command.main(["speed"])
     assert "'speed' is none of startup, latency" in capsys.readouterr().err
+
+
+def test_a_program_that_says_something_else_is_killed_and_gives_no_figure() -> None:
+    command = ["/bin/sh", "-c", r"printf '554 no\r\n'; exec sleep 1000"]
+    with pytest.raises(BrokenDialogueError, match="554 no"), Process(command) as process:
+        process.client.reply(b"220")
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
