@@ -88,9 +88,11 @@ class Loop:
     def run_once(self) -> None:
         """Wait for the next event or deadline, and handle what is there."""
         deadline = min((timed.deadline for timed in self._timed), default=float("inf"))
-        for descriptor, _ in self._poll.poll(self._milliseconds(deadline)):
-            if descriptor in self._watched:  # an earlier event may have ended this one's interest
-                self._watched[descriptor][1]()
+        ready = self._poll.poll(self._milliseconds(deadline))
+        for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
+            # An earlier event may have ended this one's interest, or given its number to another.
+            if watched is not None and watched is self._watched.get(descriptor):
+                watched[1]()
         now = self.clock()
         for timed in [timed for timed in self._timed if timed.deadline <= now]:
             timed.timer()

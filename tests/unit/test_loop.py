@@ -90,6 +90,33 @@ def test_interest_that_ends_within_a_turn_ends_at_once(loop: Loop) -> None:
         connection.close()
 
 
+def test_what_happened_to_a_closed_descriptor_is_not_told_to_the_next_of_its_number(
+    loop: Loop,
+) -> None:
+    one, other = socket.socketpair(), socket.socketpair()
+    heirs: list[socket.socket] = []
+    seen: list[str] = []
+
+    def replace() -> None:
+        """Close both, and let other sockets have their numbers."""
+        for ours, _ in (one, other):
+            loop.watch(ours.fileno(), 0, replace)
+            ours.close()
+        heirs.extend(socket.socketpair())
+        for heir in heirs:
+            loop.watch(heir.fileno(), READABLE, lambda: seen.append("heir"))
+
+    for ours, theirs in (one, other):
+        theirs.send(b"x")
+        loop.watch(ours.fileno(), READABLE, replace)
+    numbers = {one[0].fileno(), other[0].fileno()}
+    loop.run_once()
+    assert {heir.fileno() for heir in heirs} == numbers
+    assert seen == []
+    for connection in (*heirs, one[1], other[1]):
+        connection.close()
+
+
 def test_interest_may_change(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
