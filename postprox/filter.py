@@ -5,12 +5,19 @@ said, and its end.
 """
 
 from . import limits, verdict
-from .system import STDERR, posix, signal
+from .system import STDERR, TYPE_CHECKING, posix, signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SHELL = "/bin/sh"
 
 # 32 and 33 belong to the C library.
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
+
+
+#: How many descriptors are looked at where nobody tells which are open: the usual limit.
+_DESCRIPTORS = 1024
 
 
 class Filter:
@@ -78,9 +85,16 @@ class Filter:
 
 def _keep_descriptors_private() -> None:
     """Keep what this process was given beyond 0, 1 and 2 from the filter."""
-    for name in posix.listdir("/dev/fd"):
-        if int(name) > STDERR:
+    for descriptor in _open_descriptors():
+        if descriptor > STDERR:
             try:
-                posix.set_inheritable(int(name), False)
+                posix.set_inheritable(descriptor, False)
             except OSError:
-                continue  # the descriptor that listed the directory
+                continue  # the one that listed the directory, or none
+
+
+def _open_descriptors() -> "Iterable[int]":
+    try:
+        return [int(name) for name in posix.listdir("/dev/fd")]
+    except OSError:  # no /proc, as in many a chroot
+        return range(_DESCRIPTORS)
