@@ -141,7 +141,12 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
 def _directory(shown: str, value: str) -> str:
     if not value:
         raise UsageError(f"{shown}: the name of a directory is missing")
-    return value if value.startswith("/") else f"{posix.getcwd()}/{value}"
+    try:
+        return value if value.startswith("/") else f"{posix.getcwd()}/{value}"
+    except OSError:
+        raise UsageError(
+            f"{shown} {value!r}: give an absolute path, the working directory is gone"
+        ) from None
 
 
 def _number(shown: str, value: str) -> float:
