@@ -8,7 +8,7 @@ from . import actions, limits, replies
 from .loop import READABLE, WRITABLE, Timed
 from .session import Session
 from .stream import Stream
-from .system import TYPE_CHECKING, environ, posix
+from .system import TYPE_CHECKING, environ, file_name, posix
 from .upstream import Connector
 
 if TYPE_CHECKING:
@@ -166,16 +166,17 @@ class Connection(Timed):
 
     def _hang_up(self, _: actions.HangUp) -> None:
         self._hanging_up = True
-        self._linger_end = self._loop.clock() + limits.LINGER
+        self._linger_end = self._loop.clock() + limits.CLIENT_IDLE  # to read what is unsent
 
     def _end_client(self) -> None:
-        """Close the client's connection, after an error only when it has read why."""
+        """Close the client's connection, when it was cut short only after it has read why."""
         self._hanging_up = False
         self._client.finish()
-        if self.session.exit_status == 0:
-            self._close_client()
-        else:
+        if self.session.cut_short:
             self._lingering = True
+            self._linger_end = self._loop.clock() + limits.LINGER
+        else:
+            self._close_client()
 
     def _close_client(self) -> None:
         self._lingering = False
@@ -332,8 +333,8 @@ class Connection(Timed):
             return
         environment = dict(environ)
         environment.update(envelope)
-        environment[b"EMAIL"] = spool.email.encode("utf-8", "surrogateescape")
-        environment[b"OUTFILE"] = spool.outfile.encode("utf-8", "surrogateescape")
+        environment[b"EMAIL"] = file_name(spool.email)
+        environment[b"OUTFILE"] = file_name(spool.outfile)
         try:
             self._filter = Filter(self._options.command or "", environment)
         except OSError as error:

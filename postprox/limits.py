@@ -11,6 +11,10 @@ COMMAND_LINE = 16384
 #: client is not read, and TCP makes it wait. Larger than a command line, so that one always fits.
 HELD_INPUT = 65536
 
+#: Commands of one client that are handled in one go, about two milliseconds' worth: more than any
+#: honest client pipelines, and little enough for the others to wait.
+COMMANDS_AT_ONCE = 256
+
 #: A reply with all its lines. The largest seen in the field (EHLO, HELP) stay under 2 KB; this
 #: bounds memory against an upstream that never ends its reply.
 REPLY = 65536

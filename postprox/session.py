@@ -78,8 +78,11 @@ class Session:
         self._client_deadline = _NEVER
         self._filter_deadline = _NEVER
         self._keepalive_due = _NEVER
+        self._more_due = _NEVER  # commands are held that could be handled
         #: 0 as long as the session is in order, 1 after an error (cli.exit).
         self.exit_status = 0
+        #: Whether the session ended without the client's asking: it may still be sending.
+        self.cut_short = False
 
     # What the surroundings ask.
 
@@ -106,6 +109,7 @@ class Session:
             self._upstream.deadline,
             self._filter_deadline,
             self._keepalive_due,
+            self._more_due,
         )
 
     # What happens.
@@ -171,6 +175,8 @@ class Session:
 
     def spool_failed(self, reason: str) -> None:
         """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
+        if self._current_message is None:
+            return  # it was answered in the meantime
         self._log(actions.ERROR, f"cannot spool the message: {reason}")
         if self._turn == SPOOL:
             self._discard()
@@ -238,24 +244,34 @@ class Session:
     # The client's commands.
 
     def _advance(self) -> None:
-        """Handle the commands that are held, as far as it is the client's turn."""
-        while self._turn in (COMMAND, ANSWER):
+        """Handle the commands that are held, as far as it is the client's turn.
+
+        The rest of very many is left for `timer`, so that other sessions are served in between.
+        """
+        self._more_due = _NEVER
+        for _ in range(limits.COMMANDS_AT_ONCE):
+            if self._turn not in (COMMAND, ANSWER):
+                return
             if self._stopping:
                 self._fail(replies.SHUTTING_DOWN)
                 self.exit_status = 0
+            elif not self._handle_next():
                 return
-            try:
-                line = self._commands.next_line()
-            except smtp.LineTooLongError:
-                self._refuse_line(replies.LINE_TOO_LONG)
-                continue
-            if line is not None:
-                self._handle(line)
-            elif self._client_eof:
-                self._leave()
-                self._hang_up()
-            else:
-                return
+        self._more_due = self._clock()
+
+    def _handle_next(self) -> bool:
+        """Handle the next command, or the end of all; return whether there was either."""
+        try:
+            line = self._commands.next_line()
+        except smtp.LineTooLongError:
+            self._refuse_line(replies.LINE_TOO_LONG)
+            return True
+        if line is not None:
+            self._handle(line)
+        elif self._client_eof:
+            self._leave()
+            self._hang_up()
+        return line is not None
 
     def _handle(self, line: bytes) -> None:
         if b"\0" in line or b"\r" in line:
@@ -556,6 +572,7 @@ class Session:
         if reply and self._current_message is not None:
             self._log_verdict(reply)
         self.exit_status = 1
+        self.cut_short = True
         self._discard()
         self._leave()
         self._hang_up()
@@ -572,8 +589,8 @@ class Session:
         self._fail(message_reply if delivering else reply)
 
     def _leave(self) -> None:
-        """End upstream's connection with QUIT, or without where that could not be a command."""
-        if self._upstream.state == link.READY and self._turn not in (CONNECT, DELIVER):
+        """End upstream's connection with QUIT, or without where that would be no command."""
+        if self._upstream.state == link.READY and self._turn not in (CONNECT, ANSWER, DELIVER):
             self._upstream.leave()
         else:
             self._upstream.disconnect()

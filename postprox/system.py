@@ -8,6 +8,8 @@ needs; together they cost more than the interpreter's own start (``benchmarks/st
 measures it). Type checkers see the documented modules instead.
 """
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os as posix
@@ -24,6 +26,7 @@ else:
 __all__ = [
     "add_standard_descriptors",
     "environ",
+    "file_name",
     "keep_freed_memory",
     "posix",
     "signal",
@@ -46,6 +49,11 @@ def silence(descriptor: int) -> None:
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, descriptor)
     posix.close(null)
+
+
+def file_name(path: str) -> bytes:
+    """Return the octets by which the operating system knows `path`, as os.fsencode does."""
+    return path.encode(sys.getfilesystemencoding(), "surrogateescape")
 
 
 def keep_freed_memory() -> None:

@@ -1505,3 +1505,12 @@ def test_a_message_that_was_lost_with_upstream_has_its_line_too(stage: Stage) ->
     dialogue = stage()
     dialogue.upstream_ends()
     assert " reply=451 4.4.2 " in verdict_lines(dialogue)[0]
+
+
+def test_very_many_commands_are_handled_in_several_goes() -> None:
+    dialogue = greeted()
+    dialogue.to_client.clear()
+    dialogue.client_says(*[b"STARTTLS"] * 1000)
+    assert dialogue.to_client.count(b"502 ") == limits.COMMANDS_AT_ONCE
+    dialogue.seconds_pass(0)
+    assert dialogue.to_client.count(b"502 ") == 1000
