@@ -80,6 +80,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--slow", action="store_true", help="run transcripts about long time limits in real time"
     )
     group.addoption("--results", type=Path, metavar="FILE.jsonl", help="write JSON lines")
+    group.addoption(
+        "--compare",
+        metavar="TOML|CMD",
+        help="a second implementation: search for a dialogue on which the two differ",
+    )
 
 
 class Suite:

@@ -1,0 +1,1 @@
+"""Properties: random sessions, and what is true of every one of them."""

@@ -1,0 +1,72 @@
+"""What an implementation made of a plan, as far as the world can see it, to compare two by.
+
+Rule: only what every implementation owes alike. Words, timing and what is said to upstream in
+between are each one's own. Each aspect is compared by itself, so that one difference, known for
+long, does not hide all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import zip_longest
+
+from tests.conformance.payload import visible
+
+from .content import unstuffed
+from .run import Exchange, Run
+
+Aspect = Callable[[Run], list[str]]
+
+
+def _ends(run: Run) -> list[str]:
+    return [f"the session: {run.trouble or 'ends in order'}"]
+
+
+def _replies(run: Run) -> list[str]:
+    return [f"{_name(exchange)}: {_codes(exchange)}" for exchange in run.exchanges]
+
+
+def _name(exchange: Exchange) -> str:
+    return visible(getattr(exchange.item, "line", b"DATA"))
+
+
+def _codes(exchange: Exchange) -> str:
+    return " ".join(map(str, exchange.codes)) or "no reply"
+
+
+def _deliveries(run: Run) -> list[str]:
+    return [
+        "upstream gets: "
+        + " / ".join(map(visible, (delivery.mail, *delivery.recipients, unstuffed(delivery.wire))))
+        for delivery in run.deliveries
+    ]
+
+
+def _emails(run: Run) -> list[str]:
+    return [f"EMAIL: {visible(one.email or b'')}" for one in run.filter_runs]
+
+
+def _variable(name: str) -> Aspect:
+    def values(run: Run) -> list[str]:
+        return [f"{name}={visible(one.environment.get(name, b''))}" for one in run.filter_runs]
+
+    return values
+
+
+ASPECTS: dict[str, Aspect] = {
+    "end": _ends,
+    "replies": _replies,
+    "deliveries": _deliveries,
+    "email": _emails,
+    **{name.lower(): _variable(name) for name in ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")},
+}
+
+
+def differences(aspect: str, one: Run, other: Run) -> list[str]:
+    """Where the two differ in *aspect*, as 'this | that'."""
+    look = ASPECTS[aspect]
+    return [
+        f"{this or 'nothing'} | {that or 'nothing'}"
+        for this, that in zip_longest(look(one), look(other))
+        if this != that
+    ]

@@ -1,0 +1,351 @@
+"""Plays plans against an implementation: clients that follow them, an upstream that answers.
+
+Rule: nothing here sleeps, and nothing is judged; every wait is bounded, and what did not come in
+time is written down as the run's trouble.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tests.conformance.connections import Connection, unread
+from tests.conformance.format import Transcript
+from tests.conformance.header import Header
+from tests.conformance.payload import visible
+from tests.conformance.process import command_line
+from tests.conformance.stage import Settings, Stage
+
+from .plan import Message, Plan, may_be_followed, pieces
+from .run import Exchange, NoReplyError, Run, Said, next_reply
+from .upstream import GREETING, Book, Server
+
+#: How long a fragment may take to be read before the next one is sent.
+_FRAGMENT_PATIENCE = 0.1
+_LOOK_AGAIN = 0.001
+#: How long files and processes may outlive the session, for kill and unlink to take effect.
+_AFTERMATH = 2.0
+#: The filter reads its verdict where the client has put it just before the message.
+_FILTER = '. "$suite_tmp/../verdict{whose}"\n'
+
+
+class _LostError(Exception):
+    """The conversation cannot go on; the text says why."""
+
+
+@dataclass
+class _Write:
+    """Octets that leave together, and who is answered for them."""
+
+    octets: bytes = b""
+    answered: list[Exchange] = field(default_factory=list)
+    last: bytes = b""
+
+    def add(self, octets: bytes, exchange: Exchange, last: bytes) -> None:
+        self.octets += octets
+        self.answered.append(exchange)
+        self.last = last
+
+
+class Conversation:
+    """One client that follows its plan; `go_on` says whether it still waits."""
+
+    def __init__(self, stage: Stage, client: Connection, plan: Plan, whose: str) -> None:
+        self.run = Run(plan)
+        self.finished = False
+        self._stage = stage
+        self._client = client
+        self._verdict = stage.directory / f"verdict{whose}"
+        self._cuts = iter(plan.cuts)
+        self._steps = self._whole()
+
+    def go_on(self) -> None:
+        """Do what can be done now."""
+        if self.finished:
+            return
+        try:
+            next(self._steps)
+        except (_LostError, NoReplyError) as error:
+            self.give_up(str(error) or "the connection was lost")
+        except StopIteration:
+            self._end()
+
+    def give_up(self, why: str) -> None:
+        """The plan cannot be followed any further."""
+        self.run.trouble = why
+        self._end()
+
+    def _end(self) -> None:
+        self.finished = True
+        self.run.extra = bytes(self._client.received)
+        self._client.close()
+
+    def _whole(self) -> Iterator[None]:
+        greeting = Exchange(Message(b""))
+        yield from self._reply(greeting)
+        self.run.greeting = greeting.replies[0]
+        write = _Write()
+        for item in self.run.plan.items:
+            if not (item.joined and may_be_followed(write.last)):
+                yield from self._say(write)
+                write = _Write()
+            exchange = Exchange(item)
+            self.run.exchanges.append(exchange)
+            if not isinstance(item, Message):
+                write.add(item.line + b"\r\n", exchange, item.verb)
+                continue
+            write.add(b"DATA\r\n", exchange, b"")
+            yield from self._say(write)
+            write = _Write()
+            if exchange.codes == [354]:
+                self._verdict.write_text(item.verdict.script)
+                write.add(item.body + b".\r\n", exchange, b"")
+        yield from self._say(write)
+        yield from self._goodbye()
+
+    def _say(self, write: _Write) -> Iterator[None]:
+        """Send everything, in pieces, and await the replies."""
+        if not write.octets:
+            return
+        if self._client.received:
+            raise _LostError(f"a reply to nothing: {visible(bytes(self._client.received))}")
+        for piece in pieces(write.octets, next(self._cuts, ())):
+            self.run.said.append(Said("C>", piece))
+            self._client.send(piece)
+            if piece is not write.octets:
+                yield from self._until_read()
+        if self.run.plan.half_closes and write.last == b"QUIT":
+            yield from self._half_close()
+        for exchange in write.answered:
+            yield from self._reply(exchange)
+
+    def _until_read(self) -> Iterator[None]:
+        deadline = time.monotonic() + _FRAGMENT_PATIENCE
+        while time.monotonic() < deadline and not self._client.ended:
+            if self._client.sent and not unread(self._client.sock):
+                return
+            yield
+
+    def _reply(self, exchange: Exchange) -> Iterator[None]:
+        while (reply := next_reply(self._client.received)) is None:
+            if self._client.ended or self._client.closed:
+                raise _LostError(f"the connection is closed where {_due(exchange)}")
+            yield
+        self._client.take(len(reply))
+        self.run.said.append(Said("C<", reply))
+        exchange.replies.append(reply)
+
+    def _half_close(self) -> Iterator[None]:
+        while not self._client.sent:
+            yield
+        self.run.said.append(Said("C>", event="@eof"))
+        self._client.end_writing()
+
+    def _goodbye(self) -> Iterator[None]:
+        if not self.run.plan.quits:
+            yield from self._half_close()
+        while not self._client.ended:
+            yield
+        self.run.said.append(Said("C<", event="@eof"))
+
+
+def _due(exchange: Exchange) -> str:
+    if isinstance(exchange.item, Message):
+        return "the reply to a message is due" if exchange.replies else "a 354 is due"
+    return f"the reply to {visible(exchange.item.line)} is due"
+
+
+class _Performance:
+    """Everything that goes on during one run."""
+
+    def __init__(self, stage: Stage, conversations: Mapping[bytes, Conversation]) -> None:
+        self._stage = stage
+        self._conversations = conversations
+        self._books = {
+            name: Book(conversation.run.plan) for name, conversation in conversations.items()
+        }
+        self._servers: list[tuple[Connection, Server]] = []
+        self._events = 0
+
+    def whole(self) -> None:
+        """Until every client has finished, or nothing happens any more."""
+        if not self._until(lambda: all(one.finished for one in self._conversations.values())):
+            for one in self._conversations.values():
+                if not one.finished:
+                    one.give_up(f"silence for {self._stage.patience:g} s")
+
+    def goodbye(self) -> None:
+        """Until the implementation's process has ended, if it can be expected to."""
+        process = self._stage.process
+        assert process is not None
+        if not self._in_trouble():
+            self._until(lambda: not process.alive)
+
+    def record(self) -> None:
+        """Write down what was not the conversations' to see."""
+        leftovers = [] if self._in_trouble() else self._leftovers()
+        process = self._stage.process
+        for name, one in self._conversations.items():
+            run = one.run
+            run.visits = self._books[name].visits
+            run.filter_runs = [
+                filter_run
+                for filter_run in self._stage.filter.runs
+                if name in (b"", filter_run.environment.get("HELO"))
+            ]
+            run.status = process.status if process else None
+            run.stderr = self._stage.output("stderr")
+            run.leftovers = leftovers
+
+    def _until(self, done: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + self._stage.patience
+        while not done():
+            before = self._events
+            self._stage.loop.turn(_LOOK_AGAIN)
+            self._go_on()
+            if self._events != before:
+                deadline = time.monotonic() + self._stage.patience
+            elif time.monotonic() > deadline:
+                return False
+        return True
+
+    def _go_on(self) -> None:
+        """Let everybody say what there is to be said now."""
+        while self._stage.listener.arrived:
+            self._welcome(self._stage.listener.arrived.popleft())
+        self._hear_filters()
+        for connection, server in self._servers:
+            self._serve(connection, server)
+        for conversation in self._conversations.values():
+            conversation.go_on()
+        self._events = sum(len(one.run.said) for one in self._conversations.values())
+
+    def _welcome(self, connection: Connection) -> None:
+        server = Server(self._books)
+        self._servers.append((connection, server))
+        self._hear(server, "U<", event="@connect")
+        self._hear(server, "U>", GREETING)
+        connection.send(GREETING)
+
+    def _serve(self, connection: Connection, server: Server) -> None:
+        octets = bytes(connection.received)
+        connection.take(len(octets))
+        for said, answer in server.feed(octets):
+            self._hear(server, "U<", said)
+            self._hear(server, "U>", answer)
+            connection.send(answer)
+        if server.closes and connection.sent and not connection.half_closed:
+            self._hear(server, "U>", event="@eof")
+            connection.end_writing()
+        if connection.ended and not connection.closed:
+            connection.close()
+
+    def _hear(self, server: Server, mark: str, octets: bytes = b"", event: str = "") -> None:
+        number = 1 + [one for _, one in self._servers].index(server)
+        for name, book in self._books.items():
+            if server.book is book:
+                said = Said(mark, octets, event, connection=number)
+                self._conversations[name].run.said.append(said)
+
+    def _hear_filters(self) -> None:
+        while self._stage.filter.new_runs:
+            filter_run = self._stage.filter.new_runs.popleft()
+            whose = filter_run.environment.get("HELO", b"")
+            one = self._conversations.get(whose) or self._conversations.get(b"")
+            if one is not None:
+                one.run.said.append(Said("F<", event="run", filter_run=filter_run))
+
+    def _in_trouble(self) -> bool:
+        return any(one.run.trouble for one in self._conversations.values())
+
+    def _leftovers(self) -> list[str]:
+        """What is still there when the session is over and some time has passed."""
+        found: list[str] = []
+
+        def clean() -> bool:
+            found[:] = [*self._files(), *self._processes(), *self._connected()]
+            return not found
+
+        self._stage.loop.turn_until(clean, _AFTERMATH, 0.005)
+        return found
+
+    def _files(self) -> list[str]:
+        return [f"left in the temp directory: {path.name}" for path in self._stage.tmp.iterdir()]
+
+    def _processes(self) -> list[str]:
+        process = self._stage.process
+        assert process is not None
+        pids = [*process.orphans(), *([process.pid] if process.alive else [])]
+        return [f"left running: {command_line(pid)}" for pid in pids]
+
+    def _connected(self) -> list[str]:
+        return [
+            f"{connection.name}: the connection upstream was left open"
+            for connection, _ in self._servers
+            if not connection.ended and not connection.closed
+        ]
+
+
+def perform(plan: Plan, settings: Settings) -> Run:
+    """One session in stdio mode."""
+    stage = Stage(_transcript(plan.arguments, ""), "stdio", settings)
+    try:
+        stage.prepare()
+        stage.start_session()
+        conversation = Conversation(stage, stage.clients["C"], plan, "")
+        performance = _Performance(stage, {b"": conversation})
+        performance.whole()
+        performance.goodbye()
+        performance.record()
+    finally:
+        stage.close()
+    return conversation.run
+
+
+def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Run]:
+    """Sessions of one server, all at the same time; their names are the clients' HELO."""
+    arguments = next(iter(plans.values())).arguments
+    stage = Stage(_transcript(arguments, "$HELO"), "listen", settings)
+    try:
+        stage.prepare()
+        _start_server(stage)
+        conversations = {
+            name: _connected(stage, plan, name.decode()) for name, plan in plans.items()
+        }
+        performance = _Performance(stage, conversations)
+        performance.whole()
+        assert stage.process is not None
+        stage.process.send("SIGTERM")
+        performance.goodbye()
+        performance.record()
+    finally:
+        stage.close()
+    return [conversation.run for conversation in conversations.values()]
+
+
+def _transcript(arguments: tuple[str, ...], whose: str) -> Transcript:
+    header = Header(
+        "A session that was drawn",
+        (),
+        "should",
+        argv=arguments,
+        filter=_FILTER.format(whose=whose) if "{filter}" in arguments else None,
+    )
+    return Transcript("drawn", header, ())
+
+
+def _start_server(stage: Stage) -> None:
+    stage.start_command()
+    process = stage.process
+    assert process is not None
+    if not stage.in_foreground:
+        stage.loop.turn_until(lambda: not process.alive, stage.patience)
+        process.follow_to_background()
+
+
+def _connected(stage: Stage, plan: Plan, whose: str) -> Conversation:
+    actor = f"C({whose})"
+    if not stage.connect(actor):
+        raise AssertionError(f"the server cannot be reached: {visible(stage.output('stderr'))}")
+    return Conversation(stage, stage.clients[actor], plan, whose)

@@ -1,0 +1,289 @@
+"""What is true of every session: each invariant is a function from a run to what is wrong with it.
+
+Rule: pure, and each about one thing only, so that a wrong run is told by name; the specification's
+clause stands in each docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tests.conformance.payload import visible
+
+from . import content
+from .model import Fate, fates
+from .plan import Command, Message
+from .run import Run, code
+
+#: Words by which content could pass round the filter (relay.ehlo).
+HIDDEN = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
+#: What an implementation may say to upstream of its own accord.
+_OWN_COMMANDS = (b"DATA", b"RSET", b"NOOP", b"QUIT")
+_RELAYED = (b"HELO", b"EHLO", b"MAIL", b"RCPT", b"XFORWARD")
+_ENVELOPE = (b"MAIL", b"RCPT", b"XFORWARD")
+
+Invariant = Callable[[Run], Iterator[str]]
+
+
+def replies_one_for_one(run: Run) -> Iterator[str]:
+    """relay.order, data.held: one reply for each command, two for DATA that got its 354."""
+    if run.trouble:
+        yield run.trouble
+    if run.extra:
+        yield f"replies to nothing: {visible(run.extra)}"
+    for exchange in run.exchanges:
+        codes = exchange.codes
+        goes_on = isinstance(exchange.item, Message) and codes[:1] == [354]
+        if not run.trouble and len(codes) != 1 + goes_on:
+            yield f"{_name(exchange.item)}: {len(codes)} replies"
+        if 354 in codes[1:] or (codes[:1] == [354] and not goes_on):
+            yield f"{_name(exchange.item)}: 354, where no message follows"
+
+
+def replies_in_order(run: Run) -> Iterator[str]:
+    """relay.order, relay.replies: each reply is upstream's to that very command."""
+    for name in _ENVELOPE:
+        given = [asked.reply for asked in run.asked if asked.verb == name]
+        for (command, exchange), reply in zip(run.commands(name), given, strict=False):
+            if exchange.replies and exchange.replies[0] != reply:
+                yield _differs(f"the reply to {visible(command.line)}", reply, exchange.replies[0])
+    for name, wanted in ((b"RSET", 250), (b"NOOP", 250), (b"QUIT", 221)):
+        for _, exchange in run.commands(name):
+            if exchange.replies and exchange.codes != [wanted]:
+                yield f"{name.decode()} is answered {exchange.codes}"
+
+
+def greetings_relayed(run: Run) -> Iterator[str]:
+    """relay.replies, relay.ehlo: the greeting, and EHLO's reply without the hidden words."""
+    given = {asked.line: asked.reply for asked in run.asked}
+    for command, exchange in run.commands(b"EHLO", b"HELO"):
+        if not exchange.replies or command.line not in given:
+            continue
+        wanted = _without_hidden(given[command.line])
+        if exchange.replies[0] != wanted:
+            yield _differs(f"the reply to {visible(command.line)}", wanted, exchange.replies[0])
+    if run.greeting and code(run.greeting) != 220:
+        yield f"the greeting is {visible(run.greeting)}"
+
+
+def _without_hidden(reply: bytes) -> bytes:
+    first, *words = [line[4:] for line in reply.splitlines()]
+    kept = [first, *(word for word in words if word.split(b" ")[0].upper() not in HIDDEN)]
+    return b"".join(b"250-%s\r\n" % line for line in kept[:-1]) + b"250 %s\r\n" % kept[-1]
+
+
+def commands_relayed(run: Run) -> Iterator[str]:
+    """relay.commands: upstream gets the client's commands, unchanged, in order, all of them."""
+    sent = [command.line for command, exchange in run.commands(*_ENVELOPE) if exchange.replies]
+    got = [asked.line for asked in run.asked if asked.verb in _ENVELOPE]
+    if got[: len(sent)] != sent:
+        yield f"the client sent {_lines(sent)}, upstream got {_lines(got)}"
+
+
+def no_command_of_its_own(run: Run) -> Iterator[str]:
+    """data.no-smuggling: upstream sees only commands that the client's dialogue contains."""
+    sent = {item.line for item in run.plan.items if isinstance(item, Command)}
+    for asked in run.asked:
+        if asked.line not in sent and asked.line.upper() not in _OWN_COMMANDS:
+            yield f"upstream got a command that nobody sent: {visible(asked.line)}"
+    for visit in run.visits:
+        if visit.rest and not run.trouble:
+            yield f"upstream got what is no command: {visible(visit.rest[:200])}"
+
+
+def hello_replayed(run: Run) -> Iterator[str]:
+    """filter.reject-session: on a new connection upstream is greeted as it was before."""
+    if not run.exchanges or run.exchanges[0].item.verb not in (b"EHLO", b"HELO"):
+        return
+    for visit in run.visits[1:]:
+        begins_with = visit.asked[0].verb if visit.asked else b"QUIT"
+        if begins_with not in (b"EHLO", b"HELO", b"QUIT"):
+            yield f"a new connection begins with {visible(begins_with)}"
+
+
+def data_permitted(run: Run) -> Iterator[str]:
+    """data.needs-recipient: 354 if and only if there is a sender and a recipient."""
+    for fate in fates(run):
+        codes = fate.exchange.codes[:1]
+        if fate.permitted and codes not in ([354], []):
+            yield f"DATA is answered {codes[0]}, though a recipient was accepted"
+        if not fate.permitted and codes not in ([503], [554], []):
+            yield f"DATA is answered {codes[0]}, though no recipient was accepted"
+
+
+def content_faithful(run: Run) -> Iterator[str]:
+    """data.faithful, filter.outfile: upstream understands what was sent, or what replaced it."""
+    for fate, delivery in zip(_to_deliver(run), run.deliveries, strict=False):
+        got = content.unstuffed(delivery.wire)
+        assert fate.passed is not None
+        if got != fate.passed:
+            yield _differs("the message with upstream", fate.passed, got)
+
+
+def delivered_once(run: Run) -> Iterator[str]:
+    """data.held, filter.accept, filter.reject: each message that passes is delivered, and once."""
+    wanted = [(fate.mail.line, fate.recipients) for fate in _to_deliver(run) if fate.mail]
+    got = [(delivery.mail, delivery.recipients) for delivery in run.deliveries]
+    if got != wanted:
+        yield f"to be delivered were {_envelopes(wanted)}, and upstream got {_envelopes(got)}"
+
+
+def nothing_of_the_rejected(run: Run) -> Iterator[str]:
+    """filter.reject, data.upstream-refuses: DATA goes upstream only for what passes."""
+    wanted = sum(fate.passed is not None for fate in _complete(run))
+    got = sum(asked.verb == b"DATA" for asked in run.asked)
+    if got > wanted:
+        yield f"{wanted} messages pass, upstream got DATA {got} times"
+
+
+def final_replies(run: Run) -> Iterator[str]:
+    """data.final-reply, filter.reject, filter.failure, data.upstream-refuses: who answers what."""
+    deliveries = iter(run.deliveries)
+    refusals = iter(
+        asked.reply for asked in run.asked if asked.verb == b"DATA" and code(asked.reply) != 354
+    )
+    for fate in _complete(run):
+        got = fate.exchange.replies[1]
+        if fate.passed is None:
+            yield from _own_reply(fate, got)
+            continue
+        delivery = next(deliveries, None) if fate.delivered else None
+        wanted = delivery.reply if delivery else None if fate.delivered else next(refusals, None)
+        if wanted is not None and got != wanted:
+            yield _differs("the reply to a message", wanted, got)
+        if wanted is None and code(got) < 400:
+            yield f"{visible(got)} for a message that upstream was not given"
+
+
+def _own_reply(fate: Fate, got: bytes) -> Iterator[str]:
+    wanted = content.rejection(fate.message.verdict.words) if fate.rejected else None
+    if wanted is not None and got != wanted:
+        yield _differs("the reply to a rejected message", wanted, got)
+    if fate.rejected and wanted is None and code(got) != 554:
+        yield f"a rejection without words is answered {visible(got)}"
+    if fate.failed and code(got) != 451:
+        yield f"a failed filter is answered {visible(got)} in spite of -r"
+
+
+def upstream_left_with_quit(run: Run) -> Iterator[str]:
+    """filter.reject, relay.eof: after a rejection, and in the end, upstream is told QUIT."""
+    rejections = sum(fate.rejected for fate in _complete(run))
+    ended = [visit.asked[-1:] != [] and visit.asked[-1].verb == b"QUIT" for visit in run.visits]
+    if run.trouble:
+        return
+    if sum(ended) < rejections:
+        yield f"{rejections} messages were rejected, upstream got QUIT {sum(ended)} times"
+    if not all(ended[-1:]):
+        yield "the last connection upstream does not end with QUIT"
+
+
+def nothing_smuggled(run: Run) -> Iterator[str]:
+    """data.no-smuggling: no line end that a server may believe in shows an early end of data."""
+    for delivery in run.deliveries:
+        for name in content.early_ends(delivery.wire):
+            yield f"with {name} as line end, the data end early in {visible(delivery.wire[:400])}"
+
+
+def filter_run_once(run: Run) -> Iterator[str]:
+    """filter.run: once for every message, and for nothing else."""
+    wanted = len(_complete(run)) if run.plan.filtering else 0
+    if not run.trouble and len(run.filter_runs) != wanted:
+        yield f"{wanted} messages, {len(run.filter_runs)} runs of the filter"
+
+
+def filter_sees_the_message(run: Run) -> Iterator[str]:
+    """filter.email, filter.outfile: EMAIL holds what was sent, OUTFILE is there and empty."""
+    for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
+        wanted = content.in_email(fate.message.body)
+        if filter_run.email != wanted:
+            yield _differs("EMAIL", wanted, filter_run.email or b"")
+        if filter_run.outfile != b"":
+            yield f"OUTFILE is {filter_run.outfile!r} when the filter starts"
+
+
+def filter_sees_the_envelope(run: Run) -> Iterator[str]:
+    """filter.env: SENDER, RECIPIENT, REMOTEIP, HELO are this transaction's."""
+    for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
+        for name, wanted in fate.environment.items():
+            got = filter_run.environment.get(name)
+            if got != wanted:
+                yield f"{name} is {_shown(got)}, not {_shown(wanted)}"
+
+
+def nothing_left(run: Run) -> Iterator[str]:
+    """files.gone, cli.exit, cli.stderr-silent: no file, no process, no word; exit status 0."""
+    yield from run.leftovers
+    if not run.trouble and run.status != 0:
+        yield f"exit status {run.status}"
+    if run.stderr:
+        yield f"on standard error: {visible(run.stderr[:400])}"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    replies_one_for_one,
+    replies_in_order,
+    greetings_relayed,
+    commands_relayed,
+    no_command_of_its_own,
+    hello_replayed,
+    data_permitted,
+    content_faithful,
+    delivered_once,
+    nothing_of_the_rejected,
+    final_replies,
+    upstream_left_with_quit,
+    nothing_smuggled,
+    filter_run_once,
+    filter_sees_the_message,
+    filter_sees_the_envelope,
+    nothing_left,
+)
+
+
+def broken(run: Run) -> list[str]:
+    """Everything that is wrong with *run*, each with the name of its invariant."""
+    return [f"{one.__name__}: {wrong}" for one in INVARIANTS for wrong in one(run)]
+
+
+# --- small readings of a run ----------------------------------------------------------------------
+
+
+def _complete(run: Run) -> list[Fate]:
+    """The messages that were sent, and answered."""
+    return [fate for fate in fates(run) if len(fate.exchange.replies) == 2]
+
+
+def _to_deliver(run: Run) -> list[Fate]:
+    return [fate for fate in _complete(run) if fate.delivered]
+
+
+def _name(item: Command | Message) -> str:
+    return visible(item.line) if isinstance(item, Command) else "DATA"
+
+
+def _lines(lines: list[bytes]) -> str:
+    return " / ".join(map(visible, lines)) or "nothing"
+
+
+def _envelopes(envelopes: list[tuple[bytes, tuple[bytes, ...]]]) -> str:
+    return "; ".join(_lines([mail, *recipients]) for mail, recipients in envelopes) or "nothing"
+
+
+def _shown(value: bytes | None) -> str:
+    return "not set" if value is None else f"'{visible(value)}'"
+
+
+def _differs(what: str, wanted: bytes, got: bytes) -> str:
+    same = next(
+        (
+            place
+            for place, (one, other) in enumerate(zip(wanted, got, strict=False))
+            if one != other
+        ),
+        min(len(wanted), len(got)),
+    )
+    start = max(0, same - 20)
+    return (
+        f"{what} differs at octet {same}: wanted '{visible(wanted[start : same + 60])}', "
+        f"got '{visible(got[start : same + 60])}'"
+    )

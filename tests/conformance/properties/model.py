@@ -1,0 +1,125 @@
+"""What each message of a session must come to, if the specification is obeyed.
+
+Rule: a pure reading of the plan and of the replies the client saw (they decide what was accepted);
+what upstream and the filter saw is compared with it, never used for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import content
+from .plan import Command, Message
+from .run import Exchange, Run
+
+
+@dataclass
+class Fate:
+    """A message's: what is to become of one DATA."""
+
+    message: Message
+    exchange: Exchange
+    #: Whether there was a sender and a recipient.
+    permitted: bool
+    mail: Command | None
+    recipients: tuple[bytes, ...]
+    #: The filter's variables; one that is not to be judged is left out.
+    environment: dict[str, bytes]
+    filtering: bool
+    rejects_failures: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether the filter fails."""
+        return self.filtering and self.message.verdict.status > 1
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the filter rejects the message."""
+        return self.filtering and self.message.verdict.status == 1
+
+    @property
+    def passed(self) -> bytes | None:
+        """What upstream is to understand; None: nothing of it may get there."""
+        if not self.permitted or self.rejected or (self.failed and self.rejects_failures):
+            return None
+        verdict = self.message.verdict
+        if self.filtering and verdict.status == 0 and verdict.outfile:
+            return content.replaced_by(verdict.outfile)
+        return content.passed_on(self.message.body)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether it is to be given to upstream, which may still refuse it in the end."""
+        return (
+            self.passed is not None and self.mail is not None and self.mail.data_answer.code == 354
+        )
+
+
+@dataclass
+class _Transaction:
+    """What the client was told of it so far."""
+
+    mail: Command | None = None
+    recipients: list[Command] = field(default_factory=list)
+    attributes: dict[bytes, bytes] = field(default_factory=dict)
+    #: XFORWARD was accepted and then refused: it is not settled what holds then.
+    unclear: bool = False
+
+
+def fates(run: Run) -> list[Fate]:
+    """The fate of every message, in order."""
+    found = []
+    transaction, helo = _Transaction(), b""
+    for exchange in run.exchanges:
+        match exchange.item:
+            case Message():
+                found.append(_fate(run, exchange, exchange.item, transaction, helo))
+                if found[-1].permitted:
+                    transaction = _Transaction()
+            case Command() as command if command.verb in (b"EHLO", b"HELO", b"RSET"):
+                if exchange.accepted:
+                    transaction = _Transaction()
+                    helo = helo if command.verb == b"RSET" else command.line[5:]
+            case Command() as command:
+                _apply(command, exchange, transaction)
+    return found
+
+
+def _apply(command: Command, exchange: Exchange, transaction: _Transaction) -> None:
+    match command.verb:
+        case b"MAIL" if exchange.accepted:
+            transaction.mail = command
+        case b"RCPT" if exchange.accepted:
+            transaction.recipients.append(command)
+        case b"XFORWARD" if exchange.accepted:
+            transaction.attributes.update(command.attributes)
+        case b"XFORWARD":
+            transaction.unclear |= bool(transaction.attributes)
+
+
+def _fate(
+    run: Run, exchange: Exchange, message: Message, transaction: _Transaction, helo: bytes
+) -> Fate:
+    return Fate(
+        message,
+        exchange,
+        transaction.mail is not None and bool(transaction.recipients),
+        transaction.mail,
+        tuple(command.line for command in transaction.recipients),
+        _environment(transaction, helo),
+        run.plan.filtering,
+        run.plan.rejects_failures,
+    )
+
+
+def _environment(transaction: _Transaction, helo: bytes) -> dict[str, bytes]:
+    mail, recipients = transaction.mail, transaction.recipients
+    values = {
+        "SENDER": mail.address if mail else b"",
+        "RECIPIENT": recipients[0].address if recipients else b"",
+    }
+    if not transaction.unclear:
+        values["REMOTEIP"] = transaction.attributes.get(b"ADDR", b"")
+        values["HELO"] = transaction.attributes.get(b"HELO", helo)
+    return {name: content.variable(value) for name, value in values.items()}

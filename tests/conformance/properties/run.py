@@ -1,0 +1,113 @@
+"""What came of a plan: everything that was observed of one client's session.
+
+Rule: only what was seen; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.conformance.filterbox import FilterRun
+
+from .plan import Command, Item, Message, Plan
+from .upstream import Asked, Delivery, Visit
+
+
+@dataclass
+class Exchange:
+    """Something the client said, and the replies it was given: one, after a 354 two."""
+
+    item: Item
+    replies: list[bytes] = field(default_factory=list)
+
+    @property
+    def codes(self) -> list[int]:
+        """The replies' codes."""
+        return [code(reply) for reply in self.replies]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the (last) reply is a 2yz."""
+        return bool(self.replies) and 200 <= self.codes[-1] < 300
+
+
+@dataclass(eq=False)
+class Said:
+    """One write, one reply, one command, one event: in the order in which the suite saw them."""
+
+    #: As in a transcript: C> C< U> U<, and the text of an event.
+    mark: str
+    octets: bytes = b""
+    event: str = ""
+    filter_run: FilterRun | None = None
+    #: Upstream's: which of its connections, from 1.
+    connection: int = 0
+
+
+@dataclass
+class Run:
+    """One client's session, from outside."""
+
+    plan: Plan
+    greeting: bytes = b""
+    exchanges: list[Exchange] = field(default_factory=list)
+    #: What the client was sent and had not asked for.
+    extra: bytes = b""
+    #: Why the session did not come to the end of its plan: silence, a lost connection, no SMTP.
+    trouble: str = ""
+    visits: list[Visit] = field(default_factory=list)
+    filter_runs: list[FilterRun] = field(default_factory=list)
+    #: The process's; in listen mode the server's.
+    status: int | None = None
+    stderr: bytes = b""
+    #: Files in the temp directory, processes, connections that outlived the session.
+    leftovers: list[str] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Every command upstream was given, over all connections."""
+        return [asked for visit in self.visits for asked in visit.asked]
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Every message upstream was given."""
+        return [delivery for visit in self.visits for delivery in visit.deliveries]
+
+    def commands(self, *verbs: bytes) -> list[tuple[Command, Exchange]]:
+        """The exchanges about commands named *verbs*."""
+        return [
+            (exchange.item, exchange)
+            for exchange in self.exchanges
+            if isinstance(exchange.item, Command) and exchange.item.verb in verbs
+        ]
+
+    def messages(self) -> list[tuple[Message, Exchange]]:
+        """The exchanges that begin with DATA."""
+        return [
+            (exchange.item, exchange)
+            for exchange in self.exchanges
+            if isinstance(exchange.item, Message)
+        ]
+
+
+def code(reply: bytes) -> int:
+    """The code of a well-formed reply."""
+    return int(reply[:3])
+
+
+class NoReplyError(Exception):
+    """What came is no SMTP reply."""
+
+
+def next_reply(octets: bytes | bytearray) -> bytes | None:
+    """The complete reply at the beginning of *octets*, None if there is none yet."""
+    start = 0
+    while (end := octets.find(b"\r\n", start)) >= 0:
+        line = bytes(octets[start:end])
+        if not (line[:3].isdigit() and line[:3] == octets[:3] and line[3:4] in (b"", b" ", b"-")):
+            raise NoReplyError(line.decode("latin-1"))
+        if line[3:4] != b"-":
+            return bytes(octets[: end + 2])
+        start = end + 2
+    return None
