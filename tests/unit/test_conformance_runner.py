@@ -219,6 +219,13 @@ def test_a_known_divergence_that_passes_fails_the_run(runner: Runner) -> None:
     assert "remove the entry" in done.text
 
 
+def test_a_divergence_that_comes_and_goes_may_pass(runner: Runner) -> None:
+    for implementation, outcome in ((RIGHT, "passed"), (WRONG, "diverged")):
+        path = runner.described(implementation + DIVERGENCE.format(SESSION) + "sometimes = true\n")
+        done = runner.run(in_corpus(SESSION), "--implementation", path)
+        assert (done.status, done.outcomes) == (0, [outcome, outcome])
+
+
 def test_a_known_divergence_may_be_of_one_mode(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format(SESSION) + 'mode = "listen"\n')
     done = runner.run(in_corpus(SESSION), "--implementation", path)
