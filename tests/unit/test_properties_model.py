@@ -446,6 +446,7 @@ def test_equal_runs_differ_in_nothing() -> None:
             lambda run: setattr(run.filter_runs[1], "email", b""),
             "EMAIL: bad\\n | EMAIL: ",
         ),
+        ("filters", lambda run: run.filter_runs.pop(), "the filter runs | nothing"),
         ("sender", variable(0, "SENDER", b"x"), "SENDER=a@x | SENDER=x"),
     ],
 )
@@ -455,6 +456,14 @@ def test_a_difference_is_told_by_its_aspect(aspect: str, spoil: Spoil, line: str
     found = {name: differences(name, right_run(), other) for name in ASPECTS}
     assert [name for name in ASPECTS if found[name]] == [aspect]
     assert found[aspect][0].startswith(line)
+
+
+def test_what_a_broken_off_session_never_said_differs_in_its_end_alone() -> None:
+    other = right_run()
+    other.trouble = "silence"
+    del other.exchanges[5:], other.visits[:], other.filter_runs[:]
+    found = {name for name in ASPECTS if differences(name, right_run(), other)}
+    assert found == {"end"}
 
 
 def told_run() -> Run:

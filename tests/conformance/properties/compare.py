@@ -23,15 +23,11 @@ def _ends(run: Run) -> list[str]:
 
 
 def _replies(run: Run) -> list[str]:
-    return [f"{_name(exchange)}: {_codes(exchange)}" for exchange in run.exchanges]
+    return [f"{_name(exchange)}: {code}" for exchange in run.exchanges for code in exchange.codes]
 
 
 def _name(exchange: Exchange) -> str:
     return visible(getattr(exchange.item, "line", b"DATA"))
-
-
-def _codes(exchange: Exchange) -> str:
-    return " ".join(map(str, exchange.codes)) or "no reply"
 
 
 def _deliveries(run: Run) -> list[str]:
@@ -53,20 +49,30 @@ def _variable(name: str) -> Aspect:
     return values
 
 
+#: What is the same number of times in two runs, or differs in another aspect anyway.
+_OF_EACH_FILTER: dict[str, Aspect] = {
+    "email": _emails,
+    **{name.lower(): _variable(name) for name in ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")},
+}
 ASPECTS: dict[str, Aspect] = {
     "end": _ends,
     "replies": _replies,
     "deliveries": _deliveries,
-    "email": _emails,
-    **{name.lower(): _variable(name) for name in ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")},
+    "filters": lambda run: ["the filter runs" for _ in run.filter_runs],
+    **_OF_EACH_FILTER,
 }
 
 
 def differences(aspect: str, one: Run, other: Run) -> list[str]:
-    """Where the two differ in *aspect*, as 'this | that'."""
+    """Where the two differ in *aspect*, as 'this | that'.
+
+    What never came because a session broke off is its end's difference and no other's.
+    """
     look = ASPECTS[aspect]
-    return [
-        f"{this or 'nothing'} | {that or 'nothing'}"
-        for this, that in zip_longest(look(one), look(other))
-        if this != that
-    ]
+    in_pairs = aspect in _OF_EACH_FILTER or one.trouble or other.trouble
+    pairs = (
+        zip(look(one), look(other), strict=False)
+        if in_pairs
+        else zip_longest(look(one), look(other))
+    )
+    return [f"{this or 'nothing'} | {that or 'nothing'}" for this, that in pairs if this != that]

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tests.conformance.connections import Connection, unread
+from tests.conformance.filterbox import process_stat
 from tests.conformance.format import Transcript
 from tests.conformance.header import Header
 from tests.conformance.payload import visible
-from tests.conformance.process import command_line
+from tests.conformance.process import command_line, descendants
 from tests.conformance.stage import Settings, Stage
 
 from .plan import Message, Plan, may_be_followed, pieces
@@ -26,6 +27,9 @@ _FRAGMENT_PATIENCE = 0.1
 _LOOK_AGAIN = 0.001
 #: How long files and processes may outlive the session, for kill and unlink to take effect.
 _AFTERMATH = 2.0
+#: How long nothing may happen while the implementation sleeps, and all it has started; one that
+#: computes, or waits for a processor, is given the whole patience.
+_ASLEEP = 3.0
 #: The filter reads its verdict where the client has put it just before the message.
 _FILTER = '. "$suite_tmp/../verdict{whose}"\n'
 
@@ -159,13 +163,17 @@ def _due(exchange: Exchange) -> str:
 class _Performance:
     """Everything that goes on during one run."""
 
-    def __init__(self, stage: Stage, conversations: Mapping[bytes, Conversation]) -> None:
+    def __init__(
+        self, stage: Stage, conversations: Mapping[bytes, Conversation], asleep: float
+    ) -> None:
         self._stage = stage
+        self._asleep = asleep
         self._conversations = conversations
         self._books = {
             name: Book(conversation.run.plan) for name, conversation in conversations.items()
         }
         self._servers: list[tuple[Connection, Server]] = []
+        self._unclaimed: dict[int, list[Said]] = {}
         self._events = 0
 
     def whole(self) -> None:
@@ -173,7 +181,7 @@ class _Performance:
         if not self._until(lambda: all(one.finished for one in self._conversations.values())):
             for one in self._conversations.values():
                 if not one.finished:
-                    one.give_up(f"silence for {self._stage.patience:g} s")
+                    one.give_up("silence")
 
     def goodbye(self) -> None:
         """Until the implementation's process has ended, if it can be expected to."""
@@ -199,16 +207,23 @@ class _Performance:
             run.leftovers = leftovers
 
     def _until(self, done: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + self._stage.patience
+        last = time.monotonic()
         while not done():
             before = self._events
             self._stage.loop.turn(_LOOK_AGAIN)
             self._go_on()
+            silence = time.monotonic() - last
             if self._events != before:
-                deadline = time.monotonic() + self._stage.patience
-            elif time.monotonic() > deadline:
+                last = time.monotonic()
+            elif silence > self._stage.patience or (silence > self._asleep and self._all_sleep()):
                 return False
         return True
+
+    def _all_sleep(self) -> bool:
+        process = self._stage.process
+        assert process is not None
+        fields = [process_stat(pid) for pid in descendants(process.pid)]
+        return all(one is None or one[0] == "S" for one in fields)
 
     def _go_on(self) -> None:
         """Let everybody say what there is to be said now."""
@@ -223,6 +238,7 @@ class _Performance:
 
     def _welcome(self, connection: Connection) -> None:
         server = Server(self._books)
+        self._stage.retired.append(connection)  # for the stage to close, however this ends
         self._servers.append((connection, server))
         self._hear(server, "U<", event="@connect")
         self._hear(server, "U>", GREETING)
@@ -243,10 +259,16 @@ class _Performance:
 
     def _hear(self, server: Server, mark: str, octets: bytes = b"", event: str = "") -> None:
         number = 1 + [one for _, one in self._servers].index(server)
+        said = Said(mark, octets, event, connection=number)
         for name, book in self._books.items():
             if server.book is book:
-                said = Said(mark, octets, event, connection=number)
-                self._conversations[name].run.said.append(said)
+                log = self._conversations[name].run.said
+                # Until its HELO nobody knew whose connection it was; the first is the beginning.
+                place = len(log) if any(one.connection for one in log) else 0
+                log[place:place] = self._unclaimed.pop(number, [])
+                log.append(said)
+                return
+        self._unclaimed.setdefault(number, []).append(said)
 
     def _hear_filters(self) -> None:
         while self._stage.filter.new_runs:
@@ -287,14 +309,14 @@ class _Performance:
         ]
 
 
-def perform(plan: Plan, settings: Settings) -> Run:
+def perform(plan: Plan, settings: Settings, asleep: float = _ASLEEP) -> Run:
     """One session in stdio mode."""
     stage = Stage(_transcript(plan.arguments, ""), "stdio", settings)
     try:
         stage.prepare()
         stage.start_session()
         conversation = Conversation(stage, stage.clients["C"], plan, "")
-        performance = _Performance(stage, {b"": conversation})
+        performance = _Performance(stage, {b"": conversation}, asleep)
         performance.whole()
         performance.goodbye()
         performance.record()
@@ -313,7 +335,7 @@ def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Ru
         conversations = {
             name: _connected(stage, plan, name.decode()) for name, plan in plans.items()
         }
-        performance = _Performance(stage, conversations)
+        performance = _Performance(stage, conversations, _ASLEEP)
         performance.whole()
         assert stage.process is not None
         stage.process.send("SIGTERM")
