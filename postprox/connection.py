@@ -5,7 +5,7 @@ lets go of all of them, whatever happens.
 """
 
 from . import actions, limits, replies
-from .loop import READABLE, WRITABLE, Timed
+from .loop import READABLE, WRITABLE
 from .session import Session
 from .stream import Stream
 from .system import TYPE_CHECKING, environ, file_name, posix
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NEVER = float("inf")
 
 
-class Connection(Timed):
+class Connection:
     """One client's connection, with all that serves it.
 
     finished: called once, with the exit status, when nothing is left of it.
@@ -74,14 +74,14 @@ class Connection(Timed):
 
     @property
     def deadline(self) -> float:
-        """See `Timed`."""
+        """When `timer` is to be called, on the loop's clock."""
         if self._preparation is not None:
             return 0.0  # at once
         connecting = self._connector.deadline if self._connector is not None else _NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
     def timer(self) -> None:
-        """See `Timed`."""
+        """Act on the deadline that has passed."""
         now = self._loop.clock()
         if now >= self._linger_end:
             self._guarded(self._close_client)

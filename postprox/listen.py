@@ -10,7 +10,7 @@ import sys
 
 from . import actions, limits, log
 from .connection import Connection
-from .loop import READABLE, Loop, Timed
+from .loop import READABLE, Loop
 from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, TYPE_CHECKING, environ, signal, silence
 
@@ -45,7 +45,7 @@ def serve(options: "Options") -> int:
     return 0
 
 
-class Server(Timed):
+class Server:
     """All sessions of the process, and the sockets that new ones come from."""
 
     def __init__(self, options: "Options") -> None:

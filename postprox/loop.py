@@ -11,27 +11,24 @@ from .system import TYPE_CHECKING, posix, signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Timed(Protocol):
+        """Something with a deadline on the loop's clock."""
+
+        @property
+        def deadline(self) -> float:
+            """When `timer` is to be called; infinity for never."""
+
+        def timer(self) -> None:
+            """Act on the deadline, which has passed."""
+
 
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
 #: poll(2) takes milliseconds as an int; a filter's time limit may be any number.
 _LONGEST_WAIT = 3600.0
-
-
-class Timed:
-    """Something with a deadline on the loop's clock."""
-
-    __slots__ = ()
-
-    @property
-    def deadline(self) -> float:
-        """When `timer` is to be called; infinity for never."""
-        raise NotImplementedError
-
-    def timer(self) -> None:
-        """The deadline has passed."""
-        raise NotImplementedError
 
 
 class Loop:
@@ -77,11 +74,11 @@ class Loop:
         """Call `handler` with the wait status of child `pid` when it has ended."""
         self._children[pid] = handler
 
-    def add(self, timed: Timed) -> None:
+    def add(self, timed: "Timed") -> None:
         """Call `timed.timer` at its deadlines from now on."""
         self._timed.append(timed)
 
-    def remove(self, timed: Timed) -> None:
+    def remove(self, timed: "Timed") -> None:
         """Call `timed.timer` no more."""
         self._timed.remove(timed)
 

@@ -12,12 +12,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from postprox.loop import READABLE, Loop, Timed
+from postprox.loop import READABLE, Loop
 
 PATIENCE = 20.0
 
 
-class _Watchdog(Timed):
+class _Watchdog:
     """Ends a test in which nothing happens any more."""
 
     def __init__(self, loop: Loop) -> None:

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from postprox.loop import READABLE, WRITABLE, Loop, Timed
+from postprox.loop import READABLE, WRITABLE, Loop
 from tests.unit.peers import run_until
 
 
-class Alarm(Timed):
+class Alarm:
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self.rang = 0
