@@ -85,10 +85,11 @@ class Client:
     def _send_content(self, content: bytes, filter_limit: float) -> bytes:
         self._dialogue.note(CLIENT, PROXY, CONTENT, content)
         stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
-        self._send(stuffed + b".\r\n")
-        sent = time.monotonic()
+        self._send(stuffed)
+        ending = time.monotonic()  # before the end is sent: the filter may start at once
+        self._send(b".\r\n")
         reply = self._answer(PATIENCE + filter_limit)
-        self.waited = time.monotonic() - sent
+        self.waited = time.monotonic() - ending
         return reply
 
     def _send(self, data: bytes) -> None:
