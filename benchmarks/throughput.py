@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from postprox import limits
+from postprox.core import limits
 
 from .figures import Bench, Figure, in_turn
 from .peers import Message, Process, elapsed

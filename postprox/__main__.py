@@ -5,18 +5,28 @@ Rule: nothing is decided here but which of the two, and how a wrong command line
 
 import sys
 
-from . import options, replies
-from .system import STDERR, STDIN, STDOUT, add_standard_descriptors, posix, signal, silence
+from .core import options, replies
+from .shell.system import (
+    STDERR,
+    STDIN,
+    STDOUT,
+    add_standard_descriptors,
+    environ,
+    is_socket,
+    posix,
+    signal,
+    silence,
+)
 
 USAGE_STATUS = 2
-_SOCKET, _FILE_TYPE = 0o140000, 0o170000
 
 
 def main() -> int:
     """Run the command; return its exit status (cli.exit)."""
     add_standard_descriptors()
     try:
-        wanted = options.parse(sys.argv[1:])
+        wanted = options.parse(sys.argv[1:], environ.get(options.CLOCK_SPEED, b""))
+        wanted.directory = _absolute(wanted.directory)
     except options.UsageError as error:
         return _report_usage(str(error))
     if wanted.information:
@@ -25,16 +35,16 @@ def main() -> int:
         posix.write(STDOUT, TEXTS[wanted.information].encode())
         return 0
     if wanted.listen is not None:
-        from .listen import serve
+        from .shell.listen import serve
 
         return serve(wanted)
     return _serve_standard_input(wanted)
 
 
 def _serve_standard_input(wanted: options.Options) -> int:
-    from .connection import Connection
-    from .loop import Loop
-    from .stream import Stream
+    from .shell.connection import Connection
+    from .shell.loop import Loop
+    from .shell.stream import Stream
 
     silence(STDERR)  # spawn(8) connects it to the client: not a word may get there
     loop = Loop(wanted.clock_speed)
@@ -49,13 +59,24 @@ def _serve_standard_input(wanted: options.Options) -> int:
     posix._exit(connection.session.exit_status)
 
 
+def _absolute(directory: str) -> str:
+    """Return `directory` as seen from the root: the filter may change its working directory."""
+    try:
+        return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
+    except OSError:
+        raise options.UsageError(
+            f"-d {directory!r}: give an absolute path, the working directory is gone"
+        ) from None
+
+
 def _report_usage(error: str) -> int:
     """Tell whoever is there: the administrator, or the log and an SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
-    if posix.fstat(STDIN).st_mode & _FILE_TYPE == _SOCKET:
-        from . import actions, log
+    if is_socket(STDIN):
+        from .core import levels
+        from .shell import log
 
-        log.write(actions.ERROR, f"wrong command line: {line}")
+        log.write(levels.ERROR, f"wrong command line: {line}")
         try:
             posix.write(STDIN, replies.MISCONFIGURED)
         except OSError:

@@ -3,7 +3,8 @@
 Rule: texts for people; never imported while proxying.
 """
 
-from . import __version__, limits
+from . import __version__
+from .core import limits
 
 _HELP = f"""\
 Usage: postprox HOST:PORT [-c CMD] [-d DIR] [-t SEC] [-rv] [-l [IP:]PORT]

@@ -13,7 +13,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import options as proxy_options
+from ..core import options as proxy_options
 
 PROGRAM = "python3 -m postprox.rehearse"
 

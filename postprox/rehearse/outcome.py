@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .. import verdict
+from ..core import verdict
 from .filterrun import FILLED, UNUSABLE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from .. import verdict
+from ..core import verdict
 from . import dialogue, outcome
 from .filterrun import FILLED
 from .options import PROGRAM

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox import replies
+from postprox.core import replies
 from tests import fixtures
 from tests.conformance.clauses import SPECIFICATION, load_clauses
 from tests.conformance.engine import StepFailedError, play

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from postprox.loop import Loop
+from postprox.shell.loop import Loop
 from tests.unit.peers import fresh_loop, listening
 from tests.unit.processes import Upstream
 

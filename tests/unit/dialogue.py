@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from postprox import actions
-from postprox.data import encoded
-from postprox.session import Session
-from postprox.verdict import Outcome
+from postprox.core import actions
+from postprox.core.data import encoded
+from postprox.core.session import Session
+from postprox.core.verdict import Outcome
 
 MAIL = b"MAIL FROM:<a@example>"
 RCPT = b"RCPT TO:<b@example>"

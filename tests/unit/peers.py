@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from postprox.loop import READABLE, Loop
+from postprox.shell.loop import READABLE, Loop
 
 PATIENCE = 20.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postprox import actions
+from postprox.core import actions, levels
 
 KINDS = [
     actions.ToClient(b"x"),
@@ -22,8 +22,8 @@ KINDS = [
     actions.Deliver(),
     actions.DeliverReplacement(),
     actions.Discard(),
-    actions.Log(actions.ERROR, "x"),
-    actions.Log(actions.INFO, "x"),
+    actions.Log(levels.ERROR, "x"),
+    actions.Log(levels.INFO, "x"),
 ]
 
 
@@ -37,4 +37,4 @@ def test_equal_actions_have_equal_hashes() -> None:
 
 
 def test_an_action_shows_what_it_carries() -> None:
-    assert repr(actions.Log(actions.ERROR, "x")) == "Log(3, 'x')"
+    assert repr(actions.Log(levels.ERROR, "x")) == "Log(3, 'x')"

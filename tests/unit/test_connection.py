@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from postprox import connection as module
-from postprox import limits
-from postprox.connection import Connection
-from postprox.loop import Loop
-from postprox.options import parse
-from postprox.stream import Stream
+from postprox.core import limits
+from postprox.core.options import parse
+from postprox.shell import connection as module
+from postprox.shell.connection import Connection
+from postprox.shell.loop import Loop
+from postprox.shell.stream import Stream
 from tests.unit.peers import LoopPeer, address, listening, run_until
 
 MESSAGE = (b"Subject: x", b"", b"body", b".")
@@ -212,7 +212,7 @@ def test_a_failed_filter_is_a_451_if_so_wished(site: Site, command: str) -> None
 def test_a_filter_that_cannot_be_started_has_failed(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postprox.filter.SHELL", "/nonexistent/sh")
+    monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
     client, upstream = site.data("-r", "-c", "true")
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
@@ -383,7 +383,7 @@ def test_an_error_of_the_program_ends_one_session_only(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults: list[Exception] = []
-    monkeypatch.setattr("postprox.log.write_fault", faults.append)
+    monkeypatch.setattr("postprox.shell.log.write_fault", faults.append)
     monkeypatch.setattr(module, "_PERFORM", {})
     client = site.serves()
     client.sees_end()
@@ -398,8 +398,8 @@ def test_an_error_of_the_program_is_told_to_the_client(
         raise RuntimeError
 
     client, _ = site.transaction("-c", "true")
-    monkeypatch.setattr("postprox.log.write_fault", lambda _: None)
-    monkeypatch.setattr("postprox.spool.Spool.seal", fail)
+    monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
+    monkeypatch.setattr("postprox.shell.spool.Spool.seal", fail)
     client.says(b"DATA")
     client.sees_reply(b"354 ")
     client.says(*MESSAGE)

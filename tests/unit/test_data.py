@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox.data import DataDecoder, encoded, normalized
+from postprox.core.data import DataDecoder, encoded, normalized
 
 # Octets that matter, more often than others.
 OCTETS = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\0", b"a", b"\xff"])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox import limits
-from postprox.envelope import Envelope, decode_xtext, harmless, hello_name
+from postprox.core import limits
+from postprox.core.envelope import Envelope, decode_xtext, environment_value, hello_name
 
 
 @pytest.mark.parametrize(
@@ -208,23 +208,23 @@ E_ACUTE, EURO, CLEF = "é".encode(), "€".encode(), "𝄞".encode()
     ],
 )
 def test_a_value_is_cut_to_99_octets_between_characters(value: bytes, cut: bytes) -> None:
-    assert harmless(value) == cut
+    assert environment_value(value) == cut
 
 
 def test_control_characters_are_left_out_before_the_cut() -> None:
-    assert harmless(b"\0\t\r\n\x1b\x7f" * 50 + b"x" * 100) == b"x" * 99
+    assert environment_value(b"\0\t\r\n\x1b\x7f" * 50 + b"x" * 100) == b"x" * 99
 
 
 @given(st.text(max_size=150))
 def test_a_value_in_utf_8_stays_utf_8(text: str) -> None:
-    value = harmless(text.encode())
+    value = environment_value(text.encode())
     assert len(value) <= 99
     value.decode()
 
 
 @given(st.binary(max_size=250))
 def test_no_value_holds_a_control_character(value: bytes) -> None:
-    assert not any(octet < 32 or octet == 127 for octet in harmless(value))
+    assert not any(octet < 32 or octet == 127 for octet in environment_value(value))
 
 
 @given(st.binary(max_size=60))

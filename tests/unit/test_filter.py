@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.filter import Filter
-from postprox.verdict import Outcome
+from postprox.core.verdict import Outcome
+from postprox.shell.filter import Filter
 
 
 def run(command: str, **environment: bytes) -> Outcome:
@@ -162,7 +162,7 @@ def test_a_background_child_does_not_keep_the_outcome_waiting(tmp_path: Path) ->
 
 
 def test_one_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postprox.filter.SHELL", "/nonexistent/sh")
+    monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     with pytest.raises(FileNotFoundError):
         Filter("true", {})

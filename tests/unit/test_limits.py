@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postprox import limits
+from postprox.core import limits
 
 
 def test_a_command_line_fits_into_what_is_held() -> None:

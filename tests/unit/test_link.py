@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postprox import actions, limits, link, smtp
-from postprox.link import Link
+from postprox.core import actions, limits, link
+from postprox.core.link import Link
 
 
 class Site:
@@ -14,15 +14,11 @@ class Site:
     def __init__(self) -> None:
         self.now = 1000.0
         self.asked: list[actions.Action] = []
-        self.handled: list[bytes] = []
         self.link = Link(self.asked.append, lambda: self.now)
-
-    def handler(self, reply: smtp.Reply) -> None:
-        self.handled.append(reply.raw)
 
     def ready(self) -> Link:
         self.link.connect()
-        self.link.connected(self.handler)
+        self.link.connected()
         self.link.feed(b"220 up\r\n")
         assert self.link.next_reply() is not None
         self.asked.clear()
@@ -47,36 +43,36 @@ def test_connecting_has_a_limit(site: Site) -> None:
 
 def test_the_greeting_is_awaited(site: Site) -> None:
     site.link.connect()
-    site.link.connected(site.handler)
-    assert (site.link.state, site.link.handler) == (link.READY, site.handler)
+    site.link.connected()
+    assert (site.link.state, site.link.awaited) == (link.READY, link.GREETING)
     assert site.link.deadline == site.now + limits.UPSTREAM_REPLY
 
 
 def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
     connection = site.ready()
-    connection.ask(b"NOOP", site.handler, 7)
+    connection.ask(b"NOOP", link.DATA)
     assert site.asked == [actions.ToUpstream(b"NOOP\r\n")]
-    assert connection.deadline == site.now + 7
+    assert connection.deadline == site.now + limits.UPSTREAM_DATA
 
 
-def test_a_reply_goes_to_who_awaits_it(site: Site) -> None:
+def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
     connection = site.ready()
-    connection.ask(b"NOOP", site.handler)
+    connection.ask(b"NOOP", link.KEEPALIVE)
     connection.feed(b"250 ok\r\n")
     received = connection.next_reply()
     assert received is not None
-    assert received[1] == site.handler
+    assert received[1] == link.KEEPALIVE
     assert connection.deadline == float("inf")
 
 
 def test_a_second_reply_was_not_asked_for(site: Site) -> None:
     connection = site.ready()
-    connection.ask(b"NOOP", site.handler)
+    connection.ask(b"NOOP", link.KEEPALIVE)
     connection.feed(b"250 ok\r\n250 again\r\n")
     connection.next_reply()
     received = connection.next_reply()
     assert received is not None
-    assert received[1] is None
+    assert received[1] == link.NOTHING
 
 
 def test_a_reply_tells_that_the_connection_is_used(site: Site) -> None:
@@ -107,7 +103,7 @@ def test_a_new_connection_knows_nothing_of_the_old(site: Site) -> None:
     connection.feed(b"250-half")
     connection.disconnect()
     connection.connect()
-    connection.connected(site.handler)
+    connection.connected()
     connection.feed(b"220 up again\r\n")
     received = connection.next_reply()
     assert received is not None

@@ -17,9 +17,10 @@ from typing import NoReturn, cast
 import aiosmtplib
 import pytest
 
-from postprox import limits, listen
-from postprox.loop import Loop
-from postprox.options import parse
+from postprox.core import limits
+from postprox.core.options import parse
+from postprox.shell import listen
+from postprox.shell.loop import Loop
 from tests.unit.peers import PATIENCE, Peer, listening, run_until
 from tests.unit.processes import (
     MESSAGE,

@@ -1,4 +1,4 @@
-"""The log: one harmless line, to syslog."""
+"""The log: one printable line, to syslog."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox import actions, log
+from postprox.core import levels
+from postprox.shell import log
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,12 @@ from postprox import actions, log
     ],
 )
 def test_what_is_not_printable_ascii_is_escaped(text: str, shown: str) -> None:
-    assert log.harmless(text) == shown
+    assert log.printable(text) == shown
 
 
 @given(st.text())
 def test_a_line_is_printable_whatever_is_in_it(text: str) -> None:
-    assert all(" " <= character <= "~" for character in log.harmless(text))
+    assert all(" " <= character <= "~" for character in log.printable(text))
 
 
 @pytest.fixture
@@ -51,10 +52,10 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("level", "name"),
     [
-        (actions.ERROR, syslog.LOG_ERR),
-        (actions.WARNING, syslog.LOG_WARNING),
-        (actions.INFO, syslog.LOG_INFO),
-        (actions.DEBUG, syslog.LOG_DEBUG),
+        (levels.ERROR, syslog.LOG_ERR),
+        (levels.WARNING, syslog.LOG_WARNING),
+        (levels.INFO, syslog.LOG_INFO),
+        (levels.DEBUG, syslog.LOG_DEBUG),
     ],
 )
 def test_levels_are_those_of_syslog(lines: list[tuple[int, str]], level: int, name: int) -> None:
@@ -63,14 +64,14 @@ def test_levels_are_those_of_syslog(lines: list[tuple[int, str]], level: int, na
 
 
 def test_a_line_is_harmless_when_it_is_written(lines: list[tuple[int, str]]) -> None:
-    log.write(actions.ERROR, "one\ntwo")
+    log.write(levels.ERROR, "one\ntwo")
     assert lines == [(syslog.LOG_ERR, "one\\ntwo")]
 
 
 def test_a_long_line_is_cut(lines: list[tuple[int, str]]) -> None:
-    log.write(actions.ERROR, "x" * 100_000)
+    log.write(levels.ERROR, "x" * 100_000)
     assert len(lines[0][1]) == 2000
 
 
 def test_writing_needs_no_syslog_daemon() -> None:
-    log.write(actions.DEBUG, "nobody may be listening")
+    log.write(levels.DEBUG, "nobody may be listening")

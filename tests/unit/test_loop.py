@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from postprox.loop import READABLE, WRITABLE, Loop
+from postprox.shell.loop import READABLE, WRITABLE, Loop
 from tests.unit.peers import run_until
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from postprox.envelope import Envelope
-from postprox.message import Message
-from postprox.verdict import Outcome, judge
+from postprox.core.envelope import Envelope
+from postprox.core.message import Message
+from postprox.core.verdict import Outcome, judge
 
 
 def an_envelope() -> Envelope:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from postprox import actions, limits
-from postprox.options import Options, UsageError, parse
+from postprox.core import levels, limits
+from postprox.core.options import Options, UsageError, parse
 
 
 def test_the_defaults() -> None:
@@ -19,7 +17,7 @@ def test_the_defaults() -> None:
     assert options.directory == "/tmp"
     assert options.timeout == 30
     assert not options.reject
-    assert options.log_level == actions.WARNING
+    assert options.log_level == levels.WARNING
     assert options.listen is None
     assert not options.foreground
     assert options.max_sessions == limits.SESSIONS
@@ -38,7 +36,7 @@ def settings_of(options: Options) -> tuple[object, ...]:
     )
 
 
-EVERYTHING = ("up:25", "cmd x", "/spool", 5.0, True, actions.INFO, ("127.0.0.1", 2525))
+EVERYTHING = ("up:25", "cmd x", "/spool", 5.0, True, levels.INFO, ("127.0.0.1", 2525))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +79,10 @@ def test_every_way_to_write_the_options(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "level"),
     [
-        ([], actions.WARNING),
-        (["-v"], actions.INFO),
-        (["-vv"], actions.DEBUG),
-        (["-v", "--verbose", "-vvv"], actions.DEBUG),
+        ([], levels.WARNING),
+        (["-v"], levels.INFO),
+        (["-vv"], levels.DEBUG),
+        (["-v", "--verbose", "-vvv"], levels.DEBUG),
     ],
 )
 def test_each_v_logs_more(arguments: list[str], level: int) -> None:
@@ -189,13 +187,6 @@ def test_no_cap_on_sessions(text: str) -> None:
     with pytest.raises(UsageError, match="positive whole number") as raised:
         parse(["up", "-l25", f"--max-sessions={text}"])
     assert repr(text) in str(raised.value)
-
-
-def test_a_relative_directory_is_meant_from_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert parse(["up", "-d", "spool"]).directory == f"{tmp_path}/spool"
 
 
 @pytest.mark.parametrize("option", ["--foreground", "--max-sessions=5"])

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox import __version__, options
+from postprox import __version__
+from postprox.core import options
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 #: The interpreter outside any virtual environment, as an administrator would name it.

@@ -6,11 +6,9 @@ import re
 
 import pytest
 
-from postprox import limits, replies
-from postprox.verdict import FILTER_FAILED
+from postprox.core import limits, replies
 
 OWN = {name: reply for name, reply in vars(replies).items() if name.isupper()}
-OWN["FILTER_FAILED"] = FILTER_FAILED
 WITHOUT_ENHANCED_CODE = {"SEND_MESSAGE"}  # RFC 2034 section 4: not in 3yz replies
 
 

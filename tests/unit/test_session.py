@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postprox import actions, limits
+from postprox.core import levels, limits
 from tests.unit.dialogue import (
     MAIL,
     RCPT,
@@ -417,7 +417,7 @@ def test_what_is_no_reply_ends_the_session(octets: bytes) -> None:
     dialogue.upstream_sends(octets)
     dialogue.client_sees_reply(b"421 ")
     dialogue.is_over(exit_status=1)
-    assert dialogue.logged(actions.ERROR)
+    assert dialogue.logged(levels.ERROR)
 
 
 def test_a_reply_to_nothing_ends_the_session() -> None:
@@ -462,7 +462,7 @@ def test_upstream_that_cannot_be_reached_is_a_421_as_greeting() -> None:
     dialogue.upstream_fails("up:25: Connection refused")
     dialogue.client_sees_reply(b"421 4.4.1 ")
     dialogue.is_over(exit_status=1)
-    assert dialogue.logged(actions.ERROR) == ["cannot reach upstream: up:25: Connection refused"]
+    assert dialogue.logged(levels.ERROR) == ["cannot reach upstream: up:25: Connection refused"]
 
 
 def test_upstream_lost_before_its_greeting() -> None:
@@ -479,7 +479,7 @@ def test_upstream_lost_costs_the_client_a_421(stage: Stage) -> None:
     dialogue.upstream_ends()
     dialogue.client_sees_reply(b"421 4.4.2 ")
     dialogue.is_over(exit_status=1)
-    assert dialogue.logged(actions.ERROR)
+    assert dialogue.logged(levels.ERROR)
 
 
 def test_upstream_lost_under_a_command() -> None:
@@ -1068,7 +1068,7 @@ def test_a_spool_that_cannot_be_made_is_told_instead_of_354() -> None:
     dialogue.client_says(b"DATA")
     dialogue.client_sees_reply(b"452 4.3.1 ")
     dialogue.upstream_sees()
-    assert dialogue.logged(actions.ERROR) == [
+    assert dialogue.logged(levels.ERROR) == [
         "cannot spool the message: /spool: No such file or directory"
     ]
 
@@ -1140,7 +1140,7 @@ def test_a_failure_lets_the_original_pass(status: int | None, failure: str) -> N
     dialogue.filter_ends(status, b"550 no", failure)
     dialogue.upstream_says(b"354 go on")
     dialogue.upstream_sees(b"DATA", *MESSAGE)
-    assert len(dialogue.logged(actions.WARNING)) == 1
+    assert len(dialogue.logged(levels.WARNING)) == 1
 
 
 @pytest.mark.parametrize(
@@ -1151,7 +1151,7 @@ def test_a_failure_is_a_451_if_so_wished(status: int | None, failure: str) -> No
     dialogue.filter_ends(status, b"550 no", failure)
     dialogue.client_sees_reply(b"451 ")
     dialogue.upstream_sees(b"QUIT")
-    assert len(dialogue.logged(actions.WARNING)) == 1
+    assert len(dialogue.logged(levels.WARNING)) == 1
 
 
 def test_a_filter_out_of_time_is_killed_and_the_message_passes() -> None:
@@ -1161,7 +1161,7 @@ def test_a_filter_out_of_time_is_killed_and_the_message_passes() -> None:
     dialogue.seconds_pass(0.1)
     dialogue.filter_is_gone()
     dialogue.upstream_sees(b"DATA")
-    assert "timed out after 5 s" in dialogue.logged(actions.WARNING)[0]
+    assert "timed out after 5 s" in dialogue.logged(levels.WARNING)[0]
 
 
 def test_a_filter_out_of_time_is_a_451_if_so_wished() -> None:
@@ -1466,7 +1466,7 @@ def test_the_end_of_a_session_that_has_ended_is_nothing(event: Callable[[Dialogu
 
 
 def verdict_lines(dialogue: Dialogue) -> list[str]:
-    return [text for text in dialogue.logged(actions.INFO) if " reply=" in text]
+    return [text for text in dialogue.logged(levels.INFO) if " reply=" in text]
 
 
 @pytest.mark.parametrize(

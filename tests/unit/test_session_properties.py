@@ -9,7 +9,7 @@ from itertools import cycle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox import limits
+from postprox.core import limits
 from tests.unit.dialogue import Dialogue, lines
 
 MARK = b"MARK"

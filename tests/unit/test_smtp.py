@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox import limits
-from postprox.smtp import (
+from postprox.core import limits
+from postprox.core.smtp import (
     HIDDEN_KEYWORDS,
     BadReplyError,
     CommandReader,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox import limits
-from postprox.spool import NotAFileError, Spool, blocks
+from postprox.core import limits
+from postprox.shell.spool import NotAFileError, Spool, blocks
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from postprox.stream import Stream, never_delay
+from postprox.shell.stream import Stream, never_delay
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from postprox.system import silence
+from postprox.shell.system import silence
 from tests.unit.processes import environment
 
 FILLED = """
 import os, sys
-from postprox.system import add_standard_descriptors
+from postprox.shell.system import add_standard_descriptors
 for descriptor in map(int, sys.argv[2:]):
     os.close(descriptor)
 add_standard_descriptors()
@@ -40,7 +40,8 @@ def test_missing_standard_descriptors_are_filled(closed: tuple[int, ...], tmp_pa
 
 
 def test_a_silenced_descriptor_leads_nowhere() -> None:
-    program = "import os; from postprox.system import silence; silence(2); os.write(2, b'word')"
+    silence = "from postprox.shell import system; system.silence(2)"
+    program = f"import os; {silence}; os.write(2, b'word')"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

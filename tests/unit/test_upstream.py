@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from postprox import limits, upstream
-from postprox.loop import Loop
-from postprox.upstream import Connector, Target, resolve
+from postprox.core import limits
+from postprox.core.address import Target
+from postprox.shell import upstream
+from postprox.shell.loop import Loop
+from postprox.shell.upstream import Connector, resolve
 from tests.unit.peers import listening, run_until
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox import limits
-from postprox.verdict import FILTER_FAILED, LastLine, Outcome, judge, rejection
+from postprox.core import limits
+from postprox.core.replies import FILTER_FAILED
+from postprox.core.verdict import LastLine, Outcome, judge, rejection
 
 OWN_TEXT = b"554 5.7.1 Message rejected by the mail filter\r\n"
 

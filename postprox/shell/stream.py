@@ -3,7 +3,7 @@
 Rule: errors of a connection end here; to the others it has simply ended.
 """
 
-from . import limits
+from ..core import limits
 from .system import posix, socket
 
 

@@ -4,8 +4,9 @@ Rule: everything about the child process is here: how it is started, what it inh
 said, and its end.
 """
 
-from . import limits, verdict
-from .system import STDERR, TYPE_CHECKING, posix, signal
+from .. import TYPE_CHECKING
+from ..core import limits, verdict
+from .system import STDERR, posix, signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ Single octets are found and replaced some ten times as fast as pairs. So a block
 not searched for what a dot may mean: base64, which large messages are made of, has none.
 """
 
-from .system import TYPE_CHECKING
+from .. import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

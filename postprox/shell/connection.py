@@ -4,22 +4,21 @@ Rule: no protocol here. It owns the descriptors, the files and the filter of one
 lets go of all of them, whatever happens.
 """
 
-from . import actions, limits, replies
+from .. import TYPE_CHECKING
+from ..core import actions, limits, replies
+from ..core.session import Session
 from .loop import READABLE, WRITABLE
-from .session import Session
 from .stream import Stream
-from .system import TYPE_CHECKING, environ, file_name, posix
+from .system import environ, file_name, posix
 from .upstream import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ..core.options import Options
     from .filter import Filter
     from .loop import Loop
-    from .options import Options
     from .spool import Spool
-
-_NEVER = float("inf")
 
 
 class Connection:
@@ -55,7 +54,7 @@ class Connection:
         self._filter: Filter | None = None
         self._hanging_up = False
         self._lingering = False
-        self._linger_end = _NEVER
+        self._linger_end = limits.NEVER
         self._closed = False
         loop.add(self)
 
@@ -77,7 +76,7 @@ class Connection:
         """When `timer` is to be called, on the loop's clock."""
         if self._preparation is not None:
             return 0.0  # at once
-        connecting = self._connector.deadline if self._connector is not None else _NEVER
+        connecting = self._connector.deadline if self._connector is not None else limits.NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
     def timer(self) -> None:
@@ -180,7 +179,7 @@ class Connection:
 
     def _close_client(self) -> None:
         self._lingering = False
-        self._linger_end = _NEVER
+        self._linger_end = limits.NEVER
         for descriptor in (self._client.reader, self._client.writer):
             self._loop.watch(descriptor, 0, self._client_ready)
         self._client.close()
@@ -259,13 +258,13 @@ class Connection:
         self.session.spool_failed(f"{self._options.directory}: {error.strerror}")
 
     def _deliver(self, _: actions.Deliver) -> None:
-        from .data import encoded
+        from ..core.data import encoded
         from .spool import blocks
 
         self._begin_delivery(encoded(blocks(self._message_spool.original)))
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
-        from .data import encoded, normalized
+        from ..core.data import encoded, normalized
         from .spool import blocks
 
         if self._replacement is not None:
@@ -322,8 +321,8 @@ class Connection:
         self._preparation = None
 
     def _filter_started(self, envelope: dict[bytes, bytes]) -> "Iterator[None]":
+        from ..core.verdict import Outcome
         from .filter import Filter
-        from .verdict import Outcome
 
         spool = self._message_spool
         try:

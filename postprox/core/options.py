@@ -1,12 +1,12 @@
-"""The command line, and what it asks for.
+"""What the command line asks for.
 
 Rule: everything given is checked here; what is wrong is said with the option, the value and what
 would be right. Written by hand, because argparse and getopt cost more than the session itself.
 """
 
-from . import actions, limits
-from .system import TYPE_CHECKING, environ, posix
-from .upstream import Target, port_number, split_port
+from .. import TYPE_CHECKING
+from . import levels, limits
+from .address import Target, port_number, split_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,9 +30,9 @@ INFORMATION = ("help", "license", "version")
 
 #: In the environment: divides every time limit, for tests that cannot wait for minutes
 #: (docs/conformance.md).
-CLOCK_SPEED = "POSTPROX_CLOCK_SPEED"
+CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
-_LOG_LEVELS = (actions.WARNING, actions.INFO, actions.DEBUG)
+_LOG_LEVELS = (levels.WARNING, levels.INFO, levels.DEBUG)
 
 
 class UsageError(Exception):
@@ -63,14 +63,14 @@ class Options:
         self.target: Target
         #: What `sh -c` runs; None lets every message pass.
         self.command: str | None = None
-        #: Where messages are spooled; an absolute path, because the filter may change directory.
+        #: Where messages are spooled, as it is given.
         self.directory = "/tmp"  # noqa: S108 - the manual's default
         #: The filter's time limit in seconds.
         self.timeout = limits.FILTER_TIMEOUT
         #: Whether a filter's failure refuses the message.
         self.reject = False
         #: The least important level that is logged.
-        self.log_level = actions.WARNING
+        self.log_level = levels.WARNING
         #: Address and port to listen on, None for a session on standard input and output.
         self.listen: tuple[str, int] | None = None
         self.foreground = False
@@ -79,8 +79,8 @@ class Options:
         self.clock_speed = 1.0
 
 
-def parse(arguments: "Iterable[str]") -> Options:
-    """Return what the command line asks for.
+def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
+    """Return what the command line asks for; `clock_speed` is the value of `CLOCK_SPEED`.
 
     Raises:
         UsageError: it is wrong.
@@ -103,8 +103,9 @@ def parse(arguments: "Iterable[str]") -> Options:
             listening_only = shown
     options.log_level = _LOG_LEVELS[min(verbosity, len(_LOG_LEVELS) - 1)]
     options.target = _target(targets)
-    if speed := environ.get(CLOCK_SPEED.encode()):
-        options.clock_speed = _number(f"{CLOCK_SPEED} in the environment", speed.decode("latin-1"))
+    if clock_speed:
+        shown = f"{CLOCK_SPEED.decode()} in the environment"
+        options.clock_speed = _number(shown, clock_speed.decode("latin-1"))
     if listening_only and options.listen is None:
         raise UsageError(f"{listening_only} is for listening: give --listen [IP:]PORT too")
     return options
@@ -141,12 +142,7 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
 def _directory(shown: str, value: str) -> str:
     if not value:
         raise UsageError(f"{shown}: the name of a directory is missing")
-    try:
-        return value if value.startswith("/") else f"{posix.getcwd()}/{value}"
-    except OSError:
-        raise UsageError(
-            f"{shown} {value!r}: give an absolute path, the working directory is gone"
-        ) from None
+    return value
 
 
 def _number(shown: str, value: str) -> float:

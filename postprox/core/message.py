@@ -4,9 +4,9 @@ Rule: the octets pass through here (`data` decodes them) and are kept nowhere; t
 log has about a message are made here.
 """
 
+from .. import TYPE_CHECKING
 from . import verdict as verdicts
 from .data import DataDecoder
-from .system import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .envelope import Envelope

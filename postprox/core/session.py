@@ -3,13 +3,24 @@
 Rule: everything that the protocol decides is decided here. Octets and events come in, `actions`
 go out; there is no I/O, and the clock is given.
 
-At any time it is somebody's turn (`_turn`), and at most one reply of upstream is awaited (`link`).
-The client's further input waits until its command is answered; so the order of replies, and which
-reply belongs to which command, follow by construction (relay.lockstep).
+At any time it is somebody's turn (`turns`), and at most one reply of upstream is awaited, which has
+a name (`link`). The client's further input waits until its command is answered; so the order of
+replies, and which reply belongs to which command, follow by construction (relay.lockstep).
 """
 
-from . import actions, limits, link, replies, smtp
-from .system import TYPE_CHECKING
+from .. import TYPE_CHECKING
+from . import actions, levels, limits, link, replies, smtp
+from .turns import (
+    ANSWER,
+    CLOSED,
+    COMMAND,
+    CONNECT,
+    DELIVER,
+    FILTER,
+    RECEIVE,
+    REPLY,
+    SPOOL,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,20 +29,8 @@ if TYPE_CHECKING:
     from .message import Message
     from .verdict import Outcome
 
-#: Whose turn it is.
-CONNECT = "connect"  # upstream's: connection, greeting, and what is replayed on a new connection
-COMMAND = "command"  # the client's: a command line
-ANSWER = "answer"  # the client's: an answer to a 334 (relay.auth)
-REPLY = "reply"  # upstream's: the reply to a relayed command
-SPOOL = "spool"  # the spool's: it is being made
-RECEIVE = "receive"  # the client's: the message
-FILTER = "filter"  # the filter's
-DELIVER = "deliver"  # upstream's: DATA, the message, the reply to its end
-CLOSED = "closed"  # nobody's: the client's connection is closed
-
 _CLIENTS_TURN = (COMMAND, ANSWER, RECEIVE)
 _WITH_MESSAGE = (RECEIVE, FILTER, DELIVER)
-_NEVER = float("inf")
 
 #: Commands that let content pass round the filter, or change whom upstream takes the client for.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
@@ -75,10 +74,10 @@ class Session:
         self._current_message: Message | None = None
         self._delivery: actions.Action = actions.Deliver()
 
-        self._client_deadline = _NEVER
-        self._filter_deadline = _NEVER
-        self._keepalive_due = _NEVER
-        self._more_due = _NEVER  # commands are held that could be handled
+        self._client_deadline = limits.NEVER
+        self._filter_deadline = limits.NEVER
+        self._keepalive_due = limits.NEVER
+        self._more_due = limits.NEVER  # commands are held that could be handled
         #: 0 as long as the session is in order, 1 after an error (cli.exit).
         self.exit_status = 0
         #: Whether the session ended without the client's asking: it may still be sending.
@@ -135,11 +134,11 @@ class Session:
 
     def upstream_connected(self) -> None:
         """Go on: the connection that `actions.Connect` asked for is there."""
-        self._upstream.connected(self._on_greeting)
+        self._upstream.connected()
 
     def upstream_failed(self, reason: str) -> None:
         """Give up: the connection that `actions.Connect` asked for cannot be had."""
-        self._log(actions.ERROR, f"cannot reach upstream: {reason}")
+        self._log(levels.ERROR, f"cannot reach upstream: {reason}")
         self._upstream.disconnect()
         self._fail(replies.UPSTREAM_UNREACHABLE)
 
@@ -177,7 +176,7 @@ class Session:
         """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
         if self._current_message is None:
             return  # it was answered in the meantime
-        self._log(actions.ERROR, f"cannot spool the message: {reason}")
+        self._log(levels.ERROR, f"cannot spool the message: {reason}")
         if self._turn == SPOOL:
             self._discard()
             self._answer(replies.SPOOL_ERROR)
@@ -193,12 +192,12 @@ class Session:
         """Obey the filter, which has ended."""
         from . import verdict as verdicts
 
-        self._filter_deadline = _NEVER
+        self._filter_deadline = limits.NEVER
         verdict = verdicts.judge(outcome, reject_failures=self._reject_failures)
         self._message.verdict = verdict
         if verdict.reason:
             line = self._message.failure_line(self._envelope, self._helo_name)
-            self._log(actions.WARNING, line)
+            self._log(levels.WARNING, line)
         if verdict.reply:
             self._leave()
             self._end_message(verdict.reply)
@@ -210,11 +209,11 @@ class Session:
 
     def message_progress(self) -> None:
         """Note that upstream took a part of the message."""
-        self._upstream.extend(limits.UPSTREAM_BLOCK)
+        self._upstream.progress()
 
     def message_sent(self) -> None:
         """Await the final reply: the message and its end are on their way."""
-        self._upstream.expect(self._on_final_reply, limits.UPSTREAM_FINAL)
+        self._upstream.expect(link.FINAL)
 
     def timer(self) -> None:
         """Act on the deadline that has passed."""
@@ -222,13 +221,13 @@ class Session:
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
-            self._log(actions.WARNING, "the client is silent")
+            self._log(levels.WARNING, "the client is silent")
             self._fail(replies.CLIENT_IDLE)
         elif now >= self._filter_deadline:
             self._filter_late()
         elif now >= self._keepalive_due:
-            self._keepalive_due = _NEVER
-            self._upstream.ask(b"NOOP", self._on_keepalive)
+            self._keepalive_due = limits.NEVER
+            self._upstream.ask(b"NOOP", link.KEEPALIVE)
         self._advance()
 
     def stop(self) -> None:
@@ -248,7 +247,7 @@ class Session:
 
         The rest of very many is left for `timer`, so that other sessions are served in between.
         """
-        self._more_due = _NEVER
+        self._more_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
             if self._turn not in (COMMAND, ANSWER):
                 return
@@ -283,7 +282,7 @@ class Session:
             self._handle_command(smtp.verb(line))
 
     def _handle_command(self, verb: bytes) -> None:
-        self._log(actions.DEBUG, f"client: {verb if verb == b'AUTH' else self._line!r}")
+        self._log(levels.DEBUG, f"client: {verb if verb == b'AUTH' else self._line!r}")
         if verb == b"DATA":
             self._begin_message()
         elif verb in _REFUSED:
@@ -294,7 +293,7 @@ class Session:
             self._handle_without_upstream(verb)
         elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
             self._set_turn(REPLY)
-            self._upstream.ask(b"RSET", self._on_own_reset)
+            self._upstream.ask(b"RSET", link.RESET)
         else:
             self._relay(self._line)
 
@@ -320,8 +319,8 @@ class Session:
 
     def _relay(self, line: bytes) -> None:
         self._set_turn(REPLY)
-        limit = limits.UPSTREAM_GOODBYE if self._quitting else limits.UPSTREAM_REPLY
-        self._upstream.ask(line, self._on_reply, limit)
+        quitting = smtp.verb(self._line) == b"QUIT"
+        self._upstream.ask(line, link.GOODBYE if quitting else link.REPLY)
 
     # Upstream's connection and replies.
 
@@ -334,18 +333,32 @@ class Session:
             while received := self._upstream.next_reply():
                 self._on_any_reply(*received)
         except smtp.BadReplyError as error:
-            self._log(actions.ERROR, f"upstream does not speak SMTP: {error}")
+            self._log(levels.ERROR, f"upstream does not speak SMTP: {error}")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
-    def _on_any_reply(self, reply: smtp.Reply, handler: "link.Handler | None") -> None:
-        self._log(actions.DEBUG, f"upstream: {reply.raw!r}")
-        if handler is None:
-            self._on_stray_reply(reply)
-        elif reply.code == 354 and handler != self._on_data_reply:
-            self._log(actions.ERROR, "upstream asks for content that the filter has not seen")
+    def _on_any_reply(self, reply: smtp.Reply, awaited: str) -> None:
+        self._log(levels.DEBUG, f"upstream: {reply.raw!r}")
+        if reply.code == 354 and awaited not in (link.DATA, link.NOTHING):
+            self._log(levels.ERROR, "upstream asks for content that the filter has not seen")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
-        else:
-            handler(reply)
+            return
+        match awaited:
+            case link.GREETING:
+                self._on_greeting(reply)
+            case link.HELLO:
+                self._on_replayed_hello(reply)
+            case link.RESET:
+                self._on_own_reset(reply)
+            case link.REPLY | link.GOODBYE:
+                self._on_reply(reply)
+            case link.KEEPALIVE:
+                self._on_keepalive(reply)
+            case link.DATA:
+                self._on_data_reply(reply)
+            case link.FINAL:
+                self._on_final_reply(reply)
+            case _:
+                self._on_stray_reply(reply)
 
     def _on_greeting(self, reply: smtp.Reply) -> None:
         if not self._greeted:
@@ -354,7 +367,7 @@ class Session:
         elif not reply.positive:
             self._fail(replies.UPSTREAM_UNREACHABLE)
         elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
-            self._upstream.ask(self._hello, self._on_replayed_hello)
+            self._upstream.ask(self._hello, link.HELLO)
         else:
             self._relay(self._line)
 
@@ -405,11 +418,11 @@ class Session:
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
         """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
         if self._turn == DELIVER and reply.negative:
-            self._log(actions.WARNING, "upstream refused the message before its end")
+            self._log(levels.WARNING, "upstream refused the message before its end")
             self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
-            self._log(actions.ERROR, f"upstream sent a reply to nothing: {reply.raw[:80]!r}")
+            self._log(levels.ERROR, f"upstream sent a reply to nothing: {reply.raw[:80]!r}")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
         elif self._turn == COMMAND:
             self._upstream.disconnect()
@@ -418,12 +431,12 @@ class Session:
             self._lose_upstream()
 
     def _lose_upstream(self) -> None:
-        if self._turn == REPLY and self._quitting:
+        if self._upstream.awaited == link.GOODBYE:
             self._upstream.disconnect()
             self._answer(replies.BYE)
             self._hang_up()
             return
-        self._log(actions.ERROR, "upstream closed the connection")
+        self._log(levels.ERROR, "upstream closed the connection")
         known = self._turn == COMMAND and self._closing_announced
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
@@ -431,10 +444,10 @@ class Session:
         if self._upstream.state == link.LEAVING:
             self._upstream.disconnect()
             return
-        if self._turn == REPLY and self._quitting:
+        if self._upstream.awaited == link.GOODBYE:
             self._lose_upstream()
             return
-        self._log(actions.ERROR, f"upstream does not answer ({self._upstream.state}, {self._turn})")
+        self._log(levels.ERROR, f"upstream does not answer: no {self._upstream.missing}")
         self._fail_upstream(
             replies.UPSTREAM_UNREACHABLE
             if self._upstream.state == link.CONNECTING
@@ -473,9 +486,9 @@ class Session:
         if not self._client_eof or self._turn not in _WITH_MESSAGE:
             return
         quitting = self._turn != RECEIVE and self._commands.holds_quit
-        if not quitting and self._upstream.handler != self._on_final_reply:
+        if not quitting and self._upstream.awaited != link.FINAL:
             line = self._message.lost_line(self._envelope, self._helo_name)
-            self._log(actions.INFO, line)
+            self._log(levels.INFO, line)
             self._discard()
             self._leave()
             self._hang_up()
@@ -489,12 +502,12 @@ class Session:
     def _deliver(self, delivery: actions.Action) -> None:
         self._set_turn(DELIVER)
         self._delivery = delivery
-        self._keepalive_due = _NEVER
-        if self._upstream.handler is None:  # otherwise the reply to a NOOP is awaited first
+        self._keepalive_due = limits.NEVER
+        if self._upstream.awaited == link.NOTHING:  # otherwise the reply to a NOOP is awaited first
             self._send_data()
 
     def _send_data(self) -> None:
-        self._upstream.ask(b"DATA", self._on_data_reply, limits.UPSTREAM_DATA)
+        self._upstream.ask(b"DATA", link.DATA)
 
     def _on_keepalive(self, reply: smtp.Reply) -> None:
         if reply.code == 421 or not (reply.positive or reply.negative):
@@ -545,10 +558,6 @@ class Session:
 
         return hello_name(self._hello)
 
-    @property
-    def _quitting(self) -> bool:
-        return smtp.verb(self._line) == b"QUIT"
-
     def _forget_transaction(self) -> None:
         self._current_envelope = None
         self._reset_due = False
@@ -556,7 +565,7 @@ class Session:
     def _set_turn(self, turn: str) -> None:
         self._turn = turn
         clients = turn in _CLIENTS_TURN
-        self._client_deadline = self._clock() + limits.CLIENT_IDLE if clients else _NEVER
+        self._client_deadline = self._clock() + limits.CLIENT_IDLE if clients else limits.NEVER
 
     def _answer(self, reply: bytes, turn: str = COMMAND) -> None:
         self._closing_announced = reply[:3] == b"421"
@@ -580,7 +589,7 @@ class Session:
     def _log_verdict(self, reply: bytes) -> None:
         now = self._clock()
         line = self._message.verdict_line(self._envelope, self._helo_name, reply, now)
-        self._log(actions.INFO, line)
+        self._log(levels.INFO, line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
@@ -604,8 +613,8 @@ class Session:
         if self._current_message is not None:
             self._act(actions.Discard())
         self._current_message = None
-        self._filter_deadline = _NEVER
-        self._keepalive_due = _NEVER
+        self._filter_deadline = limits.NEVER
+        self._keepalive_due = limits.NEVER
 
     def _act(self, action: actions.Action) -> None:
         self._actions.append(action)

@@ -13,7 +13,7 @@ syslog.openlog("postprox", syslog.LOG_PID, syslog.LOG_MAIL)
 
 def write(level: int, text: str) -> None:
     """Write a line at `level` (one of `actions`' levels, which are syslog's)."""
-    syslog.syslog(level, harmless(text)[:_LINE])
+    syslog.syslog(level, printable(text)[:_LINE])
 
 
 def write_fault(error: Exception) -> None:
@@ -23,7 +23,7 @@ def write_fault(error: Exception) -> None:
     write(syslog.LOG_ERR, "internal error: " + " ".join(traceback.format_exception(error)))
 
 
-def harmless(text: str) -> str:
+def printable(text: str) -> str:
     """Return `text` in printable ASCII; everything else is written as an escape."""
     return "".join(
         character if " " <= character <= "~" else ascii(character)[1:-1] for character in text

@@ -121,7 +121,7 @@ class Discard(Action):
 
 
 class Log(Action):
-    """Write a line to the log, at one of the levels below."""
+    """Write a line to the log, at one of `levels`."""
 
     __slots__ = ("level", "text")
 
@@ -131,7 +131,3 @@ class Log(Action):
 
     def _contents(self) -> tuple[object, ...]:
         return (self.level, self.text)
-
-
-#: Levels of the log, numbered as in syslog(3).
-ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7

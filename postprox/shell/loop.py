@@ -7,7 +7,9 @@ nothing in it blocks.
 import select
 import time
 
-from .system import TYPE_CHECKING, posix, signal
+from .. import TYPE_CHECKING
+from ..core import limits
+from .system import posix, signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
 
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
-
-#: poll(2) takes milliseconds as an int; a filter's time limit may be any number.
-_LONGEST_WAIT = 3600.0
 
 
 class Loop:
@@ -84,7 +83,7 @@ class Loop:
 
     def run_once(self) -> None:
         """Wait for the next event or deadline, and handle what is there."""
-        deadline = min((timed.deadline for timed in self._timed), default=float("inf"))
+        deadline = min((timed.deadline for timed in self._timed), default=limits.NEVER)
         ready = self._poll.poll(self._milliseconds(deadline))
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
@@ -95,10 +94,10 @@ class Loop:
             timed.timer()
 
     def _milliseconds(self, deadline: float) -> "int | None":
-        if deadline == float("inf"):
+        if deadline == limits.NEVER:
             return None
         seconds = (deadline - self.clock()) / self._speed
-        return max(0, int(min(seconds, _LONGEST_WAIT) * 1000) + 1)
+        return max(0, int(min(seconds, limits.LONGEST_WAIT) * 1000) + 1)
 
     def _woken(self) -> None:
         for number in set(posix.read(self._wakeup, 4096)):

@@ -8,20 +8,21 @@ import resource
 import socket
 import sys
 
-from . import actions, limits, log
+from .. import TYPE_CHECKING
+from ..core import levels, limits
+from . import log
 from .connection import Connection
 from .loop import READABLE, Loop
 from .stream import Stream
-from .system import STDERR, STDIN, STDOUT, TYPE_CHECKING, environ, signal, silence
+from .system import STDERR, STDIN, STDOUT, environ, signal, silence
 
 if TYPE_CHECKING:
-    from .options import Options
+    from ..core.options import Options
 
 #: Descriptors that one session may need: client, upstream, spool, EMAIL, OUTFILE, standard
 #: error (two ends), name service.
 _DESCRIPTORS_EACH = 8
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-_NEVER = float("inf")
 
 
 def serve(options: "Options") -> int:
@@ -54,7 +55,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._loop = Loop(options.clock_speed)
         self._loop.add(self)
-        self._stop_by = _NEVER
+        self._stop_by = limits.NEVER
         self._pause_end = 0.0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, self._stop)
@@ -72,7 +73,7 @@ class Server:
     @property
     def deadline(self) -> float:
         """When clients are accepted again, or the grace period of sessions under way is over."""
-        return min(self._stop_by, self._pause_end or _NEVER)
+        return min(self._stop_by, self._pause_end or limits.NEVER)
 
     def timer(self) -> None:
         """See `deadline`."""
@@ -98,7 +99,7 @@ class Server:
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                log.write(actions.ERROR, f"cannot accept a client: {error.strerror}")
+                log.write(levels.ERROR, f"cannot accept a client: {error.strerror}")
                 self._pause_end = self._loop.clock() + limits.ACCEPT_PAUSE
                 continue
             descriptor = client.detach()
@@ -114,7 +115,7 @@ class Server:
 
     def _stop(self) -> None:
         """Stop in good order; told so twice, at once."""
-        if self._stop_by != _NEVER:
+        if self._stop_by != limits.NEVER:
             self._stop_by = self._loop.clock()
             return
         self._stop_by = self._loop.clock() + limits.STOP_GRACE

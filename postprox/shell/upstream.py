@@ -6,73 +6,19 @@ tries together end in time (cli.host, relay.idle).
 
 import errno
 
-from . import limits
+from .. import TYPE_CHECKING
+from ..core import limits
 from .loop import READABLE, WRITABLE
-from .system import TYPE_CHECKING, posix, socket
+from .system import posix, socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..core.address import Target
     from .loop import Loop
 
     #: A family and an address in it, as getaddrinfo(3) returns them.
     Address = tuple[int, socket._Address]
-
-DEFAULT_PORT = 25
-
-
-class Target:
-    """HOST:PORT as given: a name or address with a port, or the path of a unix-domain socket.
-
-    Raises:
-        ValueError: `text` is none of them; its message says what would be right.
-    """
-
-    __slots__ = ("host", "path", "port", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.host = ""
-        self.port = DEFAULT_PORT
-        self.path = ""
-        if text.startswith("unix:/"):
-            self.path = text.removeprefix("unix:")
-        else:
-            self.host, port = split_port(text)
-            self.port = port_number(port) if port else DEFAULT_PORT
-            if not self.host:
-                raise ValueError("the host is missing")
-
-
-def split_port(text: str) -> tuple[str, str]:
-    """Split ``HOST:PORT`` or ``[IPv6]:PORT``; the port is "" if there is none.
-
-    Raises:
-        ValueError: a colon without a port, or an IPv6 address without brackets.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
-        colon, port = rest[:1], rest[1:]
-    else:
-        host, colon, port = text.partition(":")
-        if ":" in port:
-            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
-    if colon and not port:
-        raise ValueError("the port is missing after the colon")
-    return host, port
-
-
-def port_number(text: str) -> int:
-    """Return a port as a number.
-
-    Raises:
-        ValueError: it is not a number from 1 to 65535.
-    """
-    if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
-        return int(text)
-    raise ValueError(f"the port must be a number from 1 to 65535, not {text!r}")
 
 
 class Connector:
@@ -85,7 +31,7 @@ class Connector:
     def __init__(
         self,
         loop: "Loop",
-        target: Target,
+        target: "Target",
         connected: "Callable[[int], None]",
         failed: "Callable[[str], None]",
     ) -> None:
@@ -99,7 +45,7 @@ class Connector:
         self._last_error = "it has no address"
         self._end = loop.clock() + limits.CONNECT
         #: When the address under way is given up for the next one.
-        self.deadline = float("inf")
+        self.deadline = limits.NEVER
 
     def start(self) -> None:
         """Begin."""
@@ -166,20 +112,20 @@ class Connector:
             self._try_next()
             return
         self._loop.watch(peer.fileno(), 0, self._finish)
-        self.deadline = float("inf")
+        self.deadline = limits.NEVER
         self._socket = None
         self._connected(peer.detach())
 
     def _abandon(self, reason: str) -> None:
         self._last_error = reason
-        self.deadline = float("inf")
+        self.deadline = limits.NEVER
         if self._socket is not None:
             self._loop.watch(self._socket.fileno(), 0, self._finish)
             self._socket.close()
             self._socket = None
 
 
-def resolve(target: Target, flags: int) -> "list[Address]":
+def resolve(target: "Target", flags: int) -> "list[Address]":
     """Return the addresses of `target`.
 
     Raises:
@@ -196,7 +142,7 @@ class Resolver:
     def __init__(
         self,
         loop: "Loop",
-        target: Target,
+        target: "Target",
         done: "Callable[[list[Address] | OSError], None]",
     ) -> None:
         import _thread
@@ -213,7 +159,7 @@ class Resolver:
         self._loop.watch(self._reader, 0, self._ready)
         posix.close(self._reader)
 
-    def _ask(self, target: Target, writer: int) -> None:
+    def _ask(self, target: "Target", writer: int) -> None:
         try:
             self._found = resolve(target, 0)
         except OSError as error:

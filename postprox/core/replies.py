@@ -1,4 +1,7 @@
-"""What the proxy itself says to clients: complete reply lines, with CRLF."""
+"""What the proxy itself says to clients.
+
+Rule: complete reply lines, with CRLF; the words stand here, when to say them in `session`.
+"""
 
 BYE = b"221 2.0.0 Bye\r\n"
 OK = b"250 2.0.0 Ok\r\n"
@@ -16,6 +19,7 @@ AUTHENTICATE_AGAIN = b"421 4.7.0 Connect and authenticate again\r\n"
 
 MESSAGE_LOST = b"451 4.4.2 The mail server behind the filter was lost, try again\r\n"
 MESSAGE_UNANSWERED = b"451 4.3.0 The mail server behind the filter gave no valid answer\r\n"
+FILTER_FAILED = b"451 4.3.0 The mail filter has failed, try again later\r\n"
 SPOOL_ERROR = b"452 4.3.1 The mail filter cannot store the message, try again later\r\n"
 
 LINE_TOO_LONG = b"500 5.5.2 Line too long\r\n"
@@ -24,3 +28,4 @@ DATA_ARGUMENT = b"501 5.5.4 DATA takes no argument\r\n"
 NOT_OFFERED = b"502 5.5.1 Command not available through the mail filter\r\n"
 NEED_MAIL = b"503 5.5.1 Send MAIL first\r\n"
 NEED_RECIPIENT = b"554 5.5.1 No valid recipients\r\n"
+REJECTED = b"554 5.7.1 Message rejected by the mail filter\r\n"

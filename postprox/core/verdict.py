@@ -3,7 +3,7 @@
 Rule: whether a message passes, is replaced or is refused, and with which words, is decided here.
 """
 
-from . import limits
+from . import limits, replies
 
 #: What is done with the message; the words that the log uses.
 ACCEPT, REWRITE, REJECT, DISCARD, FAIL_OPEN, FAIL = (
@@ -16,8 +16,6 @@ ACCEPT, REWRITE, REJECT, DISCARD, FAIL_OPEN, FAIL = (
 )
 
 _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(256))
-_REJECTED = b"554 5.7.1 Message rejected by the mail filter"
-FILTER_FAILED = b"451 4.3.0 The mail filter has failed, try again later\r\n"
 
 
 class Outcome:
@@ -69,7 +67,7 @@ def judge(outcome: Outcome, *, reject_failures: bool) -> Verdict:
         return Verdict(DISCARD if reply[:1] == b"2" else REJECT, reply)
     reason = outcome.failure or f"exit status {outcome.status}"
     if reject_failures:
-        return Verdict(FAIL, FILTER_FAILED, reason)
+        return Verdict(FAIL, replies.FILTER_FAILED, reason)
     return Verdict(FAIL_OPEN, b"", reason)
 
 
@@ -77,7 +75,7 @@ def rejection(last_line: bytes) -> bytes:
     """Return the reply line for a rejection (filter.reject-prefix, filter.reject-line)."""
     text = last_line.removesuffix(b"\r")
     if not text.strip():
-        text = _REJECTED
+        text = replies.REJECTED.rstrip()
     elif not (text[:3].isdigit() and text[3:4] == b" "):
         text = b"554 " + text
     return text.translate(_PRINTABLE)[: limits.REPLY_LINE - 2] + b"\r\n"

@@ -1,4 +1,10 @@
-"""Every bound of the proxy, each with its reason. Octets and seconds."""
+"""Every bound of the proxy.
+
+Rule: each has its reason beside it. Octets and seconds.
+"""
+
+#: As a deadline: it does not come.
+NEVER = float("inf")
 
 #: One read from a socket: large enough that system calls do not matter, small enough that a
 #: hundred sessions fit into a few megabytes.
@@ -88,3 +94,7 @@ SESSIONS = 100
 
 #: The filter's time limit without -t, in seconds (the manual).
 FILTER_TIMEOUT = 30.0
+
+#: One wait of the event loop: poll(2) takes milliseconds as an int, and a filter's time limit may
+#: be any number.
+LONGEST_WAIT = 3600.0

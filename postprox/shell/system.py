@@ -10,7 +10,8 @@ measures it). Type checkers see the documented modules instead.
 
 import sys
 
-TYPE_CHECKING = False
+from .. import TYPE_CHECKING
+
 if TYPE_CHECKING:
     import os as posix
     import signal
@@ -27,6 +28,8 @@ __all__ = [
     "add_standard_descriptors",
     "environ",
     "file_name",
+    "is_regular",
+    "is_socket",
     "keep_freed_memory",
     "posix",
     "signal",
@@ -35,6 +38,9 @@ __all__ = [
 ]
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+
+# inode(7); the module `stat` has them too, for the price of an import.
+_FILE_TYPE, _REGULAR, _SOCKET = 0o170000, 0o100000, 0o140000
 
 
 def add_standard_descriptors() -> None:
@@ -49,6 +55,16 @@ def silence(descriptor: int) -> None:
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, descriptor)
     posix.close(null)
+
+
+def is_socket(descriptor: int) -> bool:
+    """Whether `descriptor` is a socket."""
+    return posix.fstat(descriptor).st_mode & _FILE_TYPE == _SOCKET
+
+
+def is_regular(status: "posix.stat_result") -> bool:
+    """Whether `status`, as fstat(2) returns it, is that of a regular file."""
+    return status.st_mode & _FILE_TYPE == _REGULAR
 
 
 def file_name(path: str) -> bytes:

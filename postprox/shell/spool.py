@@ -5,8 +5,9 @@ name already. The filter gets a copy under a name (EMAIL) and an empty file (OUT
 exist only while it runs, so nothing else can ever be left behind (files.gone).
 """
 
-from . import limits
-from .system import TYPE_CHECKING, keep_freed_memory, posix
+from .. import TYPE_CHECKING
+from ..core import limits
+from .system import is_regular, keep_freed_memory, posix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,10 +89,10 @@ class Spool:
         except FileNotFoundError:
             return None
         status = posix.fstat(descriptor)
-        if status.st_mode & 0o170000 == 0o100000 and status.st_size:
+        if is_regular(status) and status.st_size:
             return descriptor
         posix.close(descriptor)
-        if status.st_mode & 0o170000 != 0o100000:
+        if not is_regular(status):
             raise NotAFileError("OUTFILE is no regular file")
         return None
 

@@ -55,14 +55,14 @@ class Envelope:
     def environment(self, own_helo: bytes) -> dict[bytes, bytes]:
         """Return the variables that describe this transaction to the filter (filter.env)."""
         return {
-            b"SENDER": harmless(self.sender or b""),
-            b"RECIPIENT": harmless(self.recipients[0] if self.recipients else b""),
-            b"REMOTEIP": harmless(self.remote_ip),
-            b"HELO": harmless(self.helo(own_helo)),
+            b"SENDER": environment_value(self.sender or b""),
+            b"RECIPIENT": environment_value(self.recipients[0] if self.recipients else b""),
+            b"REMOTEIP": environment_value(self.remote_ip),
+            b"HELO": environment_value(self.helo(own_helo)),
         }
 
 
-def harmless(value: bytes) -> bytes:
+def environment_value(value: bytes) -> bytes:
     """Return `value` without control characters, cut to 99 octets (filter.env-99).
 
     It is never cut in the middle of a UTF-8 character.
