@@ -1,6 +1,7 @@
 """The checks of this project, each in an environment of its own: `nox` runs all of them.
 
-Rule: a check is defined here once; CONTRIBUTING.md says when to run which.
+Rule: a check is defined here once; the gate (.ci/run) and pre-commit ask for it by its name.
+CONTRIBUTING.md says when to run which.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
-    session.install("ruff")
+    session.install("-e", ".[lint]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -48,5 +49,5 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types."""
-    session.install("-e", ".[dev]")
+    session.install("-e", ".[typing]")
     session.run("mypy")

@@ -7,13 +7,15 @@ import email.header
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 # Names ending so are rejected; lower case.
 PROGRAMS = (".bat", ".cmd", ".com", ".exe", ".js", ".lnk", ".msi", ".pif", ".scr", ".vbs")
 
 
-def names(message):
+def names(message: Message) -> Iterator[str]:
     """Yield the names of all attachments, in lower case."""
     for part in message.walk():
         name = part.get_filename()
@@ -21,7 +23,7 @@ def names(message):
             yield decoded(name).lower()
 
 
-def decoded(name):
+def decoded(name: str) -> str:
     """Return a name in plain text; as it is, if it is encoded wrongly."""
     try:
         return str(email.header.make_header(email.header.decode_header(name)))
@@ -29,7 +31,7 @@ def decoded(name):
         return name
 
 
-def main():
+def main() -> int:
     """Return the exit status: 0 to let the message pass, 1 to reject it."""
     message = email.message_from_bytes(Path(os.environ["EMAIL"]).read_bytes())
     for name in names(message):

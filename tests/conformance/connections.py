@@ -1,6 +1,6 @@
 """Sockets the suite speaks over: clients it opens, upstreams it accepts.
 
-One rule: octets that arrive are kept until a step takes them; nothing is judged here.
+Rule: octets that arrive are kept until a step takes them; nothing is judged here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Plays one transcript against one implementation and says where they differ.
 
-One rule: the script is one totally ordered list; each `<` is a wait-until, so nothing ever sleeps
+Rule: the script is one totally ordered list; each `<` is a wait-until, so nothing ever sleeps
 except where the transcript says @wait or @quiet.
 """
 

@@ -1,6 +1,6 @@
 """A failure a person can act on: the transcript, the failing step marked, and all there is to know.
 
-One rule: plain text from what the stage has seen; nothing is judged here.
+Rule: plain text from what the stage has seen; nothing is judged here.
 """
 
 from __future__ import annotations

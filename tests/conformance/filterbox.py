@@ -1,6 +1,6 @@
 """The filter: a wrapper in sh around the transcript's text, and what it tells the suite.
 
-One rule: everything about a run is recorded before the transcript's own text starts, so that it is
+Rule: everything about a run is recorded before the transcript's own text starts, so that it is
 there however the filter ends. The wrapper costs two short commands (mkdir, cp); all else is done by
 the shell itself, for it runs hundreds of times.
 """

@@ -1,6 +1,6 @@
 """Transcripts: text to steps and back, without touching a file or a socket.
 
-One rule: `GRAMMAR` is the whole language. A line it does not know is an error that names the file,
+Rule: `GRAMMAR` is the whole language. A line it does not know is an error that names the file,
 the line and what was probably meant; what it reads, `write_transcript` writes again.
 """
 

@@ -1,6 +1,6 @@
 """The header of a transcript: every key it may have, what may stand there, and its default.
 
-One rule: `KEYS` is the whole list; what it does not name is an error.
+Rule: `KEYS` is the whole list; what it does not name is an error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What this machine and user can do for a transcript: a /dev/log of its own, mounts, addresses.
 
-One rule: whatever is changed is changed in a private mount namespace that ends with its holder.
+Rule: whatever is changed is changed in a private mount namespace that ends with its holder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is judged: a command line or a file under implementations/, with its known divergences.
 
-One rule: whatever such a file says is checked; a name that matches nothing is an error.
+Rule: whatever such a file says is checked; a name that matches nothing is an error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Octets as a transcript writes them (printable ASCII, escapes, repeats): text to parts and back.
 
-One rule: what `parse_payload` reads, `Payload.text` writes, and `Payload.octets` means.
+Rule: what `parse_payload` reads, `Payload.text` writes, and `Payload.octets` means.
 """
 
 from __future__ import annotations

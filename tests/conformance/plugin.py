@@ -1,6 +1,6 @@
 """The suite as a pytest plugin: files to items, options, outcomes, exit status, reports.
 
-One rule: pytest decides what runs and when, the engine what is right; this is the seam.
+Rule: pytest decides what runs and when, the engine what is right; this is the seam.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The implementation's process: how it is started, watched and, with all its children, ended.
 
-One rule: only processes that were started here, or descend from one of them, are ever signalled.
+Rule: only processes that were started here, or descend from one of them, are ever signalled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Everything one run needs, set up and taken down: sockets, directories, process, filter, syslog.
 
-One rule: the stage knows how to start and stop things; what is right or wrong is the engine's.
+Rule: the stage knows how to start and stop things; what is right or wrong is the engine's.
 """
 
 from __future__ import annotations

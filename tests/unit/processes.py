@@ -7,8 +7,9 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tests.unit.peers import PATIENCE, Peer, address, listening
 
@@ -101,6 +102,22 @@ class Serving:
             client.leaves()
         self.process.kill()
         self.process.wait()
+
+
+Proxy = TypeVar("Proxy", Spawned, Serving)
+
+
+def starting(kind: Callable[..., Proxy]) -> Iterator[Callable[..., Proxy]]:
+    """For a fixture: give a function that starts proxies of this kind; all end with the test."""
+    started: list[Proxy] = []
+
+    def start(*arguments: str, **how: object) -> Proxy:
+        started.append(kind(*arguments, **how))
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.closes()
 
 
 class Upstream:

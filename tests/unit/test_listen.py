@@ -32,6 +32,7 @@ from tests.unit.processes import (
     in_data,
     quits,
     relays,
+    starting,
     takes_message,
     wait_for_end,
 )
@@ -41,15 +42,7 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    started: list[Serving] = []
-
-    def start(*arguments: str, **how: object) -> Serving:
-        started.append(Serving(*arguments, **how))  # type: ignore[arg-type]
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.closes()
+    yield from starting(Serving)
 
 
 def silent(client: Peer) -> bool:

@@ -22,6 +22,7 @@ from tests.unit.processes import (
     in_data,
     quits,
     relays,
+    starting,
     takes_message,
     wait_for_end,
 )
@@ -31,15 +32,7 @@ Spawn = Callable[..., Spawned]
 
 @pytest.fixture
 def spawn() -> Iterator[Spawn]:
-    started: list[Spawned] = []
-
-    def start(*arguments: str, **how: object) -> Spawned:
-        started.append(Spawned(*arguments, **how))  # type: ignore[arg-type]
-        return started[-1]
-
-    yield start
-    for proxy in started:
-        proxy.closes()
+    yield from starting(Spawned)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """`python -m tests.conformance.record`: the command line of the recorder.
 
-One rule: a transcript is written whole, once it has been read back; or nothing is, and why is said.
+Rule: a transcript is written whole, once it has been read back; or nothing is, and why is said.
 """
 
 from __future__ import annotations

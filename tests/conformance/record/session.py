@@ -1,6 +1,6 @@
 """One recorded session: octets pass through in both directions, and the tape hears them.
 
-One rule: what the proxy did is taken down before what the others do is passed on to it.
+Rule: what the proxy did is taken down before what the others do is passed on to it.
 """
 
 from __future__ import annotations

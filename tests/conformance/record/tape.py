@@ -1,6 +1,6 @@
 """What was said in a session, in the order in which it was seen, made into a transcript's steps.
 
-One rule: what was seen before something was passed on stands before it, for only what stands there
+Rule: what was seen before something was passed on stands before it, for only what stands there
 can have been its cause. So in a replay every `<` has been caused when its turn comes.
 """
 
