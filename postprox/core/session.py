@@ -115,7 +115,7 @@ class Session:
 
     def start(self) -> None:
         """Begin: the client is connected."""
-        self._connect()
+        self._upstream.connect()
 
     def client_received(self, data: bytes) -> None:
         """Take what the client sent; b"" is its end."""

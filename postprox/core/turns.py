@@ -14,47 +14,48 @@ FILTER = "filter"  # the filter's
 DELIVER = "deliver"  # upstream's: DATA, the message, the reply to its end
 CLOSED = "closed"  # nobody's: the client's connection is closed
 
-#: Whose turn may follow whose, and when it does. A session starts with CONNECT.
+#: Whose turn may follow whose, and when it does. A session starts with CONNECT. From everywhere it
+#: goes to CLOSED when the proxy is terminated (files.term) or has a fault, which is not repeated.
 FOLLOWS = {
     CONNECT: {
-        COMMAND: "upstream has greeted the client",
-        REPLY: "the held command is relayed on the new connection",
-        CLOSED: "upstream cannot be reached, is lost, silent, or refuses",
+        COMMAND: "upstream has greeted, for the first time",
+        REPLY: "upstream has greeted again: the command that waited is relayed",
+        CLOSED: "upstream cannot be reached, is lost, silent or garbled, or refuses",
     },
     COMMAND: {
-        COMMAND: "the command is answered by the proxy itself",
+        COMMAND: "the proxy itself answers the command",
         REPLY: "the command is relayed",
         CONNECT: "the command needs upstream, which was left after a message",
         SPOOL: "DATA, after an accepted recipient",
-        CLOSED: "the client has ended, is silent, or is told 421",
+        CLOSED: "QUIT is answered; the client ends, is silent, or is told 421",
     },
     ANSWER: {
         REPLY: "the answer is relayed",
-        CLOSED: "the client has ended, is silent, or is told 421",
+        CLOSED: "the client ends, is silent, or is told 421",
     },
     REPLY: {
         COMMAND: "the reply is relayed",
-        ANSWER: "the reply is 334, to AUTH or to an answer in it",
-        REPLY: "RSET has ended the transaction upstream; the command follows",
-        CLOSED: "QUIT is answered; or upstream is lost, silent, or garbled",
+        ANSWER: "the reply is 334",
+        REPLY: "RSET has ended the last transaction upstream: now the command",
+        CLOSED: "upstream is lost, silent or garbled",
     },
     SPOOL: {
         RECEIVE: "the spool is there: 354",
         COMMAND: "the spool cannot be made: 452",
-        CLOSED: "the proxy is stopped, or has a fault",
+        CLOSED: "the proxy has a fault",
     },
     RECEIVE: {
         FILTER: "the message has ended",
-        CLOSED: "the client is gone or silent, or upstream is lost",
+        CLOSED: "the client is gone or silent; upstream is lost, silent or garbled",
     },
     FILTER: {
         DELIVER: "the message passes",
-        COMMAND: "the message is refused: by the filter, or it cannot be stored",
-        CLOSED: "the client is gone, or upstream is lost",
+        COMMAND: "the message is refused: the filter says so, has failed (-r), or storing has",
+        CLOSED: "the client is gone; upstream is lost, silent or garbled",
     },
     DELIVER: {
-        COMMAND: "upstream's final reply, or its refusal of DATA, is relayed",
-        CLOSED: "the client is gone before DATA's end, or upstream is lost",
+        COMMAND: "the message is answered: upstream's reply, or 452 if it cannot be read again",
+        CLOSED: "the client is gone before the end is sent; upstream is lost, silent or garbled",
     },
     CLOSED: {},
 }

@@ -2,15 +2,18 @@
 
 A `Dialogue` stands in for everything round a session: it carries out actions as `connection` does,
 on a clock of its own, and insists on what every surrounding relies on: nothing is said to who is
-gone, no two filters run, no message outlives its end.
+gone, no two filters run, no message outlives its end, no turn follows one that `turns.FOLLOWS` does
+not let it follow. Where something else happens than was expected, the error tells the whole
+dialogue, in the notation of the transcripts: ``C>`` the client says, ``U<`` upstream is told, and
+``P<`` the session asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from postprox.core import actions
+from postprox.core import actions, limits, turns
 from postprox.core.data import encoded
 from postprox.core.session import Session
 from postprox.core.verdict import Outcome
@@ -18,9 +21,30 @@ from postprox.core.verdict import Outcome
 MAIL = b"MAIL FROM:<a@example>"
 RCPT = b"RCPT TO:<b@example>"
 
+#: A line of the history shows so much of what was said.
+_WIDTH = 200
+
 
 def lines(*texts: bytes) -> bytes:
     return b"".join(text + b"\r\n" for text in texts)
+
+
+class UnexpectedError(AssertionError):
+    """The session did something else than was expected; the message holds the dialogue."""
+
+
+class OrderlySession(Session):
+    """A session that keeps to `turns.FOLLOWS`, and remembers its steps."""
+
+    def __init__(self, **options: Any) -> None:
+        self.steps: list[tuple[str, str]] = []
+        super().__init__(**options)
+
+    def _set_turn(self, turn: str) -> None:
+        if turn not in turns.FOLLOWS[self._turn]:
+            raise AssertionError(f"turns.FOLLOWS has no step from {self._turn!r} to {turn!r}")
+        self.steps.append((self._turn, turn))
+        super()._set_turn(turn)
 
 
 class Dialogue:
@@ -30,13 +54,15 @@ class Dialogue:
         self, *, filtering: bool = True, filter_timeout: float = 30, reject_failures: bool = False
     ) -> None:
         self.now = 1000.0
-        self.session = Session(
+        self.session = OrderlySession(
             filtering=filtering,
             filter_timeout=filter_timeout,
             reject_failures=reject_failures,
             clock=lambda: self.now,
         )
         self.log: list[tuple[int, str]] = []
+        #: All that happened, and what was done about it: a line each.
+        self.history: list[str] = []
         #: What the filter was given, each time it ran.
         self.environments: list[dict[bytes, bytes]] = []
         #: What the spool held, each time it was sealed.
@@ -59,14 +85,14 @@ class Dialogue:
         self.client_is_hung_up = False
         self.on_its_way = b""
         self.spool: bytearray | None = None
-        self._does(self.session.start)
+        self._does("P> a client connects", self.session.start)
 
     # What happens.
 
     def client_sends(self, octets: bytes) -> None:
-        assert self.session.wants_client
-        assert not self.client_is_hung_up
-        self._does(self.session.client_received, octets)
+        self._insist(self.session.wants_client, "the session reads nothing from the client now")
+        self._insist(not self.client_is_hung_up, "the client is hung up")
+        self._does(f"C> {_said(octets)}", self.session.client_received, octets)
 
     def client_says(self, *texts: bytes) -> None:
         self.client_sends(lines(*texts))
@@ -75,18 +101,18 @@ class Dialogue:
         self.client_sends(b"")
 
     def upstream_connects(self) -> None:
-        assert self.connecting
+        self._insist(self.connecting, "nobody connects to upstream")
         self.connecting, self.connected = False, True
-        self._does(self.session.upstream_connected)
+        self._does("U> @connect", self.session.upstream_connected)
 
     def upstream_fails(self, reason: str = "Connection refused") -> None:
-        assert self.connecting
+        self._insist(self.connecting, "nobody connects to upstream")
         self.connecting = False
-        self._does(self.session.upstream_failed, reason)
+        self._does(f"U> {reason}", self.session.upstream_failed, reason)
 
     def upstream_sends(self, octets: bytes) -> None:
-        assert self.connected
-        self._does(self.session.upstream_received, octets)
+        self._insist(self.connected, "upstream is not connected")
+        self._does(f"U> {_said(octets)}", self.session.upstream_received, octets)
 
     def upstream_says(self, *texts: bytes) -> None:
         self.upstream_sends(lines(*texts))
@@ -95,56 +121,56 @@ class Dialogue:
         self.upstream_sends(b"")
 
     def upstream_takes_a_block(self) -> None:
-        assert self.delivering
-        self._does(self.session.message_progress)
+        self._insist(self.delivering, "no message is on its way upstream")
+        self._does("U> takes a block", self.session.message_progress)
 
     def upstream_takes_the_rest(self) -> None:
-        assert self.delivering
-        self._does(self._message_is_sent)
+        self._insist(self.delivering, "no message is on its way upstream")
+        self._does("U> takes the rest", self._message_is_sent)
 
     def filter_ends(
         self, status: int | None = 0, last_line: bytes = b"", failure: str = ""
     ) -> None:
-        assert self.filter_runs
+        self._insist(self.filter_runs, "no filter runs")
         self.filter_runs = False
         outcome = Outcome(status, last_line, failure, replaced=bool(self.replacement))
-        self._does(self.session.filter_finished, outcome)
+        ended = f"F> ends: {failure or status} {_shown(last_line) if last_line else ''}".rstrip()
+        self._does(ended, self.session.filter_finished, outcome)
 
     def spool_cannot_be_read(self) -> None:
-        assert self.delivering
+        self._insist(self.delivering, "no message is on its way upstream")
         self.delivering = False
-        self._does(self.session.spool_failed, "/spool: Input/output error")
+        self._does("P> spool", self.session.spool_failed, "/spool: Input/output error")
 
     def seconds_pass(self, seconds: float) -> None:
         """Let time pass; whatever is due on the way happens when it is due."""
         end = self.now + seconds
         while self.session.deadline <= end:
-            self.now = max(self.now, self.session.deadline)
-            self._does(self.session.timer)
+            passed = max(0.0, self.session.deadline - self.now)
+            self.now += passed
+            self._does(f"P> {passed:g} s have passed", self.session.timer)
         self.now = end
 
     def is_told_to_stop(self) -> None:
-        self._does(self.session.stop)
+        self._does("P> stop", self.session.stop)
 
     def is_terminated(self) -> None:
-        self._does(self.session.terminate, b"421 terminated\r\n")
+        self._does("P> SIGTERM", self.session.terminate, b"421 terminated\r\n")
 
     # What is to be seen.
 
     def client_sees(self, *texts: bytes) -> None:
-        assert bytes(self.to_client) == lines(*texts)
-        self.to_client.clear()
+        self._sees("the client", self.to_client, lines(*texts))
 
     def upstream_sees(self, *texts: bytes) -> None:
-        assert bytes(self.to_upstream) == lines(*texts)
-        self.to_upstream.clear()
+        self._sees("upstream", self.to_upstream, lines(*texts))
 
     def client_sees_reply(self, beginning: bytes) -> None:
         """Check one reply in words of the session's own."""
         seen = bytes(self.to_client)
-        assert seen.startswith(beginning)
-        assert seen.count(b"\n") == 1
-        assert seen.endswith(b"\r\n")
+        if not (seen.startswith(beginning) and seen.endswith(b"\r\n") and seen.count(b"\n") == 1):
+            expected = f"one line that begins with {_shown(beginning)}"
+            self._fail(f"the client should see\n  {expected}\nbut saw\n  {_shown(seen)}")
         self.to_client.clear()
 
     def nothing_is_said(self) -> None:
@@ -152,61 +178,102 @@ class Dialogue:
         self.upstream_sees()
 
     def filter_is_running(self) -> None:
-        assert self.filter_runs
+        self._insist(self.filter_runs, "the filter does not run")
 
     def filter_is_gone(self) -> None:
-        assert not self.filter_runs
+        self._insist(not self.filter_runs, "the filter runs")
 
     def is_over(self, exit_status: int = 0) -> None:
         """Check that nothing is left and nothing more was said."""
-        assert self.client_is_hung_up
-        assert not self.connecting
-        assert not self.connected
-        assert self.session.finished
-        assert self.session.deadline == float("inf")
-        assert self.session.exit_status == exit_status
+        self._insist(self.client_is_hung_up, "the client is not hung up")
+        self._insist(not self.connecting, "upstream is being connected to")
+        self._insist(not self.connected, "upstream is connected")
+        self._insist(self.session.finished, "the session has not finished")
+        self._insist(self.session.deadline == limits.NEVER, "the session waits for a deadline")
+        given = self.session.exit_status
+        self._insist(given == exit_status, f"the exit status is {given}, not {exit_status}")
         self.nothing_is_said()
 
     def is_over_after_goodbye(self, exit_status: int = 0) -> None:
         """Check that the session only waits for upstream's answer to QUIT."""
         self.upstream_sees(b"QUIT")
-        assert self.client_is_hung_up
+        self._insist(self.client_is_hung_up, "the client is not hung up")
         self.upstream_says(b"221 bye")
         self.is_over(exit_status)
 
     def logged(self, level: int) -> list[str]:
         return [text for at, text in self.log if at == level]
 
+    # How a failure is told.
+
+    def _sees(self, who: str, seen: bytearray, expected: bytes) -> None:
+        if seen != expected:
+            self._fail(f"{who} should see\n  {_shown(expected)}\nbut saw\n  {_shown(seen)}")
+        seen.clear()
+
+    def _insist(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            self._fail(otherwise)
+
+    def _fail(self, text: str) -> NoReturn:
+        raise UnexpectedError(f"{text}\n\n{self._told()}")
+
+    def _told(self) -> str:
+        return "\n".join(("The dialogue, with whose turn it was:", *self.history))
+
     # How actions are carried out.
 
-    def _does(self, event: Callable[..., None], *arguments: object) -> None:
-        event(*arguments)
+    def _does(self, what: str, event: Callable[..., None], *arguments: object) -> None:
+        """Let something happen, and do what the session asks for then."""
+        self.history.append(f"  {self.session._turn:8} {what}")
+        try:
+            event(*arguments)
+            self._carry_out()
+        except UnexpectedError:
+            raise
+        except Exception as error:
+            error.add_note(self._told())
+            raise
+
+    def _carry_out(self) -> None:
         while todo := self.session.take_actions():
             for action in todo:
+                self._asked(action)
                 _PERFORM[type(action)](self, action)
             if self.delivering and self.upstream_is_fast:
                 self._message_is_sent()
         if self.client_is_hung_up:
-            assert self.spool is None
-            assert not self.filter_runs
-            assert not self.delivering
+            self._insist(self.spool is None, "the client is hung up, and there is a spool")
+            self._insist(not self.filter_runs, "the client is hung up, and the filter runs")
+            self._insist(not self.delivering, "the client is hung up, and a message is sent")
+
+    def _asked(self, action: actions.Action) -> None:
+        """Note what the session asks for."""
+        match action:
+            case actions.ToClient(data=data):
+                told = f"C< {_shown(data)}"
+            case actions.ToUpstream(data=data):
+                told = f"U< {_shown(data)}"
+            case _:
+                told = f"P< {_cut(repr(action))}"
+        self.history.append(f"{'':10} {told}")
 
     def _to_client(self, action: actions.ToClient) -> None:
-        assert not self.client_is_hung_up
+        self._insist(not self.client_is_hung_up, "the client is spoken to after it was hung up")
         self.to_client += action.data
 
     def _hang_up(self, _: actions.HangUp) -> None:
-        assert not self.client_is_hung_up
+        self._insist(not self.client_is_hung_up, "the client is hung up twice")
         self.client_is_hung_up = True
 
     def _connect(self, _: actions.Connect) -> None:
-        assert not self.connecting
-        assert not self.connected
+        self._insist(not self.connecting, "upstream is being connected to already")
+        self._insist(not self.connected, "upstream is connected already")
         self.connecting = True
 
     def _to_upstream(self, action: actions.ToUpstream) -> None:
-        assert self.connected
-        assert not self.delivering
+        self._insist(self.connected, "upstream is spoken to without a connection")
+        self._insist(not self.delivering, "upstream is spoken to in the middle of a message")
         self.commands.append(action.data)
         self.to_upstream += action.data
 
@@ -214,7 +281,7 @@ class Dialogue:
         self.connecting = self.connected = self.delivering = False
 
     def _open_spool(self, _: actions.OpenSpool) -> None:
-        assert self.spool is None
+        self._insist(self.spool is None, "there is a spool already")
         if self.open_error:
             self.session.spool_failed(self.open_error)
         else:
@@ -222,38 +289,36 @@ class Dialogue:
             self.session.spool_opened()
 
     def _store(self, action: actions.Store) -> None:
-        assert self.spool is not None
-        self.spool += action.data
+        self._spooled().extend(action.data)
 
     def _seal_spool(self, _: actions.SealSpool) -> None:
-        assert self.spool is not None
+        content = bytes(self._spooled())
         if self.seal_error:
             self.session.spool_failed(self.seal_error)
         else:
-            self.messages.append(bytes(self.spool))
+            self.messages.append(content)
             self.session.spool_sealed()
 
     def _run_filter(self, action: actions.RunFilter) -> None:
-        assert self.spool is not None
-        assert not self.filter_runs
+        self._spooled()
+        self._insist(not self.filter_runs, "a filter runs already")
         self.environments.append(action.environment)
         self.filter_runs = True
 
     def _kill_filter(self, _: actions.KillFilter) -> None:
-        assert self.filter_runs
+        self._insist(self.filter_runs, "no filter runs")
         self.filter_runs = False
 
     def _deliver(self, _: actions.Deliver) -> None:
-        assert self.spool is not None
-        self._send_message(bytes(self.spool))
+        self._send_message(bytes(self._spooled()))
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
-        assert self.replacement
+        self._insist(bool(self.replacement), "the filter has left no replacement")
         self._send_message(self.replacement)
 
     def _send_message(self, content: bytes) -> None:
-        assert self.connected
-        assert not self.filter_runs
+        self._insist(self.connected, "a message is sent without a connection")
+        self._insist(not self.filter_runs, "a message is sent while the filter runs")
         self.on_its_way = b"".join(encoded([content]))
         self.delivering = True
 
@@ -261,6 +326,7 @@ class Dialogue:
         self.to_upstream += self.on_its_way
         self.delivering = False
         self.deliveries += 1
+        self.history.append(f"{'':10} U< {_shown(self.on_its_way)}")
         self.session.message_sent()
 
     def _discard(self, _: actions.Discard) -> None:
@@ -269,6 +335,23 @@ class Dialogue:
 
     def _write_log(self, action: actions.Log) -> None:
         self.log.append((action.level, action.text))
+
+    def _spooled(self) -> bytearray:
+        if self.spool is None:
+            self._fail("there is no spool")
+        return self.spool
+
+
+def _shown(octets: bytes | bytearray) -> str:
+    return _cut(repr(bytes(octets))[2:-1]) if octets else "nothing"
+
+
+def _said(octets: bytes) -> str:
+    return _shown(octets) if octets else "@eof"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]} ... and {len(text) - _WIDTH} more"
 
 
 _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {

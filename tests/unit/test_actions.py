@@ -1,10 +1,12 @@
-"""Actions are equal when they ask for the same."""
+"""Actions are equal when they ask for the same, and whoever carries them out knows every one."""
 
 from __future__ import annotations
 
 import pytest
 
 from postprox.core import actions, levels
+from postprox.shell import connection
+from tests.unit import dialogue
 
 KINDS = [
     actions.ToClient(b"x"),
@@ -38,3 +40,18 @@ def test_equal_actions_have_equal_hashes() -> None:
 
 def test_an_action_shows_what_it_carries() -> None:
     assert repr(actions.Log(levels.ERROR, "x")) == "Log(3, 'x')"
+
+
+def all_kinds(base: type[actions.Action] = actions.Action) -> set[type[actions.Action]]:
+    """Return what can be asked for: the classes below `base` that have none below them."""
+    below = base.__subclasses__()
+    return {kind for each in below for kind in all_kinds(each)} if below else {base}
+
+
+@pytest.mark.parametrize(
+    "known",
+    [connection._PERFORM.keys(), dialogue._PERFORM.keys(), {type(action) for action in KINDS}],
+    ids=["connection", "dialogue", "these tests"],
+)
+def test_every_action_is_known(known: set[type[actions.Action]]) -> None:
+    assert set(known) == all_kinds()

@@ -1,0 +1,75 @@
+"""A dialogue that does not go as expected tells what was said until then."""
+
+from __future__ import annotations
+
+import pytest
+
+from postprox.core import turns
+from tests.unit.dialogue import OrderlySession, UnexpectedError, connected, in_filter
+
+
+def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
+    dialogue = connected()
+    dialogue.client_says(b"NOOP")
+    dialogue.upstream_says(b"250 fine")
+    with pytest.raises(UnexpectedError) as failure:
+        dialogue.client_sees(b"250 ok")
+    assert str(failure.value) == "\n".join(
+        (
+            r"the client should see",
+            r"  250 ok\r\n",
+            r"but saw",
+            r"  250 fine\r\n",
+            r"",
+            r"The dialogue, with whose turn it was:",
+            r"  connect  P> a client connects",
+            r"           P< Connect()",
+            r"  connect  U> @connect",
+            r"  connect  U> 220 up ESMTP\r\n",
+            r"""           P< Log(7, "upstream: b'220 up ESMTP\\r\\n'")""",
+            r"           C< 220 up ESMTP\r\n",
+            r"  command  C> NOOP\r\n",
+            r"""           P< Log(7, "client: b'NOOP'")""",
+            r"           U< NOOP\r\n",
+            r"  reply    U> 250 fine\r\n",
+            r"""           P< Log(7, "upstream: b'250 fine\\r\\n'")""",
+            r"           C< 250 fine\r\n",
+        )
+    )
+
+
+def test_a_failure_tells_of_the_filter_and_of_time() -> None:
+    dialogue = in_filter()
+    dialogue.seconds_pass(20)
+    dialogue.filter_ends(1, b"spam")
+    dialogue.seconds_pass(5)
+    with pytest.raises(UnexpectedError) as failure:
+        dialogue.upstream_says(b"221 bye")
+    told = str(failure.value)
+    assert told.startswith("upstream is not connected\n\n")
+    assert "  filter   F> ends: 1 spam\n" in told
+    assert r"           C< 554 spam\r\n" in told
+    assert "  command  P> 5 s have passed\n" in told
+    assert told.endswith("           P< Disconnect()")
+
+
+def test_much_is_told_in_few_words() -> None:
+    dialogue = connected()
+    dialogue.client_sends(b"x" * 1000)
+    assert dialogue.history[-1] == f"  command  C> {'x' * 200} ... and 800 more"
+
+
+def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
+    dialogue = connected()
+    dialogue.filter_runs = True
+    with pytest.raises(AssertionError, match="no message is under way") as failure:
+        dialogue.filter_ends(1, b"spam")
+    assert failure.value.__notes__[0].endswith("  command  F> ends: 1 spam")
+
+
+def test_a_step_that_the_table_does_not_have_is_a_failure() -> None:
+    session = OrderlySession(
+        filtering=True, filter_timeout=30, reject_failures=False, clock=lambda: 0.0
+    )
+    with pytest.raises(AssertionError, match="no step from 'connect' to 'deliver'"):
+        session._set_turn(turns.DELIVER)

@@ -1,0 +1,125 @@
+"""Which turn may follow which: every step of the table is taken by one of these dialogues.
+
+That no other step is taken is what every `Dialogue` insists on, here and in the random sessions of
+`test_session_properties`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from postprox.core.turns import (
+    ANSWER,
+    CLOSED,
+    COMMAND,
+    CONNECT,
+    DELIVER,
+    FILTER,
+    FOLLOWS,
+    RECEIVE,
+    REPLY,
+    SPOOL,
+)
+from tests.unit.dialogue import (
+    Dialogue,
+    connected,
+    in_data,
+    in_delivery,
+    in_filter,
+    in_transaction,
+    rejected,
+    sent,
+)
+
+
+def after(begin: Callable[..., Dialogue], *happens: Callable[[Dialogue], None]) -> Dialogue:
+    dialogue = begin()
+    for event in happens:
+        event(dialogue)
+    return dialogue
+
+
+def says(*texts: bytes) -> Callable[[Dialogue], None]:
+    return lambda dialogue: dialogue.client_says(*texts)
+
+
+def hears(*texts: bytes) -> Callable[[Dialogue], None]:
+    return lambda dialogue: dialogue.upstream_says(*texts)
+
+
+def asked_for_an_answer() -> Dialogue:
+    return after(connected, says(b"AUTH LOGIN"), hears(b"334 VXNlcg=="))
+
+
+def is_refused(dialogue: Dialogue) -> None:
+    dialogue.filter_ends(1, b"spam")
+
+
+def passes(dialogue: Dialogue) -> None:
+    dialogue.filter_ends(0)
+
+
+def has_no_spool(dialogue: Dialogue) -> None:
+    dialogue.open_error = "No space left on device"
+
+
+def has_a_fault(dialogue: Dialogue) -> None:
+    """Begin a message whose spool is not made: whoever should make it has a fault instead."""
+    dialogue.session.client_received(b"DATA\r\n")
+    dialogue.session.take_actions()
+    dialogue.is_terminated()
+
+
+DIALOGUES: dict[tuple[str, str], Callable[[], Dialogue]] = {
+    (CONNECT, COMMAND): lambda: after(Dialogue, Dialogue.upstream_connects, hears(b"220 up")),
+    (CONNECT, REPLY): lambda: after(
+        rejected,
+        says(b"MAIL FROM:<a@example>"),
+        Dialogue.upstream_connects,
+        hears(b"220 up"),
+        hears(b"250 up"),
+    ),
+    (CONNECT, CLOSED): lambda: after(Dialogue, Dialogue.upstream_fails),
+    (COMMAND, COMMAND): lambda: after(connected, says(b"STARTTLS")),
+    (COMMAND, REPLY): lambda: after(connected, says(b"NOOP")),
+    (COMMAND, CONNECT): lambda: after(rejected, says(b"MAIL FROM:<a@example>")),
+    (COMMAND, SPOOL): in_data,
+    (COMMAND, CLOSED): lambda: after(connected, Dialogue.client_ends),
+    (ANSWER, REPLY): lambda: after(asked_for_an_answer, says(b"dXNlcg==")),
+    (ANSWER, CLOSED): lambda: after(asked_for_an_answer, Dialogue.client_ends),
+    (REPLY, COMMAND): lambda: after(connected, says(b"NOOP"), hears(b"250 ok")),
+    (REPLY, ANSWER): lambda: after(connected, says(b"AUTH LOGIN"), hears(b"334 VXNlcg==")),
+    (REPLY, REPLY): lambda: after(in_delivery, hears(b"450 no"), says(b"NOOP"), hears(b"250 ok")),
+    (REPLY, CLOSED): lambda: after(connected, says(b"NOOP"), Dialogue.upstream_ends),
+    (SPOOL, RECEIVE): in_data,
+    (SPOOL, COMMAND): lambda: after(in_transaction, has_no_spool, says(b"DATA")),
+    (SPOOL, CLOSED): lambda: after(in_transaction, has_a_fault),
+    (RECEIVE, FILTER): lambda: after(in_data, says(b".")),
+    (RECEIVE, CLOSED): lambda: after(in_data, Dialogue.client_ends),
+    (FILTER, DELIVER): lambda: after(in_filter, passes),
+    (FILTER, COMMAND): lambda: after(in_filter, is_refused),
+    (FILTER, CLOSED): lambda: after(in_filter, Dialogue.client_ends),
+    (DELIVER, COMMAND): lambda: after(sent, hears(b"250 queued")),
+    (DELIVER, CLOSED): lambda: after(sent, Dialogue.upstream_ends),
+}
+STEPS = [(turn, following) for turn, them in FOLLOWS.items() for following in them]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=" to ".join)
+def test_the_step_is_taken(step: tuple[str, str]) -> None:
+    assert step in DIALOGUES[step]().session.steps
+
+
+def test_no_dialogue_is_for_a_step_that_the_table_does_not_have() -> None:
+    assert DIALOGUES.keys() == set(STEPS)
+
+
+def test_every_turn_but_the_first_is_reached_from_another() -> None:
+    reached = {following for turn, following in STEPS if turn != following}
+    assert reached | {CONNECT} == FOLLOWS.keys()
+
+
+def test_from_every_turn_a_session_may_be_ended() -> None:
+    assert all(CLOSED in them for turn, them in FOLLOWS.items() if turn != CLOSED)
