@@ -51,3 +51,11 @@ def typing(session: nox.Session) -> None:
     """Check types."""
     session.install("-e", ".[typing]")
     session.run("mypy")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Let everything round the proxy fail, at every step; root is wanted."""
+    session.install("-e", ".[test]")
+    session.run("python", "-bb", "-m", "tests.faults", *(session.posargs or ["--all"]))
+    session.run(*STRICT_PYTEST, "tests/faults")

@@ -1,0 +1,1 @@
+"""The permanent proof: what becomes of every message while everything round the proxy fails."""

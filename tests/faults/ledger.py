@@ -1,0 +1,156 @@
+"""The ledger: what the client was told of a message, what upstream has of it, what its filter said.
+
+Rule: whether the promise was kept (docs/reliability.md) is decided here and nowhere else, whatever
+was done to the proxy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.faults import filters
+from tests.faults.filters import KINDS
+
+KEPT, VIOLATED, IN_DOUBT = "kept", "violated", "in doubt"
+
+#: Moments at which a client that leaves is gone before its filter's end (data.client-lost).
+BEFORE_THE_VERDICT = ("ended", "filtering")
+
+
+@dataclass
+class Delivery:
+    """What upstream has got of a message: all octets before the end of data, as on the wire.
+
+    whole: whether the end of data came.
+    answer: what upstream answered to it, b"" for nothing that is a reply.
+    """
+
+    content: bytes = b""
+    whole: bool = False
+    answer: bytes = b""
+
+
+@dataclass
+class Message:
+    """All that is known of one message.
+
+    kind: the name of its filter.
+    content: as the client sent it, without the end of data.
+    ended: whether the client has sent the end of data.
+    told: the reply to it, b"" for none.
+    left_at: the moment at which its client left, "" if it stayed.
+    seen: what each run of the filter found in EMAIL.
+    """
+
+    token: str
+    kind: str
+    content: bytes
+    ended: bool = False
+    told: bytes = b""
+    left_at: str = ""
+    seen: list[bytes] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+
+    @property
+    def address(self) -> bytes:
+        """The sender's address, which tells the filter and upstream whose message it is."""
+        return f"{self.kind}.{self.token}@faults.example".encode()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    outcome: str
+    reason: str = ""
+
+
+def judge(message: Message, *, rejecting: bool) -> Judgement:
+    """Judge one message; `rejecting` tells whether the proxy runs with -r."""
+    fate = fate_of(message.kind, rejecting=rejecting)
+    wrong = _wrong_delivery(message, fate) or _wrong_answer(message, fate)
+    if wrong:
+        return Judgement(VIOLATED, wrong)
+    doubt = _doubt(message)
+    return Judgement(IN_DOUBT, doubt) if doubt else Judgement(KEPT)
+
+
+def fate_of(kind: str, *, rejecting: bool) -> str:
+    """Return what becomes of the messages of a kind of filter, which is never `filters.FAIL`."""
+    fate = KINDS[kind].fate
+    if fate == filters.FAIL:
+        return filters.REFUSE if rejecting else filters.ORIGINAL
+    return fate
+
+
+def _wrong_delivery(message: Message, fate: str) -> str:
+    """What is wrong with that which upstream has; "" if nothing is."""
+    return _wrong_content(message, fate) or _wrong_reason(message)
+
+
+def _wrong_content(message: Message, fate: str) -> str:
+    contents = [delivery.content for delivery in message.deliveries if delivery.content]
+    if contents and fate not in (filters.ORIGINAL, filters.REPLACE):
+        return "let through: upstream has content that the filter refused"
+    expected = message.content if fate == filters.ORIGINAL else replacement(message.kind)
+    if any(delivery.content != expected for delivery in _whole(message)):
+        return "delivered, but not what was to be: cut short, or changed"
+    if not all((expected + b".\r\n").startswith(content) for content in contents):
+        return "upstream was sent something else"
+    return ""
+
+
+def _wrong_reason(message: Message) -> str:
+    """Why upstream should not have it."""
+    whole = _whole(message)
+    if not whole:
+        return ""
+    if not message.ended:
+        return "delivered, though the client never sent its end"
+    if len([delivery for delivery in whole if delivery.answer[:1] == b"2"]) > 1:
+        return "delivered twice"
+    if not KINDS[message.kind].late and not _saw_it_whole(message):
+        return "passed the filter by"
+    if message.left_at in BEFORE_THE_VERDICT and not message.told:
+        return "delivered for a client that was gone before the verdict"
+    return ""
+
+
+def _whole(message: Message) -> list[Delivery]:
+    return [delivery for delivery in message.deliveries if delivery.whole]
+
+
+def _saw_it_whole(message: Message) -> bool:
+    at_rest = message.content.replace(b"\r\n", b"\n").replace(b"\n..", b"\n.")
+    return message.seen == [at_rest]
+
+
+def _wrong_answer(message: Message, fate: str) -> str:
+    """What is wrong with what the client was told; "" if nothing is."""
+    answers = [delivery.answer for delivery in _whole(message)]
+    if len(message.seen) > 1:
+        return "filtered more than once"
+    if not message.told:
+        silent = message.ended and not message.left_at
+        return "the client waits, and is told nothing" if silent else ""
+    if message.told[:1] == b"2":
+        if fate != filters.DISCARD and not any(answer[:1] == b"2" for answer in answers):
+            return "lost: the client was told 2yz, and upstream has not taken it"
+    elif any(answer[:1] == b"2" for answer in answers):
+        return "the client was told to keep what upstream has taken"
+    return ""
+
+
+def _doubt(message: Message) -> str:
+    """Why the client cannot know (RFC 1047), "" if it does."""
+    whole = _whole(message)
+    if message.told[:1] == b"2" or not whole:
+        return ""
+    if any(not delivery.answer for delivery in whole):
+        return "upstream has it, and never said so"
+    if not message.told and any(delivery.answer[:1] == b"2" for delivery in whole):
+        return "upstream has it, and its client was gone"
+    return ""
+
+
+def replacement(kind: str) -> bytes:
+    """Return what a filter that replaces gives, as it is on the wire, without the end of data."""
+    return filters.LONG_REPLACEMENT if kind == "replaces-long" else filters.REPLACEMENT

@@ -1,0 +1,169 @@
+"""The proxy under test, as its users start it: by spawn(8) for one client, or listening.
+
+Rule: a proxy is started here and its end is awaited here; what is left of it is counted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from tests.faults import filters
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20.0
+
+#: Every time limit of the proxy is so many times shorter; where signals are sent less so, because
+#: what is left of a session after one is a matter of seconds.
+SPEED, SPEED_WITH_SIGNALS = 100, 10
+
+#: The filter's time limit, in seconds of the wall: none is late, all are.
+_ON_TIME, _LATE = 30, 0.4
+
+#: One interpreter in all, as the installed launcher starts it; LISTEN_FDS is for the last process.
+PYTHON = (sys.executable, "-I", "-S", "-bb", "-W", "error", "-W", "ignore::ResourceWarning")
+RUN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from postprox.__main__ import main
+sys.exit(main())
+"""
+_RUN_LISTENING = f"""
+import posix, sys
+given = int(sys.argv.pop(1))
+if given != 3:
+    posix.dup2(given, 3)
+    posix.close(given)
+posix.environ.update({{b"LISTEN_FDS": b"1", b"LISTEN_PID": b"%d" % posix.getpid()}})
+{RUN}"""
+
+
+class Place:
+    """A directory for one proxy at a time: its spool, its ledger, and the filters' script."""
+
+    def __init__(self, directory: Path) -> None:
+        self.spool = directory / "spool"
+        self.ledger = directory / "ledger"
+        self.stderr = directory / "stderr"
+        self.spool.mkdir(parents=True)
+        self.ledger.mkdir()
+        filters.write_script(directory)
+
+    def environment(self, speed: int) -> dict[str, str]:
+        """Return the environment of a proxy in this place."""
+        ours = {"LEDGER": str(self.ledger), "POSTPROX_CLOCK_SPEED": str(speed)}
+        return {"PATH": os.environ["PATH"], **ours}
+
+    def arguments(self, upstream: str, speed: int, *, rejecting: bool, late: bool) -> list[str]:
+        """Return the command line of a proxy in this place, without the program."""
+        filtered = ["-c", filters.COMMAND, "-t", str(speed * (_LATE if late else _ON_TIME))]
+        return [upstream, "-d", str(self.spool), *filtered, *(["-r"] if rejecting else [])]
+
+    def seen(self, token: str) -> list[tuple[int, bytes]]:
+        """Return which filters ran for a message, and what each found in EMAIL."""
+        runs = [path for path in self.ledger.glob(f"{token}.*") if path.suffix[1:].isdigit()]
+        return [(int(path.suffix[1:]), path.read_bytes()) for path in runs]
+
+    async def left_over(self) -> list[str]:
+        """Return what is left in the spool, after a moment for it to go."""
+        for _ in range(500):
+            if not any(self.spool.iterdir()):
+                break
+            await asyncio.sleep(0.01)
+        return [path.name for path in self.spool.iterdir()]
+
+    def empty_spool(self) -> None:
+        """Remove what is left, so that the next scenario is not blamed for it."""
+        shutil.rmtree(self.spool)
+        self.spool.mkdir()
+
+
+class Process:
+    """A running proxy."""
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        stdio: int,
+        stderr: int,
+        passed: tuple[int, ...] = (),
+    ) -> None:
+        self._process = subprocess.Popen(
+            command,
+            stdin=stdio,
+            stdout=stdio,
+            stderr=stderr,
+            env=environment,
+            pass_fds=passed,
+        )
+        self.pid = self._process.pid
+        self._end = os.pidfd_open(self.pid)  # readable when it has ended
+
+    def send(self, *names: str) -> None:
+        """Send the process signals."""
+        for name in names:
+            self._process.send_signal(signal.Signals[f"SIG{name}"])
+
+    async def exit_status(self) -> int | None:
+        """Wait until it has ended; None if it does not."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self._end, ended.set)
+        try:
+            await asyncio.wait_for(ended.wait(), PATIENCE)
+        except TimeoutError:
+            return None
+        finally:
+            loop.remove_reader(self._end)
+        return self._process.wait()
+
+    def end(self) -> None:
+        """Kill it, if it is still there."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        os.close(self._end)
+
+
+def spawn(arguments: list[str], environment: dict[str, str]) -> tuple[Process, socket.socket]:
+    """Start a proxy as spawn(8) does: its client is on descriptors 0, 1 and 2."""
+    ours, theirs = _pair()
+    with theirs:
+        command = [*PYTHON, "-c", RUN, *arguments]
+        return Process(command, environment, theirs.fileno(), theirs.fileno()), ours
+
+
+class Server:
+    """A listening proxy in the foreground, on a socket that was made for it."""
+
+    _command: ClassVar = [*PYTHON, "-c", _RUN_LISTENING]
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], stderr: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, stderr.open("ab") as said:
+            self.address = listener.getsockname()
+            number = listener.fileno()
+            command = [*self._command, str(number), *arguments, "-l1", "--foreground"]
+            with Path(os.devnull).open("rb") as null:
+                self.process = Process(
+                    command, environment, null.fileno(), said.fileno(), (number,)
+                )
+
+    def client(self) -> socket.socket:
+        """Connect a client."""
+        return socket.create_connection(self.address, PATIENCE)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a TCP connection: unlike a socketpair(2), it can be reset."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname(), PATIENCE)
+        theirs, _ = listener.accept()
+        return ours, theirs

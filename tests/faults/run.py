@@ -1,0 +1,203 @@
+"""Runs scenarios, some at a time, and gives the account of all of them.
+
+Rule: what is true after every scenario is asked here: each message's entry in the ledger is in
+order, and nothing is left: no file, no process, no connection, not a word on standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.filters import KINDS
+from tests.faults.ledger import IN_DOUBT, KEPT, VIOLATED, judge
+from tests.faults.proxies import SPEED, SPEED_WITH_SIGNALS, Place, Process, Server, spawn
+from tests.faults.scenario import Scenario
+from tests.faults.stage import Client, Stage, Upstream
+
+_DOUBTFUL = Path(__file__).with_name("doubtful.txt")
+
+
+@dataclass
+class Account:
+    """What became of all scenarios."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    messages: int = 0
+    violations: list[str] = field(default_factory=list)
+    #: The faults that left a message in doubt, with how many.
+    doubts: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, stage: Stage) -> None:
+        """Enter a scenario that is over."""
+        scenario = stage.scenario
+        outcomes = {KEPT}
+        for message in (stage.message, stage.second):
+            self.messages += message.ended
+            # The second message's filter accepts, and nothing is done to it.
+            judgement = judge(message, rejecting=scenario.rejecting)
+            outcomes.add(judgement.outcome)
+            if judgement.outcome == VIOLATED:
+                stage.violations.append(f"{judgement.reason} ({_entry(message.told)})")
+        if stage.violations:
+            outcomes.add(VIOLATED)
+            self.violations += [f"{scenario.name}: {reason}" for reason in stage.violations]
+        elif IN_DOUBT in outcomes:
+            self.doubts[scenario.fault] += 1
+        worst = next(word for word in (VIOLATED, IN_DOUBT, KEPT) if word in outcomes)
+        self.outcomes[worst] += 1
+
+    @property
+    def unforeseen(self) -> list[str]:
+        """The doubtful faults that are not in the list of them."""
+        return sorted(self.doubts.keys() - doubtful().keys())
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.outcomes[word]} {word}" for word in (KEPT, IN_DOUBT, VIOLATED))
+        return f"{self.outcomes.total()} scenarios, {self.messages} messages: {counts}"
+
+
+def _entry(told: bytes) -> str:
+    return f"told {told[:60]!r}" if told else "told nothing"
+
+
+def doubtful() -> dict[str, str]:
+    """Return the faults after which a client cannot know, each with its reason."""
+    lines = [line for line in _DOUBTFUL.read_text().splitlines() if line[:1] not in ("", "#")]
+    return {name: reason.strip() for name, _, reason in (line.partition(" ") for line in lines)}
+
+
+class Worker:
+    """Runs one scenario after the other, in a place of its own."""
+
+    def __init__(self, number: int, directory: Path, account: Account) -> None:
+        self._number = number
+        self._directory = directory
+        self._account = account
+        self._upstream = Upstream()
+        self._address = ""
+        self._place = Place(directory / "spawned")
+        self._servers: dict[tuple[bool, bool, bool], tuple[Server, Place]] = {}
+        self._count = 0
+
+    async def run(self, scenarios: Iterable[Scenario]) -> None:
+        """Run scenarios until there are no more."""
+        self._address = await self._upstream.start()
+        try:
+            for scenario in scenarios:
+                self._count += 1
+                if scenario.mode == "spawned":
+                    await self._spawned(scenario)
+                else:
+                    await self._listening(scenario)
+        finally:
+            self._upstream.stop()
+            for server, place in self._servers.values():
+                server.process.end()
+                if said := place.stderr.read_bytes():
+                    self._account.violations.append(f"standard error: {said[-2000:]!r}")
+
+    async def _spawned(self, scenario: Scenario) -> None:
+        stage = Stage(scenario, f"{self._number}x{self._count}", self._place)
+        process, client = spawn(*self._started(self._place, scenario))
+        await self._perform(stage, process, client)
+        status = await process.exit_status()
+        if status not in (0, 1) and not _ended_while_starting(scenario, status):
+            stage.violations.append(f"the proxy does not end in order: {status}")
+        process.end()
+        await self._close(stage)
+
+    async def _listening(self, scenario: Scenario) -> None:
+        signalled = scenario.who == "signal"
+        key = (scenario.rejecting, KINDS[scenario.kind].late, signalled)
+        if key not in self._servers:
+            place = Place(self._directory / f"listening-{self._count}")
+            self._servers[key] = Server(*self._started(place, scenario), place.stderr), place
+        server, place = self._servers[key]
+        stage = Stage(scenario, f"{self._number}x{self._count}", place)
+        await self._perform(stage, server.process, server.client())
+        if signalled:
+            del self._servers[key]
+            status = await server.process.exit_status()
+            if status != 0 and not _ended_while_starting(scenario, status):
+                stage.violations.append(f"the server does not end in order: {status}")
+            server.process.end()
+            if said := place.stderr.read_bytes():
+                stage.violations.append(f"standard error: {said[-2000:]!r}")
+        await self._close(stage)
+
+    def _started(self, place: Place, scenario: Scenario) -> tuple[list[str], dict[str, str]]:
+        """The command line and the environment of a scenario's proxy."""
+        speed = SPEED_WITH_SIGNALS if scenario.who == "signal" else SPEED
+        late = KINDS[scenario.kind].late
+        arguments = place.arguments(self._address, speed, rejecting=scenario.rejecting, late=late)
+        return arguments, place.environment(speed)
+
+    async def _perform(self, stage: Stage, process: Process, client: object) -> None:
+        self._upstream.stage = stage
+
+        async def signalled() -> None:
+            process.send(*stage.scenario.deed.split("-"))
+
+        stage.deeds["signal"] = signalled
+        reader, writer = await asyncio.open_connection(sock=client)
+        await Client(stage, reader, writer).session()
+        stage.over.set()
+
+    async def _close(self, stage: Stage) -> None:
+        """Look after what is left, and enter the scenario."""
+        runs = []
+        for message in (stage.message, stage.second):
+            runs += stage.place.seen(message.token)
+            message.seen = [found for _, found in stage.place.seen(message.token)]
+        for _ in range(500):
+            if not stage.connections:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            stage.violations.append("upstream's connection stays open")
+        if left := await stage.place.left_over():
+            stage.violations.append(f"left in the spool: {left}")
+            stage.place.empty_spool()
+        if not KINDS[stage.scenario.kind].outlives:
+            for pid, _ in runs:
+                if not await _group_ends(pid):
+                    stage.violations.append(f"the filter lives on (process group {pid})")
+        self._account.enter(stage)
+
+
+def _ended_while_starting(scenario: Scenario, status: int | None) -> bool:
+    """Whether a signal came before the proxy could ask for it."""
+    starting = scenario.who == "signal" and scenario.moment == "connected"
+    return starting and status is not None and status < 0
+
+
+async def _group_ends(number: int) -> bool:
+    for _ in range(300):
+        try:
+            os.killpg(number, 0)
+        except ProcessLookupError:
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def run(scenarios: Iterable[Scenario], at_once: int) -> Account:
+    """Run scenarios, so many at a time."""
+    account = Account()
+    queue = iter(scenarios)
+
+    async def all_of_them() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(at_once):
+                worker = Worker(number, Path(directory) / str(number), account)
+                group.create_task(worker.run(queue))
+
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory:
+        asyncio.run(all_of_them())
+    return account

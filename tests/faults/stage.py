@@ -1,0 +1,348 @@
+"""One scenario while it happens: the client, upstream, and what one of them does to the other.
+
+Rule: the client and upstream say what the protocol asks for, in lock-step, and at the scenario's
+moment the scenario's deed is done, before anything else happens. Whatever is seen goes into the
+ledger; nothing is judged here but what is no SMTP at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from tests.faults.ledger import Delivery, Message
+from tests.faults.proxies import PATIENCE, Place
+from tests.faults.scenario import Scenario
+
+#: After a deed, so that the proxy sees it before it sees what follows. Both orders are right.
+_SEEN = 0.01
+
+_LINE = re.compile(rb"[2-5][0-9][0-9][ -][ -~]*\r\n")
+_INTERNAL = b"421 4.3.0 The mail filter has failed"
+_BODY = b"Subject: a scenario\r\n\r\n..a dot\r\n\xff 8 bit\r\n" + b"x" * 1200 + b"\r\n\r\n"
+_LONG_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(8000))
+
+
+class GoneError(Exception):
+    """The peer is not there any more."""
+
+
+class Stage:
+    """What one scenario's participants share."""
+
+    def __init__(self, scenario: Scenario, token: str, place: Place) -> None:
+        self.scenario = scenario
+        self.place = place
+        self.over = asyncio.Event()
+        self.violations: list[str] = []
+        long = scenario.moment in ("taking", "content") and scenario.who != "nobody"
+        body = (_LONG_BODY if long else _BODY) + f"{token}\r\n".encode()
+        self.message = Message(f"{token}a", scenario.kind, body)
+        self.second = Message(f"{token}b", "accepts", _BODY + f"{token} 2\r\n".encode())
+        self.connections = 0
+        self._pending = bool(scenario.moment)
+        #: Carry out what a client or a signal does.
+        self.deeds: dict[str, Callable[[], Awaitable[None]]] = {}
+
+    def expects(self, moment: str) -> bool:
+        """Whether the scenario's deed is still to be done, at this moment."""
+        return self._pending and self.scenario.moment == moment
+
+    async def reach(self, moment: str) -> None:
+        """Do what the client or a signal does at this moment, if this is the scenario's."""
+        if self.expects(moment) and self.scenario.who in self.deeds:
+            self._pending = False
+            await self.deeds[self.scenario.who]()
+            await asyncio.sleep(_SEEN)
+
+    def upstreams_deed(self, step: str) -> str:
+        """Return what upstream does instead of answering at this step, once; "" for nothing."""
+        if not (self.expects(step) and self.scenario.who == "upstream"):
+            return ""
+        self._pending = False
+        return self.scenario.deed
+
+    def message_of(self, line: bytes) -> Message | None:
+        """Return the message that a MAIL command announces."""
+        return next((m for m in (self.message, self.second) if m.address in line), None)
+
+    @contextlib.asynccontextmanager
+    async def gate(self) -> AsyncIterator[None]:
+        """Hold the message's filter until the moment "filtering" is over."""
+        if not self.expects("filtering"):
+            yield
+            return
+        path = self.place.ledger / f"{self.message.token}.gate"
+        os.mkfifo(path)
+        opening = asyncio.create_task(self._open_gate(str(path)))
+        try:
+            yield
+        finally:
+            opening.cancel()
+            path.unlink()
+
+    async def _open_gate(self, path: str) -> None:
+        while True:
+            try:
+                gate = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError:  # nobody waits at it yet
+                await asyncio.sleep(0.005)
+        try:
+            await self.reach("filtering")
+        finally:
+            os.close(gate)
+
+
+class Client:
+    """The SMTP client: two messages, and QUIT."""
+
+    def __init__(
+        self, stage: Stage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._stage = stage
+        self._reader = reader
+        self._writer = writer
+        self._silent = False  # it says nothing more, and reads what comes
+        self._under_way: Message | None = None
+        stage.deeds["client"] = self._act
+
+    async def session(self) -> None:
+        """Go through the whole session, as far as it goes."""
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                await self._converse()
+        except (GoneError, ConnectionError):
+            pass
+        except TimeoutError:
+            self._stage.violations.append("the session does not end")
+        finally:
+            self._writer.close()
+
+    async def _converse(self) -> None:
+        await self._stage.reach("connected")
+        if (await self._reply())[:1] == b"2":
+            await self._stage.reach("greeted")
+            if (await self._ask(b"EHLO client.example"))[:1] == b"2":
+                await self._stage.reach("hello")
+                await self._ask(b"XFORWARD ADDR=192.0.2.7 HELO=sender.example")
+                await self._send(self._stage.message)
+                await self._send(self._stage.second)
+        await self._ask(b"QUIT")
+        await self._drain()
+
+    async def _send(self, message: Message) -> None:
+        commands = (
+            (b"MAIL FROM:<" + message.address + b">", "sender"),
+            (b"RCPT TO:<somebody@example.com>", "recipient"),
+            (b"DATA", "data"),
+        )
+        for command, moment in commands:
+            if (await self._ask(command))[:1] not in b"23":
+                await self._ask(b"RSET")
+                return
+            await self._stage.reach(moment)
+        await self._transmit(message)
+        await self._stage.reach("answered")
+
+    async def _transmit(self, message: Message) -> None:
+        half = len(message.content) // 2
+        await self._say(message.content[:half])
+        await self._stage.reach("content")
+        await self._say(message.content[half:])
+        async with self._stage.gate():
+            await self._say(b".\r\n")
+            message.ended = True
+            self._under_way = message
+            await self._stage.reach("ended")
+            message.told = await self._reply()
+            self._under_way = None
+
+    async def _ask(self, command: bytes) -> bytes:
+        await self._say(command + b"\r\n")
+        return await self._reply()
+
+    async def _say(self, octets: bytes) -> None:
+        if self._silent:
+            await self._drain()
+            raise GoneError
+        self._writer.write(octets)
+        await self._writer.drain()
+
+    async def _reply(self) -> bytes:
+        reply, more = b"", True
+        while more:
+            line = await self._reader.readline()
+            if not line:
+                raise GoneError
+            reply, more = reply + line, line[3:4] == b"-"
+            if not _LINE.fullmatch(line):
+                self._stage.violations.append(f"the client was sent {line[:60]!r}")
+        if reply.startswith(_INTERNAL):
+            self._stage.violations.append("internal error")
+        return reply
+
+    async def _drain(self) -> None:
+        """Read to the end; nothing may come but a 421."""
+        rest = await self._reader.read(-1)
+        message = self._under_way
+        if message is not None and not message.told:
+            message.told, rest = rest[: rest.find(b"\n") + 1], rest[rest.find(b"\n") + 1 :]
+        if rest and not re.fullmatch(rb"421[ -~]*\r\n", rest):
+            self._stage.violations.append(f"the client was sent {rest[:60]!r} unasked")
+
+    async def _act(self) -> None:
+        deed = self._stage.scenario.deed
+        if self._under_way is not None and deed != "stalls":
+            self._under_way.left_at = self._stage.scenario.moment
+        if deed == "closes":
+            self._writer.close()
+        elif deed == "resets":
+            reset(self._writer)
+        elif deed == "half-closes":
+            self._silent = True
+            self._writer.write_eof()
+        else:
+            self._silent = True
+
+
+class Upstream:
+    """The mail server behind the proxy, of whichever stage is on."""
+
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> str:
+        """Begin to listen; return HOST:PORT."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        return f"{host}:{port}"
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stage = self.stage
+        if stage is None:
+            writer.close()
+            return
+        stage.connections += 1
+        try:
+            await _UpstreamSession(stage, reader, writer).serve()
+        except (GoneError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            stage.connections -= 1
+
+
+class _UpstreamSession:
+    def __init__(
+        self, stage: Stage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._stage = stage
+        self._reader = reader
+        self._writer = writer
+        self._message: Message | None = None
+        self._held = b""  # what came behind the line or the message that was read last
+
+    async def serve(self) -> None:
+        await self._answer("greeting", b"220 up.example ESMTP\r\n")
+        while line := await self._line():
+            verb = line.split()[0].upper()
+            if verb == b"MAIL":
+                self._message = self._stage.message_of(line)
+            if verb == b"DATA":
+                await self._take()
+            elif verb == b"QUIT":
+                await self._answer("QUIT", b"221 bye\r\n")
+                return
+            else:
+                await self._answer(verb.decode("latin-1"), b"250 2.0.0 ok\r\n")
+
+    async def _line(self) -> bytes:
+        while b"\n" not in self._held:
+            data = await self._reader.read(65536)
+            if not data:
+                raise GoneError
+            self._held += data
+        line, _, self._held = self._held.partition(b"\n")
+        return line
+
+    async def _take(self) -> None:
+        await self._stage.reach("asked")
+        if (await self._answer("DATA", b"354 go on\r\n"))[:3] != b"354" or self._message is None:
+            return
+        delivery = Delivery()
+        self._message.deliveries.append(delivery)
+        interruption = b""
+        wire = bytearray(b"\r\n")
+        end = -1
+        while end < 0:
+            data = await self._reader.read(65536)
+            if not data:
+                raise GoneError
+            wire += data
+            end = wire.find(b"\r\n.\r\n", max(0, len(wire) - len(data) - 4))
+            delivery.content = bytes(wire[2 : end + 2 if end >= 0 else len(wire)])
+            await self._stage.reach("taking")
+            interruption = interruption or await self._interrupt()
+        self._held = bytes(wire[end + 5 :])
+        await self._end(delivery, interruption)
+
+    async def _end(self, delivery: Delivery, interruption: bytes) -> None:
+        """Answer the end of a message, unless that was done before it came."""
+        if interruption:
+            # What was answered early may have been taken for the answer to the end.
+            delivery.answer = interruption
+            delivery.whole = bool(_LINE.match(interruption)) and interruption[:1] == b"2"
+            return
+        delivery.whole = True
+        await self._stage.reach("taken")
+        gone = self._reader.at_eof()
+        answer = await self._answer("end", b"250 2.0.0 queued\r\n")
+        delivery.answer = b"" if gone or not _LINE.match(answer) else answer
+
+    async def _interrupt(self) -> bytes:
+        """Say something in the middle of the message, if the scenario wants that; return it."""
+        if not (self._stage.expects("content") and self._stage.scenario.who == "upstream"):
+            return b""
+        if self._stage.scenario.deed == "stalls":
+            await self._stage.over.wait()
+            raise GoneError
+        return await self._answer("content", b"")
+
+    async def _answer(self, step: str, usual: bytes) -> bytes:
+        """Answer, or do what the scenario has for this step; return what was said."""
+        deed = self._stage.upstreams_deed(step)
+        if deed == "resets":
+            reset(self._writer)
+        if deed in ("closes", "resets"):
+            raise GoneError
+        said = {
+            "stalls": b"",
+            "4yz": b"451 4.0.0 not now\r\n",
+            "5yz": b"554 5.0.0 never\r\n",
+            "421": b"421 4.0.0 closing\r\n",
+            "garbage": b"\0\xff no reply\r\n",
+            "half": b"25",
+            "twice": (usual or b"250 2.0.0 queued\r\n") * 2,
+        }.get(deed, usual)
+        self._writer.write(said)
+        await self._writer.drain()
+        return said
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close a TCP connection with RST."""
+    peer = writer.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

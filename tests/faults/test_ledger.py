@@ -1,0 +1,94 @@
+"""The judge of the judges: every way to break the promise is found, and only those."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.ledger import IN_DOUBT, KEPT, VIOLATED, Delivery, Judgement, Message, judge
+
+CONTENT = b"Subject: x\r\n\r\n..dot\r\n"
+AT_REST = b"Subject: x\n\n.dot\n"
+OK, LATER, NEVER = b"250 ok\r\n", b"451 later\r\n", b"550 never\r\n"
+
+
+def message(
+    kind: str = "accepts",
+    *,
+    told: bytes = OK,
+    left_at: str = "",
+    ended: bool = True,
+    seen: list[bytes] | None = None,
+    upstream: list[Delivery] | None = None,
+) -> Message:
+    runs = [AT_REST] if seen is None else seen
+    return Message("1", kind, CONTENT, ended, told, left_at, runs, upstream or [])
+
+
+def taken(content: bytes = CONTENT, answer: bytes = OK) -> Delivery:
+    return Delivery(content, whole=True, answer=answer)
+
+
+def judged(it: Message, *, rejecting: bool = False) -> Judgement:
+    return judge(it, rejecting=rejecting)
+
+
+@pytest.mark.parametrize(
+    "it",
+    [
+        message(upstream=[taken()]),
+        message("refuses", told=NEVER),
+        message("discards", told=OK),
+        message("fails", upstream=[taken()]),
+        message("replaces", upstream=[taken(b"Subject: replaced\r\n\r\n..dot\r\nlast\r\n")]),
+        message(told=LATER),
+        message(told=NEVER, upstream=[taken(answer=NEVER)]),
+        message(told=LATER, upstream=[Delivery(CONTENT[:5])]),
+        message(told=b"", left_at="filtering"),
+        message(told=b"", ended=False, seen=[]),
+    ],
+)
+def test_kept(it: Message) -> None:
+    assert judged(it) == Judgement(KEPT)
+
+
+@pytest.mark.parametrize(
+    ("it", "reason"),
+    [
+        (message(), "lost"),
+        (message(upstream=[taken(answer=LATER)]), "lost"),
+        (message(told=LATER, upstream=[taken()]), "told to keep"),
+        (message(told=b""), "told nothing"),
+        (message(upstream=[taken(), taken()]), "twice"),
+        (message(upstream=[taken(CONTENT[:9])]), "cut short"),
+        (message(upstream=[taken(CONTENT[1:])]), "cut short"),
+        (message(told=LATER, upstream=[Delivery(b"Sibject")]), "something else"),
+        (message("refuses", told=NEVER, upstream=[Delivery(b"S")]), "let through"),
+        (message("fails-after-replacing", upstream=[taken(b"x\r\n")]), "cut short"),
+        (message(seen=[], upstream=[taken()]), "by"),
+        (message(seen=[AT_REST[:5]], upstream=[taken()]), "by"),
+        (message(seen=[AT_REST] * 2, told=LATER), "more than once"),
+        (message(ended=False, upstream=[taken()]), "never sent its end"),
+        (message(told=b"", left_at="ended", upstream=[taken()]), "gone before"),
+    ],
+)
+def test_violated(it: Message, reason: str) -> None:
+    judgement = judged(it)
+    assert judgement.outcome == VIOLATED
+    assert reason in judgement.reason
+
+
+def test_with_r_a_failed_filter_lets_nothing_through() -> None:
+    it = message("fails", upstream=[taken()])
+    assert judged(it, rejecting=True).outcome == VIOLATED
+    assert judged(message("fails", told=LATER), rejecting=True) == Judgement(KEPT)
+
+
+@pytest.mark.parametrize(
+    "it",
+    [
+        message(told=LATER, upstream=[taken(answer=b"")]),
+        message(told=b"", left_at="taken", upstream=[taken()]),
+    ],
+)
+def test_in_doubt(it: Message) -> None:
+    assert judged(it).outcome == IN_DOUBT
