@@ -50,7 +50,7 @@ FOLLOWS = {
     },
     FILTER: {
         DELIVER: "the message passes",
-        COMMAND: "the message is refused: the filter says so, has failed (-r), or storing has",
+        COMMAND: "the message is refused: by the filter, for its failure (-r), or by the spool",
         CLOSED: "the client is gone; upstream is lost, silent or garbled",
     },
     DELIVER: {

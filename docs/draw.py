@@ -1,0 +1,138 @@
+"""Draw the pictures of docs/ from the code: `python3 -m docs.draw`, with graphviz installed.
+
+Rule: each picture is a graphviz source (NAME.dot) that is made here from what the program itself
+has, and its drawing (NAME.svg). ``tests/unit/test_pictures.py`` tells when one is stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from docs import imports
+from docs.imports import Import
+from postprox.core import turns
+
+DOCS = Path(__file__).resolve().parent
+
+_STYLE = """\
+    graph [fontname="Helvetica" fontsize=13 nodesep=0.35 ranksep=0.5]
+    node [fontname="Helvetica" fontsize=12 shape=box style="rounded,filled" fillcolor="white"]
+    edge [fontname="Helvetica" fontsize=9 color="#444444" arrowsize=0.8]"""
+_ASIDE = 'color="#aaaaaa" fontcolor="#777777"'
+
+#: The rooms of the proxy from the top, and what they are.
+ROOMS = {
+    "postprox": "postprox/",
+    "postprox.shell": "postprox/shell/   touches the operating system, decides nothing about mail",
+    "postprox.core": "postprox/core/   decides only, no I/O",
+}
+#: Pairs that keep a room under the other.
+_STACKED = [
+    ("postprox.__main__", "postprox.shell.listen"),
+    ("postprox.information", "postprox.shell.listen"),
+    ("postprox.shell.system", "postprox.core.session"),
+    ("postprox.shell.system", "postprox.core.options"),
+]
+
+
+def turns_source() -> str:
+    """Return the picture of `turns.FOLLOWS`: whose turn follows whose, and when."""
+    return _graph(
+        "turns",
+        *(
+            f'    {turn} -> {following} [label="{_wrapped(gloss)}"'
+            f"{' ' + _ASIDE if following == turns.CLOSED else ''}]"
+            for turn, them in turns.FOLLOWS.items()
+            for following, gloss in them.items()
+        ),
+    )
+
+
+def rooms_source() -> str:
+    """Return the picture of the proxy's modules, and which imports which.
+
+    Dashed is what is imported only when it is needed. What a longer way shows is
+    left out.
+    """
+    arrows = _arrows()
+    return _graph(
+        "rooms",
+        *(line for room, words in ROOMS.items() for line in _room(room, words)),
+        *(
+            f'    "{each.importer}" -> "{each.imported}"'
+            f"{' [style=dashed]' if each.when == imports.LATER else ''}"
+            for each in arrows
+            if not _shown_by_others(each, arrows)
+        ),
+        *(f'    "{above}" -> "{below}" [style=invis]' for above, below in _STACKED),
+    )
+
+
+def _room(room: str, words: str) -> Iterator[str]:
+    yield f'    subgraph "cluster {room}" {{'
+    yield f'        label="{words}" labeljust=l style=filled color="#eeeeee"'
+    for name in imports.modules():
+        package, _, file = name.rpartition(".")
+        if package == room and name not in ROOMS:
+            yield f'        "{name}" [label="{file}"]'
+    yield "    }"
+
+
+def _arrows() -> list[Import]:
+    """Return the imports of modules, at run time, but for those of packages (for their names)."""
+    return [
+        each
+        for each in imports.imports()
+        if each.when != imports.FOR_TYPES
+        and each.imported in imports.modules()
+        and each.imported not in ROOMS
+    ]
+
+
+def _shown_by_others(arrow: Import, arrows: list[Import]) -> bool:
+    """Whether a way of several arrows leads where `arrow` leads."""
+    ahead = {each.imported for each in arrows if each.importer == arrow.importer} - {arrow.imported}
+    reached: set[str] = set()
+    while ahead:
+        reached |= ahead
+        ahead = {each.imported for each in arrows if each.importer in ahead} - reached
+    return arrow.imported in reached
+
+
+def _wrapped(text: str) -> str:
+    return "\\n".join(textwrap.wrap(text, 24))
+
+
+def _graph(name: str, *lines: str) -> str:
+    return "\n".join((f"digraph {name} {{", _STYLE, *lines, "}", ""))
+
+
+PICTURES: dict[str, Callable[[], str]] = {"turns": turns_source, "rooms": rooms_source}
+
+
+def drawn_from(source: str) -> str:
+    """Return the mark that the drawing of `source` carries."""
+    return f"<!-- drawn from {hashlib.sha256(source.encode()).hexdigest()} -->\n"
+
+
+def main() -> None:
+    """Write every picture, and its source beside it."""
+    for name, make in PICTURES.items():
+        source = make()
+        drawing = subprocess.run(
+            ["dot", "-Tsvg"],  # noqa: S607 - graphviz, wherever it is installed
+            input=source,
+            text=True,
+            capture_output=True,
+            check=True,
+        ).stdout
+        (DOCS / f"{name}.dot").write_text(source, encoding="utf-8")
+        (DOCS / f"{name}.svg").write_text(drawing + drawn_from(source), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
