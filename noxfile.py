@@ -19,7 +19,9 @@ STRICT_PYTEST = ["python", "-bb", "-m", "pytest", "-n", "auto"]
 def tests(session: nox.Session) -> None:
     """Run the unit tests and the conformance suite on every installed Python."""
     session.install("-e", ".[test]")
-    session.run(*STRICT_PYTEST, *(session.posargs or ["tests/unit", "tests/conformance"]))
+    session.run(
+        *STRICT_PYTEST, *(session.posargs or ["tests/unit", "tests/suite", "tests/conformance"])
+    )
 
 
 @nox.session

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-SPECIFICATION = Path(__file__).resolve().parents[2] / "docs" / "specification.md"
-
-LEVELS = ("must", "should", "may")
+from .words import LEVELS
 
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _NAME = re.compile(r"[a-z]+\.[a-z0-9]+(?:-[a-z0-9]+)*")

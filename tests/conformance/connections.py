@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections import deque
 from pathlib import Path
 
@@ -123,6 +124,27 @@ class Connection:
             self._loop.watch(self._sock, events, self._ready)
         else:
             self._loop.forget(self._sock)
+
+
+class Fragment:
+    """A write that is to be read before more follows, so that the split is seen as written.
+
+    An implementation may have reason not to read on (it waits for the other side): then the split
+    is lost, nothing else, so the wait is bounded and never a failure.
+    """
+
+    _PATIENCE = 0.1
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + self._PATIENCE
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been read, or waited for long enough."""
+        connection = self._connection
+        read = connection.sent and not unread(connection.sock)
+        return read or connection.ended or time.monotonic() > self._deadline
 
 
 class Listener:

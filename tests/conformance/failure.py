@@ -8,10 +8,12 @@ from __future__ import annotations
 import shlex
 
 from .dialogue import shorten
-from .engine import StepFailedError
-from .format import Either, Include, Node, Note, Step, walk, write_step
+from .looks import StepFailedError
 from .payload import visible
+from .script import Either, Include, Node, Note, Step, walk
 from .stage import Stage
+from .words import FILTER_VARIABLES
+from .writer import write_step
 
 _MARK = ">>> "
 _BLANK = "    "
@@ -93,9 +95,8 @@ def _said(stage: Stage) -> list[str]:
 def _filter(stage: Stage) -> list[str]:
     lines = []
     for number, run in enumerate(stage.filter.runs, 1):
-        names = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
         lines.append(f"filter, run {number} (pid {run.pid}):")
-        lines += [_shown_variable(name, run.environment.get(name)) for name in names]
+        lines += [_shown_variable(name, run.environment.get(name)) for name in FILTER_VARIABLES]
         lines += [
             f"{_BLANK}in EMAIL: {_shown_file(run.email)}",
             f"{_BLANK}in OUTFILE: {_shown_file(run.outfile)}",

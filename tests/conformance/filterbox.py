@@ -2,7 +2,7 @@
 
 Rule: everything about a run is recorded before the transcript's own text starts, so that it is
 there however the filter ends. The wrapper costs two short commands (mkdir, cp); all else is done by
-the shell itself, for it runs hundreds of times.
+the shell itself, for it runs thousands of times.
 """
 
 from __future__ import annotations

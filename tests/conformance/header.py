@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .payload import did_you_mean
+from .payload import VARIABLES, did_you_mean
+from .words import LEVELS, MODES
 
 FORMAT = 1
-LEVELS = ("must", "should", "may")
-MODES = ("stdio", "listen", "command")
 DEFAULT_MODES = ("stdio", "listen")
 UPSTREAMS = ("listening", "ipv6", "unix", "refused", "stalled")
 TMPS = ("empty", "missing", "file", "readonly", "full")
@@ -36,7 +35,7 @@ HOST_CAPABILITIES = ("syslog", "ipv6-loopback", "root", "unprivileged", "mounts"
 CAPABILITIES = (*IMPLEMENTATION_CAPABILITIES, *HOST_CAPABILITIES)
 
 #: Placeholders of argv and env: a name in braces, replaced wherever it stands.
-PLACEHOLDERS = ("filter", "tmp", "upstream", "host", "port", "listen", "files")
+PLACEHOLDERS = ("filter", *VARIABLES)
 
 
 class HeaderError(ValueError):

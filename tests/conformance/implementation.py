@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .header import IMPLEMENTATION_CAPABILITIES, MODES
+from .header import IMPLEMENTATION_CAPABILITIES
+from .paths import IMPLEMENTATIONS, ROOT
 from .payload import did_you_mean
+from .words import KINDS, MODES
 
-DIRECTORY = Path(__file__).resolve().parent / "implementations"
-ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = "reference"
-KINDS = ("bug", "wontfix", "unclear")
 
 
 class ImplementationError(Exception):
@@ -75,7 +74,7 @@ class Implementation:
 
 def find_implementation(text: str) -> Implementation:
     """The implementation that `--implementation TEXT` means: a file, a name of one, a command."""
-    for path in (Path(text), DIRECTORY / f"{text}.toml"):
+    for path in (Path(text), IMPLEMENTATIONS / f"{text}.toml"):
         if path.suffix == ".toml" and path.is_file():
             return read_implementation(path)
     if text.endswith(".toml"):

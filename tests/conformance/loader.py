@@ -1,4 +1,7 @@
-"""Where transcripts are kept and how they are read from disk; the format itself is in format.py."""
+"""Transcripts from disk, with the parts they include.
+
+Rule: a name is a path under transcripts/; what its text means is the reader's business.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,10 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from .format import (
-    Either,
-    FormatError,
-    Include,
-    Named,
-    Node,
-    Step,
-    Transcript,
-    parse_part,
-    parse_transcript,
-)
-from .payload import Included, Payload, Repeat
+from .paths import SUFFIX, TRANSCRIPTS
+from .reader import parse_part, parse_transcript
+from .script import Either, FormatError, Include, Node, Transcript
 
-ROOT = Path(__file__).resolve().parents[2]
-TRANSCRIPTS = ROOT / "transcripts"
-SUFFIX = ".smtp"
 _MAXIMUM_DEPTH = 8
 
 
@@ -43,11 +34,6 @@ def load_transcript(path: Path) -> Transcript:
     name = transcript_name(path)
     transcript = parse_transcript(_text(path, name), name)
     return replace(transcript, steps=_with_includes(transcript.steps, name, 0))
-
-
-def read_fixture(name: str) -> bytes:
-    """The octets of a file that a payload includes."""
-    return (TRANSCRIPTS / name).read_bytes()
 
 
 def _text(path: Path, name: str) -> str:
@@ -73,15 +59,13 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
             return replace(
                 node, branches=tuple(_with_includes(branch, name, depth) for branch in branches)
             )
-        case Step():
-            for included in _included(node.argument):
-                _included_path(included, name, node.line)
-    return node
+        case _:
+            return node
 
 
 @functools.cache
 def _part(path: Path, name: str) -> tuple[Node, ...]:
-    """The same few files are included by hundreds."""
+    """The same few files are included by most transcripts."""
     return parse_part(_text(path, name), name)
 
 
@@ -92,19 +76,8 @@ def _included_path(part: str, name: str, line: int) -> Path:
     return path
 
 
-def _included(argument: object) -> list[str]:
-    match argument:
-        case Payload(parts) | Repeat(_, parts):
-            return [name for part in parts for name in _included(part)]
-        case Named(_, payload):
-            return _included(payload)
-        case Included(name):
-            return [name]
-    return []
-
-
 def included_names(nodes: tuple[Node, ...]) -> set[str]:
-    """Every file that *nodes* include, in whatever way and depth."""
+    """Every file that *nodes* include, in whatever depth."""
     names: set[str] = set()
     for node in nodes:
         match node:
@@ -112,6 +85,4 @@ def included_names(nodes: tuple[Node, ...]) -> set[str]:
                 names |= {name} | included_names(node.steps)
             case Either(branches):
                 names |= set().union(*map(included_names, branches))
-            case Step():
-                names |= set(_included(node.argument))
     return names

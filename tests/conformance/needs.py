@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .format import Transcript, walk
 from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES
+from .script import Transcript, walk
 from .stage import Settings
 
 #: A clock that cannot be sped up is waited for, if it takes no longer than this (seconds).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -40,15 +40,7 @@ class Variable:
     name: str
 
 
-@dataclass(frozen=True)
-class Included:
-    """`@include FILE`: the octets of a file; `@include-lf` with LF for each CRLF."""
-
-    name: str
-    as_lf: bool
-
-
-Part = bytes | Repeat | Variable | Included
+Part = bytes | Repeat | Variable
 
 
 @dataclass(frozen=True)
@@ -58,14 +50,12 @@ class Payload:
     parts: tuple[Part, ...]
     end: bytes = b""
 
-    def octets(self, variables: Mapping[str, bytes], read: Callable[[str], bytes]) -> bytes:
-        """The octets meant, given the run's values and a way to read included files."""
-        return b"".join(_octets(part, variables, read) for part in self.parts) + self.end
+    def octets(self, variables: Mapping[str, bytes]) -> bytes:
+        """The octets meant, given the run's values."""
+        return b"".join(_octets(part, variables) for part in self.parts) + self.end
 
     def text(self, implied: bytes) -> str:
         """The transcript's text for it, on a line where *implied* is understood at the end."""
-        if len(self.parts) == 1 and isinstance(self.parts[0], Included):
-            return _include_text(self.parts[0])
         text = "".join(_text(part) for part in self.parts)
         if text.startswith("@"):
             text = "\\" + text
@@ -74,17 +64,14 @@ class Payload:
         return text if self.end == implied else text + "\\"
 
 
-def _octets(part: Part, variables: Mapping[str, bytes], read: Callable[[str], bytes]) -> bytes:
+def _octets(part: Part, variables: Mapping[str, bytes]) -> bytes:
     match part:
         case bytes():
             return part
         case Repeat(count, parts):
-            return b"".join(_octets(one, variables, read) for one in parts) * count
+            return b"".join(_octets(one, variables) for one in parts) * count
         case Variable(name):
             return variables[name]
-        case Included(name, as_lf):
-            content = read(name)
-            return content.replace(b"\r\n", b"\n") if as_lf else content
 
 
 def _text(part: Part) -> str:
@@ -99,12 +86,6 @@ def _text(part: Part) -> str:
             return f"\\{{{count}*{inner}}}"
         case Variable(name):
             return f"\\{{{name}}}"
-        case Included():
-            return _include_text(part)
-
-
-def _include_text(part: Included) -> str:
-    return f"{'@include-lf' if part.as_lf else '@include'} {part.name}"
 
 
 def visible(octets: bytes) -> str:
@@ -118,24 +99,13 @@ def visible(octets: bytes) -> str:
 def parse_payload(text: str, implied: bytes) -> Payload:
     """The payload written as *text*; *implied* is the line end a line has without `\\`."""
     if text.startswith("@"):
-        return Payload((_parse_include(text),))
+        word = text.partition(" ")[0]
+        raise PayloadError(f"no such step: {word}; text that begins with @ is written \\@")
     if text.endswith(" "):
         raise PayloadError("a blank at the end of a line is easily lost: write \\x20")
     reader = _Reader(text)
     parts = reader.parts(inside=False)
     return Payload(parts, b"" if reader.ends_open else implied)
-
-
-def _parse_include(text: str) -> Included:
-    word, _, name = text.partition(" ")
-    if word not in ("@include", "@include-lf"):
-        raise PayloadError(
-            f"no such step: {word}{did_you_mean(word, ['@include', '@include-lf'])}"
-            "; text that begins with @ is written \\@"
-        )
-    if not name:
-        raise PayloadError(f"{word} needs the name of a file under transcripts/")
-    return Included(name, word == "@include-lf")
 
 
 class _Reader:

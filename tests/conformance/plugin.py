@@ -13,14 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from _pytest._code.code import ExceptionInfo
-from _pytest.main import wrap_session
-from _pytest.terminal import TerminalReporter
 
-from .engine import StepFailedError, play
+from .engine import play
 from .failure import explain
-from .format import FormatError, Transcript
-from .header import LEVELS, MODES
 from .host import Host
 from .implementation import (
     REFERENCE,
@@ -29,13 +24,17 @@ from .implementation import (
     ImplementationError,
     find_implementation,
 )
-from .loader import ROOT, SUFFIX, TRANSCRIPTS, load_transcript, transcript_name, transcript_paths
+from .loader import load_transcript, transcript_name, transcript_paths
+from .looks import StepFailedError
 from .needs import missing_need
+from .paths import PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError, ask, check_start
 from .process import adopt_orphans
 from .results import Result, ResultFile
+from .script import FormatError, Transcript
 from .stage import Settings, Stage
 from .summary import summary_lines
+from .words import LEVELS, MODES
 
 _PROPERTY = "conformance"
 _EXIT_HARNESS = 2
@@ -62,12 +61,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=",".join(MODES),
         metavar="LIST",
         help="run these modes only (default: stdio,listen,command)",
-    )
-    group.addoption(
-        "--list",
-        action="store_true",
-        dest="list_transcripts",
-        help="list the chosen transcripts and exit",
     )
     group.addoption(
         "--time-scale",
@@ -210,10 +203,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _with_transcripts(config: pytest.Config) -> list[str]:
     """The run's arguments: where tests/conformance is meant, transcripts/ is."""
     paths = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
-    runner = Path(__file__).resolve().parent
     if any(path.is_relative_to(TRANSCRIPTS) or path == ROOT for path in paths):
         return config.args
-    if any(runner.is_relative_to(path) for path in paths):
+    if any(PACKAGE.is_relative_to(path) for path in paths):
         return [*config.args, str(TRANSCRIPTS)]
     return config.args
 
@@ -241,7 +233,9 @@ class TranscriptFile(pytest.File):
             if mode in suite.modes:
                 yield TranscriptItem.from_parent(self, name=mode, transcript=transcript)
 
-    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: object = None) -> str:
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
+    ) -> str:
         """A transcript that cannot be read: file, line and what was meant, nothing else."""
         if isinstance(excinfo.value, FormatError):
             return f"transcripts/{excinfo.value}"
@@ -321,7 +315,9 @@ class TranscriptItem(pytest.Item):
                 words += [option, value]
         return shlex.join(words)
 
-    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: object = None) -> str:
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
+    ) -> str:
         """The failure's own text instead of a traceback through the suite."""
         if isinstance(excinfo.value, TranscriptFailedError):
             return excinfo.value.text
@@ -354,7 +350,7 @@ def _give_up(config: pytest.Config, text: str) -> NoReturn:
 
 
 def _means_transcripts(config: pytest.Config) -> bool:
-    if config.getoption("collectonly") or config.getoption("list_transcripts"):
+    if config.getoption("collectonly"):
         return False
     paths = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
     return any(
@@ -431,7 +427,7 @@ class Controller:
         if suite.file is not None:
             suite.file.end(int(session.exitstatus))
 
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """A table by clause group."""
         if self._suite.outcomes:
             implementation = self._suite.settings.implementation
@@ -439,22 +435,3 @@ class Controller:
             terminalreporter.section(f"conformance of {name}")
             for line in summary_lines(self._suite.outcomes):
                 terminalreporter.write_line(line)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
-    """--list: the chosen transcripts instead of a run."""
-    if config.getoption("list_transcripts"):
-        return wrap_session(config, _list)
-    return None
-
-
-def _list(config: pytest.Config, session: pytest.Session) -> None:
-    config.hook.pytest_collection(session=session)
-    for item in session.items:
-        if isinstance(item, TranscriptItem):
-            header = item.transcript.header
-            print(
-                f"{item.transcript.name}::{item.mode}\t{header.level}\t"
-                f"{','.join(header.clauses)}\t{header.title}"
-            )

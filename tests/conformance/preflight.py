@@ -1,4 +1,4 @@
-"""Whether the implementation can be started at all: asked once, before hundreds of runs are."""
+"""Whether the implementation can be started at all: asked once, before all the others are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from .format import parse_transcript
 from .implementation import Implementation
+from .reader import parse_transcript
 from .stage import HarnessError, Settings, Stage
 
 _SESSION = """\

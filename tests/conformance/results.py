@@ -1,4 +1,7 @@
-"""The result file: JSON lines, header first, footer last, so that a partial file looks partial."""
+"""The result file: JSON lines, as `report.results` reads them again.
+
+Rule: header first, footer last, each line as soon as it is known; so a partial file looks partial.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from .words import OUTCOMES
+
 FORMAT = 1
 #: Changes with what the transcripts demand, not with the runner.
 SUITE_VERSION = "1.0"
-OUTCOMES = ("passed", "failed", "skipped", "diverged")
 
 
 @dataclass(frozen=True)

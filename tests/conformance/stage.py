@@ -21,16 +21,15 @@ from typing import IO
 from .connections import Connection, Listener, accepted_pair
 from .dialogue import Dialogue
 from .filterbox import FilterBox
-from .format import Transcript, walk
-from .header import PLACEHOLDERS
 from .host import Host, Namespace
 from .implementation import Implementation
 from .loop import READ, Loop
 from .process import Command, Process
+from .script import Transcript, walk
+from .words import FILTER_VARIABLES
 
-#: Set by the proxy for the filter; none of them may come from the suite's own environment.
-_FILTER_VARIABLES = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
-_CLEARED = (*_FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
+#: What the implementation sets or obeys: none of it may come from the suite's own environment.
+_CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 _TMPFS_SIZE = 65536
 #: A port that opens announces itself to nobody: it is tried again.
 _CONNECT_AGAIN = 0.005
@@ -190,18 +189,17 @@ class Stage:
 
     @functools.cached_property
     def placeholders(self) -> dict[str, str]:
-        """What {tmp} and the others stand for."""
-        listen = f"{self.listen[0]}:{self.listen[1]}"
-        values = (
-            self.filter.command,
-            str(self.tmp),
-            self.listener.address,
-            self.listener.host,
-            str(self.listener.port),
-            listen,
-            str(self.directory / "files"),
-        )
-        return dict(zip(PLACEHOLDERS, values, strict=True))
+        """What each of `header.PLACEHOLDERS` stands for."""
+        host, port = self.listen
+        return {
+            "filter": self.filter.command,
+            "tmp": str(self.tmp),
+            "upstream": self.listener.address,
+            "host": self.listener.host,
+            "port": str(self.listener.port),
+            "listen": f"{host}:{port}",
+            "files": str(self.directory / "files"),
+        }
 
     def arguments(self) -> list[str]:
         """The implementation's argv for this run."""
@@ -261,7 +259,7 @@ class Stage:
         self.clients["C"] = Connection(self.loop, client, self.dialogue, "C")
 
     def start_command(self) -> None:
-        """command mode, and the server of listen mode: no session on the standard descriptors."""
+        """A process without a session on its standard descriptors."""
         with (
             (self.directory / "stdout").open("wb") as out,
             (self.directory / "stderr").open("wb") as error,
@@ -271,6 +269,19 @@ class Stage:
                 return
             with socket.create_server(self.listen) as listener:
                 self._start(listener.fileno(), out, error)
+
+    def start_server(self) -> bool:
+        """listen mode: start the server; False if it does not go to the background as it should.
+
+        What the command leaves behind is the server then, unless the transcript follows it itself.
+        """
+        self.start_command()
+        process = self.process
+        assert process is not None
+        if self.in_foreground or self.header.background:
+            return True
+        self.loop.turn_until(lambda: not process.alive, self.patience)
+        return process.status == 0 and process.follow_to_background()
 
     def output(self, name: str) -> bytes:
         """What was written to standard output or standard error so far."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from .results import OUTCOMES, Result
-
-_GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded")
+from .results import Result
+from .words import GROUPS, OUTCOMES
 
 
 def summary_lines(results: Iterable[Result]) -> list[str]:
@@ -16,7 +15,7 @@ def summary_lines(results: Iterable[Result]) -> list[str]:
     for result in results:
         group = result.transcript.partition("/")[0] if "/" in result.transcript else "(other)"
         counts.setdefault(group, Counter())[result.outcome] += 1
-    order = [*(name for name in _GROUPS if name in counts), *sorted(counts.keys() - set(_GROUPS))]
+    order = [*(name for name in GROUPS if name in counts), *sorted(counts.keys() - set(GROUPS))]
     total = sum(counts.values(), Counter[str]())
     return [
         _row("", [*OUTCOMES]),

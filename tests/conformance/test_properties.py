@@ -16,19 +16,20 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.conformance.engine import StepFailedError, play
-from tests.conformance.failure import explain
-from tests.conformance.implementation import find_implementation
-from tests.conformance.plugin import suite_of
-from tests.conformance.process import adopt_orphans
-from tests.conformance.properties.compare import ASPECTS, differences
-from tests.conformance.properties.draw import crowds, plans
-from tests.conformance.properties.drive import perform, perform_together
-from tests.conformance.properties.invariants import broken
-from tests.conformance.properties.plan import Command, Message, Plan, Verdict
-from tests.conformance.properties.run import Run
-from tests.conformance.properties.script import as_transcript, written
-from tests.conformance.stage import Settings, Stage
+from .engine import play
+from .failure import explain
+from .implementation import find_implementation
+from .looks import StepFailedError
+from .plugin import suite_of
+from .process import adopt_orphans
+from .properties.compare import ASPECTS, differences
+from .properties.draw import crowds, plans
+from .properties.drive import perform, perform_together
+from .properties.invariants import broken
+from .properties.plan import Command, Message, Plan, Verdict
+from .properties.run import Run
+from .properties.script import as_transcript, written
+from .stage import Settings, Stage
 
 #: Asked for by name, or by any profile of a thousand examples.
 _DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep" or settings().max_examples >= 1000

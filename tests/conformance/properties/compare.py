@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import zip_longest
 
-from tests.conformance.payload import visible
-
+from ..payload import visible
+from ..words import ENVELOPE_VARIABLES
 from .content import unstuffed
 from .run import Exchange, Run
 
@@ -52,7 +52,7 @@ def _variable(name: str) -> Aspect:
 #: What is the same number of times in two runs, or differs in another aspect anyway.
 _OF_EACH_FILTER: dict[str, Aspect] = {
     "email": _emails,
-    **{name.lower(): _variable(name) for name in ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")},
+    **{name.lower(): _variable(name) for name in ENVELOPE_VARIABLES},
 }
 ASPECTS: dict[str, Aspect] = {
     "end": _ends,

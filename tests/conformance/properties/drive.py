@@ -10,23 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tests.conformance.connections import Connection, unread
-from tests.conformance.filterbox import process_stat
-from tests.conformance.format import Transcript
-from tests.conformance.header import Header
-from tests.conformance.payload import visible
-from tests.conformance.process import command_line, descendants
-from tests.conformance.stage import Settings, Stage
-
+from ..connections import Connection, Fragment
+from ..filterbox import process_stat
+from ..header import Header
+from ..leftovers import files, processes, still_left
+from ..payload import visible
+from ..process import command_line, descendants
+from ..script import Transcript
+from ..stage import Settings, Stage
 from .plan import Message, Plan, may_be_followed, pieces
 from .run import Exchange, NoReplyError, Run, Said, next_reply
 from .upstream import GREETING, Book, Server
 
-#: How long a fragment may take to be read before the next one is sent.
-_FRAGMENT_PATIENCE = 0.1
 _LOOK_AGAIN = 0.001
-#: How long files and processes may outlive the session, for kill and unlink to take effect.
-_AFTERMATH = 2.0
 #: How long nothing may happen while the implementation sleeps, and all it has started; one that
 #: computes, or waits for a processor, is given the whole patience.
 _ASLEEP = 3.0
@@ -118,18 +114,13 @@ class Conversation:
             self.run.said.append(Said("C>", piece))
             self._client.send(piece)
             if piece is not write.octets:
-                yield from self._until_read()
+                fragment = Fragment(self._client)
+                while not fragment.over:
+                    yield
         if self.run.plan.half_closes and write.last == b"QUIT":
             yield from self._half_close()
         for exchange in write.answered:
             yield from self._reply(exchange)
-
-    def _until_read(self) -> Iterator[None]:
-        deadline = time.monotonic() + _FRAGMENT_PATIENCE
-        while time.monotonic() < deadline and not self._client.ended:
-            if self._client.sent and not unread(self._client.sock):
-                return
-            yield
 
     def _reply(self, exchange: Exchange) -> Iterator[None]:
         while (reply := next_reply(self._client.received)) is None:
@@ -192,7 +183,7 @@ class _Performance:
 
     def record(self) -> None:
         """Write down what was not the conversations' to see."""
-        leftovers = [] if self._in_trouble() else self._leftovers()
+        leftovers = [] if self._in_trouble() else still_left(self._stage, self._left)
         process = self._stage.process
         for name, one in self._conversations.items():
             run = one.run
@@ -281,25 +272,15 @@ class _Performance:
     def _in_trouble(self) -> bool:
         return any(one.run.trouble for one in self._conversations.values())
 
-    def _leftovers(self) -> list[str]:
-        """What is still there when the session is over and some time has passed."""
-        found: list[str] = []
-
-        def clean() -> bool:
-            found[:] = [*self._files(), *self._processes(), *self._connected()]
-            return not found
-
-        self._stage.loop.turn_until(clean, _AFTERMATH, 0.005)
-        return found
-
-    def _files(self) -> list[str]:
-        return [f"left in the temp directory: {path.name}" for path in self._stage.tmp.iterdir()]
-
-    def _processes(self) -> list[str]:
+    def _left(self) -> list[str]:
         process = self._stage.process
         assert process is not None
-        pids = [*process.orphans(), *([process.pid] if process.alive else [])]
-        return [f"left running: {command_line(pid)}" for pid in pids]
+        running = processes(self._stage) + ([command_line(process.pid)] if process.alive else [])
+        return [
+            *(f"left in the temp directory: {name}" for name in files(self._stage)),
+            *(f"left running: {line}" for line in running),
+            *self._connected(),
+        ]
 
     def _connected(self) -> list[str]:
         return [
@@ -331,7 +312,7 @@ def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Ru
     stage = Stage(_transcript(arguments, "$HELO"), "listen", settings)
     try:
         stage.prepare()
-        _start_server(stage)
+        stage.start_server()
         conversations = {
             name: _connected(stage, plan, name.decode()) for name, plan in plans.items()
         }
@@ -355,15 +336,6 @@ def _transcript(arguments: tuple[str, ...], whose: str) -> Transcript:
         filter=_FILTER.format(whose=whose) if "{filter}" in arguments else None,
     )
     return Transcript("drawn", header, ())
-
-
-def _start_server(stage: Stage) -> None:
-    stage.start_command()
-    process = stage.process
-    assert process is not None
-    if not stage.in_foreground:
-        stage.loop.turn_until(lambda: not process.alive, stage.patience)
-        process.follow_to_background()
 
 
 def _connected(stage: Stage, plan: Plan, whose: str) -> Conversation:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.conformance.payload import visible
-
+from ..payload import visible
 from . import content
 from .model import Fate, fates
 from .plan import Command, Message

@@ -9,23 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tests.conformance.filterbox import FilterRun
-from tests.conformance.format import (
-    Named,
-    Node,
-    Note,
-    ReplyPattern,
-    Step,
-    Transcript,
-    write_transcript,
-)
-from tests.conformance.header import Header
-from tests.conformance.payload import Part, Payload, Repeat
-
+from ..filterbox import FilterRun
+from ..grammar import CRLF
+from ..header import Header
+from ..payload import Part, Payload, Repeat
+from ..script import Named, Node, Note, ReplyPattern, Step, Transcript
+from ..words import ENVELOPE_VARIABLES
+from ..writer import write_transcript
 from .model import fates
 from .run import Run, Said, code
 
-_CRLF = b"\r\n"
 #: An octet so often in a row is written as a repetition.
 _RUN = re.compile(rb"(.)\1{39,}", re.DOTALL)
 
@@ -104,8 +97,8 @@ def _octet_steps(said: Said) -> Iterator[Step]:
 
 
 def _payload(line: bytes) -> Payload:
-    end = _CRLF if line.endswith(_CRLF) else b""
-    return Payload(_parts(line.removesuffix(_CRLF)), end)
+    end = CRLF if line.endswith(CRLF) else b""
+    return Payload(_parts(line.removesuffix(CRLF)), end)
 
 
 def _parts(octets: bytes) -> tuple[Part, ...]:
@@ -120,7 +113,7 @@ def _parts(octets: bytes) -> tuple[Part, ...]:
 
 def _filter_steps(filter_run: FilterRun) -> Iterator[Step]:
     yield Step("F", "<", "run", None)
-    for name in ("SENDER", "RECIPIENT", "REMOTEIP", "HELO"):
+    for name in ENVELOPE_VARIABLES:
         value = filter_run.environment.get(name)
         if value is None:
             yield Step("F", "<", "unset", name)

@@ -10,15 +10,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..clauses import SPECIFICATION, load_clauses
-from ..format import FormatError, Transcript, parse_transcript, write_transcript
-from ..header import LEVELS, Header, read_header
+from ..clauses import load_clauses
+from ..header import Header, read_header
 from ..host import Host
 from ..implementation import REFERENCE, ImplementationError, find_implementation
-from ..loader import SUFFIX
+from ..paths import SPECIFICATION, SUFFIX
 from ..payload import did_you_mean
 from ..process import adopt_orphans
+from ..reader import parse_transcript
+from ..script import FormatError, Transcript
 from ..stage import HarnessError, Settings
+from ..words import LEVELS
+from ..writer import write_transcript
 from .address import Address, listen, parse_address
 from .session import Plan, RecordError, Recording
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from ..filterbox import FilterRun
-from ..format import CRLF, Named, Node, ReplyPattern, Step
+from ..grammar import CRLF
 from ..payload import Part, Payload, Repeat
+from ..script import Named, Node, ReplyPattern, Step
+from ..words import ENVELOPE_VARIABLES
 
-#: Always set by the proxy; EMAIL and OUTFILE are paths, which are others in every run.
-_TOLD_VARIABLES = ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")
 #: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
 #: one that happens to end where a line does if it is as long as a block.
 _PIECE = 1024
@@ -200,7 +200,7 @@ class Tape:
     def ran(self, run: FilterRun) -> None:
         """The filter has been started."""
         self._add(Step("F", "<", "run", None))
-        for name in _TOLD_VARIABLES:
+        for name in ENVELOPE_VARIABLES:
             if name in run.environment:
                 value = Payload(_parts(run.environment[name]))
                 self._add(Step("F", "<", "env", Named(name, value)))

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.conformance.clauses import SPECIFICATION, load_clauses
-from tests.conformance.report.matrix import Matrix, build
-from tests.conformance.report.render import html, markdown
-from tests.conformance.report.results import ResultFileError, read_run
+from ..clauses import load_clauses
+from ..paths import SPECIFICATION
+from .matrix import Matrix, build
+from .render import html, markdown
+from .results import ResultFileError, read_run
 
 STANDARD_OUTPUT = "-"
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, groupby
 
-from tests.conformance.clauses import LEVELS, Clause
-from tests.conformance.report.results import OUTCOMES, Divergence, Result, Run
+from ..clauses import Clause
+from ..words import LEVELS, OUTCOMES
+from .results import Divergence, Result, Run
 
 #: The outcome that decides how several together look is the first of these that is among them.
 WEIGHT = ("failed", "diverged", "passed", "skipped")

@@ -6,15 +6,13 @@ import base64
 import hashlib
 import re
 import shlex
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from tests.conformance.report.matrix import Matrix
-from tests.conformance.report.results import OUTCOMES
-
-TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+from ..paths import TEMPLATES
+from ..words import OUTCOMES
+from .matrix import Matrix
 
 #: Colour is never the only sign of an outcome: these stand beside it everywhere.
 SYMBOLS = {"passed": "✓", "failed": "✗", "diverged": "≠", "skipped": "○", "none": "—"}

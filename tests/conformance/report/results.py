@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tests.conformance.clauses import LEVELS
+from ..words import KINDS, LEVELS, OUTCOMES
 
 FORMAT = 1
-OUTCOMES = ("passed", "failed", "diverged", "skipped")
-KINDS = ("bug", "wontfix", "unclear")
 
 
 class ResultFileError(ValueError):

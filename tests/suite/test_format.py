@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conformance.format import (
+from tests.conformance.header import Header
+from tests.conformance.payload import (
+    Part,
+    Payload,
+    PayloadError,
+    Repeat,
+    Variable,
+    parse_payload,
+    visible,
+)
+from tests.conformance.reader import parse_transcript
+from tests.conformance.script import (
     Argument,
     Either,
     FormatError,
@@ -20,21 +31,9 @@ from tests.conformance.format import (
     Step,
     TextTest,
     Transcript,
-    parse_transcript,
     walk,
-    write_transcript,
 )
-from tests.conformance.header import Header
-from tests.conformance.payload import (
-    Included,
-    Part,
-    Payload,
-    PayloadError,
-    Repeat,
-    Variable,
-    parse_payload,
-    visible,
-)
+from tests.conformance.writer import write_transcript
 
 HEADER = """\
 +++
@@ -60,7 +59,7 @@ def step(line: str) -> Step:
 
 def octets(text: str) -> bytes:
     payload = parse_payload(text, b"\r\n")
-    return payload.octets({"tmp": b"/t"}, lambda name: f"<{name}>\r\n".encode())
+    return payload.octets({"tmp": b"/t"})
 
 
 def error_of(text: str) -> FormatError:
@@ -86,8 +85,6 @@ def error_of(text: str) -> FormatError:
         ("\\{2*\\}}", b"}}\r\n"),
         ("{3*x}", b"{3*x}\r\n"),
         ("in \\{tmp}", b"in /t\r\n"),
-        ("@include fixtures/a", b"<fixtures/a>\r\n"),
-        ("@include-lf fixtures/a", b"<fixtures/a>\n"),
     ],
 )
 def test_text_means_octets(text: str, meant: bytes) -> None:
@@ -105,8 +102,7 @@ def test_text_means_octets(text: str, meant: bytes) -> None:
         ("\\{x*abc}", r"a repeat reads \\\{N\*text\}"),
         ("\\{tpm}", "did you mean 'tmp'"),
         ("\\{9999999999*x}", "at most"),
-        ("@inclde a", "did you mean '@include'"),
-        ("@include", "needs the name of a file"),
+        ("@include a", r"text that begins with @ is written \\@"),
     ],
 )
 def test_text_that_means_nothing_is_refused(text: str, message: str) -> None:
@@ -161,7 +157,6 @@ def test_visible_octets_are_printable_ascii(content: bytes) -> None:
         ("C>", "C", ">", "", Payload((), b"\r\n")),
         ("C< 250 ok\\", "C", "<", "", Payload((b"250 ok",))),
         ("U> \\@eof", "U", ">", "", Payload((b"@eof",), b"\r\n")),
-        ("U> @include fixtures/a", "U", ">", "", Payload((Included("fixtures/a", as_lf=False),))),
         ("C> @close", "C", ">", "@close", None),
         ("U< @quiet", "U", "<", "@quiet", 0.1),
         ("U2< @quiet 1.5s", "U2", "<", "@quiet", 1.5),
@@ -355,7 +350,7 @@ def test_every_kind_of_step_is_written_as_it_was_read() -> None:
         "end",
         "F< run",
         "F< env SENDER=a b",
-        "F< email @include-lf fixtures/a",
+        "F< email text\\n",
         "F+ more\\n",
         "F> gate B",
         "P> SIGHUP",

@@ -7,21 +7,19 @@ from collections import Counter
 
 import pytest
 
-from tests.conformance.clauses import SPECIFICATION, Clause, load_clauses
-from tests.conformance.format import (
-    Transcript,
-    parse_transcript,
-    write_transcript,
-)
+from tests.conformance.clauses import Clause, load_clauses
 from tests.conformance.loader import (
-    TRANSCRIPTS,
     included_names,
     load_transcript,
     transcript_name,
     transcript_paths,
 )
+from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
+from tests.conformance.reader import parse_transcript
+from tests.conformance.script import Transcript
+from tests.conformance.words import GROUPS
+from tests.conformance.writer import write_transcript
 
-GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded")
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
 
 
@@ -100,12 +98,13 @@ def test_every_part_of_every_clause_is_judged(
 
 
 def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> None:
-    parts = {path.relative_to(TRANSCRIPTS).as_posix() for path in TRANSCRIPTS.rglob("*.smtp-part")}
-    fixtures = {path.relative_to(TRANSCRIPTS).as_posix() for path in TRANSCRIPTS.glob("fixtures/*")}
+    parts = {
+        path.relative_to(TRANSCRIPTS).as_posix() for path in TRANSCRIPTS.rglob(f"*{PART_SUFFIX}")
+    }
     included = {name for transcript in corpus for name in included_names(transcript.steps)}
-    assert (parts | fixtures) - included == set()
+    assert parts - included == set()
 
 
 def test_every_part_says_first_what_it_is_for() -> None:
-    parts = sorted(TRANSCRIPTS.rglob("*.smtp-part"))
+    parts = sorted(TRANSCRIPTS.rglob(f"*{PART_SUFFIX}"))
     assert [path.name for path in parts if not path.read_text("ascii").startswith("# ")] == []

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 
 from tests.conformance.filterbox import FilterRun
-from tests.conformance.format import parse_transcript, write_transcript
 from tests.conformance.properties import content
 from tests.conformance.properties.compare import ASPECTS, differences
 from tests.conformance.properties.draw import BODIES, plans
@@ -31,6 +30,8 @@ from tests.conformance.properties.plan import (
 from tests.conformance.properties.run import Exchange, NoReplyError, Run, Said, next_reply
 from tests.conformance.properties.script import as_transcript, written
 from tests.conformance.properties.upstream import Asked, Book, Delivery, Server, Visit
+from tests.conformance.reader import parse_transcript
+from tests.conformance.writer import write_transcript
 
 HELLO = Command(b"EHLO c")
 FORWARD = Command(b"XFORWARD ADDR=192.0.2.1", attributes=((b"ADDR", b"192.0.2.1"),))

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.clauses import SPECIFICATION, Clause, load_clauses
+from tests.conformance.clauses import Clause, load_clauses
+from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.__main__ import main
 from tests.conformance.report.matrix import Matrix, build
 from tests.conformance.report.render import html, markdown

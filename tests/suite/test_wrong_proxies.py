@@ -18,11 +18,13 @@ import pytest
 
 from postprox.core import replies
 from tests import fixtures
-from tests.conformance.clauses import SPECIFICATION, load_clauses
-from tests.conformance.engine import StepFailedError, play
+from tests.conformance.clauses import load_clauses
+from tests.conformance.engine import play
 from tests.conformance.implementation import REFERENCE, find_implementation
-from tests.conformance.loader import TRANSCRIPTS, load_transcript
+from tests.conformance.loader import load_transcript
+from tests.conformance.looks import StepFailedError
 from tests.conformance.needs import missing_need
+from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.plugin import suite_of
 from tests.conformance.process import adopt_orphans
 from tests.conformance.stage import Settings, Stage

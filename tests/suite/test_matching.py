@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conformance.format import ReplyPattern
 from tests.conformance.matching import (
     OctetsAwaited,
     ReplyAwaited,
@@ -15,6 +14,7 @@ from tests.conformance.matching import (
     describe,
     text_fits,
 )
+from tests.conformance.script import ReplyPattern
 
 
 def octets(expected: bytes, came: bytes) -> Verdict:

@@ -16,15 +16,18 @@ import pytest
 
 from tests.conformance.engine import play
 from tests.conformance.filterbox import FilterRun
-from tests.conformance.format import FENCE, Transcript, parse_transcript, write_step
-from tests.conformance.format import Step as ScriptStep
+from tests.conformance.grammar import FENCE
 from tests.conformance.host import Host
 from tests.conformance.implementation import REFERENCE, find_implementation
-from tests.conformance.loader import ROOT, load_transcript
+from tests.conformance.loader import load_transcript
+from tests.conformance.paths import ROOT
 from tests.conformance.process import adopt_orphans
+from tests.conformance.reader import parse_transcript
 from tests.conformance.record.__main__ import main
 from tests.conformance.record.tape import Tape
+from tests.conformance.script import Step, Transcript
 from tests.conformance.stage import Settings, Stage
+from tests.conformance.writer import write_step
 
 SECONDS = 20.0
 
@@ -306,7 +309,7 @@ def test_an_upstream_that_refuses_is_an_error_and_nothing_is_written(tmp_path: P
 
 def written(tape: Tape) -> list[str]:
     """The tape's steps as lines."""
-    return [write_step(step) for step in tape.steps if isinstance(step, ScriptStep)]
+    return [write_step(step) for step in tape.steps if isinstance(step, Step)]
 
 
 def test_what_upstream_said_is_awaited_exactly() -> None:

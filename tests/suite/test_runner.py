@@ -190,12 +190,6 @@ def test_what_is_permitted_only_never_fails_the_run(runner: Runner) -> None:
     assert (done.status, done.outcomes) == (0, ["skipped", "skipped"])
 
 
-def test_list_runs_nothing(runner: Runner) -> None:
-    done = runner.run("--list", in_corpus(SESSION), "--implementation", runner.bent("echo no"))
-    assert done.status == 0
-    assert f"{SESSION}::stdio\tmust\t" in done.text
-
-
 # --- known divergences ----------------------------------------------------------------------------
 
 WRONG = IMPLEMENTATION.format(command='"echo nonsense"', capabilities='["listen", "foreground"]')

@@ -1,0 +1,246 @@
+"""The language of steps: who may say what, and how what stands behind a verb is read and written.
+
+Rule: `GRAMMAR` is the whole language; each kind of argument has one reader and one writer.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .payload import Payload, PayloadError, did_you_mean, parse_payload
+from .script import Argument, Named, ReplyPattern, TextTest
+
+CRLF = b"\r\n"
+FENCE = "+++"
+DEFAULT_QUIET = 0.1
+
+
+def _read_nothing(text: str) -> None:
+    if text:
+        raise PayloadError(f"nothing is expected behind it, but there is '{text}'")
+
+
+def _read_lines(text: str) -> Payload:
+    return parse_payload(text, CRLF)
+
+
+def _read_plain(text: str) -> Payload:
+    return parse_payload(text, b"")
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+def _read_duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)", text)
+    if not found:
+        raise PayloadError(f"a time reads 200ms, 1.5s or 5m, not '{text}'")
+    return round(float(found[1]) * _UNITS[found[2]], 6)
+
+
+def _write_duration(seconds: object) -> str:
+    assert isinstance(seconds, float)
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def _read_quiet(text: str) -> float:
+    return _read_duration(text) if text else DEFAULT_QUIET
+
+
+_CODE = re.compile(r"[2-5](?:\d\d|\dx|xx)")
+_ENHANCED = re.compile(r"[245](?:\.\d{1,3}|\.x){0,2}")
+
+
+def _read_reply(text: str) -> ReplyPattern:
+    codes, _, enhanced = text.partition(" ")
+    wrong = [code for code in codes.split("|") if not _CODE.fullmatch(code)]
+    if wrong:
+        raise PayloadError(
+            f"a reply code reads 250, 45x or 5xx (or 503|554), not '{wrong[0]}'; "
+            "exact octets are awaited with C<"
+        )
+    if enhanced and not _ENHANCED.fullmatch(enhanced):
+        raise PayloadError(
+            f"behind the code an enhanced code such as 4.3.0 may follow, "
+            f"not '{enhanced}'; exact octets are awaited with C<"
+        )
+    return ReplyPattern(tuple(codes.split("|")), enhanced or None)
+
+
+def _write_reply(pattern: object) -> str:
+    assert isinstance(pattern, ReplyPattern)
+    return " ".join(["|".join(pattern.codes), *([pattern.enhanced] if pattern.enhanced else [])])
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _read_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise PayloadError(f"a name of letters, digits and _ is expected, not '{text}'")
+    return text
+
+
+def _read_gate(text: str) -> str:
+    return _read_name(text) if text else ""
+
+
+def _read_named(text: str) -> Named:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise PayloadError(f"NAME=value is expected, not '{text}'")
+    return Named(_read_name(name), parse_payload(value, b""))
+
+
+def _write_named(named: object) -> str:
+    assert isinstance(named, Named)
+    return f"{named.name}={named.value.text(b'')}"
+
+
+def _word(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise PayloadError(
+                f"one of {', '.join(choices)} is expected, not '{text}'"
+                f"{did_you_mean(text, choices)}"
+            )
+        return text
+
+    return read
+
+
+def _read_exit(text: str) -> str:
+    if text not in ("nonzero", "any") and not (text.isdigit() and int(text) < 256):
+        raise PayloadError(f"exit is followed by a status (0 to 255), nonzero or any, not '{text}'")
+    return text
+
+
+def _read_size(text: str) -> int:
+    found = re.fullmatch(r"below (\d+)M", text)
+    if not found:
+        raise PayloadError(f"memory reads 'below 32M', not '{text}'")
+    return int(found[1]) << 20
+
+
+def _write_size(size: object) -> str:
+    assert isinstance(size, int)
+    return f"below {size >> 20}M"
+
+
+TEXT_OPERATORS = ("contains", "lacks", "is", "matches", "empty")
+
+
+def _read_text_test(text: str) -> TextTest:
+    operator, _, rest = text.partition(" ")
+    if operator not in TEXT_OPERATORS:
+        raise PayloadError(
+            f"one of {', '.join(TEXT_OPERATORS)} is expected, not '{operator}'"
+            f"{did_you_mean(operator, TEXT_OPERATORS)}"
+        )
+    if operator == "empty":
+        _read_nothing(rest)
+    elif not rest:
+        raise PayloadError(f"'{operator}' what?")
+    if operator != "matches":
+        return TextTest(operator, parse_payload(rest, b""))
+    try:
+        re.compile(rest.encode())
+    except re.error as error:
+        raise PayloadError(f"no regular expression: {error}") from error
+    return TextTest(operator, rest)
+
+
+def _write_text_test(test: object) -> str:
+    assert isinstance(test, TextTest)
+    text = test.text if isinstance(test.text, str) else test.text.text(b"")
+    return f"{test.operator} {text}".rstrip(" ")
+
+
+def _write_lines(payload: object) -> str:
+    assert isinstance(payload, Payload)
+    return payload.text(CRLF)
+
+
+def _write_plain(payload: object) -> str:
+    assert isinstance(payload, Payload)
+    return payload.text(b"")
+
+
+def _write_word(word: object) -> str:
+    return "" if word is None else str(word)
+
+
+@dataclass(frozen=True)
+class ArgumentKind:
+    """How what stands behind a verb is read and written."""
+
+    read: Callable[[str], Argument]
+    write: Callable[[object], str] = _write_word
+
+
+NOTHING = ArgumentKind(_read_nothing)
+LINE = ArgumentKind(_read_lines, _write_lines)
+PLAIN = ArgumentKind(_read_plain, _write_plain)
+DURATION = ArgumentKind(_read_duration, _write_duration)
+QUIET = ArgumentKind(_read_quiet, _write_duration)
+REPLY = ArgumentKind(_read_reply, _write_reply)
+NAME = ArgumentKind(_read_name)
+GATE = ArgumentKind(_read_gate)
+NAMED = ArgumentKind(_read_named, _write_named)
+EXIT = ArgumentKind(_read_exit)
+SIZE = ArgumentKind(_read_size, _write_size)
+TEXT = ArgumentKind(_read_text_test, _write_text_test)
+
+SIGNALS = tuple(sorted(one.name for one in signal.Signals))
+
+#: Actor and mark, then verb: every step there is. The verb "" is a line of nothing but octets.
+GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
+    "C>": {
+        "": LINE,
+        "@connect": NOTHING,
+        "@eof": NOTHING,
+        "@close": NOTHING,
+        "@reset": NOTHING,
+        "@wait": DURATION,
+    },
+    "C+": {"": LINE},
+    "C<": {"": LINE, "@eof": NOTHING, "@quiet": QUIET},
+    "C?": {"": REPLY},
+    "U>": {
+        "": LINE,
+        "@eof": NOTHING,
+        "@close": NOTHING,
+        "@reset": NOTHING,
+        "@wait": DURATION,
+        "@refuse": NOTHING,
+        "@listen": NOTHING,
+    },
+    "U+": {"": LINE},
+    "U<": {"": LINE, "@connect": NOTHING, "@eof": NOTHING, "@quiet": QUIET},
+    "F>": {"gate": GATE},
+    "F<": {
+        "run": NOTHING,
+        "none": NOTHING,
+        "killed": NOTHING,
+        "gate": GATE,
+        "exit": EXIT,
+        "env": NAMED,
+        "unset": NAME,
+        "email": PLAIN,
+        "email-mode": ArgumentKind(_word("private")),
+        "outfile": ArgumentKind(_word("empty")),
+    },
+    "F+": {"": PLAIN},
+    "P>": dict.fromkeys(SIGNALS, NOTHING),
+    "P<": {
+        "exit": EXIT,
+        "stdout": TEXT,
+        "stderr": TEXT,
+        "syslog": TEXT,
+        "memory": SIZE,
+        "tmp": ArgumentKind(_word("empty", "filled")),
+    },
+}

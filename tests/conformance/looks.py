@@ -1,0 +1,339 @@
+"""Looks: what decides whether a step has been observed, and the words when it has not been.
+
+Rule: a look never waits and never judges what no step asks for; it says yes, no or not yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .connections import Connection
+from .dialogue import shorten
+from .filterbox import FilterRun, group_members
+from .matching import (
+    WAIT,
+    YES,
+    OctetsAwaited,
+    ReplyAwaited,
+    State,
+    Verdict,
+    describe,
+    no,
+    text_fits,
+)
+from .payload import Payload, visible
+from .script import Named, ReplyPattern, Step, TextTest
+from .stage import Stage
+
+_SHOWN = 2000
+
+Look = Callable[[], Verdict]
+#: A step and the `+` lines that go on with it.
+Group = tuple[Step, ...]
+
+
+class StepFailedError(Exception):
+    """A step (None: something that holds for every transcript) was not as written."""
+
+    def __init__(self, step: Step | None, expected: str, got: str) -> None:
+        super().__init__(f"expected {expected}; got {got}")
+        self.step = step
+        self.expected = expected
+        self.got = got
+
+
+class Looks:
+    """The looks of one run; *connect* opens a client's connection when a step first needs it."""
+
+    def __init__(self, stage: Stage, connect: Callable[[Step, str], None]) -> None:
+        self._stage = stage
+        self._connect = connect
+        self._filter_run: FilterRun | None = None
+        #: Whether a step has sent the process a signal.
+        self.signalled = False
+        #: Steps that must hold when they are reached, and still at the end.
+        self.lasting: list[tuple[Step, Look]] = []
+
+    def look(self, group: Group) -> Look:
+        """What decides whether the step has been observed."""
+        step = group[0]
+        match step.kind:
+            case "C" | "U":
+                return self._look_at_connection(group)
+            case "F":
+                return self._look_at_filter(group)
+            case _:
+                return self._look_at_process(step)
+
+    def with_process(self, look: Look) -> Verdict:
+        """*look*, which can only wait as long as there is a process to wait for."""
+        verdict = look()
+        if (
+            verdict.state is State.WAIT
+            and self._stage.process is not None
+            and not self._stage.process.alive
+        ):
+            # What the process did last may have come in the same moment as its end.
+            self._stage.loop.turn(0)
+            self._stage.loop.turn(0)
+            verdict = look()
+            if verdict.state is State.WAIT:
+                return no(f"nothing; {self.process_state()}")
+        return verdict
+
+    def _look_at_connection(self, group: Group) -> Look:
+        step = group[0]
+        if step.verb == "@connect":
+            return lambda: self.with_process(lambda: self.accept(step.actor))
+        if step.verb == "@quiet":
+            return self._quiet(step)
+        if step.verb == "@eof":
+            return lambda: self._on_connection(step, _at_end)
+        awaited: OctetsAwaited | ReplyAwaited
+        if isinstance(step.argument, ReplyPattern):
+            awaited = ReplyAwaited(step.argument)
+        else:
+            awaited = OctetsAwaited(self.octets(group))
+        return lambda: self._on_connection(step, lambda at: _take(at, awaited))
+
+    def _on_connection(self, step: Step, look: Callable[[Connection], Verdict]) -> Verdict:
+        """*look* at the connection of the step's actor, once there is one."""
+        stage = self._stage
+        known = stage.clients if step.kind == "C" else stage.upstreams
+        if step.actor in known:
+            return look(known[step.actor])
+        if step.kind == "C":
+            self._connect(step, step.actor)
+            return WAIT
+        verdict = self.with_process(lambda: self.accept(step.actor))
+        return look(known[step.actor]) if verdict.state is State.YES else verdict
+
+    def _quiet(self, step: Step) -> Look:
+        until = time.monotonic() + self.quiet_time(step)
+
+        def look() -> Verdict:
+            known = self._stage.clients if step.kind == "C" else self._stage.upstreams
+            connection = known.get(step.actor)
+            if connection is None and self._stage.listener.arrived and step.kind == "U":
+                return no("a connection")
+            if connection is not None and connection.received:
+                return no(describe(connection.received))
+            return YES if time.monotonic() >= until else WAIT
+
+        return look
+
+    def quiet_time(self, step: Step) -> float:
+        if step.verb != "@quiet":
+            return 0.0
+        assert isinstance(step.argument, float)
+        return self._stage.seconds(step.argument)
+
+    # --- the filter
+
+    def _look_at_filter(self, group: Group) -> Look:
+        step, box = group[0], self._stage.filter
+
+        def arrived() -> Verdict:
+            if not box.new_runs:
+                return WAIT
+            self._filter_run = box.new_runs.popleft()
+            return YES
+
+        def at_gate() -> Verdict:
+            if str(step.argument) not in box.waiting:
+                return WAIT
+            box.waiting.remove(str(step.argument))
+            return YES
+
+        match step.verb:
+            case "run":
+                return lambda: self.with_process(arrived)
+            case "gate":
+                return at_gate
+            case "none":
+                return self._lasting_look(step, lambda: no("a run") if box.new_runs else YES)
+        return lambda: self._on_filter_run(group)
+
+    def _on_filter_run(self, group: Group) -> Verdict:
+        step, run = group[0], self._filter_run
+        if run is None:
+            return no("no run of the filter yet: F< run comes first")
+        verdicts: dict[str, Callable[[], Verdict]] = {
+            "env": lambda: self._environment(step, run),
+            "unset": lambda: _equal(run.environment.get(str(step.argument)), None),
+            "email": lambda: _equal(run.email, self.octets(group)),
+            "email-mode": lambda: _private(run.email_mode),
+            "outfile": lambda: _equal(run.outfile, b""),
+            "exit": lambda: _status_verdict(str(step.argument), run.exit_status),
+            "killed": lambda: _killed(run),
+        }
+        return verdicts[step.verb]()
+
+    def _environment(self, step: Step, run: FilterRun) -> Verdict:
+        assert isinstance(step.argument, Named)
+        wanted = step.argument.value.octets(self._stage.variables)
+        return _equal(run.environment.get(step.argument.name), wanted)
+
+    # --- the process
+
+    def _look_at_process(self, step: Step) -> Look:
+        match step.verb:
+            case "exit":
+                return lambda: self._exit(step)
+            case "syslog":
+                look: Look = lambda: self.with_process(lambda: self._syslog(step))  # noqa: E731
+                assert isinstance(step.argument, TextTest)
+                return self._lasting_look(step, look) if step.argument.operator == "lacks" else look
+            case "tmp":
+                return lambda: self._tmp(step)
+            case "memory":
+                return lambda: self._memory(step)
+        return lambda: self._output(step)
+
+    def _exit(self, step: Step) -> Verdict:
+        """The process's end; for a server that nobody has told to end, its sessions' end."""
+        stage = self._stage
+        if stage.mode == "listen" and stage.clients and not self.signalled:
+            return YES if self.sessions_ended() else WAIT
+        in_both = stage.mode == "listen" and "stdio" in stage.header.modes
+        wanted = "any" if in_both else str(step.argument)
+        return _status_verdict(wanted, self._stage.process.status if self._stage.process else None)
+
+    def _syslog(self, step: Step) -> Verdict:
+        assert isinstance(step.argument, TextTest)
+        assert self._stage.syslog is not None
+        self._stage.syslog.read()
+        messages = self._stage.syslog.messages
+        operator, wanted = step.argument.operator, self._wanted(step.argument)
+        fitting = [text_fits(operator, wanted, message) for message in messages]
+        if operator == "lacks":
+            return YES if all(fitting) else no(visible(messages[fitting.index(False)]))
+        return YES if any(fitting) else WAIT
+
+    def _wanted(self, test: TextTest) -> bytes:
+        if isinstance(test.text, str):
+            return test.text.encode()
+        return test.text.octets(self._stage.variables)
+
+    def _output(self, step: Step) -> Verdict:
+        test = step.argument
+        assert isinstance(test, TextTest)
+        text = self._stage.output(step.verb)
+        over = self._stage.process is not None and not self._stage.process.alive
+        if self._stage.mode == "command" and not over:
+            return WAIT
+        if text_fits(test.operator, self._wanted(test), text):
+            return YES
+        return no(shorten(visible(text), _SHOWN) or "nothing") if over else WAIT
+
+    def _tmp(self, step: Step) -> Verdict:
+        filled = any(self._stage.tmp_seen.iterdir())
+        return YES if filled == (step.argument == "filled") else WAIT
+
+    def _memory(self, step: Step) -> Verdict:
+        assert isinstance(step.argument, int)
+        assert self._stage.process is not None
+        peak = self._stage.process.peak_memory()
+        return YES if peak < step.argument else no(f"{peak / (1 << 20):.1f}M")
+
+    def _lasting_look(self, step: Step, look: Look) -> Look:
+        """*look*, which must hold now and still at the end."""
+        self.lasting.append((step, look))
+        return look
+
+    def sessions_ended(self) -> bool:
+        """Whether the implementation has closed every connection that the suite has not."""
+        open_ones = [
+            *self._stage.clients.values(),
+            *self._stage.upstreams.values(),
+            *self._stage.retired,
+        ]
+        return all(connection.ended or connection.closed for connection in open_ones)
+
+    def accept(self, actor: str) -> Verdict:
+        """Take the next connection that arrived upstream as *actor*'s."""
+        stage = self._stage
+        if not stage.listener.arrived:
+            return WAIT
+        if actor in stage.upstreams:
+            stage.retired.append(stage.upstreams[actor])
+        stage.upstreams[actor] = stage.listener.arrived.popleft()
+        return YES
+
+    def octets(self, group: Group) -> bytes:
+        variables = self._stage.variables
+        return b"".join(
+            step.argument.octets(variables) for step in group if isinstance(step.argument, Payload)
+        )
+
+    # --- words for the failure --------------------------------------------------------------------
+
+    def expected(self, step: Step) -> str:
+        text = step.source or step.verb
+        if step.verb == "@quiet":
+            return f"{step.actor} to stay silent"
+        if step.mark == "<" and step.kind in "CU" and not step.verb:
+            return shorten(visible(self.octets((step,))), 400)
+        return text[text.find(" ") + 1 :] if " " in text else text
+
+    def so_far(self, step: Step) -> str:
+        """What there is of what *step* waited for."""
+        connection = {**self._stage.clients, **self._stage.upstreams}.get(step.actor)
+        if step.kind in "CU" and connection is not None:
+            return describe(connection.received)
+        if step.verb == "syslog" and self._stage.syslog is not None:
+            return " | ".join(map(visible, self._stage.syslog.messages)) or "nothing in syslog"
+        if step.verb == "tmp":
+            return ", ".join(path.name for path in self._stage.tmp_seen.iterdir()) or "no file"
+        if step.verb == "exit" and step.kind == "P":
+            return self.process_state()
+        return "nothing"
+
+    def process_state(self) -> str:
+        if self._stage.process is None:
+            return "no process yet"
+        if self._stage.process.alive:
+            return "the process still runs"
+        return f"the process has ended with status {self._stage.process.status}"
+
+
+def _take(connection: Connection, awaited: OctetsAwaited | ReplyAwaited) -> Verdict:
+    verdict = awaited.look(connection.received)
+    if verdict.state is State.YES:
+        connection.take(verdict.used)
+    elif verdict.state is State.WAIT and (connection.ended or connection.closed):
+        rest = describe(connection.received) if connection.received else ""
+        return no(f"{rest} @eof".strip())
+    return verdict
+
+
+def _at_end(connection: Connection) -> Verdict:
+    if connection.received:
+        return no(describe(connection.received))
+    return YES if connection.ended else WAIT
+
+
+def _equal(got: bytes | None, wanted: bytes | None) -> Verdict:
+    if got == wanted:
+        return YES
+    if got is None:
+        return no("it is not there")
+    return no(f"'{shorten(visible(got), _SHOWN)}'")
+
+
+def _status_verdict(wanted: str, status: int | None) -> Verdict:
+    if status is None:
+        return WAIT
+    fits = wanted == "any" or (status != 0 if wanted == "nonzero" else str(status) == wanted)
+    return YES if fits else no(f"exit {status}" if status >= 0 else f"death by signal {-status}")
+
+
+def _private(mode: int | None) -> Verdict:
+    return YES if mode in (0o600, 0o400) else no("no file" if mode is None else f"mode {mode:04o}")
+
+
+def _killed(run: FilterRun) -> Verdict:
+    if run.exit_status is not None and run.exit_status < 128:
+        return no(f"the filter ended by itself with {run.exit_status}")
+    return WAIT if group_members(run) else YES

@@ -1,0 +1,24 @@
+"""Where the suite finds what is no code: the transcripts, the specification, descriptions, pages.
+
+Rule: no other module knows a path. In an installed package transcripts and specification lie beside
+the modules; in a checkout they are taken from where people read them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+#: The checkout's top, if this is one: there the reference implementation lies.
+ROOT = PACKAGE.parents[1]
+INSTALLED = (PACKAGE / "transcripts").is_dir()
+
+TRANSCRIPTS = (PACKAGE if INSTALLED else ROOT) / "transcripts"
+SPECIFICATION = PACKAGE / "specification.md" if INSTALLED else ROOT / "docs" / "specification.md"
+IMPLEMENTATIONS = PACKAGE / "implementations"
+TEMPLATES = PACKAGE / "report" / "templates"
+PROPERTIES = PACKAGE / "test_properties.py"
+
+#: How the name of a transcript, and of a part that is only included, ends.
+SUFFIX = ".smtp"
+PART_SUFFIX = ".smtp-part"

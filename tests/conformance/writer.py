@@ -1,0 +1,40 @@
+"""From nodes to the text of a transcript.
+
+Rule: what is written here reads as an equal transcript again.
+"""
+
+from __future__ import annotations
+
+from .grammar import FENCE, GRAMMAR
+from .header import write_header
+from .script import Either, Include, Node, Note, Step, Transcript
+
+
+def write_transcript(transcript: Transcript) -> str:
+    """The text of *transcript*; reading it again gives an equal one."""
+    body = "".join(f"{line}\n" for line in _node_lines(transcript.steps))
+    return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
+
+
+def _node_lines(nodes: tuple[Node, ...]) -> list[str]:
+    lines: list[str] = []
+    for node in nodes:
+        match node:
+            case Note(text):
+                lines.append(text)
+            case Include(name):
+                lines.append(f"@include {name}")
+            case Step():
+                lines.append(write_step(node))
+            case Either(branches):
+                for position, branch in enumerate(branches):
+                    lines += ["or" if position else "either", *_node_lines(branch)]
+                lines.append("end")
+    return lines
+
+
+def write_step(step: Step) -> str:
+    """The line of one step."""
+    kind = GRAMMAR[step.kind + step.mark][step.verb]
+    words = (step.actor + step.mark, step.verb, kind.write(step.argument))
+    return " ".join(word for word in words if word)

@@ -1,0 +1,33 @@
+"""The pages about the suite: every transcript, part and module that they name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
+from tests.conformance.words import GROUPS
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAME = re.compile(rf"\b(?:{'|'.join(GROUPS)}|include)/[a-z0-9-]+\.smtp(?:-part)?\b")
+#: What a page makes up, to show how a file of one's own is named.
+MADE_UP = {"recorded/my-server-accept.smtp"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_transcript_that_a_page_names_is_there(page: Path) -> None:
+    names = set(NAME.findall(page.read_text("utf-8"))) - MADE_UP
+    assert sorted(name for name in names if not (TRANSCRIPTS / name).is_file()) == []
+
+
+def test_pages_name_transcripts() -> None:
+    assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
+
+
+def test_contributing_maps_every_module_of_the_suite() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rows = page[page.index("| `tests/conformance/` |") :].partition("\n\n")[0]
+    modules = {path.name for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")}
+    assert set(re.findall(r"`(\w+\.py)`", rows)) == modules - {"test_properties.py"}
