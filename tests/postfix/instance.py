@@ -3,7 +3,8 @@
 `Postfix(directory, names, services)` is a context manager. The directory holds everything
 (configuration, queue, mail log, one Maildir for every recipient there is); it listens
 on a loopback address of its own only; the DNS is never asked; the master process ends when this
-one does. `services` makes the lines of master.cf that use the addresses.
+one does. `services` and `settings` make the lines of master.cf and of main.cf that use the
+addresses.
 
 Needs root (master(8) changes users) and the programs of a Postfix >= 3.4 (postlogd(8)).
 """
@@ -184,6 +185,10 @@ class Address(NamedTuple):
         return f"{self.host}:{self.port}"
 
 
+#: Makes text for a configuration file of Postfix, given the address behind each name.
+ForAddresses = Callable[[Mapping[str, Address]], str]
+
+
 def own_addresses(names: Sequence[str]) -> dict[str, Address]:
     """A free port for each name, on a loopback address that is nobody else's.
 
@@ -229,13 +234,15 @@ class Postfix:
         self,
         directory: Path,
         names: Sequence[str],
-        services: Callable[[Mapping[str, Address]], str],
+        services: ForAddresses,
+        settings: ForAddresses = lambda _: "",
         wrapper: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.addresses: Mapping[str, Address] = {}
         self._names = names
         self._services = services
+        self._settings = settings
         self._wrapper = wrapper
         self._guard: subprocess.Popen[bytes] | None = None
         self._seen: dict[str, tuple[str, bytes]] = {}
@@ -268,7 +275,7 @@ class Postfix:
         user = pwd.getpwnam("nobody")
         main = MAIN_CF.format(dir=self.directory, uid=user.pw_uid, gid=user.pw_gid)
         path = self.directory / "etc/main.cf"
-        path.write_text(main)
+        path.write_text(main + self._settings(self.addresses))
         # Postfix waits until a new main.cf is some seconds old: it might not be complete yet.
         os.utime(path, (0, 0))
         (self.directory / "etc/master.cf").write_text(self._services(self.addresses) + MASTER_CF)
@@ -343,6 +350,10 @@ class Postfix:
         # In the order a message goes through them: none is missed while it moves.
         queues = [self.directory / "queue" / name for name in ("maildrop", "incoming", "active")]
         return [path for queue in queues for path in queue.rglob("*") if path.is_file()]
+
+    def wait_quiet(self) -> None:
+        """Wait until all that was accepted is delivered or deferred."""
+        wait_for("the queue to be empty", lambda: not self.in_transit())
 
     def flush(self) -> None:
         """Try deferred mail again now."""

@@ -179,8 +179,9 @@ class Installation:
             (directory / name).mkdir(mode=0o755)
         for name in ("runs", "spool"):
             shutil.chown(directory / name, USER, GROUP)
+        self.spool.chmod(0o700)
         self.launcher = self._install()
-        self.dispatch = self._executable("dispatch", DISPATCH.format(directory=directory))
+        self.dispatch = self.executable("dispatch", DISPATCH.format(directory=directory))
 
     def _install(self) -> Path:
         python = interpreter()
@@ -194,13 +195,14 @@ class Installation:
         # Compiled once, as an installation is: the user that runs it may not write there.
         subprocess.run([python, "-m", "compileall", "-q", copy], check=True)
         library = self.directory / "lib"
-        launcher = self._executable("postprox", LAUNCHER.format(python=python, library=library))
+        launcher = self.executable("postprox", LAUNCHER.format(python=python, library=library))
         trial = as_nobody(str(launcher), "--version")
         if trial.returncode:
             raise PostfixError(f"the installed proxy does not run: {trial.stderr.decode()}")
         return launcher
 
-    def _executable(self, name: str, text: str) -> Path:
+    def executable(self, name: str, text: str) -> Path:
+        """Write a program that everybody may run; return its path."""
         path = self.directory / "bin" / name
         path.write_text(text)
         path.chmod(0o755)

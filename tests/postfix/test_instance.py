@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .client import message, submit, unix
-from .instance import Address, Postfix, public_directory, wait_for, without_trace
+from .instance import Address, Postfix, public_directory, without_trace
 
 
 def plain_services(addresses: Mapping[str, Address]) -> str:
@@ -38,7 +38,7 @@ def test_a_message_is_delivered_as_it_was_sent(postfix: Postfix) -> None:
 def test_nothing_is_in_transit_after_delivery(postfix: Postfix) -> None:
     submit(postfix.addresses["plain"], "a@mail.test", ["c@mail.test"], message("queue"))
     postfix.wait_delivered("c@mail.test")
-    wait_for("the queue to be empty", lambda: not postfix.in_transit())
+    postfix.wait_quiet()
 
 
 def test_delivery_is_seen_in_the_log(postfix: Postfix) -> None:

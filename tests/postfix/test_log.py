@@ -7,7 +7,6 @@ import re
 import pytest
 
 from .client import connect_from, message, transact
-from .instance import wait_for
 from .site import Site, running_site
 
 INFO, WARNING = "<22>", "<20>"  # facility mail
@@ -52,6 +51,6 @@ def test_postfix_has_nothing_to_complain_about(needs_postfix: None) -> None:
         for way in ("strict_before", "open_adjusted", "open_after", "open_cached"):
             for script in scripts:
                 own.send(way, own.proxy.box(script), message("ordinary"))
-        wait_for("the queue to be empty", lambda: not own.postfix.in_transit())
+        own.postfix.wait_quiet()
         own.proxy.wait_clean(own.postfix)
     assert re.findall(".*(?:warning|error|fatal|panic|garbage).*", own.postfix.log()) == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from .client import begin_data, connect, message
-from .instance import wait_for
 from .site import Site
 
 NO_ENDS = (
@@ -40,6 +39,6 @@ def test_one_message_comes_of_one(site: Site, address_name: str, no_end: str) ->
     delivered = site.postfix.wait_delivered(box.address)
     assert victim.address.encode() in delivered
     assert b"Subject: inner" in delivered
-    wait_for("the queue to be empty", lambda: not site.postfix.in_transit())
+    site.postfix.wait_quiet()
     assert site.postfix.delivered(victim.address) == []
     assert (len(box.runs()), len(victim.runs())) == (1, 0)

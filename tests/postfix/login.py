@@ -1,0 +1,87 @@
+"""What a submission service needs: a certificate, and somebody who knows the users.
+
+The latter speaks the protocol of Dovecot's authentication service, and lets everybody in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import socketserver
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from .instance import Address
+
+HANDSHAKE = "VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nSPID\t1\nCUID\t1\nCOOKIE\t0\nDONE\n"
+
+SETTINGS = """
+smtpd_tls_chain_files = {dir}/tls.pem
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {dir}/auth.sock
+"""
+
+
+class _Users(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(HANDSHAKE.encode())
+        for line in self.rfile:
+            command, *fields = line.rstrip(b"\n").split(b"\t")
+            if command == b"AUTH":
+                self.wfile.write(b"OK\t" + fields[0] + b"\tuser=alice\n")
+
+
+@contextlib.contextmanager
+def running_users(directory: Path) -> Iterator[None]:
+    """The service behind `smtpd_sasl_path`, and the certificate beside it."""
+    path = directory / "auth.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), _Users) as server:
+        server.daemon_threads = True
+        path.chmod(0o666)
+        make_certificate(directory / "tls.pem")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+MAKE_CERTIFICATE = """
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mx.mail.test -out - -keyout -
+"""
+
+
+def make_certificate(path: Path) -> None:
+    """A key and a certificate that nobody else trusts, in one file."""
+    made = subprocess.run(MAKE_CERTIFICATE.split(), check=True, capture_output=True)
+    path.write_bytes(made.stdout)
+    path.chmod(0o600)
+
+
+def _trust_all() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+#: A client at home: neither a neighbour of Postfix nor of the signer.
+HOME = "198.51.100.9"
+
+
+def log_in(server: Address, wrapped: bool) -> smtplib.SMTP:
+    """A session of an authenticated user from afar, past AUTH; ended by `with`."""
+    context = _trust_all()
+    session = (
+        smtplib.SMTP_SSL(*server, timeout=60, context=context)
+        if wrapped
+        else smtplib.SMTP(*server, timeout=60)
+    )
+    session.ehlo("laptop.example")
+    assert session.docmd("XCLIENT", f"ADDR={HOME}")[0] == 220
+    session.ehlo("laptop.example")
+    if not wrapped:
+        session.starttls(context=context)
+    session.login("alice", "secret")
+    return session

@@ -1,0 +1,195 @@
+"""A mail site that follows the README: its text, word for word, in a Postfix of the tests' own.
+
+The rest of the site is what the README expects of any: users who log in, OpenDKIM as milter of
+every service, a virtual alias, an archive that gets a copy of everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import login, readme
+from .client import Reply, connect_from, transact
+from .instance import PATIENCE, Address, Postfix, public_directory
+from .proxies import GROUP, USER, Installation
+from .scanner import Scanner
+from .signer import running_signer
+
+BEFORE, AFTER = "Before the queue", "After the queue"
+SPAWNED, LISTENING = "spawned", "listening"
+
+#: The addresses in the README's text, and what they are called here.
+ADDRESSES = {
+    "127.0.0.1:10025": "proxy",
+    "127.0.0.1:10026": "filtered",
+    "127.0.0.1:10027": "second proxy",
+    "127.0.0.1:10028": "signed",
+    "127.0.0.1:8891": "signer",
+    "submission": "submission",
+    "submissions": "submissions",
+}
+NAMES = ("smtp", *ADDRESSES.values())
+
+#: Somebody out there, whom neither Postfix nor the signer knows.
+OUTSIDE = "192.0.2.1"
+ALIAS, ARCHIVE, BOB, CAROL = (f"{name}@mail.test" for name in ("info", "archive", "bob", "carol"))
+
+SITE = f"""
+smtpd_milters = inet:{{signer}}
+non_smtpd_milters = inet:{{signer}}
+milter_default_action = tempfail
+virtual_alias_maps = inline:{{{{ {{{{ {ALIAS} = {BOB}, {CAROL} }}}} }}}}
+always_bcc = {ARCHIVE}
+"""
+
+Edit = Callable[[str], str]
+
+
+def unchanged(text: str) -> str:
+    """The README's text as it is."""
+    return text
+
+
+@dataclass(frozen=True)
+class Names:
+    """Puts the names of this machine in the place of the README's: addresses, paths, the user."""
+
+    installation: Installation
+    filter: Path
+    addresses: Mapping[str, Address]
+
+    def mapping(self) -> dict[str, str]:
+        """What stands in the README, as regular expressions, and what takes its place."""
+        mapping = {
+            r"\buser=postprox\b": f"user={USER}",
+            r"/usr/local/sbin/postprox\b": str(self.installation.launcher),
+            r"/usr/local/bin/mail-filter\b": str(self.filter),
+            r"/var/spool/postprox\b": str(self.installation.spool),
+            r"-l 10025\b": f"-l {self.addresses['proxy']}",
+        }
+        for printed, name in ADDRESSES.items():
+            address = self.addresses[name]
+            if ":" not in printed:
+                mapping[rf"(?m)^{printed}(?= inet )"] = str(address)
+                continue
+            host, port = printed.split(":")
+            mapping[rf"\[{host}\]:{port}\b"] = f"[{address.host}]:{address.port}"
+            mapping[rf"(?<![\d.]){host}:{port}\b"] = str(address)
+        return mapping
+
+    def __call__(self, text: str) -> str:
+        """The README's text with the names of this machine."""
+        for printed, own in self.mapping().items():
+            text = re.sub(printed, own, text)
+        return text
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A running site. `send` is mail from outside, `submit` that of an authenticated user."""
+
+    mode: str
+    postfix: Postfix
+    installation: Installation
+
+    def send(self, content: bytes, recipient: str, sender: str = "alice@mail.test") -> Reply:
+        """Send a message from outside, as if it were one of ours."""
+        with connect_from(self.postfix.addresses["smtp"], OUTSIDE) as session:
+            return transact(session, sender, [recipient], content)
+
+    def submit(self, service: str, content: bytes, recipient: str) -> Reply:
+        """Send a message as an authenticated user does, at either submission service."""
+        server = self.postfix.addresses[service]
+        with login.log_in(server, wrapped=service == "submissions") as session:
+            return transact(session, "alice@mail.test", [recipient], content)
+
+    def arrivals(self, recipient: str, subject: str) -> list[bytes]:
+        """Every message with the subject that the recipient has, once nothing is under way."""
+        self.postfix.wait_quiet()
+        title = f"\nSubject: {subject}\n".encode()
+        return [content for content in self.postfix.delivered(recipient) if title in content]
+
+    def arrival(self, recipient: str, subject: str) -> bytes:
+        """The one message with the subject that the recipient has."""
+        (content,) = self.arrivals(recipient, subject)
+        return content
+
+
+def scanning_filter(scanner: Scanner) -> str:
+    """The README's filter; clamdscan is told where the tests' own clamd is."""
+    return re.sub(
+        r"(?m)^clamdscan ", f"clamdscan --config-file={scanner.config} ", readme.filter_script()
+    )
+
+
+@contextlib.contextmanager
+def running_recipe(mode: str, proxy: str, script: str, edit: Edit = unchanged) -> Iterator[Recipe]:
+    """Follow the README: one of its two modes, one of its two ways to run the proxy.
+
+    `edit` changes its text, to see what goes wrong then.
+    """
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(public_directory("postprox-recipe-"))
+        installation = Installation(directory)
+        mail_filter = installation.executable("mail-filter", script)
+        stack.enter_context(login.running_users(directory))
+
+        def named(text: str, addresses: Mapping[str, Address]) -> str:
+            return Names(installation, mail_filter, addresses)(edit(text))
+
+        def services(addresses: Mapping[str, Address]) -> str:
+            text = readme.configuration(mode, "master.cf")
+            if proxy == SPAWNED:
+                text = readme.configuration("Set up Postfix", "master.cf") + text
+            front = f"{addresses['smtp']} inet n - n - - smtpd\n"
+            return front + named(text, addresses)
+
+        def settings(addresses: Mapping[str, Address]) -> str:
+            site = SITE.format(**addresses) + login.SETTINGS.format(dir=directory)
+            return site + named(readme.configuration(mode, "main.cf"), addresses)
+
+        postfix = stack.enter_context(Postfix(directory, NAMES, services, settings))
+        stack.enter_context(running_signer(directory, postfix.addresses["signer"]))
+        if proxy == LISTENING:
+            line = named(unit_command(), postfix.addresses)
+            stack.enter_context(listening_proxy(line, postfix.addresses["proxy"], installation))
+        yield Recipe(mode, postfix, installation)
+
+
+def unit_command() -> str:
+    """The command line that the README gives the unit."""
+    (command,) = re.findall(r"(?m)^ *ExecStart=(.+)$", readme.section("Set up Postfix"))
+    return str(command)
+
+
+#: Does for a command what systemd does: its socket is descriptor 3, and meant for this process.
+ACTIVATE = 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&0 </dev/null'
+
+
+@contextlib.contextmanager
+def listening_proxy(line: str, address: Address, installation: Installation) -> Iterator[None]:
+    """Run the unit's command line as systemd does, with a socket that is open already."""
+    with socket.create_server(address) as listener:
+        proxy = subprocess.Popen(
+            ["/bin/sh", "-c", ACTIVATE, "sh", *shlex.split(line)],
+            stdin=listener.fileno(),
+            user=USER,
+            group=GROUP,
+            extra_groups=[],
+            cwd="/",
+            # systemd gives it a /tmp of its own.
+            env={"PATH": os.defpath},
+        )
+        try:
+            yield
+        finally:
+            proxy.terminate()
+            proxy.wait(PATIENCE)

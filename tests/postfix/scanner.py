@@ -1,0 +1,56 @@
+"""A clamd of the tests' own, which can be down.
+
+Its database is one signature, the EICAR test string, so that it starts at once and asks nobody.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .instance import PATIENCE, program, wait_for
+
+#: Harmless, and known to every scanner; in two halves, lest one take this file for a virus.
+EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+
+CLAMD_CONF = """
+Foreground yes
+DatabaseDirectory {dir}/db
+LocalSocket {dir}/clamd.sock
+LocalSocketMode 666
+LogFile {dir}/clamd.log
+MaxThreads 2
+StreamMaxLength 100M
+"""
+
+
+class Scanner:
+    """clamd in a directory that everybody may enter; `config` is for clamdscan."""
+
+    def __init__(self, directory: Path) -> None:
+        clamd = program("clamd")
+        if clamd is None or program("clamdscan") is None:
+            pytest.skip("clamd is not installed (Debian: apt-get install clamav-daemon clamdscan)")
+        self._clamd = clamd
+        self._socket = directory / "clamd.sock"
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self.config = directory / "clamd.conf"
+        (directory / "db").mkdir()
+        (directory / "db/test.ndb").write_text(f"Test.EICAR:0:*:{EICAR.encode().hex()}\n")
+        self.config.write_text(CLAMD_CONF.format(dir=directory))
+
+    def start(self) -> None:
+        """Start it; it listens at the return."""
+        command = [self._clamd, f"--config-file={self.config}"]
+        self._daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_for("clamd to listen", self._socket.is_socket)
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait(PATIENCE)
+            self._daemon = None
+        self._socket.unlink(missing_ok=True)

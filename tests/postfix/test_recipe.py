@@ -1,0 +1,165 @@
+"""The README's two recipes, word for word, with a real clamd and a real OpenDKIM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .client import connect_from, message, transact, unix
+from .instance import public_directory, without_trace
+from .recipe import (
+    AFTER,
+    ALIAS,
+    ARCHIVE,
+    BEFORE,
+    BOB,
+    CAROL,
+    LISTENING,
+    OUTSIDE,
+    SPAWNED,
+    Recipe,
+    running_recipe,
+    scanning_filter,
+)
+from .scanner import EICAR, Scanner
+from .signer import fits, is_signed, is_verified
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+SERVICES = ("submission", "submissions")
+WAYS = [(BEFORE, SPAWNED), (BEFORE, LISTENING), (AFTER, SPAWNED), (AFTER, LISTENING)]
+
+#: A filter that changes every message.
+FOOTER = 'cat "$EMAIL" - >"$OUTFILE" <<END\nfooter\nEND\n'
+
+
+@pytest.fixture(scope="module")
+def scanner() -> Iterator[Scanner]:
+    with public_directory("postprox-clamd-") as directory:
+        clamd = Scanner(directory)
+        clamd.start()
+        yield clamd
+        clamd.stop()
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=" ".join)
+def recipe(request: pytest.FixtureRequest, scanner: Scanner) -> Iterator[Recipe]:
+    mode, proxy = request.param
+    with running_recipe(mode, proxy, scanning_filter(scanner)) as running:
+        yield running
+
+
+def test_mail_from_outside_arrives_as_it_was_sent(recipe: Recipe) -> None:
+    content = message("from outside", "x" * 5000)
+    assert recipe.send(content, BOB)[0] == 250
+    arrived = without_trace(recipe.arrival(BOB, "from outside"))
+    assert arrived.endswith(unix(content))
+
+
+def test_mail_from_outside_is_never_signed(recipe: Recipe) -> None:
+    assert recipe.send(message("forged"), BOB)[0] == 250
+    assert not is_signed(recipe.arrival(BOB, "forged"))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_own_mail_is_signed(recipe: Recipe, service: str) -> None:
+    assert recipe.submit(service, message(f"own by {service}"), BOB)[0] == 250
+    signed = recipe.arrival(BOB, f"own by {service}")
+    assert is_signed(signed)
+    assert fits(signed)
+
+
+def test_verifying_milters_see_the_message_after_the_queue_only(recipe: Recipe) -> None:
+    recipe.send(message("verified"), BOB)
+    assert is_verified(recipe.arrival(BOB, "verified")) == (recipe.mode == AFTER)
+
+
+@pytest.mark.parametrize("service", ["smtp", *SERVICES])
+def test_an_alias_and_the_archive_get_one_copy(recipe: Recipe, service: str) -> None:
+    content = message(f"copies by {service}")
+    if service == "smtp":
+        recipe.send(content, ALIAS)
+    else:
+        recipe.submit(service, content, ALIAS)
+    for address in (BOB, CAROL, ARCHIVE):
+        assert len(recipe.arrivals(address, f"copies by {service}")) == 1
+
+
+def test_mail_to_very_many_is_filtered_once_and_archived_once(recipe: Recipe) -> None:
+    addresses = [f"member{number}@mail.test" for number in range(120)]
+    with connect_from(recipe.postfix.addresses["smtp"], OUTSIDE) as session:
+        reply = transact(session, "list@mail.test", addresses, message("to many"))
+    assert reply[0] == 250
+    assert len(recipe.arrivals(ARCHIVE, "to many")) == 1
+    # Wherever it was queued, it was one message: never split among runs of the filter.
+    assert set(re.findall(r"from=<list@.*nrcpt=(\d+)", recipe.postfix.log())) == {"121"}
+
+
+def test_a_virus_is_refused(recipe: Recipe) -> None:
+    reply = recipe.send(message("virus", EICAR), BOB)
+    if recipe.mode == BEFORE:
+        assert reply == (550, b"5.7.1 The message contains a virus")
+    else:
+        assert reply[0] == 250
+        recipe.postfix.wait_log(r"to=<bob@mail.test>.*status=bounced.*5\.7\.1 The message contains")
+    assert recipe.arrivals(BOB, "virus") == []
+
+
+def test_a_virus_of_an_own_user_is_refused_where_his_mail_is_filtered(recipe: Recipe) -> None:
+    reply = recipe.submit("submission", message("own virus", EICAR), BOB)
+    assert reply[0] == (550 if recipe.mode == BEFORE else 250)
+    assert recipe.arrivals(BOB, "own virus") == []
+
+
+def test_while_clamd_is_down_a_virus_waits(recipe: Recipe, scanner: Scanner) -> None:
+    scanner.stop()
+    try:
+        reply = recipe.send(message("virus meanwhile", EICAR), BOB)
+        assert reply[0] == (451 if recipe.mode == BEFORE else 250)
+        assert recipe.arrivals(BOB, "virus meanwhile") == []
+    finally:
+        scanner.start()
+    recipe.postfix.flush()
+    assert recipe.arrivals(BOB, "virus meanwhile") == []
+
+
+@pytest.mark.parametrize("mode", [BEFORE, AFTER])
+def test_the_signature_fits_a_message_that_the_filter_has_changed(mode: str) -> None:
+    with running_recipe(mode, SPAWNED, FOOTER) as own:
+        own.submit("submission", message("changed"), BOB)
+        arrived = own.arrival(BOB, "changed")
+    assert arrived.endswith(b"\nfooter\n")
+    assert fits(arrived)
+
+
+# What the lines of the README are for: each is taken out, and does harm.
+
+
+def without(words: str) -> Callable[[str], str]:
+    """Takes the words out of the README's text."""
+
+    def edit(text: str) -> str:
+        return text.replace(words, "")
+
+    return edit
+
+
+@pytest.mark.parametrize("mode", [BEFORE, AFTER])
+def test_with_milters_behind_the_filter_forged_mail_is_signed(mode: str) -> None:
+    with running_recipe(mode, SPAWNED, "exit 0", without(",no_milters")) as own:
+        own.send(message("forged"), BOB)
+        assert is_signed(own.arrival(BOB, "forged"))
+
+
+def test_with_mappings_on_both_sides_the_archive_gets_two_copies() -> None:
+    with running_recipe(AFTER, SPAWNED, "exit 0", without("no_address_mappings,")) as own:
+        own.send(message("twice"), BOB)
+        assert len(own.arrivals(ARCHIVE, "twice")) == 2
+
+
+def test_without_r_a_virus_passes_while_the_scanner_is_down() -> None:
+    with running_recipe(BEFORE, SPAWNED, "exit 2", without(" -r")) as own:
+        assert own.send(message("virus", EICAR), BOB)[0] == 250
+        assert own.arrivals(BOB, "virus") != []
