@@ -1,4 +1,7 @@
-"""postprox: a minimal SMTP proxy that runs a filter command on every message."""
+"""postprox: a minimal SMTP proxy that runs a filter command on every message.
+
+Rule: nothing is imported here, for everything imports this.
+"""
 
 __version__ = "1.0.0"
 

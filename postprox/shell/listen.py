@@ -1,6 +1,7 @@
 """The listening server: `--listen` (listen.background to listen.stop).
 
-Rule: it accepts clients and ends; each session is a `Connection`, as on standard input.
+Rule: it accepts clients and ends; each session is a `Connection`, as on standard input. It starts
+once, not once for every mail, so it may import `os` and `socket`.
 """
 
 import os

@@ -4,8 +4,6 @@ Rule: every address that the name resolves to is tried in turn, none blocks the 
 tries together end in time (cli.host, relay.idle).
 """
 
-import errno
-
 from .. import TYPE_CHECKING
 from ..core import limits
 from .loop import READABLE, WRITABLE
@@ -90,16 +88,16 @@ class Connector:
                 self._last_error = str(missing.strerror)
                 continue
             try:
-                error = peer.connect_ex(address)
-            except OSError as unusable:  # a path that is too long
-                error, self._last_error = -1, str(unusable)
-            if error in (0, errno.EINPROGRESS):
-                self._socket = peer
-                self.deadline = self._loop.clock() + share
-                self._loop.watch(peer.fileno(), WRITABLE, self._finish)
-                return
-            peer.close()
-            self._last_error = posix.strerror(error) if error > 0 else self._last_error
+                peer.connect(address)
+            except OSError as error:
+                if not _in_progress(error, family):
+                    peer.close()
+                    self._last_error = error.strerror or str(error)
+                    continue
+            self._socket = peer
+            self.deadline = self._loop.clock() + share
+            self._loop.watch(peer.fileno(), WRITABLE, self._finish)
+            return
         self._failed(f"{self._target.text}: {self._last_error}")
 
     def _finish(self) -> None:
@@ -123,6 +121,11 @@ class Connector:
             self._loop.watch(self._socket.fileno(), 0, self._finish)
             self._socket.close()
             self._socket = None
+
+
+def _in_progress(error: OSError, family: int) -> bool:
+    """Whether the answer of connect(2) is EINPROGRESS, and not the EAGAIN of a full backlog."""
+    return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
 def resolve(target: "Target", flags: int) -> "list[Address]":

@@ -157,6 +157,16 @@ def test_a_socket_that_is_not_there_is_told(loop: Loop, path: str, reason: str) 
     assert reason in Try(loop, f"unix:{path}").start().reason()
 
 
+def test_a_unix_domain_socket_whose_backlog_is_full_is_told(loop: Loop, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(path)
+        listener.listen(0)
+        waiting.connect(path)
+        reason = Try(loop, f"unix:{path}").start().reason()
+    assert reason == f"unix:{path}: Resource temporarily unavailable"
+
+
 @pytest.mark.parametrize("host", ["name.invalid", "x" * 300, "a..b", "caf\xe9.invalid", "\udcff.x"])
 def test_a_name_that_is_none_is_told(loop: Loop, host: str) -> None:
     assert Try(loop, f"{host}:25").start().reason().startswith(f"{host}:25: ")
