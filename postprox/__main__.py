@@ -5,7 +5,6 @@ Rule: nothing is decided here but which of the two, and how a wrong command line
 
 import sys
 
-from .core import options, replies
 from .shell.system import (
     STDERR,
     STDIN,
@@ -18,12 +17,19 @@ from .shell.system import (
     silence,
 )
 
+# Before anything else can fail: spawn(8) connects descriptor 2 to the client, too, and not a word
+# may get there, no traceback of a start that a signal or a broken installation ends either.
+add_standard_descriptors()
+if is_socket(STDIN):
+    silence(STDERR)
+
+from .core import options, replies  # noqa: E402
+
 USAGE_STATUS = 2
 
 
 def main() -> int:
     """Run the command; return its exit status (cli.exit)."""
-    add_standard_descriptors()
     try:
         wanted = options.parse(sys.argv[1:], environ.get(options.CLOCK_SPEED, b""))
         wanted.directory = _absolute(wanted.directory)
@@ -46,7 +52,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     from .shell.loop import Loop
     from .shell.stream import Stream
 
-    silence(STDERR)  # spawn(8) connects it to the client: not a word may get there
+    silence(STDERR)  # whatever it is: while proxying, nothing is written there (cli.stderr-silent)
     loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)

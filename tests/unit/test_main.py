@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tests.unit.peers import listening
 from tests.unit.processes import (
     MESSAGE,
     PYTHON,
+    ROOT,
     Spawned,
     Upstream,
     environment,
@@ -336,6 +338,14 @@ def test_signals_that_come_blocked_are_heard(
 
 
 # filter.stdio
+
+
+def test_a_start_that_fails_says_nothing_to_the_client(spawn: Spawn, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "postprox", tmp_path / "postprox")
+    (tmp_path / "postprox/core/options.py").write_text("raise KeyboardInterrupt\n")
+    proxy = spawn("127.0.0.1:9", prelude=("env", "-C", str(tmp_path)))
+    proxy.client.sees_end()
+    assert proxy.exit_status() != 0
 
 
 @pytest.fixture

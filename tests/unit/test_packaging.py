@@ -21,6 +21,8 @@ import pytest
 
 from postprox import __version__
 from postprox.core import options
+from tests.unit.peers import Peer
+from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 #: The interpreter outside any virtual environment, as an administrator would name it.
@@ -115,6 +117,58 @@ def test_the_installed_command_runs_a_session(launcher: Path) -> None:
     assert session([str(launcher)]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
 
 
+def test_a_session_with_a_message_needs_one_file_alone(place: Path, upstream: Upstream) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    library = place / "lib/postprox"
+    shutil.rmtree(library / "postprox")
+    shutil.rmtree(library / sys.implementation.cache_tag / "postprox")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [f"{place}/sbin/postprox", "-v", "-c", "true", "-d", f"{place}", upstream.address]
+        proxy = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
+    client = Peer(ours)
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+    client.leaves()
+    assert proxy.wait(LIMIT) == 0
+
+
+def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path: Path) -> None:
+    load = launcher.read_text().partition("from postprox.__main__")[0]
+    program = tmp_path / "program"
+    program.write_text(f"{load}\nfrom postprox.core import smtp\nsmtp.verb(None)\n")
+    failed = subprocess.run([PYTHON, "-IS", program], capture_output=True, text=True, check=False)
+    source = prefix / "lib/postprox/postprox/core/smtp.py"
+    *_, where, line, _ = [line for line in failed.stderr.splitlines() if "^" not in line]
+    numbered = dict(enumerate(source.read_text().splitlines(), 1))
+    number = next(n for n, text in numbered.items() if text.strip() == line.strip())
+    assert where == f'  File "{source}", line {number}, in verb'
+
+
+def test_a_start_that_fails_says_nothing_to_the_client(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    shutil.rmtree(place / "lib/postprox")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        end = theirs.fileno()
+        command = [f"{place}/sbin/postprox", "127.0.0.1:9"]
+        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+        assert proxy.wait(LIMIT) == 1
+        theirs.close()
+        assert ours.recv(4096) == b""
+
+
+def test_a_start_that_fails_tells_the_administrator(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    shutil.rmtree(place / "lib/postprox")
+    started = subprocess.run(
+        [f"{place}/sbin/postprox", "--version"], capture_output=True, text=True, check=False
+    )
+    assert "No module named 'postprox'" in started.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
 def test_the_installed_command_runs_a_session_as_another_user(place: Path) -> None:
     done = install("--prefix", place, "--python", others_python())
@@ -124,7 +178,7 @@ def test_the_installed_command_runs_a_session_as_another_user(place: Path) -> No
 
 
 def test_the_launcher_isolates_the_interpreter(launcher: Path) -> None:
-    assert launcher.read_text().splitlines()[0] == f"#!{PYTHON} -IS"
+    assert launcher.read_text().splitlines()[0] == f"#!{PYTHON} -ISB"
 
 
 def test_every_module_has_byte_code_of_its_own(prefix: Path) -> None:
@@ -148,6 +202,32 @@ def test_without_byte_code_for_its_python_the_sources_run(place: Path) -> None:
     install("--prefix", place, "--python", PYTHON)
     shutil.rmtree(place / "lib/postprox" / sys.implementation.cache_tag)
     assert session([f"{place}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+
+
+def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
+    """Make the byte code again, as after an upgrade of Python."""
+    command = [PYTHON, "-ISB", f"{library}/bytecode.py", f"{library}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+def test_byte_code_for_another_python_replaces_that_of_the_last(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    library = place / "lib/postprox"
+    tag = str(sys.implementation.cache_tag)
+    (library / tag).rename(library / "cpython-309")
+    assert bytecode(library).returncode == 0
+    assert [path.name for path in library.glob("cpython*")] == [tag]
+    assert session([f"{place}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+
+
+def test_byte_code_on_which_no_session_runs_replaces_nothing(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    library = place / "lib/postprox"
+    before = (library / str(sys.implementation.cache_tag) / "session").stat()
+    (library / "postprox/core/session.py").write_text("raise SystemExit\n")
+    assert "a trial session was answered []" in bytecode(library).stderr
+    after = (library / str(sys.implementation.cache_tag) / "session").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
 def test_nothing_installed_is_open_to_be_changed_by_others(prefix: Path) -> None:

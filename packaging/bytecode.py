@@ -1,0 +1,157 @@
+"""Make the byte code of an installed postprox: python3 -IS bytecode.py LIBRARY [PLACE]
+
+LIBRARY is the directory of the package and of this file, PLACE where it will lie in the end.
+Run it again after an upgrade of Python: byte code belongs to one version.
+
+Rule: byte code is made whole beside its place, proved by a session that runs on it, and only then
+renamed into it. What was there before serves until then.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import py_compile
+import select
+import shutil
+import socket
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import CodeType
+from typing import NoReturn
+
+#: How long each end of the trial session waits for the other, in seconds.
+PATIENCE = 10.0
+PYC_HEADER = 16  # octets before the code (PEP 552)
+
+#: The trial session: what its client says, and the replies that it gets.
+SESSION = (
+    b"EHLO client\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\n"
+    b"DATA\r\nSubject: a trial\r\n.\r\nQUIT\r\n"
+)
+CODES = [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
+#: What upstream says to a line that begins so, if it is not 250.
+ANSWERS = {b"Subj": b"", b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}
+
+
+def main(library: Path, place: Path) -> None:
+    """Make the byte code for the interpreter that runs this."""
+    tag = str(sys.implementation.cache_tag)
+    staged = library / f"{tag}.new"
+    shutil.rmtree(staged, ignore_errors=True)
+    compile_all(library, staged, place)
+    source = (library / "loader.py").read_bytes()
+    loader = compile(source, place / "loader.py", "exec", dont_inherit=True)
+    modules = [(name, code_of(staged, name)) for name in modules_of_a_session(staged)]
+    (staged / "session").write_bytes(marshal.dumps((loader, modules)))
+    for old in library.glob("cpython-*[0-9]"):
+        old.rename(old.with_suffix(".old"))
+    staged.rename(library / tag)
+    for old in library.glob("*.old"):
+        shutil.rmtree(old)
+
+
+def compile_all(library: Path, staged: Path, place: Path) -> None:
+    """Make byte code of the package's sources, with its other files beside it."""
+    for path in library.glob("postprox/**/*.*"):
+        name = path.relative_to(library)
+        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".py":
+            compiled = (staged / name).with_suffix(".pyc")
+            py_compile.compile(str(path), str(compiled), str(place / name), doraise=True)
+        else:
+            shutil.copy(path, staged / name)
+
+
+def code_of(staged: Path, name: str) -> CodeType:
+    """Return the code of a module by its name."""
+    path = staged / name.replace(".", "/")
+    compiled = path / "__init__.pyc" if path.is_dir() else path.with_suffix(".pyc")
+    code: CodeType = marshal.loads(compiled.read_bytes()[PYC_HEADER:])
+    return code
+
+
+def modules_of_a_session(staged: Path) -> list[str]:
+    """Run a session with one message; return the names of our modules that it has imported.
+
+    They are in the order in which their imports were completed, so that none needs a later one.
+    """
+    client, proxy = socket.socketpair()
+    reader, writer = os.pipe()
+    with tempfile.TemporaryDirectory(prefix="postprox-") as directory, client:
+        upstream = f"{directory}/upstream"
+        arguments = ["-v", "-c", "true", "-d", directory, f"unix:{upstream}"]
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(upstream)
+            listener.listen()
+            child = os.fork()
+            if child == 0:
+                _be_the_proxy(staged, proxy.detach(), writer, arguments)
+            proxy.close()
+            os.close(writer)
+            client.sendall(SESSION)
+            # The pipe ends with the proxy: one that cannot even begin is not waited for.
+            if listener.fileno() in select.select([listener.fileno(), reader], [], [], PATIENCE)[0]:
+                _answer(listener)
+        replies = _received(client).splitlines()
+        with os.fdopen(reader) as names:
+            modules = names.read().split()
+        os.waitpid(child, 0)
+    if [reply[:3] for reply in replies] != CODES:
+        raise SystemExit(f"bytecode: a trial session was answered {replies}")
+    return modules
+
+
+def _be_the_proxy(staged: Path, client: int, report: int, arguments: list[str]) -> NoReturn:
+    complaints = os.dup(2)
+
+    def leave(status: int) -> NoReturn:
+        """End as the proxy does, but say first what has been imported."""
+        names = [name for name in sys.modules if name.partition(".")[0] == "postprox"]
+        os.write(report, "\n".join(names).encode())
+        os.kill(os.getpid(), 9)
+        raise AssertionError(status)
+
+    try:
+        os.dup2(client, 0)
+        os.dup2(client, 1)
+        os.close(client)
+        sys.path.insert(0, str(staged))
+        sys.argv[1:] = arguments
+        sys.modules["posix"]._exit = leave  # type: ignore[attr-defined]
+        from postprox.__main__ import main as proxy
+
+        proxy()
+    except BaseException:
+        os.write(complaints, traceback.format_exc().encode())
+    os.kill(os.getpid(), 9)
+    raise AssertionError
+
+
+def _answer(listener: socket.socket) -> None:
+    """Be the mail server of the trial session."""
+    upstream, _ = listener.accept()
+    upstream.settimeout(PATIENCE)
+    with upstream, upstream.makefile("rb") as lines:
+        upstream.sendall(b"220 upstream\r\n")
+        for line in lines:
+            upstream.sendall(ANSWERS.get(line[:4], b"250 ok\r\n"))
+
+
+def _received(client: socket.socket) -> bytes:
+    """Return what the client gets until the connection ends, in order or not."""
+    client.settimeout(PATIENCE)
+    received = b""
+    try:
+        while block := client.recv(4096):
+            received += block
+    except OSError:
+        pass
+    return received
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[2] if len(sys.argv) > 2 else sys.argv[1])
+    main(Path(sys.argv[1]), place)
