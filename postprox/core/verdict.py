@@ -31,7 +31,7 @@ class Outcome:
 
     def __init__(
         self,
-        status: "int | None" = None,
+        status: int | None = None,
         last_line: bytes = b"",
         failure: str = "",
         replaced: bool = False,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Connection:
     """One client's connection, with all that serves it.
 
-    finished: called once, with the exit status, when nothing is left of it.
+    finished: called once, with the connection, when nothing is left of it.
     """
 
     def __init__(

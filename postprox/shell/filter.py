@@ -16,7 +16,6 @@ SHELL = "/bin/sh"
 # 32 and 33 belong to the C library.
 _SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 
-
 #: How many descriptors are looked at where nobody tells which are open: the usual limit.
 _DESCRIPTORS = 1024
 
@@ -53,7 +52,7 @@ class Filter:
         posix.set_blocking(self.stderr, False)
         self._last_line = verdict.LastLine()
 
-    def read_stderr(self) -> "bytes | None":
+    def read_stderr(self) -> bytes | None:
         """Read some of what the filter said; b"" at its end, None if there is nothing yet."""
         try:
             data = posix.read(self.stderr, limits.READ_SIZE)

@@ -12,7 +12,7 @@ syslog.openlog("postprox", syslog.LOG_PID, syslog.LOG_MAIL)
 
 
 def write(level: int, text: str) -> None:
-    """Write a line at `level` (one of `actions`' levels, which are syslog's)."""
+    """Write a line at `level` (one of `levels`, which are syslog's)."""
     syslog.syslog(level, printable(text)[:_LINE])
 
 

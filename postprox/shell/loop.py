@@ -93,7 +93,7 @@ class Loop:
         for timed in [timed for timed in self._timed if timed.deadline <= now]:
             timed.timer()
 
-    def _milliseconds(self, deadline: float) -> "int | None":
+    def _milliseconds(self, deadline: float) -> int | None:
         if deadline == limits.NEVER:
             return None
         seconds = (deadline - self.clock()) / self._speed

@@ -77,7 +77,7 @@ class Spool:
         finally:
             posix.close(copy)
 
-    def replacement(self) -> "int | None":
+    def replacement(self) -> int | None:
         """Return a descriptor of OUTFILE as the filter left it, None if it is empty or gone.
 
         Raises:

@@ -26,7 +26,7 @@ class Stream:
         """How many octets wait for room."""
         return len(self._unsent)
 
-    def read(self) -> "bytes | None":
+    def read(self) -> bytes | None:
         """Return what the peer sent, b"" at its end, None if there is nothing yet."""
         try:
             return posix.read(self.reader, limits.READ_SIZE)

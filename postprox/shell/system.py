@@ -62,7 +62,7 @@ def is_socket(descriptor: int) -> bool:
     return posix.fstat(descriptor).st_mode & _FILE_TYPE == _SOCKET
 
 
-def is_regular(status: "posix.stat_result") -> bool:
+def is_regular(status: posix.stat_result) -> bool:
     """Whether `status`, as fstat(2) returns it, is that of a regular file."""
     return status.st_mode & _FILE_TYPE == _REGULAR
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -99,6 +101,25 @@ def test_a_module_opens_with_what_it_is_and_its_rule(file: str) -> None:
     what, _, rest = text.partition("\n\n")
     assert what.endswith(".")
     assert rest.startswith("Rule: ")
+
+
+def functions(owner: ModuleType | type) -> Iterator[FunctionType]:
+    """Yield the functions and methods of a module."""
+    for member in vars(owner).values():
+        function = member.fget if isinstance(member, property) else member
+        if isinstance(function, FunctionType):
+            yield function
+        elif isinstance(member, type) and member.__module__ == vars(owner).get("__name__"):
+            yield from functions(member)
+
+
+@pytest.mark.parametrize("name", imports.modules())
+def test_an_annotation_is_quoted_only_if_it_names_what_is_there_for_types_alone(name: str) -> None:
+    module = importlib.import_module(name)
+    annotations = [each.__annotations__.values() for each in functions(module)]
+    for quoted in (text for texts in annotations for text in texts if isinstance(text, str)):
+        with pytest.raises(NameError):
+            eval(quoted, vars(module))  # noqa: S307 - a text of the project's own
 
 
 # What is loaded, beside what the interpreter itself has loaded. Every module is paid for by every
