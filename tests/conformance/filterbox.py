@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .dialogue import Dialogue
 from .loop import READ, Loop
+from .proc import is_alive, process_group
 
 # The suite's variables are not exported: the filter's environment is what the proxy made it.
 # <> opens a fifo without waiting for its other end.
@@ -142,21 +143,6 @@ def _content(path: Path | None) -> bytes | None:
         return None
 
 
-def process_stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat behind the command's name: state, parent, group and so on."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
-    except OSError:
-        return None
-    return text[text.rindex(")") + 2 :].split()
-
-
-def process_group(pid: int) -> int | None:
-    """The process group of *pid*, None if it is gone."""
-    fields = process_stat(pid)
-    return int(fields[2]) if fields else None
-
-
 def group_members(run: FilterRun) -> list[int]:
     """Living processes of the run: the filter itself and, if it leads a group, all of that."""
     candidates = [run.pid]
@@ -166,7 +152,4 @@ def group_members(run: FilterRun) -> list[int]:
 
 
 def _belongs(pid: int, run: FilterRun) -> bool:
-    fields = process_stat(pid)
-    if fields is None or fields[0] in "ZX":
-        return False
-    return pid == run.pid or int(fields[2]) == run.group
+    return is_alive(pid) and (pid == run.pid or process_group(pid) == run.group)

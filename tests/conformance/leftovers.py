@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .process import command_line
+from .proc import command_line
 from .stage import Stage
 
 #: That moment, in seconds.

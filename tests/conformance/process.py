@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
 from .dialogue import Dialogue
-from .filterbox import process_stat
 from .loop import READ, Loop
+from .proc import children, descendants, is_alive, peak_memory
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: How long `close` insists before it gives up on what cannot be killed.
@@ -31,43 +30,6 @@ _REAPING_PATIENCE = 1.0
 def adopt_orphans() -> None:
     """From now on, descendants that lose their parent become this process's children."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def children() -> set[int]:
-    """The pids of this process's children, zombies among them."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
-            found.update(int(pid) for pid in (task / "children").read_text().split())
-    return found
-
-
-def descendants(pid: int) -> set[int]:
-    """*pid* and all below it that are alive."""
-    found, ahead = set(), [pid]
-    while ahead:
-        one = ahead.pop()
-        found.add(one)
-        with contextlib.suppress(OSError):
-            ahead += [
-                int(child) for child in Path(f"/proc/{one}/task/{one}/children").read_text().split()
-            ]
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether *pid* runs (a zombie does not)."""
-    fields = process_stat(pid)
-    return fields is not None and fields[0] not in "ZX"
-
-
-def command_line(pid: int) -> str:
-    """What *pid* was started as, for a message."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "?"
-    return " ".join(word.decode("utf-8", "backslashreplace") for word in words if word)
 
 
 @dataclass
@@ -174,7 +136,7 @@ class Process:
 
     def peak_memory(self) -> int:
         """The most octets of memory that the process (or one of its children) had resident."""
-        return max((_peak(pid) for pid in descendants(self.pid)), default=0)
+        return max((peak_memory(pid) for pid in descendants(self.pid)), default=0)
 
     def kill_all(self) -> None:
         """End it and whatever it started. May be called from the watchdog's thread."""
@@ -203,14 +165,6 @@ class Process:
         for pid in children() - self._before:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-
-
-def _peak(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    return 0
 
 
 class Watchdog:

@@ -11,8 +11,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.connections import accepted_pair, unread
-from tests.conformance.filterbox import parse_environment, process_group
-from tests.conformance.process import Command, command_line, is_alive
+from tests.conformance.filterbox import parse_environment
+from tests.conformance.proc import (
+    command_line,
+    descendants,
+    is_alive,
+    peak_memory,
+    process_group,
+    sleeps,
+)
+from tests.conformance.process import Command
 
 
 @pytest.fixture
@@ -64,6 +72,66 @@ def test_a_command_line_is_shown_in_words(child: subprocess.Popen[bytes]) -> Non
 
 def test_a_process_that_is_gone_has_no_words() -> None:
     assert command_line(2**22 + 1) == "?"
+
+
+def running(program: str) -> subprocess.Popen[str]:
+    """Python runs *program*, which says a line when its threads are where they should be."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-ISc", program], stdin=pipe, stdout=pipe, text=True)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_what_a_second_thread_starts_is_a_descendant() -> None:
+    program = """
+import subprocess, threading
+def second():
+    with subprocess.Popen(["/bin/cat"]) as child:
+        print(child.pid, flush=True)
+threading.Thread(target=second).start()
+"""
+    with running(program) as process:
+        child = int(first_line(process))
+        assert descendants(process.pid) == {process.pid, child}
+
+
+def test_a_process_whose_second_thread_works_does_not_sleep(
+    child: subprocess.Popen[bytes],
+) -> None:
+    program = """
+import threading
+def second():
+    print(flush=True)
+    while True:
+        pass
+threading.Thread(target=second).start()
+"""
+    with running(program) as process:
+        first_line(process)
+        assert not sleeps(process.pid)
+        process.kill()
+    assert sleeps(child.pid)
+
+
+def test_a_process_whose_first_thread_has_ended_is_alive() -> None:
+    program = """
+import ctypes, os, sys, threading
+def second():
+    while open("/proc/self/stat").read().split()[2] != "Z":
+        pass
+    print(flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=second).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with running(program) as process:
+        first_line(process)
+        assert is_alive(process.pid)
+        assert peak_memory(process.pid) > 0
 
 
 def test_limits_are_set_by_the_process_itself() -> None:

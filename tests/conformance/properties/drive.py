@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..connections import Connection, Fragment
-from ..filterbox import process_stat
 from ..header import Header
 from ..leftovers import files, processes, still_left
 from ..payload import visible
-from ..process import command_line, descendants
+from ..proc import command_line, descendants, sleeps
 from ..script import Transcript
 from ..stage import Settings, Stage
 from .plan import Message, Plan, may_be_followed, pieces
@@ -213,8 +212,7 @@ class _Performance:
     def _all_sleep(self) -> bool:
         process = self._stage.process
         assert process is not None
-        fields = [process_stat(pid) for pid in descendants(process.pid)]
-        return all(one is None or one[0] == "S" for one in fields)
+        return all(sleeps(pid) for pid in descendants(process.pid))
 
     def _go_on(self) -> None:
         """Let everybody say what there is to be said now."""

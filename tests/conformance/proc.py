@@ -1,0 +1,85 @@
+"""What /proc says of processes, each with all its threads.
+
+Rule: a process is what its threads are together; its first thread alone may sleep, or have
+ended, while the others work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+
+def _stat(path: Path) -> list[str] | None:
+    """The fields of a stat file behind the command's name: state, parent, group and so on."""
+    try:
+        text = (path / "stat").read_text(encoding="latin-1")
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _tasks(pid: int | str) -> list[Path]:
+    """The directories of the threads of *pid*; none if it is gone."""
+    with contextlib.suppress(OSError):
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []
+
+
+def _states(pid: int) -> list[str]:
+    """The state of each thread of *pid*: R, S, D, Z and so on."""
+    return [fields[0] for task in _tasks(pid) if (fields := _stat(task))]
+
+
+def children(pid: int | str = "self") -> set[int]:
+    """The processes that *pid* (this process, if none is given) started; zombies among them."""
+    found: set[int] = set()
+    for task in _tasks(pid):
+        with contextlib.suppress(OSError):
+            found.update(int(child) for child in (task / "children").read_text().split())
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """*pid* and all below it."""
+    found, ahead = set(), [pid]
+    while ahead:
+        one = ahead.pop()
+        found.add(one)
+        ahead += children(one) - found
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a thread of *pid* is left that runs, or could."""
+    return any(state not in "ZX" for state in _states(pid))
+
+
+def sleeps(pid: int) -> bool:
+    """Whether every thread of *pid* waits for something; so does what is gone."""
+    return all(state in "SZX" for state in _states(pid))
+
+
+def process_group(pid: int) -> int | None:
+    """The process group of *pid*, None if it is gone."""
+    fields = _stat(Path(f"/proc/{pid}"))
+    return int(fields[2]) if fields else None
+
+
+def peak_memory(pid: int) -> int:
+    """The most octets that *pid* ever had resident; 0 if it is gone."""
+    for task in _tasks(pid):
+        with contextlib.suppress(OSError):
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) << 10
+    return 0
+
+
+def command_line(pid: int) -> str:
+    """What *pid* was started as, for a message."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "?"
+    return " ".join(word.decode("utf-8", "backslashreplace") for word in words if word)
