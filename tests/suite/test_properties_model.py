@@ -459,6 +459,15 @@ def test_a_difference_is_told_by_its_aspect(aspect: str, spoil: Spoil, line: str
     assert found[aspect][0].startswith(line)
 
 
+def test_answers_that_a_clause_leaves_open_are_equal() -> None:
+    def refused(code: int) -> Run:
+        message = Message(b"x\r\n")
+        return Run(Plan((message,)), exchanges=[Exchange(message, [b"%d no\r\n" % code])])
+
+    assert differences("replies", refused(503), refused(554)) == []
+    assert differences("replies", refused(503), refused(501)) != []
+
+
 def test_what_a_broken_off_session_never_said_differs_in_its_end_alone() -> None:
     other = right_run()
     other.trouble = "silence"

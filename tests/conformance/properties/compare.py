@@ -13,6 +13,7 @@ from itertools import zip_longest
 from ..payload import visible
 from ..words import ENVELOPE_VARIABLES
 from .content import unstuffed
+from .plan import Message
 from .run import Exchange, Run
 
 Aspect = Callable[[Run], list[str]]
@@ -23,7 +24,19 @@ def _ends(run: Run) -> list[str]:
 
 
 def _replies(run: Run) -> list[str]:
-    return [f"{_name(exchange)}: {code}" for exchange in run.exchanges for code in exchange.codes]
+    return [
+        f"{_name(exchange)}: {answer}"
+        for exchange in run.exchanges
+        for answer in _answers(exchange)
+    ]
+
+
+def _answers(exchange: Exchange) -> list[str]:
+    """The codes, but for those that stand for others which a clause permits as well."""
+    codes = exchange.codes
+    if isinstance(exchange.item, Message) and codes in ([503], [554]):
+        return ["503 or 554 (data.needs-recipient)"]
+    return list(map(str, codes))
 
 
 def _name(exchange: Exchange) -> str:
