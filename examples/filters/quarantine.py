@@ -1,0 +1,109 @@
+#!/usr/bin/python3 -IS
+"""Keep what another filter rejects, instead of telling the sender.
+
+Needs:  Python 3, and a directory that only the filter's user can read and write.
+Use:    --strict -c {/usr/local/bin/quarantine.py /var/spool/quarantine /usr/local/bin/clamav.sh}
+        or to keep a copy, but reject all the same:
+        --strict -c {/usr/local/bin/quarantine.py --reject /var/spool/quarantine
+            /usr/local/bin/clamav.sh}
+Down:   what is true of the other filter stays true: its failure is one. A message that cannot be
+        kept is a failure as well: 451, the sender tries again later, and nothing is lost.
+
+What the other filter rejects for good (5yz) is stored, and the client is told 250: the sender
+believes that it is delivered. Everything else goes on as the other filter says.
+
+The directory is a Maildir, to be read with any mail program. The message begins with the fields
+X-Envelope-From, X-Envelope-To and X-Quarantine-Reason. To let one out, without those fields and
+without being filtered again:
+    sed '1,/^X-Quarantine-Reason: /d' FILE | sendmail -i -f SENDER RECIPIENT
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+PASS, REJECT, FAIL = 0, 1, 2
+# How much of the end of standard error is looked at.
+TAIL = 4096
+
+
+def run(command: str) -> tuple[int, bytes]:
+    """Run the other filter; return its status and the last line of its standard error."""
+    with tempfile.TemporaryFile(dir=Path(os.environ["OUTFILE"]).parent) as stderr:
+        status = subprocess.run(["/bin/sh", "-c", command], stderr=stderr, check=False).returncode
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - TAIL))
+        said = stderr.read()
+    sys.stderr.buffer.write(said)
+    sys.stderr.flush()
+    lines = [line for line in said.splitlines() if line.strip()]
+    return status, lines[-1] if lines else b""
+
+
+def keep(directory: Path, reason: bytes) -> str:
+    """Store the message durably in a Maildir; return its name."""
+    for folder in (directory, *(directory / name for name in ("tmp", "new", "cur"))):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    known = os.environb
+    recipients = (known.get(b"RECIPIENTS") or known[b"RECIPIENT"]).splitlines()
+    name = f"{time.time_ns()}.{os.getpid()}.{socket.gethostname()}".replace("/", "_")
+    temporary = directory / "tmp" / name
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        try:
+            file.write(b"X-Envelope-From: %b\n" % known[b"SENDER"])
+            file.writelines(b"X-Envelope-To: %b\n" % recipient for recipient in recipients)
+            file.write(b"X-Quarantine-Reason: %b\n" % re.sub(rb"[^ -~]", b"?", reason))
+            file.write(Path(os.environ["EMAIL"]).read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink()
+            raise
+    temporary.rename(directory / "new" / name)
+    # Until the directory is on the disk, the name is not.
+    descriptor = os.open(directory / "new", os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    return name
+
+
+def main(arguments: list[str]) -> int:
+    """Return the exit status."""
+    rejecting = arguments[:1] == ["--reject"]
+    if rejecting:
+        arguments = arguments[1:]
+    if len(arguments) < 2:
+        print("quarantine.py: give a directory and the command of a filter", file=sys.stderr)
+        return FAIL
+    directory, *command = arguments
+    # One word is a command line of its own, several are words.
+    status, last = run(command[0] if len(command) == 1 else shlex.join(command))
+    if status != REJECT or not re.match(rb"5\d\d ", last):
+        if status not in (PASS, REJECT):
+            words = last.decode("utf-8", "backslashreplace") or "not a word"
+            failed = f"quarantine.py: the filter failed with status {status}: {words}"
+            print(failed, file=sys.stderr)
+            return FAIL
+        return status
+    name = keep(Path(directory), last)
+    if not rejecting:
+        print(f"250 2.7.1 Quarantined as {name}", file=sys.stderr)
+    return REJECT
+
+
+if __name__ == "__main__":
+    try:
+        STATUS = main(sys.argv[1:])
+    except Exception:
+        # Python's own status after a traceback is 1, which would reject the message.
+        traceback.print_exc()
+        STATUS = FAIL
+    sys.exit(STATUS)

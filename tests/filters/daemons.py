@@ -1,0 +1,183 @@
+"""The programs that the example filters ask, each started and stopped by the tests.
+
+Rule: nothing of the machine's own configuration, nothing from the network: a directory of our own,
+a unix-domain socket in it, and a handful of signatures and rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+#: How long a daemon may take to begin, in seconds.
+PATIENCE = 60.0
+PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+#: Harmless, and known to every scanner; in two halves, lest one take this file for a virus.
+EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+
+_CLAMD = """\
+Foreground yes
+DatabaseDirectory {dir}/db
+LocalSocket {dir}/clamd.sock
+LocalSocketMode 666
+MaxThreads 2
+"""
+
+# Debian's rules would take seconds to load, and ask the DNS; its header fields are those of the
+# filter.
+_SPAMASSASSIN = r"""
+include /usr/share/spamassassin/10_default_prefs.cf
+use_bayes 0
+skip_rbl_checks 1
+dns_available no
+report_safe 0
+body TEST_SPAM /cheap pills/
+score TEST_SPAM 6
+body TEST_CERTAIN /cheapest pills of all/
+score TEST_CERTAIN 20
+header TEST_SENDER EnvelopeFrom =~ /^spammer\@example\.net$/
+score TEST_SENDER 6
+"""
+
+_RSPAMD = """
+options {{
+    pidfile = "{dir}/rspamd.pid"; control_socket = "{dir}/control.sock mode=0600";
+    hs_cache_dir = "{dir}"; cache_file = "{dir}/cache"; stats_file = "{dir}/stats";
+    history_file = "{dir}/history"; url_tld = "{dir}/domains"; filters = ""; explicit_modules = [];
+    dns {{ nameserver = ["127.0.0.1:1"]; }}
+}}
+logging {{ type = "console"; level = "warning"; }}
+worker "normal" {{ bind_socket = "{dir}/rspamd.sock mode=0666"; count = 1; }}
+lua = "{dir}/rules.lua";
+modules {{ path = "{dir}/none.lua"; }}
+actions {{ reject = 15; add_header = 6; rewrite_subject = 8; subject = "[spam] %s"; greylist = 4; }}
+"""
+
+_RSPAMD_RULES = """
+local function rule(name, score, matches)
+    rspamd_config:register_symbol{name = name, score = score, callback = matches}
+end
+local function has(text)
+    return function(task) return tostring(task:get_rawbody()):find(text, 1, true) ~= nil end
+end
+rule('MAYBE', 5, has('perhaps pills'))
+rule('SPAM', 7, has('cheap pills'))
+rule('LOTTERY', 9, has('lottery'))
+rule('CERTAIN', 20, has('cheapest pills of all'))
+rule('ENVELOPE', 20, function(task)
+    return task:get_from('smtp')[1].addr == 'spammer@example.net'
+        and task:get_recipients('smtp')[1].addr == 'b@example.org'
+        and tostring(task:get_from_ip()) == '192.0.2.66'
+        and task:get_helo() == 'evil.example'
+end)
+rule('LATER', 1, function(task)
+    if has('later')(task) then task:set_pre_result('soft reject', 'Come back later') end
+end)
+rule('WORDS', 1, function(task)
+    if has('own words')(task) then task:set_pre_result('reject', 'We know you\\n250 too well') end
+end)
+rule('HEADERS', 0, function(task)
+    if has('headers')(task) then
+        task:set_milter_reply({
+            add_headers = {
+                ['X-Added'] = 'one\\n two', ['X-Twice'] = {{value = 'a'}, {value = 'b'}},
+            },
+            remove_headers = {['X-Spam-Level'] = 0, ['X-Kept'] = 2},
+        })
+    end
+end)
+"""
+
+
+@contextlib.contextmanager
+def clamd(directory: Path) -> Iterator[Path]:
+    """A clamd that knows EICAR and no more; gives its configuration file."""
+    (directory / "db").mkdir()
+    (directory / "db/test.ndb").write_text(f"Test.EICAR:0:*:{EICAR.encode().hex()}\n")
+    config = directory / "clamd.conf"
+    config.write_text(_CLAMD.format(dir=directory))
+    with _running(["clamd", f"--config-file={config}"], directory / "clamd.sock"):
+        yield config
+
+
+@contextlib.contextmanager
+def spamd(directory: Path) -> Iterator[Path]:
+    """A spamd with three rules of our own; gives its socket."""
+    (directory / "local.cf").write_text(_SPAMASSASSIN)
+    (directory / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
+    path = directory / "spamd.sock"
+    command = ["spamd", "--local", "--nouser-config", "--username=nobody", "--syslog=stderr"]
+    command += ["--max-children=1", f"--socketpath={path}", "--socketmode=0666"]
+    command += [f"--configpath={directory}", f"--siteconfigpath={directory}"]
+    with _running(command, path):
+        yield path
+
+
+@contextlib.contextmanager
+def rspamd(directory: Path) -> Iterator[Path]:
+    """An rspamd with rules of our own; gives its socket."""
+    (directory / "rspamd.conf").write_text(_RSPAMD.format(dir=directory))
+    (directory / "rules.lua").write_text(_RSPAMD_RULES)
+    (directory / "none.lua").touch()
+    (directory / "domains").write_text("example\nnet\norg\n")
+    path = directory / "rspamd.sock"
+    # As root, for the directory is ours alone.
+    command = ["rspamd", "--no-fork", "--insecure", f"--config={directory}/rspamd.conf"]
+    with _running(command, path, _pings):
+        yield path
+
+
+def _pings(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(path))
+        client.sendall(b"GET /ping HTTP/1.0\r\n\r\n")
+        return b"pong" in client.recv(4096)
+
+
+def _connects(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    return True
+
+
+@contextlib.contextmanager
+def _running(
+    command: Sequence[str], path: Path, serves: Callable[[Path], bool] = _connects
+) -> Iterator[None]:
+    program = shutil.which(command[0], path=PROGRAMS)
+    assert program is not None
+    log = path.with_suffix(".log")
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={"PATH": PROGRAMS},
+        ) as process,
+    ):
+        try:
+            _wait(process, lambda: serves(path), log)
+            yield
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def _wait(process: subprocess.Popen[bytes], serves: Callable[[], bool], log: Path) -> None:
+    """Wait until the daemon serves; the one place where only looking again and again helps."""
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if serves():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{process.args!r} does not serve: {log.read_text(errors='replace')}")

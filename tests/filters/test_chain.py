@@ -1,0 +1,156 @@
+"""chain.py: several filters, each on what the last one wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import FILTERS, MESSAGE, Filter, command
+from .daemons import EICAR
+
+
+def append(word: str) -> str:
+    """Return a filter that adds a line."""
+    return f'{{ cat "$EMAIL"; echo {word}; }} >"$OUTFILE"'
+
+
+def chain(*commands: str) -> str:
+    return command("chain.py", *commands)
+
+
+@pytest.mark.parametrize("length", range(1, 6))
+def test_each_sees_what_the_last_one_wrote(run: Filter, length: int) -> None:
+    words = ["one", "two", "three", "four", "five"][:length]
+    ended = run(chain(*map(append, words)))
+    assert ended.status == 0
+    assert ended.written == MESSAGE + "".join(f"{word}\n" for word in words).encode()
+
+
+@pytest.mark.parametrize(
+    ("commands", "added"),
+    [
+        (["true", "true"], None),
+        ([append("one"), "true"], "one"),
+        (["true", append("one")], "one"),
+        ([append("one"), "true", append("two")], "one two"),
+        ([append("one"), append("two"), "true"], "one two"),
+    ],
+)
+def test_who_writes_nothing_changes_nothing(
+    run: Filter, commands: list[str], added: str | None
+) -> None:
+    written = run(chain(*commands)).written
+    expected = b"" if added is None else MESSAGE + added.replace(" ", "\n").encode() + b"\n"
+    assert written == expected
+
+
+def test_the_first_rejection_ends_it_in_its_own_words(run: Filter) -> None:
+    ended = run(chain("true", "echo 550 5.7.1 no >&2; exit 1", "exit 2"))
+    assert (ended.status, ended.reply) == (1, "550 5.7.1 no")
+
+
+def test_a_failure_ends_it_and_names_the_filter_and_its_time(run: Filter) -> None:
+    ended = run(chain("true", "/usr/bin/env sh -c 'echo broken >&2; exit 3'", "exit 1"))
+    assert ended.status == 2
+    pattern = r"chain\.py: env failed with status 3 after \d+\.\d\d s: broken"
+    assert re.fullmatch(pattern, ended.reply)
+
+
+def test_a_crash_with_status_1_is_a_failure(run: Filter) -> None:
+    ended = run(chain("python3 -c 'raise ValueError'"))
+    assert ended.status == 2
+    assert "python3 failed with status 1 and no code after" in ended.reply
+
+
+def test_a_filter_that_is_missing_is_a_failure(run: Filter) -> None:
+    assert "nosuch failed with status 127" in run(chain("/nonexistent/nosuch")).reply
+
+
+def test_each_is_named_and_timed(run: Filter) -> None:
+    said = run(chain("true", "echo 550 5.7.1 no >&2; exit 1")).said
+    said = re.sub(r"\d+\.\d\d", "N", said)
+    assert said.splitlines() == [
+        "chain.py: true, after N s",
+        "chain.py: true passed after N s",
+        "chain.py: echo, after N s",
+        "chain.py: echo rejected after N s",
+        "550 5.7.1 no",
+    ]
+
+
+def test_the_one_that_is_too_slow_is_named(tmp_path: Path) -> None:
+    for name in ("email", "outfile"):
+        (tmp_path / name).touch()
+    files = {"EMAIL": str(tmp_path / "email"), "OUTFILE": str(tmp_path / "outfile")}
+    with subprocess.Popen(
+        ["/bin/sh", "-c", chain("true", "/bin/sleep 60")],
+        env={"PATH": "/usr/bin:/bin", **files},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(3)]
+        os.killpg(process.pid, signal.SIGKILL)
+    assert lines[-1].startswith(b"chain.py: sleep, after ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["email", "outfile"]
+
+
+def test_a_background_child_is_not_waited_for(run: Filter) -> None:
+    assert run(chain("sleep 50 & true", append("one"))).written == MESSAGE + b"one\n"
+
+
+def test_crlf_becomes_lf_for_the_next(run: Filter) -> None:
+    written = run(chain(r'printf "a\r\nb\r\n" >"$OUTFILE"', append("c"))).written
+    assert written == b"a\nb\nc\n"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        'mv "$EMAIL" "$OUTFILE"',
+        'cp "$EMAIL" "$OUTFILE.new"; mv "$OUTFILE.new" "$OUTFILE"',
+    ],
+)
+def test_a_file_renamed_over_outfile_counts(run: Filter, first: str) -> None:
+    assert run(chain(first, append("one"))).written == MESSAGE + b"one\n"
+
+
+def test_a_removed_outfile_is_there_again_for_the_next(run: Filter) -> None:
+    assert run(chain('rm "$OUTFILE"', '[ -f "$OUTFILE" ]')).status == 0
+
+
+def test_a_message_that_is_read_only_is_no_hindrance(run: Filter) -> None:
+    run.email.write_bytes(MESSAGE)
+    run.email.chmod(0o400)
+    assert run.again(chain(append("one"), append("two"))).written == MESSAGE + b"one\ntwo\n"
+
+
+def test_a_directory_as_outfile_is_a_failure(run: Filter) -> None:
+    assert run(chain('rm "$OUTFILE"; mkdir "$OUTFILE"', "true")).status == 2
+
+
+def test_without_filters_it_fails(run: Filter) -> None:
+    assert run(chain()).status == 2
+
+
+def test_real_filters(run: Filter, clamd: Path, spamd: Path) -> None:
+    filters = [
+        command("size-limit.sh", 100_000),
+        command("clamav.sh", clamd),
+        command("spamassassin.sh", 15, "-U", spamd),
+        command("attachments.py"),
+    ]
+    passed = run(chain(*filters), MESSAGE + b"cheap pills\n")
+    assert (passed.status, b"X-Spam-Flag: YES" in passed.written) == (0, True)
+    virus = run(chain(*filters), MESSAGE + EICAR.encode() + b"\n")
+    assert virus.reply.startswith("550 5.7.1 The message contains a virus: ")
+
+
+def test_a_scanner_that_is_down_is_a_failure_of_the_chain(run: Filter, stopped_clamd: Path) -> None:
+    ended = run(chain(command("size-limit.sh", 100_000), f"{FILTERS}/clamav.sh {stopped_clamd}"))
+    assert (ended.status, "chain.py: clamav.sh failed" in ended.reply) == (2, True)

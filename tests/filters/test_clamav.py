@@ -1,0 +1,38 @@
+"""clamav.sh with a real clamd, up and down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import MESSAGE, Filter, command
+from .daemons import EICAR
+
+VIRUS = MESSAGE + EICAR.encode() + b"\n"
+
+
+def test_clean_mail_passes(run: Filter, clamd: Path) -> None:
+    assert run(command("clamav.sh", clamd)).status == 0
+
+
+def test_a_virus_is_rejected_by_name(run: Filter, clamd: Path) -> None:
+    ended = run(command("clamav.sh", clamd), VIRUS)
+    assert ended.status == 1
+    assert ended.reply.startswith("550 5.7.1 The message contains a virus: Test.EICAR")
+
+
+def test_a_message_that_says_found_passes(run: Filter, clamd: Path) -> None:
+    assert run(command("clamav.sh", clamd), MESSAGE + b"stream: Virus FOUND\n").status == 0
+
+
+def test_it_fails_while_clamd_is_down(run: Filter, stopped_clamd: Path) -> None:
+    ended = run(command("clamav.sh", stopped_clamd), VIRUS)
+    assert ended.status == 2
+    assert "clamdscan ended with status 2" in ended.said
+
+
+def test_it_fails_where_clamdscan_is_not_installed(run: Filter, tmp_path: Path) -> None:
+    assert run(command("clamav.sh"), PATH=str(tmp_path)).status == 2
+
+
+def test_it_fails_without_a_message(run: Filter, clamd: Path) -> None:
+    assert run.again(command("clamav.sh", clamd)).status == 2

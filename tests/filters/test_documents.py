@@ -1,0 +1,124 @@
+"""What examples/README.md and the first lines of each filter say, run through the real proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import FILTERS
+
+ROOT = FILTERS.parents[1]
+README = (ROOT / "examples" / "README.md").read_text()
+NAMES = sorted(path.name for path in FILTERS.iterdir() if path.suffix in (".py", ".sh"))
+HELLO = "postprox/rehearse/demo/1-hello.eml"
+
+
+def head(name: str) -> str:
+    """Return the lines at the top of a filter, before its code, without comment signs."""
+    text = (FILTERS / name).read_text()
+    if name.endswith(".py"):
+        return text.split('"""')[1]
+    return "".join(
+        line[1:].removeprefix(" ")
+        for line in text.partition("\n\n")[0].splitlines(keepends=True)[1:]
+    )
+
+
+def uses(name: str) -> list[str]:
+    """Return what stands behind each `--strict -c` at the top of a filter."""
+    text = re.sub(r"\s+", " ", head(name))
+    return [
+        braced or word for braced, word in re.findall(r"--strict -c (?:\{([^}]*)\}|(\S+))", text)
+    ]
+
+
+def rehearse(command: str, *options: str) -> Any:
+    """Return what the rehearsal says of one message that nobody minds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "postprox.rehearse", "--json", *options, "-c", command, HELLO],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    (message,) = json.loads(done.stdout)["messages"]
+    return message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_listed_and_executable(name: str) -> None:
+    assert f"[`{name}`](filters/{name})" in README
+    assert (FILTERS / name).stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_says_what_an_administrator_needs_to_know(name: str) -> None:
+    for word in ("Needs:", "Use:", "Down:"):
+        assert re.search(rf"(?m)^{word} ", head(name)), word
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".sh")])
+def test_shell_syntax(name: str) -> None:
+    subprocess.run(["/bin/sh", "-n", FILTERS / name], check=True)
+
+
+@pytest.fixture
+def here(
+    clamd: Path, spamd: Path, rspamd: Path, keys: Path, tmp_path: Path
+) -> Callable[[str], str]:
+    """Put what this machine has in the place of what the texts name."""
+    text = tmp_path / "disclaimer.txt"
+    text.write_text("-- \nExample Ltd\n")
+    places = {
+        "/usr/local/bin/": f"{FILTERS}/",
+        "/etc/clamav/mail.conf": str(clamd),
+        "/run/spamd.sock": str(spamd),
+        "/run/rspamd/mail.sock": str(rspamd),
+        "/etc/postfix/disclaimer.txt": str(text),
+        "/etc/postfix/dkim.pem": str(keys / "mail2026.key"),
+        "/var/lib/postprox/": f"{tmp_path}/",
+        "/var/spool/": f"{tmp_path}/",
+    }
+
+    def placed(command: str) -> str:
+        for there, place in places.items():
+            command = command.replace(there, place)
+        return command
+
+    return placed
+
+
+@pytest.mark.parametrize(("name", "use"), [(name, use) for name in NAMES for use in uses(name)])
+def test_use(here: Callable[[str], str], name: str, use: str) -> None:
+    message = rehearse(here(use), "-r")
+    # Where a server of the machine itself is asked, there may be none: then the filter fails.
+    asks_the_machine = re.search(r"(clamav|spamassassin)\.sh(?! [1/])|rspamd\.py(?! /)", use)
+    allowed = {0, 2} if asks_the_machine else {0}
+    if name == "greylist.py":
+        allowed = {1}
+    assert message["filter"]["status"] in allowed, message["filter"]["stderr"]
+
+
+def test_each_names_a_use() -> None:
+    assert [name for name in NAMES if not uses(name)] == []
+
+
+def test_the_command_with_which_a_copy_is_tried(tmp_path: Path) -> None:
+    lines = re.findall(r"^    (cp .*|python3 .*)$", README, re.MULTILINE)
+    script = "\n".join(lines).replace("my-filter", f"{tmp_path}/my-filter").replace("./", "")
+    done = subprocess.run(
+        ["/bin/sh", "-ec", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert "1 message: 1 accepted" in done.stdout

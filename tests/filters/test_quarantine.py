@@ -1,0 +1,108 @@
+"""quarantine.py around other filters."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import FILTERS, MESSAGE, Filter, command
+from .daemons import EICAR
+
+REJECT = "echo 550 5.7.1 no >&2; exit 1"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "quarantine"
+
+
+def kept(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in directory.glob("new/*")]
+
+
+def test_a_virus_is_kept_and_the_sender_told_nothing(
+    run: Filter, clamd: Path, directory: Path
+) -> None:
+    virus = MESSAGE + EICAR.encode() + b"\n"
+    ended = run(command("quarantine.py", directory, FILTERS / "clamav.sh", clamd), virus)
+    assert ended.status == 1
+    (message,) = kept(directory)
+    name = next(directory.glob("new/*")).name
+    assert ended.reply == f"250 2.7.1 Quarantined as {name}"
+    assert message.endswith(virus)
+    head = message.removesuffix(virus)
+    assert head.startswith(b"X-Envelope-From: a@example.net\nX-Envelope-To: b@example.org\n")
+    assert b"X-Quarantine-Reason: 550 5.7.1 The message contains a virus: Test.EICAR" in head
+
+
+def test_while_clamd_is_down_nothing_is_kept_and_nothing_passes(
+    run: Filter, stopped_clamd: Path, directory: Path
+) -> None:
+    ended = run(command("quarantine.py", directory, FILTERS / "clamav.sh", stopped_clamd))
+    assert (ended.status, kept(directory)) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("filter_command", "status", "reply"),
+    [
+        ("exit 0", 0, ""),
+        ("echo 451 4.7.1 later >&2; exit 1", 1, "451 4.7.1 later"),
+        ("echo 250 gone >&2; exit 1", 1, "250 gone"),
+        ("echo broken >&2; exit 2", 2, "quarantine.py: the filter failed with status 2: broken"),
+        ("kill -9 $$", 2, "quarantine.py: the filter failed with status -9: not a word"),
+    ],
+)
+def test_everything_else_is_as_the_other_filter_says(
+    run: Filter, directory: Path, filter_command: str, status: int, reply: str
+) -> None:
+    ended = run(command("quarantine.py", directory, filter_command))
+    assert (ended.status, ended.reply) == (status, reply)
+    assert kept(directory) == []
+
+
+def test_what_the_other_filter_has_written_passes(run: Filter, directory: Path) -> None:
+    written = run(command("quarantine.py", directory, 'echo new >"$OUTFILE"')).written
+    assert written == b"new\n"
+
+
+def test_it_can_keep_and_reject(run: Filter, directory: Path) -> None:
+    ended = run(command("quarantine.py", "--reject", directory, REJECT))
+    assert (ended.reply, len(kept(directory))) == ("550 5.7.1 no", 1)
+
+
+def test_all_recipients_are_kept_where_they_are_told(run: Filter, directory: Path) -> None:
+    run(command("quarantine.py", directory, REJECT), RECIPIENTS="a@example.org\nb@example.org")
+    (message,) = kept(directory)
+    assert b"\nX-Envelope-To: a@example.org\nX-Envelope-To: b@example.org\n" in message
+
+
+def test_nobody_else_can_read_it(run: Filter, directory: Path) -> None:
+    run(command("quarantine.py", directory, REJECT))
+    (path,) = directory.glob("new/*")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.stat().st_mode) & 0o077 == 0
+
+
+def test_a_message_that_cannot_be_kept_is_a_failure(run: Filter, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert run(command("quarantine.py", tmp_path / "file", REJECT)).status == 2
+
+
+def test_a_message_is_let_out_by_the_command_that_the_file_names(
+    run: Filter, directory: Path
+) -> None:
+    run(command("quarantine.py", directory, REJECT))
+    text = (FILTERS / "quarantine.py").read_text()
+    (sed,) = re.findall(r"^    (sed .*) FILE \| sendmail", text, re.MULTILINE)
+    (path,) = directory.glob("new/*")
+    done = subprocess.run(["/bin/sh", "-c", f"{sed} {path}"], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == MESSAGE
+
+
+@pytest.mark.parametrize("arguments", [[], ["x"], ["--reject", "x"]])
+def test_wrong_arguments_are_a_failure(run: Filter, arguments: list[str]) -> None:
+    assert run(command("quarantine.py", *arguments)).status == 2

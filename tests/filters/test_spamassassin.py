@@ -1,0 +1,94 @@
+"""spamassassin.sh with a real spamd, up and down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import MESSAGE, Filter, command
+
+CERTAIN = MESSAGE.replace(b"hello", b"cheapest pills of all")
+
+
+def header(message: bytes) -> bytes:
+    return message.partition(b"\n\n")[0]
+
+
+def test_spam_is_marked(run: Filter, spamd: Path) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", spamd), MESSAGE + b"cheap pills\n")
+    assert ended.status == 0
+    assert b"X-Spam-Flag: YES\n" in ended.written
+    assert ended.written.endswith(b"\n\nhello\ncheap pills\n")
+
+
+def test_other_mail_is_marked_as_such(run: Filter, spamd: Path) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", spamd))
+    assert ended.status == 0
+    assert b"X-Spam-Status: No, score=" in ended.written
+
+
+def test_many_points_are_rejected(run: Filter, spamd: Path) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", spamd), CERTAIN)
+    assert (ended.status, ended.reply) == (1, "550 5.7.1 The message looks like spam")
+
+
+def test_the_points_are_an_argument(run: Filter, spamd: Path) -> None:
+    assert run(command("spamassassin.sh", 6, "-U", spamd), MESSAGE + b"cheap pills\n").status == 1
+
+
+def test_points_in_the_message_itself_do_not_count(run: Filter, spamd: Path) -> None:
+    forged = b"X-Spam-Status: Yes, score=99.0 required=5.0\n"
+    assert run(command("spamassassin.sh", 15, "-U", spamd), forged + MESSAGE + forged).status == 0
+
+
+def test_the_envelopes_sender_counts(run: Filter, spamd: Path) -> None:
+    filter_command = command("spamassassin.sh", 15, "-U", spamd)
+    assert b"TEST_SENDER" in run(filter_command, SENDER="spammer@example.net").written
+    assert b"TEST_SENDER" not in run(filter_command, SENDER="<>").written
+
+
+def test_the_envelopes_sender_is_taken_out_again_and_the_messages_own_stays(
+    run: Filter, spamd: Path
+) -> None:
+    own = b"X-Envelope-From: own@example.net\n"
+    written = run(command("spamassassin.sh", 15, "-U", spamd), own + MESSAGE).written
+    assert written.count(b"X-Envelope-From:") == 1
+    assert own in header(written)
+
+
+def test_8_bit_and_nul_pass(run: Filter, spamd: Path) -> None:
+    content = MESSAGE + b"\xe9\xff \xc3\xa9\n"
+    written = run(command("spamassassin.sh", 15, "-U", spamd), content).written
+    assert written.endswith(b"hello\n\xe9\xff \xc3\xa9\n")
+
+
+def test_large_mail_passes_unseen(run: Filter, tmp_path: Path) -> None:
+    nobody = tmp_path / "nobody.sock"
+    ended = run(command("spamassassin.sh", 15, "-U", nobody), MESSAGE + b"x" * 600_000 + b"\n")
+    assert (ended.status, ended.written) == (0, b"")
+
+
+def test_it_fails_while_spamd_is_down(run: Filter, stopped_spamd: Path) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd), CERTAIN)
+    assert ended.status == 2
+    assert ended.reply.startswith("spamc ended with status ")
+
+
+def test_it_fails_where_spamc_is_not_installed(run: Filter, tmp_path: Path) -> None:
+    for name in ("sh", "wc", "cat", "sed", "head"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    ended = run(command("spamassassin.sh"), PATH=str(tmp_path))
+    assert (ended.status, ended.reply) == (2, "spamc ended with status 127")
+
+
+def test_it_fails_when_the_marked_message_cannot_be_written(run: Filter, spamd: Path) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", spamd), OUTFILE="/dev/full")
+    assert ended.status == 2
+    assert "cannot write OUTFILE" in ended.said
+
+
+@pytest.mark.parametrize("points", ["many", "-1", "1.5"])
+def test_points_that_are_no_number_are_named(run: Filter, points: str) -> None:
+    ended = run(command("spamassassin.sh", points))
+    assert (ended.status, f"'{points}'" in ended.reply) == (2, True)
