@@ -1,0 +1,38 @@
+"""docs/design.md names only what there is: modules, what is in them, and clauses."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+
+from docs import imports
+
+TEXT = (imports.ROOT / "docs/design.md").read_text(encoding="utf-8")
+SPECIFICATION = (imports.ROOT / "docs/specification.md").read_text(encoding="utf-8")
+CLAUSES = set(re.findall(r"^\| ([a-z]+\.[a-z0-9-]+) \|", SPECIFICATION, re.MULTILINE))
+MODULES = {name.rpartition(".")[2]: name for name in imports.modules()}
+MEMBERS = sorted(set(re.findall(r"`([a-z_]+\.[A-Za-z_-]+)`", TEXT)) - CLAUSES)
+
+
+def is_there(name: str) -> bool:
+    module, _, member = name.partition(".")
+    there = vars(importlib.import_module(MODULES[module]))
+    classes = [each for each in there.values() if isinstance(each, type)]
+    return member in there or any(hasattr(each, member) for each in classes) or member == "py"
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if not name.startswith("test_")])
+def test_a_name_of_the_design_is_one_of_the_code(name: str) -> None:
+    assert is_there(name)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", TEXT))))
+def test_a_link_of_the_design_leads_somewhere(link: str) -> None:
+    assert (imports.ROOT / "docs" / link).exists()
+
+
+def test_the_names_are_found() -> None:
+    assert {"session._check_client", "turns.FOLLOWS", "verdict.judge"} <= set(MEMBERS)
+    assert len(CLAUSES) > 50
