@@ -32,7 +32,7 @@ def site() -> Site:
 
 def test_at_first_there_is_no_connection(site: Site) -> None:
     assert site.link.state == link.ABSENT
-    assert site.link.deadline == float("inf")
+    assert site.link.deadline == limits.NEVER
 
 
 def test_connecting_has_a_limit(site: Site) -> None:
@@ -62,7 +62,7 @@ def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
     received = connection.next_reply()
     assert received is not None
     assert received[1] == link.KEEPALIVE
-    assert connection.deadline == float("inf")
+    assert connection.deadline == limits.NEVER
 
 
 def test_a_second_reply_was_not_asked_for(site: Site) -> None:
@@ -115,4 +115,4 @@ def test_disconnecting_is_asked_for_once(site: Site) -> None:
     connection.disconnect()
     connection.disconnect()
     assert site.asked == [actions.Disconnect()]
-    assert connection.deadline == float("inf")
+    assert connection.deadline == limits.NEVER
