@@ -63,10 +63,15 @@ class Judgement:
     reason: str = ""
 
 
-def judge(message: Message, *, rejecting: bool) -> Judgement:
-    """Judge one message; `rejecting` tells whether the proxy runs with -r."""
+def judge(message: Message, *, rejecting: bool, hurried: bool = False) -> Judgement:
+    """Judge one message.
+
+    rejecting: whether the proxy runs with -r.
+    hurried: whether its time limit is so short that a filter may never have come to read EMAIL.
+    """
     fate = fate_of(message.kind, rejecting=rejecting)
-    wrong = _wrong_delivery(message, fate) or _wrong_answer(message, fate)
+    passed_by = not hurried and _passed_by(message)
+    wrong = _wrong_delivery(message, fate) or passed_by or _wrong_answer(message, fate)
     if wrong:
         return Judgement(VIOLATED, wrong)
     doubt = _doubt(message)
@@ -107,8 +112,6 @@ def _wrong_reason(message: Message) -> str:
         return "delivered, though the client never sent its end"
     if len([delivery for delivery in whole if delivery.answer[:1] == b"2"]) > 1:
         return "delivered twice"
-    if not KINDS[message.kind].late and not _saw_it_whole(message):
-        return "passed the filter by"
     if message.left_at in BEFORE_THE_VERDICT and not message.told:
         return "delivered for a client that was gone before the verdict"
     return ""
@@ -118,9 +121,10 @@ def _whole(message: Message) -> list[Delivery]:
     return [delivery for delivery in message.deliveries if delivery.whole]
 
 
-def _saw_it_whole(message: Message) -> bool:
+def _passed_by(message: Message) -> str:
     at_rest = message.content.replace(b"\r\n", b"\n").replace(b"\n..", b"\n.")
-    return message.seen == [at_rest]
+    unseen = _whole(message) and message.seen != [at_rest]
+    return "passed the filter by" if unseen else ""
 
 
 def _wrong_answer(message: Message, fate: str) -> str:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 from tests.faults import filters
 
@@ -35,14 +34,14 @@ sys.path.insert(0, {str(ROOT)!r})
 from postprox.__main__ import main
 sys.exit(main())
 """
-_RUN_LISTENING = f"""
+_HAND_OVER = """
 import posix, sys
 given = int(sys.argv.pop(1))
 if given != 3:
     posix.dup2(given, 3)
     posix.close(given)
-posix.environ.update({{b"LISTEN_FDS": b"1", b"LISTEN_PID": b"%d" % posix.getpid()}})
-{RUN}"""
+posix.environ.update({b"LISTEN_FDS": b"1", b"LISTEN_PID": b"%d" % posix.getpid()})
+"""
 
 
 class Place:
@@ -125,6 +124,10 @@ class Process:
             loop.remove_reader(self._end)
         return self._process.wait()
 
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process.poll() is not None
+
     def end(self) -> None:
         """Kill it, if it is still there."""
         if self._process.poll() is None:
@@ -133,24 +136,30 @@ class Process:
         os.close(self._end)
 
 
-def spawn(arguments: list[str], environment: dict[str, str]) -> tuple[Process, socket.socket]:
-    """Start a proxy as spawn(8) does: its client is on descriptors 0, 1 and 2."""
+def spawn(
+    arguments: list[str], environment: dict[str, str], run: str = RUN
+) -> tuple[Process, socket.socket]:
+    """Start a proxy as spawn(8) does: its client is on descriptors 0, 1 and 2.
+
+    run: the program, which imports the proxy and calls its `main`.
+    """
     ours, theirs = _pair()
     with theirs:
-        command = [*PYTHON, "-c", RUN, *arguments]
+        command = [*PYTHON, "-c", run, *arguments]
         return Process(command, environment, theirs.fileno(), theirs.fileno()), ours
 
 
 class Server:
     """A listening proxy in the foreground, on a socket that was made for it."""
 
-    _command: ClassVar = [*PYTHON, "-c", _RUN_LISTENING]
-
-    def __init__(self, arguments: list[str], environment: dict[str, str], stderr: Path) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], stderr: Path, run: str = RUN
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener, stderr.open("ab") as said:
             self.address = listener.getsockname()
             number = listener.fileno()
-            command = [*self._command, str(number), *arguments, "-l1", "--foreground"]
+            given = [str(number), *arguments, "-l1", "--foreground"]
+            command = [*PYTHON, "-c", _HAND_OVER + run, *given]
             with Path(os.devnull).open("rb") as null:
                 self.process = Process(
                     command, environment, null.fileno(), said.fileno(), (number,)

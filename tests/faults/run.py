@@ -40,7 +40,9 @@ class Account:
         for message in (stage.message, stage.second):
             self.messages += message.ended
             # The second message's filter accepts, and nothing is done to it.
-            judgement = judge(message, rejecting=scenario.rejecting)
+            judgement = judge(
+                message, rejecting=scenario.rejecting, hurried=KINDS[scenario.kind].late
+            )
             outcomes.add(judgement.outcome)
             if judgement.outcome == VIOLATED:
                 stage.violations.append(f"{judgement.reason} ({_entry(message.told)})")
@@ -155,11 +157,7 @@ class Worker:
         for message in (stage.message, stage.second):
             runs += stage.place.seen(message.token)
             message.seen = [found for _, found in stage.place.seen(message.token)]
-        for _ in range(500):
-            if not stage.connections:
-                break
-            await asyncio.sleep(0.01)
-        else:
+        if not await stage.left():
             stage.violations.append("upstream's connection stays open")
         if left := await stage.place.left_over():
             stage.violations.append(f"left in the spool: {left}")

@@ -71,6 +71,14 @@ class Stage:
         """Return the message that a MAIL command announces."""
         return next((m for m in (self.message, self.second) if m.address in line), None)
 
+    async def left(self) -> bool:
+        """Wait until upstream's connections have ended; False if they do not."""
+        for _ in range(500):
+            if not self.connections:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
     @contextlib.asynccontextmanager
     async def gate(self) -> AsyncIterator[None]:
         """Hold the message's filter until the moment "filtering" is over."""

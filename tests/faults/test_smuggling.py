@@ -1,0 +1,149 @@
+"""No text of a message is the end of it, for any upstream: all of them, up to six octets.
+
+What a message may hold is tried whole: every sequence of CR, LF, a dot, NUL and a letter, at every
+cut, on both ways to upstream (as the client sent it, and as a filter wrote it into OUTFILE). What
+goes upstream is read by four models of a server, which differ in what ends a line.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from postprox.core.data import DataDecoder, encoded, normalized
+from tests.unit.peers import Peer, listening
+from tests.unit.processes import Spawned, Upstream, in_data, quits, relays
+
+OCTETS = (b"\r", b"\n", b".", b"\0", b"x")
+LONGEST = 6
+END = b".\r\n"
+
+#: What ends a line, for the strict server and for three that are not.
+LINE_ENDS = {
+    "CRLF": rb"\r\n",
+    "LF": rb"\r?\n",
+    "CR": rb"\r\n?",
+    "any": rb"\r\n|\n|\r",
+}
+_EARLY_END = {
+    name: re.compile(rb"(?:\A|%s)\.(?:%s)" % (end, end)) for name, end in LINE_ENDS.items()
+}
+
+
+def sequences(first: bytes) -> Iterator[bytes]:
+    """All sequences that begin with `first`."""
+    for length in range(LONGEST):
+        yield from (first + b"".join(rest) for rest in product(OCTETS, repeat=length))
+
+
+def shown_end(wire: bytes, server: str) -> int:
+    """Return how many octets a server reads until it takes a message for ended, -1 for never."""
+    end = _EARLY_END[server].search(wire)
+    return end.end() if end else -1
+
+
+def assert_not_smuggled(wire: bytes) -> None:
+    assert wire.endswith(END)
+    for server in LINE_ENDS:
+        end = shown_end(wire, server)
+        # One that ends lines with CR has seen the end at the last CR.
+        assert end in (-1, len(wire), len(wire) - 1), (server, wire)
+
+
+def received(pieces: list[bytes]) -> tuple[bytes, bytes, DataDecoder]:
+    """Decode; return the content, and what follows the end, if it came."""
+    decoder = DataDecoder()
+    content = b""
+    for number, piece in enumerate(pieces):
+        if decoder.ended:
+            return content, decoder.rest + b"".join(pieces[number:]), decoder
+        content += decoder.feed(piece)
+    return content, decoder.rest, decoder
+
+
+@pytest.mark.parametrize("first", OCTETS)
+def test_no_message_shows_an_end_before_its_own(first: bytes) -> None:
+    for sequence in sequences(first):
+        data = sequence + b"\r\n" + END
+        content, _, decoder = received([data])
+        assert decoder.ended
+        for cut in range(len(content) + 1):
+            assert_not_smuggled(b"".join(encoded([content[:cut], content[cut:]])))
+
+
+@pytest.mark.parametrize("first", OCTETS)
+def test_no_outfile_shows_an_end_before_its_own(first: bytes) -> None:
+    for sequence in sequences(first):
+        for cut in range(len(sequence)):
+            text = normalized([sequence[:cut], sequence[cut:]])
+            assert_not_smuggled(b"".join(encoded(text)))
+
+
+@pytest.mark.parametrize("first", OCTETS)
+def test_every_cut_of_a_message_gives_the_same_message(first: bytes) -> None:
+    """Octet by octet, and in two pieces at any place."""
+    for sequence in sequences(first):
+        data = sequence + b"\r\n" + END
+        whole = received([data])[:2]
+        assert received([data[at : at + 1] for at in range(len(data))])[:2] == whole
+        for cut in range(1, len(data)):
+            assert received([data[:cut], data[cut:]])[:2] == whole
+
+
+@pytest.mark.parametrize("first", OCTETS)
+def test_every_cut_of_a_content_gives_the_same_message(first: bytes) -> None:
+    for sequence in sequences(first):
+        whole = b"".join(encoded([sequence]))
+        replacing = b"".join(encoded(normalized([sequence])))
+        for cut in range(1, len(sequence)):
+            pieces = [sequence[:cut], sequence[cut:]]
+            assert b"".join(encoded(pieces)) == whole
+            assert b"".join(encoded(normalized(pieces))) == replacing
+
+
+@pytest.mark.parametrize("server", LINE_ENDS)
+def test_the_models_see_an_early_end(server: str) -> None:
+    ending = {"CRLF": b"\r\n", "LF": b"\n", "CR": b"\r", "any": b"\n"}[server]
+    assert shown_end(b"x" + ending + b"." + ending + b"x\r\n.\r\n", server) > 0
+
+
+@pytest.mark.parametrize("command", ["exit 0", 'cat "$EMAIL" > "$OUTFILE"'])
+def test_a_whole_proxy_sends_what_its_parts_do(command: str, tmp_path: Path) -> None:
+    drawn = random.Random(6).sample(list(sequences(b"\r")) + list(sequences(b"\n")), 40)  # noqa: S311
+    with listening() as listener:
+        upstream = Upstream(listener)
+        proxy = Spawned(upstream.address, "-d", str(tmp_path), "-c", command)
+        try:
+            peer = in_data(proxy.client, upstream)
+            for number, sequence in enumerate(drawn):
+                if number:
+                    begin_again(proxy.client, peer)
+                assert_not_smuggled(sent_on(proxy.client, peer, b"x" + sequence))
+            quits(proxy.client, peer)
+        finally:
+            proxy.closes()
+            upstream.closes()
+
+
+def begin_again(client: Peer, peer: Peer) -> None:
+    for command in (b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+        relays(client, peer, command)
+    client.asks(b"DATA", b"354 ")
+
+
+def sent_on(client: Peer, peer: Peer, text: bytes) -> bytes:
+    """Send a message; return what reaches upstream of it."""
+    client.sends(text.replace(b"\r\n.", b"\r\n..") + b"\r\n" + END)
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    wire = b""
+    while not wire.endswith(b"\r\n" + END):
+        wire += peer.line()
+    peer.says(b"250 queued")
+    client.sees(b"250 queued")
+    return wire
