@@ -1,36 +1,40 @@
-"""The command `python3 -m benchmarks`: installs the proxy somewhere, measures, prints a table."""
+"""The command `python3 -m benchmarks`: installs the proxy somewhere, measures, prints tables."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from . import latency, memory, sessions, startup, throughput
-from .figures import Bench, Figure, Subject, table
-from .peers import upstream
+from . import asleep, growth, idle, large, listening, memory, report, startup, whole_path
+from .figures import Bench, Measured, Subject
+from .peers import NotHereError, upstream
+from .results import ROOT, Conditions, Results
 
-MEASURES = {
+MEASURES: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "startup": startup.measure,
-    "latency": latency.measure,
-    "throughput": throughput.measure,
+    "listening": listening.measure,
+    "idle": idle.measure,
+    "asleep": asleep.measure,
+    "large": large.measure,
     "memory": memory.measure,
-    "sessions": sessions.measure,
+    "growth": growth.measure,
+    "whole-path": whole_path.measure,
 }
-INSTALLER = Path(__file__).parent.parent / "packaging/install"
+INSTALLER = ROOT / "packaging/install"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmarks",
-        description="What postprox costs, as ratios, with the bounds that they are to keep.",
+        description="What postprox costs, as ratios, with the bars that they are to keep.",
     )
     parser.add_argument("which", nargs="*", metavar="WHICH", help=f"of {', '.join(MEASURES)}")
     parser.add_argument(
@@ -46,11 +50,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--beside",
         action="append",
         default=[],
-        metavar="CMD",
+        metavar="[NAME=]CMD",
         help="measure this too: a command with postprox's options that proxies on standard input "
         "and output, with {upstream} for HOST:PORT",
     )
     parser.add_argument("--rounds", type=int, default=0, help="how often each is measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every sample there")
+    parser.add_argument(
+        "--document",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write the tables and plots of the documentation from what --json "
+        "has kept (plots need the extra `bench`)",
+    )
     parser.add_argument(
         "--miniature",
         action="store_const",
@@ -68,46 +80,58 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for."""
     wanted = parse(arguments)
-    with tempfile.TemporaryDirectory(prefix="postprox-bench-", dir=wanted.directory) as place:
+    if wanted.document:
+        from . import document  # noqa: PLC0415 (only this needs what draws the plots)
+
+        document.write(Results.read(wanted.document), ROOT)
+        return 0
+    with (
+        tempfile.TemporaryDirectory(prefix="postprox-bench-", dir=wanted.directory) as name,
+        upstream() as server,
+    ):
+        place = Path(name)
+        place.chmod(0o755)  # for those that Postfix runs as another user
         subprocess.run(
             ["/bin/sh", INSTALLER, "--prefix", place, "--python", wanted.python],
             stdout=subprocess.DEVNULL,
             check=True,
         )
-        subjects = [Subject("postprox", (f"{place}/sbin/postprox", "{upstream}"))]
-        subjects += [Subject(beside, tuple(shlex.split(beside))) for beside in wanted.beside]
-        with upstream() as server:
-            bench = Bench(
-                python=wanted.python,
-                subjects=tuple(subjects),
-                upstream=server,
-                directory=Path(place),
-                rounds=wanted.rounds,
-                divisor=wanted.miniature,
-            )
-            figures = measured(bench, wanted.which or list(MEASURES))
-    print(f"{describe(wanted.python)}\n")
-    print(table(figures, [subject.name for subject in subjects]))
+        bench = Bench(
+            python=wanted.python,
+            postprox=Subject("postprox", (f"{place}/sbin/postprox", "{upstream}")),
+            beside=tuple(map(other, wanted.beside)),
+            upstream=server,
+            directory=place,
+            rounds=wanted.rounds,
+            divisor=wanted.miniature,
+        )
+        results = measured(bench, wanted.which or list(MEASURES))
+    if wanted.json:
+        results.write(wanted.json)
+    print(report.everything(results))
     return 0
 
 
-def measured(bench: Bench, names: Sequence[str]) -> list[Figure]:
-    """Measure one after the other, and say so: it takes a minute or two."""
-    figures: list[Figure] = []
+def other(beside: str) -> Subject:
+    """Return what `--beside` names; a program's path may be relative."""
+    name, equals, command = beside.partition("=")
+    program, *arguments = shlex.split(command if equals else beside)
+    return Subject(name, (str(Path(program).resolve()), *arguments))
+
+
+def measured(bench: Bench, names: Sequence[str]) -> Results:
+    """Measure one after the other, and say so: it takes some minutes."""
+    results = Results(Conditions.here(bench.python))
     for name in names:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
-        figures += MEASURES[name](bench)
-    return figures
-
-
-def describe(python: str) -> str:
-    """Say in a line what kind of machine this is."""
-    version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True)
-    return f"{version.stdout.strip()}, {os.cpu_count()} cores, {platform.system()} {_kernel()}"
-
-
-def _kernel() -> str:
-    return ".".join(platform.release().split(".")[:2])
+        try:
+            for figure in MEASURES[name](bench):
+                results.add(figure)
+        except NotHereError as reason:
+            results.missing[name] = str(reason)
+    before, _ = results.conditions.load
+    results.conditions = replace(results.conditions, load=(before, os.getloadavg()[0]))
+    return results
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ hangs ends with an error after `LIMIT` seconds.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from . import clock
+from .clock import Spent
+
 HERE = Path(__file__).parent
 LIMIT = 60.0
 #: Blocks that a large message is sent in, as large as a kernel's buffer will take at once.
@@ -27,6 +31,10 @@ BLOCK = 262144
 
 class BrokenDialogueError(Exception):
     """A reply that no right proxy gives: the figures would mean nothing."""
+
+
+class NotHereError(Exception):
+    """What cannot be measured on this machine, and why."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,13 @@ class Client:
         if data[:3] != code:
             raise BrokenDialogueError(f"{data!r} instead of {code!r}")
 
+    def say(self, line: bytes) -> None:
+        """Send a command, and do not wait."""
+        self._socket.sendall(line + b"\r\n")
+
     def command(self, line: bytes, code: bytes = b"250") -> None:
         """Send a command and wait for its reply."""
-        self._socket.sendall(line + b"\r\n")
+        self.say(line)
         self.reply(code)
 
     def hello(self) -> None:
@@ -82,27 +94,42 @@ class Client:
         self.reply(b"220")
         self.command(b"EHLO client.test")
 
-    def begin(self, sender: bytes) -> None:
+    def begin(self, sender: bytes = b"sender@example.com", recipients: int = 1) -> None:
         """Go as far as the 354."""
         self.command(b"XFORWARD NAME=there.test ADDR=192.0.2.1 HELO=there.test")
         self.command(b"MAIL FROM:<%s>" % sender)
-        self.command(b"RCPT TO:<recipient@example.com>")
+        for number in range(recipients):
+            self.command(b"RCPT TO:<recipient-%d@example.com>" % number)
         self.command(b"DATA", b"354")
 
     def content(self, message: Message) -> None:
         """Send a message and its end, and wait for the reply."""
-        for block in message.wire():
-            self._socket.sendall(block)
+        self.pour(message)
         self.reply(b"250")
 
-    def send(self, message: Message, sender: bytes = b"sender@example.com") -> None:
+    def pour(self, message: Message) -> None:
+        """Send a message and its end, and do not wait."""
+        for block in message.wire():
+            self._socket.sendall(block)
+
+    def send(self, message: Message, recipients: int = 1) -> None:
         """Send one message as a whole transaction."""
-        self.begin(sender)
+        self.begin(recipients=recipients)
         self.content(message)
 
     def quit(self) -> None:
         """End in order."""
         self.command(b"QUIT", b"221")
+        self.close()
+
+    def undisturbed(self) -> bool:
+        """Say whether the connection is open and nothing was said on it."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """Go without a word."""
         self._socket.close()
 
 
@@ -123,7 +150,7 @@ class Message:
         blocks, rest = divmod(self.size, len(block))
         for _ in range(blocks):
             yield block
-        yield line * (rest // len(line)) + b".\r\n"
+        yield line * max(1, rest // len(line)) + b".\r\n"
 
 
 class Process:
@@ -138,6 +165,7 @@ class Process:
             theirs, _ = listener.accept()
         with theirs:
             both = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), wanted) for wanted in (0, 1)]
+            self._began = time.perf_counter()
             self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=both)
         self.client = Client(self.socket)
 
@@ -149,18 +177,27 @@ class Process:
             self.socket.close()
             _kill(self.pid)
 
+    def own(self) -> float:
+        """Return the processor seconds of the process so far, without its children's."""
+        return clock.own(self.pid)
+
     def peak_memory(self) -> float:
         """Return the most memory it has been resident with so far, in MB.
 
         Not from wait4(2): what it says of a child includes the parent, as it was at the fork.
         """
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        return _memory(self.pid, "VmHWM") / 1024
 
-    def wait(self) -> float:
-        """Wait for its end; return the processor time that it took, in seconds."""
+    def wait(self) -> Spent:
+        """Wait for its end; return what it took from its start, with its children's time."""
         self.socket.close()
-        return _ended(self.pid)
+        return _ended(self.pid, self._began)
+
+
+def _memory(pid: int, what: str) -> int:
+    """Return a line of proc(5), /proc/PID/status, in KB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition(f"{what}:")[2].split()[0])
 
 
 def _kill(pid: int) -> None:
@@ -168,32 +205,50 @@ def _kill(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _ended(pid: int) -> float:
+def _ended(pid: int, began: float) -> Spent:
     descriptor = os.pidfd_open(pid)
     ended, _, _ = select.select([descriptor], [], [], LIMIT)
     os.close(descriptor)
+    wall = time.perf_counter() - began
     if not ended:
         _kill(pid)
         raise BrokenDialogueError(f"a process did not end within {LIMIT:g} s")
     _, status, used = os.wait4(pid, 0)
     if status:
         raise BrokenDialogueError(f"a process ended with wait status {status}")
-    return used.ru_utime + used.ru_stime
+    return Spent(used.ru_utime + used.ru_stime, wall)
 
 
-def run(command: list[str]) -> float:
-    """Run a command to its end; return the processor time that it took, in seconds."""
-    return _ended(os.posix_spawn(command[0], command, os.environ))
+def run(command: list[str]) -> Spent:
+    """Run a command to its end; return what it took."""
+    began = time.perf_counter()
+    return _ended(os.posix_spawn(command[0], command, os.environ), began)
 
 
 #: Starts a program with descriptor 3 as systemd passes a listening socket to it.
 _ACTIVATE = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"'
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A proxy that listens."""
+
+    pid: int
+    address: tuple[str, int]
+
+    def own(self) -> float:
+        """Return the processor seconds of the process so far, without its filters'."""
+        return clock.own(self.pid)
+
+    def memory(self) -> int:
+        """Return the memory it is resident with, in KB."""
+        return _memory(self.pid, "VmRSS")
+
+
 @contextmanager
-def listening(command: list[str]) -> Iterator[tuple[str, int]]:
-    """A proxy in listen mode, on the address that this yields."""
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+def listening(command: list[str], host: str = "127.0.0.1") -> Iterator[Listener]:
+    """A proxy in listen mode; at the end it is told to stop at once."""
+    with socket.create_server((host, 0), backlog=512) as listener:
         address = listener.getsockname()
         pid = os.posix_spawn(
             "/bin/sh",
@@ -202,10 +257,19 @@ def listening(command: list[str]) -> Iterator[tuple[str, int]]:
             file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)],
         )
     try:
-        yield address
+        yield Listener(pid, address)
     finally:
-        os.kill(pid, signal.SIGTERM)
-        os.waitpid(pid, 0)
+        stop(pid)
+
+
+def stop(pid: int) -> None:
+    """End a child of ours: in order, or at once if it takes its time."""
+    descriptor = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGTERM)
+    if not select.select([descriptor], [], [], 5.0)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(descriptor)
+    os.waitpid(pid, 0)
 
 
 def connected(address: tuple[str, int]) -> Client:
@@ -215,6 +279,9 @@ def connected(address: tuple[str, int]) -> Client:
     return client
 
 
-def elapsed(since: float) -> float:
-    """Return the seconds since a `time.perf_counter`."""
-    return time.perf_counter() - since
+def needs_descriptors(wanted: int) -> None:
+    """Let this process, and what it starts from now on, have so many descriptors open."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < wanted:
+        raise NotHereError(f"needs {wanted} open files, and `ulimit -Hn` says {allowed}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))

@@ -1,6 +1,7 @@
-"""Start-up: what a session that only says QUIT costs, next to an interpreter that does nothing.
+"""What does a process of its own cost, as spawn(8) starts one for every connection?
 
-Rule: processor time as wait(2) accounts it, the same interpreter on both sides.
+Rule: a whole session, from the start of its process to its end and with its filter, as wait(2)
+accounts for it, next to the same interpreter doing nothing.
 """
 
 from __future__ import annotations
@@ -8,28 +9,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from .figures import Bench, Figure, in_turn
-from .peers import Process, run
+from .clock import Spent, least
+from .figures import Bench, Figure
+from .peers import Message, Process, run
+
+MESSAGE = Message(4096)
 
 
-def quit_only(command: list[str]) -> float:
-    """Return the processor seconds of a session that says QUIT after the greeting."""
+def quit_only(command: list[str]) -> Spent:
+    """Return what a session takes that says QUIT after the greeting."""
     with Process(command) as process:
         process.client.reply(b"220")
         process.client.quit()
     return process.wait()
 
 
+def one_message(command: list[str]) -> Spent:
+    """Return what a session with one small message takes."""
+    with Process(command) as process:
+        process.client.hello()
+        process.client.send(MESSAGE)
+        process.client.quit()
+    return process.wait()
+
+
 def measure(bench: Bench) -> Iterator[Figure]:
     """Measure it."""
-    figure = Figure("start-up: CPU of a QUIT-only session / python3 -I -S -c pass", "x", "≤ 1.3")
-    for turn in bench.turns(20):
-        for subject in bench.subjects:
-            session, bare = in_turn(
-                3,
-                partial(quit_only, subject.command(bench.upstream.smtp)),
-                partial(run, [bench.python, "-I", "-S", "-c", "pass"]),
+    bare = [bench.python, "-I", "-S", "-c", "pass"]
+    for subject in bench.subjects:
+        idle = Figure(
+            label=bench.named("session that only says QUIT / `python3 -I -S -c pass`", subject),
+            at_most=bench.bar(subject, 1.2),
+        )
+        busy = Figure(
+            label=bench.named("4 KB session with `-c true` / the same", subject),
+            at_most=bench.bar(subject, 1.45),
+        )
+        for turn in bench.turns(20):
+            session, message, interpreter = least(
+                5,
+                partial(quit_only, bench.command(subject)),
+                partial(one_message, bench.command(subject, "-c", "true")),
+                partial(run, bare),
             )
             if turn:
-                figure.add(subject, session / bare)
-    yield figure
+                idle.add(session.over(interpreter))
+                busy.add(message.over(interpreter))
+        yield idle
+        yield busy

@@ -10,6 +10,7 @@ Rule: it does as little as possible, because what it costs dilutes every ratio.
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import sys
@@ -69,7 +70,13 @@ class Peer:
 
 def listen() -> socket.socket:
     """Listen on a port of the system's choice."""
-    return socket.create_server(("127.0.0.1", 0), backlog=512)
+    return socket.create_server(("127.0.0.1", 0), backlog=4096)
+
+
+def allow_descriptors() -> None:
+    """Allow as many sessions as may be."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
 
 
 def main() -> None:
@@ -77,9 +84,10 @@ def main() -> None:
     smtp, bare = listen(), listen()
     print(smtp.getsockname()[1], bare.getsockname()[1], flush=True)
     peers: dict[int, Peer] = {}
-    poll = select.poll()
+    allow_descriptors()
+    poll = select.epoll()
     for waited in (sys.stdin.fileno(), smtp.fileno(), bare.fileno()):
-        poll.register(waited, select.POLLIN)
+        poll.register(waited, select.EPOLLIN)
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == sys.stdin.fileno():
@@ -94,7 +102,7 @@ def main() -> None:
             if listener is smtp:
                 peer.socket.sendall(b"220 upstream.test ESMTP\r\n")
             peers[peer.socket.fileno()] = peer
-            poll.register(peer.socket.fileno(), select.POLLIN)
+            poll.register(peer.socket.fileno(), select.EPOLLIN)
 
 
 if __name__ == "__main__":

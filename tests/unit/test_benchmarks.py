@@ -4,52 +4,187 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.figures import Figure, Subject, table
-from benchmarks.peers import BrokenDialogueError, Message, Process, run
+from benchmarks import clock, document, report
+from benchmarks.clock import Spent
+from benchmarks.figures import Comparison, Figure, Point, Series, Subject, Way
+from benchmarks.peers import (
+    BrokenDialogueError,
+    Message,
+    NotHereError,
+    Process,
+    needs_descriptors,
+    run,
+)
+from benchmarks.results import ROOT, Conditions, Results
+from tests.postfix.proxies import interpreter
 
-ONE = Subject("one", ("one", "{upstream}"))
+#: whole-path needs one that another user may run.
+PYTHON = interpreter() or sys.executable
+SUBJECT = Subject("one", ("one", "{upstream}"))
+CONDITIONS = Conditions("Python 3.11.2", "Debian", 2, "2026-11-24", "abc1234", (0.5, 1.5))
+
+SERIES = Series(
+    "idle",
+    "a message beside idle sessions",
+    "idle sessions",
+    points=[Point([1.0, 3.0, 2.0], [5.0] * 3, at=100), Point([4.0] * 3, [6.0] * 3, at=1000)],
+)
+COMPARISON = Comparison(
+    "path",
+    "behind Postfix",
+    ways=[Way([2.0, 4.0], [1.0, 1.0], name="unfiltered"), Way([6.0, 8.0], [3.0, 3.0], name="ours")],
+)
 
 
-def figure(*values: float) -> Figure:
-    shown = Figure("what", "x", "≤ 2")
-    for value in values:
-        shown.add(ONE, value)
-    return shown
+def results() -> Results:
+    figures = [Figure([1.0], label="with", at_most=2), Figure([1.0], label="without")]
+    return Results(CONDITIONS, figures, [SERIES], [COMPARISON], {"memory": "no room"})
 
 
 @pytest.mark.parametrize("name", sorted(command.MEASURES))
-def test_each_benchmark_runs_in_miniature(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([name, "--miniature", "--rounds", "1", "--python", sys.executable]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    figures = [line for line in printed if line.startswith(f"| {name.replace('up', '-up')}: ")]
-    assert figures
-    assert all(any(map(str.isdigit, line.split("|")[3])) for line in figures)
+def test_each_benchmark_runs_in_miniature(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "figures.json"
+    arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--json", str(kept)]
+    assert command.main([name, *arguments]) == 0
+    measured = Results.read(kept)
+    if measured.missing:
+        pytest.skip(measured.missing[name])
+    samples = [figure.samples for figure in measured.figures]
+    samples += [point.samples for series in measured.series for point in series.points]
+    samples += [way.samples for compared in measured.comparisons for way in compared.ways]
+    assert samples
+    assert all(len(each) == 1 and each[0] > 0 for each in samples)
+    said = capsys.readouterr().out
+    assert measured.conditions.shown() in said
+    assert all(figure.label in said for figure in measured.figures)
 
 
-def test_a_figure_shows_its_median_and_its_range() -> None:
-    assert figure(3.0, 1.0, 20.0).shown("one") == "3.00 (1.00 .. 20.0)"
+def test_a_program_beside_is_measured_too(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    beside = f"again={sys.executable} -m postprox {{upstream}}"
+    arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--beside", beside]
+    assert command.main(["startup", *arguments, "--json", str(kept)]) == 0
+    labels = [figure.label for figure in Results.read(kept).figures]
+    assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
-def test_a_figure_of_one_round_shows_no_range() -> None:
-    assert figure(1234.5).shown("one") == "1234"
+def test_the_documents_say_what_the_kept_figures_are() -> None:
+    for path, text in document.texts(Results.read(ROOT / document.FIGURES), ROOT).items():
+        said = path.read_text(encoding="utf-8")
+        assert said == text, f"run: python3 -m benchmarks --document {document.FIGURES}"
 
 
-def test_a_program_that_was_not_measured_has_an_empty_cell() -> None:
-    last = table([figure(1.5)], ["one", "other"]).splitlines()[-1]
-    assert [cell.strip() for cell in last.split("|")] == ["", "what", "x", "1.50", "", "≤ 2", ""]
+def test_the_plots_are_of_the_kept_figures() -> None:
+    for shown in Results.read(ROOT / document.FIGURES).shown():
+        assert document.digest(shown) in (ROOT / document.plot(shown.name)).read_text("utf-8"), (
+            f"run: python3 -m benchmarks --document {document.FIGURES}"
+        )
+
+
+@pytest.mark.parametrize("shown", [SERIES, COMPARISON], ids=["series", "comparison"])
+def test_a_plot_shows_its_names_as_text(shown: Series | Comparison, tmp_path: Path) -> None:
+    plots = pytest.importorskip("benchmarks.plots", reason="the extra `bench` is not installed")
+    path = tmp_path / "plot.svg"
+    plots.draw(shown, path, "made of this")
+    text = path.read_text("utf-8")
+    assert f">{shown.label}</text>" in text
+    assert "made of this" in text
+
+
+def test_what_is_kept_is_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    results().write(path)
+    assert Results.read(path) == results()
+
+
+def test_a_document_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
+    path = tmp_path / "document.md"
+    path.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
+    assert document.replaced(path, "new") == (
+        f"before\n{document.BEGIN}\n\nnew\n\n{document.END}\nafter\n"
+    )
+
+
+def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "document.md"
+    path.write_text("no marks")
+    with pytest.raises(SystemExit, match="has no region"):
+        document.replaced(path, "new")
+
+
+def test_values_are_shown_as_their_median_and_range() -> None:
+    assert report.summary([3.0, 1.0, 20.0]) == "3.00 (1.00 .. 20.0)"
+
+
+def test_one_value_is_shown_without_a_range() -> None:
+    assert report.summary([1234.5]) == "1234"
+
+
+@pytest.mark.parametrize(
+    ("figure", "verdict"),
+    [
+        (Figure([1.0, 3.0, 2.0], at_most=2), "meets"),
+        (Figure([2.004], at_most=2), "meets"),  # as it is shown: 2.00
+        (Figure([2.01], at_most=2), "misses"),
+        (Figure([0.5], at_least=0.5), "meets"),
+        (Figure([0.49], at_least=0.5), "misses"),
+        (Figure([0.49]), ""),
+    ],
+)
+def test_a_figure_is_judged_by_its_median(figure: Figure, verdict: str) -> None:
+    assert figure.verdict() == verdict
+
+
+def test_processor_time_and_the_clock_stand_side_by_side() -> None:
+    figure = Figure(label="what", at_most=2).compare([Spent(6.0, 1.0)], [Spent(3.0, 4.0)])
+    cells = [cell.strip() for cell in report.figures([figure]).splitlines()[-1].split("|")]
+    assert cells[1:-1] == ["what", "x", "2.00", "0.25", "≤ 2", "meets"]
+
+
+def test_a_slope_is_the_exponent_of_the_last_step() -> None:
+    assert SERIES.slope() == pytest.approx(0.30103)  # ten times as many, twice as much
+    assert SERIES.each() == pytest.approx(2.0 / 900)
+
+
+def test_ways_are_compared_round_by_round() -> None:
+    assert COMPARISON.next_to_first(COMPARISON.ways[1]) == [Spent(3.0, 3.0), Spent(2.0, 3.0)]
+
+
+def test_the_report_names_what_was_not_measured() -> None:
+    assert report.everything(results()).endswith("Not measured: memory: no room")
 
 
 def test_a_command_is_given_its_upstream_and_its_options() -> None:
-    assert ONE.command("[::1]:25", "-v") == ["one", "[::1]:25", "-v"]
+    assert SUBJECT.command("[::1]:25", "-v") == ["one", "[::1]:25", "-v"]
 
 
 def test_a_message_ends_once_and_with_its_last_octets() -> None:
-    wire = b"".join(Message(1_000_000, last=b".").wire())
+    wire = b"".join(Message(1_000_000).wire())
     assert wire.find(b"\r\n.\r\n") == len(wire) - 5
+
+
+def test_the_smallest_message_has_an_end() -> None:
+    assert b"".join(Message(1).wire()).endswith(b"\r\n.\r\n")
+
+
+def test_processor_time_is_that_of_the_process_asked_for() -> None:
+    with Process(["/bin/sleep", "0.01"]) as idle:
+        at_work = clock.spent(lambda: clock.own(os.getpid()), lambda: sum(range(3_000_000)))
+        assert at_work.processor > clock.own(idle.pid)
+    idle.wait()
+
+
+def test_a_family_has_what_its_dead_have_used() -> None:
+    before = clock.family(os.getpid())
+    run([sys.executable, "-IS", "-c", "for _ in range(3_000_000): pass"])
+    assert clock.family(os.getpid()) - before > 0.01
 
 
 def test_a_command_that_fails_gives_no_figure() -> None:
@@ -57,10 +192,15 @@ def test_a_command_that_fails_gives_no_figure() -> None:
         run(["/bin/false"])
 
 
+def test_what_this_machine_cannot_do_is_said() -> None:
+    with pytest.raises(NotHereError, match="needs 9999999999 open files"):
+        needs_descriptors(9_999_999_999)
+
+
 def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["speed"])
-    assert "'speed' is none of startup, latency" in capsys.readouterr().err
+    assert "'speed' is none of startup, listening" in capsys.readouterr().err
 
 
 def test_a_program_that_says_something_else_is_killed_and_gives_no_figure() -> None:

@@ -1,0 +1,53 @@
+"""What do filters cost that take their time?
+
+Rule: the listening process's own time for a message with `-c true`, of one client, while the
+filters of so many others sleep; next to the same beside one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from .figures import Bench, Figure, Measured, Series
+from .listening import MESSAGE, per_message
+from .peers import Listener, connected, listening, needs_descriptors
+
+FILTERS = (1, 500, 2000)
+MESSAGES = 100
+SLEEPER = b"slow@example.com"
+FILTER = f'test "$SENDER" != {SLEEPER.decode()} || exec sleep 1000'
+#: What one session with a filter may hold open in the proxy.
+DESCRIPTORS = 8
+
+
+def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
+    """Return a proxy with so many filters asleep; at the end their clients leave."""
+    proxy = stack.enter_context(listening(command))
+    for _ in range(filters):
+        client = connected(proxy.address)
+        stack.callback(client.close)
+        client.begin(SLEEPER)
+        client.pour(MESSAGE)
+    return proxy
+
+
+def measure(bench: Bench) -> Iterator[Measured]:
+    """Measure it."""
+    counts = bench.places(FILTERS)
+    needs_descriptors(DESCRIPTORS * max(counts) + 100)
+    series = Series("asleep", "a message beside filters that sleep", "filters asleep").at(counts)
+    command = bench.command(
+        bench.postprox, "--max-sessions", str(counts[-1] + 10), "-t", "1000", "-c", FILTER
+    )
+    with ExitStack() as stack:
+        proxies = [asleep(stack, command, count) for count in counts]
+        for turn in bench.turns(7):
+            for proxy, point in zip(proxies, series.points, strict=True):
+                one = per_message(proxy, bench.part(MESSAGES, 2))
+                if turn:
+                    point.add(one.times(1000))
+    first, last = series.points[0], series.points[-1]
+    label = f"{last.at} filters asleep, per message / 1"
+    yield Figure(label=label, at_most=2.5).compare(last.rounds(), first.rounds())
+    yield series

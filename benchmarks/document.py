@@ -1,0 +1,91 @@
+"""The documentation's figures: written from a run, never by hand.
+
+Rule: between two marks in a document stands what this makes of docs/performance/figures.json, and a
+test holds that it is so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from . import report
+from .figures import Comparison, Series
+from .results import Results
+
+#: Below the root of the checkout.
+FIGURES = Path("docs/performance/figures.json")
+BEGIN = "<!-- Measured: `python3 -m benchmarks --document` writes what follows. -->"
+END = "<!-- End of what is measured. -->"
+
+
+def write(results: Results, root: Path) -> None:
+    """Write every region and every plot."""
+    from . import plots  # noqa: PLC0415 (the texts need no matplotlib)
+
+    for path, text in texts(results, root).items():
+        path.write_text(text, encoding="utf-8")
+    for shown in results.shown():
+        plots.draw(shown, root / plot(shown.name), digest(shown))
+
+
+def texts(results: Results, root: Path) -> dict[Path, str]:
+    """Return the documents as they should be."""
+    regions = {"docs/performance.md": all_figures(results), "README.md": short(results)}
+    return {root / name: replaced(root / name, region) for name, region in regions.items()}
+
+
+def replaced(path: Path, region: str) -> str:
+    """Return a document with another region."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} has no region between {BEGIN!r} and {END!r}")
+    return f"{before}{begin}\n\n{region}\n\n{end}{after}"
+
+
+def digest(shown: Series | Comparison) -> str:
+    """Return what tells the data of a plot from any other."""
+    kept = json.dumps(asdict(shown), sort_keys=True)
+    return hashlib.sha256(kept.encode()).hexdigest()[:16]
+
+
+def plot(name: str) -> Path:
+    """Return where the plot of that name is, below the root."""
+    return FIGURES.with_name(f"{name}.svg")
+
+
+def all_figures(results: Results) -> str:
+    """Return what docs/performance.md says."""
+    with_bar = [figure for figure in results.figures if figure.bar()]
+    without = [figure for figure in results.figures if not figure.bar()]
+    parts = [
+        results.conditions.shown(),
+        "### Figures with a bar",
+        report.figures(with_bar),
+        "### Figures without one",
+        report.figures(without),
+        "### Growth",
+    ]
+    for series in results.series:
+        parts += [report.growth(series), _picture(series.label, series.name)]
+    parts += ["### The whole path, behind a real Postfix"]
+    for compared in results.comparisons:
+        parts += [report.comparison(compared), _picture(compared.label, compared.name)]
+    return "\n\n".join(parts)
+
+
+def short(results: Results) -> str:
+    """Return what README says: the figures with a bar."""
+    rows = [
+        [figure.label, f"{report.summary(figure.samples)} {figure.unit}".rstrip(" x")]
+        for figure in results.figures
+        if figure.bar()
+    ]
+    return report.table(["processor time, or memory", "median (least .. greatest)"], rows)
+
+
+def _picture(label: str, name: str) -> str:
+    return f"![{label}]({plot(name).relative_to('docs')})"

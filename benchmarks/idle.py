@@ -1,0 +1,75 @@
+"""What do sessions cost that say nothing?
+
+Rule: one listening process with so many open sessions, each past its EHLO, beside one with none; a
+message of one more session, the opening and ending of one more, and the memory that they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from .clock import Spent, spent
+from .figures import Bench, Figure, Measured, Series
+from .listening import per_message
+from .peers import Listener, NotHereError, connected, listening, needs_descriptors
+
+SESSIONS = (0, 100, 1000, 5000)
+MESSAGES = 40
+OPENED = 40
+#: The bars of a message beside so many, next to one beside none.
+BARS = {100: 1.2, 1000: 1.5}
+
+
+def opened(listener: Listener, sessions: int) -> Spent:
+    """Return what it takes to open a session and to end it."""
+
+    def open_and_end() -> None:
+        for _ in range(sessions):
+            connected(listener.address).quit()
+
+    return spent(listener.own, open_and_end).times(1 / sessions)
+
+
+@contextmanager
+def beside(command: list[str], sessions: int) -> Iterator[tuple[Listener, float]]:
+    """A proxy with so many idle sessions, and the KB that they hold."""
+    with listening(command) as proxy:
+        per_message(proxy, 2)  # what is loaded for a first message is not held by a session
+        before = proxy.memory()
+        clients = [connected(proxy.address) for _ in range(sessions)]
+        yield proxy, proxy.memory() - before
+        if not all(client.undisturbed() for client in clients):
+            raise NotHereError("idle sessions were ended: this took longer than they may")
+        for client in clients:
+            client.close()
+
+
+def measure(bench: Bench) -> Iterator[Measured]:
+    """Measure it."""
+    counts = bench.places(SESSIONS)
+    most = counts[-1]
+    needs_descriptors(2 * sum(counts) + 100)
+    message = Series("idle", "a message beside idle sessions", "idle sessions").at(counts)
+    opening = Series("opening", "opening and ending a session", "open sessions").at(counts)
+    command = bench.command(bench.postprox, "--max-sessions", str(most + 10))
+    with ExitStack() as stack:
+        filled = [stack.enter_context(beside(command, count)) for count in counts]
+        for turn in bench.turns(7):
+            for (proxy, _), sent, begun in zip(filled, message.points, opening.points, strict=True):
+                one = per_message(proxy, bench.part(MESSAGES, 2))
+                session = opened(proxy, bench.part(OPENED, 2))
+                if turn:
+                    sent.add(one.times(1000))
+                    begun.add(session.times(1000))
+    none = message.points[0]
+    for point in message.points[1:]:
+        label = f"listening, per message beside {point.at} idle sessions / beside none"
+        figure = Figure(label=label, at_most=BARS.get(point.at))
+        yield figure.compare(point.rounds(), none.rounds())
+    figure = Figure(label=f"opening a session, {most} open / none", at_most=1.5)
+    yield figure.compare(opening.points[-1].rounds(), opening.points[0].rounds())
+    _, held = filled[-1]
+    yield Figure([held / most], label="memory per idle session", unit="KB", at_most=3)
+    yield message
+    yield opening

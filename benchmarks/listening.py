@@ -1,0 +1,58 @@
+"""What does a message cost a process that listens?
+
+Rule: the process's own time for one message of a session that goes on; what its filter takes is the
+filter's, and is what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .clock import Spent, spent
+from .figures import Bench, Figure
+from .peers import Listener, Message, connected, listening, run
+
+MESSAGES = 200
+MESSAGE = Message(4096)
+
+
+def per_message(listener: Listener, messages: int) -> Spent:
+    """Return what a message takes, of so many in one session."""
+    client = connected(listener.address)
+
+    def send() -> None:
+        for _ in range(messages):
+            client.send(MESSAGE)
+
+    taken = spent(listener.own, send)
+    client.quit()
+    return taken.times(1 / messages)
+
+
+def shell(times: int) -> Spent:
+    """Return what the filter takes by itself."""
+    runs = [run(["/bin/sh", "-c", "true"]) for _ in range(times)]
+    return Spent(*(sum(each) / times for each in zip(*runs, strict=True)))
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Measure it."""
+    own = Figure(label="listening, own time with `-c true` / that of `sh -c true`", at_most=0.75)
+    filtering = Figure(label="listening, a 4 KB message with `-c true`", unit="ms")
+    passing = Figure(label="listening, a 4 KB message without a filter", unit="ms")
+    messages = bench.part(MESSAGES, 2)
+    with (
+        listening(bench.command(bench.postprox)) as without,
+        listening(bench.command(bench.postprox, "-c", "true")) as filtered,
+    ):
+        for turn in bench.turns(15):
+            with_filter = per_message(filtered, messages)
+            of_filter = shell(messages)
+            no_filter = per_message(without, messages)
+            if turn:
+                own.add(with_filter.over(of_filter))
+                filtering.add(with_filter.times(1000))
+                passing.add(no_filter.times(1000))
+    yield own
+    yield filtering
+    yield passing

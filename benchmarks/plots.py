@@ -1,0 +1,72 @@
+"""Plots: the series and comparisons of a run as SVG (matplotlib, in the extra `bench`).
+
+Rule: a plot shows the median of each place with its range, and carries in its description what it
+was made of (`document.digest`), so that an old one can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from .figures import Comparison, Samples, Series
+
+COLOURS = ("#1f5fa8", "#c0c0c0")
+
+
+def draw(shown: Series | Comparison, path: Path, description: str) -> None:
+    """Write the plot of a series or of a comparison."""
+    # Text stays text, and the same data give the same file.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "postprox", "font.size": 9}):
+        canvas = Canvas(figsize=(6, 3.2), layout="constrained")
+        axes = canvas.subplots()
+        if isinstance(shown, Series):
+            _series(axes, shown)
+        else:
+            _comparison(axes, shown)
+        canvas.savefig(path, metadata={"Date": None, "Description": description})
+    text = path.read_text(encoding="utf-8")  # which has blanks at the ends of lines
+    path.write_text("\n".join(map(str.rstrip, text.splitlines())) + "\n", encoding="utf-8")
+
+
+def _series(axes: Axes, series: Series) -> None:
+    places = [max(point.at, 1) for point in series.points]
+    for label, colour, values in (
+        ("processor time", COLOURS[0], [point.samples for point in series.points]),
+        ("by the clock", COLOURS[1], [point.wall for point in series.points]),
+    ):
+        middles, errors = _spread(values)
+        axes.errorbar(places, middles, yerr=errors, color=colour, label=label, marker="o", ms=3)
+    axes.set(xscale="log", yscale="log", xlabel=series.of, ylabel=f"{series.unit} a message")
+    axes.set_title(series.label)
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend()
+
+
+def _comparison(axes: Axes, compared: Comparison) -> None:
+    ways: Sequence[Samples] = compared.ways
+    names = [way.name for way in compared.ways]
+    for label, colour, shift, values in (
+        ("processor time of all", COLOURS[0], -0.2, [way.samples for way in ways]),
+        ("by the clock", COLOURS[1], 0.2, [way.wall for way in ways]),
+    ):
+        middles, errors = _spread(values)
+        places = [index + shift for index in range(len(names))]
+        axes.barh(places, middles, height=0.4, xerr=errors, color=colour, label=label)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{compared.unit} a message", title=compared.label)
+    axes.legend()
+
+
+def _spread(values: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
+    """Return the medians, and how far the least and the greatest are from them."""
+    middles = [median(each) for each in values]
+    below = [middle - min(each) for middle, each in zip(middles, values, strict=True)]
+    above = [max(each) - middle for middle, each in zip(middles, values, strict=True)]
+    return middles, [below, above]

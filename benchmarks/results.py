@@ -1,0 +1,117 @@
+"""What a run gave, and the file that it is kept in (JSON).
+
+Rule: the file holds every sample and the conditions they were taken under; tables and plots are
+made of nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from .figures import Comparison, Figure, Measured, Point, Series, Way
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Where and when it was measured."""
+
+    python: str
+    system: str
+    cores: int
+    date: str
+    commit: str
+    #: The mean number of processes that wanted to run, over a minute before and at the end.
+    load: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def here(cls, python: str) -> Self:
+        """Return those of this machine, now."""
+        return cls(
+            python=_said([python, "-V"]),
+            system=f"{_distribution()}, {platform.system()} {platform.release()}",
+            cores=os.cpu_count() or 1,
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            commit=_said(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]) or "unknown",
+            load=(os.getloadavg()[0], 0.0),
+        )
+
+    def shown(self) -> str:
+        """Say them in a sentence."""
+        before, after = self.load
+        return (
+            f"{self.python}, {self.system}, {self.cores} cores; {self.date}, commit {self.commit}; "
+            f"load average {before:.1f} at the beginning, {after:.1f} at the end."
+        )
+
+
+@dataclass
+class Results:
+    """One run."""
+
+    conditions: Conditions
+    figures: list[Figure] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    #: What could not be measured here, and why.
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, measured: Measured) -> None:
+        """Add what a benchmark gave."""
+        match measured:
+            case Figure():
+                self.figures.append(measured)
+            case Series():
+                self.series.append(measured)
+            case Comparison():
+                self.comparisons.append(measured)
+
+    def shown(self) -> list[Series | Comparison]:
+        """Return what there are plots of."""
+        return [*self.series, *self.comparisons]
+
+    def write(self, path: Path) -> None:
+        """Keep them."""
+        path.write_text(json.dumps(_rounded(asdict(self)), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return what was kept."""
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        conditions = Conditions(**{**kept["conditions"], "load": tuple(kept["conditions"]["load"])})
+        series = [
+            Series(**{**each, "points": [Point(**point) for point in each["points"]]})
+            for each in kept["series"]
+        ]
+        comparisons = [
+            Comparison(**{**each, "ways": [Way(**way) for way in each["ways"]]})
+            for each in kept["comparisons"]
+        ]
+        figures = [Figure(**each) for each in kept["figures"]]
+        return cls(conditions, figures, series, comparisons, kept["missing"])
+
+
+def _rounded(kept: object) -> object:
+    """Return the same with numbers of five digits: more were not measured."""
+    if isinstance(kept, dict):
+        return {name: _rounded(value) for name, value in kept.items()}
+    if isinstance(kept, list | tuple):
+        return [_rounded(value) for value in kept]
+    return float(f"{kept:.5g}") if isinstance(kept, float) else kept
+
+
+def _said(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _distribution() -> str:
+    return platform.freedesktop_os_release().get("PRETTY_NAME", "an unknown system")
