@@ -1,28 +1,41 @@
-"""The command `python3 -m postprox.rehearse`.
+"""The command `postprox-rehearse`, or `python3 -m postprox.rehearse`.
 
 Rule: what was begun is ended and cleared away here, also on Ctrl-C.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from . import mail, options
+from . import ci, mail, options, sources, watch
 from .document import document
-from .rehearsal import CannotRunError, Rehearsal, rehearse
-from .text import Report, printable
+from .errors import CannotRunError
+from .progress import Progress
+from .rehearsal import Rehearsal, rehearse
+from .summary import Result, Summary, complaint, result
+from .text import Paper, Report, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .options import Settings
+    from .sources import Source
+
 FAILED = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: From so many messages on each gets a line, unless --full or --brief says otherwise.
+_MANY = 11
+#: The width of what is no terminal, and the widest of what is one.
+_WIDTH, _WIDEST = 80, 132
+_NARROWEST = 60
 
 
 def main() -> int:
@@ -34,9 +47,11 @@ def main() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        _run(settings)
+        if settings.watch:
+            _watch(settings)
+        return _run(settings)
     except CannotRunError as error:
-        print(f"rehearse: {printable(str(error))}", file=sys.stderr)
+        _complain(error)
         return FAILED
     except BrokenPipeError:
         # Whoever read the output has seen enough; the interpreter must not try again.
@@ -45,7 +60,6 @@ def main() -> int:
     except KeyboardInterrupt as stop:
         print("rehearse: interrupted", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
-    return 0
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
@@ -54,49 +68,110 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _run(settings: options.Settings) -> None:
-    mails = _read(settings.messages)
-    if settings.json:
-        print(document(settings, list(_rehearsals(mails, settings))))
-        return
-    report = Report(settings, colour=_takes_colour())
-    print(report.opening(), flush=True)
-    done = []
-    for rehearsal in _rehearsals(mails, settings):
-        done.append(rehearsal)
-        print(report.message(len(done), rehearsal), flush=True)
-    print(report.closing(done))
+def _complain(error: CannotRunError) -> None:
+    print(f"rehearse: {printable(str(error))}", file=sys.stderr)
 
 
-def _read(paths: tuple[Path, ...]) -> list[mail.Mail]:
-    mails = []
-    wrong = []
-    for path in paths:
+def _watch(settings: Settings) -> NoReturn:
+    """Run again and again; only a signal ends it."""
+    while True:
+        before = watch.state(settings)
         try:
-            mails.append(mail.read(path))
-        except OSError as error:
-            wrong.append(f"cannot read the message {str(path)!r}: {error.strerror}")
-    if wrong:
-        raise CannotRunError("; ".join(wrong))
-    return mails
+            _run(settings)
+        except CannotRunError as error:
+            _complain(error)  # the file may be being written
+        print("\nWaiting until the filter or a message changes (Ctrl-C ends) ...", flush=True)
+        name = watch.changed(settings, before)
+        print(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n", flush=True)
 
 
-def _rehearsals(mails: list[mail.Mail], settings: options.Settings) -> Iterator[Rehearsal]:
+def _run(settings: Settings) -> int:
+    """Rehearse all messages once; return the exit status."""
+    each = sources.found(settings.messages)
+    todo = [source for source in each for _ in range(settings.repeat)]
+    results = _document(settings, todo) if settings.json else _text(settings, todo)
+    if settings.github:
+        for line in ci.github_lines(settings, results):
+            print(line, flush=True)
+    if settings.junit is not None:
+        ci.write_junit(settings.junit, settings, results)
+    wrong = settings.expected and any(complaint(settings, done) for done in results)
+    return FAILED if wrong else 0
+
+
+def _document(settings: Settings, todo: list[Source]) -> list[Result]:
+    rehearsals = []
+    results = []
+    for source, rehearsal in _rehearsals(todo, settings, Progress(len(todo), _paper().width)):
+        rehearsals.append(rehearsal)
+        results.append(result(rehearsal, _path(source)))
+    print(document(settings, rehearsals))
+    return results
+
+
+def _text(settings: Settings, todo: list[Source]) -> list[Result]:
+    paper = _paper()
+    report = Report(settings, len(todo), paper)
+    full = len(todo) < _MANY if settings.full is None else settings.full
+    print(report.opening(), flush=True)
+    if not full:
+        print()
+    results: list[Result] = []
+    for source, rehearsal in _rehearsals(todo, settings, Progress(len(todo), paper.width)):
+        results.append(result(rehearsal, _path(source)))
+        said = report.message if full else report.line
+        print(said(len(results), rehearsal), flush=True)
+    print(Summary(settings, paper).text(results), flush=True)
+    return results
+
+
+def _path(source: Source) -> str:
+    return "" if source.path is None else str(source.path)
+
+
+def _rehearsals(
+    todo: list[Source], settings: Settings, progress: Progress
+) -> Iterator[tuple[Source, Rehearsal]]:
+    with _directory() as parent:
+        if settings.user is not None:
+            parent.chmod(0o711)  # to be passed through
+        for number, source in enumerate(todo, 1):
+            try:
+                message = mail.from_octets(source.name, source.read())
+            except OSError as error:
+                raise CannotRunError(
+                    f"cannot read the message {source.name!r}: {error.strerror}"
+                ) from None
+            directory = parent / str(number)
+            directory.mkdir()
+            progress.begins(number, source.name)
+            try:
+                done = rehearse(message, settings, directory, progress)
+            finally:
+                progress.ends()
+            yield source, done
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
     try:
         directory = Path(tempfile.mkdtemp(prefix="rehearse-"))
     except OSError as error:
         raise CannotRunError(f"no temporary directory: {error}") from None
     try:
-        for number, message in enumerate(mails, 1):
-            (directory / str(number)).mkdir()
-            yield rehearse(message, settings, directory / str(number))
+        yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _takes_colour() -> bool:
+def _paper() -> Paper:
+    if not sys.stdout.isatty():
+        return Paper(_WIDTH, colour=False)
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns
     dumb = os.environ.get("TERM", "dumb") == "dumb"
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not dumb
+    colour = not os.environ.get("NO_COLOR") and not dumb
+    return Paper(min(max(width, _NARROWEST), _WIDEST), colour)
 
 
 if __name__ == "__main__":

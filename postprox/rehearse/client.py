@@ -14,6 +14,7 @@ from .dialogue import CLIENT, COMMAND, CONTENT, PROXY, REPLY, Dialogue
 
 if TYPE_CHECKING:
     import socket
+    from contextlib import AbstractContextManager
 
 HELLO = b"mx.example.org"
 #: How long the proxy may take for anything but a filter's run, in seconds.
@@ -38,9 +39,15 @@ class Envelope:
 
 
 class Client:
-    """A client on `peer`, which is connected to the proxy."""
+    """A client on `peer`, which is connected to the proxy.
 
-    def __init__(self, peer: socket.socket, dialogue: Dialogue) -> None:
+    `waiting` is entered while the reply to the message is awaited.
+    """
+
+    def __init__(
+        self, peer: socket.socket, dialogue: Dialogue, waiting: AbstractContextManager[None]
+    ) -> None:
+        self._waiting = waiting
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
@@ -88,7 +95,8 @@ class Client:
         self._send(stuffed)
         ending = time.monotonic()  # before the end is sent: the filter may start at once
         self._send(b".\r\n")
-        reply = self._answer(PATIENCE + filter_limit)
+        with self._waiting:
+            reply = self._answer(PATIENCE + filter_limit)
         self.waited = time.monotonic() - ending
         return reply
 

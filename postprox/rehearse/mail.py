@@ -1,4 +1,4 @@
-"""The messages of a rehearsal, read from files.
+"""The messages of a rehearsal.
 
 Rule: a message is what a client would send: lines that end in CRLF, whatever the file has.
 """
@@ -8,10 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from email.utils import getaddresses
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
@@ -19,7 +15,6 @@ RECIPIENT = b"recipient@example.org"
 _HEADER = 102400
 # What can stand in an envelope as it is; anything else is left to --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
-_MBOX = re.compile(rb"\n\r?\nFrom [^\r\n]+@")
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Mail:
     name: as it was given.
     content: with CRLF line ends, the last line's too.
     subject: as it stands in its header.
-    notes: what the user should know about the file.
+    notes: what the user should know about how it was read.
     sender: whom its header names as the sender, b"" for a bounce.
     recipients: whom its header names.
     """
@@ -42,23 +37,12 @@ class Mail:
     recipients: tuple[bytes, ...]
 
 
-def read(path: Path) -> Mail:
-    """Read a message.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    return from_octets(str(path), path.read_bytes())
-
-
 def from_octets(name: str, text: bytes) -> Mail:
     """Make a message of a file's octets."""
     notes = []
     if text.startswith(b"From "):
         text = text.partition(b"\n")[2]
         notes.append("the line 'From ...' of an mbox at its top is left out")
-        if _MBOX.search(text):
-            notes.append("this mbox seems to hold several messages; they are taken as one")
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"

@@ -9,13 +9,20 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import pwd
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import options as proxy_options
+from .outcome import EXPECTATIONS
+from .proxy import User
+from .sources import STANDARD_INPUT
 
-PROGRAM = "python3 -m postprox.rehearse"
+# How it was called, to be called so again.
+_INSTALLED = "postprox-rehearse"
+PROGRAM = _INSTALLED if Path(sys.argv[0]).name == _INSTALLED else "python3 -m postprox.rehearse"
 
 
 def _short(path: Path) -> Path:
@@ -34,18 +41,22 @@ the real proxy runs it, between a client that talks as Postfix does and a mail
 server made for the occasion. Nothing leaves this machine.
 
 Without -c a small filter made for this shows how it works; without MESSAGE,
-three small messages do."""
+three small messages do. A MESSAGE is a file with one message, an mbox, a
+Maildir, a directory with any of them, or - for standard input."""
 _EPILOG = f"""\
 examples:
   {PROGRAM}
   {PROGRAM} -c ./my-filter message.eml
   {PROGRAM} -c ./my-filter -r -t 5 --sender '' *.eml
   {PROGRAM} -c ./my-filter --json message.eml
+  {PROGRAM} -c ./my-filter --watch message.eml
+  {PROGRAM} -c ./my-filter --expect reject --junit out.xml spam/
 
 What the JSON document holds: python3 -m pydoc postprox.rehearse.document
 
 The exit status is 0 when every message went through the proxy, whatever the
-filter did with it; 1 when something could not run; 2 for a wrong command line.
+filter did with it; with --expect, when it did that; 1 when it did not, or
+something could not run; 2 for a wrong command line.
 """
 
 
@@ -56,6 +67,12 @@ class Settings:
     command: the filter's command, and whether it is the one made for the demonstration.
     proxy_arguments: the options for the proxy; but neither -c nor -d.
     directory: what -d says, "" without it.
+    user: who runs the proxy and the filter, None for who runs this.
+    repeat: how often each message is sent.
+    expected: some of `EXPECTATIONS`, none if anything may happen.
+    full: whether much is said of each message; None leaves it to their number.
+    github, junit: whether GitHub's annotations are printed; where JUnit's XML goes.
+    watch: whether it begins again when something changes.
     sender, recipients, client_ip, helo: None is as the message or the rehearsal has it.
     """
 
@@ -71,7 +88,14 @@ class Settings:
     recipients: tuple[bytes, ...]
     client_ip: bytes
     helo: bytes
+    user: User | None
+    repeat: int
+    expected: tuple[str, ...]
+    full: bool | None
     json: bool
+    github: bool
+    junit: Path | None
+    watch: bool
 
 
 def parse(arguments: list[str]) -> Settings:
@@ -84,6 +108,10 @@ def parse(arguments: list[str]) -> Settings:
         proxy = proxy_options.parse([*passed, *_pair("-d", given.tempdir), "127.0.0.1:25"])
     except proxy_options.UsageError as error:
         parser.error(str(error))
+    if given.messages.count(Path(STANDARD_INPUT)) and (given.watch or len(given.messages) > 1):
+        parser.error("-, standard input: give it alone, and without --watch")
+    if given.json and given.github:
+        parser.error("--github: its lines would break the document of --json; give one of the two")
     return Settings(
         command=_BUNDLED_FILTER if given.command is None else given.command,
         bundled_filter=given.command is None,
@@ -97,27 +125,69 @@ def parse(arguments: list[str]) -> Settings:
         recipients=tuple(given.recipient),
         client_ip=given.client_ip,
         helo=given.helo,
+        user=given.user,
+        repeat=given.repeat,
+        expected=tuple(given.expect),
+        full=given.full,
         json=given.json,
+        github=given.github,
+        junit=given.junit,
+        watch=given.watch,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage="%(prog)s [-c CMD] [option ...] [MESSAGE.eml ...]",
+        usage="%(prog)s [-c CMD] [option ...] [MESSAGE ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
-        "messages", nargs="*", type=Path, metavar="MESSAGE.eml", help="a message, LF or CRLF"
+        "messages", nargs="*", type=Path, metavar="MESSAGE", help="a message, LF or CRLF, or many"
     )
     parser.add_argument("-c", "--command", metavar="CMD", help="the filter, as for the proxy")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument(
+        "--repeat", type=_count, default=1, metavar="N", help="send each message N times"
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="again when the filter or a message changes"
+    )
+    _add_output_options(parser.add_argument_group("what is printed, and the exit status"))
     _add_proxy_options(parser.add_argument_group("options that go to the proxy"))
     _add_envelope_options(parser.add_argument_group("the envelope"))
     return parser
+
+
+def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--expect",
+        action="append",
+        choices=tuple(EXPECTATIONS),
+        default=[],
+        help="what should become of each message; may be given again (either is right)",
+    )
+    length = group.add_mutually_exclusive_group()
+    length.add_argument(
+        "--full",
+        action="store_true",
+        default=None,
+        help="everything about each message (up to ten messages)",
+    )
+    length.add_argument(
+        "--brief",
+        action="store_false",
+        dest="full",
+        default=None,
+        help="a line for each (more than ten)",
+    )
+    group.add_argument("--json", action="store_true", help="print one JSON document instead")
+    group.add_argument(
+        "--github", action="store_true", help="GitHub's annotations for what was not right, too"
+    )
+    group.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit's XML, too")
 
 
 def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
@@ -125,6 +195,9 @@ def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-t", "--timeout", metavar="SEC", help="the filter's time limit (30)")
     group.add_argument(
         "-r", "--reject", action="store_true", help="a filter's failure refuses the message (451)"
+    )
+    group.add_argument(
+        "--user", type=_user, metavar="NAME", help="run proxy and filter as this user (as root)"
     )
     group.add_argument(
         "-v", "--verbose", action="count", default=0, help="the proxy logs more, to syslog"
@@ -160,6 +233,31 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="the sending server's HELO, '' if not known (mail.example.net)",
     )
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text[:9]) > 0:
+        return int(text[:9])
+    raise argparse.ArgumentTypeError(f"{text!r}: give a positive whole number")
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a file in a directory that can be written to"
+        )
+    return path
+
+
+def _user(text: str) -> User:
+    try:
+        entry = pwd.getpwnam(text)
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no such user") from None
+    if os.geteuid() not in (0, entry.pw_uid):
+        raise argparse.ArgumentTypeError(f"{text!r}: only root can run a filter as another user")
+    return User(text, entry.pw_uid, entry.pw_gid)
 
 
 def _pair(option: str, value: str | None) -> list[str]:

@@ -28,6 +28,14 @@ VERDICTS = (
     verdict.FAIL,
     ERROR,
 )
+#: What can be expected of a filter, and the verdicts that fulfil it.
+EXPECTATIONS = {
+    "accept": (verdict.ACCEPT,),
+    "reject": (verdict.REJECT,),
+    "rewrite": (verdict.REWRITE,),
+    "discard": (verdict.DISCARD,),
+    "fail": (verdict.FAIL, verdict.FAIL_OPEN),
+}
 _SHELL_SAYS = {
     126: "the command cannot be executed: is it missing its x permission?",
     127: "the shell found no such command (PATH is /usr/bin:/bin)",

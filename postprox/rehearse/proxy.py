@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,23 @@ _LEAVE = 10.0
 _TERMINATE = 3.0
 
 
+@dataclass(frozen=True)
+class User:
+    """Who runs the proxy and its filter."""
+
+    name: str
+    uid: int
+    gid: int
+
+
 class Proxy:
-    """The proxy with `arguments`, while the context lasts.
+    """The proxy with `arguments`, run by `user`, while the context lasts.
 
     Raises:
         OSError: it cannot be started.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], user: User | None) -> None:
         self.socket, child = socket.socketpair()
         with child:
             self._process = subprocess.Popen(
@@ -41,6 +51,10 @@ class Proxy:
                 env={"PATH": PATH, "PYTHONPATH": str(_PACKAGE.parent)},
                 umask=0o077,
                 start_new_session=True,
+                # The user's own group and no other, as spawn(8) has it.
+                user=None if user is None else user.uid,
+                group=None if user is None else user.gid,
+                extra_groups=None if user is None else [user.gid],
                 restore_signals=False,  # spawn(8) leaves SIGPIPE ignored
             )
         self.exit_status: int | None = None

@@ -6,6 +6,7 @@ Rule: everything that is started here has ended, and its files are gone, when it
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 from . import filterrun, outcome
 from .client import Client, Envelope, NoAnswerError
 from .dialogue import Dialogue, Event
+from .errors import CannotRunError
 from .proxy import Proxy
 from .upstream import Upstream
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from .filterrun import FilterRun
@@ -31,10 +34,6 @@ _CONTEXT = 2
 _HUNK = re.compile(r"@@ -(\d+)(.*) \+(\d+)(.*) @@")
 
 
-class CannotRunError(Exception):
-    """Something of the rehearsal itself could not run."""
-
-
 @dataclass(frozen=True)
 class Rehearsal:
     """What was observed of one message.
@@ -42,6 +41,7 @@ class Rehearsal:
     reply: the reply that decided about it, with CRLF.
     run: the filter's run, None if there was none.
     received: what upstream accepted, None if nothing.
+    waited: how long the client waited for the reply to the message, in seconds.
     proxy_status: the proxy's exit status.
     """
 
@@ -52,17 +52,32 @@ class Rehearsal:
     run: FilterRun | None
     outcome: outcome.Outcome
     received: bytes | None
+    waited: float
     proxy_status: int | None
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the filter ran; None if it did not."""
+        if self.run is None:
+            return self.waited if self.outcome.timed_out else None
+        return self.waited if self.run.seconds is None else self.run.seconds
 
-def rehearse(mail: Mail, settings: Settings, directory: Path) -> Rehearsal:
+
+def rehearse(
+    mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
+) -> Rehearsal:
     """Send `mail` through the proxy; `directory` is for files, and empty.
+
+    `waiting` is entered while the filter runs.
 
     Raises:
         CannotRunError: the proxy did not do its part.
     """
     records = directory / "filter"
     records.mkdir()
+    if settings.user is not None:
+        for path in (directory, records):
+            os.chown(path, settings.user.uid, settings.user.gid)
     dialogue = Dialogue()
     envelope = _envelope(mail, settings)
     try:
@@ -72,13 +87,16 @@ def rehearse(mail: Mail, settings: Settings, directory: Path) -> Rehearsal:
                 *("-d", settings.directory or str(directory)),
                 *("-c", filterrun.observed(settings.command, records), upstream.address),
             ]
-            with Proxy(arguments) as proxy:
-                client = Client(proxy.socket, dialogue)
+            with Proxy(arguments, settings.user) as proxy:
+                client = Client(proxy.socket, dialogue, waiting)
                 reply = client.deliver(envelope, mail.content, settings.timeout)
     except NoAnswerError as error:
         raise CannotRunError(f"{mail.name}: the proxy failed: {error}") from None
     except OSError as error:
-        raise CannotRunError(f"{mail.name}: the proxy could not be started: {error}") from None
+        whose = "" if settings.user is None else f" as the user {settings.user.name}"
+        raise CannotRunError(
+            f"{mail.name}: the proxy could not be started{whose}: {error}"
+        ) from None
     run = filterrun.recorded(records)
     told = outcome.Told(settings.timeout, settings.reject, client.waited)
     delivered = dialogue.received is not None
@@ -90,6 +108,7 @@ def rehearse(mail: Mail, settings: Settings, directory: Path) -> Rehearsal:
         run=run,
         outcome=outcome.judge(run, told, delivered=delivered),
         received=dialogue.received,
+        waited=client.waited,
         proxy_status=proxy.exit_status,
     )
 

@@ -1,50 +1,42 @@
 """A rehearsal as text for a terminal.
 
-Rule: a newcomer understands it, in 80 columns; nothing from a message or a filter reaches the
-terminal but printable characters.
+Rule: a newcomer understands it, in the width there is; nothing from a message or a filter reaches
+the terminal but printable characters.
 """
 
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ..core import verdict
 from . import dialogue, outcome
 from .filterrun import FILLED
-from .options import PROGRAM
 from .rehearsal import difference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .filterrun import FilterRun
     from .options import Settings
     from .rehearsal import Rehearsal
 
-WIDTH = 80
 #: Longer texts are cut in the middle of nowhere; the JSON document has them whole.
 _DIFF_LINES = 60
 _STDERR_LINES = 20
 _STEP_LINES = 3
 
-_BOLD, _RED, _GREEN, _YELLOW, _CYAN = "1", "1;31", "1;32", "1;33", "36"
+BOLD, RED, GREEN, YELLOW, CYAN = "1", "1;31", "1;32", "1;33", "36"
 _HEADLINES = {
-    verdict.ACCEPT: ("ACCEPTED", _GREEN),
-    verdict.REJECT: ("REJECTED", _RED),
-    verdict.REWRITE: ("REWRITTEN", _GREEN),
-    verdict.DISCARD: ("DISCARDED", _RED),
-    verdict.FAIL_OPEN: ("FILTER FAILED, passed unfiltered", _YELLOW),
-    verdict.FAIL: ("FILTER FAILED, refused for now", _YELLOW),
-    outcome.ERROR: ("NOT HANDLED, refused for now", _YELLOW),
-}
-_COUNTED = {
-    verdict.ACCEPT: "accepted",
-    verdict.REJECT: "rejected",
-    verdict.REWRITE: "rewritten",
-    verdict.DISCARD: "discarded",
-    verdict.FAIL_OPEN: "passed unfiltered as the filter failed",
-    verdict.FAIL: "refused for now as the filter failed",
-    outcome.ERROR: "refused for now by the proxy",
+    verdict.ACCEPT: ("ACCEPTED", GREEN),
+    verdict.REJECT: ("REJECTED", RED),
+    verdict.REWRITE: ("REWRITTEN", GREEN),
+    verdict.DISCARD: ("DISCARDED", RED),
+    verdict.FAIL_OPEN: ("FILTER FAILED, passed unfiltered", YELLOW),
+    verdict.FAIL: ("FILTER FAILED, refused for now", YELLOW),
+    outcome.ERROR: ("NOT HANDLED, refused for now", YELLOW),
 }
 _FATES = {
     verdict.ACCEPT: "Upstream received it exactly as it was sent.",
@@ -83,21 +75,63 @@ _ARROWS = {
 _FILTER = "          filter            "
 
 
+@dataclass(frozen=True)
+class Paper:
+    """What is printed on.
+
+    width: in columns.
+    colour: whether it takes escape sequences.
+    """
+
+    width: int
+    colour: bool
+
+    def painted(self, colour: str, text: str) -> str:
+        """Return `text` in a colour."""
+        return f"\033[{colour}m{text}\033[0m" if self.colour else text
+
+    def paragraph(self, label: str, text: str) -> list[str]:
+        """Return lines that begin with a label."""
+        return textwrap.wrap(
+            text, self.width, initial_indent=f"  {label + ':':<8} ", subsequent_indent=" " * 11
+        )
+
+    def paragraphs(self, label: str, texts: Iterable[str]) -> list[str]:
+        """Return a paragraph for each text."""
+        return [line for text in texts for line in self.paragraph(label, text)]
+
+    def folded(self, line: str) -> list[str]:
+        """Break a line that is too long, anywhere: it may be a path, or worth copying."""
+        room = self.width - 6
+        rest = line[self.width :]
+        pieces = [rest[at : at + room] for at in range(0, len(rest), room)]
+        return [line[: self.width], *("      " + piece for piece in pieces[:8])]
+
+    def step(self, arrow: str, text: str) -> list[str]:
+        """Return one step of the dialogue."""
+        room = self.width - len(_INDENT)
+        lines = textwrap.wrap(text, room, subsequent_indent="  ") or [""]
+        if len(lines) > _STEP_LINES:
+            lines = [*lines[:_STEP_LINES], "  ..."]
+        return [arrow + lines[0], *(_INDENT + line for line in lines[1:])]
+
+
 class Report:
     """Makes the text, piece by piece.
 
-    colour: whether the terminal takes escape sequences.
+    total: how many messages there are, each run counted.
     """
 
-    def __init__(self, settings: Settings, *, colour: bool) -> None:
+    def __init__(self, settings: Settings, total: int, paper: Paper) -> None:
         self._settings = settings
-        self._colour = colour
+        self._total = total
+        self._paper = paper
         self._opening: list[dialogue.Event] = []
 
     def opening(self) -> str:
         """Return what comes first."""
         settings = self._settings
-        count = _plural(len(settings.messages), "message goes", "messages go")
+        count = plural(self._total, "message goes", "messages go")
         made = (
             ["           (comes with postprox: no lotteries, no tracking in links)"]
             if settings.bundled_filter
@@ -107,7 +141,7 @@ class Report:
         return "\n".join(
             (
                 f"Rehearsal: {count} through the real proxy; nothing leaves this machine.",
-                *_filter_lines(printable(settings.command)),
+                *_filter_lines(printable(settings.command), self._paper.width),
                 *made,
                 f"           At most {settings.timeout:g} s; if it fails, the message {failing}.",
                 "Client:    speaks as Postfix does to a filter before its queue.",
@@ -119,20 +153,20 @@ class Report:
         """Return what is to be said about one message."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         name = printable(self._name(rehearsal))
-        title = self._painted(_BOLD, f"[{number}/{len(self._settings.messages)}] {name}:")
+        title = self._paper.painted(BOLD, f"[{number}/{self._total}] {name}:")
         subject = printable(rehearsal.mail.subject)
         parts = [
             "",
-            f"{title} {self._painted(colour, words)}",
-            *([_cut(f"  Subject: {subject}")] if subject else []),
-            *_paragraphs("Note", rehearsal.mail.notes),
+            f"{title} {self._paper.painted(colour, words)}",
+            *([cut(f"  Subject: {subject}", self._paper.width)] if subject else []),
+            *self._paper.paragraphs("Note", rehearsal.mail.notes),
             "",
             *self._ladder(rehearsal),
             "",
-            *_environment(rehearsal),
-            *_stderr(rehearsal.run),
+            *self._environment(rehearsal),
+            *self._stderr(rehearsal.run),
             *self._result(rehearsal),
-            *_paragraphs("Hint", rehearsal.outcome.hints),
+            *self._paper.paragraphs("Hint", rehearsal.outcome.hints),
         ]
         return "\n".join(parts)
 
@@ -140,16 +174,16 @@ class Report:
         bundled = self._settings.bundled_messages
         return PurePath(rehearsal.mail.name).name if bundled else rehearsal.mail.name
 
-    def closing(self, rehearsals: list[Rehearsal]) -> str:
-        """Return what comes last."""
-        verdicts = [rehearsal.outcome.verdict for rehearsal in rehearsals]
-        counts = (
-            f"{verdicts.count(name)} {_COUNTED[name]}"
-            for name in outcome.VERDICTS
-            if name in verdicts
-        )
-        total = f"{_plural(len(verdicts), 'message', 'messages')}: {', '.join(counts)}"
-        return "\n".join(("", self._painted(_BOLD, total), *_next_steps(self._settings)))
+    def line(self, number: int, rehearsal: Rehearsal) -> str:
+        """Return one line about one message, for those of many."""
+        words, colour = _HEADLINES[rehearsal.outcome.verdict]
+        word = self._paper.painted(colour, f"{words.partition(',')[0]:<13}")
+        seconds = rehearsal.seconds
+        taken = "" if seconds is None else f"{seconds:.2f} s"
+        digits = len(str(self._total))
+        before = f"[{number:>{digits}}/{self._total}] "
+        after = f" {taken:>8}  {printable(self._name(rehearsal))}  {why(rehearsal)}".rstrip()
+        return before + word + cut(after, self._paper.width - len(before) - 13)
 
     def _ladder(self, rehearsal: Rehearsal) -> list[str]:
         """Return the dialogue: who says what, and how far it goes."""
@@ -164,7 +198,7 @@ class Report:
         else:
             lines = [_COLUMNS]
         for step in steps:
-            lines += _step(_ARROWS[step.source, step.target], _said(step))
+            lines += self._paper.step(_ARROWS[step.source, step.target], _said(step))
             if step.kind == dialogue.CONTENT and step.target == dialogue.PROXY:
                 lines += self._filter_step(rehearsal)
         return lines
@@ -173,23 +207,23 @@ class Report:
         if rehearsal.run is None:
             return []
         text = _ended(rehearsal.run, rehearsal.outcome.reason)
-        return [self._painted(_CYAN, line) for line in _step(_FILTER, text)]
+        return [self._paper.painted(CYAN, line) for line in self._paper.step(_FILTER, text)]
 
     def _result(self, rehearsal: Rehearsal) -> list[str]:
         name = rehearsal.outcome.verdict
-        reply = _shown(rehearsal.reply)
-        lines = _paragraph("Failure", rehearsal.outcome.reason)
-        lines += _paragraph("Reply", reply)
+        reply = shown(rehearsal.reply)
+        lines = self._paper.paragraph("Failure", rehearsal.outcome.reason)
+        lines += self._paper.paragraph("Reply", reply)
         fate = _FATES[name]
         received, sent = rehearsal.received, rehearsal.mail.content
         if received is None:
-            return lines + _paragraph("Result", fate)
+            return lines + self._paper.paragraph("Result", fate)
         if received == sent:
             same = " It is the same as what was sent." if name == verdict.REWRITE else ""
-            return lines + _paragraph("Result", fate + same)
+            return lines + self._paper.paragraph("Result", fate + same)
         if name != verdict.REWRITE:
             fate = _FATES_STUFFED
-        return lines + _paragraph("Result", fate) + self._diff(sent, received)
+        return lines + self._paper.paragraph("Result", fate) + self._diff(sent, received)
 
     def _diff(self, sent: bytes, received: bytes) -> list[str]:
         lines = difference(sent, received)
@@ -203,12 +237,41 @@ class Report:
         ]
 
     def _diff_line(self, line: str) -> str:
-        shown = _cut("    " + printable(line.encode("latin-1").decode("utf-8", "backslashreplace")))
-        colour = {"+": _GREEN, "-": _RED, "@": _CYAN}.get(line[:1], "")
-        return self._painted(colour, shown) if colour else shown
+        shown = cut(
+            "    " + printable(line.encode("latin-1").decode("utf-8", "backslashreplace")),
+            self._paper.width,
+        )
+        colour = {"+": GREEN, "-": RED, "@": CYAN}.get(line[:1], "")
+        return self._paper.painted(colour, shown) if colour else shown
 
-    def _painted(self, colour: str, text: str) -> str:
-        return f"\033[{colour}m{text}\033[0m" if self._colour else text
+    def _environment(self, rehearsal: Rehearsal) -> list[str]:
+        if rehearsal.run is None:
+            return []
+        values = rehearsal.run.environment.items()
+        lines = [f"    {name:<9}  {shown(value) or '(blank)'}" for name, value in values]
+        return [
+            "  The filter's environment:",
+            *(piece for line in lines for piece in self._paper.folded(line)),
+        ]
+
+    def _stderr(self, run: FilterRun | None) -> list[str]:
+        if run is None or not run.stderr.strip():
+            return []
+        said = run.stderr.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")
+        before = len(said) - _STDERR_LINES
+        lines = [f"    | {printable(line.removesuffix(chr(13)))}" for line in said[-_STDERR_LINES:]]
+        return [
+            "  Its standard error:",
+            *([f"    ... {before} lines before"] if before > 0 else []),
+            *(piece for line in lines for piece in self._paper.folded(line)),
+        ]
+
+
+def why(rehearsal: Rehearsal) -> str:
+    """Return why a message did not arrive as it should: a failure's reason, or the reply."""
+    if rehearsal.outcome.reason:
+        return printable(rehearsal.outcome.reason)
+    return "" if rehearsal.received is not None else shown(rehearsal.reply)
 
 
 def printable(text: str) -> str:
@@ -218,11 +281,11 @@ def printable(text: str) -> str:
     )
 
 
-def _filter_lines(command: str) -> list[str]:
+def _filter_lines(command: str, width: int) -> list[str]:
     """Return the filter's command; a path in it stays whole, to be copied."""
     return textwrap.wrap(
         command or "(an empty command)",
-        WIDTH,
+        width,
         initial_indent="Filter:    ",
         subsequent_indent=" " * 11,
         break_long_words=False,
@@ -230,101 +293,41 @@ def _filter_lines(command: str) -> list[str]:
     )
 
 
-def _shown(octets: bytes) -> str:
+def shown(octets: bytes) -> str:
+    """Return octets in printable characters, without their line end."""
     return printable(octets.decode("utf-8", "backslashreplace").removesuffix("\r\n"))
 
 
 def _said(step: dialogue.Event) -> str:
     if step.kind == dialogue.CONTENT:
         size = len(step.data)
-        lines = _plural(step.data.count(b"\r\n"), "line", "lines")
+        lines = plural(step.data.count(b"\r\n"), "line", "lines")
         return f"(the message: {lines}, {size} octets) ."
     if step.kind == dialogue.COMMAND:
-        return _shown(step.data)
+        return shown(step.data)
     first, *others = step.data.removesuffix(b"\r\n").split(b"\r\n")
     text = b", ".join((first[:3] + b" " + first[4:], *(line[4:] for line in others)))
-    return _shown(text)
-
-
-def _step(arrow: str, text: str) -> list[str]:
-    lines = textwrap.wrap(text, WIDTH - len(_INDENT), subsequent_indent="  ") or [""]
-    if len(lines) > _STEP_LINES:
-        lines = [*lines[:_STEP_LINES], "  ..."]
-    return [arrow + lines[0], *(_INDENT + line for line in lines[1:])]
+    return shown(text)
 
 
 def _ended(run: FilterRun, reason: str) -> str:
-    after = "" if run.seconds is None else f" after {_time(run.seconds)}"
+    after = "" if run.seconds is None else f" after {time_taken(run.seconds)}"
     if reason:
         return f"failed{after}: {reason}"
     filled = ", OUTFILE is filled" if run.outfile == FILLED and run.status == 0 else ""
     return f"exit status {run.status} ({_MEANINGS[run.status or 0]}){filled}{after}"
 
 
-def _time(seconds: float) -> str:
-    # The clock of the file system ticks no finer.
+def time_taken(seconds: float) -> str:
+    """Return a time as people read it; the clock of the file system ticks no finer."""
     return f"{seconds:.2f} s" if seconds >= 0.01 else "less than 0.01 s"
 
 
-def _environment(rehearsal: Rehearsal) -> list[str]:
-    if rehearsal.run is None:
-        return []
-    values = rehearsal.run.environment.items()
-    lines = [f"    {name:<9}  {_shown(value) or '(blank)'}" for name, value in values]
-    return ["  The filter's environment:", *(piece for line in lines for piece in _folded(line))]
+def cut(line: str, width: int) -> str:
+    """Return a line that fits."""
+    return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def _stderr(run: FilterRun | None) -> list[str]:
-    if run is None or not run.stderr.strip():
-        return []
-    said = run.stderr.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")
-    before = len(said) - _STDERR_LINES
-    lines = [f"    | {printable(line.removesuffix(chr(13)))}" for line in said[-_STDERR_LINES:]]
-    return [
-        "  Its standard error:",
-        *([f"    ... {before} lines before"] if before > 0 else []),
-        *(piece for line in lines for piece in _folded(line)),
-    ]
-
-
-def _folded(line: str) -> list[str]:
-    """Break a line that is too long, anywhere: it may be a path, or worth copying."""
-    room = WIDTH - 6
-    rest = line[WIDTH:]
-    pieces = [rest[at : at + room] for at in range(0, len(rest), room)]
-    return [line[:WIDTH], *("      " + piece for piece in pieces[:8])]
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
-
-
-def _paragraph(label: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=f"  {label + ':':<8} ", subsequent_indent=" " * 11
-    )
-
-
-def _paragraphs(label: str, texts: tuple[str, ...]) -> list[str]:
-    return [line for text in texts for line in _paragraph(label, text)]
-
-
-def _plural(count: int, one: str, many: str) -> str:
+def plural(count: int, one: str, many: str) -> str:
+    """Return a number with its noun."""
     return f"{count} {one if count == 1 else many}"
-
-
-def _next_steps(settings: Settings) -> list[str]:
-    """Return what a newcomer may want to do now."""
-    if settings.bundled_filter:
-        return ["Next: your own filter and message,", f"  {PROGRAM} -c ./your-filter MESSAGE.eml"]
-    steps = []
-    if settings.bundled_messages:
-        steps += ["Next: your own message,", f"  {PROGRAM} -c CMD MESSAGE.eml"]
-    else:
-        steps.append("Next: another -t, -r, --sender '' (a bounce) and more: see --help")
-    program = settings.command.split()[:1]
-    if program and "/" in program[0] and not program[0].startswith("/"):
-        steps.append(
-            f"In master.cf give the full path: {printable(program[0])} is not found there."
-        )
-    return steps

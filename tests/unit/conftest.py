@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from postprox.shell.loop import Loop
 from tests.unit.peers import fresh_loop, listening
 from tests.unit.processes import Upstream
+from tests.unit.rehearsing import Rehearse
 
 
 @pytest.fixture
@@ -29,3 +31,8 @@ def upstream(listener: socket.socket) -> Iterator[Upstream]:
     upstream = Upstream(listener)
     yield upstream
     upstream.closes()
+
+
+@pytest.fixture
+def rehearse(tmp_path: Path) -> Rehearse:
+    return Rehearse(tmp_path)

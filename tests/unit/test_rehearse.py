@@ -8,9 +8,7 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,53 +18,7 @@ from postprox.rehearse.dialogue import CLIENT, COMMAND, PROXY, REPLY, UPSTREAM, 
 from postprox.rehearse.filterrun import FilterRun
 from postprox.rehearse.outcome import Told, judge
 from postprox.rehearse.rehearsal import difference
-
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND_LINE = [sys.executable, "-m", "postprox.rehearse"]
-MESSAGE = b"From: Ann <ann@example.net>\nTo: Ben <ben@example.org>\n\nhello\n"
-
-
-class Rehearse:
-    """The command, run in a directory of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.temporary = directory / "tmp"
-        self.temporary.mkdir()
-        self.environment = {
-            "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(ROOT),
-            "TMPDIR": str(self.temporary),
-        }
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND_LINE, *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def save(self, content: bytes, name: str = "message.eml") -> str:
-        (self.directory / name).write_bytes(content)
-        return name
-
-    def one(self, command: str, *arguments: str, content: bytes = MESSAGE) -> Any:
-        """Return what the JSON document says of one message."""
-        result = self("--json", "-c", command, *arguments, self.save(content))
-        assert result.returncode == 0, result.stderr
-        (message,) = json.loads(result.stdout)["messages"]
-        return message
-
-
-@pytest.fixture
-def rehearse(tmp_path: Path) -> Rehearse:
-    return Rehearse(tmp_path)
-
+from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
 
 # The demonstration.
 
@@ -428,11 +380,6 @@ def test_mbox_line_is_left_out_with_a_note(rehearse: Rehearse) -> None:
     message = rehearse.one("true", content=b"From ann@example.net Mon Jan  6\n" + MESSAGE)
     assert message["received"].startswith("From: Ann")
     assert "mbox" in message["notes"][0]
-
-
-def test_mbox_of_several_messages_is_pointed_out() -> None:
-    mbox = (b"From ann@example.net Mon Jan  6\n" + MESSAGE + b"\n") * 2
-    assert "several messages" in mail.from_octets("x", mbox).notes[1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""What became of all messages: how many of each verdict, how long it took, what was expected.
+
+Rule: of each message only a few words are kept, so that a long run takes hardly more memory than a
+short one.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from ..core import verdict
+from . import outcome
+from .options import PROGRAM
+from .text import BOLD, GREEN, RED, cut, plural, printable, shown, why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .options import Settings
+    from .rehearsal import Rehearsal
+    from .text import Paper
+
+_COUNTED = {
+    verdict.ACCEPT: "accepted",
+    verdict.REJECT: "rejected",
+    verdict.REWRITE: "rewritten",
+    verdict.DISCARD: "discarded",
+    verdict.FAIL_OPEN: "passed unfiltered as the filter failed",
+    verdict.FAIL: "refused for now as the filter failed",
+    outcome.ERROR: "refused for now by the proxy",
+}
+#: Of what was not as expected, so many are listed.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is kept of one message.
+
+    name: the message's; path: its file's, "" if there is none.
+    verdict: as the log names it; why: the reason of a failure, or the reply if it was refused.
+    seconds: how long the filter ran, None if it did not.
+    stderr: what it said, its end.
+    """
+
+    name: str
+    path: str
+    verdict: str
+    why: str
+    seconds: float | None
+    stderr: str
+
+
+def result(rehearsal: Rehearsal, path: str) -> Result:
+    """Return what is to be kept."""
+    run = rehearsal.run
+    said = b"" if run is None else run.stderr[-2000:]
+    return Result(
+        rehearsal.mail.name,
+        path,
+        rehearsal.outcome.verdict,
+        why(rehearsal),
+        rehearsal.seconds,
+        "\n".join(shown(line) for line in said.splitlines()),
+    )
+
+
+def told(done: Result) -> str:
+    """Return the verdict, with the reason if there is one."""
+    return f"{done.verdict}: {done.why}" if done.why else done.verdict
+
+
+def complaint(settings: Settings, done: Result) -> str:
+    """Return what is wrong with a result, "" if nothing is.
+
+    Without --expect it is wrong that the filter has failed.
+    """
+    if settings.expected:
+        allowed = [each for word in settings.expected for each in outcome.EXPECTATIONS[word]]
+        if done.verdict in allowed:
+            return ""
+        return f"expected {' or '.join(settings.expected)}, but it was {told(done)}"
+    if done.verdict in (verdict.FAIL, verdict.FAIL_OPEN, outcome.ERROR):
+        return told(done)
+    return ""
+
+
+class Summary:
+    """Makes the last lines."""
+
+    def __init__(self, settings: Settings, paper: Paper) -> None:
+        self._settings = settings
+        self._paper = paper
+
+    def text(self, results: list[Result]) -> str:
+        """Return the lines about all of them."""
+        verdicts = [done.verdict for done in results]
+        counts = (f"{verdicts.count(name)} {_COUNTED[name]}" for name in _in_order(verdicts))
+        total = f"{plural(len(results), 'message', 'messages')}: {', '.join(counts)}"
+        return "\n".join(
+            (
+                "",
+                self._paper.painted(BOLD, total),
+                *(self._table(results) if len(results) > 1 else ()),
+                *self._changing(results),
+                *self._expectation(results),
+                *_next_steps(self._settings),
+            )
+        )
+
+    def _table(self, results: list[Result]) -> list[str]:
+        lines = [f"  {'verdict':<10} {'messages':>8} {'median':>10} {'slowest':>10}"]
+        lines += [
+            self._row(name, [done for done in results if done.verdict == name])
+            for name in _in_order(done.verdict for done in results)
+        ]
+        if len(lines) > 2:
+            lines.append(self._row("all", results))
+        return ["", *lines, ""]
+
+    def _row(self, name: str, results: list[Result]) -> str:
+        timed = [(done.seconds, done.name) for done in results if done.seconds is not None]
+        row = f"  {name:<10} {len(results):>8}"
+        if not timed:
+            return row
+        median = statistics.median(seconds for seconds, _ in timed)
+        slowest, which = max(timed)
+        row += f" {_seconds(median):>10} {_seconds(slowest):>10}  {printable(PurePath(which).name)}"
+        return cut(row, self._paper.width)
+
+    def _changing(self, results: list[Result]) -> list[str]:
+        """Return a line for each message whose verdict was not always the same."""
+        if self._settings.repeat == 1:
+            return []
+        seen: dict[str, list[str]] = {}
+        for done in results:
+            seen.setdefault(done.name, []).append(done.verdict)
+        return [
+            cut(f"Not always the same: {printable(name)}: {', '.join(_in_order(verdicts))}", width)
+            for name, verdicts in seen.items()
+            if len(set(verdicts)) > 1 and (width := self._paper.width)
+        ]
+
+    def _expectation(self, results: list[Result]) -> list[str]:
+        if not self._settings.expected:
+            return []
+        expected = " or ".join(self._settings.expected)
+        wrong = [done for done in results if complaint(self._settings, done)]
+        if not wrong:
+            return [self._paper.painted(GREEN, f"Expected {expected}: so it was.")]
+        lines = (
+            cut(f"  {printable(done.name)}: {told(done)}", self._paper.width)
+            for done in wrong[:_LISTED]
+        )
+        more = len(wrong) - _LISTED
+        head = f"Expected {expected}: {plural(len(wrong), 'message was', 'messages were')} not."
+        return [
+            self._paper.painted(RED, head),
+            *lines,
+            *([f"  ... and {more} more"] if more > 0 else []),
+        ]
+
+
+def _in_order(verdicts: Iterable[str]) -> list[str]:
+    there = set(verdicts)
+    return [name for name in outcome.VERDICTS if name in there]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.01 else "< 0.01 s"
+
+
+def _next_steps(settings: Settings) -> list[str]:
+    """Return what a newcomer may want to do now."""
+    if settings.bundled_filter:
+        return ["Next: your own filter and message,", f"  {PROGRAM} -c ./your-filter MESSAGE.eml"]
+    steps = []
+    if settings.bundled_messages:
+        steps += ["Next: your own message,", f"  {PROGRAM} -c CMD MESSAGE.eml"]
+    elif not settings.expected:
+        steps.append("Next: another -t, -r, --sender '' (a bounce) and more: see --help")
+    program = settings.command.split()[:1]
+    if program and "/" in program[0] and not program[0].startswith("/"):
+        steps.append(
+            f"In master.cf give the full path: {printable(program[0])} is not found there."
+        )
+    return steps

@@ -1,0 +1,404 @@
+"""postprox.rehearse on many messages, for a filter's own tests, and while somebody watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from postprox.rehearse.outcome import EXPECTATIONS, VERDICTS
+from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
+
+# Rejects messages that say so, and fails with others.
+FILTER = """
+grep -q reject "$EMAIL" && { echo 550 no >&2; exit 1; }
+grep -q fail "$EMAIL" && { echo broken >&2; exit 3; }
+exit 0
+"""
+
+
+def save(rehearse: Rehearse, *words: str) -> list[str]:
+    """Write a message that says each word; return the names."""
+    return [
+        rehearse.save(MESSAGE + word.encode() + b"\n", f"{number}-{word}.eml")
+        for number, word in enumerate(words)
+    ]
+
+
+def junit(rehearse: Rehearse) -> ElementTree.Element:
+    text = (rehearse.directory / "out.xml").read_text()
+    return ElementTree.fromstring(text)  # noqa: S314 - written by the command itself
+
+
+# The summary.
+
+
+def test_summary_table(rehearse: Rehearse) -> None:
+    text = rehearse("-c", FILTER, *save(rehearse, "pass", "reject", "pass", "fail")).stdout
+    table = text[text.index("\n  verdict ") :].splitlines()
+    assert table[1].split() == ["verdict", "messages", "median", "slowest"]
+    assert [line.split()[:2] for line in table[2:6]] == [
+        ["accept", "2"],
+        ["reject", "1"],
+        ["fail-open", "1"],
+        ["all", "4"],
+    ]
+    assert table[3].endswith(" s  1-reject.eml")
+
+
+def test_summary_of_one_message_needs_no_table(rehearse: Rehearse) -> None:
+    assert "median" not in rehearse("-c", "true", *save(rehearse, "x")).stdout
+
+
+def test_a_filter_that_was_killed_counts_with_the_time_it_had(rehearse: Rehearse) -> None:
+    text = rehearse("-c", "sleep 60", "-t", "0.2", *save(rehearse, "a", "b")).stdout
+    row = next(line for line in text.splitlines() if line.startswith("  fail-open "))
+    assert float(row.split()[2]) >= 0.2
+
+
+# Many messages.
+
+
+def test_many_messages_get_a_line_each(rehearse: Rehearse) -> None:
+    text = rehearse("-c", FILTER, *save(rehearse, *["pass"] * 10, "reject")).stdout
+    lines = [line for line in text.splitlines() if line.startswith("[")]
+    assert len(lines) == 11
+    assert lines[0].split()[:3] == ["[", "1/11]", "ACCEPTED"]
+    assert lines[-1].split()[:2] == ["[11/11]", "REJECTED"]
+    assert lines[-1].endswith("10-reject.eml  550 no")
+
+
+def test_few_messages_get_a_line_each_on_demand(rehearse: Rehearse) -> None:
+    text = rehearse("--brief", "-c", "true", *save(rehearse, "x")).stdout
+    assert "\n[1/1] ACCEPTED" in text
+    assert "EHLO" not in text
+
+
+def test_many_messages_are_shown_in_full_on_demand(rehearse: Rehearse) -> None:
+    text = rehearse("--full", "-c", "true", *save(rehearse, *["x"] * 11)).stdout
+    assert text.count("MAIL FROM") == 11
+
+
+def test_a_line_fits(rehearse: Rehearse) -> None:
+    name = rehearse.save(MESSAGE, "x" * 200)
+    command = f"echo 550 {'y' * 200} >&2; exit 1"
+    text = rehearse("--brief", "-c", command, name).stdout
+    (line,) = (line for line in text.splitlines() if line.startswith("["))
+    assert len(line) == 80
+
+
+def test_a_long_run_leaves_nothing_behind_while_it_runs(rehearse: Rehearse) -> None:
+    command = f"ls {rehearse.temporary}/rehearse-* | wc -l >&2; exit 1"
+    result = rehearse("--json", "-c", command, *save(rehearse, "a", "b", "c"))
+    replies = [message["reply"] for message in json.loads(result.stdout)["messages"]]
+    assert replies == ["554 1"] * 3
+
+
+# Repeat.
+
+
+def test_repeat_sends_each_message_again(rehearse: Rehearse) -> None:
+    result = rehearse("--json", "--repeat", "3", "-c", "true", *save(rehearse, "a", "b"))
+    names = [message["message"] for message in json.loads(result.stdout)["messages"]]
+    assert names == ["0-a.eml"] * 3 + ["1-b.eml"] * 3
+
+
+def test_repeat_points_out_a_verdict_that_changes(rehearse: Rehearse) -> None:
+    flag = rehearse.directory / "flag"
+    command = f"mkdir {flag} 2>/dev/null || {{ echo 550 no >&2; exit 1; }}"
+    text = rehearse("--repeat", "3", "-c", command, *save(rehearse, "x")).stdout
+    assert "\nNot always the same: 0-x.eml: accept, reject\n" in text
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
+def test_repeat_wants_a_number(rehearse: Rehearse, value: str) -> None:
+    result = rehearse("--repeat", value)
+    assert (result.returncode, f"'{value}': give a positive" in result.stderr) == (2, True)
+
+
+# What is expected.
+
+
+@pytest.mark.parametrize(
+    ("command", "expected", "status"),
+    [
+        ("true", "accept", 0),
+        ("true", "reject", 1),
+        ("echo 550 no >&2; exit 1", "reject", 0),
+        ("echo 250 gone >&2; exit 1", "reject", 1),
+        ("echo 250 gone >&2; exit 1", "discard", 0),
+        ('echo x >"$OUTFILE"', "rewrite", 0),
+        ('echo x >"$OUTFILE"', "accept", 1),
+        ("exit 2", "fail", 0),
+        ("exit 2", "accept", 1),
+        ("exit 1", "fail", 1),
+    ],
+)
+def test_expect(rehearse: Rehearse, command: str, expected: str, status: int) -> None:
+    result = rehearse("--expect", expected, "-c", command, *save(rehearse, "x"))
+    assert result.returncode == status
+    word = "so it was." if status == 0 else "1 message was not."
+    assert f"\nExpected {expected}: {word}\n" in result.stdout
+
+
+def test_expect_fail_with_r(rehearse: Rehearse) -> None:
+    assert rehearse("-r", "--expect", "fail", "-c", "exit 2", *save(rehearse, "x")).returncode == 0
+
+
+def test_either_of_two_may_be_expected(rehearse: Rehearse) -> None:
+    names = save(rehearse, "pass", "reject")
+    assert (
+        rehearse("--expect", "accept", "--expect", "reject", "-c", FILTER, *names).returncode == 0
+    )
+
+
+def test_what_was_not_expected_is_listed(rehearse: Rehearse) -> None:
+    text = rehearse("--expect", "accept", "-c", FILTER, *save(rehearse, "pass", "reject")).stdout
+    assert "\nExpected accept: 1 message was not.\n  1-reject.eml: reject: 550 no\n" in text
+
+
+def test_a_proxy_that_could_not_do_its_part_is_never_expected(rehearse: Rehearse) -> None:
+    names = save(rehearse, "x")
+    result = rehearse("-d", "/nonexistent", "--expect", "fail", "-c", "true", *names)
+    assert result.returncode == 1
+
+
+def test_every_verdict_can_be_expected_but_the_proxys_own_error() -> None:
+    covered = [each for verdicts in EXPECTATIONS.values() for each in verdicts]
+    assert sorted(covered) == sorted(set(VERDICTS) - {"error"})
+
+
+def test_expect_with_the_document(rehearse: Rehearse) -> None:
+    result = rehearse("--json", "--expect", "reject", "-c", "true", *save(rehearse, "x"))
+    assert (result.returncode, json.loads(result.stdout)["summary"]["accept"]) == (1, 1)
+
+
+# For machines.
+
+
+def test_github_names_what_was_not_expected(rehearse: Rehearse) -> None:
+    names = save(rehearse, "pass", "reject")
+    text = rehearse("--github", "--expect", "accept", "-c", FILTER, *names).stdout
+    (line,) = (line for line in text.splitlines() if line.startswith("::"))
+    where, _, what = line.partition("::1-reject.eml: ")
+    assert where == "::error file=1-reject.eml,title=postprox-rehearse"
+    assert what == "expected accept, but it was reject: 550 no"
+
+
+def test_github_without_expectations_names_failures(rehearse: Rehearse) -> None:
+    names = save(rehearse, "pass", "reject", "fail")
+    result = rehearse("--github", "-c", FILTER, *names)
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("::"))
+    assert "::2-fail.eml: fail-open: exit status 3" in line
+    assert result.returncode == 0
+
+
+def test_github_is_told_nothing_by_a_filter(rehearse: Rehearse) -> None:
+    command = r"printf '550 a%%0A::set-output\r\n::error::b\n' >&2; exit 1"
+    name = rehearse.save(MESSAGE, "a,b:100%\n.eml")
+    text = rehearse("--github", "--expect", "accept", "-c", command, name).stdout
+    (line,) = (line for line in text.splitlines() if line.startswith("::"))
+    assert line.startswith("::error file=a%2Cb%3A100%25%0A.eml,title=")
+
+
+def test_github_does_not_break_the_document(rehearse: Rehearse) -> None:
+    result = rehearse("--github", "--json")
+    assert (result.returncode, "give one of the two" in result.stderr) == (2, True)
+
+
+def test_junit(rehearse: Rehearse) -> None:
+    names = save(rehearse, "pass", "reject", "fail")
+    rehearse("--junit", "out.xml", "--expect", "accept", "-c", FILTER, *names)
+    suite = junit(rehearse)
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "2")
+    cases = {case.get("name"): case for case in suite}
+    assert list(cases) == names
+    assert [failure.get("type") for failure in suite.iter("failure")] == ["reject", "fail-open"]
+    assert cases["2-fail.eml"].findtext("system-err") == "broken"
+    assert cases["0-pass.eml"].find("failure") is None
+
+
+def test_junit_can_hold_what_xml_cannot(rehearse: Rehearse) -> None:
+    command = r"printf '550 \033[31m\000<&>\377\n' >&2; exit 1"
+    name = rehearse.save(MESSAGE, "\x01.eml")
+    rehearse("--junit", "out.xml", "--expect", "accept", "-c", command, name)
+    suite = junit(rehearse)
+    assert suite.findtext("testcase/system-err") == "550 \\x1b[31m\\x00<&>\\xff"
+
+
+@pytest.mark.parametrize("path", ["missing/out.xml", "."])
+def test_junit_wants_a_place(rehearse: Rehearse, path: str) -> None:
+    result = rehearse("--junit", path)
+    assert (result.returncode, f"--junit: '{path}': give a file" in result.stderr) == (2, True)
+
+
+# As somebody else.
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody may look into, with a copy of the package."""
+    with tempfile.TemporaryDirectory(prefix="postprox-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        shutil.copytree(ROOT / "postprox", directory / "postprox")
+        yield directory
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no Python for everybody")
+def test_user_runs_the_filter_as_spawn_does(public: Path) -> None:
+    message = public / "message.eml"
+    message.write_bytes(MESSAGE)
+    command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
+    options = ["--json", "--user", "nobody", "-c", command, str(message)]
+    done = subprocess.run(
+        ["/usr/bin/python3", "-m", "postprox.rehearse", *options],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(public), "TMPDIR": str(public)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    (found,) = json.loads(done.stdout)["messages"]
+    assert found["reply"] == "554 nobody 65534 nobody"
+    assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
+
+
+def test_user_that_there_is_not_is_named(rehearse: Rehearse) -> None:
+    result = rehearse("--user", "nosuchuser")
+    assert (result.returncode, "'nosuchuser': there is no such user" in result.stderr) == (2, True)
+
+
+# On a terminal.
+
+
+class Terminal:
+    """The command with standard output and standard error on a terminal."""
+
+    def __init__(self, rehearse: Rehearse, *arguments: str, columns: int = 80) -> None:
+        self._terminal, child = pty.openpty()
+        termios.tcsetwinsize(child, (24, columns))
+        self.process = subprocess.Popen(
+            [*COMMAND_LINE, *arguments],
+            cwd=rehearse.directory,
+            env=rehearse.environment | {"TERM": "xterm", "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=child,
+            stderr=child,
+        )
+        os.close(child)
+        self.shown = b""
+
+    def until(self, text: bytes) -> None:
+        """Read until `text` is shown."""
+        while text not in self.shown:
+            self.shown += os.read(self._terminal, 65536)
+
+    def rest(self) -> str:
+        """Read until the command has ended; return all that was shown."""
+        try:
+            while data := os.read(self._terminal, 65536):
+                self.shown += data
+        except OSError:
+            pass  # the other end has closed
+        os.close(self._terminal)
+        self.process.wait(30)
+        return self.shown.decode().replace("\r\n", "\n")
+
+
+def test_a_filter_that_runs_long_is_shown_to_run(rehearse: Rehearse) -> None:
+    gate = rehearse.directory / "gate"
+    os.mkfifo(gate)
+    terminal = Terminal(rehearse, "-c", f"read line <{gate}; true", *save(rehearse, "x"))
+    terminal.until(b"[1/1] 0-x.eml: filter runs for 1 s ...")
+    gate.write_bytes(b"go on\n")
+    shown = terminal.rest()
+    # It is gone before anything else comes.
+    assert "s ...\r\033[K" in shown
+    assert "ACCEPTED" in shown
+
+
+def test_nothing_of_the_progress_reaches_a_file(rehearse: Rehearse) -> None:
+    assert rehearse("-c", "sleep 1.1", *save(rehearse, "x")).stderr == ""
+
+
+def test_the_terminals_width_is_used(rehearse: Rehearse) -> None:
+    command = "true " + "word " * 50
+    shown = Terminal(rehearse, "-c", command, *save(rehearse, "x"), columns=100).rest()
+    lines = shown[shown.index("Rehearsal:") :].split("\n")
+    longest = max(len(line) for line in lines if "\033" not in line)
+    assert 90 < longest <= 100
+
+
+def test_watch_begins_again_when_the_filter_changes(rehearse: Rehearse) -> None:
+    script = rehearse.directory / "filter"
+    script.write_text("exit 0\n")
+    names = save(rehearse, "x")
+    with subprocess.Popen(
+        [*COMMAND_LINE, "--watch", "-c", "sh ./filter", *names],
+        cwd=rehearse.directory,
+        # The filter is found from where the proxy runs, which is here.
+        env=rehearse.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert _until(process, "Waiting until")[-2] == "1 message: 1 accepted"
+        script.write_text("echo 550 no >&2; exit 1\n")
+        lines = _until(process, "Waiting until")
+        assert [line for line in lines if line.endswith("  filter has changed.")]
+        assert "1 message: 1 rejected" in lines
+        (rehearse.directory / names[0]).write_bytes(MESSAGE + b"more\n")
+        assert [line for line in _until(process, "Waiting until") if "0-x.eml has changed" in line]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def _until(process: subprocess.Popen[str], start: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith(start):
+            return [line for line in lines if line and not line.startswith(("Next:", "In master"))]
+    raise AssertionError(lines)
+
+
+def test_watch_survives_a_message_that_is_gone_for_a_moment(rehearse: Rehearse) -> None:
+    with subprocess.Popen(
+        [*COMMAND_LINE, "--watch", "-c", "true", "later.eml"],
+        cwd=rehearse.directory,
+        env=rehearse.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        _until(process, "Waiting until")
+        rehearse.save(MESSAGE, "later.eml")
+        assert "1 message: 1 accepted" in _until(process, "Waiting until")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert stderr == (
+        "rehearse: cannot read the message 'later.eml': No such file or directory\n"
+        "rehearse: interrupted\n"
+    )
+
+
+def test_the_installed_command_is_the_same() -> None:
+    script = Path(sys.executable).with_name("postprox-rehearse")
+    if not script.exists():
+        pytest.skip("installed before there was the command")
+    done = subprocess.run([script], stdout=subprocess.PIPE, check=True, text=True)
+    assert done.stdout.splitlines()[-1] == "  postprox-rehearse -c ./your-filter MESSAGE.eml"
