@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "postprox"
-_APART = "postprox.rehearse"  # it uses the proxy, which knows nothing of it
+_APART = ("postprox.check", "postprox.rehearse")  # they use the proxy, which knows nothing of them
 
 #: When an import happens, from never to first.
 FOR_TYPES = "for types"  # never: only type checkers see it

@@ -1,7 +1,7 @@
 """The README's own text: what an administrator pastes, word for word.
 
-Only names of this machine are put in other names' place (`MAPPING` of recipe.py); everything else
-that the tests run is what is printed.
+Only names are put in other names' place (`own_names` and `own_places` of recipe.py); everything
+else that the tests run is what is printed.
 """
 
 from __future__ import annotations

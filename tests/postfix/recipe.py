@@ -58,38 +58,35 @@ def unchanged(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Names:
-    """Puts the names of this machine in the place of the README's: addresses, paths, the user."""
+def own_names(launcher: Path, mail_filter: Path, spool: Path) -> dict[str, str]:
+    """Users and paths in the README, as regular expressions, and what takes their place."""
+    return {
+        r"\buser=postprox\b": f"user={USER}",
+        r"/usr/local/sbin/postprox\b": str(launcher),
+        r"/usr/local/bin/mail-filter\b": str(mail_filter),
+        r"/var/spool/postprox\b": str(spool),
+    }
 
-    installation: Installation
-    filter: Path
-    addresses: Mapping[str, Address]
 
-    def mapping(self) -> dict[str, str]:
-        """What stands in the README, as regular expressions, and what takes its place."""
-        mapping = {
-            r"\buser=postprox\b": f"user={USER}",
-            r"/usr/local/sbin/postprox\b": str(self.installation.launcher),
-            r"/usr/local/bin/mail-filter\b": str(self.filter),
-            r"/var/spool/postprox\b": str(self.installation.spool),
-            r"-l 10025\b": f"-l {self.addresses['proxy']}",
-        }
-        for printed, name in ADDRESSES.items():
-            address = self.addresses[name]
-            if ":" not in printed:
-                mapping[rf"(?m)^{printed}(?= inet )"] = str(address)
-                continue
-            host, port = printed.split(":")
+def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
+    """Addresses in the README, as regular expressions, and what takes their place."""
+    mapping = {r"-l 10025\b": f"-l {addresses['proxy']}"}
+    for printed, name in ADDRESSES.items():
+        address = addresses[name]
+        host, colon, port = printed.partition(":")
+        if colon:
             mapping[rf"\[{host}\]:{port}\b"] = f"[{address.host}]:{address.port}"
             mapping[rf"(?<![\d.]){host}:{port}\b"] = str(address)
-        return mapping
+        else:
+            mapping[rf"(?m)^{printed}(?= inet )"] = str(address)
+    return mapping
 
-    def __call__(self, text: str) -> str:
-        """The README's text with the names of this machine."""
-        for printed, own in self.mapping().items():
-            text = re.sub(printed, own, text)
-        return text
+
+def renamed(text: str, mapping: Mapping[str, str]) -> str:
+    """The README's text with other names in the place of its own, and nothing else changed."""
+    for printed, own in mapping.items():
+        text = re.sub(printed, own, text)
+    return text
 
 
 @dataclass(frozen=True)
@@ -140,17 +137,15 @@ def running_recipe(mode: str, proxy: str, script: str, edit: Edit = unchanged) -
         directory = stack.enter_context(public_directory("postprox-recipe-"))
         installation = Installation(directory)
         mail_filter = installation.executable("mail-filter", script)
+        names = own_names(installation.launcher, mail_filter, installation.spool)
         stack.enter_context(login.running_users(directory))
 
         def named(text: str, addresses: Mapping[str, Address]) -> str:
-            return Names(installation, mail_filter, addresses)(edit(text))
+            return renamed(edit(text), names | own_places(addresses))
 
         def services(addresses: Mapping[str, Address]) -> str:
-            text = readme.configuration(mode, "master.cf")
-            if proxy == SPAWNED:
-                text = readme.configuration("Set up Postfix", "master.cf") + text
             front = f"{addresses['smtp']} inet n - n - - smtpd\n"
-            return front + named(text, addresses)
+            return front + named(master_cf(mode, proxy), addresses)
 
         def settings(addresses: Mapping[str, Address]) -> str:
             site = SITE.format(**addresses) + login.SETTINGS.format(dir=directory)
@@ -162,6 +157,12 @@ def running_recipe(mode: str, proxy: str, script: str, edit: Edit = unchanged) -
             line = named(unit_command(), postfix.addresses)
             stack.enter_context(listening_proxy(line, postfix.addresses["proxy"], installation))
         yield Recipe(mode, postfix, installation)
+
+
+def master_cf(mode: str, proxy: str) -> str:
+    """All that the README puts into master.cf."""
+    spawned = readme.configuration("Set up Postfix", "master.cf") if proxy == SPAWNED else ""
+    return spawned + readme.configuration(mode, "master.cf")
 
 
 def unit_command() -> str:

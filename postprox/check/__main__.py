@@ -1,0 +1,85 @@
+"""The command `postprox-check`: look at a mail server's configuration, and say what is wrong.
+
+Rule: puts together what the others see and decide; the exit status is the answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import machine, report
+from .case import Case
+from .judge import judge, unseen
+from .paths import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
+from .postconf import Configuration, UnreadableError
+from .unit import Unit
+
+#: Nothing could be judged: as bad as the worst that could have been found.
+UNREADABLE = 2
+
+DESCRIPTION = """\
+Read Postfix's configuration, and that of the proxies in it, and say what does not fit together,
+each with the command to run or the line to write. Nothing is changed. Exit status: 0, all is well,
+and nothing is printed; 1, warnings; 2, mail will be refused or pass unfiltered. Run it as root:
+nobody else can see what the proxy's user may do.
+"""
+
+
+def main() -> int:
+    """Run the command; return its exit status."""
+    wanted = _arguments(sys.argv[1:])
+    try:
+        configuration = machine.read_configuration(wanted.config)
+        proxies = list(_proxies(configuration, wanted))
+    except (UnreadableError, OSError, ValueError) as error:
+        print(f"postprox-check: {error}", file=sys.stderr)
+        return UNREADABLE
+    case = Case(configuration, proxies, {proxy: machine.look(proxy) for proxy in proxies})
+    findings = list(judge(case))
+    write = report.as_json if wanted.json else report.as_text
+    sys.stdout.write(write(findings, list(unseen(case))))
+    return report.status(findings)
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "postprox-check",
+        usage="postprox-check [--config DIR] [--unit FILE] [--json] [-- COMMAND LINE]",
+        description=DESCRIPTION,
+        epilog="After --, the command line of a listening proxy that is started in another way.",
+    )
+    parser.add_argument("--config", default="", metavar="DIR", help="where main.cf is")
+    parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    index = words.index("--") if "--" in words else len(words)
+    own, command_line = words[:index], words[index + 1 :]
+    wanted = parser.parse_args(own)
+    if index < len(words) and not is_proxy(command_line):
+        parser.error("after -- give a whole command line, such as: postprox -l 10025 HOST:PORT")
+    wanted.command_line = tuple(command_line)
+    return wanted
+
+
+def _proxies(configuration: Configuration, wanted: argparse.Namespace) -> Iterator[Proxy]:
+    """Those of master.cf; those that are named, or else the installed units that get mail."""
+    spawned = list(spawned_proxies(configuration))
+    yield from spawned
+    if wanted.unit:
+        yield listening_proxy(machine.read_unit(Path(wanted.unit)))
+    if wanted.command_line:
+        yield listening_proxy(Unit("the command line given", wanted.command_line, user=""))
+    if wanted.unit or wanted.command_line:
+        return
+    used = [way.place for way in ways(configuration)]
+    taken = [proxy.place for proxy in spawned]
+    for proxy in map(listening_proxy, machine.installed_units()):
+        place = proxy.place
+        if place and place not in taken and any(other.is_at(place) for other in used):
+            yield proxy
+
+
+if __name__ == "__main__":
+    sys.exit(main())

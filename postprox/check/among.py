@@ -1,0 +1,248 @@
+"""What can be wrong with a proxy's place among Postfix's services.
+
+Rule: one pure function for each thing that can be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..core.options import Options
+from . import remedies, xforward
+from .case import Case, distinct
+from .findings import Finding
+from .paths import Moment, Proxy, target_place
+from .postconf import Configuration, Service, seconds
+
+#: With speed_adjust a proxy is busy only while its filter runs, so that fronts may take turns: each
+#: then has a fifth of smtpd_proxy_timeout, 20 s by default.
+TURNS = 5
+
+#: Levels at which smtp(8) delivers nothing to a server that offers no STARTTLS.
+_TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
+
+_OVERRIDES = "receive_override_options"
+_NO_MAPPINGS = "no_address_mappings"
+_STAGES = ("client", "helo", "sender", "relay", "recipient")
+
+
+def no_way(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """No mail comes to the proxy."""
+    if proxy.place is not None and not case.ways_to(proxy):
+        yield Finding(
+            "no-way",
+            proxy.where,
+            f"no service gives its mail to {proxy.place}: it passes unfiltered",
+            remedies.set_main(case.configuration, "smtpd_proxy_filter", str(proxy.place)),
+        )
+
+
+def time_limit(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+    """Postfix gives up before the filter has to."""
+    found = case.ways_to(proxy)
+    fronts = distinct(way.front for way in found if way.moment is Moment.BEFORE)
+    waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
+    waiting += [(service, "smtp_data_done_timeout") for service in case.transports_to(proxy)]
+    for service, name in waiting:
+        patience = seconds(service.parameter(name))
+        if patience is not None and wanted.timeout >= patience:
+            yield Finding(
+                "time-limit",
+                proxy.where,
+                f"the filter has {wanted.timeout:g} s (-t), but {service.label} gives up after "
+                f"{patience:g} s ({name}): slow mail never arrives",
+                remedies.set_own(
+                    case.configuration, service, name, f"{wanted.timeout + patience:.0f}s"
+                ),
+            )
+
+
+def fronts_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """More processes of smtpd(8) than can take turns at the proxies."""
+    behind = case.behind(proxy)
+    fronts = [
+        way.front
+        for way in case.ways_to(proxy)
+        if way.moment is Moment.BEFORE and way.front is not behind
+    ]
+    turns = min((_turns(front) for front in fronts), default=1)
+    crowd = _total(fronts)
+    if not fronts or not proxy.capacity or 0 < crowd <= turns * proxy.capacity:
+        return
+    share = max(TURNS * proxy.capacity // len(fronts), 1)
+    yield Finding(
+        "process-limit",
+        proxy.where,
+        f"{crowd or 'any number of'} processes of {_labels(fronts)} share {proxy.capacity} "
+        f"proxies{'' if turns == TURNS else ', without speed_adjust'}: at busy times mail gets 451",
+        "; ".join(
+            [remedies.set_main(case.configuration, "smtpd_proxy_options", "speed_adjust")]
+            + [
+                remedies.set_field(case.configuration, front, "process_limit", str(share))
+                for front in fronts
+                if not 0 < front.limit() <= share
+            ]
+        ),
+    )
+
+
+def _turns(front: Service) -> int:
+    return TURNS if "speed_adjust" in front.tokens("smtpd_proxy_options") else 1
+
+
+def _total(services: Sequence[Service]) -> int:
+    limits = [service.limit() for service in services]
+    return 0 if 0 in limits else sum(limits)
+
+
+def _labels(services: Sequence[Service]) -> str:
+    return ", ".join(service.label for service in services)
+
+
+def transports_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """More processes of smtp(8) than there are proxies."""
+    for transport in case.transports_to(proxy):
+        crowd = _concurrency(case.configuration, transport)
+        if proxy.capacity and not 0 < crowd <= proxy.capacity:
+            yield Finding(
+                "process-limit",
+                proxy.where,
+                f"{crowd or 'any number of'} processes of {transport.label} share "
+                f"{proxy.capacity} proxies: at busy times they wait for a greeting",
+                remedies.set_field(
+                    case.configuration, transport, "process_limit", str(proxy.capacity)
+                ),
+            )
+
+
+def _concurrency(configuration: Configuration, transport: Service) -> int:
+    own = configuration.parameter(f"{transport.name}_destination_concurrency_limit")
+    given = own or configuration.parameter("default_destination_concurrency_limit")
+    limits = [int(given) if given.isdigit() else 0, transport.limit()]
+    return min(filter(None, limits), default=0)
+
+
+def loop(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+    """What has been filtered is filtered again, without end."""
+    for way in case.ways_from(behind):
+        if case.comes_back(way, proxy):
+            name = way.moment.value
+            yield Finding(
+                "loop",
+                proxy.where,
+                f"what passes goes to {behind.label}, whose {name} gives it to the filter again: "
+                "mail goes round, and never arrives",
+                remedies.set_own(case.configuration, behind, name, ""),
+            )
+
+
+def milters(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+    """Milters take mail of strangers for mail of this machine."""
+    asked = behind.parameter("smtpd_milters")
+    overrides = behind.tokens(_OVERRIDES)
+    strangers = [way.front for way in case.ways_to(proxy) if not _is_for_users(way.front)]
+    if asked and "no_milters" not in overrides and strangers:
+        yield Finding(
+            "milters",
+            proxy.where,
+            f"{behind.label} asks milters ({asked}) about all that comes from the filter, mail of "
+            f"{strangers[0].label} too: one that signs takes it for mail of our own",
+            remedies.set_own(
+                case.configuration, behind, _OVERRIDES, ",".join([*overrides, "no_milters"])
+            ),
+        )
+
+
+def _is_for_users(front: Service) -> bool:
+    """Whether a service takes mail of this site's own users only."""
+    return front.program == "pickup" or any(
+        front.tokens(f"smtpd_{stage}_restrictions")[-2:] == ["permit_sasl_authenticated", "reject"]
+        for stage in _STAGES
+    )
+
+
+def mappings(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+    """Addresses are to be mapped once: in front of the filter or behind it."""
+    if case.ways_from(behind):
+        return  # another filter comes behind this one, and the mappings may too
+    overrides = behind.tokens(_OVERRIDES)
+    is_mapped_behind = _NO_MAPPINGS not in overrides
+    for way in case.ways_to(proxy):
+        is_mapped_before = way.moment is Moment.AFTER and _NO_MAPPINGS not in way.front.tokens(
+            _OVERRIDES
+        )
+        if is_mapped_before and is_mapped_behind:
+            yield Finding(
+                "mapped-twice",
+                proxy.where,
+                f"addresses are mapped by {way.front.label}, and again by {behind.label}: "
+                "always_bcc and the like arrive twice",
+                remedies.set_own(
+                    case.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
+                ),
+            )
+            return
+        if not is_mapped_before and not is_mapped_behind:
+            others = [name for name in overrides if name != _NO_MAPPINGS]
+            yield Finding(
+                "mapped-never",
+                proxy.where,
+                f"addresses in mail of {way.front.label} are never mapped ({_NO_MAPPINGS}): "
+                "mail for virtual aliases does not arrive",
+                remedies.set_own(case.configuration, behind, _OVERRIDES, ",".join(others)),
+            )
+            return
+
+
+def xforward_refused(
+    case: Case, proxy: Proxy, wanted: Options, behind: Service
+) -> Iterator[Finding]:
+    """Upstream does not believe the proxy whose mail it brings."""
+    name = "smtpd_authorized_xforward_hosts"
+    if xforward.permits(behind.tokens(name), target_place(wanted.target).host) is False:
+        yield Finding(
+            "xforward",
+            proxy.where,
+            f"{behind.label} takes no XFORWARD of the proxy ({name}): "
+            "REMOTEIP and HELO of the sender stay unknown to the filter",
+            remedies.set_own(case.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
+        )
+
+
+def xforward_unsent(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """Nobody tells the proxy whose mail it is."""
+    name = "smtp_send_xforward_command"
+    for transport in case.transports_to(proxy):
+        if transport.parameter(name) != "yes":
+            yield Finding(
+                "xforward",
+                proxy.where,
+                f"{transport.label} sends no XFORWARD ({name}): "
+                "REMOTEIP and HELO of the sender stay unknown to the filter",
+                remedies.set_own(case.configuration, transport, name, "yes"),
+            )
+
+
+def starttls_behind(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+    """Upstream demands what the proxy does not pass on."""
+    name = "smtpd_tls_security_level"
+    if behind.parameter(name) == "encrypt":
+        yield Finding(
+            "starttls",
+            proxy.where,
+            f"{behind.label} demands STARTTLS, which no proxy passes on: all mail is refused",
+            remedies.set_own(case.configuration, behind, name, "none"),
+        )
+
+
+def starttls_before(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """The transport demands what the proxy does not offer."""
+    name = "smtp_tls_security_level"
+    for transport in case.transports_to(proxy):
+        if transport.parameter(name) in _TLS_DEMANDED:
+            yield Finding(
+                "starttls",
+                proxy.where,
+                f"{transport.label} demands STARTTLS, which no proxy offers: all mail waits",
+                remedies.set_own(case.configuration, transport, name, "none"),
+            )

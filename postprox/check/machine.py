@@ -1,0 +1,218 @@
+"""What the check sees: what postconf prints, units, users, programs, directories.
+
+Rule: looks, and decides nothing. Nothing is changed. What another user may do is asked of the
+system, by a test(1) that runs as that user; for that it takes root.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
+from .paths import Proxy
+from .postconf import Configuration, UnreadableError, parse
+from .unit import Unit
+from .unit import parse as parse_unit
+
+#: The PATH that spawn(8) gives its command, and that of systemd.
+SPAWN_PATH = "/usr/bin:/bin"
+SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+UNIT_DIRECTORIES = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+
+
+def read_configuration(directory: str) -> Configuration:
+    """Ask postconf(1) for main.cf and master.cf; in the directory, or where they usually are.
+
+    Raises:
+        UnreadableError: there is no postconf, or it could not read them; with its own words.
+    """
+    return parse(
+        _postconf(directory, "-nx"),
+        _postconf(directory, "-M"),
+        _postconf(directory, "-Px"),
+        directory,
+    )
+
+
+def _postconf(directory: str, option: str) -> str:
+    program = shutil.which("postconf", path=SYSTEMD_PATH)
+    if program is None:
+        raise UnreadableError("there is no postconf: Postfix is not installed")
+    command = [program, *(["-c", directory] if directory else []), option]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="backslashreplace").strip().splitlines()
+        fatal = [line for line in said if "fatal:" in line] or said or ["it said nothing"]
+        words = fatal[0].partition("fatal: ")[2] or fatal[0]
+        raise UnreadableError(f"{shlex.join(command)}: {words}")
+    return done.stdout.decode(errors="backslashreplace")
+
+
+def installed_units() -> Iterator[Unit]:
+    """The units of postprox that are installed, each with its drop-ins."""
+    seen = set()
+    for directory in UNIT_DIRECTORIES:
+        for path in sorted(Path(directory).glob("postprox*.service")):
+            if path.name not in seen:
+                seen.add(path.name)
+                yield read_unit(path, UNIT_DIRECTORIES)
+
+
+def read_unit(path: Path, directories: tuple[str, ...] = ()) -> Unit:
+    """A unit with the drop-ins beside it, and with those in the directories.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text, or a quote has no end.
+    """
+    places = dict.fromkeys([str(path.parent), *directories])
+    drop_ins = {
+        drop_in.name: drop_in
+        for place in reversed(places)
+        for drop_in in Path(place).glob(f"{path.name}.d/*.conf")
+    }
+    texts = [file.read_text() for file in (path, *(drop_ins[name] for name in sorted(drop_ins)))]
+    named = parse_unit(path.name, texts, {}).environment_files
+    files = {name: Path(name).read_text() for name in named if Path(name).is_file()}
+    return parse_unit(path.name, texts, files)
+
+
+def look(proxy: Proxy) -> ProxyFacts:
+    """Everything that can be seen for the proxy."""
+    user = proxy.user
+    program, unseen = None, ""
+    if proxy.options is not None and proxy.options.command is not None:
+        search = SPAWN_PATH if proxy.service else SYSTEMD_PATH
+        program, unseen = _filter(proxy.options.command, user, search)
+    is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
+    return ProxyFacts(
+        user_exists=not user or is_dynamic or _account(user) is not None,
+        program=_program(proxy.words[0], user, SYSTEMD_PATH),
+        filter=program,
+        filter_unseen=unseen,
+        spool=_spool(proxy),
+        why_guessed=_why_guessed(user),
+    )
+
+
+def _why_guessed(user: str) -> str:
+    if not user:
+        return "as which user it runs, and what that user may do"
+    if _account(user) is None:
+        return f"what user {user} may do, who exists only while the service runs"
+    return f"what user {user} may do (only root can look)"
+
+
+def _account(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        return None
+
+
+def _may(user: str, what: str, path: str) -> bool | None:
+    """Whether the user may write (-w) or run (-x) it; None if that cannot be seen."""
+    account = _account(user)
+    if account is None:
+        return None
+    if os.geteuid() == account.pw_uid:
+        return os.access(path, {"-w": os.W_OK, "-x": os.X_OK}[what])
+    if os.geteuid() != 0:
+        return None
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'test "$1" "$2"', "sh", what, path],
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=os.getgrouplist(user, account.pw_gid),
+        cwd="/",
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, str]:
+    """The program that a command for sh(1) begins with; or why it is not to be told."""
+    first = re.match(r"\s*([\w./+@%:,-]+)(?=\s|$)", command)
+    path = _found_by_shell(first[1], search) if first else ""
+    if not path.startswith("/"):
+        return None, f"what its filter needs, which is written for the shell ({command})"
+    return _program(path, user, search), ""
+
+
+def _found_by_shell(word: str, search: str) -> str:
+    """The path of a command; a word without a slash if it is one of the shell's own."""
+    if "/" in word:
+        return word
+    ask = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", word]
+    found = subprocess.run(ask, env={"PATH": search}, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or f"{search.rpartition(':')[2]}/{word}"
+
+
+def _program(path: str, user: str, search: str) -> ProgramFacts:
+    try:
+        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+    except FileNotFoundError:
+        return ProgramFacts(path, exists=False)
+    except OSError:
+        return ProgramFacts(path, exists=True)
+    interpreter = _interpreter(path, search) if is_file else ""
+    return ProgramFacts(
+        path=path,
+        exists=True,
+        executable=_may(user, "-x", path) if is_file else False,
+        interpreter=interpreter,
+        interpreter_executable=_may(user, "-x", interpreter) if interpreter else True,
+    )
+
+
+def _interpreter(path: str, search: str) -> str:
+    """What the first line of a script names; through env(1), the program that it looks for."""
+    try:
+        with Path(path).open("rb") as file:
+            line = file.readline(256).decode("latin-1")
+    except OSError:
+        return ""
+    if not line.startswith("#!"):
+        return ""
+    # Only the line end goes: a CR before it belongs to the name, for the kernel too.
+    words = line[2:].rstrip("\n").strip(" \t").split(" ")
+    if words[0].endswith("/env") and len(words) > 1:
+        name = next((word for word in words[1:] if not word.startswith("-")), "")
+        return shutil.which(name, path=search) or name
+    return words[0]
+
+
+def _spool(proxy: Proxy) -> SpoolFacts | None:
+    if proxy.options is None:
+        return None
+    directory = Path(proxy.options.directory)
+    if proxy.unit and proxy.unit.private_tmp and directory.is_relative_to("/tmp"):  # noqa: S108
+        return None
+    try:
+        status, system = directory.stat(), os.statvfs(directory)
+    except OSError:
+        return SpoolFacts(exists=False)
+    rights = [_may(proxy.user, right, str(directory)) for right in ("-w", "-x")]
+    return SpoolFacts(
+        exists=stat.S_ISDIR(status.st_mode),
+        writable=None if None in rights else all(rights),
+        mode=stat.S_IMODE(status.st_mode),
+        free=system.f_bavail * system.f_frsize,
+        # A file system without a limit of files, such as btrfs, has 0 of 0.
+        free_files=system.f_favail if system.f_files else PLENTY,
+    )

@@ -1,0 +1,223 @@
+"""The ways of mail: which service gives it to which proxy, and which gets it back.
+
+Rule: finds what is connected to what; what is wrong with it is for findings.py to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from ..core import options
+from ..core.address import Target, port_number, split_port
+from .postconf import Configuration, Service
+from .unit import Unit
+
+_PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: Programs of Postfix that put mail into the queue, and so obey content_filter.
+_ENTRANCES = ("smtpd", "pickup", "qmqpd")
+
+
+class Place(NamedTuple):
+    """Where something listens, or what is connected to: host and port, or the path of a socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def is_at(self, listener: Place) -> bool:
+        """Whether who connects to this place reaches the listener."""
+        if self.path or listener.path:
+            return self.path == listener.path
+        if self.port != listener.port:
+            return False
+        if self.host == listener.host:
+            return True
+        return self.is_here() and (
+            listener.host in ("", "*") or "localhost" in (self.host, listener.host)
+        )
+
+    def is_here(self) -> bool:
+        """Whether it is certainly on this machine."""
+        return bool(self.path) or self.host in _LOOPBACK
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.path}" if self.path else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """A proxy that somebody runs: master.cf, a unit, or the command line given."""
+
+    where: str
+    #: Where it is reached; None for a command line that does not say.
+    place: Place | None
+    #: The program and its arguments.
+    words: tuple[str, ...]
+    #: None if the arguments are wrong: `error` says how.
+    options: options.Options | None
+    error: str
+    user: str
+    #: How many sessions it has at once; 0 is no limit.
+    capacity: int
+    #: The service of spawn(8), or the unit.
+    service: Service | None = None
+    unit: Unit | None = None
+
+
+class Moment(Enum):
+    """When mail is filtered."""
+
+    BEFORE = "smtpd_proxy_filter"
+    AFTER = "content_filter"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Mail of a front goes to a place: before the queue directly, after it by a transport."""
+
+    moment: Moment
+    front: Service
+    place: Place
+    transport: Service | None = None
+
+
+def listening_place(service: Service, queue_directory: str) -> Place | None:
+    """Where a service of master.cf listens; None if not to be told."""
+    if service.type == "unix":
+        folder = "private" if service.private else "public"
+        return Place("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
+    host, _, port = service.name.rpartition(":")
+    return _place(host.strip("[]"), port) if service.type == "inet" else None
+
+
+def _place(host: str, port: str) -> Place | None:
+    try:
+        return Place(host, _PORTS.get(port) or port_number(port))
+    except ValueError:
+        return None
+
+
+def destination(text: str, queue_directory: str) -> Place | None:
+    """What smtpd_proxy_filter, or the next hop of content_filter, names; None if not to be told."""
+    if text.startswith("unix:"):
+        return Place("", 0, str(PurePosixPath(queue_directory, text.removeprefix("unix:"))))
+    text = text.removeprefix("inet:")
+    try:
+        host, port = split_port(text)
+    except ValueError:
+        return None
+    return _place(host, port or "smtp")
+
+
+def target_place(target: Target) -> Place:
+    """Where a proxy passes mail on to."""
+    return Place(target.host, target.port, target.path)
+
+
+def is_proxy(words: Sequence[str]) -> bool:
+    """Whether the command runs postprox."""
+    if not words:
+        return False
+    name = PurePosixPath(words[0]).name
+    return name == "postprox" or (name.startswith("python") and "postprox" in words[1:4])
+
+
+def arguments(words: Sequence[str]) -> tuple[str, ...]:
+    """What the command line gives the proxy, without what starts it."""
+    if PurePosixPath(words[0]).name == "postprox":
+        return tuple(words[1:])
+    return tuple(words[list(words).index("postprox") + 1 :])
+
+
+def _parsed(words: Sequence[str]) -> tuple[options.Options | None, str]:
+    try:
+        wanted = options.parse(arguments(words))
+    except options.UsageError as error:
+        return None, str(error)
+    if wanted.information:
+        return None, f"--{wanted.information} prints something and ends"
+    return wanted, ""
+
+
+def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
+    """The proxies that master.cf starts."""
+    queue = configuration.parameter("queue_directory")
+    for service in configuration.services:
+        if service.program != "spawn":
+            continue
+        user, words = _spawned_command(service.words)
+        if is_proxy(words):
+            wanted, error = _parsed(words)
+            yield Proxy(
+                where=f"master.cf, {service.label}",
+                place=listening_place(service, queue),
+                words=words,
+                options=wanted,
+                error=error,
+                user=user,
+                capacity=service.limit(),
+                service=service,
+            )
+
+
+def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The user, and the command, of a service of spawn(8)."""
+    user = ""
+    for index, word in enumerate(words):
+        if word.startswith("user="):
+            user = word.removeprefix("user=").partition(":")[0]
+        if word.startswith("argv="):
+            return user, (word.removeprefix("argv="), *words[index + 1 :])
+    return user, ()
+
+
+def listening_proxy(unit: Unit) -> Proxy:
+    """The proxy that a unit runs, or (named so) a command line of its own."""
+    wanted, error = _parsed(unit.words) if is_proxy(unit.words) else (None, "it runs no postprox")
+    place = Place(*wanted.listen) if wanted and wanted.listen else None
+    if wanted and place is None and unit.user:
+        wanted, error = None, "it does not listen (-l), and a service has no standard input"
+    return Proxy(
+        where=unit.name,
+        place=place,
+        words=unit.words,
+        options=wanted,
+        error=error,
+        user=unit.user,
+        capacity=wanted.max_sessions if wanted else 0,
+        unit=unit,
+    )
+
+
+def ways(configuration: Configuration) -> Iterator[Way]:
+    """Every way from a front to a filter, whatever the filter is."""
+    queue = configuration.parameter("queue_directory")
+    for service in configuration.services:
+        text = service.parameter(Moment.BEFORE.value)
+        if service.program == "smtpd" and text:
+            if place := destination(text, queue):
+                yield Way(Moment.BEFORE, service, place)
+        elif service.program in _ENTRANCES:
+            for hop in filter(None, service.tokens(Moment.AFTER.value)):
+                name, _, next_hop = hop.partition(":")
+                if place := destination(next_hop, queue):
+                    yield Way(Moment.AFTER, service, place, configuration.transport(name))
+
+
+def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:
+    """The service of this Postfix that the proxy passes mail on to."""
+    if proxy.options is None:
+        return None
+    place = target_place(proxy.options.target)
+    queue = configuration.parameter("queue_directory")
+    for service in configuration.services:
+        listener = listening_place(service, queue)
+        if listener is not None and place.is_at(listener):
+            return service
+    return None

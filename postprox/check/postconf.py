@@ -1,0 +1,157 @@
+"""A configuration of Postfix, from what postconf(1) prints of it.
+
+Rule: text in, objects out. `-n` and `-P` are read as printed with `-x`, which expands `$name`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+#: What is not in main.cf has these values (postconf(5)); only what is asked for here.
+DEFAULTS = {
+    "default_destination_concurrency_limit": "20",
+    "default_process_limit": "100",
+    "message_size_limit": "10240000",
+    "queue_directory": "/var/spool/postfix",
+    "smtp_data_done_timeout": "600s",
+    "smtp_send_xforward_command": "no",
+    "smtpd_proxy_timeout": "100s",
+}
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class UnreadableError(Exception):
+    """The text is not what postconf prints; the message says which line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """A line of master.cf, with the parameters as they are in force for it."""
+
+    name: str
+    type: str
+    private: bool
+    process_limit: str
+    #: The command and its arguments, as Postfix splits them.
+    words: tuple[str, ...]
+    #: Parameters of main.cf by name, and those that `-o` sets for this service alone.
+    main: Mapping[str, str]
+    own: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """How postconf names it."""
+        return f"{self.name}/{self.type}"
+
+    @property
+    def program(self) -> str:
+        """The program of Postfix that serves it: smtpd, spawn ..."""
+        return self.words[0]
+
+    def parameter(self, name: str) -> str:
+        """The value that is in force for this service."""
+        return self.own.get(name, self.main.get(name, DEFAULTS.get(name, "")))
+
+    def tokens(self, name: str) -> list[str]:
+        """A parameter that is a list."""
+        return re.split(r"[,\s]+", self.parameter(name).strip()) if self.parameter(name) else []
+
+    def limit(self) -> int:
+        """How many processes there can be; 0 is no limit."""
+        given = self.process_limit
+        return int(given if given.isdigit() else self.parameter("default_process_limit"))
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """main.cf and master.cf; `directory` is where they are, if not in the usual place."""
+
+    main: Mapping[str, str]
+    services: tuple[Service, ...]
+    directory: str = ""
+
+    @property
+    def postconf(self) -> str:
+        """The command that reads and changes this configuration."""
+        return f"postconf -c {shlex.quote(self.directory)}" if self.directory else "postconf"
+
+    def parameter(self, name: str) -> str:
+        """The value of main.cf, or the default."""
+        return self.main.get(name, DEFAULTS.get(name, ""))
+
+    def transport(self, name: str) -> Service | None:
+        """The service that delivers mail under this name."""
+        return next((s for s in self.services if (s.name, s.type) == (name, "unix")), None)
+
+
+def parse(main: str, master: str, overrides: str, directory: str = "") -> Configuration:
+    """Put together what `postconf -nx`, `postconf -M` and `postconf -Px` print.
+
+    Raises:
+        UnreadableError: it is something else.
+    """
+    parameters = dict(_assignments(main, "-n"))
+    own: dict[str, dict[str, str]] = {}
+    for path, value in _assignments(overrides, "-P"):
+        label, _, name = path.rpartition("/")
+        own.setdefault(label, {})[name] = value
+    services = tuple(_service(line, parameters, own) for line in master.splitlines() if line)
+    return Configuration(parameters, services, directory)
+
+
+def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise UnreadableError(f"postconf {option} printed {line!r}, which is no NAME = VALUE")
+        yield name.strip(), value.strip()
+
+
+def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, str]]) -> Service:
+    fields = line.split(None, 7)
+    if len(fields) < 8:
+        raise UnreadableError(f"postconf -M printed {line!r}, which has no 8 fields")
+    name, kind, private, _, _, _, limit, command = fields
+    return Service(
+        name=name,
+        type=kind,
+        private=private != "n",
+        process_limit=limit,
+        words=tuple(split_words(command)),
+        main=main,
+        own=own.get(f"{name}/{kind}", {}),
+    )
+
+
+def split_words(text: str) -> list[str]:
+    """Split a command of master.cf: at blanks, but not within braces.
+
+    Braces round a whole word are taken away (master(5)).
+    """
+    words, depth = [""], 0
+    for character in text:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character.isspace() and depth <= 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [_bare(word) for word in words if word]
+
+
+def _bare(word: str) -> str:
+    return word[1:-1].strip() if word.startswith("{") and word.endswith("}") else word
+
+
+def join_words(words: tuple[str, ...]) -> str:
+    """Write a command for master.cf: the opposite of `split_words`."""
+    return " ".join(f"{{{word}}}" if re.search(r"\s|^$|^\{", word) else word for word in words)
+
+
+def seconds(text: str) -> float | None:
+    """A time as Postfix writes it, such as 100s or 2m; None if it is none."""
+    found = re.fullmatch(r"(\d+)([smhdw]?)", text.strip())
+    return int(found[1]) * _SECONDS[found[2]] if found else None

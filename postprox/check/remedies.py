@@ -1,0 +1,58 @@
+"""The lines to write: commands that change Postfix's configuration, or a unit's.
+
+Rule: text only; nothing is run. A command of postconf(1) can be pasted as it is.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from .paths import Proxy, arguments
+from .postconf import Configuration, Service, join_words
+
+
+def set_main(configuration: Configuration, name: str, value: str) -> str:
+    """Set a parameter in main.cf."""
+    return f"{configuration.postconf} -e {shlex.quote(f'{name}={value}')}"
+
+
+def set_own(configuration: Configuration, service: Service, name: str, value: str) -> str:
+    """Set a parameter of one service in master.cf."""
+    return f"{configuration.postconf} -P {shlex.quote(f'{service.label}/{name}={value}')}"
+
+
+def set_field(configuration: Configuration, service: Service, name: str, value: str) -> str:
+    """Set a field of one service's line in master.cf."""
+    return f"{configuration.postconf} -F {shlex.quote(f'{service.label}/{name}={value}')}"
+
+
+def add_arguments(configuration: Configuration, proxy: Proxy, *more: str) -> str:
+    """Give the proxy more arguments, before those that it has."""
+    program = len(proxy.words) - len(arguments(proxy.words))
+    words = (*proxy.words[:program], *more, *proxy.words[program:])
+    if proxy.service is None:
+        return f"ExecStart={shlex.join(words)}"
+    command = proxy.service.words
+    start = next(index for index, word in enumerate(command) if word.startswith("argv="))
+    whole = (*command[:start], f"argv={words[0]}", *words[1:])
+    return set_field(configuration, proxy.service, "command", join_words(whole))
+
+
+def set_user(configuration: Configuration, service: Service, user: str) -> str:
+    """Let spawn(8) run its command as the user."""
+    program, *others = (word for word in service.words if not word.startswith("user="))
+    words = (program, f"user={user}", *others)
+    return set_field(configuration, service, "command", join_words(words))
+
+
+def add_user(user: str) -> str:
+    """Make a user for the proxy, with a group of its own."""
+    return (
+        "useradd --system --user-group --no-create-home --home-dir /nonexistent "
+        f"--shell /usr/sbin/nologin {user}"
+    )
+
+
+def make_spool(user: str, directory: str) -> str:
+    """Make a directory for messages."""
+    return f"install -d -o {user} -g {user} -m 0700 {shlex.quote(directory)}"

@@ -1,0 +1,389 @@
+"""postprox-check on real configurations: the README's are right, each wrong one gets its line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from . import readme
+from .instance import MASTER_CF, PROGRAMS, public_directory
+from .proxies import GROUP, USER
+from .recipe import AFTER, BEFORE, LISTENING, SPAWNED, master_cf, own_names, renamed, unit_command
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+PACKAGED_UNIT = readme.README.parent / "packaging/postprox.service"
+
+#: A site before it has a proxy: milters that sign, and mail for everybody on port 25.
+MAIN_CF = """
+compatibility_level = 3.6
+smtpd_milters = inet:127.0.0.1:8891
+smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
+"""
+FRONT = "smtp inet n - n - - smtpd\n"
+
+Edit = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command printed, and its exit status."""
+
+    status: int
+    output: str
+    errors: str
+
+    def names(self) -> set[str]:
+        """The findings, each by name."""
+        return set(re.findall(r"\[([a-z-]+)\]$", self.output, re.M))
+
+    def remedies(self) -> list[str]:
+        """The commands against them."""
+        return re.findall(r"^    (.+)$", self.output, re.M)
+
+
+class Machine:
+    """A mail server that nobody runs: Postfix's configuration, the proxy, a filter, a spool."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.launcher = self._program("postprox")
+        self.filter = self._program("mail-filter")
+        self.spool = directory / "spool"
+        self.spool.mkdir(mode=0o700)
+        shutil.chown(self.spool, USER, GROUP)
+        self.etc = directory / "etc"
+        self.etc.mkdir()
+
+    def _program(self, name: str) -> Path:
+        path = self.directory / name
+        path.write_text("#!/bin/sh\nexit 0\n")
+        path.chmod(0o755)
+        return path
+
+    def named(self, text: str) -> str:
+        """The README's text with this machine's paths and user."""
+        return renamed(text, own_names(self.launcher, self.filter, self.spool))
+
+    def write(self, mode: str, proxy: str, main: Edit, master: Edit) -> None:
+        """Follow the README, with changes to its text."""
+        settings = main(readme.configuration(mode, "main.cf"))
+        services = master(FRONT + master_cf(mode, proxy))
+        (self.etc / "main.cf").write_text(MAIN_CF + self.named(settings))
+        (self.etc / "master.cf").write_text(self.named(services) + MASTER_CF)
+
+    def unit(self, line: str) -> Path:
+        """The packaged unit with the README's drop-in, for this machine's user."""
+        path = self.directory / "postprox.service"
+        shutil.copy(PACKAGED_UNIT, path)
+        drop_in = self.directory / "postprox.service.d/local.conf"
+        drop_in.parent.mkdir(exist_ok=True)
+        drop_in.write_text(f"[Service]\nUser={USER}\nExecStart=\nExecStart={self.named(line)}\n")
+        return path
+
+    def check(self, *arguments: str) -> Said:
+        """Run the command on it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "postprox.check", "--config", self.etc, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def run(self, commands: Sequence[str]) -> None:
+        """Do as the command says."""
+        for command in commands:
+            subprocess.run(["/bin/sh", "-ec", command], env={"PATH": PROGRAMS}, check=True)
+
+
+@pytest.fixture
+def machine(needs_postfix: None) -> Iterator[Machine]:
+    with public_directory("postprox-check-") as directory:
+        yield Machine(directory)
+
+
+def same(text: str) -> str:
+    return text
+
+
+def replaced(old: str, new: str, count: int = -1) -> Edit:
+    def edit(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, count)
+
+    return edit
+
+
+def added(more: str) -> Edit:
+    return lambda text: text + more
+
+
+@pytest.mark.parametrize("mode", [BEFORE, AFTER])
+def test_the_readmes_spawned_proxy_is_right(machine: Machine, mode: str) -> None:
+    machine.write(mode, SPAWNED, same, same)
+    assert machine.check() == Said(0, "", "")
+
+
+@pytest.mark.parametrize("mode", [BEFORE, AFTER])
+def test_the_readmes_listening_proxy_is_right(machine: Machine, mode: str) -> None:
+    machine.write(mode, LISTENING, same, same)
+    assert machine.check("--unit", str(machine.unit(unit_command()))) == Said(0, "", "")
+
+
+OVERRIDES, UNMAPPED = "receive_override_options=", "no_address_mappings"
+XFORWARD_HOSTS = "smtpd_authorized_xforward_hosts"
+
+
+class Wrong(NamedTuple):
+    """The README's recipe with one thing wrong, and what is found."""
+
+    name: str
+    level: int
+    mode: str
+    main: Edit = same
+    master: Edit = same
+
+
+WRONG = [
+    Wrong("no-reject", 1, BEFORE, master=replaced(" -r ", " ")),
+    Wrong("no-filter", 2, BEFORE, master=replaced("-c /usr/local/bin/mail-filter ", "")),
+    Wrong("user", 2, BEFORE, master=replaced("user=postprox ", "user=root ")),
+    Wrong("loop", 2, BEFORE, master=replaced("-o smtpd_proxy_filter=\n", "\n", 1)),
+    Wrong("loop", 2, AFTER, master=replaced("-o content_filter= ", "", 1)),
+    Wrong("milters", 1, BEFORE, master=replaced(",no_milters", "")),
+    Wrong("milters", 1, AFTER, master=replaced(",no_milters", "")),
+    Wrong("mapped-twice", 1, AFTER, master=replaced(f"{UNMAPPED},", "")),
+    Wrong("mapped-never", 2, BEFORE, master=replaced(OVERRIDES, f"{OVERRIDES}{UNMAPPED},")),
+    Wrong("mapped-never", 2, AFTER, main=added(f"{OVERRIDES}{UNMAPPED}\n")),
+    Wrong("xforward", 1, BEFORE, master=replaced(f"-o {XFORWARD_HOSTS}=127.0.0.0/8", "")),
+    Wrong("xforward", 1, AFTER, master=replaced("-o smtp_send_xforward_command=yes", "")),
+    Wrong("time-limit", 1, BEFORE, main=replaced("= 100s", "= 1m")),
+    Wrong("time-limit", 1, AFTER, main=added("smtp_data_done_timeout = 60\n")),
+    Wrong("process-limit", 1, BEFORE, main=replaced("smtpd_proxy_options = speed_adjust", "")),
+    Wrong("process-limit", 1, BEFORE, main=added("default_process_limit = 500\n")),
+    Wrong("process-limit", 1, BEFORE, master=replaced(FRONT, "smtp inet n - n - 0 smtpd\n")),
+    Wrong("process-limit", 1, AFTER, master=replaced("n n n - 20 spawn", "n n n - 10 spawn")),
+    Wrong(
+        "starttls",
+        2,
+        BEFORE,
+        main=added("smtpd_tls_security_level = encrypt\n"),
+        master=replaced("-o smtpd_tls_security_level=none", ""),
+    ),
+    Wrong(
+        "starttls",
+        2,
+        AFTER,
+        main=added("smtp_tls_security_level = encrypt\n"),
+        master=replaced("-o smtp_tls_security_level=none", ""),
+    ),
+    Wrong("no-way", 2, BEFORE, main=replaced("smtpd_proxy_filter = 127.0.0.1:10025", "")),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.mode}")
+def test_what_is_wrong_is_found_alone_and_mended_by_what_is_printed(
+    machine: Machine, wrong: Wrong
+) -> None:
+    machine.write(wrong.mode, SPAWNED, wrong.main, wrong.master)
+    said = machine.check()
+    assert (said.status, said.names(), said.errors) == (wrong.level, {wrong.name}, "")
+    machine.run([machine.named(command) for command in said.remedies()])
+    assert machine.check() == Said(0, "", "")
+
+
+def found(machine: Machine, *arguments: str) -> Said:
+    """What is said of the README's configuration, before the queue, on a machine that is wrong."""
+    machine.write(BEFORE, SPAWNED, same, same)
+    return machine.check(*arguments)
+
+
+def test_a_user_that_nobody_has_made(machine: Machine) -> None:
+    machine.write(BEFORE, SPAWNED, same, replaced("user=postprox", "user=nobody-made-me"))
+    said = machine.check()
+    assert (said.status, said.names()) == (2, {"user"})
+    assert "there is no user nobody-made-me: nothing is started" in said.output
+    assert "    useradd --system " in said.output
+
+
+def test_a_filter_that_is_not_there(machine: Machine) -> None:
+    machine.filter.unlink()
+    said = found(machine)
+    assert (said.status, said.names()) == (2, {"filter"})
+    assert f"all mail waits, for want of the filter: there is no {machine.filter}" in said.output
+
+
+def test_a_filter_that_its_user_may_not_run(machine: Machine) -> None:
+    machine.filter.chmod(0o700)
+    said = found(machine)
+    assert (said.status, said.names()) == (2, {"filter"})
+    assert f"user nobody may not run {machine.filter}" in said.output
+    machine.run(said.remedies())
+    assert found(machine) == Said(0, "", "")
+
+
+def test_a_filter_in_a_directory_that_its_user_may_not_enter(machine: Machine) -> None:
+    closed = machine.directory / "closed"
+    closed.mkdir(mode=0o700)
+    machine.filter = Path(shutil.move(machine.filter, closed))
+    assert found(machine).names() == {"filter"}
+
+
+@pytest.mark.parametrize("first_line", ["#!/usr/bin/no-such-sh", "#!/usr/bin/env no-such-python"])
+def test_a_filter_without_its_interpreter(machine: Machine, first_line: str) -> None:
+    machine.filter.write_text(f"{first_line}\n")
+    said = found(machine)
+    assert (said.status, said.names()) == (2, {"interpreter"})
+    assert "no-such-" in said.output
+
+
+def test_a_filter_that_was_written_on_windows(machine: Machine) -> None:
+    machine.filter.write_bytes(b"#!/bin/sh\r\nexit 0\r\n")
+    said = found(machine)
+    assert said.names() == {"interpreter"}
+    assert r"is to be run by '/bin/sh\r', which user nobody cannot run" in said.output
+
+
+def test_a_proxy_that_is_not_installed(machine: Machine) -> None:
+    machine.launcher.unlink()
+    said = found(machine)
+    assert (said.status, said.names()) == (2, {"program"})
+
+
+def test_a_command_line_that_the_proxy_would_refuse(machine: Machine) -> None:
+    machine.write(BEFORE, SPAWNED, same, replaced("-t 60", "-t never"))
+    said = machine.check()
+    assert (said.status, said.names()) == (2, {"command-line"})
+    assert "-t 'never': give a positive number" in said.output
+
+
+def test_a_spool_directory_that_is_not_there(machine: Machine) -> None:
+    machine.spool.rmdir()
+    said = found(machine)
+    assert (said.status, said.names()) == (2, {"spool"})
+    assert f"    install -d -o {USER} -g {USER} -m 0700 {machine.spool}\n" in said.output
+
+
+def test_a_spool_directory_of_somebody_else(machine: Machine) -> None:
+    shutil.chown(machine.spool, "root", "root")
+    assert found(machine).names() == {"spool"}
+
+
+def test_a_spool_directory_that_others_may_read(machine: Machine) -> None:
+    machine.spool.chmod(0o755)
+    said = found(machine)
+    assert (said.status, said.names()) == (1, {"spool-open"})
+    machine.run(said.remedies())
+    assert found(machine) == Said(0, "", "")
+
+
+def test_the_spool_directory_that_everybody_has(machine: Machine) -> None:
+    machine.write(BEFORE, SPAWNED, same, replaced("-d /var/spool/postprox", ""))
+    said = machine.check()
+    assert (said.status, said.names()) == (1, {"spool-open"})
+    assert "messages are stored in /tmp, which is open to other users" in said.output
+
+
+def test_a_full_disk(machine: Machine) -> None:
+    spool = machine.spool
+    mount = f"mount -t tmpfs -o size=64k,uid={USER},mode=0700 none {spool}"
+    subprocess.run(["/bin/sh", "-ec", mount], check=True)
+    try:
+        said = found(machine)
+    finally:
+        subprocess.run(["/bin/umount", spool], check=True)
+    assert (said.status, said.names()) == (2, {"spool-full"})
+    assert "has no room for a message of 10240000 octets" in said.output
+
+
+def test_a_unit_that_does_not_listen(machine: Machine) -> None:
+    machine.write(BEFORE, LISTENING, same, same)
+    said = machine.check(
+        "--unit", str(machine.unit(unit_command().replace("-l 10025 --foreground", "")))
+    )
+    assert (said.status, said.names()) == (2, {"command-line"})
+    assert "it does not listen (-l)" in said.output
+
+
+def test_a_unit_without_r_gets_a_line_for_it(machine: Machine) -> None:
+    machine.write(BEFORE, LISTENING, same, same)
+    said = machine.check("--unit", str(machine.unit(unit_command().replace(" -r ", " "))))
+    assert (said.status, said.names()) == (1, {"no-reject"})
+    assert f"    ExecStart={machine.launcher} -r -l 10025 " in said.output
+
+
+def test_a_proxy_that_is_not_to_be_seen_is_named(machine: Machine) -> None:
+    machine.write(BEFORE, LISTENING, same, same)
+    said = machine.check()
+    assert said.status == 0  # the second proxy, which is seen, is right
+    assert said.output.startswith("not seen: what listens at 127.0.0.1:10025 (--unit FILE")
+
+
+def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
+    machine.write(BEFORE, LISTENING, same, same)
+    line = machine.named(unit_command()).replace(" -r ", f" -d {machine.spool} ")
+    said = machine.check("--", *line.split())
+    assert said.names() == {"no-reject"}
+    assert "not seen: the command line given: as which user it runs" in said.output
+
+
+def test_a_postfix_without_any_proxy(machine: Machine) -> None:
+    (machine.etc / "main.cf").write_text(MAIN_CF)
+    (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
+    said = machine.check()
+    assert (said.status, said.names()) == (1, {"no-proxy"})
+
+
+def test_json(machine: Machine) -> None:
+    machine.write(BEFORE, SPAWNED, same, replaced(" -r ", " ", 1))
+    said = machine.check("--json")
+    report = json.loads(said.output)
+    assert (said.status, report["status"], report["unseen"]) == (1, 1, [])
+    (finding,) = report["findings"]
+    assert (finding["name"], finding["level"]) == ("no-reject", 1)
+    assert finding["where"] == "master.cf, 127.0.0.1:10025/inet"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "complaint"),
+    [
+        ("master.cf", "smtp inet n\n", "master.cf: line 1: bad field count"),
+        ("main.cf", None, "main.cf: No such file or directory"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_line(
+    machine: Machine, file: str, text: str | None, complaint: str
+) -> None:
+    machine.write(BEFORE, SPAWNED, same, same)
+    if text is None:
+        (machine.etc / file).unlink()
+    else:
+        (machine.etc / file).write_text(text)
+    said = machine.check()
+    assert (said.status, said.output) == (2, "")
+    (line,) = said.errors.splitlines()
+    assert line.startswith("postprox-check: ")
+    assert complaint in line
+
+
+def test_a_unit_that_cannot_be_read_is_one_line(machine: Machine) -> None:
+    said = found(machine, "--unit", "/nonexistent/postprox.service")
+    assert (said.status, said.output) == (2, "")
+    assert len(said.errors.splitlines()) == 1
+    assert "/nonexistent/postprox.service" in said.errors
+
+
+def test_what_is_no_proxys_command_line_is_a_wrong_argument(machine: Machine) -> None:
+    said = found(machine, "--", "ls", "-l")
+    assert (said.status, said.output) == (2, "")
+    assert "after -- give a whole command line" in said.errors

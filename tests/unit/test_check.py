@@ -1,0 +1,167 @@
+"""postprox-check's pure parts: what it reads, what it takes to be connected, its table of levels.
+
+What it says of whole configurations is tested with a real postconf(1), in tests/postfix.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from postprox.check import postconf, unit, xforward
+from postprox.check.findings import LEVELS
+from postprox.check.paths import Place, destination, is_proxy
+from postprox.check.postconf import UnreadableError, join_words, parse, seconds, split_words
+
+DOCUMENT = Path(__file__).parents[2] / "docs/check.md"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("spawn user=a argv=/b -c d", ["spawn", "user=a", "argv=/b", "-c", "d"]),
+        ("-c {/f --x {y} 'z w'} up", ["-c", "/f --x {y} 'z w'", "up"]),
+        ("-c { /f x } up", ["-c", "/f x", "up"]),
+        ("a{b c}d", ["a{b c}d"]),
+        ("  ", []),
+    ],
+)
+def test_words_of_master_cf(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
+def test_words_are_written_as_they_are_read() -> None:
+    words = ("argv=/b", "-c", "/f --x 'y z'", "up")
+    assert tuple(split_words(join_words(words))) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("100s", 100), ("2m", 120), ("1h", 3600), ("7", 7), ("soon", None)]
+)
+def test_times(text: str, value: float | None) -> None:
+    assert seconds(text) == value
+
+
+def test_a_service_has_its_own_parameters_before_those_of_main_cf() -> None:
+    read = parse(
+        main="content_filter = a:b\nmynetworks = 127.0.0.0/8\n",
+        master="smtp inet n - n - - smtpd -o content_filter=\n",
+        overrides="smtp/inet/content_filter =\n",
+    )
+    (service,) = read.services
+    assert service.parameter("content_filter") == ""
+    assert service.parameter("mynetworks") == "127.0.0.0/8"
+    assert service.parameter("smtpd_proxy_timeout") == "100s"
+    assert service.limit() == 100
+
+
+@pytest.mark.parametrize(
+    ("main", "master"), [("no equals sign\n", ""), ("", "smtp inet n - n - smtpd\n")]
+)
+def test_what_postconf_does_not_print_is_refused(main: str, master: str) -> None:
+    with pytest.raises(UnreadableError, match=r"postconf -[nM] printed"):
+        parse(main, master, "")
+
+
+def test_the_last_drop_in_of_a_unit_decides() -> None:
+    read = unit.parse(
+        "postprox.service",
+        [
+            "[Unit]\nUser=nobody\n[Service]\nExecStart=/a 1 \\\n  2\nUser=first\n",
+            "[Service]\nExecStart=\nExecStart=/b '3 4'\n",
+        ],
+        {},
+    )
+    assert read.words == ("/b", "3 4")
+    assert (read.user, read.private_tmp, read.unclear) == ("first", False, "")
+
+
+def test_variables_of_a_unit() -> None:
+    text = "[Service]\nEnvironment=A=1 'B=2 3'\nEnvironmentFile=-/etc/p\nExecStart=/p $B ${B} $C\n"
+    read = unit.parse("postprox.service", [text], {"/etc/p": "# comment\nC='-c x y'\n"})
+    assert read.words == ("/p", "2", "3", "2 3", "-c", "x", "y")
+
+
+def test_a_specifier_is_named_as_unclear() -> None:
+    read = unit.parse("postprox@.service", ["[Service]\nExecStart=/p -l %i up\n"], {})
+    assert read.unclear == "%i in its ExecStart is not expanded here"
+
+
+def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:
+    assert unit.parse("p", ["[Service]\nDynamicUser=yes\n"], {}).private_tmp
+
+
+@pytest.mark.parametrize(
+    ("here", "listener", "reached"),
+    [
+        (Place("127.0.0.1", 25), Place("127.0.0.1", 25), True),
+        (Place("127.0.0.1", 25), Place("127.0.0.1", 26), False),
+        (Place("127.0.0.1", 25), Place("", 25), True),
+        (Place("localhost", 25), Place("::1", 25), True),
+        (Place("127.0.0.1", 25), Place("::1", 25), False),
+        (Place("mx.example", 25), Place("", 25), False),
+        (Place("", 0, "/a"), Place("", 0, "/a"), True),
+        (Place("", 0, "/a"), Place("", 0), False),
+    ],
+)
+def test_who_is_reached(here: Place, listener: Place, reached: bool) -> None:
+    assert here.is_at(listener) == reached
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("127.0.0.1:10025", Place("127.0.0.1", 10025)),
+        ("inet:[::1]:10025", Place("::1", 10025)),
+        ("[127.0.0.1]:submission", Place("127.0.0.1", 587)),
+        ("unix:private/proxy", Place("", 0, "/queue/private/proxy")),
+        ("mail.example", Place("mail.example", 25)),
+        ("127.0.0.1:nosuchport", None),
+    ],
+)
+def test_where_mail_goes(text: str, place: Place | None) -> None:
+    assert destination(text, "/queue") == place
+
+
+@pytest.mark.parametrize(
+    ("hosts", "target", "permitted"),
+    [
+        ([], "127.0.0.1", False),
+        (["127.0.0.0/8"], "127.0.0.1", True),
+        (["127.0.0.0/8"], "::1", False),
+        (["[::1]/128"], "::1", True),
+        (["!127.0.0.1", "127.0.0.0/8"], "127.0.0.1", False),
+        (["localhost"], "127.0.0.1", True),
+        (["hash:/etc/postfix/hosts"], "127.0.0.1", None),
+        (["mx.example"], "127.0.0.1", False),
+    ],
+)
+def test_who_may_xforward(hosts: list[str], target: str, permitted: bool | None) -> None:
+    assert xforward.permits(hosts, target) is permitted
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (["/usr/local/sbin/postprox", "up"], True),
+        (["/usr/bin/python3", "-m", "postprox", "up"], True),
+        (["/usr/bin/python3", "postgrey"], False),
+        (["/usr/sbin/proxsmtpd"], False),
+        ([], False),
+    ],
+)
+def test_what_is_a_proxy(words: list[str], ours: bool) -> None:
+    assert is_proxy(words) == ours
+
+
+def test_the_document_has_every_finding_with_its_level() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([12]) \|", DOCUMENT.read_text(), re.M)
+    assert {name: int(level) for name, level in rows} == LEVELS
+
+
+def test_defaults_are_only_of_what_is_asked_for() -> None:
+    sources = "".join(path.read_text() for path in Path(postconf.__file__).parent.glob("*.py"))
+    asked = {name for name in postconf.DEFAULTS if sources.count(f'"{name}"') > 1}
+    assert asked == set(postconf.DEFAULTS)
