@@ -49,7 +49,7 @@ myorigin = mail.test
 mydestination =
 inet_interfaces = loopback-only
 inet_protocols = all
-mynetworks = 127.0.0.0/8
+mynetworks = 127.0.0.0/8 [::1]/128
 # Ask no DNS, not even for the client's name.
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
@@ -67,7 +67,7 @@ virtual_mailbox_limit = 0
 smtpd_relay_restrictions =
 smtpd_recipient_restrictions = permit_mynetworks, check_client_access static:OK, reject
 smtpd_client_event_limit_exceptions = static:all
-smtpd_authorized_xclient_hosts = 127.0.0.0/8
+smtpd_authorized_xclient_hosts = 127.0.0.0/8 [::1]/128
 # The strictest end of data that this Postfix knows (a release that does not know it only warns).
 smtpd_forbid_bare_newline = normalize
 smtpd_forbid_bare_newline_exclusions =
@@ -182,7 +182,8 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 #: Makes text for a configuration file of Postfix, given the address behind each name.
@@ -193,13 +194,16 @@ def own_addresses(names: Sequence[str]) -> dict[str, Address]:
     """A free port for each name, on a loopback address that is nobody else's.
 
     Free ports of 127.0.0.1 would not do. Postfix listens with SO_REUSEPORT, so two instances that
-    pick the same port in the same moment both start, and then share the connections.
+    pick the same port in the same moment both start, and then share the connections. There is only
+    one loopback address of IPv6, which is for names that begin with `ipv6`.
     """
-    host = ".".join(str(part) for part in (127, *(1 + secrets.randbelow(254) for _ in range(3))))
+    ipv4 = ".".join(str(part) for part in (127, *(1 + secrets.randbelow(254) for _ in range(3))))
     with contextlib.ExitStack() as held:
         addresses = {}
         for name in names:
-            probe = held.enter_context(socket.socket())
+            is_ipv6 = name.startswith("ipv6")
+            host, family = ("::1", socket.AF_INET6) if is_ipv6 else (ipv4, socket.AF_INET)
+            probe = held.enter_context(socket.socket(family))
             probe.bind((host, 0))
             addresses[name] = Address(host, int(probe.getsockname()[1]))
         return addresses
@@ -225,6 +229,13 @@ def processes(belongs: Callable[[Path], bool]) -> dict[int, str]:
 def command_line(entry: Path) -> str:
     """The command line of a process, given by its entry in /proc."""
     return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
+
+
+def connections(listener: Address) -> int:
+    """How many clients are connected to the IPv4 address, be they served already or not."""
+    octets = bytes(reversed(socket.inet_aton(listener.host))).hex().upper()
+    peer = f" {octets}:{listener.port:04X} 01 "  # as a client's end, established
+    return Path("/proc/net/tcp").read_text().count(peer)
 
 
 class Postfix:
@@ -253,7 +264,7 @@ class Postfix:
         self._make_directories()
         for _ in range(3):  # between looking for a free port and its use another may take it
             self._configure()
-            if self._start():
+            if self.start():
                 return self
         raise PostfixError(f"Postfix does not start:\n{self.log()}")
 
@@ -280,9 +291,11 @@ class Postfix:
         os.utime(path, (0, 0))
         (self.directory / "etc/master.cf").write_text(self._services(self.addresses) + MASTER_CF)
 
-    def _start(self) -> bool:
+    def start(self) -> bool:
+        """Start it with the configuration that it has; return whether it runs."""
         daemons = self._command("postconf", "-h", "daemon_directory").stdout.decode().strip()
-        self._guard = subprocess.Popen(
+        starts = self._starts()
+        guard = self._guard = subprocess.Popen(
             [*GUARDED, *self._wrapper, f"{daemons}/master", "-s"],  # -s: stay in the foreground
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -290,13 +303,16 @@ class Postfix:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # an interrupt at the terminal is for the tests to handle
         )
-        wait_for("Postfix to start or to give up", self._started_or_ended)
-        return self._guard.poll() is None
+        wait_for(
+            "Postfix to start or to give up",
+            lambda: self._starts() > starts or guard.poll() is not None,
+        )
+        return guard.poll() is None
 
-    def _started_or_ended(self) -> bool:
-        assert self._guard is not None
+    def _starts(self) -> int:
+        """How often it has started."""
         # Written once every port is bound. Trying the ports would start a server behind each.
-        return "daemon started" in self.log() or self._guard.poll() is not None
+        return self.log().count("daemon started")
 
     def stop(self) -> None:
         """End the instance, and see to it that nothing of it is left running."""
@@ -312,6 +328,12 @@ class Postfix:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             raise PostfixError(f"left running after the end of Postfix: {left}") from error
+
+    def reload(self) -> None:
+        """Let it read its configuration again, as `postfix reload` does."""
+        master = int((self.directory / "queue/pid/master.pid").read_text())
+        os.kill(master, signal.SIGHUP)
+        self.wait_log("reload -- version")
 
     def _everything(self) -> dict[int, str]:
         """Every process of the instance; Postfix's daemons work in the queue directory."""
@@ -341,6 +363,10 @@ class Postfix:
         path = self.directory / "mail.log"
         return path.read_text(errors="backslashreplace") if path.exists() else ""
 
+    def complaints(self) -> list[str]:
+        """The lines of the mail log that an administrator would have to look into."""
+        return re.findall(".*(?:warning|error|fatal|panic|garbage).*", self.log())
+
     def wait_log(self, pattern: str) -> re.Match[str]:
         """The first match of the pattern in the mail log."""
         return wait_for(f"{pattern!r} in the mail log", lambda: re.search(pattern, self.log()))
@@ -354,6 +380,10 @@ class Postfix:
     def wait_quiet(self) -> None:
         """Wait until all that was accepted is delivered or deferred."""
         wait_for("the queue to be empty", lambda: not self.in_transit())
+
+    def connections_to(self, name: str) -> int:
+        """How many clients are connected there, be they served already or not."""
+        return connections(self.addresses[name])
 
     def flush(self) -> None:
         """Try deferred mail again now."""

@@ -45,6 +45,8 @@ class Variant:
     options: str
     ways: tuple[str, ...] = BOTH
     upstream: str = "upstream"
+    #: How many proxies spawn(8) runs at once.
+    limit: int = 20
 
 
 VARIANTS = {
@@ -55,6 +57,8 @@ VARIANTS = {
     "spoolless": Variant("-v -d /nonexistent"),
     "cut-off": Variant("-v", upstream="nowhere"),
     "misconfigured": Variant("-v -t never"),
+    "narrow": Variant("-v", ("before", "impatient", "after"), limit=1),
+    "ipv6": Variant("-v", ("before", "adjusted", "after"), upstream="ipv6_upstream"),
 }
 
 CLIENT_OPTIONS = """
@@ -67,7 +71,7 @@ CLIENT_OPTIONS = """
 #: for a line end, as every Postfix did once: what the proxy lets through must be safe for that.
 UPSTREAM_OPTIONS = """
     -o syslog_name=postfix/upstream
-    -o smtpd_authorized_xforward_hosts=127.0.0.0/8
+    -o smtpd_authorized_xforward_hosts=127.0.0.0/8,[::1]/128
     -o smtpd_client_restrictions=
     -o smtpd_helo_restrictions=
     -o smtpd_sender_restrictions=
@@ -82,7 +86,7 @@ UPSTREAM_OPTIONS = """
     -o smtpd_error_sleep_time=0
     -o smtpd_proxy_filter=
     -o smtpd_forbid_bare_newline=no
-    -o mynetworks=127.0.0.0/8
+    -o mynetworks=127.0.0.0/8,[::1]/128
     -o receive_override_options=no_unknown_recipient_checks
 """
 
@@ -210,7 +214,7 @@ class Installation:
 
     def names(self) -> list[str]:
         """The names of all addresses in use, and `nowhere`, where nothing listens."""
-        names = ["upstream", "nowhere"]
+        names = ["upstream", "ipv6_upstream", "nowhere"]
         for name, variant in VARIANTS.items():
             names += [f"{name}_proxy", *(f"{name}_{way}" for way in variant.ways)]
         return names
@@ -220,13 +224,14 @@ class Installation:
         cache = "    -o smtp_connection_cache_destinations=static:all\n"
         lines = [
             f"{addresses['upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
+            f"{addresses['ipv6_upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
             f"scan unix - - n - 20 smtp{CLIENT_OPTIONS}",
             f"cached unix - - n - 1 smtp{CLIENT_OPTIONS}{cache}",
         ]
         for name, variant in VARIANTS.items():
             proxy = addresses[f"{name}_proxy"]
             lines += [
-                f"{proxy} inet n n n - 20 spawn\n",
+                f"{proxy} inet n n n - {variant.limit} spawn\n",
                 f"    user={USER} argv={self.launcher} -d {self.spool} -c {self.dispatch}",
                 f" {variant.options} {addresses[variant.upstream]}\n",
             ]
@@ -240,6 +245,13 @@ class Installation:
         box = Box(f"box{next(self._numbers)}", self.directory / "runs")
         self.rewrite(box, script)
         return box
+
+    def gated_box(self) -> tuple[Box, Path]:
+        """A recipient whose mail passes once somebody writes to the named pipe."""
+        gate = self.directory / "runs" / f"gate{next(self._numbers)}"
+        os.mkfifo(gate)
+        gate.chmod(0o666)
+        return self.box(f'read -r go <"{gate}"'), gate
 
     def rewrite(self, box: Box, script: str) -> None:
         """Let another script judge the recipient's mail from now on."""

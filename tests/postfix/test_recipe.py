@@ -125,6 +125,17 @@ def test_while_clamd_is_down_a_virus_waits(recipe: Recipe, scanner: Scanner) -> 
     assert recipe.arrivals(BOB, "virus meanwhile") == []
 
 
+@pytest.mark.parametrize(("mode", "proxy"), WAYS)
+def test_postfix_has_nothing_to_complain_about(scanner: Scanner, mode: str, proxy: str) -> None:
+    with running_recipe(mode, proxy, scanning_filter(scanner)) as own:
+        own.send(message("clean"), BOB)
+        own.send(message("virus", EICAR), BOB)
+        for service in SERVICES:
+            own.submit(service, message(f"clean by {service}"), BOB)
+        assert len(own.arrivals(BOB, "clean by submission")) == 1
+        assert own.postfix.complaints() == []
+
+
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
 def test_the_signature_fits_a_message_that_the_filter_has_changed(mode: str) -> None:
     with running_recipe(mode, SPAWNED, FOOTER) as own:

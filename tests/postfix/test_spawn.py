@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from .client import begin_data, connect, message
 from .site import Site, running_site
 
@@ -31,6 +33,35 @@ def test_the_filter_has_no_connection_of_the_proxys(site: Site) -> None:
 
 def test_the_filter_reads_nothing_from_the_client(site: Site) -> None:
     assert output_of(site, "readlink /proc/$$/fd/0") == "/dev/null\n"
+
+
+def test_a_message_under_way_passes_when_postfix_reads_its_configuration_again(
+    needs_postfix: None,
+) -> None:
+    with running_site() as own, ThreadPoolExecutor() as clients:
+        box, gate = own.proxy.gated_box()
+        reply = clients.submit(own.send, "open_before", box, message("reloaded"))
+        box.wait_run()
+        own.postfix.reload()
+        gate.write_text("go\n")
+        assert reply.result()[0] == 250
+        own.postfix.wait_delivered(box.address)
+
+
+def test_a_message_under_way_is_delivered_once_when_postfix_starts_again(
+    needs_postfix: None,
+) -> None:
+    with running_site() as own:
+        box = own.proxy.box("sleep 600")
+        own.send("open_after", box, message("interrupted"))
+        box.wait_run()
+        own.postfix.stop()
+        assert list(own.proxy.spool.iterdir()) == []
+        own.proxy.rewrite(box, "exit 0")
+        assert own.postfix.start()
+        own.postfix.wait_delivered(box.address)
+        own.postfix.wait_quiet()
+        assert len(own.postfix.delivered(box.address)) == 1
 
 
 def test_nothing_goes_on_when_postfix_stops_while_the_filter_runs(needs_postfix: None) -> None:

@@ -1,0 +1,44 @@
+"""When there are no more proxies: mail waits for one, or is left to whoever has it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .client import message
+from .instance import wait_for
+from .site import Site
+
+
+@pytest.mark.parametrize("way", ["narrow_before", "narrow_after"])
+def test_mail_that_finds_no_proxy_waits_for_one(site: Site, way: str) -> None:
+    (held, gate), waiting = site.proxy.gated_box(), site.proxy.box("exit 0")
+    with ThreadPoolExecutor() as clients:
+        first = clients.submit(site.send, way, held, message("held"))
+        held.wait_run()
+        second = clients.submit(site.send, way, waiting, message("waiting"))
+        wait_for(
+            "a second client of the one proxy",
+            lambda: site.postfix.connections_to("narrow_proxy") == 2,
+        )
+        assert waiting.runs() == []
+        gate.write_text("go\n")
+        assert [first.result()[0], second.result()[0]] == [250, 250]
+    site.postfix.wait_delivered(held.address)
+    site.postfix.wait_delivered(waiting.address)
+
+
+def test_mail_that_waits_longer_than_postfix_stays_with_the_client(site: Site) -> None:
+    (held, gate), waiting = site.proxy.gated_box(), site.proxy.box("exit 0")
+    with ThreadPoolExecutor() as clients:
+        first = clients.submit(site.send, "narrow_before", held, message("held"))
+        held.wait_run()
+        assert site.send("narrow_impatient", waiting, message("too late"))[0] == 451
+        gate.write_text("go\n")
+        assert first.result()[0] == 250
+    site.proxy.wait_clean(site.postfix)
+    assert waiting.runs() == []
+    assert site.postfix.delivered(waiting.address) == []
+    assert site.send("narrow_before", waiting, message("again"))[0] == 250
+    site.postfix.wait_delivered(waiting.address)
