@@ -31,6 +31,7 @@ class Connection:
         self.ended = False  # the other side will send no more
         self.closed = False  # the suite has closed it
         self.half_closed = False
+        self.paused = False  # the suite reads nothing
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             # Each write of a transcript leaves as it is written.
@@ -58,6 +59,19 @@ class Connection:
     def take(self, count: int) -> None:
         """The first *count* octets received belong to a step."""
         del self.received[:count]
+
+    def pause(self) -> None:
+        """Read nothing from now on: what the other side sends waits in the kernel, as it fits."""
+        self._dialogue.event(f"{self.name}>", "@pause")
+        self.paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        """Read again, if it was paused."""
+        if self.paused and not self.closed:
+            self._dialogue.event(f"{self.name}>", "@resume")
+            self.paused = False
+            self._watch()
 
     def end_writing(self) -> None:
         """Half-close: the other side reads EOF, and may still answer."""
@@ -119,7 +133,7 @@ class Connection:
         self._watch()
 
     def _watch(self) -> None:
-        events = (0 if self.ended else READ) | (WRITE if self._unsent else 0)
+        events = (0 if self.ended or self.paused else READ) | (WRITE if self._unsent else 0)
         if events:
             self._loop.watch(self._sock, events, self._ready)
         else:
@@ -147,6 +161,15 @@ class Fragment:
         return read or connection.ended or time.monotonic() > self._deadline
 
 
+#: Where the suite's upstream server listens on 127.0.0.1, a free port, unless it is one of these.
+_BOUND_TO = {
+    "ipv6": ("::1", 0),
+    "127.0.0.2": ("127.0.0.2", 0),
+    "127.0.0.3": ("127.0.0.3", 0),
+    "port-25": ("127.0.0.1", 25),
+}
+
+
 class Listener:
     """The suite's upstream server: what connects waits in `arrived` for a step to name it."""
 
@@ -169,9 +192,11 @@ class Listener:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.bind(str(self._path))
             return sock
-        family, host = (socket.AF_INET6, "::1") if kind == "ipv6" else (socket.AF_INET, "127.0.0.1")
+        family = socket.AF_INET6 if kind == "ipv6" else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.bind((host, 0))
+        if kind == "port-25":  # the run before has left connections there that time out
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(_BOUND_TO.get(kind, ("127.0.0.1", 0)))
         return sock
 
     @property

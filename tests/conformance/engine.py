@@ -19,7 +19,7 @@ from .unasked import Unasked
 
 #: How often something is looked at that cannot announce itself (a file, a process of others).
 _LOOK_AGAIN = 0.005
-_LOOKED_AT_AGAIN = ("killed", "tmp", "memory", "stdout", "stderr")
+_LOOKED_AT_AGAIN = ("killed", "tmp", "memory", "idle", "listens", "stdout", "stderr")
 #: How often it is asked whether a fragment has been read.
 _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
@@ -212,6 +212,10 @@ class Engine:
                 self._stage.listener.refuse()
             case "U", "@listen":
                 self._stage.listener.listen()
+            case "C" | "U", "@pause":
+                self._connection(step).pause()
+            case "C" | "U", "@resume":
+                self._connection(step).resume()
             case "C" | "U", _:
                 self._end(step)
             case "F", _:
@@ -223,7 +227,8 @@ class Engine:
 
     def _end(self, step: Step) -> None:
         connection = self._connection(step)
-        self._loop.turn_until(lambda: connection.sent, self._stage.patience)
+        # Who does not read may not be read either: then what was not sent is lost.
+        self._loop.turn_until(lambda: connection.sent or connection.paused, self._stage.patience)
         ways = {
             "@eof": connection.end_writing,
             "@close": connection.close,

@@ -121,7 +121,7 @@ def _read_exit(text: str) -> str:
 def _read_size(text: str) -> int:
     found = re.fullmatch(r"below (\d+)M", text)
     if not found:
-        raise PayloadError(f"memory reads 'below 32M', not '{text}'")
+        raise PayloadError(f"memory and growth read 'below 32M', not '{text}'")
     return int(found[1]) << 20
 
 
@@ -205,6 +205,8 @@ GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
         "@close": NOTHING,
         "@reset": NOTHING,
         "@wait": DURATION,
+        "@pause": NOTHING,
+        "@resume": NOTHING,
     },
     "C+": {"": LINE},
     "C<": {"": LINE, "@eof": NOTHING, "@quiet": QUIET},
@@ -215,6 +217,8 @@ GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
         "@close": NOTHING,
         "@reset": NOTHING,
         "@wait": DURATION,
+        "@pause": NOTHING,
+        "@resume": NOTHING,
         "@refuse": NOTHING,
         "@listen": NOTHING,
     },
@@ -241,6 +245,9 @@ GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
         "stderr": TEXT,
         "syslog": TEXT,
         "memory": SIZE,
-        "tmp": ArgumentKind(_word("empty", "filled")),
+        "growth": SIZE,
+        "idle": NOTHING,
+        "listens": PLAIN,
+        "tmp": ArgumentKind(_word("empty", "filled", "private")),
     },
 }

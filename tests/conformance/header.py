@@ -14,7 +14,16 @@ from .words import LEVELS, MODES
 
 FORMAT = 1
 DEFAULT_MODES = ("stdio", "listen")
-UPSTREAMS = ("listening", "ipv6", "unix", "refused", "stalled")
+UPSTREAMS = (
+    "listening",
+    "ipv6",
+    "unix",
+    "refused",
+    "stalled",
+    "127.0.0.2",
+    "127.0.0.3",
+    "port-25",
+)
 TMPS = ("empty", "missing", "file", "readonly", "full")
 FD2S = ("watched", "socket")
 SYSLOGS = ("present", "absent")
@@ -31,7 +40,15 @@ IMPLEMENTATION_CAPABILITIES = (
     "fractional-timeout",
 )
 #: What the machine and user that run the suite may or may not be able to do.
-HOST_CAPABILITIES = ("syslog", "ipv6-loopback", "root", "unprivileged", "mounts")
+HOST_CAPABILITIES = (
+    "syslog",
+    "ipv6-loopback",
+    "root",
+    "unprivileged",
+    "mounts",
+    "hosts",
+    "network",
+)
 CAPABILITIES = (*IMPLEMENTATION_CAPABILITIES, *HOST_CAPABILITIES)
 
 #: Placeholders of argv and env: a name in braces, replaced wherever it stands.
@@ -61,6 +78,7 @@ class Header:
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    inherits: tuple[int, ...] = ()
     clock: float | None = None
     takes: float | None = None
     upstream: str = "listening"
@@ -189,6 +207,13 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
     return dict(value)
 
 
+def _descriptors(key: str, value: object) -> tuple[int, ...]:
+    # A shell opens them, and POSIX knows no number of two digits there.
+    if not isinstance(value, list) or not all(type(one) is int and 3 <= one <= 9 for one in value):
+        raise HeaderError(key, f"'{key}' is a list of descriptors from 3 to 9, not {value!r}")
+    return tuple(value)
+
+
 #: Every key, in the order in which they are written, with what reads its value.
 KEYS: dict[str, Callable[[str, object], object]] = {
     "format": _format,
@@ -201,6 +226,7 @@ KEYS: dict[str, Callable[[str, object], object]] = {
     "env": _string_table,
     "files": _string_table,
     "limits": _limits,
+    "inherits": _descriptors,
     "clock": _positive,
     "takes": _positive,
     "upstream": _one_of(UPSTREAMS),

@@ -1,17 +1,22 @@
 """What this machine and user can do for a transcript: a /dev/log of its own, mounts, addresses.
 
-Rule: whatever is changed is changed in a private mount namespace that ends with its holder.
+Rule: whatever is changed is changed in private namespaces that end with their holder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import functools
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # /dev becomes a small directory of its own: the usual harmless devices (bind-mounted, for mknod is
@@ -27,10 +32,15 @@ for number in 0:stdin 1:stdout 2:stderr; do
     ln -s "/proc/self/fd/${number%:*}" "$dev/${number#*:}"
 done
 ln -s "$2" "$dev/log"
+mount --bind "$3" /etc/hosts || :
 mount --rbind "$dev" /dev
 echo ready
 read -r line
 """
+
+
+#: A name that /etc/hosts gives two addresses, 127.0.0.2 and 127.0.0.3.
+TWO_ADDRESSES = "two.addresses.test"
 
 
 class Namespace:
@@ -53,6 +63,7 @@ class Namespace:
                 "sh",
                 str(self._directory / "dev"),
                 str(self.log_path),
+                str(self._hosts()),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -68,10 +79,26 @@ class Namespace:
         """The process that holds the namespace."""
         return self._holder.pid
 
+    def _hosts(self) -> Path:
+        """An /etc/hosts that knows one name more than the machine's own."""
+        path = self._directory / "hosts"
+        with contextlib.suppress(OSError):
+            path.write_text(Path("/etc/hosts").read_text() + "\n")
+        with path.open("a") as file:
+            file.writelines(
+                f"{address} {TWO_ADDRESSES}\n" for address in ("127.0.0.2", "127.0.0.3")
+            )
+        return path
+
+    @property
+    def option(self) -> str:
+        """What nsenter(1) is told to run a command in here."""
+        return f"--mount=/proc/{self._holder.pid}/ns/mnt"
+
     @property
     def prefix(self) -> list[str]:
         """What to put before a command to have it run in here."""
-        return ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--"]
+        return ["nsenter", self.option, "--"]
 
     def inside(self, path: Path) -> Path:
         """Where *path* of the namespace is seen from outside."""
@@ -99,11 +126,61 @@ class Namespace:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+class Network:
+    """A private network namespace that has nothing but loopback; a descriptor keeps it alive."""
+
+    def __init__(self) -> None:
+        # A thread enters it for good; whoever made it stays where he is.
+        with ThreadPoolExecutor(1) as pool:
+            self._descriptor = pool.submit(_new_network).result()
+
+    @property
+    def option(self) -> str:
+        """What nsenter(1) is told to run a command in here."""
+        return f"--net=/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Sockets made meanwhile, in this thread, belong to this network for good."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", self._descriptor, _CLONE_NEWNET)
+            yield
+        finally:
+            _call("setns", home, _CLONE_NEWNET)
+            os.close(home)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+_CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+
+def _call(name: str, *arguments: int) -> None:
+    """A system call that this Python has no function for."""
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def _new_network() -> int:
+    """Enter a new network, take its loopback up, return its descriptor."""
+    _call("unshare", _CLONE_NEWNET)
+    with socket.socket() as sock:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
 class Host:
-    """The capabilities of this machine, found out once, and its namespace, made when needed."""
+    """The capabilities of this machine, found out once, and its namespaces, made when needed."""
 
     def __init__(self) -> None:
         self._namespace: Namespace | None = None
+        self._network: Network | None = None
 
     @functools.cached_property
     def capabilities(self) -> frozenset[str]:
@@ -111,6 +188,10 @@ class Host:
         found = {"root" if os.geteuid() == 0 else "unprivileged"}
         if self.namespace is not None:
             found |= {"syslog", "mounts"}
+            if TWO_ADDRESSES in self.namespace.inside(Path("/etc/hosts")).read_text():
+                found.add("hosts")
+        if self.network is not None:
+            found.add("network")
         if _has_ipv6_loopback():
             found.add("ipv6-loopback")
         return frozenset(found)
@@ -122,8 +203,18 @@ class Host:
             self._namespace = Namespace()
         return self._namespace
 
+    @functools.cached_property
+    def network(self) -> Network | None:
+        """The private network; None where this user may not have one."""
+        with contextlib.suppress(OSError):
+            self._network = Network()
+        return self._network
+
     def close(self) -> None:
         """End what was made."""
+        if self._network is not None:
+            self._network.close()
+            self._network = None
         if self._namespace is not None:
             self._namespace.close()
             self._namespace = None

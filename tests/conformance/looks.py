@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .connections import Connection
 from .dialogue import shorten
@@ -27,6 +28,9 @@ from .script import Named, ReplyPattern, Step, TextTest
 from .stage import Stage
 
 _SHOWN = 2000
+#: Who waits needs no processor: seconds of one in so many seconds are as good as none.
+_IDLE_STRETCH = 0.2
+_IDLE_USE = 0.02
 
 Look = Callable[[], Verdict]
 #: A step and the `+` lines that go on with it.
@@ -50,6 +54,7 @@ class Looks:
         self._stage = stage
         self._connect = connect
         self._filter_run: FilterRun | None = None
+        self._resident_before: int | None = None
         #: Whether a step has sent the process a signal.
         self.signalled = False
         #: Steps that must hold when they are reached, and still at the end.
@@ -187,9 +192,14 @@ class Looks:
                 return self._lasting_look(step, look) if step.argument.operator == "lacks" else look
             case "tmp":
                 return lambda: self._tmp(step)
-            case "memory":
-                return lambda: self._memory(step)
-        return lambda: self._output(step)
+            case "idle":
+                return self._idle()
+        looks: dict[str, Callable[[Step], Verdict]] = {
+            "memory": self._memory,
+            "growth": self._growth,
+            "listens": self._listens,
+        }
+        return lambda: looks.get(step.verb, self._output)(step)
 
     def _exit(self, step: Step) -> Verdict:
         """The process's end; for a server that nobody has told to end, its sessions' end."""
@@ -228,6 +238,8 @@ class Looks:
         return no(shorten(visible(text), _SHOWN) or "nothing") if over else WAIT
 
     def _tmp(self, step: Step) -> Verdict:
+        if step.argument == "private":
+            return _all_private(self._stage.tmp_seen)
         filled = any(self._stage.tmp_seen.iterdir())
         return YES if filled == (step.argument == "filled") else WAIT
 
@@ -236,6 +248,41 @@ class Looks:
         assert self._stage.process is not None
         peak = self._stage.process.peak_memory()
         return YES if peak < step.argument else no(f"{peak / (1 << 20):.1f}M")
+
+    def _growth(self, step: Step) -> Verdict:
+        """What is resident now, against what was at the first such step."""
+        assert isinstance(step.argument, int)
+        assert self._stage.process is not None
+        resident = self._stage.process.resident_memory()
+        if self._resident_before is None:
+            self._resident_before = resident
+        grown = resident - self._resident_before
+        return YES if grown < step.argument else no(f"{grown / (1 << 20):.1f}M more")
+
+    def _idle(self) -> Look:
+        """A stretch of time in which the process needs none of a processor's."""
+        process = self._stage.process
+        assert process is not None
+        began, used = time.monotonic(), process.processor_time()
+
+        def look() -> Verdict:
+            nonlocal began, used
+            if time.monotonic() < began + _IDLE_STRETCH:
+                return WAIT
+            more = process.processor_time() - used
+            if more <= _IDLE_USE:
+                return YES
+            began, used = time.monotonic(), used + more
+            return WAIT
+
+        return look
+
+    def _listens(self, step: Step) -> Verdict:
+        assert isinstance(step.argument, Payload)
+        assert self._stage.process is not None
+        wanted = step.argument.octets(self._stage.variables).decode("ascii", "replace")
+        found = self._stage.process.listens()
+        return YES if found == {wanted} else no(", ".join(sorted(found)) or "nowhere")
 
     def _lasting_look(self, step: Step, look: Look) -> Look:
         """*look*, which must hold now and still at the end."""
@@ -284,6 +331,8 @@ class Looks:
             return describe(connection.received)
         if step.verb == "syslog" and self._stage.syslog is not None:
             return " | ".join(map(visible, self._stage.syslog.messages)) or "nothing in syslog"
+        if step.verb == "idle":
+            return "a processor busy all the time"
         if step.verb == "tmp":
             return ", ".join(path.name for path in self._stage.tmp_seen.iterdir()) or "no file"
         if step.verb == "exit" and step.kind == "P":
@@ -331,6 +380,13 @@ def _status_verdict(wanted: str, status: int | None) -> Verdict:
 
 def _private(mode: int | None) -> Verdict:
     return YES if mode in (0o600, 0o400) else no("no file" if mode is None else f"mode {mode:04o}")
+
+
+def _all_private(directory: Path) -> Verdict:
+    """Whether nobody but its owner can open any file in *directory*."""
+    modes = {path.name: path.lstat().st_mode & 0o777 for path in directory.iterdir()}
+    open_ones = [f"{name} has mode {mode:04o}" for name, mode in modes.items() if mode & 0o077]
+    return no(", ".join(open_ones)) if open_ones else YES
 
 
 def _killed(run: FilterRun) -> Verdict:

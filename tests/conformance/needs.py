@@ -15,6 +15,8 @@ _WHY = {
     "root": "to be run as root",
     "unprivileged": "to be run by another user than root",
     "ipv6-loopback": "::1 on this machine",
+    "hosts": "an /etc/hosts of its own (a mount namespace: run as root)",
+    "network": "a network of its own (a network namespace: run as root)",
 }
 
 
@@ -31,6 +33,8 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
         found.append("listen-fds")
     if header.upstream == "ipv6":
         found += ["ipv6", "ipv6-loopback"]
+    if header.upstream == "port-25":
+        found.append("network")
     if header.upstream == "unix":
         found.append("unix")
     return list(dict.fromkeys(found))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 #: Names that `\{name}` may use; the runner supplies their values when a transcript is run.
-VARIABLES = ("tmp", "upstream", "host", "port", "listen", "files")
+VARIABLES = ("tmp", "upstream", "host", "port", "listen", "listen-port", "files")
 
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
 _VISIBLE = {13: "\\r", 10: "\\n", 9: "\\t", 0: "\\0", 92: "\\\\"}

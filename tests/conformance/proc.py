@@ -7,7 +7,13 @@ ended, while the others work.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import os
+import sys
 from pathlib import Path
+
+#: A state in /proc/net/tcp (TCP_LISTEN of the kernel's tcp_states.h).
+_LISTENING = "0A"
 
 
 def _stat(path: Path) -> list[str] | None:
@@ -68,12 +74,64 @@ def process_group(pid: int) -> int | None:
 
 def peak_memory(pid: int) -> int:
     """The most octets that *pid* ever had resident; 0 if it is gone."""
+    return _memory(pid, "VmHWM:")
+
+
+def _memory(pid: int, name: str) -> int:
     for task in _tasks(pid):
         with contextlib.suppress(OSError):
             for line in (task / "status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
+                if line.startswith(name):
                     return int(line.split()[1]) << 10
     return 0
+
+
+def resident_memory(pid: int) -> int:
+    """The octets that *pid* has resident now; 0 if it is gone."""
+    return _memory(pid, "VmRSS:")
+
+
+def processor_time(pid: int) -> float:
+    """The seconds of a processor that *pid* has used, with all its threads."""
+    fields = _stat(Path(f"/proc/{pid}"))
+    ticks = int(fields[11]) + int(fields[12]) if fields else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def listens(pid: int) -> set[str]:
+    """Where *pid* accepts TCP connections: addresses such as 127.0.0.1:25 and [::]:25."""
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in _open_files(pid)}
+    return {
+        _address(fields[1])
+        for name in ("tcp", "tcp6")
+        for fields in _table(Path(f"/proc/{pid}/net/{name}"))
+        if fields[3] == _LISTENING and fields[9] in inodes
+    }
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(str(entry.readlink()))
+    return found
+
+
+def _table(path: Path) -> list[list[str]]:
+    """The rows of a table such as /proc/net/tcp, without its heading."""
+    with contextlib.suppress(OSError):
+        return [line.split() for line in path.read_text().splitlines()[1:]]
+    return []
+
+
+def _address(written: str) -> str:
+    """The address that such a table writes in words of the machine's own byte order."""
+    host, port = written.split(":")
+    words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    text = f"[{address}]" if address.version == 6 else str(address)
+    return f"{text}:{int(port, 16)}"
 
 
 def command_line(pid: int) -> str:

@@ -18,7 +18,15 @@ from typing import IO
 
 from .dialogue import Dialogue
 from .loop import READ, Loop
-from .proc import children, descendants, is_alive, peak_memory
+from .proc import (
+    children,
+    descendants,
+    is_alive,
+    listens,
+    peak_memory,
+    processor_time,
+    resident_memory,
+)
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: How long `close` insists before it gives up on what cannot be killed.
@@ -42,6 +50,8 @@ class Command:
     stdout: IO[bytes] | int
     stderr: IO[bytes] | int
     limits: Mapping[str, int] = field(default_factory=dict)
+    #: Descriptors that it inherits, open on /dev/null.
+    inherits: Sequence[int] = ()
     #: Standard input is a listening socket, to be handed over as systemd does (sd_listen_fds(3)).
     hands_over_listener: bool = False
 
@@ -49,6 +59,7 @@ class Command:
     def words(self) -> list[str]:
         """The argv, behind a shell that does first what only the process itself can do."""
         before = _limit_commands(self.limits)
+        before += "".join(f" exec {number}</dev/null;" for number in self.inherits)
         if self.hands_over_listener:
             before += _HAND_OVER
         return ["sh", "-c", f'{before} exec "$@"', "sh", *self.argv] if before else [*self.argv]
@@ -137,6 +148,18 @@ class Process:
     def peak_memory(self) -> int:
         """The most octets of memory that the process (or one of its children) had resident."""
         return max((peak_memory(pid) for pid in descendants(self.pid)), default=0)
+
+    def resident_memory(self) -> int:
+        """The octets of memory that the process and all below it have resident now."""
+        return sum(resident_memory(pid) for pid in descendants(self.pid))
+
+    def processor_time(self) -> float:
+        """The seconds of a processor that the process and all below it have used."""
+        return sum(processor_time(pid) for pid in descendants(self.pid))
+
+    def listens(self) -> set[str]:
+        """Where the process, or one below it, accepts TCP connections."""
+        return set().union(*(listens(pid) for pid in descendants(self.pid)))
 
     def kill_all(self) -> None:
         """End it and whatever it started. May be called from the watchdog's thread."""

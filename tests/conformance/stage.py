@@ -67,6 +67,11 @@ class Ports:
         host = f"127.{1 + number // 62500 % 250}.{1 + number // 250 % 250}.{1 + number % 250}"
         return host, 10025 + number % 7
 
+    def next_bare(self) -> tuple[str, int]:
+        """The same for a port that is given without an address, which means 127.0.0.1."""
+        number = os.getpid() * 127 + next(self._counter)
+        return "127.0.0.1", 10032 + number % 20000  # below those that the kernel hands out
+
 
 _ports = Ports()
 
@@ -121,8 +126,11 @@ class Stage:
         self.process: Process | None = None
         self.syslog: SyslogBox | None = None
         self.filter = FilterBox(self.loop, self.directory / "filter", self.dialogue)
-        self.listen = _ports.next()
-        self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
+        bare = "{listen-port}" in "".join(self.header.arguments)
+        self.listen = _ports.next_bare() if bare else _ports.next()
+        self.network = settings.host.network if self.header.upstream == "port-25" else None
+        with self.network.entered() if self.network else contextlib.nullcontext():
+            self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
         self._mounted = False
 
     @property
@@ -198,13 +206,14 @@ class Stage:
             "host": self.listener.host,
             "port": str(self.listener.port),
             "listen": f"{host}:{port}",
+            "listen-port": str(port),
             "files": str(self.directory / "files"),
         }
 
     def arguments(self) -> list[str]:
         """The implementation's argv for this run."""
         arguments = [self._filled(word) for word in self.header.arguments]
-        if self.mode == "listen" and "{listen}" not in "".join(self.header.arguments):
+        if self.mode == "listen" and "{listen" not in "".join(self.header.arguments):
             arguments += ["-l", f"{self.listen[0]}:{self.listen[1]}"]
             if self.in_foreground:
                 arguments.append("--foreground")
@@ -235,20 +244,25 @@ class Stage:
     def _start(
         self, stdin: IO[bytes] | int, stdout: IO[bytes] | int, stderr: IO[bytes] | int
     ) -> None:
-        prefix = self.namespace.prefix if self.namespace else []
         command = Command(
-            [*prefix, *self.arguments()],
+            [*self._prefix(), *self.arguments()],
             self._environment(),
             stdin,
             stdout,
             stderr,
             self.header.limits,
+            self.header.inherits,
             self.header.listen_fds,
         )
         try:
             self.process = Process(self.loop, command, self.dialogue)
         except OSError as error:
             raise HarnessError(f"cannot be started: {error}") from error
+
+    def _prefix(self) -> list[str]:
+        """What runs the implementation in namespaces of its own, as far as there are any."""
+        rooms = [one.option for one in (self.namespace, self.network) if one is not None]
+        return ["nsenter", *rooms, "--"] if rooms else []
 
     def start_session(self) -> None:
         """stdio mode: one process on one accepted socket, as spawn(8) does."""

@@ -32,6 +32,8 @@ class Unasked:
 
     def _end_sessions(self) -> None:
         stage = self._stage
+        for connection in [*stage.clients.values(), *self._upstreams()]:
+            connection.resume()
         for client in stage.clients.values():
             if not (client.closed or client.ended or client.half_closed):
                 client.end_writing()
