@@ -283,7 +283,7 @@ def test_a_stop_takes_no_new_clients(serve: Serve, upstream: Upstream) -> None:
 
 
 def test_a_stop_does_not_wait_for_ever(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
-    server = serve("-d", str(tmp_path), upstream.address, variables={"POSTPROX_CLOCK_SPEED": "600"})
+    server = serve("-d", str(tmp_path), upstream.address, variables={"POSTPROX_CLOCK_SPEED": "30"})
     client = server.client()
     in_data(client, upstream)
     server.stop()
