@@ -95,7 +95,7 @@ def rehearse(
     except OSError as error:
         whose = "" if settings.user is None else f" as the user {settings.user.name}"
         raise CannotRunError(
-            f"{mail.name}: the proxy could not be started{whose}: {error}"
+            f"{mail.name}: the proxy could not be started{whose}: {_named(error)}"
         ) from None
     run = filterrun.recorded(records)
     told = outcome.Told(settings.timeout, settings.reject, client.waited)
@@ -111,6 +111,10 @@ def rehearse(
         waited=client.waited,
         proxy_status=proxy.exit_status,
     )
+
+
+def _named(error: OSError) -> str:
+    return f"{error.filename!r}: {error.strerror}" if error.filename else str(error)
 
 
 def _envelope(mail: Mail, settings: Settings) -> Envelope:

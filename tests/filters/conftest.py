@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from . import daemons
 
-FILTERS = Path(__file__).resolve().parents[2] / "examples" / "filters"
+ROOT = Path(__file__).resolve().parents[2]
+FILTERS = ROOT / "examples" / "filters"
 MESSAGE = b"From: a@example.net\nTo: b@example.org\nSubject: x\n\nhello\n"
 ENVELOPE = {
     "SENDER": "a@example.net",
@@ -93,6 +97,23 @@ def run(tmp_path: Path) -> Filter:
 def command(name: str, *arguments: object) -> str:
     """Return the command line of an example filter."""
     return shlex.join([str(FILTERS / name), *map(str, arguments)])
+
+
+def rehearse(command: str, message: Path, *options: str) -> Any:
+    """Send a message through the real proxy; return what the rehearsal says of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "postprox.rehearse", "--json", *options, "-c", command, message],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)["messages"]
+    return said
 
 
 def needs(*programs: str) -> None:

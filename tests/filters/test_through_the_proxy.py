@@ -1,0 +1,112 @@
+"""Each scanner behind the real proxy with -r: while it is up, while it is down, while it hangs.
+
+What is bad must not arrive in any of them; what is good must not be turned away for good.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import MESSAGE, command, needs, rehearse
+from .daemons import EICAR
+
+BAD = MESSAGE + EICAR.encode() + b"\ncheapest pills of all\n"
+SCANNERS = ["clamd", "spamd", "rspamd"]
+
+
+def filter_command(scanner: str, place: Path) -> str:
+    """Return the filter that asks a scanner, which is at `place`."""
+    return {
+        "clamd": command("clamav.sh", place),
+        "spamd": command("spamassassin.sh", 15, "-U", place),
+        "rspamd": command("rspamd.py", place),
+    }[scanner]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Write a message to a file."""
+
+    def saved(message: bytes) -> Path:
+        path = tmp_path / "message.eml"
+        path.write_bytes(message)
+        return path
+
+    return saved
+
+
+@pytest.mark.parametrize("scanner", SCANNERS)
+def test_up(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str) -> None:
+    asked = filter_command(scanner, request.getfixturevalue(scanner))
+    good = rehearse(asked, save(MESSAGE), "-r")
+    assert good["verdict"] in ("accept", "rewrite")
+    bad = rehearse(asked, save(BAD), "-r")
+    assert (bad["verdict"], bad["delivered"], bad["reply"][:2]) == ("reject", False, "55")
+
+
+@pytest.mark.parametrize("scanner", SCANNERS)
+def test_down(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str) -> None:
+    asked = filter_command(scanner, request.getfixturevalue(f"stopped_{scanner}"))
+    for message in (MESSAGE, BAD):
+        said = rehearse(asked, save(message), "-r")
+        assert (said["verdict"], said["delivered"], said["reply"][:3]) == ("fail", False, "451")
+
+
+@pytest.fixture
+def hung() -> Iterator[Path]:
+    """The socket of a scanner that takes every connection, and says nothing."""
+    with (
+        tempfile.TemporaryDirectory(prefix="postprox-") as name,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        path = Path(name) / "hung.sock"
+        listener.bind(str(path))
+        listener.listen()
+        yield path
+
+
+@pytest.mark.parametrize("scanner", SCANNERS)
+def test_hung(save: Callable[[bytes], Path], hung: Path, scanner: str) -> None:
+    needs("clamdscan", "spamc")
+    place = hung
+    if scanner == "clamd":
+        place = hung.with_name("clamd.conf")
+        place.write_text(f"LocalSocket {hung}\n")
+    said = rehearse(filter_command(scanner, place), save(MESSAGE), "-r", "-t", "1")
+    assert (said["verdict"], said["timed_out"], said["delivered"]) == ("fail", True, False)
+
+
+def append(word: str) -> str:
+    """Return a filter that adds a line."""
+    return f'{{ cat "$EMAIL"; echo {word}; }} >"$OUTFILE"'
+
+
+def test_a_chain_that_fails_late_has_not_touched_the_original(
+    save: Callable[[bytes], Path],
+) -> None:
+    # Without -r, for it is the original that passes then; and the second filter writes to EMAIL.
+    chain = command("chain.py", append("one"), append("two"), "exit 2")
+    said = rehearse(chain, save(MESSAGE))
+    assert (said["verdict"], said["received"]) == ("fail-open", said["sent"])
+
+
+def test_a_chain_at_the_time_limit_names_the_slow_one_and_leaves_nothing(
+    save: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    chain = command("chain.py", append("one"), append("two"), "/bin/sleep 60")
+    said = rehearse(chain, save(MESSAGE), "-r", "-t", "2", "-d", str(spool))
+    assert (said["verdict"], said["timed_out"]) == ("fail", True)
+    assert said["filter"]["stderr"].splitlines()[-1].startswith("chain.py: sleep, after ")
+    assert list(spool.iterdir()) == []
+
+
+def test_a_chain_rewrites(save: Callable[[bytes], Path]) -> None:
+    said = rehearse(command("chain.py", append("one"), append("two")), save(MESSAGE), "-r")
+    assert said["received"] == said["sent"] + "one\r\ntwo\r\n"
