@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
-from .clock import Spent, spent
+from .clock import Spent, least, spent
 from .figures import Bench, Figure, Measured, Series
 from .listening import per_message
 from .peers import Listener, NotHereError, connected, listening, needs_descriptors
 
 SESSIONS = (0, 100, 1000, 5000)
-MESSAGES = 40
-OPENED = 40
+MESSAGES = 20
+OPENED = 20
 #: The bars of a message beside so many, next to one beside none.
 BARS = {100: 1.2, 1000: 1.5}
 
@@ -57,8 +58,11 @@ def measure(bench: Bench) -> Iterator[Measured]:
         filled = [stack.enter_context(beside(command, count)) for count in counts]
         for turn in bench.turns(7):
             for (proxy, _), sent, begun in zip(filled, message.points, opening.points, strict=True):
-                one = per_message(proxy, bench.part(MESSAGES, 2))
-                session = opened(proxy, bench.part(OPENED, 2))
+                one, session = least(
+                    3,
+                    partial(per_message, proxy, bench.part(MESSAGES, 2)),
+                    partial(opened, proxy, bench.part(OPENED, 2)),
+                )
                 if turn:
                     sent.add(one.times(1000))
                     begun.add(session.times(1000))

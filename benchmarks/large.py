@@ -1,16 +1,17 @@
 """What does a large message cost?
 
-Rule: the process's own time from the first octet of the content to the reply to its end, next to
-`copier.py`, which stores the same octets in a file and sends them on and does nothing else.
+Rule: processor time of the whole process, as wait(2) accounts for it, next to `copier.py`, which
+stores the same octets in a file and sends them on and does nothing else; and, without a bar, of the
+message alone, from the first octet of its content to the reply to its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-from .clock import Spent, least, spent
+from .clock import Spent, spent
 from .figures import Bench, Figure
 from .peers import Message, Process
 
@@ -19,48 +20,52 @@ COPIER = str(Path(__file__).parent / "copier.py")
 CASES = ((50, 0.85, 0.7), (500, 0.68, 0.55))
 
 
-def copied(command: list[str], message: Message) -> Spent:
+@dataclass(frozen=True)
+class Passed:
+    """What a message took: the process from start to end, and the message alone."""
+
+    whole: Spent
+    message: Spent
+
+
+def copied(command: list[str], message: Message) -> Passed:
     """Return what the copier takes."""
     with Process(command) as process:
         process.client.reply(b"354")
-        taken = spent(process.own, lambda: process.client.content(message))
-    process.wait()
-    return taken
+        alone = spent(process.own, lambda: process.client.content(message))
+    return Passed(process.wait(), alone)
 
 
-def proxied(command: list[str], message: Message) -> Spent:
+def proxied(command: list[str], message: Message) -> Passed:
     """Return what a proxy takes."""
     with Process(command) as process:
         process.client.hello()
         process.client.begin()
-        taken = spent(process.own, lambda: process.client.content(message))
+        alone = spent(process.own, lambda: process.client.content(message))
         process.client.quit()
-    process.wait()
-    return taken
+    return Passed(process.wait(), alone)
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
     """Measure it."""
     copier = [bench.python, "-I", COPIER, bench.upstream.bare, str(bench.directory)]
-    for megabytes, bar, bar_filtered in CASES:
+    for megabytes, *bars in CASES:
+        message = Message(bench.part(megabytes * 1_000_000))
         for subject in bench.subjects:
-            plain, filtered = (
-                Figure(label=bench.named(label, subject), at_least=bench.bar(subject, least_ratio))
-                for label, least_ratio in (
-                    (f"{megabytes} MB: a copier / ours, no filter", bar),
-                    (f"{megabytes} MB: the same, with `-c true`", bar_filtered),
+            cases = [
+                (Figure(label=bench.named(label, subject), at_least=bench.bar(subject, bar)), more)
+                for label, bar, more in (
+                    (f"{megabytes} MB: a copier / ours, no filter", bars[0], ()),
+                    (f"{megabytes} MB: a copier / ours, with `-c true`", bars[1], ("-c", "true")),
                 )
-            )
-            message = Message(bench.part(megabytes * 1_000_000))
-            for turn in bench.turns(5):
-                copy, one, other = least(
-                    2,
-                    partial(copied, copier, message),
-                    partial(proxied, bench.command(subject), message),
-                    partial(proxied, bench.command(subject, "-c", "true"), message),
-                )
-                if turn:
-                    plain.add(copy.over(one))
-                    filtered.add(copy.over(other))
-            yield plain
-            yield filtered
+            ]
+            alone = [Figure(label=f"{case.label}, the message alone") for case, _ in cases]
+            for turn in bench.turns(7):
+                copy = copied(copier, message)
+                for (figure, options), of_message in zip(cases, alone, strict=True):
+                    ours = proxied(bench.command(subject, *options), message)
+                    if turn:
+                        figure.add(copy.whole.over(ours.whole))
+                        of_message.add(copy.message.over(ours.message))
+            yield from (figure for figure, _ in cases)
+            yield from alone

@@ -7,12 +7,13 @@ filter's, and is what it is compared with.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from .clock import Spent, spent
+from .clock import Spent, least, spent
 from .figures import Bench, Figure
 from .peers import Listener, Message, connected, listening, run
 
-MESSAGES = 200
+MESSAGES = 50
 MESSAGE = Message(4096)
 
 
@@ -45,10 +46,13 @@ def measure(bench: Bench) -> Iterator[Figure]:
         listening(bench.command(bench.postprox)) as without,
         listening(bench.command(bench.postprox, "-c", "true")) as filtered,
     ):
-        for turn in bench.turns(15):
-            with_filter = per_message(filtered, messages)
-            of_filter = shell(messages)
-            no_filter = per_message(without, messages)
+        for turn in bench.turns(12):
+            with_filter, of_filter, no_filter = least(
+                3,
+                partial(per_message, filtered, messages),
+                partial(shell, messages),
+                partial(per_message, without, messages),
+            )
             if turn:
                 own.add(with_filter.over(of_filter))
                 filtering.add(with_filter.times(1000))
