@@ -13,14 +13,14 @@ from functools import partial
 from .clock import least
 from .figures import Bench, Figure, Measured, Series
 from .listening import MESSAGE, per_message
-from .peers import Listener, connected, listening, needs_descriptors
+from .peers import Listener, connected, listening
 
 FILTERS = (1, 500, 2000)
 MESSAGES = 30
 SLEEPER = b"slow@example.com"
-FILTER = f'test "$SENDER" != {SLEEPER.decode()} || exec sleep 1000'
-#: What one session with a filter may hold open in the proxy.
+#: A session's whose filter sleeps: client, upstream, the message's files, standard error.
 DESCRIPTORS = 8
+FILTER = f'test "$SENDER" != {SLEEPER.decode()} || exec sleep 1000'
 
 
 def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
@@ -37,11 +37,8 @@ def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
 def measure(bench: Bench) -> Iterator[Measured]:
     """Measure it."""
     counts = bench.places(FILTERS)
-    needs_descriptors(DESCRIPTORS * max(counts) + 100)
     series = Series("asleep", "a message beside filters that sleep", "filters asleep").at(counts)
-    command = bench.command(
-        bench.postprox, "--max-sessions", str(counts[-1] + 10), "-t", "1000", "-c", FILTER
-    )
+    command = bench.crowded(counts[-1], DESCRIPTORS, "-t", "1000", "-c", FILTER)
     with ExitStack() as stack:
         proxies = [asleep(stack, command, count) for count in counts]
         for turn in bench.turns(7):

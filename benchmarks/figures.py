@@ -14,7 +14,9 @@ from statistics import median
 from typing import Self
 
 from .clock import Spent
-from .peers import Upstream
+from .peers import Upstream, needs_descriptors
+
+MANY = Path(__file__).parent / "many.py"
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,14 @@ class Bench:
     def command(self, subject: Subject, *options: str) -> list[str]:
         """Return a subject's command line, with the place where messages are stored."""
         return subject.command(self.upstream.smtp, "-d", str(self.directory), *options)
+
+    def crowded(self, sessions: int, descriptors: int, *options: str) -> list[str]:
+        """Return the command line of postprox with room for sessions that hold so many open."""
+        needs_descriptors(sessions * descriptors + 100)
+        library = self.directory / "lib/postprox"
+        many = (self.python, "-IS", str(MANY), str(library), str(descriptors), "{upstream}")
+        room = ("--max-sessions", str(sessions + 10))
+        return self.command(Subject("postprox", many), *room, *options)
 
 
 def number(value: float) -> str:

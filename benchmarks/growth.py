@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 
 from .clock import Spent, spent
 from .figures import Bench, Series
-from .peers import Client, Listener, Message, connected, listening, needs_descriptors
+from .peers import Client, Listener, Message, connected, listening
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 RECIPIENTS = (1, 10, 100, 1_000, 10_000)
 SESSIONS = (1, 10, 100, 1_000)
 MESSAGE = Message(4096)
+#: A session's at work without a filter: client, upstream, the message's file.
+DESCRIPTORS = 4
 #: A point takes so many messages that their octets, commands or sessions come to about this.
 ENOUGH = 400
 
@@ -85,8 +87,7 @@ CASES: tuple[tuple[Series, tuple[int, ...], Measure], ...] = (
 
 def measure(bench: Bench) -> Iterator[Series]:
     """Measure it."""
-    needs_descriptors(2 * max(SESSIONS) + 100)
-    command = bench.command(bench.postprox, "--max-sessions", str(max(SESSIONS) + 10))
+    command = bench.crowded(max(SESSIONS), DESCRIPTORS)
     with listening(command) as listener:
         for series, places, of in CASES:
             grown = Series(series.name, series.label, series.of).at(bench.places(places))

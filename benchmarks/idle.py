@@ -13,11 +13,13 @@ from functools import partial
 from .clock import Spent, least, spent
 from .figures import Bench, Figure, Measured, Series
 from .listening import per_message
-from .peers import Listener, NotHereError, connected, listening, needs_descriptors
+from .peers import Listener, NotHereError, connected, listening
 
 SESSIONS = (0, 100, 1000, 5000)
 MESSAGES = 20
 OPENED = 20
+#: An idle session's: client and upstream; and one to spare.
+DESCRIPTORS = 3
 #: The bars of a message beside so many, next to one beside none.
 BARS = {100: 1.2, 1000: 1.5}
 
@@ -50,10 +52,9 @@ def measure(bench: Bench) -> Iterator[Measured]:
     """Measure it."""
     counts = bench.places(SESSIONS)
     most = counts[-1]
-    needs_descriptors(2 * sum(counts) + 100)
     message = Series("idle", "a message beside idle sessions", "idle sessions").at(counts)
     opening = Series("opening", "opening and ending a session", "open sessions").at(counts)
-    command = bench.command(bench.postprox, "--max-sessions", str(most + 10))
+    command = bench.crowded(most, DESCRIPTORS)
     with ExitStack() as stack:
         filled = [stack.enter_context(beside(command, count)) for count in counts]
         for turn in bench.turns(7):

@@ -124,9 +124,7 @@ class Client:
 
     def undisturbed(self) -> bool:
         """Say whether the connection is open and nothing was said on it."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        return not _readable(self._socket.fileno(), 0)
 
     def close(self) -> None:
         """Go without a word."""
@@ -200,6 +198,13 @@ def _memory(pid: int, what: str) -> int:
     return int(status.partition(f"{what}:")[2].split()[0])
 
 
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Wait for something to read; select(2) knows no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
 def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -207,7 +212,7 @@ def _kill(pid: int) -> None:
 
 def _ended(pid: int, began: float) -> Spent:
     descriptor = os.pidfd_open(pid)
-    ended, _, _ = select.select([descriptor], [], [], LIMIT)
+    ended = _readable(descriptor, LIMIT)
     os.close(descriptor)
     wall = time.perf_counter() - began
     if not ended:
@@ -266,7 +271,7 @@ def stop(pid: int) -> None:
     """End a child of ours: in order, or at once if it takes its time."""
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGTERM)
-    if not select.select([descriptor], [], [], 5.0)[0]:
+    if not _readable(descriptor, 5.0):
         os.kill(pid, signal.SIGKILL)
     os.close(descriptor)
     os.waitpid(pid, 0)
@@ -280,7 +285,7 @@ def connected(address: tuple[str, int]) -> Client:
 
 
 def needs_descriptors(wanted: int) -> None:
-    """Let this process, and what it starts from now on, have so many descriptors open."""
+    """Let this process, and what it starts from now on, have so many files open."""
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed < wanted:
         raise NotHereError(f"needs {wanted} open files, and `ulimit -Hn` says {allowed}")
