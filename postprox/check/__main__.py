@@ -78,6 +78,7 @@ def _proxies(configuration: Configuration, wanted: argparse.Namespace) -> Iterat
     for proxy in map(listening_proxy, machine.installed_units()):
         place = proxy.place
         if place and place not in taken and any(other.is_at(place) for other in used):
+            taken.append(place)
             yield proxy
 
 

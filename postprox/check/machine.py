@@ -13,7 +13,7 @@ import shlex
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
@@ -63,27 +63,29 @@ def _postconf(directory: str, option: str) -> str:
     return done.stdout.decode(errors="backslashreplace")
 
 
-def installed_units() -> Iterator[Unit]:
-    """The units of postprox that are installed, each with its drop-ins."""
-    seen = set()
-    for directory in UNIT_DIRECTORIES:
-        for path in sorted(Path(directory).glob("postprox*.service")):
-            if path.name not in seen:
-                seen.add(path.name)
-                yield read_unit(path, UNIT_DIRECTORIES)
+def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[Unit]:
+    """The units of postprox that are installed, each with its drop-ins, templates last.
+
+    Of several with one name the one in the earlier directory counts, as with systemd.
+    """
+    paths: dict[str, Path] = {}
+    for directory in directories:
+        for path in Path(directory).glob("postprox*.service"):
+            paths.setdefault(path.name, path)
+    for name in sorted(paths, key=lambda name: ("@" in name, name)):
+        yield read_unit(paths[name], directories)
 
 
-def read_unit(path: Path, directories: tuple[str, ...] = ()) -> Unit:
-    """A unit with the drop-ins beside it, and with those in the directories.
+def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
+    """A unit with its drop-ins: those in the directories, or beside it if there are none given.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no text, or a quote has no end.
     """
-    places = dict.fromkeys([str(path.parent), *directories])
     drop_ins = {
         drop_in.name: drop_in
-        for place in reversed(places)
+        for place in reversed(directories or [str(path.parent)])
         for drop_in in Path(place).glob(f"{path.name}.d/*.conf")
     }
     texts = [file.read_text() for file in (path, *(drop_ins[name] for name in sorted(drop_ins)))]

@@ -202,6 +202,48 @@ def test_what_is_wrong_is_found_alone_and_mended_by_what_is_printed(
     assert machine.check() == Said(0, "", "")
 
 
+RIGHT = {
+    "mapped in front": (
+        AFTER,
+        added(f"{OVERRIDES}{UNMAPPED}\n"),
+        replaced(f"{OVERRIDES}{UNMAPPED},", OVERRIDES),
+    ),
+    "as many fronts as proxies": (
+        BEFORE,
+        replaced("smtpd_proxy_options = speed_adjust\n", "default_process_limit = 20\n"),
+        same,
+    ),
+    "by name": (
+        BEFORE,
+        replaced("127.0.0.1:10025", "localhost:10025"),
+        replaced("mail-filter 127.0.0.1:1002", "mail-filter localhost:1002"),
+    ),
+    "IPv6": (
+        BEFORE,
+        replaced("127.0.0.1:100", "[::1]:100"),
+        lambda text: text.replace("127.0.0.1:100", "[::1]:100").replace("127.0.0.0/8", "[::1]/128"),
+    ),
+    "a socket of the unix domain": (
+        BEFORE,
+        replaced("127.0.0.1:10025", "unix:private/postprox"),
+        replaced("127.0.0.1:10025 inet n n n", "postprox unix - n n"),
+    ),
+    "another filter in main.cf after ours": (
+        BEFORE,
+        added("content_filter = other:[127.0.0.1]:10099\n"),
+        added("other unix - - n - 10 smtp\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_is_not_complained_about(machine: Machine, name: str) -> None:
+    mode, main, master = RIGHT[name]
+    machine.write(mode, SPAWNED, main, master)
+    said = machine.check()
+    assert (said.status, said.names(), said.errors) == (0, set(), "")
+
+
 def found(machine: Machine, *arguments: str) -> Said:
     """What is said of the README's configuration, before the queue, on a machine that is wrong."""
     machine.write(BEFORE, SPAWNED, same, same)

@@ -12,6 +12,7 @@ import pytest
 
 from postprox.check import postconf, unit, xforward
 from postprox.check.findings import LEVELS
+from postprox.check.machine import installed_units
 from postprox.check.paths import Place, destination, is_proxy
 from postprox.check.postconf import UnreadableError, join_words, parse, seconds, split_words
 
@@ -82,6 +83,26 @@ def test_variables_of_a_unit() -> None:
     text = "[Service]\nEnvironment=A=1 'B=2 3'\nEnvironmentFile=-/etc/p\nExecStart=/p $B ${B} $C\n"
     read = unit.parse("postprox.service", [text], {"/etc/p": "# comment\nC='-c x y'\n"})
     assert read.words == ("/p", "2", "3", "2 3", "-c", "x", "y")
+
+
+def test_installed_units_with_their_drop_ins_the_administrators_before_the_packages(
+    tmp_path: Path,
+) -> None:
+    etc, usr = tmp_path / "etc", tmp_path / "usr"
+    for directory in (etc, usr):
+        (directory / "postprox.service.d").mkdir(parents=True)
+    for path, words in [
+        (usr / "postprox@.service", "/template"),
+        (usr / "postprox.service", "/package"),
+        (usr / "postprox.service.d/10-a.conf", "/usr/10-a"),
+        (etc / "postprox.service.d/10-a.conf", "/etc/10-a"),
+        (etc / "postprox.service.d/20-b.conf", "/etc/20-b"),
+    ]:
+        path.write_text(f"[Service]\nExecStart={words}\n")
+    read = [(unit.name, unit.words) for unit in installed_units([str(etc), str(usr)])]
+    assert read == [("postprox.service", ("/etc/20-b",)), ("postprox@.service", ("/template",))]
+    (etc / "postprox.service.d/20-b.conf").unlink()
+    assert next(installed_units([str(etc), str(usr)])).words == ("/etc/10-a",)
 
 
 def test_a_specifier_is_named_as_unclear() -> None:
