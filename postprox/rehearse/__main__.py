@@ -105,7 +105,7 @@ def _document(settings: Settings, todo: list[Source]) -> list[Result]:
     for source, rehearsal in _rehearsals(todo, settings, Progress(len(todo), _paper().width)):
         rehearsals.append(rehearsal)
         results.append(result(rehearsal, _path(source)))
-    print(document(settings, rehearsals))
+    print(document(settings, rehearsals, results))
     return results
 
 

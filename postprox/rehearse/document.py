@@ -10,7 +10,9 @@ Texts that come from files, from the wire or from the filter hold one octet per 
     command     the filter's command
     timeout     -t, in seconds
     reject      -r
+    expected    a list of what --expect says
     summary     {"messages": N, and for each verdict: N}
+    seconds     {"median", "slowest"}: the filter's time, null if it was never run
     messages    a list, for each message:
         message     the file's name as given
         notes       a list of remarks on the file
@@ -33,27 +35,36 @@ Texts that come from files, from the wire or from the filter hold one octet per 
         dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
                     content, "text": with line ends; of a message the content}, in order
         proxy_exit_status
+        complaint   what is wrong: it is not as expected, or nothing was and the filter has failed;
+                    or ""
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from . import outcome
 from .rehearsal import difference
+from .summary import complaint
 
 if TYPE_CHECKING:
     from .filterrun import FilterRun
     from .options import Settings
     from .rehearsal import Rehearsal
+    from .summary import Result
 
 FORMAT = 1
 
 
-def document(settings: Settings, rehearsals: list[Rehearsal]) -> str:
-    """Return the document."""
+def document(settings: Settings, rehearsals: list[Rehearsal], results: list[Result]) -> str:
+    """Return the document; `results` are those of the rehearsals."""
+    times = [done.seconds for done in results if done.seconds is not None]
+    messages = [_message(rehearsal) for rehearsal in rehearsals]
+    for message, done in zip(messages, results, strict=True):
+        message["complaint"] = complaint(settings, done)
     return json.dumps(
         {
             "format": FORMAT,
@@ -61,8 +72,13 @@ def document(settings: Settings, rehearsals: list[Rehearsal]) -> str:
             "command": settings.command,
             "timeout": settings.timeout,
             "reject": settings.reject,
+            "expected": settings.expected,
             "summary": _summary(rehearsals),
-            "messages": [_message(rehearsal) for rehearsal in rehearsals],
+            "seconds": {
+                "median": statistics.median(times) if times else None,
+                "slowest": max(times, default=None),
+            },
+            "messages": messages,
         },
         indent=2,
     )

@@ -180,8 +180,18 @@ def test_every_verdict_can_be_expected_but_the_proxys_own_error() -> None:
 
 
 def test_expect_with_the_document(rehearse: Rehearse) -> None:
-    result = rehearse("--json", "--expect", "reject", "-c", "true", *save(rehearse, "x"))
-    assert (result.returncode, json.loads(result.stdout)["summary"]["accept"]) == (1, 1)
+    names = save(rehearse, "pass", "reject")
+    result = rehearse("--json", "--expect", "reject", "-c", FILTER, *names)
+    document = json.loads(result.stdout)
+    assert (result.returncode, document["expected"]) == (1, ["reject"])
+    complaints = [message["complaint"] for message in document["messages"]]
+    assert complaints == ["expected reject, but it was accept", ""]
+
+
+def test_the_document_has_the_filters_times(rehearse: Rehearse) -> None:
+    result = rehearse("--json", "-t", "0.2", "-c", "sleep 60", *save(rehearse, "x"))
+    seconds = json.loads(result.stdout)["seconds"]
+    assert seconds["median"] == seconds["slowest"] >= 0.2
 
 
 # For machines.
