@@ -40,8 +40,8 @@ altermime --input=- --disclaimer="$text" --htmltoo <"$EMAIL" >"$OUTFILE" || {
     exit 2
 }
 # altermime also says 0 when the disk is full: what it wrote must be the message, or more.
-whole=$(($(wc -c <"$EMAIL") + $(wc -c <"$text"))) || exit 2
-if [ "$(wc -c <"$OUTFILE")" -lt "$whole" ] && ! cmp -s "$EMAIL" "$OUTFILE"; then
+message=$(wc -c <"$EMAIL") && added=$(wc -c <"$text") && written=$(wc -c <"$OUTFILE") || exit 2
+if [ "$written" -lt $((message + added)) ] && ! cmp -s "$EMAIL" "$OUTFILE"; then
     echo "altermime has not written the whole message" >&2
     exit 2
 fi

@@ -50,7 +50,8 @@ DKIM-Signature:*) ;;
     exit 2
     ;;
 esac
-if [ "$(wc -c <"$OUTFILE")" -le "$(wc -c <"$EMAIL")" ]; then
+message=$(wc -c <"$EMAIL") && written=$(wc -c <"$OUTFILE") || exit 2
+if [ "$written" -le "$message" ]; then
     echo "dkimsign has not written the whole message" >&2
     exit 2
 fi

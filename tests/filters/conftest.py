@@ -116,6 +116,15 @@ def rehearse(command: str, message: Path, *options: str) -> Any:
     return said
 
 
+def only(directory: Path, *programs: str) -> str:
+    """Return a PATH with these programs and no others."""
+    path = directory / "only"
+    path.mkdir()
+    for program in programs:
+        (path / program).symlink_to(f"/usr/bin/{program}")
+    return str(path)
+
+
 def needs(*programs: str) -> None:
     """Skip without these programs; fail where they were to be there."""
     for program in programs:

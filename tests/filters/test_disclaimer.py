@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Filter, command, needs
+from .conftest import Filter, command, needs, only
 
 MESSAGE = b"From: a@example.org\nSubject: x\n\nhello\n"
 TEXT = b"-- \nExample Ltd\n"
@@ -83,9 +83,15 @@ def test_it_fails_without_the_text(run: Filter, tmp_path: Path) -> None:
 def test_it_fails_where_altermime_is_not_installed(
     run: Filter, disclaimer: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "tr").symlink_to("/usr/bin/tr")
-    ended = run(disclaimer, MESSAGE, PATH=str(tmp_path), **OURS)
+    ended = run(disclaimer, MESSAGE, PATH=only(tmp_path, "tr"), **OURS)
     assert (ended.status, ended.reply) == (2, "altermime ended with status 127")
+
+
+@pytest.mark.parametrize("programs", [(), ("tr", "altermime")])
+def test_it_fails_where_what_it_calls_is_not_installed(
+    run: Filter, disclaimer: str, tmp_path: Path, programs: tuple[str, ...]
+) -> None:
+    assert run(disclaimer, MESSAGE, PATH=only(tmp_path, *programs), **OURS).status == 2
 
 
 @pytest.fixture

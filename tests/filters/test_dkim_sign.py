@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Filter, command, needs
+from .conftest import Filter, command, needs, only
 
 MESSAGE = b"From: a@example.org\nTo: b@example.net\nSubject: x\n\nhello\n\n.dot\n\n\n"
 OURS = {"SENDER": "a@example.org", "REMOTEIP": "10.0.0.1"}
@@ -95,9 +95,19 @@ def test_it_fails_without_the_key(run: Filter, tmp_path: Path) -> None:
 
 
 def test_it_fails_where_dkimsign_is_not_installed(run: Filter, sign: str, tmp_path: Path) -> None:
-    (tmp_path / "tr").symlink_to("/usr/bin/tr")
-    ended = run(sign, MESSAGE, PATH=str(tmp_path), **OURS)
+    ended = run(sign, MESSAGE, PATH=only(tmp_path, "tr"), **OURS)
     assert (ended.status, ended.reply) == (2, "dkimsign ended with status 127")
+    assert run(sign, MESSAGE, PATH=str(tmp_path), **OURS).status == 2
+
+
+def test_a_message_cut_short_behind_the_signature_is_a_failure(
+    run: Filter, sign: str, tmp_path: Path
+) -> None:
+    dkimsign = tmp_path / "dkimsign"
+    dkimsign.write_text("#!/bin/sh\necho DKIM-Signature: x\n")
+    dkimsign.chmod(0o755)
+    ended = run(sign, MESSAGE, PATH=f"{tmp_path}:/usr/bin:/bin", **OURS)
+    assert (ended.status, ended.reply) == (2, "dkimsign has not written the whole message")
 
 
 def test_it_fails_when_the_signed_message_cannot_be_written(run: Filter, sign: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .conftest import MESSAGE, Filter, command
@@ -43,6 +45,11 @@ def test_size_limit_fails_without_a_message(run: Filter) -> None:
 )
 def test_forged_sender(run: Filter, envelope: dict[str, str], status: int) -> None:
     assert run(command("forged-sender.sh", "example.org"), MESSAGE, **envelope).status == status
+
+
+def test_forged_sender_fails_without_tr(run: Filter, tmp_path: Path) -> None:
+    ended = run(command("forged-sender.sh", "example.org"), PATH=str(tmp_path))
+    assert ended.status == 2
 
 
 def test_forged_sender_wants_a_domain(run: Filter) -> None:

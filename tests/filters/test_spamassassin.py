@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import MESSAGE, Filter, command
+from .conftest import MESSAGE, Filter, command, only
 
 CERTAIN = MESSAGE.replace(b"hello", b"cheapest pills of all")
 
@@ -76,9 +76,7 @@ def test_it_fails_while_spamd_is_down(run: Filter, stopped_spamd: Path) -> None:
 
 
 def test_it_fails_where_spamc_is_not_installed(run: Filter, tmp_path: Path) -> None:
-    for name in ("sh", "wc", "cat", "sed", "head"):
-        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    ended = run(command("spamassassin.sh"), PATH=str(tmp_path))
+    ended = run(command("spamassassin.sh"), PATH=only(tmp_path, "wc", "cat", "sed", "head"))
     assert (ended.status, ended.reply) == (2, "spamc ended with status 127")
 
 
@@ -92,3 +90,16 @@ def test_it_fails_when_the_marked_message_cannot_be_written(run: Filter, spamd: 
 def test_points_that_are_no_number_are_named(run: Filter, points: str) -> None:
     ended = run(command("spamassassin.sh", points))
     assert (ended.status, f"'{points}'" in ended.reply) == (2, True)
+
+
+def test_it_fails_without_a_message(run: Filter, spamd: Path) -> None:
+    assert run.again(command("spamassassin.sh", 15, "-U", spamd)).status == 2
+
+
+def test_an_answer_without_points_is_a_failure(run: Filter, tmp_path: Path) -> None:
+    # As of a spamd whose configuration clears all header fields.
+    spamc = tmp_path / "spamc"
+    spamc.write_text("#!/bin/sh\nexec cat\n")
+    spamc.chmod(0o755)
+    ended = run(command("spamassassin.sh"), PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert (ended.status, "without an X-Spam-Status field" in ended.reply) == (2, True)
