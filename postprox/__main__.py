@@ -23,9 +23,11 @@ add_standard_descriptors()
 if is_socket(STDIN):
     silence(STDERR)
 
-from .core import options, replies  # noqa: E402
+from .core import limits, options, replies  # noqa: E402
 
 USAGE_STATUS = 2
+#: Signals that end the process in good order.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> int:
@@ -56,11 +58,23 @@ def _serve_standard_input(wanted: options.Options) -> int:
     loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.on_signal(number, connection.terminate)
+
+    def stop() -> None:
+        for number in STOPPING:
+            loop.on_signal(number, stop_again)
+        connection.terminate(limits.STOP_FINAL)
+
+    def stop_again() -> None:
+        connection.terminate(limits.STOP_FINAL_AGAIN)
+
+    for number in STOPPING:
+        loop.on_signal(number, stop)
     connection.start()
     while not finished:
         loop.run_once()
+    # Imported if there was anything to say.
+    if log := sys.modules.get(f"{__package__}.shell.log"):
+        log.syslog.finish()
     # Nothing is left that the interpreter's own way out would do; it only takes time.
     posix._exit(connection.session.exit_status)
 

@@ -73,9 +73,19 @@ class OpenSpool(Action):
 
 
 class Store(_WithData):
-    """Append this content to the spool; a failure shows at `SealSpool`."""
+    """Append this content to the spool; a failure shows at `SealSpool`.
 
-    __slots__ = ()
+    wire: the same as it goes upstream.
+    """
+
+    __slots__ = ("wire",)
+
+    def __init__(self, data: bytes, wire: bytes) -> None:
+        self.data = data
+        self.wire = wire
+
+    def _contents(self) -> tuple[object, ...]:
+        return (self.data, self.wire)
 
 
 class SealSpool(Action):
@@ -85,7 +95,11 @@ class SealSpool(Action):
 
 
 class RunFilter(Action):
-    """Run the filter on the spooled message; answer with `filter_finished` or `spool_failed`."""
+    """Run the filter on the spooled message.
+
+    Answer with `filter_started` and later `filter_finished`, or with `filter_finished` or
+    `spool_failed` alone if it cannot be started.
+    """
 
     __slots__ = ("environment",)
 
@@ -96,20 +110,29 @@ class RunFilter(Action):
         return (self.environment,)
 
 
-class KillFilter(Action):
-    """Kill the filter and all its process group; `filter_finished` is not called any more."""
+class EndFilter(Action):
+    """Kill the filter and all its process group; answer with `filter_finished`, for `reason`."""
 
-    __slots__ = ()
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def _contents(self) -> tuple[object, ...]:
+        return (self.reason,)
 
 
 class Deliver(Action):
-    """Send the original message, encoded and ended; answer with `message_sent`."""
+    """Send the original message and its end; answer with `message_sent` or `delivery_failed`."""
 
     __slots__ = ()
 
 
 class DeliverReplacement(Action):
-    """Send what the filter left in OUTFILE, encoded and ended; answer with `message_sent`."""
+    """Send what the filter left in OUTFILE, encoded, and its end.
+
+    Answer with `message_sent`, or with `delivery_failed` before its end.
+    """
 
     __slots__ = ()
 

@@ -28,13 +28,16 @@ _HELD_BACK = (
 
 
 class DataDecoder:
-    """The client's octets after the 354, to content at rest."""
+    """The client's octets after the 354, to content at rest, and to what goes upstream."""
 
-    __slots__ = ("_first", "_held", "ended", "rest")
+    __slots__ = ("_encoder", "_first", "_held", "ended", "rest", "wire")
 
     def __init__(self) -> None:
         self._held = _END[:2]  # the data begins at the start of a line ...
         self._first = True  # ... whose CRLF is not part of it
+        self._encoder = Encoder()
+        #: What goes upstream for the content that `feed` has returned, with the end of data.
+        self.wire = b""
         #: Whether the end of data was seen.
         self.ended = False
         #: What the client sent behind the end of data.
@@ -48,18 +51,62 @@ class DataDecoder:
             self.ended = True
             self.rest = wire[end + len(_END) :]
             self._held = b""
-            return self._decode(wire[: end + 2])
+            content = self._decode(wire[: end + 2])
+            self.wire += self._encoder.end()
+            return content
         self._held = next((held for held in _HELD_BACK if wire.endswith(held)), b"")
         return self._decode(wire[: len(wire) - len(self._held)])
 
     def _decode(self, wire: bytes) -> bytes:
-        if b"." in wire:
-            wire = wire.replace(b"\r\n.", b"\r\n")
-        content = _with_lf(wire)
+        text = wire.replace(b"\r\n.", b"\r\n") if b"." in wire else wire
+        content = _with_lf(text)
+        as_it_came = _goes_as_it_came(wire, text, content)
         if self._first and content:
             self._first = False
-            return content[1:]
+            content, wire = content[1:], wire[2:]
+        self.wire = self._encoder.encode(content, wire if as_it_came else b"")
         return content
+
+
+def _goes_as_it_came(wire: bytes, text: bytes, content: bytes) -> bool:
+    """Whether encoding `content` would give `wire` again: most blocks need no second look.
+
+    That is so if all line ends are CRLF, and each line that begins with a dot begins with two.
+    """
+    only_crlf = len(text) - len(content) == content.count(b"\n") and b"\r" not in content
+    stuffed = len(text) == len(wire) or wire.count(b"\n.") == wire.count(b"\n..")
+    return only_crlf and stuffed
+
+
+class Encoder:
+    """Content at rest, to what goes upstream.
+
+    LF becomes CRLF, dots are doubled after LF and CR, a missing last line end is supplied.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = b"\n"
+
+    def encode(self, block: bytes, known: bytes = b"") -> bytes:
+        """Return what goes upstream for the next block of content.
+
+        known: the same, if that is known; unless a dot at its beginning has to be doubled for
+            what the block before it ended with.
+        """
+        if not block:
+            return b""
+        doubled = block[:1] == b"." and self._last in b"\r\n"
+        self._last = block[-1:]
+        if known and not doubled:
+            return known
+        wire = _stuffed(block).replace(b"\n", b"\r\n")
+        return b"." + wire if doubled else wire
+
+    def end(self) -> bytes:
+        """Return the end of data, after the line end that is missing."""
+        return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 
 def _with_lf(text: bytes) -> bytes:
@@ -71,18 +118,14 @@ def _with_lf(text: bytes) -> bytes:
 def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
     """Turn blocks of content at rest into what goes upstream, with the end of data.
 
-    LF becomes CRLF, dots are doubled after LF and CR, a missing last line end is supplied. The
-    end of data comes in the same block as the last content, so that it is sent with it.
+    The end of data comes in the same block as the last content, so that it is sent with it.
     """
-    last, wire = b"\n", b""
+    encoder, wire = Encoder(), b""
     for block in filter(None, content):
         if wire:
             yield wire
-        wire = _stuffed(block).replace(b"\n", b"\r\n")
-        if block[:1] == b"." and last in b"\r\n":
-            wire = b"." + wire
-        last = block[-1:]
-    yield wire + (b"" if last == b"\n" else b"\r\n") + b".\r\n"
+        wire = encoder.encode(block)
+    yield wire + encoder.end()
 
 
 def _stuffed(block: bytes) -> bytes:

@@ -8,6 +8,7 @@ from . import limits
 
 _QUOTE, _BACKSLASH = b'"\\'
 _CONTROLS = bytes((*range(32), 127))
+_ATTRIBUTES = (b"ADDR", b"HELO", b"NAME", b"IDENT")
 _UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")
 _HEX = b"0123456789ABCDEFabcdef"
 
@@ -15,7 +16,7 @@ _HEX = b"0123456789ABCDEFabcdef"
 class Envelope:
     """The accepted sender and recipients, and the XFORWARD attributes, of one transaction."""
 
-    __slots__ = ("_xforward", "recipient_count", "recipients", "sender")
+    __slots__ = ("_all_recipients", "_xforward", "recipient_count", "recipients", "sender")
 
     def __init__(self) -> None:
         #: The accepted sender, None before an accepted MAIL.
@@ -23,6 +24,7 @@ class Envelope:
         #: The first accepted recipients, as many as the log names.
         self.recipients: list[bytes] = []
         self.recipient_count = 0
+        self._all_recipients = bytearray()  # one a line, as far as there is room
         self._xforward: dict[bytes, bytes] = {}
 
     def add_sender(self, line: bytes) -> None:
@@ -31,15 +33,19 @@ class Envelope:
 
     def add_recipient(self, line: bytes) -> None:
         """Take the address of an accepted RCPT command."""
+        recipient = _address(line, b"TO")
         self.recipient_count += 1
         if len(self.recipients) < limits.LOGGED_RECIPIENTS:
-            self.recipients.append(_address(line, b"TO"))
+            self.recipients.append(recipient)
+        shown = recipient.translate(None, _CONTROLS) + b"\n"
+        if len(self._all_recipients) + len(shown) <= limits.RECIPIENTS:
+            self._all_recipients += shown
 
     def add_xforward(self, line: bytes) -> None:
         """Take the attributes of an accepted XFORWARD command (Postfix's XFORWARD_README)."""
         for word in line.split()[1:]:
             name, _, value = word.partition(b"=")
-            if name.upper() in (b"ADDR", b"HELO"):
+            if name.upper() in _ATTRIBUTES:
                 self._xforward[name.upper()] = _attribute(value)
 
     @property
@@ -52,13 +58,25 @@ class Envelope:
         """The HELO name of the sending server; `own` is the client's own (filter.env-helo)."""
         return self._xforward.get(b"HELO", own)
 
+    @property
+    def queue_id(self) -> bytes:
+        """The queue file of the sending server, b"" if not known (XFORWARD's IDENT)."""
+        return self._xforward.get(b"IDENT", b"")
+
     def environment(self, own_helo: bytes) -> dict[bytes, bytes]:
-        """Return the variables that describe this transaction to the filter (filter.env)."""
+        """Return the variables that describe this transaction to the filter.
+
+        Those that the manual names (filter.env), and some more (filter.env-more).
+        """
         return {
             b"SENDER": environment_value(self.sender or b""),
             b"RECIPIENT": environment_value(self.recipients[0] if self.recipients else b""),
             b"REMOTEIP": environment_value(self.remote_ip),
             b"HELO": environment_value(self.helo(own_helo)),
+            b"RECIPIENTS": bytes(self._all_recipients).rstrip(b"\n"),
+            b"RECIPIENTCOUNT": b"%d" % self.recipient_count,
+            b"QUEUE_ID": environment_value(self.queue_id),
+            b"CLIENT_NAME": environment_value(self._xforward.get(b"NAME", b"")),
         }
 
 

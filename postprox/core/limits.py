@@ -42,14 +42,46 @@ FILTER_LEFTOVER = 1 << 20
 #: The characters that the manual allows a variable of the filter's environment.
 ENVIRONMENT_VALUE = 99
 
+#: The accepted recipients handed to the filter as RECIPIENTS, in octets: exec takes 128 KB for one
+#: variable (filter.env-more).
+RECIPIENTS = 100_000
+
 #: Recipients named in the log line of a message; the others are only counted.
 LOGGED_RECIPIENTS = 20
 
-#: A message goes from file to file and from file to socket in blocks of this size.
+#: Characters of one value in that line: longer than any honest address or Message-ID; of all its
+#: recipients; of the reply and of what the filter said. Together they stay under `LOG_LINE`.
+LOGGED_VALUE = 256
+LOGGED_TO = 1024
+LOGGED_REPLY = 512
+
+#: The beginning of a message in which its Message-ID is looked for.
+HEADER = 16384
+
+#: One read from a client that sends a message. It is stored at once, so that the number of
+#: sessions does not multiply it; four times `READ_SIZE` saves a tenth of a large message's time.
+MESSAGE_READ = 262144
+
+#: A message goes from file to socket in blocks of this size.
 COPY_SIZE = 131072
 
-#: Blocks copied for a filter before other sessions have their turn: about half a millisecond.
-COPY_TURN = 8
+#: Files above this size give their space back in a thread of their own: it takes the kernel half
+#: a millisecond for each megabyte.
+LARGE_FILE = 1 << 24
+
+#: Files and folders that are removed from a directory that a filter has put in OUTFILE's or
+#: EMAIL's place; what is beyond is left to the administrator. About 20 ms.
+REMOVALS = 1000
+
+#: Folders within each other that are looked into there: each keeps a descriptor open.
+REMOVAL_DEPTH = 8
+
+#: Descriptors that one session may need: client, upstream, spool, EMAIL, OUTFILE, standard error
+#: (two ends), name service (two ends), and one that is about to be closed.
+SESSION_DESCRIPTORS = 10
+
+#: Descriptors that a process needs besides: standard ones, listeners, the log, the loop.
+OWN_DESCRIPTORS = 16
 
 #: A client that says nothing for so long is gone (RFC 5321 section 4.5.3.2.7).
 CLIENT_IDLE = 300.0
@@ -86,7 +118,8 @@ LINGER = 1.0
 STOP_GRACE = 60.0
 
 #: Clients wait for so long after one could not be accepted, for want of descriptors mostly: trying
-#: at once again would keep the processor and the log busy with nothing else.
+#: at once again would keep the processor and the log busy with nothing else. When all places are
+#: taken, it is looked so often for those whose client is gone.
 ACCEPT_PAUSE = 1.0
 
 #: Clients served at once in listen mode: Postfix's default_process_limit.
@@ -98,3 +131,35 @@ FILTER_TIMEOUT = 30.0
 #: One wait of the event loop: poll(2) takes milliseconds as an int, and a filter's time limit may
 #: be any number.
 LONGEST_WAIT = 3600.0
+
+#: The event loop pauses for so long after the system could not wait for events, for want of
+#: memory mostly.
+LOOP_PAUSE = 0.05
+
+#: A client that is gone has its last reply awaited for so long: nobody waits for it, and it keeps
+#: a place from others (relay.idle).
+CLIENT_GONE = 30.0
+
+#: How long a message whose end has gone upstream is waited for when the proxy is told to stop
+#: (files.term), and when it is told so again. Postfix answers in well under a second, unless its
+#: disk is busy; service managers and init scripts kill after 10 s at the earliest.
+STOP_FINAL = 10.0
+STOP_FINAL_AGAIN = 2.0
+
+#: A line of the log. RFC 5424 section 6.1 asks for 2 KB; the syslog daemons of today take 8 KB.
+LOG_LINE = 4096
+
+#: Errors and warnings that wait for a syslog daemon that does not read.
+LOG_BACKLOG = 65536
+
+#: How long they wait before it is tried again, and at most when the process ends.
+LOG_RETRY = 0.2
+LOG_FAREWELL = 1.0
+
+#: One warning about full sessions in so many seconds.
+FULL_WARNING = 60.0
+
+#: Files that a killed proxy has left are removed after so long; an OUTFILE alone, whose filter
+#: might still run, only after a day (files.stale).
+STALE = 600.0
+STALE_OUTFILE = 86400.0

@@ -40,6 +40,10 @@ PATIENCE = {
 }
 
 
+#: What decides about no message, and is not awaited for long once the client is gone.
+_ORDINARY = (HELLO, RESET, REPLY, KEEPALIVE)
+
+
 class Link:
     """Upstream's connection.
 
@@ -53,6 +57,7 @@ class Link:
         self._act = act
         self._clock = clock
         self._replies = smtp.ReplyReader()
+        self._hurried = False
         #: One of this module's words for it.
         self.state = ABSENT
         #: Which reply is awaited: one of this module's words for it.
@@ -83,6 +88,16 @@ class Link:
         """Await a reply, for as long as `PATIENCE` says."""
         self.awaited = awaited
         self._extend(PATIENCE[awaited])
+        self._hasten_ordinary()
+
+    def hurry(self) -> None:
+        """Await no ordinary reply for long from now on: the client is gone (relay.idle)."""
+        self._hurried = True
+        self._hasten_ordinary()
+
+    def hasten(self, limit: float) -> None:
+        """Let upstream have `limit` seconds from now, or less if it had less."""
+        self.deadline = min(self.deadline, self._clock() + limit)
 
     def progress(self) -> None:
         """Note that upstream took a block of the message, and let it have time for another."""
@@ -113,7 +128,8 @@ class Link:
 
     def leave(self) -> None:
         """End the connection with QUIT; upstream is given a moment for its 221."""
-        self._act(actions.ToUpstream(b"QUIT\r\n"))
+        if self.awaited != GOODBYE:  # otherwise the client's own is under way
+            self._act(actions.ToUpstream(b"QUIT\r\n"))
         self.state = LEAVING
         self.awaited = NOTHING
         self._extend(limits.UPSTREAM_GOODBYE)
@@ -125,6 +141,10 @@ class Link:
         self.state = ABSENT
         self.awaited = NOTHING
         self.deadline = limits.NEVER
+
+    def _hasten_ordinary(self) -> None:
+        if self._hurried and self.awaited in _ORDINARY:
+            self.hasten(limits.CLIENT_GONE)
 
     def _extend(self, limit: float) -> None:
         self.used = self._clock()

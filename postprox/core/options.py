@@ -23,7 +23,7 @@ _SHORT = {
     "L": "license",
     "V": "version",
 }
-_LONG = (*_SHORT.values(), "foreground", "max-sessions")
+_LONG = (*_SHORT.values(), "foreground", "max-sessions", "strict")
 _WITH_VALUE = ("command", "tempdir", "timeout", "listen", "max-sessions")
 LISTEN_ADDRESS = "127.0.0.1"
 INFORMATION = ("help", "license", "version")
@@ -52,6 +52,7 @@ class Options:
         "log_level",
         "max_sessions",
         "reject",
+        "strict",
         "target",
         "timeout",
     )
@@ -69,6 +70,8 @@ class Options:
         self.timeout = limits.FILTER_TIMEOUT
         #: Whether a filter's failure refuses the message.
         self.reject = False
+        #: Whether a rejection without a reply code is a failure; it implies `reject`.
+        self.strict = False
         #: The least important level that is logged.
         self.log_level = levels.WARNING
         #: Address and port to listen on, None for a session on standard input and output.
@@ -131,6 +134,8 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
         options.timeout = _number(shown, value)
     elif name == "reject":
         options.reject = True
+    elif name == "strict":
+        options.strict = options.reject = True
     elif name == "listen":
         options.listen = _address(shown, value)
     elif name == "foreground":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .envelope import Envelope
     from .message import Message
+    from .options import Options
     from .verdict import Outcome
 
 _CLIENTS_TURN = (COMMAND, ANSWER, RECEIVE)
@@ -39,23 +40,12 @@ _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 class Session:
     """One client's session.
 
-    filtering: whether there is a filter command.
-    filter_timeout: its time limit in seconds.
-    reject_failures: ``-r``.
+    options: what the command line asks for.
     clock: returns the present time in seconds, never running backwards.
     """
 
-    def __init__(
-        self,
-        *,
-        filtering: bool,
-        filter_timeout: float,
-        reject_failures: bool,
-        clock: "Callable[[], float]",
-    ) -> None:
-        self._filtering = filtering
-        self._filter_timeout = filter_timeout
-        self._reject_failures = reject_failures
+    def __init__(self, options: "Options", clock: "Callable[[], float]") -> None:
+        self._options = options
         self._clock = clock
 
         self._actions: list[actions.Action] = []
@@ -96,6 +86,21 @@ class Session:
         return not (self._client_eof or self._turn == CLOSED or self._commands.full)
 
     @property
+    def client_gone(self) -> bool:
+        """Whether the client has ended its side, or its connection is broken."""
+        return self._client_eof
+
+    @property
+    def receiving(self) -> bool:
+        """Whether what the client sends now belongs to a message."""
+        return self._turn == RECEIVE
+
+    @property
+    def over(self) -> bool:
+        """Whether the client's connection is to be closed, or is."""
+        return self._turn == CLOSED
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
         return self._turn == CLOSED and self._upstream.state == link.ABSENT
@@ -125,6 +130,7 @@ class Session:
             self._client_deadline = self._clock() + limits.CLIENT_IDLE
         if not data:
             self._client_eof = True
+            self._upstream.hurry()
         elif self._turn == RECEIVE:
             self._receive(data)
         else:
@@ -132,13 +138,27 @@ class Session:
         self._check_client()
         self._advance()
 
+    def client_lost(self) -> None:
+        """End: the client's connection is broken, and nothing that it sent is obeyed any more.
+
+        Only a message whose end has gone upstream still has its reply awaited: so the log tells
+        what became of it.
+        """
+        self._client_eof = True
+        self._commands.take()
+        if self._turn in (RECEIVE, FILTER, DELIVER):
+            self._check_client()
+        elif self._turn != CLOSED:
+            self._leave()
+            self._hang_up()
+
     def upstream_connected(self) -> None:
         """Go on: the connection that `actions.Connect` asked for is there."""
         self._upstream.connected()
 
     def upstream_failed(self, reason: str) -> None:
         """Give up: the connection that `actions.Connect` asked for cannot be had."""
-        self._log(levels.ERROR, f"cannot reach upstream: {reason}")
+        self._log(levels.ERROR, "cannot reach upstream: %s", reason)
         self._upstream.disconnect()
         self._fail(replies.UPSTREAM_UNREACHABLE)
 
@@ -166,8 +186,7 @@ class Session:
         self._check_client()
         if self._turn == CLOSED:
             return
-        if self._filtering:
-            self._filter_deadline = self._clock() + self._filter_timeout
+        if self._options.command is not None:
             self._act(actions.RunFilter(self._envelope.environment(self._helo_name)))
         else:
             self._deliver(actions.Deliver())
@@ -176,35 +195,51 @@ class Session:
         """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
         if self._current_message is None:
             return  # it was answered in the meantime
-        self._log(levels.ERROR, f"cannot spool the message: {reason}")
-        if self._turn == SPOOL:
-            self._discard()
+        self._log(levels.ERROR, "cannot spool the message: %s", reason)
+        if self._turn == SPOOL:  # upstream's transaction goes on
             self._answer(replies.SPOOL_ERROR)
+            self._log_verdict(replies.SPOOL_ERROR)
+            self._discard()
         else:
-            from .verdict import FAIL, Verdict
-
-            self._message.verdict = Verdict(FAIL)
             self._leave()
             self._end_message(replies.SPOOL_ERROR)
         self._advance()
 
+    def filter_started(self) -> None:
+        """Let the filter have its time from now on (filter.timeout)."""
+        self._message.filter_began = self._clock()
+        self._filter_deadline = self._message.filter_began + self._options.timeout
+
     def filter_finished(self, outcome: "Outcome") -> None:
-        """Obey the filter, which has ended."""
+        """Obey the filter, which has ended, or could not be started."""
         from . import verdict as verdicts
 
-        self._filter_deadline = limits.NEVER
-        verdict = verdicts.judge(outcome, reject_failures=self._reject_failures)
+        if self._filter_deadline != limits.NEVER:
+            self._message.filter_seconds = self._clock() - self._message.filter_began
+            self._filter_deadline = limits.NEVER
+        verdict = verdicts.judge(
+            outcome, reject_failures=self._options.reject, strict=self._options.strict
+        )
         self._message.verdict = verdict
-        if verdict.reason:
-            line = self._message.failure_line(self._envelope, self._helo_name)
-            self._log(levels.WARNING, line)
         if verdict.reply:
             self._leave()
             self._end_message(verdict.reply)
-        elif verdict.action == verdicts.REWRITE:
-            self._deliver(actions.DeliverReplacement())
         else:
-            self._deliver(actions.Deliver())
+            self._log_failure()
+            self._deliver(
+                actions.DeliverReplacement()
+                if verdict.action == verdicts.REWRITE
+                else actions.Deliver()
+            )
+        self._advance()
+
+    def replacement_failed(self, reason: str) -> None:
+        """Refuse the message: OUTFILE cannot be sent whole as it was (filter.outfile-stable)."""
+        from .verdict import FAIL, Verdict
+
+        self._message.verdict = Verdict(FAIL, replies.FILTER_FAILED, reason)
+        self._upstream.disconnect()
+        self._end_message(replies.FILTER_FAILED)
         self._advance()
 
     def message_progress(self) -> None:
@@ -213,6 +248,7 @@ class Session:
 
     def message_sent(self) -> None:
         """Await the final reply: the message and its end are on their way."""
+        self._message.in_doubt = True
         self._upstream.expect(link.FINAL)
 
     def timer(self) -> None:
@@ -235,8 +271,15 @@ class Session:
         self._stopping = True
         self._advance()
 
-    def terminate(self, reply: bytes) -> None:
-        """End the session at once; `reply` is for a client that waits for one (files.term)."""
+    def terminate(self, reply: bytes, patience: float) -> None:
+        """End the session at once; `reply` is for a client that waits for one (files.term).
+
+        patience: how long upstream is given, in seconds, if it has a message and owes its reply.
+        """
+        if self._upstream.awaited == link.FINAL and patience:
+            self._stopping = True
+            self._upstream.hasten(patience)
+            return
         self._fail(b"" if self._turn in (COMMAND, ANSWER) else reply)
         self._upstream.disconnect()
 
@@ -282,7 +325,7 @@ class Session:
             self._handle_command(smtp.verb(line))
 
     def _handle_command(self, verb: bytes) -> None:
-        self._log(levels.DEBUG, f"client: {verb if verb == b'AUTH' else self._line!r}")
+        self._log(levels.DEBUG, "client: %r", verb if verb == b"AUTH" else self._line)
         if verb == b"DATA":
             self._begin_message()
         elif verb in _REFUSED:
@@ -333,11 +376,11 @@ class Session:
             while received := self._upstream.next_reply():
                 self._on_any_reply(*received)
         except smtp.BadReplyError as error:
-            self._log(levels.ERROR, f"upstream does not speak SMTP: {error}")
+            self._log(levels.ERROR, "upstream does not speak SMTP: %s", error)
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
     def _on_any_reply(self, reply: smtp.Reply, awaited: str) -> None:
-        self._log(levels.DEBUG, f"upstream: {reply.raw!r}")
+        self._log(levels.DEBUG, "upstream: %r", b"334" if reply.code == 334 else reply.raw)
         if reply.code == 354 and awaited not in (link.DATA, link.NOTHING):
             self._log(levels.ERROR, "upstream asks for content that the filter has not seen")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
@@ -386,10 +429,14 @@ class Session:
 
     def _on_reply(self, reply: smtp.Reply) -> None:
         """Relay the reply to a command of the client, or to its answer to a 334."""
-        if reply.code == 334:
+        verb = smtp.verb(self._line)
+        if reply.code == 334 and verb == b"AUTH":
             self._answer(reply.raw, ANSWER)
             return
-        verb = smtp.verb(self._line)
+        if reply.code == 334:
+            self._log(levels.ERROR, "upstream asks for an answer to a command that is not AUTH")
+            self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
+            return
         if reply.positive:
             self._accepted(verb)
         if verb == b"EHLO" and reply.positive:
@@ -422,7 +469,7 @@ class Session:
             self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
-            self._log(levels.ERROR, f"upstream sent a reply to nothing: {reply.raw[:80]!r}")
+            self._log(levels.ERROR, "upstream sent a reply to nothing: %r", reply.raw[:80])
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
         elif self._turn == COMMAND:
             self._upstream.disconnect()
@@ -447,7 +494,10 @@ class Session:
         if self._upstream.awaited == link.GOODBYE:
             self._lose_upstream()
             return
-        self._log(levels.ERROR, f"upstream does not answer: no {self._upstream.missing}")
+        self._log(levels.ERROR, "upstream does not answer: no %s", self._upstream.missing)
+        if self._stopping:
+            self._fail_upstream(replies.SHUTTING_DOWN, replies.SHUTTING_DOWN)
+            return
         self._fail_upstream(
             replies.UPSTREAM_UNREACHABLE
             if self._upstream.state == link.CONNECTING
@@ -474,8 +524,8 @@ class Session:
 
     def _receive(self, data: bytes) -> None:
         content = self._message.decode(data)
-        if content:
-            self._act(actions.Store(content))
+        if self._message.wire:
+            self._act(actions.Store(content, self._message.wire))
         if self._message.ended:
             self._set_turn(FILTER)
             self._commands.feed(self._message.rest)
@@ -487,17 +537,15 @@ class Session:
             return
         quitting = self._turn != RECEIVE and self._commands.holds_quit
         if not quitting and self._upstream.awaited != link.FINAL:
-            line = self._message.lost_line(self._envelope, self._helo_name)
-            self._log(levels.INFO, line)
+            self._log_verdict(b"")
             self._discard()
             self._leave()
             self._hang_up()
 
     def _filter_late(self) -> None:
-        from .verdict import Outcome
-
-        self._act(actions.KillFilter())
-        self.filter_finished(Outcome(failure=f"timed out after {self._filter_timeout:g} s"))
+        self._message.filter_seconds = self._clock() - self._message.filter_began
+        self._filter_deadline = limits.NEVER
+        self._act(actions.EndFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self, delivery: actions.Action) -> None:
         self._set_turn(DELIVER)
@@ -527,15 +575,19 @@ class Session:
 
     def _on_final_reply(self, reply: smtp.Reply) -> None:
         if reply.positive or reply.negative:
+            self._message.in_doubt = False
             self._end_message(reply.raw)
         else:
             self._fail_upstream(replies.MESSAGE_UNANSWERED, replies.MESSAGE_UNANSWERED)
 
     def _end_message(self, reply: bytes) -> None:
+        """Answer the message, then tell the log, then clean up."""
+        self._answer(reply)
+        if self._message.verdict.reply:
+            self._log_failure()
         self._log_verdict(reply)
         self._discard()
         self._current_envelope = None
-        self._answer(reply)
 
     # Small steps.
 
@@ -586,10 +638,27 @@ class Session:
         self._leave()
         self._hang_up()
 
+    def _log_failure(self) -> None:
+        """Warn of a filter that has failed, or says what no client expects."""
+        verdict = self._message.verdict
+        if verdict.reason:
+            from . import record
+
+            line = record.failure_line(self._message, self._envelope, self._helo_name)
+            self._log(levels.WARNING, "%s", line)
+        elif verdict.reply and verdict.reply[:1] not in (b"2", b"4", b"5"):
+            self._log(levels.WARNING, "the filter's reply ends no message: %r", verdict.reply)
+
     def _log_verdict(self, reply: bytes) -> None:
-        now = self._clock()
-        line = self._message.verdict_line(self._envelope, self._helo_name, reply, now)
-        self._log(levels.INFO, line)
+        """Tell what became of the message; `reply` is b"" if nobody waited for it."""
+        if self._options.log_level < levels.INFO:
+            return
+        from . import record
+
+        line = record.verdict_line(
+            self._message, self._envelope, self._helo_name, reply, self._clock()
+        )
+        self._log(levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
@@ -619,5 +688,7 @@ class Session:
     def _act(self, action: actions.Action) -> None:
         self._actions.append(action)
 
-    def _log(self, level: int, text: str) -> None:
-        self._act(actions.Log(level, text))
+    def _log(self, level: int, text: str, *values: object) -> None:
+        """Write to the log; a line that is not wanted is not even made."""
+        if level <= self._options.log_level:
+            self._act(actions.Log(level, text % values))

@@ -50,12 +50,18 @@ class CommandReader:
     @property
     def full(self) -> bool:
         """Whether no more should be read from the client for now."""
-        return len(self._held) >= limits.HELD_INPUT
+        return len(self._held) > limits.HELD_INPUT
 
     @property
     def holds_quit(self) -> bool:
-        """Whether one of the complete lines held is QUIT."""
-        return any(verb(line) == b"QUIT" for line in self._held.split(b"\n")[:-1])
+        """Whether one of the complete lines held is QUIT, and not BDAT's content."""
+        begin = 0
+        while (end := self._held.find(b"\n", begin)) >= 0:
+            line = bytes(self._held[begin:end])
+            if verb(line) == b"QUIT":
+                return True
+            begin = end + 1 + (announced_octets(line) if verb(line) == b"BDAT" else 0)
+        return False
 
     def next_line(self) -> bytes | None:
         """Return the next complete line without its line end (LF or CRLF), None if there is none.

@@ -5,15 +5,17 @@ Rule: whether a message passes, is replaced or is refused, and with which words,
 
 from . import limits, replies
 
-#: What is done with the message; the words that the log uses.
-ACCEPT, REWRITE, REJECT, DISCARD, FAIL_OPEN, FAIL = (
-    "accept",
-    "rewrite",
-    "reject",
-    "discard",
-    "fail-open",
-    "fail",
-)
+#: What the filter wants done with the message; the words that the log uses.
+NONE = "none"  # it has not decided: there is none, or something else ended the message
+ACCEPT = "accept"
+REWRITE = "rewrite"
+REJECT = "reject"
+DISCARD = "discard"
+FAIL_OPEN = "fail-open"  # it has failed, and the message passes
+FAIL = "fail"  # it has failed, and the message does not pass
+
+#: What the shell means by these exit statuses.
+_IN_WORDS = {126: " (the command cannot be executed)", 127: " (the command was not found)"}
 
 _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(256))
 
@@ -25,9 +27,11 @@ class Outcome:
     last_line: the last line of standard error that says something, without its line end.
     failure: why there is no exit status, or "".
     replaced: whether OUTFILE holds anything (looked at after status 0 only).
+    starved: whether the failure is the proxy's: it could not start the filter or read what it left
+        (filter.no-resources).
     """
 
-    __slots__ = ("failure", "last_line", "replaced", "status")
+    __slots__ = ("failure", "last_line", "replaced", "starved", "status")
 
     def __init__(
         self,
@@ -35,7 +39,9 @@ class Outcome:
         last_line: bytes = b"",
         failure: str = "",
         replaced: bool = False,
+        starved: bool = False,
     ) -> None:
+        self.starved = starved
         self.status = status
         self.last_line = last_line
         self.failure = failure
@@ -48,27 +54,52 @@ class Verdict:
     action: one of this module's words.
     reply: the complete reply line for the client; b"" if the message goes upstream.
     reason: for the log, why the filter counts as failed, or "".
+    said: the filter's last line of standard error, as it came, without its line end.
     """
 
-    __slots__ = ("action", "reason", "reply")
+    __slots__ = ("action", "reason", "reply", "said")
 
-    def __init__(self, action: str, reply: bytes = b"", reason: str = "") -> None:
+    def __init__(
+        self, action: str, reply: bytes = b"", reason: str = "", said: bytes = b""
+    ) -> None:
         self.action = action
         self.reply = reply
         self.reason = reason
+        self.said = said
 
 
-def judge(outcome: Outcome, *, reject_failures: bool) -> Verdict:
-    """Decide what the filter's end means for the message; `reject_failures` is ``-r``."""
+def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
+    """Decide what the filter's end means for the message.
+
+    reject_failures: ``-r``: a failure refuses the message.
+    strict: ``--strict``: a rejection without a reply code is a failure (cli.strict).
+    """
+    said = outcome.last_line
     if outcome.status == 0 and not outcome.failure:
-        return Verdict(REWRITE if outcome.replaced else ACCEPT)
-    if outcome.status == 1:
-        reply = rejection(outcome.last_line)
-        return Verdict(DISCARD if reply[:1] == b"2" else REJECT, reply)
-    reason = outcome.failure or f"exit status {outcome.status}"
-    if reject_failures:
-        return Verdict(FAIL, replies.FILTER_FAILED, reason)
-    return Verdict(FAIL_OPEN, b"", reason)
+        return Verdict(REWRITE if outcome.replaced else ACCEPT, said=said)
+    reason = _failure(outcome, strict=strict)
+    if not reason:
+        reply = rejection(said)
+        return Verdict(DISCARD if reply[:1] == b"2" else REJECT, reply, said=said)
+    if reject_failures or outcome.starved:
+        return Verdict(FAIL, replies.FILTER_FAILED, reason, said)
+    return Verdict(FAIL_OPEN, b"", reason, said)
+
+
+def _failure(outcome: Outcome, *, strict: bool) -> str:
+    """Return why a filter that did not end with status 0 has failed, "" if it rejects."""
+    if outcome.failure:
+        return outcome.failure
+    if outcome.status != 1:
+        return f"exit status {outcome.status}{_IN_WORDS.get(outcome.status or 0, '')}"
+    if strict and not _begins_with_final_code(outcome.last_line):
+        return "exit status 1 without a reply code (--strict)"
+    return ""
+
+
+def _begins_with_final_code(line: bytes) -> bool:
+    """Whether `line` begins with the code of a reply that ends a message: 2yz, 4yz or 5yz."""
+    return line[:1] in (b"2", b"4", b"5") and line[1:3].isdigit() and line[3:4] == b" "
 
 
 def rejection(last_line: bytes) -> bytes:

@@ -9,13 +9,14 @@ from ..core import actions, limits, replies
 from ..core.session import Session
 from .loop import READABLE, WRITABLE
 from .stream import Stream
-from .system import environ, file_name, posix
+from .system import close, environ, file_name
 from .upstream import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..core.options import Options
+    from ..core.verdict import Outcome
     from .filter import Filter
     from .loop import Loop
     from .spool import Spool
@@ -38,23 +39,18 @@ class Connection:
         self._options = options
         self._client = client
         self._finished = finished
-        self.session = Session(
-            filtering=options.command is not None,
-            filter_timeout=options.timeout,
-            reject_failures=options.reject,
-            clock=loop.clock,
-        )
+        self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
         self._upstream: Stream | None = None
         self._body: Iterator[bytes] | None = None  # blocks of the message still to be sent ...
         self._block: bytes | None = None  # ... and the next of them
         self._spool: Spool | None = None
         self._replacement: int | None = None
-        self._preparation: Iterator[None] | None = None  # of the filter, while it goes on
         self._filter: Filter | None = None
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
+        self._client_lost = False  # the session knows that the client's stream has failed
         self._closed = False
         loop.add(self)
 
@@ -66,16 +62,18 @@ class Connection:
         """End as soon as no message is under way."""
         self._guarded(self.session.stop)
 
-    def terminate(self) -> None:
-        """End at once, as far as octets can be written without waiting."""
-        self._guarded(self.session.terminate, replies.SHUTTING_DOWN)
-        self._close()
+    def terminate(self, patience: float) -> None:
+        """End at once, as far as octets can be written without waiting.
+
+        patience: how long upstream is given, in seconds, if it has a message and owes its reply.
+        """
+        self._guarded(self.session.terminate, replies.SHUTTING_DOWN, patience)
+        if self.session.over:
+            self._close()
 
     @property
     def deadline(self) -> float:
         """When `timer` is to be called, on the loop's clock."""
-        if self._preparation is not None:
-            return 0.0  # at once
         connecting = self._connector.deadline if self._connector is not None else limits.NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
@@ -86,8 +84,6 @@ class Connection:
             self._guarded(self._close_client)
         elif self._connector is not None and now >= self._connector.deadline:
             self._guarded(self._connector.timer)
-        elif self._preparation is not None and now < self.session.deadline:
-            self._guarded(self._prepare)
         else:
             self._guarded(self.session.timer)
 
@@ -106,7 +102,7 @@ class Connection:
 
         log.write_fault(error)
         try:
-            self.session.terminate(replies.INTERNAL_ERROR)
+            self.session.terminate(replies.INTERNAL_ERROR, 0)
             self._settle()
         except Exception as second:
             log.write_fault(second)
@@ -114,7 +110,7 @@ class Connection:
             self._close()
 
     def _settle(self) -> None:
-        while todo := self.session.take_actions():
+        while (todo := self.session.take_actions()) or self._tell_failures():
             for action in todo:
                 _PERFORM[type(action)](self, action)
             self._pump()
@@ -124,6 +120,18 @@ class Connection:
             self._close()
         else:
             self._watch()
+            self._loop.due(self.deadline)
+
+    def _tell_failures(self) -> bool:
+        """Tell the session of a stream that has failed; return whether there was one."""
+        if self._upstream is not None and self._upstream.failed:
+            self.session.upstream_received(self._upstream.read() or b"")
+            return True
+        if self._client.failed and not self._client_lost:
+            self._client_lost = True
+            self.session.client_lost()
+            return True
+        return False
 
     # The client.
 
@@ -152,13 +160,15 @@ class Connection:
 
     def _serve_client(self) -> None:
         self._client.flush()
-        data = self._client.read() if self._reads_client else None
+        size = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
+        data = self._client.read(size) if self._reads_client else None
         if data is None:
             return
-        if not self._lingering:
+        if self._lingering:
+            if not data:
+                self._close_client()
+        elif not self._client.failed:
             self.session.client_received(data)
-        elif not data:
-            self._close_client()
 
     def _to_client(self, action: actions.ToClient) -> None:
         self._client.write(action.data)
@@ -195,11 +205,19 @@ class Connection:
             self._loop, self._options.target, self._connected, self._cannot_connect
         )
         self._connector.start()
+        self._loop.due(self.deadline)
 
     def _connected(self, descriptor: int) -> None:
         self._connector = None
-        self._upstream = Stream(descriptor, descriptor)
-        self._guarded(self.session.upstream_connected)
+        self._guarded(self._begin_upstream, descriptor)
+
+    def _begin_upstream(self, descriptor: int) -> None:
+        try:
+            self._upstream = Stream(descriptor, descriptor)
+        except OSError:
+            close(descriptor)
+            raise
+        self.session.upstream_connected()
 
     def _cannot_connect(self, reason: str) -> None:
         self._connector = None
@@ -222,6 +240,9 @@ class Connection:
             self._upstream.write(action.data)
 
     def _disconnect(self, _: actions.Disconnect) -> None:
+        self._let_go_of_upstream()
+
+    def _let_go_of_upstream(self) -> None:
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None
@@ -237,14 +258,16 @@ class Connection:
         from .spool import Spool
 
         try:
-            self._spool = Spool(self._options.directory)
+            self._spool = Spool(
+                self._options.directory, filtering=self._options.command is not None
+            )
         except OSError as error:
             self._spool_failed(error)
         else:
             self.session.spool_opened()
 
     def _store(self, action: actions.Store) -> None:
-        self._message_spool.store(action.data)
+        self._message_spool.store(action.data, action.wire)
 
     def _seal_spool(self, _: actions.SealSpool) -> None:
         try:
@@ -258,17 +281,16 @@ class Connection:
         self.session.spool_failed(f"{self._options.directory}: {error.strerror}")
 
     def _deliver(self, _: actions.Deliver) -> None:
-        from ..core.data import encoded
         from .spool import blocks
 
-        self._begin_delivery(encoded(blocks(self._message_spool.original)))
+        self._begin_delivery(blocks(self._message_spool.original))
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
         from ..core.data import encoded, normalized
-        from .spool import blocks
+        from .spool import stable_blocks
 
         if self._replacement is not None:
-            self._begin_delivery(encoded(normalized(blocks(self._replacement))))
+            self._begin_delivery(encoded(normalized(stable_blocks(self._replacement))))
 
     def _begin_delivery(self, body: "Iterator[bytes]") -> None:
         self._body = body
@@ -291,12 +313,21 @@ class Connection:
             self._block = next(self._body, None) if self._body is not None else None
         except OSError as error:
             self._body = self._block = None
-            self._spool_failed(error)
+            if self._replacement is not None:
+                self.session.replacement_failed(f"OUTFILE: {error.strerror}")
+            else:
+                self._spool_failed(error)
 
     def _discard(self, _: actions.Discard) -> None:
-        self._kill_filter(actions.KillFilter())
+        self._let_go_of_message()
+
+    def _let_go_of_message(self) -> None:
+        if self._filter is not None:
+            self._kill(self._filter)
         if self._replacement is not None:
-            posix.close(self._replacement)
+            from .spool import release
+
+            release(self._replacement)
             self._replacement = None
         if self._spool is not None:
             self._spool.remove()
@@ -311,34 +342,27 @@ class Connection:
     # The filter.
 
     def _run_filter(self, action: actions.RunFilter) -> None:
-        self._preparation = self._filter_started(action.environment)
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Go on with the filter's copy of the message, until others are to have their turn."""
-        for _ in self._preparation or ():
-            return
-        self._preparation = None
-
-    def _filter_started(self, envelope: dict[bytes, bytes]) -> "Iterator[None]":
-        from ..core.verdict import Outcome
-        from .filter import Filter
-
-        spool = self._message_spool
         try:
-            yield from spool.offer()
+            self._message_spool.offer()
         except OSError as error:
             self._spool_failed(error)
             return
-        environment = dict(environ)
-        environment.update(envelope)
-        environment[b"EMAIL"] = file_name(spool.email)
-        environment[b"OUTFILE"] = file_name(spool.outfile)
+        from ..core.verdict import Outcome
+        from .filter import Filter
+
+        environment = {
+            **environ,
+            **action.environment,
+            b"EMAIL": file_name(self._message_spool.email),
+            b"OUTFILE": file_name(self._message_spool.outfile),
+        }
         try:
             self._filter = Filter(self._options.command or "", environment)
         except OSError as error:
-            self.session.filter_finished(Outcome(failure=f"cannot be run: {error.strerror}"))
+            reason = f"cannot be started: {error.strerror}"
+            self.session.filter_finished(Outcome(failure=reason, starved=True))
             return
+        self.session.filter_started()
         self._loop.watch(self._filter.stderr, READABLE, self._stderr_ready)
         self._loop.on_exit(self._filter.pid, self._filter_exited)
 
@@ -350,28 +374,39 @@ class Connection:
         self._guarded(self._obey_filter, wait_status)
 
     def _obey_filter(self, wait_status: int) -> None:
-        from .spool import NotAFileError
-
         if self._filter is None:
             return
         outcome = self._filter.outcome(wait_status)
         if outcome.status == 0:
-            try:
-                self._replacement = self._message_spool.replacement()
-                outcome.replaced = self._replacement is not None
-            except NotAFileError as error:
-                outcome.failure = str(error)
-            except OSError as error:
-                outcome.failure = f"OUTFILE cannot be read: {error.strerror}"
+            self._look_at_outfile(outcome)
         self._end_filter(self._filter)
         self.session.filter_finished(outcome)
 
-    def _kill_filter(self, _: actions.KillFilter) -> None:
-        self._preparation = None
+    def _look_at_outfile(self, outcome: "Outcome") -> None:
+        from .spool import NotAFileError
+
+        try:
+            self._replacement = self._message_spool.replacement()
+            outcome.replaced = self._replacement is not None
+        except NotAFileError as error:
+            outcome.failure = str(error)
+        except OSError as error:
+            outcome.failure = f"OUTFILE cannot be read: {error.strerror}"
+            outcome.starved = True
+
+    def _kill_filter(self, action: actions.EndFilter) -> None:
+        from ..core.verdict import Outcome
+
+        said = b""
         if self._filter is not None:
-            self._filter.kill()
-            self._loop.on_exit(self._filter.pid, _reaped)
-            self._end_filter(self._filter)
+            said = self._filter.said
+            self._kill(self._filter)
+        self.session.filter_finished(Outcome(failure=action.reason, last_line=said))
+
+    def _kill(self, running: "Filter") -> None:
+        running.kill()
+        self._loop.on_exit(running.pid, _reaped)
+        self._end_filter(running)
 
     def _end_filter(self, ended: "Filter") -> None:
         self._filter = None
@@ -381,22 +416,28 @@ class Connection:
 
     # The end.
 
-    def _write_log(self, action: actions.Log) -> None:
-        if action.level <= self._options.log_level:
-            from . import log
+    def _let_go_of_client(self) -> None:
+        if self._client.open:
+            self._close_client()
 
-            log.write(action.level, action.text)
+    def _write_log(self, action: actions.Log) -> None:
+        from . import log
+
+        log.write(action.level, action.text)
 
     def _close(self) -> None:
         """Let go of everything, once."""
         if self._closed:
             return
         self._closed = True
-        self._disconnect(actions.Disconnect())
-        self._discard(actions.Discard())
-        if self._client.open:
-            self._close_client()
         self._loop.remove(self)
+        for step in (self._let_go_of_upstream, self._let_go_of_message, self._let_go_of_client):
+            try:
+                step()
+            except Exception as error:
+                from . import log
+
+                log.write_fault(error)
         self._finished(self)
 
 
@@ -414,7 +455,7 @@ _PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {
     actions.Store: Connection._store,
     actions.SealSpool: Connection._seal_spool,
     actions.RunFilter: Connection._run_filter,
-    actions.KillFilter: Connection._kill_filter,
+    actions.EndFilter: Connection._kill_filter,
     actions.Deliver: Connection._deliver,
     actions.DeliverReplacement: Connection._deliver_replacement,
     actions.Discard: Connection._discard,

@@ -6,7 +6,7 @@ said, and its end.
 
 from .. import TYPE_CHECKING
 from ..core import limits, verdict
-from .system import STDERR, posix, signal
+from .system import STDERR, close, posix, signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,18 +23,24 @@ _DESCRIPTORS = 1024
 class Filter:
     """A running filter: `sh -c command` in a process group of its own (filter.stdio).
 
+    environment: its whole environment; an entry without a name, which exec allows, is left out.
+
     Raises:
         OSError: it cannot be started.
     """
 
+    _descriptors_are_private = False
+
     def __init__(self, command: str, environment: dict[bytes, bytes]) -> None:
-        _keep_descriptors_private()
+        if not Filter._descriptors_are_private:
+            _keep_descriptors_private()
+            Filter._descriptors_are_private = True
         self.stderr, child_stderr = posix.pipe()
         try:
             self.pid = posix.posix_spawn(
                 SHELL,
                 ("sh", "-c", command),
-                environment,
+                {name: value for name, value in environment.items() if name},
                 file_actions=(
                     (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
                     (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0),
@@ -45,10 +51,10 @@ class Filter:
                 setsigdef=_SIGNALS,
             )
         except OSError:
-            posix.close(self.stderr)
+            close(self.stderr)
             raise
         finally:
-            posix.close(child_stderr)
+            close(child_stderr)
         posix.set_blocking(self.stderr, False)
         self._last_line = verdict.LastLine()
 
@@ -58,33 +64,47 @@ class Filter:
             data = posix.read(self.stderr, limits.READ_SIZE)
         except BlockingIOError:
             return None
+        except OSError:
+            return b""
         self._last_line.feed(data)
         return data
 
     def outcome(self, wait_status: int) -> verdict.Outcome:
         """Return how it ended; `wait_status` is what wait(2) said."""
+        code = posix.waitstatus_to_exitcode(wait_status)
+        if code < 0:
+            return verdict.Outcome(failure=f"killed by signal {-code}", last_line=self.said)
+        return verdict.Outcome(code, self.said)
+
+    @property
+    def said(self) -> bytes:
+        """The last line of what it said so far that says something, b"" if there is none."""
         for _ in range(limits.FILTER_LEFTOVER // limits.READ_SIZE):
             if not self.read_stderr():
                 break
-        code = posix.waitstatus_to_exitcode(wait_status)
-        if code < 0:
-            return verdict.Outcome(failure=f"killed by signal {-code}")
-        return verdict.Outcome(code, self._last_line.value)
+        return self._last_line.value
 
     def kill(self) -> None:
-        """Kill it with all of its process group; it must not have been waited for."""
-        try:
-            posix.killpg(self.pid, signal.SIGKILL)
-        except PermissionError:
-            pass  # it has become another user's
+        """Kill it with all of its process group; it must not have been waited for.
+
+        Its leader is killed by itself too: it may have left the group (setpgid(2)).
+        """
+        for kill in (posix.killpg, posix.kill):
+            try:
+                kill(self.pid, signal.SIGKILL)
+            except OSError:
+                pass  # the group is empty, or it has become another user's
 
     def close(self) -> None:
         """Let go of its standard error."""
-        posix.close(self.stderr)
+        close(self.stderr)
 
 
 def _keep_descriptors_private() -> None:
-    """Keep what this process was given beyond 0, 1 and 2 from the filter."""
+    """Keep what this process was given beyond 0, 1 and 2 from every filter.
+
+    Once is enough: whatever Python itself opens is private from the start (PEP 446).
+    """
     for descriptor in _open_descriptors():
         if descriptor > STDERR:
             try:

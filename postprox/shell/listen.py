@@ -11,18 +11,15 @@ import sys
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
-from . import log
+from . import log, sweep
 from .connection import Connection
-from .loop import READABLE, Loop
+from .loop import MANY, READABLE, Loop, nothing
 from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, environ, signal, silence
 
 if TYPE_CHECKING:
     from ..core.options import Options
 
-#: Descriptors that one session may need: client, upstream, spool, EMAIL, OUTFILE, standard
-#: error (two ends), name service.
-_DESCRIPTORS_EACH = 8
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 
 
@@ -38,12 +35,11 @@ def serve(options: "Options") -> int:
     if not options.foreground:
         if os.fork():
             return 0
-        os.setsid()
-        for descriptor in (STDIN, STDOUT, STDERR):
-            silence(descriptor)
-    _allow_descriptors(options.max_sessions)
+        server.go_into_background()
+    sweep.sweep(options.directory)
     server.accept_from(listeners)
     server.run()
+    log.syslog.finish()
     return 0
 
 
@@ -54,15 +50,32 @@ class Server:
         self._options = options
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
-        self._loop = Loop(options.clock_speed)
-        self._loop.add(self)
+        self._room = _sessions_allowed(options.max_sessions)
         self._stop_by = limits.NEVER
-        self._pause_end = 0.0
+        self._pause_end = limits.NEVER
+        self._warned = -limits.NEVER
+        self._loop = Loop(options.clock_speed, MANY)
+        self._loop.add(self)
+        log.syslog.attend(self._loop.clock, self._loop.due)
+        self._loop.add(log.syslog)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, self._stop)
 
+    def go_into_background(self) -> None:
+        """Leave the terminal, and what it has to say (SIGHUP)."""
+        os.setsid()
+        for descriptor in (STDIN, STDOUT, STDERR):
+            silence(descriptor)
+        self._loop.on_signal(signal.SIGHUP, nothing)
+
     def accept_from(self, listeners: list[socket.socket]) -> None:
         """Let clients come from `listeners`."""
+        if self._room < self._options.max_sessions:
+            log.write(
+                levels.WARNING,
+                f"the limit of open files allows {self._room} sessions at once, "
+                f"not {self._options.max_sessions}",
+            )
         self._listeners = listeners
         self._watch_listeners()
 
@@ -74,58 +87,95 @@ class Server:
     @property
     def deadline(self) -> float:
         """When clients are accepted again, or the grace period of sessions under way is over."""
-        return min(self._stop_by, self._pause_end or limits.NEVER)
+        return min(self._stop_by, self._pause_end)
 
     def timer(self) -> None:
         """See `deadline`."""
         now = self._loop.clock()
         if now >= self._stop_by:
-            for connection in list(self._connections):
-                connection.terminate()
+            self._stop_by = limits.NEVER
+            self._terminate(0)
         if now >= self._pause_end:
-            self._pause_end = 0.0
+            self._pause_end = limits.NEVER
             self._watch_listeners()
 
+    @property
+    def _full(self) -> bool:
+        """Whether no client is accepted: a place is not held by one that is gone (relay.idle)."""
+        if len(self._connections) < self._room:
+            return False
+        gone = sum(connection.session.client_gone for connection in self._connections)
+        return len(self._connections) - min(gone, self._room) >= self._room
+
     def _watch_listeners(self) -> None:
-        room = len(self._connections) < self._options.max_sessions and not self._pause_end
+        accepting = not self._full and self._pause_end == limits.NEVER
         for listener in self._listeners:
-            self._loop.watch(listener.fileno(), READABLE if room else 0, self._accept)
+            self._loop.watch(listener.fileno(), READABLE if accepting else 0, self._accept)
 
     def _accept(self) -> None:
         for listener in self._listeners:
-            if len(self._connections) >= self._options.max_sessions:
+            if self._full:
                 break
             try:
                 client, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                log.write(levels.ERROR, f"cannot accept a client: {error.strerror}")
-                self._pause_end = self._loop.clock() + limits.ACCEPT_PAUSE
+                self._warn(levels.ERROR, f"cannot accept a client: {error.strerror}")
+                self._pause()
                 continue
-            descriptor = client.detach()
-            stream = Stream(descriptor, descriptor)
-            connection = Connection(self._loop, self._options, stream, self._ended)
-            self._connections.add(connection)
-            connection.start()
+            try:
+                self._begin(client)
+            except (OSError, MemoryError) as error:
+                client.close()
+                self._warn(levels.ERROR, f"cannot serve a client: {error}")
+                self._pause()
+        if self._full:
+            self._warn(
+                levels.WARNING, f"{self._room} sessions, and no more at once: others have to wait"
+            )
+            self._pause()
         self._watch_listeners()
 
+    def _begin(self, client: socket.socket) -> None:
+        stream = Stream(client.fileno(), client.fileno())
+        connection = Connection(self._loop, self._options, stream, self._ended)
+        client.detach()
+        self._connections.add(connection)
+        connection.start()
+
+    def _pause(self) -> None:
+        self._pause_end = self._loop.clock() + limits.ACCEPT_PAUSE
+        self._loop.due(self._pause_end)
+
+    def _warn(self, level: int, text: str) -> None:
+        """Tell the log, but not again and again."""
+        now = self._loop.clock()
+        if now >= self._warned + limits.FULL_WARNING:
+            self._warned = now
+            log.write(level, text)
+
     def _ended(self, connection: Connection) -> None:
-        self._connections.remove(connection)
+        self._connections.discard(connection)
         self._watch_listeners()
 
     def _stop(self) -> None:
-        """Stop in good order; told so twice, at once."""
-        if self._stop_by != limits.NEVER:
-            self._stop_by = self._loop.clock()
+        """Stop in good order; told so again, soon."""
+        if not self._listeners:
+            self._terminate(limits.STOP_FINAL_AGAIN)
             return
         self._stop_by = self._loop.clock() + limits.STOP_GRACE
+        self._loop.due(self._stop_by)
         for listener in self._listeners:
             self._loop.watch(listener.fileno(), 0, self._accept)
             listener.close()
         self._listeners = []
         for connection in list(self._connections):
             connection.stop()
+
+    def _terminate(self, patience: float) -> None:
+        for connection in list(self._connections):
+            connection.terminate(patience)
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
@@ -158,10 +208,15 @@ def _passed_listeners() -> list[socket.socket]:
     return listeners
 
 
-def _allow_descriptors(sessions: int) -> None:
-    """Raise the limit of open files if so many sessions need it, as far as allowed."""
+def _sessions_allowed(wanted: int) -> int:
+    """Raise the limit of open files if so many sessions need it; return how many it allows.
+
+    A session that finds no descriptor left could not even run its filter.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 32 + sessions * _DESCRIPTORS_EACH
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    needed = limits.OWN_DESCRIPTORS + wanted * limits.SESSION_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, min(wanted, (allowed - limits.OWN_DESCRIPTORS) // limits.SESSION_DESCRIPTORS))

@@ -1,30 +1,163 @@
 """The log: syslog, facility mail, ident postprox, with the pid (log.syslog).
 
-Rule: what comes from outside cannot forge or garble a line; a missing syslog is no failure.
+Rule: the log makes nobody wait and stops nothing. What comes from outside cannot forge or garble a
+line; a missing syslog is no failure.
+
+A daemon that does not read lets its socket fill up. Then information is dropped and counted, and
+the count is said when it goes on; errors and warnings wait, up to a bound.
 """
 
-import syslog
+import time
 
-#: syslog daemons take lines of 8 KB (RFC 5424 section 6.1 asks for 2 KB); the rest is cut.
-_LINE = 2000
+from .. import TYPE_CHECKING
+from ..core import levels, limits
+from .system import posix, socket
 
-syslog.openlog("postprox", syslog.LOG_PID, syslog.LOG_MAIL)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SOCKET = "/dev/log"
+_FACILITY_MAIL = 2 << 3
 
 
-def write(level: int, text: str) -> None:
-    """Write a line at `level` (one of `levels`, which are syslog's)."""
-    syslog.syslog(level, printable(text)[:_LINE])
+class Syslog:
+    """The connection to the syslog daemon."""
+
+    def __init__(self) -> None:
+        self._daemon: socket.socket | None = None
+        self._waiting: list[bytes] = []
+        self._room = limits.LOG_BACKLOG
+        self._dropped = 0
+        self._clock: Callable[[], float] | None = None
+        self._due: Callable[[float], None] | None = None
+        #: When `timer` is to be called, on the loop's clock.
+        self.deadline = limits.NEVER
+
+    def attend(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
+        """Let a loop see to what waits: what waits is tried again when `timer` is called.
+
+        Without one it is tried at the next line, and at the end.
+        """
+        self._clock, self._due = clock, due
+
+    @property
+    def behind(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._waiting or self._dropped)
+
+    def timer(self) -> None:
+        """Try again to write what waits."""
+        self.deadline = limits.NEVER
+        self.flush()
+        self._try_later()
+
+    def write(self, level: int, text: str) -> None:
+        """Write a line at `level` (see `levels`), now or when the daemon reads again."""
+        self.flush()
+        datagram = _datagram(level, text)
+        if self.behind or not self._sent(datagram):
+            self._keep(level, datagram)
+
+    def flush(self) -> None:
+        """Write what waits, as far as the daemon takes it."""
+        while self._waiting and self._sent(self._waiting[0]):
+            self._room += len(self._waiting.pop(0))
+        if self._dropped and not self._waiting:
+            line = f"{self._dropped} lines were dropped: the log could not take them"
+            if self._sent(_datagram(levels.WARNING, line)):
+                self._dropped = 0
+
+    def finish(self) -> None:
+        """Write what waits, before the process ends, but do not wait for long."""
+        end = time.monotonic() + limits.LOG_FAREWELL
+        self.flush()
+        while self.behind and time.monotonic() < end:
+            time.sleep(0.01)
+            self.flush()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._daemon is not None:
+            self._daemon.close()
+            self._daemon = None
+
+    def _keep(self, level: int, datagram: bytes) -> None:
+        if level <= levels.WARNING and len(datagram) <= self._room:
+            self._waiting.append(datagram)
+            self._room -= len(datagram)
+        else:
+            self._dropped += 1
+        self._try_later()
+
+    def _try_later(self) -> None:
+        if self._clock and self._due and self.behind and self.deadline == limits.NEVER:
+            self.deadline = self._clock() + limits.LOG_RETRY
+            self._due(self.deadline)
+
+    def _sent(self, datagram: bytes) -> bool:
+        """Send it; return whether it is done with: where there is no daemon, it is lost."""
+        for _ in range(2):  # the second time to a daemon that has started anew
+            self._daemon = self._daemon or _connected()
+            if self._daemon is None:
+                return True
+            try:
+                self._daemon.send(datagram)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._disconnect()
+            else:
+                return True
+        return False
 
 
-def write_fault(error: Exception) -> None:
-    """Write where an error of the program itself happened."""
-    import traceback
+def _connected() -> socket.socket | None:
+    """Return a connection to the daemon, None if there is no daemon."""
+    try:
+        daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        daemon.connect(_SOCKET)
+    except OSError:
+        daemon.close()
+        return None
+    return daemon
 
-    write(syslog.LOG_ERR, "internal error: " + " ".join(traceback.format_exception(error)))
+
+def _datagram(level: int, text: str) -> bytes:
+    """Return what the daemon is sent: priority, time, ident and pid before the line."""
+    when = time.strftime("%b %e %H:%M:%S")
+    line = printable(text)
+    return f"<{_FACILITY_MAIL | level}>{when} postprox[{posix.getpid()}]: {line}".encode("ascii")
 
 
 def printable(text: str) -> str:
-    """Return `text` in printable ASCII; everything else is written as an escape."""
+    """Return the beginning of `text` in printable ASCII; all else is written as an escape.
+
+    It is cut before it is looked at: a client may have chosen a megabyte of it.
+    """
     return "".join(
-        character if " " <= character <= "~" else ascii(character)[1:-1] for character in text
-    )
+        character if " " <= character <= "~" else ascii(character)[1:-1]
+        for character in text[: limits.LOG_LINE]
+    )[: limits.LOG_LINE]
+
+
+#: The connection of this process.
+syslog = Syslog()
+
+
+def write(level: int, text: str) -> None:
+    """Write a line at `level` (see `levels`); it makes nobody wait and never raises."""
+    syslog.write(level, text)
+
+
+def write_fault(error: Exception) -> None:
+    """Write where an error of the program itself happened; it never raises."""
+    try:
+        import traceback
+
+        text = " ".join(traceback.format_exception(error))
+    except Exception:  # no memory, or no descriptor to read the modules with
+        text = type(error).__name__
+    write(levels.ERROR, f"internal error: {text}")

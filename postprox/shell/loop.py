@@ -1,7 +1,10 @@
 """The event loop: descriptors, deadlines, child processes and signals.
 
 Rule: it knows no SMTP and no session; it calls back who asked for an event. One thread, and
-nothing in it blocks.
+nothing in it blocks. Whatever a callback raises ends here: it is logged, and the others go on.
+
+The loop does not ask everybody for his deadline at every turn. It keeps a lower bound of them all:
+who gets an earlier deadline says so (`due`), and only when the bound has passed are all asked.
 """
 
 import select
@@ -25,21 +28,34 @@ if TYPE_CHECKING:
         def timer(self) -> None:
             """Act on the deadline, which has passed."""
 
+    Poller = tuple[Callable[[], select.poll | select.epoll], int]
+
 
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
+#: How descriptors are waited for, with how many of its units of time are in a second. poll(2)
+#: takes every kind of descriptor; epoll(7), where there is one, costs the same however many there
+#: are. Their numbers for events are the same.
+FEW = (select.poll, 1000)
+MANY = (select.epoll, 1) if hasattr(select, "epoll") else FEW
+
 
 class Loop:
-    """The one loop of a process; its clock runs `speed` times faster than the wall's."""
+    """The one loop of a process; its clock runs `speed` times faster than the wall's.
 
-    def __init__(self, speed: float) -> None:
+    poller: `FEW` or `MANY`.
+    """
+
+    def __init__(self, speed: float, poller: "Poller" = FEW) -> None:
         self._speed = speed
-        self._poll = select.poll()
+        make, self._units = poller
+        self._poll = make()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
         self._children: dict[int, Callable[[int], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
-        self._timed: list[Timed] = []
+        self._timed: dict[Timed, None] = {}
+        self._earliest = limits.NEVER  # no deadline is earlier
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
         posix.set_blocking(wakeup, False)
@@ -52,16 +68,29 @@ class Loop:
         return time.monotonic() * self._speed
 
     def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` whenever one of `events` is there, or an error; 0 events: never."""
+        """Call `handler` whenever one of `events` is there, or an error; 0 events: never.
+
+        Raises:
+            OSError: the system cannot watch one more descriptor.
+        """
         watched = self._watched.get(descriptor)
         if watched is not None and watched[0] == events:
             return
-        if events:
+        if not events:
+            self._forget(descriptor)
+            return
+        if watched is None:
             self._poll.register(descriptor, events)
-            self._watched[descriptor] = (events, handler)
-        elif watched is not None:
-            self._poll.unregister(descriptor)
-            del self._watched[descriptor]
+        else:
+            self._poll.modify(descriptor, events)
+        self._watched[descriptor] = (events, handler)
+
+    def _forget(self, descriptor: int) -> None:
+        if self._watched.pop(descriptor, None) is not None:
+            try:
+                self._poll.unregister(descriptor)
+            except (OSError, KeyError):
+                pass  # it is closed, which ends the system's interest too
 
     def on_signal(self, number: int, handler: "Callable[[], None]") -> None:
         """Call `handler` after signal `number`, from the loop."""
@@ -75,44 +104,100 @@ class Loop:
 
     def add(self, timed: "Timed") -> None:
         """Call `timed.timer` at its deadlines from now on."""
-        self._timed.append(timed)
+        self._timed[timed] = None
+        self.due(timed.deadline)
+
+    def due(self, deadline: float) -> None:
+        """Take note of a deadline that may be earlier than it was; a later one needs no note."""
+        self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "Timed") -> None:
         """Call `timed.timer` no more."""
-        self._timed.remove(timed)
+        self._timed.pop(timed, None)
 
     def run_once(self) -> None:
         """Wait for the next event or deadline, and handle what is there."""
-        deadline = min((timed.deadline for timed in self._timed), default=limits.NEVER)
-        ready = self._poll.poll(self._milliseconds(deadline))
+        ready = self._wait()
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
             if watched is not None and watched is self._watched.get(descriptor):
-                watched[1]()
+                self._call_watcher(descriptor, watched[1])
         now = self.clock()
-        for timed in [timed for timed in self._timed if timed.deadline <= now]:
-            timed.timer()
+        if now >= self._earliest:
+            for timed in [timed for timed in self._timed if timed.deadline <= now]:
+                _call(timed.timer)
+            self._earliest = min((timed.deadline for timed in self._timed), default=limits.NEVER)
 
-    def _milliseconds(self, deadline: float) -> int | None:
-        if deadline == limits.NEVER:
+    def _wait(self) -> list[tuple[int, int]]:
+        try:
+            return self._poll.poll(self._patience())
+        except OSError as error:  # no memory, or more descriptors than the limit allows
+            _report(error)
+            time.sleep(limits.LOOP_PAUSE)
+            return []
+
+    def _patience(self) -> float | None:
+        """Return how long to wait at the most, in the poller's units; None for ever."""
+        if self._earliest == limits.NEVER:
             return None
-        seconds = (deadline - self.clock()) / self._speed
-        return max(0, int(min(seconds, limits.LONGEST_WAIT) * 1000) + 1)
+        seconds = (self._earliest - self.clock()) / self._speed
+        milliseconds = max(0, int(min(seconds, limits.LONGEST_WAIT) * 1000) + 1)
+        return milliseconds * self._units / 1000
+
+    def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
+        """Call it; one that raises would do so at every turn, and is not asked again."""
+        try:
+            handler()
+        except Exception as error:
+            _report(error)
+            self._forget(descriptor)
 
     def _woken(self) -> None:
-        for number in set(posix.read(self._wakeup, 4096)):
-            self._signals.get(number, _nothing)()
+        try:
+            numbers = set(posix.read(self._wakeup, 4096))
+        except BlockingIOError:
+            return
+        for number in numbers:
+            _call(self._signals.get(number, nothing))
 
     def _reap(self) -> None:
+        """Find the children that have ended: one question each, however many have not."""
+        while self._children:
+            ended = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+            if ended is None:
+                return
+            if ended.si_pid not in self._children:
+                self._ask_each()
+                return
+            self._reap_one(ended.si_pid)
+
+    def _ask_each(self) -> None:
+        """Find them past a child of somebody else's, which stands before them."""
         for pid in list(self._children):
-            ended, wait_status = posix.waitpid(pid, posix.WNOHANG)
-            if ended:
-                self._children.pop(pid)(wait_status)
+            self._reap_one(pid)
+
+    def _reap_one(self, pid: int) -> None:
+        ended, wait_status = posix.waitpid(pid, posix.WNOHANG)
+        if ended:
+            _call(self._children.pop(pid), wait_status)
+
+
+def _call(handler: "Callable[..., None]", *arguments: object) -> None:
+    try:
+        handler(*arguments)
+    except Exception as error:
+        _report(error)
+
+
+def _report(error: Exception) -> None:
+    from . import log
+
+    log.write_fault(error)
 
 
 def _noted(number: int, frame: object) -> None:
     """Let the signal write to the wake-up descriptor, which is all that is needed."""
 
 
-def _nothing() -> None:
-    """Ignore a signal that nobody asked for."""
+def nothing() -> None:
+    """Ignore a signal."""

@@ -1,20 +1,26 @@
 """The files of one message.
 
-Rule: the message itself is stored where nobody else can reach it: a file in DIR that has lost its
-name already. The filter gets a copy under a name (EMAIL) and an empty file (OUTFILE); these two
-exist only while it runs, so nothing else can ever be left behind (files.gone).
+Rule: the message is stored as it will go upstream, where nobody else can reach it: in a file
+without a name. A filter gets a copy (EMAIL), written while the message is received and named only
+when the filter starts, and an empty file (OUTFILE). These two names exist only while it runs, so
+nothing else can ever be left behind (files.gone).
+
+EMAIL is locked as long as the proxy lives, so that `sweep` can tell what a killed one has left.
 """
 
 from .. import TYPE_CHECKING
 from ..core import limits
-from .system import is_regular, keep_freed_memory, posix
+from .system import close, is_regular, keep_freed_memory, posix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: OUTFILE must not lead elsewhere, nor block (a FIFO): see `replacement`.
 _SAFE_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+_FOLDER = _SAFE_READ | posix.O_DIRECTORY
 _CREATE = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+#: A file without a name, where the system has such.
+_NAMELESS = posix.O_RDWR | getattr(posix, "O_TMPFILE", posix.O_DIRECTORY) | posix.O_CLOEXEC
 
 keep_freed_memory()  # from the first message on
 
@@ -23,19 +29,31 @@ class NotAFileError(Exception):
     """OUTFILE has been replaced by something that is no regular file."""
 
 
+class ChangedError(OSError):
+    """OUTFILE has changed while it was sent (filter.outfile-stable)."""
+
+
 class Spool:
     """The spool of one message in `directory`.
+
+    filtering: whether a filter will want EMAIL and OUTFILE.
 
     Raises:
         OSError: the spool cannot be made.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, filtering: bool) -> None:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
-        self._content = posix.open(f"{self._stem}.spool", _CREATE, 0o600)
-        posix.unlink(f"{self._stem}.spool")
-        self._error: OSError | None = None
         self._named: list[str] = []
+        self._copy = -1
+        self._error: OSError | None = None
+        self._content = self._nameless(directory)
+        if filtering:
+            try:
+                self._copy = self._unnamed_email(directory)
+            except OSError:
+                self.remove()
+                raise
 
     @property
     def email(self) -> str:
@@ -47,35 +65,38 @@ class Spool:
         """The path that the filter knows as OUTFILE."""
         return f"{self._stem}.out"
 
-    def store(self, content: bytes) -> None:
-        """Append `content`; the first failure frees the space and is raised by `seal`."""
-        if self._error is None:
-            try:
-                _write(self._content, content)
-            except OSError as error:
-                self._error = error
-                posix.ftruncate(self._content, 0)
+    def store(self, content: bytes, wire: bytes) -> None:
+        """Append `content`, which goes upstream as `wire`.
+
+        The first failure frees the space and is raised by `seal`.
+        """
+        if self._error is not None:
+            return
+        try:
+            _write(self._content, wire)
+            if self._copy >= 0:
+                _write(self._copy, content)
+        except OSError as error:
+            self._error = error
+            _truncate(self._content)
+            _truncate(self._copy)
 
     def seal(self) -> None:
         """Raise the OSError of a `store` that failed, if one did."""
         if self._error is not None:
             raise self._error
 
-    def offer(self) -> "Iterator[None]":
-        """Make EMAIL, a copy of the message, and the empty OUTFILE; yield to others in between.
+    def offer(self) -> None:
+        """Give EMAIL its name, and make the empty OUTFILE.
 
         Raises:
             OSError: one of them cannot be made.
         """
-        posix.close(self._create(self.outfile))
-        copy = self._create(self.email)
-        try:
-            for number, block in enumerate(blocks(self._content), 1):
-                _write(copy, block)
-                if number % limits.COPY_TURN == 0:
-                    yield
-        finally:
-            posix.close(copy)
+        _lock(self._copy)
+        if self.email not in self._named:
+            posix.link(_by_descriptor(self._copy), self.email, src_dir_fd=0, follow_symlinks=True)
+            self._named.append(self.email)
+        close(self._create(self.outfile))
 
     def replacement(self) -> int | None:
         """Return a descriptor of OUTFILE as the filter left it, None if it is empty or gone.
@@ -88,28 +109,53 @@ class Spool:
             descriptor = posix.open(self.outfile, _SAFE_READ)
         except FileNotFoundError:
             return None
+        except OSError:
+            if is_regular(posix.lstat(self.outfile)):
+                raise
+            raise NotAFileError("OUTFILE is no regular file") from None
         status = posix.fstat(descriptor)
         if is_regular(status) and status.st_size:
             return descriptor
-        posix.close(descriptor)
+        close(descriptor)
         if not is_regular(status):
             raise NotAFileError("OUTFILE is no regular file")
         return None
 
     @property
     def original(self) -> int:
-        """A descriptor of the message as it was received."""
+        """A descriptor of the message as it goes upstream."""
         return self._content
 
     def withdraw(self) -> None:
         """Remove EMAIL and OUTFILE, whatever the filter has made of them."""
         while self._named:
-            _remove(self._named.pop())
+            remove(self._named.pop())
+        if self._copy >= 0:
+            release(self._copy)
+            self._copy = -1
 
     def remove(self) -> None:
         """Remove everything."""
         self.withdraw()
-        posix.close(self._content)
+        release(self._content)
+
+    def _nameless(self, directory: str) -> int:
+        try:
+            return posix.open(directory, _NAMELESS, 0o600)
+        except OSError:  # this file system has no such files; or the next step tells why not
+            descriptor = self._create(f"{self._stem}.spool")
+            remove(self._named.pop())
+            return descriptor
+
+    def _unnamed_email(self, directory: str) -> int:
+        try:
+            descriptor = posix.open(directory, _NAMELESS, 0o600)
+        except OSError:
+            return self._create(self.email)
+        if posix.access(_by_descriptor(descriptor), posix.F_OK):
+            return descriptor
+        close(descriptor)  # without /proc it could not be given a name
+        return self._create(self.email)
 
     def _create(self, path: str) -> int:
         descriptor = posix.open(path, _CREATE, 0o600)
@@ -125,23 +171,120 @@ def blocks(descriptor: int) -> "Iterator[bytes]":
         yield block
 
 
+def stable_blocks(descriptor: int) -> "Iterator[bytes]":
+    """Yield the contents of a file that others may be writing.
+
+    Raises:
+        ChangedError: after the last block, if it is not what it was at the first.
+    """
+    before = posix.fstat(descriptor)
+    yield from blocks(descriptor)
+    after = posix.fstat(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ChangedError(0, "OUTFILE has changed while it was sent")
+
+
+def release(descriptor: int) -> None:
+    """Close a file that may have lost its name; a large one makes nobody wait for its space."""
+    try:
+        large = posix.fstat(descriptor).st_size > limits.LARGE_FILE
+    except OSError:
+        large = False
+    if large:
+        import _thread
+
+        try:
+            _thread.start_new_thread(close, (descriptor,))
+        except RuntimeError:
+            pass  # no thread is to be had
+        else:
+            return
+    close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Remove whatever bears the name `path`; what cannot be removed is told to the log."""
+    try:
+        if posix.lstat(path).st_size > limits.LARGE_FILE:
+            _remove_large(path)
+        else:
+            posix.unlink(path)
+    except FileNotFoundError:
+        pass  # the filter removed it
+    except OSError:
+        _remove_stubborn(path)
+
+
+def _remove_large(path: str) -> None:
+    """Take its name from a large file, and then give its space back where nobody waits."""
+    descriptor = posix.open(path, _SAFE_READ)
+    try:
+        posix.unlink(path)
+    finally:
+        release(descriptor)
+
+
+def _remove_stubborn(path: str) -> None:
+    """Remove what could not be removed as a file, at a second try or as a folder."""
+    try:
+        try:
+            posix.unlink(path)
+        except IsADirectoryError:
+            _remove_folder(path, None, limits.REMOVALS, limits.REMOVAL_DEPTH)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        from ..core import levels
+        from . import log
+
+        log.write(levels.WARNING, f"cannot remove {path}: {error.strerror}")
+
+
+def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:
+    """Remove a folder with what is in it, and return how much more may be removed.
+
+    No link is followed: each folder is opened in the one that holds it.
+
+    Raises:
+        OSError: it cannot be removed, or holds more than `allowed` entries or `depth` folders.
+    """
+    folder = posix.open(name, _FOLDER, dir_fd=parent)
+    try:
+        with posix.scandir(folder) as entries:
+            names = [entry.name for _, entry in zip(range(allowed), entries, strict=False)]
+        for inner in names:
+            allowed -= 1
+            try:
+                posix.unlink(inner, dir_fd=folder)
+            except IsADirectoryError:
+                if depth:
+                    allowed = _remove_folder(inner, folder, max(allowed, 0), depth - 1)
+    finally:
+        close(folder)
+    posix.rmdir(name, dir_fd=parent)
+    return allowed
+
+
+def _by_descriptor(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        posix.lockf(descriptor, posix.F_TLOCK, 0)
+    except OSError:
+        pass  # a file system without locks: `sweep` goes by the age alone
+
+
+def _truncate(descriptor: int) -> None:
+    try:
+        if descriptor >= 0:
+            posix.ftruncate(descriptor, 0)
+    except OSError:
+        pass  # its space is freed when it is closed
+
+
 def _write(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[posix.write(descriptor, view) :]
-
-
-def _remove(path: str) -> None:
-    try:
-        posix.unlink(path)
-    except FileNotFoundError:
-        pass  # the filter removed it
-    except OSError:
-        _remove_directory(path)
-
-
-def _remove_directory(path: str) -> None:
-    try:
-        posix.rmdir(path)
-    except OSError:
-        pass  # a filter that puts a full directory in its place keeps it

@@ -1,21 +1,24 @@
 """A connection's octets: non-blocking reads, and writes that wait for room.
 
-Rule: errors of a connection end here; to the others it has simply ended.
+Rule: errors of a connection end here. A stream that has failed is dead: nothing is written to it
+any more, or a message would have a hole; what its peer had sent before is still read.
 """
 
 from ..core import limits
-from .system import posix, socket
+from .system import close, posix, socket
 
 
 class Stream:
     """Two descriptors, or twice the same, that are a connection to a peer."""
 
-    __slots__ = ("_unsent", "open", "reader", "writer")
+    __slots__ = ("_unsent", "failed", "open", "reader", "writer")
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
         self.writer = writer
         self.open = True
+        #: Whether a read or a write has failed.
+        self.failed = False
         self._unsent = bytearray()
         for descriptor in {reader, writer}:
             posix.set_blocking(descriptor, False)
@@ -26,29 +29,44 @@ class Stream:
         """How many octets wait for room."""
         return len(self._unsent)
 
-    def read(self) -> bytes | None:
+    def read(self, size: int = limits.READ_SIZE) -> bytes | None:
         """Return what the peer sent, b"" at its end, None if there is nothing yet."""
         try:
-            return posix.read(self.reader, limits.READ_SIZE)
+            return posix.read(self.reader, size)
         except BlockingIOError:
-            return None
+            return b"" if self.failed else None
         except OSError:
+            self._fail()
             return b""
 
     def write(self, data: bytes) -> None:
-        """Send `data`, now or when there is room; a peer that is gone loses it."""
+        """Send `data`, now or when there is room; a stream that has failed drops it."""
+        if self.failed:
+            return
+        if not self._unsent:
+            data = self._sent(data)
         self._unsent += data
-        self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
+        if self._unsent:
+            self._unsent = bytearray(self._sent(bytes(self._unsent)))
+
+    def _sent(self, data: bytes) -> bytes:
+        """Send of `data` what there is room for, and return the rest."""
         try:
-            while self._unsent:
-                del self._unsent[: posix.write(self.writer, self._unsent)]
+            while data:
+                data = data[posix.write(self.writer, data) :]
         except BlockingIOError:
-            return
+            return data
         except OSError:
-            self._unsent.clear()
+            self._fail()
+            return b""
+        return b""
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._unsent.clear()
 
     def finish(self) -> None:
         """Tell the peer that nothing more will come, and still listen to it."""
@@ -68,7 +86,7 @@ class Stream:
         if self.open:
             self.open = False
             for descriptor in {self.reader, self.writer}:
-                posix.close(descriptor)
+                close(descriptor)
 
 
 def never_delay(descriptor: int) -> None:

@@ -26,6 +26,7 @@ else:
 
 __all__ = [
     "add_standard_descriptors",
+    "close",
     "environ",
     "file_name",
     "is_regular",
@@ -55,6 +56,14 @@ def silence(descriptor: int) -> None:
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, descriptor)
     posix.close(null)
+
+
+def close(descriptor: int) -> None:
+    """Close `descriptor`, which is gone even where close(2) reports an error."""
+    try:
+        posix.close(descriptor)
+    except OSError:
+        pass
 
 
 def is_socket(descriptor: int) -> bool:

@@ -7,7 +7,7 @@ tries together end in time (cli.host, relay.idle).
 from .. import TYPE_CHECKING
 from ..core import limits
 from .loop import READABLE, WRITABLE
-from .system import posix, socket
+from .system import close, posix, socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,10 @@ class Connector:
         try:
             self._try_all(resolve(target, socket.AI_NUMERICHOST))
         except socket.gaierror:
-            self._resolver = Resolver(self._loop, target, self._resolved)
+            try:
+                self._resolver = Resolver(self._loop, target, self._resolved)
+            except OSError as error:
+                self._failed(f"{target.text}: {error.strerror}")
 
     def timer(self) -> None:
         """Give the address under way up."""
@@ -96,6 +99,7 @@ class Connector:
                     continue
             self._socket = peer
             self.deadline = self._loop.clock() + share
+            self._loop.due(self.deadline)
             self._loop.watch(peer.fileno(), WRITABLE, self._finish)
             return
         self._failed(f"{self._target.text}: {self._last_error}")
@@ -140,7 +144,11 @@ def resolve(target: "Target", flags: int) -> "list[Address]":
 
 
 class Resolver:
-    """Asks the name service in a thread, which alone may block, and calls `done` in the loop."""
+    """Asks the name service in a thread, which alone may block, and calls `done` in the loop.
+
+    Raises:
+        OSError: there is no descriptor or no thread to be had.
+    """
 
     def __init__(
         self,
@@ -154,13 +162,18 @@ class Resolver:
         self._done = done
         self._found: list[Address] | OSError = []
         self._reader, writer = posix.pipe()
-        loop.watch(self._reader, READABLE, self._ready)
-        _thread.start_new_thread(self._ask, (target, writer))
+        try:
+            loop.watch(self._reader, READABLE, self._ready)
+            _thread.start_new_thread(self._ask, (target, writer))
+        except (OSError, RuntimeError) as error:
+            self.cancel()
+            close(writer)
+            raise OSError(0, f"no thread to ask the name service: {error}") from None
 
     def cancel(self) -> None:
         """Forget the question."""
         self._loop.watch(self._reader, 0, self._ready)
-        posix.close(self._reader)
+        close(self._reader)
 
     def _ask(self, target: "Target", writer: int) -> None:
         try:
@@ -168,7 +181,7 @@ class Resolver:
         except OSError as error:
             self._found = error
         finally:
-            posix.close(writer)  # which makes the reader readable
+            close(writer)  # which makes the reader readable
 
     def _ready(self) -> None:
         self.cancel()

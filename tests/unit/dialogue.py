@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from postprox.core import actions, limits, turns
+from postprox.core import actions, levels, limits, turns
 from postprox.core.data import encoded
+from postprox.core.options import Options
 from postprox.core.session import Session
 from postprox.core.verdict import Outcome
 
@@ -36,9 +37,9 @@ class UnexpectedError(AssertionError):
 class OrderlySession(Session):
     """A session that keeps to `turns.FOLLOWS`, and remembers its steps."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, options: Options, clock: Callable[[], float]) -> None:
         self.steps: list[tuple[str, str]] = []
-        super().__init__(**options)
+        super().__init__(options, clock)
 
     def _set_turn(self, turn: str) -> None:
         if turn not in turns.FOLLOWS[self._turn]:
@@ -51,15 +52,21 @@ class Dialogue:
     """A session between a client, an upstream, a filter and a spool."""
 
     def __init__(
-        self, *, filtering: bool = True, filter_timeout: float = 30, reject_failures: bool = False
+        self,
+        *,
+        filtering: bool = True,
+        filter_timeout: float = 30,
+        reject_failures: bool = False,
+        strict: bool = False,
     ) -> None:
         self.now = 1000.0
-        self.session = OrderlySession(
-            filtering=filtering,
-            filter_timeout=filter_timeout,
-            reject_failures=reject_failures,
-            clock=lambda: self.now,
-        )
+        options = Options()
+        options.command = "filter" if filtering else None
+        options.timeout = filter_timeout
+        options.reject = reject_failures
+        options.strict = strict
+        options.log_level = levels.DEBUG
+        self.session = OrderlySession(options, lambda: self.now)
         self.log: list[tuple[int, str]] = []
         #: All that happened, and what was done about it: a line each.
         self.history: list[str] = []
@@ -69,6 +76,10 @@ class Dialogue:
         self.messages: list[bytes] = []
         #: The errors that the spool has: when it is made, when it is sealed.
         self.open_error = self.seal_error = ""
+        #: The error that the filter has when it is started.
+        self.start_error = ""
+        #: What a filter that is ended at its time limit has said.
+        self.said = b""
         #: What the filter leaves in OUTFILE.
         self.replacement = b""
         #: Whether upstream takes a message as fast as it is sent.
@@ -85,6 +96,7 @@ class Dialogue:
         self.client_is_hung_up = False
         self.on_its_way = b""
         self.spool: bytearray | None = None
+        self.wire = b""
         self._does("P> a client connects", self.session.start)
 
     # What happens.
@@ -137,6 +149,15 @@ class Dialogue:
         ended = f"F> ends: {failure or status} {_shown(last_line) if last_line else ''}".rstrip()
         self._does(ended, self.session.filter_finished, outcome)
 
+    def replacement_changes(self) -> None:
+        self._insist(self.delivering, "no message is sent")
+        self.delivering = False
+        failed = self.session.replacement_failed
+        self._does("P> OUTFILE changes", failed, "OUTFILE: changed")
+
+    def client_is_reset(self) -> None:
+        self._does("C> @reset", self.session.client_lost)
+
     def spool_cannot_be_read(self) -> None:
         self._insist(self.delivering, "no message is on its way upstream")
         self.delivering = False
@@ -154,8 +175,8 @@ class Dialogue:
     def is_told_to_stop(self) -> None:
         self._does("P> stop", self.session.stop)
 
-    def is_terminated(self) -> None:
-        self._does("P> SIGTERM", self.session.terminate, b"421 terminated\r\n")
+    def is_terminated(self, patience: float = 0) -> None:
+        self._does("P> SIGTERM", self.session.terminate, b"421 terminated\r\n", patience)
 
     # What is to be seen.
 
@@ -285,11 +306,12 @@ class Dialogue:
         if self.open_error:
             self.session.spool_failed(self.open_error)
         else:
-            self.spool = bytearray()
+            self.spool, self.wire = bytearray(), b""
             self.session.spool_opened()
 
     def _store(self, action: actions.Store) -> None:
         self._spooled().extend(action.data)
+        self.wire += action.wire
 
     def _seal_spool(self, _: actions.SealSpool) -> None:
         content = bytes(self._spooled())
@@ -303,23 +325,29 @@ class Dialogue:
         self._spooled()
         self._insist(not self.filter_runs, "a filter runs already")
         self.environments.append(action.environment)
+        if self.start_error:
+            self.session.filter_finished(Outcome(failure=self.start_error, starved=True))
+            return
         self.filter_runs = True
+        self.session.filter_started()
 
-    def _kill_filter(self, _: actions.KillFilter) -> None:
+    def _kill_filter(self, action: actions.EndFilter) -> None:
         self._insist(self.filter_runs, "no filter runs")
         self.filter_runs = False
+        self.session.filter_finished(Outcome(failure=action.reason, last_line=self.said))
 
     def _deliver(self, _: actions.Deliver) -> None:
-        self._send_message(bytes(self._spooled()))
+        self._spooled()
+        self._send_message(self.wire)
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
         self._insist(bool(self.replacement), "the filter has left no replacement")
-        self._send_message(self.replacement)
+        self._send_message(b"".join(encoded([self.replacement])))
 
-    def _send_message(self, content: bytes) -> None:
+    def _send_message(self, wire: bytes) -> None:
         self._insist(self.connected, "a message is sent without a connection")
         self._insist(not self.filter_runs, "a message is sent while the filter runs")
-        self.on_its_way = b"".join(encoded([content]))
+        self.on_its_way = wire
         self.delivering = True
 
     def _message_is_sent(self) -> None:
@@ -364,7 +392,7 @@ _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
     actions.Store: Dialogue._store,
     actions.SealSpool: Dialogue._seal_spool,
     actions.RunFilter: Dialogue._run_filter,
-    actions.KillFilter: Dialogue._kill_filter,
+    actions.EndFilter: Dialogue._kill_filter,
     actions.Deliver: Dialogue._deliver,
     actions.DeliverReplacement: Dialogue._deliver_replacement,
     actions.Discard: Dialogue._discard,

@@ -12,7 +12,7 @@ KINDS = [
     actions.ToClient(b"x"),
     actions.ToClient(b"y"),
     actions.ToUpstream(b"x"),
-    actions.Store(b"x"),
+    actions.Store(b"x", b"x"),
     actions.HangUp(),
     actions.Connect(),
     actions.Disconnect(),
@@ -20,7 +20,7 @@ KINDS = [
     actions.SealSpool(),
     actions.RunFilter({b"HELO": b"x"}),
     actions.RunFilter({b"HELO": b"y"}),
-    actions.KillFilter(),
+    actions.EndFilter("late"),
     actions.Deliver(),
     actions.DeliverReplacement(),
     actions.Discard(),
@@ -35,7 +35,7 @@ def test_an_action_equals_only_its_like(action: actions.Action) -> None:
 
 
 def test_equal_actions_have_equal_hashes() -> None:
-    assert len({actions.Store(b"x"), actions.Store(b"x"), actions.Deliver()}) == 2
+    assert len({actions.Store(b"x", b"x"), actions.Store(b"x", b"x"), actions.Deliver()}) == 2
 
 
 def test_an_action_shows_what_it_carries() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postprox.core import turns
+from postprox.core.options import Options
 from tests.unit.dialogue import OrderlySession, UnexpectedError, connected, in_filter
 
 
@@ -68,8 +69,6 @@ def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
 
 
 def test_a_step_that_the_table_does_not_have_is_a_failure() -> None:
-    session = OrderlySession(
-        filtering=True, filter_timeout=30, reject_failures=False, clock=lambda: 0.0
-    )
+    session = OrderlySession(Options(), lambda: 0.0)
     with pytest.raises(AssertionError, match="no step from 'connect' to 'deliver'"):
         session._set_turn(turns.DELIVER)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import select
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from postprox.core.verdict import Outcome
 from postprox.shell.filter import Filter
+from postprox.shell.system import posix
 
 
 def run(command: str, **environment: bytes) -> Outcome:
@@ -58,8 +61,8 @@ def test_standard_error_without_line_end() -> None:
     assert run("printf '550 no' >&2; exit 1").last_line == b"550 no"
 
 
-def test_standard_error_of_a_killed_filter_does_not_count() -> None:
-    assert run("echo 550 no >&2; kill -9 $$").last_line == b""
+def test_what_a_killed_filter_said_is_known() -> None:
+    assert run("echo 550 no >&2; kill -9 $$").last_line == b"550 no"
 
 
 def test_three_megabytes_of_standard_error_do_not_block_it() -> None:
@@ -95,7 +98,10 @@ def inheritable() -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_no_other_descriptor_is_inherited(tmp_path: Path, inheritable: int) -> None:
+def test_no_other_descriptor_is_inherited(
+    tmp_path: Path, inheritable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Filter, "_descriptors_are_private", False)
     run(f'ls /proc/self/fd >"{tmp_path}/fds"')
     # ls itself has the listed directory open.
     assert (tmp_path / "fds").read_text().split() == ["0", "1", "2", "3"]
@@ -172,3 +178,31 @@ def test_one_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.Mon
 def test_an_environment_that_is_too_large_is_an_error() -> None:
     with pytest.raises(OSError, match="too long"):
         Filter("true", {b"X": b"x" * 1_000_000})
+
+
+def test_killing_reaches_a_leader_that_has_left_its_group() -> None:
+    leaves = "os.setpgid(0, os.getpgid(os.getppid()))"
+    program = f"import os, time; {leaves}; print(flush=True); time.sleep(1000)"
+    running = Filter(f"exec {sys.executable} -IS -c '{program}' >&2", dict(os.environb))
+    assert select.select([running.stderr], [], [], 20)[0]
+    running.kill()
+    assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == -signal.SIGKILL
+    running.close()
+
+
+def test_an_environment_entry_without_a_name_is_left_out() -> None:
+    assert run("exit 3", **{"": b"x"}).status == 3
+
+
+def test_an_error_of_closing_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = posix.close
+
+    def close(descriptor: int) -> None:
+        right(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(posix, "close", close)
+        running = Filter("exit 3", {})
+    assert running.outcome(os.waitpid(running.pid, 0)[1]).status == 3
+    running.close()

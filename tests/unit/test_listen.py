@@ -217,7 +217,7 @@ class Exhausted:
 def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
     loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listen, "Loop", lambda _speed: loop)
+    monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.1)
     exhausted = Exhausted(listener)
     server = listen.Server(parse(["up", "-l1"]))

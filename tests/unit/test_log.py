@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import socket
 import syslog
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox.core import levels
+from postprox.core import levels, limits
 from postprox.shell import log
+from postprox.shell.log import Syslog
+from postprox.shell.loop import Loop
 
 
 @pytest.mark.parametrize(
@@ -38,19 +46,51 @@ def test_a_line_is_printable_whatever_is_in_it(text: str) -> None:
     assert all(" " <= character <= "~" for character in log.printable(text))
 
 
+class Daemon:
+    """A syslog daemon that reads when it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.setblocking(False)
+
+    def reads(self) -> list[bytes]:
+        """Read all that is there."""
+        lines = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                lines.append(self.socket.recv(65536))
+        return lines
+
+
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    written: list[tuple[int, str]] = []
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    monkeypatch.setattr(log, "_SOCKET", str(tmp_path / "log"))
+    daemon = Daemon(tmp_path / "log")
+    yield daemon
+    daemon.socket.close()
 
-    def note(level: int, text: str) -> None:
-        written.append((level, text))
 
-    monkeypatch.setattr(syslog, "syslog", note)
-    return written
+@pytest.fixture
+def written(daemon: Daemon) -> Iterator[Syslog]:
+    written = Syslog()
+    yield written
+    with contextlib.suppress(OSError):  # a test may have closed it
+        daemon.reads()
+    written.finish()
+
+
+def fill(written: Syslog) -> int:
+    """Write information until the daemon takes no more; return how many lines it took."""
+    for count in range(100_000):
+        written.write(levels.INFO, "x" * 1000)
+        if written.behind:
+            return count
+    raise AssertionError("the daemon takes everything")
 
 
 @pytest.mark.parametrize(
-    ("level", "name"),
+    ("level", "priority"),
     [
         (levels.ERROR, syslog.LOG_ERR),
         (levels.WARNING, syslog.LOG_WARNING),
@@ -58,20 +98,92 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
         (levels.DEBUG, syslog.LOG_DEBUG),
     ],
 )
-def test_levels_are_those_of_syslog(lines: list[tuple[int, str]], level: int, name: int) -> None:
-    log.write(level, "text")
-    assert lines == [(name, "text")]
+def test_a_line_has_priority_time_ident_and_pid(
+    written: Syslog, daemon: Daemon, level: int, priority: int
+) -> None:
+    written.write(level, "text")
+    (line,) = daemon.reads()
+    head = rf"<{syslog.LOG_MAIL | priority}>[A-Z][a-z]{{2}} [ 0-9][0-9] [0-9:]{{8}} postprox"
+    assert re.fullmatch(rf"{head}\[{os.getpid()}\]: text", line.decode())
 
 
-def test_a_line_is_harmless_when_it_is_written(lines: list[tuple[int, str]]) -> None:
-    log.write(levels.ERROR, "one\ntwo")
-    assert lines == [(syslog.LOG_ERR, "one\\ntwo")]
+def test_a_line_is_harmless_when_it_is_written(written: Syslog, daemon: Daemon) -> None:
+    written.write(levels.ERROR, "one\ntwo")
+    assert daemon.reads()[0].endswith(b": one\\ntwo")
 
 
-def test_a_long_line_is_cut(lines: list[tuple[int, str]]) -> None:
-    log.write(levels.ERROR, "x" * 100_000)
-    assert len(lines[0][1]) == 2000
+def test_a_long_line_is_cut(written: Syslog, daemon: Daemon) -> None:
+    written.write(levels.ERROR, "\xff" * 1_000_000)
+    assert len(daemon.reads()[0].partition(b": ")[2]) == limits.LOG_LINE
 
 
-def test_writing_needs_no_syslog_daemon() -> None:
-    log.write(levels.DEBUG, "nobody may be listening")
+def test_writing_needs_no_syslog_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_SOCKET", "/nonexistent/log")
+    written = Syslog()
+    written.write(levels.ERROR, "nobody listens")
+    assert not written.behind
+    written.finish()
+
+
+def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
+    written: Syslog, daemon: Daemon
+) -> None:
+    fill(written)
+    written.write(levels.INFO, "dropped")
+    daemon.reads()
+    written.write(levels.INFO, "taken again")
+    told = daemon.reads()
+    assert told[0].endswith(b": 2 lines were dropped: the log could not take them")
+    assert told[1].endswith(b": taken again")
+    assert not written.behind
+
+
+def test_warnings_wait_for_the_daemon(written: Syslog, daemon: Daemon) -> None:
+    fill(written)
+    written.write(levels.WARNING, "the filter has failed")
+    daemon.reads()
+    written.flush()
+    assert daemon.reads()[0].endswith(b": the filter has failed")
+
+
+def test_what_waits_is_bounded(written: Syslog, daemon: Daemon) -> None:
+    fill(written)
+    for _ in range(1000):
+        written.write(levels.ERROR, "x" * 1000)
+    kept = 0
+    while written.behind:
+        kept += len(daemon.reads())
+        written.flush()
+    assert kept < 400
+
+
+def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop) -> None:
+    written.attend(loop.clock, loop.due)
+    loop.add(written)
+    fill(written)
+    written.write(levels.ERROR, "waits")
+    daemon.reads()
+    while written.behind:
+        loop.run_once()
+    assert daemon.reads()[0].endswith(b": waits")
+
+
+def test_at_the_end_it_does_not_wait_for_long(
+    written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_FAREWELL", 0.02)
+    fill(written)
+    written.finish()
+    assert written.behind
+
+
+def test_a_daemon_that_starts_anew_is_written_to(
+    written: Syslog, daemon: Daemon, tmp_path: Path
+) -> None:
+    written.write(levels.ERROR, "one")
+    daemon.socket.close()
+    (tmp_path / "log").unlink()
+    again = Daemon(tmp_path / "log")
+    written.write(levels.ERROR, "two")
+    assert again.reads()[0].endswith(b": two")
+    again.socket.close()

@@ -1197,6 +1197,10 @@ def test_the_filter_gets_the_envelope() -> None:
             b"RECIPIENT": b"b@example",
             b"REMOTEIP": b"192.0.2.1",
             b"HELO": b"mail.example",
+            b"RECIPIENTS": b"b@example\nc@example",
+            b"RECIPIENTCOUNT": b"2",
+            b"QUEUE_ID": b"",
+            b"CLIENT_NAME": b"",
         }
     ]
 
@@ -1470,17 +1474,17 @@ def verdict_lines(dialogue: Dialogue) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "last_line", "reject_failures", "word"),
+    ("status", "last_line", "reject_failures", "word", "result"),
     [
-        (0, b"", False, "accept"),
-        (1, b"spam", False, "reject"),
-        (1, b"250 gone", False, "discard"),
-        (2, b"", False, "fail-open"),
-        (2, b"", True, "fail"),
+        (0, b"", False, "accept", "delivered"),
+        (1, b"spam", False, "reject", "refused"),
+        (1, b"250 gone", False, "discard", "discarded"),
+        (2, b"", False, "fail-open", "delivered"),
+        (2, b"", True, "fail", "deferred"),
     ],
 )
 def test_every_message_has_one_line_in_the_log(
-    status: int, last_line: bytes, reject_failures: bool, word: str
+    status: int, last_line: bytes, reject_failures: bool, word: str, result: str
 ) -> None:
     dialogue = in_filter(reject_failures=reject_failures)
     dialogue.filter_ends(status, last_line)
@@ -1488,23 +1492,253 @@ def test_every_message_has_one_line_in_the_log(
         dialogue.upstream_says(b"354 go on")
         assert verdict_lines(dialogue) == []
         dialogue.upstream_says(b"250 queued")
+    about = 'client="" helo=client.example from=a@example to=b@example nrcpt=1 size=17 '
+    (line,) = verdict_lines(dialogue)
+    assert line.startswith(f"verdict={word} result={result} {about}")
     reply = bytes(dialogue.to_client).decode().strip()
-    about = "client=unknown helo=client.example from=<a@example> to=<b@example>"
-    assert verdict_lines(dialogue) == [f"{word}: {about} size=17 seconds=0.000 reply={reply}"]
+    assert f' reply="{reply}" ' in line
 
 
 def test_the_line_tells_how_long_a_message_took() -> None:
     dialogue = in_filter()
     dialogue.seconds_pass(1.25)
     dialogue.filter_ends(1, b"spam")
-    assert " seconds=1.250 " in verdict_lines(dialogue)[0]
+    assert " filter=1.250 total=1.250 " in verdict_lines(dialogue)[0]
 
 
-@pytest.mark.parametrize("stage", [in_delivery, sending, sent])
-def test_a_message_that_was_lost_with_upstream_has_its_line_too(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("stage", "result"), [(in_delivery, "deferred"), (sending, "deferred"), (sent, "unknown")]
+)
+def test_a_message_that_was_lost_with_upstream_has_its_line_too(stage: Stage, result: str) -> None:
     dialogue = stage()
     dialogue.upstream_ends()
-    assert " reply=451 4.4.2 " in verdict_lines(dialogue)[0]
+    (line,) = verdict_lines(dialogue)
+    assert f" result={result} " in line
+    assert ' reply="451 4.4.2 ' in line
+
+
+def test_a_message_that_a_signal_ends_has_no_verdict() -> None:
+    dialogue = in_filter()
+    dialogue.is_terminated()
+    assert verdict_lines(dialogue)[0].startswith("verdict=none result=deferred ")
+
+
+def test_the_client_has_its_answer_before_the_log_has_a_line_and_before_the_clean_up() -> None:
+    dialogue = sent()
+    dialogue.upstream_says(b"250 queued")
+    asked = [line.split()[0:2] for line in dialogue.history[-3:]]
+    assert asked[0][0] == "C<"
+    assert [line.split()[1][:3] for line in dialogue.history[-2:]] == ["Log", "Dis"]
+
+
+def test_what_a_filter_said_is_told_when_its_time_is_over() -> None:
+    dialogue = in_filter(filter_timeout=5)
+    dialogue.said = b"still scanning"
+    dialogue.seconds_pass(5)
+    assert dialogue.logged(levels.WARNING)[0].endswith(' said="still scanning"')
+
+
+def test_a_line_that_is_not_wanted_is_not_made() -> None:
+    dialogue = in_transaction()
+    dialogue.session._options.log_level = levels.WARNING
+    dialogue.log.clear()
+    begin_data(dialogue)
+    dialogue.client_says(*MESSAGE)
+    dialogue.filter_ends(1, b"spam")
+    assert dialogue.log == []
+
+
+@pytest.mark.parametrize("code", [b"150", b"354", b"654"])
+def test_a_filters_reply_that_ends_no_message_is_a_warning(code: bytes) -> None:
+    dialogue = in_filter()
+    dialogue.filter_ends(1, code + b" odd")
+    dialogue.client_sees(code + b" odd")
+    (warning,) = dialogue.logged(levels.WARNING)
+    assert "ends no message" in warning
+
+
+@pytest.mark.parametrize("line", [b"AUTH PLAIN AGEAYgBj", b" auth plain AGEAYgBj"])
+def test_no_password_gets_into_the_log(line: bytes) -> None:
+    dialogue = greeted()
+    relayed(dialogue, line, b"334 VXNlcm5hbWU6")
+    relayed(dialogue, b"c2VjcmV0", b"235 ok")
+    for secret in ("AGEAYgBj", "c2VjcmV0", "VXNlcm5hbWU6"):
+        assert not any(secret in text for _, text in dialogue.log)
+
+
+# cli.strict
+
+
+@pytest.mark.parametrize("last_line", [b"Traceback", b"", b"150 x", b"354 x", b"550", b"550-x"])
+def test_strictly_a_rejection_without_a_code_is_a_failure(last_line: bytes) -> None:
+    dialogue = in_filter(reject_failures=True, strict=True)
+    dialogue.filter_ends(1, last_line)
+    dialogue.client_sees_reply(b"451 ")
+
+
+@pytest.mark.parametrize("last_line", [b"250 gone", b"451 later", b"550 5.7.1 spam"])
+def test_strictly_a_rejection_with_a_code_is_one(last_line: bytes) -> None:
+    dialogue = in_filter(reject_failures=True, strict=True)
+    dialogue.filter_ends(1, last_line)
+    dialogue.client_sees(last_line)
+
+
+# filter.no-resources, filter.outfile-stable
+
+
+def test_a_filter_that_cannot_be_started_lets_nothing_pass() -> None:
+    dialogue = in_data()
+    dialogue.start_error = "cannot be started: Too many open files"
+    dialogue.client_says(*MESSAGE)
+    dialogue.client_sees_reply(b"451 ")
+    dialogue.upstream_sees(b"QUIT")
+    assert "cannot be started" in dialogue.logged(levels.WARNING)[0]
+
+
+def test_a_replacement_that_changes_is_not_delivered() -> None:
+    dialogue = in_filter()
+    dialogue.replacement = b"new\n"
+    dialogue.upstream_is_fast = False
+    dialogue.filter_ends(0)
+    dialogue.upstream_says(b"354 go on")
+    dialogue.upstream_sees(b"DATA")
+    dialogue.replacement_changes()
+    dialogue.client_sees_reply(b"451 ")
+    assert not dialogue.connected
+    assert len(dialogue.logged(levels.WARNING)) == 1
+    dialogue.client_says(MAIL)
+    assert dialogue.connecting
+
+
+# filter.timeout
+
+
+def test_the_filters_time_begins_when_it_is_started() -> None:
+    dialogue = in_data(filter_timeout=5)
+    dialogue.seconds_pass(200)
+    dialogue.client_says(*MESSAGE)
+    dialogue.seconds_pass(4.9)
+    dialogue.filter_is_running()
+
+
+# files.term
+
+
+def test_a_message_whose_end_has_gone_upstream_has_its_reply_awaited() -> None:
+    dialogue = sent()
+    dialogue.is_terminated(10)
+    dialogue.seconds_pass(9)
+    dialogue.upstream_says(b"250 queued")
+    dialogue.client_sees(b"250 queued", b"421 4.3.2 The mail filter is shutting down")
+    dialogue.is_over_after_goodbye()
+
+
+def test_that_reply_is_not_awaited_for_ever() -> None:
+    dialogue = sent()
+    dialogue.is_terminated(10)
+    dialogue.seconds_pass(10)
+    dialogue.client_sees_reply(b"421 4.3.2 ")
+    assert " result=unknown " in verdict_lines(dialogue)[0]
+
+
+def test_a_second_signal_shortens_the_wait() -> None:
+    dialogue = sent()
+    dialogue.is_terminated(10)
+    dialogue.is_terminated(2)
+    dialogue.seconds_pass(2)
+    dialogue.client_sees_reply(b"421 4.3.2 ")
+
+
+@pytest.mark.parametrize("stage", [in_filter, in_delivery, sending])
+def test_a_message_whose_end_has_not_gone_is_dropped_at_once(stage: Stage) -> None:
+    dialogue = stage()
+    dialogue.is_terminated(10)
+    dialogue.client_sees_reply(b"421 ")
+    assert dialogue.deliveries == 0
+
+
+# relay.auth, relay.idle
+
+
+@pytest.mark.parametrize("command", [b"NOOP", b"EHLO x", MAIL, b"QUIT"])
+def test_a_334_to_what_is_not_auth_is_unexpected(command: bytes) -> None:
+    dialogue = greeted()
+    dialogue.client_says(command, b"BDAT 5 LAST")
+    dialogue.upstream_sees(command)
+    dialogue.upstream_says(b"334 go on")
+    dialogue.client_sees_reply(b"421 ")
+    assert b"BDAT 5 LAST\r\n" not in dialogue.commands
+
+
+def test_a_client_that_is_gone_has_a_reply_awaited_for_half_a_minute() -> None:
+    dialogue = greeted()
+    dialogue.client_says(MAIL)
+    dialogue.client_ends()
+    dialogue.upstream_sees(MAIL)
+    dialogue.seconds_pass(30)
+    dialogue.client_sees_reply(b"421 ")
+    dialogue.is_over(exit_status=1)
+
+
+def test_a_client_that_is_gone_has_the_final_reply_awaited_as_ever() -> None:
+    dialogue = in_filter()
+    dialogue.client_says(b"QUIT")
+    dialogue.client_ends()
+    dialogue.filter_ends(0)
+    dialogue.upstream_says(b"354 go on")
+    dialogue.seconds_pass(599)
+    dialogue.upstream_says(b"250 queued")
+    dialogue.client_sees(b"250 queued")
+
+
+@pytest.mark.parametrize("stage", [greeted, in_data, in_filter, in_delivery, sending])
+def test_a_client_whose_connection_breaks_ends_the_session_at_once(stage: Stage) -> None:
+    dialogue = stage()
+    dialogue.client_is_reset()
+    assert dialogue.client_is_hung_up
+    assert dialogue.deliveries == 0
+    assert dialogue.to_client == b""
+
+
+def test_nothing_that_a_broken_client_sent_is_obeyed() -> None:
+    dialogue = greeted()
+    dialogue.client_says(b"NOOP", MAIL)
+    dialogue.client_is_reset()
+    assert MAIL + b"\r\n" not in dialogue.commands
+
+
+def test_a_broken_client_s_message_has_its_final_reply_awaited() -> None:
+    dialogue = sent()
+    dialogue.client_is_reset()
+    dialogue.upstream_says(b"250 queued")
+    assert " result=delivered " in verdict_lines(dialogue)[0]
+
+
+def test_a_broken_client_that_has_said_quit_says_it_once() -> None:
+    dialogue = greeted()
+    dialogue.client_says(b"QUIT")
+    dialogue.client_is_reset()
+    dialogue.is_over_after_goodbye()
+
+
+def test_a_reply_that_drips_has_one_limit() -> None:
+    dialogue = greeted()
+    dialogue.client_says(MAIL)
+    dialogue.upstream_sees(MAIL)
+    for _ in range(10):
+        dialogue.upstream_says(b"250-more")
+        dialogue.seconds_pass(29.9)
+    dialogue.upstream_says(b"250-more")
+    dialogue.seconds_pass(1)
+    dialogue.client_sees_reply(b"421 ")
+
+
+def test_a_quit_among_content_that_is_dropped_is_none() -> None:
+    dialogue = in_filter()
+    dialogue.client_says(b"BDAT 6", b"QUIT")
+    dialogue.client_ends()
+    dialogue.filter_is_gone()
+    assert dialogue.deliveries == 0
 
 
 def test_very_many_commands_are_handled_in_several_goes() -> None:

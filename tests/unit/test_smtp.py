@@ -141,7 +141,7 @@ def test_what_is_held_is_handed_over_as_it_came() -> None:
 
 def test_the_reader_is_full_at_its_bound() -> None:
     reader = CommandReader()
-    reader.feed(b"x" * (limits.HELD_INPUT - 1))
+    reader.feed(b"x" * limits.HELD_INPUT)
     assert not reader.full
     reader.feed(b"x")
     assert reader.full

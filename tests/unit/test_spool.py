@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from postprox.core import limits
-from postprox.shell.spool import NotAFileError, Spool, blocks
+from postprox.shell.spool import ChangedError, NotAFileError, Spool, blocks, stable_blocks
+from postprox.shell.system import posix
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(str(tmp_path))
+    spool = Spool(str(tmp_path), filtering=True)
     yield spool
     spool.remove()
     assert list(tmp_path.iterdir()) == []
@@ -26,8 +30,8 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 @pytest.fixture
 def offered(spool: Spool) -> Spool:
-    spool.store(b"Subject: x\n\nbody\n")
-    list(spool.offer())
+    spool.store(b"Subject: x\n\nbody\n", b"Subject: x\r\n\r\nbody\r\n.\r\n")
+    spool.offer()
     return spool
 
 
@@ -45,24 +49,24 @@ def taken(spool: Spool) -> bytes | None:
 
 
 def test_what_is_stored_is_read_back(spool: Spool) -> None:
-    spool.store(b"one\n")
-    spool.store(b"two\0\xff\n")
+    spool.store(b"one\n", b"one\r\n")
+    spool.store(b"two\0\xff\n", b"two\0\xff\r\n")
     spool.seal()
-    assert content(spool) == b"one\ntwo\0\xff\n"
+    assert content(spool) == b"one\r\ntwo\0\xff\r\n"
 
 
 def test_a_message_may_be_read_twice(spool: Spool) -> None:
-    spool.store(b"one\n")
-    assert [content(spool), content(spool)] == [b"one\n", b"one\n"]
+    spool.store(b"one\n", b"one\r\n")
+    assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
 def test_a_message_is_read_in_blocks(spool: Spool) -> None:
-    spool.store(b"x" * (limits.COPY_SIZE + 1))
+    spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     assert [len(block) for block in blocks(spool.original)] == [limits.COPY_SIZE, 1]
 
 
 def test_a_message_under_way_has_no_name(spool: Spool, tmp_path: Path) -> None:
-    spool.store(b"one\n")
+    spool.store(b"one\n", b"one\r\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,11 +85,11 @@ def test_only_the_owner_may_read(offered: Spool) -> None:
 
 def test_changing_email_does_not_change_the_message(offered: Spool) -> None:
     Path(offered.email).write_bytes(b"changed\n")
-    assert content(offered) == b"Subject: x\n\nbody\n"
+    assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
 def test_two_messages_do_not_share_files(spool: Spool, tmp_path: Path) -> None:
-    other = Spool(str(tmp_path))
+    other = Spool(str(tmp_path), filtering=True)
     assert spool.email != other.email
     other.remove()
 
@@ -166,7 +170,7 @@ def test_files_that_the_filter_removed_are_not_missed(offered: Spool, tmp_path: 
 
 def test_the_message_outlives_its_names(offered: Spool) -> None:
     offered.withdraw()
-    assert content(offered) == b"Subject: x\n\nbody\n"
+    assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
 def test_a_replacement_outlives_its_name(offered: Spool) -> None:
@@ -180,9 +184,9 @@ def test_a_replacement_outlives_its_name(offered: Spool) -> None:
 
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
-    spool = Spool(str(tmp_path))
-    spool.store(b"x")
-    list(spool.offer())
+    spool = Spool(str(tmp_path), filtering=True)
+    spool.store(b"x", b"x")
+    spool.offer()
     spool.replacement()
     spool.remove()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
@@ -194,13 +198,13 @@ def test_no_descriptor_is_inherited_by_programs(spool: Spool) -> None:
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Spool(str(tmp_path / "missing"))
+        Spool(str(tmp_path / "missing"), filtering=True)
 
 
 def test_a_file_instead_of_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
-        Spool(str(tmp_path / "file"))
+        Spool(str(tmp_path / "file"), filtering=True)
 
 
 @pytest.fixture
@@ -214,29 +218,167 @@ def small_files() -> Iterator[int]:
 
 
 def test_a_message_cut_short_is_an_error_at_its_end(spool: Spool, small_files: int) -> None:
-    spool.store(b"x" * (small_files + 1))
+    spool.store(b"", b"x" * (small_files + 1))
     with pytest.raises(OSError, match="File too large") as raised:
         spool.seal()
     assert raised.value.errno == errno.EFBIG
 
 
 def test_a_message_cut_short_stays_an_error(spool: Spool, small_files: int) -> None:
-    spool.store(b"x" * (small_files + 1))
-    spool.store(b"fits again")
+    spool.store(b"", b"x" * (small_files + 1))
+    spool.store(b"fits again", b"fits again")
     with pytest.raises(OSError, match="File too large"):
         spool.seal()
 
 
 def test_a_message_cut_short_takes_no_space(spool: Spool, small_files: int) -> None:
-    spool.store(b"x" * (small_files + 1))
+    spool.store(b"", b"x" * (small_files + 1))
     assert os.fstat(spool.original).st_size == 0
 
 
-def test_a_copy_that_cannot_be_made_is_an_error(
-    spool: Spool, small_files: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "COPY_SIZE", 1000)
-    spool.store(b"x" * small_files)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (small_files // 2, resource.RLIM_INFINITY))
+def test_a_copy_cut_short_is_an_error_too(spool: Spool, small_files: int) -> None:
+    spool.store(b"x" * (small_files + 1), b"shorter")
     with pytest.raises(OSError, match="File too large"):
-        list(spool.offer())
+        spool.seal()
+
+
+def test_without_a_filter_there_is_no_copy(tmp_path: Path) -> None:
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    spool = Spool(str(tmp_path), filtering=False)
+    assert len(os.listdir("/dev/fd")) == before + 1  # noqa: PTH208
+    spool.remove()
+
+
+@pytest.fixture
+def no_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the file system have no files without a name."""
+    monkeypatch.setattr("postprox.shell.spool._NAMELESS", os.O_RDWR | os.O_DIRECTORY)
+
+
+@pytest.fixture
+def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be no /proc, by which a file without a name is given one."""
+    monkeypatch.setattr("postprox.shell.spool._by_descriptor", "/nonexistent/{}".format)
+
+
+@pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
+def test_a_system_without_nameless_files_gets_email_all_the_same(
+    missing: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    request.getfixturevalue(missing)
+    spool = Spool(str(tmp_path), filtering=True)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".email"]
+    spool.store(b"one\n", b"one\r\n")
+    spool.offer()
+    assert Path(spool.email).read_bytes() == b"one\n"
+    assert stat.S_IMODE(Path(spool.email).stat().st_mode) == 0o600
+    spool.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = os.listdir("/dev/fd")  # noqa: PTH208
+    monkeypatch.setattr(Spool, "_unnamed_email", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        Spool(str(tmp_path), filtering=True)
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_email_is_locked_as_long_as_the_proxy_lives(offered: Spool) -> None:
+    program = "import os, sys; os.lockf(os.open(sys.argv[1], os.O_RDWR), os.F_TLOCK, 0)"
+    command = [sys.executable, "-c", program, offered.email]
+    assert b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
+
+
+def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path: Path) -> None:
+    Path(offered.outfile).unlink()
+    inner = Path(offered.outfile) / "a/b"
+    inner.mkdir(parents=True)
+    (inner / "file").touch()
+    offered.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_link_is_followed_where_a_directory_is_removed(
+    offered: Spool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "kept").touch()
+    Path(offered.outfile).unlink()
+    Path(offered.outfile).mkdir()
+    (Path(offered.outfile) / "link").symlink_to(elsewhere)
+    offered.withdraw()
+    assert (elsewhere / "kept").exists()
+
+
+def test_a_directory_with_very_much_in_it_is_left_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: said.append(text))
+    monkeypatch.setattr(limits, "REMOVALS", 3)
+    spool = Spool(str(tmp_path), filtering=True)
+    spool.offer()
+    Path(spool.outfile).unlink()
+    Path(spool.outfile).mkdir()
+    for number in range(5):
+        (Path(spool.outfile) / str(number)).touch()
+    spool.remove()
+    assert said == [f"cannot remove {spool.outfile}: Directory not empty"]
+
+
+def test_a_second_try_removes_what_the_first_could_not(
+    offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = posix.unlink
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def unlink(path: str) -> None:
+        if failures:
+            raise failures.pop()
+        right(path)
+
+    monkeypatch.setattr(posix, "unlink", unlink)
+    offered.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_file_is_closed_elsewhere(
+    offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere: list[int] = []
+
+    def start(_close: object, arguments: tuple[int]) -> None:
+        elsewhere.extend(arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    os.truncate(offered.outfile, limits.LARGE_FILE + 1)
+    offered.withdraw()
+    assert list(tmp_path.iterdir()) == []
+    assert len(elsewhere) == 1
+    os.close(elsewhere[0])
+
+
+def test_a_file_that_stays_the_same_is_read_to_its_end(offered: Spool) -> None:
+    Path(offered.outfile).write_bytes(b"new\n")
+    with Path(offered.outfile).open("rb") as file:
+        assert b"".join(stable_blocks(file.fileno())) == b"new\n"
+
+
+@pytest.mark.parametrize("change", [b"", b"longer than before\n", b"two\n"])
+def test_a_file_that_changes_while_it_is_read_is_an_error(offered: Spool, change: bytes) -> None:
+    outfile = Path(offered.outfile)
+    outfile.write_bytes(b"one\n")
+    os.utime(outfile, (1, 1))
+    with outfile.open("rb") as file:
+        blocks = stable_blocks(file.fileno())
+        next(blocks)
+        outfile.write_bytes(change)
+        with pytest.raises(ChangedError):
+            list(blocks)
