@@ -144,8 +144,9 @@ class Engine:
             verdict = look()
             return verdict.state is not State.WAIT
 
-        if not self._loop.turn_until(decided, self._stage.patience + extra, pause):
-            verdict = no(f"{self._looks.so_far(step)} after {self._stage.patience:g} s")
+        waited = f"(waited {self._stage.patience:g} s)"
+        if not self._stage.wait_until(decided, extra, pause):
+            verdict = no(f"{self._looks.so_far(step)} {waited}")
         if verdict.state is State.NO:
             raise StepFailedError(step, self._looks.expected(step), verdict.got)
 
@@ -163,9 +164,8 @@ class Engine:
             return verdicts[-1].state is State.YES or all(v.state is State.NO for v in verdicts)
 
         firsts = [branch[0][0] for branch in branches if branch and isinstance(branch[0], tuple)]
-        in_time = self._loop.turn_until(
-            decided, self._stage.patience + max(map(self._looks.quiet_time, firsts)), _LOOK_AGAIN
-        )
+        extra = max(map(self._looks.quiet_time, firsts))
+        in_time = self._stage.wait_until(decided, extra, _LOOK_AGAIN)
         if in_time and verdicts[-1].state is State.YES:
             self._go_on_with(either, len(verdicts) - 1)
         elif not (in_time and () in branches):

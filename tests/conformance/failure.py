@@ -5,7 +5,9 @@ Rule: plain text from what the stage has seen; nothing is judged here.
 
 from __future__ import annotations
 
+import re
 import shlex
+from dataclasses import dataclass
 
 from .dialogue import shorten
 from .looks import StepFailedError
@@ -20,11 +22,38 @@ _BLANK = "    "
 _SHOWN_FILE = 800
 
 
-def explain(stage: Stage, error: StepFailedError, again: str) -> str:
-    """The whole text for one failed run; *again* is the command that runs just this one."""
+#: What is another in every run: addresses, and the run's own directory.
+_OF_THE_RUN = re.compile(
+    r"127\.\d+\.\d+\.\d+:\d+|\[::1\]:\d+|/tmp/postprox-suite-\w+|\(waited [\d.]+ s\)"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is told of one failed run."""
+
+    #: One line: the transcript, the step, what was expected and what came.
+    summary: str
+    #: All there is to know, many lines.
+    text: str
+    #: What it has in common with others that fail for the same reason.
+    cause: str
+
+
+def failure_of(stage: Stage, error: StepFailedError) -> Failure:
+    """All that is to be told of *error*."""
+    return Failure(_summary(stage, error), "\n".join(_sections(stage, error)), _cause(error))
+
+
+def _cause(error: StepFailedError) -> str:
+    step = error.step.source or write_step(error.step) if error.step else "behind the last step"
+    return " ".join(_OF_THE_RUN.sub("", f"{step}: {error}").split())
+
+
+def _sections(stage: Stage, error: StepFailedError) -> list[str]:
     header = stage.header
-    sections = [
-        summary(stage, error),
+    return [
+        _summary(stage, error),
         f"{header.title} ({', '.join(header.clauses)}: {header.level})",
         "",
         *_script(stage, error),
@@ -34,14 +63,10 @@ def explain(stage: Stage, error: StepFailedError, again: str) -> str:
         *_files(stage),
         *_syslog(stage),
         *_process(stage),
-        "",
-        f"again: {again}",
     ]
-    return "\n".join(sections)
 
 
-def summary(stage: Stage, error: StepFailedError) -> str:
-    """The failure in one line."""
+def _summary(stage: Stage, error: StepFailedError) -> str:
     line = f":{error.step.line}" if error.step else ""
     return f"{stage.transcript.name}{line} [{stage.mode}] {shorten(str(error), 300)}"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .header import IMPLEMENTATION_CAPABILITIES
-from .paths import IMPLEMENTATIONS, ROOT
+from .paths import IMPLEMENTATIONS, INSTALLED, ROOT
 from .payload import did_you_mean
 from .words import KINDS, MODES
 
@@ -70,6 +70,13 @@ class Implementation:
                     f"{self.name}: a divergence names '{one.transcript}' in mode '{one.mode}', "
                     f"but it has {', '.join(transcripts[one.transcript])} only"
                 )
+
+
+def default_implementation() -> Implementation:
+    """This checkout's own, where this is a checkout."""
+    if INSTALLED:
+        raise ImplementationError("name what is to be judged: --implementation TOML|CMD")
+    return find_implementation(REFERENCE)
 
 
 def find_implementation(text: str) -> Implementation:

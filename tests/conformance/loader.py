@@ -10,10 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from .paths import SUFFIX, TRANSCRIPTS
+from .payload import did_you_mean
 from .reader import parse_part, parse_transcript
 from .script import Either, FormatError, Include, Node, Transcript
+from .words import GROUPS
 
 _MAXIMUM_DEPTH = 8
+
+
+class ChoiceError(Exception):
+    """A transcript that is not there, or not in that mode; the text says which was meant."""
 
 
 def transcript_paths() -> list[Path]:
@@ -86,3 +92,35 @@ def included_names(nodes: tuple[Node, ...]) -> set[str]:
             case Either(branches):
                 names |= set().union(*map(included_names, branches))
     return names
+
+
+def check_choice(text: str, directory: Path) -> None:
+    """Complain of *text*, PATH or PATH::MODE as seen from *directory*, if it cannot be played."""
+    place, _, mode = text.partition("::")
+    path = (directory / place).resolve()
+    if path.suffix != SUFFIX:
+        return
+    if not path.is_file():
+        known = [str(path.relative_to(TRANSCRIPTS)) for path in transcript_paths()]
+        raise ChoiceError(f"there is no transcript {place}{did_you_mean(_end(path), known)}")
+    modes = load_transcript(path).header.modes
+    if mode and mode not in modes:
+        raise ChoiceError(f"{place} is not played in mode {mode}: it has {', '.join(modes)} only")
+
+
+def _end(path: Path) -> str:
+    """The group and the file: what a name is compared by."""
+    return "/".join(path.parts[-2:])
+
+
+def chosen(name: str) -> str:
+    """Where the transcript, or the group, called *name* is; with its ::MODE, if it has one."""
+    place, colons, mode = name.partition("::")
+    for path in (Path(place), TRANSCRIPTS / place, TRANSCRIPTS / f"{place}{SUFFIX}"):
+        if path.exists():
+            return f"{path.resolve()}{colons}{mode}"
+    known = [*GROUPS, *(str(path.relative_to(TRANSCRIPTS)) for path in transcript_paths())]
+    raise ChoiceError(
+        f"there is no transcript or group {place}"
+        f"{did_you_mean(place, known) or did_you_mean(f'{place}{SUFFIX}', known)}"
+    )

@@ -1,7 +1,7 @@
 """Where the suite finds what is no code: the transcripts, the specification, descriptions, pages.
 
-Rule: no other module knows a path. In an installed package transcripts and specification lie beside
-the modules; in a checkout they are taken from where people read them.
+Rule: no other module knows a path. In an installed package the transcripts lie beside the modules;
+in a checkout they are taken from where people read them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ ROOT = PACKAGE.parents[1]
 INSTALLED = (PACKAGE / "transcripts").is_dir()
 
 TRANSCRIPTS = (PACKAGE if INSTALLED else ROOT) / "transcripts"
-SPECIFICATION = PACKAGE / "specification.md" if INSTALLED else ROOT / "docs" / "specification.md"
+#: In a checkout a link to docs/specification.md.
+SPECIFICATION = PACKAGE / "specification.md"
 IMPLEMENTATIONS = PACKAGE / "implementations"
 TEMPLATES = PACKAGE / "report" / "templates"
+#: The properties of random sessions, and the search for where two implementations differ.
 PROPERTIES = PACKAGE / "test_properties.py"
+COMPARISON = PACKAGE / "test_comparison.py"
 
 #: How the name of a transcript, and of a part that is only included, ends.
 SUFFIX = ".smtp"

@@ -1,4 +1,7 @@
-"""Whether the implementation can be started at all: asked once, before all the others are."""
+"""Whether the implementation can be started, and serve one message, before all the rest is played.
+
+Rule: one root cause is told once: what fails here would fail everywhere.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ syslog = "absent"
 +++
 """
 _HELP_PATIENCE = 10
+
+
+#: The transcript that is played first in each mode.
+CANARY = "relay/one-message.smtp"
 
 
 class CannotStartError(Exception):

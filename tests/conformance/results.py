@@ -20,19 +20,38 @@ FORMAT = 1
 SUITE_VERSION = "1.0"
 
 
+#: What is no transcript, but a property of random sessions, is named like a group of its own.
+PROPERTY_PREFIX = "properties/"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A difference that the implementation's own file announces."""
+
+    kind: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Result:
-    """What one transcript came to in one mode."""
+    """What one transcript (or property) came to in one mode."""
 
     transcript: str
     mode: str
     title: str
-    clauses: Sequence[str]
+    clauses: tuple[str, ...]
     level: str
     outcome: str
-    seconds: float
+    seconds: float = 0.0
     message: str = ""
-    divergence: dict[str, str] | None = None
+    divergence: Known | None = None
+    #: The step that failed, what was expected and what came: equal ones are told once.
+    cause: str = ""
+
+    @property
+    def is_property(self) -> bool:
+        """Whether it is about random sessions."""
+        return self.transcript.startswith(PROPERTY_PREFIX)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -33,6 +34,9 @@ _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NO
 _TMPFS_SIZE = 65536
 #: A port that opens announces itself to nobody: it is tried again.
 _CONNECT_AGAIN = 0.005
+#: After so many waits that ran out, patience is divided by so much.
+_TIRED_AFTER = 10
+_TIRED = 5
 
 
 class HarnessError(Exception):
@@ -49,6 +53,8 @@ class Settings:
     slow: bool = False
     #: How long one awaited thing may take.
     patience: float = 10.0
+    #: How many waits have run out so far: a program that fails by silence is waited for less.
+    ran_out: int = 0
 
 
 @dataclass
@@ -150,9 +156,18 @@ class Stage:
     def patience(self) -> float:
         """How long one awaited thing may take, in seconds of this run."""
         patience = self.settings.patience * self.settings.time_scale
+        if self.settings.ran_out >= _TIRED_AFTER:
+            patience /= _TIRED
         if self.header.clock and self.speed == 1.0:
             patience += self.header.takes or self.settings.patience * self.header.clock
         return patience
+
+    def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
+        """Turn the loop until *done*; False: patience, and *extra* seconds, ran out."""
+        if self.loop.turn_until(done, self.patience + extra, pause):
+            return True
+        self.settings.ran_out += 1
+        return False
 
     def seconds(self, written: float) -> float:
         """The length here of a time as the transcript writes it."""
@@ -294,7 +309,7 @@ class Stage:
         assert process is not None
         if self.in_foreground or self.header.background:
             return True
-        self.loop.turn_until(lambda: not process.alive, self.patience)
+        self.wait_until(lambda: not process.alive)
         return process.status == 0 and process.follow_to_background()
 
     def output(self, name: str) -> bytes:

@@ -1,12 +1,18 @@
-"""The terminal's table: outcomes by clause group."""
+"""What the terminal shows of the results: failures by their cause, outcomes by clause group.
+
+Rule: what several transcripts fail for is told once, in full; the others are named.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from .results import Result
 from .words import GROUPS, OUTCOMES
+
+#: So many others that fail for the same reason are named; the verdict names them all.
+_NAMED = 20
 
 
 def summary_lines(results: Iterable[Result]) -> list[str]:
@@ -30,3 +36,18 @@ def _count_row(name: str, counts: Counter[str]) -> str:
 
 def _row(name: str, cells: list[str]) -> str:
     return f"{name:<10}" + "".join(f"{cell:>10}" for cell in cells)
+
+
+def cause_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
+    """Each cause once, the most frequent first: the text of one failure, and who else has it."""
+    causes: dict[str, list[str]] = {}
+    for result in results:
+        if result.outcome == "failed":
+            causes.setdefault(result.cause, []).append(f"{result.transcript}::{result.mode}")
+    for cause, names in sorted(causes.items(), key=lambda one: -len(one[1])):
+        yield ""
+        yield told.get(cause, cause)
+        if others := names[1:]:
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            named = ", ".join(others[:_NAMED]) + more
+            yield f"for the same reason {len(others)} more: {named}"

@@ -46,7 +46,7 @@ class Unasked:
                 _say_goodbye(upstream)
             return self._looks.sessions_ended() if stage.mode == "listen" else not process.alive
 
-        if not stage.loop.turn_until(over, stage.patience):
+        if not stage.wait_until(over):
             what = "the session" if stage.mode == "listen" else "the process"
             raise StepFailedError(None, f"{what} to end once the transcript has", "it goes on")
         # What was said last may still be on its way through the kernel.
@@ -63,7 +63,7 @@ class Unasked:
         if not process.alive:
             return
         process.send("SIGTERM")
-        if not self._stage.loop.turn_until(lambda: not process.alive, self._stage.patience):
+        if not self._stage.wait_until(lambda: not process.alive):
             raise StepFailedError(None, "SIGTERM to end the server", "it goes on")
         if process.status != 0 and not self._looks.signalled:
             state = self._looks.process_state()

@@ -16,6 +16,29 @@ def write_transcript(transcript: Transcript) -> str:
     return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
 
 
+def write_unfolded(transcript: Transcript) -> str:
+    """The text of *transcript* for a person: what is included stands in its place, set in."""
+    body = "".join(f"{line}\n" for line in unfolded_lines(transcript.steps))
+    return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
+
+
+def unfolded_lines(nodes: tuple[Node, ...]) -> list[str]:
+    """The lines of *nodes*, those of included files behind a bar."""
+    lines: list[str] = []
+    for node in nodes:
+        match node:
+            case Include(name):
+                lines.append(f"@include {name}")
+                lines += [f"  | {line}".rstrip() for line in unfolded_lines(node.steps)]
+            case Either(branches):
+                for position, branch in enumerate(branches):
+                    lines += ["or" if position else "either", *unfolded_lines(branch)]
+                lines.append("end")
+            case Step() | Note():
+                lines += _node_lines((node,))
+    return lines
+
+
 def _node_lines(nodes: tuple[Node, ...]) -> list[str]:
     lines: list[str] = []
     for node in nodes:

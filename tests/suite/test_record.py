@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.__main__ import main
 from tests.conformance.engine import play
 from tests.conformance.filterbox import FilterRun
 from tests.conformance.grammar import FENCE
@@ -23,7 +24,6 @@ from tests.conformance.loader import load_transcript
 from tests.conformance.paths import ROOT
 from tests.conformance.process import adopt_orphans
 from tests.conformance.reader import parse_transcript
-from tests.conformance.record.__main__ import main
 from tests.conformance.record.tape import Tape
 from tests.conformance.script import Step, Transcript
 from tests.conformance.stage import Settings, Stage
@@ -73,7 +73,7 @@ class Recorder:
     """The recorder's command, running."""
 
     def __init__(self, upstream: str, path: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "tests.conformance.record", "--upstream", upstream]
+        command = [sys.executable, "-m", "tests.conformance", "record", "--upstream", upstream]
         command += ["-o", str(path), "--title", "A live session", "--clause", "relay.commands"]
         self.process = subprocess.Popen(
             [*command, *arguments],
@@ -256,7 +256,7 @@ def failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...,
 
     def complaint(*arguments: str) -> str:
         common = ["--title", "t", "--clause", "relay.order", "-o", str(tmp_path / "x.smtp")]
-        status = main([*common, "--upstream", "127.0.0.1:1", *arguments])
+        status = main(["record", *common, "--upstream", "127.0.0.1:1", *arguments])
         assert status == 2
         return capsys.readouterr().err
 

@@ -183,6 +183,29 @@ def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
     assert {one["level"] for one in done.records if one["type"] == "result"} == {"must"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--level", "mst"), "--level knows must, should, may, not 'mst' (did you mean 'must'?)"),
+        (("--modes", "stdio,lisen"), "not 'lisen' (did you mean 'listen'?)"),
+        (("--time-scale", "0"), "--time-scale is a positive number, not '0'"),
+        (("--time-scale", "nan"), "--time-scale is a positive number, not 'nan'"),
+        (("transcripts/relay/one-mesage.smtp",), "did you mean 'relay/one-message.smtp'?"),
+        (("transcripts/cli/help.smtp::stdio",), "not played in mode stdio: it has command only"),
+    ],
+)
+def test_what_cannot_be_is_status_2(
+    runner: Runner, arguments: tuple[str, ...], message: str
+) -> None:
+    done = runner.run(in_corpus(SESSION), *arguments)
+    assert done.status == 2
+    assert message in done.text
+
+
+def test_the_last_lines_are_the_verdict(right: Done) -> None:
+    assert "verdict: conformant: all 2 at must" in right.text
+
+
 def test_what_is_permitted_only_never_fails_the_run(runner: Runner) -> None:
     path = runner.transcript("U> 220 here\nC< 220 there\n")
     path.write_text(path.read_text().replace('"must"', '"may"'))
@@ -258,7 +281,7 @@ BEHIND_D = 'for word; do [ "$before" = -d ] && dir=$word; before=$word; done;'
         (f"echo oops >&2; exec {REFERENCE}", "nothing on file descriptor 2"),
         (f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}', "an empty temp directory"),
         (f"sleep 60 </dev/null >/dev/null 2>&1 & exec {REFERENCE}", "no descendant to survive"),
-        (f"{REFERENCE}; kill -9 $$", "death by signal 9"),
+        (f"{REFERENCE}; kill -9 $$", "no death by a signal nobody sent"),
         (f"{REFERENCE}; echo 250 more", "@eof"),
         (f"{REFERENCE}; sleep 60", "@eof"),
     ],

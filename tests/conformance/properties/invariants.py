@@ -239,6 +239,16 @@ INVARIANTS: tuple[Invariant, ...] = (
 )
 
 
+#: Every clause that a docstring above names before its colon.
+CLAUSES = tuple(
+    dict.fromkeys(
+        clause
+        for one in INVARIANTS
+        for clause in (one.__doc__ or "").partition(": ")[0].split(", ")
+    )
+)
+
+
 def broken(run: Run) -> list[str]:
     """Everything that is wrong with *run*, each with the name of its invariant."""
     return [f"{one.__name__}: {wrong}" for one in INVARIANTS for wrong in one(run)]

@@ -13,8 +13,9 @@ from functools import cached_property
 from itertools import count, groupby
 
 from ..clauses import Clause
+from ..results import Known, Result
 from ..words import LEVELS, OUTCOMES
-from .results import Divergence, Result, Run
+from .results import Run
 
 #: The outcome that decides how several together look is the first of these that is among them.
 WEIGHT = ("failed", "diverged", "passed", "skipped")
@@ -60,7 +61,7 @@ class Finding:
         return self.first.message
 
     @property
-    def divergence(self) -> Divergence | None:
+    def divergence(self) -> Known | None:
         return self.first.divergence
 
     @property

@@ -28,18 +28,23 @@ def html(matrix: Matrix) -> str:
     script = (TEMPLATES / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # The browser runs the script of this digest and no other, should escaping ever fail.
-    return _render("report.html", matrix, script=Markup(script), script_digest=digest)  # noqa: S704
+    return _render("report.html", matrix=matrix, script=Markup(script), script_digest=digest)  # noqa: S704
 
 
 def markdown(matrix: Matrix) -> str:
     """The same as Markdown, for a README, an issue or a job's summary."""
-    return _render("report.md", matrix)
+    return _render("report.md", matrix=matrix)
 
 
-def _render(template: str, matrix: Matrix, **more: str) -> str:
+def svg(label: str, message: str, colour: str) -> str:
+    """A badge: two words side by side."""
+    return _render("badge.svg", label=label, message=message, colour=colour)
+
+
+def _render(template: str, **values: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(["html"]),
+        autoescape=select_autoescape(["html", "svg"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -50,9 +55,7 @@ def _render(template: str, matrix: Matrix, **more: str) -> str:
         "md": _markdown_text,
         "statement": _statement,
     }
-    text = environment.get_template(template).render(
-        matrix=matrix, symbols=SYMBOLS, outcomes=OUTCOMES, **more
-    )
+    text = environment.get_template(template).render(symbols=SYMBOLS, outcomes=OUTCOMES, **values)
     return text.rstrip("\n") + "\n"
 
 

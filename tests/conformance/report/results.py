@@ -13,35 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ..results import FORMAT, Known, Result
+from ..verdict import Verdict, judge
 from ..words import KINDS, LEVELS, OUTCOMES
-
-FORMAT = 1
 
 
 class ResultFileError(ValueError):
     """What is wrong with a result file, and where: `FILE:LINE: text`."""
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """A difference the implementation's own file announces."""
-
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one transcript said of the implementation in one mode."""
-
-    transcript: str
-    mode: str
-    title: str
-    clauses: tuple[str, ...]
-    level: str
-    outcome: str
-    message: str
-    divergence: Divergence | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +42,12 @@ class Run:
     @property
     def transcripts(self) -> int:
         """How many different transcripts were tried."""
-        return len({result.transcript for result in self.results})
+        return len({result.transcript for result in self.results if not result.is_property})
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the results amount to."""
+        return judge(self.results, self.suite_transcripts, self.modes)
 
 
 def read_run(path: Path) -> Run:
@@ -210,7 +193,7 @@ def _result(record: _Record) -> Result:
     divergence = None
     if record.value("divergence") is not None:
         known = record.record("divergence")
-        divergence = Divergence(known.one_of("kind", KINDS), known.text("reason"))
+        divergence = Known(known.one_of("kind", KINDS), known.text("reason"))
     return Result(
         transcript=record.text("transcript"),
         mode=record.text("mode"),
@@ -220,6 +203,7 @@ def _result(record: _Record) -> Result:
         outcome=record.one_of("outcome", OUTCOMES),
         message=(record.text_or_none("message") or "").strip("\n"),
         divergence=divergence,
+        cause=record.text("cause") if "cause" in record.fields else "",
     )
 
 

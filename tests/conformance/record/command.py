@@ -1,4 +1,4 @@
-"""`python -m tests.conformance.record`: the command line of the recorder.
+"""`record`: the recorder's command line.
 
 Rule: a transcript is written whole, once it has been read back; or nothing is, and why is said.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..clauses import load_clauses
 from ..header import Header, read_header
 from ..host import Host
-from ..implementation import REFERENCE, ImplementationError, find_implementation
+from ..implementation import ImplementationError, default_implementation, find_implementation
 from ..paths import SPECIFICATION, SUFFIX
 from ..payload import did_you_mean
 from ..process import adopt_orphans
@@ -29,16 +29,18 @@ _EXIT_FAILED = 2
 #: ValueError: an address, a header or a character that cannot be.
 _ERRORS = (RecordError, FormatError, HarnessError, ImplementationError, ValueError)
 _USAGE = """\
-python -m tests.conformance.record --upstream HOST:PORT -o FILE.smtp --title TEXT
-           --clause NAME ... [options] [-- ARGUMENT ...]"""
+%(prog)s --upstream HOST:PORT -o FILE.smtp --title TEXT --clause NAME ...
+           [options] [-- ARGUMENT ...]"""
 _EPILOG = """\
 What stands behind -- are the proxy's arguments, with {upstream}, {tmp} and {filter} where they
 belong (default: -d {tmp} {upstream}, with -c {filter} before it if there is a filter)."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="record",
+def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`record`."""
+    parser = words.add_parser(
+        "record",
+        help="record what a client, an implementation and upstream say, as a transcript",
         usage=_USAGE,
         description="Listen for a client, run the proxy on its connection as spawn(8) does, and "
         "write down as a transcript what client, upstream and filter say and see.",
@@ -55,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--email", action="store_true", help="write down what the filter reads in EMAIL, too")
     add("--comment", action="append", default=[], metavar="TEXT", help="a line above the script")
     add("--sessions", type=int, default=1, metavar="N", help="record N, one after the other")
-    add("--implementation", default=REFERENCE, metavar="TOML|CMD", help="default: this checkout")
+    add("--implementation", metavar="TOML|CMD", help="default: this checkout")
     add("arguments", nargs="*", metavar="ARGUMENT", help=argparse.SUPPRESS)
-    return parser
+    parser.set_defaults(do=main)
 
 
 def _header(options: argparse.Namespace) -> Header:
@@ -122,16 +124,17 @@ def _numbered(plan: Plan, number: int) -> Plan:
 def _record(options: argparse.Namespace) -> None:
     _check_paths(options)
     header, upstream = _header(options), parse_address(options.upstream)
-    settings = Settings(find_implementation(options.implementation), Host())
+    named = options.implementation
+    implementation = default_implementation() if named is None else find_implementation(named)
+    settings = Settings(implementation, Host())
     try:
         _record_all(options, Plan(header, upstream, settings, options.email))
     finally:
         settings.host.close()
 
 
-def main(arguments: list[str]) -> int:
-    """Record as *arguments* say; the exit status."""
-    options = _parser().parse_args(arguments)
+def main(options: argparse.Namespace) -> int:
+    """Record as *options* say; the exit status."""
     adopt_orphans()
     try:
         _record(options)
@@ -145,7 +148,3 @@ def main(arguments: list[str]) -> int:
     else:
         return 0
     return _EXIT_FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

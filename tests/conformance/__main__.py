@@ -1,0 +1,41 @@
+"""The command: `postprox-conformance`, in a checkout `python -m tests.conformance`.
+
+Rule: a mistake in the command line gets one line and exit status 2; each word of it is a module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import corpus, judging
+from .record import command as recording
+from .report import command as reporting
+from .results import SUITE_VERSION
+
+_DESCRIPTION = "Judge any program that claims to be postprox, clause by clause."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="postprox-conformance", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {SUITE_VERSION}")
+    words = parser.add_subparsers(required=True, metavar="COMMAND")
+    judging.add_run(words)
+    corpus.add_list(words)
+    corpus.add_show(words)
+    reporting.add_report(words)
+    recording.add_record(words)
+    judging.add_compare(words)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what *arguments* say; the exit status."""
+    options = _parser().parse_args(arguments)
+    status: int = options.do(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""`list` and `show`: what the suite holds, without playing anything."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .loader import ChoiceError, chosen, load_transcript
+from .paths import SUFFIX, TRANSCRIPTS
+from .script import FormatError, Transcript
+from .words import LEVELS
+from .writer import write_unfolded
+
+_EXIT_WRONG = 2
+
+
+def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`list`."""
+    parser = words.add_parser("list", help="list transcripts, one a line, with level and clauses")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a group or a transcript")
+    parser.add_argument("--level", choices=LEVELS, help="those of this level only")
+    parser.set_defaults(do=_list)
+
+
+def add_show(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`show`."""
+    parser = words.add_parser("show", help="print a transcript, unfolded with what it includes")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a transcript")
+    parser.set_defaults(do=_show)
+
+
+def _list(options: argparse.Namespace) -> int:
+    def line(transcript: Transcript) -> str:
+        header = transcript.header
+        return "\t".join(
+            (transcript.name, header.level, ",".join(header.modes), ",".join(header.clauses),
+             header.title)
+        )  # fmt: skip
+
+    return _print(
+        line(transcript)
+        for transcript in _transcripts(options.names)
+        if options.level in (None, transcript.header.level)
+    )
+
+
+def _show(options: argparse.Namespace) -> int:
+    return _print(
+        f"# {transcript.name}\n{write_unfolded(transcript)}"
+        for transcript in _transcripts(options.names)
+    )
+
+
+def _transcripts(names: list[str]) -> Iterator[Transcript]:
+    places = [Path(chosen(name).partition("::")[0]) for name in names]
+    for place in places or [TRANSCRIPTS]:
+        paths = sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
+        yield from map(load_transcript, paths)
+
+
+def _print(texts: Iterator[str]) -> int:
+    try:
+        for text in texts:
+            print(text)
+    except (ChoiceError, FormatError) as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return _EXIT_WRONG
+    except BrokenPipeError:  # whoever reads has seen enough; nothing is left to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

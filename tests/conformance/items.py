@@ -1,0 +1,214 @@
+"""Transcripts as pytest sees them: a file, an item for each mode, and a result of each.
+
+Rule: an item plays its transcript, and known divergences must fail, all else must not.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from .failure import Failure
+from .implementation import Divergence
+from .loader import load_transcript
+from .needs import missing_need
+from .paths import INSTALLED, TRANSCRIPTS
+from .preflight import CANARY
+from .process import adopt_orphans
+from .results import Known, Result
+from .script import FormatError, Transcript
+from .suite import Suite, play_once
+from .verdict import PERMITTED
+
+SUITE = pytest.StashKey[Suite]()
+CANARY_FAILS = f"{CANARY} fails, and so would everything"
+#: The marker of a test that is a property: its `name`, `title`, `clauses` and `mode`.
+PROPERTY_MARKER = "conformance_property"
+
+
+def suite_of(config: pytest.Config) -> Suite:
+    """The run's one Suite."""
+    return config.stash[SUITE]
+
+
+class JudgedError(Exception):
+    """The implementation is not as it should be; says nothing against the suite."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.summary)
+        self.failure = failure
+
+
+class TranscriptFile(pytest.File):
+    """One transcript; an item for each mode it runs in."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """The transcript once for each of its modes that was asked for."""
+        transcript = load_transcript(self.path)
+        suite = suite_of(self.config)
+        if not suite.plays(transcript.header.level):
+            return
+        for mode in transcript.header.modes:
+            if mode in suite.modes:
+                yield TranscriptItem.from_parent(self, name=mode, transcript=transcript)
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
+    ) -> str:
+        """A transcript that cannot be read: file, line and what was meant, nothing else."""
+        if isinstance(excinfo.value, FormatError):
+            return f"transcripts/{excinfo.value}"
+        return str(super().repr_failure(excinfo))
+
+
+class TranscriptItem(pytest.Item):
+    """One transcript in one mode."""
+
+    def __init__(self, *, transcript: Transcript, **arguments: object) -> None:
+        super().__init__(**arguments)  # type: ignore[arg-type]
+        self.transcript = transcript
+        self.mode = self.name
+        header = transcript.header
+        self.extra_keyword_matches.update(
+            {transcript.name, header.title, header.level, *header.clauses}
+        )
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Where it is, for headings."""
+        return self.path, None, f"{self.transcript.name}::{self.mode}"
+
+    def runtest(self) -> None:
+        """Play the transcript."""
+        suite = suite_of(self.config)
+        reason = missing_need(self.transcript, self.mode, suite.settings)
+        if reason:
+            pytest.skip(reason)
+        failure = self._failure(suite)
+        known = divergence_of(self)
+        if known is None:
+            if failure is not None and self.transcript.header.level == "may":
+                pytest.xfail(PERMITTED + failure.summary)
+            if failure is not None:
+                raise JudgedError(failure)
+        else:
+            judge_divergence(self.transcript.name, self.mode, known, failed=failure is not None)
+
+    def _failure(self, suite: Suite) -> Failure | None:
+        failed_canary = suite.canary.get(self.mode)
+        if failed_canary is None:
+            adopt_orphans()
+            return play_once(self.transcript, self.mode, suite.settings)
+        if self.transcript.name == CANARY:
+            return failed_canary
+        pytest.skip(CANARY_FAILS)
+
+    @property
+    def again(self) -> str:
+        """The command that runs just this one."""
+        implementation = self.config.getoption("--implementation")
+        if INSTALLED:
+            words = ["postprox-conformance", "run", implementation, f"{self._place}::{self.mode}"]
+        else:
+            words = ["python", "-m", "pytest", f"{os.path.relpath(self.path)}::{self.mode}"]
+            words += ["--implementation", implementation] if implementation else []
+        scale = str(self.config.getoption("--time-scale"))
+        return shlex.join([*words, *(["--time-scale", scale] if scale != "1" else [])])
+
+    @property
+    def _place(self) -> str:
+        """What the command finds it by: its name, or where it lies."""
+        inside = self.path.is_relative_to(TRANSCRIPTS)
+        return self.transcript.name if inside else os.path.relpath(self.path)
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
+    ) -> str:
+        """The failure's own text instead of a traceback through the suite."""
+        if isinstance(excinfo.value, JudgedError):
+            return f"{excinfo.value.failure.text}\n\nagain: {self.again}"
+        return str(super().repr_failure(excinfo))
+
+
+def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -> None:
+    """A known divergence must fail, unless it comes and goes."""
+    if failed:
+        pytest.xfail(f"known divergence, {known.kind}: {known.reason}")
+    if not known.sometimes:
+        text = (
+            f"{name} [{mode}] passes, but is listed as a known "
+            f"divergence ({known.kind}: {known.reason}): remove the entry"
+        )
+        raise JudgedError(Failure(f"{name} [{mode}] a known divergence passes", text, text))
+
+
+def divergence_of(item: pytest.Item) -> Divergence | None:
+    """What the implementation's file says of *item*."""
+    name, mode = _name_and_mode(item)
+    return suite_of(item.config).settings.implementation.divergence(name, mode)
+
+
+def _name_and_mode(item: pytest.Item) -> tuple[str, str]:
+    if isinstance(item, TranscriptItem):
+        return item.transcript.name, item.mode
+    marker = item.get_closest_marker(PROPERTY_MARKER)
+    return (str(marker.kwargs["name"]), str(marker.kwargs["mode"])) if marker else ("", "")
+
+
+def is_judged(item: pytest.Item) -> bool:
+    """Whether *item* has a result: a transcript, or a property of random sessions."""
+    return _name_and_mode(item) != ("", "")
+
+
+def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> Result:
+    """What *item* came to."""
+    name, mode = _name_and_mode(item)
+    title, clauses, level = _headings(item)
+    known = divergence_of(item)
+    error = call.excinfo.value if call.excinfo else None
+    diverged = hasattr(report, "wasxfail")
+    return Result(
+        transcript=name,
+        mode=mode,
+        title=title,
+        clauses=clauses,
+        level=level,
+        outcome=_outcome(report, permitted=diverged and known is None),
+        seconds=round(call.duration, 4),
+        message=str(error) if error else "",
+        divergence=Known(known.kind, known.reason) if known and diverged else None,
+        cause=error.failure.cause if isinstance(error, JudgedError) else "",
+    )
+
+
+def _headings(item: pytest.Item) -> tuple[str, tuple[str, ...], str]:
+    if isinstance(item, TranscriptItem):
+        header = item.transcript.header
+        return header.title, header.clauses, header.level
+    marker = item.get_closest_marker(PROPERTY_MARKER)
+    assert marker is not None
+    return str(marker.kwargs["title"]), tuple(marker.kwargs["clauses"]), "should"
+
+
+def _outcome(report: pytest.TestReport, *, permitted: bool) -> str:
+    if permitted:
+        return "skipped"  # level may: observed and reported, never a failure
+    return "diverged" if hasattr(report, "wasxfail") else report.outcome
+
+
+def is_the_suites_fault(error: BaseException | None) -> bool:
+    """Whether *error* says nothing about the implementation."""
+    judged = JudgedError | pytest.skip.Exception | pytest.xfail.Exception | pytest.fail.Exception
+    return error is not None and not isinstance(error, judged)
+
+
+def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
+    """End the run before it begins."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"conformance: {text}")
+    pytest.exit("nothing was judged", returncode=status)

@@ -1,0 +1,118 @@
+"""`run` and `compare`: pytest plays, and what it wrote down decides the exit status.
+
+Rule: nothing of the place where it is started counts: no configuration, no other plugin's files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from .loader import ChoiceError, chosen
+from .paths import COMPARISON, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
+from .report.command import add_outputs, write_outputs
+from .report.results import ResultFileError, read_run
+from .verdict import CONFORMANT, Verdict
+
+EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
+_DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+#: A run of a transcript waits as much as it computes.
+_JOBS = 2 * len(os.sched_getaffinity(0))
+
+_RUN = """\
+Exit status: 0 conformant, with or without all of level should (--strict: with); also when all that
+was missed at level must is a known divergence of the implementation's file. 1 not. 2 it could not
+be judged: a wrong option, a program that cannot be started."""
+
+
+def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`run`."""
+    parser = words.add_parser("run", help="judge an implementation", epilog=_RUN)
+    add = parser.add_argument
+    add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
+    add("names", nargs="*", metavar="NAME", help="only these groups, transcripts, NAME::MODE")
+    add("--strict", action="store_true", help="demand all of level should, too")
+    add("--level", default="may", help="up to this level: must, should, may (default: all)")
+    add("--modes", default="stdio,listen,command", metavar="LIST", help="only in these modes")
+    add("-k", dest="keywords", metavar="WORDS", help="only those that match")
+    add("--slow", action="store_true", help="also what waits for time limits in real time")
+    add("--time-scale", default="1", metavar="F",
+        help="F times the patience: 3 for a slow machine, 0.2 for a quick look at a program that "
+        "often says nothing")  # fmt: skip
+    add("-j", "--jobs", type=int, default=_JOBS, metavar="N", help=f"at a time (default: {_JOBS})")
+    add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")
+    add("--junit", metavar="FILE", help="write them as JUnit's XML")
+    add_outputs(parser)
+    parser.set_defaults(do=_run)
+
+
+def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`compare`."""
+    parser = words.add_parser(
+        "compare", help="search for the shortest dialogue on which two implementations differ"
+    )
+    parser.add_argument("one", metavar="A", help="as for run")
+    parser.add_argument("other", metavar="B", help="as for run")
+    parser.add_argument("-k", dest="keywords", metavar="ASPECT", help="only this: deliveries, ...")
+    parser.add_argument("-j", "--jobs", type=int, default=_JOBS, metavar="N", help="at a time")
+    parser.set_defaults(do=_compare)
+
+
+def _pytest(arguments: list[str]) -> int:
+    plain = ["-p", f"{__package__}.plugin", "-c", os.devnull, "--rootdir", str(PACKAGE)]
+    plain += ["-p", "no:cacheprovider", "--noconftest", "-q", "--no-header", "--assert=plain"]
+    return int(pytest.main([*plain, *arguments]))
+
+
+def _run(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="postprox-conformance-") as directory:
+        results = options.results or Path(directory) / "results.jsonl"
+        try:
+            status = _pytest(_run_arguments(options, results))
+            if status not in _DONE:
+                return EXIT_SUITE
+            run = read_run(results)
+            write_outputs(options, [run])
+        except (ChoiceError, ResultFileError, OSError) as error:
+            print(f"conformance: {error}", file=sys.stderr)
+            return EXIT_SUITE
+    return _exit_status(run.verdict, strict=options.strict)
+
+
+def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
+    arguments = ["--implementation", options.implementation, "--results", str(results)]
+    arguments += ["--level", options.level, "--modes", options.modes]
+    arguments += ["--time-scale", options.time_scale, "--tb=no", "-rN"]
+    if options.slow:
+        arguments.append("--slow")
+    if options.keywords:
+        arguments += ["-k", options.keywords]
+    if options.junit:
+        arguments += ["--junitxml", options.junit]
+    places = [chosen(name) for name in options.names]
+    few = places and all(SUFFIX in place for place in places)
+    if options.jobs > 1 and not few:
+        arguments += ["-n", str(options.jobs)]
+    if places:
+        return [*arguments, *places]
+    return [*arguments, "--canary", str(TRANSCRIPTS), str(PROPERTIES)]
+
+
+def _exit_status(verdict: Verdict, *, strict: bool) -> int:
+    conformant = verdict.word == CONFORMANT if strict else not verdict.unexpected
+    return EXIT_CONFORMANT if conformant else EXIT_NOT
+
+
+def _compare(options: argparse.Namespace) -> int:
+    arguments = ["--implementation", options.one, "--compare", options.other, str(COMPARISON)]
+    if options.keywords:
+        arguments += ["-k", options.keywords]
+    if options.jobs > 1:
+        arguments += ["-n", str(options.jobs)]
+    status = _pytest(arguments)
+    return status if status in _DONE else EXIT_SUITE

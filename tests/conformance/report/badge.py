@@ -1,0 +1,36 @@
+"""The verdict as a badge: an SVG, or what shields.io reads from an address.
+
+Rule: a badge says the suite's version, and the word of the verdict, and nothing kinder.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ..verdict import CONFORMANT, NOT_STRICT
+from .render import svg
+from .results import Run
+
+_COLOURS = {CONFORMANT: "brightgreen", NOT_STRICT: "yellowgreen"}
+#: shields.io's own names, as SVG has to write them; for everything else: red.
+_HEXADECIMAL = {"brightgreen": "#3c7d12", "yellowgreen": "#6c7a0c", "red": "#b3141f"}
+
+
+def _words(run: Run) -> tuple[str, str, str]:
+    """Label, message and colour."""
+    verdict = run.verdict
+    message = f"{verdict.word} (in part)" if run.gaps or verdict.selection else verdict.word
+    return f"postprox suite {run.suite_version}", message, _COLOURS.get(verdict.word, "red")
+
+
+def badge_json(run: Run) -> str:
+    """What shields.io calls an endpoint (schema version 1)."""
+    label, message, colour = _words(run)
+    table = {"schemaVersion": 1, "label": label, "message": message, "color": colour}
+    return json.dumps(table) + "\n"
+
+
+def badge_svg(run: Run) -> str:
+    """A small picture with a text that can be read aloud."""
+    label, message, colour = _words(run)
+    return svg(label, message, _HEXADECIMAL[colour])

@@ -1,0 +1,84 @@
+"""`report`: result files in; a page, a Markdown matrix or a badge out, or one line saying why not.
+
+Rule: what the implementations are worth makes no difference to the exit status: 0 written, 2 a
+mistake in the command line, a result file or an output file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..clauses import load_clauses
+from ..paths import SPECIFICATION
+from .badge import badge_json, badge_svg
+from .matrix import build
+from .render import html, markdown
+from .results import ResultFileError, Run, read_run
+
+STANDARD_OUTPUT = "-"
+_EXIT_WRONG = 2
+
+
+def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`report`."""
+    parser = words.add_parser(
+        "report",
+        help="show results, clause by clause, several implementations abreast",
+        description="Show conformance results clause by clause, several implementations abreast.",
+    )
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="what run has written"
+    )
+    add_outputs(parser)
+    parser.set_defaults(do=_report)
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """The options that name what is written."""
+    add = parser.add_argument
+    add("--html", metavar="FILE", help="write one self-contained page ('-': here)")
+    add("--markdown", metavar="FILE", help="write a Markdown matrix ('-': here)")
+    add("--badge", metavar="FILE", help="write the verdict: FILE.svg, or FILE.json for shields.io")
+
+
+def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
+    """Write what *options* ask for."""
+    matrix = build(load_clauses(SPECIFICATION.read_text("utf-8")), runs)
+    for target, render in ((options.html, html), (options.markdown, markdown)):
+        if target is not None:
+            _write(target, render(matrix))
+    if options.badge is not None:
+        badge = badge_json if options.badge.endswith(".json") else badge_svg
+        _write(options.badge, badge(runs[0]))
+
+
+def _report(options: argparse.Namespace) -> int:
+    try:
+        _check(options)
+        write_outputs(options, [read_run(path) for path in options.results])
+    except (ResultFileError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return _EXIT_WRONG
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    targets = [one for one in (options.html, options.markdown, options.badge) if one is not None]
+    if not targets:
+        raise ResultFileError("nothing to write: give --html FILE, --markdown FILE, --badge FILE")
+    for target in targets:
+        if targets.count(target) > 1:
+            raise ResultFileError(f"two of --html, --markdown and --badge go to {target!r}")
+    if options.badge is not None and len(options.results) > 1:
+        raise ResultFileError("a badge is about one implementation: give one result file")
+
+
+def _write(target: str, text: str) -> None:
+    if target == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+    else:
+        Path(target).write_text(text, "utf-8")

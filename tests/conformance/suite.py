@@ -1,0 +1,189 @@
+"""One run's view of the suite: what is judged, in which modes, and what has been found.
+
+Rule: whatever is wrong with the command line or the implementation is said once, before the run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from .engine import play
+from .failure import Failure, failure_of
+from .host import Host
+from .implementation import Implementation, default_implementation, find_implementation
+from .loader import load_transcript, transcript_paths
+from .looks import StepFailedError
+from .needs import missing_need
+from .paths import TRANSCRIPTS
+from .payload import did_you_mean
+from .preflight import CANARY, ask, check_start
+from .process import adopt_orphans
+from .results import PROPERTY_PREFIX, Result, ResultFile
+from .script import Transcript
+from .stage import Settings, Stage
+from .words import LEVELS, MODES
+
+#: Properties of random sessions, and the mode in which each is looked for.
+PROPERTIES: dict[str, tuple[str, ...]] = {
+    f"{PROPERTY_PREFIX}sessions": ("stdio",),
+    f"{PROPERTY_PREFIX}crowds": ("listen",),
+}
+
+
+class OptionError(Exception):
+    """A value of the command line that cannot be."""
+
+
+@dataclass
+class Suite:
+    """What the command line settled, and what came of it."""
+
+    config: pytest.Config
+    host: Host = field(default_factory=Host)
+    outcomes: list[Result] = field(default_factory=list)
+    harness_failed: bool = False
+    file: ResultFile | None = None
+    #: In which modes the canary has failed, and how.
+    canary: dict[str, Failure] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(Implementation("", ()), self.host)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this is one of pytest-xdist's workers."""
+        return hasattr(self.config, "workerinput")
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes asked for."""
+        return str(self.config.getoption("--modes")).split(",")
+
+    @property
+    def level(self) -> str:
+        """The level asked for."""
+        return str(self.config.getoption("--level"))
+
+    def plays(self, level: str) -> bool:
+        """Whether what is of *level* was asked for."""
+        return LEVELS.index(level) <= LEVELS.index(self.level)
+
+    def configure(self) -> None:
+        """Read the options and the implementation's description."""
+        _check("--level", self.level, LEVELS)
+        for mode in self.modes:
+            _check("--modes", mode, MODES)
+        named = self.config.getoption("--implementation")
+        implementation = (
+            default_implementation() if named is None else find_implementation(str(named))
+        )
+        if not implementation.described:
+            implementation = _with_foreground_as_printed(implementation)
+        self.settings = Settings(
+            implementation,
+            self.host,
+            _positive("--time-scale", str(self.config.getoption("--time-scale"))),
+            bool(self.config.getoption("--slow")),
+        )
+
+    def begin(self) -> None:
+        """Once in the whole run: does it start, and are its divergences about something?"""
+        implementation = self.settings.implementation
+        if implementation.divergences:
+            implementation.check_names(_modes_of_everything())
+        adopt_orphans()
+        check_start(self.settings)
+        environment = {**os.environ, **implementation.env}
+        if not implementation.version:
+            printed = ask(implementation, environment, "--version").stdout
+            first_line = printed.partition("\n")[0]
+            version = first_line.removeprefix(implementation.name).strip() or "unknown"
+            self.settings.implementation = replace(implementation, version=version)
+        self._open_file()
+        if self.config.getoption("--canary"):
+            self._send_canary()
+
+    def _send_canary(self) -> None:
+        """What serves no message in any mode is not asked for its usage either."""
+        transcript = load_transcript(TRANSCRIPTS / CANARY)
+        flown = [mode for mode in transcript.header.modes if self._can_fly(transcript, mode)]
+        for mode in flown:
+            if failure := play_once(transcript, mode, self.settings):
+                self.canary[mode] = failure
+        if self.canary and list(self.canary) == flown:
+            self.canary["command"] = self.canary[flown[0]]
+
+    def _can_fly(self, canary: Transcript, mode: str) -> bool:
+        known = self.settings.implementation.divergence(CANARY, mode) is not None
+        return mode in self.modes and not known and not missing_need(canary, mode, self.settings)
+
+    def _open_file(self) -> None:
+        path: Path | None = self.config.getoption("--results")
+        if path is None:
+            return
+        self.file = ResultFile(path)
+        implementation = self.settings.implementation
+        self.file.begin(
+            {
+                "name": implementation.name,
+                "version": implementation.version,
+                "argv": list(implementation.argv),
+            },
+            len(transcript_paths()),
+            self.level,
+            self.modes,
+        )
+
+    def add(self, result: Result) -> None:
+        """One more result."""
+        self.outcomes.append(result)
+        if self.file is not None:
+            self.file.add(result)
+
+
+def play_once(transcript: Transcript, mode: str, settings: Settings) -> Failure | None:
+    """Play *transcript*; None if it went as written."""
+    stage = Stage(transcript, mode, settings)
+    try:
+        play(stage)
+    except StepFailedError as error:
+        return failure_of(stage, error)
+    finally:
+        stage.close()
+    return None
+
+
+def _modes_of_everything() -> dict[str, tuple[str, ...]]:
+    """What a divergence may name, and in which modes."""
+    transcripts = map(load_transcript, transcript_paths())
+    return PROPERTIES | {transcript.name: transcript.header.modes for transcript in transcripts}
+
+
+def _check(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(
+            f"{option} knows {', '.join(choices)}, not '{value}'{did_you_mean(value, choices)}"
+        )
+
+
+def _positive(option: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not (number > 0 and math.isfinite(number)):
+        raise OptionError(f"{option} is a positive number, not '{text}'")
+    return number
+
+
+def _with_foreground_as_printed(implementation: Implementation) -> Implementation:
+    """For a mere command: --foreground is used if its usage names it."""
+    printed = ask(implementation, dict(os.environ), "--help")
+    if "--foreground" in printed.stdout + printed.stderr:
+        return implementation
+    return replace(implementation, capabilities=implementation.capabilities - {"foreground"})

@@ -1,0 +1,51 @@
+"""Two implementations side by side: a search for the shortest dialogue on which they differ.
+
+Rule: each aspect is looked for by itself, so that one difference, known for long, hides no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+
+from .implementation import find_implementation
+from .items import suite_of
+from .properties.compare import ASPECTS, differences
+from .properties.draw import plans
+from .properties.drive import perform
+from .properties.plan import Plan
+from .properties.search import Search, examples
+from .stage import Settings
+
+#: Where silence is as good a difference as any, and waited for a hundred times.
+_ASLEEP = 0.3
+
+
+@pytest.fixture
+def one(request: pytest.FixtureRequest) -> Settings:
+    """The implementation that `--implementation` names."""
+    return suite_of(request.config).settings
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest, one: Settings) -> Settings:
+    """The implementation that `--compare` names."""
+    name = str(request.config.getoption("--compare"))
+    return replace(one, implementation=find_implementation(name))
+
+
+@pytest.mark.parametrize("aspect", list(ASPECTS))
+def test_two_implementations_agree(one: Settings, other: Settings, aspect: str) -> None:
+    search = Search(shrinks=True)
+    names = f"{one.implementation.name} | {other.implementation.name}"
+
+    @examples(usual=100, deep=1500)
+    @given(plan=plans())
+    def sessions(plan: Plan) -> None:
+        this, that = (perform(plan, settings, _ASLEEP) for settings in (one, other))
+        if found := differences(aspect, this, that):
+            search.judge(this, [f"{names}: {line}" for line in found], f"They differ: {aspect}")
+
+    search.through(sessions)

@@ -1,0 +1,140 @@
+"""What a run's results amount to, in words.
+
+Rule: pure, and it never claims what was not judged; level must decides, level should is named, a
+known divergence is a miss like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .results import Result
+from .words import MODES
+
+CONFORMANT = "conformant"
+NOT_STRICT = "conformant, not strict"
+NOT_CONFORMANT = "not conformant"
+NOT_JUDGED = "not judged"
+
+#: How the message of a `may` that is not so begins: observed, never missed.
+PERMITTED = "permitted: "
+#: Of an implementation that is not conformant, so many for each clause are named.
+_NAMED = 10
+_MISSED = ("failed", "diverged")
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """Results that could not be had, all for one reason."""
+
+    reason: str
+    results: int
+    must: int
+
+    def __str__(self) -> str:
+        return f"{self.results} results, {self.must} of them at level must: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The word, and what it rests on."""
+
+    word: str
+    missed: tuple[Result, ...]
+    #: How many results there are at levels must and should, skipped ones not among them.
+    must: int
+    should: int
+    unjudged: tuple[Unjudged, ...]
+    #: "" if every transcript of the suite was tried, in every mode.
+    selection: str
+
+    def missed_at(self, level: str) -> tuple[Result, ...]:
+        """What was missed at *level*."""
+        return tuple(result for result in self.missed if result.level == level)
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether something was missed at level must that is no known divergence."""
+        return any(result.outcome == "failed" for result in self.missed_at("must"))
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        if self.word == NOT_JUDGED:
+            return f"{NOT_JUDGED}: nothing at level must or should was played to its end"
+        counts = [
+            _count("must", len(self.missed_at("must")), self.must),
+            _count("should", len(self.missed_at("should")), self.should),
+        ]
+        return f"{self.word}: {', '.join(count for count in counts if count)}"
+
+    def lines(self) -> Iterator[str]:
+        """The verdict, what was not judged, and what was missed, by clause and whole name."""
+        yield f"verdict: {self.sentence}"
+        if self.selection:
+            yield f"  only a selection was judged: {self.selection}"
+        for unjudged in self.unjudged:
+            yield f"  not judged: {unjudged}"
+        for level in ("must", "should"):
+            for clauses, names in _by_clauses(self.missed_at(level)):
+                named = names if self.word == NOT_STRICT else names[:_NAMED]
+                more = f" and {len(names) - len(named)} more" if len(names) > len(named) else ""
+                yield f"  missed ({level}) {clauses}: {', '.join(named)}{more}"
+
+
+def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> Verdict:
+    """The verdict on *results* in *modes*, of a suite that has so many *transcripts*."""
+    everything = [result for result in results if result.level != "may"]
+    judged = [result for result in everything if result.outcome != "skipped"]
+    missed = tuple(result for result in judged if result.outcome in _MISSED)
+    return Verdict(
+        _word(judged, missed),
+        missed,
+        sum(result.level == "must" for result in judged),
+        sum(result.level == "should" for result in judged),
+        _unjudged(everything),
+        _selection(results, transcripts, modes),
+    )
+
+
+def _selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
+    tried = len({result.transcript for result in results if not result.is_property})
+    parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
+    if not set(MODES) <= set(modes):
+        parts.append(f"in {', '.join(modes)} only")
+    return ", ".join(parts)
+
+
+def _word(judged: list[Result], missed: tuple[Result, ...]) -> str:
+    if not judged:
+        return NOT_JUDGED
+    if any(result.level == "must" for result in missed):
+        return NOT_CONFORMANT
+    return NOT_STRICT if missed else CONFORMANT
+
+
+def _count(level: str, missed: int, judged: int) -> str:
+    if not judged:
+        return ""
+    return f"{missed} of {judged} missed at {level}" if missed else f"all {judged} at {level}"
+
+
+def _unjudged(results: list[Result]) -> tuple[Unjudged, ...]:
+    reasons: dict[str, list[Result]] = {}
+    for result in results:
+        if result.outcome == "skipped":
+            reasons.setdefault(result.message, []).append(result)
+    return tuple(
+        Unjudged(reason, len(those), sum(result.level == "must" for result in those))
+        for reason, those in reasons.items()
+    )
+
+
+def _by_clauses(missed: tuple[Result, ...]) -> Iterator[tuple[str, list[str]]]:
+    together: dict[str, dict[str, list[str]]] = {}
+    for result in sorted(missed, key=lambda one: (one.clauses, one.transcript)):
+        names = together.setdefault(", ".join(result.clauses), {})
+        names.setdefault(result.transcript, []).append(result.mode)
+    for clauses, modes in together.items():
+        yield clauses, [f"{name} [{', '.join(of_it)}]" for name, of_it in modes.items()]

@@ -1,0 +1,165 @@
+"""The command `postprox-conformance`: verdict, exit status, what is told and how often.
+
+Implementations are the reference itself, bent by a line of shell before or behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.__main__ import main
+from tests.conformance.paths import ROOT
+
+MUST = "relay/one-message.smtp::stdio"
+SHOULD = "cli/exit-client-eof.smtp::stdio"
+
+
+@dataclass
+class Done:
+    status: int
+    text: str
+
+
+def command(*arguments: object) -> Done:
+    """The command, run from elsewhere as outsiders do."""
+    done = subprocess.run(
+        [sys.executable, "-bb", "-m", "tests.conformance", *map(str, arguments)],
+        cwd="/",
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout)
+
+
+def program(path: Path, before: str = "", after: str = "") -> Path:
+    """This checkout's proxy between two lines of sh."""
+    proxy = f'PYTHONPATH={ROOT} {sys.executable} -m postprox "$@"'
+    path.write_text(f"#!/bin/sh\n{before}\n{proxy}\n{after}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bent(tmp_path: Path) -> Path:
+    """A proxy that is right but for its exit status: a matter of level should."""
+    return program(tmp_path / "bent", after="exit 9")
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A proxy that puts words of its own before all else: nothing that is judged can go right."""
+    return program(tmp_path / "broken", before="echo oops; echo oops >&2")
+
+
+def test_conformant_is_status_0() -> None:
+    done = command("run", "reference", MUST, SHOULD, "--strict")
+    assert "verdict: conformant: all 1 at must, all 1 at should" in done.text
+    assert done.status == 0
+
+
+def test_a_miss_at_should_is_named_and_is_status_1_with_strict_only(bent: Path) -> None:
+    for strict, status in (((), 0), (("--strict",), 1)):
+        done = command("run", bent, SHOULD, *strict)
+        assert "verdict: conformant, not strict" in done.text
+        assert "missed (should) cli.exit, relay.eof: cli/exit-client-eof.smtp [stdio]" in done.text
+        assert done.status == status
+
+
+def test_a_miss_at_must_is_status_1(broken: Path) -> None:
+    done = command("run", broken, MUST)
+    assert "verdict: not conformant: 1 of 1 missed at must" in done.text
+    assert done.status == 1
+
+
+def test_a_miss_at_must_that_the_file_announces_is_status_0(broken: Path) -> None:
+    path = broken.with_suffix(".toml")
+    path.write_text(
+        f'name = "broken"\nargv = ["{broken}"]\n[[divergence]]\n'
+        f'transcript = "{MUST.partition("::")[0]}"\nkind = "bug"\nreason = "known"\n'
+    )
+    done = command("run", path, MUST)
+    assert "verdict: not conformant" in done.text
+    assert done.status == 0
+
+
+def test_one_cause_is_told_once(bent: Path) -> None:
+    done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
+    assert done.text.count("expected: exit 0") == 1
+    assert "for the same reason 1 more: " in done.text
+
+
+def test_what_serves_no_message_is_told_so_once_and_nothing_else_is_played(broken: Path) -> None:
+    done = command(
+        "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
+    )
+    assert "not even one message passes; nothing else is played in stdio, command" in done.text
+    assert "level must: relay/one-message.smtp fails, and so would everything" in done.text
+    assert done.text.count("expected: ") == 1
+    assert done.status == 1
+
+
+@pytest.mark.parametrize("name", ["relay/one-mesage.smtp", "relay/one-mesage", "/no/such.smtp"])
+def test_a_misspelt_transcript_is_status_2(name: str) -> None:
+    done = command("run", "reference", name)
+    assert f"there is no transcript or group {name}" in done.text
+    assert done.status == 2
+
+
+def test_a_name_that_is_misspelt_is_told_which_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["show", "relay/one-mesage"]) == 2
+    assert "did you mean 'relay/one-message.smtp'?" in capsys.readouterr().err
+
+
+def test_a_transcript_of_ones_own_is_played_from_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "own.smtp"
+    path.write_text(
+        '+++\ntitle = "t"\nclauses = ["relay.replies"]\nlevel = "must"\n+++\n'
+        "U> 220 here\nC< 220 here\n"
+    )
+    assert command("run", "reference", path).status == 0
+
+
+def test_results_and_pages_are_written(tmp_path: Path) -> None:
+    names = {option: tmp_path / f"r.{option}" for option in ("html", "markdown", "junit")}
+    badge = tmp_path / "badge.json"
+    options = [word for option, path in names.items() for word in (f"--{option}", path)]
+    assert command("run", "reference", MUST, *options, "--badge", badge).status == 0
+    assert [path.stat().st_size > 0 for path in names.values()] == [True] * 3
+    assert json.loads(badge.read_text())["message"] == "conformant (in part)"
+
+
+def test_list_gives_name_level_modes_clauses_and_title(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "relay/one-message"]) == 0
+    name, level, modes, clauses, title = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (name, level, modes) == ("relay/one-message.smtp", "must", "stdio,listen")
+    assert clauses == "relay.commands,data.faithful"
+    assert title.startswith("A session of one message")
+
+
+def test_list_of_a_group_is_that_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "listen", "--level", "must"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.startswith("listen/") and "\tmust\t" in line for line in lines)
+
+
+def test_show_unfolds_what_is_included(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "relay/one-message"]) == 0
+    assert "  |   | C> MAIL FROM:<a@example>\n" in capsys.readouterr().out
+
+
+def test_two_that_are_one_agree() -> None:
+    done = command("compare", "reference", "reference", "-k", "deliveries")
+    assert "1 passed" in done.text
+    assert done.status == 0

@@ -1,0 +1,113 @@
+"""The package `postprox-conformance`: built, installed where nothing else is, and used from there.
+
+The wheel is built from a copy, as from a fresh checkout: a build leaves its traces where it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.loader import transcript_paths
+from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
+from tests.conformance.results import SUITE_VERSION
+
+TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
+FILES = (Path("docs/specification.md"), Path("LICENSE"))
+
+
+def run(*words: object, status: int = 0) -> str:
+    """What a command prints, run from elsewhere, with an environment of its own."""
+    done = subprocess.run(
+        list(map(str, words)),
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if not name.startswith("PY")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an environment that holds nothing but Python."""
+    directory = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", directory)
+    return directory / "bin"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Path:
+    """The wheel of this checkout."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for folder in TAKEN:
+        traces = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=traces)
+    (copy / "docs").mkdir()
+    for file in FILES:
+        shutil.copy(ROOT / file, copy / file)
+    run(environment / "pip", "wheel", "-q", "--no-deps", "-w", copy / "dist", copy / TAKEN[0])
+    (built,) = (copy / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def command(environment: Path, wheel: Path) -> Path:
+    """The command, installed."""
+    run(environment / "pip", "install", "-q", wheel)
+    return environment / "postprox-conformance"
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Path:
+    """This checkout's proxy, as a program like any other."""
+    path = tmp_path / "proxy"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -S -m postprox "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_every_transcript_travels_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    carried = {name.partition("/transcripts/")[2] for name in names if name.endswith(".smtp")}
+    assert carried == {path.relative_to(TRANSCRIPTS).as_posix() for path in transcript_paths()}
+
+
+def test_nothing_of_the_checkouts_own_travels_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert [name for name in names if "reference" in name or "wrong" in name] == []
+
+
+def test_an_empty_environment_judges_without_the_proxy(command: Path, proxy: Path) -> None:
+    text = run(command, "run", proxy, "relay/one-message", "filter/accept", "cli/help", "files")
+    assert "verdict: conformant: all " in text
+    assert "No module named 'postprox'" in run(
+        command.parent / "python", "-c", "import postprox", status=1
+    )
+
+
+def test_an_empty_environment_searches_for_properties(command: Path, proxy: Path) -> None:
+    text = run(command, "run", proxy, "-k", "one-message or every_session")
+    assert "properties         2" in text
+
+
+def test_an_empty_environment_shows_and_lists(command: Path) -> None:
+    assert "C> MAIL FROM:<a@example>" in run(command, "show", "relay/one-message")
+    assert len(run(command, "list").splitlines()) == len(transcript_paths())
+    assert run(command, "--version") == f"postprox-conformance {SUITE_VERSION}\n"
+
+
+def test_where_there_is_no_reference_an_implementation_must_be_named(command: Path) -> None:
+    text = run(command.parent / "pytest", "--pyargs", "postprox_conformance", status=2)
+    assert "name what is to be judged: --implementation TOML|CMD" in text

@@ -1,0 +1,35 @@
+"""A run of random sessions written down as a transcript can be played: what is found is of use."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.items import suite_of
+from tests.conformance.process import adopt_orphans
+from tests.conformance.properties.drive import perform
+from tests.conformance.properties.invariants import broken
+from tests.conformance.properties.plan import Command, Message, Plan, Verdict
+from tests.conformance.properties.script import as_transcript
+from tests.conformance.suite import play_once
+
+PLAN = Plan(
+    (
+        Command(b"EHLO client.example"),
+        Command(b"MAIL FROM:<a@example>", joined=True, address=b"a@example"),
+        Command(b"RCPT TO:<b@example>", joined=True, address=b"b@example"),
+        Message(b"Subject: x\r\n\r\n.\nhello\xff\0\r\n", Verdict(1, b"", b"550 no\n"), joined=True),
+        Command(b"MAIL FROM:<>", joined=True, address=b"<>"),
+        Command(b"RCPT TO:<b@example>", joined=True, address=b"b@example"),
+        Message(b"x" * 200 + b"\r\n", Verdict(0, b"y\n.\n")),
+        Command(b"QUIT", joined=True),
+    ),
+    cuts=((3,), (), (-1, -2, -3)),
+)
+
+
+def test_a_run_written_as_a_transcript_can_be_played(request: pytest.FixtureRequest) -> None:
+    adopt_orphans()
+    settings = suite_of(request.config).settings
+    run = perform(PLAN, settings)
+    assert broken(run) == []
+    assert play_once(as_transcript(run, "A run written down"), "stdio", settings) is None

@@ -1,0 +1,111 @@
+"""The verdict in words: level must decides, level should is named, nothing unjudged is claimed."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.conformance.report.badge import badge_json, badge_svg
+from tests.conformance.report.results import Run, parse_run
+from tests.conformance.results import Result
+from tests.conformance.verdict import Verdict, judge
+from tests.conformance.words import MODES
+
+
+def result(name: str, outcome: str = "passed", level: str = "must", message: str = "") -> Result:
+    return Result(f"relay/{name}.smtp", "stdio", "t", ("relay.eof",), level, outcome, 0.0, message)
+
+
+def verdict(*results: Result, of: int | None = None) -> Verdict:
+    return judge(results, len(results) if of is None else of, MODES)
+
+
+ALL = (result("a"), result("b", level="should"))
+
+
+@pytest.mark.parametrize(
+    ("results", "sentence"),
+    [
+        (ALL, "conformant: all 1 at must, all 1 at should"),
+        (
+            (result("a"), result("b", "failed", "should")),
+            "conformant, not strict: all 1 at must, 1 of 1 missed at should",
+        ),
+        (
+            (result("a", "failed"), result("b", level="should")),
+            "not conformant: 1 of 1 missed at must, all 1 at should",
+        ),
+        ((result("a", "diverged"),), "not conformant: 1 of 1 missed at must"),
+        (
+            (result("a", "skipped"),),
+            "not judged: nothing at level must or should was played to its end",
+        ),
+    ],
+    ids=["all", "not all of should", "not all of must", "known divergence", "nothing judged"],
+)  # fmt: skip
+def test_the_verdict_is_a_sentence(results: tuple[Result, ...], sentence: str) -> None:
+    assert verdict(*results).sentence == sentence
+
+
+def test_what_is_permitted_only_is_never_missed() -> None:
+    permitted = result("c", "skipped", "may", "permitted: expected 250; got 251")
+    assert list(verdict(*ALL, permitted).lines()) == [f"verdict: {verdict(*ALL).sentence}"]
+
+
+def test_what_could_not_be_judged_is_named_with_its_level() -> None:
+    skipped = result("c", "skipped", message="needs to be run as root")
+    assert "  not judged: 1 results, 1 of them at level must: needs to be run as root" in list(
+        verdict(*ALL, skipped).lines()
+    )
+
+
+def test_each_miss_is_named_by_clause_and_whole_name() -> None:
+    lines = list(verdict(result("a"), result("b", "failed", "should")).lines())
+    assert lines[-1] == "  missed (should) relay.eof: relay/b.smtp [stdio]"
+
+
+def test_a_selection_is_called_one() -> None:
+    assert "  only a selection was judged: 2 of 9 transcripts" in list(verdict(*ALL, of=9).lines())
+
+
+def test_only_what_the_file_does_not_announce_is_unexpected() -> None:
+    assert not verdict(result("a", "diverged")).unexpected
+    assert verdict(result("a", "failed")).unexpected
+
+
+# --- the badge ------------------------------------------------------------------------------------
+
+
+def run(*results: Result, transcripts: int = 1) -> Run:
+    lines: list[dict[str, object]] = [
+        {
+            "type": "header", "format": 1, "started": "2025-11-22T14:31:07+00:00", "level": "may",
+            "implementation": {"name": "<p>", "version": "1", "argv": ["p"]},
+            "suite": {"transcripts": transcripts, "version": "7"}, "modes": list(MODES),
+        },
+        *({"type": "result", **one.__dict__} for one in results),
+        {"type": "footer", "passed": 1, "failed": 0, "diverged": 0, "skipped": 0, "exit_status": 0},
+    ]  # fmt: skip
+    return parse_run("".join(json.dumps(line) + "\n" for line in lines).encode(), "r.jsonl")
+
+
+def test_a_badge_for_shields_names_the_suites_version_and_the_verdict() -> None:
+    assert json.loads(badge_json(run(result("a")))) == {
+        "schemaVersion": 1,
+        "label": "postprox suite 7",
+        "message": "conformant",
+        "color": "brightgreen",
+    }
+
+
+def test_a_badge_of_a_selection_says_so() -> None:
+    assert json.loads(badge_json(run(result("a"), transcripts=9)))["message"] == (
+        "conformant (in part)"
+    )
+
+
+def test_a_badge_is_a_picture_with_its_words() -> None:
+    picture = ET.fromstring(badge_svg(run(result("a"))))  # noqa: S314  (our own)
+    assert picture.get("aria-label") == "postprox suite 7: conformant"
