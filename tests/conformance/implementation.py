@@ -6,6 +6,7 @@ Rule: whatever such a file says is checked; a name that matches nothing is an er
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -194,8 +195,8 @@ def _filled(text: str) -> str:
 
 
 def _from_anywhere(argv: list[str]) -> tuple[str, ...]:
-    """The argv with a program that is found whatever the current directory is."""
+    """The argv with a program that is found whatever the current directory and PATH are."""
     program, *rest = (_filled(word) for word in argv)
     if "/" in program:
         program = str(Path.cwd() / program)
-    return (program, *rest)
+    return (shutil.which(program) or program, *rest)

@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from docs import parts
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.words import GROUPS
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    TRANSCRIPTS / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 NAME = re.compile(rf"\b(?:{'|'.join(GROUPS)}|include)/[a-z0-9-]+\.smtp(?:-part)?\b")
+QUIT = parts.first_comment(TRANSCRIPTS / "include" / "quit.smtp-part")
 #: What a page makes up, to show how a file of one's own is named.
 MADE_UP = {"recorded/my-server-accept.smtp"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_transcript_that_a_page_names_is_there(page: Path) -> None:
     names = set(NAME.findall(page.read_text("utf-8"))) - MADE_UP
     assert sorted(name for name in names if not (TRANSCRIPTS / name).is_file()) == []
@@ -34,3 +41,14 @@ def test_contributing_maps_every_module_of_the_suite() -> None:
         "test_properties.py",
         "test_comparison.py",
     }
+
+
+def test_the_table_of_parts_is_made_of_their_first_comments_of_today() -> None:
+    text = parts.README.read_text("utf-8")
+    assert f"| `include/quit.smtp-part` | {QUIT} |" in text
+    assert parts.with_table(text) == text, "python3 -m docs.parts writes it anew"
+
+
+def test_the_transcript_to_learn_to_read_by_is_one() -> None:
+    shown = parts.README.read_text("utf-8").split("```\n")[1]
+    assert shown == (TRANSCRIPTS / "filter" / "reject-prefix.smtp").read_text("ascii")

@@ -605,6 +605,17 @@ def test_wrong_options_are_named(
     assert error in capsys.readouterr().err
 
 
+def test_a_failure_unfolds_its_transcript() -> None:
+    failed = result(transcript="relay/one-message.smtp", outcome="failed", message="no")
+    page = html(matrix(whole(failed)))
+    assert "  |   | C&gt; MAIL FROM:&lt;a@example&gt;" in page
+
+
+def test_the_verdict_stands_in_every_report(tmp_path: Path) -> None:
+    for render in (html, markdown):
+        assert "conformant: all 1 at must" in render(matrix(whole(result())))
+
+
 def test_wrong_file_is_one_line_and_nothing_is_written(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

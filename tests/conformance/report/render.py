@@ -10,8 +10,10 @@ import shlex
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from ..paths import TEMPLATES
+from ..loader import load_transcript
+from ..paths import TEMPLATES, TRANSCRIPTS
 from ..words import OUTCOMES
+from ..writer import write_unfolded
 from .matrix import Matrix
 
 #: Colour is never the only sign of an outcome: these stand beside it everywhere.
@@ -54,6 +56,7 @@ def _render(template: str, **values: object) -> str:
         "fence": _fence,
         "md": _markdown_text,
         "statement": _statement,
+        "unfolded": _unfolded,
     }
     text = environment.get_template(template).render(symbols=SYMBOLS, outcomes=OUTCOMES, **values)
     return text.rstrip("\n") + "\n"
@@ -69,6 +72,12 @@ def _fence(text: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
+
+
+def _unfolded(name: str) -> str:
+    """The transcript called *name*, with what it includes; nothing if this suite has none."""
+    path = TRANSCRIPTS / name
+    return write_unfolded(load_transcript(path)) if path.is_file() else ""
 
 
 def _statement(text: str) -> Markup:
