@@ -26,12 +26,12 @@ from typing import NoReturn
 PATIENCE = 10.0
 PYC_HEADER = 16  # octets before the code (PEP 552)
 
-#: The trial session: what its client says, and the replies that it gets.
-SESSION = (
-    b"EHLO client\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\n"
-    b"DATA\r\nSubject: a trial\r\n.\r\nQUIT\r\n"
+#: The trial sessions: what the client says, and the replies that it gets.
+QUIT_ONLY = (b"QUIT\r\n", [b"220", b"221"])
+WITH_A_MESSAGE = (
+    b"EHLO client\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\n.\r\nQUIT\r\n",
+    [b"220", b"250", b"250", b"250", b"354", b"250", b"221"],
 )
-CODES = [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
 #: What upstream says to a line that begins so, if it is not 250.
 ANSWERS = {b"Subj": b"", b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}
 
@@ -44,8 +44,11 @@ def main(library: Path, place: Path) -> None:
     compile_all(library, staged, place)
     source = (library / "loader.py").read_bytes()
     loader = compile(source, place / "loader.py", "exec", dont_inherit=True)
-    modules = [(name, code_of(staged, name)) for name in modules_of_a_session(staged)]
-    (staged / "session").write_bytes(marshal.dumps((loader, modules)))
+    first = modules_of_a_session(staged, QUIT_ONLY)
+    later = [name for name in modules_of_a_session(staged, WITH_A_MESSAGE) if name not in first]
+    packed = marshal.dumps([(name, code_of(staged, name)) for name in later])
+    modules = [(name, code_of(staged, name)) for name in first]
+    (staged / "session").write_bytes(marshal.dumps((loader, modules, later, packed)))
     for old in library.glob("cpython-*[0-9]"):
         old.rename(old.with_suffix(".old"))
     staged.rename(library / tag)
@@ -73,8 +76,8 @@ def code_of(staged: Path, name: str) -> CodeType:
     return code
 
 
-def modules_of_a_session(staged: Path) -> list[str]:
-    """Run a session with one message; return the names of our modules that it has imported.
+def modules_of_a_session(staged: Path, trial: tuple[bytes, list[bytes]]) -> list[str]:
+    """Run a trial session; return the names of our modules that it has imported.
 
     They are in the order in which their imports were completed, so that none needs a later one.
     """
@@ -91,7 +94,7 @@ def modules_of_a_session(staged: Path) -> list[str]:
                 _be_the_proxy(staged, proxy.detach(), writer, arguments)
             proxy.close()
             os.close(writer)
-            client.sendall(SESSION)
+            client.sendall(trial[0])
             # The pipe ends with the proxy: one that cannot even begin is not waited for.
             if listener.fileno() in select.select([listener.fileno(), reader], [], [], PATIENCE)[0]:
                 _answer(listener)
@@ -99,7 +102,7 @@ def modules_of_a_session(staged: Path) -> list[str]:
         with os.fdopen(reader) as names:
             modules = names.read().split()
         os.waitpid(child, 0)
-    if [reply[:3] for reply in replies] != CODES:
+    if [reply[:3] for reply in replies] != trial[1]:
         raise SystemExit(f"bytecode: a trial session was answered {replies}")
     return modules
 

@@ -5,12 +5,14 @@ Rule: of what an import sets, everything that the proxy or a traceback looks at 
 
 from __future__ import annotations
 
+import marshal
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import CodeType
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
 
 _Module, _Spec = type(sys), type(sys.__spec__)
 
@@ -31,3 +33,33 @@ def load(modules: Iterable[tuple[str, CodeType]], *places: str) -> None:
             parent, _, child = name.rpartition(".")
             setattr(sys.modules[parent], child, module)
         exec(code, module.__dict__)
+
+
+class Later:
+    """Finds the modules that only a message needs: the first to be imported brings them all.
+
+    names: theirs, in the order of `packed`, which holds their code as `marshal` writes it.
+    """
+
+    def __init__(self, names: list[str], packed: bytes, *places: str) -> None:
+        self._names = names
+        self._packed = packed
+        self._places = places
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        """Load them all if `name` is one of them."""
+        if name not in self._names:
+            return None
+        sys.meta_path.remove(self)
+        load(marshal.loads(self._packed), *self._places)
+        spec = sys.modules[name].__spec__
+        if spec is not None:
+            spec.loader = self  # type: ignore[assignment]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module, which is there already."""
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: it has been executed."""

@@ -59,23 +59,15 @@ class DataDecoder:
 
     def _decode(self, wire: bytes) -> bytes:
         text = wire.replace(b"\r\n.", b"\r\n") if b"." in wire else wire
-        content = _with_lf(text)
-        as_it_came = _goes_as_it_came(wire, text, content)
+        content, only_crlf = _with_lf(text)
+        stuffed = len(text) == len(wire) or wire.count(b"\n.") == wire.count(b"\n..")
         if self._first and content:
             self._first = False
             content, wire = content[1:], wire[2:]
-        self.wire = self._encoder.encode(content, wire if as_it_came else b"")
+        # Where all line ends are CRLF, and each line that begins with a dot begins with two,
+        # encoding would give the same again: most blocks need no second look.
+        self.wire = self._encoder.encode(content, wire if only_crlf and stuffed else b"")
         return content
-
-
-def _goes_as_it_came(wire: bytes, text: bytes, content: bytes) -> bool:
-    """Whether encoding `content` would give `wire` again: most blocks need no second look.
-
-    That is so if all line ends are CRLF, and each line that begins with a dot begins with two.
-    """
-    only_crlf = len(text) - len(content) == content.count(b"\n") and b"\r" not in content
-    stuffed = len(text) == len(wire) or wire.count(b"\n.") == wire.count(b"\n..")
-    return only_crlf and stuffed
 
 
 class Encoder:
@@ -109,10 +101,15 @@ class Encoder:
         return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 
-def _with_lf(text: bytes) -> bytes:
-    """CRLF to LF; twice over single octets, and over pairs only where CR or LF stand alone."""
+def _with_lf(text: bytes) -> tuple[bytes, bool]:
+    """Return `text` with LF for CRLF, and whether there was no CR and no LF but in CRLF.
+
+    Twice over single octets, and over pairs only where CR or LF stand alone.
+    """
     lines = text.replace(b"\r", b"")
-    return lines if lines.replace(b"\n", b"\r\n") == text else text.replace(b"\r\n", b"\n")
+    if lines.replace(b"\n", b"\r\n") == text:
+        return lines, True
+    return text.replace(b"\r\n", b"\n"), False
 
 
 def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
@@ -143,5 +140,5 @@ def normalized(text: "Iterable[bytes]") -> "Iterator[bytes]":
     for block in text:
         known = held + block
         held = b"\r" if known.endswith(b"\r") else b""
-        yield _with_lf(known[: len(known) - len(held)])
+        yield _with_lf(known[: len(known) - len(held)])[0]
     yield held

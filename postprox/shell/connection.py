@@ -281,9 +281,7 @@ class Connection:
         self.session.spool_failed(f"{self._options.directory}: {error.strerror}")
 
     def _deliver(self, _: actions.Deliver) -> None:
-        from .spool import blocks
-
-        self._begin_delivery(blocks(self._message_spool.original))
+        self._begin_delivery(self._message_spool.original_blocks())
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
         from ..core.data import encoded, normalized

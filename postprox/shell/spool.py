@@ -47,6 +47,7 @@ class Spool:
         self._named: list[str] = []
         self._copy = -1
         self._error: OSError | None = None
+        self._size = 0
         self._content = self._nameless(directory)
         if filtering:
             try:
@@ -74,6 +75,7 @@ class Spool:
             return
         try:
             _write(self._content, wire)
+            self._size += len(wire)
             if self._copy >= 0:
                 _write(self._copy, content)
         except OSError as error:
@@ -125,6 +127,20 @@ class Spool:
     def original(self) -> int:
         """A descriptor of the message as it goes upstream."""
         return self._content
+
+    def original_blocks(self) -> "Iterator[bytes]":
+        """Yield the message as it goes upstream; after the last block nothing can fail.
+
+        Raises:
+            OSError: it cannot be read, or not whole.
+        """
+        offset = 0
+        while offset < self._size:
+            block = posix.pread(self._content, limits.COPY_SIZE, offset)
+            if not block:
+                raise OSError(0, "the spool is shorter than what was stored")
+            offset += len(block)
+            yield block
 
     def withdraw(self) -> None:
         """Remove EMAIL and OUTFILE, whatever the filter has made of them."""

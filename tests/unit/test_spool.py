@@ -36,7 +36,7 @@ def offered(spool: Spool) -> Spool:
 
 
 def content(spool: Spool) -> bytes:
-    return b"".join(blocks(spool.original))
+    return b"".join(spool.original_blocks())
 
 
 def taken(spool: Spool) -> bytes | None:
@@ -62,7 +62,24 @@ def test_a_message_may_be_read_twice(spool: Spool) -> None:
 
 def test_a_message_is_read_in_blocks(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
-    assert [len(block) for block in blocks(spool.original)] == [limits.COPY_SIZE, 1]
+    assert [len(block) for block in spool.original_blocks()] == [limits.COPY_SIZE, 1]
+
+
+def test_after_the_last_block_nothing_is_read_that_could_fail(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.store(b"one\n", b"one\r\n.\r\n")
+    blocks = spool.original_blocks()
+    assert next(blocks) == b"one\r\n.\r\n"
+    monkeypatch.delattr(posix, "pread")
+    assert list(blocks) == []
+
+
+def test_a_spool_that_has_become_shorter_is_an_error(spool: Spool) -> None:
+    spool.store(b"one\n", b"one\r\n.\r\n")
+    os.truncate(spool.original, 3)
+    with pytest.raises(OSError, match="shorter"):
+        content(spool)
 
 
 def test_a_message_under_way_has_no_name(spool: Spool, tmp_path: Path) -> None:
