@@ -6,6 +6,7 @@ The wheel is built from a copy, as from a fresh checkout: a build leaves its tra
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,13 @@ TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
 
 
-def run(*words: object, status: int = 0) -> str:
+def run(*words: object, status: int = 0, **variables: object) -> str:
     """What a command prints, run from elsewhere, with an environment of its own."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PY")}
     done = subprocess.run(
         list(map(str, words)),
         cwd="/",
-        env={name: value for name, value in os.environ.items() if not name.startswith("PY")},
+        env=ours | {name: str(value) for name, value in variables.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,8 +48,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Path:
-    """The wheel of this checkout."""
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all that the package is made of."""
     copy = tmp_path_factory.mktemp("checkout")
     for folder in TAKEN:
         traces = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
@@ -55,8 +57,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Path:
     (copy / "docs").mkdir()
     for file in FILES:
         shutil.copy(ROOT / file, copy / file)
-    run(environment / "pip", "wheel", "-q", "--no-deps", "-w", copy / "dist", copy / TAKEN[0])
-    (built,) = (copy / "dist").iterdir()
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, environment: Path) -> Path:
+    """The wheel of this checkout."""
+    place = checkout / "dist"
+    run(environment / "pip", "wheel", "-q", "--no-deps", "-w", place, checkout / TAKEN[0])
+    (built,) = place.iterdir()
     return built
 
 
@@ -111,3 +120,37 @@ def test_an_empty_environment_shows_and_lists(command: Path) -> None:
 def test_where_there_is_no_reference_an_implementation_must_be_named(command: Path) -> None:
     text = run(command.parent / "pytest", "--pyargs", "postprox_conformance", status=2)
     assert "name what is to be judged: --implementation TOML|CMD" in text
+
+
+def test_a_workflows_step_installs_judges_and_leaves_results(
+    checkout: Path, proxy: Path, tmp_path: Path
+) -> None:
+    suite = checkout / TAKEN[0]
+    output, summary = tmp_path / "output", tmp_path / "summary"
+    text = run(
+        *("bash", suite / "action.sh"),
+        IMPLEMENTATION=proxy,
+        ARGUMENTS="relay/one-message --strict",
+        SUITE=suite,
+        RUNNER_TEMP=tmp_path,
+        GITHUB_OUTPUT=output,
+        GITHUB_STEP_SUMMARY=summary,
+    )
+    assert "verdict: conformant: all 2 at must" in text
+    directory = Path(output.read_text().removeprefix("directory=").rstrip())
+    assert {"results.jsonl", "report.html", "badge.json"} <= {
+        path.name for path in directory.iterdir()
+    }
+    assert "| verdict | conformant" in summary.read_text()
+
+
+def test_the_workflows_step_hands_over_what_its_script_asks_for() -> None:
+    step = (PACKAGE / "action.yml").read_text()
+    script = (PACKAGE / "action.sh").read_text()
+    given = set(re.findall(r"^ {8}([A-Z]+): ", step, re.MULTILINE))
+    assert given == set(re.findall(r"\$\{?(IMPLEMENTATION|ARGUMENTS|SUITE)\b", script))
+
+
+def test_the_container_copies_what_is_there() -> None:
+    copied = re.findall(r"^COPY (\S+) ", (PACKAGE / "Containerfile").read_text(), re.MULTILINE)
+    assert set(map(Path, copied)) == {*TAKEN, *FILES}
