@@ -88,7 +88,7 @@ rule('HEADERS', 0, function(task)
             add_headers = {
                 ['X-Added'] = 'one\\n two', ['X-Twice'] = {{value = 'a'}, {value = 'b'}},
             },
-            remove_headers = {['X-Spam-Level'] = 0, ['X-Kept'] = 2},
+            remove_headers = {['X-Spam-Level'] = 0, ['X-Kept'] = 2, ['X-Last'] = -1},
         })
     end
 end)

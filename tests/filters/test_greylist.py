@@ -61,6 +61,12 @@ def test_the_delay_is_an_argument(run: Filter, tmp_path: Path) -> None:
     assert ended.reply.endswith("in 60 seconds")
 
 
+def test_the_case_of_an_address_makes_no_difference(greylist: Greylist) -> None:
+    greylist()
+    greylist.pass_time(301)
+    assert greylist(SENDER="A@Example.NET", RECIPIENT="B@example.ORG").status == 0
+
+
 @pytest.mark.parametrize("neighbour", ["192.0.2.1", "192.0.2.254"])
 def test_the_same_network_may_come_back(greylist: Greylist, neighbour: str) -> None:
     greylist()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import FILTERS, MESSAGE, Filter, command
+from .conftest import FILTERS, MESSAGE, Filter, command, needs
 from .daemons import EICAR
 
 REJECT = "echo 550 5.7.1 no >&2; exit 1"
@@ -85,6 +85,17 @@ def test_nobody_else_can_read_it(run: Filter, directory: Path) -> None:
     (path,) = directory.glob("new/*")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(directory.stat().st_mode) & 0o077 == 0
+
+
+def test_it_is_on_the_disk_before_the_sender_is_told(
+    run: Filter, directory: Path, tmp_path: Path
+) -> None:
+    needs("strace")
+    trace = tmp_path / "trace"
+    calls = f"strace -f -qq -o {trace} -e trace=fsync,rename,write"
+    run(f"{calls} {command('quarantine.py', directory, REJECT)}")
+    seen = re.findall(r"(fsync|rename|250 2\.7\.1)", trace.read_text())
+    assert seen == ["fsync", "rename", "fsync", "250 2.7.1"]
 
 
 def test_a_message_that_cannot_be_kept_is_a_failure(run: Filter, tmp_path: Path) -> None:

@@ -68,14 +68,14 @@ def test_an_envelope_that_is_not_known_is_left_out(run: Filter, rspamd: Path) ->
 
 
 def test_header_fields_are_added_and_removed(run: Filter, rspamd: Path) -> None:
-    head = b"X-Spam-Level: *\n\t*\nX-Kept: 1\nx-spam-level: ***\nX-Kept: 2\n"
+    head = b"X-Spam-Level: *\n\t*\nX-Kept: 1\nx-spam-level: ***\nX-Kept: 2\nX-Last: 1\nX-Last: 2\n"
     ended = run(command("rspamd.py", rspamd), head + MESSAGE + b"headers\n")
     assert ended.status == 0
     kept, rest = ended.written.split(b"X-Kept: 1\n")
     assert b"X-Added: one\n\ttwo\n" in kept
     assert b"X-Twice: a\n" in kept
     assert b"X-Twice: b\n" in kept
-    assert rest == MESSAGE + b"headers\n"
+    assert rest == b"X-Last: 1\n" + MESSAGE + b"headers\n"
 
 
 def test_a_message_without_a_body_keeps_its_header(run: Filter, rspamd: Path) -> None:
