@@ -9,7 +9,8 @@ Texts that come from files, from the wire or from the filter hold one octet per 
     postprox    the proxy's version
     command     the filter's command
     timeout     -t, in seconds
-    reject      -r
+    reject      -r, or --strict, which implies it
+    strict      --strict
     expected    a list of what --expect says
     summary     {"messages": N, and for each verdict: N}
     seconds     {"median", "slowest"}: the filter's time, null if it was never run
@@ -29,7 +30,8 @@ Texts that come from files, from the wire or from the filter hold one octet per 
                     compare or too much
         envelope    {"sender", "recipients", "client_ip", "helo"}
         filter      null if it was not run, else {"environment": {"EMAIL", "OUTFILE", "SENDER",
-                    "RECIPIENT", "REMOTEIP", "HELO"}, "status": as a shell has it, null if killed,
+                    "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT", "QUEUE_ID",
+                    "CLIENT_NAME"}, "status": as a shell has it, null if killed,
                     "signal": its name or "", "stderr", "outfile": empty, filled or unusable,
                     "seconds": null if killed}
         dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
@@ -72,6 +74,7 @@ def document(settings: Settings, rehearsals: list[Rehearsal], results: list[Resu
             "command": settings.command,
             "timeout": settings.timeout,
             "reject": settings.reject,
+            "strict": settings.strict,
             "expected": settings.expected,
             "summary": _summary(rehearsals),
             "seconds": {

@@ -13,7 +13,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-VARIABLES = ("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO")
+VARIABLES = (
+    *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO"),
+    *("RECIPIENTS", "RECIPIENTCOUNT", "QUEUE_ID", "CLIENT_NAME"),
+)
 #: What is kept of standard error: its end.
 STDERR_KEPT = 1 << 18
 #: What the filter has made of OUTFILE.
@@ -23,7 +26,7 @@ EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
 # to say of a killed command ("Killed") out of the file. A status above 128 is how a shell says that
 # a signal has killed a command: pass it on as such (but no signal that only stops).
 _SNIPPET = r"""
-printf '%s\0' "$EMAIL" "$OUTFILE" "$SENDER" "$RECIPIENT" "$REMOTEIP" "$HELO" >{0}/environment
+printf '%s\0' {2} >{0}/environment
 unset PYTHONPATH
 (exec sh -c {1} 2>{0}/stderr)
 rehearsed=$?
@@ -49,7 +52,7 @@ exit "$rehearsed"
 class FilterRun:
     """One run of the filter.
 
-    environment: the variables of the manual.
+    environment: the variables that the proxy sets.
     status: as the shell has it, 128 + N for signal N; None if it was killed before its end.
     stderr: the end of its standard error.
     seconds: how long it ran; None if it was killed before its end.
@@ -65,7 +68,8 @@ class FilterRun:
 
 def observed(command: str, directory: Path) -> str:
     """Return a command that runs `command` and records it in `directory`."""
-    return _SNIPPET.format(shlex.quote(str(directory)), shlex.quote(command))
+    values = " ".join(f'"${name}"' for name in VARIABLES)
+    return _SNIPPET.format(shlex.quote(str(directory)), shlex.quote(command), values)
 
 
 def recorded(directory: Path) -> FilterRun | None:

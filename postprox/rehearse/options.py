@@ -84,6 +84,7 @@ class Settings:
     directory: str
     timeout: float
     reject: bool
+    strict: bool
     sender: bytes | None
     recipients: tuple[bytes, ...]
     client_ip: bytes
@@ -102,7 +103,12 @@ def parse(arguments: list[str]) -> Settings:
     """Return what `arguments` ask for; leave with status 2 if they are wrong."""
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
-    passed = [*_pair("-t", given.timeout), *(["-r"] * given.reject), *(["-v"] * given.verbose)]
+    passed = [
+        *_pair("-t", given.timeout),
+        *(["-r"] * given.reject),
+        *(["--strict"] * given.strict),
+        *(["-v"] * given.verbose),
+    ]
     try:
         # Upstream's address is not known yet.
         proxy = proxy_options.parse([*passed, *_pair("-d", given.tempdir), "127.0.0.1:25"])
@@ -121,6 +127,7 @@ def parse(arguments: list[str]) -> Settings:
         directory=given.tempdir or "",
         timeout=proxy.timeout,
         reject=proxy.reject,
+        strict=proxy.strict,
         sender=given.sender,
         recipients=tuple(given.recipient),
         client_ip=given.client_ip,
@@ -195,6 +202,11 @@ def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-t", "--timeout", metavar="SEC", help="the filter's time limit (30)")
     group.add_argument(
         "-r", "--reject", action="store_true", help="a filter's failure refuses the message (451)"
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="as -r, and status 1 rejects only if the last line begins with a code",
     )
     group.add_argument(
         "--user", type=_user, metavar="NAME", help="run proxy and filter as this user (as root)"

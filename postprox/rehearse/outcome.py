@@ -60,11 +60,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Told:
-    """What the proxy was told, -t and -r; and how long the client waited, in seconds."""
+    """What the proxy was told, -t, -r and --strict; and how long the client waited, in seconds."""
 
     timeout: float
     reject_failures: bool
     waited: float
+    strict: bool = False
 
 
 def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
@@ -78,10 +79,11 @@ def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
         failure=_late(told) if late or run is None else failure(run),
         replaced=run is not None and run.outfile == FILLED,
     )
-    judged = verdict.judge(ended, reject_failures=told.reject_failures)
+    judged = verdict.judge(ended, reject_failures=told.reject_failures, strict=told.strict)
     if delivered == bool(judged.reply):
         return Outcome(ERROR, "the proxy answered in its own words after the filter had ended")
-    return Outcome(judged.action, judged.reason, late, () if run is None else _hints(run))
+    hints = () if run is None else _hints(run, rejected=judged.action == verdict.REJECT)
+    return Outcome(judged.action, judged.reason, late, hints)
 
 
 def _late(told: Told) -> str:
@@ -116,17 +118,17 @@ def _last_line(stderr: bytes) -> bytes:
     return lines.value
 
 
-def _hints(run: FilterRun) -> tuple[str, ...]:
+def _hints(run: FilterRun, *, rejected: bool) -> tuple[str, ...]:
     hints = []
-    if run.status == 1 and b"Traceback (most recent call last)" in run.stderr:
+    if rejected and b"Traceback (most recent call last)" in run.stderr:
         hints.append(
             "this looks like a crash of the filter, but status 1 rejects the mail: "
-            "let the filter end with status 2 when it fails"
+            "let the filter end with status 2 when it fails, and use --strict"
         )
-    elif run.status == 1 and not run.stderr.strip():
+    elif rejected and not run.stderr.strip():
         hints.append(
             "status 1 without a word on standard error: if this was no rejection "
-            "but a failure, let the filter end with status 2"
+            "but a failure, let the filter end with status 2, and use --strict"
         )
     if run.status and run.outfile == FILLED:
         hints.append("what it wrote to OUTFILE counts with status 0 only")

@@ -98,7 +98,7 @@ def rehearse(
             f"{mail.name}: the proxy could not be started{whose}: {_named(error)}"
         ) from None
     run = filterrun.recorded(records)
-    told = outcome.Told(settings.timeout, settings.reject, client.waited)
+    told = outcome.Told(settings.timeout, settings.reject, client.waited, settings.strict)
     delivered = dialogue.received is not None
     return Rehearsal(
         mail=mail,

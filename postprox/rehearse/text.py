@@ -137,7 +137,8 @@ class Report:
             if settings.bundled_filter
             else []
         )
-        failing = "is refused with 451 (-r)" if settings.reject else "passes (no -r)"
+        why_refused = "--strict" if settings.strict else "-r"
+        failing = f"is refused with 451 ({why_refused})" if settings.reject else "passes (no -r)"
         return "\n".join(
             (
                 f"Rehearsal: {count} through the real proxy; nothing leaves this machine.",
@@ -248,7 +249,7 @@ class Report:
         if rehearsal.run is None:
             return []
         values = rehearsal.run.environment.items()
-        lines = [f"    {name:<9}  {shown(value) or '(blank)'}" for name, value in values]
+        lines = [f"    {name:<14}  {_value(value)}" for name, value in values]
         return [
             "  The filter's environment:",
             *(piece for line in lines for piece in self._paper.folded(line)),
@@ -265,6 +266,11 @@ class Report:
             *([f"    ... {before} lines before"] if before > 0 else []),
             *(piece for line in lines for piece in self._paper.folded(line)),
         ]
+
+
+def _value(octets: bytes) -> str:
+    """Return a variable's value; RECIPIENTS has one a line."""
+    return shown(octets.replace(b"\n", b", ")) or "(blank)"
 
 
 def why(rehearsal: Rehearsal) -> str:

@@ -80,7 +80,7 @@ def here(
 
 @pytest.mark.parametrize(("name", "use"), [(name, use) for name in NAMES for use in uses(name)])
 def test_use(here: Callable[[str], str], name: str, use: str) -> None:
-    message = rehearse(here(use), ROOT / HELLO, "-r")
+    message = rehearse(here(use), ROOT / HELLO, "--strict")
     # Where a server of the machine itself is asked, there may be none: then the filter fails.
     asks_the_machine = re.search(r"(clamav|spamassassin)\.sh(?! [1/])|rspamd\.py(?! /)", use)
     allowed = {0, 2} if asks_the_machine else {0}

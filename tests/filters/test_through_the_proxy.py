@@ -1,4 +1,4 @@
-"""Each scanner behind the real proxy with -r: while it is up, while it is down, while it hangs.
+"""Each scanner behind the real proxy with --strict: while it is up, is down, or hangs.
 
 What is bad must not arrive in any of them; what is good must not be turned away for good.
 """
@@ -43,9 +43,9 @@ def save(tmp_path: Path) -> Callable[[bytes], Path]:
 @pytest.mark.parametrize("scanner", SCANNERS)
 def test_up(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str) -> None:
     asked = filter_command(scanner, request.getfixturevalue(scanner))
-    good = rehearse(asked, save(MESSAGE), "-r")
+    good = rehearse(asked, save(MESSAGE), "--strict")
     assert good["verdict"] in ("accept", "rewrite")
-    bad = rehearse(asked, save(BAD), "-r")
+    bad = rehearse(asked, save(BAD), "--strict")
     assert (bad["verdict"], bad["delivered"], bad["reply"][:2]) == ("reject", False, "55")
 
 
@@ -53,7 +53,7 @@ def test_up(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scann
 def test_down(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str) -> None:
     asked = filter_command(scanner, request.getfixturevalue(f"stopped_{scanner}"))
     for message in (MESSAGE, BAD):
-        said = rehearse(asked, save(message), "-r")
+        said = rehearse(asked, save(message), "--strict")
         assert (said["verdict"], said["delivered"], said["reply"][:3]) == ("fail", False, "451")
 
 
@@ -77,7 +77,7 @@ def test_hung(save: Callable[[bytes], Path], hung: Path, scanner: str) -> None:
     if scanner == "clamd":
         place = hung.with_name("clamd.conf")
         place.write_text(f"LocalSocket {hung}\n")
-    said = rehearse(filter_command(scanner, place), save(MESSAGE), "-r", "-t", "1")
+    said = rehearse(filter_command(scanner, place), save(MESSAGE), "--strict", "-t", "1")
     assert (said["verdict"], said["timed_out"], said["delivered"]) == ("fail", True, False)
 
 
@@ -101,12 +101,12 @@ def test_a_chain_at_the_time_limit_names_the_slow_one_and_leaves_nothing(
     spool = tmp_path / "spool"
     spool.mkdir()
     chain = command("chain.py", append("one"), append("two"), "/bin/sleep 60")
-    said = rehearse(chain, save(MESSAGE), "-r", "-t", "2", "-d", str(spool))
+    said = rehearse(chain, save(MESSAGE), "--strict", "-t", "2", "-d", str(spool))
     assert (said["verdict"], said["timed_out"]) == ("fail", True)
     assert said["filter"]["stderr"].splitlines()[-1].startswith("chain.py: sleep, after ")
     assert list(spool.iterdir()) == []
 
 
 def test_a_chain_rewrites(save: Callable[[bytes], Path]) -> None:
-    said = rehearse(command("chain.py", append("one"), append("two")), save(MESSAGE), "-r")
+    said = rehearse(command("chain.py", append("one"), append("two")), save(MESSAGE), "--strict")
     assert said["received"] == said["sent"] + "one\r\ntwo\r\n"

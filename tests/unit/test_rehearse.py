@@ -111,6 +111,30 @@ def test_failure_with_r_refuses_the_message(rehearse: Rehearse) -> None:
     assert message["reply"].startswith("451 ")
 
 
+@pytest.mark.parametrize(
+    ("command", "verdict"),
+    [
+        ("echo 550 5.7.1 no >&2; exit 1", "reject"),
+        ("echo 250 gone >&2; exit 1", "discard"),
+        ("echo 354 go on >&2; exit 1", "fail"),
+        ("echo no >&2; exit 1", "fail"),
+        ("exit 1", "fail"),
+        ("exit 2", "fail"),
+        ("python3 -c 'raise ValueError'", "fail"),
+        ("true", "accept"),
+    ],
+)
+def test_strict(rehearse: Rehearse, command: str, verdict: str) -> None:
+    message = rehearse.one(command, "--strict")
+    assert (message["verdict"], message["hints"]) == (verdict, [])
+
+
+def test_strict_is_named(rehearse: Rehearse) -> None:
+    text = rehearse("--strict", "-c", "exit 1", rehearse.save(MESSAGE)).stdout
+    assert "if it fails, the message is refused with 451 (--strict)." in text
+    assert "exit status 1 without a reply code (--strict)" in text
+
+
 def test_time_out(rehearse: Rehearse) -> None:
     message = rehearse.one("echo working >&2; sleep 60", "-t", "0.2")
     assert (message["verdict"], message["timed_out"]) == ("fail-open", True)
@@ -222,14 +246,23 @@ def test_end_of_the_filter_stands_in_the_dialogue(
 def test_environment_is_shown(rehearse: Rehearse) -> None:
     text = rehearse("-c", "true", rehearse.save(MESSAGE)).stdout
     for line in (
-        "    SENDER     ann@example.net",
-        "    RECIPIENT  ben@example.org",
-        "    REMOTEIP   192.0.2.1",
-        "    HELO       mail.example.net",
+        "    SENDER          ann@example.net",
+        "    RECIPIENT       ben@example.org",
+        "    REMOTEIP        192.0.2.1",
+        "    HELO            mail.example.net",
     ):
         assert f"\n{line}\n" in text
-    assert "\n    EMAIL      /" in text
-    assert "\n    OUTFILE    /" in text
+    assert "\n    EMAIL           /" in text
+    assert "\n    OUTFILE         /" in text
+
+
+def test_all_recipients_are_in_the_environment(rehearse: Rehearse) -> None:
+    more = ("--recipient", "a@example.org", "--recipient", "b@example.org")
+    environment = rehearse.one("true", *more)["filter"]["environment"]
+    assert environment["RECIPIENTS"] == "a@example.org\nb@example.org"
+    assert environment["RECIPIENTCOUNT"] == "2"
+    text = rehearse("-c", "true", *more, rehearse.save(MESSAGE)).stdout
+    assert "\n    RECIPIENTS      a@example.org, b@example.org\n" in text
 
 
 def test_environment_of_the_command_is_that_of_spawn(rehearse: Rehearse) -> None:
