@@ -45,10 +45,11 @@ def main(library: Path, place: Path) -> None:
     source = (library / "loader.py").read_bytes()
     loader = compile(source, place / "loader.py", "exec", dont_inherit=True)
     first = modules_of_a_session(staged, QUIT_ONLY)
-    later = [name for name in modules_of_a_session(staged, WITH_A_MESSAGE) if name not in first]
-    packed = marshal.dumps([(name, code_of(staged, name)) for name in later])
+    message = modules_of_a_session(staged, WITH_A_MESSAGE)
+    logged = modules_of_a_session(staged, WITH_A_MESSAGE, "-v")
     modules = [(name, code_of(staged, name)) for name in first]
-    (staged / "session").write_bytes(marshal.dumps((loader, modules, later, packed)))
+    later = [packed(staged, message, first), packed(staged, logged, message)]
+    (staged / "session").write_bytes(marshal.dumps((loader, modules, later)))
     for old in library.glob("cpython-*[0-9]"):
         old.rename(old.with_suffix(".old"))
     staged.rename(library / tag)
@@ -68,6 +69,12 @@ def compile_all(library: Path, staged: Path, place: Path) -> None:
             shutil.copy(path, staged / name)
 
 
+def packed(staged: Path, names: list[str], known: list[str]) -> tuple[list[str], bytes]:
+    """Return those of `names` that are not `known`, and their code, for `loader.Later`."""
+    new = [name for name in names if name not in known]
+    return new, marshal.dumps([(name, code_of(staged, name)) for name in new])
+
+
 def code_of(staged: Path, name: str) -> CodeType:
     """Return the code of a module by its name."""
     path = staged / name.replace(".", "/")
@@ -76,7 +83,9 @@ def code_of(staged: Path, name: str) -> CodeType:
     return code
 
 
-def modules_of_a_session(staged: Path, trial: tuple[bytes, list[bytes]]) -> list[str]:
+def modules_of_a_session(
+    staged: Path, trial: tuple[bytes, list[bytes]], *options: str
+) -> list[str]:
     """Run a trial session; return the names of our modules that it has imported.
 
     They are in the order in which their imports were completed, so that none needs a later one.
@@ -85,7 +94,7 @@ def modules_of_a_session(staged: Path, trial: tuple[bytes, list[bytes]]) -> list
     reader, writer = os.pipe()
     with tempfile.TemporaryDirectory(prefix="postprox-") as directory, client:
         upstream = f"{directory}/upstream"
-        arguments = ["-v", "-c", "true", "-d", directory, f"unix:{upstream}"]
+        arguments = [*options, "-c", "true", "-d", directory, f"unix:{upstream}"]
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(upstream)
             listener.listen()

@@ -1,9 +1,8 @@
 """Put modules in place that the launcher has read from one file, in the order of the file.
 
 Rule: of what an import sets, everything that the proxy or a traceback looks at is set here too.
+Nothing is imported for it that the interpreter has not loaded already: not even `__future__`.
 """
-
-from __future__ import annotations
 
 import marshal
 import sys
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _Module, _Spec = type(sys), type(sys.__spec__)
 
 
-def load(modules: Iterable[tuple[str, CodeType]], *places: str) -> None:
+def load(modules: "Iterable[tuple[str, CodeType]]", *places: str) -> None:
     """Execute the code of `modules`; what a package has besides is looked for in `places`."""
     for name, code in modules:
         module = _Module(name)
@@ -36,7 +35,7 @@ def load(modules: Iterable[tuple[str, CodeType]], *places: str) -> None:
 
 
 class Later:
-    """Finds the modules that only a message needs: the first to be imported brings them all.
+    """Finds modules that not every session needs: the first to be imported brings them all.
 
     names: theirs, in the order of `packed`, which holds their code as `marshal` writes it.
     """
@@ -46,7 +45,7 @@ class Later:
         self._packed = packed
         self._places = places
 
-    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> "ModuleSpec | None":
         """Load them all if `name` is one of them."""
         if name not in self._names:
             return None
@@ -57,9 +56,9 @@ class Later:
             spec.loader = self  # type: ignore[assignment]
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType":
         """Return the module, which is there already."""
         return sys.modules[spec.name]
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: "ModuleType") -> None:
         """Do nothing: it has been executed."""
