@@ -1,0 +1,119 @@
+"""The filters of examples/ behind a real Postfix: what an administrator who installs them gets."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.filters import daemons
+from tests.filters.signature import verified
+
+from .client import message
+from .instance import program, public_directory
+from .proxies import DOMAIN
+from .site import Site
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "filters"
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Path]:
+    """A directory with the filters, that everybody may enter."""
+    with public_directory("postprox-filters-") as directory:
+        for path in EXAMPLES.iterdir():
+            if path.suffix in (".sh", ".py"):
+                shutil.copy(path, directory)
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def chain(installed: Path) -> Iterator[str]:
+    """Size, clamd and spamd, one after another, with both daemons up."""
+    needs("clamd", "clamdscan", "spamd", "spamc")
+    with (
+        public_directory("postprox-clamd-") as clamd_directory,
+        public_directory("postprox-spamd-") as spamd_directory,
+        daemons.clamd(clamd_directory) as clamd,
+        daemons.spamd(spamd_directory) as spamd,
+    ):
+        yield chained(
+            installed,
+            f"{installed}/size-limit.sh 25000000",
+            f"{installed}/clamav.sh {clamd}",
+            f"{installed}/spamassassin.sh 15 -U {spamd}",
+        )
+
+
+def needs(*programs: str) -> None:
+    for name in programs:
+        if program(name) is None:
+            pytest.skip(f"{name} is not installed")
+
+
+def chained(installed: Path, *commands: str) -> str:
+    return f"exec {shlex.join([f'{installed}/chain.py', *commands])}"
+
+
+@pytest.mark.parametrize("way", ["strict_before", "strict_after"])
+def test_good_mail_arrives_with_its_points(site: Site, chain: str, way: str) -> None:
+    box = site.proxy.box(chain)
+    assert site.send(way, box, message("good"))[0] == 250
+    delivered = site.postfix.wait_delivered(box.address)
+    assert b"\nX-Spam-Status: No, " in delivered
+    assert b"X-Envelope-From" not in delivered
+
+
+def test_a_virus_is_rejected_while_the_sender_is_connected(site: Site, chain: str) -> None:
+    box = site.proxy.box(chain)
+    code, text = site.send("strict_before", box, message("virus", daemons.EICAR))
+    assert code == 550
+    assert text.startswith(b"5.7.1 The message contains a virus: Test.EICAR")
+
+
+def test_spam_is_marked_and_arrives(site: Site, chain: str) -> None:
+    box = site.proxy.box(chain)
+    assert site.send("strict_before", box, message("spam", "cheap pills"))[0] == 250
+    assert b"\nX-Spam-Flag: YES\n" in site.postfix.wait_delivered(box.address)
+
+
+def test_certain_spam_is_rejected(site: Site, chain: str) -> None:
+    box = site.proxy.box(chain)
+    reply = site.send("strict_before", box, message("spam", "cheapest pills of all"))
+    assert reply == (550, b"5.7.1 The message looks like spam")
+
+
+def test_a_scanner_that_is_down_holds_the_mail_and_is_named_in_the_log(
+    site: Site, installed: Path
+) -> None:
+    needs("clamdscan")
+    configuration = installed / "down.conf"
+    configuration.write_text(f"LocalSocket {installed}/nobody.sock\n")
+    box = site.proxy.box(chained(installed, "true", f"{installed}/clamav.sh {configuration}"))
+    assert site.send("strict_before", box, message("held", daemons.EICAR))[0] == 451
+    assert site.postfix.delivered(box.address) == []
+    if site.syslog is not None:
+        line = site.wait_syslog(box.sender, "said=")
+        assert 'said="chain.py: clamav.sh failed with status 2 after ' in line
+
+
+def test_a_signature_made_by_the_filter_is_right_where_the_mail_arrives(
+    site: Site, installed: Path
+) -> None:
+    needs("dkimsign", "dknewkey")
+    made = subprocess.run(
+        ["/usr/bin/dknewkey", "mail2026"], cwd=installed, capture_output=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    (installed / "mail2026.key").chmod(0o644)
+    sign = f"{installed}/dkim-sign.sh {DOMAIN} mail2026 {installed}/mail2026.key"
+    box = site.proxy.box(f"exec {sign}")
+    assert site.send("strict_before", box, message("signed"))[0] == 250
+    delivered = site.postfix.wait_delivered(box.address)
+    assert verified(installed / "mail2026.dns", delivered) == (
+        f"True mail2026._domainkey.{DOMAIN}."
+    )
