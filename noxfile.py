@@ -61,3 +61,15 @@ def faults(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.faults", *(session.posargs or ["--all"]))
     session.run(*STRICT_PYTEST, "tests/faults")
+
+
+@nox.session(venv_backend="none")
+def deb(session: nox.Session) -> None:
+    """Build the Debian package into dist/ and let lintian judge it; debhelper is required."""
+    session.run("sh", "packaging/deb", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def clean_system(session: nox.Session) -> None:
+    """Install, use, upgrade and purge the Debian package on a clean system; root is required."""
+    session.run("python3", "-m", "tests.debian", *session.posargs, external=True)

@@ -1,6 +1,7 @@
-"""Make the byte code of an installed postprox: python3 -IS bytecode.py LIBRARY [PLACE]
+#!@python@ -ISB
+"""Make the byte code of the postprox that this file lies beside: bytecode.py [PLACE]
 
-LIBRARY is the directory of the package and of this file, PLACE where it will lie in the end.
+PLACE is the directory where all will lie in the end, if that is not where it lies now.
 Run it again after an upgrade of Python: byte code belongs to one version.
 
 Rule: byte code is made whole beside its place, proved by a session that runs on it, and only then
@@ -165,5 +166,5 @@ def _received(client: socket.socket) -> bytes:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[2] if len(sys.argv) > 2 else sys.argv[1])
-    main(Path(sys.argv[1]), place)
+    here = Path(__file__).resolve().parent
+    main(here, Path(*sys.argv[1:]) if sys.argv[1:] else here)

@@ -125,6 +125,9 @@ ACCEPT_PAUSE = 1.0
 #: Clients served at once in listen mode: Postfix's default_process_limit.
 SESSIONS = 100
 
+#: The service manager is told so often what a server does, if it does not ask for more.
+STATUS = 15.0
+
 #: The filter's time limit without -t, in seconds (the manual).
 FILTER_TIMEOUT = 30.0
 

@@ -72,6 +72,11 @@ class Connection:
             self._close()
 
     @property
+    def filtering(self) -> bool:
+        """Whether a filter runs."""
+        return self._filter is not None
+
+    @property
     def deadline(self) -> float:
         """When `timer` is to be called, on the loop's clock."""
         connecting = self._connector.deadline if self._connector is not None else limits.NEVER

@@ -14,6 +14,7 @@ from ..core import levels, limits
 from . import log, sweep
 from .connection import Connection
 from .loop import MANY, READABLE, Loop, nothing
+from .notify import Manager
 from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, environ, signal, silence
 
@@ -58,6 +59,7 @@ class Server:
         self._loop.add(self)
         log.syslog.attend(self._loop.clock, self._loop.due)
         self._loop.add(log.syslog)
+        self._manager = Manager(self._loop, self._doing)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, self._stop)
 
@@ -78,6 +80,7 @@ class Server:
             )
         self._listeners = listeners
         self._watch_listeners()
+        self._manager.serving()
 
     def run(self) -> None:
         """Serve until stopped and every session has ended."""
@@ -159,6 +162,11 @@ class Server:
         self._connections.discard(connection)
         self._watch_listeners()
 
+    def _doing(self) -> str:
+        """Return in words what the server does."""
+        filters = sum(connection.filtering for connection in self._connections)
+        return f"sessions: {len(self._connections)}, filters: {filters}"
+
     def _stop(self) -> None:
         """Stop in good order; told so again, soon."""
         if not self._listeners:
@@ -170,6 +178,7 @@ class Server:
             self._loop.watch(listener.fileno(), 0, self._accept)
             listener.close()
         self._listeners = []
+        self._manager.stopping()
         for connection in list(self._connections):
             connection.stop()
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from tests.unit.peers import Peer
 from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
+MANUAL = PACKAGING.parent / "man"
 #: The interpreter outside any virtual environment, as an administrator would name it.
 PYTHON = str(Path(sys.executable).resolve())
 OTHER_USER = "nobody"
+SERVICE = "postprox.service"
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 LIMIT = 30.0
 
@@ -206,7 +209,7 @@ def test_without_byte_code_for_its_python_the_sources_run(place: Path) -> None:
 
 def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
     """Make the byte code again, as after an upgrade of Python."""
-    command = [PYTHON, "-ISB", f"{library}/bytecode.py", f"{library}"]
+    command = [f"{library}/bytecode.py"]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
@@ -251,7 +254,35 @@ def test_installing_again_replaces_what_was_there(tmp_path: Path) -> None:
 def test_nothing_but_the_installation_is_left_behind(tmp_path: Path) -> None:
     for _ in range(2):
         install("--prefix", tmp_path, "--python", PYTHON)
-    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["postprox", "postprox"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")} == {
+        *("lib/postprox", "sbin/postprox", "share/man"),
+        *("bin/postprox-check", "bin/postprox-rehearse"),
+    }
+
+
+def test_uninstalling_leaves_nothing_behind(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    done = install("--prefix", tmp_path, "--uninstall")
+    assert (done.returncode, done.stdout) == (0, f"removed postprox from {tmp_path}\n")
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_uninstalling_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    done = install("--prefix", tmp_path, "--uninstall")
+    assert (done.returncode, done.stderr) == (
+        *(1, f"install: there is no postprox in {tmp_path}/lib/postprox\n"),
+    )
+
+
+def test_rehearse_is_a_command_too(prefix: Path) -> None:
+    command = [f"{prefix}/bin/postprox-rehearse", "-c", "exit 1"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert "3 rejected" in shown.stdout
+
+
+def test_every_command_has_its_manual_page(prefix: Path) -> None:
+    commands = {path.name for place in ("bin", "sbin") for path in (prefix / place).iterdir()}
+    assert {path.stem for path in (prefix / "share/man/man1").iterdir()} == commands
 
 
 def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: Path) -> None:
@@ -301,6 +332,16 @@ def test_a_prefix_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/file/lib cannot be made: run this as root" in done.stderr
 
 
+def test_the_debian_package_has_this_version() -> None:
+    changelog = (PACKAGING.parent / "debian/changelog").read_text()
+    assert changelog.startswith(f"postprox ({__version__}) ")
+
+
+def test_pip_gives_the_same_commands() -> None:
+    settings = tomllib.loads((PACKAGING.parent / "pyproject.toml").read_text())
+    assert settings["project"]["scripts"].keys() == {path.stem for path in MANUAL.glob("*.1")}
+
+
 def unit(name: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read(PACKAGING / name)
@@ -323,15 +364,35 @@ def test_stopping_the_service_kills_no_filter_that_runs() -> None:
     assert unit("postprox.service")["Service"]["KillMode"] == "mixed"
 
 
-@pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
-def test_systemd_understands_the_units(prefix: Path, tmp_path: Path) -> None:
-    for name in ("postprox.service", "postprox.socket"):
-        text = (PACKAGING / name).read_text().replace("/usr/local", str(prefix))
+def test_of_several_proxies_on_one_port_each_has_its_own_socket_there() -> None:
+    shared, single = unit("postprox@.socket")["Socket"], unit("postprox.socket")["Socket"]
+    assert dict(shared) == {**single, "reuseport": "yes"}
+
+
+@pytest.fixture
+def units(prefix: Path, tmp_path: Path) -> Path:
+    """A directory with the units as they are installed, with one of the template's."""
+    for source, name in [
+        *(("postprox.service", "postprox.service"), ("postprox.socket", "postprox.socket")),
+        *(("postprox.service", "postprox@1.service"), ("postprox@.socket", "postprox@1.socket")),
+    ]:
+        text = (PACKAGING / source).read_text().replace("/usr/local", str(prefix))
         (tmp_path / name).write_text(text)
-    verified = subprocess.run(
-        [str(SYSTEMD_ANALYZE), "verify", *tmp_path.glob("postprox.*")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return tmp_path
+
+
+def systemd_analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(SYSTEMD_ANALYZE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
+def test_systemd_understands_the_units(units: Path) -> None:
+    verified = systemd_analyze("verify", "--man=no", *units.glob("postprox*"))
     assert (verified.returncode, verified.stderr) == (0, "")
+
+
+@pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
+def test_the_service_may_do_little_else(units: Path) -> None:
+    judged = systemd_analyze("security", "--offline=yes", "--threshold=19", units / SERVICE)
+    assert judged.returncode == 0, judged.stdout.splitlines()[-1]

@@ -1,0 +1,139 @@
+"""The manual pages: that they, the help and the code say the same.
+
+What is to be pasted is compared word for word with the README, whose text tests/postfix runs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from postprox import information
+from postprox.check import findings
+from postprox.core import options, record, replies, verdict
+from postprox.core.envelope import Envelope
+from postprox.core.message import Message
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path.stem for path in (ROOT / "man").glob("*.1"))
+MANDOC = shutil.which("mandoc")
+#: Which manual pages a machine has is not the pages' fault.
+_NOT_OURS = ("referenced manual not found", "outdated mandoc.db", "makewhatis")
+
+pytestmark = pytest.mark.skipif(MANDOC is None, reason="mandoc is not installed")
+
+
+def source(page: str) -> str:
+    return (ROOT / f"man/{page}.1").read_text(encoding="ascii")
+
+
+def options_of(page: str) -> set[str]:
+    """The options that the page has an entry for, in their long form."""
+    entries = [line for line in source(page).splitlines() if line.startswith(".It Fl ")]
+    assert entries
+    return {name for entry in entries for name in re.findall(r" -([a-z-]+)", entry)}
+
+
+def options_in_help(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_clean_mdoc(page: str) -> None:
+    command = [str(MANDOC), "-Tlint", str(ROOT / f"man/{page}.1")]
+    linted = subprocess.run(command, capture_output=True, text=True, check=False)
+    complaints = (linted.stdout + linted.stderr).splitlines()
+    assert [line for line in complaints if not any(word in line for word in _NOT_OURS)] == []
+
+
+def test_the_page_has_every_option_of_the_proxy_and_no_other() -> None:
+    assert options_of("postprox") == set(options._LONG)
+
+
+def test_the_help_has_every_option_of_the_proxy_and_no_other() -> None:
+    assert options_in_help(information.TEXTS["help"]) == set(options._LONG)
+
+
+def test_the_help_fits_a_screen() -> None:
+    lines = information.TEXTS["help"].splitlines()
+    assert len(lines) <= 40
+    assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", ["rehearse", "check"])
+def test_the_page_of_another_command_has_its_options_and_no_other(command: str) -> None:
+    helped = subprocess.run(
+        [sys.executable, "-m", f"postprox.{command}", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "80", "PYTHONPATH": str(ROOT)},
+    )
+    assert options_of(f"postprox-{command}") == options_in_help(helped.stdout)
+
+
+REPLIES = {name: line for name, line in vars(replies).items() if isinstance(line, bytes)}
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_the_page_has_every_reply(name: str) -> None:
+    assert f".It Ql {REPLIES[name].decode().strip()}\n" in source("postprox")
+
+
+def test_the_page_has_no_reply_that_is_none() -> None:
+    listed = re.findall(r"^\.It Ql (\d.*)$", source("postprox"), re.MULTILINE)
+    assert sorted(listed) == sorted(line.decode().strip() for line in REPLIES.values())
+
+
+def test_the_page_has_every_variable_of_the_filter() -> None:
+    section = source("postprox").partition(".Ss Environment of the filter")[2].partition(".El")[0]
+    listed = re.findall(r"^\.It Ev (\w+)$", section, re.MULTILINE)
+    given = {name.decode() for name in Envelope().environment(b"")}
+    assert set(listed) == given | {"EMAIL", "OUTFILE"}
+
+
+def test_the_page_has_every_field_of_the_log_in_its_order() -> None:
+    line = record.verdict_line(Message(0.0), Envelope(), b"", b"", 0.0)
+    section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
+    entries = re.findall(r"^\.It Li (.*)$", section, re.MULTILINE)
+    listed = [name for entry in entries for name in entry.split(" , ")]
+    assert listed == re.findall(r"(?:^| )([a-z-]+)=", line)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(verdict.NONE, verdict.ACCEPT, verdict.REWRITE, verdict.REJECT, verdict.DISCARD),
+        *(verdict.FAIL_OPEN, verdict.FAIL),
+        *(record.DELIVERED, record.DISCARDED, record.REFUSED, record.DEFERRED, record.LOST),
+        record.UNKNOWN,
+    ],
+)
+def test_the_page_has_every_word_for_what_became_of_a_message(word: str) -> None:
+    section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
+    assert re.search(rf"^\.Ql {word}( |$)", section, re.MULTILINE)
+
+
+def literal_displays(page: str) -> list[str]:
+    """The displays of a page, word for word: what is to be pasted."""
+    displays = re.findall(r"^\.Bd -literal\n(.*?)^\.Ed$", source(page), re.DOTALL | re.MULTILINE)
+    return [text.replace("\\c\n", "").replace("\\&", "").replace("\\e", "\\") for text in displays]
+
+
+def readme() -> str:
+    return re.sub(r"^    ", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("display", literal_displays("postprox"))
+def test_a_configuration_in_the_page_is_the_readmes(display: str) -> None:
+    assert all(part in readme() for part in display.strip().split("\n\n"))
+
+
+def test_the_page_of_check_has_every_finding_with_its_level() -> None:
+    listed = re.findall(r"^\.It Li (\S+) Ta (\d) Ta", source("postprox-check"), re.MULTILINE)
+    assert {name: int(level) for name, level in listed} == findings.LEVELS

@@ -1,0 +1,128 @@
+"""The service manager: when it is told that the server serves, lives and ends."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.peers import PATIENCE
+from tests.unit.processes import (
+    MESSAGE,
+    Serving,
+    Upstream,
+    greeted,
+    in_data,
+    starting,
+)
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    yield from starting(Serving)
+
+
+class Manager:
+    """A service manager's socket."""
+
+    def __init__(self, name: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(name.replace("@", "\0"))
+        self._socket.settimeout(PATIENCE)
+        self.variables = {"NOTIFY_SOCKET": name}
+
+    def hears(self) -> list[str]:
+        """Return the next message, in lines."""
+        return self._socket.recv(4096).decode().splitlines()
+
+    def waits_for(self, line: str) -> list[str]:
+        """Return the next message that holds `line`."""
+        while line not in (heard := self.hears()):
+            pass
+        return heard
+
+    def closes(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(str(tmp_path / "notify"))
+    yield manager
+    manager.closes()
+
+
+def test_the_manager_is_told_that_clients_are_served(
+    serve: Serve, upstream: Upstream, manager: Manager
+) -> None:
+    server = serve(upstream.address, variables=manager.variables)
+    assert manager.hears() == ["READY=1", "STATUS=sessions: 0, filters: 0"]
+    greeted(server.client(), upstream)
+
+
+def test_the_managers_address_may_be_abstract(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    manager = Manager(f"@{tmp_path}")
+    serve(upstream.address, variables=manager.variables)
+    assert "READY=1" in manager.hears()
+    manager.closes()
+
+
+def test_the_manager_is_told_twice_in_its_time_that_the_server_lives(
+    serve: Serve, upstream: Upstream, manager: Manager
+) -> None:
+    serve(upstream.address, variables={**manager.variables, "WATCHDOG_USEC": "200000"})
+    manager.hears()
+    assert manager.hears() == ["WATCHDOG=1", "STATUS=sessions: 0, filters: 0"]
+    assert "WATCHDOG=1" in manager.hears()
+
+
+def test_the_manager_is_told_what_the_server_does(
+    serve: Serve, upstream: Upstream, manager: Manager, tmp_path: Path
+) -> None:
+    variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
+    server = serve("-c", "sleep 100", "-d", str(tmp_path), upstream.address, variables=variables)
+    client = server.client()
+    in_data(client, upstream)
+    manager.waits_for("STATUS=sessions: 1, filters: 0")
+    client.says(*MESSAGE)
+    manager.waits_for("STATUS=sessions: 1, filters: 1")
+
+
+def test_the_manager_is_told_that_the_server_ends(
+    serve: Serve, upstream: Upstream, manager: Manager
+) -> None:
+    server = serve(upstream.address, variables=manager.variables)
+    manager.hears()
+    server.stop()
+    assert "STOPPING=1" in manager.hears()
+    assert server.exit_status() == 0
+
+
+def test_a_manager_that_is_gone_is_no_error(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "nothing"), "WATCHDOG_USEC": "2000"}
+    server = serve(upstream.address, variables=variables)
+    greeted(server.client(), upstream)
+
+
+def test_a_filter_does_not_see_the_manager(
+    serve: Serve, upstream: Upstream, manager: Manager, tmp_path: Path
+) -> None:
+    variables = {**manager.variables, "WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}
+    command = f"env >{tmp_path}/env; exit 1"
+    server = serve("-c", command, "-d", str(tmp_path), upstream.address, variables=variables)
+    client = server.client()
+    in_data(client, upstream)
+    client.says(*MESSAGE)
+    client.sees_reply(b"554 ")
+    seen = (tmp_path / "env").read_text()
+    assert "EMAIL=" in seen
+    assert "NOTIFY_SOCKET" not in seen
+    assert "WATCHDOG" not in seen
