@@ -32,7 +32,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what *arguments* say; the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, further = parser.parse_known_args(arguments)
+    # argparse takes names before the options only; people write them behind.
+    if further and not (hasattr(options, "names") and all(word[:1] != "-" for word in further)):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    if further:
+        options.names += further
     status: int = options.do(options)
     return status
 

@@ -97,7 +97,8 @@ class Suite:
         if implementation.divergences:
             implementation.check_names(_modes_of_everything())
         adopt_orphans()
-        check_start(self.settings)
+        if "stdio" in self.modes:
+            check_start(self.settings)
         environment = {**os.environ, **implementation.env}
         if not implementation.version:
             printed = ask(implementation, environment, "--version").stdout

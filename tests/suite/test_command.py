@@ -147,6 +147,18 @@ def test_list_gives_name_level_modes_clauses_and_title(capsys: pytest.CaptureFix
     assert title.startswith("A session of one message")
 
 
+def test_names_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--level", "must", "relay/one-message"]) == 0
+    assert capsys.readouterr().out.startswith("relay/one-message.smtp\t")
+
+
+def test_an_option_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["list", "--lvel", "must"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --lvel" in capsys.readouterr().err
+
+
 def test_list_of_a_group_is_that_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "listen", "--level", "must"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import parts
+from docs import implementations, parts
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.words import GROUPS
 
@@ -52,3 +52,9 @@ def test_the_table_of_parts_is_made_of_their_first_comments_of_today() -> None:
 def test_the_transcript_to_learn_to_read_by_is_one() -> None:
     shown = parts.README.read_text("utf-8").split("```\n")[1]
     assert shown == (TRANSCRIPTS / "filter" / "reject-prefix.smtp").read_text("ascii")
+
+
+def test_the_page_of_implementations_is_made_of_what_is_kept_of_them() -> None:
+    text = implementations.PAGE.read_text("utf-8")
+    assert implementations.all_kept()[0]["name"] == "postprox"
+    assert implementations.with_tables(text) == text, "python3 -m docs.implementations writes it"
