@@ -10,29 +10,9 @@ from pathlib import Path
 import pytest
 
 from .conftest import FILTERS, ROOT, rehearse
+from .uses import NAMES, README, head, uses
 
-README = (ROOT / "examples" / "README.md").read_text()
-NAMES = sorted(path.name for path in FILTERS.iterdir() if path.suffix in (".py", ".sh"))
 HELLO = "postprox/rehearse/demo/1-hello.eml"
-
-
-def head(name: str) -> str:
-    """Return the lines at the top of a filter, before its code, without comment signs."""
-    text = (FILTERS / name).read_text()
-    if name.endswith(".py"):
-        return text.split('"""')[1]
-    return "".join(
-        line[1:].removeprefix(" ")
-        for line in text.partition("\n\n")[0].splitlines(keepends=True)[1:]
-    )
-
-
-def uses(name: str) -> list[str]:
-    """Return what stands behind each `--strict -c` at the top of a filter."""
-    text = re.sub(r"\s+", " ", head(name))
-    return [
-        braced or word for braced, word in re.findall(r"--strict -c (?:\{([^}]*)\}|(\S+))", text)
-    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

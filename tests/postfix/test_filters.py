@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.filters import daemons
 from tests.filters.signature import verified
+from tests.filters.uses import as_written, single_line
 
 from .client import message
-from .instance import program, public_directory
+from .instance import PATIENCE, Address, Postfix, program, public_directory
 from .proxies import DOMAIN
 from .site import Site
 
@@ -117,3 +119,28 @@ def test_a_signature_made_by_the_filter_is_right_where_the_mail_arrives(
     assert verified(installed / "mail2026.dns", delivered) == (
         f"True mail2026._domainkey.{DOMAIN}."
     )
+
+
+def test_each_command_of_the_texts_reaches_the_proxy_as_it_is_written(
+    needs_postfix: None,
+) -> None:
+    written = as_written()
+
+    def services(addresses: Mapping[str, Address]) -> str:
+        """For each command a spawn(8) that shows what becomes of its arguments."""
+        return "".join(
+            f"{addresses[str(number)]} inet n n n - 1 spawn\n"
+            f"    user=nobody argv=/usr/bin/printf [%s] --strict -c {text}\n"
+            for number, text in enumerate(written)
+        )
+
+    names = [str(number) for number in range(len(written))]
+    with (
+        public_directory("postprox-uses-") as directory,
+        Postfix(directory, names, services) as postfix,
+    ):
+        for name, text in zip(names, written, strict=True):
+            with socket.create_connection(postfix.addresses[name], PATIENCE) as client:
+                shown = client.makefile("rb").read().decode()
+            command = text.removeprefix("{").removesuffix("}")
+            assert single_line(shown) == f"[--strict][-c][{single_line(command)}]"
