@@ -5,6 +5,7 @@ Rule: an item plays its transcript, and known divergences must fail, all else mu
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from .verdict import PERMITTED
 
 SUITE = pytest.StashKey[Suite]()
 CANARY_FAILS = f"{CANARY} fails, and so would everything"
-#: The marker of a test that is a property: its `name`, `title`, `clauses` and `mode`.
+#: The marker of a test that is a property: its `name`, `title`, `mode`, and `clauses` by rule.
 PROPERTY_MARKER = "conformance_property"
 
 
@@ -167,9 +168,9 @@ def is_judged(item: pytest.Item) -> bool:
 def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> Result:
     """What *item* came to."""
     name, mode = _name_and_mode(item)
-    title, clauses, level = _headings(item)
-    known = divergence_of(item)
     error = call.excinfo.value if call.excinfo else None
+    title, clauses, level = _headings(item, error)
+    known = divergence_of(item)
     diverged = hasattr(report, "wasxfail")
     return Result(
         transcript=name,
@@ -185,13 +186,17 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
     )
 
 
-def _headings(item: pytest.Item) -> tuple[str, tuple[str, ...], str]:
+def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
+    """Title, clauses and level; of a property that does not hold, the broken rule's clauses."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
         return header.title, header.clauses, header.level
     marker = item.get_closest_marker(PROPERTY_MARKER)
     assert marker is not None
-    return str(marker.kwargs["title"]), tuple(marker.kwargs["clauses"]), "should"
+    clauses: dict[str, tuple[str, ...]] = marker.kwargs["clauses"]
+    everything = tuple(dict.fromkeys(itertools.chain.from_iterable(clauses.values())))
+    rule = str(error).partition(":")[0]
+    return str(marker.kwargs["title"]), clauses.get(rule, everything), "should"
 
 
 def _outcome(report: pytest.TestReport, *, permitted: bool) -> str:

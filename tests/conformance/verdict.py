@@ -134,8 +134,7 @@ def _unjudged(results: list[Result]) -> tuple[Unjudged, ...]:
 def _by_clauses(missed: tuple[Result, ...]) -> Iterator[tuple[str, list[str]]]:
     together: dict[str, dict[str, list[str]]] = {}
     for result in sorted(missed, key=lambda one: (one.clauses, one.transcript)):
-        clauses = "random sessions" if result.is_property else ", ".join(result.clauses)
-        names = together.setdefault(clauses, {})
+        names = together.setdefault(", ".join(result.clauses), {})
         names.setdefault(result.transcript, []).append(result.mode)
     for clauses, modes in together.items():
         yield clauses, [f"{name} [{', '.join(of_it)}]" for name, of_it in modes.items()]

@@ -239,14 +239,10 @@ INVARIANTS: tuple[Invariant, ...] = (
 )
 
 
-#: Every clause that a docstring above names before its colon.
-CLAUSES = tuple(
-    dict.fromkeys(
-        clause
-        for one in INVARIANTS
-        for clause in (one.__doc__ or "").partition(": ")[0].split(", ")
-    )
-)
+#: The clauses that each invariant is about: what its docstring names before the colon.
+CLAUSES = {
+    one.__name__: tuple((one.__doc__ or "").partition(": ")[0].split(", ")) for one in INVARIANTS
+}
 
 
 def broken(run: Run) -> list[str]:

@@ -60,9 +60,9 @@ class Search:
             search()
         except Flaky:
             fail(
-                f"{self._wrong[0]}\nin one of {self._sessions} sessions, and not when the same "
-                "session was played again:\na race of the implementation's, or of this machine "
-                "(--time-scale 3 makes the suite wait longer)"
+                f"{self._wrong[0]}\n"
+                f"in one of {self._sessions} sessions, but not when it was played again:\n"
+                "a race of the program's, or of a slow machine (--time-scale 3)"
             )
 
 

@@ -1,0 +1,64 @@
+"""How a search for a wrong session ends: one rule is told, and a race as what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis.errors import Flaky
+
+from tests.conformance.items import SUITE
+from tests.conformance.properties.plan import Plan
+from tests.conformance.properties.run import Run
+from tests.conformance.properties.search import Search
+from tests.conformance.reader import parse_transcript
+from tests.conformance.stage import Stage
+
+WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]
+TRANSCRIPT = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nC> QUIT\n'
+
+
+def failure(action: Callable[[], None]) -> str:
+    with pytest.raises(pytest.fail.Exception) as caught:
+        action()
+    return str(caught.value)
+
+
+def test_a_rule_that_only_echoes_the_first_is_not_told() -> None:
+    text = failure(lambda: Search(shrinks=True).judge(Run(Plan(())), WRONG, "t"))
+    assert text.startswith("final_replies: one\nfinal_replies: two\n\nthe shortest dialogue found")
+    assert "nothing_left" not in text
+
+
+def test_what_is_known_to_be_wrong_is_not_made_shorter() -> None:
+    for shrinks in (True, False):
+        search = Search(shrinks=shrinks)
+        failure(lambda search=search: search.judge(Run(Plan(())), WRONG, "t"))  # type: ignore[misc]
+        assert search.over is not shrinks
+
+
+def test_a_race_is_told_in_three_lines() -> None:
+    search = Search(shrinks=True)
+
+    def found_and_not_found_again() -> None:
+        failure(lambda: search.judge(Run(Plan(())), WRONG, "t"))
+        raise Flaky
+
+    text = failure(lambda: search.through(found_and_not_found_again))
+    assert text.splitlines()[0] == "final_replies: one"
+    assert len(text.splitlines()) == 3
+
+
+def test_patience_shrinks_after_the_tenth_wait_that_ran_out(
+    request: pytest.FixtureRequest,
+) -> None:
+    settings = request.config.stash[SUITE].settings
+    stage = Stage(parse_transcript(TRANSCRIPT, "t"), "stdio", settings)
+    try:
+        before, settings.ran_out = settings.ran_out, 9
+        usual = stage.patience
+        assert not stage.wait_until(lambda: False, extra=0.01 - usual)
+        assert stage.patience == usual / 5
+    finally:
+        settings.ran_out = before
+        stage.close()
