@@ -15,6 +15,8 @@ RECIPIENT = b"recipient@example.org"
 _HEADER = 102400
 # What can stand in an envelope as it is; anything else is left to --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
+# A header field (RFC 5322 section 2.2), or the empty line of an empty header.
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ def from_octets(name: str, text: bytes) -> Mail:
     if text.startswith(b"From "):
         text = text.partition(b"\n")[2]
         notes.append("the line 'From ...' of an mbox at its top is left out")
+    if text and not _FIELD.match(text):
+        notes.append("it does not begin with a header field: is this a message?")
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"

@@ -415,6 +415,17 @@ def test_mbox_line_is_left_out_with_a_note(rehearse: Rehearse) -> None:
     assert "mbox" in message["notes"][0]
 
 
+@pytest.mark.parametrize("content", [b"\x7fELF\2\1\1", b"hello\n", b"PK\3\4", b" x: y\n"])
+def test_what_does_not_look_like_a_message_is_pointed_out(content: bytes) -> None:
+    (note,) = mail.from_octets("x", content).notes
+    assert "header field" in note
+
+
+@pytest.mark.parametrize("content", [b"", MESSAGE, b"\nhello\n", b"\r\nhello\r\n"])
+def test_what_is_a_message_gets_no_note(content: bytes) -> None:
+    assert mail.from_octets("x", content).notes == ()
+
+
 @pytest.mark.parametrize(
     ("header", "sender", "recipients"),
     [
