@@ -27,6 +27,8 @@ HOST:PORT may also be unix:/path. Without :PORT the port is 25.
                            (default IP: 127.0.0.1)
       --foreground         with -l: stay in the foreground
       --max-sessions N     with -l: serve N clients at once (default: {limits.SESSIONS})
+      --metrics FILE       with -l: write there for Prometheus what it does
+      --pid-file FILE      with -l: write the process id there
   -h, --help               print this help
   -L, --license            print the licence
   -V, --version            print the version

@@ -143,6 +143,23 @@ class Discard(Action):
     __slots__ = ()
 
 
+class Count(Action):
+    """Count a message: the filter's verdict, what became of it, how long its filter ran.
+
+    seconds: 0 if no filter ran.
+    """
+
+    __slots__ = ("result", "seconds", "verdict")
+
+    def __init__(self, verdict: str, result: str, seconds: float) -> None:
+        self.verdict = verdict
+        self.result = result
+        self.seconds = seconds
+
+    def _contents(self) -> tuple[object, ...]:
+        return (self.verdict, self.result, self.seconds)
+
+
 class Log(Action):
     """Write a line to the log, at one of `levels`."""
 

@@ -23,8 +23,8 @@ _SHORT = {
     "L": "license",
     "V": "version",
 }
-_LONG = (*_SHORT.values(), "foreground", "max-sessions", "strict")
-_WITH_VALUE = ("command", "tempdir", "timeout", "listen", "max-sessions")
+_LONG = (*_SHORT.values(), "foreground", "max-sessions", "metrics", "pid-file", "strict")
+_WITH_VALUE = ("command", "tempdir", "timeout", "listen", "max-sessions", "metrics", "pid-file")
 LISTEN_ADDRESS = "127.0.0.1"
 INFORMATION = ("help", "license", "version")
 
@@ -51,6 +51,8 @@ class Options:
         "listen",
         "log_level",
         "max_sessions",
+        "metrics",
+        "pid_file",
         "reject",
         "strict",
         "target",
@@ -78,6 +80,9 @@ class Options:
         self.listen: tuple[str, int] | None = None
         self.foreground = False
         self.max_sessions = limits.SESSIONS
+        #: Files that a server writes: what it has done, and its process id; "" for none.
+        self.metrics = ""
+        self.pid_file = ""
         #: How much faster than the wall's the clock runs that time limits are measured with.
         self.clock_speed = 1.0
 
@@ -102,7 +107,7 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
             _set(options, name, shown, value)
         else:
             targets.append(value)
-        if name in ("foreground", "max-sessions"):
+        if name in ("foreground", "max-sessions", "metrics", "pid-file"):
             listening_only = shown
     options.log_level = _LOG_LEVELS[min(verbosity, len(_LOG_LEVELS) - 1)]
     options.target = _target(targets)
@@ -142,11 +147,19 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
         options.foreground = True
     elif name == "max-sessions":
         options.max_sessions = _count(shown, value)
+    else:
+        setattr(options, name.replace("-", "_"), _file(shown, value))
 
 
 def _directory(shown: str, value: str) -> str:
     if not value:
         raise UsageError(f"{shown}: the name of a directory is missing")
+    return value
+
+
+def _file(shown: str, value: str) -> str:
+    if not value:
+        raise UsageError(f"{shown}: the name of a file is missing")
     return value
 
 

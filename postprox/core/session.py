@@ -651,13 +651,17 @@ class Session:
 
     def _log_verdict(self, reply: bytes) -> None:
         """Tell what became of the message; `reply` is b"" if nobody waited for it."""
-        if self._options.log_level < levels.INFO:
+        if self._options.listen is None and self._options.log_level < levels.INFO:
             return
         from . import record
 
-        line = record.verdict_line(
-            self._message, self._envelope, self._helo_name, reply, self._clock()
-        )
+        message = self._message
+        if self._options.listen is not None:
+            result = record.result(message, reply)
+            self._act(actions.Count(message.verdict.action, result, message.filter_seconds))
+        if self._options.log_level < levels.INFO:
+            return
+        line = record.verdict_line(message, self._envelope, self._helo_name, reply, self._clock())
         self._log(levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:

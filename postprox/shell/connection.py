@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..core.options import Options
+    from ..core.tally import Tally
     from ..core.verdict import Outcome
     from .filter import Filter
     from .loop import Loop
@@ -26,6 +27,7 @@ class Connection:
     """One client's connection, with all that serves it.
 
     finished: called once, with the connection, when nothing is left of it.
+    tally: where its messages are counted, if anywhere.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Connection:
         options: "Options",
         client: Stream,
         finished: "Callable[[Connection], None]",
+        tally: "Tally | None" = None,
     ) -> None:
         self._loop = loop
         self._options = options
         self._client = client
         self._finished = finished
+        self._tally = tally
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
         self._upstream: Stream | None = None
@@ -423,6 +427,10 @@ class Connection:
         if self._client.open:
             self._close_client()
 
+    def _count(self, action: actions.Count) -> None:
+        if self._tally is not None:
+            self._tally.count(action.verdict, action.result, action.seconds)
+
     def _write_log(self, action: actions.Log) -> None:
         from . import log
 
@@ -462,5 +470,6 @@ _PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {
     actions.Deliver: Connection._deliver,
     actions.DeliverReplacement: Connection._deliver_replacement,
     actions.Discard: Connection._discard,
+    actions.Count: Connection._count,
     actions.Log: Connection._write_log,
 }

@@ -8,12 +8,15 @@ import os
 import resource
 import socket
 import sys
+from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
+from ..core.tally import Tally
 from . import log, sweep
 from .connection import Connection
 from .loop import MANY, READABLE, Loop, nothing
+from .metrics import Metrics
 from .notify import Manager
 from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, environ, signal, silence
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
+#: Where tcpi_unacked lies in struct tcp_info: of a listening socket, the clients that wait.
+_TCP_INFO_UNACKED = 24
 
 
 def serve(options: "Options") -> int:
@@ -33,15 +38,48 @@ def serve(options: "Options") -> int:
         where = ":".join(map(str, options.listen or ()))
         print(f"postprox: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
-    if not options.foreground:
-        if os.fork():
-            return 0
+    try:
+        server.begin_metrics(listeners)
+        pid_file = _PidFile(options.pid_file or "/dev/null")
+    except OSError as error:
+        print(f"postprox: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    if options.foreground:
+        pid_file.write(os.getpid())
+    elif child := os.fork():
+        pid_file.write(child)
+        return 0
+    else:
         server.go_into_background()
     sweep.sweep(options.directory)
     server.accept_from(listeners)
     server.run()
+    if options.pid_file:
+        pid_file.remove()
     log.syslog.finish()
     return 0
+
+
+class _PidFile:
+    """The file of `--pid-file`. Opened before it is needed: failing must not be too late.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def write(self, pid: int) -> None:
+        os.write(self._descriptor, b"%d\n" % pid)
+        os.close(self._descriptor)
+
+    def remove(self) -> None:
+        try:
+            self._path.unlink()
+        except OSError:
+            pass  # whoever is left has no use for it
 
 
 class Server:
@@ -59,7 +97,9 @@ class Server:
         self._loop.add(self)
         log.syslog.attend(self._loop.clock, self._loop.due)
         self._loop.add(log.syslog)
+        self._tally = Tally()
         self._manager = Manager(self._loop, self._doing)
+        self._metrics = Metrics(self._loop, options.metrics, self._exposition)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, self._stop)
 
@@ -69,6 +109,16 @@ class Server:
         for descriptor in (STDIN, STDOUT, STDERR):
             silence(descriptor)
         self._loop.on_signal(signal.SIGHUP, nothing)
+
+    def begin_metrics(self, listeners: list[socket.socket]) -> None:
+        """Write the file of `--metrics`, if there is to be one, from now on.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._listeners = listeners
+        if self._options.metrics:
+            self._metrics.begin()
 
     def accept_from(self, listeners: list[socket.socket]) -> None:
         """Let clients come from `listeners`."""
@@ -86,6 +136,8 @@ class Server:
         """Serve until stopped and every session has ended."""
         while self._listeners or self._connections:
             self._loop.run_once()
+        if self._options.metrics:
+            self._metrics.write()
 
     @property
     def deadline(self) -> float:
@@ -142,7 +194,7 @@ class Server:
 
     def _begin(self, client: socket.socket) -> None:
         stream = Stream(client.fileno(), client.fileno())
-        connection = Connection(self._loop, self._options, stream, self._ended)
+        connection = Connection(self._loop, self._options, stream, self._ended, self._tally)
         client.detach()
         self._connections.add(connection)
         connection.start()
@@ -163,9 +215,31 @@ class Server:
         self._watch_listeners()
 
     def _doing(self) -> str:
-        """Return in words what the server does."""
-        filters = sum(connection.filtering for connection in self._connections)
-        return f"sessions: {len(self._connections)}, filters: {filters}"
+        """Return in words what the server does, and has done."""
+        words = f"sessions: {len(self._connections)}, filters: {self._filters}"
+        return f"{words}; {self._tally.words}" if self._tally.words else words
+
+    @property
+    def _filters(self) -> int:
+        return sum(connection.filtering for connection in self._connections)
+
+    def _exposition(self) -> str:
+        """Return the text of `--metrics`."""
+        return self._tally.exposition(
+            {
+                "sessions": ("gauge", "Clients that are served.", len(self._connections)),
+                "sessions_max": ("gauge", "Clients served at once.", self._room),
+                "waiting": (
+                    *("gauge", "Clients that wait to be served."),
+                    sum(map(_waiting, self._listeners)),
+                ),
+                "filters": ("gauge", "Filters that run.", self._filters),
+                "log_dropped_total": (
+                    *("counter", "Lines that the log could not take."),
+                    log.syslog.dropped,
+                ),
+            }
+        )
 
     def _stop(self) -> None:
         """Stop in good order; told so again, soon."""
@@ -215,6 +289,15 @@ def _passed_listeners() -> list[socket.socket]:
         listener.setblocking(False)
         listeners.append(listener)
     return listeners
+
+
+def _waiting(listener: socket.socket) -> int:
+    """Return how many clients wait at `listener`; 0 if the system does not say (tcp(7))."""
+    try:
+        told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
+    except OSError:
+        return 0
+    return int.from_bytes(told[_TCP_INFO_UNACKED:], sys.byteorder)
 
 
 def _sessions_allowed(wanted: int) -> int:

@@ -28,6 +28,8 @@ class Syslog:
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
+        #: How many lines were dropped in all.
+        self.dropped = 0
         self._clock: Callable[[], float] | None = None
         self._due: Callable[[float], None] | None = None
         #: When `timer` is to be called, on the loop's clock.
@@ -87,6 +89,7 @@ class Syslog:
             self._room -= len(datagram)
         else:
             self._dropped += 1
+            self.dropped += 1
         self._try_later()
 
     def _try_later(self) -> None:

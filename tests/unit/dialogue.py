@@ -68,6 +68,8 @@ class Dialogue:
         options.log_level = levels.DEBUG
         self.session = OrderlySession(options, lambda: self.now)
         self.log: list[tuple[int, str]] = []
+        #: The messages that were counted.
+        self.counted: list[actions.Count] = []
         #: All that happened, and what was done about it: a line each.
         self.history: list[str] = []
         #: What the filter was given, each time it ran.
@@ -361,6 +363,9 @@ class Dialogue:
         self.spool = None
         self.filter_runs = self.delivering = False
 
+    def _count(self, action: actions.Count) -> None:
+        self.counted.append(action)
+
     def _write_log(self, action: actions.Log) -> None:
         self.log.append((action.level, action.text))
 
@@ -396,6 +401,7 @@ _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
     actions.Deliver: Dialogue._deliver,
     actions.DeliverReplacement: Dialogue._deliver_replacement,
     actions.Discard: Dialogue._discard,
+    actions.Count: Dialogue._count,
     actions.Log: Dialogue._write_log,
 }
 

@@ -24,6 +24,7 @@ KINDS = [
     actions.Deliver(),
     actions.DeliverReplacement(),
     actions.Discard(),
+    actions.Count("accept", "delivered", 0.5),
     actions.Log(levels.ERROR, "x"),
     actions.Log(levels.INFO, "x"),
 ]

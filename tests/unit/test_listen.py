@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -401,3 +402,78 @@ def test_the_filter_does_not_see_what_the_service_manager_said(
     seen = (tmp_path / "answer").read_text().splitlines()
     assert not [line for line in seen if line.startswith("LISTEN_")]
     assert [line for line in seen if line.isdigit()] == ["0", "1", "2", "3"]
+
+
+# --metrics, --pid-file
+
+
+def test_the_metrics_tell_what_the_server_has_done(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    metrics = tmp_path / "postprox.prom"
+    server = serve("-c", "true", "-d", str(tmp_path), "--metrics", str(metrics), upstream.address)
+    client = server.client()
+    peer = in_data(client, upstream)
+    assert "postprox_sessions_max 100\n" in metrics.read_text()
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+    server.stop()
+    assert server.exit_status() == 0
+    told = metrics.read_text()
+    assert 'postprox_messages_total{verdict="accept",result="delivered"} 1\n' in told
+    assert "postprox_filter_seconds_count 1\n" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["postprox.prom"]
+
+
+def test_the_metrics_tell_how_many_clients_wait(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    metrics = tmp_path / "postprox.prom"
+    told = ("--metrics", str(metrics), "--max-sessions", "1")
+    server = serve(*told, upstream.address, variables={"POSTPROX_CLOCK_SPEED": "1000"})
+    greeted(server.client(), upstream)
+    server.client()
+    deadline = time.monotonic() + PATIENCE
+    while "postprox_waiting 1\n" not in metrics.read_text():
+        assert time.monotonic() < deadline
+
+
+def test_the_process_id_is_in_its_file_while_the_server_runs(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    server = serve("--pid-file", str(file), upstream.address)
+    greeted(server.client(), upstream)
+    assert file.read_text() == f"{server.process.pid}\n"
+    server.process.kill()
+
+
+def test_the_process_id_is_gone_when_the_server_has_ended(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    server = serve("--pid-file", str(file), upstream.address)
+    quits(client := server.client(), greeted(client, upstream))
+    server.stop()
+    assert server.exit_status() == 0
+    assert not file.exists()
+
+
+def test_the_process_id_is_there_when_the_command_returns(tmp_path: Path) -> None:
+    host, port = own_address()
+    file = tmp_path / "pid"
+    assert run_listening("up", "-l", f"{host}:{port}", "--pid-file", str(file)).returncode == 0
+    server = int(file.read_text())
+    os.kill(server, signal.SIGTERM)
+    wait_for_end(server)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_a_file_that_cannot_be_written_is_named(option: str, tmp_path: Path) -> None:
+    file = tmp_path / "missing/file"
+    host, port = own_address()
+    done = run_listening("up", "-l", f"{host}:{port}", option, str(file))
+    assert done.returncode == 1
+    assert done.stderr == f"postprox: cannot write {file}: No such file or directory\n"

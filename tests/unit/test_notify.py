@@ -104,6 +104,18 @@ def test_the_manager_is_told_that_the_server_ends(
     assert server.exit_status() == 0
 
 
+def test_the_manager_is_told_what_the_server_has_done(
+    serve: Serve, upstream: Upstream, manager: Manager, tmp_path: Path
+) -> None:
+    variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
+    server = serve("-c", "exit 1", "-d", str(tmp_path), upstream.address, variables=variables)
+    client = server.client()
+    in_data(client, upstream)
+    client.says(*MESSAGE)
+    client.sees_reply(b"554 ")
+    manager.waits_for("STATUS=sessions: 1, filters: 0; reject 1")
+
+
 def test_a_manager_that_is_gone_is_no_error(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:

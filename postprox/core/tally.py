@@ -1,0 +1,66 @@
+"""What a server has done so far, for whoever watches it (`--metrics`, `systemctl status`).
+
+Rule: counted here, never decided; of a message nothing is kept but its verdict, its result and how
+long its filter ran.
+"""
+
+#: Upper bounds of the filter's seconds that are told apart: quick checks, scanners, the time limits
+#: that people give.
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
+
+
+class Tally:
+    """Counts since the server was started."""
+
+    def __init__(self) -> None:
+        self._messages: dict[tuple[str, str], int] = {}
+        self._within = [0] * len(SECONDS)
+        self._filtered = 0
+        self._seconds = 0.0
+
+    def count(self, verdict: str, result: str, seconds: float) -> None:
+        """Count a message; `seconds` is how long its filter ran, 0 if it never did."""
+        key = verdict, result
+        self._messages[key] = self._messages.get(key, 0) + 1
+        if seconds:
+            self._filtered += 1
+            self._seconds += seconds
+            for index, bound in enumerate(SECONDS):
+                self._within[index] += seconds <= bound
+
+    @property
+    def words(self) -> str:
+        """The verdicts, as `systemctl status` shows them."""
+        verdicts: dict[str, int] = {}
+        for (verdict, _), number in self._messages.items():
+            verdicts[verdict] = verdicts.get(verdict, 0) + number
+        return ", ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
+
+    def exposition(self, present: dict[str, tuple[str, str, int]]) -> str:
+        """Return the text for Prometheus, format 0.0.4.
+
+        present: what else there is to tell: by name, its type, what it is, and how much.
+        """
+        lines = []
+        for name, (kind, meaning, number) in present.items():
+            lines += [*_head(name, kind, meaning), f"postprox_{name} {number}"]
+        lines += _head("messages_total", "counter", "Messages by verdict and result.")
+        lines += [
+            f'postprox_messages_total{{verdict="{verdict}",result="{result}"}} {number}'
+            for (verdict, result), number in sorted(self._messages.items())
+        ]
+        lines += _head("filter_seconds", "histogram", "How long filters ran.")
+        lines += [
+            f'postprox_filter_seconds_bucket{{le="{bound:g}"}} {number}'
+            for bound, number in zip(SECONDS, self._within, strict=True)
+        ]
+        lines += [
+            f'postprox_filter_seconds_bucket{{le="+Inf"}} {self._filtered}',
+            f"postprox_filter_seconds_sum {self._seconds:.3f}",
+            f"postprox_filter_seconds_count {self._filtered}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, meaning: str) -> list[str]:
+    return [f"# HELP postprox_{name} {meaning}", f"# TYPE postprox_{name} {kind}"]

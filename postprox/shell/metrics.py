@@ -1,0 +1,68 @@
+"""A file for Prometheus' node_exporter, which its textfile collector reads (`--metrics`).
+
+Rule: the file is whole whenever it is looked at: written beside its place, then renamed into it.
+"""
+
+import os
+from pathlib import Path
+
+from .. import TYPE_CHECKING
+from ..core import levels, limits
+from . import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .loop import Loop
+
+
+class Metrics:
+    """The file `path`, written every now and then from `begin` on.
+
+    text: returns what is to be in it.
+    """
+
+    def __init__(self, loop: "Loop", path: str, text: "Callable[[], str]") -> None:
+        self._loop = loop
+        self._path = Path(path)
+        self._text = text
+        self._failed = False
+        #: When `timer` is to be called, on the loop's clock.
+        self.deadline = limits.NEVER
+
+    def begin(self) -> None:
+        """Write it for the first time.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write()
+        self.deadline = self._loop.clock() + limits.STATUS
+        self._loop.add(self)
+
+    def timer(self) -> None:
+        """Write it again."""
+        self.deadline = self._loop.clock() + limits.STATUS
+        self.write()
+
+    def write(self) -> None:
+        """Write it; that it cannot be is a warning, once."""
+        try:
+            self._write()
+        except OSError as error:
+            if not self._failed:
+                log.write(levels.WARNING, f"cannot write --metrics {self._path}: {error.strerror}")
+            self._failed = True
+        else:
+            self._failed = False
+
+    def _write(self) -> None:
+        beside = Path(f"{self._path}.{os.getpid()}")  # the collector reads *.prom only
+        try:
+            with beside.open("w", encoding="ascii") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(self._text())
+            beside.replace(self._path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
