@@ -1,6 +1,7 @@
 """The README's commands for the administrator, word for word, where they can do no harm.
 
-They see a copy of /etc, an empty /var/spool, and a systemctl that only writes down its arguments.
+They see a copy of /etc and of /usr/local/bin, an empty /var/spool and /usr/local/sbin, and a
+systemctl that only writes down its arguments.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import pytest
 
 from . import readme
 from .devlog import UNSHARE, may_unshare
+from .instance import MASTER_CF, missing
+from .recipe import AFTER, BEFORE, LISTENING, SPAWNED, master_cf
 
 PREPARE = """
 cp -a /etc "$DIR/etc"
 mount --bind "$DIR/etc" /etc
+cp -a /usr/local/bin "$DIR/bin"
+mount --bind "$DIR/bin" /usr/local/bin
+mount -t tmpfs none /usr/local/sbin
 mkdir -p /etc/systemd/system
 mount -t tmpfs none /etc/systemd/system
 mount -t tmpfs none /var/spool
@@ -23,7 +29,17 @@ userdel postprox 2>/dev/null || true
 """
 
 SYSTEMCTL = """#!/bin/sh
-echo "$@" >> "$DIR/systemctl"
+echo "$@" >> "$DIR/told"
+"""
+
+
+#: What stands for an installed proxy, a filter of the administrator's, and his site.
+INSTALLED = """
+sh packaging/install --destdir "$DIR/installed" > "$DIR/install.log"
+cp "$DIR/installed/usr/local/sbin/postprox" /usr/local/sbin/
+printf '#!/bin/sh\\nexit 0\\n' > /usr/local/bin/mail-filter
+chmod 755 /usr/local/bin/mail-filter
+cp "$DIR/main.cf" "$DIR/master.cf" /etc/postfix/
 """
 
 
@@ -31,7 +47,7 @@ def run(directory: Path, commands: str) -> str:
     """What the commands print, as root, in a mount namespace of their own."""
     if not may_unshare():
         pytest.skip("a copy of /etc needs a mount namespace, which is forbidden here")
-    systemctl = directory / "systemctl.d/systemctl"
+    systemctl = directory / "stand-in/systemctl"
     systemctl.parent.mkdir()
     systemctl.write_text(SYSTEMCTL)
     systemctl.chmod(0o755)
@@ -64,5 +80,22 @@ def test_the_service_and_its_command_line(tmp_path: Path) -> None:
     assert printed[:3] == ["postprox.service", "postprox.service.d", "postprox.socket"]
     assert printed[3] == "ExecStart="
     assert printed[4].startswith("ExecStart=/usr/local/sbin/postprox -l 10025 --foreground -v -r ")
-    said = (tmp_path / "systemctl").read_text()
+    said = (tmp_path / "told").read_text()
     assert said == "daemon-reload\nenable --now postprox.socket\n"
+
+
+@pytest.mark.parametrize("mode", [BEFORE, AFTER])
+@pytest.mark.parametrize("proxy", [SPAWNED, LISTENING])
+def test_who_follows_the_readme_to_the_letter_is_told_that_all_is_well(
+    tmp_path: Path, mode: str, proxy: str
+) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    main = f"compatibility_level = 3.6\n{readme.configuration(mode, 'main.cf')}"
+    (tmp_path / "main.cf").write_text(main)
+    front = "smtp inet n - n - - smtpd\n"
+    (tmp_path / "master.cf").write_text(front + master_cf(mode, proxy) + MASTER_CF)
+    user, unit, *_, check = readme.indented(readme.section("Set up Postfix"))
+    assert check == "python3 -m postprox.check\n"
+    printed = run(tmp_path, user + (unit if proxy == LISTENING else "") + INSTALLED + check)
+    assert printed == ""
