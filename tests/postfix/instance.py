@@ -345,8 +345,10 @@ class Postfix:
     def _environment(self) -> dict[str, str]:
         return {"PATH": PROGRAMS, "MAIL_CONFIG": f"{self.directory}/etc"}
 
-    def _command(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(words, env=self._environment(), capture_output=True, check=False)
+    def _command(self, *words: str, content: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            words, input=content, env=self._environment(), capture_output=True, check=False
+        )
 
     # --- what it does -----------------------------------------------------------------------
 
@@ -380,6 +382,12 @@ class Postfix:
     def wait_quiet(self) -> None:
         """Wait until all that was accepted is delivered or deferred."""
         wait_for("the queue to be empty", lambda: not self.in_transit())
+
+    def sendmail(self, sender: str, recipient: str, content: bytes) -> None:
+        """Hand in a message as a local program does, with sendmail(1)."""
+        done = self._command("sendmail", "-i", "-f", sender, recipient, content=content)
+        if done.returncode:
+            raise PostfixError(f"sendmail: {done.stderr.decode()}")
 
     def connections_to(self, name: str) -> int:
         """How many clients are connected there, be they served already or not."""

@@ -113,6 +113,17 @@ def test_a_virus_of_an_own_user_is_refused_where_his_mail_is_filtered(recipe: Re
     assert recipe.arrivals(BOB, "own virus") == []
 
 
+def test_mail_of_local_programs_is_filtered_after_the_queue_only(recipe: Recipe) -> None:
+    sender, recipient = "program@mail.test", "operator@mail.test"
+    recipe.postfix.sendmail(sender, recipient, unix(message("local virus", EICAR)))
+    if recipe.mode == BEFORE:
+        assert is_signed(recipe.postfix.wait_delivered(recipient))
+    else:
+        bounce = recipe.postfix.wait_delivered(sender)
+        assert b"Diagnostic-Code: smtp; 550 5.7.1 The message contains a virus" in bounce
+        assert recipe.arrivals(recipient, "local virus") == []
+
+
 def test_while_clamd_is_down_a_virus_waits(recipe: Recipe, scanner: Scanner) -> None:
     scanner.stop()
     try:
