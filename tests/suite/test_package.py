@@ -5,12 +5,14 @@ The wheel is built from a copy, as from a fresh checkout: a build leaves its tra
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -39,41 +41,57 @@ def run(*words: object, status: int = 0, **variables: object) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of an environment that holds nothing but Python."""
-    directory = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", directory)
-    return directory / "bin"
+@dataclass(frozen=True)
+class Installed:
+    """The package in an environment that holds nothing but Python and what it asks for."""
+
+    #: A copy of all that it is made of.
+    checkout: Path
+    environment: Path
+
+    @property
+    def wheel(self) -> Path:
+        (built,) = (self.checkout / "dist").iterdir()
+        return built
+
+    def make(self) -> None:
+        for folder in TAKEN:
+            traces = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+            shutil.copytree(ROOT / folder, self.checkout / folder, symlinks=True, ignore=traces)
+        (self.checkout / "docs").mkdir()
+        for file in FILES:
+            shutil.copy(ROOT / file, self.checkout / file)
+        run(sys.executable, "-m", "venv", self.environment)
+        pip, suite = self.environment / "bin" / "pip", self.checkout / TAKEN[0]
+        run(pip, "wheel", "-q", "--no-deps", "-w", self.checkout / "dist", suite)
+        run(pip, "install", "-q", self.wheel)
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of all that the package is made of."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for folder in TAKEN:
-        traces = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=traces)
-    (copy / "docs").mkdir()
-    for file in FILES:
-        shutil.copy(ROOT / file, copy / file)
-    return copy
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Made once, by whichever of pytest-xdist's workers comes first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
+    shared.mkdir(exist_ok=True)
+    package = Installed(shared / "checkout", shared / "environment")
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "made").exists():
+            package.make()
+            (shared / "made").touch()
+    return package
 
 
-@pytest.fixture(scope="module")
-def wheel(checkout: Path, environment: Path) -> Path:
+@pytest.fixture
+def wheel(installed: Installed) -> Path:
     """The wheel of this checkout."""
-    place = checkout / "dist"
-    run(environment / "pip", "wheel", "-q", "--no-deps", "-w", place, checkout / TAKEN[0])
-    (built,) = place.iterdir()
-    return built
+    return installed.wheel
 
 
-@pytest.fixture(scope="module")
-def command(environment: Path, wheel: Path) -> Path:
+@pytest.fixture
+def command(installed: Installed) -> Path:
     """The command, installed."""
-    run(environment / "pip", "install", "-q", wheel)
-    return environment / "postprox-conformance"
+    return installed.environment / "bin" / "postprox-conformance"
 
 
 @pytest.fixture
@@ -123,9 +141,9 @@ def test_where_there_is_no_reference_an_implementation_must_be_named(command: Pa
 
 
 def test_a_workflows_step_installs_judges_and_leaves_results(
-    checkout: Path, proxy: Path, tmp_path: Path
+    installed: Installed, proxy: Path, tmp_path: Path
 ) -> None:
-    suite = checkout / TAKEN[0]
+    suite = installed.checkout / TAKEN[0]
     output, summary = tmp_path / "output", tmp_path / "summary"
     text = run(
         *("bash", suite / "action.sh"),
