@@ -155,7 +155,7 @@ class Wrong(NamedTuple):
 
 
 WRONG = [
-    Wrong("no-reject", 1, BEFORE, master=replaced(" -r ", " ")),
+    Wrong("no-reject", 1, BEFORE, master=replaced(" --strict ", " ")),
     Wrong("no-filter", 2, BEFORE, master=replaced("-c /usr/local/bin/mail-filter ", "")),
     Wrong("user", 2, BEFORE, master=replaced("user=postprox ", "user=root ")),
     Wrong("loop", 2, BEFORE, master=replaced("-o smtpd_proxy_filter=\n", "\n", 1)),
@@ -359,7 +359,7 @@ def test_a_unit_that_does_not_listen(machine: Machine) -> None:
 
 def test_a_unit_without_r_gets_a_line_for_it(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
-    said = machine.check("--unit", str(machine.unit(unit_command().replace(" -r ", " "))))
+    said = machine.check("--unit", str(machine.unit(unit_command().replace(" --strict ", " "))))
     assert (said.status, said.names()) == (1, {"no-reject"})
     assert f"    ExecStart={machine.launcher} -r -l 10025 " in said.output
 
@@ -373,7 +373,7 @@ def test_a_proxy_that_is_not_to_be_seen_is_named(machine: Machine) -> None:
 
 def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
-    line = machine.named(unit_command()).replace(" -r ", f" -d {machine.spool} ")
+    line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())
     assert said.names() == {"no-reject"}
     assert "not seen: the command line given: as which user it runs" in said.output
@@ -387,7 +387,7 @@ def test_a_postfix_without_any_proxy(machine: Machine) -> None:
 
 
 def test_json(machine: Machine) -> None:
-    machine.write(BEFORE, SPAWNED, same, replaced(" -r ", " ", 1))
+    machine.write(BEFORE, SPAWNED, same, replaced(" --strict ", " ", 1))
     said = machine.check("--json")
     report = json.loads(said.output)
     assert (said.status, report["status"], report["unseen"]) == (1, 1, [])

@@ -79,7 +79,8 @@ def test_the_service_and_its_command_line(tmp_path: Path) -> None:
     printed = run(tmp_path, f"{commands}\n{seen}\n").splitlines()
     assert printed[:3] == ["postprox.service", "postprox.service.d", "postprox.socket"]
     assert printed[3] == "ExecStart="
-    assert printed[4].startswith("ExecStart=/usr/local/sbin/postprox -l 10025 --foreground -v -r ")
+    command = "/usr/local/sbin/postprox -l 10025 --foreground -v --strict "
+    assert printed[4].startswith(f"ExecStart={command}")
     said = (tmp_path / "told").read_text()
     assert said == "daemon-reload\nenable --now postprox.socket\n"
 
