@@ -11,8 +11,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from postprox.shell.loop import READABLE, Loop
+from postprox.core import limits
+from postprox.shell.loop import FEW, READABLE, Loop
+
+if TYPE_CHECKING:
+    from postprox.shell.loop import Poller
 
 PATIENCE = 20.0
 
@@ -21,22 +26,29 @@ class _Watchdog:
     """Ends a test in which nothing happens any more."""
 
     def __init__(self, loop: Loop) -> None:
-        self._deadline = loop.clock() + PATIENCE
-
-    @property
-    def deadline(self) -> float:
-        return self._deadline
+        self.deadline = loop.clock() + PATIENCE
+        self.barks = False
 
     def timer(self) -> None:
-        raise AssertionError("what the test waits for does not happen")
+        self.deadline = limits.NEVER
+        self.barks = True
+
+
+class BoundedLoop(Loop):
+    """A loop that insists, before each wait, that nobody's deadline is earlier than its bound."""
+
+    def _wait(self) -> list[tuple[int, int]]:
+        true = min((timed.deadline for timed in self._timed), default=limits.NEVER)
+        assert self._earliest <= true, "somebody has an earlier deadline, and has not said so"
+        return super()._wait()
 
 
 @contextmanager
-def fresh_loop() -> Iterator[Loop]:
+def fresh_loop(poller: Poller = FEW) -> Iterator[Loop]:
     """A loop that leaves no trace in the process of the tests."""
     numbers = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
     handlers = [(number, signal.getsignal(number)) for number in numbers]
-    loop = Loop(1)
+    loop = BoundedLoop(1, poller)
     yield loop
     os.close(signal.set_wakeup_fd(-1))
     os.close(loop._wakeup)
@@ -49,6 +61,7 @@ def run_until(loop: Loop, done: Callable[[], object]) -> None:
     loop.add(watchdog)
     try:
         while not done():
+            assert not watchdog.barks, "what the test waits for does not happen"
             loop.run_once()
     finally:
         loop.remove(watchdog)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -14,9 +16,9 @@ from postprox.core import limits
 from postprox.core.options import parse
 from postprox.shell import connection as module
 from postprox.shell.connection import Connection
-from postprox.shell.loop import Loop
+from postprox.shell.loop import MANY, Loop
 from postprox.shell.stream import Stream
-from tests.unit.peers import LoopPeer, address, listening, run_until
+from tests.unit.peers import LoopPeer, address, fresh_loop, listening, run_until
 
 MESSAGE = (b"Subject: x", b"", b"body", b".")
 
@@ -446,3 +448,77 @@ def test_a_reply_is_not_lost_because_of_input_that_nobody_reads(site: Site) -> N
     client.ends()
     client.sees_end()
     site.is_over(exit_status=1)
+
+
+# The loop's bound of all deadlines: `BoundedLoop` checks it before each wait.
+
+CLIENT_SAYS = {
+    "command": b"NOOP\r\n",
+    "mail": b"EHLO c\r\nMAIL FROM:<a@example>\r\nRCPT TO:<b@example>\r\n",
+    "data": b"DATA\r\n",
+    "content": b"text\r\n",
+    "end": b".\r\n",
+}
+UPSTREAM_SAYS = {
+    "reply": b"250 ok\r\n",
+    "refusal": b"550 no\r\n",
+    "354": b"354 go on\r\n",
+    "garbage": b"what?\r\n",
+    "421": b"421 closing\r\n",
+}
+
+
+class Happening:
+    """A session that anything may happen to, in any order, for as long as it is there."""
+
+    def __init__(self, site: Site, options: tuple[str, ...]) -> None:
+        self.site = site
+        self.client = site.serves(*options)
+        self.peer: LoopPeer | None = None
+
+    def happens(self, event: str) -> None:
+        with contextlib.suppress(OSError):
+            if event in CLIENT_SAYS:
+                self.client.socket.send(CLIENT_SAYS[event])
+            elif event in UPSTREAM_SAYS and self.peer is not None:
+                self.peer.socket.send(UPSTREAM_SAYS[event])
+            elif event == "client ends":
+                self.client.socket.shutdown(socket.SHUT_WR)
+            elif event == "client leaves":
+                self.client.leaves()
+            elif event == "upstream ends" and self.peer is not None:
+                self.peer.socket.shutdown(socket.SHUT_WR)
+        if event == "stop":
+            self.site.connection.stop()
+        elif event == "terminate":
+            self.site.connection.terminate(limits.STOP_FINAL)
+        self.turns()
+
+    def turns(self) -> None:
+        """Let the loop turn while there is something to do."""
+        for _ in range(20):
+            if self.peer is None and select.select([self.site._listener], [], [], 0)[0]:
+                self.peer = self.site.upstream()
+            if not select.select([self.site.loop._poll.fileno()], [], [], 0)[0]:  # type: ignore[union-attr]
+                return
+            self.site.loop.run_once()
+
+
+EVENTS = [*CLIENT_SAYS, *UPSTREAM_SAYS]
+ENDS = ["client ends", "client leaves", "upstream ends", "stop", "terminate"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_loop_s_bound_holds_whatever_happens(
+    seed: int, listener: socket.socket, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - chosen anew, the same each time
+    with fresh_loop(MANY) as loop:
+        site = Site(loop, listener, tmp_path)
+        happening = Happening(site, ("-c", "exit 0") if seed % 2 else ())
+        for event in ["mail", "reply", "reply", "reply", "data", "content", "end"]:
+            happening.happens(event if chance.random() < 0.8 else chance.choice(EVENTS))
+        for event in chance.choices(EVENTS, k=8) + chance.choices(ENDS, k=2):
+            happening.happens(event)
+        site.closes()
+    assert list(tmp_path.iterdir()) == []
