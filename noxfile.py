@@ -60,7 +60,7 @@ def faults(session: nox.Session) -> None:
     """Let everything round the proxy fail, at every step; root is wanted."""
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.faults", *(session.posargs or ["--all"]))
-    session.run(*STRICT_PYTEST, "tests/faults")
+    session.run(*STRICT_PYTEST, "tests/faults", env={"POSTPROX_FAULTS": "all"})
 
 
 @nox.session(venv_backend="none")

@@ -180,9 +180,12 @@ class Spool:
 
 
 def blocks(descriptor: int) -> "Iterator[bytes]":
-    """Yield the contents of a file from its start, in blocks."""
-    offset = 0
-    while block := posix.pread(descriptor, limits.COPY_SIZE, offset):
+    """Yield the contents of a file from its start, in blocks.
+
+    Nothing is read behind the last: an error there would come when all is on its way already.
+    """
+    size, offset = posix.fstat(descriptor).st_size, 0
+    while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
         offset += len(block)
         yield block
 

@@ -60,6 +60,15 @@ def test_a_message_may_be_read_twice(spool: Spool) -> None:
     assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
+def test_nothing_can_fail_behind_the_last_block(spool: Spool) -> None:
+    spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
+    descriptor = os.dup(spool.original)
+    reading = blocks(descriptor)
+    assert len(next(reading)) + len(next(reading)) == limits.COPY_SIZE + 1
+    os.close(descriptor)
+    assert next(reading, None) is None
+
+
 def test_a_message_is_read_in_blocks(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     assert [len(block) for block in spool.original_blocks()] == [limits.COPY_SIZE, 1]

@@ -1,0 +1,207 @@
+"""An operating system that fails: the proxy's own, but for one call.
+
+Rule: a call fails with what it can really fail with, at the moment that is asked for, once. The
+process asks by a symbolic link, so that a running server can be asked again and again: the link
+`$FAILING` reads `N.V`, which lets the N-th call from now on fail in the V-th way of those that its
+name has in `ERRORS`. Without the link nothing fails, and counting begins anew. What has failed is
+written to `$FAILING.log`, one line each: the call, the error, and whose descriptor it was.
+
+Runs inside of the proxy, before anything else of it is imported.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import posix
+import select
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any
+
+#: How calls fail. Left out: what cannot fail on a descriptor that is open (fcntl(2)), a wait
+#: for a child of one's own, a read from a pipe, and what fails only for a wrong argument.
+ERRORS: dict[str, tuple[int, ...]] = {
+    "open": (errno.EMFILE, errno.ENOSPC, errno.EACCES),
+    "read": (errno.ECONNRESET, errno.EIO),
+    "write": (errno.EPIPE, errno.ENOSPC, errno.ENOBUFS),
+    "writev": (errno.EPIPE, errno.ENOSPC, errno.ENOBUFS),
+    "pread": (errno.EIO,),
+    "sendfile": (errno.EIO, errno.EPIPE),
+    "copy_file_range": (errno.EIO, errno.ENOSPC),
+    "ftruncate": (errno.EIO,),
+    "fstat": (errno.EIO,),
+    "stat": (errno.EACCES,),
+    "lstat": (errno.EACCES,),
+    "close": (errno.EIO, errno.ENOSPC),
+    "pipe": (errno.EMFILE, errno.ENFILE),
+    "link": (errno.ENOSPC, errno.EPERM),
+    "unlink": (errno.EIO, errno.EACCES),
+    "rmdir": (errno.EIO,),
+    "mkdir": (errno.ENOSPC,),
+    "listdir": (errno.EMFILE, errno.EIO),
+    "scandir": (errno.EMFILE, errno.EIO),
+    "lockf": (errno.ENOLCK,),
+    "dup2": (errno.EBUSY,),
+    "posix_spawn": (errno.EAGAIN, errno.ENOMEM, errno.E2BIG),
+    "killpg": (errno.EPERM, errno.ESRCH),
+    "poll": (errno.ENOMEM,),
+    "socket": (errno.EMFILE, errno.ENOBUFS),
+    "connect": (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EADDRNOTAVAIL),
+    "accept": (errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED),
+    "setsockopt": (errno.ENOPROTOOPT,),
+    "getsockopt": (errno.ENOBUFS,),
+    "shutdown": (errno.ENOTCONN,),
+    "send": (errno.ENOBUFS, errno.ECONNREFUSED),
+}
+
+#: The most ways that a call has to fail.
+WAYS = max(map(len, ERRORS.values()))
+
+
+class _Room:
+    """Counts calls, and lets the one that is asked for fail."""
+
+    def __init__(self, control: str) -> None:
+        self._control = control
+        self._count = 0
+
+    def may_fail(self, name: str, descriptor: int) -> None:
+        """Count a call; raise what it fails with, if it is the one."""
+        try:
+            number, _, way = posix.readlink(self._control).partition(".")
+        except OSError:
+            self._count = 0
+            return
+        self._count += 1
+        errors = ERRORS[name]
+        if self._count != int(number):
+            return
+        error = errors[int(way)] if int(way) < len(errors) else 0
+        word = errno.errorcode.get(error, "-")
+        _append(f"{self._control}.log", f"{name} {word} {_whose(descriptor)}\n")
+        if error:
+            raise OSError(error, posix.strerror(error))
+
+
+def _append(path: str, line: str) -> None:
+    log = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o600)
+    posix.write(log, line.encode())
+    posix.close(log)
+
+
+def _whose(descriptor: int) -> str:
+    """Whose a descriptor is: "client", "upstream", or "nobody" if it is no connection."""
+    try:
+        own = _socket.socket(fileno=posix.dup(descriptor))
+        ours, theirs = own.getsockname(), own.getpeername()
+        own.close()
+    except OSError:
+        return "nobody"
+    served = bytes(posix.environ[b"FAILING_UPSTREAM"]).decode()
+    return "upstream" if served in (f"{h}:{p}" for h, p in (ours, theirs)) else "client"
+
+
+class _FailingModule:
+    """A module whose functions may fail."""
+
+    def __init__(self, module: Any, room: _Room) -> None:
+        self._module = module
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._module, name)
+        if name not in ERRORS or not callable(function):
+            return function
+        wrapped = self._wrapped(name, function)
+        setattr(self, name, wrapped)
+        return wrapped
+
+    def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            descriptor = arguments[0] if arguments and isinstance(arguments[0], int) else -1
+            if name == "read" and stat.S_ISFIFO(posix.fstat(descriptor).st_mode):
+                return function(*arguments)  # a pipe's cannot fail
+            try:
+                self._room.may_fail(name, descriptor)
+            except OSError:
+                if name == "close":  # which closes all the same (close(2))
+                    function(*arguments)
+                raise
+            return function(*arguments, **more)
+
+        return call
+
+
+def _failing_socket(base: type, room: _Room) -> type:
+    class Failing(base):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            if "fileno" not in more:
+                room.may_fail("socket", -1)
+            super().__init__(*arguments, **more)
+
+        def connect_ex(self, address: Any) -> int:
+            try:
+                room.may_fail("connect", -1)
+            except OSError as error:
+                return error.errno or -1
+            return int(super().connect_ex(address))
+
+        def setsockopt(self, *arguments: Any) -> None:
+            room.may_fail("setsockopt", self.fileno())
+            super().setsockopt(*arguments)
+
+        def getsockopt(self, *arguments: Any) -> Any:
+            room.may_fail("getsockopt", self.fileno())
+            return super().getsockopt(*arguments)
+
+        def shutdown(self, how: int) -> None:
+            room.may_fail("shutdown", self.fileno())
+            super().shutdown(how)
+
+        def send(self, *arguments: Any) -> int:
+            room.may_fail("send", self.fileno())
+            return int(super().send(*arguments))
+
+        def accept(self) -> Any:
+            room.may_fail("accept", self.fileno())
+            return super().accept()
+
+    return Failing
+
+
+def _failing_poll(room: _Room) -> Callable[[], object]:
+    real = select.poll
+
+    class Failing:
+        def __init__(self) -> None:
+            poll = real()
+            self.register, self.unregister, self._poll = poll.register, poll.unregister, poll.poll
+
+        def poll(self, milliseconds: int | None = None) -> list[tuple[int, int]]:
+            room.may_fail("poll", -1)
+            return self._poll(milliseconds)
+
+    return Failing
+
+
+def launch() -> None:
+    """Silence descriptor 2, as the installed launcher does first of all."""
+    null = posix.open("/dev/null", posix.O_WRONLY)
+    posix.dup2(null, 2)
+    posix.close(null)
+
+
+def install() -> None:
+    """Put the failing system in the place of the proxy's own."""
+    room = _Room(bytes(posix.environ[b"FAILING"]).decode())
+    select.poll = _failing_poll(room)  # type: ignore[misc, assignment]
+    import postprox.shell.system as own  # noqa: PLC0415
+
+    own.posix = _FailingModule(posix, room)  # type: ignore[assignment]
+    sockets: Any = _FailingModule(_socket, room)
+    sockets.socket = _failing_socket(_socket.socket, room)
+    own.socket = sockets
+    python: Any = socket  # the listener's
+    python.socket = _failing_socket(socket.socket, room)
