@@ -176,13 +176,22 @@ def _ended_while_starting(scenario: Scenario, status: int | None) -> bool:
 
 
 async def _group_ends(number: int) -> bool:
-    for _ in range(300):
+    for _ in range(50):
         try:
             os.killpg(number, 0)
         except ProcessLookupError:
             return True
         await asyncio.sleep(0.01)
-    return False
+    return not any(_lives_in(number, path) for path in Path("/proc").glob("[0-9]*/stat"))
+
+
+def _lives_in(group: int, path: Path) -> bool:
+    """Whether a process belongs to a group and is more than a zombie that nobody waits for."""
+    try:
+        state, _, its_group = path.read_text().rpartition(") ")[2].split()[:3]
+    except (OSError, ValueError):  # it has gone
+        return False
+    return its_group == str(group) and state != "Z"
 
 
 def run(scenarios: Iterable[Scenario], at_once: int) -> Account:

@@ -9,7 +9,6 @@ import pytest
 
 from tests.faults.calls import every_call
 
-
 #: One that replaces the message makes all calls that there are; the others make less.
 KINDS = ["replaces", "accepts", "refuses"] if "POSTPROX_FAULTS" in os.environ else ["replaces"]
 

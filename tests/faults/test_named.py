@@ -1,0 +1,371 @@
+"""Faults that the proxy once had, each under a name of its own, as its users met it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.answering import Answering
+from tests.faults.conftest import Serve, Start
+from tests.faults.proxies import Server
+from tests.faults.proxies import spawn as spawn_program
+from tests.faults.surroundings import (
+    NO_MORE_PROCESSES,
+    descriptors,
+    limited,
+    unread_log,
+)
+from tests.postfix.devlog import DevLog, may_unshare
+from tests.unit.peers import Peer
+from tests.unit.processes import (
+    MESSAGE,
+    ROOT,
+    Upstream,
+    environment,
+    greeted,
+    in_data,
+    quits,
+    relays,
+    takes_message,
+)
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
+NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
+
+
+def sends_message(client: Peer) -> None:
+    client.says(*MESSAGE)
+
+
+def by_an_interpreter(program: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", program]
+
+
+# 1
+
+
+def test_a_filter_that_leaves_its_process_group_ends_no_other_session(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    escape = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(5)"
+    command = f"case $SENDER in evil*) exec {sys.executable} -ISc '{escape}';; esac"
+    server = serve("-d", str(tmp_path), "-t", "0.5", "-c", command, upstream.address)
+    bystander = server.client()
+    behind = in_data(bystander, upstream)
+    evil = server.client()
+    peer = greeted(evil, upstream)
+    for line in (b"EHLO x", b"MAIL FROM:<evil@example>", b"RCPT TO:<b@example>"):
+        relays(evil, peer, line)
+    evil.asks(b"DATA", b"354 ")
+    sends_message(evil)
+    takes_message(evil, peer, *MESSAGE)
+    sends_message(bystander)
+    takes_message(bystander, behind, *MESSAGE)
+    assert server.process.poll() is None
+    assert not os.listdir(tmp_path)  # noqa: PTH208
+
+
+# 2
+
+#: The proxy, on a clock that is twenty seconds later after every write into a file.
+_SLOW_DISK = f"""
+import posix, stat, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import postprox.shell.system as system
+late, now = 0.0, time.monotonic
+def write(descriptor, octets, write=posix.write):
+    global late
+    if stat.S_ISREG(posix.fstat(descriptor).st_mode):
+        late += 20
+    return write(descriptor, octets)
+class Posix:
+    def __getattr__(self, name):
+        return getattr(posix, name)
+system.posix = Posix()
+system.posix.write = write
+time.monotonic = lambda: now() + late
+from postprox.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_the_filters_time_does_not_run_while_its_copy_is_made(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
+    process, connection = spawn_program(arguments, {"PATH": os.environ["PATH"]}, _SLOW_DISK)
+    client = Peer(connection)
+    try:
+        peer = in_data(client, upstream)
+        sends_message(client)
+        client.sees(b"550 virus")
+        peer.sees(b"QUIT")
+    finally:
+        client.leaves()
+        process.end()
+
+
+# 3
+
+
+@NAME_SPACES
+def test_a_log_that_nobody_reads_delays_no_message_and_no_end(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    with unread_log(tmp_path) as prelude:
+        server = serve("-v", upstream.address, prelude=prelude)
+        bystander = server.client()
+        greeted(bystander, upstream)
+        client = server.client()
+        peer = in_data(client, upstream)
+        for number in range(40):
+            if number:
+                begin_again(client, peer)
+            sends_message(client)
+            takes_message(client, peer, *MESSAGE)
+        server.stop()
+        bystander.sees_reply(b"421 ")
+        assert server.exit_status() == 0
+
+
+def begin_again(client: Peer, peer: Peer) -> None:
+    for line in (b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+        relays(client, peer, line)
+    client.asks(b"DATA", b"354 ")
+
+
+# 4
+
+
+@pytest.mark.parametrize("idle", range(1, 12))
+def test_descriptors_that_others_use_up_let_no_message_past_the_filter(
+    serve: Serve, answering: Answering, tmp_path: Path, idle: int
+) -> None:
+    server = serve(
+        *("-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1", answering.address),
+        prelude=limited("RLIMIT_NOFILE", 40),
+    )
+    for _ in range(idle):
+        server.client()
+    client = server.client()
+    client.socket.settimeout(1)
+    replies = []
+    with contextlib.suppress(OSError):  # it may not be served at all, which lets nothing pass
+        replies.append(client.line())
+        for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
+            client.says(line)
+            replies.append(client.line())
+    assert not answering.messages
+    assert len(replies) < 6 or replies[-1][:3] in (b"550", b"451", b"452", b"421")
+
+
+# 6
+
+
+@ROOT_ONLY
+def test_a_name_that_no_thread_can_ask_for_leaves_no_descriptor(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    port = upstream.address.rpartition(":")[2]
+    stderr = tmp_path / "stderr"
+    server = Server([f"localhost:{port}"], environment(), stderr, NO_MORE_PROCESSES)
+    try:
+        open_by = []
+        for _ in range(12):
+            client = Peer(server.client())
+            client.sees_reply(b"421 ")
+            client.sees_end()
+            client.leaves()
+            open_by.append(descriptors(server.process.pid))
+    finally:
+        server.process.end()
+    assert open_by[-1] <= open_by[0] + 2
+
+
+# 7
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_a_signal_before_the_final_reply_waits_for_it(
+    spawn: Start, upstream: Upstream, name: str
+) -> None:
+    proxy = spawn(upstream.address)
+    peer = in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    peer.sees(*MESSAGE)
+    proxy.process.send_signal(signal.Signals[f"SIG{name}"])
+    peer.says(b"250 queued")
+    proxy.client.sees(b"250 queued")
+    assert proxy.exit_status() in (0, 1)
+
+
+# 8
+
+
+@pytest.mark.parametrize("behind", [0, 6000, 60_000])
+def test_a_client_that_vanishes_behind_what_it_pipelined_is_seen(
+    spawn: Start, upstream: Upstream, tmp_path: Path, behind: int
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    proxy = spawn("-c", f"read -r _ < {gate}", "-d", str(tmp_path), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    proxy.client.sends(b"NOOP\r\n" * (behind // 6))
+    proxy.client.leaves()
+    peer.sees(b"QUIT")
+    assert proxy.exit_status() in (0, 1)
+    assert os.listdir(tmp_path) == ["gate"]  # noqa: PTH208
+
+
+# 11
+
+
+def test_an_environment_entry_without_a_name_is_no_error(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    nameless = (
+        "import ctypes, sys\n"
+        "words = [word.encode() for word in sys.argv[1:]]\n"
+        f"entries = [b'PATH=/usr/bin:/bin', b'PYTHONPATH={ROOT}', b'=x']\n"
+        "vector = lambda items: (ctypes.c_char_p * (len(items) + 1))(*items, None)\n"
+        "ctypes.CDLL(None).execve(words[0], vector(words), vector(entries))\n"
+    )
+    proxy = spawn(
+        *("-c", "exit 0", "-d", str(tmp_path), upstream.address),
+        prelude=[sys.executable, "-c", nameless],
+    )
+    peer = in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    takes_message(proxy.client, peer, *MESSAGE)
+
+
+# 12
+
+
+def test_an_outfile_that_changes_while_it_is_sent_is_not_delivered(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    command = (
+        f'yes {"7" * 70} | head -n 300000 > "$OUTFILE"; exec 3<>"$OUTFILE";'
+        f"(read -r _ < {gate}; {sys.executable} -ISc 'import posix; posix.ftruncate(3, 9)'; echo"
+        f" > {gate}) > /dev/null 2>&1 & exit 0"
+    )
+    proxy = spawn("-c", command, "-d", str(tmp_path), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    assert peer.line() == b"7" * 70 + b"\r\n"  # it is under way, and has to wait for room
+    gate.write_text("\n")
+    gate.read_text()
+    last = b""
+    while line := peer.line():
+        last = line
+    assert last != b".\r\n"
+    proxy.client.sees_reply(b"451 ")
+
+
+# 13
+
+
+def test_a_334_to_anything_but_auth_lets_no_line_through(spawn: Start, upstream: Upstream) -> None:
+    proxy = spawn(upstream.address)
+    peer = greeted(proxy.client, upstream)
+    relays(proxy.client, peer, b"EHLO x")
+    proxy.client.says(b"NOOP")
+    peer.sees(b"NOOP")
+    peer.says(b"334 VXNlcg==")
+    proxy.client.sees_reply(b"421 ")
+    proxy.client.says(b"BDAT 5 LAST")
+    assert peer.line() in (b"", b"QUIT\r\n")
+
+
+# 14
+
+
+@pytest.mark.parametrize("name", ["OUTFILE", "EMAIL"])
+def test_a_full_directory_in_a_files_place_is_removed_and_no_link_followed(
+    spawn: Start, upstream: Upstream, tmp_path: Path, name: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "kept").touch()
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    command = (
+        f'rm "${name}"; mkdir -p "${name}/deep/er"; touch "${name}/deep/file"; '
+        f'ln -s {precious} "${name}/deep/link"; exit 0'
+    )
+    proxy = spawn("-c", command, "-d", str(spool), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    takes_message(proxy.client, peer, *MESSAGE)
+    quits(proxy.client, peer)
+    assert proxy.exit_status() == 0
+    assert not list(spool.iterdir())
+    assert (precious / "kept").exists()
+
+
+# 16
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_clients_that_are_gone_hold_no_place(
+    serve: Serve,
+    upstream: Upstream,
+    reset: bool,
+) -> None:
+    server = serve(
+        *("--max-sessions", "3", upstream.address),
+        variables={"POSTPROX_CLOCK_SPEED": "10"},  # 30 s are soon over, 300 s are not
+    )
+    for _ in range(3):
+        client = server.client()
+        peer = greeted(client, upstream)
+        relays(client, peer, b"EHLO x")
+        client.says(b"RCPT TO:<c@example>")
+        peer.sees(b"RCPT TO:<c@example>")
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.leaves()
+    served = server.client()
+    greeted(served, upstream)
+
+
+# 17
+
+
+@NAME_SPACES
+def test_what_a_signal_ended_is_not_called_accepted(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    log = DevLog(tmp_path / "dev")
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    proxy = spawn(
+        *("-v", "-d", str(tmp_path), "-c", f"echo > {gate}; sleep 60", upstream.address),
+        prelude=log.private_dev(),
+    )
+    in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    gate.read_text()
+    proxy.process.terminate()
+    proxy.client.sees_reply(b"421 ")
+    proxy.exit_status()
+    log.close()
+    lines = [line for line in log.lines if "reply=" in line]
+    assert len(lines) == 1
+    assert "accept" not in lines[0].partition("]: ")[2].partition(" client=")[0]

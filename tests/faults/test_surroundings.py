@@ -1,0 +1,226 @@
+"""Hostile surroundings: what a machine may run out of costs a 4yz, never a message."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Serve, Start
+from tests.faults.proxies import spawn as spawn_program
+from tests.faults.surroundings import NO_MORE_PROCESSES, limited, small_file_system
+from tests.postfix.devlog import may_unshare
+from tests.unit.peers import Peer
+from tests.unit.processes import (
+    MESSAGE,
+    Upstream,
+    environment,
+    greeted,
+    in_data,
+    quits,
+    relays,
+    takes_message,
+)
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
+NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
+
+REFUSE_ALL = "echo '550 virus' >&2; exit 1"
+LARGE = b"x" * 70 + b"\r\n"
+
+
+def next_message_passes(client: Peer, upstream: Upstream) -> None:
+    """After a message that could not be handled, upstream is connected to anew."""
+    client.says(b"MAIL FROM:<a@example>")
+    peer = upstream.greets()
+    peer.sees(b"EHLO client")
+    peer.says(b"250 ok")
+    peer.sees(b"MAIL FROM:<a@example>")
+    peer.says(b"250 ok")
+    client.sees(b"250 ok")
+    relays(client, peer, b"RCPT TO:<b@example>")
+    client.asks(b"DATA", b"354 ")
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+
+
+def sends_large(client: Peer, octets: int) -> None:
+    client.sends(LARGE * (octets // len(LARGE)) + b".\r\n")
+
+
+# File systems
+
+
+@NAME_SPACES
+@pytest.mark.parametrize("filtered", [(), ("-c", "exit 0")])
+def test_a_message_that_does_not_fit_is_refused_and_the_next_one_passes(
+    spawn: Start, upstream: Upstream, tmp_path: Path, filtered: tuple[str, ...]
+) -> None:
+    proxy = spawn(
+        *("-d", str(tmp_path), *filtered, upstream.address),
+        prelude=small_file_system(tmp_path, "size=128k"),
+    )
+    peer = in_data(proxy.client, upstream)
+    sends_large(proxy.client, 400_000)
+    proxy.client.sees_reply(b"452 ")
+    peer.sees(b"QUIT")
+    peer.says(b"221 bye")
+    next_message_passes(proxy.client, upstream)
+
+
+@NAME_SPACES
+def test_a_message_whose_copy_does_not_fit_is_not_passed_unfiltered(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    proxy = spawn(
+        *("-d", str(tmp_path), "-c", f'test -s "$EMAIL" || exit 0; {REFUSE_ALL}', upstream.address),
+        prelude=small_file_system(tmp_path, "size=128k"),
+    )
+    peer = in_data(proxy.client, upstream)
+    sends_large(proxy.client, 90_000)
+    assert proxy.client.line()[:3] in (b"452", b"550")
+    peer.sees(b"QUIT")
+
+
+@NAME_SPACES
+def test_a_file_system_without_room_for_a_name_costs_a_452(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    proxy = spawn(
+        *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
+        prelude=small_file_system(tmp_path, "nr_inodes=1"),
+    )
+    peer = greeted(proxy.client, upstream)
+    for line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+        relays(proxy.client, peer, line)
+    proxy.client.asks(b"DATA", b"452 ")
+    quits(proxy.client, peer)
+
+
+@NAME_SPACES
+def test_an_outfile_that_did_not_fit_is_the_filters_failure(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    proxy = spawn(
+        *("-r", "-d", str(tmp_path), "-c", 'yes > "$OUTFILE" || exit 75', upstream.address),
+        prelude=small_file_system(tmp_path, "size=128k"),
+    )
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    proxy.client.sees_reply(b"451 ")
+    peer.sees(b"QUIT")
+
+
+def test_a_directory_that_disappears_costs_a_452_and_not_the_session(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    proxy = spawn("-d", str(spool), "-c", "exit 0", upstream.address)
+    peer = greeted(proxy.client, upstream)
+    for line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+        relays(proxy.client, peer, line)
+    spool.rmdir()
+    proxy.client.asks(b"DATA", b"452 ")
+    quits(proxy.client, peer)
+
+
+def test_a_directory_that_disappears_under_the_filter_costs_nothing(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    proxy = spawn("-d", str(spool), "-c", f"rm -r {spool}", upstream.address)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    takes_message(proxy.client, peer, *MESSAGE)
+    quits(proxy.client, peer)
+
+
+# Limits
+
+
+def test_a_file_past_its_size_limit_costs_a_452(
+    spawn: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    proxy = spawn(
+        *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
+        prelude=limited("RLIMIT_FSIZE", 200_000),
+    )
+    peer = in_data(proxy.client, upstream)
+    sends_large(proxy.client, 400_000)
+    proxy.client.sees_reply(b"452 ")
+    peer.sees(b"QUIT")
+    peer.says(b"221 bye")
+    next_message_passes(proxy.client, upstream)
+
+
+@pytest.fixture
+def for_all() -> Iterator[Path]:
+    """A directory that any user may write to."""
+    directory = Path(tempfile.mkdtemp(prefix="faults-"))
+    directory.chmod(0o1777)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("rejecting", [(), ("-r",)])
+def test_a_process_too_many_lets_no_message_past_the_filter(
+    upstream: Upstream, for_all: Path, rejecting: tuple[str, ...]
+) -> None:
+    arguments = ["-d", str(for_all), *rejecting, "-c", REFUSE_ALL, upstream.address]
+    process, connection = spawn_program(arguments, environment(), NO_MORE_PROCESSES)
+    client = Peer(connection)
+    try:
+        peer = in_data(client, upstream)
+        client.says(*MESSAGE)
+        client.sees_reply(b"451 ")
+        peer.sees(b"QUIT")
+        peer.leaves()
+        client.asks(b"QUIT", b"221 ")
+        client.sees_end()
+        assert not list(for_all.iterdir())
+    finally:
+        client.leaves()
+        process.end()
+
+
+def test_a_large_message_needs_no_memory(spawn: Start, upstream: Upstream, tmp_path: Path) -> None:
+    proxy = spawn(
+        *("-d", str(tmp_path), "-c", 'cat "$EMAIL" > "$OUTFILE"', upstream.address),
+        prelude=limited("RLIMIT_AS", 48 << 20),
+    )
+    peer = in_data(proxy.client, upstream)
+    sends_large(proxy.client, 60 << 20)
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    count = 0
+    while peer.line() != b".\r\n":
+        count += 1
+    assert count == (60 << 20) // len(LARGE)
+    peer.says(b"250 queued")
+    proxy.client.sees(b"250 queued")
+
+
+# Clients
+
+
+def test_idle_clients_hold_their_places_and_the_next_one_waits_for_one(
+    serve: Serve, upstream: Upstream
+) -> None:
+    server = serve("--max-sessions", "4", upstream.address)
+    idle = [server.client() for _ in range(4)]
+    peers = [greeted(client, upstream) for client in idle]
+    waiting = server.client()
+    relays(idle[0], peers[0], b"NOOP")
+    idle[1].leaves()
+    peers[1].sees(b"QUIT")
+    peers[1].leaves()
+    greeted(waiting, upstream)
+    relays(idle[0], peers[0], b"NOOP")
