@@ -385,6 +385,9 @@ class Session:
             self._log(levels.ERROR, "upstream asks for content that the filter has not seen")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
             return
+        if reply.code == 334 and awaited == link.GREETING:
+            self._fail_unasked_challenge()
+            return
         match awaited:
             case link.GREETING:
                 self._on_greeting(reply)
@@ -434,8 +437,7 @@ class Session:
             self._answer(reply.raw, ANSWER)
             return
         if reply.code == 334:
-            self._log(levels.ERROR, "upstream asks for an answer to a command that is not AUTH")
-            self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
+            self._fail_unasked_challenge()
             return
         if reply.positive:
             self._accepted(verb)
@@ -446,6 +448,10 @@ class Session:
         if verb == b"QUIT":
             self._upstream.disconnect()
             self._hang_up()
+
+    def _fail_unasked_challenge(self) -> None:
+        self._log(levels.ERROR, "upstream asks for an answer to what is not AUTH")
+        self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
     def _accepted(self, verb: bytes) -> None:
         if verb == b"MAIL":

@@ -107,14 +107,12 @@ class Connection:
             self._crash(error)
 
     def _crash(self, error: Exception) -> None:
-        from . import log
-
-        log.write_fault(error)
+        _tell_fault(error)
         try:
             self.session.terminate(replies.INTERNAL_ERROR, 0)
             self._settle()
         except Exception as second:
-            log.write_fault(second)
+            _tell_fault(second)
         finally:
             self._close()
 
@@ -294,10 +292,10 @@ class Connection:
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
         from ..core.data import encoded, normalized
-        from .spool import stable_blocks
 
         if self._replacement is not None:
-            self._begin_delivery(encoded(normalized(stable_blocks(self._replacement))))
+            content = self._message_spool.replacement_blocks(self._replacement)
+            self._begin_delivery(encoded(normalized(content)))
 
     def _begin_delivery(self, body: "Iterator[bytes]") -> None:
         self._body = body
@@ -432,8 +430,10 @@ class Connection:
             self._tally.count(action.verdict, action.result, action.seconds)
 
     def _write_log(self, action: actions.Log) -> None:
-        from . import log
-
+        try:
+            from . import log
+        except OSError:
+            return  # without a descriptor not even the module can be read
         log.write(action.level, action.text)
 
     def _close(self) -> None:
@@ -450,6 +450,16 @@ class Connection:
 
                 log.write_fault(error)
         self._finished(self)
+
+
+def _tell_fault(error: Exception) -> None:
+    """Tell the log of what should not happen, if there are means left for that."""
+    try:
+        from . import log
+
+        log.write_fault(error)
+    except Exception:
+        pass
 
 
 def _reaped(_: int) -> None:

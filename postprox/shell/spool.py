@@ -47,6 +47,7 @@ class Spool:
         self._named: list[str] = []
         self._copy = -1
         self._error: OSError | None = None
+        self._replacement_state = (0, 0)
         self._size = 0
         self._content = self._nameless(directory)
         if filtering:
@@ -100,6 +101,16 @@ class Spool:
             self._named.append(self.email)
         close(self._create(self.outfile))
 
+    def replacement_blocks(self, descriptor: int) -> "Iterator[bytes]":
+        """Yield the contents of OUTFILE, which `replacement` has opened.
+
+        Raises:
+            ChangedError: after the last block, if it is not what it was when it was opened.
+        """
+        yield from blocks(descriptor)
+        if _state(posix.fstat(descriptor)) != self._replacement_state:
+            raise ChangedError(0, "OUTFILE has changed while it was sent")
+
     def replacement(self) -> int | None:
         """Return a descriptor of OUTFILE as the filter left it, None if it is empty or gone.
 
@@ -117,6 +128,7 @@ class Spool:
             raise NotAFileError("OUTFILE is no regular file") from None
         status = posix.fstat(descriptor)
         if is_regular(status) and status.st_size:
+            self._replacement_state = _state(status)
             return descriptor
         close(descriptor)
         if not is_regular(status):
@@ -190,17 +202,9 @@ def blocks(descriptor: int) -> "Iterator[bytes]":
         yield block
 
 
-def stable_blocks(descriptor: int) -> "Iterator[bytes]":
-    """Yield the contents of a file that others may be writing.
-
-    Raises:
-        ChangedError: after the last block, if it is not what it was at the first.
-    """
-    before = posix.fstat(descriptor)
-    yield from blocks(descriptor)
-    after = posix.fstat(descriptor)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ChangedError(0, "OUTFILE has changed while it was sent")
+def _state(status: posix.stat_result) -> tuple[int, int]:
+    """Return what differs when a file's contents do: its size, and when they were written."""
+    return status.st_size, status.st_mtime_ns
 
 
 def release(descriptor: int) -> None:

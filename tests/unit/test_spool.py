@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from postprox.core import limits
-from postprox.shell.spool import ChangedError, NotAFileError, Spool, blocks, stable_blocks
+from postprox.shell.spool import ChangedError, NotAFileError, Spool, blocks
 from postprox.shell.system import posix
 
 
@@ -43,7 +43,7 @@ def taken(spool: Spool) -> bytes | None:
     descriptor = spool.replacement()
     if descriptor is None:
         return None
-    content = b"".join(blocks(descriptor))
+    content = b"".join(spool.replacement_blocks(descriptor))
     os.close(descriptor)
     return content
 
@@ -391,20 +391,25 @@ def test_a_large_file_is_closed_elsewhere(
     os.close(elsewhere[0])
 
 
-def test_a_file_that_stays_the_same_is_read_to_its_end(offered: Spool) -> None:
+def test_a_replacement_that_stays_the_same_is_read_to_its_end(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
-    with Path(offered.outfile).open("rb") as file:
-        assert b"".join(stable_blocks(file.fileno())) == b"new\n"
+    assert taken(offered) == b"new\n"
 
 
 @pytest.mark.parametrize("change", [b"", b"longer than before\n", b"two\n"])
-def test_a_file_that_changes_while_it_is_read_is_an_error(offered: Spool, change: bytes) -> None:
+@pytest.mark.parametrize("blocks_before", [0, 1])
+def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
+    offered: Spool, change: bytes, blocks_before: int
+) -> None:
     outfile = Path(offered.outfile)
     outfile.write_bytes(b"one\n")
     os.utime(outfile, (1, 1))
-    with outfile.open("rb") as file:
-        blocks = stable_blocks(file.fileno())
-        next(blocks)
-        outfile.write_bytes(change)
-        with pytest.raises(ChangedError):
-            list(blocks)
+    descriptor = offered.replacement()
+    assert descriptor is not None
+    content = offered.replacement_blocks(descriptor)
+    for _ in range(blocks_before):
+        next(content)
+    outfile.write_bytes(change)
+    with pytest.raises(ChangedError):
+        list(content)
+    os.close(descriptor)
