@@ -182,6 +182,6 @@ def test_with_mappings_on_both_sides_the_archive_gets_two_copies() -> None:
 
 
 def test_without_r_a_virus_passes_while_the_scanner_is_down() -> None:
-    with running_recipe(BEFORE, SPAWNED, "exit 2", without(" -r")) as own:
+    with running_recipe(BEFORE, SPAWNED, "exit 2", without(" --strict")) as own:
         assert own.send(message("virus", EICAR), BOB)[0] == 250
         assert own.arrivals(BOB, "virus") != []
