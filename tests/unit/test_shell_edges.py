@@ -1,0 +1,159 @@
+"""Edges of the shell that no other test stood on: each was a mutant that survived all of them."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+
+import pytest
+
+from postprox.shell import listen
+from postprox.shell.loop import READABLE, Loop
+from postprox.shell.stream import Stream
+from tests.unit.peers import run_until
+from tests.unit.test_connection import MESSAGE, Site, site
+
+__all__ = ["site"]
+
+
+class Alarm:
+    """Rings once, some seconds from now."""
+
+    def __init__(self, loop: Loop, seconds: float) -> None:
+        self._deadline = loop.clock() + seconds
+        self.rang = False
+
+    @property
+    def deadline(self) -> float:
+        return float("inf") if self.rang else self._deadline
+
+    def timer(self) -> None:
+        self.rang = True
+
+
+def turns_of_an_idle_loop(loop: Loop) -> int:
+    """How often the loop turns in a fifth of a second in which nothing happens."""
+    alarm = Alarm(loop, 0.2)
+    loop.add(alarm)
+    turns = 0
+    while not alarm.rang:
+        loop.run_once()
+        turns += 1
+    loop.remove(alarm)
+    return turns
+
+
+def test_a_descriptor_that_is_not_watched_any_more_wakes_nobody(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop.watch(ours.fileno(), READABLE, lambda: None)
+        loop.watch(ours.fileno(), 0, lambda: None)
+        theirs.send(b"x")
+        assert turns_of_an_idle_loop(loop) == 1
+
+
+def greeted(site: Site) -> None:
+    site.transaction()
+
+
+def in_data(site: Site) -> None:
+    site.data()
+
+
+def with_a_filter(site: Site) -> None:
+    client, _ = site.data("-c", "sleep 60")
+    client.says(*MESSAGE)
+    run_until(site.loop, lambda: site.connection._filter)
+
+
+def with_a_filter_that_says_nothing_more(site: Site) -> None:
+    client, _ = site.data("-c", "exec 2>&-; sleep 60")
+    client.says(*MESSAGE)
+    run_until(site.loop, lambda: site.connection._filter)
+
+
+def rejected(site: Site) -> None:
+    client, upstream = site.data("-c", "exit 1")
+    client.says(*MESSAGE)
+    upstream.sees(b"QUIT")
+    upstream.leaves()
+    client.sees_reply(b"554 ")
+
+
+def with_a_stalled_upstream(site: Site) -> None:
+    site._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client, upstream = site.data()
+    for _ in range(100):
+        client.says(*([b"x" * 998] * 100))
+    client.says(b".")
+    upstream.sees(b"DATA")
+    upstream.stops_reading()
+    upstream.says(b"354 go on")
+    sending = site.connection._upstream
+    assert sending is not None
+    run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
+
+
+def with_a_client_that_pipelines(site: Site) -> None:
+    client, _ = site.data("-c", "sleep 60")
+    client.says(*MESSAGE)
+    client.sends(b"NOOP\r\n" * 20_000)
+    run_until(site.loop, lambda: not site.connection.session.wants_client)
+
+
+def with_a_client_that_does_not_read(site: Site) -> None:
+    client, _ = site.transaction()
+    client.stops_reading()
+    while site.connection._reads_client:
+        client.socket.send(b"STARTTLS\r\n" * 1000)
+        site.loop.run_once()
+
+
+@pytest.mark.parametrize(
+    "comes_to",
+    [
+        greeted,
+        in_data,
+        with_a_filter,
+        with_a_filter_that_says_nothing_more,
+        rejected,
+        with_a_stalled_upstream,
+        with_a_client_that_pipelines,
+        with_a_client_that_does_not_read,
+    ],
+)
+def test_a_session_that_waits_turns_no_loop(site: Site, comes_to: object) -> None:
+    assert callable(comes_to)
+    comes_to(site)
+    turns_of_an_idle_loop(site.loop)  # what was still on its way
+    assert turns_of_an_idle_loop(site.loop) <= 3
+
+
+def test_a_client_that_reads_late_misses_no_reply(site: Site) -> None:
+    client, _ = site.transaction()
+    client.stops_reading()
+    asked = 0
+    while site.connection._reads_client:
+        asked += client.socket.send(b"STARTTLS\r\n" * 1000)
+        site.loop.run_once()
+    client.reads()
+    run_until(site.loop, lambda: client.received.count(b"\n") >= asked // 10)
+    assert site.connection._client.unsent == 0
+
+
+def test_no_listener_blocks() -> None:
+    listeners = listen._bind("127.0.0.1", 0)
+    assert [listener.getblocking() for listener in listeners] == [False] * len(listeners)
+    for listener in listeners:
+        listener.close()
+
+
+def test_neither_of_two_descriptors_blocks() -> None:
+    there, back = os.pipe(), os.pipe()
+    stream = Stream(there[0], back[1])
+    assert not os.get_blocking(there[0])
+    assert not os.get_blocking(back[1])
+    stream.close()
+    os.close(there[1])
+    os.close(back[0])
