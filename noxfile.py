@@ -73,3 +73,10 @@ def deb(session: nox.Session) -> None:
 def clean_system(session: nox.Session) -> None:
     """Install, use, upgrade and purge the Debian package on a clean system; root is required."""
     session.run("python3", "-m", "tests.debian", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Change the proxy in every small way, and see a test fail each time."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.mutation", *session.posargs)

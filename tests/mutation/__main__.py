@@ -1,0 +1,147 @@
+"""python3 -m tests.mutation: change the proxy in every small way, and see a test fail each time.
+
+The core is changed whole; of the shell a sample is taken, always the same. A mutant that no test
+fails for is a survivor. `survivors.toml` lists those that are accepted, each with its reason; a new
+one fails the run, and so does an accepted one that is killed by now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.mutation.mutants import Mutant, mutants
+from tests.mutation.plugin import ROOT, SURVIVED
+
+PACKAGE = ROOT / "postprox"
+ACCEPTED = Path(__file__).with_name("survivors.toml")
+SAMPLE, SEED = 300, 1
+CORE_TESTS = (
+    *("session", "smtp", "data", "verdict", "envelope", "link", "message", "options", "address"),
+    *(
+        "actions",
+        "replies",
+        "limits",
+        "session_properties",
+        "session_edges",
+        "turns",
+        "dialogue",
+        "record",
+    ),
+)
+SHELL_TESTS = (
+    *("connection", "stream", "spool", "filter", "loop", "log", "system", "upstream"),
+    *("shell_edges", "main", "listen"),
+)
+
+
+def main() -> int:
+    """Try all mutants; 0 if the survivors are the accepted ones."""
+    parser = argparse.ArgumentParser(prog="python3 -m tests.mutation", description=__doc__)
+    parser.add_argument("room", nargs="*", default=["core", "shell"], choices=["core", "shell"])
+    parser.add_argument("--only", default="", help="only files with this in their name")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="how many of the shell")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    wanted = parser.parse_args()
+    passed = True
+    for room in wanted.room:
+        began = time.monotonic()
+        tried = [m for m in mutants_of(room, wanted.sample) if wanted.only in m.file]
+        survivors = survivors_of(tried, room, wanted.workers)
+        passed &= report(room, tried, survivors, whole=room == "core" and not wanted.only)
+        print(f"{room}: {time.monotonic() - began:.0f} s", flush=True)
+    return not passed
+
+
+def mutants_of(room: str, sample: int) -> list[Mutant]:
+    """Return the mutants of a room: of the core all, of the shell some."""
+    values = dict(constants())
+    found = [
+        mutant
+        for path in sorted((PACKAGE / room).glob("*.py"))
+        if path.name != "limits.py"  # one more or less of a bound is as good a bound
+        for mutant in mutants(PACKAGE, str(path.relative_to(PACKAGE)), values)
+    ]
+    if room == "shell":
+        found = random.Random(SEED).sample(found, min(sample, len(found)))  # noqa: S311
+    return found
+
+
+def constants() -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the names of the modules whose constants may be mistaken, with those constants."""
+    for name in ("actions", "levels", "limits", "link", "replies", "turns", "verdict"):
+        module = importlib.import_module(f"postprox.core.{name}")
+        found = {key: value for key, value in vars(module).items() if key.isupper()}
+        yield name, found
+        yield name + "s", found  # as `verdict` is called where a local has its name
+
+
+def survivors_of(tried: list[Mutant], room: str, workers: int) -> list[Mutant]:
+    """Try mutants, some at a time; return those that no test fails for."""
+    names = CORE_TESTS if room == "core" else SHELL_TESTS
+    tests = [f"tests/unit/test_{name}.py" for name in names]
+    tests = [test for test in tests if (ROOT / test).exists()]
+    options = ["--tb=no", "-q", "-s", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    options += ["-p", "tests.mutation.plugin"]
+    with tempfile.TemporaryDirectory(prefix="mutation-") as directory:
+        running = []
+        for worker in range(workers):
+            share, results = (Path(directory) / f"{kind}-{worker}" for kind in ("todo", "done"))
+            todo = [vars(m) | {"number": n} for n, m in enumerate(tried) if n % workers == worker]
+            share.write_text("".join(json.dumps(mutant) + "\n" for mutant in todo))
+            files = {"MUTANTS": str(share), "RESULTS": str(results)}
+            command = [sys.executable, "-m", "pytest", *options, *tests]
+            process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ) | files)
+            running.append((process, results))
+        verdicts: dict[int, str] = {}
+        for process, results in running:
+            if process.wait() not in (0, 5):
+                raise SystemExit(f"a worker ended with {process.returncode}")
+            verdicts.update(map(json.loads, results.read_text().splitlines()))
+    return [mutant for number, mutant in enumerate(tried) if verdicts[number] == SURVIVED]
+
+
+def accepted() -> dict[tuple[str, str, str, str], str]:
+    """Return the accepted survivors, each with its reason."""
+    entries = tomllib.loads(ACCEPTED.read_text()).get("survivor", [])
+    return {(e["file"], e["function"], e["was"], e["becomes"]): e["reason"] for e in entries}
+
+
+def report(room: str, tried: list[Mutant], survivors: list[Mutant], *, whole: bool) -> bool:
+    """Print what survived; return whether it is what is accepted."""
+    known = {key for key in accepted() if key[0].startswith(room)}
+    new = [mutant for mutant in survivors if mutant.key not in known]
+    keys = {mutant.key for mutant in survivors}
+    stale = [key for key in known if key not in keys] if whole else []
+    for mutant in new:
+        print(_as_entry(mutant.key))
+    for key in stale:
+        print(f"# accepted, but it does not survive any more:\n{_as_entry(key)}")
+    listed = Counter(m.key in known for m in survivors)[True]
+    share = 100 * (len(tried) - len(survivors)) / max(1, len(tried) - listed)
+    print(
+        f"{room}: {len(tried)} mutants, {len(survivors)} survived, {listed} of them accepted;"
+        f" killed of the others: {share:.1f} %"
+    )
+    return not new and not stale
+
+
+def _as_entry(key: tuple[str, str, str, str]) -> str:
+    names = ("file", "function", "was", "becomes")
+    lines = [f"{name} = {json.dumps(value)}" for name, value in zip(names, key, strict=True)]
+    return "\n".join(["[[survivor]]", *lines, 'reason = ""', ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""A pytest plugin: the collected tests run against one mutant after the other, each in a fork.
+
+Rule: a mutant is put in the place of the module that is loaded already, so that nothing is
+collected or imported again: the code of every function, and the value of every constant, is
+exchanged. Processes that a test starts find the mutant on disk. Which tests call a function is
+found out once, before; only those run when it changes, and all when a constant does.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED, SURVIVED = "killed", "survived"
+_ALL = "all"
+
+#: Seconds for one mutant: of the processor, and of the clock. All tests of the core take 10.
+_PROCESSOR, _CLOCK = 30, 90
+
+settings.register_profile(
+    "mutation",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=40,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=tuple(HealthCheck),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    """Try every mutant instead of running the tests once."""
+    settings.load_profile("mutation")
+    gc.collect()
+    gc.freeze()
+    callers = _callers(session)
+    lines = Path(os.environ["MUTANTS"]).read_text().splitlines()
+    with Path(os.environ["RESULTS"]).open("w", buffering=1) as results:
+        for mutant in map(json.loads, lines):
+            tests = _tests_of(session, mutant, callers)
+            print(json.dumps([mutant["number"], _tried(session, mutant, tests)]), file=results)
+    return True
+
+
+def _tests_of(
+    session: pytest.Session, mutant: dict[str, Any], callers: dict[str, dict[str, float]]
+) -> list[pytest.Item]:
+    """The tests to run, the quick ones first."""
+    calling = callers.get(f"{mutant['file']}:{mutant['function']}", {})
+    seconds = calling if mutant["function"] else callers[_ALL]
+    found = [test for test in session.items if test.nodeid in seconds or _starts_processes(test)]
+    return sorted(found, key=lambda test: (_starts_processes(test), seconds.get(test.nodeid, 0)))
+
+
+def _starts_processes(test: pytest.Item) -> bool:
+    """Whether a test may call the proxy in a process of its own."""
+    return test.path.stem in ("test_main", "test_listen")
+
+
+def _callers(session: pytest.Session) -> dict[str, dict[str, float]]:
+    """Run all tests once; return for each function which tests call it, and how long they take."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _quietly(writer)
+        calls: dict[str, dict[str, float]] = {_ALL: {}}
+        for item, following in _in_order(session.items):
+            seen: set[types.CodeType] = set()
+            began = time.monotonic()
+            sys.setprofile(functools.partial(_note, seen))
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            sys.setprofile(None)
+            for name in {_ALL, *map(_name, seen)}:
+                calls.setdefault(name, {})[item.nodeid] = time.monotonic() - began
+        calls["failed"] = {"": session.testsfailed}
+        with os.fdopen(writer, "w") as results:
+            json.dump(calls, results)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as results:
+        calls = json.load(results)
+    os.waitpid(child, 0)
+    if calls.pop("failed")[""]:
+        raise pytest.UsageError("the tests fail without any mutant")
+    return calls
+
+
+def _note(seen: set[types.CodeType], frame: types.FrameType, event: str, _: object) -> None:
+    if event == "call" and "/postprox/" in frame.f_code.co_filename:
+        seen.add(frame.f_code)
+
+
+def _name(code: types.CodeType) -> str:
+    file = code.co_filename.rpartition("/postprox/")[2]
+    return f"{file}:{code.co_qualname.partition('.<locals>')[0]}"
+
+
+def _in_order(items: list[pytest.Item]) -> list[tuple[pytest.Item, pytest.Item | None]]:
+    return list(zip(items, [*items[1:], None], strict=True))
+
+
+def _tried(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.Item]) -> str:
+    child = os.fork()
+    if not child:
+        os.setpgid(0, 0)
+        _quietly(2)
+        os._exit(_run(session, mutant, tests))
+    end = time.monotonic() + _CLOCK
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return KILLED if status else SURVIVED
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return KILLED
+        time.sleep(0.003)
+
+
+def _run(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.Item]) -> int:
+    resource.setrlimit(resource.RLIMIT_CPU, (_PROCESSOR, _PROCESSOR))
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+    tree = Path(tempfile.mkdtemp(prefix="mutant-"))
+    try:
+        if any(map(_starts_processes, tests)):
+            _put_on_disk(tree, mutant)
+        _put_in_place(mutant)
+        for item, following in _in_order(tests):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return 1
+    except BaseException:
+        return 1
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+    return 0
+
+
+def _quietly(kept: int) -> None:
+    """Write nothing, but for descriptor `kept`."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in {1, 2} - {kept if kept > 2 else 0}:
+        os.dup2(null, descriptor)
+
+
+def _put_on_disk(tree: Path, mutant: dict[str, Any]) -> None:
+    """Give processes that a test starts a tree with the mutant in it."""
+    ignored = shutil.ignore_patterns("__pycache__", "rehearse")
+    shutil.copytree(ROOT / "postprox", tree / "postprox", ignore=ignored)
+    (tree / "postprox" / mutant["file"]).write_text(mutant["source"])
+    importlib.import_module("tests.unit.processes").__dict__["ROOT"] = tree
+
+
+def _put_in_place(mutant: dict[str, Any]) -> None:
+    name = "postprox." + mutant["file"].removesuffix(".py").replace("/", ".")
+    module = importlib.import_module(name)
+    changed = types.ModuleType(name)
+    changed.__dict__.update(__package__=name.rpartition(".")[0], __file__=module.__file__)
+    code = compile(mutant["source"], str(module.__file__), "exec", dont_inherit=True)
+    exec(code, changed.__dict__)  # noqa: S102
+    _exchange(module, changed)
+
+
+def _exchange(owner: Any, changed: Any) -> None:
+    """Let the functions and constants of a module or class be those of another."""
+    for name, new in list(vars(changed).items()):
+        old = vars(owner).get(name)
+        if name.startswith("__") and name != "__init__":
+            continue
+        if isinstance(new, property) and isinstance(old, property):
+            _exchange_code(old.fget, new.fget)
+        elif isinstance(new, types.FunctionType) and isinstance(old, types.FunctionType):
+            _exchange_code(old, new)
+        elif isinstance(new, type) and isinstance(old, type):
+            if new.__module__ == changed.__dict__.get("__name__", new.__module__):
+                _exchange(old, new)
+        elif _is_constant(new) and new != old:
+            setattr(owner, name, new)
+
+
+def _exchange_code(old: Any, new: Any) -> None:
+    old.__code__ = new.__code__
+    old.__defaults__ = new.__defaults__
+    old.__kwdefaults__ = new.__kwdefaults__
+
+
+def _is_constant(value: object) -> bool:
+    if isinstance(value, tuple | frozenset):
+        return all(_is_constant(item) for item in value)
+    return isinstance(value, int | float | bytes | str | type(None))
