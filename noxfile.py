@@ -6,6 +6,9 @@ CONTRIBUTING.md says when to run which.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import nox
 
 nox.options.error_on_missing_interpreters = False
@@ -38,6 +41,22 @@ def conformance(session: nox.Session) -> None:
     """Judge an implementation: nox -s conformance -- --implementation './my-postprox'."""
     session.install("-e", ".[test]")
     session.run(*STRICT_PYTEST, "tests/conformance", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Build the implementation in Go that lies in FOLDER and judge it: nox -s peers -- FOLDER."""
+    if not session.posargs:
+        session.skip("no folder is given: nox -s peers -- FOLDER")
+    folder, *options = session.posargs
+    session.install("-e", ".[test]")
+    built = session.create_tmp()
+    program = Path(built).resolve() / "postprox-go"
+    with session.chdir(folder):
+        session.run("go", "build", "-buildvcs=false", "-o", str(program), ".", external=True)
+    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
+    judged = ("tests/conformance", "--implementation", "postprox-go", *options)
+    session.run(*STRICT_PYTEST, *judged, env={"PATH": path})
 
 
 @nox.session

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.conformance.clauses import Clause, load_clauses
+from tests.conformance.implementation import find_implementation
 from tests.conformance.loader import (
     included_names,
     load_transcript,
@@ -108,3 +109,11 @@ def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> 
 def test_every_part_says_first_what_it_is_for() -> None:
     parts = sorted(TRANSCRIPTS.rglob(f"*{PART_SUFFIX}"))
     assert [path.name for path in parts if not path.read_text("ascii").startswith("# ")] == []
+
+
+def test_a_peer_written_from_the_specification_fails_nothing_at_must() -> None:
+    peer = find_implementation("postprox-go")
+    levels = {
+        load_transcript(TRANSCRIPTS / one.transcript).header.level for one in peer.divergences
+    }
+    assert levels == {"should"}
