@@ -38,6 +38,8 @@ IMPLEMENTATION_CAPABILITIES = (
     "ipv6",
     "unix",
     "fractional-timeout",
+    "strict",
+    "env-more",
 )
 #: What the machine and user that run the suite may or may not be able to do.
 HOST_CAPABILITIES = (

@@ -40,6 +40,8 @@ PATIENCE = 1.0
 
 #: Parts of clauses that no wrong proxy can break, each with the reason.
 UNBREAKABLE = {
+    ("cli.strict", "may"): "who does not have the option is not wrong",
+    ("filter.env-more", "may"): "who sets no further variables is not wrong",
     ("relay.lockstep", "may"): "a proxy that has several commands outstanding is not wrong",
 }
 
