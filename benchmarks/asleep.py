@@ -20,7 +20,7 @@ MESSAGES = 30
 SLEEPER = b"slow@example.com"
 #: A session's whose filter sleeps: client, upstream, the message's files, standard error.
 DESCRIPTORS = 8
-FILTER = f'test "$SENDER" != {SLEEPER.decode()} || exec sleep 1000'
+FILTER = f'test "$SENDER" != {SLEEPER.decode()} || exec sleep 300'
 
 
 def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Iterator[Measured]:
     """Measure it."""
     counts = bench.places(FILTERS)
     series = Series("asleep", "a message beside filters that sleep", "filters asleep").at(counts)
-    command = bench.crowded(counts[-1], DESCRIPTORS, "-t", "1000", "-c", FILTER)
+    command = bench.crowded(counts[-1], DESCRIPTORS, "-t", "300", "-c", FILTER)
     with ExitStack() as stack:
         proxies = [asleep(stack, command, count) for count in counts]
         for turn in bench.turns(7):

@@ -268,10 +268,10 @@ def listening(command: list[str], host: str = "127.0.0.1") -> Iterator[Listener]
 
 
 def stop(pid: int) -> None:
-    """End a child of ours: in order, or at once if it takes its time."""
+    """End a child of ours: in order, with its filters; at once only if it hangs."""
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGTERM)
-    if not _readable(descriptor, 5.0):
+    if not _readable(descriptor, LIMIT):
         os.kill(pid, signal.SIGKILL)
     os.close(descriptor)
     os.waitpid(pid, 0)
