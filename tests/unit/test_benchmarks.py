@@ -75,6 +75,17 @@ def test_a_program_beside_is_measured_too(tmp_path: Path) -> None:
     assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
+def test_every_figure_with_a_bar_is_in_the_documentation() -> None:
+    kept = Results.read(ROOT / document.FIGURES)
+    assert kept.missing == {}
+    assert [figure.bar() for figure in kept.figures if figure.bar()] == [
+        *("≤ 1.2", "≤ 1.45", "≤ 0.75"),  # startup, listening
+        *("≤ 1.2", "≤ 1.5", "≤ 1.5", "≤ 3", "≤ 2.5"),  # idle, asleep
+        *("≥ 0.85", "≥ 0.7", "≥ 0.68", "≥ 0.55", "≤ 12"),  # large, memory
+        *("≤ 1.65", "≤ 2.3", "≤ 6.7", "≤ 1.5"),  # whole-path
+    ]
+
+
 def test_the_documents_say_what_the_kept_figures_are() -> None:
     for path, text in document.texts(Results.read(ROOT / document.FIGURES), ROOT).items():
         said = path.read_text(encoding="utf-8")
