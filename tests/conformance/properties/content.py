@@ -58,9 +58,12 @@ def early_ends(wire: bytes) -> list[str]:
 
 
 def rejection(words: bytes) -> bytes | None:
-    """The reply made of a filter's last words; None: the implementation's own."""
+    """The reply made of a filter's last words; None: the implementation's own.
+
+    Whether a line of control characters alone is blank, is left open (filter.reject-empty).
+    """
     lines = [line for line in words.split(b"\n") if line.strip()]
-    if not lines:
+    if not lines or not lines[-1].strip(bytes(range(33))):
         return None
     line = lines[-1].removesuffix(b"\r")
     if not re.match(rb"[0-9]{3} ", line):
