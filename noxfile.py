@@ -82,6 +82,13 @@ def faults(session: nox.Session) -> None:
     session.run(*STRICT_PYTEST, "tests/faults", env={"POSTPROX_FAULTS": "all"})
 
 
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Send 100 000 messages through one listening proxy, and see that nothing grows."""
+    session.install("-e", ".")
+    session.run("python", "-bb", "-m", "tests.faults.soak", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def deb(session: nox.Session) -> None:
     """Build the Debian package into dist/ and let lintian judge it; debhelper is required."""

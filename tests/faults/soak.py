@@ -1,0 +1,160 @@
+"""python3 -m tests.faults.soak: very many messages through one listening proxy.
+
+Rule: what a long-lived server holds does not grow with what it has served. After a warm-up its
+descriptors and its memory are looked at, and again at the end; no child and no file is left.
+Verdicts are mixed, and so are the clients that give up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.answering import Answering
+
+#: The sender's name says what the filter does with the message.
+FILTER = """case $SENDER in
+pass*) exit 0 ;;
+change*) cp "$EMAIL" "$OUTFILE"; exit 0 ;;
+reject*) echo 550 5.7.1 no >&2; exit 1 ;;
+fail*) exit 2 ;;
+late*) sleep 60 ;;
+esac"""
+
+#: What the client is told for each; time-outs are rare, for each takes its time.
+EXPECTED = {"pass": "250", "change": "250", "reject": "550", "fail": "451", "late": "451"}
+WEIGHTS = [60, 10, 10, 9, 1]
+#: One client in so many leaves in the middle of its message.
+ABORTS = 10
+
+#: Clients at once, and messages before the first look.
+CLIENTS = 8
+WARM_UP = 1000
+#: Kilobytes by which memory may differ, which is what the allocator holds of any burst.
+MEMORY = 2048
+
+PATIENCE = 60.0
+
+
+def told(reader: object) -> str:
+    line = reader.readline()  # type: ignore[attr-defined]
+    while line[3:4] == b"-":
+        line = reader.readline()  # type: ignore[attr-defined]
+    return str(line[:3], "ascii")
+
+
+def one(port: int, kind: str, *, leaves: bool) -> str:
+    """Send one message, or half of it; return what was told."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        reader = client.makefile("rb")
+        told(reader)
+        for command in ("EHLO soak", f"MAIL FROM:<{kind}@example>", "RCPT TO:<b@example>", "DATA"):
+            client.sendall(f"{command}\r\n".encode())
+            told(reader)
+        client.sendall(b"Subject: soak\r\n\r\n" + b"text\r\n" * 200)
+        if leaves:
+            reader.close()
+            return "left"
+        client.sendall(b".\r\n")
+        reply = told(reader)
+        client.sendall(b"QUIT\r\n")
+        told(reader)
+        reader.close()
+        return reply
+
+
+def send(port: int, count: int, seed: int) -> Counter[str]:
+    """Send `count` messages from `CLIENTS` clients at once; return what was not as expected."""
+    wrong: Counter[str] = Counter()
+
+    def client(number: int) -> None:
+        chance = random.Random(seed * CLIENTS + number)  # noqa: S311 - the same each time
+        for _ in range(count // CLIENTS):
+            (kind,) = chance.choices(list(EXPECTED), WEIGHTS)
+            leaves = chance.randrange(ABORTS) == 0
+            reply = one(port, kind, leaves=leaves)
+            if not leaves and reply != EXPECTED[kind]:
+                wrong[f"{kind}: {reply}"] += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
+
+
+def held(pid: int) -> tuple[int, int, int]:
+    """Return the descriptors, the kilobytes, and the children that a process has."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return len(os.listdir(f"/proc/{pid}/fd")), memory, len(children)  # noqa: PTH208
+
+
+def settled(pid: int) -> tuple[int, int, int]:
+    """Return what it has once its last sessions and filters are gone."""
+    end = time.monotonic() + PATIENCE
+    before = held(pid)
+    while time.monotonic() < end:
+        time.sleep(3)  # longer than the proxy waits for upstream's 221, on its quick clock
+        now = held(pid)
+        if now == before and not now[2]:
+            return now
+        before = now
+    return before
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def main() -> int:
+    """Run it; 0 if all was told as expected and nothing has grown or is left."""
+    parser = argparse.ArgumentParser(prog="python3 -m tests.faults.soak", description=__doc__)
+    parser.add_argument("messages", nargs="?", type=int, default=100_000)
+    wanted = parser.parse_args()
+    upstream, port = Answering(), free_port()
+    with tempfile.TemporaryDirectory(prefix="postprox-soak-") as directory:
+        options = ["-l", str(port), "--foreground", "-r", "-t", "5", "-d", directory]
+        proxy = subprocess.Popen(
+            [sys.executable, "-S", "-m", "postprox", *options, "-c", FILTER, upstream.address],
+            env={**os.environ, "POSTPROX_CLOCK_SPEED": "5"},
+        )
+        try:
+            while proxy.poll() is None:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            wrong = send(port, WARM_UP, 0)
+            before = settled(proxy.pid)
+            began = time.monotonic()
+            wrong += send(port, wanted.messages, 1)
+            took = time.monotonic() - began
+            after = settled(proxy.pid)
+            left = os.listdir(directory)  # noqa: PTH208
+        finally:
+            proxy.terminate()
+            status = proxy.wait(PATIENCE)
+            upstream.close()
+    print(f"{wanted.messages} messages in {took:.0f} s; unexpected: {dict(wrong) or 'nothing'}")
+    print(f"descriptors, KB, children: {before} before, {after} after; files left: {len(left)}")
+    grown = after[0] > before[0] or after[1] > before[1] + MEMORY or after[2]
+    return int(bool(wrong or grown or left or status))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
