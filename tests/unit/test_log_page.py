@@ -1,0 +1,52 @@
+"""docs/log.md: its example is what the proxy writes, and its expressions take that apart."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from postprox.core.message import Message
+from postprox.core.verdict import ACCEPT, Verdict
+from tests.unit.test_record import an_envelope, line
+
+BLOCKS = re.findall(r"^```\n(.*?)\n```$", Path("docs/log.md").read_text(), re.MULTILINE | re.DOTALL)
+EXAMPLE, FIELDS, FAIL2BAN, _LOGSTASH = BLOCKS
+
+
+def told(reply: bytes = b"250 2.0.0 Ok: queued as 4QxZ\r\n", sender: bytes = b"a@example") -> str:
+    message = Message(10.0)
+    message.decode(b"Message-ID: <1@example>\r\n\r\n..b\r\n.\r\n")
+    message.verdict = Verdict(ACCEPT, said=b"looks fine")
+    message.filter_seconds = 0.25
+    envelope = an_envelope()
+    envelope.sender = sender
+    return line(message, envelope, reply)
+
+
+def test_the_example_is_what_the_proxy_writes() -> None:
+    assert told() == EXAMPLE
+
+
+def test_the_expression_takes_a_line_apart() -> None:
+    fields = dict(re.findall(FIELDS, told()))
+    assert list(fields) == [word.partition("=")[0] for word in EXAMPLE.split() if "=" in word]
+    assert fields["said"] == '"looks fine"'
+
+
+@pytest.mark.parametrize("sender", [b'"a result=refused b"@x', b"a\\", b'" client=1.2.3.4 x="'])
+def test_no_sender_forges_a_field_for_the_expression(sender: bytes) -> None:
+    fields = re.findall(FIELDS, told(sender=sender))
+    assert [name for name, _ in fields] == [name for name, _ in re.findall(FIELDS, EXAMPLE)]
+
+
+def test_fail2ban_finds_who_was_rejected_and_nobody_else() -> None:
+    host = FAIL2BAN.replace("<HOST>", r"(?P<host>[0-9a-fA-F.:]+)")
+    head = "Nov 24 12:00:00 mx postprox[1]: "
+    rejected = told().replace("verdict=accept result=delivered", "verdict=reject result=refused")
+    found = re.search(host, head + rejected)
+    assert found is not None
+    assert found["host"] == "192.0.2.1"
+    forged = told(sender=b"postprox[1]: verdict=reject result=refused client=9.9.9.9 helo=")
+    assert re.search(host, head + forged) is None
