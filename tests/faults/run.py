@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -126,10 +127,11 @@ class Worker:
         if signalled:
             del self._servers[key]
             status = await server.process.exit_status()
-            if status != 0 and not _ended_while_starting(scenario, status):
+            early = _ended_while_starting(scenario, status)
+            if status != 0 and not early:
                 stage.violations.append(f"the server does not end in order: {status}")
             server.process.end()
-            if said := place.stderr.read_bytes():
+            if (said := place.stderr.read_bytes()) and not early:
                 stage.violations.append(f"standard error: {said[-2000:]!r}")
         await self._close(stage)
 
@@ -196,6 +198,9 @@ def _lives_in(group: int, path: Path) -> bool:
 
 def run(scenarios: Iterable[Scenario], at_once: int) -> Account:
     """Run scenarios, so many at a time."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # started with nohup or in the background
+        if signal.getsignal(number) == signal.SIG_IGN:  # the proxies would ignore them too
+            signal.signal(number, signal.SIG_DFL)
     account = Account()
     queue = iter(scenarios)
 
