@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / ".nox/clean-system"
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+SUITE = "bookworm"  # from the mirror that debootstrap takes by itself
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "postfix")
 TOOLS = ("debootstrap", "systemd-nspawn")
 DEBIAN = "debootstrap systemd-container"
@@ -48,7 +48,7 @@ def base() -> Path:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
         included = f"--include={','.join(PACKAGES)}"
-        command = ["debootstrap", "--variant=minbase", included, SUITE, str(made), MIRROR]
+        command = ["debootstrap", "--variant=minbase", included, SUITE, str(made)]
         subprocess.run(command, check=True, stdout=sys.stderr)
         made.rename(system)
     return system
