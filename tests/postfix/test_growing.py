@@ -1,0 +1,312 @@
+"""docs/growing.md: HAProxy with the configuration printed there, before two proxies, each one's
+machine failing in turn; and two proxies on one port.
+
+Addresses are changed as in the README's recipe (recipe.py). Several machines are one here, so what
+Postfix is told of the others' addresses becomes 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import readme
+from .client import Reply, connect_from, message, transact
+from .devlog import DevLog, may_unshare
+from .instance import PATIENCE, Address, Postfix, public_directory, wait_for
+from .proxies import GROUP, USER, Box, Installation
+from .recipe import ACTIVATE, BEFORE, own_names, renamed
+
+PAGE = (Path(__file__).parents[2] / "docs/growing.md").read_text()
+HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+((CONFIGURATION),) = re.findall(r"(?ms)^```haproxy\n(.*?)^```$", PAGE)
+UNITS = re.findall(r"(?ms)^```systemd\n(.*?)^```$", PAGE)
+CHANGED = dict(re.findall(r"(?m)^\| `([\d./:]+)` \| `([\d.,:]+)` \|$", PAGE))
+NAMES = ("smtp", "proxy", "filter1", "filter2", "filtered")
+OUTSIDE = "192.0.2.1"
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_haproxy() -> None:
+    if HAPROXY is None:
+        pytest.skip("HAProxy is not installed (Debian: apt-get install haproxy)")
+
+
+def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
+    """What takes the place of the page's addresses."""
+    return {
+        r"192\.0\.2\.21,192\.0\.2\.22": "127.0.0.1",
+        r"\b192\.0\.2\.21:10025\b": str(addresses["filter1"]),
+        r"\b192\.0\.2\.22:10025\b": str(addresses["filter2"]),
+        r"\b192\.0\.2\.10:10026\b": str(addresses["filtered"]),
+        r"\b127\.0\.0\.1:10025\b": str(addresses["proxy"]),
+    }
+
+
+def as_the_page_says(text: str) -> str:
+    """The README's text for Postfix, with the words changed that the page names."""
+    for printed, instead in CHANGED.items():
+        text = text.replace(printed, instead)
+    return text
+
+
+class Machine:
+    """One that filters: its proxy, in a spool directory that tells which machine it was."""
+
+    def __init__(self, line: str, address: Address, wrapper: list[str], spool: Path) -> None:
+        self.spool = spool
+        self._command = [*shlex.split(line), "-d", str(spool)]
+        self._address = address
+        self._wrapper = wrapper
+        spool.mkdir(mode=0o700)
+        shutil.chown(spool, USER, GROUP)
+        self.start()
+
+    def start(self) -> None:
+        """Boot it. Its port is its own: when it fails, nobody answers there."""
+        with socket.create_server(self._address) as listener:
+            as_user = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"]
+            command = ["/bin/sh", "-c", ACTIVATE, "sh", *as_user, *self._command]
+            self.process = subprocess.Popen(
+                [*self._wrapper, *command], stdin=listener.fileno(), cwd="/"
+            )
+
+    def fail(self) -> None:
+        """Take its power away: proxy and filters stop where they are."""
+        pid = self.process.pid
+        filters = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        for leader in filters:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(leader), signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order."""
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A site with a balancer and two machines that filter."""
+
+    postfix: Postfix
+    installation: Installation
+    machines: tuple[Machine, Machine]
+    syslog: DevLog | None
+
+    def send(self, box: Box) -> Reply:
+        with connect_from(self.postfix.addresses["smtp"], OUTSIDE) as session:
+            return transact(session, box.sender, [box.address], message("grown"))
+
+    def box(self, script: str = "exit 0") -> tuple[Box, Path]:
+        """A recipient, and the file in which its filter notes in which spool it has run."""
+        box = self.installation.box("")
+        note = self.installation.directory / "runs" / f"{box.name}-spools"
+        self.installation.rewrite(box, f'dirname "$EMAIL" >>{note}\n{script}')
+        return box, note
+
+
+@contextlib.contextmanager
+def balancer(configuration: str, directory: Path) -> Iterator[None]:
+    """Run HAProxy."""
+    file = directory / "haproxy.cfg"
+    file.write_text(configuration)
+    process = subprocess.Popen(
+        [str(HAPROXY), "-db", "-f", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
+    """Set everything up as the page says; `edit` changes HAProxy's configuration."""
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(public_directory("postprox-growing-"))
+        installation = Installation(directory)
+        names = own_names(installation.launcher, installation.dispatch, installation.spool)
+        syslog = None
+        if may_unshare():
+            syslog = stack.enter_context(contextlib.closing(DevLog(directory / "dev")))
+
+        def services(addresses: Mapping[str, Address]) -> str:
+            text = as_the_page_says(readme.configuration(BEFORE, "master.cf"))
+            (back,) = re.findall(r"(?ms)^192\.0\.2\.10:10026 inet .*?(?=^\S(?<!#)|\Z)", text)
+            front = f"{addresses['smtp']} inet n - n - - smtpd\n"
+            return front + renamed(back, own_places(addresses))
+
+        def settings(addresses: Mapping[str, Address]) -> str:
+            return renamed(readme.configuration(BEFORE, "main.cf"), own_places(addresses))
+
+        postfix = stack.enter_context(Postfix(directory, NAMES, services, settings))
+        places = own_places(postfix.addresses)
+        (line,) = re.findall(r"(?m)^ExecStart=(.+)$", UNITS[1])
+        wrapper = syslog.private_dev() if syslog else []
+        machines = tuple(
+            Machine(
+                renamed(line, names | places),
+                postfix.addresses[name],
+                wrapper,
+                directory / f"{name}-spool",
+            )
+            for name in ("filter1", "filter2")
+        )
+        for machine in machines:
+            stack.callback(machine.stop)
+        stack.enter_context(balancer(renamed(edit(CONFIGURATION), places), directory))
+        wait_for("HAProxy", lambda: answers(postfix.addresses["proxy"]))
+        first, second = machines
+        yield Grown(postfix, installation, (first, second), syslog)
+
+
+def answers(address: Address) -> bool:
+    """Whether somebody greets there."""
+    with contextlib.suppress(OSError), socket.create_connection(address, 5) as client:
+        return client.recv(4) == b"220 "
+    return False
+
+
+@pytest.fixture
+def grown() -> Iterator[Grown]:
+    with running() as site:
+        yield site
+
+
+def test_haproxy_has_nothing_to_say_against_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(CONFIGURATION)
+    checked = subprocess.run(
+        [str(HAPROXY), "-dW", "-c", "-f", str(file)], capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_both_machines_filter_and_are_told_whose_mail_it_is(grown: Grown) -> None:
+    box, note = grown.box()
+    for _ in range(6):
+        assert grown.send(box)[0] == 250
+    spools = set(note.read_text().split())
+    assert spools == {str(machine.spool) for machine in grown.machines}
+    assert {run.remote_ip for run in box.runs()} == {OUTSIDE}
+    grown.postfix.wait_quiet()
+    assert len(grown.postfix.delivered(box.address)) == 6
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_machine_that_has_failed_costs_no_message(grown: Grown, which: int) -> None:
+    box, note = grown.box()
+    grown.machines[which].fail()
+    assert [grown.send(box)[0] for _ in range(6)] == [250] * 6
+    assert set(note.read_text().split()) == {str(grown.machines[1 - which].spool)}
+    grown.postfix.wait_quiet()
+    assert len(grown.postfix.delivered(box.address)) == 6
+
+
+def test_a_message_on_a_machine_that_fails_comes_again_and_arrives_once(grown: Grown) -> None:
+    gate = grown.installation.directory / "runs/gate"
+    box, note = grown.box(f"[ -e {gate} ] && exit 0; touch {gate}; sleep 600")
+    with ThreadPoolExecutor() as clients:
+        reply = clients.submit(grown.send, box)
+        wait_for("the filter", gate.exists)
+        spool = note.read_text().strip()
+        (broken,) = (machine for machine in grown.machines if str(machine.spool) == spool)
+        broken.fail()
+        assert reply.result()[0] == 451
+    assert grown.send(box)[0] == 250
+    grown.postfix.wait_quiet()
+    assert len(grown.postfix.delivered(box.address)) == 1
+
+
+def test_with_no_machine_left_nothing_passes_unfiltered(grown: Grown) -> None:
+    box, _ = grown.box()
+    for machine in grown.machines:
+        machine.fail()
+    assert grown.send(box)[0] == 451
+    assert grown.postfix.delivered(box.address) == []
+
+
+def test_a_machine_that_is_back_filters_again() -> None:
+    with running(lambda text: text.replace("downinter 5s", "downinter 50ms")) as grown:
+        box, note = grown.box()
+        back = grown.machines[0]
+        back.fail()
+        grown.send(box)
+        back.start()
+
+        def at_work() -> bool:
+            assert grown.send(box)[0] == 250
+            return str(back.spool) in note.read_text().split()
+
+        wait_for("the machine to be asked again", at_work)
+
+
+def test_no_question_after_its_health_is_a_line_in_the_proxys_log() -> None:
+    with running(lambda text: text.replace("inter 60s", "inter 50ms")) as grown:
+        if grown.syslog is None:
+            pytest.skip("a /dev/log of one's own needs a mount namespace, which is forbidden here")
+        wait_for("questions", lambda: grown.postfix.log().count("disconnect from") > 5)
+        box, _ = grown.box()
+        grown.send(box)
+        wait_for("the message's line", lambda: grown.syslog and grown.syslog.lines)
+        assert [line for line in grown.syslog.lines if "verdict=" not in line] == []
+
+
+def test_two_proxies_share_one_port() -> None:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(public_directory("postprox-shared-"))
+        upstream = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        host, port = upstream.getsockname()
+        launcher = Installation(directory).launcher
+        first = stack.enter_context(socket.create_server(("127.0.0.1", 0), reuse_port=True))
+        address = first.getsockname()
+        second = stack.enter_context(socket.create_server(address, reuse_port=True))
+        proxies = []
+        for listener in (first, second):
+            command = [str(launcher), "-l", "1", "--foreground", f"{host}:{port}"]
+            proxy = subprocess.Popen(
+                ["/bin/sh", "-c", ACTIVATE, "sh", *command], stdin=listener.fileno(), cwd="/"
+            )
+            stack.callback(proxy.wait, PATIENCE)
+            stack.callback(proxy.terminate)
+            proxies.append(proxy.pid)
+        served: set[int] = set()
+
+        def both() -> bool:
+            client = stack.enter_context(socket.create_connection(address, PATIENCE))
+            accepted, (_, theirs) = upstream.accept()
+            stack.enter_context(accepted)
+            accepted.sendall(b"220 up\r\n")
+            assert client.recv(100) == b"220 up\r\n"
+            served.update(pid for pid in proxies if theirs in ports(pid))
+            return served == set(proxies)
+
+        wait_for("both to be given clients", both)
+
+
+def ports(pid: int) -> set[int]:
+    """The local ports of a process's TCP connections."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.update(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
+    rows = (row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return {int(row[1].partition(":")[2], 16) for row in rows if row[9] in inodes}
