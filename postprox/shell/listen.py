@@ -39,8 +39,12 @@ def serve(options: "Options") -> int:
         print(f"postprox: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
     try:
-        server.begin_metrics(listeners)
-        pid_file = _PidFile(options.pid_file or "/dev/null")
+        pid_file = _PidFile(options.pid_file)
+        try:
+            server.begin_metrics(listeners)
+        except OSError:
+            pid_file.remove()
+            raise
     except OSError as error:
         print(f"postprox: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
@@ -54,30 +58,33 @@ def serve(options: "Options") -> int:
     sweep.sweep(options.directory)
     server.accept_from(listeners)
     server.run()
-    if options.pid_file:
-        pid_file.remove()
+    pid_file.remove()
     log.syslog.finish()
     return 0
 
 
 class _PidFile:
-    """The file of `--pid-file`. Opened before it is needed: failing must not be too late.
+    """The file of `--pid-file`, if there is to be one.
+
+    It is opened before it is needed: failing must not be too late.
 
     Raises:
         OSError: it cannot be written.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._path = path
+        self._descriptor = os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 
     def write(self, pid: int) -> None:
         os.write(self._descriptor, b"%d\n" % pid)
         os.close(self._descriptor)
 
     def remove(self) -> None:
+        if not self._path:
+            return
         try:
-            self._path.unlink()
+            Path(self._path).unlink()
         except OSError:
             pass  # whoever is left has no use for it
 

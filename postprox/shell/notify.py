@@ -29,7 +29,9 @@ class Manager:
         self._address = environ.pop(b"NOTIFY_SOCKET", b"")
         if self._address[:1] == b"@":
             self._address = b"\0" + self._address[1:]
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        # Held from now on: the manager is told how we are when there are no descriptors left, too.
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_UNIX, kind) if self._address else None
         self._period = _watchdog_seconds() / 2 or limits.STATUS
         #: When `timer` is to be called, on the loop's clock.
         self.deadline = limits.NEVER
@@ -51,7 +53,7 @@ class Manager:
         self._tell("WATCHDOG=1", f"STATUS={self._status()}")
 
     def _tell(self, *lines: str) -> None:
-        if not self._address:
+        if self._socket is None:
             return
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)

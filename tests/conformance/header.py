@@ -40,6 +40,8 @@ IMPLEMENTATION_CAPABILITIES = (
     "fractional-timeout",
     "strict",
     "env-more",
+    "metrics",
+    "pid-file",
 )
 #: What the machine and user that run the suite may or may not be able to do.
 HOST_CAPABILITIES = (

@@ -42,6 +42,8 @@ PATIENCE = 1.0
 UNBREAKABLE = {
     ("cli.strict", "may"): "who does not have the option is not wrong",
     ("filter.env-more", "may"): "who sets no further variables is not wrong",
+    ("listen.metrics", "may"): "who writes no metrics is not wrong",
+    ("listen.pid-file", "may"): "who writes no process id is not wrong",
     ("relay.lockstep", "may"): "a proxy that has several commands outstanding is not wrong",
 }
 

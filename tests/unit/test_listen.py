@@ -229,6 +229,26 @@ def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
     assert loop.clock() - began >= 0.2
 
 
+@pytest.mark.parametrize(("pause", "told"), [(limits.FULL_WARNING, 1), (0.0, 3)])
+def test_a_client_that_cannot_be_accepted_is_told_once_a_minute(
+    loop: Loop,
+    listener: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    pause: float,
+    told: int,
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
+    monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: lines.append(text))
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(limits, "FULL_WARNING", pause)
+    exhausted = Exhausted(listener)
+    with socket.create_connection(listener.getsockname(), PATIENCE):
+        listen.Server(parse(["up", "-l1"])).accept_from([cast("socket.socket", exhausted)])
+        run_until(loop, lambda: exhausted.tries == 3)
+    assert lines == ["cannot accept a client: Too many open files"] * told
+
+
 # listen.stop
 
 
@@ -477,3 +497,32 @@ def test_a_file_that_cannot_be_written_is_named(option: str, tmp_path: Path) -> 
     done = run_listening("up", "-l", f"{host}:{port}", option, str(file))
     assert done.returncode == 1
     assert done.stderr == f"postprox: cannot write {file}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("refused", ["--metrics", "--pid-file"])
+def test_of_two_files_neither_is_left_if_one_cannot_be_written(
+    refused: str, tmp_path: Path
+) -> None:
+    [other] = {"--metrics", "--pid-file"} - {refused}
+    host, port = own_address()
+    files = (refused, str(tmp_path / "missing/file"), other, str(tmp_path / "file"))
+    assert run_listening("up", "-l", f"{host}:{port}", *files).returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_server_on_the_port_leaves_the_files_of_the_first_alone(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    metrics, pid = tmp_path / "postprox.prom", tmp_path / "pid"
+    files = ("--metrics", str(metrics), "--pid-file", str(pid))
+    server = serve(*files, upstream.address)
+    client = server.client()
+    peer = greeted(client, upstream)
+    before = metrics.stat().st_mtime_ns
+    host, port = client.socket.getpeername()
+    second = run_listening("up", "-l", f"{host}:{port}", "--foreground", *files)
+    assert (second.returncode, second.stderr) == (
+        *(1, f"postprox: cannot listen on {host}:{port}: Address already in use\n"),
+    )
+    assert (pid.read_text(), metrics.stat().st_mtime_ns) == (f"{server.process.pid}\n", before)
+    quits(client, peer)
