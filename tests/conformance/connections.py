@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 
 from .dialogue import Dialogue
+from .header import ON_PORT_25
 from .loop import READ, WRITE, Loop
 
 _BLOCK = 1 << 18
@@ -167,6 +168,8 @@ _BOUND_TO = {
     "127.0.0.2": ("127.0.0.2", 0),
     "127.0.0.3": ("127.0.0.3", 0),
     "port-25": ("127.0.0.1", 25),
+    "127.0.0.2:25": ("127.0.0.2", 25),
+    "127.0.0.3:25": ("127.0.0.3", 25),
 }
 
 
@@ -194,7 +197,7 @@ class Listener:
             return sock
         family = socket.AF_INET6 if kind == "ipv6" else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
-        if kind == "port-25":  # the run before has left connections there that time out
+        if kind in ON_PORT_25:  # the run before has left connections there that time out
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(_BOUND_TO.get(kind, ("127.0.0.1", 0)))
         return sock

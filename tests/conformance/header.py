@@ -23,7 +23,11 @@ UPSTREAMS = (
     "127.0.0.2",
     "127.0.0.3",
     "port-25",
+    "127.0.0.2:25",
+    "127.0.0.3:25",
 )
+#: Those that only a network of the process's own can have.
+ON_PORT_25 = ("port-25", "127.0.0.2:25", "127.0.0.3:25")
 TMPS = ("empty", "missing", "file", "readonly", "full")
 FD2S = ("watched", "socket")
 SYSLOGS = ("present", "absent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES
+from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
 from .script import Transcript, walk
 from .stage import Settings
 
@@ -33,7 +33,7 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
         found.append("listen-fds")
     if header.upstream == "ipv6":
         found += ["ipv6", "ipv6-loopback"]
-    if header.upstream == "port-25":
+    if header.upstream in ON_PORT_25:
         found.append("network")
     if header.upstream == "unix":
         found.append("unix")

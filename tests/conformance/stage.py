@@ -22,6 +22,7 @@ from typing import IO
 from .connections import Connection, Listener, accepted_pair
 from .dialogue import Dialogue
 from .filterbox import FilterBox
+from .header import ON_PORT_25
 from .host import Host, Namespace
 from .implementation import Implementation
 from .loop import READ, Loop
@@ -134,7 +135,7 @@ class Stage:
         self.filter = FilterBox(self.loop, self.directory / "filter", self.dialogue)
         bare = "{listen-port}" in "".join(self.header.arguments)
         self.listen = _ports.next_bare() if bare else _ports.next()
-        self.network = settings.host.network if self.header.upstream == "port-25" else None
+        self.network = settings.host.network if self.header.upstream in ON_PORT_25 else None
         with self.network.entered() if self.network else contextlib.nullcontext():
             self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
         self._mounted = False
