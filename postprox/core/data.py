@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _END = b"\r\n.\r\n"
 
+#: A text so long is worth a look at whether all its lines are of one length.
+_MANY_LINES = 16384
+
 # What the octets at the end of a block can be the beginning of. The decoder's whole state is
 # which of these it holds back; the empty one is the middle of a line.
 _HELD_BACK = (
@@ -106,10 +109,37 @@ def _with_lf(text: bytes) -> tuple[bytes, bool]:
 
     Twice over single octets, and over pairs only where CR or LF stand alone.
     """
+    if len(text) > _MANY_LINES and (known := _equal_lines_with_lf(text)):
+        return known, True
     lines = text.replace(b"\r", b"")
     if lines.replace(b"\n", b"\r\n") == text:
         return lines, True
     return text.replace(b"\r\n", b"\n"), False
+
+
+def _equal_lines_with_lf(text: bytes) -> bytes:
+    """Return `text` with LF for CRLF if all its lines are of one length, as those of base64 are.
+
+    It is b"" if they are not, or if CR or LF stand alone. What lies between the first line end and
+    the last is looked at by columns: each is checked, or removed, without a search for line ends.
+    """
+    begin = text.find(b"\n") + 1
+    length = text.find(b"\n", begin) + 1 - begin
+    if length < len(b"\r\n"):
+        return b""
+    count = (len(text) - begin) // length
+    end = begin + count * length
+    lines = bytearray(memoryview(text)[begin:end])
+    cr, lf = slice(length - 2, None, length), slice(length - 1, None, length)
+    if lines[cr] != b"\r" * count or lines[lf] != b"\n" * count:
+        return b""
+    del lines[cr]
+    before, first_is_known = _with_lf(text[:begin])
+    after, last_is_known = _with_lf(text[end:])
+    content = b"".join((before, lines, after))
+    del lines[length - 2 :: length - 1]
+    alone = b"\r" in lines or b"\n" in lines or not (first_is_known and last_is_known)
+    return b"" if alone else content
 
 
 def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from postprox.core import data
 from postprox.core.data import DataDecoder, encoded, normalized
 
 # Octets that matter, more often than others.
@@ -290,3 +292,37 @@ def test_line_ends_of_outfile(text: tuple[bytes, ...], content: bytes) -> None:
 @given(TEXTS, CUTS)
 def test_outfile_is_read_the_same_at_every_cut(text: bytes, places: list[int]) -> None:
     assert b"".join(normalized(cut(text, places))) == text.replace(b"\r\n", b"\n")
+
+
+def passed(wire: bytes) -> tuple[bytes, bytes]:
+    """Return the content of the rest of a message, and what goes upstream for it."""
+    decoder = DataDecoder()
+    decoder.feed(b"in the middle of a line")
+    return decoder.feed(wire), decoder.wire
+
+
+#: Lines of one length, as base64 has them, with an octet in them changed.
+EQUAL_LINES = st.builds(
+    lambda length, end, count: bytearray((b"a" * length + end) * count),
+    st.integers(0, 8),
+    st.sampled_from([b"\r\n", b"\r\n", b"\n"]),
+    st.integers(3, 9),
+)
+
+
+@settings(max_examples=1000)
+@given(
+    st.sampled_from([b"", b"a", b"a\n", b"a\r\n"]),
+    EQUAL_LINES,
+    st.sampled_from([b"", b"a", b"\r", b"a\rb"]),
+    st.integers(0, 60),
+    st.sampled_from(b"aa\r\n."),
+)
+def test_lines_of_one_length_are_read_as_all_others_are(
+    before: bytes, lines: bytearray, after: bytes, place: int, changed: int
+) -> None:
+    lines[place % len(lines)] = changed
+    wire = before + lines + after + b"\r\n.\r\n"
+    as_all_others = passed(wire)
+    with mock.patch.object(data, "_MANY_LINES", 0):
+        assert passed(wire) == as_all_others
