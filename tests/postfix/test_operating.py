@@ -1,0 +1,429 @@
+"""docs/operating.md: every line of a log that it quotes comes when it says so; the times that it
+names are those of proxy, unit, recipe and Postfix; its commands do what it says.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from postprox.core import limits
+from postprox.shell import log, sweep
+from tests.unit.peers import listening
+from tests.unit.processes import MESSAGE, Serving, Upstream, greeted, in_data, starting
+
+from . import readme
+from .client import message, submit
+from .instance import Postfix, missing, program, public_directory, wait_for
+from .site import Site
+from .test_setup_commands import run
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/operating.md").read_text()
+PROXYS, POSTFIXS = PAGE.partition("| Postfix's log says |")[::2]
+QUOTED = re.findall(r"(?m)^\| `([^`]+)` \|", PROXYS.partition("| the proxy's log says |")[2])
+QUOTED_OF_POSTFIX = re.findall(r"(?m)^\| `([^`]+)` \|", POSTFIXS)
+
+Serve = Callable[..., Serving]
+
+
+# --- what the logs say ---------------------------------------------------------------------------
+
+#: By the page's words: the way to the proxy, and the filter.
+FILTERS = {
+    "filter failed: exit status 127 (the command was not found)": ("strict_before", "nosuch"),
+    "filter failed: exit status 126 (the command cannot be executed)": (
+        *("strict_before", "/etc/passwd"),
+    ),
+    "filter failed: exit status 2": ("strict_before", "exit 2"),
+    "filter failed: timed out after": ("hasty-strict_before", "sleep 600"),
+    "message passed unfiltered": ("open_before", "exit 2"),
+    "cannot spool the message:": ("spoolless_before", "exit 0"),
+    "cannot reach upstream:": ("cut-off_before", "exit 0"),
+    "wrong command line:": ("misconfigured_before", "exit 0"),
+}
+LISTENING = {
+    "filter failed: exit status 1 without a reply code (--strict)",
+    "upstream closed the connection",
+    "upstream does not speak SMTP",
+    "sessions, and no more at once: others have to wait",
+    "cannot write --metrics",
+    "result=unknown",
+    "files of a killed proxy",
+}
+OF_POSTFIX = {
+    'rejected "connection request": "421 4.4.1': "cut-off_before",
+    'rejected "connection request": "421 4.3.5': "misconfigured_before",
+    'rejected "DATA": "452 4.3.1': "spoolless_before",
+    "warning: timeout talking to proxy": "open_impatient",
+    "said: 451 4.3.0 The mail filter has failed, try again later": "strict_after",
+    "exit status 2": "misconfigured_before",
+    "exit status 1": "cut-off_before",
+}
+NEVER_THERE = {
+    "refused": "warning: connect to proxy filter",
+    "userless": "fatal: unknown user name: ",
+}
+
+
+def test_every_line_that_is_quoted_is_tried() -> None:
+    assert set(QUOTED) == set(FILTERS) | LISTENING
+    assert set(QUOTED_OF_POSTFIX) == set(OF_POSTFIX) | set(NEVER_THERE.values())
+
+
+@pytest.fixture
+def lines(site: Site) -> Site:
+    if site.syslog is None:
+        pytest.skip("a /dev/log of one's own needs a mount namespace, which is forbidden here")
+    return site
+
+
+@pytest.mark.parametrize(("quoted", "case"), FILTERS.items(), ids=list(FILTERS))
+def test_what_the_proxy_says_of_a_filter_or_its_surroundings(
+    lines: Site, quoted: str, case: tuple[str, str]
+) -> None:
+    assert lines.syslog is not None
+    del lines.syslog.lines[:]
+    way, script = case
+    lines.send(way, lines.proxy.box(script), message("operating"))
+    assert lines.wait_syslog(quoted)
+
+
+@pytest.mark.parametrize(("quoted", "way"), OF_POSTFIX.items(), ids=list(OF_POSTFIX))
+def test_what_postfix_says(site: Site, quoted: str, way: str) -> None:
+    before = site.postfix.log().count(quoted)
+    script = "sleep 3" if way == "open_impatient" else "exit 2"
+    site.send(way, site.proxy.box(script), message("operating"))
+    wait_for(quoted, lambda: site.postfix.log().count(quoted) > before)
+    site.proxy.wait_clean(site.postfix)
+
+
+def test_what_postfix_says_where_no_proxy_is(needs_postfix: None) -> None:
+    with (
+        public_directory("postprox-operating-") as directory,
+        Postfix(
+            directory,
+            ("refused", "userless", "proxy", "nowhere"),
+            lambda at: (
+                f"{at['refused']} inet n - n - - smtpd -o smtpd_proxy_filter={at['nowhere']}\n"
+                f"{at['userless']} inet n - n - - smtpd -o smtpd_proxy_filter={at['proxy']}\n"
+                f"{at['proxy']} inet n n n - 20 spawn user=no-such-user argv=/bin/true\n"
+            ),
+        ) as postfix,
+    ):
+        for name, quoted in NEVER_THERE.items():
+            address = postfix.addresses[name]
+            reply = submit(address, "a@mail.test", ["b@mail.test"], message("operating"))
+            assert reply == (451, b"4.3.0 Error: queue file write error")
+            postfix.wait_log(re.escape(quoted))
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with listening() as listener:
+        upstream = Upstream(listener)
+        yield upstream
+        upstream.closes()
+
+
+@pytest.fixture
+def serve(lines: Site) -> Iterator[Serve]:
+    assert lines.syslog is not None
+    prelude = lines.syslog.private_dev()
+
+    for start in starting(Serving):
+        yield partial(start, prelude=prelude)
+
+
+def test_what_the_proxy_says_of_a_crash_with_status_1(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    client = serve("--strict", "-c", "exit 1", upstream.address).client()
+    in_data(client, upstream)
+    client.says(*MESSAGE)
+    assert lines.wait_syslog("filter failed: exit status 1 without a reply code (--strict)")
+
+
+def test_what_the_proxy_says_of_an_upstream_that_closes(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    client = serve(upstream.address).client()
+    greeted(client, upstream).leaves()
+    assert lines.wait_syslog("upstream closed the connection")
+
+
+def test_what_the_proxy_says_of_an_upstream_that_is_none(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    serve(upstream.address).client()
+    upstream.accepts().says(b"HTTP/1.1 400 Bad Request")
+    assert lines.wait_syslog("upstream does not speak SMTP")
+
+
+def test_what_the_proxy_says_when_all_places_are_taken(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    greeted(serve("--max-sessions", "1", upstream.address).client(), upstream)
+    assert lines.wait_syslog("1 sessions, and no more at once: others have to wait")
+
+
+def test_what_the_proxy_says_when_its_numbers_cannot_be_written(
+    serve: Serve, upstream: Upstream, lines: Site, tmp_path: Path
+) -> None:
+    file = tmp_path / "there/postprox.prom"
+    file.parent.mkdir()
+    server = serve(
+        *("--metrics", str(file), upstream.address), variables={"POSTPROX_CLOCK_SPEED": "100"}
+    )
+    greeted(server.client(), upstream)
+    file.parent.rename(tmp_path / "gone")
+    assert lines.wait_syslog("cannot write --metrics")
+
+
+def test_what_the_proxy_says_when_a_message_is_in_doubt(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    client = serve("-v", upstream.address).client()
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    peer.sees(*MESSAGE)
+    peer.leaves()
+    client.sees_reply(b"451 ")
+    assert lines.wait_syslog("result=unknown")
+
+
+def test_what_the_proxy_says_of_a_killed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "postprox-0123456789abcdef.email").touch()
+    said: list[str] = []
+    monkeypatch.setattr(log, "write", lambda _, text: said.append(text))
+    hour_later = time.time() + 3600
+    monkeypatch.setattr("time.time", lambda: hour_later)
+    sweep.sweep(str(tmp_path))
+    assert said == [f"removed 1 files of a killed proxy from {tmp_path}"]
+
+
+# --- how long, and how much ----------------------------------------------------------------------
+
+LIMITS = dict(re.findall(r"(?m)^\| ([^|]+) \| (\d+) \|", PAGE.partition("## Time limits")[2]))
+
+
+def unit(name: str, key: str) -> int:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read(ROOT / "packaging/postprox.service")
+    return int(parser[name][key])
+
+
+def recipe(pattern: str) -> int:
+    (value,) = set(re.findall(pattern, readme.README.read_text()))
+    return int(value)
+
+
+TIMES: dict[str, Callable[[], float]] = {
+    "the proxy for the filter: `-t`": lambda: recipe(r"--strict -t (\d+) "),
+    "Postfix for the proxy, before the queue: `smtpd_proxy_timeout`": (
+        lambda: recipe(r"smtpd_proxy_timeout = (\d+)s")
+    ),
+    "the sender for an answer to its message": lambda: default("smtp_data_done_timeout"),
+    "the proxy for a connection to Postfix behind it": lambda: limits.CONNECT,
+    "the proxy for Postfix's answer to a command": lambda: limits.UPSTREAM_REPLY,
+    "the proxy for its answer to DATA": lambda: limits.UPSTREAM_DATA,
+    "the proxy for its answer to the message": lambda: limits.UPSTREAM_FINAL,
+    "Postfix behind the filter for a command: `smtpd_timeout`": lambda: default("smtpd_timeout"),
+    "the proxy for a silent client": lambda: limits.CLIENT_IDLE,
+    "spawn(8) for a whole session: `command_time_limit`": lambda: default("command_time_limit"),
+    "the proxy for messages under way, when it is to stop": lambda: limits.STOP_GRACE,
+    "systemd for the proxy to stop: `TimeoutStopSec`": lambda: unit("Service", "TimeoutStopSec"),
+    "systemd for a sign of life: `WatchdogSec`": lambda: unit("Service", "WatchdogSec"),
+    "systemd before it starts it again: `RestartSec`": lambda: unit("Service", "RestartSec"),
+}
+
+
+def default(name: str) -> int:
+    """Postfix's own value."""
+    if missing():
+        pytest.skip("Postfix is not installed")
+    command = [str(program("postconf")), "-dxh", name]
+    value = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return int(value.strip().removesuffix("s"))
+
+
+def test_every_time_that_is_named_is_compared() -> None:
+    assert set(LIMITS) == set(TIMES)
+
+
+@pytest.mark.parametrize("what", TIMES)
+def test_a_time_is_what_the_page_says(what: str) -> None:
+    assert int(LIMITS[what]) == TIMES[what]()
+
+
+def test_the_keepalive_comes_before_postfix_gives_up() -> None:
+    assert f"NOOP after {limits.KEEPALIVE:g} s" in PAGE
+    assert (
+        int(LIMITS["Postfix behind the filter for a command: `smtpd_timeout`"]) > limits.KEEPALIVE
+    )
+
+
+FIGURES = (ROOT / "docs/performance.md").read_text()
+SMALL, _, LARGE = FIGURES.partition("behind Postfix, 1 MB, four sessions, a message")
+
+
+def figure(text: str, way: str) -> float:
+    """The median in the first row of that name."""
+    found = re.search(rf"(?m)^\| {re.escape(way)} +\|(?: +(?:KB|MB) +\|)? ([\d.]+)", text)
+    assert found, way
+    return float(found[1])
+
+
+@pytest.mark.parametrize(
+    ("printed", "measured"),
+    [
+        (r"about (\d+) ms of processor time", figure(SMALL, "listening, `-c true`")),
+        (r"unfiltered mail takes (\d+) ms", figure(SMALL, "unfiltered")),
+        (r"the same, spawned \| about (\d+) ms", figure(SMALL, "spawned, `-c true`")),
+        (r"1 MB, listening \| about (\d+) ms", figure(LARGE, "listening, `-c true`")),
+        (r"unfiltered (\d+) ms \|", figure(LARGE, "unfiltered")),
+        (r"about ([\d.]+) KB of memory", figure(FIGURES, "memory per idle session")),
+        (
+            r"about (\d+) MB of memory",
+            figure(FIGURES, "peak memory with a message of 1 GB and `-c true`"),
+        ),
+    ],
+)
+def test_a_figure_is_near_what_was_measured(printed: str, measured: float) -> None:
+    (value,) = re.findall(printed, PAGE)
+    assert float(value) == pytest.approx(measured, rel=0.3)
+
+
+def test_the_descriptors_that_are_named() -> None:
+    own = limits.OWN_DESCRIPTORS
+    assert f"{limits.SESSION_DESCRIPTORS} for each session, {own} besides" in PAGE
+    allowed = unit("Service", "LimitNOFILE")
+    assert f"the unit allows {allowed}: some 400 sessions" in PAGE
+    assert (allowed - own) // limits.SESSION_DESCRIPTORS // 100 == 4
+
+
+# --- commands and configurations -----------------------------------------------------------------
+
+BLOCKS = readme.indented(PAGE)
+(FSTAB,), (MOUNT,) = (
+    [block for block in BLOCKS if block.startswith(word)] for word in ("tmpfs", "mount")
+)
+(UPGRADE,) = (block for block in BLOCKS if block.startswith("sh packaging/install"))
+
+
+def test_the_spool_in_memory(tmp_path: Path) -> None:
+    user, *_ = readme.indented(readme.section("Set up Postfix"))
+    seen = """
+stat -f -c %T /var/spool/postprox; stat -c '%U %G %a' /var/spool/postprox
+try() { python3 -m postprox.rehearse --json -d /var/spool/postprox -c true \
+    postprox/rehearse/demo/1-hello.eml | grep -o '"reply": "...'; }
+try
+mount -o remount,size=64k /var/spool/postprox
+cat /dev/zero > /var/spool/postprox/full 2>/dev/null || true
+try
+"""
+    printed = run(tmp_path, f"{user}\ncat >> /etc/fstab <<'END'\n{FSTAB}END\n{MOUNT}{seen}")
+    assert printed.splitlines() == [
+        *("tmpfs", "postprox postprox 700"),
+        *('"reply": "250', '"reply": "452'),
+    ]
+
+
+def test_the_upgrade(tmp_path: Path) -> None:
+    own = "for name in lib share; do mount -t tmpfs none /usr/local/$name; done\n"
+    printed = run(tmp_path, f"{own}{UPGRADE}/usr/local/sbin/postprox --version\n")
+    assert "\npostprox " in printed
+    assert (tmp_path / "told").read_text() == "restart postprox.service\n"
+
+
+def test_several_on_one_port(tmp_path: Path) -> None:
+    page = (ROOT / "docs/growing.md").read_text()
+    (commands,) = (block for block in readme.indented(page) if block.startswith("cp "))
+    printed = run(tmp_path, f"{commands}ls /etc/systemd/system\n")
+    assert printed.split() == ["postprox@.service", "postprox@.socket"]
+    said = "edit postprox@.service\nenable --now postprox@1.socket postprox@2.socket\n"
+    assert (tmp_path / "told").read_text() == said
+
+
+PARSER = program("apparmor_parser")
+(PROFILE,) = re.findall(r"(?ms)^```apparmor\n(.*?)^```$", PAGE)
+
+
+def apparmor(profile: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Compile the profile; nothing is loaded."""
+    file = directory / "postprox"
+    file.write_text(profile)
+    command = [str(PARSER), "-Q", "-K", "-T", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(PARSER is None, reason="AppArmor is not installed (Debian: apparmor)")
+def test_apparmor_understands_the_profile(tmp_path: Path) -> None:
+    assert apparmor(PROFILE, tmp_path).returncode == 0
+    assert apparmor(PROFILE.replace(" rwkl,", " rwkl", 1), tmp_path).returncode != 0
+
+
+(ALERTS,) = re.findall(r"(?ms)^```yaml\n(.*?)^```$", PAGE)
+PROMTOOL = program("promtool")
+
+
+def test_every_number_that_an_alert_asks_for_is_written(upstream: Upstream, tmp_path: Path) -> None:
+    file = tmp_path / "postprox.prom"
+    for start in starting(Serving):
+        server = start("-c", "exit 1", "--metrics", str(file), upstream.address)
+        client = server.client()
+        in_data(client, upstream)
+        client.says(*MESSAGE)
+        client.sees_reply(b"554 ")
+        server.stop()
+        client.leaves()
+        server.exit_status()
+    written = set(re.findall(r"(?m)^(postprox_\w+)", file.read_text()))
+    assert set(re.findall(r"postprox_\w+", ALERTS)) <= written
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="Prometheus is not installed (Debian: prometheus)")
+def test_prometheus_understands_the_alerts(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.yml"
+    file.write_text(ALERTS)
+    checked = subprocess.run(
+        [str(PROMTOOL), "check", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_units_drop_in(tmp_path: Path) -> None:
+    analyze = program("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd is not installed")
+    (drop_in,) = re.findall(r"(?ms)^```systemd\n(.*?)^```$", PAGE)
+    service = (ROOT / "packaging/postprox.service").read_text()
+    for name in ("postprox.service", "postprox.socket"):
+        text = (ROOT / "packaging" / name).read_text()
+        (tmp_path / name).write_text(text.replace("/usr/local/sbin/postprox", "/bin/true"))
+    (tmp_path / "postprox.service.d").mkdir()
+    (tmp_path / "postprox.service.d/spool.conf").write_text(drop_in)
+    assert "ReadWritePaths" not in service
+    verified = subprocess.run(
+        [analyze, "verify", "--man=no", str(tmp_path / "postprox.service")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_status_is_as_the_proxy_tells_it() -> None:
+    (status,) = re.findall(r'`Status: "([^"]+)"`', PAGE)
+    assert re.fullmatch(r"sessions: \d+, filters: \d+; accept \d+, reject \d+", status)
