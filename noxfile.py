@@ -91,6 +91,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Search an hour for an input that breaks something; `-- --seconds N` for another time."""
+    session.install("-e", ".[test]")
+    session.run("python", "-bb", "-m", "tests.fuzz", *(session.posargs or ["--seconds", "3600"]))
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Send 100 000 messages through one listening proxy, and see that nothing grows."""
     session.install("-e", ".")

@@ -210,7 +210,7 @@ def _read_long(word: str, arguments: list[str]) -> tuple[str, str, str]:
         name for name in _LONG if name.startswith(given)
     ]
     if not names:
-        raise UsageError(f"unknown option {shown}")
+        raise UsageError(f"unknown option {_one_line(shown)}")
     if len(names) > 1:
         raise UsageError(f"option {shown} could be --{' or --'.join(names)}")
     name = names[0]
@@ -227,11 +227,17 @@ def _read_cluster(word: str, arguments: list[str]) -> "Iterable[tuple[str, str, 
         letter, letters = letters[0], letters[1:]
         name = _SHORT.get(letter)
         if name is None:
-            raise UsageError(f"unknown option -{letter}" + (f" in {word}" if word[2:] else ""))
+            within = f" in {_one_line(word)}" if word[2:] else ""
+            raise UsageError(f"unknown option {_one_line('-' + letter)}{within}")
         if name in _WITH_VALUE:
             yield name, f"-{letter}", letters or _next(f"-{letter}", arguments)
             return
         yield name, f"-{letter}", ""
+
+
+def _one_line(word: str) -> str:
+    """Return a word as it can be shown in a line."""
+    return word if word.isprintable() else ascii(word)
 
 
 def _next(shown: str, arguments: list[str]) -> str:

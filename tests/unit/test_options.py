@@ -230,6 +230,8 @@ def test_information(arguments: list[str], wanted: str) -> None:
         (["up", "-x"], "unknown option -x"),
         (["up", "-rx"], "unknown option -x in -rx"),
         (["up", "-rv="], "unknown option -= in -rv="),
+        (["up", "-r\r"], r"unknown option '-\r' in '-r\r'"),
+        (["up", "--non\nsense"], r"unknown option '--non\nsense'"),
         (["up", "--nonsense"], "unknown option --nonsense"),
         (["up", "--nonsense=5"], "unknown option --nonsense"),
         (["up", "--Reject"], "unknown option --Reject"),

@@ -1,0 +1,278 @@
+"""What is true of a session, whatever its client, upstream and filter say and do, in any order.
+
+Rule: `Ledger` asks after every event what the promise asks (docs/reliability.md): no message goes
+past its filter, upstream owes at most one reply, and what the client is told of a message is what
+upstream said of it. What every surrounding relies on is `Dialogue`'s to insist on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from postprox.core import actions, limits, link
+from tests.fuzz.source import Source
+from tests.unit.dialogue import Dialogue
+
+COMMANDS = (
+    b"EHLO client.example\r\n",
+    b"MAIL FROM:<a@example>\r\n",
+    b"RCPT TO:<b@example>\r\n",
+    b"DATA\r\n",
+    b"MAIL FROM:<a@example>\r\nRCPT TO:<b@example>\r\nDATA\r\n",
+    b"text\r\n.\r\n",
+    b".\r\n",
+    b"\r\n.\n",
+    b"RSET\r\n",
+    b"QUIT\r\n",
+    b"NOOP\r\n",
+    b"AUTH LOGIN\r\n",
+    b"XFORWARD ADDR=192.0.2.1 HELO=x\r\n",
+    b"BDAT 7 LAST\r\n",
+    b"STARTTLS\r\n",
+    b"x" * limits.READ_SIZE,
+)
+REPLIES = (
+    b"250 ok\r\n",
+    b"354 go on\r\n",
+    b"220 up\r\n",
+    b"250-up\r\n250-STARTTLS\r\n250 SIZE\r\n",
+    b"334 VXNlcg==\r\n",
+    b"450 later\r\n",
+    b"550-no\r\n550 never\r\n",
+    b"421 closing\r\n",
+    b"221 bye\r\n",
+    b"nonsense\r\n",
+    b"25",
+    b"250-",
+)
+SAID = (b"", b"550 no", b"250 discarded", b"no", b"\xff\0", b"354 what")
+SECONDS = (0.0, 0.5, 5.0, 29.0, 31.0, 61.0, 299.0, 601.0)
+ERRORS = ("", "", "", "disk full")
+
+#: A whole reply: lines of one code, the last of which has no hyphen behind it.
+_REPLY = re.compile(
+    rb"(?:([2-5][0-9]{2})-[^\n]*\n(?:\1-[^\n]*\n)*)?(?(1)\1|[2-5][0-9]{2})(?:[ \r][^\n]*)?\n"
+)
+
+
+class Ledger(Dialogue):
+    """A dialogue that keeps account of its messages."""
+
+    def __init__(self, *, filtering: bool, reject: bool, strict: bool) -> None:
+        self.may_pass = not filtering
+        self._filtering = filtering
+        self._reject = reject or strict
+        self._strict = strict
+        self._said = b""  # by upstream, that is no whole reply yet
+        self._sent = False  # the message, with its end; nothing was told of it yet
+        super().__init__(filtering=filtering, reject_failures=self._reject, strict=strict)
+        self._insist_on_lock_step()
+
+    def _insist_on_lock_step(self) -> None:
+        upstream = self.session._upstream
+        expect = upstream.expect
+
+        def only_one(awaited: str) -> None:
+            self._insist(upstream.awaited == link.NOTHING, f"two replies are awaited: {awaited}")
+            expect(awaited)
+
+        upstream.expect = only_one  # type: ignore[method-assign]
+
+    def filter_ends(
+        self, status: int | None = 0, last_line: bytes = b"", failure: str = ""
+    ) -> None:
+        failed = status not in (0, 1) or (status == 1 and self._strict and not _code(last_line))
+        self.may_pass = status == 0 or (failed and not self._reject)
+        super().filter_ends(status, last_line, failure)
+
+    def upstream_sends(self, octets: bytes) -> None:
+        self._said += octets
+        answer = _REPLY.match(self._said)
+        awaited = self._sent
+        before = len(self.to_client)
+        super().upstream_sends(octets)
+        told = bytes(self.to_client[before:])
+        if awaited and answer:
+            self._insist(
+                answer[0][:1] == b"3" or told.startswith(answer[0]),
+                "the client is told something else than upstream has answered",
+            )
+            self._sent = False
+        while answer := _REPLY.match(self._said):
+            self._said = self._said[answer.end() :]
+
+    def looks(self) -> None:
+        """Ask what is true at any time."""
+        if self._sent and self.session._turn != "deliver":
+            self._sent = False
+            last = bytes(self.to_client).splitlines()[-1:]
+            told = not self.client_is_hung_up or (last and last[0][:1] == b"2")
+            self._insist(not told, "a message is told of that upstream has not answered")
+        held = len(self.session._commands._held)
+        self._insist(held <= limits.HELD_INPUT + limits.READ_SIZE, f"{held} octets are held")
+
+    def _send_message(self, wire: bytes) -> None:
+        self._insist(self.may_pass, "a message goes past the filter")
+        self.may_pass = not self._filtering
+        super()._send_message(wire)
+
+    def _message_is_sent(self) -> None:
+        self._sent = True
+        super()._message_is_sent()
+
+    def _disconnect(self, action: actions.Disconnect) -> None:
+        self._said = b""
+        super()._disconnect(action)
+
+
+def _code(line: bytes) -> bool:
+    return bool(re.match(rb"[245][0-9][0-9] ", line))
+
+
+def _client_says(ledger: Ledger, source: Source) -> None:
+    _client_sends(ledger, source.one_of(COMMANDS))
+
+
+def _client_says_half(ledger: Ledger, source: Source) -> None:
+    _client_sends(ledger, source.one_of(COMMANDS)[:-1])
+
+
+def _client_sends_octets(ledger: Ledger, source: Source) -> None:
+    _client_sends(ledger, source.octets() or b"\n")
+
+
+def _client_ends(ledger: Ledger, _: Source) -> None:
+    _client_sends(ledger, b"")
+
+
+def _client_sends(ledger: Ledger, octets: bytes) -> None:
+    if ledger.session.wants_client and not ledger.client_is_hung_up:
+        ledger.client_sends(octets)
+
+
+def _client_is_reset(ledger: Ledger, _: Source) -> None:
+    if not ledger.client_is_hung_up:
+        ledger.client_is_reset()
+
+
+def _upstream_connects(ledger: Ledger, _: Source) -> None:
+    if ledger.connecting:
+        ledger.upstream_connects()
+
+
+def _upstream_fails(ledger: Ledger, _: Source) -> None:
+    if ledger.connecting:
+        ledger.upstream_fails()
+
+
+def _upstream_says(ledger: Ledger, source: Source) -> None:
+    _upstream_sends(ledger, source.one_of(REPLIES))
+
+
+def _upstream_sends_octets(ledger: Ledger, source: Source) -> None:
+    _upstream_sends(ledger, source.octets() or b"\n")
+
+
+def _upstream_ends(ledger: Ledger, _: Source) -> None:
+    _upstream_sends(ledger, b"")
+
+
+def _upstream_sends(ledger: Ledger, octets: bytes) -> None:
+    if ledger.connected:
+        ledger.upstream_sends(octets)
+
+
+def _upstream_takes(ledger: Ledger, source: Source) -> None:
+    what = source.octet() % 3
+    if not ledger.delivering:
+        return
+    if what == 0:
+        ledger.upstream_takes_the_rest()
+    elif what == 1:
+        ledger.upstream_takes_a_block()
+    else:
+        ledger.spool_cannot_be_read()
+
+
+def _filter_ends(ledger: Ledger, source: Source) -> None:
+    status, said = source.octet() % 4, source.one_of(SAID)
+    if ledger.filter_runs:
+        ledger.filter_ends(status, said)
+
+
+def _filter_rejects(ledger: Ledger, source: Source) -> None:
+    said = source.octets()
+    if ledger.filter_runs:
+        ledger.filter_ends(1, said)
+
+
+def _filter_is_killed(ledger: Ledger, _: Source) -> None:
+    if ledger.filter_runs:
+        ledger.filter_ends(None, b"", "killed by signal 9")
+
+
+def _time_passes(ledger: Ledger, source: Source) -> None:
+    ledger.seconds_pass(source.one_of(SECONDS))
+
+
+def _told_to_stop(ledger: Ledger, source: Source) -> None:
+    patience = source.one_of((-1, 0, 10))
+    if patience < 0:
+        ledger.is_told_to_stop()
+    else:
+        ledger.is_terminated(patience)
+
+
+#: What may happen. An event whose time it is not does not happen.
+EVENTS: tuple[Callable[[Ledger, Source], None], ...] = (
+    _client_says,
+    _upstream_says,
+    _filter_ends,
+    _upstream_connects,
+    _upstream_takes,
+    _client_sends_octets,
+    _client_says_half,
+    _client_ends,
+    _client_is_reset,
+    _upstream_sends_octets,
+    _upstream_ends,
+    _upstream_fails,
+    _filter_rejects,
+    _filter_is_killed,
+    _time_passes,
+    _told_to_stop,
+)
+
+#: A session with a message that its filter accepts, in the octets of an input: the first of each
+#: pair is the event.
+CONNECTED = bytes((3, 1, 2))
+HELLO = bytes((0, 0, 1, 0))
+TRANSACTION = bytes((0, 4, 1, 0, 1, 0))
+MESSAGE = bytes((0, 5, 2, 0, 0, 1, 1, 4, 0, 1, 0))
+WHOLE = CONNECTED + HELLO + (TRANSACTION + MESSAGE) * 2
+
+
+def holds(source: Source) -> None:
+    """Let a session happen as the input says, and see its promises kept and its end come."""
+    ledger = played(source)
+    assert ledger.session.finished
+    assert ledger.spool is None
+
+
+def played(source: Source, *, ends: bool = True) -> Ledger:
+    """Return a session to which all happened that the input says; `ends`: and then silence."""
+    flags = source.octet()
+    ledger = Ledger(filtering=bool(flags & 1), reject=bool(flags & 2), strict=bool(flags & 4))
+    ledger.upstream_is_fast = bool(flags & 8)
+    ledger.replacement = b"replaced\n" if flags & 16 else b""
+    ledger.open_error = source.one_of(ERRORS)
+    ledger.seal_error = source.one_of(ERRORS)
+    ledger.start_error = source.one_of(ERRORS)
+    while source.more:
+        source.one_of(EVENTS)(ledger, source)
+        ledger.looks()
+    if ends:
+        ledger.seconds_pass(10_000)
+        ledger.looks()
+    return ledger
