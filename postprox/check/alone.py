@@ -59,6 +59,8 @@ def _cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, str]]:
     path = shlex.quote(seen.path)
     if not seen.exists:
         yield f"there is no {seen.path}", f"ls -l {path}"
+    elif seen.is_directory:
+        yield f"{seen.path} is a directory", f"ls -l {path}"
     elif seen.executable is False:
         yield (
             f"user {name} may not run {seen.path} (namei -m {path} shows why)",
@@ -101,7 +103,18 @@ def no_reject(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
             "no-reject",
             proxy.where,
             "there is no -r: while the filter is broken, mail passes unfiltered",
-            remedies.add_arguments(case.configuration, proxy, "-r"),
+            remedies.add_arguments(case.configuration, proxy, "--strict"),
+        )
+
+
+def no_strict(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+    """A crash of the filter rejects mail."""
+    if wanted.command is not None and wanted.reject and not wanted.strict:
+        yield Finding(
+            "no-strict",
+            proxy.where,
+            "there is no --strict: a filter that crashes with status 1 has mail rejected for good",
+            remedies.add_arguments(case.configuration, proxy, "--strict"),
         )
 
 

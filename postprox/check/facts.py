@@ -16,6 +16,7 @@ class ProgramFacts:
 
     path: str
     exists: bool
+    is_directory: bool = False
     #: Whether the user may run it, in the directories that lead to it too.
     executable: bool | None = None
     #: What the first line names to run it with; "" if it names nothing.

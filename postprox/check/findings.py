@@ -21,6 +21,7 @@ LEVELS = {
     "filter": DANGER,
     "interpreter": DANGER,
     "no-reject": WARNING,
+    "no-strict": WARNING,
     "spool": DANGER,
     "spool-open": WARNING,
     "spool-full": DANGER,

@@ -37,6 +37,7 @@ def _alone(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     yield from alone.program(proxy, facts)
     yield from alone.filter_command(case, proxy, wanted, facts)
     yield from alone.no_reject(case, proxy, wanted)
+    yield from alone.no_strict(case, proxy, wanted)
     yield from alone.spool(proxy, wanted, facts)
     yield from alone.spool_open(case, proxy, wanted, facts)
     yield from alone.spool_full(case, proxy, wanted, facts)

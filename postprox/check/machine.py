@@ -167,15 +167,17 @@ def _found_by_shell(word: str, search: str) -> str:
 
 def _program(path: str, user: str, search: str) -> ProgramFacts:
     try:
-        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+        mode = Path(path).stat().st_mode
     except FileNotFoundError:
         return ProgramFacts(path, exists=False)
     except OSError:
         return ProgramFacts(path, exists=True)
+    is_file = stat.S_ISREG(mode)
     interpreter = _interpreter(path, search) if is_file else ""
     return ProgramFacts(
         path=path,
         exists=True,
+        is_directory=stat.S_ISDIR(mode),
         executable=_may(user, "-x", path) if is_file else False,
         interpreter=interpreter,
         interpreter_executable=_may(user, "-x", interpreter) if interpreter else True,

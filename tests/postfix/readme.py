@@ -34,6 +34,12 @@ def configuration(heading: str, file: str) -> str:
     return textwrap.dedent(named[1])
 
 
+def installation() -> str:
+    """The command that installs the proxy."""
+    (command,) = re.findall(r"```sh\n(.*?)```", section("Install"), re.S)
+    return str(command)
+
+
 def filter_script() -> str:
     """The filter that the README begins with."""
     (script,) = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", README.read_text(), re.S)

@@ -156,6 +156,8 @@ class Wrong(NamedTuple):
 
 WRONG = [
     Wrong("no-reject", 1, BEFORE, master=replaced(" --strict ", " ")),
+    Wrong("no-strict", 1, BEFORE, master=replaced(" --strict ", " -r ")),
+    Wrong("no-strict", 1, AFTER, master=replaced(" --strict ", " -r ")),
     Wrong("no-filter", 2, BEFORE, master=replaced("-c /usr/local/bin/mail-filter ", "")),
     Wrong("user", 2, BEFORE, master=replaced("user=postprox ", "user=root ")),
     Wrong("loop", 2, BEFORE, master=replaced("-o smtpd_proxy_filter=\n", "\n", 1)),
@@ -265,6 +267,14 @@ def test_a_filter_that_is_not_there(machine: Machine) -> None:
     assert f"all mail waits, for want of the filter: there is no {machine.filter}" in said.output
 
 
+def test_a_directory_for_a_filter(machine: Machine) -> None:
+    machine.filter.unlink()
+    machine.filter.mkdir()
+    said = found(machine)
+    assert (said.status, said.names()) == (2, {"filter"})
+    assert f"all mail waits, for want of the filter: {machine.filter} is a directory" in said.output
+
+
 def test_a_filter_that_its_user_may_not_run(machine: Machine) -> None:
     machine.filter.chmod(0o700)
     said = found(machine)
@@ -357,11 +367,18 @@ def test_a_unit_that_does_not_listen(machine: Machine) -> None:
     assert "it does not listen (-l)" in said.output
 
 
+def test_a_unit_without_strict_gets_a_line_for_it(machine: Machine) -> None:
+    machine.write(BEFORE, LISTENING, same, same)
+    said = machine.check("--unit", str(machine.unit(unit_command().replace("--strict", "-r"))))
+    assert (said.status, said.names()) == (1, {"no-strict"})
+    assert f"    ExecStart={machine.launcher} --strict -l 10025 " in said.output
+
+
 def test_a_unit_without_r_gets_a_line_for_it(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace(" --strict ", " "))))
     assert (said.status, said.names()) == (1, {"no-reject"})
-    assert f"    ExecStart={machine.launcher} -r -l 10025 " in said.output
+    assert f"    ExecStart={machine.launcher} --strict -l 10025 " in said.output
 
 
 def test_a_proxy_that_is_not_to_be_seen_is_named(machine: Machine) -> None:

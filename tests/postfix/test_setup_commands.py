@@ -1,7 +1,7 @@
 """The README's commands for the administrator, word for word, where they can do no harm.
 
-They see a copy of /etc and of /usr/local/bin, an empty /var/spool and /usr/local/sbin, and a
-systemctl that only writes down its arguments.
+They see a copy of /etc, an empty /var/spool and /usr/local, and a systemctl that only writes down
+its arguments.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from .recipe import AFTER, BEFORE, LISTENING, SPAWNED, master_cf
 PREPARE = """
 cp -a /etc "$DIR/etc"
 mount --bind "$DIR/etc" /etc
-cp -a /usr/local/bin "$DIR/bin"
-mount --bind "$DIR/bin" /usr/local/bin
-mount -t tmpfs none /usr/local/sbin
+mount -t tmpfs none /usr/local
+mkdir /usr/local/bin
 mkdir -p /etc/systemd/system
 mount -t tmpfs none /etc/systemd/system
 mount -t tmpfs none /var/spool
@@ -33,10 +32,8 @@ echo "$@" >> "$DIR/told"
 """
 
 
-#: What stands for an installed proxy, a filter of the administrator's, and his site.
-INSTALLED = """
-sh packaging/install --destdir "$DIR/installed" > "$DIR/install.log"
-cp "$DIR/installed/usr/local/sbin/postprox" /usr/local/sbin/
+#: What stands for a filter of the administrator's, and for his site.
+SITE = """
 printf '#!/bin/sh\\nexit 0\\n' > /usr/local/bin/mail-filter
 chmod 755 /usr/local/bin/mail-filter
 cp "$DIR/main.cf" "$DIR/master.cf" /etc/postfix/
@@ -56,7 +53,7 @@ def run(directory: Path, commands: str) -> str:
         input=PREPARE + commands,
         env={
             "DIR": str(directory),
-            "PATH": f"{systemctl.parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{systemctl.parent}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         },
         cwd=readme.README.parent,
         stdout=subprocess.PIPE,
@@ -97,6 +94,8 @@ def test_who_follows_the_readme_to_the_letter_is_told_that_all_is_well(
     front = "smtp inet n - n - - smtpd\n"
     (tmp_path / "master.cf").write_text(front + master_cf(mode, proxy) + MASTER_CF)
     user, unit, *_, check = readme.indented(readme.section("Set up Postfix"))
-    assert check == "python3 -m postprox.check\n"
-    printed = run(tmp_path, user + (unit if proxy == LISTENING else "") + INSTALLED + check)
-    assert printed == ""
+    assert check == "postprox-check\n"
+    install = readme.installation()
+    printed = run(tmp_path, install + user + (unit if proxy == LISTENING else "") + SITE + check)
+    assert printed.startswith("installed /usr/local/sbin/postprox, ")
+    assert printed.count("\n") == 1, printed
