@@ -7,6 +7,7 @@ because the proxy's user is never the one who installed it.
 from __future__ import annotations
 
 import configparser
+import fcntl
 import os
 import shlex
 import shutil
@@ -14,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from tests.unit.peers import Peer
 from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
-MANUAL = PACKAGING.parent / "man"
 #: The interpreter outside any virtual environment, as an administrator would name it.
 PYTHON = str(Path(sys.executable).resolve())
 OTHER_USER = "nobody"
@@ -251,6 +250,34 @@ def test_installing_again_replaces_what_was_there(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
+def test_the_installation_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    packaged = tmp_path / "lib/postprox/loader.py"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    done = install("--prefix", tmp_path, "--python", PYTHON)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"install: {tmp_path}/lib/postprox is another installation's, a package's perhaps: "
+        "remove that first\n"
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [packaged]
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="util-linux is not installed")
+def test_of_two_installations_at_once_one_is_told_of_the_other(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    other = os.open(tmp_path / "lib", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        done = install("--prefix", tmp_path, "--python", PYTHON)
+    finally:
+        os.close(other)
+    assert (done.returncode, done.stderr) == (
+        *(1, f"install: another installation into {tmp_path} is under way\n"),
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_nothing_but_the_installation_is_left_behind(tmp_path: Path) -> None:
     for _ in range(2):
         install("--prefix", tmp_path, "--python", PYTHON)
@@ -335,11 +362,6 @@ def test_a_prefix_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_the_debian_package_has_this_version() -> None:
     changelog = (PACKAGING.parent / "debian/changelog").read_text()
     assert changelog.startswith(f"postprox ({__version__}) ")
-
-
-def test_pip_gives_the_same_commands() -> None:
-    settings = tomllib.loads((PACKAGING.parent / "pyproject.toml").read_text())
-    assert settings["project"]["scripts"].keys() == {path.stem for path in MANUAL.glob("*.1")}
 
 
 def unit(name: str) -> configparser.ConfigParser:

@@ -1,0 +1,65 @@
+"""Installed by pip: built as from a fresh checkout, into an environment that holds nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from postprox import __version__
+
+ROOT = Path(__file__).parents[2]
+#: What a wheel is made of, so that no traces of building are left in the checkout.
+TAKEN = ("LICENSE", "README.md", "pyproject.toml", "postprox", "man")
+PAGES = {path.name for path in (ROOT / "man").iterdir()}
+
+
+def run(*words: object) -> str:
+    """What a command prints, run from elsewhere."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, words)),
+        cwd="/",
+        env=ours,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def files_of(directory: Path) -> set[Path]:
+    return {path for path in directory.rglob("*") if path.is_file()}
+
+
+def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_again(
+    tmp_path: Path,
+) -> None:
+    checkout, environment = tmp_path / "checkout", tmp_path / "environment"
+    checkout.mkdir()
+    for name in TAKEN:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, checkout / name)
+    run(sys.executable, "-m", "venv", environment)
+    commands, pip = environment / "bin", environment / "bin/pip"
+    run(pip, "wheel", "-q", "--no-deps", "-w", tmp_path / "wheels", checkout)
+    before = files_of(environment)
+
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    run(pip, "install", "-q", "--no-index", wheel)
+    made = files_of(environment) - before
+    assert {path.name for path in made if path.parent == commands} == {
+        page.removesuffix(".1") for page in PAGES
+    }
+    assert {path.name for path in made if path.suffix == ".1"} == PAGES
+    assert {path.parent for path in made if path.suffix == ".1"} == {environment / "share/man/man1"}
+    assert run(commands / "postprox", "--version").startswith(f"postprox {__version__}\n")
+    assert "3 rejected" in run(commands / "postprox-rehearse", "-c", "exit 1")
+    assert run(commands / "postprox-check", "--help").startswith("usage: postprox-check ")
+
+    run(pip, "uninstall", "-q", "-y", "postprox")
+    assert files_of(environment) - before == set()
