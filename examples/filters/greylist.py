@@ -91,7 +91,11 @@ def main(arguments: list[str]) -> int:
     if not client:
         return PASS
     key = client, os.environ["SENDER"].lower(), os.environ["RECIPIENT"].lower()
-    left = remaining(arguments[0], key, delay, time.time())
+    try:
+        left = remaining(arguments[0], key, delay, time.time())
+    except sqlite3.Error as error:
+        print(f"greylist.py: {arguments[0]} cannot be used: {error}", file=sys.stderr)
+        return FAIL
     if left:
         print(f"451 4.7.1 Greylisted, try again in {left:.0f} seconds", file=sys.stderr)
         return REJECT

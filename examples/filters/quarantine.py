@@ -93,7 +93,11 @@ def main(arguments: list[str]) -> int:
             print(failed, file=sys.stderr)
             return FAIL
         return status
-    name = keep(Path(directory), last)
+    try:
+        name = keep(Path(directory), last)
+    except OSError as error:
+        print(f"quarantine.py: the message cannot be kept: {error}", file=sys.stderr)
+        return FAIL
     if not rejecting:
         print(f"250 2.7.1 Quarantined as {name}", file=sys.stderr)
     return REJECT

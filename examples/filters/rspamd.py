@@ -138,7 +138,12 @@ def reply(code: str, answer: dict[str, Any], otherwise: str) -> None:
 def main(arguments: list[str]) -> int:
     """Return the exit status."""
     message = Path(os.environ["EMAIL"]).read_bytes()
-    answer = ask(arguments[0] if arguments else "127.0.0.1:11333", message)
+    where = arguments[0] if arguments else "127.0.0.1:11333"
+    try:
+        answer = ask(where, message)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        print(f"rspamd.py: rspamd at {where} does not answer: {error!r}", file=sys.stderr)
+        return FAIL
     action = answer["action"]
     if action == "reject":
         reply("554 5.7.1", answer, "The message looks like spam")

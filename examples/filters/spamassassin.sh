@@ -34,7 +34,10 @@ failed=$(
             printf 'X-Envelope-From: %s\n' "$SENDER" && cat "$EMAIL" ||
                 [ $? -eq 141 ] || echo "cannot read EMAIL" >&3
         } | {
-            spamc -x -s 100000000 "$@" || echo "spamc ended with status $?" >&3
+            spamc -x -s 100000000 "$@" || case $? in
+                69) echo "spamc has no answer from spamd: is it running?" >&3 ;;
+                *) echo "spamc ended with status $?" >&3 ;;
+            esac
         } | {
             LC_ALL=C sed '0,/^X-Envelope-From: /{//d}' >"$OUTFILE" || echo "cannot write OUTFILE" >&3
         }

@@ -100,7 +100,9 @@ def test_it_is_on_the_disk_before_the_sender_is_told(
 
 def test_a_message_that_cannot_be_kept_is_a_failure(run: Filter, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert run(command("quarantine.py", tmp_path / "file", REJECT)).status == 2
+    ended = run(command("quarantine.py", tmp_path / "file", REJECT))
+    assert ended.status == 2
+    assert ended.reply.startswith("quarantine.py: the message cannot be kept: ")
 
 
 def test_a_message_is_let_out_by_the_command_that_the_file_names(
