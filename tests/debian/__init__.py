@@ -1,1 +1,1 @@
-"""The Debian package on a clean system: installed, used, upgraded under load, purged."""
+"""A clean Debian: the README followed to the letter; the package from installation to purge."""

@@ -1,4 +1,4 @@
-"""Try the Debian package on a clean system: python3 -m tests.debian
+"""Try what the README says, and the Debian package, on a clean system: python3 -m tests.debian
 
 Builds the package twice, the second time with a higher version; makes a Debian system with
 debootstrap, once; boots a copy of it with systemd-nspawn, with a network of its own that nothing
@@ -34,7 +34,8 @@ FailureAction=poweroff-force
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 /trial/inside.py
+WorkingDirectory=/trial/checkout
+ExecStart=/usr/bin/python3 -m tests.debian.inside
 StandardOutput=file:/trial/output
 StandardError=inherit
 """
@@ -93,8 +94,11 @@ def main() -> int:
     trial.mkdir()
     build("").rename(trial / "postprox.deb")
     build("999").rename(trial / "newer.deb")
-    shutil.copy(Path(__file__).with_name("inside.py"), trial)
-    shutil.copy(ROOT / "debian/tests/mail", trial)
+    listed = ["/usr/bin/git", "ls-files", "-z"]
+    files = subprocess.run(listed, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    for name in map(os.fsdecode, files.split(b"\0")[:-1]):
+        (trial / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, trial / "checkout" / name, follow_symlinks=False)
     (system / "etc/systemd/system/trial.service").write_text(UNIT)
     printed = booted(system)
     print(printed, end="")

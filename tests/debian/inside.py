@@ -8,53 +8,36 @@ from __future__ import annotations
 
 import re
 import smtplib
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PATIENCE = 60.0
+from . import by_hand
+from .system import (
+    MAILBOX,
+    PATIENCE,
+    TRIAL,
+    arrives,
+    has_arrived,
+    refused,
+    run,
+    send,
+    show,
+    wait_until,
+)
+
 LIBRARY = Path("/usr/lib/postprox")
 SPOOL = Path("/var/spool/postprox")
-MAILBOX = Path("/var/mail/nobody")
 DROP_IN = Path("/etc/systemd/system/postprox.service.d/local.conf")
-
-
-def run(*command: str, status: int | None = 0) -> str:
-    """Run a command; return what it prints."""
-    pipe, both = subprocess.PIPE, subprocess.STDOUT
-    ended = subprocess.run(command, stdout=pipe, stderr=both, text=True, check=False)
-    if status is not None and ended.returncode != status:
-        sys.exit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout}")
-    return ended.stdout
-
-
-def show(name: str, unit: str = "postprox.service") -> str:
-    """Return a property of a unit."""
-    return run("systemctl", "show", "--value", "-p", name, unit).strip()
-
-
-def wait_until(what: str, condition: object) -> None:
-    """Wait until `condition()` holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            sys.exit(f"waited in vain until {what}")
-        time.sleep(0.1)
-
-
-def send(text: str) -> None:
-    """Send a message with `text` as its body, through Postfix and the proxy."""
-    with smtplib.SMTP("127.0.0.1", 25, timeout=PATIENCE) as client:
-        client.sendmail("someone@example.com", ["nobody@mail.test"], f"Subject: x\n\n{text}\n")
+PROXY, OTHER_PORT = "127.0.0.1:10035", 2525
 
 
 def installs() -> None:
-    """It is there as it should be."""
-    run("dpkg", "-i", str(HERE / "postprox.deb"))
+    """It is there as it should be, also when it is installed twice."""
+    for _ in range(2):
+        said = run("dpkg", "-i", str(TRIAL / "postprox.deb"))
+        assert "too" not in said, said
     assert run("/usr/sbin/postprox", "--version").startswith("postprox ")
     assert "rejected" in run("postprox-rehearse", "-c", "exit 1")
     assert list(LIBRARY.glob("cpython-*/session")), "no byte code"
@@ -62,9 +45,16 @@ def installs() -> None:
     assert show("ActiveState", "postprox.socket") == "inactive", "nothing is to run by itself"
 
 
+def spawned() -> None:
+    """The package's own test, where Postfix starts the proxy."""
+    print(run("debian/tests/mail", "--spawned"), end="")
+    run("postconf", "-MX", "127.0.0.1:10025/inet")
+    run("systemctl", "restart", "postfix")
+
+
 def filters_mail() -> None:
-    """Mail goes through it, set up as README.Debian says."""
-    print(run("/usr/bin/python3", str(HERE / "mail")), end="")
+    """The package's own test, with the service set up as README.Debian says."""
+    print(run("debian/tests/mail"), end="")
     assert show("Type") == "notify"
     assert show("ActiveState") == "active"
 
@@ -132,7 +122,7 @@ def upgraded_under_load() -> None:
     for sender in senders:
         sender.start()
     time.sleep(2)
-    run("dpkg", "-i", str(HERE / "newer.deb"))
+    run("dpkg", "-i", str(TRIAL / "newer.deb"))
     time.sleep(2)
     stop.set()
     for sender in senders:
@@ -166,17 +156,48 @@ def several_behind_one_port() -> None:
 
 
 def purged() -> None:
-    """Nothing is left of it, and nothing runs."""
+    """With mail under way nothing of it is lost, nothing is left of the package, nothing runs."""
+    spawn = (
+        f"{PROXY} inet n n n - 20 spawn user=postprox argv=/usr/sbin/postprox -v --strict -t 90"
+        f" -d {SPOOL} -c /usr/local/bin/mail-filter 127.0.0.1:10026"
+    )
+    front = f"127.0.0.1:{OTHER_PORT} inet n - n - - smtpd -o smtpd_proxy_filter={PROXY}"
+    for service in (spawn, front):
+        run("postconf", "-M", f"{'/'.join(service.split()[:2])}={service}")
+    run("systemctl", "reload", "postfix")
+    slow = Path("/usr/local/bin/mail-filter")
+    slow.write_text('#!/bin/sh\nsleep "$(grep -o "[0-9]* seconds" "$EMAIL" | cut -d" " -f1)"\n')
+    answers: list[tuple[int, str]] = []
+    senders = [
+        threading.Thread(target=send, args=("listening, 4 seconds.",)),
+        threading.Thread(
+            target=lambda: answers.append(refused("spawned, 80 seconds.", OTHER_PORT))
+        ),
+    ]
+    for sender in senders:
+        sender.start()
+    wait_until("both filters run", lambda: len(run("pidof", "sleep", status=None).split()) == 2)
+    began = time.monotonic()
     run("dpkg", "--purge", "postprox")
+    assert time.monotonic() - began < 30
+    for sender in senders:
+        sender.join(PATIENCE)
+    arrives("listening, 4 seconds.")
+    assert answers, "the message to a spawned proxy had no answer"
+    print(f"a message to a spawned proxy was answered {answers[0][0]} {answers[0][1]}")
+    assert answers[0][0] // 100 == 4
+    assert not has_arrived("spawned, 80 seconds.")
     assert run("systemctl", "list-units", "--all", "--plain", "--no-legend", "postprox*") == ""
     assert run("getent", "passwd", "postprox", status=2) == ""
+    assert run("pidof", "sleep", status=1) == ""
     places = ("/etc", "/usr", "/var", "/run", "/lib", "/tmp")
     found = run("find", *places, "-xdev", "-name", "*postprox*")
     assert found == "", found
 
 
 STEPS = (
-    *(installs, filters_mail, says_how_it_is, wrong_command_line, python_is_upgraded),
+    *by_hand.STEPS,
+    *(installs, spawned, filters_mail, says_how_it_is, wrong_command_line, python_is_upgraded),
     *(upgraded_under_load, several_behind_one_port, purged),
 )
 

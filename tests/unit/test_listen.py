@@ -22,6 +22,7 @@ from postprox.core import limits
 from postprox.core.options import parse
 from postprox.shell import listen
 from postprox.shell.loop import Loop
+from postprox.shell.metrics import Metrics
 from tests.unit.peers import PATIENCE, Peer, listening, run_until
 from tests.unit.processes import (
     MESSAGE,
@@ -457,6 +458,24 @@ def test_the_metrics_tell_how_many_clients_wait(
     deadline = time.monotonic() + PATIENCE
     while "postprox_waiting 1\n" not in metrics.read_text():
         assert time.monotonic() < deadline
+
+
+def test_metrics_that_can_no_longer_be_written_are_one_warning_and_leave_no_half_file(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: lines.append(text))
+    file = tmp_path / "there/postprox.prom"
+    file.parent.mkdir()
+    metrics = Metrics(loop, str(file), lambda: "postprox_sessions 0\n")
+    metrics.begin()
+    file.parent.rename(tmp_path / "gone")
+    metrics.write()
+    metrics.write()
+    assert lines == [f"cannot write --metrics {file}: No such file or directory"]
+    (tmp_path / "gone").rename(file.parent)
+    metrics.write()
+    assert (list(file.parent.iterdir()), len(lines)) == ([file], 1)
 
 
 def test_the_process_id_is_in_its_file_while_the_server_runs(

@@ -1,0 +1,168 @@
+"""The README followed to the letter, with the units and a real systemd, and undone again.
+
+Rule: what is printed is run as it is; only the scanner that the README's filter asks is a stand-in,
+because its signatures would have to be fetched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.postfix import readme
+
+from .system import MAILBOX, arrives, has_arrived, refused, run, send, show, wait_until
+
+ETC = Path("/etc/postfix")
+BEFORE, AFTER = "Before the queue", "After the queue"
+SETUP = "Set up Postfix"
+#: The site, as Debian's own configuration has it, but for its name.
+SETTINGS = (
+    *("inet_interfaces=127.0.0.1", "inet_protocols=ipv4", "myhostname=mail.test"),
+    *("mydestination=mail.test", "mailbox_command=", "alias_maps=", "home_mailbox="),
+)
+FILTER = Path("/usr/local/bin/mail-filter")
+SCANNER = Path("/usr/bin/clamdscan")
+STAND_IN = "#!/bin/sh\n! grep -q EICAR\n"
+VIRUS = (550, "5.7.1 The message contains a virus")
+UNITS = Path("/etc/systemd/system")
+#: `systemd-analyze security`'s judgement, times ten: its scale ends with 100.
+EXPOSURE = 19
+
+
+def installed_by_hand() -> None:
+    """The README's commands, in their order: proxy, filter, user, unit."""
+    shutil.copytree(ETC, ETC.with_name("postfix.before"))
+    run("postconf", "-e", *SETTINGS)
+    user, unit, *_ = readme.indented(readme.section(SETUP))
+    print(run("sh", "-e", "-c", readme.installation()), end="")
+    for program, text in ((FILTER, readme.filter_script()), (SCANNER, STAND_IN)):
+        program.write_text(text)
+        program.chmod(0o755)
+    run("sh", "-e", "-c", user)
+    run("sh", "-e", "-c", unit)
+    shutil.copytree(ETC, ETC.with_name("postfix.site"))
+
+
+def units_are_strict() -> None:
+    """The unit is as closed as it is said to be, and systemd understands all of them."""
+    run("systemctl", "start", "postprox.service")
+    judged = run("systemd-analyze", "security", f"--threshold={EXPOSURE}", "postprox.service")
+    print(judged.splitlines()[-1].strip())
+    units = [str(path) for path in UNITS.glob("postprox*.s*") if path.is_file()]
+    assert run("systemd-analyze", "verify", "--man=no", *units) == ""
+    assert show("StartLimitIntervalUSec") == "0"
+    assert show("TriggerLimitIntervalUSec", "postprox.socket") == "0"
+    assert show("RestartUSec") == "1s"
+
+
+def listening_before() -> None:
+    """Listening, before the queue: virus refused, mail delivered, a broken scanner noticed."""
+    _before("listening", services="")
+
+
+def listening_after() -> None:
+    """Listening, after the queue: the same, but for bounces and mail that waits."""
+    _after("listening", services="")
+
+
+def spawned_before() -> None:
+    """Spawned, before the queue."""
+    run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
+    _before("spawned", readme.configuration(SETUP, "master.cf"))
+
+
+def spawned_after() -> None:
+    """Spawned, after the queue."""
+    _after("spawned", readme.configuration(SETUP, "master.cf"))
+
+
+def _set_up(mode: str, services: str) -> None:
+    shutil.rmtree(ETC)
+    shutil.copytree(ETC.with_name("postfix.site"), ETC)
+    for name, text in (
+        ("main.cf", readme.configuration(mode, "main.cf")),
+        ("master.cf", services + readme.configuration(mode, "master.cf")),
+    ):
+        with (ETC / name).open("a") as file:
+            file.write(f"\n{text}")
+    run("systemctl", "restart", "postfix")
+    said = run("postprox-check")
+    assert said == "", said
+
+
+def _before(proxy: str, services: str) -> None:
+    _set_up(BEFORE, services)
+    send(f"harmless, {proxy} before.")
+    arrives(f"harmless, {proxy} before.")
+    assert refused("EICAR") == VIRUS
+    down = SCANNER.rename(SCANNER.with_suffix(".down"))
+    code, words = refused("the scanner is down: EICAR")
+    down.rename(SCANNER)
+    assert code == 451, (code, words)
+    assert not has_arrived("EICAR")
+    _logged("verdict=accept result=delivered", "verdict=reject result=refused", "filter failed: ")
+
+
+def _after(proxy: str, services: str) -> None:
+    _set_up(AFTER, services)
+    send(f"harmless, {proxy} after.")
+    arrives(f"harmless, {proxy} after.")
+    send("EICAR")
+    wait_until("the virus has bounced", lambda: VIRUS[1] in _journal("postfix/bounce", "scan"))
+    down = SCANNER.rename(SCANNER.with_suffix(".down"))
+    send(f"waits for the scanner, {proxy} after.")
+    wait_until("it waits in the queue", lambda: "status=deferred" in _journal("postfix/scan"))
+    down.rename(SCANNER)
+    run("postqueue", "-f")
+    arrives(f"waits for the scanner, {proxy} after.")
+    assert not has_arrived("EICAR")
+    _logged("verdict=accept result=delivered", "verdict=reject result=refused", "filter failed: ")
+    run("postsuper", "-d", "ALL")
+
+
+def _journal(*words: str) -> str:
+    lines = run("journalctl", "--no-pager", "-o", "short").splitlines()
+    return "\n".join(line for line in lines if any(word in line for word in words))
+
+
+def _logged(*texts: str) -> None:
+    run("journalctl", "--sync")
+    said = _journal("postprox[")
+    assert [text for text in texts if text not in said] == [], said
+
+
+def packaged_over_it() -> None:
+    """The package says which other installation there is, and is removed without a trace of it."""
+    said = run("dpkg", "-i", "/trial/postprox.deb")
+    for other in ("/usr/local/sbin/postprox", "/etc/systemd/system/postprox.service"):
+        assert f"postprox: there is {other}, too" in said, said
+    assert "is another installation's" in run("sh", "packaging/install", "--prefix=/usr", status=1)
+    send("after the package came, too.")
+    arrives("after the package came, too.")
+    run("dpkg", "--remove", "postprox")
+    assert Path("/usr/local/sbin/postprox").exists()
+
+
+def undone() -> None:
+    """Uninstalled by the command, and the rest taken back as it was made."""
+    run("systemctl", "stop", "postfix")
+    print(run("sh", "packaging/install", "--uninstall"), end="")
+    for path in UNITS.glob("postprox*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run("systemctl", "daemon-reload")
+    run("dpkg", "--purge", "postprox")
+    shutil.rmtree(ETC)
+    ETC.with_name("postfix.before").rename(ETC)
+    shutil.rmtree(ETC.with_name("postfix.site"))
+    run("systemctl", "start", "postfix")
+    for path in (FILTER, SCANNER, MAILBOX):
+        path.unlink()
+    found = run("find", "/usr", "/etc", "/var", "-xdev", "-name", "*postprox*")
+    assert found == "", found
+
+
+STEPS = (
+    *(installed_by_hand, units_are_strict, listening_before, listening_after),
+    *(spawned_before, spawned_after, packaged_over_it, undone),
+)
