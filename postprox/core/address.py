@@ -39,7 +39,7 @@ def split_port(text: str) -> tuple[str, str]:
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
-        colon, port = rest[:1], rest[1:]
+        _, colon, port = rest.partition(":")
     else:
         host, colon, port = text.partition(":")
         if ":" in port:

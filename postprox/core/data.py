@@ -40,7 +40,7 @@ class DataDecoder:
         self._first = True  # ... whose CRLF is not part of it
         self._encoder = Encoder()
         #: What goes upstream for the content that `feed` has returned, with the end of data.
-        self.wire = b""
+        self.wire: bytes
         #: Whether the end of data was seen.
         self.ended = False
         #: What the client sent behind the end of data.
@@ -53,7 +53,6 @@ class DataDecoder:
         if end >= 0:
             self.ended = True
             self.rest = wire[end + len(_END) :]
-            self._held = b""
             content = self._decode(wire[: end + 2])
             self.wire += self._encoder.end()
             return content

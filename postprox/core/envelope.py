@@ -43,7 +43,7 @@ class Envelope:
 
     def add_xforward(self, line: bytes) -> None:
         """Take the attributes of an accepted XFORWARD command (Postfix's XFORWARD_README)."""
-        for word in line.split()[1:]:
+        for word in line.split():
             name, _, value = word.partition(b"=")
             if name.upper() in _ATTRIBUTES:
                 self._xforward[name.upper()] = _attribute(value)
@@ -73,7 +73,7 @@ class Envelope:
             b"RECIPIENT": environment_value(self.recipients[0] if self.recipients else b""),
             b"REMOTEIP": environment_value(self.remote_ip),
             b"HELO": environment_value(self.helo(own_helo)),
-            b"RECIPIENTS": bytes(self._all_recipients).rstrip(b"\n"),
+            b"RECIPIENTS": bytes(self._all_recipients[:-1]),
             b"RECIPIENTCOUNT": b"%d" % self.recipient_count,
             b"QUEUE_ID": environment_value(self.queue_id),
             b"CLIENT_NAME": environment_value(self._xforward.get(b"NAME", b"")),

@@ -63,7 +63,7 @@ class Link:
         #: Which reply is awaited: one of this module's words for it.
         self.awaited = NOTHING
         #: When something was last said on the connection.
-        self.used = 0.0
+        self.used: float
         #: When upstream has been silent for too long; infinity if it owes nothing.
         self.deadline = limits.NEVER
 

@@ -33,7 +33,7 @@ class Message:
         #: Octets at rest, with LF line ends.
         self.size = 0
         #: When the filter was started, and how long it ran; 0 if it never was.
-        self.filter_began = began
+        self.filter_began: float
         self.filter_seconds = 0.0
         #: The filter's verdict on it.
         self.verdict = verdicts.Verdict(verdicts.NONE)
@@ -43,8 +43,8 @@ class Message:
     def decode(self, data: bytes) -> bytes:
         """Take octets of the client, return the content that is certain by now."""
         content = self._decoder.feed(data)
-        if self.size < limits.HEADER and b"\n\n" not in self._header:
-            self._header += content[: limits.HEADER]
+        if self.size < limits.HEADER:
+            self._header += content[: limits.HEADER - self.size]
         self.size += len(content)
         return content
 

@@ -122,12 +122,13 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 def _target(given: list[str]) -> Target:
     if not given:
         raise UsageError("HOST:PORT is missing, the mail server to pass the mail to")
-    if len(given) > 1:
-        raise UsageError(f"unexpected argument {given[1]!r}: HOST:PORT is {given[0]!r} already")
+    target, *unexpected = given
+    if unexpected:
+        raise UsageError(f"unexpected argument {unexpected[0]!r}: HOST:PORT is {target!r} already")
     try:
-        return Target(given[0])
+        return Target(target)
     except ValueError as error:
-        raise UsageError(f"HOST:PORT {given[0]!r}: {error}") from None
+        raise UsageError(f"HOST:PORT {target!r}: {error}") from None
 
 
 def _set(options: Options, name: str, shown: str, value: str) -> None:
@@ -171,8 +172,9 @@ def _number(shown: str, value: str) -> float:
 
 
 def _count(shown: str, value: str) -> int:
-    if value.isascii() and value.isdigit() and int(value[:9]) > 0:
-        return int(value[:9])
+    count = int(value[:9]) if value.isascii() and value.isdigit() else 0
+    if count:
+        return count
     raise UsageError(f"{shown} {value!r}: give a positive whole number")
 
 
@@ -185,7 +187,7 @@ def _address(shown: str, value: str) -> tuple[str, int]:
 
 
 def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
-    """Yield (long name, option as given, value) for options, ("", "", word) for other words.
+    """Yield (long name, option as given, value) for options, ("", word, word) for other words.
 
     GNU habits (cli.getopt): options may follow words, short ones cluster, long ones may be
     shortened, `--` ends options.
@@ -193,27 +195,25 @@ def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
     while arguments:
         word = arguments.pop(0)
         if word == "--":
-            yield from (("", "", rest) for rest in arguments)
+            yield from (("", rest, rest) for rest in arguments)
             return
         if word.startswith("--"):
             yield _read_long(word, arguments)
         elif word.startswith("-") and word != "-":
             yield from _read_cluster(word, arguments)
         else:
-            yield "", "", word
+            yield "", word, word
 
 
 def _read_long(word: str, arguments: list[str]) -> tuple[str, str, str]:
     shown, equals, value = word.partition("=")
     given = shown.removeprefix("--")
-    names = [name for name in _LONG if name == given] or [
-        name for name in _LONG if name.startswith(given)
-    ]
+    names = [name for name in _LONG if name.startswith(given)]
     if not names:
         raise UsageError(f"unknown option {_one_line(shown)}")
     if len(names) > 1:
         raise UsageError(f"option {shown} could be --{' or --'.join(names)}")
-    name = names[0]
+    (name,) = names
     if name not in _WITH_VALUE:
         if equals:
             raise UsageError(f"option --{name} takes no value, not {value!r}")

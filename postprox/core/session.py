@@ -59,10 +59,10 @@ class Session:
         self._client_eof = False
         self._stopping = False
         self._reset_due = False  # upstream's transaction has outlived the client's
-        self._closing_announced = False  # the client has been given upstream's 421
+        self._closing_announced: bool  # the client has been given upstream's 421
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
-        self._delivery: actions.Action = actions.Deliver()
+        self._delivery: actions.Action  # what sends the message
 
         self._client_deadline = limits.NEVER
         self._filter_deadline = limits.NEVER
@@ -159,7 +159,6 @@ class Session:
     def upstream_failed(self, reason: str) -> None:
         """Give up: the connection that `actions.Connect` asked for cannot be had."""
         self._log(levels.ERROR, "cannot reach upstream: %s", reason)
-        self._upstream.disconnect()
         self._fail(replies.UPSTREAM_UNREACHABLE)
 
     def upstream_received(self, data: bytes) -> None:
@@ -237,9 +236,9 @@ class Session:
         """Refuse the message: OUTFILE cannot be sent whole as it was (filter.outfile-stable)."""
         from .verdict import FAIL, Verdict
 
-        self._message.verdict = Verdict(FAIL, replies.FILTER_FAILED, reason)
+        verdict = self._message.verdict = Verdict(FAIL, replies.FILTER_FAILED, reason)
         self._upstream.disconnect()
-        self._end_message(replies.FILTER_FAILED)
+        self._end_message(verdict.reply)
         self._advance()
 
     def message_progress(self) -> None:
@@ -451,7 +450,8 @@ class Session:
 
     def _fail_unasked_challenge(self) -> None:
         self._log(levels.ERROR, "upstream asks for an answer to what is not AUTH")
-        self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
+        self._upstream.disconnect()
+        self._fail(replies.UPSTREAM_GARBLED)
 
     def _accepted(self, verb: bytes) -> None:
         if verb == b"MAIL":
@@ -503,13 +503,10 @@ class Session:
         self._log(levels.ERROR, "upstream does not answer: no %s", self._upstream.missing)
         if self._stopping:
             self._fail_upstream(replies.SHUTTING_DOWN, replies.SHUTTING_DOWN)
-            return
-        self._fail_upstream(
-            replies.UPSTREAM_UNREACHABLE
-            if self._upstream.state == link.CONNECTING
-            else replies.UPSTREAM_SILENT,
-            replies.MESSAGE_LOST,
-        )
+        elif self._upstream.state == link.CONNECTING:
+            self._fail(replies.UPSTREAM_UNREACHABLE)
+        else:
+            self._fail_upstream(replies.UPSTREAM_SILENT, replies.MESSAGE_LOST)
 
     # The message.
 
@@ -541,8 +538,7 @@ class Session:
         """Give up the message of a client that is gone (data.client-lost)."""
         if not self._client_eof or self._turn not in _WITH_MESSAGE:
             return
-        quitting = self._turn != RECEIVE and self._commands.holds_quit
-        if not quitting and self._upstream.awaited != link.FINAL:
+        if not self._commands.holds_quit and self._upstream.awaited != link.FINAL:
             self._log_verdict(b"")
             self._discard()
             self._leave()
@@ -584,7 +580,8 @@ class Session:
             self._message.in_doubt = False
             self._end_message(reply.raw)
         else:
-            self._fail_upstream(replies.MESSAGE_UNANSWERED, replies.MESSAGE_UNANSWERED)
+            self._upstream.disconnect()
+            self._fail(replies.MESSAGE_UNANSWERED)
 
     def _end_message(self, reply: bytes) -> None:
         """Answer the message, then tell the log, then clean up."""
@@ -636,7 +633,7 @@ class Session:
             return
         if reply:
             self._act(actions.ToClient(reply))
-        if reply and self._current_message is not None:
+        if self._current_message is not None:
             self._log_verdict(reply)
         self.exit_status = 1
         self.cut_short = True
@@ -657,18 +654,17 @@ class Session:
 
     def _log_verdict(self, reply: bytes) -> None:
         """Tell what became of the message; `reply` is b"" if nobody waited for it."""
-        if self._options.listen is None and self._options.log_level < levels.INFO:
-            return
-        from . import record
-
         message = self._message
         if self._options.listen is not None:
-            result = record.result(message, reply)
-            self._act(actions.Count(message.verdict.action, result, message.filter_seconds))
-        if self._options.log_level < levels.INFO:
-            return
-        line = record.verdict_line(message, self._envelope, self._helo_name, reply, self._clock())
-        self._log(levels.INFO, "%s", line)
+            from .record import result
+
+            counted = message.verdict.action, result(message, reply), message.filter_seconds
+            self._act(actions.Count(*counted))
+        if self._options.log_level >= levels.INFO:
+            from .record import verdict_line
+
+            line = verdict_line(message, self._envelope, self._helo_name, reply, self._clock())
+            self._log(levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""

@@ -182,7 +182,7 @@ def without_hidden_keywords(raw: bytes) -> bytes:
     if len(kept) == len(lines):
         return raw
     if kept[-1][3:4] == b"-":
-        kept[-1] = kept[-1][:3] + b" " + kept[-1][4:]
+        kept[-1] = raw[:3] + b" " + kept[-1][4:]
     return b"\n".join(kept) + b"\n"
 
 

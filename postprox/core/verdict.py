@@ -99,13 +99,13 @@ def _failure(outcome: Outcome, *, strict: bool) -> str:
 
 def _begins_with_final_code(line: bytes) -> bool:
     """Whether `line` begins with the code of a reply that ends a message: 2yz, 4yz or 5yz."""
-    return line[:1] in (b"2", b"4", b"5") and line[1:3].isdigit() and line[3:4] == b" "
+    return line[:1] in (b"2", b"4", b"5") and line[:3].isdigit() and line[3:4] == b" "
 
 
 def rejection(last_line: bytes) -> bytes:
     """Return the reply line for a rejection (filter.reject-prefix, filter.reject-line)."""
     text = last_line.removesuffix(b"\r")
-    if not text.strip():
+    if not text:
         text = replies.REJECTED.rstrip()
     elif not (text[:3].isdigit() and text[3:4] == b" "):
         text = b"554 " + text
@@ -146,5 +146,4 @@ def _last_saying(text: bytes) -> bytes:
     """
     said = text.rstrip()
     begin = said.rfind(b"\n") + 1
-    end = text.find(b"\n", len(said))
-    return text[begin : end if end >= 0 else len(text)][: limits.FILTER_LINE] if said else b""
+    return text[begin:].partition(b"\n")[0][: limits.FILTER_LINE] if said else b""

@@ -58,7 +58,11 @@ _DROPPED = (
     "replace",
 )
 _FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
-_WORDS_FOR_PEOPLE = ("_log", "write", "write_fault", "UsageError", "ValueError", "AssertionError")
+_ANY_ORDER = ("min", "max")
+_WORDS_FOR_PEOPLE = (
+    *("_log", "write", "write_fault"),
+    *("UsageError", "ValueError", "AssertionError", "BadReplyError"),
+)
 
 
 @dataclass(frozen=True)
@@ -157,11 +161,11 @@ class _Finder(ast.NodeVisitor):
         for index in range(len(node.keywords)):
             rest = [keyword for at, keyword in enumerate(node.keywords) if at != index]
             self._change(node, "keywords", None, rest)
-        if len(node.args) == 2:
-            self._change(node, "args", None, node.args[::-1])
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if isinstance(node.func, ast.Name):
             name = node.func.id
+        if len(node.args) == 2 and name not in _ANY_ORDER:
+            self._change(node, "args", None, node.args[::-1])
         if name in _WORDS_FOR_PEOPLE:
             return  # words for people are looked at by people
         self.generic_visit(node)
@@ -227,7 +231,10 @@ def _other_expressions(node: ast.expr, values: dict[str, dict[str, object]]) -> 
 
 def _other_constant(node: ast.Attribute, names: dict[str, object]) -> Iterator[ast.expr]:
     """Another constant of the same module: one reply, limit or state for another."""
-    alike = [n for n, value in names.items() if type(value) is type(names.get(node.attr))]
+    now = names.get(node.attr)
+    alike = [
+        n for n, to in names.items() if type(to) is type(now) and (n == node.attr or to != now)
+    ]
     if node.attr.isupper() and len(alike) > 1:
         other = alike[(alike.index(node.attr) + 1) % len(alike)]
         yield ast.Attribute(value=node.value, attr=other, ctx=node.ctx)
@@ -252,9 +259,17 @@ def _constant(node: ast.expr) -> Iterator[ast.expr]:
 def _compare(node: ast.expr) -> Iterator[ast.expr]:
     if isinstance(node, ast.Compare):
         for at, operator in enumerate(node.ops):
-            for other in _COMPARISONS[type(operator)]:
+            others = _COMPARISONS[type(operator)]
+            if _is_limit(node.left) or _is_limit(node.comparators[-1]):
+                others = others[-1:]  # one more or less of a bound is as good a bound
+            for other in others:
                 operators = [*node.ops[:at], other(), *node.ops[at + 1 :]]
                 yield ast.Compare(left=node.left, ops=operators, comparators=node.comparators)
+
+
+def _is_limit(node: ast.expr) -> bool:
+    owner = node.value if isinstance(node, ast.Attribute) else None
+    return isinstance(owner, ast.Name) and owner.id == "limits"
 
 
 def _boolean(node: ast.expr) -> Iterator[ast.expr]:

@@ -182,17 +182,26 @@ def _exchange(owner: Any, changed: Any) -> None:
     """Let the functions and constants of a module or class be those of another."""
     for name, new in list(vars(changed).items()):
         old = vars(owner).get(name)
-        if name.startswith("__") and name != "__init__":
-            continue
         if isinstance(new, property) and isinstance(old, property):
             _exchange_code(old.fget, new.fget)
         elif isinstance(new, types.FunctionType) and isinstance(old, types.FunctionType):
             _exchange_code(old, new)
+        elif name.startswith("__"):
+            continue
+        elif isinstance(new, dict) and isinstance(old, dict):
+            _fill(old, new)
         elif isinstance(new, type) and isinstance(old, type):
             if new.__module__ == changed.__dict__.get("__name__", new.__module__):
                 _exchange(old, new)
         elif _is_constant(new) and new != old:
             setattr(owner, name, new)
+
+
+def _fill(table: dict[Any, Any], changed: dict[Any, Any]) -> None:
+    """Let a table of constants hold what another holds, for all who have imported it."""
+    if all(map(_is_constant, changed.values())):
+        table.clear()
+        table.update(changed)
 
 
 def _exchange_code(old: Any, new: Any) -> None:

@@ -25,6 +25,7 @@ KINDS = [
     actions.DeliverReplacement(),
     actions.Discard(),
     actions.Count("accept", "delivered", 0.5),
+    actions.Count("accept", "deferred", 0.5),
     actions.Log(levels.ERROR, "x"),
     actions.Log(levels.INFO, "x"),
 ]

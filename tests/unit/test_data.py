@@ -203,6 +203,53 @@ def test_encoding_is_the_same_at_every_cut(content: bytes, places: list[int]) ->
     assert send(*cut(content, places)) == send(content)
 
 
+@pytest.mark.parametrize("octet", range(256))
+def test_a_dot_is_doubled_behind_what_some_server_takes_for_a_line_end(octet: int) -> None:
+    before = b"a" + bytes([octet])
+    dot = b".." if before[1:] in b"\r\n" else b"."
+    assert send(before, b".") == before.replace(b"\n", b"\r\n") + dot + b"\r\n.\r\n"
+
+
+@given(TEXTS, CUTS)
+def test_the_decoder_tells_what_goes_upstream(message: bytes, places: list[int]) -> None:
+    decoder, content, wire = DataDecoder(), b"", b""
+    for piece in cut(message + b"\r\n.\r\n", places):
+        if not decoder.ended:
+            content += decoder.feed(piece)
+            wire += decoder.wire
+    assert wire == send(content)
+
+
+@pytest.mark.parametrize(
+    ("block", "follows"),
+    [
+        (b"a\n", b".b"),
+        (b"a\r\n", b"\n.b"),
+        (b"a\r", b".b"),
+        (b"a\n.b\r\n", b"c"),
+        (b".a\r\n.b\r\n", b"c"),
+        (b"a\r\n..b", b"c"),
+        (b"a\r.b", b"c"),
+    ],
+)
+def test_what_goes_upstream_is_safe_in_blocks(block: bytes, follows: bytes) -> None:
+    decoder = DataDecoder()
+    content = decoder.feed(block)
+    wire = decoder.wire
+    content += decoder.feed(follows + b"\r\n.\r\n")
+    assert wire + decoder.wire == send(content)
+
+
+@pytest.mark.parametrize(
+    "block", [b"a", b"a b c", b"a\r\nb", b"a.b\r\nc.", b"a\r\n..b", b"a\r\n..b\r\n\r\n..c"]
+)
+def test_a_block_that_is_as_it_goes_upstream_is_not_made_again(block: bytes) -> None:
+    decoder = DataDecoder()
+    decoder.feed(b"x")
+    decoder.feed(block)
+    assert decoder.wire is block
+
+
 def test_the_end_of_data_leaves_with_the_last_block() -> None:
     assert list(encoded([b"a\n", b"b\n"])) == [b"a\r\n", b"b\r\n.\r\n"]
 

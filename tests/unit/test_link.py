@@ -55,6 +55,54 @@ def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
     assert connection.deadline == site.now + limits.UPSTREAM_DATA
 
 
+@pytest.mark.parametrize(
+    ("awaited", "seconds"),
+    [
+        (link.GREETING, limits.UPSTREAM_REPLY),
+        (link.HELLO, limits.UPSTREAM_REPLY),
+        (link.RESET, limits.UPSTREAM_REPLY),
+        (link.REPLY, limits.UPSTREAM_REPLY),
+        (link.GOODBYE, limits.UPSTREAM_GOODBYE),
+        (link.KEEPALIVE, limits.UPSTREAM_REPLY),
+        (link.DATA, limits.UPSTREAM_DATA),
+        (link.FINAL, limits.UPSTREAM_FINAL),
+    ],
+)
+def test_every_reply_is_awaited_for_a_time_of_its_own(
+    site: Site, awaited: str, seconds: float
+) -> None:
+    connection = site.ready()
+    connection.expect(awaited)
+    assert connection.deadline == site.now + seconds
+
+
+@pytest.mark.parametrize("awaited", [link.HELLO, link.RESET, link.REPLY, link.KEEPALIVE])
+def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
+    site: Site, awaited: str
+) -> None:
+    connection = site.ready()
+    connection.hurry()
+    connection.expect(awaited)
+    assert connection.deadline == site.now + limits.CLIENT_GONE
+
+
+@pytest.mark.parametrize("awaited", [link.GREETING, link.DATA, link.FINAL])
+def test_what_decides_about_a_message_is_awaited_whether_the_client_is_there_or_not(
+    site: Site, awaited: str
+) -> None:
+    connection = site.ready()
+    connection.hurry()
+    connection.expect(awaited)
+    assert connection.deadline > site.now + limits.CLIENT_GONE
+
+
+def test_what_is_missing_is_said_in_words(site: Site) -> None:
+    site.link.connect()
+    assert site.link.missing == "connection"
+    site.link.connected()
+    assert site.link.missing == "greeting"
+
+
 def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", link.KEEPALIVE)
@@ -87,7 +135,7 @@ def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.ToUpstream(b"QUIT\r\n")]
-    assert connection.state == link.LEAVING
+    assert (connection.state, connection.awaited) == (link.LEAVING, link.NOTHING)
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
@@ -116,3 +164,6 @@ def test_disconnecting_is_asked_for_once(site: Site) -> None:
     connection.disconnect()
     assert site.asked == [actions.Disconnect()]
     assert connection.deadline == limits.NEVER
+    connection.expect(link.FINAL)
+    connection.disconnect()
+    assert connection.awaited == link.NOTHING

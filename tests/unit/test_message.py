@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from postprox.core import limits
 from postprox.core.message import Message
 
 
@@ -22,6 +23,7 @@ def test_the_octets_of_a_message_are_counted_at_rest() -> None:
         (b"Subject: x\r\n\r\nMessage-ID: <body@x>\r\n", b""),
         (b"Subject: x\r\nMessage-ID: <no-body@x>\r\n", b"<no-body@x>"),
         (b"", b""),
+        (b"Message-ID : <1@x:25>\r\n\r\n", b"<1@x:25>"),
     ],
 )
 def test_the_message_id_is_that_of_the_header(header: bytes, found: bytes) -> None:
@@ -35,3 +37,14 @@ def test_the_message_id_is_found_however_it_arrives() -> None:
     for octet in b"Message-ID: <1@x>\r\n\r\nbody\r\n.\r\n":
         message.decode(bytes([octet]))
     assert message.message_id == b"<1@x>"
+
+
+@pytest.mark.parametrize("size", [1000, 60_000])
+def test_a_message_id_behind_a_header_of_the_largest_size_is_not_looked_for(size: int) -> None:
+    field = b"Message-ID: <1@x>\r\n"
+    for before, found in [(limits.HEADER - 18, b"<1@x>"), (limits.HEADER + 18, b"")]:
+        text = b"X" * (before - 1) + b"\r\n" + field + b"\r\n"
+        message = Message(0.0)
+        for start in range(0, len(text), size):
+            message.decode(text[start : start + size])
+        assert message.message_id == found

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import syslog
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postprox.core import levels, limits
+from postprox.core import options as options_module
 from postprox.core.options import Options, UsageError, parse
 
 
@@ -17,8 +21,10 @@ def test_the_defaults() -> None:
     assert options.directory == "/tmp"
     assert options.timeout == 30
     assert not options.reject
+    assert not options.strict
     assert options.log_level == levels.WARNING
     assert options.listen is None
+    assert (options.metrics, options.pid_file) == ("", "")
     assert not options.foreground
     assert options.max_sessions == limits.SESSIONS
     assert options.information == ""
@@ -168,6 +174,9 @@ def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
         "[::1]",
         "[::1]2525",
         "[::1:2525",
+        "[::1]:25]",
+        "[::1]::25",
+        "000025",
         "\u0665",
     ],
 )
@@ -177,7 +186,7 @@ def test_nowhere_to_listen(text: str) -> None:
     assert str(raised.value).startswith(f"-l {text!r}: ")
 
 
-@pytest.mark.parametrize(("text", "count"), [("1", 1), ("100", 100), ("9" * 30, 999_999_999)])
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("100", 100), ("9" * 5000, 999_999_999)])
 def test_the_cap_on_sessions(text: str, count: int) -> None:
     assert parse(["up", "-l25", "--max-sessions", text]).max_sessions == count
 
@@ -189,13 +198,53 @@ def test_no_cap_on_sessions(text: str) -> None:
     assert repr(text) in str(raised.value)
 
 
-@pytest.mark.parametrize("option", ["--foreground", "--max-sessions=5"])
+LISTENING = ["--foreground", "--max-sessions=5", "--metrics=/m", "--pid-file=/p"]
+
+
+def test_a_server_may_be_told_what_to_do_and_what_to_write() -> None:
+    options = parse(["up", "-l25", *LISTENING])
+    assert options.foreground
+    assert (options.max_sessions, options.metrics, options.pid_file) == (5, "/m", "/p")
+
+
+def test_strict_implies_reject() -> None:
+    options = parse(["up", "--strict"])
+    assert (options.strict, options.reject) == (True, True)
+
+
+def test_an_empty_command_is_one() -> None:
+    assert parse(["up", "-c", ""]).command == ""
+
+
+def test_no_options_name_is_the_beginning_of_another() -> None:
+    names = sorted(options_module._LONG)
+    assert not [one for one, next_ in pairwise(names) if next_.startswith(one)]
+
+
+def test_a_level_is_syslogs() -> None:
+    given = (levels.ERROR, levels.WARNING, levels.INFO, levels.DEBUG)
+    assert given == (syslog.LOG_ERR, syslog.LOG_WARNING, syslog.LOG_INFO, syslog.LOG_DEBUG)
+
+
+def test_tests_may_let_the_clock_run_faster() -> None:
+    assert options_module.CLOCK_SPEED == b"POSTPROX_CLOCK_SPEED"
+    assert parse(["up"], b"60").clock_speed == 60
+
+
+@pytest.mark.parametrize("speed", [b"0", b"fast", b"\xff"])
+def test_the_clock_does_not_stand_still(speed: bytes) -> None:
+    with pytest.raises(UsageError, match="POSTPROX_CLOCK_SPEED in the environment '"):
+        parse(["up"], speed)
+
+
+@pytest.mark.parametrize("option", LISTENING)
 def test_listening_options_need_listening(option: str) -> None:
-    with pytest.raises(UsageError, match="give --listen"):
+    name = option.partition("=")[0]
+    with pytest.raises(UsageError, match=f"^{name} is for listening: give --listen"):
         parse(["up", option])
 
 
-@pytest.mark.parametrize("option", ["--foreground", "--max-sessions=5"])
+@pytest.mark.parametrize("option", LISTENING)
 def test_listening_options_may_come_first(option: str) -> None:
     assert parse([option, "up", "-l", "25"]).listen == ("127.0.0.1", 25)
 
@@ -245,6 +294,8 @@ def test_information(arguments: list[str], wanted: str) -> None:
         (["up", "--comm"], "option --command needs a value"),
         (["up", "-d", ""], "-d: the name of a directory is missing"),
         (["up", "--tempdir="], "--tempdir: the name of a directory is missing"),
+        (["up", "--metrics="], "--metrics: the name of a file is missing"),
+        (["up", "--pid-file="], "--pid-file: the name of a file is missing"),
         ([""], "HOST:PORT '': the host is missing"),
         (["up:x"], "HOST:PORT 'up:x': the port must be a number from 1 to 65535, not 'x'"),
     ],
@@ -275,3 +326,8 @@ def test_any_command_line_is_understood_or_refused(arguments: list[str]) -> None
     except UsageError:
         return
     assert options.information or options.target.text
+
+
+def test_a_socket_has_a_path_and_the_usual_port() -> None:
+    target = parse(["unix:/run/up"]).target
+    assert (target.host, target.port, target.path) == ("", 25, "/run/up")

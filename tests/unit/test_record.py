@@ -117,6 +117,37 @@ def test_a_value_is_bare_or_quoted(octets: bytes, shown: str) -> None:
     assert record.value(octets) == shown
 
 
+@pytest.mark.parametrize("octet", range(256))
+def test_every_octet_is_shown(octet: int) -> None:
+    character = chr(octet)
+    if character in ('"', "\\"):
+        shown = f'"\\{character}"'
+    elif character == " " or not character.isascii() or not character.isprintable():
+        shown = '" "' if character == " " else f'"\\x{octet:02x}"'
+    else:
+        shown = character
+    assert record.value(bytes([octet])) == shown
+
+
+@pytest.mark.parametrize(
+    ("octets", "shown"),
+    [
+        (b"a" * 9, "aaaaaaaa"),
+        (b"a aaaaaaa", '"a aaaaaa"'),
+        (b"aaaa\0", r'"aaaa\x00"'),
+        (b"aaaaa\0a", '"aaaaa"'),
+    ],
+)
+def test_a_value_is_cut_to_its_room(octets: bytes, shown: str) -> None:
+    assert record.value(octets, 8) == shown
+
+
+def test_recipients_are_parted_by_commas() -> None:
+    envelope = an_envelope()
+    envelope.add_recipient(b"RCPT TO:<c@example>")
+    assert " to=b@example,c@example " in line(Message(0.0), envelope)
+
+
 FIELD = re.compile(r'([a-z-]+)=((?:[!#-\[\]-~])+|"(?:[ !#-\[\]-~]|\\["\\]|\\x[0-9a-f]{2})*")')
 
 

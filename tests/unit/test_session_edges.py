@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from postprox.core import levels, limits
+from collections.abc import Callable
+
+import pytest
+
+from postprox.core import actions, levels, limits, replies
 from postprox.core.options import parse
 from tests.unit.dialogue import (
     MAIL,
     RCPT,
+    Dialogue,
     connected,
     greeted,
     in_data,
+    in_delivery,
     in_filter,
     in_transaction,
     rejected,
     relayed,
+    sending,
     sent,
 )
 
@@ -185,3 +192,331 @@ def test_a_rejected_clients_session_is_in_order() -> None:
     dialogue.client_sees_reply(b"221 ")
     dialogue.is_over(0)
     assert not dialogue.session.cut_short
+
+
+# Which words end a session in disorder, and what the log says of it.
+
+
+def asked(*commands: bytes) -> Dialogue:
+    """Upstream owes the reply to the last of `commands`."""
+    dialogue = greeted()
+    for command in commands[:-1]:
+        relayed(dialogue, command)
+    dialogue.client_says(commands[-1])
+    dialogue.upstream_sees(commands[-1])
+    return dialogue
+
+
+def again() -> Dialogue:
+    """Upstream is asked for a second connection, by a client that wants to send on."""
+    dialogue = rejected()
+    dialogue.client_says(MAIL)
+    dialogue.upstream_connects()
+    return dialogue
+
+
+def replaying() -> Dialogue:
+    dialogue = again()
+    dialogue.upstream_says(b"220 up ESMTP")
+    dialogue.upstream_sees(b"EHLO client.example")
+    return dialogue
+
+
+def resetting() -> Dialogue:
+    """Upstream has refused DATA, and is told to forget the transaction."""
+    dialogue = in_delivery()
+    dialogue.upstream_says(b"451 not now")
+    dialogue.client_sees(b"451 not now")
+    dialogue.client_says(MAIL)
+    dialogue.upstream_sees(b"RSET")
+    return dialogue
+
+
+def greeting() -> Dialogue:
+    dialogue = Dialogue()
+    dialogue.upstream_connects()
+    return dialogue
+
+
+NOT_SMTP = "upstream does not speak SMTP: no SMTP reply: b'hello\\r\\n'"
+CONTENT = "upstream asks for content that the filter has not seen"
+CHALLENGE = "upstream asks for an answer to what is not AUTH"
+REPLY_TO_NOTHING = "upstream sent a reply to nothing: b'250 ok\\r\\n'"
+
+
+@pytest.mark.parametrize(
+    ("begin", "said", "name", "error"),
+    [
+        (greeting, b"hello", "UPSTREAM_GARBLED", NOT_SMTP),
+        (greeting, b"334 ", "UPSTREAM_GARBLED", CHALLENGE),
+        (lambda: asked(MAIL), b"hello", "UPSTREAM_GARBLED", NOT_SMTP),
+        (lambda: asked(MAIL), b"334 ", "UPSTREAM_GARBLED", CHALLENGE),
+        (lambda: asked(MAIL), b"354 go on", "UPSTREAM_GARBLED", CONTENT),
+        (greeted, b"250 ok", "UPSTREAM_GARBLED", REPLY_TO_NOTHING),
+        (in_filter, b"250 ok", "UPSTREAM_GARBLED", REPLY_TO_NOTHING),
+        (sending, b"250 ok", "MESSAGE_UNANSWERED", REPLY_TO_NOTHING),
+        (sending, b"hello", "MESSAGE_UNANSWERED", NOT_SMTP),
+        (sent, b"hello", "MESSAGE_UNANSWERED", NOT_SMTP),
+        (sent, b"354 go on", "MESSAGE_UNANSWERED", CONTENT),
+        (sent, b"350 what?", "MESSAGE_UNANSWERED", ""),
+        (again, b"554 no", "UPSTREAM_UNREACHABLE", ""),
+        (replaying, b"550 no", "UPSTREAM_UNREACHABLE", ""),
+        (replaying, b"334 ", "UPSTREAM_UNREACHABLE", ""),
+        (resetting, b"550 no", "UPSTREAM_GARBLED", ""),
+        (in_filter, b"421 up closes", "UPSTREAM_LOST", "upstream closed the connection"),
+    ],
+)
+def test_an_upstream_that_is_mistaken_ends_the_session(
+    begin: Callable[[], Dialogue], said: bytes, name: str, error: str
+) -> None:
+    dialogue = begin()
+    dialogue.upstream_says(said)
+    assert bytes(dialogue.to_client) == getattr(replies, name)
+    assert dialogue.logged(levels.ERROR) == ([error] if error else [])
+    assert dialogue.session.exit_status == 1
+    assert dialogue.session.cut_short
+
+
+@pytest.mark.parametrize(
+    ("begin", "seconds", "name", "missing"),
+    [
+        (Dialogue, limits.CONNECT, "UPSTREAM_UNREACHABLE", "connection"),
+        (greeting, limits.UPSTREAM_REPLY, "UPSTREAM_SILENT", "greeting"),
+        (
+            lambda: asked(MAIL),
+            limits.UPSTREAM_REPLY,
+            "UPSTREAM_SILENT",
+            "reply to the client's command",
+        ),
+        (in_delivery, limits.UPSTREAM_DATA, "MESSAGE_LOST", "reply to DATA"),
+        (sent, limits.UPSTREAM_FINAL, "MESSAGE_LOST", "final reply"),
+    ],
+)
+def test_an_upstream_that_is_silent_ends_the_session(
+    begin: Callable[[], Dialogue], seconds: float, name: str, missing: str
+) -> None:
+    dialogue = begin()
+    dialogue.seconds_pass(seconds - 1)
+    dialogue.nothing_is_said()
+    dialogue.seconds_pass(1)
+    assert bytes(dialogue.to_client) == getattr(replies, name)
+    assert dialogue.logged(levels.ERROR) == [f"upstream does not answer: no {missing}"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "name"),
+    [(lambda: asked(MAIL), "UPSTREAM_LOST"), (in_filter, "UPSTREAM_LOST"), (sent, "MESSAGE_LOST")],
+)
+def test_an_upstream_that_closes_ends_the_session(begin: Callable[[], Dialogue], name: str) -> None:
+    dialogue = begin()
+    dialogue.upstream_ends()
+    assert bytes(dialogue.to_client) == getattr(replies, name)
+    assert dialogue.logged(levels.ERROR) == ["upstream closed the connection"]
+
+
+def test_an_upstream_that_cannot_be_reached_is_told_once() -> None:
+    dialogue = Dialogue()
+    dialogue.upstream_fails()
+    assert bytes(dialogue.to_client) == replies.UPSTREAM_UNREACHABLE
+    dialogue.to_client.clear()
+    dialogue.is_over(1)
+
+
+@pytest.mark.parametrize("begin", [lambda: asked(MAIL), sent])
+def test_a_silent_upstream_does_not_hold_up_the_servers_end(begin: Callable[[], Dialogue]) -> None:
+    dialogue = begin()
+    dialogue.is_told_to_stop()
+    dialogue.seconds_pass(limits.UPSTREAM_FINAL)
+    assert bytes(dialogue.to_client) == replies.SHUTTING_DOWN
+
+
+def test_a_clients_silence_is_in_the_log() -> None:
+    dialogue = greeted()
+    dialogue.seconds_pass(limits.CLIENT_IDLE)
+    dialogue.client_sees(replies.CLIENT_IDLE.rstrip())
+    assert dialogue.logged(levels.WARNING) == ["the client is silent"]
+
+
+def goes_unanswered(dialogue: Dialogue) -> None:
+    dialogue.seconds_pass(limits.UPSTREAM_GOODBYE)
+
+
+@pytest.mark.parametrize("happens", [Dialogue.upstream_ends, goes_unanswered])
+def test_a_quit_that_upstream_does_not_answer_is_no_error(
+    happens: Callable[[Dialogue], None],
+) -> None:
+    dialogue = asked(b"QUIT")
+    happens(dialogue)
+    assert bytes(dialogue.to_client) == replies.BYE
+    dialogue.to_client.clear()
+    dialogue.is_over()
+    assert not dialogue.logged(levels.ERROR)
+
+
+def test_a_command_behind_upstreams_421_is_answered_when_upstream_closes() -> None:
+    dialogue = greeted()
+    relayed(dialogue, MAIL, b"421 up closes")
+    dialogue.client_says(b"NOOP")
+    dialogue.upstream_sees(b"NOOP")
+    dialogue.upstream_ends()
+    assert bytes(dialogue.to_client) == replies.UPSTREAM_LOST
+
+
+# When the client is read, and what of it is obeyed.
+
+
+def test_a_client_that_is_hung_up_is_not_read() -> None:
+    dialogue = greeted()
+    dialogue.seconds_pass(limits.CLIENT_IDLE)
+    assert dialogue.session.over
+    assert not dialogue.session.wants_client
+
+
+def test_what_a_client_sends_after_the_end_is_not_kept() -> None:
+    dialogue = greeted()
+    dialogue.seconds_pass(limits.CLIENT_IDLE)
+    dialogue.session.client_received(b"NOOP")
+    assert dialogue.session._commands.take() == b""
+
+
+def test_a_client_that_sends_ahead_is_read_up_to_a_bound() -> None:
+    dialogue = in_filter()
+    dialogue.client_sends(b"x" * limits.HELD_INPUT)
+    assert dialogue.session.wants_client
+    dialogue.client_sends(b"x")
+    assert not dialogue.session.wants_client
+
+
+def test_a_session_without_upstream_lasts_as_long_as_its_client() -> None:
+    dialogue = rejected()
+    assert not dialogue.session.over
+    assert not dialogue.session.finished
+
+
+def test_the_quit_of_a_client_whose_connection_broke_is_not_obeyed() -> None:
+    dialogue = in_filter()
+    dialogue.client_says(b"QUIT")
+    dialogue.client_is_reset()
+    dialogue.filter_is_gone()
+    assert dialogue.session.over
+
+
+def test_a_line_that_is_too_long_is_told_so_and_the_next_one_is_handled() -> None:
+    dialogue = greeted()
+    dialogue.client_says(b"x" * (limits.COMMAND_LINE + 1), b"NOOP")
+    dialogue.client_sees(replies.LINE_TOO_LONG.rstrip())
+    dialogue.upstream_sees(b"NOOP")
+
+
+def test_the_clients_own_rset_is_the_only_one() -> None:
+    dialogue = in_delivery()
+    dialogue.upstream_says(b"451 not now")
+    dialogue.client_sees(b"451 not now")
+    relayed(dialogue, b"RSET")
+    relayed(dialogue, MAIL)
+
+
+def test_what_came_before_mail_is_no_transaction() -> None:
+    dialogue = greeted()
+    relayed(dialogue, b"XFORWARD ADDR=192.0.2.1")
+    dialogue.client_says(b"DATA")
+    dialogue.client_sees(replies.NEED_MAIL.rstrip())
+
+
+def test_a_command_that_came_during_the_message_is_handled_after_a_failure() -> None:
+    dialogue = in_filter()
+    dialogue.upstream_is_fast = False
+    dialogue.replacement = b"changed\n"
+    dialogue.filter_ends(0)
+    dialogue.upstream_sees(b"DATA")
+    dialogue.upstream_says(b"354 go on")
+    dialogue.client_says(b"NOOP")
+    dialogue.replacement_changes()
+    dialogue.client_sees(replies.FILTER_FAILED.rstrip(), replies.OK.rstrip())
+
+
+# What is told of a message, and when it is forgotten.
+
+
+def test_a_message_without_a_spool_is_told_once() -> None:
+    dialogue = in_transaction()
+    dialogue.open_error = "no room"
+    dialogue.client_says(b"DATA")
+    dialogue.client_sees(replies.SPOOL_ERROR.rstrip())
+    (told,) = dialogue.logged(levels.INFO)
+    assert "result=deferred" in told
+    assert f'reply="{replies.SPOOL_ERROR.decode().rstrip()}"' in told
+    dialogue.upstream_ends()
+    assert dialogue.logged(levels.INFO) == [told]
+
+
+def test_a_spool_that_fails_when_its_message_is_answered_is_nothing_to_tell() -> None:
+    dialogue = greeted()
+    dialogue.session.spool_failed("/spool: Input/output error")
+    assert not dialogue.session.take_actions()
+    relayed(dialogue, b"NOOP")
+
+
+def test_a_filter_that_was_not_started_took_no_time() -> None:
+    dialogue = in_data()
+    dialogue.start_error = "no process"
+    dialogue.seconds_pass(7)
+    dialogue.client_says(b"x", b".")
+    assert "filter=0.000 total=7.000" in dialogue.logged(levels.INFO)[0]
+
+
+def test_a_filter_that_is_late_took_its_whole_time() -> None:
+    dialogue = in_filter(filter_timeout=30, reject_failures=True)
+    dialogue.seconds_pass(31)
+    assert "filter=30.000" in dialogue.logged(levels.INFO)[0]
+
+
+def test_a_filter_that_is_late_is_ended_once() -> None:
+    dialogue = in_filter(filter_timeout=30)
+    dialogue.now += 30
+    dialogue.session.timer()
+    assert dialogue.session.take_actions() == [actions.EndFilter("timed out after 30 s")]
+    assert dialogue.session.deadline > dialogue.now
+
+
+def test_an_upstream_that_neither_takes_nor_refuses_data_gave_no_answer() -> None:
+    dialogue = in_delivery()
+    dialogue.upstream_says(b"250 fine")
+    dialogue.client_sees(replies.MESSAGE_UNANSWERED.rstrip())
+
+
+def test_a_message_that_upstream_refuses_before_its_end_is_in_the_log() -> None:
+    dialogue = sending()
+    dialogue.upstream_says(b"552 too big")
+    dialogue.client_sees(b"552 too big")
+    assert dialogue.logged(levels.WARNING) == ["upstream refused the message before its end"]
+
+
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [
+        (b"250 discarded", False),
+        (b"451 later", False),
+        (b"550 no", False),
+        (b"354 go on", True),
+        (b"199 what", True),
+    ],
+)
+def test_a_filters_reply_that_ends_no_message_is_warned_of(said: bytes, warned: bool) -> None:
+    dialogue = in_filter()
+    dialogue.filter_ends(1, said)
+    dialogue.client_sees(said)
+    expected = f"the filter's reply ends no message: {said + bytes((13, 10))!r}"
+    assert dialogue.logged(levels.WARNING) == ([expected] if warned else [])
+
+
+@pytest.mark.parametrize("listening", [False, True])
+@pytest.mark.parametrize("level", [levels.WARNING, levels.INFO])
+def test_a_message_is_logged_with_v_and_counted_by_a_server(level: int, listening: bool) -> None:
+    dialogue = in_filter()
+    dialogue.session._options.log_level = level
+    dialogue.session._options.listen = ("127.0.0.1", 25) if listening else None
+    dialogue.filter_ends(1, b"550 no")
+    assert len(dialogue.logged(levels.INFO)) == (level == levels.INFO)
+    counted = [actions.Count("reject", "refused", 0.0)] if listening else []
+    assert dialogue.counted == counted

@@ -83,6 +83,15 @@ def test_a_longer_line_that_is_there_at_once_is_told_once() -> None:
     assert read_lines(b"x" * 50_000 + b"\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
+def test_the_line_end_of_a_long_line_may_come_alone() -> None:
+    reader = CommandReader()
+    reader.feed(b"x" * (limits.COMMAND_LINE + 1))
+    with pytest.raises(LineTooLongError):
+        reader.next_line()
+    reader.feed(b"\nNOOP\n")
+    assert reader.next_line() == b"NOOP"
+
+
 def test_the_rest_of_a_long_line_is_not_kept() -> None:
     reader = CommandReader()
     reader.feed(b"x" * (limits.COMMAND_LINE + 1))
@@ -164,6 +173,9 @@ def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
         (b"NOOP\r\nQUIT\r\n", True),
         (b"NOOP QUIT\r\n", False),
         (b"NOOP\r\nQUIT", False),
+        (b"\nQUIT\r\n", True),
+        (b"\nQUIT", False),
+        (b"NOOP 6\r\nQUIT\r\n", True),
     ],
 )
 def test_a_quit_is_seen_in_what_is_held(octets: bytes, holds: bool) -> None:
@@ -263,6 +275,7 @@ def test_a_reply_keeps_its_octets(octets: bytes) -> None:
 @pytest.mark.parametrize(
     "octets",
     [
+        b"\n",
         b"\r\n",
         b"ok\r\n",
         b"25\r\n",
@@ -270,6 +283,7 @@ def test_a_reply_keeps_its_octets(octets: bytes) -> None:
         b"250x\r\n",
         b"250\tx\r\n",
         b"250_x\r\n",
+        b"250Xx\r\n",
         b" 250 x\r\n",
         b"-250 x\r\n",
         b"2.0 x\r\n",
@@ -292,6 +306,16 @@ def test_what_is_no_reply(octets: bytes) -> None:
         read_replies(octets)
 
 
+def test_the_line_that_is_no_reply_is_told() -> None:
+    with pytest.raises(BadReplyError) as raised:
+        read_replies(b"hello\r\nworld\r\n")
+    assert str(raised.value) == "no SMTP reply: b'hello\\r\\n'"
+
+
+def test_what_follows_a_reply_does_not_count_for_its_size() -> None:
+    assert len(read_replies(b"250 ok\r\n" * limits.REPLY)) == limits.REPLY
+
+
 def test_a_reply_of_the_largest_size_is_whole() -> None:
     line = b"250-" + b"x" * 58 + b"\r\n"
     raw = line * (limits.REPLY // len(line) - 1) + b"250 " + b"x" * 58 + b"\r\n"
@@ -306,6 +330,7 @@ def test_a_reply_of_the_largest_size_is_whole() -> None:
         b"250 " + b"x" * limits.REPLY + b"\r\n",
         b"x" * (limits.REPLY + 1),
         b"250-\r\n" * (limits.REPLY // 6 + 1),
+        b"250-\r\n" * (limits.REPLY // 6) + b"250 ok\r\n",
     ],
 )
 @pytest.mark.parametrize("size", [1 << 20, 60_000])
@@ -342,11 +367,14 @@ def replies_before_an_error(*pieces: bytes) -> tuple[list[bytes], bool]:
 @pytest.mark.parametrize(
     ("code", "positive", "negative"),
     [
+        (199, False, False),
         (200, True, False),
         (221, True, False),
         (299, True, False),
         (334, False, False),
         (354, False, False),
+        (399, False, False),
+        (400, False, True),
         (421, False, True),
         (550, False, True),
     ],
@@ -378,6 +406,7 @@ def test_the_kinds_of_replies(code: int, positive: bool, negative: bool) -> None
         (b"250-up\n250-STARTTLS\n250 X\n", b"250-up\n250 X\n"),
         (b"250-up\r\n250-\r\n250 CHUNKING\r\n", b"250-up\r\n250 \r\n"),
         (b"250-up\r\n250-X\r\n250\r\n", b"250-up\r\n250-X\r\n250\r\n"),
+        (b"250-up\r\n250-STARTTLS\r\n250\r\n", b"250-up\r\n250\r\n"),
     ],
 )
 def test_keywords_that_would_lead_round_the_filter_are_hidden(

@@ -24,6 +24,7 @@ def test_the_verdicts_in_words() -> None:
 
 
 def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> None:
+    assert SECONDS == (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
     tally = Tally()
     tally.count("accept", "delivered", 0.1)
     tally.count("accept", "delivered", 1000.0)

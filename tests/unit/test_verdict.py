@@ -71,6 +71,40 @@ def test_only_a_failure_has_a_reason(outcome: Outcome, reason: str, reject_failu
     assert judge(outcome, reject_failures=reject_failures).reason == reason
 
 
+def test_nothing_is_known_of_an_end_that_is_not_told() -> None:
+    end = Outcome()
+    assert (end.status, end.last_line, end.failure) == (None, b"", "")
+    assert (end.replaced, end.starved) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "reject_failures"), [(0, False), (1, False), (2, False), (2, True)]
+)
+def test_what_the_filter_said_is_kept_whatever_it_means(status: int, reject_failures: bool) -> None:
+    assert judge(Outcome(status, b"550 no"), reject_failures=reject_failures).said == b"550 no"
+
+
+@pytest.mark.parametrize(
+    ("line", "rejects"),
+    [
+        (b"250 x", True),
+        (b"450 x", True),
+        (b"550 x", True),
+        (b"550 ", True),
+        (b"350 x", False),
+        (b"5x0 x", False),
+        (b"55x x", False),
+        (b"550x", False),
+        (b"x50 x", False),
+        (b"x", False),
+        (b"", False),
+    ],
+)
+def test_a_strict_proxy_obeys_only_a_final_reply_code(line: bytes, rejects: bool) -> None:
+    reason = judge(Outcome(1, line), reject_failures=True, strict=True).reason
+    assert reason == ("" if rejects else "exit status 1 without a reply code (--strict)")
+
+
 def test_a_failure_is_answered_with_a_temporary_reply() -> None:
     assert FILTER_FAILED.startswith(b"451 ")
     assert FILTER_FAILED.endswith(b"\r\n")
@@ -91,6 +125,8 @@ PREFIX_RULE = [
     pytest.param(b"451 x\n", b"451 x", id="temporary"),
     pytest.param(b"5.7.1 x\n", b"554 5.7.1 x", id="enhanced-code-only"),
     pytest.param(b"x\n", b"554 x", id="text"),
+    pytest.param(b"abc x\n", b"554 abc x", id="three-letters"),
+    pytest.param(b"55x y\n", b"554 55x y", id="two-digits-and-a-letter"),
     pytest.param(b"-\n", b"554 -", id="punctuation"),
     pytest.param(b"550 x", b"550 x", id="no-final-newline"),
     pytest.param(b"x", b"554 x", id="text-without-final-newline"),
@@ -116,6 +152,12 @@ PREFIX_RULE = [
 @pytest.mark.parametrize(("stderr", "reply"), PREFIX_RULE)
 def test_the_last_line_becomes_the_reply(stderr: bytes, reply: bytes) -> None:
     assert rejection(last_line(stderr)) == reply + b"\r\n"
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_only_what_can_be_printed_is_told_the_client(octet: int) -> None:
+    shown = octet if 0x20 <= octet <= 0x7E else ord("?")
+    assert rejection(b"550 x" + bytes([octet, 0x78])) == b"550 x" + bytes([shown, 0x78]) + b"\r\n"
 
 
 @pytest.mark.parametrize("stderr", [b"", b"\n", b"\n\n\n", b" \t \r\n \n", b"\x0b\x0c\n"])
@@ -155,6 +197,17 @@ def test_the_last_line_is_the_same_at_every_cut(pieces: list[bytes]) -> None:
 def test_the_last_line_is_the_last_that_is_not_blank(lines: list[bytes]) -> None:
     wanted = next((line for line in reversed(lines) if line.strip()), b"")
     assert last_line(b"\n".join(lines)) == wanted
+
+
+def test_a_blank_line_that_comes_alone_takes_nothing_back() -> None:
+    reader = LastLine()
+    reader.feed(b"550 x\n")
+    reader.feed(b"\n")
+    assert reader.value == b"550 x"
+
+
+def test_a_line_that_ends_is_cut_too() -> None:
+    assert len(last_line(b"x" * 65536 + b"\n")) == limits.FILTER_LINE
 
 
 def test_three_megabytes_are_not_kept() -> None:
