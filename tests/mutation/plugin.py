@@ -12,6 +12,7 @@ import functools
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -30,15 +31,20 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED, SURVIVED = "killed", "survived"
 _ALL = "all"
 
-#: Seconds for one mutant: of the processor, and of the clock. All tests of the core take 10.
-_PROCESSOR, _CLOCK = 30, 90
+#: Seconds of the processor that a test may take for a mutant, beside three times what it takes
+#: without one: more is a loop without end.
+_PROCESSOR = 3
+
+#: Seconds of the clock for all tests of a mutant: more is a wait without end. Tests that wait have
+#: limits of their own; on a machine that is busy with other things all of them may take minutes.
+_CLOCK = 240
 
 settings.register_profile(
     "mutation",
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=40,
+    max_examples=15,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=tuple(HealthCheck),
 )
@@ -55,7 +61,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     with Path(os.environ["RESULTS"]).open("w", buffering=1) as results:
         for mutant in map(json.loads, lines):
             tests = _tests_of(session, mutant, callers)
-            print(json.dumps([mutant["number"], _tried(session, mutant, tests)]), file=results)
+            verdict = _tried(session, mutant, tests, callers[_ALL])
+            print(json.dumps([mutant["number"], verdict]), file=results)
     return True
 
 
@@ -116,12 +123,17 @@ def _in_order(items: list[pytest.Item]) -> list[tuple[pytest.Item, pytest.Item |
     return list(zip(items, [*items[1:], None], strict=True))
 
 
-def _tried(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.Item]) -> str:
+def _tried(
+    session: pytest.Session,
+    mutant: dict[str, Any],
+    tests: list[pytest.Item],
+    seconds: dict[str, float],
+) -> str:
     child = os.fork()
     if not child:
         os.setpgid(0, 0)
         _quietly(2)
-        os._exit(_run(session, mutant, tests))
+        os._exit(_run(session, mutant, tests, seconds))
     end = time.monotonic() + _CLOCK
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -134,8 +146,12 @@ def _tried(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.I
         time.sleep(0.003)
 
 
-def _run(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.Item]) -> int:
-    resource.setrlimit(resource.RLIMIT_CPU, (_PROCESSOR, _PROCESSOR))
+def _run(
+    session: pytest.Session,
+    mutant: dict[str, Any],
+    tests: list[pytest.Item],
+    seconds: dict[str, float],
+) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
     tree = Path(tempfile.mkdtemp(prefix="mutant-"))
     try:
@@ -143,6 +159,7 @@ def _run(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.Ite
             _put_on_disk(tree, mutant)
         _put_in_place(mutant)
         for item, following in _in_order(tests):
+            _allow(_PROCESSOR + 3 * seconds.get(item.nodeid, 0))
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.testsfailed:
                 return 1
@@ -151,6 +168,12 @@ def _run(session: pytest.Session, mutant: dict[str, Any], tests: list[pytest.Ite
     finally:
         shutil.rmtree(tree, ignore_errors=True)
     return 0
+
+
+def _allow(seconds: float) -> None:
+    """Let this process be ended after some more seconds of the processor."""
+    limit = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 def _quietly(kept: int) -> None:
