@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from postprox.core import limits
 from postprox.shell import listen
 from postprox.shell.loop import READABLE, Loop
 from postprox.shell.stream import Stream
@@ -98,16 +99,18 @@ def with_a_stalled_upstream(site: Site) -> None:
 def with_a_client_that_pipelines(site: Site) -> None:
     client, _ = site.data("-c", "sleep 60")
     client.says(*MESSAGE)
-    client.sends(b"NOOP\r\n" * 20_000)
+    run_until(site.loop, lambda: site.connection._filter)
+    client.sends(b"NOOP\r\n" * 30_000)  # more than is read and less than the socket holds
     run_until(site.loop, lambda: not site.connection.session.wants_client)
 
 
 def with_a_client_that_does_not_read(site: Site) -> None:
-    client, _ = site.transaction()
+    client, upstream = site.transaction()
     client.stops_reading()
     while site.connection._reads_client:
         client.socket.send(b"STARTTLS\r\n" * 1000)
         site.loop.run_once()
+    upstream.says(b"250 what nobody asked for")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,23 @@ def test_a_session_that_waits_turns_no_loop(site: Site, comes_to: object) -> Non
     comes_to(site)
     turns_of_an_idle_loop(site.loop)  # what was still on its way
     assert turns_of_an_idle_loop(site.loop) <= 3
+
+
+def test_a_message_is_read_from_its_file_no_faster_than_upstream_takes_it(site: Site) -> None:
+    with_a_stalled_upstream(site)
+    sending, upstream = site.connection._upstream, site._peers[-1]
+    assert sending is not None
+    with socket.socket(fileno=os.dup(sending.writer)) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    waiting: list[int] = []
+
+    def is_there() -> bool:
+        waiting.append(sending.unsent)
+        return upstream.received.endswith(b"\r\n.\r\n")
+
+    upstream.reads()
+    run_until(site.loop, is_there)
+    assert max(waiting) <= limits.COPY_SIZE
 
 
 def test_a_client_that_reads_late_misses_no_reply(site: Site) -> None:
