@@ -46,7 +46,10 @@ def main() -> int:
         from .shell.listen import serve
 
         return serve(wanted)
-    return _serve_standard_input(wanted)
+    try:
+        return _serve_standard_input(wanted)
+    except (OSError, ImportError):  # not a descriptor is left to begin with, nor to tell the log
+        return _refuse(replies.INTERNAL_ERROR, 1)
 
 
 def _serve_standard_input(wanted: options.Options) -> int:
@@ -97,13 +100,18 @@ def _report_usage(error: str) -> int:
         from .shell import log
 
         log.write(levels.ERROR, f"wrong command line: {line}")
-        try:
-            posix.write(STDIN, replies.MISCONFIGURED)
-        except OSError:
-            pass  # the client is gone
-    else:
-        posix.write(STDERR, f"postprox: {line}\n".encode("utf-8", "backslashreplace"))
+        return _refuse(replies.MISCONFIGURED, USAGE_STATUS)
+    posix.write(STDERR, f"postprox: {line}\n".encode("utf-8", "backslashreplace"))
     return USAGE_STATUS
+
+
+def _refuse(reply: bytes, status: int) -> int:
+    """Tell the client why no session begins; return `status`, with which the process ends."""
+    try:
+        posix.write(STDOUT, reply)
+    except OSError:
+        pass  # it is gone
+    return status
 
 
 if __name__ == "__main__":

@@ -113,6 +113,8 @@ class Connection:
             self._settle()
         except Exception as second:
             _tell_fault(second)
+            if not self.session.over:  # otherwise the client has been told
+                self._client.write(replies.INTERNAL_ERROR)
         finally:
             self._close()
 
@@ -432,7 +434,7 @@ class Connection:
     def _write_log(self, action: actions.Log) -> None:
         try:
             from . import log
-        except OSError:
+        except (OSError, ImportError):
             return  # without a descriptor not even the module can be read
         log.write(action.level, action.text)
 

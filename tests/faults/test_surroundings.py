@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.answering import Answering
 from tests.faults.conftest import Serve, Start
+from tests.faults.proxies import RUN
 from tests.faults.proxies import spawn as spawn_program
 from tests.faults.surroundings import NO_MORE_PROCESSES, limited, small_file_system
 from tests.postfix.devlog import may_unshare
@@ -158,6 +161,37 @@ def test_a_file_past_its_size_limit_costs_a_452(
     peer.sees(b"QUIT")
     peer.says(b"221 bye")
     next_message_passes(proxy.client, upstream)
+
+
+#: A spawned proxy is given so few descriptors in all. Three are its client's, and with a fourth
+#: the interpreter can read its modules; with less it cannot even begin.
+FEW_DESCRIPTORS = range(4, 15)
+
+
+@pytest.mark.parametrize("logging", [(), ("-v",)])
+@pytest.mark.parametrize("descriptors", FEW_DESCRIPTORS)
+def test_however_few_descriptors_there_are_the_client_is_answered_and_nothing_passes(
+    answering: Answering, tmp_path: Path, descriptors: int, logging: tuple[str, ...]
+) -> None:
+    limit = f"(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
+    program = f"import resource\nresource.setrlimit{limit}\n{RUN}"
+    arguments = ["-d", str(tmp_path), *logging, "-c", REFUSE_ALL, answering.address]
+    process, connection = spawn_program(arguments, environment(), program)
+    client = Peer(connection)
+    try:
+        last = client.line()
+        for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
+            if last[:1] not in (b"2", b"3"):
+                break
+            client.says(line)
+            last = client.line()
+        assert last[:1] in (b"4", b"5")
+        assert not answering.messages
+        client.leaves()
+        assert asyncio.run(process.exit_status()) in (0, 1)
+    finally:
+        process.end()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -409,6 +409,23 @@ def test_an_error_of_the_program_is_told_to_the_client(
     site.is_over(exit_status=1)
 
 
+def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    client, _ = site.transaction("-c", "true")
+    monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
+    monkeypatch.setattr("postprox.shell.spool.Spool.seal", fail)
+    monkeypatch.setattr(site.connection.session, "terminate", fail)
+    client.says(b"DATA")
+    client.sees_reply(b"354 ")
+    client.says(*MESSAGE)
+    client.sees_reply(b"421 ")
+    client.sees_end()
+
+
 @pytest.mark.parametrize("options", [(), ("-c", "true")])
 def test_terminating_leaves_nothing(site: Site, options: tuple[str, ...]) -> None:
     client, upstream = site.data(*options)
