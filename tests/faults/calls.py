@@ -150,7 +150,7 @@ class Failing:
             judgement = judge(message, rejecting=True)
             if judgement.outcome == KEPT:
                 continue
-            if call in DOUBTFUL and _unknowable(message):
+            if call in DOUBTFUL and unknowable(message):
                 self.findings.doubts.append(call)
             else:
                 stage.violations.append(f"{judgement.reason}, told {message.told!r}")
@@ -160,7 +160,7 @@ class Failing:
         self.findings.violations += [f"{name} {call}: {what}" for what in stage.violations]
 
 
-def _unknowable(message: Message) -> bool:
+def unknowable(message: Message) -> bool:
     """Whether all that is wrong is that the client was not told what upstream has taken."""
     delivered = [delivery for delivery in message.deliveries if delivery.whole]
     return len(delivered) <= 1 and message.told[:1] != b"2"

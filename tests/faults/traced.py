@@ -1,0 +1,207 @@
+"""The kernel's own failures: strace(1) lets one system call of a running proxy fail.
+
+Rule: the program is unchanged, and knows nothing of it. So this reaches what `failing` cannot: the
+memory, and the calls that the interpreter and the C library make by themselves. strace attaches
+after the greeting, so that calls are counted from there. close(2) is left out: one that strace
+lets fail leaves its descriptor open, which a real one never does (close(2)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.calls import Bystander, unknowable
+from tests.faults.ledger import KEPT, judge
+from tests.faults.proxies import Place, Server, spawn
+from tests.faults.scenario import Scenario
+from tests.faults.stage import Client, Stage, Upstream
+
+#: The calls that fail, with what they can really fail with.
+ERRORS: dict[str, tuple[str, ...]] = {
+    "openat": ("EMFILE", "ENOSPC"),
+    "read": ("ECONNRESET", "EIO"),
+    "write": ("EPIPE", "ENOSPC"),
+    "writev": ("EPIPE",),
+    "pread64": ("EIO",),
+    "newfstatat": ("EIO",),
+    "linkat": ("ENOSPC",),
+    "unlink": ("EIO",),
+    "fcntl": ("ENOLCK",),
+    "pipe2": ("EMFILE",),
+    "vfork": ("EAGAIN",),
+    "clone": ("EAGAIN",),
+    "clone3": ("EAGAIN",),
+    "mmap": ("ENOMEM",),
+    "poll": ("ENOMEM",),
+    "epoll_wait": ("ENOMEM",),
+    "epoll_ctl": ("ENOMEM", "ENOSPC"),
+    "socket": ("EMFILE",),
+    "connect": ("ENETUNREACH",),
+    "shutdown": ("ENOTCONN",),
+    "wait4": ("EINTR",),
+}
+
+#: Calls whose failure loses a peer's words: the client cannot know then (RFC 1047).
+_DOUBTFUL = ("read", "write", "writev")
+
+#: Without the one nothing can be awaited, without the other no module be loaded: the session ends
+#: with the 421 of a fault, and alone.
+_ENDS_THE_SESSION = ("epoll_ctl", "newfstatat")
+
+_SPEED = 20  # a session whose peer was lost to it waits for its limits
+_CALL = re.compile(r"^([a-z0-9_]+)\(", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Injection:
+    """The call `name` fails with `error`, the `number`-th time."""
+
+    name: str
+    error: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:error={self.error}:when={self.number}"
+
+
+@dataclass
+class Findings:
+    """What came of all sessions: how often each call was made in one, and what was wrong."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    injected: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+
+class Strace:
+    """strace(1), which lets a call fail; or none, and only writes down which there are."""
+
+    def __init__(self, log: Path, injection: Injection | None) -> None:
+        self._log = log
+        self._injection = injection
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def attach(self, pid: int) -> None:
+        """Begin to trace a process."""
+        calls = ",".join(f"?{name}" for name in ERRORS)  # those that this machine's kernel has
+        command = ["strace", "-p", str(pid), "-o", str(self._log), "-e", f"trace={calls}"]
+        if self._injection is not None:
+            command += ["-e", f"inject={self._injection}"]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        assert self._process.stderr is not None
+        said = await asyncio.to_thread(self._process.stderr.readline)
+        assert b"attached" in said, said
+
+    async def detach(self) -> None:
+        """Trace no more, if it ever began and the process still lives."""
+        if self._process is not None:
+            self._process.terminate()
+            await asyncio.to_thread(self._process.communicate)
+
+
+class Traced:
+    """Sessions with one message, whose filter replaces it, under strace."""
+
+    def __init__(self, directory: Path) -> None:
+        self._place = Place(directory)
+        self._log = directory / "calls"
+        self._upstream = Upstream()
+        self._tokens = itertools.count()
+        self.findings = Findings()
+
+    async def spawned(self, indexes: int) -> None:
+        """Let calls of spawned proxies fail, each at so many places of a session."""
+        started = await self._started()
+        for injection in self._plan(indexes):
+            stage = self._upstream.stage = self._stage("spawned")
+            process, connection = spawn(*started)
+            reader, writer = await asyncio.open_connection(sock=connection)
+            client = Client(stage, reader, writer)
+            strace = Strace(self._log, injection)
+            stage.deeds["client"] = functools.partial(strace.attach, process.pid)
+            await client.session()
+            stage.over.set()
+            await process.exit_status()
+            await strace.detach()
+            process.end()
+            await self._judge(stage, injection)
+        self._upstream.stop()
+
+    async def listening(self, indexes: int) -> None:
+        """Let calls of a server fail; a bystander is in the middle of its message all the while."""
+        server = Server(*await self._started(), self._place.stderr)
+        for injection in self._plan(indexes):
+            bystander = Bystander(self._stage("listening"))
+            self._upstream.stage = bystander.stage
+            await bystander.begins(server)
+            stage = self._upstream.stage = self._stage("listening")
+            strace = Strace(self._log, injection)
+            await strace.attach(server.process.pid)
+            reader, writer = await asyncio.open_connection(sock=server.client())
+            client = Client(stage, reader, writer)
+            stage.deeds.clear()
+            await client.session()
+            stage.over.set()
+            await stage.left()
+            await strace.detach()
+            self._upstream.stage = bystander.stage
+            if (told := await bystander.ends())[:3] != b"250":
+                stage.violations.append(f"the bystander is told {told!r}")
+            if server.process.ended():
+                stage.violations.append("the server has ended")
+            await self._judge(stage, injection)
+        server.process.end()
+        self._upstream.stop()
+        if said := self._place.stderr.read_bytes():
+            self.findings.violations.append(f"standard error: {said[-2000:]!r}")
+
+    def _plan(self, indexes: int) -> Iterator[Injection | None]:
+        """Look at a session in which nothing fails; then let fail what was called in it."""
+        yield None
+        calls = _CALL.findall(self._log.read_text())
+        self.findings.calls = Counter(calls)
+        for name, count in self.findings.calls.items():
+            step = max(1, count // indexes)
+            for error, number in itertools.product(ERRORS[name], range(1, count + 1, step)):
+                yield Injection(name, error, number)
+
+    async def _started(self) -> tuple[list[str], dict[str, str]]:
+        """The command line and the environment of a proxy."""
+        address = await self._upstream.start()
+        arguments = self._place.arguments(address, _SPEED, rejecting=True, late=False)
+        return arguments, self._place.environment(_SPEED)
+
+    def _stage(self, mode: str) -> Stage:
+        scenario = Scenario(mode, "replaces", "client", "greeted", "is traced")
+        return Stage(scenario, f"t{next(self._tokens)}", self._place)
+
+    async def _judge(self, stage: Stage, injection: Injection | None) -> None:
+        failed = [line for line in self._log.read_text().splitlines() if "(INJECTED)" in line]
+        self.findings.injected.update(_CALL.findall("\n".join(failed)))
+        if injection and injection.name in _ENDS_THE_SESSION:
+            stage.violations = [what for what in stage.violations if what != "internal error"]
+        for message in (stage.message, stage.second):
+            message.seen = [found for _, found in self._place.seen(message.token)]
+            judgement = judge(message, rejecting=True)
+            in_doubt = injection and injection.name in _DOUBTFUL and unknowable(message)
+            if judgement.outcome != KEPT and not in_doubt:
+                stage.violations.append(f"{judgement.reason}, told {message.told!r}")
+        if left := await self._place.left_over():
+            stage.violations.append(f"left in the spool: {left}")
+            self._place.empty_spool()
+        self.findings.violations += [f"{injection}: {what} {failed}" for what in stage.violations]
+
+
+def some_calls(mode: str, indexes: int, directory: Path) -> Findings:
+    """Let every kind of call fail, at so many places of a session."""
+    traced = Traced(directory)
+    asyncio.run(traced.spawned(indexes) if mode == "spawned" else traced.listening(indexes))
+    return traced.findings
