@@ -10,6 +10,7 @@ import hashlib
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from docs import imports
@@ -111,7 +112,49 @@ def _graph(name: str, *lines: str) -> str:
     return "\n".join((f"digraph {name} {{", _STYLE, *lines, "}", ""))
 
 
-PICTURES: dict[str, Callable[[], str]] = {"turns": turns_source, "rooms": rooms_source}
+#: From a sender to the queue, in both of the README's modes; each arrow but the queue's is an SMTP
+#: session. Graphviz puts the last one on top.
+_WAYS = {
+    "After the queue: a rejection becomes a bounce": (
+        *("sender", "smtpd 25", "queue", "smtp scan", "postprox 10025", "smtpd 10026", "queue"),
+    ),
+    "Before the queue: the sender waits for the filter's verdict": (
+        *("sender", "smtpd 25", "postprox 10025", "smtpd 10026", "queue"),
+    ),
+}
+_LOOKS = {"sender": ' style="rounded,dashed"', "postprox": ' fillcolor="#d6e8f5"'}
+_FILTER = "your filter\\nreads EMAIL, may write OUTFILE,\\nand its exit status decides"
+
+
+def place_source() -> str:
+    """Return the picture of where the proxy stands: between two services of Postfix."""
+    lines = ["    rankdir=LR"]
+    for way, (words, stations) in enumerate(_WAYS.items()):
+        names = [f"at{way}{number}" for number in range(len(stations))]
+        proxy = names[stations.index("postprox 10025")]
+        kinds = [station.partition(" ")[0] for station in stations]
+        labels = [station.replace(" ", "\\n") for station in stations]
+        lines += [
+            f'    subgraph "cluster {way}" {{',
+            f'        label="{words}" color="#cccccc"',
+            *(
+                f'        {name} [label="{label}"{_LOOKS.get(kind, "")}]'
+                for name, label, kind in zip(names, labels, kinds, strict=True)
+            ),
+            *(f"        {first} -> {second}" for first, second in pairwise(names)),
+            f'        filter{way} [label="{_FILTER}" fillcolor="#fff3d6"]',
+            f"        {proxy} -> filter{way} [dir=both constraint=false]",
+            f"        {{ rank=same; {proxy}; filter{way} }}",
+            "    }",
+        ]
+    return _graph("place", *lines)
+
+
+PICTURES: dict[str, Callable[[], str]] = {
+    "turns": turns_source,
+    "rooms": rooms_source,
+    "place": place_source,
+}
 
 
 def drawn_from(source: str) -> str:
