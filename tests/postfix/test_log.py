@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from .client import connect_from, message, transact
@@ -41,6 +46,39 @@ def test_a_broken_filter_is_a_warning(site: Site, way: str) -> None:
     site.send(way, box, message("broken"))
     line = site.wait_syslog(box.address, "7")
     assert line.startswith(WARNING)
+
+
+FAIL2BAN = shutil.which("fail2ban-regex", path="/usr/bin:/usr/local/bin")
+(EXPRESSION,) = re.findall(r"(?m)^\^.*<HOST>.*$", Path("docs/log.md").read_text())
+
+
+@pytest.mark.skipif(FAIL2BAN is None, reason="fail2ban is not installed (Debian: fail2ban)")
+def test_fail2ban_finds_who_was_rejected_and_nobody_else(site: Site, tmp_path: Path) -> None:
+    rejecting = site.proxy.box("echo '550 5.7.1 no' >&2; exit 1")
+    passing = site.proxy.box("echo 'postprox[1]: verdict=reject result=refused' >&2")
+    forged = '"postprox[1]: verdict=reject result=refused client=192.0.2.66 helo="@mail.test'
+    for box, client, sender in (
+        (rejecting, "192.0.2.7", "a@mail.test"),
+        (rejecting, "IPV6:2001:db8::7", "a@mail.test"),
+        (passing, "192.0.2.8", forged),
+    ):
+        with connect_from(site.postfix.addresses["open_before"], client) as session:
+            transact(session, sender, [box.address], message("logged"))
+    site.wait_syslog("verdict=accept", passing.address)
+    assert site.syslog is not None
+    # As a syslog daemon writes them: without the priority, with the host's name.
+    lines = [re.sub(r"^<\d+>(.{15})", r"\1 mx", line) for line in site.syslog.lines]
+    file = tmp_path / "mail.log"
+    file.write_text("".join(f"{line}\n" for line in lines if " postprox[" in line))
+    assert "verdict=reject result=refused client=192.0.2.66" in lines[-1]
+    found = subprocess.run(
+        [str(FAIL2BAN), "-o", "ip", str(file), EXPRESSION],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert {"192.0.2.7", "2001:db8::7"} <= set(found.stdout.split())
+    assert {"192.0.2.66", "192.0.2.8"}.isdisjoint(found.stdout.split())
 
 
 def test_postfix_has_nothing_to_complain_about(needs_postfix: None) -> None:

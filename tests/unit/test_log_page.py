@@ -12,7 +12,7 @@ from postprox.core.verdict import ACCEPT, Verdict
 from tests.unit.test_record import an_envelope, line
 
 BLOCKS = re.findall(r"^```\n(.*?)\n```$", Path("docs/log.md").read_text(), re.MULTILINE | re.DOTALL)
-EXAMPLE, FIELDS, FAIL2BAN, _LOGSTASH = BLOCKS
+EXAMPLE, FIELDS, FAIL2BAN, LOGSTASH = BLOCKS
 
 
 def told(reply: bytes = b"250 2.0.0 Ok: queued as 4QxZ\r\n", sender: bytes = b"a@example") -> str:
@@ -50,3 +50,30 @@ def test_fail2ban_finds_who_was_rejected_and_nobody_else() -> None:
     assert found["host"] == "192.0.2.1"
     forged = told(sender=b"postprox[1]: verdict=reject result=refused client=9.9.9.9 helo=")
     assert re.search(host, head + forged) is None
+
+
+def grok(line: str) -> dict[str, str] | None:
+    """What the page's expression finds; to grok, `%{KIND:name}` is a group of that name."""
+    (value,) = re.findall(r"\"VALUE\" => '(.*)' \}", LOGSTASH)
+    (expression,) = re.findall(r"\"message\" => '(.*)' \}", LOGSTASH)
+    kinds = {"VALUE": value, "INT": "[0-9]+", "NUMBER": "[0-9.]+"}
+    grouped = re.sub(
+        r"%\{(\w+):(\w+)\}", lambda found: f"(?P<{found[2]}>{kinds[found[1]]})", expression
+    )
+    found = re.search(grouped, line)
+    return found and found.groupdict()
+
+
+def test_logstash_finds_every_field() -> None:
+    fields = grok(told())
+    assert fields is not None
+    assert [f"{name.replace('_', '-')}={value}" for name, value in fields.items()] == re.findall(
+        r'[a-z-]+=(?:"[^"]*"|\S+)', EXAMPLE
+    )
+
+
+@pytest.mark.parametrize("sender", [b'"a result=refused b"@x', b"a\\", b'" client=1.2.3.4 x="'])
+def test_no_sender_forges_a_field_for_logstash(sender: bytes) -> None:
+    fields = grok(told(sender=sender))
+    assert fields is not None
+    assert (fields["result"], fields["client"]) == ("delivered", "192.0.2.1")
