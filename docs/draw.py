@@ -123,7 +123,7 @@ _WAYS = {
     ),
 }
 _LOOKS = {"sender": ' style="rounded,dashed"', "postprox": ' fillcolor="#d6e8f5"'}
-_FILTER = "your filter\\nreads EMAIL, may write OUTFILE,\\nand its exit status decides"
+_FILTER = "your filter\\nEMAIL, OUTFILE,\\nexit status"
 
 
 def place_source() -> str:
