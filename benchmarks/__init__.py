@@ -4,7 +4,7 @@ Rule: what is compared is measured in turn (A B A B …) in the same run, on loo
 time with the wall clock beside it, and shown with its spread and its bar. A slow or busy machine
 slows both sides; a timing never decides about an exit status.
 
-`startup` to `whole_path` each answer one question; `clock` measures, `peers`, `upstream`, `copier`
+`startup` to `profile` each answer one question; `clock` measures, `peers`, `upstream`, `copier`
 and `relay` are what a proxy is measured between and beside; `figures`, `report`, `plots` and
 `document` are how it is kept and shown. docs/performance.md says what is compared with what.
 """

@@ -12,9 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import asleep, growth, idle, large, listening, memory, report, startup, whole_path
+from tests.postfix.instance import PostfixError
+
+from . import (
+    asleep,
+    growth,
+    idle,
+    large,
+    listening,
+    memory,
+    profile,
+    report,
+    startup,
+    whole_path,
+)
 from .figures import Bench, Measured, Subject
-from .peers import NotHereError, upstream
+from .peers import BrokenDialogueError, NotHereError, upstream
 from .results import ROOT, Conditions, Results
 
 MEASURES: dict[str, Callable[[Bench], Iterator[Measured]]] = {
@@ -26,7 +39,10 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "memory": memory.measure,
     "growth": growth.measure,
     "whole-path": whole_path.measure,
+    "profile": profile.measure,
 }
+#: What ends one benchmark, and no other.
+BROKEN = (BrokenDialogueError, PostfixError, OSError, subprocess.SubprocessError)
 INSTALLER = ROOT / "packaging/install"
 
 
@@ -105,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wanted.json:
         results.write(wanted.json)
     print(report.everything(results))
-    return 0
+    return 1 if results.broken else 0
 
 
 def install(place: Path, python: str) -> None:
@@ -136,6 +152,8 @@ def measured(bench: Bench, names: Sequence[str]) -> Results:
                 results.add(figure)
         except NotHereError as reason:
             results.missing[name] = str(reason)
+        except BROKEN as reason:  # the others' figures are worth keeping
+            results.broken[name] = f"{type(reason).__name__}: {reason}"
     before, _ = results.conditions.load
     results.conditions = replace(results.conditions, load=(before, os.getloadavg()[0]))
     return results

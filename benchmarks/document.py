@@ -71,9 +71,14 @@ def all_figures(results: Results) -> str:
     ]
     for series in results.series:
         parts += [report.growth(series), _picture(series.label, series.name)]
-    parts += ["### The whole path, behind a real Postfix"]
-    for compared in results.comparisons:
-        parts += [report.comparison(compared), _picture(compared.label, compared.name)]
+    for title, names in (
+        ("### The whole path, behind a real Postfix", "path-"),
+        ("### What it is made of", "profile-"),
+    ):
+        compared = [each for each in results.comparisons if each.name.startswith(names)]
+        parts += [title] if compared else []
+        for each in compared:
+            parts += [report.comparison(each), _picture(each.label, each.name)]
     return "\n\n".join(parts)
 
 

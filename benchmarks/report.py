@@ -84,6 +84,7 @@ def everything(results: Results) -> str:
     parts += map(growth, results.series)
     parts += map(comparison, results.comparisons)
     parts += [f"Not measured: {name}: {reason}" for name, reason in results.missing.items()]
+    parts += [f"Broken: {name}: {reason}" for name, reason in results.broken.items()]
     return "\n\n".join(parts)
 
 

@@ -63,6 +63,8 @@ class Results:
     comparisons: list[Comparison] = field(default_factory=list)
     #: What could not be measured here, and why.
     missing: dict[str, str] = field(default_factory=dict)
+    #: What broke while it was measured, and how.
+    broken: dict[str, str] = field(default_factory=dict)
 
     def add(self, measured: Measured) -> None:
         """Add what a benchmark gave."""
@@ -96,7 +98,9 @@ class Results:
             for each in kept["comparisons"]
         ]
         figures = [Figure(**each) for each in kept["figures"]]
-        return cls(conditions, figures, series, comparisons, kept["missing"])
+        return cls(
+            conditions, figures, series, comparisons, kept["missing"], kept.get("broken", {})
+        )
 
 
 def _rounded(kept: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_program_beside_is_measured_too(tmp_path: Path) -> None:
 
 def test_every_figure_with_a_bar_is_in_the_documentation() -> None:
     kept = Results.read(ROOT / document.FIGURES)
-    assert kept.missing == {}
+    assert kept.missing == kept.broken == {}
     assert [figure.bar() for figure in kept.figures if figure.bar()] == [
         *("≤ 1.2", "≤ 1.45", "≤ 0.75"),  # startup, listening
         *("≤ 1.2", "≤ 1.5", "≤ 1.5", "≤ 3", "≤ 2.5"),  # idle, asleep
@@ -170,6 +171,21 @@ def test_ways_are_compared_round_by_round() -> None:
 
 def test_the_report_names_what_was_not_measured() -> None:
     assert report.everything(results()).endswith("Not measured: memory: no room")
+
+
+def test_what_breaks_is_told_and_the_rest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(_: object) -> Iterator[Figure]:
+        yield Figure([1.0], label="before it broke")
+        raise BrokenDialogueError("b'554 no' instead of b'250'")
+
+    monkeypatch.setitem(command.MEASURES, "memory", breaks)
+    kept = tmp_path / "figures.json"
+    arguments = ["memory", "--miniature", "--python", PYTHON, "--json", str(kept)]
+    assert command.main(arguments) == 1
+    assert "Broken: memory: BrokenDialogueError: b'554 no'" in capsys.readouterr().out
+    assert [figure.label for figure in Results.read(kept).figures] == ["before it broke"]
 
 
 def test_a_command_is_given_its_upstream_and_its_options() -> None:

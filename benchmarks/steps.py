@@ -1,0 +1,41 @@
+"""The start of a session, step by step: what the launcher does, with a look at the clocks.
+
+    python3 -ISB steps.py LIBRARY
+
+It prints a line for each step's end: the processor seconds of the process so far, and the system's
+monotonic clock.
+
+Rule: it does what `packaging/launcher` does, in that order, and nothing else that costs anything.
+"""
+
+import time
+
+marks = [(time.process_time(), time.monotonic())]
+
+import gc
+import marshal
+import posix
+import sys
+
+
+def mark() -> None:
+    """Note the end of a step."""
+    marks.append((time.process_time(), time.monotonic()))
+
+
+gc.set_threshold(50_000)
+library = sys.argv[1]
+byte_code = f"{library}/{sys.implementation.cache_tag}"
+descriptor = posix.open(f"{byte_code}/session", posix.O_RDONLY)
+content = posix.read(descriptor, posix.fstat(descriptor).st_size)
+posix.close(descriptor)
+loader, modules, later = marshal.loads(content)
+mark()
+exec(loader)
+load = globals()["load"]
+load(modules, byte_code, library)
+mark()
+load(marshal.loads(later[0][1]), byte_code, library)
+mark()
+for processor, clock in marks:
+    print(processor, clock)
