@@ -95,12 +95,6 @@ def environment_value(value: bytes) -> bytes:
     return value[: lead if value[lead] >= 0xC0 else end]
 
 
-def hello_name(line: bytes) -> bytes:
-    """Return the argument of a HELO or EHLO command."""
-    words = line.split(None, 1)
-    return words[1].rstrip() if len(words) > 1 else b""
-
-
 def _address(line: bytes, keyword: bytes) -> bytes:
     """Return the address in ``MAIL FROM:…`` or ``RCPT TO:…``, b"" if there is none.
 

@@ -48,6 +48,13 @@ class Message:
         self.size += len(content)
         return content
 
+    def judge(
+        self, outcome: verdicts.Outcome, *, reject_failures: bool, strict: bool
+    ) -> verdicts.Verdict:
+        """Take the verdict that follows from the filter's end, and return it."""
+        self.verdict = verdicts.judge(outcome, reject_failures=reject_failures, strict=strict)
+        return self.verdict
+
     @property
     def wire(self) -> bytes:
         """What goes upstream for the content that `decode` has returned last."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _CLIENTS_TURN = (COMMAND, ANSWER, RECEIVE)
 _WITH_MESSAGE = (RECEIVE, FILTER, DELIVER)
 
+#: As numbers: an octet is looked for five times as fast as octets.
+_NUL, _CR = b"\0\r"
+
 #: Commands that let content pass round the filter, or change whom upstream takes the client for.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
@@ -211,25 +214,18 @@ class Session:
 
     def filter_finished(self, outcome: "Outcome") -> None:
         """Obey the filter, which has ended, or could not be started."""
-        from . import verdict as verdicts
-
         if self._filter_deadline != limits.NEVER:
             self._message.filter_seconds = self._clock() - self._message.filter_began
             self._filter_deadline = limits.NEVER
-        verdict = verdicts.judge(
+        verdict = self._message.judge(
             outcome, reject_failures=self._options.reject, strict=self._options.strict
         )
-        self._message.verdict = verdict
         if verdict.reply:
             self._leave()
             self._end_message(verdict.reply)
         else:
             self._log_failure()
-            self._deliver(
-                actions.DeliverReplacement()
-                if verdict.action == verdicts.REWRITE
-                else actions.Deliver()
-            )
+            self._deliver(actions.DeliverReplacement() if verdict.rewrites else actions.Deliver())
         self._advance()
 
     def replacement_failed(self, reason: str) -> None:
@@ -315,7 +311,7 @@ class Session:
         return line is not None
 
     def _handle(self, line: bytes) -> None:
-        if b"\0" in line or b"\r" in line:
+        if _NUL in line or _CR in line:
             self._refuse_line(replies.BAD_CHARACTER)
         elif self._turn == ANSWER:
             self._relay(line)
@@ -596,9 +592,10 @@ class Session:
 
     @property
     def _envelope(self) -> "Envelope":
-        from .envelope import Envelope
+        if self._current_envelope is None:
+            from .envelope import Envelope
 
-        self._current_envelope = self._current_envelope or Envelope()
+            self._current_envelope = Envelope()
         return self._current_envelope
 
     @property
@@ -609,9 +606,7 @@ class Session:
 
     @property
     def _helo_name(self) -> bytes:
-        from .envelope import hello_name
-
-        return hello_name(self._hello)
+        return smtp.hello_name(self._hello)
 
     def _forget_transaction(self) -> None:
         self._current_envelope = None

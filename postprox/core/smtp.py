@@ -145,7 +145,7 @@ class ReplyReader:
 
     def _check(self, line: bytes) -> None:
         code = line[:3]
-        if not (code.isdigit() and code[:1] in b"2345" and line[3:4] in b" -\r\n"):
+        if not (code.isdigit() and code[0] in b"2345" and line[3] in b" -\r\n"):
             raise BadReplyError(f"no SMTP reply: {line[:80]!r}")
         if self._code not in (b"", code):
             raise BadReplyError(f"differing codes in one reply: {line[:80]!r}")
@@ -167,6 +167,12 @@ def verb(line: bytes | bytearray) -> bytes:
     """
     words = line.split(None, 1)
     return bytes(words[0]).upper() if words else b""
+
+
+def hello_name(line: bytes) -> bytes:
+    """Return the argument of a HELO or EHLO command."""
+    words = line.split(None, 1)
+    return words[1].rstrip() if len(words) > 1 else b""
 
 
 def announced_octets(line: bytes) -> int:

@@ -67,6 +67,11 @@ class Verdict:
         self.reason = reason
         self.said = said
 
+    @property
+    def rewrites(self) -> bool:
+        """Whether OUTFILE goes upstream in the message's place."""
+        return self.action == REWRITE
+
 
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
     """Decide what the filter's end means for the message.

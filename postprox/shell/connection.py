@@ -354,7 +354,6 @@ class Connection:
         except OSError as error:
             self._spool_failed(error)
             return
-        from ..core.verdict import Outcome
         from .filter import Filter
 
         environment = {
@@ -366,6 +365,8 @@ class Connection:
         try:
             self._filter = Filter(self._options.command or "", environment)
         except OSError as error:
+            from ..core.verdict import Outcome
+
             reason = f"cannot be started: {error.strerror}"
             self.session.filter_finished(Outcome(failure=reason, starved=True))
             return

@@ -10,7 +10,7 @@ import re
 
 from postprox.core import data, limits, smtp
 from postprox.core.address import Target
-from postprox.core.envelope import Envelope, environment_value, hello_name
+from postprox.core.envelope import Envelope, environment_value
 from postprox.core.options import UsageError, parse
 from postprox.core.verdict import LastLine, rejection
 from tests.faults.test_smuggling import assert_not_smuggled
@@ -156,7 +156,7 @@ def envelope(source: Source) -> None:
     while source.more:
         add = source.one_of((kept.add_sender, kept.add_recipient, kept.add_xforward))
         add(source.octets().replace(b"\n", b""))
-    helo = hello_name(source.octets())
+    helo = smtp.hello_name(source.octets())
     for name, value in kept.environment(helo).items():
         assert b"\0" not in value
         assert name == b"RECIPIENTS" or len(value) <= limits.ENVIRONMENT_VALUE

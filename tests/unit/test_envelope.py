@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postprox.core import limits
-from postprox.core.envelope import Envelope, decode_xtext, environment_value, hello_name
+from postprox.core.envelope import Envelope, decode_xtext, environment_value
+from postprox.core.smtp import hello_name
 
 
 @pytest.mark.parametrize(
