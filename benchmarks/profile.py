@@ -148,6 +148,13 @@ def decided(session: Session) -> None:
     session.take_actions()
 
 
+def in_turn(directory: Path, session: Session) -> None:
+    """Do all three: the filter takes the processor's caches, and the others find nothing there."""
+    start_and_await()
+    files(directory)
+    decided(session)
+
+
 def decoded(size: int) -> None:
     """Find the end of a large message, and turn its line ends to what is stored."""
     decoder = DataDecoder()
@@ -202,6 +209,7 @@ def of_message(bench: Bench) -> Comparison:
         "starting `sh -c true` and awaiting it, alone",
         "the files of a message, alone",
         "the decisions about a message, alone",
+        "these three in turn",
         "a message without a filter",
         "a message with `-c true`",
     )
@@ -221,6 +229,7 @@ def of_message(bench: Bench) -> Comparison:
                 partial(of_each, times, start_and_await),
                 partial(of_each, times, partial(files, bench.directory)),
                 partial(of_each, times, partial(decided, session)),
+                partial(of_each, times, partial(in_turn, bench.directory, session)),
                 partial(per_message, without, times),
                 partial(per_message, filtered, times),
             )
