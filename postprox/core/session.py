@@ -576,7 +576,6 @@ class Session:
             self._message.in_doubt = False
             self._end_message(reply.raw)
         else:
-            self._upstream.disconnect()
             self._fail(replies.MESSAGE_UNANSWERED)
 
     def _end_message(self, reply: bytes) -> None:

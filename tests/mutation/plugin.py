@@ -3,7 +3,9 @@
 Rule: a mutant is put in the place of the module that is loaded already, so that nothing is
 collected or imported again: the code of every function, and the value of every constant, is
 exchanged. Processes that a test starts find the mutant on disk. Which tests call a function is
-found out once, before; only those run when it changes, and all when a constant does.
+found out once, before; only those run when it changes, and all when a constant does. What a process
+calls is not seen: tests that start one run last, for every mutant; those of them that take longer
+than a second are about the server, and run for its module only.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from postprox.core import limits
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLED, SURVIVED = "killed", "survived"
-_ALL = "all"
+_ALL, _FAILED = "all", "failed"
 
 #: Seconds of the processor that a test may take for a mutant, beside three times what it takes
 #: without one: more is a loop without end.
@@ -70,10 +74,19 @@ def _tests_of(
     session: pytest.Session, mutant: dict[str, Any], callers: dict[str, dict[str, float]]
 ) -> list[pytest.Item]:
     """The tests to run, the quick ones first."""
+    seconds = callers[_ALL]
     calling = callers.get(f"{mutant['file']}:{mutant['function']}", {})
-    seconds = calling if mutant["function"] else callers[_ALL]
-    found = [test for test in session.items if test.nodeid in seconds or _starts_processes(test)]
-    return sorted(found, key=lambda test: (_starts_processes(test), seconds.get(test.nodeid, 0)))
+    if not mutant["function"]:
+        calling = seconds
+    slow = 1 if mutant["file"] != "shell/listen.py" else limits.NEVER
+
+    def concerned(test: pytest.Item) -> bool:
+        return test.nodeid in calling or (_starts_processes(test) and seconds[test.nodeid] < slow)
+
+    def order(test: pytest.Item) -> tuple[bool, float]:
+        return _starts_processes(test), seconds[test.nodeid]
+
+    return sorted(filter(concerned, session.items), key=order)
 
 
 def _starts_processes(test: pytest.Item) -> bool:
@@ -87,16 +100,16 @@ def _callers(session: pytest.Session) -> dict[str, dict[str, float]]:
     child = os.fork()
     if not child:
         _quietly(writer)
-        calls: dict[str, dict[str, float]] = {_ALL: {}}
+        calls: dict[str, dict[str, float]] = {_ALL: {}, _FAILED: {}}
         for item, following in _in_order(session.items):
             seen: set[types.CodeType] = set()
             began = time.monotonic()
             sys.setprofile(functools.partial(_note, seen))
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             sys.setprofile(None)
-            for name in {_ALL, *map(_name, seen)}:
+            failing = {_FAILED} if session.testsfailed > len(calls[_FAILED]) else set()
+            for name in {_ALL, *failing, *map(_name, seen)}:
                 calls.setdefault(name, {})[item.nodeid] = time.monotonic() - began
-        calls["failed"] = {"": session.testsfailed}
         with os.fdopen(writer, "w") as results:
             json.dump(calls, results)
         os._exit(0)
@@ -104,8 +117,8 @@ def _callers(session: pytest.Session) -> dict[str, dict[str, float]]:
     with os.fdopen(reader) as results:
         calls = json.load(results)
     os.waitpid(child, 0)
-    if calls.pop("failed")[""]:
-        raise pytest.UsageError("the tests fail without any mutant")
+    if failed := calls.pop(_FAILED):
+        raise pytest.UsageError(f"without any mutant these tests fail: {', '.join(failed)}")
     return calls
 
 

@@ -135,8 +135,15 @@ def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.ToUpstream(b"QUIT\r\n")]
-    assert (connection.state, connection.awaited) == (link.LEAVING, link.NOTHING)
+    assert connection.state == link.LEAVING
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
+
+
+def test_nothing_is_awaited_of_an_upstream_that_is_left(site: Site) -> None:
+    connection = site.ready()
+    connection.expect(link.REPLY)
+    connection.leave()
+    assert connection.awaited == link.NOTHING
 
 
 def test_what_upstream_says_after_quit_is_no_reply(site: Site) -> None:

@@ -28,6 +28,7 @@ def test_the_defaults() -> None:
     assert not options.foreground
     assert options.max_sessions == limits.SESSIONS
     assert options.information == ""
+    assert Options().log_level == levels.WARNING
 
 
 def settings_of(options: Options) -> tuple[object, ...]:
@@ -297,6 +298,10 @@ def test_information(arguments: list[str], wanted: str) -> None:
         (["up", "--metrics="], "--metrics: the name of a file is missing"),
         (["up", "--pid-file="], "--pid-file: the name of a file is missing"),
         ([""], "HOST:PORT '': the host is missing"),
+        (
+            ["[::1]:25]"],
+            "HOST:PORT '[::1]:25]': the port must be a number from 1 to 65535, not '25]'",
+        ),
         (["up:x"], "HOST:PORT 'up:x': the port must be a number from 1 to 65535, not 'x'"),
     ],
 )

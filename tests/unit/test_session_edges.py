@@ -277,6 +277,13 @@ def test_an_upstream_that_is_mistaken_ends_the_session(
     assert dialogue.session.cut_short
 
 
+def test_an_upstream_that_asks_for_an_answer_to_what_is_not_auth_is_left_without_a_word() -> None:
+    dialogue = asked(MAIL)
+    dialogue.upstream_says(b"334 ")
+    dialogue.client_sees(replies.UPSTREAM_GARBLED.rstrip())
+    dialogue.is_over(1)
+
+
 @pytest.mark.parametrize(
     ("begin", "seconds", "name", "missing"),
     [

@@ -90,6 +90,8 @@ def test_the_line_end_of_a_long_line_may_come_alone() -> None:
         reader.next_line()
     reader.feed(b"\nNOOP\n")
     assert reader.next_line() == b"NOOP"
+    reader.feed(b"RSET\n")
+    assert reader.next_line() == b"RSET"
 
 
 def test_the_rest_of_a_long_line_is_not_kept() -> None:
@@ -321,6 +323,7 @@ def test_a_reply_of_the_largest_size_is_whole() -> None:
     raw = line * (limits.REPLY // len(line) - 1) + b"250 " + b"x" * 58 + b"\r\n"
     assert len(raw) == limits.REPLY
     assert read_replies(raw) == [(250, raw)]
+    assert read_replies(raw[:-1], raw[-1:]) == [(250, raw)]
 
 
 @pytest.mark.parametrize(

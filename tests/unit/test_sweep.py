@@ -1,0 +1,161 @@
+"""What a killed proxy has left behind goes, and nothing else does (files.stale)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from postprox.core import levels, limits
+from postprox.shell import log
+from postprox.shell.sweep import sweep
+
+NAME = "postprox-0123456789abcdef"
+OLD, OLDER = limits.STALE + 60, limits.STALE_OUTFILE + 60
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    lines: list[tuple[int, str]] = []
+    monkeypatch.setattr(log, "write", lambda level, text: lines.append((level, text)))
+    return lines
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets time pass: when an inode has changed cannot be set back."""
+    now = time.time()
+    return lambda seconds: monkeypatch.setattr(time, "time", lambda: now + seconds)
+
+
+def left(directory: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        (directory / f"{NAME}.{suffix}").write_text("x")
+
+
+def swept(directory: Path) -> list[str]:
+    sweep(str(directory))
+    return sorted(path.name.removeprefix(f"{NAME}.") for path in directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("left_and_stay", "seconds"),
+    [
+        ((("email", "out"), ["email", "out"]), 0),
+        ((("email", "out"), ["email", "out"]), limits.STALE - 60),
+        ((("email", "out"), []), OLD),
+        ((("email",), []), OLD),
+        ((("spool",), ["spool"]), limits.STALE - 60),
+        ((("spool",), []), OLD),
+        ((("out",), ["out"]), OLD),
+        ((("out",), []), OLDER),
+    ],
+)
+def test_what_is_old_enough_goes(
+    tmp_path: Path,
+    passes: Callable[[float], None],
+    told: list[tuple[int, str]],
+    left_and_stay: tuple[tuple[str, ...], list[str]],
+    seconds: float,
+) -> None:
+    suffixes, stay = left_and_stay
+    left(tmp_path, *suffixes)
+    passes(seconds)
+    assert swept(tmp_path) == stay
+    gone = len(suffixes) - len(stay)
+    line = f"removed {gone} files of a killed proxy from {tmp_path}"
+    assert told == ([(levels.WARNING, line)] if gone else [])
+
+
+@pytest.mark.parametrize("changed", ["mtime", "ctime"])
+def test_the_later_of_two_times_counts(
+    tmp_path: Path, passes: Callable[[float], None], changed: str
+) -> None:
+    left(tmp_path, "spool")
+    now = time.time()
+    if changed == "mtime":
+        os.utime(tmp_path / f"{NAME}.spool", (now + OLD, now + OLD))
+        passes(OLD)
+    else:
+        os.utime(tmp_path / f"{NAME}.spool", (0, 0))
+    assert swept(tmp_path) == ["spool"]
+
+
+def test_files_of_a_proxy_that_lives_stay(tmp_path: Path, passes: Callable[[float], None]) -> None:
+    left(tmp_path, "email", "out")
+    passes(OLDER)
+    with (tmp_path / f"{NAME}.email").open("r+b") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        other = os.fork()  # a lock of one's own is no obstacle
+        if not other:
+            sweep(str(tmp_path))
+            os._exit(0)
+        os.waitpid(other, 0)
+        assert len(list(tmp_path.iterdir())) == 2
+    assert swept(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "other",
+        f"{NAME}.txt",
+        f"{NAME}.email.old",
+        "postprox-0123.email",
+        "postprox-0123456789ABCDEF.email",
+    ],
+)
+def test_a_file_of_another_name_stays(
+    tmp_path: Path, passes: Callable[[float], None], name: str
+) -> None:
+    (tmp_path / name).write_text("x")
+    passes(OLDER)
+    sweep(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_is_no_file_stays(tmp_path: Path, passes: Callable[[float], None]) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("x")
+    (tmp_path / f"{NAME}.email").symlink_to(kept)
+    (tmp_path / f"{NAME}.spool").mkdir()
+    os.mkfifo(tmp_path / "postprox-fedcba9876543210.email")
+    passes(OLDER)
+    sweep(str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_file_of_another_user_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: Callable[[float], None]
+) -> None:
+    left(tmp_path, "spool")
+    passes(OLDER)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert swept(tmp_path) == ["spool"]
+
+
+def test_what_cannot_be_removed_is_not_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    passes: Callable[[float], None],
+    told: list[tuple[int, str]],
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError
+
+    left(tmp_path, "spool")
+    passes(OLDER)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert swept(tmp_path) == ["spool"]
+    assert told == []
+
+
+def test_a_directory_that_cannot_be_read_is_left_to_the_first_message(
+    tmp_path: Path, told: list[tuple[int, str]]
+) -> None:
+    sweep(str(tmp_path / "absent"))
+    assert told == []
