@@ -160,7 +160,7 @@ def write_fault(error: Exception) -> None:
     try:
         import traceback
 
-        text = " ".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(error))
     except Exception:  # no memory, or no descriptor to read the modules with
         text = type(error).__name__
     write(levels.ERROR, f"internal error: {text}")

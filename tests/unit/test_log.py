@@ -7,6 +7,8 @@ import os
 import re
 import socket
 import syslog
+import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +138,7 @@ def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
     assert told[0].endswith(b": 2 lines were dropped: the log could not take them")
     assert told[1].endswith(b": taken again")
     assert not written.behind
+    assert written.dropped == 2
 
 
 def test_warnings_wait_for_the_daemon(written: Syslog, daemon: Daemon) -> None:
@@ -175,6 +178,31 @@ def test_at_the_end_it_does_not_wait_for_long(
     fill(written)
     written.finish()
     assert written.behind
+
+
+def test_at_the_end_it_waits_for_a_moment(
+    written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(written)
+    written.write(levels.ERROR, "waits")
+    told: list[bytes] = []
+    monkeypatch.setattr(time, "sleep", lambda _: told.extend(daemon.reads()))
+    written.finish()
+    told += daemon.reads()
+    assert not written.behind
+    assert any(line.endswith(b": waits") for line in told)
+
+
+def test_a_fault_is_told_with_the_place_where_it_happened(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "syslog", Syslog())
+    error = ValueError("what should not happen")
+    log.write_fault(error)
+    (line,) = daemon.reads()
+    shown = log.printable("".join(traceback.format_exception(error)))
+    assert line.endswith(f"]: internal error: {shown}".encode())
+    log.syslog.finish()
 
 
 def test_a_daemon_that_starts_anew_is_written_to(
