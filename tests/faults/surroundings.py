@@ -71,6 +71,30 @@ sys.exit(main())
 """
 
 
+def other_system(functions: str) -> str:
+    """Return a program for `proxies`: the proxy on a system of which some calls are others.
+
+    functions: their definitions, by the names that they have in `posix`. They may use `posix`
+        itself, and `_thread`, `stat` and `is_file`, and are in the list `ours`.
+    """
+    return f"""
+import _thread, posix, stat, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import postprox.shell.system as system
+class System:
+    def __getattr__(self, name):
+        return getattr(posix, name)
+def is_file(descriptor):
+    return stat.S_ISREG(posix.fstat(descriptor).st_mode)
+{functions}
+system.posix = System()
+for function in ours:
+    setattr(system.posix, function.__name__, function)
+from postprox.__main__ import main
+sys.exit(main())
+"""
+
+
 def descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.faults.surroundings import (
     NO_MORE_PROCESSES,
     descriptors,
     limited,
+    other_system,
     unread_log,
 )
 from tests.postfix.devlog import DevLog, may_unshare
@@ -74,25 +76,16 @@ def test_a_filter_that_leaves_its_process_group_ends_no_other_session(
 
 # 2
 
-#: The proxy, on a clock that is twenty seconds later after every write into a file.
-_SLOW_DISK = f"""
-import posix, stat, sys, time
-sys.path.insert(0, {str(ROOT)!r})
-import postprox.shell.system as system
+#: A clock that is twenty seconds later after every write into a file.
+_SLOW_DISK = """
 late, now = 0.0, time.monotonic
-def write(descriptor, octets, write=posix.write):
-    global late
-    if stat.S_ISREG(posix.fstat(descriptor).st_mode):
-        late += 20
-    return write(descriptor, octets)
-class Posix:
-    def __getattr__(self, name):
-        return getattr(posix, name)
-system.posix = Posix()
-system.posix.write = write
 time.monotonic = lambda: now() + late
-from postprox.__main__ import main
-sys.exit(main())
+def write(descriptor, octets):
+    global late
+    if is_file(descriptor):
+        late += 20
+    return posix.write(descriptor, octets)
+ours = [write]
 """
 
 
@@ -100,7 +93,7 @@ def test_the_filters_time_does_not_run_while_its_copy_is_made(
     upstream: Upstream, tmp_path: Path
 ) -> None:
     arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
-    process, connection = spawn_program(arguments, {"PATH": os.environ["PATH"]}, _SLOW_DISK)
+    process, connection = spawn_program(arguments, environment(), other_system(_SLOW_DISK))
     client = Peer(connection)
     try:
         peer = in_data(client, upstream)
@@ -144,26 +137,69 @@ def begin_again(client: Peer, peer: Peer) -> None:
 # 4
 
 
-@pytest.mark.parametrize("idle", range(1, 12))
-def test_descriptors_that_others_use_up_let_no_message_past_the_filter(
+#: Other clients, of forty descriptors in all: as many as leave none for a filter, if each may come.
+OTHERS = [1, *range(12, 17)]
+
+
+@pytest.mark.parametrize("idle", OTHERS)
+def test_descriptors_that_others_use_up_delay_a_message_and_let_none_past_the_filter(
     serve: Serve, answering: Answering, tmp_path: Path, idle: int
 ) -> None:
     server = serve(
         *("-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1", answering.address),
         prelude=limited("RLIMIT_NOFILE", 40),
+        variables={"POSTPROX_CLOCK_SPEED": "20"},  # between two looks for a place is a second
     )
-    for _ in range(idle):
-        server.client()
+    others = [server.client() for _ in range(idle)]
     client = server.client()
-    client.socket.settimeout(1)
-    replies = []
-    with contextlib.suppress(OSError):  # it may not be served at all, which lets nothing pass
-        replies.append(client.line())
-        for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
-            client.says(line)
-            replies.append(client.line())
+    for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
+        client.says(line)
+    for other in others:  # one after the other, so that each place is soon another's
+        other.sees_reply(b"220 ")
+        other.leaves()
+    told = [client.line()[:3] for _ in range(6)]
+    assert told == [b"220", b"250", b"250", b"250", b"354", b"550"]
     assert not answering.messages
-    assert len(replies) < 6 or replies[-1][:3] in (b"550", b"451", b"452", b"421")
+
+
+# 5
+
+#: The second block of a message is not taken, and then all are again.
+_WRITE_FAILS = """
+blocks = 0
+def write(descriptor, octets):
+    global blocks
+    blocks += len(octets) >= 65536 and not is_file(descriptor)
+    if blocks == 2:
+        blocks += 1
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+    return posix.write(descriptor, octets)
+ours = [write]
+"""
+
+
+def test_after_a_write_that_failed_nothing_more_of_the_message_is_sent(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    program = other_system(_WRITE_FAILS.replace("errno.ENOBUFS", str(errno.ENOBUFS)))
+    arguments = [upstream.address, "-d", str(tmp_path)]
+    process, connection = spawn_program(arguments, environment(), program)
+    client = Peer(connection)
+    try:
+        peer = in_data(client, upstream)
+        client.sends(b"%068d\r\n" * 6000 % tuple(range(6000)) + b".\r\n")
+        peer.sees(b"DATA")
+        peer.says(b"354 go on")
+        number = 0
+        while line := peer.line():
+            assert line != b".\r\n"
+            assert line == b"%068d\r\n" % number or not line.endswith(b"\n")
+            number += 1
+        assert number < 6000
+        client.sees_reply(b"451 ")
+    finally:
+        client.leaves()
+        process.end()
 
 
 # 6
@@ -225,6 +261,121 @@ def test_a_client_that_vanishes_behind_what_it_pipelined_is_seen(
     peer.sees(b"QUIT")
     assert proxy.exit_status() in (0, 1)
     assert os.listdir(tmp_path) == ["gate"]  # noqa: PTH208
+
+
+# 9
+
+#: What one client may cost the others, in seconds of the processor: that is the same under load.
+STALL = 0.1
+
+
+def test_the_log_line_of_long_recipients_delays_no_other_session(
+    serve: Serve, answering: Answering, tmp_path: Path
+) -> None:
+    server = serve("-d", str(tmp_path), "-c", "exit 2", answering.address)
+    client = server.client()
+    client.sees_reply(b"220 ")
+    long = b"\xff" * 16_000
+    for line in (b"EHLO x", b"MAIL FROM:<%b>" % long, *[b"RCPT TO:<%b>" % long] * 20):
+        client.asks(line, b"250 ")
+    client.asks(b"DATA", b"354 ")
+    before = used_processor(server.process.pid)
+    client.says(b"x", b".")
+    client.sees(b"250 ok")
+    client.asks(b"QUIT", b"221 ")
+    client.sees_end()
+    assert used_processor(server.process.pid) - before < STALL
+
+
+def used_processor(pid: int) -> float:
+    """Return the seconds that a process has been on a processor, its children not counted."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+#: Who lets go of a large file: the loop, or somebody else.
+_WHO_CLOSES = """
+loop = _thread.get_ident()
+def close(descriptor):
+    if is_file(descriptor) and posix.fstat(descriptor).st_size > 1 << 24:
+        told = posix.open(posix.environ[b"TOLD"], posix.O_WRONLY)
+        posix.write(told, b"the loop" if _thread.get_ident() == loop else b"another thread")
+        posix.close(told)
+    posix.close(descriptor)
+ours = [close]
+"""
+_LARGE = 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("lines", "command"),
+    [
+        (_LARGE // 72, []),
+        (1, ["-c", f'head -c {_LARGE} /dev/zero > "$OUTFILE"; echo "550 no" >&2; exit 1']),
+    ],
+    ids=["message", "OUTFILE"],
+)
+def test_the_space_of_a_large_file_is_freed_where_no_other_session_waits(
+    answering: Answering, tmp_path: Path, lines: int, command: list[str]
+) -> None:
+    spool, told = tmp_path / "spool", tmp_path / "told"
+    spool.mkdir()
+    os.mkfifo(told)
+    arguments = [answering.address, "-d", str(spool), *command]
+    program = other_system(_WHO_CLOSES)
+    process, connection = spawn_program(arguments, environment(TOLD=str(told)), program)
+    client = Peer(connection)
+    try:
+        client.sees_reply(b"220 ")
+        for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>"):
+            client.asks(line, b"250 ")
+        client.asks(b"DATA", b"354 ")
+        client.sends((b"x" * 70 + b"\r\n") * lines + b".\r\n")
+        client.sees_reply(b"550 " if command else b"250 ")
+        assert told.read_text() == "another thread"
+    finally:
+        client.leaves()
+        process.end()
+
+
+# 10
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation for these tests alone, which break it."""
+    prefix = tmp_path_factory.mktemp("installed")
+    install = ["sh", f"{ROOT}/packaging/install", "--prefix", str(prefix)]
+    subprocess.run([*install, "--python", sys.executable], check=True, capture_output=True)
+    (code,) = prefix.glob("lib/postprox/*/session")
+    code.unlink()
+    os.mkfifo(code)
+    return prefix
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", ""])
+def test_a_start_that_a_signal_or_a_broken_file_ends_says_nothing_to_the_client(
+    installed: Path, name: str
+) -> None:
+    """The launcher waits for its byte code, which is a FIFO here, and gets none."""
+    ours, theirs = socket.socketpair()
+    client = Peer(ours)
+    with theirs:
+        command = [str(installed / "sbin/postprox"), "127.0.0.1:1"]
+        stdio = theirs.fileno()
+        proxy = subprocess.Popen(command, stdin=stdio, stdout=stdio, stderr=stdio)
+    try:
+        while Path(f"/proc/{proxy.pid}/wchan").read_text() != "wait_for_partner":
+            assert proxy.poll() is None
+        if name:
+            proxy.send_signal(signal.Signals[f"SIG{name}"])
+        else:
+            (code,) = installed.glob("lib/postprox/*/session")
+            code.write_bytes(b"")
+        client.sees_end()
+    finally:
+        proxy.kill()
+        assert proxy.wait()
+        client.leaves()
 
 
 # 11
@@ -316,6 +467,46 @@ def test_a_full_directory_in_a_files_place_is_removed_and_no_link_followed(
     assert proxy.exit_status() == 0
     assert not list(spool.iterdir())
     assert (precious / "kept").exists()
+
+
+# 15
+
+#: A file is closed only when its gate has been opened, and then with an error, as on NFS.
+_CLOSE_WAITS = """
+def close(descriptor):
+    file = is_file(descriptor)
+    if file:
+        gate = posix.open(posix.environ[b"GATE"], posix.O_RDONLY)
+        posix.read(gate, 1)
+        posix.close(gate)
+    posix.close(descriptor)
+    if file:
+        raise OSError(5, "Input/output error")
+ours = [close]
+"""
+
+
+def test_a_client_is_answered_before_the_files_are_removed_and_whatever_becomes_of_that(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    spool, gate = tmp_path / "spool", tmp_path / "gate"
+    spool.mkdir()
+    os.mkfifo(gate)
+    process, connection = spawn_program(
+        ["-v", upstream.address, "-d", str(spool)],
+        environment(GATE=str(gate)),
+        other_system(_CLOSE_WAITS),
+    )
+    client = Peer(connection)
+    try:
+        peer = in_data(client, upstream)
+        sends_message(client)
+        takes_message(client, peer, *MESSAGE)
+        gate.write_text("\n")
+        quits(client, peer)
+    finally:
+        client.leaves()
+        process.end()
 
 
 # 16
