@@ -122,8 +122,8 @@ def _whole(message: Message) -> list[Delivery]:
 
 
 def _passed_by(message: Message) -> str:
-    at_rest = message.content.replace(b"\r\n", b"\n").replace(b"\n..", b"\n.")
-    unseen = _whole(message) and message.seen != [at_rest]
+    lines = b"\n" + message.content.replace(b"\r\n", b"\n")
+    unseen = _whole(message) and message.seen != [lines.replace(b"\n..", b"\n.")[1:]]
     return "passed the filter by" if unseen else ""
 
 

@@ -1,0 +1,32 @@
+"""Random sessions of several messages; a session that fails is named, and can be played alone.
+
+The gate plays the same ones each time. With POSTPROX_SEED, or in `nox -s faults`, others are
+played, and the seed is told: `python3 -m tests.faults.sessions NUMBER` plays one again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from tests.faults.ledger import KEPT
+from tests.faults.sessions import planned, play
+
+DEEP = "POSTPROX_FAULTS" in os.environ
+COUNT, PARTS = (250, 4) if DEEP else (40, 2)
+SEED = int(os.environ.get("POSTPROX_SEED", random.randrange(1 << 20) if DEEP else 7))  # noqa: S311
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_message_of_a_long_session_is_accounted_for(part: int) -> None:
+    first = SEED * 1_000_000 + part * COUNT
+    account = play(iter(range(first, first + COUNT)), at_once=6)
+    assert not account.violations, f"POSTPROX_SEED={SEED}"
+    assert account.sessions == COUNT
+    assert account.outcomes[KEPT] > COUNT
+
+
+def test_a_session_follows_from_its_number() -> None:
+    assert planned(42) == planned(42) != planned(43)
