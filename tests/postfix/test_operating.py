@@ -275,34 +275,33 @@ def test_the_keepalive_comes_before_postfix_gives_up() -> None:
 
 
 FIGURES = (ROOT / "docs/performance.md").read_text()
-SMALL, _, LARGE = FIGURES.partition("behind Postfix, 1 MB, four sessions, a message")
+SMALL, LARGE = "4 KB, eight sessions", "1 MB, four sessions"
 
 
-def figure(text: str, way: str) -> float:
-    """The median in the first row of that name."""
+def figure(way: str, load: str = "") -> float:
+    """The median in the first row of that name, of the table about a load if one is named."""
+    _, _, text = FIGURES.partition(f"behind Postfix, {load}, a message" if load else "Figures")
     found = re.search(rf"(?m)^\| {re.escape(way)} +\|(?: +(?:KB|MB) +\|)? ([\d.]+)", text)
     assert found, way
     return float(found[1])
 
 
 @pytest.mark.parametrize(
-    ("printed", "measured"),
+    ("printed", "row"),
     [
-        (r"about (\d+) ms of processor time", figure(SMALL, "listening, `-c true`")),
-        (r"unfiltered mail takes (\d+) ms", figure(SMALL, "unfiltered")),
-        (r"the same, spawned \| about (\d+) ms", figure(SMALL, "spawned, `-c true`")),
-        (r"1 MB, listening \| about (\d+) ms", figure(LARGE, "listening, `-c true`")),
-        (r"unfiltered (\d+) ms \|", figure(LARGE, "unfiltered")),
-        (r"about ([\d.]+) KB of memory", figure(FIGURES, "memory per idle session")),
-        (
-            r"about (\d+) MB of memory",
-            figure(FIGURES, "peak memory with a message of 1 GB and `-c true`"),
-        ),
+        (r"about (\d+) ms of processor time", ("listening, `-c true`", SMALL)),
+        (r"unfiltered mail takes (\d+) ms", ("unfiltered", SMALL)),
+        (r"the same, spawned \| about (\d+) ms", ("spawned, `-c true`", SMALL)),
+        (r"1 MB, listening \| about (\d+) ms", ("listening, `-c true`", LARGE)),
+        (r"unfiltered (\d+) ms \|", ("unfiltered", LARGE)),
+        (r"about ([\d.]+) KB of memory", ("memory per idle session",)),
+        (r"about (\d+) MB of memory", ("peak memory with a message of 1 GB and `-c true`",)),
     ],
 )
-def test_a_figure_is_near_what_was_measured(printed: str, measured: float) -> None:
+def test_a_figure_is_about_what_was_measured(printed: str, row: tuple[str, ...]) -> None:
     (value,) = re.findall(printed, PAGE)
-    assert float(value) == pytest.approx(measured, rel=0.3)
+    # Nearly enough for whoever buys a machine; docs/performance.md has them as they are.
+    assert float(value) == pytest.approx(figure(*row), rel=0.5)
 
 
 def test_the_descriptors_that_are_named() -> None:
@@ -341,8 +340,7 @@ try
 
 
 def test_the_upgrade(tmp_path: Path) -> None:
-    own = "for name in lib share; do mount -t tmpfs none /usr/local/$name; done\n"
-    printed = run(tmp_path, f"{own}{UPGRADE}/usr/local/sbin/postprox --version\n")
+    printed = run(tmp_path, f"{UPGRADE}/usr/local/sbin/postprox --version\n")
     assert "\npostprox " in printed
     assert (tmp_path / "told").read_text() == "restart postprox.service\n"
 
