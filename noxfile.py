@@ -88,6 +88,7 @@ def faults(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.faults", *(session.posargs or ["--all"]))
     session.run(*STRICT_PYTEST, "tests/faults", env={"POSTPROX_FAULTS": "all"})
+    session.run("python", "-bb", "-m", "tests.faults.probe")
 
 
 @nox.session

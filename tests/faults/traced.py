@@ -82,19 +82,19 @@ class Findings:
 
 
 class Strace:
-    """strace(1), which lets a call fail; or none, and only writes down which there are."""
+    """strace(1), which writes down a running process's calls, and may let some fail.
 
-    def __init__(self, log: Path, injection: Injection | None) -> None:
-        self._log = log
-        self._injection = injection
+    log: what it writes.
+    expressions: its options `-e` and the like.
+    """
+
+    def __init__(self, log: Path, *expressions: str) -> None:
+        self._command = ["strace", "-o", str(log), *expressions]
         self._process: subprocess.Popen[bytes] | None = None
 
     async def attach(self, pid: int) -> None:
         """Begin to trace a process."""
-        calls = ",".join(f"?{name}" for name in ERRORS)  # those that this machine's kernel has
-        command = ["strace", "-p", str(pid), "-o", str(self._log), "-e", f"trace={calls}"]
-        if self._injection is not None:
-            command += ["-e", f"inject={self._injection}"]
+        command = [*self._command, "-p", str(pid)]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
         assert self._process.stderr is not None
         said = await asyncio.to_thread(self._process.stderr.readline)
@@ -125,7 +125,7 @@ class Traced:
             process, connection = spawn(*started)
             reader, writer = await asyncio.open_connection(sock=connection)
             client = Client(stage, reader, writer)
-            strace = Strace(self._log, injection)
+            strace = self._strace(injection)
             stage.deeds["client"] = functools.partial(strace.attach, process.pid)
             await client.session()
             stage.over.set()
@@ -143,7 +143,7 @@ class Traced:
             self._upstream.stage = bystander.stage
             await bystander.begins(server)
             stage = self._upstream.stage = self._stage("listening")
-            strace = Strace(self._log, injection)
+            strace = self._strace(injection)
             await strace.attach(server.process.pid)
             reader, writer = await asyncio.open_connection(sock=server.client())
             client = Client(stage, reader, writer)
@@ -172,6 +172,11 @@ class Traced:
             step = max(1, count // indexes)
             for error, number in itertools.product(ERRORS[name], range(1, count + 1, step)):
                 yield Injection(name, error, number)
+
+    def _strace(self, injection: Injection | None) -> Strace:
+        calls = ",".join(f"?{name}" for name in ERRORS)  # those that this machine's kernel has
+        failing = ["-e", f"inject={injection}"] if injection else []
+        return Strace(self._log, "-e", f"trace={calls}", *failing)
 
     async def _started(self) -> tuple[list[str], dict[str, str]]:
         """The command line and the environment of a proxy."""

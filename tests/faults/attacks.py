@@ -1,0 +1,126 @@
+"""What one client may do to keep a listening proxy from its other clients.
+
+Rule: an attack is one session, or some, and nothing else; whom it delays is looked at elsewhere:
+`probe` measures how long another client waits, `test_turns` counts what one turn of the loop does.
+What the filter does is in the sender's name.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+PATIENCE = 60.0
+
+#: The filter of all attacks.
+FILTER = """case $SENDER in
+refuse*) echo '550 5.7.1 no' >&2; exit 1 ;;
+talk*) head -c 2000000 /dev/zero >&2; exit 2 ;;
+folder*) rm "$OUTFILE"; mkdir "$OUTFILE"
+    n=0; while [ $n -lt 900 ]; do : > "$OUTFILE/$n"; n=$((n + 1)); done; exit 2 ;;
+esac"""
+
+Attack = Callable[[tuple[str, int], int], None]
+
+
+class _Client:
+    """A client that knows when it is answered, and else nothing."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, PATIENCE)
+        self._lines = self.socket.makefile("rb")
+        self.told()
+
+    def __enter__(self) -> _Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self.socket.close()
+
+    def told(self) -> bytes:
+        line = self._lines.readline()
+        while line[3:4] == b"-":
+            line = self._lines.readline()
+        return line
+
+    def asks(self, command: bytes) -> bytes:
+        self.socket.sendall(command + b"\r\n")
+        return self.told()
+
+    def sends(
+        self, sender: bytes, content: bytes, times: int, recipients: tuple[bytes, ...]
+    ) -> None:
+        """Send a message whose content is so many times the same."""
+        self.asks(b"MAIL FROM:<" + sender + b"@example>")
+        for recipient in recipients:
+            self.asks(b"RCPT TO:<" + recipient + b"@example>")
+        self.asks(b"DATA")
+        for _ in range(times):
+            self.socket.sendall(content)
+        self.asks(b"\r\n.")
+
+
+def _message(sender: bytes, line: bytes) -> Attack:
+    """A message of `megabytes`, which is nothing but one line again and again."""
+
+    def attack(address: tuple[str, int], megabytes: int) -> None:
+        content = line * ((1 << 20) // len(line))
+        with _Client(address) as client:
+            client.asks(b"HELO attacker")
+            client.sends(sender, content, megabytes, (b"b",))
+
+    return attack
+
+
+def _many_refused(address: tuple[str, int], megabytes: int) -> None:
+    """Commands that the proxy refuses by itself, as fast as they are taken."""
+    with _Client(address) as client:
+        for _ in range(megabytes):
+            client.socket.sendall(b"STARTTLS\r\n" * 2000)
+            for _ in range(2000):
+                client.told()
+
+
+def _endless_line(address: tuple[str, int], megabytes: int) -> None:
+    with _Client(address) as client:
+        for _ in range(megabytes):
+            client.socket.sendall(b"x" * (1 << 20))
+        client.asks(b"")
+
+
+def _long_recipients(address: tuple[str, int], megabytes: int) -> None:
+    """Twenty recipients as long as a command line may be, which the log line names."""
+    recipients = tuple(b'"' + b"\x01" * 16000 + b'%d"' % number for number in range(20))
+    with _Client(address) as client:
+        client.asks(b"HELO attacker")
+        for _ in range(megabytes):
+            client.sends(b"refuse", b"x\r\n", 1, recipients)
+
+
+def _crowd(address: tuple[str, int], megabytes: int) -> None:
+    """Ninety clients that come and go."""
+    for _ in range(megabytes):
+        with ExitStack() as crowd:
+            sockets = [
+                crowd.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(90)
+            ]
+            for client in sockets:
+                client.recv(100)
+
+
+#: Each takes the server's address, and how much of it: megabytes, or rounds.
+ATTACKS: dict[str, Attack] = {
+    "a large message": _message(b"pass", b"x" * 70 + b"\r\n"),
+    "a large message, refused and removed": _message(b"refuse", b"x" * 70 + b"\r\n"),
+    "a message of empty lines": _message(b"pass", b"\n"),
+    "a message of dots": _message(b"pass", b"..\r\n"),
+    "a message of CR": _message(b"pass", b"\r"),
+    "a filter that talks": _message(b"talk", b"x\r\n"),
+    "a filter that leaves a full directory": _message(b"folder", b"x\r\n"),
+    "many commands at once": _many_refused,
+    "a line without an end": _endless_line,
+    "twenty long recipients": _long_recipients,
+    "ninety clients at once": _crowd,
+}
