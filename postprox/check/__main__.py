@@ -37,7 +37,9 @@ def main() -> int:
     except (UnreadableError, OSError, ValueError) as error:
         print(f"postprox-check: {error}", file=sys.stderr)
         return UNREADABLE
-    case = Case(configuration, proxies, {proxy: machine.look(proxy) for proxy in proxies})
+    case = Case(
+        configuration, proxies, {proxy: machine.look(configuration, proxy) for proxy in proxies}
+    )
     findings = list(judge(case))
     write = report.as_json if wanted.json else report.as_text
     sys.stdout.write(write(findings, list(unseen(case))))

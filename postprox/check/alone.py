@@ -118,6 +118,18 @@ def no_strict(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
         )
 
 
+def no_upstream(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+    """Nobody takes what the proxy passes on."""
+    if facts.nobody_upstream:
+        target = wanted.target.text
+        yield Finding(
+            "no-upstream",
+            proxy.where,
+            f"nothing listens at {target}, where it passes mail on to: all mail gets 451",
+            f"a service {target} in master.cf, as in postprox(1), POSTFIX",
+        )
+
+
 def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
     """The directory for messages is not there, or its user may not write to it."""
     seen = facts.spool

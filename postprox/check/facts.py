@@ -47,6 +47,8 @@ class ProxyFacts:
     filter: ProgramFacts | None = None
     #: Why the filter was not looked at; or "".
     filter_unseen: str = ""
+    #: Nobody listens where it passes mail on to, on this machine, and no service of Postfix would.
+    nobody_upstream: bool = False
     #: None where the proxy has a /tmp of its own, which nobody else sees.
     spool: SpoolFacts | None = None
     #: Why it could not be seen what the proxy's user may do, if so.

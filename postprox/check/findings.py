@@ -27,6 +27,7 @@ LEVELS = {
     "spool-full": DANGER,
     "no-proxy": WARNING,
     "no-way": DANGER,
+    "no-upstream": DANGER,
     "loop": DANGER,
     "starttls": DANGER,
     "milters": WARNING,

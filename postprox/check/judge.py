@@ -38,6 +38,7 @@ def _alone(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     yield from alone.filter_command(case, proxy, wanted, facts)
     yield from alone.no_reject(case, proxy, wanted)
     yield from alone.no_strict(case, proxy, wanted)
+    yield from alone.no_upstream(proxy, wanted, facts)
     yield from alone.spool(proxy, wanted, facts)
     yield from alone.spool_open(case, proxy, wanted, facts)
     yield from alone.spool_full(case, proxy, wanted, facts)
@@ -76,7 +77,7 @@ def _unseen(case: Case, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = case.facts[proxy]
     if proxy.place is None:
         yield "where it is reached"
-    if upstream(case.configuration, proxy) is None:
+    if upstream(case.configuration, proxy) is None and not facts.nobody_upstream:
         yield f"what listens at {wanted.target.text}, where it passes mail on to"
     if proxy.unit is not None and proxy.unit.unclear:
         yield proxy.unit.unclear

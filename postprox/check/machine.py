@@ -11,13 +11,14 @@ import pwd
 import re
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
-from .paths import Proxy
+from .paths import Proxy, target_place, upstream
 from .postconf import Configuration, UnreadableError, parse
 from .unit import Unit
 from .unit import parse as parse_unit
@@ -94,7 +95,7 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
     return parse_unit(path.name, texts, files)
 
 
-def look(proxy: Proxy) -> ProxyFacts:
+def look(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     """Everything that can be seen for the proxy."""
     user = proxy.user
     program, unseen = None, ""
@@ -107,6 +108,7 @@ def look(proxy: Proxy) -> ProxyFacts:
         program=_program(proxy.words[0], user, SYSTEMD_PATH),
         filter=program,
         filter_unseen=unseen,
+        nobody_upstream=_nobody_upstream(configuration, proxy),
         spool=_spool(proxy),
         why_guessed=_why_guessed(user),
     )
@@ -199,6 +201,31 @@ def _interpreter(path: str, search: str) -> str:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
         return shutil.which(name, path=search) or name
     return words[0]
+
+
+def _nobody_upstream(configuration: Configuration, proxy: Proxy) -> bool:
+    """Whether a connection to where the proxy passes mail on to is refused, on this machine.
+
+    A service of this Postfix is not connected to: it need not be running to be right.
+    """
+    if proxy.options is None or upstream(configuration, proxy) is not None:
+        return False
+    place = target_place(proxy.options.target)
+    if not place.is_here():
+        return False
+    with (
+        socket.socket(socket.AF_UNIX)
+        if place.path
+        else socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET) as client
+    ):
+        client.settimeout(1.0)
+        try:
+            client.connect(place.path or (place.host, place.port))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            pass
+    return False
 
 
 def _spool(proxy: Proxy) -> SpoolFacts | None:

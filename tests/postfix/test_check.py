@@ -319,6 +319,16 @@ def test_a_command_line_that_the_proxy_would_refuse(machine: Machine) -> None:
     assert "-t 'never': give a positive number" in said.output
 
 
+def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
+    nobody = f"unix:{machine.directory}/nobody"
+    machine.write(
+        BEFORE, SPAWNED, same, replaced("mail-filter 127.0.0.1:10026", f"mail-filter {nobody}")
+    )
+    said = machine.check()
+    assert (said.status, said.names()) == (2, {"no-upstream"})
+    assert f"nothing listens at {nobody}, where it passes mail on to" in said.output
+
+
 def test_a_spool_directory_that_is_not_there(machine: Machine) -> None:
     machine.spool.rmdir()
     said = found(machine)
