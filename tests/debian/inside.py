@@ -38,6 +38,8 @@ def installs() -> None:
     for _ in range(2):
         said = run("dpkg", "-i", str(TRIAL / "postprox.deb"))
         assert "too" not in said, said
+    run("journalctl", "--sync")
+    assert "postmaster" not in run("journalctl", "-b", "-t", "postprox", "--no-pager")
     assert run("/usr/sbin/postprox", "--version").startswith("postprox ")
     assert "rejected" in run("postprox-rehearse", "-c", "exit 1")
     assert list(LIBRARY.glob("cpython-*/session")), "no byte code"

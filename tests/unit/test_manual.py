@@ -126,7 +126,9 @@ def literal_displays(page: str) -> list[str]:
 
 
 def readme() -> str:
-    return re.sub(r"^    ", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    """The README as it is, and with its indented blocks as they are pasted."""
+    text = (ROOT / "README.md").read_text()
+    return text + re.sub(r"^    ", "", text, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("display", literal_displays("postprox"))

@@ -312,6 +312,12 @@ def test_every_command_has_its_manual_page(prefix: Path) -> None:
     assert {path.stem for path in (prefix / "share/man/man1").iterdir()} == commands
 
 
+def test_the_manual_page_names_the_command_where_it_is(prefix: Path) -> None:
+    page = (prefix / "share/man/man1/postprox.1").read_text()
+    assert f"\nExecStart={prefix}/sbin/postprox -l 10025 " in page
+    assert "/usr/local/sbin" not in page
+
+
 def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: Path) -> None:
     done = install("--destdir", tmp_path, "--prefix", "/opt/postprox", "--python", PYTHON)
     assert done.returncode == 0, done.stderr
