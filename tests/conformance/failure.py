@@ -67,8 +67,23 @@ def _sections(stage: Stage, error: StepFailedError) -> list[str]:
 
 
 def _summary(stage: Stage, error: StepFailedError) -> str:
-    line = f":{error.step.line}" if error.step else ""
+    line = f":{_line(stage.transcript.steps, error.step)}" if error.step else ""
     return f"{stage.transcript.name}{line} [{stage.mode}] {shorten(str(error), 300)}"
+
+
+def _line(nodes: tuple[Node, ...], failed: Step) -> int:
+    """The line of *failed*, or of the @include that it stands behind, in the transcript itself."""
+    for node in nodes:
+        match node:
+            case Either(branches):
+                if line := max(_line(branch, failed) for branch in branches):
+                    return line
+            case Include() | Step():
+                if any(step is failed for step in walk((node,))):
+                    return node.line
+            case Note():
+                pass
+    return 0
 
 
 def _script(stage: Stage, error: StepFailedError) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from .paths import SUFFIX, TRANSCRIPTS
 from .payload import did_you_mean
 from .reader import parse_part, parse_transcript
-from .script import Either, FormatError, Include, Node, Transcript
+from .script import Either, FormatError, Include, Node, Note, Step, Transcript
 from .words import GROUPS
 
 _MAXIMUM_DEPTH = 8
@@ -65,7 +65,9 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
             return replace(
                 node, branches=tuple(_with_includes(branch, name, depth) for branch in branches)
             )
-        case _:
+        case Step():  # one of its own at each place, so that a failure is marked where it was
+            return replace(node)
+        case Note():
             return node
 
 

@@ -373,6 +373,19 @@ def test_a_failure_shows_what_a_person_needs(failure: str, text: str) -> None:
     assert text in failure
 
 
+def test_a_step_in_a_part_that_is_included_twice_is_marked_where_it_failed(runner: Runner) -> None:
+    path = runner.transcript(
+        "@include include/greeting.smtp-part\n@include include/mail.smtp-part\n"
+        "C> @eof\nU< QUIT\n@include include/mail.smtp-part\n"
+    )
+    text = runner.run(path, "--modes", "stdio").text
+    where = path.read_text().splitlines().index("U< QUIT") + 2
+    assert f"own.smtp:{where} [stdio]" in text
+    assert [line for line in text.splitlines() if line.startswith(">>>")] == [
+        ">>>   | U< MAIL FROM:<a@example>"
+    ]
+
+
 def test_a_failure_shows_nothing_of_the_suite_itself(failure: str) -> None:
     assert "Traceback" not in failure
     assert ".py:" not in failure
