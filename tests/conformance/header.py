@@ -55,6 +55,7 @@ HOST_CAPABILITIES = (
     "unprivileged",
     "mounts",
     "hosts",
+    "localhost",
     "network",
 )
 CAPABILITIES = (*IMPLEMENTATION_CAPABILITIES, *HOST_CAPABILITIES)

@@ -41,6 +41,8 @@ read -r line
 
 #: A name that /etc/hosts gives two addresses, 127.0.0.2 and 127.0.0.3.
 TWO_ADDRESSES = "two.addresses.test"
+#: A name that few machines lack; the private /etc/hosts has it in any case.
+LOCALHOST = "localhost"
 
 
 class Namespace:
@@ -80,11 +82,13 @@ class Namespace:
         return self._holder.pid
 
     def _hosts(self) -> Path:
-        """An /etc/hosts that knows one name more than the machine's own."""
+        """The machine's own /etc/hosts and, behind it, the names of transcripts."""
         path = self._directory / "hosts"
         with contextlib.suppress(OSError):
             path.write_text(Path("/etc/hosts").read_text() + "\n")
         with path.open("a") as file:
+            if not _knows_localhost():
+                file.write(f"127.0.0.1 {LOCALHOST}\n")
             file.writelines(
                 f"{address} {TWO_ADDRESSES}\n" for address in ("127.0.0.2", "127.0.0.3")
             )
@@ -192,6 +196,8 @@ class Host:
                 found.add("hosts")
         if self.network is not None:
             found.add("network")
+        if "hosts" in found or _knows_localhost():
+            found.add("localhost")
         if _has_ipv6_loopback():
             found.add("ipv6-loopback")
         return frozenset(found)
@@ -218,6 +224,13 @@ class Host:
         if self._namespace is not None:
             self._namespace.close()
             self._namespace = None
+
+
+def _knows_localhost() -> bool:
+    try:
+        return socket.gethostbyname(LOCALHOST) == "127.0.0.1"
+    except OSError:
+        return False
 
 
 def _has_ipv6_loopback() -> bool:

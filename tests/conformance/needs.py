@@ -16,6 +16,7 @@ _WHY = {
     "unprivileged": "to be run by another user than root",
     "ipv6-loopback": "::1 on this machine",
     "hosts": "an /etc/hosts of its own (a mount namespace: run as root)",
+    "localhost": "the name localhost to mean 127.0.0.1 (/etc/hosts)",
     "network": "a network of its own (a network namespace: run as root)",
 }
 
