@@ -191,7 +191,10 @@ def _texts(table: Mapping[str, object], key: str) -> list[str]:
 
 
 def _filled(text: str) -> str:
-    return text.replace("{python}", sys.executable).replace("{root}", str(ROOT))
+    places = {"python": sys.executable, "root": str(ROOT), "implementations": str(IMPLEMENTATIONS)}
+    for name, value in places.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
 
 
 def _from_anywhere(argv: list[str]) -> tuple[str, ...]:
