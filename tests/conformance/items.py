@@ -216,4 +216,5 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
+        config.pluginmanager.unregister(reporter)  # it would only frame what was said
     pytest.exit("nothing was judged", returncode=status)

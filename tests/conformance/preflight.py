@@ -5,6 +5,7 @@ Rule: one root cause is told once: what fails here would fail everywhere.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Answer:
 
 def check_start(settings: Settings) -> None:
     """Start one session; whatever connects upstream, says a word or lives can be judged."""
+    if shutil.which(settings.implementation.argv[0]) is None:
+        raise CannotStartError("there is no such program, or it cannot be executed")
     transcript = parse_transcript(_SESSION, "preflight")
     stage = Stage(transcript, "stdio", settings)
     try:
