@@ -99,9 +99,12 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-t", "--timeout", type=int, default=30)
     parser.add_argument("-r", "--reject", action="store_true")
     parser.add_argument("-v", "--verbose", action="count")
-    parser.add_argument("-l", "--listen", type=address, required=True)
+    parser.add_argument("-l", "--listen", type=address)
     parser.add_argument("--foreground", action="store_true")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if options.listen is None:
+        parser.error("proxsmtpd has no stdio mode: judge it with --modes listen")
+    return options
 
 
 def address(text: str) -> tuple[str, int]:
