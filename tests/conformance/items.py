@@ -183,6 +183,7 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
         message=str(error) if error else "",
         divergence=Known(known.kind, known.reason) if known and diverged else None,
         cause=error.failure.cause if isinstance(error, JudgedError) else "",
+        text=error.failure.text if isinstance(error, JudgedError) and not diverged else "",
     )
 
 

@@ -47,6 +47,8 @@ class Result:
     divergence: Known | None = None
     #: The step that failed, what was expected and what came: equal ones are told once.
     cause: str = ""
+    #: All that is to be told of a failure, many lines.
+    text: str = ""
 
     @property
     def is_property(self) -> bool:

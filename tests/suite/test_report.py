@@ -441,6 +441,23 @@ def test_hostile_text_is_text_wherever_it_stands() -> None:
     assert page.text.count(HOSTILE) > 10
 
 
+def test_failures_of_one_cause_stand_together_and_the_first_tells_all() -> None:
+    same = {"outcome": "failed", "cause": "C< 250: it hangs"}
+    page = html(
+        matrix(
+            whole(
+                result(transcript="filter/a.smtp", outcome="failed", message="alone"),
+                result(transcript="filter/b.smtp", message="b", text="all that was said", **same),
+                result(transcript="filter/c.smtp", message="c", text="told already", **same),
+            )
+        )
+    )
+    failures = page[page.index('id="failures"') : page.index('id="divergences"')]
+    words = ("all that was said", "For the same reason 1 more:", "<pre>c</pre>", "<pre>alone</pre>")
+    assert sorted(words, key=failures.index) == list(words)
+    assert "told already" not in failures
+
+
 def test_failure_text_is_shown_as_it_came() -> None:
     message = f"expected  <b>&amp;\n  got     {HOSTILE}"
     page = _Page(html(matrix(whole(result(outcome="failed", message=message)))))

@@ -88,6 +88,14 @@ class Column:
         return tuple(finding for finding in self.findings if finding.outcome == outcome)
 
     @property
+    def causes(self) -> tuple[tuple[Finding, ...], ...]:
+        """Failures of one cause together, the most frequent first; without one each by itself."""
+        together: dict[str, list[Finding]] = {}
+        for finding in self.found("failed"):
+            together.setdefault(finding.first.cause or finding.anchor, []).append(finding)
+        return tuple(map(tuple, sorted(together.values(), key=len, reverse=True)))
+
+    @property
     def levels(self) -> tuple[str, ...]:
         return _levels(self.run.results)
 

@@ -204,6 +204,7 @@ def _result(record: _Record) -> Result:
         message=(record.text_or_none("message") or "").strip("\n"),
         divergence=divergence,
         cause=record.text("cause") if "cause" in record.fields else "",
+        text=record.text("text") if "text" in record.fields else "",
     )
 
 
