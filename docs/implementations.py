@@ -34,7 +34,7 @@ WANTED = {
         "data.upstream-lost",
         "data.final-reply",
     ),
-    "A full disk cuts no message short": ("data.spool-error",),
+    "A full disk is told the client, and cuts no message short": ("data.spool-error",),
     "What a filter started is ended at its time limit": ("filter.timeout",),
     "The filter sees this transaction's envelope, and no other's": ("filter.env-reset",),
     "Nothing is left on the disk": ("files.gone",),
@@ -62,6 +62,7 @@ def condensed(run: Run) -> dict[str, Any]:
         "suite": f"{run.suite_version}, {run.transcripts} transcripts",
         "date": run.started.date().isoformat(),
         "verdict": run.verdict.sentence,
+        "selection": run.verdict.selection,
         "not judged": [str(unjudged) for unjudged in run.verdict.unjudged],
         "clauses": dict(sorted(clauses.items())),
     }
@@ -70,7 +71,8 @@ def condensed(run: Run) -> dict[str, Any]:
 def keep(run: Run) -> None:
     """Write what is kept of *run*, in the place of an earlier one of the same name."""
     text = json.dumps(condensed(run), indent=1)
-    (KEPT / f"{run.name}.json").write_text(text + "\n", "utf-8")
+    name = re.sub(r"[^a-zA-Z0-9.]+", "-", run.name).strip("-")
+    (KEPT / f"{name}.json").write_text(text + "\n", "utf-8")
 
 
 def all_kept() -> list[Kept]:
@@ -94,7 +96,8 @@ def tables(kept: list[Kept]) -> str:
 
 def _runs(kept: list[Kept]) -> Iterator[list[str]]:
     for one in kept:
-        unjudged = "; ".join(one["not judged"]) or "nothing"
+        selected = [f"only a selection was tried: {one['selection']}"] if one["selection"] else []
+        unjudged = "; ".join([*selected, *one["not judged"]]) or "nothing"
         name = f"{one['name']} {one['version']}"
         yield [name, one["verdict"], unjudged, one["suite"], one["date"]]
 
