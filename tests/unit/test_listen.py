@@ -452,7 +452,8 @@ def test_the_metrics_tell_how_many_clients_wait(
 ) -> None:
     metrics = tmp_path / "postprox.prom"
     told = ("--metrics", str(metrics), "--max-sessions", "1")
-    server = serve(*told, upstream.address, variables={"POSTPROX_CLOCK_SPEED": "1000"})
+    # They are written every 0.75 s; the first client is given up after 15 s.
+    server = serve(*told, upstream.address, variables={"POSTPROX_CLOCK_SPEED": "20"})
     greeted(server.client(), upstream)
     server.client()
     deadline = time.monotonic() + PATIENCE
