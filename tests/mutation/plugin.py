@@ -43,8 +43,8 @@ _PROCESSOR = 3
 #: limits of their own; on a machine that is busy with other things all of them may take minutes.
 _CLOCK = 240
 
-settings.register_profile(
-    "mutation",
+_SETTINGS = "_hypothesis_internal_use_settings"
+_FEW_EXAMPLES = settings(
     derandomize=True,
     deadline=None,
     database=None,
@@ -57,7 +57,7 @@ settings.register_profile(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Try every mutant instead of running the tests once."""
-    settings.load_profile("mutation")
+    _draw_few_examples(session.items)
     gc.collect()
     gc.freeze()
     callers = _callers(session)
@@ -68,6 +68,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
             verdict = _tried(session, mutant, tests, callers[_ALL])
             print(json.dumps([mutant["number"], verdict]), file=results)
     return True
+
+
+def _draw_few_examples(items: list[pytest.Item]) -> None:
+    """Let random tests be few and always the same: a profile counts only before they are made."""
+    for item in items:
+        test: Any = getattr(item, "obj", None)
+        if hasattr(test, _SETTINGS):
+            setattr(test, _SETTINGS, _FEW_EXAMPLES)
 
 
 def _tests_of(

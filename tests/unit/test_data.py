@@ -373,3 +373,39 @@ def test_lines_of_one_length_are_read_as_all_others_are(
     as_all_others = passed(wire)
     with mock.patch.object(data, "_MANY_LINES", 0):
         assert passed(wire) == as_all_others
+
+
+@pytest.mark.parametrize("before", [b"", b"begin", b"begin\r\n", b"of another length\r\n"])
+@pytest.mark.parametrize("rest", [0, 1])
+@pytest.mark.parametrize("length", [0, 1, 2, 10])
+def test_lines_of_one_length_are_taken_by_columns(before: bytes, rest: int, length: int) -> None:
+    text = before + (b"X" * length + b"\r\n") * 5 + b"X" * rest * (length + 1)
+    assert data._equal_lines_with_lf(text) == text.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"X",
+        b"XX\r\n",
+        b"XX\nXX\nXX\n",
+        b"XX\r\nXXX\r\nXX\r\nXX\r\n",
+        b"XX\r\nX\rX\r\nXXX\r\n",
+        b"XX\r\nX\nX\r\nXXX\r\n",
+        b"X\nX\r\nXX\r\nXX\r\n",
+        b"XX\r\nXX\r\nXX\r\nX\n",
+        b"XX\r\nXX\r\nXX\r\nX\r",
+        b"XX\r\nXX\r\nXX\rX",
+    ],
+)
+def test_lines_with_a_cr_or_lf_of_its_own_are_not_taken_by_columns(text: bytes) -> None:
+    assert data._equal_lines_with_lf(text) == b""
+
+
+def test_a_large_block_of_lines_of_one_length_is_not_made_again() -> None:
+    decoder = DataDecoder()
+    decoder.feed(b"x")
+    block = b"a" * 76 + (b"\r\n" + b"a" * 76) * 1000
+    assert decoder.feed(block) == block.replace(b"\r\n", b"\n")
+    assert decoder.wire is block
