@@ -397,6 +397,8 @@ def test_lines_of_one_length_are_taken_by_columns(before: bytes, rest: int, leng
         b"XX\r\nXX\r\nXX\r\nX\n",
         b"XX\r\nXX\r\nXX\r\nX\r",
         b"XX\r\nXX\r\nXX\rX",
+        b"XX\r\nXXXXX\r\nXX\nXX\r\nXXXXX\r\n",
+        b"XX\r\nXXXXX\r\nXX\rXX\r\nXXXXX\r\n",
     ],
 )
 def test_lines_with_a_cr_or_lf_of_its_own_are_not_taken_by_columns(text: bytes) -> None:
