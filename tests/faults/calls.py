@@ -16,7 +16,7 @@ from tests.faults.failing import ERRORS
 from tests.faults.ledger import KEPT, Message, judge
 from tests.faults.proxies import RUN, Place, Server, spawn
 from tests.faults.scenario import Scenario
-from tests.faults.stage import Client, Stage, Upstream
+from tests.faults.stage import INTERNAL, Client, Stage, Upstream
 
 #: Calls whose failure loses a peer: what upstream answered, or what the client was to be told. The
 #: client cannot know then (RFC 1047).
@@ -145,6 +145,8 @@ class Failing:
 
     async def _judge(self, stage: Stage, name: str) -> None:
         call = self._called()
+        if not stage.greeted:  # a proxy that cannot begin says so
+            stage.violations = [what for what in stage.violations if what != INTERNAL]
         for message in (stage.message, stage.second):
             message.seen = [found for _, found in self.place.seen(message.token)]
             judgement = judge(message, rejecting=True)

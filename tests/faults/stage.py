@@ -23,6 +23,9 @@ from tests.faults.scenario import Scenario
 _SEEN = 0.01
 
 _LINE = re.compile(rb"[2-5][0-9][0-9][ -][ -~]*\r\n")
+#: What is wrong where the client was told of a fault of the proxy.
+INTERNAL = "internal error"
+
 _INTERNAL = b"421 4.3.0 The mail filter has failed"
 _BODY = b"Subject: a scenario\r\n\r\n..a dot\r\n\xff 8 bit\r\n" + b"x" * 1200 + b"\r\n\r\n"
 _LONG_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(8000))
@@ -45,6 +48,8 @@ class Stage:
         self.message = Message(f"{token}a", scenario.kind, body)
         self.second = Message(f"{token}b", "accepts", _BODY + f"{token} 2\r\n".encode())
         self.connections = 0
+        #: Whether the client was greeted.
+        self.greeted = False
         self._pending = bool(scenario.moment)
         #: Carry out what a client or a signal does.
         self.deeds: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -135,6 +140,7 @@ class Client:
     async def _converse(self) -> None:
         await self._stage.reach("connected")
         if (await self._reply())[:1] == b"2":
+            self._stage.greeted = True
             await self._stage.reach("greeted")
             if (await self._ask(b"EHLO client.example"))[:1] == b"2":
                 await self._stage.reach("hello")
@@ -192,7 +198,7 @@ class Client:
             if not _LINE.fullmatch(line):
                 self._stage.violations.append(f"the client was sent {line[:60]!r}")
         if reply.startswith(_INTERNAL):
-            self._stage.violations.append("internal error")
+            self._stage.violations.append(INTERNAL)
         return reply
 
     async def _drain(self) -> None:

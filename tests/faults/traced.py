@@ -22,7 +22,7 @@ from tests.faults.calls import Bystander, unknowable
 from tests.faults.ledger import KEPT, judge
 from tests.faults.proxies import Place, Server, spawn
 from tests.faults.scenario import Scenario
-from tests.faults.stage import Client, Stage, Upstream
+from tests.faults.stage import INTERNAL, Client, Stage, Upstream
 
 #: The calls that fail, with what they can really fail with.
 ERRORS: dict[str, tuple[str, ...]] = {
@@ -192,7 +192,7 @@ class Traced:
         failed = [line for line in self._log.read_text().splitlines() if "(INJECTED)" in line]
         self.findings.injected.update(_CALL.findall("\n".join(failed)))
         if injection and injection.name in _ENDS_THE_SESSION:
-            stage.violations = [what for what in stage.violations if what != "internal error"]
+            stage.violations = [what for what in stage.violations if what != INTERNAL]
         for message in (stage.message, stage.second):
             message.seen = [found for _, found in self._place.seen(message.token)]
             judgement = judge(message, rejecting=True)
