@@ -84,7 +84,7 @@ class Runner:
         done = subprocess.run(
             [*map(str, command), *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, "PYTEST_ADDOPTS": ""},
+            env={**os.environ, "PYTEST_ADDOPTS": "", "CI": ""},  # in CI pytest says all twice
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
