@@ -393,6 +393,7 @@ def test_lines_of_one_length_are_taken_by_columns(before: bytes, rest: int, leng
         b"XX\r\nXXX\r\nXX\r\nXX\r\n",
         b"XX\r\nX\rX\r\nXXX\r\n",
         b"XX\r\nX\nX\r\nXXX\r\n",
+        b"ab\r\nabcd\r\na\ncd\r\n",
         b"X\nX\r\nXX\r\nXX\r\n",
         b"XX\r\nXX\r\nXX\r\nX\n",
         b"XX\r\nXX\r\nXX\r\nX\r",

@@ -108,6 +108,7 @@ def test_the_warning_about_a_filter_that_failed(reject_failures: bool, fate: str
         (b"<>", "<>"),
         (b"a b", '"a b"'),
         (b"a ~", '"a ~"'),
+        (b"X Y", '"X Y"'),
         (b'"a b"@example', r'"\"a b\"@example"'),
         (b"a\\b", r'"a\\b"'),
         (b"caf\xe9", r'"caf\xe9"'),

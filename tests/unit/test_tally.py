@@ -44,9 +44,28 @@ def test_a_message_that_no_filter_saw_has_no_seconds() -> None:
     assert "postprox_filter_seconds_count 0" in tally.exposition({}).splitlines()
 
 
-def test_every_number_has_its_type_and_meaning_before_it() -> None:
+def test_the_whole_text() -> None:
     tally = Tally()
-    assert tally.exposition({"sessions": ("gauge", "Clients.", 3)}).startswith(
-        "# HELP postprox_sessions Clients.\n# TYPE postprox_sessions gauge\npostprox_sessions 3\n"
-    )
-    assert tally.exposition({}).endswith("\n")
+    tally.count("reject", "refused", 0.5)
+    present = {"sessions": ("gauge", "Clients.", 3), "waiting": ("gauge", "They wait.", 0)}
+    assert tally.exposition(present).splitlines() == [
+        "# HELP postprox_sessions Clients.",
+        "# TYPE postprox_sessions gauge",
+        "postprox_sessions 3",
+        "# HELP postprox_waiting They wait.",
+        "# TYPE postprox_waiting gauge",
+        "postprox_waiting 0",
+        "# HELP postprox_messages_total Messages by verdict and result.",
+        "# TYPE postprox_messages_total counter",
+        'postprox_messages_total{verdict="reject",result="refused"} 1',
+        "# HELP postprox_filter_seconds How long filters ran.",
+        "# TYPE postprox_filter_seconds histogram",
+        *(f'postprox_filter_seconds_bucket{{le="{s:g}"}} {int(s >= 0.5)}' for s in SECONDS),
+        'postprox_filter_seconds_bucket{le="+Inf"} 1',
+        "postprox_filter_seconds_sum 0.500",
+        "postprox_filter_seconds_count 1",
+    ]
+
+
+def test_the_text_ends_with_a_line_end() -> None:
+    assert Tally().exposition({}).endswith("\n")

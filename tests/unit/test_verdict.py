@@ -206,6 +206,17 @@ def test_a_blank_line_that_comes_alone_takes_nothing_back() -> None:
     assert reader.value == b"550 x"
 
 
+def test_a_line_in_pieces_ends_with_a_piece_that_is_its_end_alone() -> None:
+    reader = LastLine()
+    reader.feed(b"550 x")
+    reader.feed(b"\n")
+    assert reader.value == b"550 x"
+
+
+def test_of_three_lines_the_third_is_the_last() -> None:
+    assert last_line(b"one\ntwo\nthree\n") == b"three"
+
+
 def test_a_line_that_ends_is_cut_too() -> None:
     assert len(last_line(b"x" * 65536 + b"\n")) == limits.FILTER_LINE
 
