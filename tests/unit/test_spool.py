@@ -331,6 +331,14 @@ def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folders_beside_each_other_are_removed_too(offered: Spool, tmp_path: Path) -> None:
+    Path(offered.outfile).unlink()
+    for name in ("a", "b", "c"):
+        (Path(offered.outfile) / name).mkdir(parents=True)
+    offered.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_link_is_followed_where_a_directory_is_removed(
     offered: Spool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -85,6 +85,16 @@ def test_the_later_of_two_times_counts(
     assert swept(tmp_path) == ["spool"]
 
 
+def test_no_descriptor_stays_open(
+    tmp_path: Path, passes: Callable[[float], None], told: list[tuple[int, str]]
+) -> None:
+    left(tmp_path, "email")
+    passes(OLD)
+    before = os.listdir("/dev/fd")  # noqa: PTH208
+    assert swept(tmp_path) == []
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+
+
 def test_files_of_a_proxy_that_lives_stay(tmp_path: Path, passes: Callable[[float], None]) -> None:
     left(tmp_path, "email", "out")
     passes(OLDER)
