@@ -171,6 +171,18 @@ def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop
     assert daemon.reads()[0].endswith(b": waits")
 
 
+def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
+    written: Syslog, daemon: Daemon
+) -> None:
+    tries: list[float] = []
+    written.attend(lambda: 5.0, tries.append)
+    fill(written)
+    written.write(levels.ERROR, "waits")
+    written.timer()
+    written.timer()
+    assert tries == [5.0 + limits.LOG_RETRY] * 3
+
+
 def test_at_the_end_it_does_not_wait_for_long(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
