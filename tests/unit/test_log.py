@@ -183,6 +183,23 @@ def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
     assert tries == [5.0 + limits.LOG_RETRY] * 3
 
 
+def test_at_the_end_nothing_is_awaited_where_nothing_waits(
+    written: Syslog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    written.finish()
+    assert not written.behind
+
+
+def test_where_nothing_waits_nothing_is_tried_again(written: Syslog) -> None:
+    written.attend(lambda: 5.0, lambda _: None)
+    written.timer()
+    assert written.deadline == limits.NEVER
+
+
 def test_at_the_end_it_does_not_wait_for_long(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -331,6 +331,42 @@ def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_as_much_as_is_allowed_is_removed(
+    offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REMOVALS", 3)
+    Path(offered.outfile).unlink()
+    inner = Path(offered.outfile) / "inner"
+    inner.mkdir(parents=True)
+    for name in ("a", "b"):
+        (inner / name).touch()
+    offered.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_deep_as_is_allowed_is_removed(
+    offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REMOVAL_DEPTH", 2)
+    Path(offered.outfile).unlink()
+    (Path(offered.outfile) / "a/b").mkdir(parents=True)
+    offered.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(posix, "lockf", refuse)
+    spool = Spool(str(tmp_path), filtering=True)
+    spool.offer()
+    assert Path(spool.email).exists()
+    spool.remove()
+
+
 def test_folders_beside_each_other_are_removed_too(offered: Spool, tmp_path: Path) -> None:
     Path(offered.outfile).unlink()
     for name in ("a", "b", "c"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import socket
@@ -291,6 +292,16 @@ def test_a_slow_name_service_delays_nobody(
     assert attempt.descriptors == []
     answer.set()
     attempt.connection().close()
+
+
+def test_without_a_thread_to_ask_the_name_service_the_reason_is_told(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    assert "no thread to ask the name service" in Try(loop, "mx.example").start().reason()
 
 
 def test_a_question_to_the_name_service_may_be_given_up(
