@@ -527,3 +527,16 @@ def test_a_message_is_logged_with_v_and_counted_by_a_server(level: int, listenin
     assert len(dialogue.logged(levels.INFO)) == (level == levels.INFO)
     counted = [actions.Count("reject", "refused", 0.0)] if listening else []
     assert dialogue.counted == counted
+
+
+def test_the_session_tells_whether_it_receives_a_message() -> None:
+    assert not in_transaction().session.receiving
+    assert in_data().session.receiving
+    assert not in_filter().session.receiving
+
+
+def test_the_session_tells_whether_the_client_has_gone() -> None:
+    dialogue = in_filter()
+    assert not dialogue.session.client_gone
+    dialogue.client_ends()
+    assert dialogue.session.client_gone
