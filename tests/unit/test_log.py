@@ -183,6 +183,17 @@ def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
     assert tries == [5.0 + limits.LOG_RETRY] * 3
 
 
+def test_no_line_overtakes_those_that_wait(
+    written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(written)
+    written.write(levels.ERROR, "first")
+    daemon.reads()
+    monkeypatch.setattr(Syslog, "flush", lambda _: None)  # room comes right behind it
+    written.write(levels.ERROR, "second")
+    assert daemon.reads() == []
+
+
 def test_at_the_end_nothing_is_awaited_where_nothing_waits(
     written: Syslog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
