@@ -35,6 +35,7 @@ LIMITS = ("fsize", "nofile", "as")
 
 #: What an implementation may or may not be able to do (its own file says which).
 IMPLEMENTATION_CAPABILITIES = (
+    "filter",
     "listen",
     "foreground",
     "max-sessions",

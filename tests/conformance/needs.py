@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
 from .script import Transcript, walk
 from .stage import Settings
@@ -26,6 +28,8 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
     header, found = transcript.header, list(transcript.header.needs)
     if mode == "listen":
         found.append("listen")
+    if "{filter}" in "".join(header.arguments):
+        found.append("filter")
     if header.syslog == "absent" or any(s.verb == "syslog" for s in walk(transcript.steps)):
         found.append("syslog")
     if header.tmp in ("readonly", "full"):
@@ -43,15 +47,22 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
 
 def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str | None:
     """Why the transcript cannot be run here, None if it can."""
-    implementation = settings.implementation
-    for one in needs(transcript, mode):
-        if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:
-            return f"{implementation.name} has no '{one}'"
-        if one in HOST_CAPABILITIES and one not in settings.host.capabilities:
-            return f"needs {_WHY[one]}"
-    header = transcript.header
+    if reason := lacking(needs(transcript, mode), settings):
+        return reason
+    header, implementation = transcript.header, settings.implementation
     if header.clock is None or implementation.clock_env is not None or settings.slow:
         return None
     if header.takes is not None and header.takes <= REAL_TIME_ALLOWANCE:
         return None
     return f"takes long, and {implementation.name} has no clock that can be sped up: --slow runs it"
+
+
+def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
+    """Which of *capabilities* the implementation or the machine has not, None if they have all."""
+    implementation = settings.implementation
+    for one in capabilities:
+        if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:
+            return f"{implementation.name} has no '{one}'"
+        if one in HOST_CAPABILITIES and one not in settings.host.capabilities:
+            return f"needs {_WHY[one]}"
+    return None

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from .items import CANARY_FAILS, PROPERTY_MARKER, divergence_of, suite_of
+from .needs import lacking
 from .properties.draw import crowds, plans
 from .properties.drive import perform, perform_together
 from .properties.invariants import CLAUSES, broken
@@ -28,6 +29,8 @@ def judged(request: pytest.FixtureRequest) -> Settings:
     mode = request.node.get_closest_marker(PROPERTY_MARKER).kwargs["mode"]
     if mode not in suite.modes or not suite.plays("should"):
         pytest.skip("this level or mode was not asked for")
+    if reason := lacking(["listen", "filter"] if mode == "listen" else ["filter"], suite.settings):
+        pytest.skip(reason)
     if mode in suite.canary:
         pytest.skip(CANARY_FAILS)
     return suite.settings
@@ -63,9 +66,6 @@ def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
     mode="listen",
 )
 def test_every_session_of_a_crowd_is_in_order(judged: Settings, search: Search) -> None:
-    if "listen" not in judged.implementation.capabilities:
-        pytest.skip(f"{judged.implementation.name} has no 'listen'")
-
     @examples(usual=4, deep=300)
     @given(crowd=crowds())
     def sessions(crowd: dict[bytes, Plan]) -> None:

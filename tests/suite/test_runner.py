@@ -328,6 +328,32 @@ def test_what_the_implementation_cannot_do_is_skipped_with_the_reason(runner: Ru
     assert "bent has no 'listen'" in done.text
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        'filter = "exit 0"\n',
+        'argv = ["-c", "exec {filter}", "{upstream}"]\n',
+        'argv = ["-c", "exec {filter}", "{upstream}"]\nfilter = "exit 0"\n',
+    ],
+)
+def test_a_transcript_with_a_filter_is_skipped_where_there_is_none(
+    runner: Runner, header: str
+) -> None:
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
+    path = runner.transcript("U> 220 x\nC< 220 x\n", header)
+    done = runner.run(path, in_corpus(SESSION), "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["skipped"] * 2 + ["passed"] * 2)
+    assert "bent has no 'filter'" in done.text
+
+
+def test_random_sessions_are_skipped_where_there_is_no_filter(runner: Runner) -> None:
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
+    properties = ROOT / "tests" / "conformance" / "test_properties.py"
+    done = runner.run(in_corpus(SESSION), properties, "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["passed"] * 2 + ["skipped"] * 2)
+    assert "bent has no 'filter'" in done.text
+
+
 def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
