@@ -149,11 +149,17 @@ def _tried(
     tests: list[pytest.Item],
     seconds: dict[str, float],
 ) -> str:
-    child = os.fork()
-    if not child:
-        os.setpgid(0, 0)
-        _quietly(2)
-        os._exit(_run(session, mutant, tests, seconds))
+    """Run *tests* on *mutant* in a child; this process cleans up, as the child may be killed."""
+    with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as tree:
+        child = os.fork()
+        if not child:
+            os.setpgid(0, 0)
+            _quietly(2)
+            os._exit(_run(session, mutant, tests, seconds, Path(tree)))
+        return _verdict(child)
+
+
+def _verdict(child: int) -> str:
     end = time.monotonic() + _CLOCK
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -171,9 +177,9 @@ def _run(
     mutant: dict[str, Any],
     tests: list[pytest.Item],
     seconds: dict[str, float],
+    tree: Path,
 ) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-    tree = Path(tempfile.mkdtemp(prefix="mutant-"))
     try:
         if any(map(_starts_processes, tests)):
             _put_on_disk(tree, mutant)
@@ -185,8 +191,6 @@ def _run(
                 return 1
     except BaseException:
         return 1
-    finally:
-        shutil.rmtree(tree, ignore_errors=True)
     return 0
 
 
