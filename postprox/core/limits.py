@@ -136,8 +136,8 @@ FILTER_TIMEOUT = 30.0
 #: be any number.
 LONGEST_WAIT = 3600.0
 
-#: The event loop pauses for so long after the system could not wait for events, for want of
-#: memory mostly.
+#: The event loop pauses for so long after it could not wait for events or read signals, for want
+#: of memory mostly.
 LOOP_PAUSE = 0.05
 
 #: A client that is gone has its last reply awaited for so long: nobody waits for it, and it keeps

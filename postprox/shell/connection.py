@@ -7,7 +7,7 @@ lets go of all of them, whatever happens.
 from .. import TYPE_CHECKING
 from ..core import actions, limits, replies
 from ..core.session import Session
-from .loop import READABLE, WRITABLE
+from .loop import READABLE, WRITABLE, report
 from .stream import Stream
 from .system import close, environ, file_name
 from .upstream import Connector
@@ -107,12 +107,12 @@ class Connection:
             self._crash(error)
 
     def _crash(self, error: Exception) -> None:
-        _tell_fault(error)
+        report(error)
         try:
             self.session.terminate(replies.INTERNAL_ERROR, 0)
             self._settle()
         except Exception as second:
-            _tell_fault(second)
+            report(second)
             if not self.session.over:  # otherwise the client has been told
                 self._client.write(replies.INTERNAL_ERROR)
         finally:
@@ -449,20 +449,8 @@ class Connection:
             try:
                 step()
             except Exception as error:
-                from . import log
-
-                log.write_fault(error)
+                report(error)
         self._finished(self)
-
-
-def _tell_fault(error: Exception) -> None:
-    """Tell the log of what should not happen, if there are means left for that."""
-    try:
-        from . import log
-
-        log.write_fault(error)
-    except Exception:
-        pass
 
 
 def _reaped(_: int) -> None:

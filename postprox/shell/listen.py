@@ -171,8 +171,12 @@ class Server:
 
     def _watch_listeners(self) -> None:
         accepting = not self._full and self._pause_end == limits.NEVER
-        for listener in self._listeners:
-            self._loop.watch(listener.fileno(), READABLE if accepting else 0, self._accept)
+        try:
+            for listener in self._listeners:
+                self._loop.watch(listener.fileno(), READABLE if accepting else 0, self._accept)
+        except (OSError, MemoryError) as error:
+            self._warn(levels.ERROR, f"cannot wait for clients: {_reason(error)}")
+            self._pause()
 
     def _accept(self) -> None:
         for listener in self._listeners:
@@ -182,15 +186,15 @@ class Server:
                 client, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
-            except OSError as error:
-                self._warn(levels.ERROR, f"cannot accept a client: {error.strerror}")
+            except (OSError, MemoryError) as error:
+                self._warn(levels.ERROR, f"cannot accept a client: {_reason(error)}")
                 self._pause()
                 continue
             try:
                 self._begin(client)
             except (OSError, MemoryError) as error:
                 client.close()
-                self._warn(levels.ERROR, f"cannot serve a client: {error}")
+                self._warn(levels.ERROR, f"cannot serve a client: {_reason(error)}")
                 self._pause()
         if self._full:
             self._warn(
@@ -296,6 +300,10 @@ def _passed_listeners() -> list[socket.socket]:
         listener.setblocking(False)
         listeners.append(listener)
     return listeners
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "no memory"
 
 
 def _waiting(listener: socket.socket) -> int:

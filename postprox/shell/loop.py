@@ -116,8 +116,14 @@ class Loop:
         self._timed.pop(timed, None)
 
     def run_once(self) -> None:
-        """Wait for the next event or deadline, and handle what is there."""
-        ready = self._wait()
+        """Wait for the next event or deadline, and handle what is there; it never raises."""
+        try:
+            self._turn()
+        except Exception as error:  # no memory mostly: what was there is there again next time
+            _pause(error)
+
+    def _turn(self) -> None:
+        ready = self._poll.poll(self._patience())
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
             if watched is not None and watched is self._watched.get(descriptor):
@@ -127,14 +133,6 @@ class Loop:
             for timed in [timed for timed in self._timed if timed.deadline <= now]:
                 _call(timed.timer)
             self._earliest = min((timed.deadline for timed in self._timed), default=limits.NEVER)
-
-    def _wait(self) -> list[tuple[int, int]]:
-        try:
-            return self._poll.poll(self._patience())
-        except OSError as error:  # no memory, or more descriptors than the limit allows
-            _report(error)
-            time.sleep(limits.LOOP_PAUSE)
-            return []
 
     def _patience(self) -> float | None:
         """Return how long to wait at the most, in the poller's units; None for ever."""
@@ -149,13 +147,16 @@ class Loop:
         try:
             handler()
         except Exception as error:
-            _report(error)
+            report(error)
             self._forget(descriptor)
 
     def _woken(self) -> None:
         try:
             numbers = set(posix.read(self._wakeup, 4096))
         except BlockingIOError:
+            return
+        except (OSError, MemoryError) as error:  # without it no signal would be heard any more
+            _pause(error)
             return
         for number in numbers:
             _call(self._signals.get(number, nothing))
@@ -186,13 +187,23 @@ def _call(handler: "Callable[..., None]", *arguments: object) -> None:
     try:
         handler(*arguments)
     except Exception as error:
-        _report(error)
+        report(error)
 
 
-def _report(error: Exception) -> None:
-    from . import log
+def _pause(error: Exception) -> None:
+    """Report what will be tried again, but not at once."""
+    report(error)
+    time.sleep(limits.LOOP_PAUSE)
 
-    log.write_fault(error)
+
+def report(error: Exception) -> None:
+    """Tell the log of what should not happen, if there are means left for that; it never raises."""
+    try:
+        from . import log
+
+        log.write_fault(error)
+    except Exception:
+        pass
 
 
 def _noted(number: int, frame: object) -> None:

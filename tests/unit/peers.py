@@ -35,12 +35,12 @@ class _Watchdog:
 
 
 class BoundedLoop(Loop):
-    """A loop that insists, before each wait, that nobody's deadline is earlier than its bound."""
+    """A loop that insists, before each turn, that nobody's deadline is earlier than its bound."""
 
-    def _wait(self) -> list[tuple[int, int]]:
+    def run_once(self) -> None:
         true = min((timed.deadline for timed in self._timed), default=limits.NEVER)
         assert self._earliest <= true, "somebody has an earlier deadline, and has not said so"
-        return super()._wait()
+        super().run_once()
 
 
 @contextmanager

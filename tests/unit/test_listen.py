@@ -40,6 +40,7 @@ from tests.unit.processes import (
 )
 
 Serve = Callable[..., Serving]
+Fails = Callable[[], Exception]
 
 
 @pytest.fixture
@@ -201,11 +202,16 @@ def test_too_few_descriptors_end_no_session(serve: Serve, upstream: Upstream) ->
     assert len(others) == 10
 
 
-class Exhausted:
-    """A listener whose clients cannot be accepted, until descriptors are there again."""
+def no_descriptor() -> OSError:
+    return OSError(errno.EMFILE, "Too many open files")
 
-    def __init__(self, listener: socket.socket) -> None:
+
+class Exhausted:
+    """A listener whose clients cannot be accepted, until there are descriptors or memory again."""
+
+    def __init__(self, listener: socket.socket, error: Fails = no_descriptor) -> None:
         self._listener = listener
+        self._error = error
         self.tries = 0
 
     def fileno(self) -> int:
@@ -213,21 +219,45 @@ class Exhausted:
 
     def accept(self) -> NoReturn:
         self.tries += 1
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise self._error()
 
 
+@pytest.mark.parametrize("error", [no_descriptor, MemoryError])
 def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
-    loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, error: Fails
 ) -> None:
     monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.1)
-    exhausted = Exhausted(listener)
+    exhausted = Exhausted(listener, error)
     server = listen.Server(parse(["up", "-l1"]))
     with socket.create_connection(listener.getsockname(), PATIENCE):
         server.accept_from([cast("socket.socket", exhausted)])
         began = loop.clock()
         run_until(loop, lambda: exhausted.tries == 3)
     assert loop.clock() - began >= 0.2
+
+
+def test_clients_that_cannot_be_waited_for_are_waited_for_after_a_pause(
+    loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+    watch = loop.watch
+
+    def fails_twice(descriptor: int, events: int, handler: Callable[[], None]) -> None:
+        if descriptor == listener.fileno() and events:
+            tries.append(descriptor)
+            if len(tries) <= 2:
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        watch(descriptor, events, handler)
+
+    monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(loop, "watch", fails_twice)
+    exhausted = Exhausted(listener)
+    with socket.create_connection(listener.getsockname(), PATIENCE):
+        listen.Server(parse(["up", "-l1"])).accept_from([cast("socket.socket", exhausted)])
+        run_until(loop, lambda: exhausted.tries)
+    assert len(tries) == 3
 
 
 @pytest.mark.parametrize(("pause", "told"), [(limits.FULL_WARNING, 1), (0.0, 3)])

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -25,6 +27,13 @@ class Alarm:
     def timer(self) -> None:
         self.rang += 1
         self._deadline = float("inf")
+
+
+def raising(error: type[Exception]) -> Callable[..., NoReturn]:
+    def fails(*_: object) -> NoReturn:
+        raise error  # a new one each time
+
+    return fails
 
 
 def test_a_readable_descriptor_is_called_for(loop: Loop) -> None:
@@ -247,3 +256,43 @@ def test_a_signal_that_came_often_is_called_for_once(loop: Loop) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
     loop.run_once()
     assert seen == ["signal"]
+
+
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_a_signal_that_cannot_be_read_at_once_is_called_for_all_the_same(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    seen: list[str] = []
+    loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with monkeypatch.context() as patched:
+        patched.setattr("posix.read", raising(error))
+        loop.run_once()
+    assert seen == []
+    run_until(loop, lambda: seen)
+    assert seen == ["signal"]
+
+
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_a_turn_that_cannot_be_made_is_not_the_last(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    alarm = Alarm(loop.clock())
+    loop.add(alarm)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_patience", raising(error))
+        loop.run_once()
+    assert alarm.rang == 0
+    loop.run_once()
+    assert alarm.rang == 1
+
+
+def test_an_error_that_cannot_be_told_ends_nothing(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = Alarm(loop.clock())
+    loop.add(alarm)
+    monkeypatch.setattr("postprox.shell.log.write", raising(MemoryError))
+    monkeypatch.setattr(loop, "_patience", raising(MemoryError))
+    loop.run_once()
+    assert alarm.rang == 0
