@@ -35,7 +35,9 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = words.add_parser("run", help="judge an implementation", epilog=_RUN)
     add = parser.add_argument
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
-    add("names", nargs="*", metavar="NAME", help="only these groups, transcripts, NAME::MODE")
+    # With a default, or argparse would call NAME required wherever IMPLEMENTATION is missing.
+    add("names", nargs="*", default=[], metavar="NAME",
+        help="only these groups, transcripts, NAME::MODE")  # fmt: skip
     add("--strict", action="store_true", help="demand all of level should, too")
     add("--level", default="may", help="up to this level: must, should, may (default: all)")
     add("--modes", default="stdio,listen,command", metavar="LIST", help="only in these modes")

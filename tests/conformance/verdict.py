@@ -33,7 +33,8 @@ class Unjudged:
     must: int
 
     def __str__(self) -> str:
-        return f"{self.results} results, {self.must} of them at level must: {self.reason}"
+        results = f"{self.results} result{'' if self.results == 1 else 's'}"
+        return f"{results}, {self.must} of them at level must: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,12 @@ def test_a_miss_at_should_is_named_and_is_status_1_with_strict_only(bent: Path) 
         assert done.status == status
 
 
+def test_only_the_implementation_is_demanded() -> None:
+    done = command("run")
+    assert done.text.endswith("the following arguments are required: IMPLEMENTATION\n")
+    assert done.status == 2
+
+
 def test_a_miss_at_must_is_status_1(broken: Path) -> None:
     done = command("run", broken, MUST)
     assert "verdict: not conformant: 1 of 1 missed at must" in done.text

@@ -56,7 +56,7 @@ def test_what_is_permitted_only_is_never_missed() -> None:
 
 def test_what_could_not_be_judged_is_named_with_its_level() -> None:
     skipped = result("c", "skipped", message="needs to be run as root")
-    assert "  not judged: 1 results, 1 of them at level must: needs to be run as root" in list(
+    assert "  not judged: 1 result, 1 of them at level must: needs to be run as root" in list(
         verdict(*ALL, skipped).lines()
     )
 
