@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import select
@@ -96,6 +97,7 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
     directory = tmp_path / "spool"
     directory.mkdir()
     site = Site(loop, listener, directory)
+    gc.collect()  # what earlier tests have left to it may hold descriptors
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     yield site
     site.closes()
