@@ -246,12 +246,13 @@ class Passage:
         with contextlib.suppress(OSError):
             while octets := self._outside.recv(65536):
                 for piece in PIECES.findall(octets):
-                    line += piece
-                    if not self._held:
-                        self._inside.sendall(piece)
+                    line, held = line + piece, self._held
                     if piece.endswith(b"\n"):
+                        # First, for spampd may have its next command sent before this goes on.
                         self._heard(line)
                         line = b""
+                    if not held:
+                        self._inside.sendall(piece)
         self._recipient = self._held = False
         self._replied.set()
         with contextlib.suppress(OSError):
