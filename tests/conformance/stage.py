@@ -35,8 +35,9 @@ _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NO
 _TMPFS_SIZE = 65536
 #: A port that opens announces itself to nobody: it is tried again.
 _CONNECT_AGAIN = 0.005
-#: After so many waits that ran out, patience is divided by so much.
-_TIRED_AFTER = 10
+#: After so many waits that ran out, by all who play at a time, patience is divided by so much; for
+#: what is known to fail it is so from the beginning.
+TIRES_AFTER = 10
 _TIRED = 5
 
 
@@ -54,8 +55,8 @@ class Settings:
     slow: bool = False
     #: How long one awaited thing may take.
     patience: float = 10.0
-    #: How many waits have run out so far: a program that fails by silence is waited for less.
-    ran_out: int = 0
+    #: How many waits may run out yet: then a program that fails by silence is waited for less.
+    waits: int = TIRES_AFTER
 
 
 @dataclass
@@ -157,17 +158,23 @@ class Stage:
     def patience(self) -> float:
         """How long one awaited thing may take, in seconds of this run."""
         patience = self.settings.patience * self.settings.time_scale
-        if self.settings.ran_out >= _TIRED_AFTER:
+        if self._known_to_fail or self.settings.waits <= 0:
             patience /= _TIRED
         if self.header.clock and self.speed == 1.0:
             patience += self.header.takes or self.settings.patience * self.header.clock
         return patience
 
+    @functools.cached_property
+    def _known_to_fail(self) -> bool:
+        known = self.settings.implementation.divergence(self.transcript.name, self.mode)
+        return known is not None
+
     def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
         """Turn the loop until *done*; False: patience, and *extra* seconds, ran out."""
         if self.loop.turn_until(done, self.patience + extra, pause):
             return True
-        self.settings.ran_out += 1
+        if not self._known_to_fail:
+            self.settings.waits -= 1
         return False
 
     def seconds(self, written: float) -> float:

@@ -25,7 +25,7 @@ from .preflight import CANARY, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, Result, ResultFile
 from .script import Transcript
-from .stage import Settings, Stage
+from .stage import TIRES_AFTER, Settings, Stage
 from .words import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.
@@ -89,6 +89,7 @@ class Suite:
             self.host,
             _positive("--time-scale", str(self.config.getoption("--time-scale"))),
             bool(self.config.getoption("--slow")),
+            waits=max(1, TIRES_AFTER // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
         )
 
     def begin(self) -> None:

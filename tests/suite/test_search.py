@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis.errors import Flaky
 
+from tests.conformance.implementation import REFERENCE, Divergence, find_implementation
 from tests.conformance.items import SUITE
 from tests.conformance.properties.plan import Plan
 from tests.conformance.properties.run import Run
@@ -49,16 +53,33 @@ def test_a_race_is_told_in_three_lines() -> None:
     assert len(text.splitlines()) == 3
 
 
-def test_patience_shrinks_after_the_tenth_wait_that_ran_out(
-    request: pytest.FixtureRequest,
-) -> None:
-    settings = request.config.stash[SUITE].settings
+@contextlib.contextmanager
+def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Stage]:
+    """A stage of the reference, with other settings."""
+    settings = replace(request.config.stash[SUITE].settings, **changes)
     stage = Stage(parse_transcript(TRANSCRIPT, "t"), "stdio", settings)
     try:
-        before, settings.ran_out = settings.ran_out, 9
+        yield stage
+    finally:
+        stage.close()
+
+
+def test_patience_shrinks_with_the_last_wait_that_may_run_out(
+    request: pytest.FixtureRequest,
+) -> None:
+    with staged(request, waits=1) as stage:
         usual = stage.patience
         assert not stage.wait_until(lambda: False, extra=0.01 - usual)
         assert stage.patience == usual / 5
-    finally:
-        settings.ran_out = before
-        stage.close()
+
+
+def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
+    request: pytest.FixtureRequest,
+) -> None:
+    known = replace(
+        find_implementation(REFERENCE), divergences=(Divergence("t", None, "bug", "it is slow"),)
+    )
+    with staged(request) as usual, staged(request, implementation=known, waits=1) as stage:
+        assert stage.patience == usual.patience / 5
+        assert not stage.wait_until(lambda: False, extra=0.01 - stage.patience)
+        assert stage.settings.waits == 1
