@@ -17,6 +17,7 @@ from typing import Any
 from tests.conformance.clauses import load_clauses
 from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.results import Run, read_run
+from tests.conformance.results import Known, Result
 
 PAGE = Path(__file__).resolve().parent / "implementations.md"
 KEPT = PAGE.with_suffix("")
@@ -44,18 +45,20 @@ WANTED = {
 
 Kept = Mapping[str, Any]
 
+#: What a failure is called that the implementation's description does not explain.
+_UNEXPLAINED = Known("unclear", "Nobody has said why.")
+#: What stands before the reason: a bug needs no word.
+_KINDS = {"bug": "", "unclear": "(unclear) ", "wontfix": "(by choice) "}
+
 
 def condensed(run: Run) -> dict[str, Any]:
     """What is kept of *run*."""
-    clauses: dict[str, dict[str, Any]] = {}
-    for result in run.results:
-        if result.level == "may" or result.outcome == "skipped" or result.is_property:
-            continue
-        for name in result.clauses:
-            clause = clauses.setdefault(name, {"judged": 0, "missed": []})
-            clause["judged"] += 1
-            if result.outcome != "passed":
-                clause["missed"].append(f"{result.transcript} [{result.mode}]")
+    judged = [
+        result
+        for result in run.results
+        if result.level != "may" and result.outcome != "skipped" and not result.is_property
+    ]
+    clauses = {name: (name,) for name in sorted({name for one in judged for name in one.clauses})}
     return {
         "name": run.name,
         "version": run.version,
@@ -64,8 +67,21 @@ def condensed(run: Run) -> dict[str, Any]:
         "verdict": run.verdict.sentence,
         "selection": run.verdict.selection,
         "not judged": [str(unjudged) for unjudged in run.verdict.unjudged],
-        "clauses": dict(sorted(clauses.items())),
+        "wanted": {wanted: about(judged, names) for wanted, names in WANTED.items()},
+        "clauses": {name: about(judged, names) for name, names in clauses.items()},
     }
+
+
+def about(results: list[Result], clauses: tuple[str, ...]) -> dict[str, Any]:
+    """How many of *results* are about *clauses*, and those that are otherwise, by their reason."""
+    those = [result for result in results if not set(clauses).isdisjoint(result.clauses)]
+    missed: dict[str, list[str]] = {}
+    for result in those:
+        if result.outcome != "passed":
+            known = result.divergence or _UNEXPLAINED
+            names = missed.setdefault(_KINDS[known.kind] + known.reason, [])
+            names.append(f"{result.transcript} [{result.mode}]")
+    return {"judged": len(those), "missed": missed}
 
 
 def keep(run: Run) -> None:
@@ -82,42 +98,76 @@ def all_kept() -> list[Kept]:
 
 
 def tables(kept: list[Kept]) -> str:
-    """The three tables of the page."""
-    heads = [f"{one['name']} {one['version']}" for one in kept]
-    clauses = [clause.name for clause in load_clauses(SPECIFICATION.read_text("utf-8"))]
-    return "\n".join(
-        [
-            _table(["implementation", "verdict", "not judged", "suite", "judged on"], _runs(kept)),
-            _table(["what is wanted", *heads], _answers(kept, WANTED)),
-            _table(["clause", *heads], _answers(kept, {name: (name,) for name in clauses})),
-        ]
-    )
+    """What the page says of them: verdicts, what is wanted, every clause."""
+    return "\n".join([*_verdicts(kept), *_glance(kept), *_details(kept), *_every_clause(kept)])
 
 
-def _runs(kept: list[Kept]) -> Iterator[list[str]]:
+def _verdicts(kept: list[Kept]) -> Iterator[str]:
+    rows = ([_title(one), one["verdict"], one["suite"], one["date"]] for one in kept)
+    yield "## Verdicts\n"
+    yield _table(["implementation", "verdict", "suite", "judged on"], rows)
     for one in kept:
         selected = [f"only a selection was tried: {one['selection']}"] if one["selection"] else []
-        unjudged = "; ".join([*selected, *one["not judged"]]) or "nothing"
-        name = f"{one['name']} {one['version']}"
-        yield [name, one["verdict"], unjudged, one["suite"], one["date"]]
+        unjudged = [*selected, *one["not judged"]]
+        if unjudged:
+            yield f"Not judged of **{_title(one)}**:\n"
+            yield "".join(f"- {reason}\n" for reason in unjudged)
 
 
-def _answers(kept: list[Kept], wanted: Mapping[str, tuple[str, ...]]) -> Iterator[list[str]]:
-    for name, clauses in wanted.items():
-        yield [name, *(_answer(one, clauses) for one in kept)]
+def _glance(kept: list[Kept]) -> Iterator[str]:
+    rows = (
+        [f"[{wanted}](#{_anchor(wanted)})", *(_count(one["wanted"][wanted]) for one in kept)]
+        for wanted in WANTED
+    )
+    yield "## What is wanted of such a proxy\n"
+    yield _table(["what is wanted", *map(_title, kept)], rows)
 
 
-def _answer(one: Kept, clauses: tuple[str, ...]) -> str:
-    """So many results as they should be; otherwise those that show it."""
-    found = [one["clauses"][name] for name in clauses if name in one["clauses"]]
-    judged = sum(clause["judged"] for clause in found)
-    missed = list(dict.fromkeys(name for clause in found for name in clause["missed"]))
-    if not judged:
+def _details(kept: list[Kept]) -> Iterator[str]:
+    """For each wish, what is otherwise, by its reason and with a transcript that shows it."""
+    for wanted in WANTED:
+        yield f"### {wanted}\n"
+        yield "".join(_detail(one, one["wanted"][wanted]) for one in kept)
+
+
+def _detail(one: Kept, found: Kept) -> str:
+    lines = [
+        f"    - {reason} {len(names)}, as in {_link(names[0])}\n"
+        for reason, names in sorted(found["missed"].items(), key=lambda pair: -len(pair[1]))
+    ]
+    return f"- **{_title(one)}** {_count(found)}\n{''.join(lines)}"
+
+
+def _every_clause(kept: list[Kept]) -> Iterator[str]:
+    clauses = [clause.name for clause in load_clauses(SPECIFICATION.read_text("utf-8"))]
+    nothing: Kept = {"judged": 0, "missed": {}}
+    rows = (
+        [name, *(_with_example(one["clauses"].get(name, nothing)) for one in kept)]
+        for name in clauses
+    )
+    yield "## Every clause\n"
+    yield _table(["clause", *map(_title, kept)], rows)
+
+
+def _count(found: Kept) -> str:
+    """In how many results it is so."""
+    missed = sum(len(names) for names in found["missed"].values())
+    if not found["judged"]:
         return "\u2014"
-    if not missed:
-        return f"\u2713 {judged}"
-    shown = ", ".join(_link(name) for name in missed[:3])
-    return f"\u2717 {len(missed)} of {judged}: {shown}{' ...' if len(missed) > 3 else ''}"
+    return f"\u2717 {missed} of {found['judged']}" if missed else f"\u2713 {found['judged']}"
+
+
+def _with_example(found: Kept) -> str:
+    most: list[str] = max(found["missed"].values(), key=len, default=[])
+    return f"{_count(found)}: {_link(most[0])}" if most else _count(found)
+
+
+def _title(one: Kept) -> str:
+    return f"{one['name']} {one['version']}"
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def _link(name: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from docs import implementations, parts
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
+from tests.conformance.results import Known, Result
 from tests.conformance.words import GROUPS
 
 PAGES = [
@@ -58,3 +59,27 @@ def test_the_page_of_implementations_is_made_of_what_is_kept_of_them() -> None:
     text = implementations.PAGE.read_text("utf-8")
     assert implementations.all_kept()[0]["name"] == "postprox"
     assert implementations.with_tables(text) == text, "python3 -m docs.implementations writes it"
+
+
+def test_what_an_implementation_misses_is_kept_by_its_reason() -> None:
+    def result(name: str, outcome: str, known: Known | None = None) -> Result:
+        clauses = ("data.end", "data.no-smuggling")
+        return Result(name, "stdio", "t", clauses, "must", outcome, divergence=known)
+
+    hangs, by_choice = Known("bug", "It hangs."), Known("wontfix", "It is so.")
+    results = [
+        result("data/a.smtp", "passed"),
+        result("data/b.smtp", "diverged", hangs),
+        result("data/c.smtp", "diverged", by_choice),
+        result("data/d.smtp", "failed"),
+        result("data/e.smtp", "diverged", hangs),
+    ]
+    assert implementations.about(results, ("data.end", "data.no-smuggling")) == {
+        "judged": 5,
+        "missed": {
+            "It hangs.": ["data/b.smtp [stdio]", "data/e.smtp [stdio]"],
+            "(by choice) It is so.": ["data/c.smtp [stdio]"],
+            "(unclear) Nobody has said why.": ["data/d.smtp [stdio]"],
+        },
+    }
+    assert implementations.about(results, ("files.gone",))["judged"] == 0
