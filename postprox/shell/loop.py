@@ -123,7 +123,7 @@ class Loop:
             _pause(error)
 
     def _turn(self) -> None:
-        ready = self._poll.poll(self._patience())
+        ready = self._wait()
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
             if watched is not None and watched is self._watched.get(descriptor):
@@ -133,6 +133,13 @@ class Loop:
             for timed in [timed for timed in self._timed if timed.deadline <= now]:
                 _call(timed.timer)
             self._earliest = min((timed.deadline for timed in self._timed), default=limits.NEVER)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        try:
+            return self._poll.poll(self._patience())
+        except (OSError, MemoryError) as error:  # deadlines are kept all the same
+            _pause(error)
+            return []
 
     def _patience(self) -> float | None:
         """Return how long to wait at the most, in the poller's units; None for ever."""
