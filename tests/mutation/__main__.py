@@ -95,8 +95,8 @@ def survivors_of(tried: list[Mutant], room: str, workers: int) -> list[Mutant]:
     names = CORE_TESTS if room == "core" else SHELL_TESTS
     tests = [f"tests/unit/test_{name}.py" for name in names]
     tests = [test for test in tests if (ROOT / test).exists()]
-    options = ["--tb=no", "-q", "-s", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    options += ["-p", "tests.mutation.plugin"]
+    options = ["-o", "addopts=", "-s", "-p", "no:terminal", "-p", "no:xdist"]
+    options += ["-p", "no:cacheprovider", "-p", "tests.mutation.plugin"]
     with tempfile.TemporaryDirectory(prefix="mutation-") as directory:
         running = []
         for worker in range(workers):

@@ -16,6 +16,7 @@ import importlib
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -32,7 +33,8 @@ from hypothesis import HealthCheck, Phase, settings
 from postprox.core import limits
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLED, SURVIVED = "killed", "survived"
+#: Who has killed a mutant that nobody has killed.
+SURVIVED = ""
 _ALL, _FAILED = "all", "failed"
 
 #: Seconds of the processor that a test may take for a mutant, beside three times what it takes
@@ -61,12 +63,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     gc.collect()
     gc.freeze()
     callers = _callers(session)
+    _check_nothing_kills(session, callers[_ALL])
     lines = Path(os.environ["MUTANTS"]).read_text().splitlines()
     with Path(os.environ["RESULTS"]).open("w", buffering=1) as results:
         for mutant in map(json.loads, lines):
             tests = _tests_of(session, mutant, callers)
-            verdict = _tried(session, mutant, tests, callers[_ALL])
-            print(json.dumps([mutant["number"], verdict]), file=results)
+            killer = _tried(session, [mutant], tests, callers[_ALL])
+            print(json.dumps([mutant["number"], killer]), file=results)
     return True
 
 
@@ -76,6 +79,19 @@ def _draw_few_examples(items: list[pytest.Item]) -> None:
         test: Any = getattr(item, "obj", None)
         if hasattr(test, _SETTINGS):
             setattr(test, _SETTINGS, _FEW_EXAMPLES)
+
+
+def _check_nothing_kills(session: pytest.Session, seconds: dict[str, float]) -> None:
+    """Raise if modules in which nothing is changed are killed: so would be every mutant of them."""
+    package = ROOT / "postprox"
+    unchanged = [
+        {"file": str(path.relative_to(package)), "function": "", "source": path.read_text()}
+        for room in ("core", "shell")
+        for path in sorted((package / room).glob("*.py"))
+    ]
+    tests = _tests_of(session, {"file": "shell/listen.py", "function": ""}, {_ALL: seconds})
+    if (killer := _tried(session, unchanged, tests, seconds)) != SURVIVED:
+        raise pytest.UsageError(f"it fails though nothing is changed: {killer}")
 
 
 def _tests_of(
@@ -145,53 +161,64 @@ def _in_order(items: list[pytest.Item]) -> list[tuple[pytest.Item, pytest.Item |
 
 def _tried(
     session: pytest.Session,
-    mutant: dict[str, Any],
+    mutated: list[dict[str, Any]],
     tests: list[pytest.Item],
     seconds: dict[str, float],
 ) -> str:
-    """Run *tests* on *mutant* in a child; this process cleans up, as the child may be killed."""
+    """Run *tests* on mutated modules in a child; return the test that failed, SURVIVED if none did.
+
+    This process cleans up, as the child may be killed.
+    """
     with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as tree:
+        killer = Path(tree, "killer")
         child = os.fork()
         if not child:
             os.setpgid(0, 0)
             _quietly(2)
-            os._exit(_run(session, mutant, tests, seconds, Path(tree)))
-        return _verdict(child)
+            killer.write_text(_killer(session, mutated, tests, seconds, Path(tree)))
+            os._exit(0)
+        if _ended_well(child):
+            return killer.read_text()
+        return "the time, or what a process may take"
 
 
-def _verdict(child: int) -> str:
+def _ended_well(child: int) -> bool:
     end = time.monotonic() + _CLOCK
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return KILLED if status else SURVIVED
+            return status == 0
         if time.monotonic() > end:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return KILLED
+            return False
         time.sleep(0.003)
 
 
-def _run(
+def _killer(
     session: pytest.Session,
-    mutant: dict[str, Any],
+    mutated: list[dict[str, Any]],
     tests: list[pytest.Item],
     seconds: dict[str, float],
     tree: Path,
-) -> int:
+) -> str:
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
     try:
         if any(map(_starts_processes, tests)):
-            _put_on_disk(tree, mutant)
-        _put_in_place(mutant)
-        for item, following in _in_order(tests):
-            _allow(_PROCESSOR + 3 * seconds.get(item.nodeid, 0))
+            _put_on_disk(tree, mutated)
+        for mutant in mutated:
+            _put_in_place(mutant)
+    except BaseException as error:
+        return f"{error!r} while it is put in place"
+    for item, following in _in_order(tests):
+        _allow(_PROCESSOR + 3 * seconds.get(item.nodeid, 0))
+        try:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.testsfailed:
-                return 1
-    except BaseException:
-        return 1
-    return 0
+        except BaseException as error:
+            return f"{item.nodeid}: {error!r}"
+        if session.testsfailed:
+            return str(item.nodeid)
+    return SURVIVED
 
 
 def _allow(seconds: float) -> None:
@@ -207,11 +234,12 @@ def _quietly(kept: int) -> None:
         os.dup2(null, descriptor)
 
 
-def _put_on_disk(tree: Path, mutant: dict[str, Any]) -> None:
+def _put_on_disk(tree: Path, mutated: list[dict[str, Any]]) -> None:
     """Give processes that a test starts a tree with the mutant in it."""
     ignored = shutil.ignore_patterns("__pycache__", "rehearse")
     shutil.copytree(ROOT / "postprox", tree / "postprox", ignore=ignored)
-    (tree / "postprox" / mutant["file"]).write_text(mutant["source"])
+    for mutant in mutated:
+        (tree / "postprox" / mutant["file"]).write_text(mutant["source"])
     importlib.import_module("tests.unit.processes").__dict__["ROOT"] = tree
 
 
@@ -233,7 +261,7 @@ def _exchange(owner: Any, changed: Any) -> None:
             _exchange_code(old.fget, new.fget)
         elif isinstance(new, types.FunctionType) and isinstance(old, types.FunctionType):
             _exchange_code(old, new)
-        elif name.startswith("__"):
+        elif name.startswith("__") or new is old:
             continue
         elif isinstance(new, dict) and isinstance(old, dict):
             _fill(old, new)
@@ -260,4 +288,4 @@ def _exchange_code(old: Any, new: Any) -> None:
 def _is_constant(value: object) -> bool:
     if isinstance(value, tuple | frozenset):
         return all(_is_constant(item) for item in value)
-    return isinstance(value, int | float | bytes | str | type(None))
+    return isinstance(value, int | float | bytes | str | re.Pattern | type(None))

@@ -20,7 +20,13 @@ MESSAGE = (b"Subject: x", b"", b"body", b".")
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **more}
+    # The package of ROOT it is, and not one that lies where the tests happen to be started.
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PYTHONSAFEPATH": "1",
+        **more,
+    }
 
 
 class Spawned:

@@ -343,7 +343,7 @@ def test_signals_that_come_blocked_are_heard(
 def test_a_start_that_fails_says_nothing_to_the_client(spawn: Spawn, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "postprox", tmp_path / "postprox")
     (tmp_path / "postprox/core/options.py").write_text("raise KeyboardInterrupt\n")
-    proxy = spawn("127.0.0.1:9", prelude=("env", "-C", str(tmp_path)))
+    proxy = spawn("127.0.0.1:9", variables={"PYTHONPATH": str(tmp_path)})
     proxy.client.sees_end()
     assert proxy.exit_status() != 0
 
