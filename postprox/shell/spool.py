@@ -47,7 +47,7 @@ class Spool:
         self._named: list[str] = []
         self._copy = -1
         self._error: OSError | None = None
-        self._replacement_state = (0, 0)
+        self._replacement_state: tuple[int, int]
         self._size = 0
         self._content = self._nameless(directory)
         if filtering:

@@ -107,6 +107,16 @@ def test_no_other_descriptor_is_inherited(
     assert (tmp_path / "fds").read_text().split() == ["0", "1", "2", "3"]
 
 
+@pytest.fixture
+def _the_first_and_the_last_ignored() -> Iterator[None]:
+    numbers = (signal.SIGHUP, signal.SIGRTMAX)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_the_first_and_the_last_ignored")
 def test_signals_have_their_default_dispositions(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "else this shows nothing"
     run(f'cat /proc/self/status >"{tmp_path}/status"')

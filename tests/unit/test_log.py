@@ -36,6 +36,7 @@ from postprox.shell.loop import Loop
         ("𝄞", "\\U0001d11e"),
         ("\u2028", "\\u2028"),
         ("\ud800", "\\ud800"),
+        ("one \\ of its own", "one \\ of its own"),
         ('it\'s "quoted"', 'it\'s "quoted"'),
     ],
 )

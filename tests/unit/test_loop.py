@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 
+from postprox.core import limits
 from postprox.shell.loop import READABLE, WRITABLE, Loop
 from tests.unit.peers import run_until
 
@@ -182,6 +184,14 @@ def test_a_deadline_that_never_comes_does_no_harm(loop: Loop, deadline: float) -
     assert (never.rang, alarm.rang) == (0, 1)
 
 
+def test_where_no_deadline_is_left_only_events_are_waited_for(loop: Loop) -> None:
+    alarm = Alarm(loop.clock())
+    loop.add(alarm)
+    loop.remove(alarm)
+    loop.run_once()
+    assert loop._patience() is None
+
+
 def test_the_clock_may_run_faster() -> None:
     loop = object.__new__(Loop)
     loop._speed = 1000
@@ -258,6 +268,22 @@ def test_a_signal_that_came_often_is_called_for_once(loop: Loop) -> None:
     assert seen == ["signal"]
 
 
+def test_more_signals_than_the_wake_up_pipe_holds_are_nobodys_worry(
+    loop: Loop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
+    size = fcntl.fcntl(loop._wakeup, fcntl.F_SETPIPE_SZ, 4096)
+    for _ in range(size + 1):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    run_until(loop, lambda: seen)
+    assert capfd.readouterr().err == ""
+
+
+def test_where_no_signal_has_come_nobody_waits_for_one(loop: Loop) -> None:
+    loop._woken()
+
+
 @pytest.mark.parametrize("error", [OSError, MemoryError])
 def test_a_signal_that_cannot_be_read_at_once_is_called_for_all_the_same(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -271,6 +297,19 @@ def test_a_signal_that_cannot_be_read_at_once_is_called_for_all_the_same(
     assert seen == []
     run_until(loop, lambda: seen)
     assert seen == ["signal"]
+
+
+@pytest.mark.parametrize("part", ["_patience", "clock"])
+def test_what_fails_in_every_turn_is_tried_again_after_a_pause(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    pauses: list[float] = []
+    loop.add(Alarm(loop.clock()))
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, part, raising(MemoryError))
+        loop.run_once()
+    assert set(pauses) == {limits.LOOP_PAUSE}
 
 
 @pytest.mark.parametrize("error", [OSError, MemoryError])

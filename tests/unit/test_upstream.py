@@ -262,6 +262,12 @@ def test_the_last_address_that_does_not_answer_is_the_end(loop: Loop) -> None:
         connection.close()
 
 
+def test_an_attempt_that_has_succeeded_has_no_deadline(loop: Loop, listener: socket.socket) -> None:
+    attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
+    attempt.connection().close()
+    assert attempt.connector.deadline == limits.NEVER
+
+
 def test_an_attempt_that_is_cancelled_calls_nobody(loop: Loop, listener: socket.socket) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
