@@ -305,7 +305,7 @@ class Connection:
 
     def _pump(self) -> None:
         """Send the next block of the message if there is room; tell when all is sent."""
-        if self._body is None or self._upstream is None or self._upstream.unsent:
+        if self._upstream is None or self._upstream.unsent:
             return
         if self._block is not None:
             self._upstream.write(self._block)

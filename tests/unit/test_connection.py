@@ -8,6 +8,7 @@ import os
 import random
 import select
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from postprox.shell import connection as module
 from postprox.shell.connection import Connection
 from postprox.shell.loop import MANY, Loop
 from postprox.shell.stream import Stream
+from postprox.shell.system import posix
+from postprox.shell.upstream import Resolver
 from tests.unit.peers import LoopPeer, address, fresh_loop, listening, run_until
 
 MESSAGE = (b"Subject: x", b"", b"body", b".")
@@ -102,6 +105,14 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
     yield site
     site.closes()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is told to the log."""
+    lines: list[str] = []
+    monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: lines.append(text))
+    return lines
 
 
 def test_a_session_from_greeting_to_quit(site: Site) -> None:
@@ -291,6 +302,25 @@ def test_a_filter_out_of_time_is_killed_with_its_children(site: Site, tmp_path: 
     wait_until_dead(child)
 
 
+def test_a_filter_out_of_time_is_gone_before_its_message_goes_on(
+    site: Site, tmp_path: Path
+) -> None:
+    started = gate(tmp_path)
+    client, upstream = site.data("-t", "0.3", "-c", f"echo $$ >{started}; exec sleep 1000")
+    client.says(*MESSAGE)
+    running = pid_written(site, started)
+    upstream.sees(b"DATA")
+    wait_until_dead(running)
+    assert list(site.directory.iterdir()) == []
+
+
+def test_what_a_filter_out_of_time_said_is_in_the_log(site: Site, logged: list[str]) -> None:
+    client, _ = site.data("-r", "-t", "0.3", "-c", "echo the scanner is down >&2; exec sleep 1000")
+    client.says(*MESSAGE)
+    client.sees_reply(b"451 ")
+    assert any("the scanner is down" in line for line in logged)
+
+
 def test_a_background_child_that_holds_standard_error_delays_nothing(
     site: Site, tmp_path: Path
 ) -> None:
@@ -357,6 +387,133 @@ def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site, listener: soc
     assert sending.unsent <= 2 * limits.COPY_SIZE
 
 
+def test_each_block_that_upstream_takes_gives_it_time_for_the_next(
+    site: Site, listener: socket.socket
+) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client, upstream = site.data()
+    for _ in range(100):
+        client.says(*([b"x" * 998] * 100))
+    client.says(b".")
+    upstream.sees(b"DATA")
+    upstream.stops_reading()
+    upstream.says(b"354 go on")
+    run_until(site.loop, lambda: site.connection._block)
+    before = site.connection.session.deadline
+    upstream.reads()
+    run_until(site.loop, lambda: len(upstream.received) > 5_000_000)
+    assert site.connection._block is not None
+    assert before < site.connection.session.deadline
+
+
+def test_an_upstream_that_fails_while_it_is_sent_the_message_is_told(
+    site: Site, listener: socket.socket
+) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client, upstream = site.data()
+    for _ in range(100):
+        client.says(*([b"x" * 998] * 100))
+    client.says(b".")
+    upstream.sees(b"DATA")
+    upstream.stops_reading()
+    upstream.says(b"354 go on")
+    run_until(site.loop, lambda: site.connection._block)
+    upstream.leaves()  # with octets unread, which resets the connection
+    client.sees_reply(b"451 ")
+
+
+def test_an_upstream_that_cannot_be_written_to_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = site.transaction()
+    sending = site.connection._upstream
+    assert sending is not None
+    write = posix.write
+
+    def refused(descriptor: int, data: bytes) -> int:
+        if descriptor == sending.writer:
+            raise BrokenPipeError
+        return write(descriptor, data)
+
+    monkeypatch.setattr(posix, "write", refused)
+    client.says(b"NOOP")
+    client.sees_reply(b"421 4.4.2 ")
+    client.ends()
+    site.is_over(exit_status=1)
+
+
+def test_a_message_that_cannot_be_read_whole_gets_no_end(site: Site) -> None:
+    client, upstream = site.data()
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    spool = site.connection._spool
+    assert spool is not None
+    os.ftruncate(spool.original, 3)
+    upstream.says(b"354 go on")
+    client.sees_reply(b"452 ")
+    run_until(site.loop, lambda: upstream.ended)
+    assert bytes(upstream.received) == b"Sub"
+
+
+def test_a_replacement_that_changes_while_it_is_sent_gets_no_end(
+    site: Site, listener: socket.socket, tmp_path: Path
+) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    size = 8_000_000
+    client, upstream = site.data(
+        *("-c", f'yes | head -c {size} >"$OUTFILE"; ln "$OUTFILE" {tmp_path}/kept')
+    )
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.stops_reading()
+    upstream.says(b"354 go on")
+    run_until(site.loop, lambda: site.connection._block)
+    with (tmp_path / "kept").open("a") as file:
+        file.write("more")
+    upstream.reads()
+    client.sees_reply(b"451 ")
+    run_until(site.loop, lambda: upstream.ended)
+    assert not upstream.received.endswith(b"\r\n.\r\n")
+
+
+def test_the_files_of_a_message_are_closed_once(site: Site) -> None:
+    client, upstream = site.data("-c", "exit 1")
+    client.says(*MESSAGE)
+    client.sees_reply(b"554 ")
+    number = os.open("/dev/null", os.O_RDONLY)  # the number that the spool had
+    upstream.leaves()
+    client.says(b"QUIT")
+    client.sees_reply(b"221 ")
+    client.sees_end()
+    site.is_over()
+    os.close(number)
+
+
+def test_a_question_to_the_name_service_is_given_up_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[Resolver] = []
+    asked = threading.Event()
+    cancel = Resolver.cancel
+
+    def ask(_resolver: Resolver, _target: object, writer: int) -> None:
+        os.close(writer)
+        asked.set()
+
+    def note(resolver: Resolver) -> None:
+        given_up.append(resolver)
+        cancel(resolver)
+
+    monkeypatch.setattr(Resolver, "cancel", note)
+    monkeypatch.setattr(Resolver, "_ask", ask)
+    client = site.serves(upstream="mx.example:25")
+    assert asked.wait(20)
+    site.connection.terminate(0)
+    client.sees_reply(b"421 ")
+    site.is_over(exit_status=1)
+    assert len(given_up) == 1
+
+
 def test_a_client_that_does_not_read_is_not_read(site: Site) -> None:
     """Memory stays bounded against a client that makes the proxy talk and never listens."""
     client, _ = site.transaction()
@@ -411,6 +568,20 @@ def test_an_error_of_the_program_is_told_to_the_client(
     site.is_over(exit_status=1)
 
 
+def test_an_error_of_the_program_waits_for_no_upstream(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, upstream = site.data()
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(*MESSAGE)
+    monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
+    site.connection._crash(RuntimeError())
+    client.sees_reply(b"421 ")
+    client.sees_end()
+
+
 def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,6 +625,19 @@ def test_stopping_waits_for_the_message(site: Site) -> None:
     upstream.says(b"221 bye")
     client.sees_end()
     site.is_over()
+
+
+def test_a_client_whose_session_was_cut_short_sees_the_end_before_it_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LINGER", limits.CLIENT_IDLE)
+    client, upstream = site.transaction()
+    upstream.leaves()
+    client.sees_reply(b"421 4.4.2 ")
+    client.sees_end()
+    assert site.ended == []
+    client.ends()
+    site.is_over(exit_status=1)
 
 
 def test_a_reply_is_not_lost_because_of_input_that_nobody_reads(site: Site) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from postprox.core import limits
+from postprox.shell import notify
+from postprox.shell.loop import Loop
 from tests.unit.peers import PATIENCE
 from tests.unit.processes import (
     MESSAGE,
@@ -114,6 +118,40 @@ def test_the_manager_is_told_what_the_server_has_done(
     client.says(*MESSAGE)
     client.sees_reply(b"554 ")
     manager.waits_for("STATUS=sessions: 1, filters: 0; reject 1")
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "for_whom", "seconds"),
+    [
+        (b"3000000", b"", 3.0),
+        (b"3000000", b"%d" % os.getpid(), 3.0),
+        (b"3000000", b"1", 0.0),
+        (b"soon", b"", 0.0),
+        (b"", b"", 0.0),
+    ],
+)
+def test_who_wants_to_be_told_and_how_often(
+    monkeypatch: pytest.MonkeyPatch, microseconds: bytes, for_whom: bytes, seconds: float
+) -> None:
+    variables = {b"WATCHDOG_USEC": microseconds, b"WATCHDOG_PID": for_whom}
+    monkeypatch.setattr(notify, "environ", variables)
+    assert notify._watchdog_seconds() == seconds
+    assert variables == {}
+
+
+def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
+    loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = manager.variables["NOTIFY_SOCKET"].encode()
+    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": address})
+    told = notify.Manager(loop, lambda: "idle")
+    assert told.deadline == limits.NEVER
+    before = loop.clock()
+    told.serving()
+    assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
+    assert manager.hears() == ["READY=1", "STATUS=idle"]
+    assert told._socket is not None
+    told._socket.close()
 
 
 def test_a_manager_that_is_gone_is_no_error(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.shell.system import silence
+from postprox.shell.system import file_name, silence
 from tests.unit.processes import environment
 
 FILLED = """
@@ -58,3 +58,8 @@ def test_silencing_leaves_no_descriptor() -> None:
     silence(descriptor)
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
     os.close(descriptor)
+
+
+@pytest.mark.parametrize("octets", [b"/plain", "/caf\xe9".encode(), b"/caf\xe9"])
+def test_a_file_is_known_by_the_octets_of_its_name(octets: bytes) -> None:
+    assert file_name(os.fsdecode(octets)) == octets

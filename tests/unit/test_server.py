@@ -1,0 +1,319 @@
+"""The listening server: how many clients it takes, what it tells of that, and its end."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from postprox.core import levels, limits
+from postprox.core.options import Options, parse
+from postprox.shell import listen
+from postprox.shell.connection import Connection
+from postprox.shell.loop import Loop
+from postprox.shell.stream import Stream
+from tests.unit.peers import PATIENCE, run_until
+
+Lines = list[tuple[int, str]]
+
+
+class Session:
+    """Stands for a session: notes what it is told, and goes on until it is let go."""
+
+    def __init__(
+        self,
+        _loop: Loop,
+        _options: Options,
+        client: Stream,
+        ended: Callable[[Connection], None],
+        _tally: object,
+    ) -> None:
+        self.session = SimpleNamespace(client_gone=False)
+        self.filtering = False
+        self.stopped = 0
+        self.terminated: list[float] = []
+        self._client = client
+        self._ended = ended
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def terminate(self, patience: float) -> None:
+        self.terminated.append(patience)
+
+    def ends(self) -> None:
+        self._client.close()
+        self._ended(cast("Connection", self))
+
+
+class Site:
+    """A server on the test's own loop, with sessions that do nothing."""
+
+    def __init__(self, loop: Loop, listener: socket.socket) -> None:
+        self.loop = loop
+        self.listener = listener
+        self.sessions: list[Session] = []
+        self.clients: list[socket.socket] = []
+        self.watched: list[int] = []
+
+    def serves(self, *options: str) -> listen.Server:
+        """Start the server."""
+        self.listener.setblocking(False)
+        server = listen.Server(parse(["up", "-l1", *options]))
+        server.accept_from([self.listener])
+        return server
+
+    def client(self) -> None:
+        """Let one more client come."""
+        self.clients.append(socket.create_connection(self.listener.getsockname(), PATIENCE))
+
+    def has(self, number: int) -> None:
+        """Wait until so many sessions have begun."""
+        run_until(self.loop, lambda: len(self.sessions) == number)
+
+    def accepts(self) -> bool:
+        """Whether clients are waited for."""
+        return bool(self.watched[-1])
+
+
+@pytest.fixture
+def site(loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    site = Site(loop, listener)
+    number, watch = listener.fileno(), loop.watch
+
+    def begin(*arguments: object) -> Session:
+        site.sessions.append(Session(*arguments))  # type: ignore[arg-type]
+        return site.sessions[-1]
+
+    def noting(descriptor: int, events: int, handler: Callable[[], None]) -> None:
+        if descriptor == number:
+            site.watched.append(events)
+        watch(descriptor, events, handler)
+
+    monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
+    monkeypatch.setattr(listen, "Connection", begin)
+    monkeypatch.setattr(loop, "watch", noting)
+    yield site
+    for session in site.sessions:
+        session.ends()
+    for client in site.clients:
+        client.close()
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    lines: Lines = []
+    monkeypatch.setattr("postprox.shell.log.write", lambda *line: lines.append(line))
+    return lines
+
+
+# listen.sessions
+
+
+def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Lines) -> None:
+    site.serves("--max-sessions", "1")
+    assert site.accepts()
+    site.client()
+    site.has(1)
+    assert not site.accepts()
+    assert logged == [
+        (levels.WARNING, "1 sessions, and no more at once: others have to wait"),
+    ]
+
+
+def test_a_place_that_is_free_again_is_anothers(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
+    site.serves("--max-sessions", "1")
+    site.client()
+    site.has(1)
+    site.client()
+    site.sessions[0].ends()
+    site.has(2)
+    assert len(logged) == 1
+
+
+def test_a_client_that_is_gone_holds_no_place(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
+    site.serves("--max-sessions", "1")
+    site.client()
+    site.has(1)
+    site.client()
+    site.sessions[0].session.client_gone = True
+    site.has(2)
+    assert len(logged) == 1
+
+
+def test_a_client_that_is_gone_before_it_is_served_is_nothing(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [ConnectionAbortedError(), BlockingIOError()]
+    real = socket.socket.accept
+
+    def accept(listener: socket.socket) -> object:
+        if errors:
+            raise errors.pop()
+        return real(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    site.serves()
+    site.client()
+    site.has(1)
+    assert (errors, logged) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError("odd"), "odd"),
+        (MemoryError(), "no memory"),
+    ],
+)
+def test_a_client_that_cannot_be_served_is_told_to_the_log(
+    site: Site,
+    logged: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(listen, "Connection", refuse)
+    site.serves()
+    site.client()
+    run_until(site.loop, lambda: logged)
+    assert logged == [(levels.ERROR, f"cannot serve a client: {reason}")]
+    assert site.clients[0].recv(1) == b""
+    assert not site.accepts()
+
+
+def test_where_clients_cannot_be_waited_for_the_log_is_told(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(site.loop, "watch", refuse)
+    site.serves()
+    assert logged == [(levels.ERROR, "cannot wait for clients: no memory")]
+
+
+# listen.stop
+
+
+def test_a_server_that_is_told_to_stop_waits_for_no_clients(site: Site) -> None:
+    server = site.serves()
+    site.client()
+    site.has(1)
+    server._stop()
+    assert not site.accepts()
+    assert site.listener.fileno() == -1
+    assert (site.sessions[0].stopped, site.sessions[0].terminated) == (1, [])
+
+
+def test_messages_under_way_are_given_their_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = site.serves()
+    site.client()
+    site.has(1)
+    server._stop()
+    now = server.deadline
+    assert site.loop.clock() + limits.STOP_GRACE - 1 < now
+    server.timer()
+    assert site.sessions[0].terminated == []
+    monkeypatch.setattr(site.loop, "clock", lambda: now)
+    server.timer()
+    assert (site.sessions[0].terminated, server.deadline) == ([0], limits.NEVER)
+
+
+def test_told_again_to_stop_it_gives_upstream_less_time(site: Site) -> None:
+    server = site.serves()
+    site.client()
+    site.has(1)
+    server._stop()
+    server._stop()
+    assert site.sessions[0].terminated == [limits.STOP_FINAL_AGAIN]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_each_of_these_signals_stops_it(site: Site, number: int) -> None:
+    site.serves()
+    signal.raise_signal(number)
+    run_until(site.loop, lambda: site.listener.fileno() == -1)
+
+
+# The limit of open files
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed", "raised"),
+    [
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 100, None),
+        (1016, 1016, 100, None),
+        (1015, 5000, 100, 1016),
+        (1015, resource.RLIM_INFINITY, 100, 1016),
+        (256, 516, 50, 516),
+        (10, 10, 1, 10),
+    ],
+)
+def test_as_many_sessions_as_open_files_allow(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int, raised: int | None
+) -> None:
+    limited: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limited.append(pair))
+    assert listen._sessions_allowed(100) == allowed
+    assert limited == ([] if raised is None else [(raised, hard)])
+
+
+# --metrics, --pid-file
+
+
+def test_the_metrics_tell_what_each_of_them_is(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "postprox.prom"
+    server = site.serves("--metrics", str(file))
+    site.client()
+    site.has(1)
+    site.sessions[0].filtering = True
+    server.begin_metrics([site.listener])
+    told = file.read_text().splitlines()
+    for line in (
+        "# HELP postprox_sessions Clients that are served.",
+        "postprox_sessions 1",
+        "# HELP postprox_sessions_max Clients served at once.",
+        "postprox_sessions_max 100",
+        "# HELP postprox_waiting Clients that wait to be served.",
+        "postprox_waiting 0",
+        "# HELP postprox_filters Filters that run.",
+        "postprox_filters 1",
+        "# HELP postprox_log_dropped_total Lines that the log could not take.",
+    ):
+        assert line in told
+
+
+def test_where_the_system_does_not_say_who_waits_nobody_does() -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        assert listen._waiting(listener) == 0
+
+
+def test_of_what_a_pid_file_held_nothing_stays(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    file.write_text("what another program has left\n")
+    listen._PidFile(str(file)).write(7)
+    assert file.read_text() == "7\n"
