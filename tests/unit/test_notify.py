@@ -121,19 +121,22 @@ def test_the_manager_is_told_what_the_server_has_done(
 
 
 @pytest.mark.parametrize(
-    ("microseconds", "for_whom", "seconds"),
+    ("microseconds", "process", "seconds"),
     [
-        (b"3000000", b"", 3.0),
-        (b"3000000", b"%d" % os.getpid(), 3.0),
-        (b"3000000", b"1", 0.0),
-        (b"soon", b"", 0.0),
-        (b"", b"", 0.0),
+        (b"3000000", lambda: b"", 3.0),
+        (b"3000000", lambda: b"%d" % os.getpid(), 3.0),
+        (b"3000000", lambda: b"1", 0.0),
+        (b"soon", lambda: b"", 0.0),
+        (b"", lambda: b"", 0.0),
     ],
 )
 def test_who_wants_to_be_told_and_how_often(
-    monkeypatch: pytest.MonkeyPatch, microseconds: bytes, for_whom: bytes, seconds: float
+    monkeypatch: pytest.MonkeyPatch,
+    microseconds: bytes,
+    process: Callable[[], bytes],
+    seconds: float,
 ) -> None:
-    variables = {b"WATCHDOG_USEC": microseconds, b"WATCHDOG_PID": for_whom}
+    variables = {b"WATCHDOG_USEC": microseconds, b"WATCHDOG_PID": process()}
     monkeypatch.setattr(notify, "environ", variables)
     assert notify._watchdog_seconds() == seconds
     assert variables == {}
