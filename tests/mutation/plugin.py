@@ -10,6 +10,7 @@ than a second are about the server, and run for its module only.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import importlib
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Who has killed a mutant that nobody has killed.
 SURVIVED = ""
 _ALL, _FAILED = "all", "failed"
+_PR_SET_CHILD_SUBREAPER = 36
 
 #: Seconds of the processor that a test may take for a mutant, beside three times what it takes
 #: without one: more is a loop without end.
@@ -60,6 +62,7 @@ _FEW_EXAMPLES = settings(
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Try every mutant instead of running the tests once."""
     _draw_few_examples(session.items)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     gc.collect()
     gc.freeze()
     callers = _callers(session)
@@ -177,9 +180,9 @@ def _tried(
             _quietly(2)
             killer.write_text(_killer(session, mutated, tests, seconds, Path(tree)))
             os._exit(0)
-        if _ended_well(child):
-            return killer.read_text()
-        return "the time, or what a process may take"
+        well = _ended_well(child)
+        _end_those_it_left()
+        return killer.read_text() if well else "the time, or what a process may take"
 
 
 def _ended_well(child: int) -> bool:
@@ -193,6 +196,14 @@ def _ended_well(child: int) -> bool:
             os.waitpid(child, 0)
             return False
         time.sleep(0.003)
+
+
+def _end_those_it_left() -> None:
+    """Kill the servers that a mutant has left: they have become children of this process."""
+    while left := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for pid in map(int, left):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _killer(
