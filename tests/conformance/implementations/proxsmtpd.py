@@ -237,8 +237,9 @@ class Passage:
             threading.Thread(target=self._relay, args=(outside, words), daemon=True).start()
 
     def _await_proxsmtpd(self) -> None:
+        """Wait until it listens: its socket is there before, its pid file only then."""
         deadline = time.monotonic() + _STARTING
-        while not (self._files / "in").exists() and time.monotonic() < deadline:
+        while not (self._files / "pid").exists() and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def _inside(self) -> socket.socket | None:
