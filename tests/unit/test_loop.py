@@ -146,7 +146,7 @@ def test_ending_an_interest_that_never_was_is_nothing(loop: Loop) -> None:
 def test_a_deadline_is_called_for(loop: Loop) -> None:
     alarm = Alarm(loop.clock() + 0.02)
     loop.add(alarm)
-    loop.run_once()
+    run_until(loop, lambda: alarm.rang)
     assert alarm.rang == 1
 
 
@@ -204,8 +204,8 @@ def test_a_deadline_on_a_faster_clock_comes_sooner(loop: Loop) -> None:
     alarm = Alarm(loop.clock() + 20)
     before = time.monotonic()
     loop.add(alarm)
-    loop.run_once()
-    assert alarm.rang == 1
+    while not alarm.rang:
+        loop.run_once()
     assert time.monotonic() - before < 10
 
 
