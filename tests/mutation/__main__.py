@@ -110,6 +110,8 @@ def survivors_of(tried: list[Mutant], room: str, workers: int) -> list[Mutant]:
         verdicts: dict[int, str] = {}
         for process, results in running:
             if process.wait() not in (0, 5):
+                for other, _ in running:
+                    other.terminate()
                 raise SystemExit(f"a worker ended with {process.returncode}")
             verdicts.update(map(json.loads, results.read_text().splitlines()))
     return [mutant for number, mutant in enumerate(tried) if verdicts[number] == SURVIVED]
