@@ -170,7 +170,7 @@ class Server:
         return len(self._connections) - min(gone, self._room) >= self._room
 
     def _watch_listeners(self) -> None:
-        accepting = not self._full and self._pause_end == limits.NEVER
+        accepting = self._pause_end == limits.NEVER
         try:
             for listener in self._listeners:
                 self._loop.watch(listener.fileno(), READABLE if accepting else 0, self._accept)
@@ -222,7 +222,9 @@ class Server:
             log.write(level, text)
 
     def _ended(self, connection: Connection) -> None:
+        """Give its place, and what it held of the system, to one that waits."""
         self._connections.discard(connection)
+        self._pause_end = limits.NEVER
         self._watch_listeners()
 
     def _doing(self) -> str:

@@ -153,6 +153,10 @@ def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
     told.serving()
     assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
     assert manager.hears() == ["READY=1", "STATUS=idle"]
+    told.deadline = limits.NEVER
+    told.timer()
+    assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
+    assert manager.hears() == ["WATCHDOG=1", "STATUS=idle"]
     assert told._socket is not None
     told._socket.close()
 

@@ -131,10 +131,10 @@ def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Line
     ]
 
 
-def test_a_place_that_is_free_again_is_anothers(
+def test_a_place_that_is_free_again_is_anothers_at_once(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", limits.CLIENT_IDLE)
     site.serves("--max-sessions", "1")
     site.client()
     site.has(1)
@@ -152,6 +152,27 @@ def test_a_client_that_is_gone_holds_no_place(
     site.client()
     site.has(1)
     site.client()
+    site.sessions[0].session.client_gone = True
+    site.has(2)
+    assert len(logged) == 1
+
+
+def test_as_long_as_all_places_are_taken_it_is_looked_for_clients_that_are_gone(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
+    server = site.serves("--max-sessions", "1")
+    site.client()
+    site.has(1)
+    site.client()
+    looks: list[float] = []
+
+    def looked() -> bool:
+        if server.deadline not in looks:
+            looks.append(server.deadline)
+        return len(looks) == 6
+
+    run_until(site.loop, looked)
     site.sessions[0].session.client_gone = True
     site.has(2)
     assert len(logged) == 1
