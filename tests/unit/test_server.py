@@ -313,19 +313,17 @@ def test_the_metrics_tell_what_each_of_them_is(site: Site, tmp_path: Path) -> No
     site.has(1)
     site.sessions[0].filtering = True
     server.begin_metrics([site.listener])
-    told = file.read_text().splitlines()
-    for line in (
-        "# HELP postprox_sessions Clients that are served.",
-        "postprox_sessions 1",
-        "# HELP postprox_sessions_max Clients served at once.",
-        "postprox_sessions_max 100",
-        "# HELP postprox_waiting Clients that wait to be served.",
-        "postprox_waiting 0",
-        "# HELP postprox_filters Filters that run.",
-        "postprox_filters 1",
-        "# HELP postprox_log_dropped_total Lines that the log could not take.",
-    ):
-        assert line in told
+    present = [
+        ("sessions", "gauge", "Clients that are served.", 1),
+        ("sessions_max", "gauge", "Clients served at once.", 100),
+        ("waiting", "gauge", "Clients that wait to be served.", 0),
+        ("filters", "gauge", "Filters that run.", 1),
+        ("log_dropped_total", "counter", "Lines that the log could not take.", 0),
+    ]
+    told = file.read_text()
+    for name, kind, meaning, number in present:
+        described = f"# HELP postprox_{name} {meaning}\n# TYPE postprox_{name} {kind}\n"
+        assert f"{described}postprox_{name} {number}\n" in told
 
 
 def test_where_the_system_does_not_say_who_waits_nobody_does() -> None:
