@@ -182,6 +182,18 @@ def listening() -> socket.socket:
     return listener
 
 
+def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
+    """A listener whose backlog is full, so that further clients wait for an answer."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = []
+    for _ in range(3):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(listener.getsockname())
+        waiting.append(client)
+    return listener, waiting
+
+
 def address(listener: socket.socket) -> str:
     host, port = listener.getsockname()
     return f"{host}:{port}"

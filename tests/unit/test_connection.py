@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import random
@@ -11,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -19,10 +21,11 @@ from postprox.core.options import parse
 from postprox.shell import connection as module
 from postprox.shell.connection import Connection
 from postprox.shell.loop import MANY, Loop
+from postprox.shell.spool import Spool
 from postprox.shell.stream import Stream
 from postprox.shell.system import posix
 from postprox.shell.upstream import Resolver
-from tests.unit.peers import LoopPeer, address, fresh_loop, listening, run_until
+from tests.unit.peers import LoopPeer, address, deaf_listener, fresh_loop, listening, run_until
 
 MESSAGE = (b"Subject: x", b"", b"body", b".")
 
@@ -136,6 +139,16 @@ def test_upstream_that_cannot_be_reached(site: Site) -> None:
     site.is_over(exit_status=1)
 
 
+def test_upstream_that_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONNECT", 0.1)
+    deaf, waiting = deaf_listener()
+    client = site.serves(upstream=address(deaf))
+    client.sees_reply(b"421 4.4.1 ")
+    client.sees_end()
+    for connection in (deaf, *waiting):
+        connection.close()
+
+
 def test_a_message_passes(site: Site) -> None:
     client, upstream = site.data("-c", "true")
     client.says(*MESSAGE)
@@ -233,6 +246,19 @@ def test_without_the_means_to_start_a_filter_no_message_passes(
     client.sees_reply(b"451 ")
     upstream.sees(b"QUIT")
     assert list(site.directory.iterdir()) == []
+
+
+def test_without_the_means_to_read_outfile_no_message_passes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Spool) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Spool, "replacement", refuse)
+    client, upstream = site.data("-c", "true")
+    client.says(*MESSAGE)
+    client.sees_reply(b"451 ")
+    upstream.sees(b"QUIT")
 
 
 def gate(tmp_path: Path) -> Path:
@@ -636,6 +662,7 @@ def test_a_client_whose_session_was_cut_short_sees_the_end_before_it_ends(
     client.sees_reply(b"421 4.4.2 ")
     client.sees_end()
     assert site.ended == []
+    assert site.connection.deadline > site.loop.clock() + limits.CLIENT_IDLE - 20
     client.ends()
     site.is_over(exit_status=1)
 

@@ -161,6 +161,18 @@ def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
     told._socket.close()
 
 
+def test_a_manager_that_does_not_read_is_not_waited_for(
+    loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = manager.variables["NOTIFY_SOCKET"].encode()
+    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": address})
+    told = notify.Manager(loop, lambda: "idle")
+    for _ in range(1000):
+        told.timer()
+    assert told._socket is not None
+    told._socket.close()
+
+
 def test_a_manager_that_is_gone_is_no_error(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
 import socket
@@ -303,6 +304,27 @@ def test_as_many_sessions_as_open_files_allow(
     assert limited == ([] if raised is None else [(raised, hard)])
 
 
+def test_that_they_allow_fewer_than_wanted_is_told(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "_sessions_allowed", lambda wanted: wanted - 1)
+    site.serves("--max-sessions", "3")
+    assert logged == [
+        (levels.WARNING, "the limit of open files allows 2 sessions at once, not 3"),
+    ]
+
+
+def test_that_they_allow_all_is_not_told(site: Site, logged: Lines) -> None:
+    site.serves("--max-sessions", "3")
+    assert logged == []
+
+
+def test_a_port_can_be_taken_again_at_once() -> None:
+    (listener,) = listen._bind("127.0.0.1", 0)
+    with listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
 # --metrics, --pid-file
 
 
@@ -336,3 +358,13 @@ def test_of_what_a_pid_file_held_nothing_stays(tmp_path: Path) -> None:
     file.write_text("what another program has left\n")
     listen._PidFile(str(file)).write(7)
     assert file.read_text() == "7\n"
+
+
+def test_everybody_may_read_a_pid_file(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    before = os.umask(0o022)
+    try:
+        listen._PidFile(str(file)).write(7)
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o644

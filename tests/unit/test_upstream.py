@@ -17,7 +17,7 @@ from postprox.core.address import Target
 from postprox.shell import upstream
 from postprox.shell.loop import Loop
 from postprox.shell.upstream import Connector, resolve
-from tests.unit.peers import listening, run_until
+from tests.unit.peers import deaf_listener, listening, run_until
 
 
 @pytest.mark.parametrize(
@@ -220,18 +220,6 @@ def test_a_name_without_addresses_is_told(
 ) -> None:
     resolving([])
     assert Try(loop, "mx.example").start().reason() == "mx.example: it has no address"
-
-
-def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
-    """A listener whose backlog is full, so that further clients wait for an answer."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-    waiting = []
-    for _ in range(3):
-        client = socket.socket()
-        client.setblocking(False)
-        client.connect_ex(listener.getsockname())
-        waiting.append(client)
-    return listener, waiting
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(
