@@ -238,13 +238,14 @@ def test_a_failed_filter_is_a_451_if_so_wished(site: Site, command: str) -> None
 
 
 def test_without_the_means_to_start_a_filter_no_message_passes(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
     client, upstream = site.data("-c", "true")
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
     upstream.sees(b"QUIT")
+    assert any("cannot be started: No such file or directory" in line for line in logged)
     assert list(site.directory.iterdir()) == []
 
 
@@ -344,7 +345,8 @@ def test_what_a_filter_out_of_time_said_is_in_the_log(site: Site, logged: list[s
     client, _ = site.data("-r", "-t", "0.3", "-c", "echo the scanner is down >&2; exec sleep 1000")
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
-    assert any("the scanner is down" in line for line in logged)
+    [line] = [line for line in logged if "the scanner is down" in line]
+    assert "time" in line
 
 
 def test_a_background_child_that_holds_standard_error_delays_nothing(
@@ -535,6 +537,7 @@ def test_a_question_to_the_name_service_is_given_up_once(
     client = site.serves(upstream="mx.example:25")
     assert asked.wait(20)
     site.connection.terminate(0)
+    assert len(given_up) == 1
     client.sees_reply(b"421 ")
     site.is_over(exit_status=1)
     assert len(given_up) == 1

@@ -166,6 +166,20 @@ def test_deadlines_that_have_passed_are_all_called_for(loop: Loop) -> None:
     assert [alarm.rang for alarm in alarms] == [1, 1, 1]
 
 
+def test_a_deadline_whose_call_fails_is_told_and_the_next_is_kept(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr("postprox.shell.log.write_fault", faults.append)
+    failing, alarm = Alarm(loop.clock()), Alarm(loop.clock())
+    monkeypatch.setattr(failing, "timer", raising(ZeroDivisionError))
+    loop.add(failing)
+    loop.add(alarm)
+    loop.run_once()
+    assert alarm.rang == 1
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]
+
+
 def test_what_was_removed_has_no_deadline(loop: Loop) -> None:
     alarm, other = Alarm(loop.clock() - 1), Alarm(loop.clock())
     loop.add(alarm)

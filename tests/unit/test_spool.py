@@ -454,6 +454,6 @@ def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
     for _ in range(blocks_before):
         next(content)
     outfile.write_bytes(change)
-    with pytest.raises(ChangedError):
+    with pytest.raises(ChangedError, match=r"\] OUTFILE has changed while it was sent$"):
         list(content)
     os.close(descriptor)

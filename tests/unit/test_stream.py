@@ -79,6 +79,16 @@ def test_what_is_written_for_a_peer_that_is_gone_is_lost(pair: Pair) -> None:
     assert stream.unsent == 0
 
 
+def test_what_has_failed_stays_dead(pair: Pair) -> None:
+    stream, peer = pair
+    peer.setblocking(False)
+    stream.failed = True
+    assert stream.read() == b""
+    stream.write(b"x")
+    with pytest.raises(BlockingIOError):
+        peer.recv(1)
+
+
 def test_finishing_tells_the_peer_and_still_listens(pair: Pair) -> None:
     stream, peer = pair
     stream.finish()

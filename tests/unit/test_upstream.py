@@ -250,9 +250,12 @@ def test_the_last_address_that_does_not_answer_is_the_end(loop: Loop) -> None:
         connection.close()
 
 
-def test_an_attempt_that_has_succeeded_has_no_deadline(loop: Loop, listener: socket.socket) -> None:
+def test_an_attempt_that_has_succeeded_waits_for_nothing(
+    loop: Loop, listener: socket.socket
+) -> None:
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
-    attempt.connection().close()
+    with attempt.connection() as ours:
+        assert ours.fileno() not in loop._watched
     assert attempt.connector.deadline == limits.NEVER
 
 
