@@ -74,6 +74,18 @@ class Site:
         client.sees_reply(b"354 ")
         return client, upstream
 
+    def stalled(self) -> tuple[LoopPeer, LoopPeer]:
+        """Go on to ten megabytes that upstream has asked for and does not read."""
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client, upstream = self.data()
+        for _ in range(100):
+            client.says(*([b"x" * 998] * 100))
+        client.says(b".")
+        upstream.sees(b"DATA")
+        upstream.stops_reading()
+        upstream.says(b"354 go on")
+        return client, upstream
+
     def relays(self, client: LoopPeer, upstream: LoopPeer, command: bytes, reply: bytes) -> None:
         client.says(command)
         upstream.sees(command)
@@ -398,15 +410,8 @@ def test_a_large_message_passes_whole(site: Site) -> None:
     upstream.sees(*([line] * 10_000), b".")
 
 
-def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site, listener: socket.socket) -> None:
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    client, upstream = site.data()
-    for _ in range(100):
-        client.says(*([b"x" * 998] * 100))
-    client.says(b".")
-    upstream.sees(b"DATA")
-    upstream.stops_reading()
-    upstream.says(b"354 go on")
+def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site) -> None:
+    client, _upstream = site.stalled()
     sending = site.connection._upstream
     assert sending is not None
     run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
@@ -415,17 +420,8 @@ def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site, listener: soc
     assert sending.unsent <= 2 * limits.COPY_SIZE
 
 
-def test_each_block_that_upstream_takes_gives_it_time_for_the_next(
-    site: Site, listener: socket.socket
-) -> None:
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    client, upstream = site.data()
-    for _ in range(100):
-        client.says(*([b"x" * 998] * 100))
-    client.says(b".")
-    upstream.sees(b"DATA")
-    upstream.stops_reading()
-    upstream.says(b"354 go on")
+def test_each_block_that_upstream_takes_gives_it_time_for_the_next(site: Site) -> None:
+    _, upstream = site.stalled()
     run_until(site.loop, lambda: site.connection._block)
     before = site.connection.session.deadline
     upstream.reads()
@@ -434,17 +430,8 @@ def test_each_block_that_upstream_takes_gives_it_time_for_the_next(
     assert before < site.connection.session.deadline
 
 
-def test_an_upstream_that_fails_while_it_is_sent_the_message_is_told(
-    site: Site, listener: socket.socket
-) -> None:
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    client, upstream = site.data()
-    for _ in range(100):
-        client.says(*([b"x" * 998] * 100))
-    client.says(b".")
-    upstream.sees(b"DATA")
-    upstream.stops_reading()
-    upstream.says(b"354 go on")
+def test_an_upstream_that_fails_while_it_is_sent_the_message_is_told(site: Site) -> None:
+    client, upstream = site.stalled()
     run_until(site.loop, lambda: site.connection._block)
     upstream.leaves()  # with octets unread, which resets the connection
     client.sees_reply(b"451 ")

@@ -83,14 +83,7 @@ def rejected(site: Site) -> None:
 
 
 def with_a_stalled_upstream(site: Site) -> None:
-    site._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    client, upstream = site.data()
-    for _ in range(100):
-        client.says(*([b"x" * 998] * 100))
-    client.says(b".")
-    upstream.sees(b"DATA")
-    upstream.stops_reading()
-    upstream.says(b"354 go on")
+    site.stalled()
     sending = site.connection._upstream
     assert sending is not None
     run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
