@@ -7,6 +7,7 @@ once, not once for every mail, so it may import `os` and `socket`.
 import os
 import resource
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, environ, signal, silence
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
@@ -31,60 +34,80 @@ _TCP_INFO_UNACKED = 24
 
 def serve(options: "Options") -> int:
     """Serve clients until told to stop; in the background, return 0 once the port is bound."""
-    server = Server(options)  # who sees the port bound may send SIGTERM at once
-    try:
-        listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
-    except OSError as error:
-        where = ":".join(map(str, options.listen or ()))
-        print(f"postprox: cannot listen on {where}: {error.strerror}", file=sys.stderr)
-        return 1
-    try:
-        pid_file = _PidFile(options.pid_file)
+    cannot = "start"
+    with _PidFile(options.pid_file) as pid_file:
         try:
+            server = Server(options)  # who sees the port bound may send SIGTERM at once
+            cannot = f"listen on {':'.join(map(str, options.listen or ()))}"
+            listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
+            cannot = f"write {options.pid_file}"
+            pid_file.write(os.getpid())
+            cannot = f"write {options.metrics}"
             server.begin_metrics(listeners)
-        except OSError:
-            pid_file.remove()
-            raise
-    except OSError as error:
-        print(f"postprox: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    if options.foreground:
-        pid_file.write(os.getpid())
-    elif child := os.fork():
-        pid_file.write(child)
-        return 0
-    else:
-        server.go_into_background()
-    sweep.sweep(options.directory)
-    server.accept_from(listeners)
-    server.run()
-    pid_file.remove()
+            cannot = "go into the background"
+            if not options.foreground and (child := os.fork()):
+                cannot = f"write {options.pid_file}"
+                pid_file.leave_to(child)
+                return 0
+        except OSError as error:
+            print(f"postprox: cannot {cannot}: {error.strerror}", file=sys.stderr)
+            return 1
+        if not options.foreground:
+            server.go_into_background()
+        sweep.sweep(options.directory)
+        server.accept_from(listeners)
+        server.run()
     log.syslog.finish()
     return 0
 
 
 class _PidFile:
-    """The file of `--pid-file`, if there is to be one.
+    """The file of `--pid-file`, if there is to be one; removed at the end of who has written it.
 
-    It is opened before it is needed: failing must not be too late.
-
-    Raises:
-        OSError: it cannot be written.
+    It is written before it is needed, with another number: failing must not be too late.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor = os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._path = Path(path) if path else None
+        self._written = False
+
+    def __enter__(self) -> "Self":
+        return self
 
     def write(self, pid: int) -> None:
-        os.write(self._descriptor, b"%d\n" % pid)
-        os.close(self._descriptor)
+        """Name process `pid`.
 
-    def remove(self) -> None:
-        if not self._path:
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._path:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            descriptor = os.open(self._path, flags, 0o644)
+            self._written = True
+            try:
+                os.write(descriptor, b"%d\n" % pid)
+            finally:
+                os.close(descriptor)
+
+    def leave_to(self, child: int) -> None:
+        """Name process `child`, whose file it is from now on.
+
+        Raises:
+            OSError: it cannot be written; the child has been told to stop.
+        """
+        try:
+            self.write(child)
+        except OSError:
+            os.kill(child, signal.SIGTERM)
+            raise
+        self._written = False
+
+    def __exit__(self, *_: object) -> None:
+        if not self._path or not self._written:
             return
         try:
-            Path(self._path).unlink()
+            if stat.S_ISREG(self._path.lstat().st_mode):  # /dev/stdout, say, is not ours
+                self._path.unlink()
         except OSError:
             pass  # whoever is left has no use for it
 

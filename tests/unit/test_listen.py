@@ -549,6 +549,18 @@ def test_a_file_that_cannot_be_written_is_named(option: str, tmp_path: Path) -> 
     assert done.stderr == f"postprox: cannot write {file}: No such file or directory\n"
 
 
+@pytest.mark.parametrize("foreground", [(), ("--foreground",)])
+def test_a_full_disk_for_the_process_id_is_an_error(foreground: tuple[str, ...]) -> None:
+    host, port = own_address()
+    full = "/dev/full"
+    done = run_listening("up", "-l", f"{host}:{port}", "--pid-file", full, *foreground)
+    assert done.returncode == 1
+    assert done.stderr == f"postprox: cannot write {full}: No space left on device\n"
+    assert Path(full).is_char_device()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, port), PATIENCE)
+
+
 @pytest.mark.parametrize("refused", ["--metrics", "--pid-file"])
 def test_of_two_files_neither_is_left_if_one_cannot_be_written(
     refused: str, tmp_path: Path

@@ -353,6 +353,22 @@ def test_where_the_system_does_not_say_who_waits_nobody_does() -> None:
         assert listen._waiting(listener) == 0
 
 
+def test_where_no_process_is_to_be_had_for_the_background_it_is_told(
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no process")
+
+    monkeypatch.setattr(os, "fork", refused)
+    monkeypatch.setattr(listen, "_bind", lambda *_: [site.listener])
+    assert listen.serve(parse(["up", "-l1", "--pid-file", str(tmp_path / "pid")])) == 1
+    assert capsys.readouterr().err == "postprox: cannot go into the background: no process\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_what_a_pid_file_held_nothing_stays(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("what another program has left\n")
@@ -368,3 +384,30 @@ def test_everybody_may_read_a_pid_file(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_pid_file_that_was_never_written_is_another_s(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    file.write_text("1\n")
+    with listen._PidFile(str(file)):
+        pass
+    assert file.read_text() == "1\n"
+
+
+def test_what_stands_in_the_place_of_a_pid_file_is_not_removed(tmp_path: Path) -> None:
+    terminal = tmp_path / "stdout"
+    terminal.symlink_to("/dev/null")
+    with listen._PidFile(str(terminal)) as file:
+        file.write(7)
+    assert terminal.is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_child_whose_number_cannot_be_written_is_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *which: told.append(which))
+    with pytest.raises(FileNotFoundError):
+        listen._PidFile(str(tmp_path / "missing/pid")).leave_to(7)
+    assert told == [(7, signal.SIGTERM)]
