@@ -24,6 +24,7 @@ from pathlib import Path
 _HOLDER = """
 dev=$1
 for name in null zero full random urandom tty; do
+    [ -e "/dev/$name" ] || continue
     : >"$dev/$name"; mount --bind "/dev/$name" "$dev/$name"
 done
 mkdir "$dev/shm" "$dev/pts"; chmod 1777 "$dev/shm"
