@@ -19,11 +19,19 @@ from .shell.system import (
 
 # Before anything else can fail: spawn(8) connects descriptor 2 to the client, too, and not a word
 # may get there, no traceback of a start that a signal or a broken installation ends either.
-add_standard_descriptors()
-if is_socket(STDIN):
-    silence(STDERR)
+try:
+    add_standard_descriptors()
+    if is_socket(STDIN):
+        silence(STDERR)
+except OSError:  # no /dev/null: the next file would be descriptor 2
+    if is_socket(STDIN):
+        from .core import replies
 
-from .core import limits, options, replies  # noqa: E402
+        posix.write(STDOUT, replies.INTERNAL_ERROR)
+        posix._exit(1)
+    raise
+
+from .core import limits, options, replies
 
 USAGE_STATUS = 2
 #: Signals that end the process in good order.

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from postprox import __version__
-from postprox.core import options
+from postprox.core import options, replies
 from tests.unit.peers import Peer
 from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
 
@@ -117,6 +117,17 @@ def test_the_installed_command_prints_its_version(launcher: Path) -> None:
 
 def test_the_installed_command_runs_a_session(launcher: Path) -> None:
     assert session([str(launcher)]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an empty /dev takes root")
+def test_without_dev_null_the_client_is_told_and_nothing_else(launcher: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client = theirs.fileno()
+        started = f"mount -t tmpfs none /dev && exec {launcher} 127.0.0.1:1"
+        command = ["/usr/bin/unshare", "--mount", "sh", "-c", started]
+        subprocess.run(command, stdin=client, stdout=client, stderr=client, check=False)
+        assert ours.recv(65536) == replies.INTERNAL_ERROR
 
 
 def test_a_session_with_a_message_needs_one_file_alone(place: Path, upstream: Upstream) -> None:
