@@ -3,8 +3,9 @@
 Rule: the log makes nobody wait and stops nothing. What comes from outside cannot forge or garble a
 line; a missing syslog is no failure.
 
-A daemon that does not read lets its socket fill up. Then information is dropped and counted, and
-the count is said when it goes on; errors and warnings wait, up to a bound.
+A daemon that does not read lets its socket fill up, and one that starts anew is away for a moment.
+Then information is dropped and counted, and the count is said when it goes on; errors and warnings
+wait, up to a bound.
 """
 
 import time
@@ -25,6 +26,7 @@ class Syslog:
 
     def __init__(self) -> None:
         self._daemon: socket.socket | None = None
+        self._known = False  # there is a daemon, even if it should be gone
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
@@ -98,11 +100,15 @@ class Syslog:
             self._due(self.deadline)
 
     def _sent(self, datagram: bytes) -> bool:
-        """Send it; return whether it is done with: where there is no daemon, it is lost."""
+        """Send it; return whether it is done with: on a machine without syslog, it is lost."""
         for _ in range(2):  # the second time to a daemon that has started anew
-            self._daemon = self._daemon or _connected()
-            if self._daemon is None:
-                return True
+            try:
+                self._daemon = self._daemon or _connected()
+            except (FileNotFoundError, PermissionError):
+                return not self._known
+            except OSError:
+                return False  # the daemon is about to start anew, or there is no descriptor left
+            self._known = True
             try:
                 self._daemon.send(datagram)
             except BlockingIOError:
@@ -114,17 +120,18 @@ class Syslog:
         return False
 
 
-def _connected() -> socket.socket | None:
-    """Return a connection to the daemon, None if there is no daemon."""
-    try:
-        daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    except OSError:
-        return None
+def _connected() -> socket.socket:
+    """Return a connection to the daemon.
+
+    Raises:
+        OSError: there is no daemon, or no descriptor to be had.
+    """
+    daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         daemon.connect(_SOCKET)
     except OSError:
         daemon.close()
-        return None
+        raise
     return daemon
 
 

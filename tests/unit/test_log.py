@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -244,6 +246,46 @@ def test_a_fault_is_told_with_the_place_where_it_happened(
     shown = log.printable("".join(traceback.format_exception(error)))
     assert line.endswith(f"]: internal error: {shown}".encode())
     log.syslog.finish()
+
+
+def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
+    written: Syslog, daemon: Daemon, tmp_path: Path
+) -> None:
+    written.write(levels.ERROR, "one")
+    daemon.socket.close()  # its socket is there, and nobody behind it
+    written.write(levels.ERROR, "two")
+    (tmp_path / "log").unlink()  # not even that
+    written.write(levels.INFO, "dropped")
+    again = Daemon(tmp_path / "log")
+    written.flush()
+    two, dropped = again.reads()
+    assert two.endswith(b": two")
+    assert b": 1 lines were dropped" in dropped
+    again.socket.close()
+
+
+def test_without_a_descriptor_to_reach_the_daemon_with_a_warning_waits(
+    written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("postprox.shell.log.socket.socket", refused)
+        written.write(levels.WARNING, "message passed unfiltered")
+    written.flush()
+    assert daemon.reads()[0].endswith(b": message passed unfiltered")
+
+
+def test_a_daemon_that_may_not_be_reached_is_none(
+    written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> NoReturn:
+        raise PermissionError
+
+    monkeypatch.setattr(log, "_connected", refused)
+    written.write(levels.ERROR, "lost")
+    assert not written.behind
 
 
 def test_a_daemon_that_starts_anew_is_written_to(
