@@ -81,8 +81,7 @@ class Spool:
                 _write(self._copy, content)
         except OSError as error:
             self._error = error
-            _truncate(self._content)
-            _truncate(self._copy)
+            self.remove()
 
     def seal(self) -> None:
         """Raise the OSError of a `store` that failed, if one did."""
@@ -165,7 +164,9 @@ class Spool:
     def remove(self) -> None:
         """Remove everything."""
         self.withdraw()
-        release(self._content)
+        if self._content >= 0:
+            release(self._content)
+            self._content = -1
 
     def _nameless(self, directory: str) -> int:
         try:
@@ -228,21 +229,21 @@ def release(descriptor: int) -> None:
 def remove(path: str) -> None:
     """Remove whatever bears the name `path`; what cannot be removed is told to the log."""
     try:
-        if posix.lstat(path).st_size > limits.LARGE_FILE:
-            _remove_large(path)
-        else:
-            posix.unlink(path)
+        _unlink(path, None)
     except FileNotFoundError:
         pass  # the filter removed it
     except OSError:
         _remove_stubborn(path)
 
 
-def _remove_large(path: str) -> None:
-    """Take its name from a large file, and then give its space back where nobody waits."""
-    descriptor = posix.open(path, _SAFE_READ)
+def _unlink(name: str, folder: int | None) -> None:
+    """Take its name from a file; a large one gives its space back where nobody waits."""
+    if posix.lstat(name, dir_fd=folder).st_size <= limits.LARGE_FILE:
+        posix.unlink(name, dir_fd=folder)
+        return
+    descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
     try:
-        posix.unlink(path)
+        posix.unlink(name, dir_fd=folder)
     finally:
         release(descriptor)
 
@@ -273,12 +274,13 @@ def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> i
     """
     folder = posix.open(name, _FOLDER, dir_fd=parent)
     try:
+        posix.chmod(folder, 0o700)  # whoever is not root could not remove what is in it
         with posix.scandir(folder) as entries:
             names = [entry.name for _, entry in zip(range(allowed), entries, strict=False)]
         for inner in names:
             allowed -= 1
             try:
-                posix.unlink(inner, dir_fd=folder)
+                _unlink(inner, folder)
             except IsADirectoryError:
                 if depth:
                     allowed = _remove_folder(inner, folder, max(allowed, 0), depth - 1)
@@ -297,14 +299,6 @@ def _lock(descriptor: int) -> None:
         posix.lockf(descriptor, posix.F_TLOCK, 0)
     except OSError:
         pass  # a file system without locks: `sweep` goes by the age alone
-
-
-def _truncate(descriptor: int) -> None:
-    try:
-        if descriptor >= 0:
-            posix.ftruncate(descriptor, 0)
-    except OSError:
-        pass  # its space is freed when it is closed
 
 
 def _write(descriptor: int, content: bytes) -> None:

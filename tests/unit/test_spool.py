@@ -10,7 +10,8 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ import pytest
 from postprox.core import limits
 from postprox.shell.spool import ChangedError, NotAFileError, Spool, blocks
 from postprox.shell.system import posix
+
+#: A user who is not root.
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -257,9 +261,24 @@ def test_a_message_cut_short_stays_an_error(spool: Spool, small_files: int) -> N
         spool.seal()
 
 
-def test_a_message_cut_short_takes_no_space(spool: Spool, small_files: int) -> None:
+def test_a_message_cut_short_takes_no_space(
+    spool: Spool, small_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LARGE_FILE", small_files - 1)
+    elsewhere: list[int] = []
+    start = _thread.start_new_thread
+
+    def noting(close: Callable[[int], None], arguments: tuple[int]) -> int:
+        elsewhere.extend(arguments)
+        return start(close, arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", noting)
+    content = spool.original
     spool.store(b"", b"x" * (small_files + 1))
-    assert os.fstat(spool.original).st_size == 0
+    assert elsewhere == [content]
+    spool.store(b"", b"more")
+    with pytest.raises(OSError, match="File too large"):
+        spool.seal()
 
 
 def test_a_copy_cut_short_is_an_error_too(spool: Spool, small_files: int) -> None:
@@ -329,6 +348,45 @@ def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path:
     (inner / "file").touch()
     offered.withdraw()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        user = os.geteuid()
+        os.seteuid(user or NOBODY)
+        try:
+            spool = Spool(directory, filtering=True)
+            spool.offer()
+            Path(spool.outfile).unlink()
+            inner = Path(spool.outfile) / "inner"
+            inner.mkdir(parents=True)
+            (inner / "file").touch()
+            inner.chmod(0o500)
+            spool.remove()
+        finally:
+            os.seteuid(user)
+        assert os.listdir(directory) == []  # noqa: PTH208
+
+
+def test_a_large_file_in_a_folder_is_closed_elsewhere(
+    offered: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere: list[int] = []
+    start = _thread.start_new_thread
+
+    def noting(close: Callable[[int], None], arguments: tuple[int]) -> int:
+        elsewhere.extend(arguments)
+        return start(close, arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", noting)
+    Path(offered.outfile).unlink()
+    Path(offered.outfile).mkdir()
+    large = Path(offered.outfile) / "large"
+    large.touch()
+    os.truncate(large, limits.LARGE_FILE + 1)
+    offered.withdraw()
+    assert len(elsewhere) == 1
 
 
 def test_as_much_as_is_allowed_is_removed(
@@ -409,10 +467,10 @@ def test_a_second_try_removes_what_the_first_could_not(
     right = posix.unlink
     failures = [OSError(errno.EIO, "Input/output error")]
 
-    def unlink(path: str) -> None:
+    def unlink(path: str, *, dir_fd: int | None = None) -> None:
         if failures:
             raise failures.pop()
-        right(path)
+        right(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(posix, "unlink", unlink)
     offered.withdraw()
