@@ -37,6 +37,7 @@ class Filter:
             Filter._descriptors_are_private = True
         self.stderr, child_stderr = posix.pipe()
         try:
+            posix.set_blocking(self.stderr, False)
             self.pid = posix.posix_spawn(
                 SHELL,
                 ("sh", "-c", command),
@@ -55,7 +56,6 @@ class Filter:
             raise
         finally:
             close(child_stderr)
-        posix.set_blocking(self.stderr, False)
         self._last_line = verdict.LastLine()
 
     def read_stderr(self) -> bytes | None:

@@ -9,6 +9,8 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..core import levels, limits
@@ -23,20 +25,24 @@ def sweep(directory: str) -> None:
         found = [path for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)]
     except OSError:
         return  # whoever sends a message is told why it cannot be stored
-    left = [path for path in found if _is_left(path)]
-    removed = sum(_remove(path) for path in left)
+    # OUTFILE before the EMAIL that tells whose it is.
+    removed = sum(_is_removed(path) for path in sorted(found, reverse=True))
     if removed:
         log.write(levels.WARNING, f"removed {removed} files of a killed proxy from {directory}")
 
 
-def _is_left(path: Path) -> bool:
+def _is_removed(path: Path) -> bool:
+    """Remove a file if it is left; return whether it was."""
     email = path.with_suffix(".email")
     if path.suffix == ".out" and not os.path.lexists(email):
         # Its filter may have removed EMAIL, and still be writing.
-        return _is_old(path, limits.STALE_OUTFILE)
+        return _is_old(path, limits.STALE_OUTFILE) and _remove(path)
     if path.suffix == ".spool":
-        return _is_old(path, limits.STALE)
-    return _is_old(email, limits.STALE) and _is_unlocked(email)
+        return _is_old(path, limits.STALE) and _remove(path)
+    if not _is_old(email, limits.STALE):
+        return False
+    with _locked(email) as locked:
+        return locked and _remove(path)
 
 
 def _is_old(path: Path, seconds: float) -> bool:
@@ -51,19 +57,26 @@ def _is_ours(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def _is_unlocked(path: Path) -> bool:
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file, and tell whether it could be: otherwise a living proxy holds it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        yield False
+        return
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
     try:
         os.lockf(descriptor, os.F_TLOCK, 0)
     except OSError:
         return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
+    return True
 
 
 def _remove(path: Path) -> bool:

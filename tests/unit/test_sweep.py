@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +95,25 @@ def test_no_descriptor_stays_open(
     before = os.listdir("/dev/fd")  # noqa: PTH208
     assert swept(tmp_path) == []
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
+
+
+def test_a_file_goes_while_it_is_locked(
+    tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left(tmp_path, "email", "out")
+    passes(OLD)
+    tried: list[int] = []
+    program = "import os, sys; os.lockf(os.open(sys.argv[1], os.O_RDWR), os.F_TLOCK, 0)"
+    unlink = Path.unlink
+
+    def lock_first(path: Path) -> None:
+        command = [sys.executable, "-c", program, f"{tmp_path}/{NAME}.email"]
+        tried.append(subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode)
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", lock_first)
+    assert swept(tmp_path) == []
+    assert tried == [1, 1]
 
 
 def test_files_of_a_proxy_that_lives_stay(tmp_path: Path, passes: Callable[[float], None]) -> None:
