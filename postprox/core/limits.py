@@ -17,9 +17,13 @@ COMMAND_LINE = 16384
 #: client is not read, and TCP makes it wait. Larger than a command line, so that one always fits.
 HELD_INPUT = 65536
 
-#: Commands of one client that are handled in one go, about two milliseconds' worth: more than any
-#: honest client pipelines, and little enough for the others to wait.
-COMMANDS_AT_ONCE = 256
+#: Commands of one client that are handled in one go, about half a millisecond's worth: more than
+#: honest clients pipeline, and little enough for one to wait for ninety others.
+COMMANDS_AT_ONCE = 64
+
+#: Lines with QUIT or BDAT in them that are looked at, when a client has gone, for a QUIT that it has
+#: left: an honest client has left one. Each look at all that is held takes up to 70 microseconds.
+LINES_WITH_QUIT = 16
 
 #: A reply with all its lines. The largest seen in the field (EHLO, HELP) stay under 2 KB; this
 #: bounds memory against an upstream that never ends its reply.
@@ -61,6 +65,12 @@ HEADER = 16384
 #: One read from a client that sends a message. It is stored at once, so that the number of
 #: sessions does not multiply it; four times `READ_SIZE` saves a tenth of a large message's time.
 MESSAGE_READ = 262144
+
+#: What all clients that send messages at the same time have read of them, before anybody else is
+#: served; a megabyte of the worst kind, line ends alone, takes some 60 ms. And the least that each
+#: of very many has read, or there would be nothing but reading.
+MESSAGES_READ = 524288
+LEAST_READ = 4096
 
 #: A message goes from file to socket in blocks of this size; half as large, they cost a few
 #: hundredths of a large message's time.

@@ -39,6 +39,15 @@ _NUL, _CR = b"\0\r"
 #: Commands that let content pass round the filter, or change whom upstream takes the client for.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
+#: Commands that the log may show, b"" as long as there was none. What is none of them may be a
+#: password: an answer that a client sends before it knows that AUTH is refused, or AUTH misspelt.
+_SHOWN = frozenset(
+    (
+        *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
+        *(b"VRFY", b"EXPN", b"ETRN", b"HELP", b"XFORWARD", *_REFUSED),
+    )
+)
+
 
 class Session:
     """One client's session.
@@ -90,8 +99,9 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client has ended its side, or its connection is broken."""
-        return self._client_eof
+        """Whether the client has ended, or lost, its connection, and left nothing to be done."""
+        idle = self._current_message is None and not self._commands.holds_line
+        return self._client_eof and idle
 
     @property
     def receiving(self) -> bool:
@@ -232,7 +242,8 @@ class Session:
         """Refuse the message: OUTFILE cannot be sent whole as it was (filter.outfile-stable)."""
         from .verdict import FAIL, Verdict
 
-        verdict = self._message.verdict = Verdict(FAIL, replies.FILTER_FAILED, reason)
+        said = self._message.verdict.said
+        verdict = self._message.verdict = Verdict(FAIL, replies.FILTER_FAILED, reason, said=said)
         self._upstream.disconnect()
         self._end_message(verdict.reply)
         self._advance()
@@ -266,8 +277,8 @@ class Session:
         self._stopping = True
         self._advance()
 
-    def terminate(self, reply: bytes, patience: float) -> None:
-        """End the session at once; `reply` is for a client that waits for one (files.term).
+    def terminate(self, patience: float) -> None:
+        """End the session at once; a client that waits for an answer is told (files.term).
 
         patience: how long upstream is given, in seconds, if it has a message and owes its reply.
         """
@@ -275,7 +286,15 @@ class Session:
             self._stopping = True
             self._upstream.hasten(patience)
             return
-        self._fail(b"" if self._turn in (COMMAND, ANSWER) else reply)
+        self._fail(b"" if self._turn in (COMMAND, ANSWER) else replies.SHUTTING_DOWN)
+        self._upstream.disconnect()
+
+    def crash(self) -> None:
+        """End the session: the proxy has a fault. The client is told, whether it waits or not.
+
+        For the fault may have come before its command was known.
+        """
+        self._fail(replies.INTERNAL_ERROR)
         self._upstream.disconnect()
 
     # The client's commands.
@@ -320,7 +339,7 @@ class Session:
             self._handle_command(smtp.verb(line))
 
     def _handle_command(self, verb: bytes) -> None:
-        self._log(levels.DEBUG, "client: %r", verb if verb == b"AUTH" else self._line)
+        self._log_said("client", self._line, b"AUTH" if verb == b"AUTH" else b"(unknown)")
         if verb == b"DATA":
             self._begin_message()
         elif verb in _REFUSED:
@@ -375,7 +394,7 @@ class Session:
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
     def _on_any_reply(self, reply: smtp.Reply, awaited: str) -> None:
-        self._log(levels.DEBUG, "upstream: %r", b"334" if reply.code == 334 else reply.raw)
+        self._log_said("upstream", reply.raw, reply.raw[:3])
         if reply.code == 354 and awaited not in (link.DATA, link.NOTHING):
             self._log(levels.ERROR, "upstream asks for content that the filter has not seen")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
@@ -687,6 +706,12 @@ class Session:
 
     def _act(self, action: actions.Action) -> None:
         self._actions.append(action)
+
+    def _log_said(self, who: str, said: bytes, instead: bytes) -> None:
+        """Write what was said; `instead` if the command may be a password, which replies quote."""
+        if self._options.log_level >= levels.DEBUG:
+            shown = said if smtp.verb(self._line) in _SHOWN else instead
+            self._log(levels.DEBUG, "%s: %r", who, shown)
 
     def _log(self, level: int, text: str, *values: object) -> None:
         """Write to the log; a line that is not wanted is not even made."""

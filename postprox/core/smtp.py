@@ -53,11 +53,25 @@ class CommandReader:
         return len(self._held) > limits.HELD_INPUT
 
     @property
+    def holds_line(self) -> bool:
+        """Whether a complete line is held."""
+        return b"\n" in self._held
+
+    @property
     def holds_quit(self) -> bool:
-        """Whether one of the complete lines held is QUIT, and not BDAT's content."""
+        """Whether one of the complete lines held is QUIT, and not BDAT's content.
+
+        Only lines with one of these words in them are looked at, and not very many of those:
+        others wait meanwhile, and what is held may be nothing but line ends.
+        """
+        held = bytes(self._held).upper()
         begin = 0
-        while (end := self._held.find(b"\n", begin)) >= 0:
-            line = bytes(self._held[begin:end])
+        for _ in range(limits.LINES_WITH_QUIT):
+            found = [at for word in (b"QUIT", b"BDAT") if (at := held.find(word, begin)) >= 0]
+            end = held.find(b"\n", min(found)) if found else -1
+            if end < 0:
+                return False
+            line = held[held.rfind(b"\n", begin, end) + 1 or begin : end]
             if verb(line) == b"QUIT":
                 return True
             begin = end + 1 + (announced_octets(line) if verb(line) == b"BDAT" else 0)

@@ -71,7 +71,7 @@ class Connection:
 
         patience: how long upstream is given, in seconds, if it has a message and owes its reply.
         """
-        self._guarded(self.session.terminate, replies.SHUTTING_DOWN, patience)
+        self._guarded(self.session.terminate, patience)
         if self.session.over:
             self._close()
 
@@ -109,7 +109,7 @@ class Connection:
     def _crash(self, error: Exception) -> None:
         report(error)
         try:
-            self.session.terminate(replies.INTERNAL_ERROR, 0)
+            self.session.crash()
             self._settle()
         except Exception as second:
             report(second)
@@ -164,13 +164,20 @@ class Connection:
             writing = WRITABLE if upstream.unsent or self._body is not None else 0
             self._loop.watch(upstream.reader, reading | writing, self._upstream_ready)
 
+    @property
+    def _read_size(self) -> int:
+        """How many octets are read from the client at once: more than a few sessions share."""
+        if not self.session.receiving:
+            return limits.READ_SIZE
+        share = limits.MESSAGES_READ // self._loop.crowd
+        return max(limits.LEAST_READ, min(share, limits.MESSAGE_READ))
+
     def _client_ready(self) -> None:
         self._guarded(self._serve_client)
 
     def _serve_client(self) -> None:
         self._client.flush()
-        size = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
-        data = self._client.read(size) if self._reads_client else None
+        data = self._client.read(self._read_size) if self._reads_client else None
         if data is None:
             return
         if self._lingering:
@@ -238,11 +245,13 @@ class Connection:
     def _serve_upstream(self) -> None:
         if self._upstream is None:
             return
-        self._upstream.flush()
-        self._pump()
+        # Read first: what is there before the end of the message goes is not the reply to it.
         data = self._upstream.read() if self._reads_upstream else None
         if data is not None:
             self.session.upstream_received(data)
+            return
+        self._upstream.flush()
+        self._pump()
 
     def _to_upstream(self, action: actions.ToUpstream) -> None:
         if self._upstream is not None:
@@ -305,13 +314,13 @@ class Connection:
 
     def _pump(self) -> None:
         """Send the next block of the message if there is room; tell when all is sent."""
-        if self._upstream is None or self._upstream.unsent:
+        if self._upstream is None or not self._upstream.has_sent_all():
             return
         if self._block is not None:
             self._upstream.write(self._block)
             self.session.message_progress()
             self._next_block()
-        if self._body is not None and self._block is None and not self._upstream.unsent:
+        if self._body is not None and self._block is None and self._upstream.has_sent_all():
             self._body = None
             self.session.message_sent()
 

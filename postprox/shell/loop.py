@@ -56,6 +56,8 @@ class Loop:
         self._signals: dict[int, Callable[[], None]] = {}
         self._timed: dict[Timed, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
+        #: How many descriptors the turn under way serves: each waits for all others.
+        self.crowd = 1
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
         posix.set_blocking(wakeup, False)
@@ -124,6 +126,7 @@ class Loop:
 
     def _turn(self) -> None:
         ready = self._wait()
+        self.crowd = max(1, len(ready))
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
             if watched is not None and watched is self._watched.get(descriptor):

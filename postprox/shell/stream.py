@@ -29,6 +29,10 @@ class Stream:
         """How many octets wait for room."""
         return len(self._unsent)
 
+    def has_sent_all(self) -> bool:
+        """Whether the kernel has accepted all that was written: what was dropped is not sent."""
+        return not self._unsent and not self.failed
+
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
         """Return what the peer sent, b"" at its end, None if there is nothing yet."""
         try:

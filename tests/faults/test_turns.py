@@ -21,12 +21,12 @@ from tests.faults.traced import Strace
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 
-#: Octets in a turn: one read of a message, stored as EMAIL and, twice as long at the worst, as it
-#: goes upstream; and half as much for whoever comes or goes meanwhile.
-_OCTETS = 6 * limits.MESSAGE_READ
+#: Octets in a turn: what is read of messages, stored as EMAIL and, twice as long at the worst, as it
+#: goes upstream; and as much again for whoever comes or goes meanwhile.
+_OCTETS = 5 * limits.MESSAGES_READ
 
-#: Calls in a turn: two for each command of one client, or eight for each of ninety that come.
-_CALLS = 4 * limits.COMMANDS_AT_ONCE
+#: Calls in a turn: two for each command of one client, or nine for each of ninety that come.
+_CALLS = 9 * 90
 
 _CALL = re.compile(r"^(\w+)\(.* = (-?[0-9]+)", re.MULTILINE)
 _MOVES = ("read", "write", "writev", "pread64", "sendto", "recvfrom")

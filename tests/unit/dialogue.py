@@ -178,7 +178,10 @@ class Dialogue:
         self._does("P> stop", self.session.stop)
 
     def is_terminated(self, patience: float = 0) -> None:
-        self._does("P> SIGTERM", self.session.terminate, b"421 terminated\r\n", patience)
+        self._does("P> SIGTERM", self.session.terminate, patience)
+
+    def has_a_fault(self) -> None:
+        self._does("P> fault", self.session.crash)
 
     # What is to be seen.
 

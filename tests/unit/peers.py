@@ -105,7 +105,7 @@ class LoopPeer:
         """Wait for one line that begins so."""
         run_until(self._loop, lambda: self.ended or b"\n" in self.received)
         line, _, rest = bytes(self.received).partition(b"\n")
-        assert line.startswith(beginning)
+        assert line.startswith(beginning), line
         self.received[:] = rest
 
     def sees_end(self) -> None:
@@ -158,7 +158,7 @@ class Peer:
 
     def sees_reply(self, beginning: bytes) -> None:
         line = self.line()
-        assert line.startswith(beginning)
+        assert line.startswith(beginning), line
         assert line.endswith(b"\r\n")
 
     def sees_end(self) -> None:

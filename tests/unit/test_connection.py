@@ -22,7 +22,7 @@ from postprox.shell import connection as module
 from postprox.shell.connection import Connection
 from postprox.shell.loop import MANY, Loop
 from postprox.shell.spool import Spool
-from postprox.shell.stream import Stream
+from postprox.shell.stream import Stream, never_delay
 from postprox.shell.system import posix
 from postprox.shell.upstream import Resolver
 from tests.unit.peers import LoopPeer, address, deaf_listener, fresh_loop, listening, run_until
@@ -410,6 +410,29 @@ def test_a_large_message_passes_whole(site: Site) -> None:
     upstream.sees(*([line] * 10_000), b".")
 
 
+@pytest.mark.parametrize(
+    ("crowd", "size"),
+    [
+        (1, limits.MESSAGE_READ),
+        (2, limits.MESSAGE_READ),
+        (4, limits.MESSAGES_READ // 4),
+        (1000, limits.LEAST_READ),
+    ],
+)
+def test_of_a_message_so_much_is_read_at_once_as_the_number_of_clients_allows(
+    site: Site, crowd: int, size: int
+) -> None:
+    site.data()
+    site.loop.crowd = crowd
+    assert site.connection._read_size == size
+
+
+def test_of_commands_so_much_is_read_at_once_whoever_else_is_there(site: Site) -> None:
+    site.transaction()
+    site.loop.crowd = 1000
+    assert site.connection._read_size == limits.READ_SIZE
+
+
 def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site) -> None:
     client, _upstream = site.stalled()
     sending = site.connection._upstream
@@ -455,6 +478,31 @@ def test_an_upstream_that_cannot_be_written_to_is_told(
     client.sees_reply(b"421 4.4.2 ")
     client.ends()
     site.is_over(exit_status=1)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, None])
+def test_what_upstream_says_before_the_end_has_gone_is_not_the_reply_to_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
+) -> None:
+    client, upstream = site.data()
+    never_delay(upstream.socket.fileno())
+    sending = site.connection._upstream
+    assert sending is not None
+    write, failure = posix.write, [BlockingIOError, error]
+
+    def writes(descriptor: int, data: bytes) -> int:
+        if descriptor == sending.writer and b"Subject" in data and failure[0]:
+            raise failure[0]
+        return write(descriptor, data)
+
+    monkeypatch.setattr(posix, "write", writes)
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    run_until(site.loop, lambda: sending.unsent)
+    upstream.says(b"250 early")
+    del failure[0]
+    client.sees_reply(b"451 ")
 
 
 def test_a_message_that_cannot_be_read_whole_gets_no_end(site: Site) -> None:
@@ -607,7 +655,7 @@ def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
     client, _ = site.transaction("-c", "true")
     monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
     monkeypatch.setattr("postprox.shell.spool.Spool.seal", fail)
-    monkeypatch.setattr(site.connection.session, "terminate", fail)
+    monkeypatch.setattr(site.connection.session, "crash", fail)
     client.says(b"DATA")
     client.sees_reply(b"354 ")
     client.says(*MESSAGE)

@@ -32,3 +32,18 @@ def test_timeouts_towards_upstream_are_those_of_rfc_5321() -> None:
 
 def test_a_stop_ends_before_a_service_manager_kills() -> None:
     assert limits.STOP_GRACE < 90
+
+
+def test_what_a_client_sends_slowly_is_not_left_by_a_killed_proxy() -> None:
+    assert limits.CLIENT_IDLE * 2 <= limits.STALE == 10 * 60
+    assert limits.STALE_OUTFILE == 24 * 60 * 60
+
+
+def test_warnings_wait_for_the_log_but_not_for_ever() -> None:
+    assert limits.LOG_BACKLOG == 64 * 1024
+    assert limits.LOG_FAREWELL == 1
+
+
+def test_what_ninety_clients_send_at_once_is_read_in_a_fraction_of_a_second() -> None:
+    assert max(limits.MESSAGES_READ, 90 * limits.LEAST_READ) <= 1 << 19
+    assert limits.MESSAGE_READ < limits.MESSAGES_READ

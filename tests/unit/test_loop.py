@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import pytest
@@ -126,6 +127,25 @@ def test_what_happened_to_a_closed_descriptor_is_not_told_to_the_next_of_its_num
     assert seen == []
     for connection in (*heirs, one[1], other[1]):
         connection.close()
+
+
+def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    crowds: list[int] = []
+
+    def serve(ours: socket.socket) -> None:
+        ours.recv(1)
+        crowds.append(loop.crowd)
+
+    for ours, theirs in pairs:
+        loop.watch(ours.fileno(), READABLE, partial(serve, ours))
+        theirs.send(b"x")
+    loop.run_once()
+    assert crowds == [3, 3, 3]
+    for ours, theirs in pairs:
+        loop.watch(ours.fileno(), 0, lambda: None)
+        ours.close()
+        theirs.close()
 
 
 def test_interest_may_change(loop: Loop) -> None:

@@ -1435,7 +1435,7 @@ def test_a_session_that_connects_stops_after_the_greeting() -> None:
 def test_a_client_that_waits_is_told_of_the_end(stage: Stage) -> None:
     dialogue = stage()
     dialogue.is_terminated()
-    dialogue.client_sees(b"421 terminated")
+    dialogue.client_sees(b"421 4.3.2 The mail filter is shutting down")
     dialogue.to_upstream.clear()
     dialogue.is_over(exit_status=1)
 
@@ -1449,11 +1449,20 @@ def test_a_client_that_does_not_wait_is_told_nothing(stage: Stage) -> None:
     dialogue.is_over(exit_status=1)
 
 
+@pytest.mark.parametrize("stage", [connected, greeted, in_transaction, in_auth, in_data, in_filter])
+def test_a_client_is_told_of_a_fault_whether_it_waits_or_not(stage: Stage) -> None:
+    dialogue = stage()
+    dialogue.has_a_fault()
+    dialogue.client_sees(b"421 4.3.0 The mail filter has failed")
+    dialogue.to_upstream.clear()
+    dialogue.is_over(exit_status=1)
+
+
 def test_a_session_may_be_terminated_twice() -> None:
     dialogue = in_filter()
     dialogue.is_terminated()
     dialogue.is_terminated()
-    dialogue.client_sees(b"421 terminated")
+    dialogue.client_sees(b"421 4.3.2 The mail filter is shutting down")
     dialogue.to_upstream.clear()
     dialogue.is_over(exit_status=1)
 
@@ -1564,6 +1573,24 @@ def test_no_password_gets_into_the_log(line: bytes) -> None:
     relayed(dialogue, b"c2VjcmV0", b"235 ok")
     for secret in ("AGEAYgBj", "c2VjcmV0", "VXNlcm5hbWU6"):
         assert not any(secret in text for _, text in dialogue.log)
+
+
+def test_an_answer_to_an_auth_that_is_refused_does_not_get_into_the_log() -> None:
+    dialogue = greeted()
+    dialogue.client_says(b"AUTH LOGIN", b"c2VjcmV0")
+    dialogue.upstream_sees(b"AUTH LOGIN")
+    dialogue.upstream_says(b"504 5.5.4 not this one")
+    dialogue.upstream_sees(b"c2VjcmV0")
+    dialogue.upstream_says(b"500 5.5.2 what is c2VjcmV0")
+    assert not any("c2VjcmV0" in text for _, text in dialogue.log)
+    assert (levels.DEBUG, "upstream: b'500'") in dialogue.log
+
+
+@pytest.mark.parametrize("line", [b"AUTH=PLAIN AGEAYgBj", b"AUT PLAIN AGEAYgBj"])
+def test_a_misspelt_auth_does_not_get_into_the_log(line: bytes) -> None:
+    dialogue = greeted()
+    relayed(dialogue, line, b"500 5.5.2 what is AGEAYgBj")
+    assert not any("AGEAYgBj" in text for _, text in dialogue.log)
 
 
 # cli.strict

@@ -129,7 +129,7 @@ def test_a_message_that_could_not_be_stored_was_not_taken() -> None:
     dialogue.seal_error = "disk full"
     dialogue.client_says(b"x", b".")
     dialogue.client_sees_reply(b"452 ")
-    assert "result=deferred" in dialogue.logged(levels.INFO)[0]
+    assert dialogue.logged(levels.INFO)[0].startswith("verdict=none result=deferred ")
 
 
 def test_quit_as_an_answer_within_auth_ends_nothing() -> None:
@@ -536,7 +536,28 @@ def test_the_session_tells_whether_it_receives_a_message() -> None:
 
 
 def test_the_session_tells_whether_the_client_has_gone() -> None:
-    dialogue = in_filter()
+    dialogue = in_transaction()
+    dialogue.client_says(b"NOOP")
     assert not dialogue.session.client_gone
     dialogue.client_ends()
     assert dialogue.session.client_gone
+
+
+def test_a_client_that_has_left_commands_has_not_gone() -> None:
+    dialogue = in_transaction()
+    dialogue.client_says(b"NOOP", b"QUIT")
+    dialogue.client_ends()
+    assert not dialogue.session.client_gone
+    dialogue.upstream_sees(b"NOOP")
+    dialogue.upstream_says(b"250 ok")
+    dialogue.upstream_sees(b"QUIT")
+    assert dialogue.session.client_gone
+
+
+def test_a_client_whose_message_is_under_way_has_not_gone() -> None:
+    dialogue = in_filter()
+    dialogue.client_says(b"QUIT")
+    dialogue.client_ends()
+    assert not dialogue.session.client_gone
+    dialogue.filter_ends(1, b"550 no")
+    dialogue.client_sees(b"550 no", replies.BYE.rstrip())

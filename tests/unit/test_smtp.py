@@ -178,6 +178,12 @@ def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
         (b"\nQUIT\r\n", True),
         (b"\nQUIT", False),
         (b"NOOP 6\r\nQUIT\r\n", True),
+        (b"BDAT 6\r\nQUIT\r\n", False),
+        (b"BDAT 6 LAST\r\nQUIT\r\nQUIT\r\n", True),
+        (b" bdat 4\nQUITQUIT\n", True),
+        (b"BDAT 4\r\nxxxxBDAT 6\r\nQUIT\r\n", False),
+        (b"BDAT\r\nQUIT\r\n", True),
+        (b"BDATA 6\r\nQUIT\r\n", True),
     ],
 )
 def test_a_quit_is_seen_in_what_is_held(octets: bytes, holds: bool) -> None:
@@ -429,3 +435,11 @@ def test_an_ehlo_reply_stays_well_formed(keywords: list[bytes]) -> None:
     assert [code for code, _ in read_replies(kept)] == [250]
     shown = [line[4:] for line in kept.splitlines()]
     assert shown == [line for line in lines if line not in HIDDEN_KEYWORDS]
+
+
+def test_of_very_many_bdat_commands_not_all_are_looked_behind() -> None:
+    reader = CommandReader()
+    reader.feed(b"BDAT 0\r\n" * limits.LINES_WITH_QUIT + b"QUIT\r\n")
+    assert not reader.holds_quit
+    reader.next_line()
+    assert reader.holds_quit

@@ -69,7 +69,7 @@ def has_a_fault(dialogue: Dialogue) -> None:
     """Begin a message whose spool is not made: whoever should make it has a fault instead."""
     dialogue.session.client_received(b"DATA\r\n")
     dialogue.session.take_actions()
-    dialogue.is_terminated()
+    dialogue.has_a_fault()
 
 
 DIALOGUES: dict[tuple[str, str], Callable[[], Dialogue]] = {
