@@ -21,8 +21,8 @@ HELD_INPUT = 65536
 #: honest clients pipeline, and little enough for one to wait for ninety others.
 COMMANDS_AT_ONCE = 64
 
-#: Lines with QUIT or BDAT in them that are looked at, when a client has gone, for a QUIT that it has
-#: left: an honest client has left one. Each look at all that is held takes up to 70 microseconds.
+#: Lines with QUIT or BDAT in them that are looked at, when a client has gone, for a QUIT that it
+#: left: an honest one has left one. Each look at all that is held takes up to 70 microseconds.
 LINES_WITH_QUIT = 16
 
 #: A reply with all its lines. The largest seen in the field (EHLO, HELP) stay under 2 KB; this

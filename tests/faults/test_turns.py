@@ -21,8 +21,8 @@ from tests.faults.traced import Strace
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 
-#: Octets in a turn: what is read of messages, stored as EMAIL and, twice as long at the worst, as it
-#: goes upstream; and as much again for whoever comes or goes meanwhile.
+#: Octets in a turn: what is read of messages, stored as EMAIL and, twice as long at the worst, as
+#: it goes upstream; and as much again for whoever comes or goes meanwhile.
 _OCTETS = 5 * limits.MESSAGES_READ
 
 #: Calls in a turn: two for each command of one client, or nine for each of ninety that come.

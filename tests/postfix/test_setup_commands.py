@@ -82,6 +82,15 @@ def test_the_service_and_its_command_line(tmp_path: Path) -> None:
     assert said == "daemon-reload\nenable --now postprox.socket\n"
 
 
+def test_what_a_killed_proxy_leaves_goes_after_a_day(tmp_path: Path) -> None:
+    user, _, _, line, *_ = readme.indented(readme.section("Set up Postfix"))
+    file = "/etc/tmpfiles.d/postprox.conf"
+    tried = f"systemd-tmpfiles --create --clean {file}; cat {file}"
+    printed = run(tmp_path, f"{user}\n{line}\n{tried}\n")
+    packaged = readme.README.with_name("debian") / "postprox.tmpfiles"
+    assert printed == packaged.read_text().splitlines(keepends=True)[-1]
+
+
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
 @pytest.mark.parametrize("proxy", [SPAWNED, LISTENING])
 def test_who_follows_the_readme_to_the_letter_is_told_that_all_is_well(

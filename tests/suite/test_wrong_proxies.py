@@ -49,6 +49,7 @@ UNREAD = {
 #: Parts of clauses that no wrong proxy can break, each with the reason.
 UNBREAKABLE = {
     ("cli.strict", "may"): "who does not have the option is not wrong",
+    ("files.stale", "should"): "no transcript can age a file",
     ("filter.env-more", "may"): "who sets no further variables is not wrong",
     ("listen.metrics", "may"): "who writes no metrics is not wrong",
     ("listen.pid-file", "may"): "who writes no process id is not wrong",
