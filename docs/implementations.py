@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +26,31 @@ KEPT = PAGE.with_suffix("")
 _BEGIN = "<!-- made by python3 -m docs.implementations -->\n"
 _END = "<!-- end -->\n"
 
-#: What an administrator wants of such a proxy, and the clauses that say so.
-WANTED = {
-    "Replies keep the order of pipelined commands": ("relay.order",),
-    "No content passes round the filter (STARTTLS, BDAT)": ("relay.ehlo", "relay.refused"),
-    "No second message can be smuggled through": ("data.end", "data.no-smuggling"),
-    "A message arrives as it was sent": ("data.faithful",),
-    "No message is lost, or delivered twice, when a peer is": (
-        "data.client-lost",
-        "data.upstream-lost",
-        "data.final-reply",
-    ),
-    "A full disk is told the client, and cuts no message short": ("data.spool-error",),
-    "What a filter started is ended at its time limit": ("filter.timeout",),
-    "The filter sees this transaction's envelope, and no other's": ("filter.env-reset",),
-    "Nothing is left on the disk": ("files.gone",),
-    "Memory grows neither with a message nor with a line": ("data.size", "relay.long-lines"),
-    "No client makes the others wait": ("listen.sessions",),
-}
+WISHES = PAGE.with_name("wishes.toml")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What an administrator wants of such a proxy.
+
+    clauses: those that say so.
+    broken_by: how the reasons begin that say of a program that it is otherwise. A transcript that
+        fails for another reason, before it comes to what is wanted, shows nothing of it.
+    """
+
+    clauses: tuple[str, ...]
+    broken_by: tuple[str, ...]
+
+    def is_broken_by(self, reason: str) -> bool:
+        """Whether a failure for *reason* shows that it is otherwise."""
+        return reason.startswith((_UNEXPLAINED.reason, *self.broken_by))
+
+
+def wishes() -> dict[str, Wish]:
+    """Every wish, by its words."""
+    read = tomllib.loads(WISHES.read_text("utf-8"))
+    return {words: Wish(**{key: tuple(wish[key]) for key in wish}) for words, wish in read.items()}
+
 
 Kept = Mapping[str, Any]
 
@@ -67,7 +76,7 @@ def condensed(run: Run) -> dict[str, Any]:
         "verdict": run.verdict.sentence,
         "selection": run.verdict.selection,
         "not judged": [str(unjudged) for unjudged in run.verdict.unjudged],
-        "wanted": {wanted: about(judged, names) for wanted, names in WANTED.items()},
+        "wanted": {words: granted(judged, wish) for words, wish in wishes().items()},
         "clauses": {name: about(judged, names) for name, names in clauses.items()},
     }
 
@@ -82,6 +91,19 @@ def about(results: list[Result], clauses: tuple[str, ...]) -> dict[str, Any]:
             names = missed.setdefault(_KINDS[known.kind] + known.reason, [])
             names.append(f"{result.transcript} [{result.mode}]")
     return {"judged": len(those), "missed": missed}
+
+
+def granted(results: list[Result], wish: Wish) -> dict[str, Any]:
+    """What `about` tells of the clauses of *wish*; apart, how many results show nothing of it."""
+    found = about(results, wish.clauses)
+    shows = {why: names for why, names in found["missed"].items() if wish.is_broken_by(bare(why))}
+    silent = sum(map(len, found["missed"].values())) - sum(map(len, shows.values()))
+    return {"judged": found["judged"] - silent, "missed": shows, "silent": silent}
+
+
+def bare(reason: str) -> str:
+    """*reason* without the word of its kind."""
+    return reason.removeprefix(_KINDS["unclear"]).removeprefix(_KINDS["wontfix"])
 
 
 def keep(run: Run) -> None:
@@ -117,7 +139,7 @@ def _verdicts(kept: list[Kept]) -> Iterator[str]:
 def _glance(kept: list[Kept]) -> Iterator[str]:
     rows = (
         [f"[{wanted}](#{_anchor(wanted)})", *(_count(one["wanted"][wanted]) for one in kept)]
-        for wanted in WANTED
+        for wanted in wishes()
     )
     yield "## What is wanted of such a proxy\n"
     yield _table(["what is wanted", *map(_title, kept)], rows)
@@ -125,7 +147,7 @@ def _glance(kept: list[Kept]) -> Iterator[str]:
 
 def _details(kept: list[Kept]) -> Iterator[str]:
     """For each wish, what is otherwise, by its reason and with a transcript that shows it."""
-    for wanted in WANTED:
+    for wanted in wishes():
         yield f"### {wanted}\n"
         yield "".join(_detail(one, one["wanted"][wanted]) for one in kept)
 
@@ -135,6 +157,10 @@ def _detail(one: Kept, found: Kept) -> str:
         f"    - {reason} {len(names)}, as in {_link(names[0])}\n"
         for reason, names in sorted(found["missed"].items(), key=lambda pair: -len(pair[1]))
     ]
+    if found["silent"]:
+        lines.append(
+            f"    - {found['silent']} more fail for other reasons, and show nothing of it\n"
+        )
     return f"- **{_title(one)}** {_count(found)}\n{''.join(lines)}"
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from docs import implementations, parts
-from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
+from tests.conformance.clauses import load_clauses
+from tests.conformance.paths import (
+    IMPLEMENTATIONS,
+    PACKAGE,
+    ROOT,
+    SPECIFICATION,
+    TRANSCRIPTS,
+)
 from tests.conformance.results import Known, Result
 from tests.conformance.words import GROUPS
 
@@ -83,3 +91,31 @@ def test_what_an_implementation_misses_is_kept_by_its_reason() -> None:
         },
     }
     assert implementations.about(results, ("files.gone",))["judged"] == 0
+
+
+def test_a_wish_is_broken_by_what_breaks_it_and_by_nothing_else() -> None:
+    wish = implementations.Wish(("files.gone",), ("A file stays",))
+    stays, words = (
+        Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)
+        for name, known in (
+            ("files/a.smtp", Known("wontfix", "A file stays for a day.")),
+            ("files/b.smtp", Known("wontfix", "Its replies have other words.")),
+        )
+    )
+    assert implementations.granted([stays, words], wish) == {
+        "judged": 1,
+        "missed": {"(by choice) A file stays for a day.": ["files/a.smtp [stdio]"]},
+        "silent": 1,
+    }
+
+
+def test_every_wish_names_clauses_and_reasons_that_there_are() -> None:
+    texts = [path.read_text("utf-8") for path in IMPLEMENTATIONS.glob("*.toml")]
+    reasons = {
+        known["reason"] for text in texts for known in tomllib.loads(text).get("divergence", [])
+    }
+    clauses = {clause.name for clause in load_clauses(SPECIFICATION.read_text("utf-8"))}
+    for wish in implementations.wishes().values():
+        assert set(wish.clauses) <= clauses
+        for beginning in wish.broken_by:
+            assert any(reason.startswith(beginning) for reason in reasons), beginning
