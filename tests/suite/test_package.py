@@ -23,14 +23,16 @@ from tests.conformance.results import SUITE_VERSION
 
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
+#: How pytest is told of the plugin.
+NAMED = ("-p", "postprox_conformance.plugin", "-p", "no:cacheprovider")
 
 
-def run(*words: object, status: int = 0, **variables: object) -> str:
+def run(*words: object, cwd: object = "/", status: int = 0, **variables: object) -> str:
     """What a command prints, run from elsewhere, with an environment of its own."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PY")}
     done = subprocess.run(
         list(map(str, words)),
-        cwd="/",
+        cwd=str(cwd),
         env=ours | {name: str(value) for name, value in variables.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -136,8 +138,46 @@ def test_an_empty_environment_shows_and_lists(command: Path) -> None:
 
 
 def test_where_there_is_no_reference_an_implementation_must_be_named(command: Path) -> None:
-    text = run(command.parent / "pytest", "--pyargs", "postprox_conformance", status=2)
+    text = run(command.parent / "pytest", *NAMED, "--pyargs", "postprox_conformance", status=2)
     assert "name what is to be judged: --implementation TOML|CMD" in text
+
+
+def test_pytest_judges_where_the_plugin_is_named(command: Path, proxy: Path) -> None:
+    one = ("--pyargs", "postprox_conformance", "-k", "one-message", "--implementation", proxy)
+    text = run(command.parent / "pytest", *NAMED, *one)
+    assert "verdict: conformant: all 2 at must" in text
+
+
+def test_other_peoples_tests_are_left_alone(command: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text("def test_a(): assert True\n")
+    text = run(command.parent / "pytest", "-q", cwd=tmp_path)
+    assert "1 passed" in text
+    assert "conformance" not in text
+
+
+def test_other_peoples_options_may_have_the_names_of_the_suites(
+    command: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser): parser.addoption('--slow', action='store_true')\n"
+    )
+    (tmp_path / "test_other.py").write_text("def test_a(): assert True\n")
+    assert "1 passed" in run(command.parent / "pytest", "-q", "--slow", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "pytest", "-p", "no:cacheprovider", "tests/conformance", "-k", "one-message"),
+        ("-m", "tests.conformance", "run", "reference", "relay/one-message"),
+    ],
+    ids=["pytest", "run"],
+)
+def test_a_checkout_judges_though_the_package_is_installed_too(
+    command: Path, words: tuple[str, ...]
+) -> None:
+    text = run(command.parent / "python", "-B", *words, cwd=ROOT)
+    assert "verdict: conformant: all 2 at must" in text
 
 
 def test_a_workflows_step_installs_judges_and_leaves_results(
