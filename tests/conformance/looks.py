@@ -322,6 +322,8 @@ class Looks:
             return f"{step.actor} to stay silent"
         if step.mark == "<" and step.kind in "CU" and not step.verb:
             return shorten(visible(self.octets((step,))), 400)
+        if step.verb == "listens":
+            return f"listens {visible(self.octets((step,)))}"
         return text[text.find(" ") + 1 :] if " " in text else text
 
     def so_far(self, step: Step) -> str:

@@ -99,7 +99,10 @@ def processor_time(pid: int) -> float:
 
 
 def listens(pid: int) -> set[str]:
-    """Where *pid* accepts TCP connections: addresses such as 127.0.0.1:25 and [::]:25."""
+    """Where *pid* accepts TCP connections: addresses such as 127.0.0.1:25 and [::]:25.
+
+    An IPv6 socket at ::ffff:127.0.0.1 serves 127.0.0.1, and no other address.
+    """
     inodes = {link.removeprefix("socket:[").removesuffix("]") for link in _open_files(pid)}
     return {
         _address(fields[1])
@@ -130,6 +133,8 @@ def _address(written: str) -> str:
     host, port = written.split(":")
     words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
     address = ipaddress.ip_address(b"".join(words))
+    if address.version == 6:
+        address = address.ipv4_mapped or address
     text = f"[{address}]" if address.version == 6 else str(address)
     return f"{text}:{int(port, 16)}"
 

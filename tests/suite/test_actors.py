@@ -16,6 +16,7 @@ from tests.conformance.proc import (
     command_line,
     descendants,
     is_alive,
+    listens,
     peak_memory,
     process_group,
     sleeps,
@@ -132,6 +133,30 @@ ctypes.CDLL(None).pthread_exit(None)
         first_line(process)
         assert is_alive(process.pid)
         assert peak_memory(process.pid) > 0
+
+
+def bound(family: socket.AddressFamily, host: str) -> tuple[socket.socket, int]:
+    """A socket that listens at *host*, and its port."""
+    listener = socket.socket(family)
+    listener.bind((host, 0))
+    listener.listen()
+    return listener, listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "shown"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::", "[::]"),
+    ],
+)
+def test_an_address_is_the_one_at_which_clients_are_served(
+    family: socket.AddressFamily, host: str, shown: str
+) -> None:
+    listener, port = bound(family, host)
+    with listener:
+        assert f"{shown}:{port}" in listens(os.getpid())
 
 
 def test_limits_are_set_by_the_process_itself() -> None:

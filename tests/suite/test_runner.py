@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -397,6 +398,12 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
 )
 def test_a_failure_shows_what_a_person_needs(failure: str, text: str) -> None:
     assert text in failure
+
+
+def test_a_failure_shows_where_it_should_have_listened(runner: Runner) -> None:
+    header = 'argv = ["-l", "{listen}", "{upstream}"]\n'
+    done = runner.run(runner.transcript("P< listens \\{upstream}\n", header), "--modes", "listen")
+    assert re.search(r"expected: listens 127\.0\.0\.1:\d+\n", done.text)
 
 
 def test_a_step_in_a_part_that_is_included_twice_is_marked_where_it_failed(runner: Runner) -> None:
