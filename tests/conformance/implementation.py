@@ -93,14 +93,14 @@ def find_implementation(text: str) -> Implementation:
         raise ImplementationError(f"--implementation {text}: {error}") from error
     if not argv:
         raise ImplementationError("--implementation wants a command line or a TOML file")
-    return Implementation(text, _from_anywhere(argv), described=False)
+    return Implementation(text, _from_anywhere(argv, Path.cwd()), described=False)
 
 
 def read_implementation(path: Path) -> Implementation:
     """The implementation described by the TOML file *path*."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return parse_implementation(table)
+        return parse_implementation(table, path.absolute().parent)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ImplementationError) as error:
         raise ImplementationError(f"{path.name}: {error}") from error
 
@@ -117,8 +117,8 @@ _KEYS = {
 _DIVERGENCE_KEYS = {"transcript": str, "mode": str, "kind": str, "reason": str, "sometimes": bool}
 
 
-def parse_implementation(table: Mapping[str, object]) -> Implementation:
-    """The implementation a parsed TOML table describes."""
+def parse_implementation(table: Mapping[str, object], directory: Path) -> Implementation:
+    """The implementation a parsed TOML table describes; its relative files lie in *directory*."""
     _check_keys(table, _KEYS, required=("name", "argv"))
     capabilities = _texts(table, "capabilities")
     for one in capabilities:
@@ -134,7 +134,7 @@ def parse_implementation(table: Mapping[str, object]) -> Implementation:
     assert isinstance(divergences, list)
     return Implementation(
         name=str(table["name"]),
-        argv=_from_anywhere(_texts(table, "argv")),
+        argv=_from_anywhere(_texts(table, "argv"), directory),
         version=str(table.get("version", "")),
         capabilities=frozenset(capabilities),
         clock_env=None if clock is None else str(clock),
@@ -197,9 +197,17 @@ def _filled(text: str) -> str:
     return text
 
 
-def _from_anywhere(argv: list[str]) -> tuple[str, ...]:
-    """The argv with a program that is found whatever the current directory and PATH are."""
+def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
+    """The argv with files of *directory* that are found from /, where programs are started."""
     program, *rest = (_filled(word) for word in argv)
     if "/" in program:
-        program = str(Path.cwd() / program)
-    return (shutil.which(program) or program, *rest)
+        program = str(directory / program)
+    found = shutil.which(program)
+    program = str(Path(found).absolute()) if found else program
+    return (program, *(_existing(word, directory) for word in rest))
+
+
+def _existing(word: str, directory: Path) -> str:
+    """*word*, unless it names a file of *directory*: then that, whole."""
+    path = directory / word
+    return str(path) if path.is_file() else word

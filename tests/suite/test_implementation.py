@@ -1,0 +1,63 @@
+"""What a command line, or a file that describes an implementation, means wherever it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.implementation import find_implementation
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a program and a script, in which the suite is started."""
+    directory = tmp_path / "here"
+    directory.mkdir()
+    (directory / "my.py").touch()
+    (directory / "x").touch(mode=0o755)
+    monkeypatch.chdir(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("./x -v", ("{here}/x", "-v")),
+        ("sh ./x", ("{sh}", "{here}/x")),
+        ("sh my.py ./nothere .", ("{sh}", "{here}/my.py", "./nothere", ".")),
+        ("sh A=b ./x /dev/null", ("{sh}", "A=b", "{here}/x", "/dev/null")),
+    ],
+)
+def test_words_that_name_files_are_meant_from_where_the_suite_is_started(
+    here: Path, line: str, words: tuple[str, ...]
+) -> None:
+    (sh, *_) = find_implementation("sh").argv
+    assert sh.startswith("/")
+    expected = tuple(word.format(here=here, sh=sh) for word in words)
+    assert find_implementation(line).argv == expected
+
+
+def test_a_program_without_a_slash_is_looked_for_on_the_path_only(here: Path) -> None:
+    assert (here / "x").exists()
+    assert find_implementation("x").argv == ("x",)
+
+
+def test_a_relative_path_finds_programs_that_are_started_elsewhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", ".")
+    assert find_implementation("x").argv == (f"{here}/x",)
+
+
+@pytest.mark.parametrize("name", ["{there}/x.toml", "../there/x.toml"])
+def test_words_of_a_file_are_meant_from_where_it_lies(
+    here: Path, tmp_path: Path, name: str
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "other.py").touch()
+    (there / "x.toml").write_text('name = "x"\nargv = ["./x", "other.py", "my.py"]\n')
+    (program, other, mine) = find_implementation(name.format(there=there)).argv
+    assert (Path(program).resolve(), Path(other).resolve()) == (there / "x", there / "other.py")
+    assert mine == "my.py", f"{here} is not looked into"
