@@ -55,7 +55,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _transcripts(names: list[str]) -> Iterator[Transcript]:
-    places = [Path(chosen(name).partition("::")[0]) for name in names]
+    places = [Path(place.partition("::")[0]) for name in names for place in chosen(name)]
     for place in places or [TRANSCRIPTS]:
         paths = sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
         yield from map(load_transcript, paths)

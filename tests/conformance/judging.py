@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .loader import ChoiceError, chosen
+from .loader import ChoiceError, check_names_differ, chosen
 from .paths import COMPARISON, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
 from .report.command import add_outputs, write_outputs
 from .report.results import ResultFileError, read_run
@@ -96,8 +96,9 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
         arguments += ["-k", options.keywords]
     if options.junit:
         arguments += ["--junitxml", options.junit]
-    places = [chosen(name) for name in options.names]
-    few = places and all(SUFFIX in place for place in places)
+    places = [place for name in options.names for place in chosen(name)]
+    check_names_differ(places)
+    few = 0 < len(places) <= options.jobs and all(SUFFIX in place for place in places)
     if options.jobs > 1 and not few:
         arguments += ["-n", str(options.jobs)]
     if places:

@@ -6,6 +6,7 @@ Rule: a name is a path under transcripts/; what its text means is the reader's b
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,14 +116,49 @@ def _end(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def chosen(name: str) -> str:
-    """Where the transcript, or the group, called *name* is; with its ::MODE, if it has one."""
+def chosen(name: str) -> list[str]:
+    """Where that is which *name* means: a group, or one transcript or several; with their ::MODE.
+
+    What the suite has comes first. A path that begins with a dot or a slash is never the suite's.
+    """
     place, colons, mode = name.partition("::")
-    for path in (Path(place), TRANSCRIPTS / place, TRANSCRIPTS / f"{place}{SUFFIX}"):
+    path = _found(place)
+    if path.is_dir():
+        if colons:
+            raise ChoiceError(f"{name}: a mode is one transcript's; of several: --modes {mode}")
+        below = _transcripts_below(path, place)
+        return [str(path)] if path.is_relative_to(TRANSCRIPTS) else [str(one) for one in below]
+    if path.suffix != SUFFIX:
+        raise ChoiceError(f"{place} is no transcript: their names end in {SUFFIX}")
+    return [f"{path}{colons}{mode}"]
+
+
+def _found(place: str) -> Path:
+    paths = [Path(place)]
+    if not place.startswith((".", "/")):
+        paths = [TRANSCRIPTS / place, TRANSCRIPTS / f"{place}{SUFFIX}", *paths]
+    for path in paths:
         if path.exists():
-            return f"{path.resolve()}{colons}{mode}"
+            return path.resolve()
     known = [*GROUPS, *(str(path.relative_to(TRANSCRIPTS)) for path in transcript_paths())]
     raise ChoiceError(
         f"there is no transcript or group {place}"
         f"{did_you_mean(place, known) or did_you_mean(f'{place}{SUFFIX}', known)}"
     )
+
+
+def _transcripts_below(directory: Path, place: str) -> list[Path]:
+    paths = sorted(directory.rglob(f"*{SUFFIX}"))
+    if not paths:
+        raise ChoiceError(f"there is no transcript in {place}")
+    return paths
+
+
+def check_names_differ(places: Iterable[str]) -> None:
+    """Complain of two of *places* that results could not tell apart."""
+    paths: dict[str, Path] = {}
+    for place in places:
+        path = Path(place.partition("::")[0])
+        earlier = paths.setdefault(transcript_name(path), path)
+        if earlier != path:
+            raise ChoiceError(f"{earlier} and {path} have one name: play them one by one")

@@ -134,6 +134,14 @@ def _means_transcripts(config: pytest.Config) -> bool:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Where no conftest counts, no other code of the place is run either: no __init__.py."""
+    if parent.config.getoption("noconftest"):
+        return pytest.Dir.from_parent(parent, path=path)
+    return None
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Two implementations are compared where there are two."""
     if collection_path == COMPARISON and config.getoption("--compare") is None:

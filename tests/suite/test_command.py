@@ -127,13 +127,77 @@ def test_a_name_that_is_misspelt_is_told_which_was_meant(
     assert "did you mean 'relay/one-message.smtp'?" in capsys.readouterr().err
 
 
-def test_a_transcript_of_ones_own_is_played_from_anywhere(tmp_path: Path) -> None:
-    path = tmp_path / "own.smtp"
+def own_transcript(path: Path, *, title: str = "t") -> Path:
+    """A transcript that the suite has not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        '+++\ntitle = "t"\nclauses = ["relay.replies"]\nlevel = "must"\n+++\n'
+        f'+++\ntitle = "{title}"\nclauses = ["relay.replies"]\nlevel = "must"\n+++\n'
         "U> 220 here\nC< 220 here\n"
     )
+    return path
+
+
+def test_a_transcript_of_ones_own_is_played_from_anywhere(tmp_path: Path) -> None:
+    path = own_transcript(tmp_path / "own.smtp")
     assert command("run", "reference", path).status == 0
+
+
+def test_transcripts_of_ones_own_are_all_that_is_taken_of_their_directory(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        own_transcript(tmp_path / "own" / f"{name}.smtp", title=name)
+    for name in ("__init__", "conftest", "test_it"):
+        (tmp_path / "own" / f"{name}.py").write_text("raise SystemExit('foreign code was run')\n")
+    done = command("run", "reference", tmp_path / "own", "--modes", "stdio")
+    assert "verdict: conformant: all 2 at must" in done.text
+    assert done.status == 0
+
+
+def test_what_results_could_not_tell_apart_is_not_played(tmp_path: Path) -> None:
+    paths = [own_transcript(tmp_path / place / "own.smtp") for place in ("a", "b")]
+    done = command("run", "reference", *paths)
+    assert done.text == (
+        f"conformance: {paths[0]} and {paths[1]} have one name: play them one by one\n"
+    )
+    assert done.status == 2
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A transcript of one's own in a directory with a group's name, there where all is started."""
+    monkeypatch.chdir(tmp_path)
+    return own_transcript(tmp_path / "log" / "own.smtp")
+
+
+def test_a_group_is_meant_whatever_lies_here(
+    beside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "log"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed
+    assert [line for line in listed if line.startswith(beside.name)] == []
+
+
+@pytest.mark.parametrize("name", ["./log", "{there}"])
+def test_what_lies_here_is_meant_where_a_path_says_so(
+    beside: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["list", name.format(there=beside.parent)]) == 0
+    assert capsys.readouterr().out.startswith("own.smtp\t")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/etc/passwd", "/etc/passwd is no transcript: their names end in .smtp"),
+        ("include", "there is no transcript in include"),
+        ("relay::stdio", "relay::stdio: a mode is one transcript's; of several: --modes stdio"),
+    ],
+)
+def test_a_name_that_is_no_transcripts_is_status_2(
+    capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    assert main(["run", "reference", name]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_results_and_pages_are_written(tmp_path: Path) -> None:
