@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from .loader import ChoiceError, check_names_differ, chosen
-from .paths import COMPARISON, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
+from .paths import COMPARISON, COMPARISON_TEST, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
+from .payload import did_you_mean
+from .properties.compare import ASPECTS
 from .report.command import add_outputs, write_outputs
 from .report.results import ResultFileError, read_run
 from .verdict import CONFORMANT, Verdict
@@ -60,7 +62,8 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("one", metavar="A", help="as for run")
     parser.add_argument("other", metavar="B", help="as for run")
-    parser.add_argument("-k", dest="keywords", metavar="ASPECT", help="only this: deliveries, ...")
+    parser.add_argument("-k", dest="aspect", type=_aspect, metavar="ASPECT",
+        help=f"only this: {', '.join(ASPECTS)}")  # fmt: skip
     parser.add_argument("-j", "--jobs", type=int, default=_JOBS, metavar="N", help="at a time")
     parser.set_defaults(do=_compare)
 
@@ -111,11 +114,20 @@ def _exit_status(verdict: Verdict, *, strict: bool) -> int:
     return EXIT_CONFORMANT if conformant else EXIT_NOT
 
 
+def _aspect(text: str) -> str:
+    if text not in ASPECTS:
+        known = list(ASPECTS)
+        raise argparse.ArgumentTypeError(
+            f"there is no aspect '{text}'{did_you_mean(text, known)}; there are {', '.join(known)}"
+        )
+    return text
+
+
 def _compare(options: argparse.Namespace) -> int:
-    arguments = ["--implementation", options.one, "--compare", options.other, str(COMPARISON)]
-    if options.keywords:
-        arguments += ["-k", options.keywords]
-    if options.jobs > 1:
+    searches = f"{COMPARISON}::{COMPARISON_TEST}"
+    arguments = ["--implementation", options.one, "--compare", options.other]
+    arguments.append(f"{searches}[{options.aspect}]" if options.aspect else searches)
+    if options.jobs > 1 and not options.aspect:
         arguments += ["-n", str(options.jobs)]
     status = _pytest(arguments)
     return status if status in _DONE else EXIT_SUITE

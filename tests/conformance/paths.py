@@ -21,6 +21,7 @@ TEMPLATES = PACKAGE / "report" / "templates"
 #: The properties of random sessions, and the search for where two implementations differ.
 PROPERTIES = PACKAGE / "test_properties.py"
 COMPARISON = PACKAGE / "test_comparison.py"
+COMPARISON_TEST = "test_two_implementations_agree"
 
 #: How the name of a transcript, and of a part that is only included, ends.
 SUFFIX = ".smtp"

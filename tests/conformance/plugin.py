@@ -5,7 +5,6 @@ Rule: pytest decides what runs and when, the engine what is right; this is the s
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from .items import (
     suite_of,
 )
 from .loader import ChoiceError, check_choice, transcript_paths
-from .paths import COMPARISON, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
+from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError
 from .process import adopt_orphans
 from .results import Known, Result
@@ -43,14 +42,25 @@ _CANARY = "conformance_canary"
 _EXIT_HARNESS = 2
 
 
+#: What ends the run before it begins, with a line that says why.
+_MISTAKES = (
+    ChoiceError,
+    FormatError,
+    ImplementationError,
+    CannotStartError,
+    OptionError,
+    OSError,
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The suite's own options."""
     group = parser.getgroup("conformance", "conformance transcripts")
     group.addoption(
         "--implementation",
         metavar="TOML|CMD",
-        help="what is judged: a file (or its name under implementations/), or a command"
-        " line; default: this checkout",
+        help="what is judged: a file (or its name under implementations/), or a command line"
+        + ("" if INSTALLED else "; default: this checkout"),
     )
     group.addoption(
         "--level",
@@ -134,6 +144,10 @@ def _means_transcripts(config: pytest.Config) -> bool:
     )
 
 
+def _means_comparison(config: pytest.Config) -> bool:
+    return not config.getoption("collectonly") and config.getoption("--compare") is not None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Where no conftest counts, no other code of the place is run either: no __init__.py."""
@@ -170,11 +184,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             suite.canary.update(_received_canary(config))
         elif _means_transcripts(config):
             suite.begin()
-    except (ChoiceError, FormatError, ImplementationError, OptionError, OSError) as error:
+        elif _means_comparison(config):
+            suite.begin_comparison()
+    except _MISTAKES as error:
         give_up(config, str(error), _EXIT_HARNESS)
-    except CannotStartError as error:
-        command = shlex.join(suite.settings.implementation.argv)
-        give_up(config, f"cannot start {command}: {error}", _EXIT_HARNESS)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if suite.canary and reporter is not None:
         modes = ", ".join(suite.canary)

@@ -5,6 +5,7 @@ Rule: one root cause is told once: what fails here would fail everywhere.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import time
@@ -31,7 +32,7 @@ CANARY = "relay/one-message.smtp"
 
 
 class CannotStartError(Exception):
-    """The implementation cannot be started; the text says what happened instead."""
+    """The implementation cannot be started, or nothing can be seen of it; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,32 @@ class Answer:
     stderr: str
 
 
+def check_program(implementation: Implementation) -> None:
+    """The program is there."""
+    if shutil.which(implementation.argv[0]) is None:
+        raise _cannot_start(implementation, "there is no such program, or it cannot be executed")
+
+
 def check_start(settings: Settings) -> None:
     """Start one session; whatever connects upstream, says a word or lives can be judged."""
-    if shutil.which(settings.implementation.argv[0]) is None:
-        raise CannotStartError("there is no such program, or it cannot be executed")
+    check_program(settings.implementation)
     transcript = parse_transcript(_SESSION, "preflight")
     stage = Stage(transcript, "stdio", settings)
     try:
         stage.prepare()
         stage.start_session()
-        _await_sign_of_life(stage)
+        _await_sign_of_life(stage, settings.implementation)
     except HarnessError as error:
-        raise CannotStartError(str(error)) from error
+        raise _cannot_start(settings.implementation, str(error)) from error
     finally:
         stage.close()
 
 
-def _await_sign_of_life(stage: Stage) -> None:
+def _cannot_start(implementation: Implementation, why: str) -> CannotStartError:
+    return CannotStartError(f"cannot start {shlex.join(implementation.argv)}: {why}")
+
+
+def _await_sign_of_life(stage: Stage, implementation: Implementation) -> None:
     process, client = stage.process, stage.clients["C"]
     assert process is not None
     deadline = time.monotonic() + stage.patience
@@ -70,13 +80,12 @@ def _await_sign_of_life(stage: Stage) -> None:
             break
     if process.alive:
         raise CannotStartError(
-            f"in {stage.patience:g} s it neither connected upstream nor said a word"
+            f"{shlex.join(implementation.argv)} was started, but in {stage.patience:g} s it "
+            "neither connected upstream nor said a word"
         )
     said = stage.output("stderr").decode("utf-8", "backslashreplace").strip()
-    raise CannotStartError(
-        f"it ended with status {process.status} before it connected upstream"
-        + (f"; it said:\n{said}" if said else "")
-    )
+    why = f"it ended with status {process.status} before it connected upstream"
+    raise _cannot_start(implementation, why + (f"; it said:\n{said}" if said else ""))
 
 
 def ask(implementation: Implementation, environment: dict[str, str], option: str) -> Answer:

@@ -110,6 +110,13 @@ class Suite:
         if self.config.getoption("--canary"):
             self._send_canary()
 
+    def begin_comparison(self) -> None:
+        """Do both start? Where one does not, every search would find just that."""
+        adopt_orphans()
+        other = find_implementation(str(self.config.getoption("--compare")))
+        for implementation in (self.settings.implementation, other):
+            check_start(replace(self.settings, implementation=implementation))
+
     def _send_canary(self) -> None:
         """What serves no message in any mode is not asked for its usage either."""
         transcript = load_transcript(TRANSCRIPTS / CANARY)

@@ -97,6 +97,14 @@ def test_a_miss_at_must_that_the_file_announces_is_status_0(broken: Path) -> Non
     assert done.status == 0
 
 
+def test_a_program_that_says_nothing_is_not_told_that_it_cannot_be_started(tmp_path: Path) -> None:
+    silent = program(tmp_path / "silent", before="exec sleep 60")
+    done = command("run", silent, MUST, "--time-scale", "0.05")
+    assert f"conformance: {silent} was started, but in 0.5 s it neither connected" in done.text
+    assert "cannot start" not in done.text
+    assert done.status == 2
+
+
 def test_one_cause_is_told_once(bent: Path) -> None:
     done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
     assert done.text.count("expected: exit 0") == 1
@@ -245,3 +253,19 @@ def test_two_that_are_one_agree() -> None:
     done = command("compare", "reference", "reference", "-k", "deliveries")
     assert "1 passed" in done.text
     assert done.status == 0
+
+
+@pytest.mark.parametrize("pair", [("reference", "/no/such"), ("/no/such", "reference")])
+def test_what_cannot_be_started_is_not_compared(pair: tuple[str, str]) -> None:
+    done = command("compare", *pair)
+    assert "conformance: cannot start /no/such: there is no such program" in done.text
+    assert done.status == 2
+
+
+def test_an_aspect_that_is_misspelt_is_told_which_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", "reference", "reference", "-k", "delivries"])
+    assert caught.value.code == 2
+    assert "did you mean 'deliveries'?" in capsys.readouterr().err

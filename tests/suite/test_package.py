@@ -142,6 +142,11 @@ def test_where_there_is_no_reference_an_implementation_must_be_named(command: Pa
     assert "name what is to be judged: --implementation TOML|CMD" in text
 
 
+def test_where_there_is_no_reference_no_help_speaks_of_one(command: Path) -> None:
+    assert "this checkout" not in run(command, "record", "--help")
+    assert "this checkout" not in run(command.parent / "pytest", *NAMED, "--help")
+
+
 def test_pytest_judges_where_the_plugin_is_named(command: Path, proxy: Path) -> None:
     one = ("--pyargs", "postprox_conformance", "-k", "one-message", "--implementation", proxy)
     text = run(command.parent / "pytest", *NAMED, *one)

@@ -281,6 +281,7 @@ def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_pa
         (("--sessions", "0"), "a number from 1"),
         (("--filter", "/nonexistent"), "/nonexistent: No such file"),
         (("--implementation", "x.toml"), "no file x.toml"),
+        (("--implementation", "/no/such"), "cannot start /no/such: there is no such program"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_a_client_comes(

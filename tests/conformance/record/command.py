@@ -14,8 +14,9 @@ from ..clauses import load_clauses
 from ..header import Header, read_header
 from ..host import Host
 from ..implementation import ImplementationError, default_implementation, find_implementation
-from ..paths import SPECIFICATION, SUFFIX
+from ..paths import INSTALLED, SPECIFICATION, SUFFIX
 from ..payload import did_you_mean
+from ..preflight import CannotStartError, check_program
 from ..process import adopt_orphans
 from ..reader import parse_transcript
 from ..script import FormatError, Transcript
@@ -27,7 +28,14 @@ from .session import Plan, RecordError, Recording
 
 _EXIT_FAILED = 2
 #: ValueError: an address, a header or a character that cannot be.
-_ERRORS = (RecordError, FormatError, HarnessError, ImplementationError, ValueError)
+_ERRORS = (
+    RecordError,
+    FormatError,
+    HarnessError,
+    ImplementationError,
+    CannotStartError,
+    ValueError,
+)
 _USAGE = """\
 %(prog)s --upstream HOST:PORT -o FILE.smtp --title TEXT --clause NAME ...
            [options] [-- ARGUMENT ...]"""
@@ -57,7 +65,8 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--email", action="store_true", help="write down what the filter reads in EMAIL, too")
     add("--comment", action="append", default=[], metavar="TEXT", help="a line above the script")
     add("--sessions", type=int, default=1, metavar="N", help="record N, one after the other")
-    add("--implementation", metavar="TOML|CMD", help="default: this checkout")
+    default = "" if INSTALLED else "; default: this checkout"
+    add("--implementation", metavar="TOML|CMD", required=INSTALLED, help=f"the proxy{default}")
     add("arguments", nargs="*", metavar="ARGUMENT", help=argparse.SUPPRESS)
     parser.set_defaults(do=main)
 
@@ -126,6 +135,7 @@ def _record(options: argparse.Namespace) -> None:
     header, upstream = _header(options), parse_address(options.upstream)
     named = options.implementation
     implementation = default_implementation() if named is None else find_implementation(named)
+    check_program(implementation)
     settings = Settings(implementation, Host())
     try:
         _record_all(options, Plan(header, upstream, settings, options.email))
