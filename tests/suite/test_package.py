@@ -23,6 +23,8 @@ from tests.conformance.results import SUITE_VERSION
 
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
+#: A transcript that was there when an earlier wheel was built.
+LEFT = Path("build/lib/postprox_conformance/transcripts/filter/left-behind.smtp")
 #: How pytest is told of the plugin.
 NAMED = ("-p", "postprox_conformance.plugin", "-p", "no:cacheprovider")
 
@@ -65,6 +67,8 @@ class Installed:
             shutil.copy(ROOT / file, self.checkout / file)
         run(sys.executable, "-m", "venv", self.environment)
         pip, suite = self.environment / "bin" / "pip", self.checkout / TAKEN[0]
+        (suite / LEFT).parent.mkdir(parents=True)
+        (suite / LEFT).touch()
         run(pip, "wheel", "-q", "--no-deps", "-w", self.checkout / "dist", suite)
         run(pip, "install", "-q", self.wheel)
 
@@ -110,6 +114,23 @@ def test_every_transcript_travels_in_the_wheel(wheel: Path) -> None:
         names = archive.namelist()
     carried = {name.partition("/transcripts/")[2] for name in names if name.endswith(".smtp")}
     assert carried == {path.relative_to(TRANSCRIPTS).as_posix() for path in transcript_paths()}
+
+
+def test_what_an_earlier_build_has_left_does_not_travel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert [name for name in archive.namelist() if name.endswith(LEFT.name)] == []
+
+
+def test_who_wants_a_source_distribution_is_told_what_there_is(
+    installed: Installed, tmp_path: Path
+) -> None:
+    pip = installed.environment / "bin" / "pip"
+    run(pip, "install", "-q", "--target", tmp_path, "setuptools>=77")
+    places = f"{tmp_path}:{installed.checkout / TAKEN[0] / 'packing'}"
+    asked = "import backend; backend.build_sdist('.')"
+    text = run(sys.executable, "-c", asked, status=1, PYTHONPATH=places)
+    assert "has no source distribution: " in text
+    assert "python -m build --wheel" in text
 
 
 def test_nothing_of_the_checkouts_own_travels_in_the_wheel(wheel: Path) -> None:
