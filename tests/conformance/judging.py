@@ -1,14 +1,17 @@
 """`run` and `compare`: pytest plays, and what it wrote down decides the exit status.
 
-Rule: nothing of the place where it is started counts: no configuration, no other plugin's files.
+Rule: nothing of the place where it is started counts: no configuration, no options of pytest's in
+the environment, no other plugin.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,9 +72,25 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _pytest(arguments: list[str]) -> int:
-    plain = ["-p", f"{__package__}.plugin", "-c", os.devnull, "--rootdir", str(PACKAGE)]
-    plain += ["-p", "no:cacheprovider", "--noconftest", "-q", "--no-header", "--assert=plain"]
-    return int(pytest.main([*plain, *arguments]))
+    plain = ["-p", f"{__package__}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
+    plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
+    plain += ["-q", "--no-header", "--assert=plain"]
+    with _no_other_plugins():
+        return int(pytest.main([*plain, *arguments]))
+
+
+@contextlib.contextmanager
+def _no_other_plugins() -> Iterator[None]:
+    """An environment that tells pytest, and its workers, of no options and no plugins."""
+    before = dict(os.environ)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -26,12 +26,12 @@ class Done:
     text: str
 
 
-def command(*arguments: object) -> Done:
+def command(*arguments: object, **variables: str) -> Done:
     """The command, run from elsewhere as outsiders do."""
     done = subprocess.run(
         [sys.executable, "-bb", "-m", "tests.conformance", *map(str, arguments)],
         cwd="/",
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(ROOT)},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(ROOT), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,6 +72,20 @@ def test_a_miss_at_should_is_named_and_is_status_1_with_strict_only(bent: Path) 
         assert "verdict: conformant, not strict" in done.text
         assert "missed (should) cli.exit, relay.eof: cli/exit-client-eof.smtp [stdio]" in done.text
         assert done.status == status
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PYTEST_ADDOPTS", "-k nothing"),
+        ("PYTEST_PLUGINS", "no_such_plugin"),
+        ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+    ],
+)
+def test_what_the_environment_tells_pytest_does_not_count(name: str, value: str) -> None:
+    done = command("run", "reference", MUST, SHOULD, "-j2", **{name: value})
+    assert "verdict: conformant: all 1 at must, all 1 at should" in done.text
+    assert done.status == 0
 
 
 def test_only_the_implementation_is_demanded() -> None:
