@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from . import corpus, judging
+from .options import refuse
 from .record import command as recording
 from .report import command as reporting
 from .results import SUITE_VERSION
@@ -17,26 +18,27 @@ from .results import SUITE_VERSION
 _DESCRIPTION = "Judge any program that claims to be postprox, clause by clause."
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command's, and that of each word."""
     parser = argparse.ArgumentParser(prog="postprox-conformance", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {SUITE_VERSION}")
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
+    words = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     judging.add_run(words)
     corpus.add_list(words)
     corpus.add_show(words)
     reporting.add_report(words)
     recording.add_record(words)
     judging.add_compare(words)
-    return parser
+    return parser, words.choices
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what *arguments* say; the exit status."""
-    parser = _parser()
+    parser, words = _parsers()
     options, further = parser.parse_known_args(arguments)
     # argparse takes names before the options only; people write them behind.
     if further and not (hasattr(options, "names") and all(word[:1] != "-" for word in further)):
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
+        refuse(words[options.command], further)
     if further:
         options.names += further
     status: int = options.do(options)

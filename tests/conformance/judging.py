@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from .loader import ChoiceError, check_names_differ, chosen
+from .options import keywords, number, one_of
 from .paths import COMPARISON, COMPARISON_TEST, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
-from .payload import did_you_mean
 from .properties.compare import ASPECTS
 from .report.command import add_outputs, write_outputs
 from .report.results import ResultFileError, read_run
@@ -46,12 +46,13 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--strict", action="store_true", help="demand all of level should, too")
     add("--level", default="may", help="up to this level: must, should, may (default: all)")
     add("--modes", default="stdio,listen,command", metavar="LIST", help="only in these modes")
-    add("-k", dest="keywords", metavar="WORDS", help="only those that match")
+    add("-k", dest="keywords", type=keywords, metavar="WORDS", help="only those that match")
     add("--slow", action="store_true", help="also what waits for time limits in real time")
     add("--time-scale", default="1", metavar="F",
         help="F times the patience: 3 for a slow machine, 0.2 for a quick look at a program that "
         "often says nothing")  # fmt: skip
-    add("-j", "--jobs", type=int, default=_JOBS, metavar="N", help=f"at a time (default: {_JOBS})")
+    add("-j", "--jobs", type=number, default=_JOBS, metavar="N",
+        help=f"at a time (default: {_JOBS})")  # fmt: skip
     add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")
     add("--junit", metavar="FILE", help="write them as JUnit's XML")
     add_outputs(parser)
@@ -65,9 +66,9 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("one", metavar="A", help="as for run")
     parser.add_argument("other", metavar="B", help="as for run")
-    parser.add_argument("-k", dest="aspect", type=_aspect, metavar="ASPECT",
+    parser.add_argument("-k", dest="aspect", type=one_of("aspect", list(ASPECTS)), metavar="ASPECT",
         help=f"only this: {', '.join(ASPECTS)}")  # fmt: skip
-    parser.add_argument("-j", "--jobs", type=int, default=_JOBS, metavar="N", help="at a time")
+    parser.add_argument("-j", "--jobs", type=number, default=_JOBS, metavar="N", help="at a time")
     parser.set_defaults(do=_compare)
 
 
@@ -131,15 +132,6 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
 def _exit_status(verdict: Verdict, *, strict: bool) -> int:
     conformant = verdict.word == CONFORMANT if strict else not verdict.unexpected
     return EXIT_CONFORMANT if conformant else EXIT_NOT
-
-
-def _aspect(text: str) -> str:
-    if text not in ASPECTS:
-        known = list(ASPECTS)
-        raise argparse.ArgumentTypeError(
-            f"there is no aspect '{text}'{did_you_mean(text, known)}; there are {', '.join(known)}"
-        )
-    return text
 
 
 def _compare(options: argparse.Namespace) -> int:

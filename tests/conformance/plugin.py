@@ -245,6 +245,7 @@ class Controller:
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
         self._told: dict[str, str] = {}
+        self._nothing_chosen = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -261,15 +262,19 @@ class Controller:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """0 as expected, 1 not, 2 the suite itself failed."""
         suite = self._suite
-        nothing_chosen = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
-        if _means_transcripts(session.config) and (suite.harness_failed or nothing_chosen):
-            session.exitstatus = _EXIT_HARNESS
+        if _means_transcripts(session.config):
+            none = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+            self._nothing_chosen = none
+            if suite.harness_failed or none:
+                session.exitstatus = _EXIT_HARNESS
         if suite.file is not None:
             suite.file.end(int(session.exitstatus))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """What failed, by its cause; a table by clause group; the verdict."""
         suite = self._suite
+        if self._nothing_chosen:
+            terminalreporter.write_line(f"conformance: {_why_nothing(suite)}")
         if not suite.outcomes:
             return
         if suite.config.option.tbstyle == "no":
@@ -283,6 +288,17 @@ class Controller:
             terminalreporter.write_line(line)
         for line in verdict.lines():
             terminalreporter.write_line(line)
+
+
+def _why_nothing(suite: Suite) -> str:
+    """Why nothing was played, where all was well."""
+    words = suite.config.getoption("keyword")
+    asked = [f"-k '{words}'"] if words else []
+    if suite.level != LEVELS[-1]:
+        asked.append(f"--level {suite.level}")
+    if set(suite.modes) != set(MODES):
+        asked.append(f"--modes {','.join(suite.modes)}")
+    return f"nothing was played{', for nothing fits ' if asked else ''}{' and '.join(asked)}"
 
 
 def _result(table: dict[str, object]) -> Result:

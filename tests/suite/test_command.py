@@ -248,7 +248,40 @@ def test_an_option_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as caught:
         main(["list", "--lvel", "must"])
     assert caught.value.code == 2
-    assert "unrecognized arguments: --lvel" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "unrecognized arguments: --lvel (did you mean '--level'?)" in told
+    assert told.startswith("usage: postprox-conformance list ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("-j", "0", "wants a number from 1, not '0'"),
+        ("-j", "-3", "wants a number from 1, not '-3'"),
+        ("-j", "two", "wants a number from 1, not 'two'"),
+        ("-k", "and and", "'and and' is not made of words with and, or, not"),
+        ("-k", "relay or (eof", "'relay or (eof' is not made of words"),
+        ("-k", "relay eof", "'relay eof' is not made of words"),
+        ("-k", "relay(eof)", "'relay(eof)' is not made of words"),
+        ("-k", "relay=eof", "'relay=eof' is not made of words"),
+    ],
+)
+def test_a_value_that_cannot_be_is_status_2(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "reference", option, value])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_where_nothing_is_chosen_it_is_said_by_what() -> None:
+    done = command("run", "reference", MUST, "-k", "no_such and not (it or that)", "--level=must")
+    assert (
+        "conformance: nothing was played, for nothing fits "
+        "-k 'no_such and not (it or that)' and --level must"
+    ) in done.text
+    assert done.status == 2
 
 
 def test_list_of_a_group_is_that_group(capsys: pytest.CaptureFixture[str]) -> None:
