@@ -20,7 +20,7 @@ from .loader import ChoiceError, check_names_differ, chosen
 from .options import keywords, number, one_of
 from .paths import COMPARISON, COMPARISON_TEST, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
 from .properties.compare import ASPECTS
-from .report.command import add_outputs, write_outputs
+from .report.command import add_outputs, check_outputs, write_outputs
 from .report.results import ResultFileError, read_run
 from .verdict import CONFORMANT, Verdict
 
@@ -98,6 +98,7 @@ def _run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="postprox-conformance-") as directory:
         results = options.results or Path(directory) / "results.jsonl"
         try:
+            check_outputs(options, results=options.results, junit=options.junit)
             status = _pytest(_run_arguments(options, results))
             if status not in _DONE:
                 return EXIT_SUITE

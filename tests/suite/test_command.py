@@ -231,6 +231,26 @@ def test_results_and_pages_are_written(tmp_path: Path) -> None:
     assert json.loads(badge.read_text())["message"] == "conformant (in part)"
 
 
+@pytest.mark.parametrize("option", ["html", "markdown", "badge", "junit", "results"])
+def test_what_cannot_be_written_is_said_before_the_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    path = tmp_path / "no" / "such.svg"
+    assert main(["run", "reference", f"--{option}", str(path)]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"conformance: {path}: there is no directory {path.parent}\n"
+    assert said.out == ""
+    assert not path.parent.exists()
+
+
+def test_two_kinds_of_results_do_not_share_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "r")
+    assert main(["run", "reference", "--junit", path, "--results", path]) == 2
+    assert f"--results and --junit both go to '{path}'" in capsys.readouterr().err
+
+
 def test_list_gives_name_level_modes_clauses_and_title(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "relay/one-message"]) == 0
     name, level, modes, clauses, title = capsys.readouterr().out.rstrip("\n").split("\t")

@@ -7,6 +7,7 @@ mistake in the command line, a result file or an output file.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .results import ResultFileError, Run, read_run
 
 STANDARD_OUTPUT = "-"
 _EXIT_WRONG = 2
+_BADGES = {".svg": badge_svg, ".json": badge_json}
 
 
 def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,8 +53,36 @@ def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
         if target is not None:
             _write(target, render(matrix))
     if options.badge is not None:
-        badge = badge_json if options.badge.endswith(".json") else badge_svg
+        badge = _BADGES[Path(options.badge).suffix]
         _write(options.badge, badge(runs[0]))
+
+
+def check_outputs(options: argparse.Namespace, **further: object) -> None:
+    """Complain, before there is anything to write, of what cannot be written.
+
+    *further* are files of the same run, by the options that name them.
+    """
+    outputs = {"html": options.html, "markdown": options.markdown, "badge": options.badge}
+    targets: dict[str, str] = {}
+    for option, target in {**outputs, **further}.items():
+        if target is None:
+            continue
+        earlier = targets.setdefault(str(target), option)
+        if earlier != option:
+            raise ResultFileError(f"--{earlier} and --{option} both go to '{target}'")
+        if str(target) != STANDARD_OUTPUT:
+            _check_place(Path(str(target)))
+    if options.badge is not None and Path(options.badge).suffix not in _BADGES:
+        raise ResultFileError(f"--badge {options.badge}: a badge is FILE.svg or FILE.json")
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise ResultFileError(f"{path}: it is a directory")
+    if not path.parent.is_dir():
+        raise ResultFileError(f"{path}: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ResultFileError(f"{path}: it cannot be written")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -66,12 +96,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    targets = [one for one in (options.html, options.markdown, options.badge) if one is not None]
-    if not targets:
+    if {options.html, options.markdown, options.badge} == {None}:
         raise ResultFileError("nothing to write: give --html FILE, --markdown FILE, --badge FILE")
-    for target in targets:
-        if targets.count(target) > 1:
-            raise ResultFileError(f"two of --html, --markdown and --badge go to {target!r}")
+    check_outputs(options)
     if options.badge is not None and len(options.results) > 1:
         raise ResultFileError("a badge is about one implementation: give one result file")
 
