@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from .paths import SUFFIX, TRANSCRIPTS
+from .clauses import load_clauses
+from .paths import SPECIFICATION, SUFFIX, TRANSCRIPTS
 from .payload import did_you_mean
-from .reader import parse_part, parse_transcript
+from .reader import line_of_key, parse_part, parse_transcript
 from .script import Either, FormatError, Include, Node, Note, Step, Transcript
 from .words import GROUPS
 
@@ -39,8 +40,20 @@ def transcript_name(path: Path) -> str:
 def load_transcript(path: Path) -> Transcript:
     """The transcript in *path*, with the files it includes."""
     name = transcript_name(path)
-    transcript = parse_transcript(_text(path, name), name)
+    text = _text(path, name)
+    transcript = parse_transcript(text, name)
+    for clause in transcript.header.clauses:
+        if clause not in _clause_names():
+            line = line_of_key(text.split("\n")[1:], "clauses")
+            meant = did_you_mean(clause, _clause_names())
+            raise FormatError(name, line, f"there is no clause '{clause}'{meant}")
     return replace(transcript, steps=_with_includes(transcript.steps, name, 0))
+
+
+@functools.cache
+def _clause_names() -> tuple[str, ...]:
+    clauses = load_clauses(SPECIFICATION.read_text(encoding="utf-8"))
+    return tuple(clause.name for clause in clauses)
 
 
 def _text(path: Path, name: str) -> str:

@@ -59,10 +59,11 @@ def _parse_header(lines: list[str], name: str) -> Header:
         line = int(at[1]) + 1 if at else len(lines) + 1
         raise FormatError(name, line, f"the header is no TOML: {error}") from error
     except HeaderError as error:
-        raise FormatError(name, _line_of_key(lines, error.key), str(error)) from error
+        raise FormatError(name, line_of_key(lines, error.key), str(error)) from error
 
 
-def _line_of_key(lines: list[str], key: str) -> int:
+def line_of_key(lines: list[str], key: str) -> int:
+    """The number of the line on which *key* stands in a header of *lines*, 1 if it does not."""
     for number, line in enumerate(lines, 2):
         if key and re.match(rf'\[?"?{re.escape(key)}\b', line):
             return number

@@ -174,6 +174,16 @@ def test_transcripts_of_ones_own_are_all_that_is_taken_of_their_directory(tmp_pa
     assert done.status == 0
 
 
+def test_a_clause_that_is_misspelt_is_status_2(tmp_path: Path) -> None:
+    path = own_transcript(tmp_path / "own.smtp")
+    path.write_text(path.read_text().replace("relay.replies", "relay.repleis"))
+    done = command("run", "reference", path)
+    assert "own.smtp:3: there is no clause 'relay.repleis' (did you mean 'relay.replies'?)" in (
+        done.text
+    )
+    assert done.status == 2
+
+
 def test_what_results_could_not_tell_apart_is_not_played(tmp_path: Path) -> None:
     paths = [own_transcript(tmp_path / place / "own.smtp") for place in ("a", "b")]
     done = command("run", "reference", *paths)
