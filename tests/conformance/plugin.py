@@ -255,8 +255,18 @@ class Controller:
                 self._suite.harness_failed |= bool(facts["harness"])
                 result = _result(facts["result"])
                 self._suite.add(result)
+                if result.is_property:
+                    self._name_in_junit(report, result)
                 if result.outcome == "failed":
                     self._told.setdefault(result.cause, str(report.longrepr))
+
+    def _name_in_junit(self, report: pytest.TestReport, result: Result) -> None:
+        """A property has no file from which a transcript's names are made; its own are alike."""
+        for plugin in self._suite.config.pluginmanager.get_plugins():
+            if hasattr(plugin, "node_reporter"):
+                case = plugin.node_reporter(report)
+                case.add_attribute("classname", result.transcript.replace("/", "."))
+                case.add_attribute("name", result.mode)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -560,6 +560,21 @@ def test_markdown_cells_count() -> None:
     assert "| all | ✓ 1 ○ 1 | ✗ 1 |\n" in text
 
 
+def test_markdown_has_a_row_for_each_property() -> None:
+    passed = result(transcript="properties/sessions")
+    failed = result(transcript="properties/crowds", mode="listen", outcome="failed")
+    files = whole(passed, head=named("one")), whole(passed, failed, head=named("two"))
+    text = markdown(matrix(*files))
+    assert (
+        "| property | one 1.0 | two 1.0 |\n|---|---|---|\n"
+        "| properties/crowds | — | ✗ 1 |\n| properties/sessions | ✓ 1 | ✓ 1 |\n"
+    ) in text
+
+
+def test_markdown_speaks_of_properties_only_where_there_are_any() -> None:
+    assert "## Properties" not in markdown(matrix(whole(result())))
+
+
 def test_markdown_cell_tells_must_from_should() -> None:
     text = markdown(matrix(whole(result(clauses=["cli.host"], level="should"))))
     assert "| cli.host | must, should | must —; should ✓ 1 |\n" in text

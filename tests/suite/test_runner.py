@@ -146,6 +146,17 @@ def test_junit_knows_each_transcript_by_its_path(runner: Runner, tmp_path: Path)
     assert len(names) == 2
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_junit_knows_a_property_by_its_name(runner: Runner, tmp_path: Path, workers: str) -> None:
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
+    properties = ROOT / "tests" / "conformance" / "test_properties.py"
+    junit = tmp_path / "junit.xml"
+    runner.run(properties, "--implementation", bent, "--junitxml", junit, "-n", workers)
+    cases = ET.parse(junit).iter("testcase")  # noqa: S314  (our own file)
+    names = {f"{case.get('classname')} {case.get('name')}" for case in cases}
+    assert names == {"properties.sessions stdio", "properties.crowds listen"}
+
+
 def test_an_implementation_that_is_always_wrong_fails_with_status_1(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--implementation", runner.bent("echo nonsense"))
     assert done.status == 1

@@ -180,6 +180,16 @@ class Matrix:
         return sum(len(group.rows) for group in self.groups)
 
     @property
+    def properties(self) -> tuple[tuple[str, tuple[Tally, ...]], ...]:
+        """The properties of random sessions, each with a tally for each column."""
+        results = [[r for r in column.run.results if r.is_property] for column in self.columns]
+        names = sorted({r.transcript for of_one in results for r in of_one})
+        return tuple(
+            (name, tuple(Tally.of(r for r in of_one if r.transcript == name) for of_one in results))
+            for name in names
+        )
+
+    @property
     def partial(self) -> bool:
         return any(column.run.gaps for column in self.columns)
 
