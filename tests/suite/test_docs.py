@@ -10,13 +10,8 @@ import pytest
 
 from docs import implementations, parts
 from tests.conformance.clauses import load_clauses
-from tests.conformance.paths import (
-    IMPLEMENTATIONS,
-    PACKAGE,
-    ROOT,
-    SPECIFICATION,
-    TRANSCRIPTS,
-)
+from tests.conformance.needs import REAL_TIME_ALLOWANCE
+from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.results import Known, Result
 from tests.conformance.words import GROUPS
 
@@ -40,6 +35,17 @@ def test_every_transcript_that_a_page_names_is_there(page: Path) -> None:
 
 def test_pages_name_transcripts() -> None:
     assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("conformance.md", "a transcript that takes\n{} seconds at most is played in real time"),
+        ("transcripts.md", "at most {}, and it is played without a faster clock too"),
+    ],
+)
+def test_pages_say_what_is_played_in_real_time(page: str, words: str) -> None:
+    assert words.format(f"{REAL_TIME_ALLOWANCE:g}") in (ROOT / "docs" / page).read_text("utf-8")
 
 
 def test_contributing_maps_every_module_of_the_suite() -> None:

@@ -374,6 +374,13 @@ def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: R
     assert "--slow runs it" in done.text
 
 
+def test_a_transcript_of_short_limits_is_played_without_a_faster_clock(runner: Runner) -> None:
+    bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
+    path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 5\n")
+    done = runner.run(path, "--modes", "stdio", "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["passed"])
+
+
 # --- the text of a failure ------------------------------------------------------------------------
 
 
