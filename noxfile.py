@@ -16,6 +16,11 @@ nox.options.reuse_existing_virtualenvs = True
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 STRICT_PYTEST = ["python", "-bb", "-m", "pytest", "-n", "auto"]
+WHICH_PEER = (
+    "nox -s peers -- FOLDER builds the Go module in FOLDER (go.mod, package main), a program with "
+    "postprox's command line. Its sources are no part of this repository; what it is known to miss "
+    "stands in tests/conformance/implementations/postprox-go.toml"
+)
 
 
 @nox.session(python=PYTHONS)
@@ -47,8 +52,10 @@ def conformance(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Build the implementation in Go that lies in FOLDER and judge it: nox -s peers -- FOLDER."""
     if not session.posargs:
-        session.skip("no folder is given: nox -s peers -- FOLDER")
+        session.skip(f"no folder is given: {WHICH_PEER}")
     folder, *options = session.posargs
+    if not Path(folder, "go.mod").is_file():
+        session.error(f"there is no {folder}/go.mod: {WHICH_PEER}")
     session.install("-e", ".[test]")
     built = session.create_tmp()
     program = Path(built).resolve() / "postprox-go"
