@@ -21,8 +21,8 @@ BEFORE_THE_VERDICT = ("ended", "filtering")
 class Delivery:
     """What upstream has got of a message: all octets before the end of data, as on the wire.
 
-    whole: whether the end of data came.
-    answer: what upstream answered to it, b"" for nothing that is a reply.
+    whole: whether upstream has read all of it, and the end of data.
+    answer: what upstream answered to it, though it be early; b"" for nothing that is a reply.
     """
 
     content: bytes = b""

@@ -12,6 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults import filters
@@ -110,6 +112,16 @@ class Process:
         """Send the process signals."""
         for name in names:
             self._process.send_signal(signal.Signals[f"SIG{name}"])
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Stop it for a while: what happens meanwhile has for it happened all at once."""
+        self.send("STOP")
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        try:
+            yield
+        finally:
+            self.send("CONT")
 
     async def exit_status(self) -> int | None:
         """Wait until it has ended; None if it does not."""

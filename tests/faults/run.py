@@ -19,7 +19,7 @@ from tests.faults.filters import KINDS
 from tests.faults.ledger import IN_DOUBT, KEPT, VIOLATED, judge
 from tests.faults.proxies import SPEED, SPEED_WITH_SIGNALS, Place, Process, Server, spawn
 from tests.faults.scenario import Scenario
-from tests.faults.stage import Client, Stage, Upstream
+from tests.faults.stage import Client, NarrowUpstream, Stage, Upstream
 
 _DOUBTFUL = Path(__file__).with_name("doubtful.txt")
 
@@ -82,15 +82,16 @@ class Worker:
         self._number = number
         self._directory = directory
         self._account = account
-        self._upstream = Upstream()
-        self._address = ""
+        self._upstreams = {False: Upstream(), True: NarrowUpstream()}  # whether it is narrow
+        self._addresses: dict[bool, str] = {}
         self._place = Place(directory / "spawned")
-        self._servers: dict[tuple[bool, bool, bool], tuple[Server, Place]] = {}
+        self._servers: dict[tuple[bool, ...], tuple[Server, Place]] = {}
         self._count = 0
 
     async def run(self, scenarios: Iterable[Scenario]) -> None:
         """Run scenarios until there are no more."""
-        self._address = await self._upstream.start()
+        for narrow, upstream in self._upstreams.items():
+            self._addresses[narrow] = await upstream.start()
         try:
             for scenario in scenarios:
                 self._count += 1
@@ -99,7 +100,8 @@ class Worker:
                 else:
                     await self._listening(scenario)
         finally:
-            self._upstream.stop()
+            for upstream in self._upstreams.values():
+                upstream.stop()
             for server, place in self._servers.values():
                 server.process.end()
                 if said := place.stderr.read_bytes():
@@ -117,7 +119,7 @@ class Worker:
 
     async def _listening(self, scenario: Scenario) -> None:
         signalled = scenario.who == "signal"
-        key = (scenario.rejecting, KINDS[scenario.kind].late, signalled)
+        key = (scenario.rejecting, KINDS[scenario.kind].late, signalled, scenario.narrow)
         if key not in self._servers:
             place = Place(self._directory / f"listening-{self._count}")
             self._servers[key] = Server(*self._started(place, scenario), place.stderr), place
@@ -139,11 +141,13 @@ class Worker:
         """The command line and the environment of a scenario's proxy."""
         speed = SPEED_WITH_SIGNALS if scenario.who == "signal" else SPEED
         late = KINDS[scenario.kind].late
-        arguments = place.arguments(self._address, speed, rejecting=scenario.rejecting, late=late)
+        address = self._addresses[scenario.narrow]
+        arguments = place.arguments(address, speed, rejecting=scenario.rejecting, late=late)
         return arguments, place.environment(speed)
 
     async def _perform(self, stage: Stage, process: Process, client: object) -> None:
-        self._upstream.stage = stage
+        self._upstreams[stage.scenario.narrow].stage = stage
+        stage.process = process
 
         async def signalled() -> None:
             process.send(*stage.scenario.deed.split("-"))

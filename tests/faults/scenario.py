@@ -23,7 +23,9 @@ MOMENTS = (*BEFORE_THE_FILTER, *WITH_A_VERDICT)
 CLIENT_DEEDS = ("closes", "resets", "half-closes", "stalls")
 SIGNALS = ("TERM", "TERM-TERM", "INT", "HUP")
 
-#: What upstream is asked, and what it may do instead of answering.
+#: What upstream is asked, and what it may do instead of answering. It has the message's "content"
+#: when it has begun to read, though all of it may be on its way; when the proxy is "sending", most
+#: is not, for upstream's socket takes only a little.
 UPSTREAM_STEPS = (
     "greeting",
     "EHLO",
@@ -32,11 +34,16 @@ UPSTREAM_STEPS = (
     "RCPT",
     "DATA",
     "content",
+    "sending",
     "end",
     "RSET",
     "QUIT",
 )
 UPSTREAM_DEEDS = ("closes", "resets", "stalls", "4yz", "5yz", "421", "garbage", "half", "twice")
+
+#: What upstream may do too as long as it has not been sent the whole message. A 2yz that it gives
+#: for what it was sent whole is believed, and no proxy could do better.
+EARLY_DEEDS = ("accepts-and-closes", "accepts-and-resets")
 
 #: The filters of scenarios that never come to the filter.
 _A_FEW = ("accepts", "refuses", "fails")
@@ -63,6 +70,11 @@ class Scenario:
         return f"{self.mode}/{self.kind}/{self.fault}"
 
     @property
+    def narrow(self) -> bool:
+        """Whether upstream's socket takes less than one block of a message at a time."""
+        return self.moment == "sending"
+
+    @property
     def rejecting(self) -> bool:
         """Whether the proxy runs with -r: in half of the scenarios, always the same half."""
         return bool(zlib.crc32(self.name.encode()) & 1)
@@ -78,6 +90,8 @@ def every_scenario() -> Iterator[Scenario]:
                 yield Scenario(mode, kind, who, moment, deed)
         for moment, deed in product(UPSTREAM_STEPS, UPSTREAM_DEEDS):
             yield Scenario(mode, kind, "upstream", moment, deed)
+        for deed in EARLY_DEEDS:
+            yield Scenario(mode, kind, "upstream", "sending", deed)
 
 
 def sample(size: int, seed: int) -> list[Scenario]:

@@ -14,9 +14,10 @@ import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn
 
 from tests.faults.ledger import Delivery, Message
-from tests.faults.proxies import PATIENCE, Place
+from tests.faults.proxies import PATIENCE, Place, Process
 from tests.faults.scenario import Scenario
 
 #: After a deed, so that the proxy sees it before it sees what follows. Both orders are right.
@@ -29,6 +30,19 @@ INTERNAL = "internal error"
 _INTERNAL = b"421 4.3.0 The mail filter has failed"
 _BODY = b"Subject: a scenario\r\n\r\n..a dot\r\n\xff 8 bit\r\n" + b"x" * 1200 + b"\r\n\r\n"
 _LONG_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(8000))
+#: One block of the proxy's (`limits.COPY_SIZE`) and nearly full; `_LONG_BODY` is two.
+_BLOCK_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(4000))
+
+#: What upstream reads at a time, and how little of it before the proxy has sent everything.
+_PIECE, _LITTLE = 65536, 1000
+
+#: Both messages' bodies at the moments for which they may not be short. The second is sent where
+#: the filter refuses or replaces the first.
+_BODIES = {
+    "taking": (_LONG_BODY, _BODY),
+    "content": (_LONG_BODY, _BODY),
+    "sending": (_BLOCK_BODY, _LONG_BODY),
+}
 
 
 class GoneError(Exception):
@@ -43,10 +57,11 @@ class Stage:
         self.place = place
         self.over = asyncio.Event()
         self.violations: list[str] = []
-        long = scenario.moment in ("taking", "content") and scenario.who != "nobody"
-        body = (_LONG_BODY if long else _BODY) + f"{token}\r\n".encode()
-        self.message = Message(f"{token}a", scenario.kind, body)
-        self.second = Message(f"{token}b", "accepts", _BODY + f"{token} 2\r\n".encode())
+        first, second = _BODIES.get(scenario.moment, (_BODY, _BODY))
+        self.message = Message(f"{token}a", scenario.kind, first + f"{token}\r\n".encode())
+        self.second = Message(f"{token}b", "accepts", second + f"{token} 2\r\n".encode())
+        #: The proxy, once it runs.
+        self.process: Process | None = None
         self.connections = 0
         #: Whether the client was greeted.
         self.greeted = False
@@ -234,7 +249,7 @@ class Upstream:
 
     async def start(self) -> str:
         """Begin to listen; return HOST:PORT."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await self._listening()
         host, port = self._server.sockets[0].getsockname()
         return f"{host}:{port}"
 
@@ -242,6 +257,9 @@ class Upstream:
         """Listen no more."""
         if self._server is not None:
             self._server.close()
+
+    async def _listening(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stage = self.stage
@@ -256,6 +274,18 @@ class Upstream:
         finally:
             writer.close()
             stage.connections -= 1
+
+
+class NarrowUpstream(Upstream):
+    """One that takes so little at a time that not even a block of a message is on its way whole."""
+
+    async def _listening(self) -> asyncio.Server:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's least
+        # From small segments the proxy's kernel concludes that it needs no large buffer either.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 256)
+        listener.bind(("127.0.0.1", 0))
+        return await asyncio.start_server(self._serve, sock=listener, limit=_LITTLE)
 
 
 class _UpstreamSession:
@@ -284,7 +314,7 @@ class _UpstreamSession:
 
     async def _line(self) -> bytes:
         while b"\n" not in self._held:
-            data = await self._reader.read(65536)
+            data = await self._reader.read(_PIECE)
             if not data:
                 raise GoneError
             self._held += data
@@ -301,14 +331,17 @@ class _UpstreamSession:
         wire = bytearray(b"\r\n")
         end = -1
         while end < 0:
-            data = await self._reader.read(65536)
+            data = await self._reader.read(_LITTLE if self._stage.expects("sending") else _PIECE)
             if not data:
                 raise GoneError
             wire += data
             end = wire.find(b"\r\n.\r\n", max(0, len(wire) - len(data) - 4))
             delivery.content = bytes(wire[2 : end + 2 if end >= 0 else len(wire)])
             await self._stage.reach("taking")
-            interruption = interruption or await self._interrupt()
+            interruption = interruption or await self._interrupt("content")
+            if end < 0 and len(wire) > _LITTLE:  # a short one may be on its way whole
+                interruption = interruption or await self._interrupt("sending")
+        delivery.whole = True
         self._held = bytes(wire[end + 5 :])
         await self._end(delivery, interruption)
 
@@ -316,27 +349,27 @@ class _UpstreamSession:
         """Answer the end of a message, unless that was done before it came."""
         if interruption:
             # What was answered early may have been taken for the answer to the end.
-            delivery.answer = interruption
-            delivery.whole = bool(_LINE.match(interruption)) and interruption[:1] == b"2"
+            delivery.answer = interruption if _LINE.match(interruption) else b""
             return
-        delivery.whole = True
         await self._stage.reach("taken")
         gone = self._reader.at_eof()
         answer = await self._answer("end", b"250 2.0.0 queued\r\n")
         delivery.answer = b"" if gone or not _LINE.match(answer) else answer
 
-    async def _interrupt(self) -> bytes:
+    async def _interrupt(self, step: str) -> bytes:
         """Say something in the middle of the message, if the scenario wants that; return it."""
-        if not (self._stage.expects("content") and self._stage.scenario.who == "upstream"):
+        if not (self._stage.expects(step) and self._stage.scenario.who == "upstream"):
             return b""
         if self._stage.scenario.deed == "stalls":
             await self._stage.over.wait()
             raise GoneError
-        return await self._answer("content", b"")
+        return await self._answer(step, b"")
 
     async def _answer(self, step: str, usual: bytes) -> bytes:
         """Answer, or do what the scenario has for this step; return what was said."""
         deed = self._stage.upstreams_deed(step)
+        if deed.startswith("accepts-and-"):
+            await self._accept_and_leave(deed)
         if deed == "resets":
             reset(self._writer)
         if deed in ("closes", "resets"):
@@ -353,6 +386,19 @@ class _UpstreamSession:
         self._writer.write(said)
         await self._writer.drain()
         return said
+
+    async def _accept_and_leave(self, deed: str) -> NoReturn:
+        """Say 2yz and be gone, before the proxy can hear the one without the other."""
+        assert self._stage.process is not None
+        with self._stage.process.held():
+            self._writer.write(b"250 2.0.0 queued\r\n")
+            if deed == "accepts-and-resets":
+                reset(self._writer)
+            else:
+                self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
+        raise GoneError
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.run import doubtful, run
 from tests.faults.scenario import Scenario, every_scenario, sample
 
-SAMPLE, SEED, PARTS = 500, 325, 5
+SAMPLE, SEED, PARTS = 500, 30, 5
 
 
 @pytest.mark.parametrize("part", range(PARTS))

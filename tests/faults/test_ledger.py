@@ -56,6 +56,7 @@ def test_kept(it: Message) -> None:
     [
         (message(), "lost"),
         (message(upstream=[taken(answer=LATER)]), "lost"),
+        (message(upstream=[Delivery(CONTENT[:5], answer=OK)]), "lost"),
         (message(told=LATER, upstream=[taken()]), "told to keep"),
         (message(told=b""), "told nothing"),
         (message(upstream=[taken(), taken()]), "twice"),
