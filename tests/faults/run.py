@@ -38,6 +38,8 @@ class Account:
         """Enter a scenario that is over."""
         scenario = stage.scenario
         outcomes = {KEPT}
+        if stage.undone and not may_be_undone(scenario):
+            stage.violations.append("what was planned was never done")
         for message in (stage.message, stage.second):
             self.messages += message.ended
             # The second message's filter accepts, and nothing is done to it.
@@ -73,6 +75,14 @@ def doubtful() -> dict[str, str]:
     """Return the faults after which a client cannot know, each with its reason."""
     lines = [line for line in _DOUBTFUL.read_text().splitlines() if line[:1] not in ("", "#")]
     return {name: reason.strip() for name, _, reason in (line.partition(" ") for line in lines)}
+
+
+def may_be_undone(scenario: Scenario) -> bool:
+    """Whether it is right that nothing has happened at the scenario's moment.
+
+    A filter that is late may be ended before it comes to its gate, on a machine with other work.
+    """
+    return scenario.moment == "filtering" and KINDS[scenario.kind].late
 
 
 class Worker:

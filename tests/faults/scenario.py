@@ -25,7 +25,7 @@ SIGNALS = ("TERM", "TERM-TERM", "INT", "HUP")
 
 #: What upstream is asked, and what it may do instead of answering. It has the message's "content"
 #: when it has begun to read, though all of it may be on its way; when the proxy is "sending", most
-#: is not, for upstream's socket takes only a little.
+#: is not, for upstream's socket takes only a little. Its "own-RSET" the proxy sends unasked.
 UPSTREAM_STEPS = (
     "greeting",
     "EHLO",
@@ -37,6 +37,7 @@ UPSTREAM_STEPS = (
     "sending",
     "end",
     "RSET",
+    "own-RSET",
     "QUIT",
 )
 UPSTREAM_DEEDS = ("closes", "resets", "stalls", "4yz", "5yz", "421", "garbage", "half", "twice")
@@ -44,6 +45,10 @@ UPSTREAM_DEEDS = ("closes", "resets", "stalls", "4yz", "5yz", "421", "garbage", 
 #: What upstream may do too as long as it has not been sent the whole message. A 2yz that it gives
 #: for what it was sent whole is believed, and no proxy could do better.
 EARLY_DEEDS = ("accepts-and-closes", "accepts-and-resets")
+
+#: What upstream refuses beforehand, so that the step comes at all: the client takes an envelope
+#: back that was refused, and the proxy one whose message was.
+LEADING_TO = {"RSET": "RCPT", "own-RSET": "DATA"}
 
 #: The filters of scenarios that never come to the filter.
 _A_FEW = ("accepts", "refuses", "fails")

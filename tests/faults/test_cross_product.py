@@ -5,10 +5,14 @@ The seed is the sample's name: a violation is seen again with `python3 -m tests.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.faults.run import doubtful, run
+from tests.faults.proxies import Place
+from tests.faults.run import Account, doubtful, run
 from tests.faults.scenario import Scenario, every_scenario, sample
+from tests.faults.stage import Stage
 
 SAMPLE, SEED, PARTS = 500, 30, 5
 
@@ -35,3 +39,20 @@ def test_every_part_of_a_scenario_is_in_the_sample() -> None:
         return {part for s in scenarios for part in (s.mode, s.kind, s.who, s.moment, s.deed)}
 
     assert parts(sample(SAMPLE, SEED)) == parts(list(every_scenario()))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "violations"),
+    [
+        (Scenario("listening", "accepts", "upstream", "RSET", "4yz"), 1),
+        (Scenario("listening", "accepts", "client", "filtering", "closes"), 1),
+        (Scenario("listening", "sleeps", "client", "filtering", "closes"), 0),
+        (Scenario("listening", "accepts", "nobody", "", ""), 0),
+    ],
+)
+def test_what_was_planned_and_never_done_is_told(
+    scenario: Scenario, violations: int, tmp_path: Path
+) -> None:
+    account = Account()
+    account.enter(Stage(scenario, "1", Place(tmp_path / "place")))
+    assert len(account.violations) == violations
