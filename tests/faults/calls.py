@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.failing import ERRORS
+from tests.faults.failing import ERRORS, EVERY
+from tests.faults.filters import KINDS
 from tests.faults.ledger import KEPT, Message, judge
 from tests.faults.proxies import RUN, Place, Server, spawn
 from tests.faults.scenario import Scenario
@@ -24,7 +26,14 @@ DOUBTFUL = (
     *("read ECONNRESET upstream", "read EIO upstream"),
     *("read ECONNRESET client", "read EIO client"),
     *("write EPIPE client", "write ENOSPC client", "write ENOBUFS client"),
+    "modify ENOMEM upstream",  # it cannot be waited for, when all of the message is on its way
 )
+
+#: What cannot be waited for ends the session that waits, and it alone, with the 421 of a fault.
+_ENDS_THE_SESSION = ("register", "modify")
+
+#: What a filter has made of OUTFILE, and cannot be removed then, stays; the log is told.
+_STAYS = ("chmod", "scandir", "rmdir")
 
 #: As the launcher begins: what comes before descriptor 2 is silent cannot be silent.
 _RUN = RUN.replace(
@@ -36,11 +45,23 @@ _SPEED = 20  # a session whose peer was lost to it waits for its limits
 
 @dataclass
 class Findings:
-    """What came of all sessions: which calls failed, which doubts there were, what was wrong."""
+    """What came of all sessions: which calls failed, which doubts there were, what was wrong.
+
+    logged: the lines that reached the log.
+    """
 
     calls: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    logged: list[bytes] = field(default_factory=list)
+
+
+class _Syslog(asyncio.DatagramProtocol):
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def datagram_received(self, data: bytes, _: object) -> None:
+        self._findings.logged.append(data)
 
 
 @dataclass
@@ -49,24 +70,27 @@ class Failing:
 
     kinds: the filter's kind.
     directory: where the proxy works.
+    names: which calls are counted, and fail; all if none are named.
     """
 
     kind: str
     directory: Path
+    names: tuple[str, ...] = ()
     findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
         self.place = Place(self.directory)
         self._control = self.directory / "failing"
         self._log = self.directory / "failing.log"
+        self._syslog = self.directory / "log"
         self._upstream = Upstream()
         self._numbers = itertools.count()
 
-    async def spawned(self) -> None:
-        """Let every call of a spawned proxy fail, from its start to its end, in every way."""
-        address = await self._upstream.start()
+    async def spawned(self, plan: Iterable[tuple[int, int]]) -> None:
+        """Let calls of a spawned proxy fail, counted from its start to its end."""
+        address = await self._start()
         arguments = self._arguments(address)
-        for number, way in self._plan():
+        for number, way in plan:
             self._arm(number, way)
             stage = self._stage("spawned")
             process, client = spawn(arguments, self._environment(address), _RUN)
@@ -74,20 +98,21 @@ class Failing:
             await process.exit_status()
             process.end()
             await self._judge(stage, f"{number}.{way}")
-        self._upstream.stop()
+        self._stop()
 
-    async def listening(self) -> None:
-        """Let every call of a listening proxy fail, from a client's coming to its going.
+    async def listening(self, plan: Iterable[tuple[int, int]]) -> None:
+        """Let calls of a listening proxy fail, counted from a client's coming to its going.
 
         A bystander is in the middle of a message all the while, and ends it afterwards.
         """
-        address = await self._upstream.start()
+        address = await self._start()
         stderr = self.place.stderr
         server = Server(self._arguments(address), self._environment(address), stderr, _RUN)
-        for number, way in self._plan():
+        for number, way in plan:
             bystander = Bystander(self._stage("listening"))
             self._upstream.stage = bystander.stage
             await bystander.begins(server)
+            await server.process.waits()
             self._arm(number, way)
             stage = self._stage("listening")
             await self._converse(stage, server.client())
@@ -96,42 +121,57 @@ class Failing:
             self._upstream.stage = bystander.stage
             told = await bystander.ends()
             if told[:3] != b"250":
-                call = self._called()
+                call = self.called()
                 self.findings.violations.append(f"{number}.{way} {call}: bystander told {told!r}")
             await self._judge(stage, f"{number}.{way}")
             if server.process.ended():
                 self.findings.violations.append(f"{number}.{way}: the server has ended")
                 break
         server.process.end()
-        self._upstream.stop()
+        self._stop()
         if said := stderr.read_bytes():
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
-    def _plan(self) -> Iterator[tuple[int, int]]:
+    def every_call(self) -> Iterator[tuple[int, int]]:
         """Number the calls, and the ways of each, until the session has no more calls."""
         for number in itertools.count(1):
             yield number, 0
-            call = self._called()
+            call = self.called()
             if not call:
                 return
             self.findings.calls.append(call)
             for way in range(1, len(ERRORS[call.split()[0]])):
                 yield number, way
 
+    async def _start(self) -> str:
+        """Begin to serve as upstream and as the log; return upstream's address."""
+        loop = asyncio.get_running_loop()
+        self._log_endpoint, _ = await loop.create_datagram_endpoint(
+            lambda: _Syslog(self.findings), local_addr=str(self._syslog), family=socket.AF_UNIX
+        )
+        return await self._upstream.start()
+
+    def _stop(self) -> None:
+        self._upstream.stop()
+        self._log_endpoint.close()
+
     def _arm(self, number: int, way: int) -> None:
         self._log.unlink(missing_ok=True)
         self._control.unlink(missing_ok=True)
-        self._control.symlink_to(f"{number}.{way}")
+        self._control.symlink_to(".".join([f"{number}.{way}", *self.names]))
 
-    def _called(self) -> str:
+    def called(self) -> str:
+        """Return what has failed in the last session, or else was written down."""
         return self._log.read_text().strip() if self._log.exists() else ""
 
     def _arguments(self, address: str) -> list[str]:
-        return self.place.arguments(address, _SPEED, rejecting=True, late=False)
+        late = KINDS[self.kind].late
+        return [*self.place.arguments(address, _SPEED, rejecting=True, late=late), "-v"]
 
     def _environment(self, address: str) -> dict[str, str]:
         ours = {"FAILING": str(self._control), "FAILING_UPSTREAM": address}
-        return self.place.environment(_SPEED) | ours
+        log = {"FAILING_SYSLOG": str(self._syslog)}
+        return self.place.environment(_SPEED) | ours | log
 
     def _stage(self, mode: str) -> Stage:
         scenario = Scenario(mode, self.kind, "nobody", "", "")
@@ -144,22 +184,31 @@ class Failing:
         stage.over.set()
 
     async def _judge(self, stage: Stage, name: str) -> None:
-        call = self._called()
-        if not stage.greeted:  # a proxy that cannot begin says so
+        call = self.called()
+        # A proxy that cannot begin says so too.
+        if not stage.greeted or call.partition(" ")[0] in _ENDS_THE_SESSION:
             stage.violations = [what for what in stage.violations if what != INTERNAL]
         for message in (stage.message, stage.second):
             message.seen = [found for _, found in self.place.seen(message.token)]
-            judgement = judge(message, rejecting=True)
+            judgement = judge(message, rejecting=True, hurried=KINDS[self.kind].late)
             if judgement.outcome == KEPT:
                 continue
             if call in DOUBTFUL and unknowable(message):
                 self.findings.doubts.append(call)
             else:
                 stage.violations.append(f"{judgement.reason}, told {message.told!r}")
-        if left := await self.place.left_over():
+        if left := await self._left_over(call):
             stage.violations.append(f"left in the spool: {left}")
-            self.place.empty_spool()
+        self.place.empty_spool()
         self.findings.violations += [f"{name} {call}: {what}" for what in stage.violations]
+
+    async def _left_over(self, call: str) -> list[str]:
+        """Return what is left in the spool, without what has to stay and the log was told of."""
+        if call.partition(" ")[0] not in _STAYS:
+            return await self.place.left_over()
+        told = b"".join(self.findings.logged)
+        names = [path.name for path in self.place.spool.iterdir()]
+        return [name for name in names if name.encode() not in told]
 
 
 def unknowable(message: Message) -> bool:
@@ -196,8 +245,18 @@ class Bystander:
         return await asyncio.wait_for(self._reader.readline(), 20)
 
 
-def every_call(mode: str, kind: str, directory: Path) -> Findings:
-    """Let every call of a session fail, in every way."""
-    failing = Failing(kind, directory)
-    asyncio.run(failing.spawned() if mode == "spawned" else failing.listening())
+def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = ()) -> Findings:
+    """Let every call of a session fail, or every one of those names, in every way."""
+    failing = Failing(kind, directory, names)
+    play = failing.spawned if mode == "spawned" else failing.listening
+    asyncio.run(play(failing.every_call()))
     return failing.findings
+
+
+def calls_of(mode: str, kind: str, directory: Path) -> set[str]:
+    """Return the names of all calls of a session in which nothing fails."""
+    failing = Failing(kind, directory)
+    play = failing.spawned if mode == "spawned" else failing.listening
+    asyncio.run(play([(EVERY, 0)]))
+    assert not failing.findings.violations
+    return {line.split()[0] for line in failing.called().splitlines()}

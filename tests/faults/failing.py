@@ -3,8 +3,10 @@
 Rule: a call fails with what it can really fail with, at the moment that is asked for, once. The
 process asks by a symbolic link, so that a running server can be asked again and again: the link
 `$FAILING` reads `N.V`, which lets the N-th call from now on fail in the V-th way of those that its
-name has in `ERRORS`. Without the link nothing fails, and counting begins anew. What has failed is
-written to `$FAILING.log`, one line each: the call, the error, and whose descriptor it was.
+name has in `ERRORS`; names may follow (`N.V.NAME`), and only such calls are counted then. Without
+the link nothing fails, and counting begins anew. What has failed is written to `$FAILING.log`, one
+line each: the call, the error, and whose descriptor it was. N is 0 to have every call written down,
+and none fail. The log's own calls are among them: its daemon is at `$FAILING_SYSLOG`.
 
 Runs inside of the proxy, before anything else of it is imported.
 """
@@ -21,25 +23,21 @@ from collections.abc import Callable
 from typing import Any
 
 #: How calls fail. Left out: what cannot fail on a descriptor that is open (fcntl(2)), a wait
-#: for a child of one's own, a read from a pipe, and what fails only for a wrong argument.
+#: for a child of one's own, a read from a pipe, what fails only for a wrong argument, and what is
+#: called only where another call has failed (ftruncate(2)).
 ERRORS: dict[str, tuple[int, ...]] = {
     "open": (errno.EMFILE, errno.ENOSPC, errno.EACCES),
     "read": (errno.ECONNRESET, errno.EIO),
     "write": (errno.EPIPE, errno.ENOSPC, errno.ENOBUFS),
-    "writev": (errno.EPIPE, errno.ENOSPC, errno.ENOBUFS),
     "pread": (errno.EIO,),
-    "sendfile": (errno.EIO, errno.EPIPE),
-    "copy_file_range": (errno.EIO, errno.ENOSPC),
-    "ftruncate": (errno.EIO,),
     "fstat": (errno.EIO,),
-    "stat": (errno.EACCES,),
     "lstat": (errno.EACCES,),
     "close": (errno.EIO, errno.ENOSPC),
     "pipe": (errno.EMFILE, errno.ENFILE),
     "link": (errno.ENOSPC, errno.EPERM),
     "unlink": (errno.EIO, errno.EACCES),
     "rmdir": (errno.EIO,),
-    "mkdir": (errno.ENOSPC,),
+    "chmod": (errno.EPERM,),
     "listdir": (errno.EMFILE, errno.EIO),
     "scandir": (errno.EMFILE, errno.EIO),
     "lockf": (errno.ENOLCK,),
@@ -47,17 +45,21 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "posix_spawn": (errno.EAGAIN, errno.ENOMEM, errno.E2BIG),
     "killpg": (errno.EPERM, errno.ESRCH),
     "poll": (errno.ENOMEM,),
+    "register": (errno.ENOMEM, errno.ENOSPC),
+    "modify": (errno.ENOMEM,),
+    "unregister": (errno.ENOENT,),
     "socket": (errno.EMFILE, errno.ENOBUFS),
     "connect": (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EADDRNOTAVAIL),
     "accept": (errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED),
     "setsockopt": (errno.ENOPROTOOPT,),
     "getsockopt": (errno.ENOBUFS,),
     "shutdown": (errno.ENOTCONN,),
-    "send": (errno.ENOBUFS, errno.ECONNREFUSED),
+    "send": (errno.ENOBUFS, errno.ECONNREFUSED, errno.EAGAIN),
 }
 
-#: The most ways that a call has to fail.
-WAYS = max(map(len, ERRORS.values()))
+
+#: The number that stands for every call: all are written down, and none fails.
+EVERY = 0
 
 
 class _Room:
@@ -70,15 +72,18 @@ class _Room:
     def may_fail(self, name: str, descriptor: int) -> None:
         """Count a call; raise what it fails with, if it is the one."""
         try:
-            number, _, way = posix.readlink(self._control).partition(".")
+            number, way, *only = posix.readlink(self._control).split(".")
         except OSError:
             self._count = 0
             return
-        self._count += 1
-        errors = ERRORS[name]
-        if self._count != int(number):
+        if only and name not in only:
             return
-        error = errors[int(way)] if int(way) < len(errors) else 0
+        self._count += 1
+        if int(number) not in (self._count, EVERY):
+            return
+        # A call more or less than in the session before, and its number is one that has less ways.
+        ways = ERRORS[name][int(way) :] if int(number) != EVERY else ()
+        error = ways[0] if ways else 0
         word = errno.errorcode.get(error, "-")
         _append(f"{self._control}.log", f"{name} {word} {_whose(descriptor)}\n")
         if error:
@@ -92,13 +97,15 @@ def _append(path: str, line: str) -> None:
 
 
 def _whose(descriptor: int) -> str:
-    """Whose a descriptor is: "client", "upstream", or "nobody" if it is no connection."""
+    """Whose a descriptor is: "client", "upstream", "log", "nobody" if it is no connection."""
     try:
         own = _socket.socket(fileno=posix.dup(descriptor))
-        ours, theirs = own.getsockname(), own.getpeername()
+        family, ours, theirs = own.family, own.getsockname(), own.getpeername()
         own.close()
     except OSError:
         return "nobody"
+    if family == _socket.AF_UNIX:
+        return "log"
     served = bytes(posix.environ[b"FAILING_UPSTREAM"]).decode()
     return "upstream" if served in (f"{h}:{p}" for h, p in (ours, theirs)) else "client"
 
@@ -141,12 +148,10 @@ def _failing_socket(base: type, room: _Room) -> type:
                 room.may_fail("socket", -1)
             super().__init__(*arguments, **more)
 
-        def connect_ex(self, address: Any) -> int:
-            try:
-                room.may_fail("connect", -1)
-            except OSError as error:
-                return error.errno or -1
-            return int(super().connect_ex(address))
+        def connect(self, address: Any) -> None:
+            room.may_fail("connect", self.fileno())
+            log = bytes(posix.environ[b"FAILING_SYSLOG"]).decode()
+            super().connect(log if address == "/dev/log" else address)
 
         def setsockopt(self, *arguments: Any) -> None:
             room.may_fail("setsockopt", self.fileno())
@@ -177,11 +182,38 @@ def _failing_poll(room: _Room) -> Callable[[], object]:
     class Failing:
         def __init__(self) -> None:
             poll = real()
-            self.register, self.unregister, self._poll = poll.register, poll.unregister, poll.poll
+            self.register, self.unregister = poll.register, poll.unregister
+            self.modify, self._poll = poll.modify, poll.poll
 
         def poll(self, milliseconds: int | None = None) -> list[tuple[int, int]]:
             room.may_fail("poll", -1)
             return self._poll(milliseconds)
+
+    return Failing
+
+
+def _failing_epoll(room: _Room) -> Callable[[], object]:
+    real = select.epoll
+
+    class Failing:
+        def __init__(self) -> None:
+            self._epoll = real()
+
+        def poll(self, seconds: float | None = None) -> list[tuple[int, int]]:
+            room.may_fail("poll", -1)
+            return self._epoll.poll(seconds)
+
+        def register(self, descriptor: int, events: int) -> None:
+            room.may_fail("register", descriptor)
+            self._epoll.register(descriptor, events)
+
+        def modify(self, descriptor: int, events: int) -> None:
+            room.may_fail("modify", descriptor)
+            self._epoll.modify(descriptor, events)
+
+        def unregister(self, descriptor: int) -> None:
+            self._epoll.unregister(descriptor)  # it fails where there is nothing left to end
+            room.may_fail("unregister", descriptor)
 
     return Failing
 
@@ -197,6 +229,7 @@ def install() -> None:
     """Put the failing system in the place of the proxy's own."""
     room = _Room(bytes(posix.environ[b"FAILING"]).decode())
     select.poll = _failing_poll(room)  # type: ignore[misc, assignment]
+    select.epoll = _failing_epoll(room)  # type: ignore[misc, assignment]
     import postprox.shell.system as own  # noqa: PLC0415
 
     own.posix = _FailingModule(posix, room)  # type: ignore[assignment]

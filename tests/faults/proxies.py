@@ -123,6 +123,12 @@ class Process:
         finally:
             self.send("CONT")
 
+    async def waits(self) -> None:
+        """Return when it has nothing to do but wait for events."""
+        state = Path(f"/proc/{self.pid}/stat")
+        while state.read_text().rpartition(") ")[2][0] not in "SZ":
+            await asyncio.sleep(0.001)
+
     async def exit_status(self) -> int | None:
         """Wait until it has ended; None if it does not."""
         loop = asyncio.get_running_loop()
