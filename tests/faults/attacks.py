@@ -7,14 +7,19 @@ What the filter does is in the sender's name.
 
 from __future__ import annotations
 
+import fcntl
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+import struct
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 PATIENCE = 60.0
 
 #: The filter of all attacks.
 FILTER = """case $SENDER in
+sleep*) exec sleep 60 ;;
 refuse*) echo '550 5.7.1 no' >&2; exit 1 ;;
 talk*) head -c 2000000 /dev/zero >&2; exit 2 ;;
 folder*) rm "$OUTFILE"; mkdir "$OUTFILE"
@@ -49,14 +54,33 @@ class _Client:
         self.socket.sendall(command + b"\r\n")
         return self.told()
 
-    def sends(
-        self, sender: bytes, content: bytes, times: int, recipients: tuple[bytes, ...]
-    ) -> None:
-        """Send a message whose content is so many times the same."""
+    def begins(self, sender: bytes, recipients: tuple[bytes, ...] = (b"b",)) -> None:
+        """Come as far as the content of a message."""
         self.asks(b"MAIL FROM:<" + sender + b"@example>")
         for recipient in recipients:
             self.asks(b"RCPT TO:<" + recipient + b"@example>")
         self.asks(b"DATA")
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the server's machine has not taken all that was sent."""
+        told = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
+        return struct.unpack("i", told) != (0,)
+
+    def leaves(self) -> None:
+        """Say that nothing more comes."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def is_let_go(self) -> None:
+        """Wait until the server has closed the connection, too."""
+        while self.socket.recv(65536):
+            pass
+
+    def sends(
+        self, sender: bytes, content: bytes, times: int, recipients: tuple[bytes, ...]
+    ) -> None:
+        """Send a message whose content is so many times the same."""
+        self.begins(sender, recipients)
         for _ in range(times):
             self.socket.sendall(content)
         self.asks(b"\r\n.")
@@ -110,6 +134,81 @@ def _crowd(address: tuple[str, int], megabytes: int) -> None:
                 client.recv(100)
 
 
+#: How many megabytes are worth one round of a crowd that sends something.
+_ROUND = 100
+
+
+def _rounds(megabytes: int) -> range:
+    return range(max(1, megabytes // _ROUND))
+
+
+@contextmanager
+def _crowd_of(size: int, address: tuple[str, int]) -> Iterator[list[_Client]]:
+    with ExitStack() as crowd:
+        clients = [crowd.enter_context(_Client(address)) for _ in range(size)]
+        for client in clients:
+            client.asks(b"HELO attacker")
+        yield clients
+
+
+def _at_once(clients: list[_Client], does: Callable[[_Client], None]) -> None:
+    """Let all clients do something, and wait until they have."""
+    threads = [threading.Thread(target=does, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _held_lines(address: tuple[str, int], megabytes: int) -> None:
+    """Twenty clients whose filter sleeps, with as many commands held as can be, who leave."""
+    for _ in _rounds(megabytes):
+        with _crowd_of(20, address) as clients, _Client(address) as other:
+            for client in clients:
+                client.begins(b"sleep")
+                client.socket.sendall(b"x\r\n.\r\n" + b"\n" * 65000)
+            while any(client.unsent for client in clients):
+                other.asks(b"STARTTLS")
+            for _ in range(50):  # turns of the loop, in which it reads them
+                other.asks(b"STARTTLS")
+            for client in clients:
+                client.leaves()
+            for client in clients:
+                client.is_let_go()
+
+
+def _ninety_messages(line: bytes) -> Attack:
+    """Ninety clients that send a megabyte of message each, at once, and leave in it."""
+    content = line * ((1 << 20) // len(line))
+
+    def send(client: _Client) -> None:
+        client.socket.sendall(content)
+        client.leaves()
+        client.is_let_go()
+
+    def attack(address: tuple[str, int], megabytes: int) -> None:
+        for _ in _rounds(megabytes):
+            with _crowd_of(90, address) as clients:
+                for client in clients:
+                    client.begins(b"pass")
+                _at_once(clients, send)
+
+    return attack
+
+
+def _ninety_refused(address: tuple[str, int], megabytes: int) -> None:
+    """Ninety clients that send thousands of commands each, at once, and then read the replies."""
+
+    def send(client: _Client) -> None:
+        client.socket.sendall(b"STARTTLS\r\n" * 4000)
+        client.leaves()
+        client.is_let_go()
+
+    for _ in _rounds(megabytes):
+        with _crowd_of(90, address) as clients:
+            _at_once(clients, send)
+
+
 #: Each takes the server's address, and how much of it: megabytes, or rounds.
 ATTACKS: dict[str, Attack] = {
     "a large message": _message(b"pass", b"x" * 70 + b"\r\n"),
@@ -123,4 +222,8 @@ ATTACKS: dict[str, Attack] = {
     "a line without an end": _endless_line,
     "twenty long recipients": _long_recipients,
     "ninety clients at once": _crowd,
+    "twenty that leave held commands": _held_lines,
+    "ninety messages of empty lines": _ninety_messages(b"\n"),
+    "ninety messages of text": _ninety_messages(b"x" * 70 + b"\r\n"),
+    "ninety times many commands": _ninety_refused,
 }
