@@ -15,7 +15,7 @@ from .payload import Payload
 from .process import Watchdog
 from .script import Either, Include, Node, Note, Step, walk
 from .stage import HarnessError, Stage
-from .unasked import Unasked
+from .unasked import Observed, Unasked
 
 #: How often something is looked at that cannot announce itself (a file, a process of others).
 _LOOK_AGAIN = 0.005
@@ -25,8 +25,11 @@ _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
 
 
-def play(stage: Stage) -> None:
-    """Run the stage's transcript; StepFailedError says what was not as written."""
+def play(stage: Stage) -> list[Observed]:
+    """Run the stage's transcript; StepFailedError says what was not as written.
+
+    What came of the rules that hold unasked is returned: they are no matter of the transcript.
+    """
     stage.prepare()
     patience = _WATCHDOG * stage.settings.time_scale + stage.patience
     watchdog = Watchdog(stage.kill, patience)
@@ -34,7 +37,7 @@ def play(stage: Stage) -> None:
         engine = Engine(stage)
         engine.start()
         engine.run(stage.transcript.steps)
-        engine.finish()
+        return engine.finish()
     finally:
         watchdog.close()
         if watchdog.barked:
@@ -100,7 +103,7 @@ class Engine:
             state = self._looks.process_state()
             raise StepFailedError(step, f"a connection to {listen}", f"it is refused; {state}")
 
-    def finish(self) -> None:
+    def finish(self) -> list[Observed]:
         """Bring the session to its end and judge what nobody has to ask for."""
         self._unasked.end()
         self._unasked.judge_end()
@@ -108,6 +111,7 @@ class Engine:
             self._await(step, look)
         self._unasked.judge_the_unawaited()
         self._unasked.judge_output()
+        return self._unasked.observed
 
     # --- the script -------------------------------------------------------------------------------
 

@@ -24,10 +24,11 @@ from .process import adopt_orphans
 from .results import Known, Result
 from .script import FormatError, Transcript
 from .suite import Suite, play_once
+from .tally import Seen
 from .verdict import PERMITTED
 
 SUITE = pytest.StashKey[Suite]()
-CANARY_FAILS = f"{CANARY} fails, and so would everything"
+CANARY_FAILS = f"{CANARY} fails: nothing else was played"
 #: The marker of a test that is a property: its `name`, `title`, `mode`, and `clauses` by rule.
 PROPERTY_MARKER = "conformance_property"
 
@@ -74,6 +75,7 @@ class TranscriptItem(pytest.Item):
         super().__init__(**arguments)  # type: ignore[arg-type]
         self.transcript = transcript
         self.mode = self.name
+        self.unasked: tuple[Seen, ...] = ()
         header = transcript.header
         self.extra_keyword_matches.update(
             {transcript.name, header.title, header.level, *header.clauses}
@@ -103,7 +105,9 @@ class TranscriptItem(pytest.Item):
         failed_canary = suite.canary.get(self.mode)
         if failed_canary is None:
             adopt_orphans()
-            return play_once(self.transcript, self.mode, suite.settings)
+            played = play_once(self.transcript, self.mode, suite.settings)
+            self.unasked = played.unasked
+            return played.failure
         if self.transcript.name == CANARY:
             return failed_canary
         pytest.skip(CANARY_FAILS)

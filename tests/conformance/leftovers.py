@@ -11,19 +11,21 @@ from .proc import command_line
 from .stage import Stage
 
 #: That moment, in seconds.
-_AFTERMATH = 2.0
+AFTERMATH = 2.0
 _LOOK_AGAIN = 0.005
 
 
-def still_left(stage: Stage, look: Callable[[], list[str]]) -> list[str]:
-    """What *look* finds when the moment has passed; nothing, as soon as it finds nothing."""
+def still_left(
+    stage: Stage, look: Callable[[], list[str]], seconds: float = AFTERMATH
+) -> list[str]:
+    """What *look* finds when *seconds* have passed; nothing, as soon as it finds nothing."""
     found: list[str] = []
 
     def clean() -> bool:
         found[:] = look()
         return not found
 
-    stage.loop.turn_until(clean, _AFTERMATH, _LOOK_AGAIN)
+    stage.loop.turn_until(clean, seconds, _LOOK_AGAIN)
     return found
 
 

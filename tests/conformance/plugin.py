@@ -34,6 +34,7 @@ from .results import Known, Result
 from .script import FormatError
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines
+from .tally import Seen
 from .verdict import judge
 from .words import LEVELS, MODES
 
@@ -191,7 +192,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if suite.canary and reporter is not None:
         modes = ", ".join(suite.canary)
-        reporter.write_line(f"not even one message passes; nothing else is played in {modes}")
+        reporter.write_line(f"a session with one message fails: nothing else is played in {modes}")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -234,6 +235,7 @@ def pytest_runtest_makereport(
         facts = {
             "result": asdict(result_of(item, call, report)),
             "harness": is_the_suites_fault(error),
+            "unasked": [asdict(seen) for seen in getattr(item, "unasked", ())],
         }
         report.user_properties.append((_RESULT, facts))
     return report
@@ -253,6 +255,8 @@ class Controller:
         for name, facts in report.user_properties:
             if name == _RESULT and isinstance(facts, dict):
                 self._suite.harness_failed |= bool(facts["harness"])
+                for seen in facts["unasked"]:
+                    self._suite.tally.add(_seen(seen))
                 result = _result(facts["result"])
                 self._suite.add(result)
                 if result.is_property:
@@ -277,6 +281,10 @@ class Controller:
             self._nothing_chosen = none
             if suite.harness_failed or none:
                 session.exitstatus = _EXIT_HARNESS
+        for result in suite.add_unasked():
+            self._told.setdefault(result.cause, result.text)
+            if result.outcome == "failed" and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if suite.file is not None:
             suite.file.end(int(session.exitstatus))
 
@@ -290,6 +298,10 @@ class Controller:
         if suite.config.option.tbstyle == "no":
             for line in cause_lines(suite.outcomes, self._told):
                 terminalreporter.write_line(line)
+        else:  # of an item pytest itself tells
+            for result in suite.outcomes:
+                if result.is_unasked and result.text:
+                    terminalreporter.write_line(f"\n{result.text}")
         verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes)
         implementation = suite.settings.implementation
         name = f"{implementation.name} {implementation.version}".strip()
@@ -309,6 +321,11 @@ def _why_nothing(suite: Suite) -> str:
     if set(suite.modes) != set(MODES):
         asked.append(f"--modes {','.join(suite.modes)}")
     return f"nothing was played{', for nothing fits ' if asked else ''}{' and '.join(asked)}"
+
+
+def _seen(table: dict[str, Any]) -> Seen:
+    failure = table.pop("failure")
+    return Seen(**table, failure=None if failure is None else Failure(**failure))
 
 
 def _result(table: dict[str, object]) -> Result:

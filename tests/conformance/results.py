@@ -24,6 +24,10 @@ SUITE_VERSION = "1.0"
 PROPERTY_PREFIX = "properties/"
 
 
+#: And so is what holds in every run, and is judged though no transcript asks for it.
+UNASKED_PREFIX = "unasked/"
+
+
 @dataclass(frozen=True)
 class Known:
     """A difference that the implementation's own file announces."""
@@ -54,6 +58,16 @@ class Result:
     def is_property(self) -> bool:
         """Whether it is about random sessions."""
         return self.transcript.startswith(PROPERTY_PREFIX)
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether it is about what holds in every run."""
+        return self.transcript.startswith(UNASKED_PREFIX)
+
+    @property
+    def is_transcript(self) -> bool:
+        """Whether it is about one transcript."""
+        return not (self.is_property or self.is_unasked)
 
 
 @dataclass

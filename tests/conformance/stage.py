@@ -57,6 +57,8 @@ class Settings:
     patience: float = 10.0
     #: How many waits may run out yet: then a program that fails by silence is waited for less.
     waits: int = TIRES_AFTER
+    #: What holds unasked and has been broken: its name, and in which mode.
+    broken: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass

@@ -23,9 +23,11 @@ from .paths import TRANSCRIPTS
 from .payload import did_you_mean
 from .preflight import CANARY, ask, check_start
 from .process import adopt_orphans
-from .results import PROPERTY_PREFIX, Result, ResultFile
+from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
 from .stage import TIRES_AFTER, Settings, Stage
+from .tally import Seen, Tally
+from .unasked import LEVEL, RULES, Observed
 from .words import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.
@@ -48,6 +50,7 @@ class Suite:
     outcomes: list[Result] = field(default_factory=list)
     harness_failed: bool = False
     file: ResultFile | None = None
+    tally: Tally = field(default_factory=Tally)
     #: In which modes the canary has failed, and how.
     canary: dict[str, Failure] = field(default_factory=dict)
 
@@ -122,7 +125,7 @@ class Suite:
         transcript = load_transcript(TRANSCRIPTS / CANARY)
         flown = [mode for mode in transcript.header.modes if self._can_fly(transcript, mode)]
         for mode in flown:
-            if failure := play_once(transcript, mode, self.settings):
+            if failure := play_once(transcript, mode, self.settings).failure:
                 self.canary[mode] = failure
         if self.canary and list(self.canary) == flown:
             self.canary["command"] = self.canary[flown[0]]
@@ -148,6 +151,15 @@ class Suite:
             self.modes,
         )
 
+    def add_unasked(self) -> list[Result]:
+        """What has come of the rules that hold unasked, once for each mode."""
+        if not self.plays(LEVEL):
+            return []
+        results = self.tally.results(self.settings.implementation)
+        for result in results:
+            self.add(result)
+        return results
+
     def add(self, result: Result) -> None:
         """One more result."""
         self.outcomes.append(result)
@@ -155,22 +167,39 @@ class Suite:
             self.file.add(result)
 
 
-def play_once(transcript: Transcript, mode: str, settings: Settings) -> Failure | None:
-    """Play *transcript*; None if it went as written."""
+@dataclass(frozen=True)
+class Played:
+    """What came of one transcript in one mode."""
+
+    #: None: it went as written.
+    failure: Failure | None
+    #: What was seen of the rules that hold unasked.
+    unasked: tuple[Seen, ...] = ()
+
+
+def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
+    """Play *transcript*."""
     stage = Stage(transcript, mode, settings)
     try:
-        play(stage)
+        return Played(None, tuple(_seen(stage, observed) for observed in play(stage)))
     except StepFailedError as error:
-        return failure_of(stage, error)
+        return Played(failure_of(stage, error))
     finally:
         stage.close()
-    return None
+
+
+def _seen(stage: Stage, observed: Observed) -> Seen:
+    if observed.kept:
+        return Seen(observed.rule, stage.mode)
+    error = StepFailedError(None, observed.expected, observed.got)
+    return Seen(observed.rule, stage.mode, failure_of(stage, error))
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:
     """What a divergence may name, and in which modes."""
     transcripts = map(load_transcript, transcript_paths())
-    return PROPERTIES | {transcript.name: transcript.header.modes for transcript in transcripts}
+    played = {transcript.name: transcript.header.modes for transcript in transcripts}
+    return PROPERTIES | {UNASKED_PREFIX + rule.name: rule.modes for rule in RULES} | played
 
 
 def _check(option: str, value: str, choices: tuple[str, ...]) -> None:

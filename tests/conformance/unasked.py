@@ -1,19 +1,77 @@
 """What holds for every transcript, though no step asks for it: how a run ends, what is left.
 
-Rule: the list of docs/transcripts.md, "True of every transcript", and nothing else.
+Rule: the list of docs/transcripts.md, "True of every transcript", and nothing else. What is said,
+and that a session ends, is the transcript's own; the rest has clauses of its own, and breaks those.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from .connections import Connection
 from .dialogue import shorten
-from .leftovers import files, processes, still_left
+from .leftovers import AFTERMATH, files, processes, still_left
 from .looks import Looks, StepFailedError
 from .payload import visible
 from .script import Step
 from .stage import HarnessError, Stage
+from .words import MODES
 
 _SHOWN = 2000
+#: For what is known to be broken already nobody waits any longer (seconds).
+_MOMENT = 0.1
+#: No clause that holds unasked is more than that: whoever breaks it misses nothing at level must.
+LEVEL = "should"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What holds in every run of a mode; it has one result in each, whatever the transcript."""
+
+    name: str
+    title: str
+    clauses: tuple[str, ...]
+    modes: tuple[str, ...]
+
+
+_SESSIONS = ("stdio", "listen")
+_STANDARD_ERROR = Rule(
+    "standard-error",
+    "While proxying nothing is written to file descriptor 2",
+    ("cli.stderr-silent",),
+    _SESSIONS,
+)
+_TRACEBACK = Rule(
+    "traceback",
+    "What goes wrong is told in words, not by a traceback",
+    ("cli.errors", "log.failure"),
+    MODES,
+)
+_TEMP_DIRECTORY = Rule(
+    "temp-directory", "No temporary file is left in DIR in the end", ("files.gone",), MODES
+)
+_PROCESSES = Rule(
+    "processes", "No process outlives the one that was started", ("relay.idle",), MODES
+)
+_DEATH = Rule("death", "Nobody dies by a signal that was not sent", ("cli.exit",), MODES)
+_STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop",), ("listen",))
+#: All of them.
+RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One rule in one run: kept, or what was expected and what came instead."""
+
+    rule: str
+    expected: str = ""
+    got: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it holds."""
+        return not self.expected
 
 
 class Unasked:
@@ -23,6 +81,28 @@ class Unasked:
         self._stage = stage
         self._looks = looks
         self._verbs = {step.verb for step in steps}
+        self._told_to_end = False
+        #: What came of the rules, but for those that are the transcript's own.
+        self.observed: list[Observed] = []
+
+    def _judge(self, rule: Rule, expected: str, look: Callable[[], str]) -> None:
+        """*look* says in how far *rule* is broken; "" if it is not."""
+        got = look()
+        if got and self._owns(rule):
+            raise StepFailedError(None, expected, got)
+        if got:
+            self._stage.settings.broken.add((rule.name, self._stage.mode))
+        self.observed.append(Observed(rule.name, expected if got else "", got))
+
+    def _owns(self, rule: Rule) -> bool:
+        """Whether the transcript is about this rule, and at its level."""
+        header = self._stage.header
+        return header.level == LEVEL and not set(rule.clauses).isdisjoint(header.clauses)
+
+    def _is_news(self, rule: Rule) -> bool:
+        """Whether it makes a difference that *rule* is broken: then it is worth waiting for."""
+        known = (rule.name, self._stage.mode) in self._stage.settings.broken
+        return self._owns(rule) or not known
 
     def end(self) -> None:
         """Bring the session, and a server, to an end."""
@@ -60,26 +140,39 @@ class Unasked:
     def _end_server(self) -> None:
         process = self._stage.process
         assert process is not None
-        if not process.alive:
-            return
-        process.send("SIGTERM")
-        if not self._stage.wait_until(lambda: not process.alive):
-            raise StepFailedError(None, "SIGTERM to end the server", "it goes on")
-        if process.status != 0 and not self._looks.signalled:
-            state = self._looks.process_state()
-            raise StepFailedError(None, "exit status 0 after SIGTERM", state)
+        if process.alive:
+            self._told_to_end = True
+            process.send("SIGTERM")
+            self._judge(_STOP, "SIGTERM to end the server, with exit status 0", self._goes_on)
+
+    def _goes_on(self) -> str:
+        process = self._stage.process
+        assert process is not None
+        if self._is_news(_STOP):
+            self._stage.wait_until(lambda: not process.alive)
+        else:
+            self._stage.loop.turn_until(lambda: not process.alive, _MOMENT)
+        if process.status == 0 or (process.status is not None and self._looks.signalled):
+            return ""
+        return self._looks.process_state()
 
     def judge_end(self) -> None:
         """The process: how it died, and what it left."""
-        process = self._stage.process
-        assert process is not None
-        if process.status is not None and process.status < 0 and not self._looks.signalled:
-            state = self._looks.process_state()
-            raise StepFailedError(None, "no death by a signal nobody sent", state)
-        if left := still_left(self._stage, lambda: processes(self._stage)):
-            raise StepFailedError(None, "no descendant to survive the process", ", ".join(left))
-        if left := still_left(self._stage, lambda: files(self._stage)):
-            raise StepFailedError(None, "an empty temp directory in the end", ", ".join(left))
+        self._judge(_DEATH, "no death by a signal nobody sent", self._died)
+        expected = "no descendant to survive the process"
+        self._judge(_PROCESSES, expected, lambda: self._left(_PROCESSES, processes))
+        expected = "an empty temp directory in the end"
+        self._judge(_TEMP_DIRECTORY, expected, lambda: self._left(_TEMP_DIRECTORY, files))
+
+    def _died(self) -> str:
+        status = self._stage.process.status if self._stage.process else None
+        sent = self._looks.signalled or self._told_to_end
+        return self._looks.process_state() if status is not None and status < 0 and not sent else ""
+
+    def _left(self, rule: Rule, look: Callable[[Stage], list[str]]) -> str:
+        stage = self._stage
+        seconds = AFTERMATH if self._is_news(rule) else _MOMENT
+        return ", ".join(still_left(stage, lambda: look(stage), seconds))
 
     def judge_the_unawaited(self) -> None:
         """Everything was awaited by a step: octets, connections, runs of the filter."""
@@ -97,15 +190,22 @@ class Unasked:
 
     def judge_output(self) -> None:
         """Nothing on the SMTP channel's descriptor 2, no traceback anywhere."""
+        if self._stage.mode != "command" and "stderr" not in self._verbs:
+            expected = "nothing on file descriptor 2 (it is the SMTP channel)"
+            self._judge(_STANDARD_ERROR, expected, self._on_standard_error)
+        self._judge(_TRACEBACK, "no traceback anywhere", self._traceback)
+
+    def _on_standard_error(self) -> str:
+        return shorten(visible(self._stage.output("stderr")), _SHOWN)
+
+    def _traceback(self) -> str:
         stage = self._stage
         said = {name: stage.output(name) for name in ("stdout", "stderr")}
-        if stage.mode != "command" and "stderr" not in self._verbs and said["stderr"]:
-            expected = "nothing on file descriptor 2 (it is the SMTP channel)"
-            raise StepFailedError(None, expected, shorten(visible(said["stderr"]), _SHOWN))
         said["syslog"] = b"\n".join(stage.syslog.messages) if stage.syslog else b""
         for name, text in said.items():
             if b"Traceback" in text:
-                raise StepFailedError(None, f"no traceback on {name}", visible(text[-_SHOWN:]))
+                return f"on {name}: {visible(text[-_SHOWN:])}"
+        return ""
 
 
 def _say_goodbye(upstream: Connection) -> None:

@@ -100,7 +100,7 @@ def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> 
 
 
 def _selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
-    tried = len({result.transcript for result in results if not result.is_property})
+    tried = len({result.transcript for result in results if result.is_transcript})
     parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
     if not set(MODES) <= set(modes):
         parts.append(f"in {', '.join(modes)} only")

@@ -32,4 +32,4 @@ def test_a_run_written_as_a_transcript_can_be_played(request: pytest.FixtureRequ
     settings = suite_of(request.config).settings
     run = perform(PLAN, settings)
     assert broken(run) == []
-    assert play_once(as_transcript(run, "A run written down"), "stdio", settings) is None
+    assert play_once(as_transcript(run, "A run written down"), "stdio", settings).failure is None

@@ -125,7 +125,7 @@ def replay(path: Path, mode: str) -> None:
     try:
         stage = Stage(load_transcript(path), mode, Settings(find_implementation(REFERENCE), host))
         try:
-            play(stage)
+            assert [observed for observed in play(stage) if not observed.kept] == []
         finally:
             stage.close()
     finally:

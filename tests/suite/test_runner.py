@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = f'"{sys.executable}" -m postprox "$@"'
 SESSION = "relay/greeting-ehlo-quit.smtp"
+MUST = "relay/one-message.smtp"
 
 IMPLEMENTATION = """\
 name = "bent"
@@ -39,12 +40,29 @@ class Done:
 
     @property
     def outcomes(self) -> list[object]:
-        return [one["outcome"] for one in self.records if one["type"] == "result"]
+        """What each transcript came to, and each property."""
+        return [one["outcome"] for one in self._results]
+
+    @property
+    def _results(self) -> list[dict[str, object]]:
+        return [
+            one
+            for one in self.records
+            if one["type"] == "result" and not str(one["transcript"]).startswith("unasked/")
+        ]
+
+    @property
+    def unasked(self) -> dict[str, dict[str, object]]:
+        """The results of what holds unasked, by name and mode."""
+        return {
+            f"{one['transcript']}::{one['mode']}": one
+            for one in self.records
+            if one["type"] == "result" and str(one["transcript"]).startswith("unasked/")
+        }
 
     @property
     def names(self) -> list[str]:
-        results = [one for one in self.records if one["type"] == "result"]
-        return sorted(f"{one['transcript']}::{one['mode']}" for one in results)
+        return sorted(f"{one['transcript']}::{one['mode']}" for one in self._results)
 
 
 class Runner:
@@ -118,12 +136,14 @@ def test_the_reference_passes_in_both_modes_with_status_0(right: Done) -> None:
 
 
 def test_a_result_file_has_header_results_and_footer(right: Done) -> None:
-    assert [one["type"] for one in right.records] == ["header", "result", "result", "footer"]
+    assert [one["type"] for one in right.records[:3]] == ["header", "result", "result"]
+    assert right.records[-1]["type"] == "footer"
 
 
 def test_the_footer_counts(right: Done) -> None:
     assert right.records[-1] == {
-        "type": "footer", "passed": 2, "failed": 0, "skipped": 0, "diverged": 0, "exit_status": 0,
+        "type": "footer", "passed": 2 + len(right.unasked),
+        "failed": 0, "skipped": 0, "diverged": 0, "exit_status": 0,
     }  # fmt: skip
 
 
@@ -290,24 +310,105 @@ BEHIND_D = 'for word; do [ "$before" = -d ] && dir=$word; before=$word; done;'
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (f"echo oops >&2; exec {REFERENCE}", "nothing on file descriptor 2"),
-        (f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}', "an empty temp directory"),
-        (f"sleep 60 </dev/null >/dev/null 2>&1 & exec {REFERENCE}", "no descendant to survive"),
-        (f"{REFERENCE}; kill -9 $$", "no death by a signal nobody sent"),
         (f"{REFERENCE}; echo 250 more", "@eof"),
         (f"{REFERENCE}; sleep 60", "@eof"),
     ],
-    ids=["fd 2", "file left", "descendant left", "killed", "says more", "never ends"],
+    ids=["says more", "never ends"],
 )
-def test_what_no_transcript_asks_for_is_judged_too(
+def test_what_a_transcript_does_not_await_fails_it(
     runner: Runner, command: str, message: str
 ) -> None:
     done = runner.run(
-        *(in_corpus(SESSION), "--modes", "stdio", "--time-scale", "0.2"),
+        *(in_corpus(MUST), "--modes", "stdio", "--time-scale", "0.2"),
         *("--implementation", runner.bent(command)),
     )
     assert done.status == 1
     assert message in done.text
+
+
+#: What breaks a rule that holds unasked, that rule, its clause, and what is told of it.
+BREAKS = {
+    "fd 2": (
+        f"echo oops >&2; exec {REFERENCE}",
+        *("standard-error", "cli.stderr-silent", "nothing on file descriptor 2"),
+    ),
+    "file left": (
+        f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}',
+        *("temp-directory", "files.gone", "an empty temp directory"),
+    ),
+    "descendant left": (
+        f"sleep 60 </dev/null >/dev/null 2>&1 & exec {REFERENCE}",
+        *("processes", "relay.idle", "no descendant to survive"),
+    ),
+    "killed": (
+        f"{REFERENCE}; kill -9 $$",
+        *("death", "cli.exit", "no death by a signal nobody sent"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "rule", "clause", "message"), BREAKS.values(), ids=BREAKS.keys()
+)
+def test_what_holds_unasked_is_a_miss_of_its_own_clause_and_of_no_transcript(
+    runner: Runner, command: str, rule: str, clause: str, message: str
+) -> None:
+    done = runner.run(
+        *(in_corpus(MUST), "--modes", "stdio", "--time-scale", "0.2"),
+        *("--implementation", runner.bent(command)),
+    )
+    missed = done.unasked.pop(f"unasked/{rule}::stdio")
+    assert (missed["outcome"], missed["level"], missed["clauses"]) == ("failed", "should", [clause])
+    assert str(missed["message"]).startswith("in 1 of 1 runs, first relay/one-message.smtp")
+    assert {one["outcome"] for one in done.unasked.values()} <= {"passed", "failed"}
+    assert (done.status, done.outcomes) == (1, ["passed"])
+    assert message in done.text
+
+
+def test_what_holds_unasked_has_one_result_however_many_break_it(runner: Runner) -> None:
+    bent = runner.bent(f"echo oops >&2; exec {REFERENCE}", capabilities=["filter"])
+    done = runner.run(
+        *(in_corpus("recorded"), "-n", "2", "--modes", "stdio", "-k", "relay.eof"),
+        *("--implementation", bent),
+    )
+    runs = len(done.outcomes)
+    assert set(done.outcomes) == {"passed"}
+    message = str(done.unasked["unasked/standard-error::stdio"]["message"])
+    assert message.startswith(f"in {runs} of {runs} runs, first ")
+
+
+def test_who_ends_otherwise_after_sigterm_misses_that_alone(runner: Runner) -> None:
+    done = runner.run(
+        *(in_corpus(MUST), "--modes", "listen", "--time-scale", "0.2"),
+        *("--implementation", runner.bent(f"trap '' TERM; {REFERENCE}; exit 3")),
+    )
+    assert done.outcomes == ["passed"]
+    assert [name for name, one in done.unasked.items() if one["outcome"] == "failed"] == [
+        "unasked/stop::listen"
+    ]
+
+
+def test_a_transcript_about_what_holds_unasked_is_failed_by_it(runner: Runner) -> None:
+    path = runner.transcript("@include include/greeting.smtp-part\nC> @eof\nU< QUIT\n")
+    path.write_text(
+        path.read_text().replace('"must"', '"should"').replace("relay.commands", "files.gone")
+    )
+    bent = runner.bent(f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}')
+    done = runner.run(path, "--modes", "stdio", "--implementation", bent)
+    assert done.outcomes == ["failed"]
+    assert "unasked/temp-directory::stdio" not in done.unasked
+
+
+def test_what_holds_unasked_is_not_judged_where_level_must_is_asked_for(runner: Runner) -> None:
+    assert runner.run(in_corpus(MUST), "--level", "must").unasked == {}
+
+
+def test_a_known_divergence_may_be_what_holds_unasked(runner: Runner) -> None:
+    path = runner.bent(f"echo oops >&2; exec {REFERENCE}")
+    path.write_text(path.read_text() + DIVERGENCE.format("unasked/standard-error"))
+    done = runner.run(in_corpus(MUST), "--modes", "stdio", "--implementation", path)
+    assert (done.status, done.outcomes) == (0, ["passed"])
+    assert done.unasked["unasked/standard-error::stdio"]["outcome"] == "diverged"
 
 
 def test_what_nobody_awaited_is_a_failure(runner: Runner) -> None:

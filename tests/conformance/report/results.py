@@ -42,7 +42,7 @@ class Run:
     @property
     def transcripts(self) -> int:
         """How many different transcripts were tried."""
-        return len({result.transcript for result in self.results if not result.is_property})
+        return len({result.transcript for result in self.results if result.is_transcript})
 
     @property
     def verdict(self) -> Verdict:

@@ -1,0 +1,72 @@
+"""What came of the rules that hold unasked, from all runs to one result for each rule and mode.
+
+Rule: counts and names, nothing is judged here; one rule that is broken is one miss, not thousands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from .failure import Failure
+from .implementation import Implementation
+from .results import UNASKED_PREFIX, Known, Result
+from .unasked import LEVEL, RULES, Rule
+from .words import MODES
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One rule in one run."""
+
+    rule: str
+    mode: str
+    #: None: it was kept.
+    failure: Failure | None = None
+
+
+@dataclass
+class Tally:
+    """All that was seen."""
+
+    _runs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _broken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _first: dict[tuple[str, str], Failure] = field(default_factory=dict)
+
+    def add(self, seen: Seen) -> None:
+        """One rule in one run."""
+        key = (seen.rule, seen.mode)
+        self._runs[key] += 1
+        if seen.failure is not None:
+            self._broken[key] += 1
+            self._first.setdefault(key, seen.failure)
+
+    def results(self, implementation: Implementation) -> list[Result]:
+        """A result for each rule in each mode in which there was a run to judge it by."""
+        return [
+            self._result(rule, mode, implementation)
+            for rule in RULES
+            for mode in MODES
+            if self._runs[rule.name, mode]
+        ]
+
+    def _result(self, rule: Rule, mode: str, implementation: Implementation) -> Result:
+        key = (rule.name, mode)
+        name = UNASKED_PREFIX + rule.name
+        failure = self._first.get(key)
+        if failure is None:
+            return Result(name, mode, rule.title, rule.clauses, LEVEL, "passed")
+        known = implementation.divergence(name, mode)
+        message = f"in {self._broken[key]} of {self._runs[key]} runs, first {failure.summary}"
+        return Result(
+            transcript=name,
+            mode=mode,
+            title=rule.title,
+            clauses=rule.clauses,
+            level=LEVEL,
+            outcome="failed" if known is None else "diverged",
+            message=message,
+            divergence=Known(known.kind, known.reason) if known else None,
+            cause=failure.cause,
+            text=f"{name} [{mode}] {message}\n\n{failure.text}" if known is None else "",
+        )
