@@ -17,7 +17,7 @@ from tests.conformance.loader import (
 )
 from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.reader import parse_transcript
-from tests.conformance.script import Transcript
+from tests.conformance.script import Transcript, walk
 from tests.conformance.words import GROUPS
 from tests.conformance.writer import write_transcript
 
@@ -76,6 +76,44 @@ def test_every_level_is_one_at_which_a_named_clause_speaks(
             transcript.header.level in clauses[name].parts
             for name in transcript.header.clauses
             if name in clauses
+        )
+    ]
+    assert wrong == []
+
+
+def test_no_transcript_at_must_names_a_clause_that_does_not_speak_at_must(
+    corpus: list[Transcript], clauses: dict[str, Clause]
+) -> None:
+    wrong = [
+        f"{transcript.name}: {name}"
+        for transcript in corpus
+        if transcript.header.level == "must"
+        for name in transcript.header.clauses
+        if name in clauses and "must" not in clauses[name].parts
+    ]
+    assert wrong == []
+
+
+#: Whose exit status a clause at must gives: what cannot be reached, what only prints, -l.
+EXIT_AT_MUST = {
+    *("relay.connect-failed", "cli.help", "cli.license", "cli.version", "listen.background"),
+}
+
+
+def test_no_transcript_at_must_demands_what_clauses_at_should_alone_do(
+    corpus: list[Transcript],
+) -> None:
+    wrong = [
+        f"{transcript.name}: {step.source}"
+        for transcript in corpus
+        if transcript.header.level == "must"
+        for step in walk(transcript.steps)
+        if (step.kind, step.verb, str(step.argument)) == ("P", "tmp", "empty")
+        or (step.kind == "P" and step.verb in ("memory", "growth"))
+        or (
+            (step.kind, step.verb) == ("P", "exit")
+            and str(step.argument) != "any"
+            and EXIT_AT_MUST.isdisjoint(transcript.header.clauses)
         )
     ]
     assert wrong == []
