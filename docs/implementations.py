@@ -20,6 +20,7 @@ from tests.conformance.clauses import load_clauses
 from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.results import Run, read_run
 from tests.conformance.results import Known, Result
+from tests.conformance.verdict import STALE
 
 PAGE = Path(__file__).resolve().parent / "implementations.md"
 KEPT = PAGE.with_suffix("")
@@ -86,7 +87,7 @@ def about(results: list[Result], clauses: tuple[str, ...]) -> dict[str, Any]:
     those = [result for result in results if not set(clauses).isdisjoint(result.clauses)]
     missed: dict[str, list[str]] = {}
     for result in those:
-        if result.outcome != "passed":
+        if result.outcome not in ("passed", STALE):
             known = result.divergence or _UNEXPLAINED
             names = missed.setdefault(_KINDS[known.kind] + known.reason, [])
             names.append(f"{result.transcript} [{result.mode}]")

@@ -25,7 +25,7 @@ from .results import Known, Result
 from .script import FormatError, Transcript
 from .suite import Suite, play_once
 from .tally import Seen
-from .verdict import PERMITTED
+from .verdict import PERMITTED, STALE
 
 SUITE = pytest.StashKey[Suite]()
 CANARY_FAILS = f"{CANARY} fails: nothing else was played"
@@ -44,6 +44,10 @@ class JudgedError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.summary)
         self.failure = failure
+
+
+class StaleError(JudgedError):
+    """It is as it should be, but a file says that it is not."""
 
 
 class TranscriptFile(pytest.File):
@@ -148,7 +152,7 @@ def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -
             f"{name} [{mode}] passes, but is listed as a known "
             f"divergence ({known.kind}: {known.reason}): remove the entry"
         )
-        raise JudgedError(Failure(f"{name} [{mode}] a known divergence passes", text, text))
+        raise StaleError(Failure(f"{name} [{mode}] a known divergence passes", text, text))
 
 
 def divergence_of(item: pytest.Item) -> Divergence | None:
@@ -175,17 +179,17 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
     error = call.excinfo.value if call.excinfo else None
     title, clauses, level = _headings(item, error)
     known = divergence_of(item)
-    diverged = hasattr(report, "wasxfail")
+    diverged, stale = hasattr(report, "wasxfail"), isinstance(error, StaleError)
     return Result(
         transcript=name,
         mode=mode,
         title=title,
         clauses=clauses,
         level=level,
-        outcome=_outcome(report, permitted=diverged and known is None),
+        outcome=STALE if stale else _outcome(report, permitted=diverged and known is None),
         seconds=round(call.duration, 4),
         message=str(error) if error else "",
-        divergence=Known(known.kind, known.reason) if known and diverged else None,
+        divergence=Known(known.kind, known.reason) if known and (diverged or stale) else None,
         cause=error.failure.cause if isinstance(error, JudgedError) else "",
         text=error.failure.text if isinstance(error, JudgedError) and not diverged else "",
     )

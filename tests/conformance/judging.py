@@ -31,8 +31,9 @@ _JOBS = 2 * len(os.sched_getaffinity(0))
 
 _RUN = """\
 Exit status: 0 conformant, with or without all of level should (--strict: with); also when all that
-was missed at level must is a known divergence of the implementation's file. 1 not. 2 it could not
-be judged: a wrong option, a program that cannot be started."""
+was missed at level must is a known divergence of the implementation's file. 1 not, or a known
+divergence has stopped diverging. 2 it could not be judged: a wrong option, a program that cannot be
+started."""
 
 
 def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -131,8 +132,8 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
 
 
 def _exit_status(verdict: Verdict, *, strict: bool) -> int:
-    conformant = verdict.word == CONFORMANT if strict else not verdict.unexpected
-    return EXIT_CONFORMANT if conformant else EXIT_NOT
+    missing = strict and verdict.word != CONFORMANT
+    return EXIT_NOT if verdict.unexpected or missing else EXIT_CONFORMANT
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ from .script import FormatError
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines
 from .tally import Seen
-from .verdict import judge
+from .verdict import STALE, judge
 from .words import LEVELS, MODES
 
 _RESULT = "conformance"
@@ -283,7 +283,7 @@ class Controller:
                 session.exitstatus = _EXIT_HARNESS
         for result in suite.add_unasked():
             self._told.setdefault(result.cause, result.text)
-            if result.outcome == "failed" and session.exitstatus == pytest.ExitCode.OK:
+            if result.outcome in ("failed", STALE) and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if suite.file is not None:
             suite.file.end(int(session.exitstatus))

@@ -26,8 +26,9 @@ from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
 from .stage import TIRES_AFTER, Settings, Stage
-from .tally import Seen, Tally
+from .tally import Seen, Tally, stale_if_known
 from .unasked import LEVEL, RULES, Observed
+from .verdict import selection
 from .words import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.
@@ -155,7 +156,10 @@ class Suite:
         """What has come of the rules that hold unasked, once for each mode."""
         if not self.plays(LEVEL):
             return []
+        whole = not selection(self.outcomes, len(transcript_paths()), self.modes)
         results = self.tally.results(self.settings.implementation)
+        if whole:
+            results = [stale_if_known(one, self.settings.implementation) for one in results]
         for result in results:
             self.add(result)
         return results

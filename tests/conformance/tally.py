@@ -6,12 +6,13 @@ Rule: counts and names, nothing is judged here; one rule that is broken is one m
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .failure import Failure
 from .implementation import Implementation
 from .results import UNASKED_PREFIX, Known, Result
 from .unasked import LEVEL, RULES, Rule
+from .verdict import STALE
 from .words import MODES
 
 
@@ -70,3 +71,11 @@ class Tally:
             cause=failure.cause,
             text=f"{name} [{mode}] {message}\n\n{failure.text}" if known is None else "",
         )
+
+
+def stale_if_known(result: Result, implementation: Implementation) -> Result:
+    """*result* of a run of everything: it may not pass if it is known to diverge."""
+    known = implementation.divergence(result.transcript, result.mode)
+    if result.outcome != "passed" or known is None or known.sometimes:
+        return result
+    return replace(result, outcome=STALE, divergence=Known(known.kind, known.reason))

@@ -1,12 +1,12 @@
 """What a run's results amount to, in words.
 
 Rule: pure, and it never claims what was not judged; level must decides, level should is named, a
-known divergence is a miss like any other.
+known divergence is a miss like any other, and one that has stopped diverging is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .results import Result
@@ -22,6 +22,8 @@ PERMITTED = "permitted: "
 #: Of an implementation that is not conformant, so many for each clause are named.
 _NAMED = 10
 _MISSED = ("failed", "diverged")
+#: The outcome of what passes though the implementation's file says that it fails.
+STALE = "stale"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Verdict:
     unjudged: tuple[Unjudged, ...]
     #: "" if every transcript of the suite was tried, in every mode.
     selection: str
+    #: What passes, at any level, though it is listed as a known divergence.
+    stale: tuple[Result, ...] = ()
 
     def missed_at(self, level: str) -> tuple[Result, ...]:
         """What was missed at *level*."""
@@ -56,8 +60,9 @@ class Verdict:
 
     @property
     def unexpected(self) -> bool:
-        """Whether something was missed at level must that is no known divergence."""
-        return any(result.outcome == "failed" for result in self.missed_at("must"))
+        """Whether the file is wrong: a miss at level must that it does not announce, or none."""
+        failed = any(result.outcome == "failed" for result in self.missed_at("must"))
+        return failed or bool(self.stale)
 
     @property
     def sentence(self) -> str:
@@ -77,11 +82,23 @@ class Verdict:
             yield f"  only a selection was judged: {self.selection}"
         for unjudged in self.unjudged:
             yield f"  not judged: {unjudged}"
+        if self.stale:
+            yield f"  {self._stale_entries}"
         for level in ("must", "should"):
             for clauses, names in _by_clauses(self.missed_at(level)):
                 named = names if self.word == NOT_STRICT else names[:_NAMED]
                 more = f" and {len(names) - len(named)} more" if len(names) > len(named) else ""
                 yield f"  missed ({level}) {clauses}: {', '.join(named)}{more}"
+
+    @property
+    def _stale_entries(self) -> str:
+        names = ", ".join(_names(self.stale))
+        count = f"{len(self.stale)} known divergence{'' if len(self.stale) == 1 else 's'}"
+        passes = "passes" if len(self.stale) == 1 else "pass"
+        return (
+            f"{count} of the implementation's file {passes}: remove the entries, "
+            f"or those of these modes: {names}"
+        )
 
 
 def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> Verdict:
@@ -95,11 +112,13 @@ def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> 
         sum(result.level == "must" for result in judged),
         sum(result.level == "should" for result in judged),
         _unjudged(everything),
-        _selection(results, transcripts, modes),
+        selection(results, transcripts, modes),
+        tuple(result for result in results if result.outcome == STALE),
     )
 
 
-def _selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
+def selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
+    """What of so many *transcripts* in all modes was chosen; "" if all was."""
     tried = len({result.transcript for result in results if result.is_transcript})
     parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
     if not set(MODES) <= set(modes):
@@ -133,9 +152,16 @@ def _unjudged(results: list[Result]) -> tuple[Unjudged, ...]:
 
 
 def _by_clauses(missed: tuple[Result, ...]) -> Iterator[tuple[str, list[str]]]:
-    together: dict[str, dict[str, list[str]]] = {}
+    together: dict[str, list[Result]] = {}
     for result in sorted(missed, key=lambda one: (one.clauses, one.transcript)):
-        names = together.setdefault(", ".join(result.clauses), {})
-        names.setdefault(result.transcript, []).append(result.mode)
-    for clauses, modes in together.items():
-        yield clauses, [f"{name} [{', '.join(of_it)}]" for name, of_it in modes.items()]
+        together.setdefault(", ".join(result.clauses), []).append(result)
+    for clauses, results in together.items():
+        yield clauses, _names(results)
+
+
+def _names(results: Iterable[Result]) -> list[str]:
+    """Each transcript with the modes of its results."""
+    modes: dict[str, list[str]] = {}
+    for result in sorted(results, key=lambda one: one.transcript):
+        modes.setdefault(result.transcript, []).append(result.mode)
+    return [f"{name} [{', '.join(of_it)}]" for name, of_it in modes.items()]

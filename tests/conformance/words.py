@@ -10,7 +10,7 @@ LEVELS = ("must", "should", "may")
 #: In which ways a transcript is played.
 MODES = ("stdio", "listen", "command")
 #: What a transcript came to.
-OUTCOMES = ("passed", "failed", "diverged", "skipped")
+OUTCOMES = ("passed", "failed", "diverged", "stale", "skipped")
 #: Why an implementation is known to diverge.
 KINDS = ("bug", "wontfix", "unclear")
 #: The folders of transcripts: the first words of clauses, and what was recorded.

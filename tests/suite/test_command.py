@@ -119,6 +119,19 @@ def test_a_program_that_says_nothing_is_not_told_that_it_cannot_be_started(tmp_p
     assert done.status == 2
 
 
+@pytest.mark.parametrize("name", [MUST, SHOULD])
+def test_a_known_divergence_that_passes_is_status_1_at_any_level(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "right.toml"
+    path.write_text(
+        f'name = "right"\nargv = ["{program(tmp_path / "right")}"]\n[[divergence]]\n'
+        f'transcript = "{name.partition("::")[0]}"\nkind = "bug"\nreason = "known"\n'
+    )
+    done = command("run", path, name)
+    assert f"remove the entries, or those of these modes: {name.partition('::')[0]}" in done.text
+    assert "missed" not in done.text
+    assert done.status == 1
+
+
 def test_one_cause_is_told_once(bent: Path) -> None:
     done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
     assert done.text.count("expected: exit 0") == 1

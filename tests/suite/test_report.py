@@ -18,6 +18,7 @@ from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.matrix import Matrix, build
 from tests.conformance.report.render import html, markdown
 from tests.conformance.report.results import ResultFileError, parse_run, visible
+from tests.conformance.words import OUTCOMES
 
 CLAUSES = [
     Clause("cli.host", "must", "HOST is a name. should: also `[IPv6]:PORT`."),
@@ -61,7 +62,7 @@ def result(**changes: Any) -> dict[str, Any]:
 
 def footer(*results: dict[str, Any], **changes: Any) -> dict[str, Any]:
     outcomes = [one["outcome"] for one in results]
-    counts = {name: outcomes.count(name) for name in ("passed", "failed", "skipped", "diverged")}
+    counts = {name: outcomes.count(name) for name in OUTCOMES}
     return {"type": "footer", "exit_status": 0} | counts | changes
 
 
@@ -283,6 +284,8 @@ def test_part_of_a_clause_without_a_result_shows_as_empty() -> None:
         (("passed", "failed"), "failed"),
         (("passed", "diverged"), "diverged"),
         (("diverged", "failed"), "failed"),
+        (("diverged", "stale"), "diverged"),
+        (("passed", "stale"), "stale"),
         (("skipped", "passed"), "passed"),
         (("skipped",), "skipped"),
     ],
@@ -426,6 +429,7 @@ def hostile_page() -> str:
                         ("passed", None),
                         ("failed", None),
                         ("diverged", divergence),
+                        ("stale", divergence),
                         ("skipped", None),
                     )
                 ),
@@ -486,7 +490,7 @@ def test_browser_is_told_to_run_the_one_script_and_no_other() -> None:
 def test_links_lead_somewhere_and_no_place_is_there_twice() -> None:
     results = [
         result(transcript=outcome, outcome=outcome, clauses=["cli.host", "filter.reject"])
-        for outcome in ("passed", "failed", "diverged", "skipped")
+        for outcome in OUTCOMES
     ]
     page = _Page(html(matrix(whole(*results), whole(*results, head=named("b")))))
     places = page.attributes("id")

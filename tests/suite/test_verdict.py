@@ -75,6 +75,16 @@ def test_only_what_the_file_does_not_announce_is_unexpected() -> None:
     assert verdict(result("a", "failed")).unexpected
 
 
+def test_what_is_listed_and_passes_is_not_missed_but_unexpected_and_named() -> None:
+    stale = verdict(*ALL, result("c", "stale"), result("d", "stale", "should"))
+    assert stale.sentence == "conformant: all 2 at must, all 2 at should"
+    assert stale.unexpected
+    assert list(stale.lines())[-1] == (
+        "  2 known divergences of the implementation's file pass: remove the entries, or those of "
+        "these modes: relay/c.smtp [stdio], relay/d.smtp [stdio]"
+    )
+
+
 # --- the badge ------------------------------------------------------------------------------------
 
 

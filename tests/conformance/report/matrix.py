@@ -18,7 +18,7 @@ from ..words import LEVELS, OUTCOMES
 from .results import Run
 
 #: The outcome that decides how several together look is the first of these that is among them.
-WEIGHT = ("failed", "diverged", "passed", "skipped")
+WEIGHT = ("failed", "diverged", "stale", "passed", "skipped")
 
 UNKNOWN = "unknown"  # the level of a clause that transcripts name and the specification does not
 

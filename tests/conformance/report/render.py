@@ -17,7 +17,7 @@ from ..writer import write_unfolded
 from .matrix import Matrix
 
 #: Colour is never the only sign of an outcome: these stand beside it everywhere.
-SYMBOLS = {"passed": "✓", "failed": "✗", "diverged": "≠", "skipped": "○", "none": "—"}
+SYMBOLS = {"passed": "✓", "failed": "✗", "diverged": "≠", "stale": "!", "skipped": "○", "none": "—"}
 
 # What means something in the middle of a line; the templates put no text at the start of one.
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<|~&$])")

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..results import FORMAT, Known, Result
-from ..verdict import Verdict, judge
+from ..verdict import STALE, Verdict, judge
 from ..words import KINDS, LEVELS, OUTCOMES
 
 
@@ -212,9 +212,11 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     if footer is None:
         return ("it has no footer: the run did not end",)
     there = Counter(result.outcome for result in results)
+    # Files from before there was such an outcome do not count it.
+    counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     return tuple(
         f"its footer counts {footer.count(outcome)} {outcome}, but it holds {there[outcome]}"
-        for outcome in OUTCOMES
+        for outcome in counted
         if footer.count(outcome) != there[outcome]
     )
 

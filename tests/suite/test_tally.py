@@ -1,0 +1,54 @@
+"""What holds unasked: thousands of runs come to one result for each rule and mode."""
+
+from __future__ import annotations
+
+from tests.conformance.failure import Failure
+from tests.conformance.implementation import Divergence, Implementation
+from tests.conformance.results import Result
+from tests.conformance.tally import Seen, Tally, stale_if_known
+
+NAME = "unasked/stop"
+PLAIN = Implementation("p", ("p",))
+KNOWING = Implementation("p", ("p",), divergences=(Divergence(NAME, None, "bug", "known"),))
+
+
+def failure(where: str) -> Failure:
+    return Failure(f"{where} expected an end; got none", "all there is to know", "no end")
+
+
+def results(*seen: Seen, implementation: Implementation = PLAIN) -> list[Result]:
+    tally = Tally()
+    for one in seen:
+        tally.add(one)
+    return tally.results(implementation)
+
+
+def test_a_rule_that_is_kept_everywhere_passes_once_in_each_mode() -> None:
+    kept = results(Seen("stop", "listen"), Seen("stop", "listen"), Seen("death", "stdio"))
+    assert [(one.transcript, one.mode, one.outcome) for one in kept] == [
+        ("unasked/death", "stdio", "passed"),
+        (NAME, "listen", "passed"),
+    ]
+
+
+def test_a_rule_that_is_broken_is_told_by_the_first_run_and_counted() -> None:
+    (one,) = results(
+        Seen("stop", "listen"),
+        Seen("stop", "listen", failure("a.smtp")),
+        Seen("stop", "listen", failure("b.smtp")),
+    )
+    assert (one.outcome, one.level, one.clauses) == ("failed", "should", ("listen.stop",))
+    assert one.message == "in 2 of 3 runs, first a.smtp expected an end; got none"
+    assert one.text.endswith("all there is to know")
+
+
+def test_a_rule_that_is_known_to_be_broken_diverges() -> None:
+    (one,) = results(Seen("stop", "listen", failure("a.smtp")), implementation=KNOWING)
+    assert one.outcome == "diverged"
+
+
+def test_a_rule_that_is_known_to_be_broken_and_is_not_is_stale() -> None:
+    (one,) = results(Seen("stop", "listen"), implementation=KNOWING)
+    assert one.outcome == "passed"
+    assert stale_if_known(one, KNOWING).outcome == "stale"
+    assert stale_if_known(one, PLAIN).outcome == "passed"
