@@ -119,6 +119,16 @@ def test_no_transcript_at_must_demands_what_clauses_at_should_alone_do(
     assert wrong == []
 
 
+def test_only_the_clause_that_names_a_size_is_judged_by_one(corpus: list[Transcript]) -> None:
+    measured = {
+        transcript.header.clauses[0]
+        for transcript in corpus
+        for step in walk(transcript.steps)
+        if step.verb == "memory"
+    }
+    assert measured == {"data.size"}
+
+
 #: Parts of clauses that no transcript can judge, each with the reason.
 UNJUDGED = {("files.stale", "should"): "no transcript can age a file"}
 
