@@ -22,7 +22,7 @@ from .paths import COMPARISON, COMPARISON_TEST, PACKAGE, PROPERTIES, SUFFIX, TRA
 from .properties.compare import ASPECTS
 from .report.command import add_outputs, check_outputs, write_outputs
 from .report.results import ResultFileError, read_run
-from .verdict import CONFORMANT, Verdict
+from .verdict import NOT_JUDGED, Verdict
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -132,7 +132,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
 
 
 def _exit_status(verdict: Verdict, *, strict: bool) -> int:
-    missing = strict and verdict.word != CONFORMANT
+    missing = strict and (bool(verdict.missed) or verdict.word == NOT_JUDGED)
     return EXIT_NOT if verdict.unexpected or missing else EXIT_CONFORMANT
 
 

@@ -15,6 +15,8 @@ from .words import MODES
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"
 NOT_CONFORMANT = "not conformant"
+#: What is missed at should is named, but who was not asked for the rest is not called conformant.
+NOT_AT_MUST = "not judged at must"
 NOT_JUDGED = "not judged"
 
 #: How the message of a `may` that is not so begins: observed, never missed.
@@ -86,7 +88,7 @@ class Verdict:
             yield f"  {self._stale_entries}"
         for level in ("must", "should"):
             for clauses, names in _by_clauses(self.missed_at(level)):
-                named = names if self.word == NOT_STRICT else names[:_NAMED]
+                named = names[:_NAMED] if self.word == NOT_CONFORMANT else names
                 more = f" and {len(names) - len(named)} more" if len(names) > len(named) else ""
                 yield f"  missed ({level}) {clauses}: {', '.join(named)}{more}"
 
@@ -131,6 +133,8 @@ def _word(judged: list[Result], missed: tuple[Result, ...]) -> str:
         return NOT_JUDGED
     if any(result.level == "must" for result in missed):
         return NOT_CONFORMANT
+    if all(result.level != "must" for result in judged):
+        return NOT_AT_MUST
     return NOT_STRICT if missed else CONFORMANT
 
 

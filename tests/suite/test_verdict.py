@@ -39,11 +39,18 @@ ALL = (result("a"), result("b", level="should"))
         ),
         ((result("a", "diverged"),), "not conformant: 1 of 1 missed at must"),
         (
+            (result("a", "failed", "should"), result("b", level="should")),
+            "not judged at must: 1 of 2 missed at should",
+        ),
+        (
             (result("a", "skipped"),),
             "not judged: nothing at level must or should was played to its end",
         ),
     ],
-    ids=["all", "not all of should", "not all of must", "known divergence", "nothing judged"],
+    ids=[
+        *("all", "not all of should", "not all of must"),
+        *("known divergence", "no must", "nothing judged"),
+    ],
 )  # fmt: skip
 def test_the_verdict_is_a_sentence(results: tuple[Result, ...], sentence: str) -> None:
     assert verdict(*results).sentence == sentence
@@ -110,10 +117,25 @@ def test_a_badge_for_shields_names_the_suites_version_and_the_verdict() -> None:
     }
 
 
-def test_a_badge_of_a_selection_says_so() -> None:
-    assert json.loads(badge_json(run(result("a"), transcripts=9)))["message"] == (
-        "conformant (in part)"
-    )
+@pytest.mark.parametrize(
+    ("outcome", "level", "message", "colour"),
+    [
+        ("passed", "must", "conformant (in part)", "lightgrey"),
+        ("failed", "must", "not conformant (in part)", "red"),
+        ("passed", "should", "not judged at must (in part)", "lightgrey"),
+        ("skipped", "must", "not judged (in part)", "lightgrey"),
+    ],
+)
+def test_a_badge_of_a_selection_says_so_and_praises_nobody(
+    outcome: str, level: str, message: str, colour: str
+) -> None:
+    badge = json.loads(badge_json(run(result("a", outcome, level), transcripts=9)))
+    assert (badge["message"], badge["color"]) == (message, colour)
+
+
+def test_a_badge_of_what_was_not_judged_at_must_is_grey() -> None:
+    badge = json.loads(badge_json(run(result("a", level="should"))))
+    assert (badge["message"], badge["color"]) == ("not judged at must", "lightgrey")
 
 
 def test_a_badge_is_a_picture_with_its_words() -> None:

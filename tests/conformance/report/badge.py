@@ -1,26 +1,40 @@
 """The verdict as a badge: an SVG, or what shields.io reads from an address.
 
-Rule: a badge says the suite's version, and the word of the verdict, and nothing kinder.
+Rule: a badge says the suite's version, and the word of the verdict, and nothing kinder; only
+what was judged as a whole has a colour that praises.
 """
 
 from __future__ import annotations
 
 import json
 
-from ..verdict import CONFORMANT, NOT_STRICT
+from ..verdict import CONFORMANT, NOT_CONFORMANT, NOT_STRICT
 from .render import svg
 from .results import Run
 
-_COLOURS = {CONFORMANT: "brightgreen", NOT_STRICT: "yellowgreen"}
-#: shields.io's own names, as SVG has to write them; for everything else: red.
-_HEXADECIMAL = {"brightgreen": "#3c7d12", "yellowgreen": "#6c7a0c", "red": "#b3141f"}
+_COLOURS = {CONFORMANT: "brightgreen", NOT_STRICT: "yellowgreen", NOT_CONFORMANT: "red"}
+_UNKNOWN = "lightgrey"
+#: shields.io's own names, as SVG has to write them.
+_HEXADECIMAL = {
+    "brightgreen": "#3c7d12",
+    "yellowgreen": "#6c7a0c",
+    "red": "#b3141f",
+    _UNKNOWN: "#57606a",
+}
 
 
 def _words(run: Run) -> tuple[str, str, str]:
     """Label, message and colour."""
     verdict = run.verdict
-    message = f"{verdict.word} (in part)" if run.gaps or verdict.selection else verdict.word
-    return f"postprox suite {run.suite_version}", message, _COLOURS.get(verdict.word, "red")
+    in_part = bool(run.gaps or verdict.selection)
+    message = f"{verdict.word} (in part)" if in_part else verdict.word
+    return f"postprox suite {run.suite_version}", message, _colour(verdict.word, in_part)
+
+
+def _colour(word: str, in_part: bool) -> str:
+    if in_part and word != NOT_CONFORMANT:
+        return _UNKNOWN
+    return _COLOURS.get(word, _UNKNOWN)
 
 
 def badge_json(run: Run) -> str:
