@@ -19,7 +19,7 @@ from .implementation import Divergence
 from .loader import load_transcript
 from .needs import missing_need
 from .paths import INSTALLED, TRANSCRIPTS
-from .preflight import CANARY
+from .preflight import CANARY, CANARY_FAILS
 from .process import adopt_orphans
 from .results import Known, Result
 from .script import FormatError, Transcript
@@ -28,7 +28,6 @@ from .tally import Seen
 from .verdict import PERMITTED, STALE
 
 SUITE = pytest.StashKey[Suite]()
-CANARY_FAILS = f"{CANARY} fails: nothing else was played"
 #: The marker of a test that is a property: its `name`, `title`, `mode`, and `clauses` by rule.
 PROPERTY_MARKER = "conformance_property"
 

@@ -123,12 +123,12 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
         arguments += ["--junitxml", options.junit]
     places = [place for name in options.names for place in chosen(name)]
     check_names_differ(places)
-    few = 0 < len(places) <= options.jobs and all(SUFFIX in place for place in places)
-    if options.jobs > 1 and not few:
+    single = bool(places) and all(SUFFIX in place for place in places)
+    if options.jobs > 1 and not (single and len(places) <= options.jobs):
         arguments += ["-n", str(options.jobs)]
-    if places:
+    if single:
         return [*arguments, *places]
-    return [*arguments, "--canary", str(TRANSCRIPTS), str(PROPERTIES)]
+    return [*arguments, "--canary", *(places or [str(TRANSCRIPTS), str(PROPERTIES)])]
 
 
 def _exit_status(verdict: Verdict, *, strict: bool) -> int:

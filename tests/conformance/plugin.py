@@ -248,6 +248,7 @@ class Controller:
         self._suite = suite
         self._told: dict[str, str] = {}
         self._nothing_chosen = False
+        self._no_items: list[Result] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -281,7 +282,8 @@ class Controller:
             self._nothing_chosen = none
             if suite.harness_failed or none:
                 session.exitstatus = _EXIT_HARNESS
-        for result in suite.add_unasked():
+        self._no_items = [*suite.add_canary(), *suite.add_unasked()]
+        for result in self._no_items:
             self._told.setdefault(result.cause, result.text)
             if result.outcome in ("failed", STALE) and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -299,9 +301,8 @@ class Controller:
             for line in cause_lines(suite.outcomes, self._told):
                 terminalreporter.write_line(line)
         else:  # of an item pytest itself tells
-            for result in suite.outcomes:
-                if result.is_unasked and result.text:
-                    terminalreporter.write_line(f"\n{result.text}")
+            for text in [result.text for result in self._no_items if result.text]:
+                terminalreporter.write_line(f"\n{text}")
         verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes)
         implementation = suite.settings.implementation
         name = f"{implementation.name} {implementation.version}".strip()

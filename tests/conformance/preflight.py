@@ -29,6 +29,8 @@ _HELP_PATIENCE = 10
 
 #: The transcript that is played first in each mode.
 CANARY = "relay/one-message.smtp"
+#: Why everything else is skipped in a mode in which it fails.
+CANARY_FAILS = f"{CANARY} fails: nothing else was played"
 
 
 class CannotStartError(Exception):

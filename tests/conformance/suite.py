@@ -14,6 +14,7 @@ import pytest
 
 from .engine import play
 from .failure import Failure, failure_of
+from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
 from .loader import load_transcript, transcript_paths
@@ -21,7 +22,7 @@ from .looks import StepFailedError
 from .needs import missing_need
 from .paths import TRANSCRIPTS
 from .payload import did_you_mean
-from .preflight import CANARY, ask, check_start
+from .preflight import CANARY, CANARY_FAILS, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
@@ -152,6 +153,22 @@ class Suite:
             self.modes,
         )
 
+    def add_canary(self) -> list[Result]:
+        """What the canary came to, where others were not played for it and it was not chosen."""
+        skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
+        present = {one.mode for one in self.outcomes if one.transcript == CANARY}
+        header = load_transcript(TRANSCRIPTS / CANARY).header
+        modes = [mode for mode in header.modes if mode in self.canary]
+        missing = [mode for mode in modes if mode in skipped] or modes[:1]
+        results = [
+            _failed(CANARY, mode, header, self.canary[mode])
+            for mode in missing
+            if skipped and not present
+        ]
+        for result in results:
+            self.add(result)
+        return results
+
     def add_unasked(self) -> list[Result]:
         """What has come of the rules that hold unasked, once for each mode."""
         if not self.plays(LEVEL):
@@ -190,6 +207,15 @@ def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
         return Played(failure_of(stage, error))
     finally:
         stage.close()
+
+
+def _failed(name: str, mode: str, header: Header, failure: Failure) -> Result:
+    return Result(
+        *(name, mode, header.title, header.clauses, header.level, "failed"),
+        message=failure.summary,
+        cause=failure.cause,
+        text=failure.text,
+    )
 
 
 def _seen(stage: Stage, observed: Observed) -> Seen:

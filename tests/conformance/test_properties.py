@@ -11,8 +11,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from .items import CANARY_FAILS, PROPERTY_MARKER, divergence_of, suite_of
+from .items import PROPERTY_MARKER, divergence_of, suite_of
 from .needs import lacking
+from .preflight import CANARY_FAILS
 from .properties.draw import crowds, plans
 from .properties.drive import perform, perform_together
 from .properties.invariants import CLAUSES, broken
