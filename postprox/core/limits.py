@@ -66,10 +66,10 @@ HEADER = 16384
 #: sessions does not multiply it; four times `READ_SIZE` saves a tenth of a large message's time.
 MESSAGE_READ = 262144
 
-#: What all clients that send messages at the same time have read of them, before anybody else is
-#: served; a megabyte of the worst kind, line ends alone, takes some 60 ms. And the least that each
-#: of very many has read, or there would be nothing but reading.
-MESSAGES_READ = 524288
+#: What is read of all clients that send at the same time, before anybody is served again: of the
+#: worst kind, a message of line ends alone, a megabyte takes some 60 ms. And the least that is read
+#: of each of very many, or there would be nothing but reading.
+READ_IN_A_TURN = 393216
 LEAST_READ = 4096
 
 #: A message goes from file to socket in blocks of this size; half as large, they cost a few

@@ -637,7 +637,11 @@ class Session:
 
     def _answer(self, reply: bytes, turn: str = COMMAND) -> None:
         self._closing_announced = reply[:3] == b"421"
-        self._act(actions.ToClient(reply))
+        last = self._actions[-1] if self._actions else None
+        if isinstance(last, actions.ToClient):  # behind each other, they need be written but once
+            self._actions[-1] = actions.ToClient(last.data + reply)
+        else:
+            self._act(actions.ToClient(reply))
         self._set_turn(turn)
 
     def _fail(self, reply: bytes) -> None:

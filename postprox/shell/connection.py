@@ -166,11 +166,9 @@ class Connection:
 
     @property
     def _read_size(self) -> int:
-        """How many octets are read from the client at once: more than a few sessions share."""
-        if not self.session.receiving:
-            return limits.READ_SIZE
-        share = limits.MESSAGES_READ // self._loop.crowd
-        return max(limits.LEAST_READ, min(share, limits.MESSAGE_READ))
+        """How many octets are read from the client at once: clients share what a turn reads."""
+        alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
+        return max(limits.LEAST_READ, min(alone, limits.READ_IN_A_TURN // self._loop.crowd))
 
     def _client_ready(self) -> None:
         self._guarded(self._serve_client)

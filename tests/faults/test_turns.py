@@ -23,10 +23,11 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace i
 
 #: Octets in a turn: what is read of messages, stored as EMAIL and, twice as long at the worst, as
 #: it goes upstream; and as much again for whoever comes or goes meanwhile.
-_OCTETS = 5 * limits.MESSAGES_READ
+_OCTETS = 5 * limits.READ_IN_A_TURN
 
-#: Calls in a turn: two for each command of one client, or nine for each of ninety that come.
-_CALLS = 9 * 90
+#: Calls in a turn: two for each command of one client, nine for each of ninety that come, or some
+#: twenty for each that leaves in a message.
+_CALLS = 24 * 90
 
 _CALL = re.compile(r"^(\w+)\(.* = (-?[0-9]+)", re.MULTILINE)
 _MOVES = ("read", "write", "writev", "pread64", "sendto", "recvfrom")

@@ -414,8 +414,8 @@ def test_a_large_message_passes_whole(site: Site) -> None:
     ("crowd", "size"),
     [
         (1, limits.MESSAGE_READ),
-        (2, limits.MESSAGE_READ),
-        (4, limits.MESSAGES_READ // 4),
+        (2, limits.READ_IN_A_TURN // 2),
+        (4, limits.READ_IN_A_TURN // 4),
         (1000, limits.LEAST_READ),
     ],
 )
@@ -427,10 +427,13 @@ def test_of_a_message_so_much_is_read_at_once_as_the_number_of_clients_allows(
     assert site.connection._read_size == size
 
 
-def test_of_commands_so_much_is_read_at_once_whoever_else_is_there(site: Site) -> None:
+@pytest.mark.parametrize(("crowd", "size"), [(6, limits.READ_SIZE), (1000, limits.LEAST_READ)])
+def test_of_commands_less_is_read_at_once_if_there_are_many(
+    site: Site, crowd: int, size: int
+) -> None:
     site.transaction()
-    site.loop.crowd = 1000
-    assert site.connection._read_size == limits.READ_SIZE
+    site.loop.crowd = crowd
+    assert site.connection._read_size == size
 
 
 def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site) -> None:

@@ -45,5 +45,5 @@ def test_warnings_wait_for_the_log_but_not_for_ever() -> None:
 
 
 def test_what_ninety_clients_send_at_once_is_read_in_a_fraction_of_a_second() -> None:
-    assert max(limits.MESSAGES_READ, 90 * limits.LEAST_READ) <= 1 << 19
-    assert limits.MESSAGE_READ < limits.MESSAGES_READ
+    assert max(limits.READ_IN_A_TURN, 90 * limits.LEAST_READ) <= 1 << 19
+    assert limits.MESSAGE_READ < limits.READ_IN_A_TURN
