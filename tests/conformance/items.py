@@ -23,7 +23,7 @@ from .preflight import CANARY, CANARY_FAILS
 from .process import adopt_orphans
 from .results import Known, Result
 from .script import FormatError, Transcript
-from .suite import Suite, play_once
+from .suite import Suite, play_fairly
 from .tally import Seen
 from .verdict import PERMITTED, STALE
 
@@ -108,7 +108,7 @@ class TranscriptItem(pytest.Item):
         failed_canary = suite.canary.get(self.mode)
         if failed_canary is None:
             adopt_orphans()
-            played = play_once(self.transcript, self.mode, suite.settings)
+            played = play_fairly(self.transcript, self.mode, suite.settings)
             self.unasked = played.unasked
             return played.failure
         if self.transcript.name == CANARY:

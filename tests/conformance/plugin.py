@@ -40,6 +40,7 @@ from .words import LEVELS, MODES
 
 _RESULT = "conformance"
 _CANARY = "conformance_canary"
+_SLOWEST = "conformance_slowest"
 _EXIT_HARNESS = 2
 
 
@@ -183,6 +184,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         suite.configure()
         if suite.is_worker:
             suite.canary.update(_received_canary(config))
+            suite.settings.waiting.met(getattr(config, "workerinput", {}).get(_SLOWEST, 0.0))
         elif _means_transcripts(config):
             suite.begin()
         elif _means_comparison(config):
@@ -197,9 +199,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each of pytest-xdist's workers what became of the canary."""
-    canary = suite_of(node.config).canary
-    node.workerinput[_CANARY] = {mode: asdict(failure) for mode, failure in canary.items()}
+    """Tell each of pytest-xdist's workers what became of the canary, and how slow it was."""
+    suite = suite_of(node.config)
+    node.workerinput[_CANARY] = {mode: asdict(failure) for mode, failure in suite.canary.items()}
+    node.workerinput[_SLOWEST] = suite.settings.waiting.slowest
 
 
 def _received_canary(config: pytest.Config) -> dict[str, Failure]:

@@ -28,6 +28,7 @@ from .implementation import Implementation
 from .loop import READ, Loop
 from .process import Command, Process
 from .script import Transcript, walk
+from .waiting import TIRED, Waiting
 from .words import FILTER_VARIABLES
 
 #: What the implementation sets or obeys: none of it may come from the suite's own environment.
@@ -35,10 +36,6 @@ _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NO
 _TMPFS_SIZE = 65536
 #: A port that opens announces itself to nobody: it is tried again.
 _CONNECT_AGAIN = 0.005
-#: After so many waits that ran out, by all who play at a time, patience is divided by so much; for
-#: what is known to fail it is so from the beginning.
-TIRES_AFTER = 10
-_TIRED = 5
 
 
 class HarnessError(Exception):
@@ -55,8 +52,8 @@ class Settings:
     slow: bool = False
     #: How long one awaited thing may take.
     patience: float = 10.0
-    #: How many waits may run out yet: then a program that fails by silence is waited for less.
-    waits: int = TIRES_AFTER
+    #: What becomes of that, for a program that fails by silence.
+    waiting: Waiting = field(default_factory=Waiting)
     #: What holds unasked and has been broken: its name, and in which mode.
     broken: set[tuple[str, str]] = field(default_factory=set)
 
@@ -142,6 +139,8 @@ class Stage:
         with self.network.entered() if self.network else contextlib.nullcontext():
             self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
         self._mounted = False
+        #: Whether something was not waited for as long as it might have been.
+        self.hasty = False
 
     @property
     def namespace(self) -> Namespace | None:
@@ -159,12 +158,22 @@ class Stage:
     @property
     def patience(self) -> float:
         """How long one awaited thing may take, in seconds of this run."""
-        patience = self.settings.patience * self.settings.time_scale
-        if self._known_to_fail or self.settings.waits <= 0:
-            patience /= _TIRED
-        if self.header.clock and self.speed == 1.0:
-            patience += self.header.takes or self.settings.patience * self.header.clock
-        return patience
+        whole = self.settings.patience * self.settings.time_scale
+        if self._known_to_fail:
+            return whole / TIRED + self._real_time
+        return self.settings.waiting.patience(whole) + self._real_time
+
+    @property
+    def whole_patience(self) -> float:
+        """The same, however often nothing has come."""
+        return self.settings.patience * self.settings.time_scale + self._real_time
+
+    @property
+    def _real_time(self) -> float:
+        """What comes to it where a clock that runs fast is wanted, and there is none."""
+        if not self.header.clock or self.speed != 1.0:
+            return 0.0
+        return self.header.takes or self.settings.patience * self.header.clock
 
     @functools.cached_property
     def _known_to_fail(self) -> bool:
@@ -173,11 +182,19 @@ class Stage:
 
     def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
         """Turn the loop until *done*; False: patience, and *extra* seconds, ran out."""
-        if self.loop.turn_until(done, self.patience + extra, pause):
-            return True
-        if not self._known_to_fail:
-            self.settings.waits -= 1
-        return False
+        began = time.monotonic()
+        came = self.loop.turn_until(done, self.patience + extra, pause)
+        return self._waited(time.monotonic() - began - extra, came)
+
+    def _waited(self, seconds: float, came: bool) -> bool:
+        """Learn from a wait of *seconds* whether something *came*."""
+        waiting = self.settings.waiting
+        if came and not self.header.clock:  # what a clock decides says nothing of the pace
+            waiting.met(seconds)
+        if not came and not self._known_to_fail:
+            self.hasty |= waiting.tired
+            waiting.ran_out()
+        return came
 
     def seconds(self, written: float) -> float:
         """The length here of a time as the transcript writes it."""
@@ -329,18 +346,20 @@ class Stage:
 
     def connect(self, actor: str) -> bool:
         """Listen mode: open the connection of *actor*; False: refused until patience ended."""
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
+        sock: socket.socket | None = None
+
+        def connected() -> bool:
+            nonlocal sock
+            with contextlib.suppress(OSError):
                 sock = socket.create_connection(self.listen, timeout=self.patience)
-            except OSError:
-                if time.monotonic() > deadline or not (self.process and self.process.alive):
-                    return False
-                self.loop.turn(_CONNECT_AGAIN)
-            else:
-                self.dialogue.event(f"{actor}>", "@connect")
-                self.clients[actor] = Connection(self.loop, sock, self.dialogue, actor)
-                return True
+            return sock is not None or not (self.process and self.process.alive)
+
+        self.wait_until(connected, pause=_CONNECT_AGAIN)
+        if sock is None:
+            return False
+        self.dialogue.event(f"{actor}>", "@connect")
+        self.clients[actor] = Connection(self.loop, sock, self.dialogue, actor)
+        return True
 
     @functools.cached_property
     def variables(self) -> dict[str, bytes]:

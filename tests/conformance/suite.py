@@ -26,10 +26,11 @@ from .preflight import CANARY, CANARY_FAILS, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
-from .stage import TIRES_AFTER, Settings, Stage
+from .stage import Settings, Stage
 from .tally import Seen, Tally, stale_if_known
 from .unasked import LEVEL, RULES, Observed
 from .verdict import selection
+from .waiting import Waiting
 from .words import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.
@@ -94,7 +95,7 @@ class Suite:
             self.host,
             _positive("--time-scale", str(self.config.getoption("--time-scale"))),
             bool(self.config.getoption("--slow")),
-            waits=max(1, TIRES_AFTER // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
+            waiting=Waiting.shared(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
         )
 
     def begin(self) -> None:
@@ -196,6 +197,22 @@ class Played:
     failure: Failure | None
     #: What was seen of the rules that hold unasked.
     unasked: tuple[Seen, ...] = ()
+    #: Whether patience was short, and something did not come.
+    hasty: bool = False
+
+
+def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
+    """Play *transcript*, and again with whole patience if it fails for want of it."""
+    waiting, level = settings.waiting, transcript.header.level
+    played = play_once(transcript, mode, settings)
+    if played.failure is None or not played.hasty or not waiting.may_replay(level):
+        return played
+    unhurried = waiting.unhurried()
+    again = play_once(transcript, mode, replace(settings, waiting=unhurried))
+    waiting.met(unhurried.slowest)
+    if again.failure is not None:
+        waiting.confirmed(level)
+    return again
 
 
 def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
@@ -204,7 +221,7 @@ def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
     try:
         return Played(None, tuple(_seen(stage, observed) for observed in play(stage)))
     except StepFailedError as error:
-        return Played(failure_of(stage, error))
+        return Played(failure_of(stage, error), hasty=stage.hasty)
     finally:
         stage.close()
 

@@ -148,10 +148,8 @@ class Unasked:
     def _goes_on(self) -> str:
         process = self._stage.process
         assert process is not None
-        if self._is_news(_STOP):
-            self._stage.wait_until(lambda: not process.alive)
-        else:
-            self._stage.loop.turn_until(lambda: not process.alive, _MOMENT)
+        seconds = self._stage.whole_patience if self._is_news(_STOP) else _MOMENT
+        self._stage.loop.turn_until(lambda: not process.alive, seconds)
         if process.status == 0 or (process.status is not None and self._looks.signalled):
             return ""
         return self._looks.process_state()

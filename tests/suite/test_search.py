@@ -17,6 +17,7 @@ from tests.conformance.properties.run import Run
 from tests.conformance.properties.search import Search
 from tests.conformance.reader import parse_transcript
 from tests.conformance.stage import Stage
+from tests.conformance.waiting import Waiting
 
 WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]
 TRANSCRIPT = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nC> QUIT\n'
@@ -67,7 +68,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Stage]:
 def test_patience_shrinks_with_the_last_wait_that_may_run_out(
     request: pytest.FixtureRequest,
 ) -> None:
-    with staged(request, waits=1) as stage:
+    with staged(request, waiting=Waiting(left=1)) as stage:
         usual = stage.patience
         assert not stage.wait_until(lambda: False, extra=0.01 - usual)
         assert stage.patience == usual / 5
@@ -79,7 +80,8 @@ def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
     known = replace(
         find_implementation(REFERENCE), divergences=(Divergence("t", None, "bug", "it is slow"),)
     )
-    with staged(request) as usual, staged(request, implementation=known, waits=1) as stage:
+    waiting = Waiting(left=1)
+    with staged(request) as usual, staged(request, implementation=known, waiting=waiting) as stage:
         assert stage.patience == usual.patience / 5
         assert not stage.wait_until(lambda: False, extra=0.01 - stage.patience)
-        assert stage.settings.waits == 1
+        assert waiting == Waiting(left=1)

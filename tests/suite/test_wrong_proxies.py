@@ -28,6 +28,7 @@ from tests.conformance.needs import missing_need
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.process import adopt_orphans
 from tests.conformance.stage import Settings, Stage
+from tests.conformance.waiting import Waiting
 
 FIXTURES = Path(fixtures.__file__).parent
 LEAST = 40
@@ -106,7 +107,9 @@ def settings_of(wrong: WrongProxy, config: pytest.Config) -> Settings:
     """As for the reference, but for the module that is run."""
     argv = (sys.executable, "-S", "-m", f"{fixtures.__name__}.{wrong.name}")
     implementation = replace(find_implementation(REFERENCE), name=wrong.name, argv=argv)
-    return replace(suite_of(config).settings, implementation=implementation, broken=set())
+    return replace(
+        suite_of(config).settings, implementation=implementation, broken=set(), waiting=Waiting()
+    )
 
 
 def with_little_patience(settings: Settings, name: str) -> Settings:

@@ -205,9 +205,13 @@ class _Performance:
             silence = time.monotonic() - last
             if self._events != before:
                 last = time.monotonic()
-            elif silence > self._stage.patience or (silence > self._asleep and self._all_sleep()):
+            elif silence > self._stage.patience or (silence > self._given() and self._all_sleep()):
                 return False
         return True
+
+    def _given(self) -> float:
+        """How long who sleeps is given, in seconds."""
+        return self._stage.settings.waiting.at_least(self._asleep)
 
     def _all_sleep(self) -> bool:
         process = self._stage.process

@@ -1,0 +1,107 @@
+"""Patience: who often says nothing is waited for less, and nobody is accused for that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.conformance.items import suite_of
+from tests.conformance.process import adopt_orphans
+from tests.conformance.reader import parse_transcript
+from tests.conformance.stage import Settings
+from tests.conformance.suite import play_fairly
+from tests.conformance.waiting import Waiting
+
+NEVER_SAID = """\
++++
+title = "t"
+clauses = ["relay.replies"]
+level = "{level}"
++++
+U> 220 here
+C< 220 here
+U< NOOP
+"""
+
+
+def tired(slowest: float = 0.0) -> Waiting:
+    return Waiting(left=0, slowest=slowest)
+
+
+def test_patience_is_whole_until_so_many_waits_have_run_out() -> None:
+    waiting = Waiting(left=2)
+    waiting.ran_out()
+    assert waiting.patience(10.0) == 10.0
+    waiting.ran_out()
+    assert waiting.patience(10.0) == 2.0
+
+
+def test_patience_stays_far_above_the_slowest_that_came() -> None:
+    waiting = tired()
+    waiting.met(1.5)
+    waiting.met(0.1)
+    assert waiting.patience(10.0) == 4.5
+
+
+def test_patience_is_never_more_than_whole() -> None:
+    assert tired(slowest=9.0).patience(10.0) == 10.0
+
+
+def test_who_plays_beside_others_has_a_share_of_what_may_run_out() -> None:
+    assert Waiting.shared(4) == Waiting(left=2, replays={"must": 2, "should": 1})
+
+
+def test_one_that_plays_beside_many_has_something_all_the_same() -> None:
+    assert Waiting.shared(99) == Waiting(left=1, replays={"must": 1, "should": 1})
+
+
+@pytest.fixture
+def hasty(request: pytest.FixtureRequest) -> Settings:
+    """Patience of a quarter of a second, and a twentieth of one: a wait has run out."""
+    adopt_orphans()
+    return replace(suite_of(request.config).settings, patience=0.25, waiting=tired())
+
+
+def waited(level: str, settings: Settings) -> str:
+    """For how long a transcript that fails has been waited for."""
+    transcript = parse_transcript(NEVER_SAID.format(level=level), "t")
+    failure = play_fairly(transcript, "stdio", settings).failure
+    assert failure is not None
+    return failure.summary.rpartition("(waited ")[2]
+
+
+def test_what_fails_by_little_patience_is_played_again_with_all_of_it(hasty: Settings) -> None:
+    hasty.waiting.met(0.07)
+    assert waited("must", hasty) == "0.25 s)"
+
+
+def test_so_many_are_played_again_and_no_more(hasty: Settings) -> None:
+    hasty.waiting.met(0.07)
+    hasty.waiting.replays["must"] = 1
+    waited("must", hasty)
+    assert hasty.waiting.replays == {"must": 0, "should": 4}
+    assert waited("must", hasty) != "0.25 s)"
+
+
+def test_what_fails_at_should_takes_nothing_from_what_is_for_must(hasty: Settings) -> None:
+    hasty.waiting.met(0.07)
+    waited("should", hasty)
+    assert hasty.waiting.replays == {"must": 8, "should": 3}
+
+
+def test_what_passes_when_it_is_played_again_has_passed_and_teaches_patience(
+    hasty: Settings,
+) -> None:
+    class Hasty(Waiting):
+        """No patience at all."""
+
+        def patience(self, _whole: float) -> float:
+            return 0.0
+
+    waiting = Hasty(left=0)
+    transcript = parse_transcript(NEVER_SAID.format(level="must").replace("U< NOOP\n", ""), "t")
+    settings = replace(hasty, patience=10.0, waiting=waiting)
+    assert play_fairly(transcript, "stdio", settings).failure is None
+    assert waiting.replays["must"] == Waiting().replays["must"]
+    assert waiting.slowest > 0
