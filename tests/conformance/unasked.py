@@ -33,6 +33,8 @@ class Rule:
     title: str
     clauses: tuple[str, ...]
     modes: tuple[str, ...]
+    #: Further clauses that say it of their own situations: what is about them asks for it.
+    said_by: tuple[str, ...] = ()
 
 
 _SESSIONS = ("stdio", "listen")
@@ -49,10 +51,18 @@ _TRACEBACK = Rule(
     MODES,
 )
 _TEMP_DIRECTORY = Rule(
-    "temp-directory", "No temporary file is left in DIR in the end", ("files.gone",), MODES
+    "temp-directory",
+    "No temporary file is left in DIR in the end",
+    ("files.gone",),
+    MODES,
+    said_by=("files.term", "data.client-lost"),
 )
 _PROCESSES = Rule(
-    "processes", "No process outlives the one that was started", ("relay.idle",), MODES
+    "processes",
+    "No process outlives the one that was started",
+    ("relay.idle",),
+    MODES,
+    said_by=("filter.timeout", "files.term", "data.client-lost", "listen.stop"),
 )
 _DEATH = Rule("death", "Nobody dies by a signal that was not sent", ("cli.exit",), MODES)
 _STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop",), ("listen",))
@@ -97,7 +107,8 @@ class Unasked:
     def _owns(self, rule: Rule) -> bool:
         """Whether the transcript is about this rule, and at its level."""
         header = self._stage.header
-        return header.level == LEVEL and not set(rule.clauses).isdisjoint(header.clauses)
+        clauses = {*rule.clauses, *rule.said_by}
+        return header.level == LEVEL and not clauses.isdisjoint(header.clauses)
 
     def _is_news(self, rule: Rule) -> bool:
         """Whether it makes a difference that *rule* is broken: then it is worth waiting for."""

@@ -389,10 +389,11 @@ def test_who_ends_otherwise_after_sigterm_misses_that_alone(runner: Runner) -> N
     ]
 
 
-def test_a_transcript_about_what_holds_unasked_is_failed_by_it(runner: Runner) -> None:
+@pytest.mark.parametrize("clause", ["files.gone", "data.client-lost"])
+def test_a_transcript_about_what_holds_unasked_is_failed_by_it(runner: Runner, clause: str) -> None:
     path = runner.transcript("@include include/greeting.smtp-part\nC> @eof\nU< QUIT\n")
     path.write_text(
-        path.read_text().replace('"must"', '"should"').replace("relay.commands", "files.gone")
+        path.read_text().replace('"must"', '"should"').replace("relay.commands", clause)
     )
     bent = runner.bent(f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}')
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
