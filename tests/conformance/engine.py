@@ -83,13 +83,15 @@ class Engine:
         if stage.mode == "command":
             stage.start_command()
             return
+        first = next(iter(self._steps), None)  # it is not come to if this fails
         if stage.mode == "listen" and not stage.start_server():
             state = self._looks.process_state()
-            raise StepFailedError(None, "-l to go into the background with exit status 0", state)
+            raise StepFailedError(first, "-l to go into the background with exit status 0", state)
         if not says_when and any(step.kind == "C" for step in self._steps):
-            self._connect(None, "C")
+            self._connect(first, "C")
 
     def _connect(self, step: Step | None, actor: str) -> None:
+        """Open the client's connection, which *step* wants."""
         stage = self._stage
         if stage.mode == "stdio":
             if stage.process is not None:

@@ -1586,6 +1586,27 @@ def test_an_answer_to_an_auth_that_is_refused_does_not_get_into_the_log() -> Non
     assert (levels.DEBUG, "upstream: b'500'") in dialogue.log
 
 
+COMMANDS = (
+    b"EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY EXPN ETRN HELP XFORWARD STARTTLS BDAT BURL"
+)
+
+
+@pytest.mark.parametrize("verb", [*COMMANDS.split(), b"XCLIENT", b"XEXCH50"])
+def test_what_is_no_password_gets_into_the_log(verb: bytes) -> None:
+    dialogue = greeted()
+    dialogue.client_says(verb + b" x")
+    assert (levels.DEBUG, f"client: {verb + b' x'!r}") in dialogue.log
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"), [(b"AUTH PLAIN AGEAYgBj", b"AUTH"), (b"AUT AGEAYgBj", b"(unknown)")]
+)
+def test_what_may_be_a_password_is_told_without_it(line: bytes, shown: bytes) -> None:
+    dialogue = greeted()
+    dialogue.client_says(line)
+    assert (levels.DEBUG, f"client: {shown!r}") in dialogue.log
+
+
 @pytest.mark.parametrize("line", [b"AUTH=PLAIN AGEAYgBj", b"AUT PLAIN AGEAYgBj"])
 def test_a_misspelt_auth_does_not_get_into_the_log(line: bytes) -> None:
     dialogue = greeted()
@@ -1635,6 +1656,16 @@ def test_a_replacement_that_changes_is_not_delivered() -> None:
     assert len(dialogue.logged(levels.WARNING)) == 1
     dialogue.client_says(MAIL)
     assert dialogue.connecting
+
+
+def test_what_the_filter_said_is_told_of_a_replacement_that_changes_too() -> None:
+    dialogue = in_filter()
+    dialogue.replacement = b"new\n"
+    dialogue.upstream_is_fast = False
+    dialogue.filter_ends(0, b"rewritten")
+    dialogue.upstream_says(b"354 go on")
+    dialogue.replacement_changes()
+    assert " said=rewritten" in verdict_lines(dialogue)[0]
 
 
 # filter.timeout

@@ -8,6 +8,7 @@ import pytest
 
 from postprox.core import actions, levels, limits, replies
 from postprox.core.options import parse
+from postprox.core.verdict import Outcome
 from tests.unit.dialogue import (
     MAIL,
     RCPT,
@@ -541,6 +542,23 @@ def test_the_session_tells_whether_the_client_has_gone() -> None:
     assert not dialogue.session.client_gone
     dialogue.client_ends()
     assert dialogue.session.client_gone
+
+
+def test_a_client_whose_message_s_reply_is_awaited_has_not_gone() -> None:
+    dialogue = sent()
+    dialogue.client_ends()
+    assert not dialogue.session.client_gone
+
+
+def test_answers_behind_each_other_are_written_at_once() -> None:
+    session = in_filter().session
+    session._options.log_level = levels.ERROR
+    session.client_received(b"RSET\r\nNOOP\r\n")
+    session.filter_finished(Outcome(1, b"550 no"))
+    done = session.take_actions()
+    written = [action.data for action in done if isinstance(action, actions.ToClient)]
+    assert written == [b"550 no\r\n", replies.OK * 2]
+    assert isinstance(done[0], actions.ToUpstream)
 
 
 def test_a_client_that_has_left_commands_has_not_gone() -> None:

@@ -184,6 +184,10 @@ def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
         (b"BDAT 4\r\nxxxxBDAT 6\r\nQUIT\r\n", False),
         (b"BDAT\r\nQUIT\r\n", True),
         (b"BDATA 6\r\nQUIT\r\n", True),
+        (b"QUIT\r\nNOOP\r\n", True),
+        (b"BDAT\r\n9 x\r\nQUIT\r\n", True),
+        (b"NOOP\r\nNOOP\r\nQUIT\r\n", True),
+        (b"NOOP\r\n" * 20 + b"QUIT\r\n", True),
     ],
 )
 def test_a_quit_is_seen_in_what_is_held(octets: bytes, holds: bool) -> None:
@@ -440,6 +444,6 @@ def test_an_ehlo_reply_stays_well_formed(keywords: list[bytes]) -> None:
 def test_of_very_many_bdat_commands_not_all_are_looked_behind() -> None:
     reader = CommandReader()
     reader.feed(b"BDAT 0\r\n" * limits.LINES_WITH_QUIT + b"QUIT\r\n")
-    assert not reader.holds_quit
+    assert reader.holds_quit is False
     reader.next_line()
-    assert reader.holds_quit
+    assert reader.holds_quit is True
