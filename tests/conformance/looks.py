@@ -270,8 +270,8 @@ class Looks:
             if time.monotonic() < began + _IDLE_STRETCH:
                 return WAIT
             more = process.processor_time() - used
-            if more <= _IDLE_USE:
-                return YES
+            if more <= _IDLE_USE:  # who waits for a processor uses none either
+                return YES if process.sleeps() else WAIT
             began, used = time.monotonic(), used + more
             return WAIT
 

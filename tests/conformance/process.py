@@ -26,6 +26,7 @@ from .proc import (
     peak_memory,
     processor_time,
     resident_memory,
+    sleeps,
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -156,6 +157,10 @@ class Process:
     def processor_time(self) -> float:
         """The seconds of a processor that the process and all below it have used."""
         return sum(processor_time(pid) for pid in descendants(self.pid))
+
+    def sleeps(self) -> bool:
+        """Whether the process and all below it wait for something else than a processor."""
+        return all(sleeps(pid) for pid in descendants(self.pid))
 
     def listens(self) -> set[str]:
         """Where the process, or one below it, accepts TCP connections."""
