@@ -35,7 +35,8 @@ failed=$(
                 [ $? -eq 141 ] || echo "cannot read EMAIL" >&3
         } | {
             spamc -x -s 100000000 "$@" || case $? in
-                69) echo "spamc has no answer from spamd: is it running?" >&3 ;;
+                # 70: it does not find the socket.
+                69 | 70) echo "spamc has no answer from spamd: is it running?" >&3 ;;
                 *) echo "spamc ended with status $?" >&3 ;;
             esac
         } | {

@@ -75,6 +75,12 @@ def test_it_fails_while_spamd_is_down(run: Filter, stopped_spamd: Path) -> None:
     assert ended.reply == "spamc has no answer from spamd: is it running?"
 
 
+def test_it_fails_where_spamd_has_never_run(run: Filter, stopped_spamd: Path) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd.with_name("none")), CERTAIN)
+    assert ended.status == 2
+    assert ended.reply == "spamc has no answer from spamd: is it running?"
+
+
 def test_it_fails_where_spamc_is_not_installed(run: Filter, tmp_path: Path) -> None:
     ended = run(command("spamassassin.sh"), PATH=only(tmp_path, "wc", "cat", "sed", "head"))
     assert (ended.status, ended.reply) == (2, "spamc ended with status 127")
