@@ -39,6 +39,19 @@ def offered(spool: Spool) -> Spool:
     return spool
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What a thread is asked to close. It is closed at once: a late thread is the next test's."""
+    closed: list[int] = []
+
+    def start(close: Callable[[int], None], arguments: tuple[int]) -> None:
+        closed.extend(arguments)
+        close(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    return closed
+
+
 def content(spool: Spool) -> bytes:
     return b"".join(spool.original_blocks())
 
@@ -262,17 +275,9 @@ def test_a_message_cut_short_stays_an_error(spool: Spool, small_files: int) -> N
 
 
 def test_a_message_cut_short_takes_no_space(
-    spool: Spool, small_files: int, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, small_files: int, elsewhere: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LARGE_FILE", small_files - 1)
-    elsewhere: list[int] = []
-    start = _thread.start_new_thread
-
-    def noting(close: Callable[[int], None], arguments: tuple[int]) -> int:
-        elsewhere.extend(arguments)
-        return start(close, arguments)
-
-    monkeypatch.setattr(_thread, "start_new_thread", noting)
     content = spool.original
     spool.store(b"", b"x" * (small_files + 1))
     assert elsewhere == [content]
@@ -369,17 +374,7 @@ def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
         assert os.listdir(directory) == []  # noqa: PTH208
 
 
-def test_a_large_file_in_a_folder_is_closed_elsewhere(
-    offered: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere: list[int] = []
-    start = _thread.start_new_thread
-
-    def noting(close: Callable[[int], None], arguments: tuple[int]) -> int:
-        elsewhere.extend(arguments)
-        return start(close, arguments)
-
-    monkeypatch.setattr(_thread, "start_new_thread", noting)
+def test_a_large_file_in_a_folder_is_closed_elsewhere(offered: Spool, elsewhere: list[int]) -> None:
     Path(offered.outfile).unlink()
     Path(offered.outfile).mkdir()
     large = Path(offered.outfile) / "large"
@@ -478,19 +473,12 @@ def test_a_second_try_removes_what_the_first_could_not(
 
 
 def test_a_large_file_is_closed_elsewhere(
-    offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    offered: Spool, tmp_path: Path, elsewhere: list[int]
 ) -> None:
-    elsewhere: list[int] = []
-
-    def start(_close: object, arguments: tuple[int]) -> None:
-        elsewhere.extend(arguments)
-
-    monkeypatch.setattr(_thread, "start_new_thread", start)
     os.truncate(offered.outfile, limits.LARGE_FILE + 1)
     offered.withdraw()
     assert list(tmp_path.iterdir()) == []
     assert len(elsewhere) == 1
-    os.close(elsewhere[0])
 
 
 def test_a_replacement_that_stays_the_same_is_read_to_its_end(offered: Spool) -> None:
