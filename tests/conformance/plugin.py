@@ -26,6 +26,7 @@ from .items import (
     result_of,
     suite_of,
 )
+from .junit import add_row, name_property
 from .loader import ChoiceError, check_choice, transcript_paths
 from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError
@@ -264,19 +265,11 @@ class Controller:
                 result = _result(facts["result"])
                 self._suite.add(result)
                 if result.is_property:
-                    self._name_in_junit(report, result)
+                    name_property(self._suite.config, report, result)
                 if result.outcome == "failed":
                     self._told.setdefault(result.cause, str(report.longrepr))
 
-    def _name_in_junit(self, report: pytest.TestReport, result: Result) -> None:
-        """A property has no file from which a transcript's names are made; its own are alike."""
-        for plugin in self._suite.config.pluginmanager.get_plugins():
-            if hasattr(plugin, "node_reporter"):
-                case = plugin.node_reporter(report)
-                case.add_attribute("classname", result.transcript.replace("/", "."))
-                case.add_attribute("name", result.mode)
-
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)  # before JUnit's XML is written
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """0 as expected, 1 not, 2 the suite itself failed."""
         suite = self._suite
@@ -287,6 +280,7 @@ class Controller:
                 session.exitstatus = _EXIT_HARNESS
         self._no_items = [*suite.add_canary(), *suite.add_unasked()]
         for result in self._no_items:
+            add_row(suite.config, result)
             self._told.setdefault(result.cause, result.text)
             if result.outcome in ("failed", STALE) and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -158,12 +158,19 @@ def test_results_are_the_same_from_parallel_workers(runner: Runner) -> None:
     assert done.names == alone.names
 
 
-def test_junit_knows_each_transcript_by_its_path(runner: Runner, tmp_path: Path) -> None:
-    runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
-    cases = ET.parse(tmp_path / "junit.xml").iter("testcase")  # noqa: S314  (our own file)
-    names = [f"{case.get('classname')} {case.get('name')}" for case in cases]
-    assert all("greeting-ehlo-quit" in name for name in names)
-    assert len(names) == 2
+def junit_rows(path: Path) -> dict[str, ET.Element]:
+    """The rows of JUnit's XML by class and name."""
+    cases = ET.parse(path).iter("testcase")  # noqa: S314  (our own file)
+    return {f"{case.get('classname')} {case.get('name')}": case for case in cases}
+
+
+def test_junit_has_a_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
+    done = runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
+    rows = set(junit_rows(tmp_path / "junit.xml"))
+    unasked = {name.replace("/", ".").replace("::", " ") for name in done.unasked}
+    assert {row for row in rows if row.startswith("unasked")} == unasked != set()
+    assert len(rows - unasked) == 2
+    assert all("greeting-ehlo-quit" in row for row in rows - unasked)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -172,9 +179,39 @@ def test_junit_knows_a_property_by_its_name(runner: Runner, tmp_path: Path, work
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     junit = tmp_path / "junit.xml"
     runner.run(properties, "--implementation", bent, "--junitxml", junit, "-n", workers)
-    cases = ET.parse(junit).iter("testcase")  # noqa: S314  (our own file)
-    names = {f"{case.get('classname')} {case.get('name')}" for case in cases}
-    assert names == {"properties.sessions stdio", "properties.crowds listen"}
+    assert set(junit_rows(junit)) == {"properties.sessions stdio", "properties.crowds listen"}
+
+
+def test_junit_tells_of_what_holds_unasked_and_does_not(runner: Runner, tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    bent = runner.bent(f"echo noise >&2; exec {REFERENCE}")
+    runner.run(in_corpus(SESSION), "--implementation", bent, "--junitxml", junit)
+    rows = junit_rows(junit)
+    failed = [name for name, row in rows.items() if row.find("failure") is not None]
+    assert failed == ["unasked.standard-error stdio", "unasked.standard-error listen"]
+    assert "nothing on file descriptor 2" in (rows[failed[0]].findtext("failure") or "")
+
+
+def test_junit_skips_a_known_divergence_of_what_holds_unasked(
+    runner: Runner, tmp_path: Path
+) -> None:
+    junit = tmp_path / "junit.xml"
+    path = runner.bent(f"echo noise >&2; exec {REFERENCE}")
+    path.write_text(path.read_text() + DIVERGENCE.format("unasked/standard-error"))
+    runner.run(in_corpus(SESSION), "--implementation", path, "--junitxml", junit)
+    row = junit_rows(junit)["unasked.standard-error stdio"]
+    assert row.find("failure") is None
+    assert row.find("skipped") is not None
+
+
+def test_junit_tells_of_the_canary_for_which_nothing_else_was_played(
+    runner: Runner, tmp_path: Path
+) -> None:
+    junit = tmp_path / "junit.xml"
+    bent = runner.bent("echo nonsense")
+    runner.run(in_corpus(SESSION), "--canary", "--implementation", bent, "--junitxml", junit)
+    failed = [name for name, row in junit_rows(junit).items() if row.find("failure") is not None]
+    assert "relay.one-message.smtp stdio" in failed
 
 
 def test_an_implementation_that_is_always_wrong_fails_with_status_1(runner: Runner) -> None:
