@@ -1,6 +1,6 @@
-"""JUnit's XML: the rows that pytest would not write, or not so, by itself.
+"""JUnit's XML: a row is named as its result is, and there is one for that which no item came to.
 
-Rule: pytest writes the file; it is only told names, and what came of that which is no item of its.
+Rule: pytest writes the file; it is only told.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .results import Result
 from .verdict import STALE
 
 
-def name_property(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:
-    """A property has no file from which a transcript's names are made; its own are alike."""
+def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:
+    """What pytest would make of the place of a file says nothing, or where the suite lies."""
     for writer in _writers(config):
         case = writer.node_reporter(report)
         case.add_attribute("classname", result.transcript.replace("/", "."))

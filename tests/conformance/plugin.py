@@ -26,7 +26,7 @@ from .items import (
     result_of,
     suite_of,
 )
-from .junit import add_row, name_property
+from .junit import add_row, name_row
 from .loader import ChoiceError, check_choice, transcript_paths
 from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError
@@ -264,8 +264,7 @@ class Controller:
                     self._suite.tally.add(_seen(seen))
                 result = _result(facts["result"])
                 self._suite.add(result)
-                if result.is_property:
-                    name_property(self._suite.config, report, result)
+                name_row(self._suite.config, report, result)
                 if result.outcome == "failed":
                     self._told.setdefault(result.cause, str(report.longrepr))
 
