@@ -52,8 +52,11 @@ def fresh_loop(poller: Poller = FEW) -> Iterator[Loop]:
     yield loop
     os.close(signal.set_wakeup_fd(-1))
     os.close(loop._wakeup)
+    # A child may end in between; Python would have its signal, and nobody to tell.
+    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number, handler in handlers:
         signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
 
 
 def run_until(loop: Loop, done: Callable[[], object]) -> None:
@@ -98,7 +101,7 @@ class LoopPeer:
         """Wait for exactly these lines."""
         expected = b"".join(text + b"\r\n" for text in texts)
         run_until(self._loop, lambda: self.ended or len(self.received) >= len(expected))
-        assert bytes(self.received[: len(expected)]) == expected
+        assert self.received.startswith(expected), bytes(self.received)
         del self.received[: len(expected)]
 
     def sees_reply(self, beginning: bytes) -> None:
@@ -154,7 +157,8 @@ class Peer:
 
     def sees(self, *texts: bytes) -> None:
         for text in texts:
-            assert self.line() == text + b"\r\n"
+            line = self.line()
+            assert line == text + b"\r\n", line
 
     def sees_reply(self, beginning: bytes) -> None:
         line = self.line()
@@ -162,7 +166,8 @@ class Peer:
         assert line.endswith(b"\r\n")
 
     def sees_end(self) -> None:
-        assert self.line() == b""
+        line = self.line()
+        assert line == b"", line
 
     def asks(self, command: bytes, reply: bytes) -> None:
         self.says(command)

@@ -137,11 +137,13 @@ def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
         ours.recv(1)
         crowds.append(loop.crowd)
 
-    for ours, theirs in pairs:
+    for ours, _ in pairs:
         loop.watch(ours.fileno(), READABLE, partial(serve, ours))
-        theirs.send(b"x")
-    loop.run_once()
-    assert crowds == [3, 3, 3]
+    for _ in range(2):  # once a child of an earlier test may end, which is served too
+        for _, theirs in pairs:
+            theirs.send(b"x")
+        loop.run_once()
+    assert [3, 3, 3] in (crowds[:3], crowds[3:])
     for ours, theirs in pairs:
         loop.watch(ours.fileno(), 0, lambda: None)
         ours.close()
