@@ -228,8 +228,18 @@ def _killer(
         except BaseException as error:
             return f"{item.nodeid}: {error!r}"
         if session.testsfailed:
-            return str(item.nodeid)
+            return f"{item.nodeid}\n{_failures[-1]}"
     return SURVIVED
+
+
+#: What was told of the tests that failed; a control that fails is to be understood.
+_failures: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep why a test failed: pytest itself is told to be quiet."""
+    if report.failed:
+        _failures.append(str(report.longrepr))
 
 
 def _allow(seconds: float) -> None:
