@@ -304,6 +304,8 @@ def _exchange_code(old: Any, new: Any) -> None:
     old.__code__ = new.__code__
     old.__defaults__ = new.__defaults__
     old.__kwdefaults__ = new.__kwdefaults__
+    if hasattr(old, "__wrapped__"):  # a context manager: what was written stands within
+        _exchange_code(old.__wrapped__, new.__wrapped__)
 
 
 def _is_constant(value: object) -> bool:

@@ -152,6 +152,15 @@ def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
         theirs.close()
 
 
+def test_whoever_is_called_for_a_deadline_is_alone(loop: Loop) -> None:
+    assert loop.crowd == 1
+    alarm = Alarm(loop.clock())
+    loop.add(alarm)
+    loop.run_once()
+    assert alarm.rang
+    assert loop.crowd == 1
+
+
 def test_interest_may_change(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -411,3 +411,20 @@ def test_a_child_whose_number_cannot_be_written_is_told_to_stop(
     with pytest.raises(FileNotFoundError):
         listen._PidFile(str(tmp_path / "missing/pid")).leave_to(7)
     assert told == [(7, signal.SIGTERM)]
+
+
+def test_a_file_that_cannot_be_written_for_the_child_is_named(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pid"
+
+    def fork() -> int:
+        file.unlink()
+        file.mkdir()
+        return 7
+
+    monkeypatch.setattr(listen, "_passed_listeners", lambda: [site.listener])
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    assert listen.serve(parse(["up", "-l1", "--pid-file", str(file)])) == 1
+    assert capsys.readouterr().err == f"postprox: cannot write {file}: Is a directory\n"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
+import struct
+import termios
+from contextlib import suppress
 
 import pytest
 
@@ -12,8 +16,8 @@ from postprox.core import limits
 from postprox.shell import listen
 from postprox.shell.loop import READABLE, Loop
 from postprox.shell.stream import Stream
-from tests.unit.peers import run_until
-from tests.unit.test_connection import MESSAGE, Site, site
+from tests.unit.peers import LoopPeer, run_until
+from tests.unit.test_connection import MESSAGE, Site, settles, site
 
 __all__ = ["site"]
 
@@ -99,11 +103,20 @@ def with_a_client_that_pipelines(site: Site) -> None:
 
 def with_a_client_that_does_not_read(site: Site) -> None:
     client, upstream = site.transaction()
-    client.stops_reading()
-    while site.connection._reads_client:
-        client.socket.send(b"STARTTLS\r\n" * 1000)
-        site.loop.run_once()
+    asks_until_answers_wait(site, client)
+    settles(site)
     upstream.says(b"250 what nobody asked for")
+
+
+def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
+    """Let a client send commands and not read; return how many."""
+    client.stops_reading()
+    octets = 0
+    while site.connection._client.unsent < limits.UNREAD_REPLIES:
+        with suppress(BlockingIOError):
+            octets += client.socket.send(b"STARTTLS\r\n" * 1000)
+        site.loop.run_once()
+    return octets // 10
 
 
 @pytest.mark.parametrize(
@@ -143,15 +156,23 @@ def test_a_message_is_read_from_its_file_no_faster_than_upstream_takes_it(site: 
     assert max(waiting) <= limits.COPY_SIZE
 
 
+def test_a_client_for_whom_replies_wait_is_not_read_when_it_takes_some(site: Site) -> None:
+    client, _ = site.transaction()
+    asks_until_answers_wait(site, client)
+    with suppress(BlockingIOError):
+        client.socket.send(b"NOOP\r\n")
+    reader = site.connection._client.reader
+    held = fcntl.ioctl(reader, termios.FIONREAD, b"\0\0\0\0")
+    site.connection._client_ready()
+    assert fcntl.ioctl(reader, termios.FIONREAD, b"\0\0\0\0") == held
+    assert struct.unpack("i", held)[0] > 0, "else this shows nothing"
+
+
 def test_a_client_that_reads_late_misses_no_reply(site: Site) -> None:
     client, _ = site.transaction()
-    client.stops_reading()
-    asked = 0
-    while site.connection._reads_client:
-        asked += client.socket.send(b"STARTTLS\r\n" * 1000)
-        site.loop.run_once()
+    asked = asks_until_answers_wait(site, client)
     client.reads()
-    run_until(site.loop, lambda: client.received.count(b"\n") >= asked // 10)
+    run_until(site.loop, lambda: client.received.count(b"\n") >= asked)
     assert site.connection._client.unsent == 0
 
 
