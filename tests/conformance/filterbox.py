@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .dialogue import Dialogue
 from .loop import READ, Loop
-from .proc import is_alive, process_group
+from .proc import descendants, is_alive, process_group
 
 # The suite's variables are not exported: the filter's environment is what the proxy made it.
 # <> opens a fifo without waiting for its other end.
@@ -144,12 +144,13 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def group_members(run: FilterRun) -> list[int]:
-    """Living processes of the run: the filter itself and, if it leads a group, all of that."""
-    candidates = [run.pid]
-    if run.group == run.pid:
-        candidates = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in candidates if _belongs(pid, run)]
+    """Living processes of the run: the filter itself and, if it leads a group, all of that.
+
+    All that an implementation starts is below this process, which adopts what loses its parent.
+    """
+    candidates = descendants(os.getpid()) if run.group == run.pid else {run.pid}
+    return sorted(pid for pid in candidates if _belongs(pid, run))
 
 
 def _belongs(pid: int, run: FilterRun) -> bool:
-    return is_alive(pid) and (pid == run.pid or process_group(pid) == run.group)
+    return (pid == run.pid or process_group(pid) == run.group) and is_alive(pid)

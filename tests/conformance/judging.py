@@ -26,8 +26,8 @@ from .verdict import NOT_JUDGED, Verdict
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-#: A run of a transcript waits as much as it computes.
-_JOBS = 2 * len(os.sched_getaffinity(0))
+#: A run of a transcript waits longer than it computes.
+_JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
 Exit status: 0 conformant, with or without all of level should (--strict: with); also when all that

@@ -14,21 +14,35 @@ from pathlib import Path
 
 #: A state in /proc/net/tcp (TCP_LISTEN of the kernel's tcp_states.h).
 _LISTENING = "0A"
+#: More than any file here holds that is read at once.
+_FILE = 65536
 
 
-def _stat(path: Path) -> list[str] | None:
-    """The fields of a stat file behind the command's name: state, parent, group and so on."""
+def _read(path: str) -> str:
+    """What a file of /proc says; "" if it is gone. It is asked far too often for pathlib."""
     try:
-        text = (path / "stat").read_text(encoding="latin-1")
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return None
-    return text[text.rindex(")") + 2 :].split()
+        return ""
+    try:
+        return os.read(descriptor, _FILE).decode("latin-1")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
-def _tasks(pid: int | str) -> list[Path]:
+def _stat(directory: str) -> list[str] | None:
+    """The fields of a stat file behind the command's name: state, parent, group and so on."""
+    text = _read(f"{directory}/stat")
+    return text[text.rindex(")") + 2 :].split() if text else None
+
+
+def _tasks(pid: int | str) -> list[str]:
     """The directories of the threads of *pid*; none if it is gone."""
+    directory = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
-        return list(Path(f"/proc/{pid}/task").iterdir())
+        return [f"{directory}/{task}" for task in os.listdir(directory)]  # noqa: PTH208 - as above
     return []
 
 
@@ -39,11 +53,7 @@ def _states(pid: int) -> list[str]:
 
 def children(pid: int | str = "self") -> set[int]:
     """The processes that *pid* (this process, if none is given) started; zombies among them."""
-    found: set[int] = set()
-    for task in _tasks(pid):
-        with contextlib.suppress(OSError):
-            found.update(int(child) for child in (task / "children").read_text().split())
-    return found
+    return {int(child) for task in _tasks(pid) for child in _read(f"{task}/children").split()}
 
 
 def descendants(pid: int) -> set[int]:
@@ -68,7 +78,7 @@ def sleeps(pid: int) -> bool:
 
 def process_group(pid: int) -> int | None:
     """The process group of *pid*, None if it is gone."""
-    fields = _stat(Path(f"/proc/{pid}"))
+    fields = _stat(f"/proc/{pid}")
     return int(fields[2]) if fields else None
 
 
@@ -79,10 +89,9 @@ def peak_memory(pid: int) -> int:
 
 def _memory(pid: int, name: str) -> int:
     for task in _tasks(pid):
-        with contextlib.suppress(OSError):
-            for line in (task / "status").read_text().splitlines():
-                if line.startswith(name):
-                    return int(line.split()[1]) << 10
+        for line in _read(f"{task}/status").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) << 10
     return 0
 
 
@@ -93,7 +102,7 @@ def resident_memory(pid: int) -> int:
 
 def processor_time(pid: int) -> float:
     """The seconds of a processor that *pid* has used, with all its threads."""
-    fields = _stat(Path(f"/proc/{pid}"))
+    fields = _stat(f"/proc/{pid}")
     ticks = int(fields[11]) + int(fields[12]) if fields else 0
     return ticks / os.sysconf("SC_CLK_TCK")
 
