@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conformance.clauses import load_clauses
-from tests.conformance.paths import SPECIFICATION
+from tests.conformance.paths import SPECIFICATION, SUFFIX
 from tests.conformance.report.results import Run, read_run
-from tests.conformance.results import Known, Result
+from tests.conformance.results import PROPERTY_PREFIX, UNASKED_PREFIX, Known, Result
 from tests.conformance.verdict import STALE
 
 PAGE = Path(__file__).resolve().parent / "implementations.md"
@@ -197,9 +197,18 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
+#: Where what is no transcript is told, by the beginning of its name.
+_TOLD = {
+    UNASKED_PREFIX: "transcripts.md#true-of-every-transcript",
+    PROPERTY_PREFIX: "conformance.md#properties",
+}
+
+
 def _link(name: str) -> str:
-    transcript, _, mode = name.partition(" ")
-    return f"[{transcript.removesuffix('.smtp')}](../transcripts/{transcript}) {mode}"
+    result, _, mode = name.partition(" ")
+    places = [place for prefix, place in _TOLD.items() if result.startswith(prefix)]
+    place = places[0] if places else f"../transcripts/{result}"
+    return f"[{result.removesuffix(SUFFIX)}]({place}) {mode}"
 
 
 def _table(heads: list[str], rows: Iterable[list[str]]) -> str:

@@ -75,6 +75,24 @@ def test_the_page_of_implementations_is_made_of_what_is_kept_of_them() -> None:
     assert implementations.with_tables(text) == text, "python3 -m docs.implementations writes it"
 
 
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("relay/one.smtp [stdio]", "[relay/one](../transcripts/relay/one.smtp) [stdio]"),
+        (
+            "unasked/stop [listen]",
+            "[unasked/stop](transcripts.md#true-of-every-transcript) [listen]",
+        ),
+        (
+            "properties/crowds [listen]",
+            "[properties/crowds](conformance.md#properties) [listen]",
+        ),
+    ],
+)
+def test_a_miss_leads_to_where_it_is_told(name: str, link: str) -> None:
+    assert implementations._link(name) == link
+
+
 def test_what_an_implementation_misses_is_kept_by_its_reason() -> None:
     def result(name: str, outcome: str, known: Known | None = None) -> Result:
         clauses = ("data.end", "data.no-smuggling")
