@@ -30,7 +30,7 @@ from .junit import add_row, name_row
 from .loader import ChoiceError, check_choice, transcript_paths
 from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError
-from .process import adopt_orphans
+from .process import adopt_orphans, start_children_with_default_signals
 from .results import Known, Result
 from .script import FormatError
 from .suite import OptionError, Suite
@@ -101,6 +101,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the Suite, and let the runner's own directory mean the transcripts too."""
+    start_children_with_default_signals()
     config.addinivalue_line(
         "markers", f"{PROPERTY_MARKER}(name, title, clauses, mode): a property of random sessions"
     )

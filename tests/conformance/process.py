@@ -30,6 +30,8 @@ from .proc import (
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
+#: `subprocess` gives these back to every child.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 #: How long `close` insists before it gives up on what cannot be killed.
 _KILLING_ROUNDS = 500
 _KILLING_PAUSE = 0.002
@@ -39,6 +41,23 @@ _REAPING_PATIENCE = 1.0
 def adopt_orphans() -> None:
     """From now on, descendants that lose their parent become this process's children."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start_children_with_default_signals() -> None:
+    """Keep inherited signal dispositions and the inherited signal mask from every child process.
+
+    A background job of a script inherits an ignored SIGINT, and nohup(1) passes on an ignored
+    SIGHUP. execve(2) keeps an ignored signal ignored, but resets a handled one to its default. So
+    this process still takes no notice of such a signal, and its children behave as on a terminal.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    for number in signal.valid_signals():
+        if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, _take_no_notice)
+
+
+def _take_no_notice(_number: int, _frame: object) -> None:
+    """Do nothing: see `start_children_with_default_signals`."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..implementation import ImplementationError, default_implementation, find_i
 from ..paths import INSTALLED, SPECIFICATION, SUFFIX
 from ..payload import did_you_mean
 from ..preflight import CannotStartError, check_program
-from ..process import adopt_orphans
+from ..process import adopt_orphans, start_children_with_default_signals
 from ..reader import parse_transcript
 from ..script import FormatError, Transcript
 from ..stage import HarnessError, Settings
@@ -146,6 +146,7 @@ def _record(options: argparse.Namespace) -> None:
 def main(options: argparse.Namespace) -> int:
     """Record as *options* say; the exit status."""
     adopt_orphans()
+    start_children_with_default_signals()
     try:
         _record(options)
     except _ERRORS as error:

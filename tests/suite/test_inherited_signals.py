@@ -1,0 +1,51 @@
+"""Signals: what the suite itself inherits does not reach the programs that it starts."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+from tests.conformance.paths import ROOT
+
+#: Start a child from a process that ignores and blocks every signal, and print the child's masks.
+STARTS_A_CHILD = """
+import signal, subprocess
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+from tests.conformance.process import start_children_with_default_signals
+start_children_with_default_signals()
+subprocess.run(["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"], check=True)
+signal.raise_signal(signal.SIGHUP)
+signal.raise_signal(signal.SIGINT)
+print("still here")
+"""
+
+
+def run() -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS_A_CHILD],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("\n")
+
+
+def masks(lines: list[str]) -> dict[str, int]:
+    return {line[:6]: int(line[7:], 16) for line in lines if line.startswith("Sig")}
+
+
+def test_ignored_signals_are_default_in_a_child() -> None:
+    ignored = masks(run())["SigIgn"]
+    assert {number for number in signal.valid_signals() if ignored >> (number - 1) & 1} == set()
+
+
+def test_blocked_signals_are_unblocked_in_a_child() -> None:
+    assert masks(run())["SigBlk"] == 0
+
+
+def test_ignored_signals_still_do_not_end_the_suite() -> None:
+    assert "still here" in run()
