@@ -9,6 +9,10 @@ from . import limits
 HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT"))
 
 
+#: As a number: an octet is looked for five times as fast as octets.
+_NUL = 0
+
+
 class LineTooLongError(Exception):
     """A command line over `limits.COMMAND_LINE`; the reader drops the rest of it."""
 
@@ -143,8 +147,8 @@ class ReplyReader:
         """Return the next complete reply, None while there is none.
 
         Raises:
-            BadReplyError: for a line that is no reply line, for differing codes in one reply,
-                and for a reply over `limits.REPLY`.
+            BadReplyError: for a line that is no reply line or has a NUL in it, for differing
+                codes in one reply, and for a reply over `limits.REPLY`.
         """
         while (end := self._held.find(b"\n", self._line)) >= 0:
             line = bytes(self._held[self._line : end + 1])
@@ -159,7 +163,8 @@ class ReplyReader:
 
     def _check(self, line: bytes) -> None:
         code = line[:3]
-        if not (code.isdigit() and code[0] in b"2345" and line[3] in b" -\r\n"):
+        well_formed = code.isdigit() and code[0] in b"2345" and line[3] in b" -\r\n"
+        if not well_formed or _NUL in line:
             raise BadReplyError(f"no SMTP reply: {line[:80]!r}")
         if self._code not in (b"", code):
             raise BadReplyError(f"differing codes in one reply: {line[:80]!r}")

@@ -264,7 +264,7 @@ def read_replies(*pieces: bytes) -> list[tuple[int, bytes]]:
         (b"250-\r\n250\r\n", [250]),
         (b"250 a\r\n354 b\r\n", [250, 354]),
         (b"250-a\r\n250 b\r\n550 c\r\n", [250, 550]),
-        (b"599 caf\xe9 \0\r\n", [599]),
+        (b"599 caf\xe9 \x01\r\n", [599]),
     ],
 )
 def test_replies(octets: bytes, codes: list[int]) -> None:
@@ -277,7 +277,7 @@ def test_replies(octets: bytes, codes: list[int]) -> None:
         b"250-a\r\n250-b\r\n250 c\r\n",
         b"250-a\n250 b\n",
         b"250 " + b"x" * 2000 + b"\r\n",
-        b"250 caf\xe9 \0\r\n",
+        b"250 caf\xe9 \x01\r\n",
     ],
 )
 def test_a_reply_keeps_its_octets(octets: bytes) -> None:
@@ -311,6 +311,9 @@ def test_a_reply_keeps_its_octets(octets: bytes) -> None:
         b"250-a\r\n550 b\r\n",
         b"250-a\r\nb\r\n",
         b"250-a\r\n\r\n",
+        b"250 a\0b\r\n",
+        b"250-a\0b\r\n250 ok\r\n",
+        b"250 \0\n",
     ],
 )
 def test_what_is_no_reply(octets: bytes) -> None:
