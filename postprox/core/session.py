@@ -257,9 +257,8 @@ class Session:
         self._message.in_doubt = True
         self._upstream.expect(link.FINAL)
 
-    def timer(self) -> None:
-        """Act on the deadline that has passed."""
-        now = self._clock()
+    def timer(self, now: float) -> None:
+        """Act on the deadline that has passed at `now`, which may be earlier than the present."""
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:

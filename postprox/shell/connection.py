@@ -88,13 +88,13 @@ class Connection:
 
     def timer(self) -> None:
         """Act on the deadline that has passed."""
-        now = self._loop.clock()
+        now = self._loop.now
         if now >= self._linger_end:
             self._guarded(self._close_client)
         elif self._connector is not None and now >= self._connector.deadline:
             self._guarded(self._connector.timer)
         else:
-            self._guarded(self.session.timer)
+            self._guarded(self.session.timer, now)
 
     # Every event passes here.
 
@@ -377,24 +377,29 @@ class Connection:
             reason = f"cannot be started: {error.strerror}"
             self.session.filter_finished(Outcome(failure=reason, starved=True))
             return
+        self._loop.on_exit(self._filter.pid, self._filter_exited)
         self.session.filter_started()
         self._loop.watch(self._filter.stderr, READABLE, self._stderr_ready)
-        self._loop.on_exit(self._filter.pid, self._filter_exited)
 
     def _stderr_ready(self) -> None:
         if self._filter is not None and self._filter.read_stderr() == b"":
             self._loop.watch(self._filter.stderr, 0, self._stderr_ready)
 
-    def _filter_exited(self, wait_status: int) -> None:
-        self._guarded(self._obey_filter, wait_status)
+    def _filter_exited(self, code: int | None) -> None:
+        self._guarded(self._obey_filter, code)
 
-    def _obey_filter(self, wait_status: int) -> None:
-        if self._filter is None:
+    def _obey_filter(self, code: int | None) -> None:
+        ended = self._filter
+        if ended is None:
             return
-        outcome = self._filter.outcome(wait_status)
-        if outcome.status == 0:
-            self._look_at_outfile(outcome)
-        self._end_filter(self._filter)
+        try:
+            if code is None:
+                self._kill_process(ended)
+            outcome = ended.outcome(code)
+            if outcome.status == 0:
+                self._look_at_outfile(outcome)
+        finally:  # an error must not get a process killed that has taken its process id
+            self._end_filter(ended)
         self.session.filter_finished(outcome)
 
     def _look_at_outfile(self, outcome: "Outcome") -> None:
@@ -419,9 +424,12 @@ class Connection:
         self.session.filter_finished(Outcome(failure=action.reason, last_line=said))
 
     def _kill(self, running: "Filter") -> None:
+        self._kill_process(running)
+        self._end_filter(running)
+
+    def _kill_process(self, running: "Filter") -> None:
         running.kill()
         self._loop.on_exit(running.pid, _reaped)
-        self._end_filter(running)
 
     def _end_filter(self, ended: "Filter") -> None:
         self._filter = None
@@ -460,7 +468,7 @@ class Connection:
         self._finished(self)
 
 
-def _reaped(_: int) -> None:
+def _reaped(_: int | None) -> None:
     """Let a killed filter go: its verdict does not count."""
 
 

@@ -69,9 +69,11 @@ class Filter:
         self._last_line.feed(data)
         return data
 
-    def outcome(self, wait_status: int) -> verdict.Outcome:
-        """Return how it ended; `wait_status` is what wait(2) said."""
-        code = posix.waitstatus_to_exitcode(wait_status)
+    def outcome(self, code: int | None) -> verdict.Outcome:
+        """Return how it ended; `code` is its exit code, see `Loop.on_exit`."""
+        if code is None:
+            reason = "the system does not report its exit status"
+            return verdict.Outcome(failure=reason, last_line=self.said, starved=True)
         if code < 0:
             return verdict.Outcome(failure=f"killed by signal {-code}", last_line=self.said)
         return verdict.Outcome(code, self.said)

@@ -176,7 +176,7 @@ class Server:
 
     def timer(self) -> None:
         """See `deadline`."""
-        now = self._loop.clock()
+        now = self._loop.now
         if now >= self._stop_by:
             self._stop_by = limits.NEVER
             self._terminate(0)

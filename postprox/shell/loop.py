@@ -2,6 +2,7 @@
 
 Rule: it knows no SMTP and no session; it calls back who asked for an event. One thread, and
 nothing in it blocks. Whatever a callback raises ends here: it is logged, and the others go on.
+A timer runs only after every event that happened before its deadline was found to have passed.
 
 The loop does not ask everybody for his deadline at every turn. It keeps a lower bound of them all:
 who gets an earlier deadline says so (`due`), and only when the bound has passed are all asked.
@@ -52,12 +53,14 @@ class Loop:
         make, self._units = poller
         self._poll = make()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
-        self._children: dict[int, Callable[[int], None]] = {}
+        self._children: dict[int, Callable[[int | None], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._timed: dict[Timed, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
         #: How many descriptors the turn under way serves: each waits for all others.
         self.crowd = 1
+        #: The reading of the clock that decides which deadlines have passed, while timers run.
+        self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
         posix.set_blocking(wakeup, False)
@@ -100,8 +103,12 @@ class Loop:
         signal.signal(number, _noted)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # whoever started us may block it
 
-    def on_exit(self, pid: int, handler: "Callable[[int], None]") -> None:
-        """Call `handler` with the wait status of child `pid` when it has ended."""
+    def on_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
+        """Call `handler` with the exit code of child `pid` when it has ended.
+
+        A negative code is the number of the signal that ended the child. None means that the system
+        does not report the end of any child; this one may still run.
+        """
         self._children[pid] = handler
 
     def add(self, timed: "Timed") -> None:
@@ -125,17 +132,27 @@ class Loop:
             _pause(error)
 
     def _turn(self) -> None:
-        ready = self._wait()
+        self._serve(self._wait())
+        now = self.clock()
+        if now >= self._earliest:
+            # The wait may have ended without its events (EINTR), and the handlers may have taken
+            # long. An event from before `now` comes before the timers that are due at `now`.
+            self._serve(self._wait())  # returns at once, because a deadline has passed
+            self._reap()  # a SIGCHLD may still be under way
+            self._run_timers(now)
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
         self.crowd = max(1, len(ready))
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
             if watched is not None and watched is self._watched.get(descriptor):
                 self._call_watcher(descriptor, watched[1])
-        now = self.clock()
-        if now >= self._earliest:
-            for timed in [timed for timed in self._timed if timed.deadline <= now]:
-                _call(timed.timer)
-            self._earliest = min((timed.deadline for timed in self._timed), default=limits.NEVER)
+
+    def _run_timers(self, now: float) -> None:
+        self.now = now
+        for timed in [timed for timed in self._timed if timed.deadline <= now]:
+            _call(timed.timer)
+        self._earliest = min((timed.deadline for timed in self._timed), default=limits.NEVER)
 
     def _wait(self) -> list[tuple[int, int]]:
         try:
@@ -149,7 +166,9 @@ class Loop:
         if self._earliest == limits.NEVER:
             return None
         seconds = (self._earliest - self.clock()) / self._speed
-        milliseconds = max(0, int(min(seconds, limits.LONGEST_WAIT) * 1000) + 1)
+        if seconds <= 0:
+            return 0
+        milliseconds = int(min(seconds, limits.LONGEST_WAIT) * 1000) + 1
         return milliseconds * self._units / 1000
 
     def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
@@ -172,25 +191,46 @@ class Loop:
             _call(self._signals.get(number, nothing))
 
     def _reap(self) -> None:
-        """Find the children that have ended: one question each, however many have not."""
-        while self._children:
-            ended = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-            if ended is None:
-                return
-            if ended.si_pid not in self._children:
-                self._ask_each()
-                return
-            self._reap_one(ended.si_pid)
+        """Reap every child that has ended, and call back for those that somebody waits for.
 
-    def _ask_each(self) -> None:
-        """Find them past a child of somebody else's, which stands before them."""
-        for pid in list(self._children):
-            self._reap_one(pid)
+        The others are orphans of filters, which become children of process 1.
+        """
+        try:
+            self._reap_by(_next_ended)
+        except OSError:
+            if self._children:  # otherwise the process has no child left
+                self._reap_otherwise()
 
-    def _reap_one(self, pid: int) -> None:
-        ended, wait_status = posix.waitpid(pid, posix.WNOHANG)
-        if ended:
-            _call(self._children.pop(pid), wait_status)
+    def _reap_otherwise(self) -> None:
+        """Reap by another system call; if that fails too, report that no end can be learnt."""
+        try:
+            self._reap_by(_next_ended_by_waitid)
+        except (OSError, AttributeError) as error:  # not every system has waitid(2)
+            report(error)
+            children, self._children = self._children, {}
+            for handler in children.values():
+                _call(handler, None)
+
+    def _reap_by(self, next_ended: "Callable[[], tuple[int, int] | None]") -> None:
+        while ended := next_ended():
+            pid, code = ended
+            if handler := self._children.pop(pid, None):
+                _call(handler, code)
+
+
+def _next_ended() -> tuple[int, int] | None:
+    """Reap one child; return its process id and its exit code, None if no child has ended."""
+    pid, status = posix.waitpid(-1, posix.WNOHANG)
+    return (pid, posix.waitstatus_to_exitcode(status)) if pid else None
+
+
+def _next_ended_by_waitid() -> tuple[int, int] | None:
+    """Reap one child as `_next_ended` does, without wait4(2)."""
+    ended = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG)
+    if ended is None:
+        return None
+    code = ended.si_status if ended.si_code == posix.CLD_EXITED else -ended.si_status
+    return ended.si_pid, code
 
 
 def _call(handler: "Callable[..., None]", *arguments: object) -> None:

@@ -171,7 +171,7 @@ class Dialogue:
         while self.session.deadline <= end:
             passed = max(0.0, self.session.deadline - self.now)
             self.now += passed
-            self._does(f"P> {passed:g} s have passed", self.session.timer)
+            self._does(f"P> {passed:g} s have passed", self.session.timer, self.now)
         self.now = end
 
     def is_told_to_stop(self) -> None:

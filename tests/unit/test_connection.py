@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import select
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -259,6 +260,61 @@ def test_without_the_means_to_start_a_filter_no_message_passes(
     upstream.sees(b"QUIT")
     assert any("cannot be started: No such file or directory" in line for line in logged)
     assert list(site.directory.iterdir()) == []
+
+
+def no_end_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    for name in ("waitpid", "waitid"):
+        monkeypatch.setattr(posix, name, fails)
+
+
+def test_filter_whose_end_cannot_be_learnt_gets_451(
+    site: Site, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    client, upstream = site.data("-c", "echo '550 virus' >&2; exit 1")
+    with monkeypatch.context() as patched:
+        no_end_can_be_learnt(patched)
+        client.says(*MESSAGE)
+        client.sees_reply(b"451 ")
+    upstream.sees(b"QUIT")
+    warning = next(line for line in logged if line.startswith("filter failed: "))
+    assert "the system does not report its exit status; message refused with 451" in warning
+    assert 'said="550 virus"' in warning
+
+
+def test_running_filter_whose_end_cannot_be_learnt_is_killed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    client, _ = site.data("-c", f"sleep 1000 & echo $! >{started}; wait")
+    client.says(*MESSAGE)
+    run_until(site.loop, lambda: site.connection.filtering)
+    child = os.pidfd_open(int(started.read_text()))
+    with monkeypatch.context() as patched:
+        no_end_can_be_learnt(patched)
+        os.kill(os.getpid(), signal.SIGCHLD)
+        client.sees_reply(b"451 ")
+    assert select.select([child], [], [], 20)[0]
+    os.close(child)
+
+
+def test_reaped_filter_is_not_killed_when_its_session_crashes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr("postprox.shell.filter.Filter.kill", lambda self: killed.append(self.pid))
+
+    def fails(*_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("postprox.shell.filter.Filter.outcome", fails)
+    client, _ = site.data("-c", "exit 0")
+    client.says(*MESSAGE)
+    client.sees_reply(b"421 ")
+    assert killed == []
 
 
 def test_without_the_means_to_read_outfile_no_message_passes(

@@ -20,6 +20,10 @@ from postprox.shell.filter import Filter
 from postprox.shell.system import posix
 
 
+def exit_code(running: Filter) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1])
+
+
 def run(command: str, **environment: bytes) -> Outcome:
     """Run a filter to its end, as the loop does."""
     variables = {name.encode(): value for name, value in environment.items()}
@@ -33,7 +37,7 @@ def run(command: str, **environment: bytes) -> Outcome:
         if child in ready:
             break
     os.close(child)
-    outcome = running.outcome(os.waitpid(running.pid, 0)[1])
+    outcome = running.outcome(exit_code(running))
     running.close()
     return outcome
 
@@ -155,7 +159,7 @@ def test_killing_reaches_its_children(tmp_path: Path) -> None:
     running.kill()
     assert select.select([child], [], [], 20)[0] == [child]
     os.close(child)
-    assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == -signal.SIGKILL
+    assert exit_code(running) == -signal.SIGKILL
     running.close()
 
 
@@ -171,7 +175,7 @@ def test_a_background_child_does_not_keep_the_outcome_waiting(tmp_path: Path) ->
     held = tmp_path / "held"
     os.mkfifo(held)
     running = Filter(f"{{ cat {held}; }} & echo 550 no >&2; exit 1", {b"PATH": b"/bin:/usr/bin"})
-    outcome = running.outcome(os.waitpid(running.pid, 0)[1])
+    outcome = running.outcome(exit_code(running))
     assert outcome.last_line == b"550 no"
     running.close()
     held.write_text("go")
@@ -196,7 +200,7 @@ def test_killing_reaches_a_leader_that_has_left_its_group() -> None:
     running = Filter(f"exec {sys.executable} -IS -c '{program}' >&2", dict(os.environb))
     assert select.select([running.stderr], [], [], 20)[0]
     running.kill()
-    assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == -signal.SIGKILL
+    assert exit_code(running) == -signal.SIGKILL
     running.close()
 
 
@@ -214,5 +218,5 @@ def test_an_error_of_closing_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as patched:
         patched.setattr(posix, "close", close)
         running = Filter("exit 3", {})
-    assert running.outcome(os.waitpid(running.pid, 0)[1]).status == 3
+    assert running.outcome(exit_code(running)).status == 3
     running.close()

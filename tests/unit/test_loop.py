@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import os
@@ -10,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -33,9 +34,9 @@ class Alarm:
         self._deadline = float("inf")
 
 
-def raising(error: type[Exception]) -> Callable[..., NoReturn]:
+def raising(error: type[Exception] | Exception) -> Callable[..., NoReturn]:
     def fails(*_: object) -> NoReturn:
-        raise error  # a new one each time
+        raise error  # of a class a new one each time
 
     return fails
 
@@ -261,18 +262,19 @@ def spawn(*arguments: str) -> int:
 
 
 def test_the_end_of_a_child_is_called_for(loop: Loop) -> None:
-    ended: list[int] = []
+    ended: list[int | None] = []
     loop.on_exit(spawn("-c", "exit 3"), ended.append)
     run_until(loop, lambda: ended)
-    assert [os.waitstatus_to_exitcode(status) for status in ended] == [3]
+    assert ended == [3]
 
 
 def test_the_ends_of_many_children_are_told_apart(loop: Loop) -> None:
     ended: dict[int, int] = {}
     for number in range(20):
 
-        def note(status: int, number: int = number) -> None:
-            ended[number] = os.waitstatus_to_exitcode(status)
+        def note(code: int | None, number: int = number) -> None:
+            assert code is not None
+            ended[number] = code
 
         loop.on_exit(spawn("-c", f"exit {number}"), note)
     run_until(loop, lambda: len(ended) == 20)
@@ -282,19 +284,267 @@ def test_the_ends_of_many_children_are_told_apart(loop: Loop) -> None:
 def test_a_child_that_has_ended_before_it_was_asked_for_is_called_for(loop: Loop) -> None:
     pid = spawn("-c", "exit 0")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    ended: list[int] = []
+    ended: list[int | None] = []
     loop.on_exit(pid, ended.append)
     run_until(loop, lambda: ended)
     assert ended == [0]
 
 
-def test_a_child_that_nobody_asked_for_is_left_alone(loop: Loop) -> None:
-    ours, other = spawn("-c", "exit 0"), spawn("-c", "exit 5")
-    os.waitid(os.P_PID, other, os.WEXITED | os.WNOWAIT)
-    ended: list[int] = []
-    loop.on_exit(ours, ended.append)
+def test_unknown_child_is_reaped(loop: Loop) -> None:
+    known, unknown = spawn("-c", "exit 0"), spawn("-c", "exit 5")
+    os.waitid(os.P_PID, unknown, os.WEXITED | os.WNOWAIT)
+    ended: list[int | None] = []
+    loop.on_exit(known, ended.append)
     run_until(loop, lambda: ended)
-    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 5
+    assert ended == [0]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(unknown, 0)
+
+
+def test_unknown_child_alone_is_reaped(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr("postprox.shell.log.write_fault", faults.append)
+    unknown = spawn("-c", "exit 5")
+    os.waitid(os.P_PID, unknown, os.WEXITED | os.WNOWAIT)
+    loop.run_once()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(unknown, 0)
+    assert faults == []
+
+
+ENDS = [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -signal.SIGKILL), ("kill -6 $$", -6)]
+
+
+@pytest.mark.parametrize(("command", "code"), ENDS)
+def test_exit_code_is_passed_on(loop: Loop, command: str, code: int) -> None:
+    ended: list[int | None] = []
+    loop.on_exit(spawn("-c", command), ended.append)
+    run_until(loop, lambda: ended)
+    assert ended == [code]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.ECHILD])
+@pytest.mark.parametrize(("command", "code"), ENDS)
+def test_failing_wait4_falls_back_to_waitid(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, command: str, code: int, number: int
+) -> None:
+    pid, ended = spawn("-c", command), list[int | None]()
+    monkeypatch.setattr("posix.waitpid", raising(OSError(number, "injected")))
+    loop.on_exit(pid, ended.append)
+    run_until(loop, lambda: ended)
+    assert ended == [code]
+    monkeypatch.undo()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def has_no_waitid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("posix.waitid")
+
+
+def cannot_waitid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posix.waitid", raising(OSError(errno.ENOSYS, "injected")))
+
+
+@pytest.mark.parametrize("lack", [has_no_waitid, cannot_waitid])
+def test_failing_wait4_and_waitid_report_none(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, lack: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    pid, ended = spawn("-c", "exit 1"), list[int | None]()
+    with monkeypatch.context() as patched:
+        patched.setattr("posix.waitpid", raising(OSError(errno.ENOSYS, "injected")))
+        lack(patched)
+        loop.on_exit(pid, ended.append)
+        run_until(loop, lambda: ended)
+    assert ended == [None]
+    os.waitpid(pid, 0)
+
+
+def test_missing_waitid_is_not_needed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("posix.waitid")
+    ended: list[int | None] = []
+    loop.on_exit(spawn("-c", "exit 1"), ended.append)
+    run_until(loop, lambda: ended)
+    assert ended == [1]
+
+
+# Events before deadlines
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = loop.clock()
+        monkeypatch.setattr(loop, "clock", lambda: self.now)
+
+
+@pytest.fixture
+def clock(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(loop, monkeypatch)
+
+
+class TimeLimit:
+    """A deadline that an event cancels."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.history: list[str] = []
+
+    def event(self, *_: object) -> None:
+        self.history.append("event")
+        self.deadline = limits.NEVER
+
+    def timer(self) -> None:
+        self.history.append("timer")
+        self.deadline = limits.NEVER
+
+
+class Polls:
+    """A poll object that keeps the timeouts of its waits.
+
+    missed: how many of the first waits end without their events, as after SIGSTOP and SIGCONT.
+    """
+
+    def __init__(self, poll: Any, missed: int) -> None:
+        self._poll = poll
+        self._missed = missed
+        self.timeouts: list[float | None] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poll, name)
+
+    def poll(self, timeout: float | None) -> Any:
+        self.timeouts.append(timeout)
+        return self._poll.poll(timeout) if len(self.timeouts) > self._missed else []
+
+
+def ended_child(loop: Loop, limit: TimeLimit) -> None:
+    """Let a child end without the loop's noticing."""
+    pid = spawn("-c", "exit 1")
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    loop.on_exit(pid, limit.event)
+
+
+def test_input_missed_by_wait_precedes_timer(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        limit = TimeLimit(loop.clock())
+        loop.add(limit)
+        loop.watch(ours.fileno(), READABLE, lambda: limit.event(ours.recv(1)))
+        theirs.send(b"x")
+        monkeypatch.setattr(loop, "_poll", Polls(loop._poll, 1))
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+    assert limit.history == ["event"]
+
+
+def test_child_end_missed_by_wait_precedes_timer(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = TimeLimit(loop.clock())
+    ended_child(loop, limit)
+    loop.add(limit)
+    monkeypatch.setattr(loop, "_poll", Polls(loop._poll, 1))
+    loop.run_once()
+    assert limit.history == ["event"]
+
+
+def test_child_end_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
+    limit = TimeLimit(clock.now + 3)
+    loop.add(limit)
+    ours, theirs = socket.socketpair()
+
+    def long_handler() -> None:
+        ours.recv(1)
+        ended_child(loop, limit)
+        clock.now += 10
+
+    with ours, theirs:
+        loop.watch(ours.fileno(), READABLE, long_handler)
+        theirs.send(b"x")
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+    assert limit.history == ["event"]
+
+
+def test_input_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
+    limit = TimeLimit(clock.now + 3)
+    loop.add(limit)
+    (slow, slow_peer), (ours, theirs) = socket.socketpair(), socket.socketpair()
+
+    def long_handler() -> None:
+        slow.recv(1)
+        theirs.send(b"x")
+        clock.now += 10
+
+    with slow, slow_peer, ours, theirs:
+        loop.watch(slow.fileno(), READABLE, long_handler)
+        loop.watch(ours.fileno(), READABLE, lambda: limit.event(ours.recv(1)))
+        slow_peer.send(b"x")
+        loop.run_once()
+        for descriptor in (slow.fileno(), ours.fileno()):
+            loop.watch(descriptor, 0, lambda: None)
+    assert limit.history == ["event"]
+
+
+def test_child_end_without_signal_precedes_timer(loop: Loop) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    try:
+        limit = TimeLimit(loop.clock())
+        ended_child(loop, limit)
+        loop.add(limit)
+        loop.run_once()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert limit.history == ["event"]
+
+
+def test_child_end_precedes_timer_if_poll_fails(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = TimeLimit(loop.clock())
+    ended_child(loop, limit)
+    loop.add(limit)
+    monkeypatch.setattr(loop, "_patience", raising(MemoryError))
+    loop.run_once()
+    assert limit.history == ["event"]
+
+
+def test_deadline_passing_during_timers_waits_for_next_turn(
+    loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Alarm(clock.now), Alarm(clock.now + 3)
+    for alarm in (first, second):
+        loop.add(alarm)
+    begin, readings = clock.now, list[float]()
+
+    def long_timer() -> None:
+        first._deadline = limits.NEVER
+        clock.now += 10
+        readings.append(loop.now)
+
+    monkeypatch.setattr(first, "timer", long_timer)
+    loop.run_once()
+    assert (second.rang, readings) == (0, [begin])
+    loop.run_once()
+    assert (second.rang, loop.now) == (1, begin + 10)
+
+
+@pytest.mark.parametrize(("seconds", "timeouts"), [(60, [60_001]), (0, [0, 0])])
+def test_only_a_passed_deadline_polls_again(
+    loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int, timeouts: list[int]
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop.watch(ours.fileno(), READABLE, lambda: TimeLimit(0).event(ours.recv(1)))
+        theirs.send(b"x")
+        loop.add(Alarm(clock.now + seconds))
+        polls = Polls(loop._poll, 0)
+        monkeypatch.setattr(loop, "_poll", polls)
+        loop.run_once()
+        loop.watch(ours.fileno(), 0, lambda: None)
+    assert polls.timeouts == timeouts
 
 
 def test_a_signal_is_called_for_from_the_loop(loop: Loop) -> None:

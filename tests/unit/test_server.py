@@ -259,7 +259,7 @@ def test_messages_under_way_are_given_their_time(
     assert limits.STOP_GRACE - 10 < now - site.loop.clock() <= limits.STOP_GRACE
     server.timer()
     assert site.sessions[0].terminated == []
-    monkeypatch.setattr(site.loop, "clock", lambda: now)
+    monkeypatch.setattr(site.loop, "now", now)
     server.timer()
     assert (site.sessions[0].terminated, server.deadline) == ([0], limits.NEVER)
 

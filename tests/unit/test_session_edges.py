@@ -482,9 +482,17 @@ def test_a_filter_that_is_late_took_its_whole_time() -> None:
 def test_a_filter_that_is_late_is_ended_once() -> None:
     dialogue = in_filter(filter_timeout=30)
     dialogue.now += 30
-    dialogue.session.timer()
+    dialogue.session.timer(dialogue.now)
     assert dialogue.session.take_actions() == [actions.EndFilter("timed out after 30 s")]
     assert dialogue.session.deadline > dialogue.now
+
+
+def test_timer_ignores_deadlines_after_its_reading() -> None:
+    dialogue = in_filter(filter_timeout=90)
+    keepalive = dialogue.session.deadline
+    dialogue.now = keepalive + 1000
+    dialogue.session.timer(keepalive)
+    assert dialogue.session.take_actions() == [actions.ToUpstream(b"NOOP\r\n")]
 
 
 def test_an_upstream_that_neither_takes_nor_refuses_data_gave_no_answer() -> None:

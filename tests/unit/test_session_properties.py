@@ -235,7 +235,7 @@ def events(draw: st.DrawFn, dialogue: Dialogue) -> Callable[[], None]:
     """One thing that may happen next."""
     possible: list[Callable[[], None]] = [
         lambda: dialogue.seconds_pass(draw(SECONDS)),
-        dialogue.session.timer,
+        lambda: dialogue.session.timer(dialogue.now),
     ]
     if dialogue.session.wants_client and not dialogue.client_is_hung_up:
         possible += [lambda: dialogue.client_sends(draw(OCTETS) or b"\n")] * 6
