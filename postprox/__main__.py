@@ -13,7 +13,6 @@ from .shell.system import (
     environ,
     is_socket,
     posix,
-    signal,
     silence,
 )
 
@@ -34,8 +33,6 @@ except OSError:  # no /dev/null: the next file would be descriptor 2
 from .core import limits, options, replies
 
 USAGE_STATUS = 2
-#: Signals that end the process in good order.
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> int:
@@ -62,7 +59,7 @@ def main() -> int:
 
 def _serve_standard_input(wanted: options.Options) -> int:
     from .shell.connection import Connection
-    from .shell.loop import Loop
+    from .shell.loop import STOPPING, Loop
     from .shell.stream import Stream
 
     silence(STDERR)  # whatever it is: while proxying, nothing is written there (cli.stderr-silent)
@@ -71,15 +68,13 @@ def _serve_standard_input(wanted: options.Options) -> int:
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
 
     def stop() -> None:
-        for number in STOPPING:
-            loop.on_signal(number, stop_again)
+        loop.on_signals(STOPPING, stop_again)
         connection.terminate(limits.STOP_FINAL)
 
     def stop_again() -> None:
         connection.terminate(limits.STOP_FINAL_AGAIN)
 
-    for number in STOPPING:
-        loop.on_signal(number, stop)
+    loop.on_signals(STOPPING, stop)
     connection.start()
     while not finished:
         loop.run_once()

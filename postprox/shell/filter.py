@@ -9,12 +9,17 @@ from ..core import limits, verdict
 from .system import STDERR, close, posix, signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 SHELL = "/bin/sh"
 
-# 32 and 33 belong to the C library.
-_SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
+
+def _changeable_signals() -> "Collection[int]":
+    """Return the signals whose disposition a process may set; the C library keeps some."""
+    return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+_SIGNALS = _changeable_signals()
 
 #: How many descriptors are looked at where nobody tells which are open: the usual limit.
 _DESCRIPTORS = 1024

@@ -16,7 +16,7 @@ from ..core import levels, limits
 from ..core.tally import Tally
 from . import log, sweep
 from .connection import Connection
-from .loop import MANY, READABLE, Loop, nothing
+from .loop import MANY, READABLE, STOPPING, Loop, nothing
 from .metrics import Metrics
 from .notify import Manager
 from .stream import Stream
@@ -130,8 +130,7 @@ class Server:
         self._tally = Tally()
         self._manager = Manager(self._loop, self._doing)
         self._metrics = Metrics(self._loop, options.metrics, self._exposition)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._loop.on_signal(number, self._stop)
+        self._loop.on_signals(STOPPING, self._stop)
 
     def go_into_background(self) -> None:
         """Leave the terminal, and what it has to say (SIGHUP)."""

@@ -16,7 +16,7 @@ from ..core import limits
 from .system import posix, signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Protocol
 
     class Timed(Protocol):
@@ -40,6 +40,20 @@ WRITABLE = select.POLLOUT
 #: are. Their numbers for events are the same.
 FEW = (select.poll, 1000)
 MANY = (select.epoll, 1) if hasattr(select, "epoll") else FEW
+
+#: Signals without a meaning here. Scripts send them to servers that open their log anew.
+IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
+
+#: Signals that ask the process to end (files.term): all whose default action ends it, except those
+#: that report a fault of the process itself. The interpreter ignores SIGPIPE and SIGXFSZ.
+STOPPING = signal.valid_signals() - {
+    *IGNORED,
+    *(signal.SIGKILL, signal.SIGSTOP),  # cannot be handled
+    *(signal.SIGCHLD, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    *(signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE, signal.SIGXFSZ),
+    *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
+    *(signal.SIGSYS, signal.SIGTRAP),
+}
 
 
 class Loop:
@@ -67,6 +81,7 @@ class Loop:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self.watch(self._wakeup, READABLE, self._woken)
         self.on_signal(signal.SIGCHLD, self._reap)
+        self.on_signals(IGNORED, nothing)
 
     def clock(self) -> float:
         """Return the present time in seconds."""
@@ -99,9 +114,14 @@ class Loop:
 
     def on_signal(self, number: int, handler: "Callable[[], None]") -> None:
         """Call `handler` after signal `number`, from the loop."""
-        self._signals[number] = handler
-        signal.signal(number, _noted)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # whoever started us may block it
+        self.on_signals((number,), handler)
+
+    def on_signals(self, numbers: "Collection[int]", handler: "Callable[[], None]") -> None:
+        """Call `handler` after each of the signals `numbers`, from the loop."""
+        for number in numbers:
+            self._signals[number] = handler
+            signal.signal(number, _noted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # whoever started us may block them
 
     def on_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
         """Call `handler` with the exit code of child `pid` when it has ended.

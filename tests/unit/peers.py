@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from postprox.core import limits
-from postprox.shell.loop import FEW, READABLE, Loop
+from postprox.shell.loop import FEW, IGNORED, READABLE, STOPPING, Loop
 
 if TYPE_CHECKING:
     from postprox.shell.loop import Poller
@@ -46,7 +46,7 @@ class BoundedLoop(Loop):
 @contextmanager
 def fresh_loop(poller: Poller = FEW) -> Iterator[Loop]:
     """A loop that leaves no trace in the process of the tests."""
-    numbers = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    numbers = (signal.SIGCHLD, *IGNORED, *STOPPING)
     handlers = [(number, signal.getsignal(number)) for number in numbers]
     loop = BoundedLoop(1, poller)
     yield loop

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from postprox.core.verdict import Outcome
-from postprox.shell.filter import Filter
+from postprox.shell.filter import Filter, _changeable_signals
 from postprox.shell.system import posix
 
 
@@ -133,6 +133,13 @@ def test_signals_have_their_default_dispositions(tmp_path: Path) -> None:
         "SigIgn": 0,
         "SigCgt": 0,
     }
+
+
+def test_only_valid_signals_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As with musl, which keeps signal 34 for itself.
+    valid = signal.valid_signals() - {34}
+    monkeypatch.setattr("_signal.valid_signals", lambda: valid)
+    assert set(_changeable_signals()) == valid - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def test_blocked_signals_are_not_inherited(tmp_path: Path) -> None:

@@ -345,7 +345,19 @@ def test_a_stop_does_not_wait_for_ever(serve: Serve, upstream: Upstream, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_user_signal_changes_nothing(serve: Serve, upstream: Upstream, number: int) -> None:
+    server = serve(upstream.address)
+    client = server.client()
+    peer = greeted(client, upstream)
+    server.process.send_signal(number)
+    relays(client, peer, b"NOOP")
+    greeted(server.client(), upstream)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGQUIT]
+)
 def test_a_second_signal_ends_everything_at_once(
     serve: Serve, upstream: Upstream, tmp_path: Path, number: int
 ) -> None:

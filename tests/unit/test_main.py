@@ -283,7 +283,14 @@ def test_the_version_tells_of_database_backends(option: str) -> None:
 # files.term
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+# Signals whose default action ends a process, apart from SIGTERM, SIGINT and SIGHUP.
+OTHER_ENDS = [
+    *(signal.SIGQUIT, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU),
+    *(signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX),
+]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *OTHER_ENDS])
 def test_a_signal_ends_the_filter_and_its_files(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path, number: int
 ) -> None:
@@ -301,6 +308,22 @@ def test_a_signal_ends_the_filter_and_its_files(
     assert proxy.exit_status() == 1
     assert list(spool.iterdir()) == []
     wait_for_end(child)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_user_signal_changes_nothing(
+    spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path, number: int
+) -> None:
+    gate = fifo(tmp_path / "gate")
+    proxy = spawn("-c", f"read -r go <{gate}", "-d", str(spool), upstream.address)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    with gate.open("w") as opened:  # the filter runs
+        proxy.process.send_signal(number)
+        opened.write("go\n")
+    takes_message(proxy.client, peer, *MESSAGE)
+    quits(proxy.client, peer)
+    assert proxy.exit_status() == 0
 
 
 def test_a_signal_in_data(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
