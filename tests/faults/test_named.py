@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from tests.faults.surroundings import (
     unread_log,
 )
 from tests.postfix.devlog import DevLog, may_unshare
-from tests.unit.peers import Peer
+from tests.unit.peers import PATIENCE, Peer
 from tests.unit.processes import (
     MESSAGE,
     ROOT,
@@ -560,3 +561,195 @@ def test_what_a_signal_ended_is_not_called_accepted(
     lines = [line for line in log.lines if "reply=" in line]
     assert len(lines) == 1
     assert "accept" not in lines[0].partition("]: ")[2].partition(" client=")[0]
+
+
+# 18
+
+REJECT = "echo '550 virus' >&2; exit 1"
+
+
+def filter_ends_while_stopped(process: subprocess.Popen[bytes], gate: Path, ended: Path) -> None:
+    """Stop the proxy, let its filter end, and let the filter's time limit pass."""
+    gate.parent.joinpath("started").read_text()
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    with ended.open("rb") as end, gate.open("r+b", buffering=0) as opened:
+        opened.write(b"\n")
+        end.read()  # end of file: the filter is gone
+    time.sleep(1.2)  # 36 s of the proxy's clock
+    process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> tuple[Path, Path, str]:
+    """A gate, a pipe that ends with the filter, and the filter's command."""
+    gate, ended = tmp_path / "gate", tmp_path / "ended"
+    for path in (gate, ended, tmp_path / "started"):
+        os.mkfifo(path)
+    command = f"exec 3<>{ended} 4>{ended} 3<&-; echo > {tmp_path}/started; read -r _ < {gate};"
+    return gate, ended, f"{command} {REJECT}"
+
+
+FAST = {"POSTPROX_CLOCK_SPEED": "30"}
+
+
+def test_rejection_while_spawned_proxy_is_stopped_counts(
+    spawn: Start, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
+) -> None:
+    gate, ended, command = gated
+    proxy = spawn("-t", "30", "-c", command, upstream.address, variables=FAST)
+    in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    filter_ends_while_stopped(proxy.process, gate, ended)
+    proxy.client.sees(b"550 virus")
+
+
+def test_rejection_while_server_is_stopped_counts(
+    serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
+) -> None:
+    gate, ended, command = gated
+    server = serve("-t", "30", "-c", command, upstream.address, variables=FAST)
+    client = server.client()
+    in_data(client, upstream)
+    sends_message(client)
+    filter_ends_while_stopped(server.process, gate, ended)
+    client.sees(b"550 virus")
+
+
+#: A handler that takes an hour, in which the filter ends.
+_LONG_HANDLER = """
+late, now = 0.0, time.monotonic
+time.monotonic = lambda: now() + late
+def read(descriptor, size):
+    global late
+    octets = posix.read(descriptor, size)
+    if octets == b"NOOP\\r\\n":
+        posix.close(posix.open(posix.environ[b"GATE"], posix.O_WRONLY))
+        posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOWAIT)
+        late += 3600
+    return octets
+ours = [read]
+"""
+
+
+def test_rejection_during_a_long_handler_counts(upstream: Upstream, tmp_path: Path) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    for path in (started, gate):
+        os.mkfifo(path)
+    process, connection = spawn_program(
+        [upstream.address, "-c", f"echo > {started}; read -r _ < {gate}; {REJECT}"],
+        environment(GATE=str(gate)),
+        other_system(_LONG_HANDLER),
+    )
+    client = Peer(connection)
+    try:
+        in_data(client, upstream)
+        sends_message(client)
+        started.read_text()
+        client.says(b"NOOP")
+        client.sees(b"550 virus")
+    finally:
+        client.leaves()
+        process.end()
+
+
+# 19
+
+#: As process 1, which inherits the orphans of its descendants (prctl(2), PR_SET_CHILD_SUBREAPER).
+INHERITING = [
+    *(sys.executable, "-I", "-c"),
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1); os.execv(sys.argv[1], sys.argv[1:])",
+]
+LEAVES_AN_ORPHAN = "(sleep 0.01 &) ; exit 0"
+
+
+def wait_for_no_children(pid: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while Path(f"/proc/{pid}/task/{pid}/children").read_text():
+        assert time.monotonic() < end, "a child is left"
+        time.sleep(0.01)
+
+
+def test_spawned_proxy_reaps_orphans(spawn: Start, upstream: Upstream, tmp_path: Path) -> None:
+    proxy = spawn(
+        *("-c", LEAVES_AN_ORPHAN, "-d", str(tmp_path), upstream.address), prelude=INHERITING
+    )
+    peer = in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    takes_message(proxy.client, peer, *MESSAGE)
+    wait_for_no_children(proxy.process.pid)
+    quits(proxy.client, peer)
+
+
+def test_server_reaps_orphans(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+    late = "case $SENDER in late*) sleep 0.3 | cat;; esac"
+    server = serve(
+        *("-t", "0.1", "-c", f"{late}; {LEAVES_AN_ORPHAN}", "-d", str(tmp_path), upstream.address),
+        prelude=INHERITING,
+    )
+    for sender in (b"a@example", b"late@example"):
+        client = server.client()
+        peer = greeted(client, upstream)
+        for line in (b"EHLO x", b"MAIL FROM:<%s>" % sender, b"RCPT TO:<b@example>"):
+            relays(client, peer, line)
+        client.asks(b"DATA", b"354 ")
+        sends_message(client)
+        takes_message(client, peer, *MESSAGE)
+        quits(client, peer)
+    wait_for_no_children(server.process.pid)
+
+
+# 20
+
+_NO_WAIT4 = """
+def waitpid(pid, options):
+    raise OSError(38, "Function not implemented")
+ours = [waitpid]
+"""
+_NO_WAIT = """
+def waitpid(pid, options):
+    raise OSError(38, "Function not implemented")
+def waitid(*arguments):
+    raise OSError(38, "Function not implemented")
+ours = [waitpid, waitid]
+"""
+
+
+@pytest.mark.parametrize(("functions", "reply"), [(_NO_WAIT4, b"550 "), (_NO_WAIT, b"451 ")])
+def test_failing_wait_lets_no_message_pass(
+    upstream: Upstream, tmp_path: Path, functions: str, reply: bytes
+) -> None:
+    arguments = [upstream.address, "-t", "2", "-d", str(tmp_path), "-c", REJECT]
+    process, connection = spawn_program(arguments, environment(), other_system(functions))
+    client = Peer(connection)
+    try:
+        peer = in_data(client, upstream)
+        sends_message(client)
+        client.sees_reply(reply)
+        peer.sees(b"QUIT")
+    finally:
+        client.leaves()
+        process.end()
+
+
+# 21
+
+
+def test_four_descriptors_print_no_traceback() -> None:
+    # Without -S, the interpreter's own module `site` may fail before the program begins.
+    program = [sys.executable, "-S", "-m", "postprox", "127.0.0.1:9"]
+    ours, theirs = socket.socketpair()
+    with theirs:
+        limit = limited("RLIMIT_NOFILE", 4)
+        proxy = subprocess.Popen(
+            [*limit, *program],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=theirs.fileno(),
+            env=environment(),
+        )
+    client = Peer(ours)
+    client.sees_reply(b"421 4.3.0 ")
+    client.sees_end()
+    client.leaves()
+    assert proxy.wait(PATIENCE) == 1

@@ -46,7 +46,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "socket": ("EMFILE",),
     "connect": ("ENETUNREACH",),
     "shutdown": ("ENOTCONN",),
-    "wait4": ("EINTR",),
+    "wait4": ("EINTR", "ENOSYS"),
 }
 
 #: Calls whose failure loses a peer's words: the client cannot know then (RFC 1047).
