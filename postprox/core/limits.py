@@ -94,8 +94,15 @@ SESSION_DESCRIPTORS = 10
 #: Descriptors that a process needs besides: standard ones, listeners, the log, the loop.
 OWN_DESCRIPTORS = 16
 
-#: A client that says nothing for so long is gone (RFC 5321 section 4.5.3.2.7).
-CLIENT_IDLE = 300.0
+#: The longest silence of a client, and the time limit of a whole command line. RFC 5321 section
+#: 4.5.3.2.7 requires 300 s. Two pauses of a client of smtpd(8) can be one pause here, because
+#: smtpd(8) answers NOOP itself.
+CLIENT_IDLE = 600.0
+
+#: The time limit of a whole message: a fixed part, and its octets at a rate (octets per second).
+#: At this rate smtpd(8) sends one burst of 128 KB every 328 s, well within the fixed part.
+MESSAGE_TIME = 600.0
+MESSAGE_RATE = 400
 
 #: All tries to connect to upstream together. Postfix waits smtpd_proxy_timeout, 100 s, for the
 #: greeting.
@@ -173,7 +180,8 @@ LOG_FAREWELL = 1.0
 #: One warning about full sessions in so many seconds.
 FULL_WARNING = 60.0
 
-#: Files that a killed proxy has left are removed after so long; an OUTFILE alone, whose filter
-#: might still run, only after a day (files.stale).
-STALE = 600.0
+#: Files that a killed proxy has left are removed after so long: a living proxy writes to its own at
+#: least every `CLIENT_IDLE`. An OUTFILE alone, whose filter might still run, only after a day
+#: (files.stale).
+STALE = 1200.0
 STALE_OUTFILE = 86400.0

@@ -22,6 +22,7 @@ class Message:
         "filter_began",
         "filter_seconds",
         "in_doubt",
+        "received",
         "size",
         "verdict",
     )
@@ -30,6 +31,8 @@ class Message:
         self.began = began
         self._decoder = DataDecoder()
         self._header = b""
+        #: Octets that the client has sent.
+        self.received = 0
         #: Octets at rest, with LF line ends.
         self.size = 0
         #: When the filter was started, and how long it ran; 0 if it never was.
@@ -43,6 +46,7 @@ class Message:
     def decode(self, data: bytes) -> bytes:
         """Take octets of the client, return the content that is certain by now."""
         content = self._decoder.feed(data)
+        self.received += len(data)
         if self.size < limits.HEADER:
             self._header += content[: limits.HEADER - self.size]
         self.size += len(content)

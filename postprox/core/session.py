@@ -62,6 +62,7 @@ class Session:
 
         self._actions: list[actions.Action] = []
         self._turn = CONNECT
+        self._turn_began: float
         self._commands = smtp.CommandReader()
         self._upstream = link.Link(self._act, clock)
         self._greeted = False  # the client has upstream's greeting
@@ -76,6 +77,7 @@ class Session:
         self._current_message: Message | None = None
         self._delivery: actions.Action  # what sends the message
 
+        self._client_heard: float  # when the client's turn began, or it last sent something
         self._client_deadline = limits.NEVER
         self._filter_deadline = limits.NEVER
         self._keepalive_due = limits.NEVER
@@ -139,8 +141,7 @@ class Session:
         """Take what the client sent; b"" is its end."""
         if self._turn == CLOSED:
             return
-        if self._turn in _CLIENTS_TURN:
-            self._client_deadline = self._clock() + limits.CLIENT_IDLE
+        self._client_heard = self._clock()
         if not data:
             self._client_eof = True
             self._upstream.hurry()
@@ -262,8 +263,7 @@ class Session:
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
-            self._log(levels.WARNING, "the client is silent")
-            self._fail(replies.CLIENT_IDLE)
+            self._client_late(now)
         elif now >= self._filter_deadline:
             self._filter_late()
         elif now >= self._keepalive_due:
@@ -547,6 +547,11 @@ class Session:
             self._set_turn(FILTER)
             self._commands.feed(self._message.rest)
             self._act(actions.SealSpool())
+        else:
+            allowed = limits.MESSAGE_TIME + self._message.received / limits.MESSAGE_RATE
+            self._client_deadline = min(
+                self._client_heard + limits.CLIENT_IDLE, self._turn_began + allowed
+            )
 
     def _check_client(self) -> None:
         """Give up the message of a client that is gone (data.client-lost)."""
@@ -557,6 +562,15 @@ class Session:
             self._discard()
             self._leave()
             self._hang_up()
+
+    def _client_late(self, now: float) -> None:
+        """End the session: the client is silent, or takes too long for its line or message."""
+        if now >= self._client_heard + limits.CLIENT_IDLE:
+            self._log(levels.WARNING, "the client is silent")
+            self._fail(replies.CLIENT_IDLE)
+        else:
+            self._log(levels.WARNING, "the client is too slow")
+            self._fail(replies.CLIENT_SLOW)
 
     def _filter_late(self) -> None:
         self._message.filter_seconds = self._clock() - self._message.filter_began
@@ -631,8 +645,9 @@ class Session:
 
     def _set_turn(self, turn: str) -> None:
         self._turn = turn
+        self._turn_began = self._client_heard = self._clock()
         clients = turn in _CLIENTS_TURN
-        self._client_deadline = self._clock() + limits.CLIENT_IDLE if clients else limits.NEVER
+        self._client_deadline = self._turn_began + limits.CLIENT_IDLE if clients else limits.NEVER
 
     def _answer(self, reply: bytes, turn: str = COMMAND) -> None:
         self._closing_announced = reply[:3] == b"421"

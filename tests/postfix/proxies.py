@@ -47,6 +47,8 @@ class Variant:
     upstream: str = "upstream"
     #: How many proxies spawn(8) runs at once.
     limit: int = 20
+    #: How many times faster the proxy's clock runs.
+    speed: int = 1
 
 
 VARIANTS = {
@@ -58,6 +60,7 @@ VARIANTS = {
     "cut-off": Variant("-v", upstream="nowhere"),
     "misconfigured": Variant("-v -t never"),
     "narrow": Variant("-v", ("before", "impatient", "after"), limit=1),
+    "fast-clock": Variant("-v -t 6000", ("before", "adjusted"), speed=100),
     "ipv6": Variant("-v", ("before", "adjusted", "after"), upstream="ipv6_upstream"),
 }
 
@@ -230,9 +233,11 @@ class Installation:
         ]
         for name, variant in VARIANTS.items():
             proxy = addresses[f"{name}_proxy"]
+            clock = f"/usr/bin/env POSTPROX_CLOCK_SPEED={variant.speed} "
+            command = f"{clock if variant.speed > 1 else ''}{self.launcher}"
             lines += [
                 f"{proxy} inet n n n - {variant.limit} spawn\n",
-                f"    user={USER} argv={self.launcher} -d {self.spool} -c {self.dispatch}",
+                f"    user={USER} argv={command} -d {self.spool} -c {self.dispatch}",
                 f" {variant.options} {addresses[variant.upstream]}\n",
             ]
             for way in variant.ways:

@@ -54,6 +54,8 @@ LISTENING = {
     "upstream closed the connection",
     "upstream does not speak SMTP",
     "sessions, and no more at once: others have to wait",
+    "the client is silent",
+    "the client is too slow",
     "cannot write --metrics",
     "result=unknown",
     "files of a killed proxy",
@@ -174,6 +176,28 @@ def test_what_the_proxy_says_when_all_places_are_taken(
     assert lines.wait_syslog("1 sessions, and no more at once: others have to wait")
 
 
+FAST = {"POSTPROX_CLOCK_SPEED": "200"}
+
+
+def test_what_the_proxy_logs_of_a_silent_client(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    greeted(serve(upstream.address, variables=FAST).client(), upstream)
+    assert lines.wait_syslog("the client is silent")
+
+
+def test_what_the_proxy_logs_of_a_slow_client(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    client = serve(upstream.address, variables=FAST).client()
+    peer = in_data(client, upstream)
+    for _ in range(int(limits.MESSAGE_TIME // limits.KEEPALIVE) - 1):
+        peer.sees(b"NOOP")
+        peer.says(b"250 ok")
+        client.sends(b"x")
+    assert lines.wait_syslog("the client is too slow")
+
+
 def test_what_the_proxy_says_when_its_numbers_cannot_be_written(
     serve: Serve, upstream: Upstream, lines: Site, tmp_path: Path
 ) -> None:
@@ -241,6 +265,10 @@ TIMES: dict[str, Callable[[], float]] = {
     "the proxy for its answer to the message": lambda: limits.UPSTREAM_FINAL,
     "Postfix behind the filter for a command: `smtpd_timeout`": lambda: default("smtpd_timeout"),
     "the proxy for a silent client": lambda: limits.CLIENT_IDLE,
+    "the proxy for a whole command line": lambda: limits.CLIENT_IDLE,
+    "the proxy for a whole message, and a second more for every 400 octets": (
+        lambda: limits.MESSAGE_TIME
+    ),
     "spawn(8) for a whole session: `command_time_limit`": lambda: default("command_time_limit"),
     "the proxy for messages under way, when it is to stop": lambda: limits.STOP_GRACE,
     "systemd for the proxy to stop: `TimeoutStopSec`": lambda: unit("Service", "TimeoutStopSec"),
@@ -265,6 +293,10 @@ def test_every_time_that_is_named_is_compared() -> None:
 @pytest.mark.parametrize("what", TIMES)
 def test_a_time_is_what_the_page_says(what: str) -> None:
     assert int(LIMITS[what]) == TIMES[what]()
+
+
+def test_the_rate_of_a_message_is_what_the_page_says() -> None:
+    assert f"for every {limits.MESSAGE_RATE} octets" in PAGE
 
 
 def test_the_keepalive_comes_before_postfix_gives_up() -> None:

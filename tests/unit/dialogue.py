@@ -455,6 +455,16 @@ def in_data(**options: Any) -> Dialogue:
     return dialogue
 
 
+def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
+    """Let time pass while the client sends nothing; upstream answers the proxy's NOOPs."""
+    end = dialogue.now + seconds
+    while dialogue.now < end and not dialogue.client_is_hung_up:
+        dialogue.seconds_pass(min(60, end - dialogue.now))
+        if dialogue.to_upstream == b"NOOP\r\n":
+            dialogue.upstream_sees(b"NOOP")
+            dialogue.upstream_says(b"250 ok")
+
+
 def in_filter(**options: Any) -> Dialogue:
     """The filter runs."""
     dialogue = in_data(**options)

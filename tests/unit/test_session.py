@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postprox.core import levels, limits
+from postprox.core import levels, limits, replies
 from tests.unit.dialogue import (
     MAIL,
     RCPT,
@@ -23,6 +23,7 @@ from tests.unit.dialogue import (
     relayed,
     sending,
     sent,
+    time_passes_in_data,
 )
 
 Stage = Callable[[], Dialogue]
@@ -520,9 +521,9 @@ def test_garbage_for_the_message_leaves_it_with_the_client(stage: Stage) -> None
 # Time limits
 
 
-def test_a_silent_client_is_told_after_300_seconds() -> None:
+def test_a_silent_client_is_told_after_600_seconds() -> None:
     dialogue = greeted()
-    dialogue.seconds_pass(299.9)
+    dialogue.seconds_pass(599.9)
     dialogue.nothing_is_said()
     dialogue.seconds_pass(0.1)
     dialogue.client_sees_reply(b"421 4.4.2 ")
@@ -532,7 +533,7 @@ def test_a_silent_client_is_told_after_300_seconds() -> None:
 @pytest.mark.parametrize("stage", [connected, in_transaction, in_auth])
 def test_a_client_is_not_waited_for_for_ever(stage: Stage) -> None:
     dialogue = stage()
-    dialogue.seconds_pass(300)
+    dialogue.seconds_pass(600)
     dialogue.client_sees_reply(b"421 4.4.2 ")
     assert dialogue.client_is_hung_up
 
@@ -540,20 +541,121 @@ def test_a_client_is_not_waited_for_for_ever(stage: Stage) -> None:
 def test_a_client_that_stops_in_data_is_told() -> None:
     dialogue = in_data()
     dialogue.client_says(b"Subject: x")
-    for _ in range(4):
+    time_passes_in_data(dialogue, 599)
+    dialogue.nothing_is_said()
+    dialogue.seconds_pass(1)
+    dialogue.client_sees(replies.CLIENT_IDLE.rstrip())
+    assert dialogue.client_is_hung_up
+    assert dialogue.logged(levels.WARNING) == ["the client is silent"]
+
+
+@pytest.mark.parametrize("stage", [greeted, in_transaction, rejected, in_auth])
+def test_octets_of_a_line_do_not_extend_its_limit(stage: Stage) -> None:
+    dialogue = stage()
+    dialogue.seconds_pass(250)
+    dialogue.client_sends(b"N")
+    dialogue.seconds_pass(250)
+    dialogue.client_sends(b"O")
+    dialogue.seconds_pass(99)
+    dialogue.nothing_is_said()
+    dialogue.seconds_pass(1)
+    dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
+    assert dialogue.client_is_hung_up
+    assert dialogue.logged(levels.WARNING) == ["the client is too slow"]
+
+
+@pytest.mark.parametrize("begun", [b"x" * 20_000, b"BDAT 99999999 LAST\r\n"])
+def test_octets_that_are_dropped_do_not_extend_the_limit(begun: bytes) -> None:
+    dialogue = in_transaction()
+    dialogue.client_sends(begun)
+    dialogue.client_sees_reply(b"50")
+    for _ in range(2):
+        dialogue.seconds_pass(250)
+        dialogue.client_sends(b"x")
+    dialogue.seconds_pass(100)
+    dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
+
+
+def test_each_command_has_a_limit_of_its_own() -> None:
+    dialogue = greeted()
+    for _ in range(5):
+        dialogue.seconds_pass(599)
+        relayed(dialogue, b"NOOP")
+
+
+def test_octets_of_a_message_extend_its_limit_at_400_a_second() -> None:
+    dialogue = in_data()
+    for _ in range(10):
+        time_passes_in_data(dialogue, 599)
+        dialogue.client_sends(b"x" * 599 * 400)
+    time_passes_in_data(dialogue, 599)
+    dialogue.nothing_is_said()
+
+
+@pytest.mark.parametrize("octet", [b"x", b".", b"\r"])
+def test_a_message_of_single_octets_ends_at_its_limit(octet: bytes) -> None:
+    dialogue = in_data()
+    time_passes_in_data(dialogue, 250)
+    dialogue.client_sends(octet)
+    time_passes_in_data(dialogue, 250)
+    dialogue.client_sends(octet)
+    time_passes_in_data(dialogue, 100)
+    dialogue.nothing_is_said()
+    dialogue.seconds_pass(2 / 400)
+    dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
+    assert dialogue.client_is_hung_up
+    assert "the client is too slow" in dialogue.logged(levels.WARNING)
+
+
+def test_a_message_below_400_a_second_ends_at_its_limit() -> None:
+    dialogue = in_data()
+    for _ in range(24):
+        dialogue.client_sends(b"x" * 100 * 300)
+        time_passes_in_data(dialogue, 100)
+    dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
+    assert dialogue.now - 1000 == 2400  # 600 s, and 720000 octets at 400 a second
+
+
+def test_octets_ahead_of_the_354_extend_the_messages_limit() -> None:
+    dialogue = in_transaction()
+    dialogue.client_sends(b"DATA\r\n" + b"x" * 40_000)
+    dialogue.client_sees_reply(b"354 ")
+    time_passes_in_data(dialogue, 599)
+    dialogue.client_sends(b"x")
+    time_passes_in_data(dialogue, 100)
+    dialogue.nothing_is_said()
+    time_passes_in_data(dialogue, 2)
+    dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
+
+
+def test_each_message_has_a_limit_of_its_own() -> None:
+    dialogue = in_filter()
+    dialogue.filter_ends(0)
+    dialogue.upstream_sees(b"DATA")
+    dialogue.upstream_says(b"550 no")
+    dialogue.client_sees(b"550 no")
+    dialogue.client_says(MAIL)
+    dialogue.upstream_sees(b"RSET")
+    dialogue.upstream_says(b"250 ok")
+    dialogue.upstream_sees(MAIL)
+    dialogue.upstream_says(b"250 ok")
+    dialogue.client_sees(b"250 ok")
+    relayed(dialogue, RCPT)
+    dialogue.seconds_pass(500)
+    begin_data(dialogue)
+    dialogue.client_sends(b"x")
+    time_passes_in_data(dialogue, 599)
+    dialogue.nothing_is_said()
+
+
+def test_the_clients_limit_does_not_run_while_the_filter_runs() -> None:
+    dialogue = in_filter(filter_timeout=3600)
+    for _ in range(20):
         dialogue.seconds_pass(60)
         dialogue.upstream_sees(b"NOOP")
         dialogue.upstream_says(b"250 ok")
-    dialogue.seconds_pass(60)
-    dialogue.client_sees_reply(b"421 4.4.2 ")
-    assert dialogue.client_is_hung_up
-
-
-def test_every_octet_gives_the_client_its_time_anew() -> None:
-    dialogue = greeted()
-    for octet in b"NOOP":
-        dialogue.seconds_pass(299)
-        dialogue.client_sends(bytes([octet]))
+        dialogue.client_sends(b"N")
+    dialogue.filter_is_running()
     dialogue.nothing_is_said()
 
 
@@ -565,13 +667,13 @@ def test_a_client_is_not_held_for_silent_while_upstream_is() -> None:
     dialogue.seconds_pass(200)
     dialogue.upstream_says(b"250 ok")
     dialogue.client_sees(b"250 ok")
-    dialogue.seconds_pass(299)
+    dialogue.seconds_pass(599)
     dialogue.nothing_is_said()
 
 
 def test_a_client_that_is_left_without_upstream_has_its_time_too() -> None:
     dialogue = rejected()
-    dialogue.seconds_pass(300)
+    dialogue.seconds_pass(600)
     dialogue.client_sees_reply(b"421 4.4.2 ")
     dialogue.is_over(exit_status=1)
 

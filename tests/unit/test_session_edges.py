@@ -44,15 +44,6 @@ def test_an_upstream_that_does_not_answer_the_farewell_costs_the_client_nothing(
     dialogue.client_sees_reply(b"250 ")
 
 
-def test_a_client_that_pipelines_is_not_idle_while_upstream_owes_the_reply() -> None:
-    dialogue = sent()
-    dialogue.client_says(b"NOOP")
-    dialogue.seconds_pass(limits.CLIENT_IDLE + 1)
-    dialogue.nothing_is_said()
-    dialogue.upstream_says(b"250 queued")
-    dialogue.client_sees(b"250 queued")
-
-
 def test_a_3yz_to_the_keepalive_is_no_answer() -> None:
     dialogue = in_data()
     dialogue.seconds_pass(limits.KEEPALIVE)

@@ -1,0 +1,38 @@
+"""A sender of 400 octets a second passes (relay.idle), whatever smtpd(8) makes of its pauses.
+
+The proxy's clock runs faster, and the sender is faster by as much. Postfix has its own clock.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from postprox.core import limits
+
+from .client import begin_data, connect, message
+from .proxies import VARIANTS
+from .site import Site
+
+SPEED = VARIANTS["fast-clock"].speed
+RATE = limits.MESSAGE_RATE * SPEED
+#: So many octets take longer than the fixed part of a message's time limit.
+OCTETS = int(limits.MESSAGE_TIME * 1.2) * limits.MESSAGE_RATE
+WRITES = 20  # in a second
+
+
+@pytest.mark.parametrize("way", ["fast-clock_before", "fast-clock_adjusted"])
+def test_a_sender_of_400_octets_a_second_passes(site: Site, way: str) -> None:
+    box = site.proxy.box("exit 0")
+    content = message("slow", "\n".join(["x" * 78] * (OCTETS // 80)))
+    with connect(site.postfix.addresses[way]) as session:
+        begin_data(session, box.sender, [box.address])
+        began = time.monotonic()
+        for number in range(0, len(content), RATE // WRITES):
+            time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            session.send(content[number : number + RATE // WRITES])
+        assert time.monotonic() - began > limits.MESSAGE_TIME / SPEED
+        session.send(b".\r\n")
+        assert session.getreply()[0] == 250
+    assert site.postfix.wait_delivered(box.address)
