@@ -160,7 +160,7 @@ class Count(Action):
         return (self.verdict, self.result, self.seconds)
 
 
-class Log(Action):
+class _Line(Action):
     """Write a line to the log, at one of `levels`."""
 
     __slots__ = ("level", "text")
@@ -171,3 +171,15 @@ class Log(Action):
 
     def _contents(self) -> tuple[object, ...]:
         return (self.level, self.text)
+
+
+class Log(_Line):
+    """Write a line to the log."""
+
+    __slots__ = ()
+
+
+class LogSeldom(_Line):
+    """Write a line to the log; a server does not repeat it within `limits.FULL_WARNING`."""
+
+    __slots__ = ()

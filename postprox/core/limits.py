@@ -177,7 +177,7 @@ LOG_BACKLOG = 65536
 LOG_RETRY = 0.2
 LOG_FAREWELL = 1.0
 
-#: One warning about full sessions in so many seconds.
+#: A server does not repeat a warning, of full sessions for example, within this time.
 FULL_WARNING = 60.0
 
 #: Files that a killed proxy has left are removed after so long: a living proxy writes to its own at

@@ -44,7 +44,7 @@ _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 _SHOWN = frozenset(
     (
         *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
-        *(b"VRFY", b"EXPN", b"ETRN", b"HELP", b"XFORWARD", *_REFUSED),
+        *(b"VRFY", b"EXPN", b"ETRN", b"HELP", b"XFORWARD", b"LHLO", *_REFUSED),
     )
 )
 
@@ -341,6 +341,8 @@ class Session:
         self._log_said("client", self._line, b"AUTH" if verb == b"AUTH" else b"(unknown)")
         if verb == b"DATA":
             self._begin_message()
+        elif verb == b"LHLO":
+            self._refuse_lmtp()
         elif verb in _REFUSED:
             if verb == b"BDAT":
                 self._commands.drop(smtp.announced_octets(self._line))
@@ -352,6 +354,15 @@ class Session:
             self._upstream.ask(b"RSET", link.RESET)
         else:
             self._relay(self._line)
+
+    def _refuse_lmtp(self) -> None:
+        """End the session of an LMTP client, which expects a reply for each recipient.
+
+        Its messages are deferred by 421; by 500 or 502 they would bounce (relay.refused).
+        """
+        line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
+        self._act(actions.LogSeldom(levels.WARNING, line))
+        self._fail(replies.NOT_LMTP)
 
     def _handle_without_upstream(self, verb: bytes) -> None:
         """Handle a command after upstream was left (filter.reject-session)."""

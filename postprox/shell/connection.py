@@ -43,6 +43,8 @@ class Connection:
         self._client = client
         self._finished = finished
         self._tally = tally
+        #: Writes a line of all sessions of a server, once a minute; None for a session alone.
+        self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
         self._upstream: Stream | None = None
@@ -447,12 +449,18 @@ class Connection:
         if self._tally is not None:
             self._tally.count(action.verdict, action.result, action.seconds)
 
-    def _write_log(self, action: actions.Log) -> None:
+    def _write_log(self, action: actions.Log | actions.LogSeldom) -> None:
         try:
             from . import log
         except (OSError, ImportError):
             return  # without a descriptor not even the module can be read
         log.write(action.level, action.text)
+
+    def _write_seldom(self, action: actions.LogSeldom) -> None:
+        if self.log_seldom is None:
+            self._write_log(action)
+        else:
+            self.log_seldom(action.level, action.text)
 
     def _close(self) -> None:
         """Let go of everything, once."""
@@ -488,4 +496,5 @@ _PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {
     actions.Discard: Connection._discard,
     actions.Count: Connection._count,
     actions.Log: Connection._write_log,
+    actions.LogSeldom: Connection._write_seldom,
 }

@@ -122,7 +122,7 @@ class Server:
         self._room = _sessions_allowed(options.max_sessions)
         self._stop_by = limits.NEVER
         self._pause_end = limits.NEVER
-        self._warned = -limits.NEVER
+        self._warned: dict[str, float] = {}  # when each line of `_warn` was last written
         self._loop = Loop(options.clock_speed, MANY)
         self._loop.add(self)
         log.syslog.attend(self._loop.clock, self._loop.due)
@@ -228,6 +228,7 @@ class Server:
     def _begin(self, client: socket.socket) -> None:
         stream = Stream(client.fileno(), client.fileno())
         connection = Connection(self._loop, self._options, stream, self._ended, self._tally)
+        connection.log_seldom = self._warn
         client.detach()
         self._connections.add(connection)
         connection.start()
@@ -237,10 +238,10 @@ class Server:
         self._loop.due(self._pause_end)
 
     def _warn(self, level: int, text: str) -> None:
-        """Tell the log, but not again and again."""
+        """Write to the log, but not the same line again within a minute."""
         now = self._loop.clock()
-        if now >= self._warned + limits.FULL_WARNING:
-            self._warned = now
+        if now >= self._warned.get(text, -limits.NEVER) + limits.FULL_WARNING:
+            self._warned[text] = now
             log.write(level, text)
 
     def _ended(self, connection: Connection) -> None:

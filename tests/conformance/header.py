@@ -47,6 +47,7 @@ IMPLEMENTATION_CAPABILITIES = (
     "env-more",
     "metrics",
     "pid-file",
+    "smtp-only",
 )
 #: What the machine and user that run the suite may or may not be able to do.
 HOST_CAPABILITIES = (

@@ -33,6 +33,7 @@ FRONTS = {
     "small": "-o smtpd_proxy_filter={proxy} -o message_size_limit=100000",
     "after": "-o content_filter=scan:{proxy}",
     "cached": "-o content_filter=cached:{proxy}",
+    "lmtp": "-o content_filter=lmtp:{proxy}",
 }
 
 BOTH = ("before", "after")
@@ -230,6 +231,7 @@ class Installation:
             f"{addresses['ipv6_upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
             f"scan unix - - n - 20 smtp{CLIENT_OPTIONS}",
             f"cached unix - - n - 1 smtp{CLIENT_OPTIONS}{cache}",
+            "lmtp unix - - n - - lmtp\n",
         ]
         for name, variant in VARIANTS.items():
             proxy = addresses[f"{name}_proxy"]

@@ -56,6 +56,7 @@ LISTENING = {
     "sessions, and no more at once: others have to wait",
     "the client is silent",
     "the client is too slow",
+    "the client speaks LMTP",
     "cannot write --metrics",
     "result=unknown",
     "files of a killed proxy",
@@ -63,6 +64,7 @@ LISTENING = {
 OF_POSTFIX = {
     'rejected "connection request": "421 4.4.1': "cut-off_before",
     'rejected "connection request": "421 4.3.5': "misconfigured_before",
+    "421 4.3.5 The mail filter speaks SMTP": "open_lmtp",
     'rejected "DATA": "452 4.3.1': "spoolless_before",
     "warning: timeout talking to proxy": "open_impatient",
     "said: 451 4.3.0 The mail filter has failed, try again later": "strict_after",
@@ -196,6 +198,15 @@ def test_what_the_proxy_logs_of_a_slow_client(
         peer.says(b"250 ok")
         client.sends(b"x")
     assert lines.wait_syslog("the client is too slow")
+
+
+def test_what_the_proxy_logs_of_an_lmtp_client(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
+    client = serve(upstream.address).client()
+    greeted(client, upstream)
+    client.says(b"LHLO client.example")
+    assert lines.wait_syslog("the client speaks LMTP")
 
 
 def test_what_the_proxy_says_when_its_numbers_cannot_be_written(

@@ -369,7 +369,7 @@ class Dialogue:
     def _count(self, action: actions.Count) -> None:
         self.counted.append(action)
 
-    def _write_log(self, action: actions.Log) -> None:
+    def _write_log(self, action: actions.Log | actions.LogSeldom) -> None:
         self.log.append((action.level, action.text))
 
     def _spooled(self) -> bytearray:
@@ -406,6 +406,7 @@ _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
     actions.Discard: Dialogue._discard,
     actions.Count: Dialogue._count,
     actions.Log: Dialogue._write_log,
+    actions.LogSeldom: Dialogue._write_log,
 }
 
 # Dialogues that have come so far already.

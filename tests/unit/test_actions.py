@@ -28,6 +28,7 @@ KINDS = [
     actions.Count("accept", "deferred", 0.5),
     actions.Log(levels.ERROR, "x"),
     actions.Log(levels.INFO, "x"),
+    actions.LogSeldom(levels.ERROR, "x"),
 ]
 
 

@@ -859,3 +859,25 @@ def test_the_loop_s_bound_holds_whatever_happens(
             happening.happens(event)
         site.closes()
     assert list(tmp_path.iterdir()) == []
+
+
+# relay.refused
+
+
+LMTP = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
+
+
+def test_an_lmtp_client_is_logged_by_its_own_session(site: Site, logged: list[str]) -> None:
+    client, _ = site.transaction()
+    client.says(b"LHLO client")
+    client.sees(replies.NOT_LMTP.rstrip())
+    assert logged == [LMTP]
+
+
+def test_an_lmtp_client_is_logged_by_its_server(site: Site, logged: list[str]) -> None:
+    client, _ = site.transaction()
+    lines: list[str] = []
+    site.connection.log_seldom = lambda _level, text: lines.append(text)
+    client.says(b"LHLO client")
+    client.sees(replies.NOT_LMTP.rstrip())
+    assert (lines, logged) == ([LMTP], [])

@@ -38,6 +38,7 @@ class Session:
     ) -> None:
         self.session = SimpleNamespace(client_gone=False)
         self.filtering = False
+        self.log_seldom: Callable[[int, str], None]
         self.stopped = 0
         self.terminated: list[float] = []
         self._client = client
@@ -129,6 +130,33 @@ def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Line
     assert not site.accepts()
     assert logged == [
         (levels.WARNING, "1 sessions, and no more at once: others have to wait"),
+    ]
+
+
+def test_a_line_of_sessions_is_logged_once_a_minute(
+    site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.serves()
+    site.client()
+    site.client()
+    site.has(2)
+    one, other = (session.log_seldom for session in site.sessions)
+    one(levels.WARNING, "LMTP")
+    other(levels.WARNING, "LMTP")
+    assert logged == [(levels.WARNING, "LMTP")]
+    monkeypatch.setattr(limits, "FULL_WARNING", 0.0)
+    other(levels.WARNING, "LMTP")
+    assert len(logged) == 2
+
+
+def test_a_line_of_sessions_does_not_suppress_another(site: Site, logged: Lines) -> None:
+    site.serves("--max-sessions", "1")
+    site.client()
+    site.has(1)
+    site.sessions[0].log_seldom(levels.WARNING, "LMTP")
+    assert [text for _, text in logged] == [
+        "1 sessions, and no more at once: others have to wait",
+        "LMTP",
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postprox.core import levels, limits, replies
+from postprox.core import actions, levels, limits, replies
 from tests.unit.dialogue import (
     MAIL,
     RCPT,
@@ -168,6 +168,33 @@ def test_a_way_round_the_filter_is_refused(command: bytes) -> None:
     dialogue.client_says(command)
     dialogue.client_sees_reply(b"502 5.5.1 ")
     dialogue.upstream_sees()
+
+
+@pytest.mark.parametrize("stage", [connected, greeted, in_transaction])
+@pytest.mark.parametrize("command", [b"LHLO client.example", b"lhlo x", b" LHLO\t"])
+def test_an_lmtp_client_is_answered_421(stage: Stage, command: bytes) -> None:
+    dialogue = stage()
+    dialogue.client_says(command, b"MAIL FROM:<c@example>")
+    dialogue.client_sees(replies.NOT_LMTP.rstrip())
+    dialogue.is_over_after_goodbye(exit_status=1)
+
+
+def test_an_lmtp_client_without_upstream_is_answered_421() -> None:
+    dialogue = rejected()
+    dialogue.client_says(b"LHLO client.example")
+    dialogue.client_sees(replies.NOT_LMTP.rstrip())
+    dialogue.is_over(exit_status=1)
+
+
+def test_an_lmtp_client_is_logged_seldom() -> None:
+    dialogue = greeted()
+    dialogue.session.client_received(b"LHLO client.example\r\n")
+    line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
+    assert actions.LogSeldom(levels.WARNING, line) in dialogue.session.take_actions()
+
+
+def test_lhlo_as_an_answer_in_auth_is_relayed() -> None:
+    relayed(in_auth(), b"LHLO", b"235 welcome")
 
 
 def test_octets_that_bdat_announces_are_no_commands() -> None:
@@ -1693,7 +1720,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("verb", [*COMMANDS.split(), b"XCLIENT", b"XEXCH50"])
+@pytest.mark.parametrize("verb", [*COMMANDS.split(), b"XCLIENT", b"XEXCH50", b"LHLO"])
 def test_what_is_no_password_gets_into_the_log(verb: bytes) -> None:
     dialogue = greeted()
     dialogue.client_says(verb + b" x")
