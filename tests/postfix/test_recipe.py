@@ -33,6 +33,8 @@ WAYS = [(BEFORE, SPAWNED), (BEFORE, LISTENING), (AFTER, SPAWNED), (AFTER, LISTEN
 
 #: A filter that changes every message.
 FOOTER = 'cat "$EMAIL" - >"$OUTFILE" <<END\nfooter\nEND\n'
+#: A filter that writes its envelope in front of the message.
+ENVELOPE = '{ echo "X-Envelope: $SENDER, $RECIPIENT"; cat "$EMAIL"; } >"$OUTFILE"'
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,37 @@ def test_the_signature_fits_a_message_that_the_filter_has_changed(mode: str) -> 
         arrived = own.arrival(BOB, "changed")
     assert arrived.endswith(b"\nfooter\n")
     assert fits(arrived)
+
+
+@pytest.mark.parametrize("typed", ["bob@mail.test.", "bob @ mail.test", "bob(x)@mail.test"])
+def test_before_the_queue_the_filter_has_the_addresses_as_typed(typed: str) -> None:
+    with running_recipe(BEFORE, SPAWNED, ENVELOPE) as own:
+        with connect_from(own.postfix.addresses["smtp"], OUTSIDE) as session:
+            assert session.docmd("MAIL", f"FROM:<{typed}>")[0] == 250
+            assert session.docmd("RCPT", f"TO:<{typed}>")[0] == 250
+            assert session.docmd("DATA")[0] == 354
+            session.send(message("typed") + b".\r\n")
+            assert session.getreply()[0] == 250
+        arrived = own.arrival(BOB, "typed")
+    assert f"X-Envelope: {typed}, {typed}\n".encode() in arrived
+    assert b"Return-Path: <bob@mail.test>\n" in arrived
+
+
+@pytest.mark.parametrize(
+    ("mode", "recipient", "seen"),
+    [
+        (BEFORE, BOB, BOB),
+        (AFTER, BOB, ARCHIVE),
+        (AFTER, "aaron@mail.test", "aaron@mail.test"),
+    ],
+)
+def test_after_the_queue_the_archive_is_a_recipient_in_alphabetical_order(
+    mode: str, recipient: str, seen: str
+) -> None:
+    with running_recipe(mode, SPAWNED, ENVELOPE) as own:
+        own.send(message("archived"), recipient)
+        arrived = own.arrival(recipient, "archived")
+    assert f"X-Envelope: alice@mail.test, {seen}\n".encode() in arrived
 
 
 # What the lines of the README are for: each is taken out, and does harm.
