@@ -5,6 +5,7 @@ user, is old, and no living proxy holds the lock on the EMAIL that belongs to it
 pid: the directory may be shared with a process in another pid name space.
 """
 
+import fcntl
 import os
 import re
 import stat
@@ -17,32 +18,32 @@ from ..core import levels, limits
 from . import log
 
 _NAME = re.compile(r"postprox-[0-9a-f]{16}\.(email|out|spool)")
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def sweep(directory: str) -> None:
     """Remove what is left in `directory`; what cannot be looked at stays."""
     try:
-        found = [path for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)]
+        found = {path.stem for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)}
     except OSError:
         return  # whoever sends a message is told why it cannot be stored
-    # OUTFILE before the EMAIL that tells whose it is.
-    removed = sum(_is_removed(path) for path in sorted(found, reverse=True))
+    removed = sum(_removed(Path(directory, stem)) for stem in found)
     if removed:
         log.write(levels.WARNING, f"removed {removed} files of a killed proxy from {directory}")
 
 
-def _is_removed(path: Path) -> bool:
-    """Remove a file if it is left; return whether it was."""
-    email = path.with_suffix(".email")
-    if path.suffix == ".out" and not os.path.lexists(email):
+def _removed(stem: Path) -> int:
+    """Remove those files of one message that are left; return how many there were."""
+    email, outfile, spool = (stem.with_suffix(suffix) for suffix in (".email", ".out", ".spool"))
+    removed = _is_old(spool, limits.STALE) and _remove(spool)
+    if not os.path.lexists(email):
         # Its filter may have removed EMAIL, and still be writing.
-        return _is_old(path, limits.STALE_OUTFILE) and _remove(path)
-    if path.suffix == ".spool":
-        return _is_old(path, limits.STALE) and _remove(path)
+        return removed + (_is_old(outfile, limits.STALE_OUTFILE) and _remove(outfile))
     if not _is_old(email, limits.STALE):
-        return False
+        return removed
     with _locked(email) as locked:
-        return locked and _remove(path)
+        # OUTFILE first: EMAIL is the sign by which the next listener would find it.
+        return removed + (sum(map(_remove, (outfile, email))) if locked else 0)
 
 
 def _is_old(path: Path, seconds: float) -> bool:
@@ -61,8 +62,8 @@ def _is_ours(status: os.stat_result) -> bool:
 def _locked(path: Path) -> Iterator[bool]:
     """Lock a file, and tell whether it could be: otherwise a living proxy holds it."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+        descriptor = _opened(path)
+    except (OSError, NotImplementedError):
         yield False
         return
     try:
@@ -71,9 +72,24 @@ def _locked(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _opened(path: Path) -> int:
+    """Open a file for reading; its filter may have made it unreadable.
+
+    Raises:
+        OSError: it cannot be opened.
+        NotImplementedError: its mode cannot be changed, as that of a link.
+    """
     try:
-        os.lockf(descriptor, os.F_TLOCK, 0)
+        return os.open(path, _LOOK)
+    except PermissionError:
+        path.chmod(stat.S_IRUSR, follow_symlinks=False)
+        return os.open(path, _LOOK)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take a shared lock, for which a descriptor that reads is enough; a proxy's is exclusive."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -15,6 +15,7 @@ import pytest
 from postprox.core import levels, limits
 from postprox.shell import log
 from postprox.shell.sweep import sweep
+from tests.unit.users import as_an_ordinary_user
 
 NAME = "postprox-0123456789abcdef"
 OLD, OLDER = limits.STALE + 60, limits.STALE_OUTFILE + 60
@@ -116,18 +117,70 @@ def test_a_file_goes_while_it_is_locked(
     assert tried == [1, 1]
 
 
+def in_another_process(directory: str) -> None:
+    """Sweep where a lock of this process is another's: one's own is no obstacle."""
+    other = os.fork()
+    if not other:
+        sweep(directory)
+        os._exit(0)
+    os.waitpid(other, 0)
+
+
 def test_files_of_a_proxy_that_lives_stay(tmp_path: Path, passes: Callable[[float], None]) -> None:
     left(tmp_path, "email", "out")
     passes(OLDER)
     with (tmp_path / f"{NAME}.email").open("r+b") as held:
         fcntl.lockf(held, fcntl.LOCK_EX)
-        other = os.fork()  # a lock of one's own is no obstacle
-        if not other:
-            sweep(str(tmp_path))
-            os._exit(0)
-        os.waitpid(other, 0)
+        in_another_process(str(tmp_path))
         assert len(list(tmp_path.iterdir())) == 2
     assert swept(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o200, 0])
+def test_files_that_the_filter_made_unwritable_or_unreadable_go(
+    passes: Callable[[float], None], told: list[tuple[int, str]], mode: int
+) -> None:
+    with as_an_ordinary_user() as directory:
+        left(Path(directory), "email", "out")
+        for path in Path(directory).iterdir():
+            path.chmod(mode)
+        passes(OLD)
+        assert swept(Path(directory)) == []
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o200, 0])
+def test_unreadable_files_of_a_proxy_that_lives_stay(
+    passes: Callable[[float], None], mode: int
+) -> None:
+    with as_an_ordinary_user() as directory:
+        left(Path(directory), "email", "out")
+        with (Path(directory) / f"{NAME}.email").open("r+b") as held:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            (Path(directory) / f"{NAME}.email").chmod(mode)
+            passes(OLDER)
+            in_another_process(directory)
+            assert len(list(Path(directory).iterdir())) == 2
+
+
+def test_the_file_that_a_link_leads_to_keeps_its_mode(
+    tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, email = tmp_path / "kept", tmp_path / f"{NAME}.email"
+    kept.touch(0o600)
+    left(tmp_path, "email")
+    passes(OLD)
+
+    def replace(*_: object) -> int:
+        """Let the file be unreadable, and a link by the time that its mode is changed."""
+        email.unlink()
+        email.symlink_to(kept)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", replace)
+    sweep(str(tmp_path))
+    assert email.is_symlink()
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
