@@ -5,7 +5,8 @@ without a name. A filter gets a copy (EMAIL), written while the message is recei
 when the filter starts, and an empty file (OUTFILE). These two names exist only while it runs, so
 nothing else can ever be left behind (files.gone).
 
-EMAIL is locked as long as the proxy lives, so that `sweep` can tell what a killed one has left.
+EMAIL is locked from its creation until the proxy closes it, so that `sweep` can tell what a killed
+one has left.
 """
 
 from .. import TYPE_CHECKING
@@ -42,6 +43,9 @@ class Spool:
         OSError: the spool cannot be made.
     """
 
+    #: Whether this system may give a file without a name one. A seccomp filter may refuse it.
+    _can_link = True
+
     def __init__(self, directory: str, *, filtering: bool) -> None:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
         self._named: list[str] = []
@@ -52,7 +56,7 @@ class Spool:
         self._content = self._nameless(directory)
         if filtering:
             try:
-                self._copy = self._unnamed_email(directory)
+                self._copy = self._locked_email(directory)
             except OSError:
                 self.remove()
                 raise
@@ -94,10 +98,8 @@ class Spool:
         Raises:
             OSError: one of them cannot be made.
         """
-        _lock(self._copy)
         if self.email not in self._named:
-            posix.link(_by_descriptor(self._copy), self.email, src_dir_fd=0, follow_symlinks=True)
-            self._named.append(self.email)
+            self._name_email()
         close(self._create(self.outfile))
 
     def replacement_blocks(self, descriptor: int) -> "Iterator[bytes]":
@@ -176,15 +178,42 @@ class Spool:
             remove(self._named.pop())
             return descriptor
 
-    def _unnamed_email(self, directory: str) -> int:
+    def _locked_email(self, directory: str) -> int:
+        descriptor = self._unnamed_email(directory) if Spool._can_link else None
+        if descriptor is None:
+            descriptor = self._create(self.email)
+        _lock(descriptor)
+        return descriptor
+
+    def _unnamed_email(self, directory: str) -> int | None:
         try:
             descriptor = posix.open(directory, _NAMELESS, 0o600)
         except OSError:
-            return self._create(self.email)
+            return None
         if posix.access(_by_descriptor(descriptor), posix.F_OK):
             return descriptor
         close(descriptor)  # without /proc it could not be given a name
-        return self._create(self.email)
+        return None
+
+    def _name_email(self) -> None:
+        try:
+            posix.link(_by_descriptor(self._copy), self.email, src_dir_fd=0, follow_symlinks=True)
+        except OSError:
+            self._copy_email()
+            Spool._can_link = False
+        else:
+            self._named.append(self.email)
+
+    def _copy_email(self) -> None:
+        """Put a file that has a name in EMAIL's place."""
+        unnamed = self._copy
+        self._copy = self._create(self.email)
+        try:
+            _lock(self._copy)
+            for block in blocks(unnamed):
+                _write(self._copy, block)
+        finally:
+            release(unnamed)
 
     def _create(self, path: str) -> int:
         descriptor = posix.open(path, _CREATE, 0o600)
@@ -241,7 +270,10 @@ def _unlink(name: str, folder: int | None) -> None:
     if posix.lstat(name, dir_fd=folder).st_size <= limits.LARGE_FILE:
         posix.unlink(name, dir_fd=folder)
         return
-    descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
+    try:
+        descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
+    except OSError:
+        descriptor = -1  # the filter made it unreadable: it is freed at once
     try:
         posix.unlink(name, dir_fd=folder)
     finally:
@@ -298,7 +330,7 @@ def _lock(descriptor: int) -> None:
     try:
         posix.lockf(descriptor, posix.F_TLOCK, 0)
     except OSError:
-        pass  # a file system without locks: `sweep` goes by the age alone
+        pass  # a file system without locks: `sweep` leaves such an EMAIL alone
 
 
 def _write(descriptor: int, content: bytes) -> None:

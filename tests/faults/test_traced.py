@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults.conftest import Serve, Start
 from tests.faults.traced import some_calls
+from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
 
 INDEXES = 8 if "POSTPROX_FAULTS" in os.environ else 2
 
@@ -23,3 +26,45 @@ def test_any_call_of_the_kernel_may_fail(mode: str, tmp_path: Path) -> None:
     findings = some_calls(mode, INDEXES, tmp_path / "proxy")
     assert not findings.violations
     assert {"read", "write", "openat", "mmap", "linkat", "pread64"} <= findings.injected.keys()
+
+
+def refused_links(directory: Path, error: str, address: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments of a proxy for which linkat(2) fails, and how it is started."""
+    (directory / "spool").mkdir()
+    strace = ["strace", "-D", "-o", str(directory / "calls")]
+    prelude = [*strace, "-e", f"inject=linkat:error={error}"]
+    command = 'grep -q body "$EMAIL"'
+    return ["-r", "-d", str(directory / "spool"), "-c", command, address], {"prelude": prelude}
+
+
+def links_tried(directory: Path) -> int:
+    assert not list((directory / "spool").iterdir())
+    return (directory / "calls").read_text().count("linkat(")
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_a_refused_linkat_costs_a_spawned_proxy_no_message(
+    spawn: Start, upstream: Upstream, tmp_path: Path, error: str
+) -> None:
+    arguments, how = refused_links(tmp_path, error, upstream.address)
+    client = spawn(*arguments, **how).client
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+    assert links_tried(tmp_path) == 1
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_a_server_tries_a_refused_linkat_once(
+    serve: Serve, upstream: Upstream, tmp_path: Path, error: str
+) -> None:
+    arguments, how = refused_links(tmp_path, error, upstream.address)
+    server = serve(*arguments, **how)
+    for _ in range(2):
+        client = server.client()
+        peer = in_data(client, upstream)
+        client.says(*MESSAGE)
+        takes_message(client, peer, *MESSAGE)
+        quits(client, peer)
+    assert links_tried(tmp_path) == 1

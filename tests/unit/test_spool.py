@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +18,7 @@ import pytest
 from postprox.core import limits
 from postprox.shell.spool import ChangedError, NotAFileError, Spool, blocks
 from postprox.shell.system import posix
-
-#: A user who is not root.
-NOBODY = 65534
+from tests.unit.users import as_an_ordinary_user
 
 
 @pytest.fixture
@@ -340,10 +337,82 @@ def test_a_spool_that_cannot_be_made_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_email_is_locked_as_long_as_the_proxy_lives(offered: Spool) -> None:
+def is_locked(path: str) -> bool:
+    """Whether another process is refused a lock on a file."""
     program = "import os, sys; os.lockf(os.open(sys.argv[1], os.O_RDWR), os.F_TLOCK, 0)"
-    command = [sys.executable, "-c", program, offered.email]
-    assert b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
+    command = [sys.executable, "-c", program, path]
+    return b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
+
+
+def test_email_is_locked_as_long_as_the_proxy_lives(offered: Spool) -> None:
+    assert is_locked(offered.email)
+
+
+@pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
+def test_email_with_a_name_is_locked_from_its_creation(
+    missing: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    request.getfixturevalue(missing)
+    spool = Spool(str(tmp_path), filtering=True)
+    assert is_locked(spool.email)
+    spool.remove()
+
+
+@pytest.fixture
+def links_refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the system refuse a name to a file that has none; return the names that were wanted."""
+    wanted: list[str] = []
+
+    def link(_source: str, name: str, **_: object) -> None:
+        wanted.append(name)
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(posix, "link", link)
+    monkeypatch.setattr(Spool, "_can_link", True)
+    return wanted
+
+
+def test_a_refused_link_makes_email_a_copy(links_refused: list[str], tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), filtering=True)
+    content = b"x" * limits.COPY_SIZE + b"one\n"
+    spool.store(content, content)
+    spool.offer()
+    assert links_refused == [spool.email]
+    assert is_locked(spool.email)  # and no more once this process has closed it
+    assert Path(spool.email).read_bytes() == content
+    assert stat.S_IMODE(Path(spool.email).stat().st_mode) == 0o600
+    spool.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_link_is_not_tried_again(links_refused: list[str], tmp_path: Path) -> None:
+    first = Spool(str(tmp_path), filtering=True)
+    first.offer()
+    second = Spool(str(tmp_path), filtering=True)
+    assert Path(second.email).exists()
+    second.offer()
+    assert links_refused == [first.email]
+    first.remove()
+    second.remove()
+
+
+@pytest.mark.usefixtures("links_refused")
+def test_a_copy_of_email_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = os.listdir("/dev/fd")  # noqa: PTH208
+    spool = Spool(str(tmp_path), filtering=True)
+    spool.store(b"one\n", b"one\r\n")
+    monkeypatch.setattr(posix, "write", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        spool.offer()
+    spool.remove()
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
+    assert list(tmp_path.iterdir()) == []
+    assert Spool._can_link
 
 
 def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path: Path) -> None:
@@ -356,21 +425,29 @@ def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path:
 
 
 def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o777)
-        user = os.geteuid()
-        os.seteuid(user or NOBODY)
-        try:
-            spool = Spool(directory, filtering=True)
-            spool.offer()
-            Path(spool.outfile).unlink()
-            inner = Path(spool.outfile) / "inner"
-            inner.mkdir(parents=True)
-            (inner / "file").touch()
-            inner.chmod(0o500)
-            spool.remove()
-        finally:
-            os.seteuid(user)
+    with as_an_ordinary_user() as directory:
+        spool = Spool(directory, filtering=True)
+        spool.offer()
+        Path(spool.outfile).unlink()
+        inner = Path(spool.outfile) / "inner"
+        inner.mkdir(parents=True)
+        (inner / "file").touch()
+        inner.chmod(0o500)
+        spool.remove()
+        assert os.listdir(directory) == []  # noqa: PTH208
+
+
+def test_a_large_unreadable_file_in_a_folder_is_removed() -> None:
+    with as_an_ordinary_user() as directory:
+        spool = Spool(directory, filtering=True)
+        spool.offer()
+        Path(spool.outfile).unlink()
+        Path(spool.outfile).mkdir()
+        large = Path(spool.outfile) / "large"
+        large.touch()
+        os.truncate(large, limits.LARGE_FILE + 1)
+        large.chmod(0)
+        spool.remove()
         assert os.listdir(directory) == []  # noqa: PTH208
 
 
