@@ -115,6 +115,9 @@ class Spool:
     def replacement(self) -> int | None:
         """Return a descriptor of OUTFILE as the filter left it, None if it is empty or gone.
 
+        It is opened once. If that fails, the error alone decides: under its name there may be
+        another file by now.
+
         Raises:
             NotAFileError: it is no regular file.
             OSError: it cannot be read.
@@ -123,8 +126,10 @@ class Spool:
             descriptor = posix.open(self.outfile, _SAFE_READ)
         except FileNotFoundError:
             return None
-        except OSError:
-            if is_regular(posix.lstat(self.outfile)):
+        except OSError as error:
+            from errno import ELOOP, ENXIO
+
+            if error.errno not in (ELOOP, ENXIO):  # what a link, and a socket, cannot be opened for
                 raise
             raise NotAFileError("OUTFILE is no regular file") from None
         status = posix.fstat(descriptor)

@@ -191,6 +191,43 @@ def test_what_is_no_regular_file_is_an_error(offered: Spool, make: type) -> None
         offered.replacement()
 
 
+@pytest.mark.parametrize("make", [make_symbolic_link, make_dangling_link, make_socket])
+def test_outfile_is_not_looked_at_by_name_again(
+    offered: Spool, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    right = posix.open
+
+    def open_once(path: str, flags: int) -> int:
+        """Put a regular file under the name as soon as it has been looked up."""
+        opened.append(path)
+        try:
+            return right(path, flags)
+        finally:
+            Path(path).unlink()
+            Path(path).touch()
+
+    Path(offered.outfile).unlink()
+    make(Path(offered.outfile))
+    monkeypatch.setattr(posix, "open", open_once)
+    with pytest.raises(NotAFileError):
+        offered.replacement()
+    monkeypatch.undo()
+    assert opened == [offered.outfile]
+
+
+def test_an_outfile_that_cannot_be_opened_is_an_error_of_the_system(
+    offered: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(posix, "open", refuse)
+    with pytest.raises(PermissionError):
+        offered.replacement()
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("make", ODD_FILES)
 def test_whatever_became_of_the_files_is_removed(
     offered: Spool, make: type, tmp_path: Path
