@@ -1,9 +1,10 @@
 """The files of one message.
 
-Rule: the message is stored as it will go upstream, where nobody else can reach it: in a file
-without a name. A filter gets a copy (EMAIL), written while the message is received and named only
-when the filter starts, and an empty file (OUTFILE). These two names exist only while it runs, so
-nothing else can ever be left behind (files.gone).
+Rule: the message is stored as it will go upstream, in a file without a name: no change to EMAIL or
+OUTFILE changes it. (Processes of the same user still reach it through /proc, see SECURITY.md.) A
+filter gets a copy (EMAIL), written while the message is received and named only when the filter
+starts, and an empty file (OUTFILE). These two names exist only while it runs, so nothing else can
+ever be left behind (files.gone).
 
 EMAIL is locked from its creation until the proxy closes it, so that `sweep` can tell what a killed
 one has left.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.faults.answering import Answering
 from tests.faults.conftest import Serve, Start
 from tests.faults.proxies import RUN
 from tests.faults.proxies import spawn as spawn_program
-from tests.faults.surroundings import NO_MORE_PROCESSES, limited, small_file_system
+from tests.faults.surroundings import NO_MORE_PROCESSES, NOBODY, limited, small_file_system
 from tests.postfix.devlog import may_unshare
 from tests.unit.peers import Peer
 from tests.unit.processes import (
@@ -223,6 +224,30 @@ def test_a_process_too_many_lets_no_message_past_the_filter(
     finally:
         client.leaves()
         process.end()
+
+
+def readable(user: int, directory: Path, pid: int) -> int:
+    """How many files of a message and descriptors of its proxy a user may read."""
+    files = f"{directory}/*.email {directory}/*.out /proc/{pid}/fd/*"
+    program = f'for file in {files}; do if test -r "$file"; then echo; fi; done'
+    command = ["/bin/sh", "-c", program]
+    return len(subprocess.check_output(command, user=user, group=user, extra_groups=[]))
+
+
+@ROOT_ONLY
+def test_another_user_cannot_open_the_files_and_descriptors_of_a_message(
+    spawn: Start, upstream: Upstream, for_all: Path
+) -> None:
+    gate = for_all / "gate"
+    os.mkfifo(gate)
+    proxy = spawn("-d", str(for_all), "-c", f"read -r _ <{gate}; exit 0", upstream.address)
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    with gate.open("w"):  # from here on the filter runs
+        assert readable(0, for_all, proxy.process.pid) > 2
+        assert readable(NOBODY, for_all, proxy.process.pid) == 0
+    takes_message(proxy.client, peer, *MESSAGE)
+    quits(proxy.client, peer)
 
 
 def test_a_large_message_needs_no_memory(spawn: Start, upstream: Upstream, tmp_path: Path) -> None:
