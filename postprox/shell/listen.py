@@ -7,14 +7,13 @@ once, not once for every mail, so it may import `os` and `socket`.
 import os
 import resource
 import socket
-import stat
 import sys
 from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
 from ..core.tally import Tally
-from . import log, sweep
+from . import log, newfile, sweep
 from .connection import Connection
 from .loop import MANY, READABLE, STOPPING, Loop, nothing
 from .metrics import Metrics
@@ -64,12 +63,13 @@ def serve(options: "Options") -> int:
 class _PidFile:
     """The file of `--pid-file`, if there is to be one; removed at the end of who has written it.
 
-    It is written before it is needed, with another number: failing must not be too late.
+    It is written before it is needed, with another number: failing must not be too late. Its
+    descriptor stays open, so that no other file gets its inode and is taken for it at the end.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
-        self._written = False
+        self._descriptor = -1
 
     def __enter__(self) -> "Self":
         return self
@@ -81,13 +81,8 @@ class _PidFile:
             OSError: it cannot be written.
         """
         if self._path:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            descriptor = os.open(self._path, flags, 0o644)
-            self._written = True
-            try:
-                os.write(descriptor, b"%d\n" % pid)
-            finally:
-                os.close(descriptor)
+            newfile.remove_stale(self._path.parent)
+            self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
         """Name process `child`, whose file it is from now on.
@@ -95,21 +90,27 @@ class _PidFile:
         Raises:
             OSError: it cannot be written; the child has been told to stop.
         """
+        if not self._path:
+            return
         try:
-            self.write(child)
+            newfile.write(self._descriptor, line := b"%d\n" % child)
+            os.ftruncate(self._descriptor, len(line))
         except OSError:
             os.kill(child, signal.SIGTERM)
             raise
-        self._written = False
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def __exit__(self, *_: object) -> None:
-        if not self._path or not self._written:
+        if not self._path or self._descriptor < 0:
             return
         try:
-            if stat.S_ISREG(self._path.lstat().st_mode):  # /dev/stdout, say, is not ours
+            # Another server may have put its own file there.
+            if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
                 self._path.unlink()
         except OSError:
             pass  # whoever is left has no use for it
+        os.close(self._descriptor)
 
 
 class Server:

@@ -1,6 +1,7 @@
 """A file for Prometheus' node_exporter, which its textfile collector reads (`--metrics`).
 
-Rule: the file is whole whenever it is looked at: written beside its place, then renamed into it.
+Rule: the file is whole whenever it is looked at (`newfile`); one that cannot be written later on
+stops nothing.
 """
 
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
-from . import log
+from . import log, newfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ class Metrics:
         Raises:
             OSError: it cannot be written.
         """
+        newfile.remove_stale(self._path.parent)
         self._write()
         self.deadline = self._loop.clock() + limits.STATUS
         self._loop.add(self)
@@ -57,12 +59,4 @@ class Metrics:
             self._failed = False
 
     def _write(self) -> None:
-        beside = Path(f"{self._path}.{os.getpid()}")  # the collector reads *.prom only
-        try:
-            with beside.open("w", encoding="ascii") as file:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(self._text())
-            beside.replace(self._path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        os.close(newfile.replace(self._path, self._text().encode("ascii")))

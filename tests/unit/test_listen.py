@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NoReturn, cast
@@ -388,9 +388,9 @@ def own_address() -> tuple[str, int]:
     return f"127.{1 + pid // 65536 % 254}.{pid // 256 % 256}.{1 + pid % 254}", next(_ports)
 
 
-def run_listening(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_listening(*arguments: str, prelude: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PYTHON, "-m", "postprox", *arguments],
+        [*prelude, *PYTHON, "-m", "postprox", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -562,15 +562,79 @@ def test_a_file_that_cannot_be_written_is_named(option: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("foreground", [(), ("--foreground",)])
-def test_a_full_disk_for_the_process_id_is_an_error(foreground: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_a_file_that_may_not_grow_is_an_error(
+    option: str, foreground: tuple[str, ...], tmp_path: Path
+) -> None:
     host, port = own_address()
-    full = "/dev/full"
-    done = run_listening("up", "-l", f"{host}:{port}", "--pid-file", full, *foreground)
-    assert done.returncode == 1
-    assert done.stderr == f"postprox: cannot write {full}: No space left on device\n"
-    assert Path(full).is_char_device()
+    file = tmp_path / "file"
+    limiting = ("/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh")
+    listening_there = ("up", "-l", f"{host}:{port}", option, str(file), *foreground)
+    done = run_listening(*listening_there, prelude=limiting)
+    assert (done.returncode, done.stderr) == (1, f"postprox: cannot write {file}: File too large\n")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, port), PATIENCE)
+
+
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_a_device_is_not_replaced_by_a_file(option: str) -> None:
+    host, port = own_address()
+    done = run_listening("up", "-l", f"{host}:{port}", option, "/dev/stdout")
+    expected = "postprox: cannot write /dev/stdout: it would replace a device\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_a_directory_is_not_replaced_by_a_file(option: str, tmp_path: Path) -> None:
+    host, port = own_address()
+    done = run_listening("up", "-l", f"{host}:{port}", option, str(tmp_path))
+    expected = f"postprox: cannot write {tmp_path}: Is a directory\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+    assert tmp_path.is_dir()
+
+
+def test_at_its_end_a_server_leaves_the_process_id_of_another(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    first = serve("--pid-file", str(file), upstream.address)
+    greeted(first.client(), upstream)
+    second = serve("--pid-file", str(file), upstream.address)
+    greeted(second.client(), upstream)
+    first.stop()
+    assert first.exit_status() == 0
+    assert file.read_text() == f"{second.process.pid}\n"
+    second.stop()
+    assert second.exit_status() == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("child", [1, 12345678])
+def test_the_file_of_the_parent_becomes_the_childs(tmp_path: Path, child: int) -> None:
+    file = tmp_path / "pid"
+    with listen._PidFile(str(file)) as pid_file:
+        pid_file.write(12345)
+        inode = file.stat().st_ino
+        pid_file.leave_to(child)
+    assert (file.read_text(), file.stat().st_ino) == (f"{child}\n", inode)
+
+
+def test_a_child_that_cannot_be_named_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    stopped: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *told: stopped.append(told))
+    with listen._PidFile(str(tmp_path / "pid")) as pid_file:
+        pid_file.write(12345)
+        monkeypatch.setattr("postprox.shell.newfile.write", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            pid_file.leave_to(23456)
+    assert stopped == [(23456, signal.SIGTERM)]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("refused", ["--metrics", "--pid-file"])

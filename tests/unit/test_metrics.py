@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from postprox.core import levels, limits
-from postprox.shell import log
+from postprox.shell import log, newfile
 from postprox.shell.loop import Loop
 from postprox.shell.metrics import Metrics
 
@@ -46,32 +46,55 @@ def test_the_file_is_written_again_every_now_and_then(loop: Loop, tmp_path: Path
     loop.remove(metrics)
 
 
-def test_the_file_is_written_beside_its_place(loop: Loop, tmp_path: Path) -> None:
+def test_the_file_is_written_beside_its_place(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "postprox.prom"
     path.write_text("old")
+    right = newfile.write
 
-    def text() -> str:
+    def write(descriptor: int, content: bytes) -> None:
         (beside,) = set(tmp_path.iterdir()) - {path}
         assert beside.suffix != ".prom"
+        right(descriptor, content)
         assert path.read_text() == "old"
-        return "new"
 
-    Metrics(loop, str(path), text).write()
+    monkeypatch.setattr(newfile, "write", write)
+    Metrics(loop, str(path), lambda: "new").write()
     assert path.read_text() == "new"
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing_and_is_named(
-    loop: Loop, tmp_path: Path
-) -> None:
+def test_a_link_or_fifo_beside_the_file_is_not_opened(loop: Loop, tmp_path: Path) -> None:
+    path, victim = tmp_path / "postprox.prom", tmp_path / "victim"
+    victim.write_text("precious")
+    beside = Path(f"{path}.{os.getpid()}")
+    beside.symlink_to(victim)
+    metrics = Metrics(loop, str(path), lambda: "new")
+    metrics.write()
+    assert victim.read_text() == "precious"
+    beside.unlink(missing_ok=True)
+    os.mkfifo(beside)
+    reader = os.open(beside, os.O_RDONLY | os.O_NONBLOCK)  # a writer would not wait
+    metrics.write()
+    assert os.read(reader, 1) == b""
+    assert (path.read_text(), path.is_fifo()) == ("new", False)
+    os.close(reader)
+
+
+def test_metrics_start_without_what_a_killed_server_left(loop: Loop, tmp_path: Path) -> None:
+    (tmp_path / f".postprox-{os.getpid()}-0123456789abcdef").touch()
     path = tmp_path / "postprox.prom"
+    metrics = Metrics(loop, str(path), lambda: "new")
+    metrics.begin()
+    assert list(tmp_path.iterdir()) == [path]
+    loop.remove(metrics)
 
-    def text() -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError) as raised:  # noqa: PT011 - the name in it is what is looked at
-        Metrics(loop, str(path), text).begin()
-    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
-    assert list(tmp_path.iterdir()) == []
+def test_no_descriptor_is_left_open(loop: Loop, tmp_path: Path) -> None:
+    metrics = Metrics(loop, str(tmp_path / "postprox.prom"), lambda: "new")
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    metrics.write()
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
 def test_a_file_that_cannot_be_written_is_warned_of_once_until_it_can(

@@ -10,13 +10,13 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
 from postprox.core import levels, limits
 from postprox.core.options import Options, parse
-from postprox.shell import listen
+from postprox.shell import listen, newfile
 from postprox.shell.connection import Connection
 from postprox.shell.loop import Loop
 from postprox.shell.stream import Stream
@@ -423,22 +423,13 @@ def test_a_pid_file_that_was_never_written_is_another_s(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_place_of_a_pid_file_is_not_removed(tmp_path: Path) -> None:
-    terminal = tmp_path / "stdout"
-    terminal.symlink_to("/dev/null")
-    with listen._PidFile(str(terminal)) as file:
-        file.write(7)
-    assert terminal.is_symlink()
+    file = tmp_path / "pid"
+    with listen._PidFile(str(file)) as written:
+        written.write(7)
+        file.unlink()
+        file.symlink_to("/dev/null")
+    assert file.is_symlink()
     assert Path("/dev/null").is_char_device()
-
-
-def test_a_child_whose_number_cannot_be_written_is_told_to_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *which: told.append(which))
-    with pytest.raises(FileNotFoundError):
-        listen._PidFile(str(tmp_path / "missing/pid")).leave_to(7)
-    assert told == [(7, signal.SIGTERM)]
 
 
 def test_a_file_that_cannot_be_written_for_the_child_is_named(
@@ -446,13 +437,15 @@ def test_a_file_that_cannot_be_written_for_the_child_is_named(
 ) -> None:
     file = tmp_path / "pid"
 
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     def fork() -> int:
-        file.unlink()
-        file.mkdir()
+        monkeypatch.setattr(newfile, "write", full)
         return 7
 
     monkeypatch.setattr(listen, "_passed_listeners", lambda: [site.listener])
     monkeypatch.setattr(os, "fork", fork)
     monkeypatch.setattr(os, "kill", lambda *_: None)
     assert listen.serve(parse(["up", "-l1", "--pid-file", str(file)])) == 1
-    assert capsys.readouterr().err == f"postprox: cannot write {file}: Is a directory\n"
+    assert capsys.readouterr().err == f"postprox: cannot write {file}: No space left on device\n"

@@ -1,0 +1,215 @@
+"""Files that a server writes for others: nothing that exists is opened, nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from postprox.shell import newfile
+
+RANDOM = bytes(8)
+
+
+def written(path: Path, content: bytes = b"new") -> Path:
+    os.close(newfile.replace(path, content))
+    return path
+
+
+def error_of(path: Path) -> OSError:
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - the tests look at it
+        newfile.replace(path, b"new")
+    assert raised.value.filename == str(path)
+    return raised.value
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    victim = tmp_path / "private"
+    victim.write_text("precious")
+    victim.chmod(0o600)
+    return victim
+
+
+def is_untouched(victim: Path) -> bool:
+    return victim.read_text() == "precious" and stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+def test_a_link_in_the_files_place_is_replaced_not_followed(tmp_path: Path, victim: Path) -> None:
+    file = tmp_path / "file"
+    file.symlink_to(victim)
+    assert written(file).read_bytes() == b"new"
+    assert not file.is_symlink()
+    assert is_untouched(victim)
+
+
+def test_a_fifo_in_the_files_place_is_replaced_not_opened(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    os.mkfifo(file)
+    reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    assert written(file).read_bytes() == b"new"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def new_name(directory: Path) -> Path:
+    return directory / f".postprox-{os.getpid()}-{RANDOM.hex()}"
+
+
+def plant_link(place: Path, victim: Path) -> None:
+    place.symlink_to(victim)
+
+
+def plant_hard_link(place: Path, victim: Path) -> None:
+    place.hardlink_to(victim)
+
+
+def plant_fifo(place: Path, victim: Path) -> None:
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("plant", [plant_link, plant_hard_link, plant_fifo])
+def test_what_bears_the_new_files_name_is_not_opened(
+    tmp_path: Path,
+    victim: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Callable[[Path, Path], None],
+) -> None:
+    monkeypatch.setattr(os, "urandom", lambda _: RANDOM)
+    plant(new_name(tmp_path), victim)
+    assert error_of(tmp_path / "file").errno == errno.EEXIST
+    assert is_untouched(victim)
+    assert os.path.lexists(new_name(tmp_path))
+
+
+def test_no_two_new_files_have_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def pwrite(descriptor: int, content: bytes, offset: int) -> int:
+        names.extend(path.name for path in tmp_path.iterdir() if path.name != "file")
+        return len(content)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    written(tmp_path / "file")
+    written(tmp_path / "file")
+    assert len(set(names)) == 2
+    assert not [name for name in names if name.endswith(".prom")]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+def test_other_users_can_read_the_file_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        file = written(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+def test_a_file_of_another_mode_is_replaced_by_one_of_0644(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch(0o600)
+    assert stat.S_IMODE(written(file).stat().st_mode) == 0o644
+
+
+def test_a_directory_as_the_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    assert error_of(tmp_path / "file").errno == errno.EISDIR
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "file"
+    file.write_text("old")
+    monkeypatch.setattr(os, "pwrite", full)
+    assert error_of(file).errno == errno.ENOSPC
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_write_in_parts_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:1], at))
+    assert written(tmp_path / "file", b"in parts").read_bytes() == b"in parts"
+
+
+def test_no_device_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "devices").symlink_to("/dev")
+    for name in ("/dev/postprox-test", str(tmp_path / "devices/postprox-test")):
+        assert error_of(Path(name)).strerror == "it would replace a device"
+    assert not os.path.lexists("/dev/postprox-test")
+
+
+def test_a_file_below_the_devices_is_written() -> None:
+    file = Path(f"/dev/shm/postprox-test-{os.getpid()}")
+    try:
+        assert written(file).read_bytes() == b"new"
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def ended_process() -> int:
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    return process.pid
+
+
+def left_behind(directory: Path, pid: int) -> Path:
+    return directory / f".postprox-{pid}-{RANDOM.hex()}"
+
+
+@pytest.mark.parametrize("pid", [ended_process, os.getpid])
+def test_the_new_file_of_a_killed_server_is_removed(tmp_path: Path, pid: Callable[[], int]) -> None:
+    left_behind(tmp_path, pid()).touch()
+    newfile.remove_stale(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pid", [1, os.getppid()])
+def test_the_new_file_of_another_process_stays(tmp_path: Path, pid: int) -> None:
+    file = left_behind(tmp_path, pid)
+    file.touch()
+    newfile.remove_stale(tmp_path)
+    assert file.exists()
+
+
+def test_no_other_file_is_removed(tmp_path: Path, victim: Path) -> None:
+    pid = ended_process()
+    left_behind(tmp_path, pid).symlink_to(victim)
+    os.mkfifo(f"{left_behind(tmp_path, pid + 1)}")
+    (tmp_path / f"postprox-{pid}-{RANDOM.hex()}").touch()
+    (tmp_path / f".postprox-{pid}-{RANDOM.hex()}.prom").touch()
+    (tmp_path / f".postprox-{'9' * 200}-{RANDOM.hex()}").touch()
+    before = sorted(tmp_path.iterdir())
+    newfile.remove_stale(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_file_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = left_behind(tmp_path, ended_process())
+    file.touch()
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    newfile.remove_stale(tmp_path)
+    assert file.exists()
+
+
+def test_a_directory_that_cannot_be_read_has_no_stale_files(tmp_path: Path) -> None:
+    newfile.remove_stale(tmp_path / "missing")
+
+
+def test_a_file_that_is_gone_before_its_removal_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = left_behind(tmp_path, ended_process())
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter([file]))
+    newfile.remove_stale(tmp_path)
