@@ -22,13 +22,17 @@ try:
     add_standard_descriptors()
     if is_socket(STDIN):
         silence(STDERR)
-except OSError:  # no /dev/null: the next file would be descriptor 2
-    if is_socket(STDIN):
-        from .core import replies
+except OSError as error:  # no /dev/null: the next file would be descriptor 2
+    try:
+        if is_socket(STDIN):
+            from .core import replies
 
-        posix.write(STDOUT, replies.INTERNAL_ERROR)
-        posix._exit(1)
-    raise
+            posix.write(STDOUT, replies.INTERNAL_ERROR)
+        else:
+            posix.write(STDERR, f"postprox: cannot open /dev/null: {error.strerror}\n".encode())
+    except OSError:
+        pass  # there is no descriptor to write to
+    posix._exit(1)
 
 from .core import limits, options, replies
 

@@ -4,6 +4,7 @@ Rule: it accepts clients and ends; each session is a `Connection`, as on standar
 once, not once for every mail, so it may import `os` and `socket`.
 """
 
+import errno
 import os
 import resource
 import socket
@@ -19,7 +20,7 @@ from .loop import MANY, READABLE, STOPPING, Loop, nothing
 from .metrics import Metrics
 from .notify import Manager
 from .stream import Stream
-from .system import STDERR, STDIN, STDOUT, environ, signal, silence
+from .system import STDERR, STDIN, STDOUT, environ, signal
 
 if TYPE_CHECKING:
     from typing import Self
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
+#: Digits of LISTEN_FDS: no process has so many descriptors.
+_LONGEST_COUNT = 9
 #: Where tcpi_unacked lies in struct tcp_info: of a listening socket, the clients that wait.
 _TCP_INFO_UNACKED = 24
 
@@ -44,15 +47,16 @@ def serve(options: "Options") -> int:
             cannot = f"write {options.metrics}"
             server.begin_metrics(listeners)
             cannot = "go into the background"
-            if not options.foreground and (child := os.fork()):
-                cannot = f"write {options.pid_file}"
-                pid_file.leave_to(child)
-                return 0
+            if not options.foreground:
+                null = os.open(os.devnull, os.O_RDWR)  # the child could not report an error
+                if child := os.fork():
+                    cannot = f"write {options.pid_file}"
+                    pid_file.leave_to(child)
+                    return 0
+                server.go_into_background(null)
         except OSError as error:
             print(f"postprox: cannot {cannot}: {error.strerror}", file=sys.stderr)
             return 1
-        if not options.foreground:
-            server.go_into_background()
         sweep.sweep(options.directory)
         server.accept_from(listeners)
         server.run()
@@ -133,11 +137,12 @@ class Server:
         self._metrics = Metrics(self._loop, options.metrics, self._exposition)
         self._loop.on_signals(STOPPING, self._stop)
 
-    def go_into_background(self) -> None:
-        """Leave the terminal, and what it has to say (SIGHUP)."""
+    def go_into_background(self, null: int) -> None:
+        """Leave the terminal, and what it has to say (SIGHUP); `null` is closed."""
         os.setsid()
         for descriptor in (STDIN, STDOUT, STDERR):
-            silence(descriptor)
+            os.dup2(null, descriptor)
+        os.close(null)
         self._loop.on_signal(signal.SIGHUP, nothing)
 
     def begin_metrics(self, listeners: list[socket.socket]) -> None:
@@ -168,6 +173,7 @@ class Server:
             self._loop.run_once()
         if self._options.metrics:
             self._metrics.write()
+        self._manager.close()
 
     @property
     def deadline(self) -> float:
@@ -314,18 +320,37 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _passed_listeners() -> list[socket.socket]:
-    """Return the sockets that a service manager has opened for this process (sd_listen_fds(3))."""
+    """Return the sockets that a service manager has opened for this process (sd_listen_fds(3)).
+
+    Raises:
+        OSError: they are not what the variables name.
+    """
     wanted, count = (environ.pop(name, b"") for name in (b"LISTEN_PID", b"LISTEN_FDS"))
     environ.pop(b"LISTEN_FDNAMES", None)
-    if wanted != b"%d" % os.getpid() or not count.isdigit():
+    if wanted != b"%d" % os.getpid() or not count:
         return []
-    listeners = []
-    for descriptor in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):
+    if not count.isdigit() or len(count) > _LONGEST_COUNT:
+        raise OSError(errno.EINVAL, "LISTEN_FDS must be the number of sockets that are passed")
+    return [_passed(descriptor) for descriptor in range(_FIRST_PASSED, _FIRST_PASSED + int(count))]
+
+
+def _passed(descriptor: int) -> socket.socket:
+    """Return the listening socket `descriptor`.
+
+    Raises:
+        OSError: it is not a listening socket.
+    """
+    try:
         os.set_inheritable(descriptor, False)
         listener = socket.socket(fileno=descriptor)
-        listener.setblocking(False)
-        listeners.append(listener)
-    return listeners
+    except OSError as error:
+        text = f"descriptor {descriptor} of LISTEN_FDS: {error.strerror}"
+        raise OSError(error.errno, text) from None
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.close()
+        raise OSError(errno.EINVAL, f"descriptor {descriptor} of LISTEN_FDS does not listen")
+    listener.setblocking(False)
+    return listener
 
 
 def _reason(error: OSError | MemoryError) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
+#: Digits of WATCHDOG_USEC, a number of 64 bits.
+_LONGEST_NUMBER = 20
+
 
 class Manager:
     """Whoever is to be told, from `serving` until `stopping`; without a manager, nobody.
@@ -26,9 +29,7 @@ class Manager:
     def __init__(self, loop: "Loop", status: "Callable[[], str]") -> None:
         self._loop = loop
         self._status = status
-        self._address = environ.pop(b"NOTIFY_SOCKET", b"")
-        if self._address[:1] == b"@":
-            self._address = b"\0" + self._address[1:]
+        self._address = _notify_address()
         # Held from now on: the manager is told how we are when there are no descriptors left, too.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind) if self._address else None
@@ -47,6 +48,12 @@ class Manager:
         """Tell that no more clients are served; that the server is alive is still told."""
         self._tell("STOPPING=1", f"STATUS={self._status()}")
 
+    def close(self) -> None:
+        """Tell nothing any more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def timer(self) -> None:
         """Tell how it is."""
         self.deadline = self._loop.clock() + self._period
@@ -61,8 +68,20 @@ class Manager:
             pass  # it does not read, or is not there: it will find out how we are by itself
 
 
+def _notify_address() -> bytes:
+    """Return the address of the manager's socket; b"" if there is none (sd_notify(3))."""
+    name = environ.pop(b"NOTIFY_SOCKET", b"")
+    if name[:1] == b"@":
+        return b"\0" + name[1:]
+    return name if name[:1] == b"/" else b""
+
+
 def _watchdog_seconds() -> float:
-    """Return within which time the manager wants to be told that this process lives, or 0."""
+    """Return within which time the manager wants to be told that this process lives, or 0.
+
+    A value that is no number of microseconds is 0 too: the manager is told all the same.
+    """
     microseconds, pid = (environ.pop(name, b"") for name in (b"WATCHDOG_USEC", b"WATCHDOG_PID"))
     for_us = pid in (b"", b"%d" % os.getpid())
-    return int(microseconds) / 1e6 if for_us and microseconds.isdigit() else 0.0
+    is_number = microseconds.isdigit() and len(microseconds) <= _LONGEST_NUMBER
+    return int(microseconds) / 1e6 if for_us and is_number else 0.0

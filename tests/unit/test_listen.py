@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -27,6 +29,7 @@ from tests.unit.peers import PATIENCE, Peer, listening, run_until
 from tests.unit.processes import (
     MESSAGE,
     PYTHON,
+    ROOT,
     Serving,
     Upstream,
     environment,
@@ -453,6 +456,62 @@ def test_a_socket_meant_for_another_process_is_not_taken(upstream: Upstream) -> 
     assert done.returncode == 1
 
 
+FOR_US = 'export LISTEN_PID=$$; exec "$@"'
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "9" * 10, "soon", "-1", "1.5", " 1", "0x1"])
+def test_a_number_of_sockets_that_is_none_is_an_error(count: str) -> None:
+    host, port = own_address()
+    handing = ("/usr/bin/env", f"LISTEN_FDS={count}", "/bin/sh", "-c", FOR_US, "sh")
+    done = run_listening("up", "-l", f"{host}:{port}", "--foreground", prelude=handing)
+    reason = "LISTEN_FDS must be the number of sockets that are passed"
+    expected = f"postprox: cannot listen on {host}:{port}: {reason}\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+@pytest.mark.parametrize("variables", [("LISTEN_FDS=",), ("LISTEN_FDS=0",)])
+def test_without_passed_sockets_the_port_is_bound(
+    variables: tuple[str, ...], tmp_path: Path
+) -> None:
+    host, port = own_address()
+    file = tmp_path / "pid"
+    handing = ("/usr/bin/env", *variables, "/bin/sh", "-c", FOR_US, "sh")
+    arguments = ("up", "-l", f"{host}:{port}", "--pid-file", str(file))
+    assert run_listening(*arguments, prelude=handing).returncode == 0
+    server = int(file.read_text())
+    os.kill(server, signal.SIGTERM)
+    wait_for_end(server)
+
+
+@pytest.mark.parametrize("process", ["", "9" * 5000, "soon", "-1"])
+def test_sockets_for_a_process_that_is_none_are_not_taken(
+    process: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {b"LISTEN_PID": process.encode(), b"LISTEN_FDS": b"1"}
+    monkeypatch.setattr(listen, "environ", variables)
+    assert listen._passed_listeners() == []
+    assert variables == {}
+
+
+@pytest.mark.parametrize("given", ["3</dev/null", "3<&-"])  # then 3 is one of the proxy's own
+def test_a_passed_descriptor_that_is_no_socket_is_named(given: str) -> None:
+    host, port = own_address()
+    handing = ("/bin/sh", "-c", f"export LISTEN_FDS=1; exec {given}; {FOR_US}", "sh")
+    done = run_listening("up", "-l", f"{host}:{port}", "--foreground", prelude=handing)
+    reason = "descriptor 3 of LISTEN_FDS: Socket operation on non-socket"
+    expected = f"postprox: cannot listen on {host}:{port}: {reason}\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_a_passed_socket_that_does_not_listen_is_an_error() -> None:
+    ours, theirs = socket.socketpair()
+    descriptor = theirs.detach()
+    with ours, pytest.raises(OSError, match=f"descriptor {descriptor} of LISTEN_FDS does not"):
+        listen._passed(descriptor)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)
+
+
 def test_the_filter_does_not_see_what_the_service_manager_said(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -465,6 +524,35 @@ def test_the_filter_does_not_see_what_the_service_manager_said(
     seen = (tmp_path / "answer").read_text().splitlines()
     assert not [line for line in seen if line.startswith("LISTEN_")]
     assert [line for line in seen if line.isdigit()] == ["0", "1", "2", "3"]
+
+
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from postprox.__main__ import main; main()"
+
+
+@pytest.mark.parametrize("descriptors", range(5, 12))
+def test_with_few_descriptors_the_background_is_reached_or_one_line_written(
+    descriptors: int, tmp_path: Path
+) -> None:
+    host, port = own_address()
+    file = tmp_path / "pid"
+    arguments = ("up", "-l", f"{host}:{port}", "--pid-file", str(file))
+    limiting = ("/bin/sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh")
+    done = subprocess.run(
+        [*limiting, sys.executable, "-I", "-S", "-c", RUN, str(ROOT), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+        check=False,
+    )
+    if file.exists():
+        server = int(file.read_text())
+        os.kill(server, signal.SIGTERM)
+        wait_for_end(server)
+        assert done.stderr == ""
+    else:
+        assert re.fullmatch("postprox: cannot .*: Too many open files\n", done.stderr)
 
 
 # --metrics, --pid-file

@@ -171,6 +171,46 @@ def test_nothing_is_written_to_standard_error(
     assert (tmp_path / "stderr").read_bytes() == b""
 
 
+# A machine that lacks something
+
+
+WITHOUT_NULL = """
+import posix, sys
+right = posix.open
+def without_null(path, *how, **more):
+    if path == "/dev/null":
+        raise FileNotFoundError(2, "No such file or directory", path)
+    return right(path, *how, **more)
+posix.open = without_null
+sys.argv[:1] = ["postprox"]
+from postprox.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("mode", [(), ("-l1",), ("-l1", "--foreground")])
+@pytest.mark.parametrize("closed", ["", "0<&-", "0<&- 1>&-"])
+def test_without_dev_null_there_is_one_line(mode: tuple[str, ...], closed: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-c", WITHOUT_NULL, "up", *mode],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(),
+        check=False,
+    )
+    expected = "" if closed else "postprox: cannot open /dev/null: No such file or directory\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
+def test_without_dev_null_the_client_is_answered(spawn: Spawn) -> None:
+    proxy = spawn(prelude=(*PYTHON, "-c", WITHOUT_NULL, "up:25"))
+    proxy.client.sees_reply(b"421 4.3.0 ")
+    proxy.client.sees_end()
+    assert proxy.exit_status() == 1
+
+
 # cli.errors
 
 

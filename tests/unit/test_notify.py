@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from postprox.core import limits
-from postprox.shell import notify
+from postprox.core.options import parse
+from postprox.shell import listen, notify
 from postprox.shell.loop import Loop
 from tests.unit.peers import PATIENCE
 from tests.unit.processes import (
@@ -126,7 +127,12 @@ def test_the_manager_is_told_what_the_server_has_done(
         (b"3000000", lambda: b"", 3.0),
         (b"3000000", lambda: b"%d" % os.getpid(), 3.0),
         (b"3000000", lambda: b"1", 0.0),
+        (b"3000000", lambda: b"9" * 5000, 0.0),
+        (b"%d" % (2**64 - 1), lambda: b"", (2**64 - 1) / 1e6),
+        (b"9" * 5000, lambda: b"", 0.0),
         (b"soon", lambda: b"", 0.0),
+        (b"-1", lambda: b"", 0.0),
+        (b"1.5", lambda: b"", 0.0),
         (b"", lambda: b"", 0.0),
     ],
 )
@@ -157,8 +163,7 @@ def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
     told.timer()
     assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
     assert manager.hears() == ["WATCHDOG=1", "STATUS=idle"]
-    assert told._socket is not None
-    told._socket.close()
+    told.close()
 
 
 def test_a_manager_that_does_not_read_is_not_waited_for(
@@ -169,8 +174,35 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
     told = notify.Manager(loop, lambda: "idle")
     for _ in range(1000):
         told.timer()
-    assert told._socket is not None
-    told._socket.close()
+    told.close()
+
+
+@pytest.mark.parametrize(
+    "name", [b"@", b"nowhere", b"vsock:2:1234", b"/" + b"x" * 5000, b"/\xff", b"@" + b"x" * 200]
+)
+def test_an_address_that_is_none_is_no_error(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": name})
+    told = notify.Manager(loop, lambda: "idle")
+    told.serving()
+    told.timer()
+    told.stopping()
+    told.close()
+    loop.remove(told)
+
+
+def test_a_server_closes_its_socket_to_the_manager_at_its_end(
+    loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = manager.variables["NOTIFY_SOCKET"].encode()
+    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": address})
+    monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    server = listen.Server(parse(["up", "-l1"]))
+    server.accept_from([])
+    server.run()
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
 def test_a_manager_that_is_gone_is_no_error(
