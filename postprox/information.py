@@ -26,6 +26,8 @@ HOST:PORT may also be unix:/path. Without :PORT the port is 25.
   -l, --listen [IP:]PORT   go into the background and listen there
                            (default IP: 127.0.0.1)
       --foreground         with -l: stay in the foreground
+      --log syslog|stderr  with -l --foreground: where the log goes (default:
+                           syslog; without /dev/log standard error)
       --max-sessions N     with -l: serve N clients at once (default: {limits.SESSIONS})
       --metrics FILE       with -l: write there for Prometheus what it does
       --pid-file FILE      with -l: write the process id there

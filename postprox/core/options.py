@@ -23,8 +23,13 @@ _SHORT = {
     "L": "license",
     "V": "version",
 }
-_LONG = (*_SHORT.values(), "foreground", "max-sessions", "metrics", "pid-file", "strict")
-_WITH_VALUE = ("command", "tempdir", "timeout", "listen", "max-sessions", "metrics", "pid-file")
+_LONG = (*_SHORT.values(), "foreground", "log", "max-sessions", "metrics", "pid-file", "strict")
+_WITH_VALUE = (
+    *("command", "tempdir", "timeout", "listen"),
+    *("log", "max-sessions", "metrics", "pid-file"),
+)
+#: Where the log can go; "" in `Options.log` lets the server choose (log.stderr).
+SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
 INFORMATION = ("help", "license", "version")
 
@@ -49,6 +54,7 @@ class Options:
         "foreground",
         "information",
         "listen",
+        "log",
         "log_level",
         "max_sessions",
         "metrics",
@@ -79,6 +85,8 @@ class Options:
         #: Address and port to listen on, None for a session on standard input and output.
         self.listen: tuple[str, int] | None = None
         self.foreground = False
+        #: One of `LOGS`, "" if not given.
+        self.log = ""
         self.max_sessions = limits.SESSIONS
         #: Files that a server writes: what it has done, and its process id; "" for none.
         self.metrics = ""
@@ -116,7 +124,16 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
         options.clock_speed = _number(shown, clock_speed.decode("latin-1"))
     if listening_only and options.listen is None:
         raise UsageError(f"{listening_only} is for listening: give --listen [IP:]PORT too")
+    _check_together(options)
     return options
+
+
+def _check_together(options: Options) -> None:
+    """Refuse options that would write to one file, or to a descriptor that is not the proxy's."""
+    if options.log == STDERR and not (options.listen and options.foreground):
+        raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
+    if options.metrics and options.metrics == options.pid_file:
+        raise UsageError(f"--metrics and --pid-file {options.metrics!r}: give two different files")
 
 
 def _target(given: list[str]) -> Target:
@@ -146,6 +163,8 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
         options.listen = _address(shown, value)
     elif name == "foreground":
         options.foreground = True
+    elif name == "log":
+        options.log = _log(shown, value)
     elif name == "max-sessions":
         options.max_sessions = _count(shown, value)
     else:
@@ -161,6 +180,12 @@ def _directory(shown: str, value: str) -> str:
 def _file(shown: str, value: str) -> str:
     if not value:
         raise UsageError(f"{shown}: the name of a file is missing")
+    return value
+
+
+def _log(shown: str, value: str) -> str:
+    if value not in LOGS:
+        raise UsageError(f"{shown} {value!r}: must be {' or '.join(LOGS)}")
     return value
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
+from ..core.options import STDERR as STANDARD_ERROR
 from ..core.tally import Tally
 from . import log, newfile, sweep
 from .connection import Connection
@@ -39,6 +40,10 @@ def serve(options: "Options") -> int:
     cannot = "start"
     with _PidFile(options.pid_file) as pid_file:
         try:
+            if _logs_to_stderr(options):
+                from .stderr import StandardError
+
+                log.destination = StandardError()
             server = Server(options)  # who sees the port bound may send SIGTERM at once
             cannot = f"listen on {':'.join(map(str, options.listen or ()))}"
             listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
@@ -60,8 +65,15 @@ def serve(options: "Options") -> int:
         sweep.sweep(options.directory)
         server.accept_from(listeners)
         server.run()
-    log.syslog.finish()
+    log.destination.finish()
     return 0
+
+
+def _logs_to_stderr(options: "Options") -> bool:
+    """Whether standard error is the log (log.stderr)."""
+    if options.log:
+        return options.log == STANDARD_ERROR
+    return options.foreground and not log.syslog.is_there
 
 
 class _PidFile:
@@ -279,7 +291,7 @@ class Server:
                 "filters": ("gauge", "Filters that run.", self._filters),
                 "log_dropped_total": (
                     *("counter", "Lines that the log could not take."),
-                    log.syslog.dropped,
+                    log.destination.dropped,
                 ),
             }
         )

@@ -5,7 +5,7 @@ line; a missing syslog is no failure.
 
 A daemon that does not read lets its socket fill up, and one that starts anew is away for a moment.
 Then information is dropped and counted, and the count is said when it goes on; errors and warnings
-wait, up to a bound.
+wait, up to a bound. A server may write to standard error instead: `stderr`.
 """
 
 import time
@@ -16,6 +16,19 @@ from .system import posix, socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Destination(Protocol):
+        """Something that takes lines."""
+
+        dropped: int
+
+        def write(self, level: int, text: str) -> None:
+            """Write a line."""
+
+        def finish(self) -> None:
+            """Write the rest before the process ends."""
+
 
 _SOCKET = "/dev/log"
 _FACILITY_MAIL = 2 << 3
@@ -45,6 +58,17 @@ class Syslog:
         self._clock, self._due = clock, due
 
     @property
+    def is_there(self) -> bool:
+        """Whether there is a daemon, or one is about to start."""
+        try:
+            _connected().close()
+        except (FileNotFoundError, PermissionError):
+            return False
+        except OSError:
+            pass
+        return True
+
+    @property
     def behind(self) -> bool:
         """Whether anything waits to be written."""
         return bool(self._waiting or self._dropped)
@@ -67,8 +91,8 @@ class Syslog:
         while self._waiting and self._sent(self._waiting[0]):
             self._room += len(self._waiting.pop(0))
         if self._dropped and not self._waiting:
-            line = f"{self._dropped} lines were dropped: the log could not take them"
-            if self._sent(_datagram(levels.WARNING, line)):
+            report = _datagram(levels.WARNING, dropped(self._dropped))
+            if self._sent(report):
                 self._dropped = 0
 
     def finish(self) -> None:
@@ -136,10 +160,19 @@ def _connected() -> socket.socket:
 
 
 def _datagram(level: int, text: str) -> bytes:
-    """Return what the daemon is sent: priority, time, ident and pid before the line."""
+    """Return what the daemon is sent: the line with its priority before it."""
+    return b"<%d>%b" % (_FACILITY_MAIL | level, line(text))
+
+
+def line(text: str) -> bytes:
+    """Return a line of the log: time, ident and pid before `text`."""
     when = time.strftime("%b %e %H:%M:%S")
-    line = printable(text)
-    return f"<{_FACILITY_MAIL | level}>{when} postprox[{posix.getpid()}]: {line}".encode("ascii")
+    return f"{when} postprox[{posix.getpid()}]: {printable(text)}".encode("ascii")
+
+
+def dropped(count: int) -> str:
+    """Return the text of the line that follows `count` dropped lines."""
+    return f"{count} lines were dropped: the log could not take them"
 
 
 def printable(text: str) -> str:
@@ -156,10 +189,13 @@ def printable(text: str) -> str:
 #: The connection of this process.
 syslog = Syslog()
 
+#: Where lines go. Only a server sets it, before its first line.
+destination: "Destination" = syslog
+
 
 def write(level: int, text: str) -> None:
     """Write a line at `level` (see `levels`); it makes nobody wait and never raises."""
-    syslog.write(level, text)
+    destination.write(level, text)
 
 
 def write_fault(error: Exception) -> None:

@@ -48,6 +48,7 @@ IMPLEMENTATION_CAPABILITIES = (
     "metrics",
     "pid-file",
     "smtp-only",
+    "log",
 )
 #: What the machine and user that run the suite may or may not be able to do.
 HOST_CAPABILITIES = (

@@ -37,12 +37,11 @@ class Rule:
     said_by: tuple[str, ...] = ()
 
 
-_SESSIONS = ("stdio", "listen")
 _STANDARD_ERROR = Rule(
     "standard-error",
     "While proxying nothing is written to file descriptor 2",
     ("cli.stderr-silent",),
-    _SESSIONS,
+    ("stdio",),  # a server's log may go there (log.stderr)
 )
 _TRACEBACK = Rule(
     "traceback",
@@ -199,7 +198,7 @@ class Unasked:
 
     def judge_output(self) -> None:
         """Nothing on the SMTP channel's descriptor 2, no traceback anywhere."""
-        if self._stage.mode != "command" and "stderr" not in self._verbs:
+        if self._stage.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
             expected = "nothing on file descriptor 2 (it is the SMTP channel)"
             self._judge(_STANDARD_ERROR, expected, self._on_standard_error)
         self._judge(_TRACEBACK, "no traceback anywhere", self._traceback)

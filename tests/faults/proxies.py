@@ -176,7 +176,7 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as listener, stderr.open("ab") as said:
             self.address = listener.getsockname()
             number = listener.fileno()
-            given = [str(number), *arguments, "-l1", "--foreground"]
+            given = [str(number), *arguments, "-l1", "--foreground", "--log", "syslog"]
             command = [*PYTHON, "-c", _HAND_OVER + run, *given]
             with Path(os.devnull).open("rb") as null:
                 self.process = Process(

@@ -56,6 +56,7 @@ UNBREAKABLE = {
     ("filter.env-more", "may"): "who sets no further variables is not wrong",
     ("listen.metrics", "may"): "who writes no metrics is not wrong",
     ("listen.pid-file", "may"): "who writes no process id is not wrong",
+    ("log.stderr", "may"): "a proxy without --log is not wrong",
     ("relay.lockstep", "may"): "a proxy that has several commands outstanding is not wrong",
 }
 

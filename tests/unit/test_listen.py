@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import re
 import select
@@ -553,6 +554,57 @@ def test_with_few_descriptors_the_background_is_reached_or_one_line_written(
         assert done.stderr == ""
     else:
         assert re.fullmatch("postprox: cannot .*: Too many open files\n", done.stderr)
+
+
+# log.stderr
+
+
+def logging_to(stderr: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", f'exec "$@" 2>{stderr}', "sh")
+
+
+def test_the_log_on_standard_error_has_the_filters_failure(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    command = "echo the scanner is down >&2; exit 2"
+    logging = ("-c", command, "-d", str(tmp_path), "--log", "stderr")
+    server = serve(*logging, upstream.address, prelude=logging_to(f">{log}"))
+    client = server.client()
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    server.stop()
+    assert server.exit_status() == 0
+    before, line = log.read_text().splitlines()
+    assert before == "before"
+    assert f" postprox[{server.process.pid}]: filter failed: exit status 2; message passed" in line
+    assert line.endswith(' said="the scanner is down"')
+
+
+def test_a_full_standard_error_delays_no_mail(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    fifo, metrics = tmp_path / "fifo", tmp_path / "postprox.prom"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
+    logging = ("-vv", "--log", "stderr", "--metrics", str(metrics), "-d", str(tmp_path))
+    server = serve(*logging, upstream.address, prelude=logging_to(str(fifo)))
+    client = server.client()
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    for _ in range(2 * limits.LOG_BACKLOG // limits.LOG_LINE):
+        relays(client, peer, b"NOOP " + b"x" * limits.LOG_LINE)
+    quits(client, peer)
+    server.stop()
+    assert server.exit_status() == 0
+    assert not re.search("^postprox_log_dropped_total 0$", metrics.read_text(), re.MULTILINE)
+    os.close(reader)
+    os.close(writer)
 
 
 # --metrics, --pid-file

@@ -239,13 +239,13 @@ def test_at_the_end_it_waits_for_a_moment(
 def test_a_fault_is_told_with_the_place_where_it_happened(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "syslog", Syslog())
+    monkeypatch.setattr(log, "destination", written := Syslog())
     error = ValueError("what should not happen")
     log.write_fault(error)
     (line,) = daemon.reads()
     shown = log.printable("".join(traceback.format_exception(error)))
     assert line.endswith(f"]: internal error: {shown}".encode())
-    log.syslog.finish()
+    written.finish()
 
 
 def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
@@ -298,3 +298,24 @@ def test_a_daemon_that_starts_anew_is_written_to(
     written.write(levels.ERROR, "two")
     assert again.reads()[0].endswith(b": two")
     again.socket.close()
+
+
+def test_a_daemon_that_reads_is_there(written: Syslog, daemon: Daemon) -> None:
+    assert written.is_there
+    assert daemon.reads() == []
+
+
+def test_a_daemon_that_is_about_to_start_anew_is_there(written: Syslog, daemon: Daemon) -> None:
+    daemon.socket.close()
+    assert written.is_there
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_daemon_that_cannot_be_reached_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    def refused() -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(log, "_connected", refused)
+    assert not Syslog().is_there

@@ -220,6 +220,9 @@ WRONG = [
     (("up:25", "-t", "0"), "-t '0'"),
     (("up:25", "--nonsense"), "unknown option --nonsense"),
     (("up:25", "-l", "x"), "-l 'x'"),
+    (("up:25", "--log", "x"), "--log 'x'"),
+    (("up:25", "--log", "stderr"), "--log stderr requires"),
+    (("up:25", "-l", "25", "--log", "stderr"), "--log stderr requires"),
 ]
 
 

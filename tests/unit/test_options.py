@@ -202,6 +202,39 @@ def test_no_cap_on_sessions(text: str) -> None:
 LISTENING = ["--foreground", "--max-sessions=5", "--metrics=/m", "--pid-file=/p"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "log"),
+    [
+        ((), ""),
+        (("--log", "syslog"), "syslog"),
+        (("-l25", "--log=syslog"), "syslog"),
+        (("-l25", "--foreground", "--log=stderr"), "stderr"),
+    ],
+)
+def test_where_the_log_goes(arguments: tuple[str, ...], log: str) -> None:
+    assert parse(["up", *arguments]).log == log
+
+
+@pytest.mark.parametrize("text", ["", "Syslog", "stdout", "/dev/log", "stderr "])
+def test_an_unknown_log_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(["up", "-l25", "--foreground", f"--log={text}"])
+    assert str(raised.value) == f"--log {text!r}: must be syslog or stderr"
+
+
+@pytest.mark.parametrize("arguments", [(), ("-l25",)])
+def test_standard_error_is_the_log_of_a_server_in_the_foreground_only(
+    arguments: tuple[str, ...],
+) -> None:
+    with pytest.raises(UsageError, match=r"^--log stderr requires --listen .* and --foreground$"):
+        parse(["up", "--log=stderr", *arguments])
+
+
+def test_metrics_and_process_id_need_different_files() -> None:
+    with pytest.raises(UsageError, match=r"^--metrics and --pid-file '/run/p': give two different"):
+        parse(["up", "-l25", "--metrics=/run/p", "--pid-file=/run/p"])
+
+
 def test_a_server_may_be_told_what_to_do_and_what_to_write() -> None:
     options = parse(["up", "-l25", *LISTENING])
     assert options.foreground

@@ -193,8 +193,14 @@ class _Performance:
                 if name in (b"", filter_run.environment.get("HELO"))
             ]
             run.status = process.status if process else None
-            run.stderr = self._stage.output("stderr")
+            run.stderr = self._on_standard_error()
             run.leftovers = leftovers
+
+    def _on_standard_error(self) -> bytes:
+        """What nothing permits there: a server's log may go there (log.stderr)."""
+        written = self._stage.output("stderr")
+        permitted = self._stage.mode == "listen" and b"Traceback" not in written
+        return b"" if permitted else written
 
     def _until(self, done: Callable[[], bool]) -> bool:
         last = time.monotonic()
