@@ -527,7 +527,12 @@ def test_the_filter_does_not_see_what_the_service_manager_said(
     assert [line for line in seen if line.isdigit()] == ["0", "1", "2", "3"]
 
 
-RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from postprox.__main__ import main; main()"
+RUN = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from postprox.__main__ import main
+sys.exit(main())
+"""
 
 
 @pytest.mark.parametrize("descriptors", range(5, 12))
@@ -553,6 +558,7 @@ def test_with_few_descriptors_the_background_is_reached_or_one_line_written(
         wait_for_end(server)
         assert done.stderr == ""
     else:
+        assert done.returncode == 1
         assert re.fullmatch("postprox: cannot .*: Too many open files\n", done.stderr)
 
 
@@ -718,17 +724,20 @@ def test_a_file_that_may_not_grow_is_an_error(
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_a_device_is_not_replaced_by_a_file(option: str) -> None:
+def test_no_file_is_made_among_the_devices(option: str) -> None:
     host, port = own_address()
-    done = run_listening("up", "-l", f"{host}:{port}", option, "/dev/stdout")
-    expected = "postprox: cannot write /dev/stdout: it would replace a device\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+    file = Path("/dev/postprox-test")  # and not /dev/stdout: a wrong proxy would remove it
+    done = run_listening("up", "-l", f"{host}:{port}", "--foreground", option, str(file))
+    is_there = file.exists()
+    file.unlink(missing_ok=True)
+    expected = f"postprox: cannot write {file}: it would replace a device\n"
+    assert (done.returncode, done.stdout, done.stderr, is_there) == (1, "", expected, False)
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
 def test_a_directory_is_not_replaced_by_a_file(option: str, tmp_path: Path) -> None:
     host, port = own_address()
-    done = run_listening("up", "-l", f"{host}:{port}", option, str(tmp_path))
+    done = run_listening("up", "-l", f"{host}:{port}", "--foreground", option, str(tmp_path))
     expected = f"postprox: cannot write {tmp_path}: Is a directory\n"
     assert (done.returncode, done.stderr) == (1, expected)
     assert tmp_path.is_dir()

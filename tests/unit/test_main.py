@@ -222,7 +222,6 @@ WRONG = [
     (("up:25", "-l", "x"), "-l 'x'"),
     (("up:25", "--log", "x"), "--log 'x'"),
     (("up:25", "--log", "stderr"), "--log stderr requires"),
-    (("up:25", "-l", "25", "--log", "stderr"), "--log stderr requires"),
 ]
 
 
