@@ -12,10 +12,12 @@ import time
 
 marks = [(time.process_time(), time.monotonic())]
 
+import _imp
 import gc
 import marshal
 import posix
 import sys
+from _frozen_importlib_external import MAGIC_NUMBER
 
 
 def mark() -> None:
@@ -25,11 +27,15 @@ def mark() -> None:
 
 gc.set_threshold(50_000)
 library = sys.argv[1]
+library = f"{library.rpartition('/')[0]}/{posix.readlink(library)}"
 byte_code = f"{library}/{sys.implementation.cache_tag}"
 descriptor = posix.open(f"{byte_code}/session", posix.O_RDONLY)
 content = posix.read(descriptor, posix.fstat(descriptor).st_size)
 posix.close(descriptor)
-loader, modules, later = marshal.loads(content)
+packed = memoryview(content)[:-8]
+if _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed) != content[-8:]:
+    sys.exit("the byte code is damaged")
+loader, modules, later = marshal.loads(packed)
 mark()
 exec(loader)
 load = globals()["load"]

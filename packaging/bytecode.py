@@ -4,22 +4,26 @@
 PLACE is the directory where all will lie in the end, if that is not where it lies now.
 Run it again after an upgrade of Python: byte code belongs to one version.
 
-Rule: byte code is made whole beside its place, proved by a session that runs on it, and only then
-renamed into it. What was there before serves until then.
+Rule: byte code is made whole beside its place, proved by a session that runs on it, written to
+disk, and only then renamed into it, file by file. What was there before serves until then.
 """
 
 from __future__ import annotations
 
+import _imp
 import builtins
+import errno
 import marshal
 import os
 import py_compile
 import select
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import traceback
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
@@ -49,14 +53,57 @@ def main(library: Path, place: Path) -> None:
     first = modules_of_a_session(staged, QUIT_ONLY)
     message = modules_of_a_session(staged, WITH_A_MESSAGE)
     logged = modules_of_a_session(staged, WITH_A_MESSAGE, "-v")
+    listening = [*logged, *modules_of_a_listener(staged)]
     modules = [(name, code_of(staged, name)) for name in first]
-    later = [packed(staged, message, first), packed(staged, logged, message)]
-    (staged / "session").write_bytes(marshal.dumps((loader, modules, later)))
-    for old in library.glob("cpython-*[0-9]"):
-        old.rename(old.with_suffix(".old"))
-    staged.rename(library / tag)
-    for old in library.glob("*.old"):
-        shutil.rmtree(old)
+    later = [
+        *(packed(staged, message, first), packed(staged, logged, message)),
+        packed(staged, listening, logged),
+    ]
+    (staged / "session").write_bytes(checked(marshal.dumps((loader, modules, later))))
+    flush(staged)
+    replace(staged, library / tag)
+    for old in library.glob("cpython-*"):
+        if old.name != tag:
+            shutil.rmtree(old)
+
+
+def checked(packed: bytes) -> bytes:
+    """Return `packed` with its hash, which the launcher compares, at the end."""
+    return packed + _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed)
+
+
+def flush(directory: Path) -> None:
+    """Write a file, or all of a directory, to disk: a power failure must not empty it later."""
+    for path in (directory, *directory.rglob("*")):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Write a file's octets, or a directory's names, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that syncs no directories
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def replace(staged: Path, place: Path) -> None:
+    """Put the files of `staged` into `place`, each by rename(2); remove what was there besides."""
+    new = {path.relative_to(staged) for path in staged.rglob("*")}
+    for name in sorted(new):
+        if (staged / name).is_dir():
+            (place / name).mkdir(parents=True, exist_ok=True)
+        else:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).replace(place / name)
+    for path in sorted(place.rglob("*"), reverse=True):
+        if path.relative_to(place) not in new:
+            path.rmdir() if path.is_dir() else path.unlink()
+    shutil.rmtree(staged)
+    flush(place)
 
 
 def compile_all(library: Path, staged: Path, place: Path) -> None:
@@ -116,6 +163,16 @@ def modules_of_a_session(
     if [reply[:3] for reply in replies] != trial[1]:
         raise SystemExit(f"bytecode: a trial session was answered {replies}")
     return modules
+
+
+def modules_of_a_listener(staged: Path) -> list[str]:
+    """Return the names of our modules that the listening server imports, in the same order."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import postprox.shell.listen;"
+        "print(*(name for name in sys.modules if name.partition('.')[0] == 'postprox'))"
+    )
+    command = [sys.executable, "-ISBc", program, str(staged)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 
 def _be_the_proxy(staged: Path, client: int, report: int, arguments: list[str]) -> NoReturn:

@@ -62,7 +62,7 @@ class Spawned:
 
 
 # What systemd does for a socket unit: the socket is descriptor 3, and the variables say so.
-_HAND_OVER = """
+HAND_OVER = """
 import os, sys
 given = int(sys.argv[1])
 if given != 3:
@@ -84,7 +84,7 @@ class Serving:
     ) -> None:
         with listening() as listener:
             self.address = listener.getsockname()
-            passing = [sys.executable, "-I", "-S", "-c", _HAND_OVER, str(listener.fileno())]
+            passing = [sys.executable, "-I", "-S", "-c", HAND_OVER, str(listener.fileno())]
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*prelude, *passing, *PYTHON, "-m", "postprox", *arguments, "-l1", "--foreground"],
                 stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import fcntl
+import marshal
 import os
 import shlex
 import shutil
@@ -15,15 +16,25 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from postprox import __version__
 from postprox.core import options, replies
-from tests.unit.peers import Peer
-from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
+from tests.postfix.devlog import DevLog, may_unshare
+from tests.unit.peers import Peer, listening
+from tests.unit.processes import (
+    HAND_OVER,
+    MESSAGE,
+    Upstream,
+    greeted,
+    in_data,
+    quits,
+    takes_message,
+)
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 #: The interpreter outside any virtual environment, as an administrator would name it.
@@ -34,9 +45,9 @@ SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 LIMIT = 30.0
 
 
-def install(*arguments: object) -> subprocess.CompletedProcess[str]:
+def install(*arguments: object, under: str = "/bin/sh") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/sh", PACKAGING / "install", *map(str, arguments)],
+        [*under.split(), PACKAGING / "install", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -153,7 +164,7 @@ def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path:
     program = tmp_path / "program"
     program.write_text(f"{load}\nfrom postprox.core import smtp\nsmtp.verb(None)\n")
     failed = subprocess.run([PYTHON, "-IS", program], capture_output=True, text=True, check=False)
-    source = prefix / "lib/postprox/postprox/core/smtp.py"
+    source = (prefix / "lib/postprox/postprox/core/smtp.py").resolve()
     *_, where, line, _ = [line for line in failed.stderr.splitlines() if "^" not in line]
     numbered = dict(enumerate(source.read_text().splitlines(), 1))
     number = next(n for n, text in numbered.items() if text.strip() == line.strip())
@@ -162,7 +173,7 @@ def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path:
 
 def test_a_start_that_fails_says_nothing_to_the_client(place: Path) -> None:
     install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree(place / "lib/postprox")
+    shutil.rmtree((place / "lib/postprox").resolve())
     ours, theirs = socket.socketpair()
     with ours, theirs:
         end = theirs.fileno()
@@ -175,7 +186,7 @@ def test_a_start_that_fails_says_nothing_to_the_client(place: Path) -> None:
 
 def test_a_start_that_fails_tells_the_administrator(place: Path) -> None:
     install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree(place / "lib/postprox")
+    shutil.rmtree((place / "lib/postprox").resolve())
     started = subprocess.run(
         [f"{place}/sbin/postprox", "--version"], capture_output=True, text=True, check=False
     )
@@ -195,7 +206,7 @@ def test_the_launcher_isolates_the_interpreter(launcher: Path) -> None:
 
 
 def test_every_module_has_byte_code_of_its_own(prefix: Path) -> None:
-    library = prefix / "lib/postprox"
+    library = (prefix / "lib/postprox").resolve()
     byte_code = library / sys.implementation.cache_tag
     sources = [path.relative_to(library) for path in (library / "postprox").rglob("*.py")]
     assert sources
@@ -206,9 +217,10 @@ def test_a_session_reads_byte_code_and_no_source(prefix: Path, launcher: Path) -
     traced = subprocess.run(
         [PYTHON, "-IS", "-v", launcher, "--help"], capture_output=True, text=True, check=True
     )
-    ours = [line for line in traced.stderr.splitlines() if f"{prefix}/lib" in line]
+    library = (prefix / "lib/postprox").resolve()
+    ours = [line for line in traced.stderr.splitlines() if str(library) in line]
     assert ours
-    assert [line for line in ours if f"{prefix}/lib/postprox/postprox/" in line] == []
+    assert [line for line in ours if f"{library}/postprox/" in line] == []
 
 
 def test_without_byte_code_for_its_python_the_sources_run(place: Path) -> None:
@@ -243,13 +255,361 @@ def test_byte_code_on_which_no_session_runs_replaces_nothing(place: Path) -> Non
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
+def bundle(prefix: Path) -> Path:
+    return prefix / "lib/postprox" / str(sys.implementation.cache_tag) / "session"
+
+
+#: How a file of byte code is damaged, given its octets.
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "not-at-all": lambda whole: whole,
+    "empty": lambda _: b"",
+    "one-octet": lambda whole: whole[:1],
+    "seven-octets": lambda whole: whole[:7],
+    "a-quarter": lambda whole: whole[: len(whole) // 4],
+    "half": lambda whole: whole[: len(whole) // 2],
+    "without-its-hash": lambda whole: whole[:-8],
+    "without-its-last-octet": lambda whole: whole[:-1],
+    "longer": lambda whole: whole + bytes(4096),
+    "zeros": lambda whole: bytes(len(whole)),
+    "a-page-of-zeros": lambda whole: whole[:8192] + bytes(4096) + whole[12288:],
+    "one-bit": lambda whole: whole[:50_000] + bytes([whole[50_000] ^ 1]) + whole[50_001:],
+    "garbage": lambda whole: (bytes(range(256)) * 1000)[: len(whole)],
+    "text": lambda _: b"hello\n",
+    "another-value": lambda _: marshal.dumps(["something", 7]),
+    "another-tuple": lambda _: marshal.dumps((compile("", "", "exec"), [], [])),
+}
+
+QUICK = [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+
+
+@pytest.fixture(scope="module")
+def damaged() -> Iterator[Path]:
+    """An installation whose byte code tests replace."""
+    for directory in open_directory():
+        assert install("--prefix", directory, "--python", PYTHON).returncode == 0
+        whole = bundle(directory).read_bytes()
+        bundle(directory).with_name("whole").write_bytes(whole)
+        yield directory
+
+
+def damage(prefix: Path, how: str) -> None:
+    whole = bundle(prefix).with_name("whole").read_bytes()
+    bundle(prefix).write_bytes(DAMAGES[how](whole))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_byte_code_runs_the_sources(damaged: Path, how: str) -> None:
+    damage(damaged, how)
+    assert session([f"{damaged}/sbin/postprox"]) == QUICK
+
+
+@pytest.mark.parametrize("how", ["empty", "half"])
+def test_damaged_byte_code_filters_a_message(
+    damaged: Path, how: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    damage(damaged, how)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        command = [f"{damaged}/sbin/postprox", "-c", "true", "-d", str(tmp_path), upstream.address]
+        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+    client = Peer(ours)
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+    client.leaves()
+    assert proxy.wait(LIMIT) == 0
+
+
+def test_byte_code_that_is_a_directory_runs_the_sources(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    bundle(place).unlink()
+    bundle(place).mkdir()
+    assert session([f"{place}/sbin/postprox"]) == QUICK
+
+
+def test_byte_code_of_another_version_under_this_name_runs_the_sources(place: Path) -> None:
+    """As alpha and beta versions of Python have it, which share a name."""
+    install("--prefix", place, "--python", PYTHON)
+    launcher = place / "sbin/postprox"
+    text = launcher.read_text()
+    assert "import MAGIC_NUMBER\n" in text
+    launcher.write_text(
+        text.replace("import MAGIC_NUMBER\n", "import MAGIC_NUMBER as _\nMAGIC_NUMBER = b'1234'\n")
+    )
+    assert session([str(launcher)]) == QUICK
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
+def test_byte_code_that_cannot_be_read_runs_the_sources(place: Path) -> None:
+    install("--prefix", place, "--python", others_python())
+    (code,) = place.glob("lib/postprox/*/session")
+    code.chmod(0o600)
+    assert session([f"{place}/sbin/postprox"], user=OTHER_USER) == QUICK
+
+
+@pytest.mark.parametrize("call", ["open", "fstat", "read"])
+def test_byte_code_that_a_disk_error_keeps_runs_the_sources(
+    damaged: Path, tmp_path: Path, call: str
+) -> None:
+    damage(damaged, "not-at-all")
+    broken = (
+        f"real = posix.{call}\n"
+        "def fail(*arguments):\n"
+        f"    posix.{call} = real\n"
+        "    raise OSError(5, 'Input/output error')\n"
+        f"posix.{call} = fail\n"
+    )
+    head, imports, rest = (damaged / "sbin/postprox").read_text().partition("import _imp\n")
+    program = tmp_path / "program"
+    program.write_text(f"{head}{imports}{broken}{rest}")
+    assert rest
+    assert session([PYTHON, "-ISB", str(program)]) == QUICK
+
+
+@pytest.mark.skipif(not may_unshare(), reason="a /dev/log of its own takes a mount namespace")
+@pytest.mark.parametrize("how", ["empty", "half"])
+def test_damaged_byte_code_is_logged_and_nothing_written_to_descriptor_2(
+    damaged: Path, how: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    damage(damaged, how)
+    log = DevLog(tmp_path / "dev")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        command = [*log.private_dev(), f"{damaged}/sbin/postprox", upstream.address]
+        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+    client = Peer(ours)
+    quits(client, greeted(client, upstream))
+    client.leaves()
+    assert proxy.wait(LIMIT) == 0
+    log.close()
+    (line,) = log.lines
+    size = bundle(damaged).stat().st_size
+    assert line.startswith("<20>")  # facility mail, warning
+    assert line.endswith(
+        "no usable byte code, sources compiled instead: "
+        f"{bundle(damaged).resolve()}: damaged, {size} octets"
+    )
+
+
+def test_a_server_with_damaged_byte_code_serves(damaged: Path, upstream: Upstream) -> None:
+    damage(damaged, "half")
+    served_by_a_listener(damaged / "sbin/postprox", upstream)
+
+
+def test_a_server_needs_one_file_alone(place: Path, upstream: Upstream) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    shutil.rmtree(place / "lib/postprox/postprox")
+    shutil.rmtree(place / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
+    served_by_a_listener(place / "sbin/postprox", upstream)
+
+
+def served_by_a_listener(launcher: Path, upstream: Upstream) -> None:
+    """Start a listening server; have it serve a session, and stop it."""
+    with listening() as listener:
+        given = listener.fileno()
+        address = listener.getsockname()
+        command = [sys.executable, "-ISc", HAND_OVER, str(given), str(launcher), "-l1"]
+        server = subprocess.Popen([*command, "--foreground", upstream.address], pass_fds=[given])
+    try:
+        client = Peer(socket.create_connection(address, LIMIT))
+        quits(client, greeted(client, upstream))
+        client.leaves()
+        server.terminate()
+        assert server.wait(LIMIT) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def version(prefix: Path) -> Path:
+    return (prefix / "lib/postprox").resolve()
+
+
+def versions(prefix: Path) -> set[Path]:
+    return set((prefix / "lib/postprox-versions").resolve().iterdir())
+
+
+def test_the_version_before_stays_and_older_ones_go(tmp_path: Path) -> None:
+    installed = []
+    for _ in range(3):
+        install("--prefix", tmp_path, "--python", PYTHON)
+        installed.append(version(tmp_path))
+    assert versions(tmp_path) == set(installed[1:])
+
+
+def test_a_session_keeps_its_version_during_an_upgrade(place: Path, upstream: Upstream) -> None:
+    """It imports what a message needs only when there is one: the sources, without byte code."""
+    install("--prefix", place, "--python", PYTHON)
+    shutil.rmtree(place / "lib/postprox" / str(sys.implementation.cache_tag))
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        command = [f"{place}/sbin/postprox", "-d", str(place), upstream.address]
+        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+    client = Peer(ours)
+    peer = greeted(client, upstream)
+    before = version(place)
+    install("--prefix", place, "--python", PYTHON)
+    assert version(place) != before
+    shutil.rmtree(version(place))  # what it imports now, it cannot have from there
+    for command_line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
+        client.says(command_line)
+        peer.sees(command_line)
+        peer.says(b"250 ok")
+        client.sees(b"250 ok")
+    client.asks(b"DATA", b"354 ")
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
+    client.leaves()
+    assert proxy.wait(LIMIT) == 0
+
+
+def test_no_session_fails_while_it_is_installed_again_and_again(place: Path) -> None:
+    install("--prefix", place, "--python", PYTHON)
+    installing = [
+        threading.Thread(target=install, args=("--prefix", place, "--python", PYTHON))
+        for _ in range(6)
+    ]
+    sessions = 0
+    for thread in installing:
+        thread.start()
+        while thread.is_alive():
+            assert session([f"{place}/sbin/postprox"]) == QUICK
+            sessions += 1
+        thread.join()
+    assert sessions >= len(installing)
+
+
+#: What an installation from before there were versions looks like.
+OLD_LAUNCHER = """\
+#!{python} -ISB
+import marshal, sys
+library = "{library}"
+byte_code = f"{{library}}/{{sys.implementation.cache_tag}}"
+sys.path[:0] = byte_code, library
+with open(f"{{byte_code}}/session", "rb") as file:
+    loader, modules, later = marshal.loads(file.read())
+exec(loader)
+load(modules, byte_code, library)
+sys.meta_path[:0] = [Later(*group, byte_code, library) for group in later]
+from postprox.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def unversioned(place: Path) -> Path:
+    """An installation from before there were versions: a directory, and a launcher for it."""
+    install("--prefix", place, "--python", PYTHON)
+    library, current = place / "lib/postprox", version(place)
+    library.unlink()
+    current.rename(library)
+    (place / "lib/postprox-versions").rmdir()
+    launcher = place / "sbin/postprox"
+    launcher.write_text(OLD_LAUNCHER.format(python=PYTHON, library=library))
+    return place
+
+
+def test_an_installation_without_versions_is_replaced_and_no_session_fails(
+    unversioned: Path,
+) -> None:
+    thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
+    thread.start()
+    while thread.is_alive():
+        assert session([f"{unversioned}/sbin/postprox"]) == QUICK
+    assert (unversioned / "lib/postprox").is_symlink()
+    assert session([f"{unversioned}/sbin/postprox"]) == QUICK
+    assert {path.name for path in (unversioned / "lib").iterdir()} == {
+        *("postprox", "postprox-versions")
+    }
+
+
+def test_an_old_launcher_runs_a_new_version(unversioned: Path) -> None:
+    """The moment between the two renames of an upgrade."""
+    old = (unversioned / "sbin/postprox").read_text()
+    install("--prefix", unversioned, "--python", PYTHON)
+    (unversioned / "sbin/postprox").write_text(old)
+    assert session([f"{unversioned}/sbin/postprox"]) == QUICK
+
+
+def test_an_installation_without_versions_is_uninstalled(unversioned: Path) -> None:
+    assert install("--prefix", unversioned, "--uninstall").returncode == 0
+    assert [path for path in unversioned.rglob("*") if not path.is_dir()] == []
+
+
+def test_a_version_that_an_installation_did_not_finish_goes_with_the_next(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    unfinished = tmp_path / "lib/postprox-versions/1.0.0.broken"
+    unfinished.mkdir()
+    install("--prefix", tmp_path, "--python", PYTHON)
+    assert not unfinished.exists()
+
+
+def test_an_installation_that_fails_changes_nothing(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "share/man/man1").rename(tmp_path / "share/man/elsewhere")
+    (tmp_path / "share/man/man1").touch()  # no pages can be put there
+    assert install("--prefix", tmp_path, "--python", PYTHON).returncode == 1
+    (tmp_path / "share/man/man1").unlink()
+    (tmp_path / "share/man/elsewhere").rename(tmp_path / "share/man/man1")
+    after = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert before == after
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_everything_is_on_disk_before_it_is_renamed(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    command = f"strace -f -y -e trace=fsync,rename,renameat,renameat2 -o {trace} /bin/sh"
+    done = install("--prefix", tmp_path / "to", "--python", PYTHON, under=command)
+    assert done.returncode == 0, done.stderr
+    calls = [line.partition(" ")[2] for line in trace.read_text().splitlines()]
+    switched = next(
+        n for n, call in enumerate(calls) if 'postprox.new"' in call and "sbin" not in call
+    )
+    synced = {
+        call.partition("<")[2].partition(">")[0] for call in calls[:switched] if "fsync" in call
+    }
+    current = version(tmp_path / "to")
+    assert {path for path in (current, *current.rglob("*")) if str(path) not in synced} == set()
+    launched = next(n for n, call in enumerate(calls) if 'sbin/postprox.new"' in call)
+    assert any("fsync" in call and "sbin/postprox.new" in call for call in calls[:launched])
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "bash", "mksh", "busybox sh"])
+def test_the_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell.split(maxsplit=1)[0]) is None:
+        pytest.skip(f"{shell} is not installed")
+    arguments = ("--prefix", tmp_path)
+    done = install(*arguments, "--python", PYTHON, under=f"/usr/bin/env {shell}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert session([f"{tmp_path}/sbin/postprox"]) == QUICK
+    gone = install(*arguments, "--uninstall", under=f"/usr/bin/env {shell}")
+    assert (gone.returncode, gone.stderr) == (0, "")
+
+
+def test_another_implementation_of_python_is_refused_by_name(tmp_path: Path) -> None:
+    other = tmp_path / "pypy3"
+    patched = "import sys, types; sys.implementation = types.SimpleNamespace(name='pypy')"
+    other.write_text(f'#!/bin/sh\nexec {PYTHON} -ISc "{patched}\n$4"\n')
+    other.chmod(0o755)
+    done = install("--prefix", tmp_path / "new", "--python", other)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"install: --python {other}: this is pypy, and postprox needs CPython\n"
+    assert not (tmp_path / "new").exists()
+
+
 def test_nothing_installed_is_open_to_be_changed_by_others(prefix: Path) -> None:
-    installed = [path for place in ("lib/postprox", "sbin") for path in (prefix / place).rglob("*")]
+    installed = [path for place in ("lib", "sbin") for path in (prefix / place).rglob("*")]
     assert [path for path in installed if path.stat().st_mode & 0o022] == []
 
 
 def test_everything_installed_can_be_read_by_others(prefix: Path) -> None:
-    installed = [path for place in ("lib/postprox", "sbin") for path in (prefix / place).rglob("*")]
+    installed = [path for place in ("lib", "sbin") for path in (prefix / place).rglob("*")]
     assert [path for path in installed if not path.stat().st_mode & 0o004] == []
 
 
@@ -293,7 +653,7 @@ def test_nothing_but_the_installation_is_left_behind(tmp_path: Path) -> None:
     for _ in range(2):
         install("--prefix", tmp_path, "--python", PYTHON)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")} == {
-        *("lib/postprox", "sbin/postprox", "share/man"),
+        *("lib/postprox", "lib/postprox-versions", "sbin/postprox", "share/man"),
         *("bin/postprox-check", "bin/postprox-rehearse"),
     }
 
@@ -302,7 +662,8 @@ def test_uninstalling_leaves_nothing_behind(tmp_path: Path) -> None:
     install("--prefix", tmp_path, "--python", PYTHON)
     done = install("--prefix", tmp_path, "--uninstall")
     assert (done.returncode, done.stdout) == (0, f"removed postprox from {tmp_path}\n")
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    left = ["bin", "lib", "sbin", "share", "share/man", "share/man/man1"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
 
 
 def test_uninstalling_what_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,3 +64,17 @@ def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_a
 
     run(pip, "uninstall", "-q", "-y", "postprox")
     assert files_of(environment) - before == set()
+
+
+def test_the_commands_of_the_page_on_packaging_install_it(tmp_path: Path) -> None:
+    checkout, environment = tmp_path / "checkout", tmp_path / "environment"
+    checkout.mkdir()
+    for name in TAKEN:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, checkout / name)
+    page = (ROOT / "packaging/README.md").read_text()
+    commands = re.findall(r"^    (python3 -m venv .*|/opt/postprox/bin/pip .*)$", page, re.M)
+    assert len(commands) == 2
+    script = "\n".join(commands).replace("/opt/postprox", str(environment))
+    run("sh", "-ec", f"cd {checkout}\n{script.replace('python3', sys.executable, 1)}")
+    assert run(environment / "bin/postprox", "--version").startswith(f"postprox {__version__}\n")

@@ -1,0 +1,72 @@
+"""Make a version of postprox the current one: switch.py LINK VERSION FILE...
+
+VERSION is a directory beside the older versions. LINK, a symbolic link, leads to it in the end.
+For each FILE, a command or a manual page, there is a FILE.new that takes its place.
+
+Rule: everything is on disk before it is renamed, and each step is one rename(2), so that sessions
+that start meanwhile, and a machine that loses its power, find the old version or the new one. The
+version before stays for the sessions that run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from bytecode import flush, sync
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
+
+
+def main(link: Path, version: Path, files: list[Path]) -> None:
+    """Switch to `version`; remove the versions before the last."""
+    previous = link.resolve()
+    flush(version)
+    sync(version.parent)
+    lead(link, version)
+    sync(link.parent)
+    for file in files:
+        new = file.with_name(f"{file.name}.new")
+        sync(new)
+        new.replace(file)
+        sync(file.parent)
+    for other in version.parent.iterdir():
+        if other.resolve() not in (version.resolve(), previous):
+            shutil.rmtree(other)
+
+
+def lead(link: Path, version: Path) -> None:
+    """Let `link` lead to `version`."""
+    new = link.with_name(f"{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(version, link.parent))
+    if link.is_dir() and not link.is_symlink():
+        replace_directory(link, new)
+    else:
+        new.replace(link)
+
+
+def replace_directory(directory: Path, new: Path) -> None:
+    """Put `new` in the place of a directory, as installations without versions have it."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        names = os.fsencode(new), _AT_FDCWD, os.fsencode(directory)
+        exchanged = libc.renameat2(_AT_FDCWD, *names, _RENAME_EXCHANGE) == 0
+    except AttributeError:  # the C library has no renameat2
+        exchanged = False
+    if exchanged:
+        shutil.rmtree(new)
+        return
+    # rename(2) replaces no directory: there is none for a moment.
+    old = directory.with_name(f"{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    directory.rename(old)
+    new.replace(directory)
+    shutil.rmtree(old)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
