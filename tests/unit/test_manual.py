@@ -5,6 +5,7 @@ What is to be pasted is compared word for word with the README, whose text tests
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,13 +15,15 @@ from pathlib import Path
 import pytest
 
 from postprox import information
-from postprox.check import findings
+from postprox.check import findings, report
 from postprox.core import options, record, replies, verdict
 from postprox.core.envelope import Envelope
 from postprox.core.message import Message
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.stem for path in (ROOT / "man").glob("*.1"))
+#: The quotation marks of mandoc(1).
+OPENING, CLOSING = "\u2018", "\u2019"
 MANDOC = shutil.which("mandoc")
 #: Which manual pages a machine has is not the pages' fault.
 _NOT_OURS = ("referenced manual not found", "outdated mandoc.db", "makewhatis")
@@ -30,6 +33,18 @@ pytestmark = pytest.mark.skipif(MANDOC is None, reason="mandoc is not installed"
 
 def source(page: str) -> str:
     return (ROOT / f"man/{page}.1").read_text(encoding="ascii")
+
+
+def rendered(page: str) -> str:
+    """The page as it is read, with single blanks."""
+    command = [str(MANDOC), "-T", "utf8", str(ROOT / f"man/{page}.1")]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return " ".join(re.sub(r".\x08", "", text).split())
+
+
+def quoted(text: str) -> str:
+    """The text as the macro Ql shows it."""
+    return f"{OPENING}{text}{CLOSING}"
 
 
 def options_of(page: str) -> set[str]:
@@ -82,12 +97,28 @@ REPLIES = {name: line for name, line in vars(replies).items() if isinstance(line
 
 @pytest.mark.parametrize("name", REPLIES)
 def test_the_page_has_every_reply(name: str) -> None:
-    assert f".It Ql {REPLIES[name].decode().strip()}\n" in source("postprox")
+    assert quoted(REPLIES[name].decode().strip()) in rendered("postprox")
 
 
 def test_the_page_has_no_reply_that_is_none() -> None:
-    listed = re.findall(r"^\.It Ql (\d.*)$", source("postprox"), re.MULTILINE)
+    text = source("postprox").replace("\\&", "")
+    listed = re.findall(r"^\.It Ql (\d.*)$", text, re.MULTILINE)
     assert sorted(listed) == sorted(line.decode().strip() for line in REPLIES.values())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_quotation_in_a_page_ends_before_the_next(page: str) -> None:
+    quotes = re.sub(f"[^{OPENING}{CLOSING}]", "", rendered(page))
+    assert quotes
+    assert quotes == (OPENING + CLOSING) * (len(quotes) // 2)
+
+
+def test_the_page_of_check_has_the_names_of_its_json() -> None:
+    found = findings.Finding("filter", "here", "a problem", "a remedy")
+    (finding,) = json.loads(report.as_json([found], []))["findings"]
+    *names, last = map(quoted, finding)
+    sentence = f"Each finding has {', '.join(names)} and {last}."
+    assert sentence in rendered("postprox-check")
 
 
 def test_the_page_has_every_variable_of_the_filter() -> None:
