@@ -41,6 +41,8 @@ USAGE_STATUS = 2
 
 def main() -> int:
     """Run the command; return its exit status (cli.exit)."""
+    if sys.implementation.name != "cpython":
+        return _report_usage(f"{sys.implementation.name} is not supported; CPython is required")
     try:
         wanted = options.parse(sys.argv[1:], environ.get(options.CLOCK_SPEED, b""))
         wanted.directory = _absolute(wanted.directory)

@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from postprox.core import replies
 from tests.unit.peers import listening
 from tests.unit.processes import (
     MESSAGE,
@@ -547,3 +549,42 @@ def test_after_a_message_that_was_too_large_a_small_one_passes(
     client.asks(b"DATA", b"354 ")
     client.says(*MESSAGE)
     takes_message(client, peer, *MESSAGE)
+
+
+# Another implementation of Python
+
+_OTHER_PYTHON = (
+    "import sys, types;"
+    "ours = {**vars(sys.implementation), 'name': 'pypy'};"
+    "sys.implementation = types.SimpleNamespace(**ours);"
+    "from postprox.__main__ import main; sys.exit(main())"
+)
+
+
+def test_another_python_is_refused_by_name() -> None:
+    done = subprocess.run(
+        [*PYTHON, "-c", _OTHER_PYTHON, "127.0.0.1:25"],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == (
+        b"postprox: pypy is not supported; CPython is required (see postprox --help)\n"
+    )
+
+
+def test_another_python_answers_a_client_with_421_alone() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run(
+            [*PYTHON, "-c", _OTHER_PYTHON, "127.0.0.1:25"],
+            env=environment(),
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=theirs.fileno(),
+            check=False,
+        )
+        theirs.close()
+        assert ours.recv(65536) == replies.MISCONFIGURED
