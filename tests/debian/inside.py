@@ -29,6 +29,7 @@ from .system import (
 
 LIBRARY = Path("/usr/lib/postprox")
 SPOOL = Path("/var/spool/postprox")
+STATE = Path("/var/lib/postprox")
 DROP_IN = Path("/etc/systemd/system/postprox.service.d/local.conf")
 PROXY, OTHER_PORT = "127.0.0.1:10035", 2525
 
@@ -47,6 +48,22 @@ def installs() -> None:
     assert show("ActiveState", "postprox.socket") == "inactive", "nothing is to run by itself"
 
 
+def documented() -> None:
+    """Every link in the package's documents leads to one of its files."""
+    documents = Path("/usr/share/doc/postprox")
+    links = [
+        page.parent / link
+        for page in documents.rglob("*.md")
+        for link in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text())
+    ]
+    assert links, "no links"
+    assert [str(link) for link in links if not link.is_file()] == []
+    named = re.findall(r"/usr/share/doc/postprox/\S+\w", (documents / "README.Debian").read_text())
+    assert named, "README.Debian names no document"
+    assert [name for name in named if not Path(name).exists()] == []
+    print(f"{len(links)} links")
+
+
 def spawned() -> None:
     """The package's own test, where Postfix starts the proxy."""
     print(run("debian/tests/mail", "--spawned"), end="")
@@ -58,6 +75,7 @@ def filters_mail() -> None:
     """The package's own test, with the service set up as README.Debian says."""
     print(run("debian/tests/mail"), end="")
     assert show("Type") == "notify"
+    assert STATE.is_dir(), "no StateDirectory"
     assert show("ActiveState") == "active"
 
 
@@ -200,7 +218,15 @@ def purged() -> None:
 
 STEPS = (
     *by_hand.STEPS,
-    *(installs, spawned, filters_mail, says_how_it_is, wrong_command_line, python_is_upgraded),
+    *(
+        installs,
+        documented,
+        spawned,
+        filters_mail,
+        says_how_it_is,
+        wrong_command_line,
+        python_is_upgraded,
+    ),
     *(upgraded_under_load, several_behind_one_port, purged),
 )
 

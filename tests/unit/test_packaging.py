@@ -10,6 +10,7 @@ import configparser
 import fcntl
 import marshal
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -36,7 +37,8 @@ from tests.unit.processes import (
     takes_message,
 )
 
-PACKAGING = Path(__file__).parents[2] / "packaging"
+ROOT = Path(__file__).parents[2]
+PACKAGING = ROOT / "packaging"
 #: The interpreter outside any virtual environment, as an administrator would name it.
 PYTHON = str(Path(sys.executable).resolve())
 OTHER_USER = "nobody"
@@ -737,9 +739,106 @@ def test_a_prefix_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/file/lib cannot be made: run this as root" in done.stderr
 
 
+def test_the_build_of_the_package_names_all_that_it_needs() -> None:
+    (needs,) = re.findall(r'^needs="(.*)"$', (PACKAGING / "deb").read_text(), re.MULTILINE)
+    assert f"\n    apt-get install --no-install-recommends {needs}\n" in (
+        PACKAGING / "README.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_build_of_the_package_says_what_is_missing(tmp_path: Path) -> None:
+    for name in ("dirname", "dpkg-buildpackage", "dh", "git"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
+    done = subprocess.run(
+        ["/bin/sh", PACKAGING / "deb"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("deb: lintian is missing: apt-get install ")
+
+
 def test_the_debian_package_has_this_version() -> None:
     changelog = (PACKAGING.parent / "debian/changelog").read_text()
     assert changelog.startswith(f"postprox ({__version__}) ")
+
+
+@pytest.fixture(scope="module")
+def documents() -> Iterator[Path]:
+    """The documents as the package has them, in its directory for them."""
+    for directory in open_directory():
+        shutil.copytree(ROOT / "examples", directory / "examples")
+        shutil.copy(ROOT / "debian/README.Debian", directory)
+        shutil.copy(ROOT / "debian/copyright", directory)
+        subprocess.run([PYTHON, "-IB", PACKAGING / "documents.py", directory], check=True)
+        yield directory
+
+
+def texts(documents: Path) -> dict[str, str]:
+    """The package's documents and examples."""
+    return {path.name: path.read_text() for path in documents.rglob("*.*") if path.is_file()}
+
+
+def test_every_link_in_the_packages_documents_leads_to_one_of_its_files(documents: Path) -> None:
+    links = [
+        (page, link)
+        for page in documents.rglob("*.md")
+        for link in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text())
+    ]
+    assert len(links) > 20
+    assert [(page.name, link) for page, link in links if not (page.parent / link).is_file()] == []
+
+
+def test_every_anchor_in_the_packages_documents_is_a_heading(documents: Path) -> None:
+    for page in documents.rglob("*.md"):
+        for file, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)]+)\)", page.read_text()):
+            target = page.parent / file if file else page
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            plain = [re.sub(r"[^\w -]", "", heading.lower()) for heading in headings]
+            assert anchor in [heading.replace(" ", "-") for heading in plain], (page.name, anchor)
+
+
+@pytest.mark.parametrize(
+    "name", ["filters.md", "log.md", "operating.md", "growing.md", "check.md", "postfix.md"]
+)
+def test_the_package_has_the_pages_for_administrators(documents: Path, name: str) -> None:
+    assert (documents / "docs" / name).is_file()
+
+
+def test_the_packages_documents_name_no_path_of_an_installation_by_hand(documents: Path) -> None:
+    """What lies in /usr/local/bin, the filter, is the administrator's own."""
+    ours = re.compile(
+        r"/usr/local/(?!bin/(?!postprox)).*|.*packaging/.*|.*/etc/systemd/.*\.socket$"
+    )
+    for name, text in texts(documents).items():
+        assert ours.findall(text) == [], name
+
+
+def test_the_packages_readme_starts_the_proxy_where_the_package_has_it(documents: Path) -> None:
+    text = (documents / "README.md").read_text()
+    assert len(re.findall(r"argv=/usr/sbin/postprox ", text)) == text.count("argv=")
+    assert "ExecStart=/usr/sbin/postprox " in text
+
+
+def test_the_packages_documents_have_the_files_that_readme_debian_names(documents: Path) -> None:
+    text = (documents / "README.Debian").read_text()
+    for name in re.findall(r"/usr/share/doc/postprox/(\S+[\w])", text):
+        assert (documents / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "setting", ["PrivateTmp", "ProtectSystem", "ProtectHome", "NoNewPrivileges", "StateDirectory"]
+)
+def test_readme_debian_has_what_the_unit_confines(setting: str) -> None:
+    assert setting in unit("postprox.service")["Service"]
+    assert setting in (ROOT / "debian/README.Debian").read_text()
+
+
+def test_the_service_has_a_directory_for_what_a_filter_keeps() -> None:
+    service = unit("postprox.service")["Service"]
+    assert (service["StateDirectory"], service["StateDirectoryMode"]) == ("postprox", "0700")
 
 
 def unit(name: str) -> configparser.ConfigParser:

@@ -1,0 +1,127 @@
+"""Put the documents into a package: documents.py DIRECTORY
+
+DIRECTORY is the package's own, /usr/share/doc/postprox, where the examples lie already.
+
+Rule: whoever reads there has the package and no checkout. Paths are the package's, every link leads
+to a file of the package, and nothing tells how to install what is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDES = (
+    *("check", "filters", "growing", "log", "migrating", "operating", "postfix"),
+    *("reliability", "specification"),
+)
+DOCUMENTS = (
+    *("README.md", "SECURITY.md", "docs/place.svg"),
+    *(f"docs/{name}.md" for name in GUIDES),
+)
+
+#: Where the package has what an installation by hand puts elsewhere.
+PATHS = {
+    "/usr/local/sbin/postprox": "/usr/sbin/postprox",
+    "/usr/local/lib/postprox{,-versions}/": "/usr/lib/postprox/",
+    "/usr/local/bin/postprox-": "/usr/bin/postprox-",
+}
+#: What the package has under another name.
+ELSEWHERE = {"LICENSE": "copyright", "packaging/README.md": "README.Debian"}
+
+INSTALLED = """\
+## Install
+
+The package has installed the proxy, its units, the user `postprox` and the directory
+`/var/spool/postprox`: leave out the commands below that make them.
+[README.Debian](packaging/README.md) has the steps, in their order. See what the proxy does:
+
+```sh
+postprox-rehearse
+```
+
+"""
+UPGRADING = """\
+## Upgrading
+
+    apt-get install postprox
+
+The package makes its byte code and restarts the services that run. Messages under way are finished
+first, and a client that connects meanwhile waits at the socket, which stays open. Spawned proxies
+need no restart: the next session runs the new version. An upgrade of Python makes the byte code
+again.
+
+"""
+#: Parts of a document, from one heading to another, and what the package has in their place.
+PARTS = {
+    "README.md": ("## Two commands", "## A filter to start from", INSTALLED),
+    "docs/operating.md": ("## Upgrading", "## AppArmor and SELinux", UPGRADING),
+}
+
+_LINK = re.compile(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^)#\s]+)([^)]*)\)")
+_ITEM = re.compile(r"^- \[.*\n(?:  .*\n)*", re.MULTILINE)
+_COPIED_UNIT = re.compile(r"^ *cp packaging/postprox\S* .*/etc/systemd/system/\S*\n", re.MULTILINE)
+
+
+def main(directory: Path) -> None:
+    """Put them there, and let what lies there already name the package's paths."""
+    for name in DOCUMENTS:
+        there = directory / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(packaged(name, (ROOT / name).read_text(encoding="utf-8")))
+    for path in directory.glob("examples/**/*.*"):
+        if path.is_file():
+            path.write_text(with_paths(path.read_text(encoding="utf-8")))
+    for path in directory.rglob("*.md"):
+        path.write_text(with_links(path.read_text(encoding="utf-8"), path.parent, directory))
+
+
+def packaged(name: str, text: str) -> str:
+    """Return a document as the package has it, but for its links."""
+    if name in PARTS:
+        first, following, instead = PARTS[name]
+        before, found, rest = text.partition(f"{first}\n")
+        _, found_too, after = rest.partition(f"{following}\n")
+        if not (found and found_too):
+            raise SystemExit(f"documents: {name}: missing {first!r} or {following!r}")
+        text = f"{before}{instead}{following}\n{after}"
+    return with_paths(_COPIED_UNIT.sub("", text))
+
+
+def with_paths(text: str) -> str:
+    """Return `text` with the package's paths."""
+    for by_hand, packaged_path in PATHS.items():
+        text = text.replace(by_hand, packaged_path)
+    return text
+
+
+def with_links(text: str, here: Path, directory: Path) -> str:
+    """Return `text` with the links that lead to a file of the package; of others the words.
+
+    An item of a list that begins with a link goes if none of its links lead anywhere.
+    """
+
+    def there(file: str) -> Path | None:
+        name = os.path.relpath(here / file, directory)
+        target = directory / ELSEWHERE.get(name, name)
+        return target if target.exists() or name in ELSEWHERE else None
+
+    def item(found: re.Match[str]) -> str:
+        targets = [there(link[3]) for link in _LINK.finditer(found[0])]
+        return found[0] if any(targets) or not targets else ""
+
+    def link(found: re.Match[str]) -> str:
+        target = there(found[3])
+        if target is None:
+            return found[2]
+        words = target.name if found[2].endswith("/") else found[2]
+        return f"{found[1]}[{words}]({os.path.relpath(target, here)}{found[4]})"
+
+    return _LINK.sub(link, _ITEM.sub(item, text))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
