@@ -279,6 +279,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "text": lambda _: b"hello\n",
     "another-value": lambda _: marshal.dumps(["something", 7]),
     "another-tuple": lambda _: marshal.dumps((compile("", "", "exec"), [], [])),
+    "another-hash": lambda _: marshal.dumps((compile("", "", "exec"), [], [])) + bytes(8),
 }
 
 QUICK = [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
@@ -528,6 +529,17 @@ def test_an_installation_without_versions_is_replaced_and_no_session_fails(
     assert {path.name for path in (unversioned / "lib").iterdir()} == {
         *("postprox", "postprox-versions")
     }
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_directory_without_versions_is_exchanged_in_one_step(unversioned: Path) -> None:
+    trace = unversioned / "trace"
+    command = f"strace -f -e trace=rename,renameat,renameat2 -o {trace} /bin/sh"
+    done = install("--prefix", unversioned, "--python", PYTHON, under=command)
+    assert done.returncode == 0, done.stderr
+    library = 'lib/postprox"'
+    (call,) = (line for line in trace.read_text().splitlines() if library in line)
+    assert "RENAME_EXCHANGE) = 0" in call
 
 
 def test_an_old_launcher_runs_a_new_version(unversioned: Path) -> None:
