@@ -455,7 +455,7 @@ def test_the_units_drop_in(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text.replace("/usr/local/sbin/postprox", "/bin/true"))
     (tmp_path / "postprox.service.d").mkdir()
     (tmp_path / "postprox.service.d/spool.conf").write_text(drop_in)
-    assert "ReadWritePaths" not in service
+    assert "\nReadWritePaths" not in service
     verified = subprocess.run(
         [analyze, "verify", "--man=no", str(tmp_path / "postprox.service")],
         capture_output=True,
