@@ -14,7 +14,6 @@ from tests.postfix import readme
 from .system import MAILBOX, arrives, has_arrived, refused, run, send, show, wait_until
 
 ETC = Path("/etc/postfix")
-BEFORE, AFTER = "Before the queue", "After the queue"
 SETUP = "Set up Postfix"
 #: The site, as Debian's own configuration has it, but for its name.
 SETTINGS = (
@@ -58,41 +57,42 @@ def units_are_strict() -> None:
 
 def listening_before() -> None:
     """Listening, before the queue: virus refused, mail delivered, a broken scanner noticed."""
-    _before("listening", services="")
+    _before("listening", service="")
 
 
 def listening_after() -> None:
     """Listening, after the queue: the same, but for bounces and mail that waits."""
-    _after("listening", services="")
+    _after("listening", service="")
 
 
 def spawned_before() -> None:
     """Spawned, before the queue."""
     run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
-    _before("spawned", readme.configuration(SETUP, "master.cf"))
+    _before("spawned", _spawned())
 
 
 def spawned_after() -> None:
     """Spawned, after the queue."""
-    _after("spawned", readme.configuration(SETUP, "master.cf"))
+    _after("spawned", _spawned())
 
 
-def _set_up(mode: str, services: str) -> None:
+def _spawned() -> str:
+    """The README's command for the service that starts the proxy."""
+    _, _, service, *_ = readme.indented(readme.section(SETUP))
+    return service
+
+
+def _set_up(mode: str, service: str) -> None:
     shutil.rmtree(ETC)
     shutil.copytree(ETC.with_name("postfix.site"), ETC)
-    for name, text in (
-        ("main.cf", readme.configuration(mode, "main.cf")),
-        ("master.cf", services + readme.configuration(mode, "master.cf")),
-    ):
-        with (ETC / name).open("a") as file:
-            file.write(f"\n{text}")
+    run("sh", "-e", "-c", service + readme.commands(mode))
     run("systemctl", "restart", "postfix")
     said = run("postprox-check")
     assert said == "", said
 
 
-def _before(proxy: str, services: str) -> None:
-    _set_up(BEFORE, services)
+def _before(proxy: str, service: str) -> None:
+    _set_up(readme.BEFORE, service)
     send(f"harmless, {proxy} before.")
     arrives(f"harmless, {proxy} before.")
     assert refused("EICAR") == VIRUS
@@ -107,8 +107,8 @@ def _before(proxy: str, services: str) -> None:
     )
 
 
-def _after(proxy: str, services: str) -> None:
-    _set_up(AFTER, services)
+def _after(proxy: str, service: str) -> None:
+    _set_up(readme.AFTER, service)
     send(f"harmless, {proxy} after.")
     arrives(f"harmless, {proxy} after.")
     send("EICAR")

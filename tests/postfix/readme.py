@@ -1,4 +1,4 @@
-"""The README's own text: what an administrator pastes, word for word.
+"""The README's own text and the recipe's files: what an administrator uses, word for word.
 
 Only names are put in other names' place (`own_names` and `own_places` of recipe.py); everything
 else that the tests run is what is printed.
@@ -11,6 +11,12 @@ import textwrap
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
+#: What is appended to Postfix's main.cf and master.cf.
+RECIPE = README.parent / "examples/postfix"
+
+BEFORE, AFTER = "Before the queue", "After the queue"
+#: How the names of a way's files begin.
+_FILES = {BEFORE: "before-queue", AFTER: "after-queue"}
 
 
 def section(heading: str) -> str:
@@ -27,11 +33,25 @@ def indented(text: str) -> list[str]:
     return [textwrap.dedent(block).strip("\n") + "\n" for block in blocks]
 
 
-def configuration(heading: str, file: str) -> str:
-    """What the section says to put into the file: the block after its name."""
-    named = re.search(rf"`{re.escape(file)}`:\n\n((?:    .*\n|\n(?=    ))+)", section(heading))
-    assert named, f"README's section {heading!r} has no text for {file}"
-    return textwrap.dedent(named[1])
+def commands(heading: str) -> str:
+    """The commands of a section."""
+    return "".join(indented(section(heading)))
+
+
+def main_cf(mode: str) -> str:
+    """What is appended to main.cf."""
+    return (RECIPE / f"{_FILES[mode]}.main.cf").read_text()
+
+
+def spawned() -> str:
+    """The service that starts the proxy, for master.cf."""
+    return (RECIPE / "spawned.master.cf").read_text()
+
+
+def master_cf(mode: str, part: str = "") -> str:
+    """What is appended to master.cf; part: for the site's own users (`users`, `submission`)."""
+    name = "-".join(filter(None, (_FILES[mode], part)))
+    return (RECIPE / f"{name}.master.cf").read_text()
 
 
 def installation() -> str:

@@ -1,4 +1,4 @@
-"""A mail site that follows the README: its text, word for word, in a Postfix of the tests' own.
+"""A mail site with the recipe's files, word for word, in a Postfix of the tests' own.
 
 The rest of the site is what the README expects of any: users who log in, OpenDKIM as milter of
 every service, a virtual alias, an archive that gets a copy of everything.
@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from . import login, readme
 from .client import Reply, connect_from, transact
@@ -23,10 +24,10 @@ from .proxies import GROUP, USER, Installation
 from .scanner import Scanner
 from .signer import running_signer
 
-BEFORE, AFTER = "Before the queue", "After the queue"
+BEFORE, AFTER = readme.BEFORE, readme.AFTER
 SPAWNED, LISTENING = "spawned", "listening"
 
-#: The addresses in the README's text, and what they are called here.
+#: The addresses in the recipe's files, and what they are called here.
 ADDRESSES = {
     "127.0.0.1:10025": "proxy",
     "127.0.0.1:10026": "filtered",
@@ -36,7 +37,8 @@ ADDRESSES = {
     "submission": "submission",
     "submissions": "submissions",
 }
-NAMES = ("smtp", *ADDRESSES.values())
+#: `own` is a service of the site itself that uses the second proxy.
+NAMES = ("smtp", "own", *ADDRESSES.values())
 
 #: Somebody out there, whom neither Postfix nor the signer knows.
 OUTSIDE = "192.0.2.1"
@@ -50,7 +52,25 @@ virtual_alias_maps = inline:{{{{ {{{{ {ALIAS} = {BOB}, {CAROL} }}}} }}}}
 always_bcc = {ARCHIVE}
 """
 
+#: How a service gives its mail to the second proxy.
+SECOND = {
+    BEFORE: "-o smtpd_proxy_filter={second proxy} -o smtpd_milters=",
+    AFTER: "-o content_filter=scan:{second proxy} -o smtpd_milters=",
+}
+
 Edit = Callable[[str], str]
+
+
+class Besides(NamedTuple):
+    """What a configuration has besides the recipe."""
+
+    #: Lines of main.cf, for every service.
+    main: str = ""
+    #: Options of the services that the tests' client uses, so that it can.
+    front: str = ""
+
+
+NOTHING = Besides()
 
 
 def unchanged(text: str) -> str:
@@ -128,7 +148,13 @@ def scanning_filter(scanner: Scanner) -> str:
 
 
 @contextlib.contextmanager
-def running_recipe(mode: str, proxy: str, script: str, edit: Edit = unchanged) -> Iterator[Recipe]:
+def running_recipe(
+    mode: str,
+    proxy: str,
+    script: str,
+    edit: Edit = unchanged,
+    besides: Besides = NOTHING,
+) -> Iterator[Recipe]:
     """Follow the README: one of its two modes, one of its two ways to run the proxy.
 
     `edit` changes its text, to see what goes wrong then.
@@ -144,12 +170,16 @@ def running_recipe(mode: str, proxy: str, script: str, edit: Edit = unchanged) -
             return renamed(edit(text), names | own_places(addresses))
 
         def services(addresses: Mapping[str, Address]) -> str:
-            front = f"{addresses['smtp']} inet n - n - - smtpd\n"
-            return front + named(master_cf(mode, proxy), addresses)
+            return (
+                f"{addresses['smtp']} inet n - n - - smtpd {besides.front}\n"
+                f"{addresses['own']} inet n - n - - smtpd {besides.front}"
+                f" {SECOND[mode].format(**addresses)}\n"
+                f"{named(master_cf(mode, proxy), addresses)}"
+            )
 
         def settings(addresses: Mapping[str, Address]) -> str:
             site = SITE.format(**addresses) + login.SETTINGS.format(dir=directory)
-            return site + named(readme.configuration(mode, "main.cf"), addresses)
+            return site + named(besides.main + readme.main_cf(mode), addresses)
 
         postfix = stack.enter_context(Postfix(directory, NAMES, services, settings))
         stack.enter_context(running_signer(directory, postfix.addresses["signer"]))
@@ -160,9 +190,10 @@ def running_recipe(mode: str, proxy: str, script: str, edit: Edit = unchanged) -
 
 
 def master_cf(mode: str, proxy: str) -> str:
-    """All that the README puts into master.cf."""
-    spawned = readme.configuration("Set up Postfix", "master.cf") if proxy == SPAWNED else ""
-    return spawned + readme.configuration(mode, "master.cf")
+    """All that can be appended to master.cf."""
+    spawned = readme.spawned() if proxy == SPAWNED else ""
+    parts = (readme.master_cf(mode, part) for part in ("", "users", "submission"))
+    return spawned + "".join(parts)
 
 
 def unit_command() -> str:

@@ -76,7 +76,7 @@ class Machine:
 
     def write(self, mode: str, proxy: str, main: Edit, master: Edit) -> None:
         """Follow the README, with changes to its text."""
-        settings = main(readme.configuration(mode, "main.cf"))
+        settings = main(readme.main_cf(mode))
         services = master(FRONT + master_cf(mode, proxy))
         (self.etc / "main.cf").write_text(MAIN_CF + self.named(settings))
         (self.etc / "master.cf").write_text(self.named(services) + MASTER_CF)

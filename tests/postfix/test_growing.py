@@ -149,13 +149,13 @@ def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
             syslog = stack.enter_context(contextlib.closing(DevLog(directory / "dev")))
 
         def services(addresses: Mapping[str, Address]) -> str:
-            text = as_the_page_says(readme.configuration(BEFORE, "master.cf"))
+            text = as_the_page_says(readme.master_cf(BEFORE))
             (back,) = re.findall(r"(?ms)^192\.0\.2\.10:10026 inet .*?(?=^\S(?<!#)|\Z)", text)
             front = f"{addresses['smtp']} inet n - n - - smtpd\n"
             return front + renamed(back, own_places(addresses))
 
         def settings(addresses: Mapping[str, Address]) -> str:
-            return renamed(readme.configuration(BEFORE, "main.cf"), own_places(addresses))
+            return renamed(readme.main_cf(BEFORE), own_places(addresses))
 
         postfix = stack.enter_context(Postfix(directory, NAMES, services, settings))
         places = own_places(postfix.addresses)

@@ -40,8 +40,8 @@ cp "$DIR/main.cf" "$DIR/master.cf" /etc/postfix/
 """
 
 
-def run(directory: Path, commands: str) -> str:
-    """What the commands print, as root, in a mount namespace of their own."""
+def run(directory: Path, commands: str, *namespaces: str) -> str:
+    """What the commands print, as root, in a mount namespace (and others) of their own."""
     if not may_unshare():
         pytest.skip("a copy of /etc needs a mount namespace, which is forbidden here")
     systemctl = directory / "stand-in/systemctl"
@@ -49,7 +49,7 @@ def run(directory: Path, commands: str) -> str:
     systemctl.write_text(SYSTEMCTL)
     systemctl.chmod(0o755)
     done = subprocess.run(
-        [*UNSHARE, "sh", "-e"],
+        [*UNSHARE, *namespaces, "sh", "-e"],
         input=PREPARE + commands,
         env={
             "DIR": str(directory),
@@ -98,7 +98,7 @@ def test_who_follows_the_readme_to_the_letter_is_told_that_all_is_well(
 ) -> None:
     if reason := missing():
         pytest.skip(reason)
-    main = f"compatibility_level = 3.6\n{readme.configuration(mode, 'main.cf')}"
+    main = f"compatibility_level = 3.6\n{readme.main_cf(mode)}"
     (tmp_path / "main.cf").write_text(main)
     front = "smtp inet n - n - - smtpd\n"
     (tmp_path / "master.cf").write_text(front + master_cf(mode, proxy) + MASTER_CF)

@@ -667,7 +667,7 @@ def test_nothing_but_the_installation_is_left_behind(tmp_path: Path) -> None:
     for _ in range(2):
         install("--prefix", tmp_path, "--python", PYTHON)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")} == {
-        *("lib/postprox", "lib/postprox-versions", "sbin/postprox", "share/man"),
+        *("lib/postprox", "lib/postprox-versions", "sbin/postprox", "share/man", "share/doc"),
         *("bin/postprox-check", "bin/postprox-rehearse"),
     }
 
@@ -702,6 +702,28 @@ def test_the_manual_page_names_the_command_where_it_is(prefix: Path) -> None:
     page = (prefix / "share/man/man1/postprox.1").read_text()
     assert f"\nExecStart={prefix}/sbin/postprox -l 10025 " in page
     assert "/usr/local/sbin" not in page
+
+
+def test_the_recipe_names_the_command_where_it_is(prefix: Path) -> None:
+    installed = prefix / "share/doc/postprox/examples/postfix"
+    source = PACKAGING.parent / "examples/postfix"
+    assert {path.name for path in installed.iterdir()} == {path.name for path in source.iterdir()}
+    for path in installed.iterdir():
+        printed = (source / path.name).read_text()
+        assert path.read_text() == printed.replace("/usr/local/sbin/", f"{prefix}/sbin/")
+
+
+def test_the_manual_page_names_the_recipe_where_it_is(prefix: Path) -> None:
+    page = (prefix / "share/man/man1/postprox.1").read_text()
+    named = re.findall(r"^cat (\S+)", page, re.MULTILINE)
+    assert named
+    assert [name for name in named if not Path(name).is_file()] == []
+
+
+def test_uninstalling_removes_the_directories_of_documents(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    install("--prefix", tmp_path, "--uninstall")
+    assert not (tmp_path / "share/doc/postprox").exists()
 
 
 def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from postprox import __version__
 
 ROOT = Path(__file__).parents[2]
 #: What a wheel is made of, so that no traces of building are left in the checkout.
-TAKEN = ("LICENSE", "README.md", "pyproject.toml", "postprox", "man")
+TAKEN = ("LICENSE", "README.md", "pyproject.toml", "postprox", "man", "examples")
 PAGES = {path.name for path in (ROOT / "man").iterdir()}
+RECIPE = {path.name for path in (ROOT / "examples/postfix").iterdir()}
 
 
 def run(*words: object) -> str:
@@ -58,6 +59,8 @@ def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_a
     }
     assert {path.name for path in made if path.suffix == ".1"} == PAGES
     assert {path.parent for path in made if path.suffix == ".1"} == {environment / "share/man/man1"}
+    recipe = environment / "share/doc/postprox/examples/postfix"
+    assert {path.name for path in recipe.iterdir()} == RECIPE
     assert run(commands / "postprox", "--version").startswith(f"postprox {__version__}\n")
     assert "3 rejected" in run(commands / "postprox-rehearse", "-c", "exit 1")
     assert run(commands / "postprox-check", "--help").startswith("usage: postprox-check ")
