@@ -1,0 +1,166 @@
+"""What main.cf has for every service does not reach the recipe's services.
+
+Each setting is one that existing sites have. Without its option in the recipe it does harm: mail is
+refused or waits, the filter does not learn the client's address, or a signature is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from .client import connect_from, message, transact, unix
+from .recipe import (
+    AFTER,
+    BEFORE,
+    BOB,
+    CAROL,
+    OUTSIDE,
+    SPAWNED,
+    Besides,
+    Edit,
+    Recipe,
+    running_recipe,
+)
+from .signer import is_signed
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+#: Shows in each message whose address the filter got.
+MARK = '{ echo "X-Remote: $REMOTEIP"; cat "$EMAIL"; } > "$OUTFILE"\n'
+
+
+class Setting(NamedTuple):
+    """Lines of main.cf, and the recipe's option against them."""
+
+    main: str
+    option: str
+    mode: str = BEFORE
+
+
+SETTINGS = {
+    "TLS wrapper mode": Setting("smtpd_tls_wrappermode = yes", "smtpd_tls_wrappermode=no"),
+    "PROXY protocol": Setting(
+        "smtpd_upstream_proxy_protocol = haproxy", "smtpd_upstream_proxy_protocol="
+    ),
+    "AUTH without Dovecot": Setting(
+        "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_path = /nonexistent", "smtpd_sasl_auth_enable=no"
+    ),
+    "command filter": Setting(
+        "smtpd_command_filter = regexp:{{!/^(EHLO|MAIL|RCPT|DATA|RSET|QUIT)/ UNKNOWN}}",
+        "smtpd_command_filter=",
+    ),
+    "EHLO keywords": Setting(
+        "smtpd_discard_ehlo_keywords = xforward", "smtpd_discard_ehlo_keywords="
+    ),
+    "EHLO keywords by address": Setting(
+        "smtpd_discard_ehlo_keyword_address_maps = static:xforward",
+        "smtpd_discard_ehlo_keyword_address_maps=",
+    ),
+    "connection rate": Setting(
+        "smtpd_client_connection_rate_limit = 1\nsmtpd_client_event_limit_exceptions =\n"
+        "smtpd_authorized_xclient_hosts =",
+        "smtpd_client_event_limit_exceptions=127.0.0.0/8",
+    ),
+    "recipient limit": Setting("smtpd_recipient_limit = 1", "smtpd_recipient_limit=100000"),
+    "milters by address": Setting("smtpd_milter_maps = static:DISABLE", "smtpd_milter_maps="),
+    "TLS wrapper mode of smtp(8)": Setting(
+        "smtp_tls_wrappermode = yes\nsmtp_tls_security_level = encrypt",
+        "smtp_tls_wrappermode=no",
+        AFTER,
+    ),
+    "TLS policy of smtp(8)": Setting(
+        "smtp_tls_policy_maps = static:encrypt", "smtp_tls_policy_maps=", AFTER
+    ),
+    "header checks of smtp(8)": Setting(
+        "smtp_header_checks = regexp:{{/^Subject:.*/ REPLACE Subject: changed}}",
+        "smtp_header_checks=",
+        AFTER,
+    ),
+    "body checks of smtp(8)": Setting(
+        "smtp_body_checks = regexp:{{/^bye/ REPLACE changed}}", "smtp_body_checks=", AFTER
+    ),
+}
+
+#: The tests' client needs services that have none of the above.
+FRONT = """
+    -o smtpd_tls_wrappermode=no -o smtpd_upstream_proxy_protocol= -o smtpd_sasl_auth_enable=no
+    -o smtpd_command_filter= -o smtpd_discard_ehlo_keywords=
+    -o smtpd_discard_ehlo_keyword_address_maps= -o smtpd_recipient_limit=1000
+    -o smtpd_client_event_limit_exceptions=static:all
+    -o smtpd_authorized_xclient_hosts=127.0.0.0/8
+"""
+
+
+def passes(site: Recipe, service: str) -> bool:
+    """Whether mail by the service arrives as it should."""
+    arrived = []
+    for number in (1, 2):
+        content = message(f"{service} {number}")
+        with connect_from(site.postfix.addresses[service], OUTSIDE) as session:
+            reply = transact(session, "alice@mail.test", [BOB, CAROL], content)
+        if reply[0] != 250:
+            return False
+        arrived += [
+            delivered.endswith(unix(content))
+            and f"\nX-Remote: {OUTSIDE}\n".encode() in delivered
+            and is_signed(delivered) == (service == "own")
+            for delivered in site.arrivals(BOB, f"{service} {number}")
+        ]
+    return arrived == [True, True]
+
+
+@pytest.fixture(scope="module", params=[BEFORE, AFTER])
+def site(request: pytest.FixtureRequest) -> Iterator[Recipe]:
+    """The recipe in a main.cf that has all of the settings."""
+    besides = Besides("\n".join(setting.main for setting in SETTINGS.values()) + "\n", FRONT)
+    with running_recipe(request.param, SPAWNED, MARK, besides=besides) as running:
+        yield running
+
+
+@pytest.mark.parametrize("service", ["smtp", "own"])
+def test_mail_passes_whatever_main_cf_has_for_all_services(site: Recipe, service: str) -> None:
+    assert passes(site, service)
+
+
+def without(option: str) -> Edit:
+    """Takes an option out of the recipe, and shortens the time that the test has to wait."""
+
+    def edit(text: str) -> str:
+        return text.replace(f" -o {option}", " ").replace(" = 100s", " = 4s")
+
+    return edit
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_without_its_option_an_inherited_setting_does_harm(name: str) -> None:
+    main, option, mode = SETTINGS[name]
+    besides = Besides(f"{main}\n", FRONT)
+    with running_recipe(mode, SPAWNED, MARK, without(option), besides) as own:
+        assert [passes(own, service) for service in ("smtp", "own")] != [True, True]
+
+
+FALLBACK = Besides("smtp_fallback_relay = [127.0.0.1]:10026\n")
+
+
+def no_proxy(text: str) -> str:
+    """The recipe with a proxy that cannot be started."""
+    return text.replace("argv=/usr/local/sbin/postprox", "argv=/bin/false")
+
+
+def test_no_fallback_relay_gets_mail_while_the_proxy_is_down() -> None:
+    with running_recipe(AFTER, SPAWNED, MARK, no_proxy, FALLBACK) as own:
+        own.send(message("waits"), BOB)
+        own.postfix.wait_log("postfix/scan.*status=deferred")
+        assert own.arrivals(BOB, "waits") == []
+
+
+def test_without_its_option_a_fallback_relay_gets_mail_unfiltered() -> None:
+    def edit(text: str) -> str:
+        return no_proxy(text).replace(" -o smtp_fallback_relay=\n", "\n")
+
+    with running_recipe(AFTER, SPAWNED, MARK, edit, FALLBACK) as own:
+        own.send(message("unfiltered"), BOB)
+        assert len(own.arrivals(BOB, "unfiltered")) == 1
