@@ -1,0 +1,78 @@
+"""Postfix behind the proxy waits for the filter, under stress and with the limits of any main.cf.
+
+Postfix's time cannot be scaled. Its limit under stress is 10 s, so the filter takes 12 s.
+POSTPROX_LONG=1 adds a filter of 40 s.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .client import connect_from, message, transact
+from .recipe import BEFORE, BOB, OUTSIDE, SPAWNED, Besides, Recipe, running_recipe
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+#: The services behind the two proxies, by the service in front.
+SERVICES = ("smtp", "own")
+FIXED = Besides("smtpd_timeout = 10s\n")
+FEW_ERRORS = Besides("smtpd_junk_command_limit = 1\nsmtpd_hard_error_limit = 1\n")
+OPTIONS = " -o stress= -o smtpd_timeout=300s"
+HARD_LIMIT = " -o smtpd_hard_error_limit=1000"
+
+LONG = pytest.mark.skipif(os.environ.get("POSTPROX_LONG") != "1", reason="POSTPROX_LONG=1 runs it")
+
+
+def stressed(text: str) -> str:
+    """The recipe with `-o stress=yes`, as master(8) sets it, before the services' own options."""
+    for name in ("filtered", "signed"):
+        first = f"    -o syslog_name=postfix/{name}\n"
+        text = text.replace(first, f"    -o stress=yes\n{first}")
+    return text
+
+
+def with_keepalives(text: str) -> str:
+    """The recipe with proxies whose time limits are sixty times shorter, but for the filter's."""
+    fast = "argv=/usr/bin/env POSTPROX_CLOCK_SPEED=60 "
+    return text.replace("argv=", fast).replace("-t 60", "-t 2000")
+
+
+def replies(site: Recipe) -> list[int]:
+    """The reply to a message by each service, sent at the same time."""
+
+    def send(service: str) -> int:
+        with connect_from(site.postfix.addresses[service], OUTSIDE) as session:
+            return transact(session, "a@mail.test", [BOB], message(service))[0]
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(send, SERVICES))
+
+
+@pytest.mark.parametrize("seconds", [12, pytest.param(40, marks=LONG)])
+def test_a_slow_filters_mail_arrives_under_stress(seconds: int) -> None:
+    with running_recipe(BEFORE, SPAWNED, f"sleep {seconds}", stressed, FIXED) as site:
+        assert replies(site) == [250, 250]
+
+
+def test_without_its_options_stress_refuses_a_slow_filters_mail() -> None:
+    def edit(text: str) -> str:
+        return stressed(text.replace(OPTIONS, ""))
+
+    with running_recipe(BEFORE, SPAWNED, "sleep 12", edit) as site:
+        assert [code // 100 for code in replies(site)] == [4, 4]
+
+
+def test_keepalives_do_not_count_as_errors() -> None:
+    with running_recipe(BEFORE, SPAWNED, "sleep 4", with_keepalives, FEW_ERRORS) as site:
+        assert replies(site) == [250, 250]
+
+
+def test_without_its_error_limit_keepalives_end_the_session() -> None:
+    def edit(text: str) -> str:
+        return with_keepalives(text).replace(HARD_LIMIT, "")
+
+    with running_recipe(BEFORE, SPAWNED, "sleep 4", edit, FEW_ERRORS) as site:
+        assert [code // 100 for code in replies(site)] == [4, 4]
