@@ -1,0 +1,138 @@
+"""Every alert of docs/operating.md fires when it should, and not before.
+
+promtool(1) feeds the documented rules with time series, as node-exporter's textfile collector makes
+them of the file of --metrics. That series have the proxy's names is test_operating's part.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from .instance import program
+from .test_operating import ALERTS
+
+PROMTOOL = program("promtool")
+
+pytestmark = pytest.mark.skipif(
+    PROMTOOL is None, reason="Prometheus is not installed (Debian: prometheus)"
+)
+
+FILE = 'node_textfile_mtime_seconds{file="/run/postprox/postprox.prom",instance="mx1"}'
+OTHER = 'node_textfile_mtime_seconds{file="/run/postprox/postprox.prom",instance="mx2"}'
+#: One value a minute, each the time at which the file was written, for a day.
+WRITTEN = "0+60x1440"
+
+
+class Case(NamedTuple):
+    """Time series, and which alerts are firing at a minute."""
+
+    series: dict[str, str]
+    minute: int
+    firing: list[str]
+
+
+def messages(verdict: str, result: str) -> str:
+    """The name of a series of messages."""
+    return f'postprox_messages_total{{verdict="{verdict}",result="{result}"}}'
+
+
+def buckets(quick: int, slow: int) -> dict[str, str]:
+    """Runs of the filter each minute, of less than 30 s and of less than 60 s."""
+    name = "postprox_filter_seconds_bucket"
+    total = quick + slow
+    return {
+        f'{name}{{le="30"}}': f"0+{quick}x60",
+        f'{name}{{le="60"}}': f"0+{total}x60",
+        f'{name}{{le="+Inf"}}': f"0+{total}x60",
+    }
+
+
+ALIVE = {FILE: WRITTEN}
+CASES = {
+    "all is well": Case(
+        {
+            **ALIVE,
+            **buckets(quick=10, slow=0),
+            messages("accept", "delivered"): "0+5x60",
+            messages("fail", "deferred"): "3x60",
+            messages("accept", "unknown"): "1x60",
+            "postprox_waiting": "0x60",
+            "postprox_log_dropped_total": "7x60",
+        },
+        *(30, []),
+    ),
+    "first failure": Case(
+        {**ALIVE, messages("fail", "deferred"): "_x20 1x40"}, 22, ["PostproxFilterFails"]
+    ),
+    "further failure": Case(
+        {**ALIVE, messages("fail-open", "delivered"): "1x20 2x40"}, 22, ["PostproxFilterFails"]
+    ),
+    "clients wait": Case({**ALIVE, "postprox_waiting": "0x20 3x40"}, 26, ["PostproxFull"]),
+    "clients wait for a moment": Case({**ALIVE, "postprox_waiting": "0x20 3x2 0x40"}, 26, []),
+    "slow filters": Case({**ALIVE, **buckets(quick=8, slow=2)}, 40, ["PostproxSlow"]),
+    "first message in doubt": Case(
+        {**ALIVE, messages("accept", "unknown"): "_x20 1x40"}, 22, ["PostproxInDoubt"]
+    ),
+    "further message in doubt": Case(
+        {**ALIVE, messages("accept", "unknown"): "1x20 2x40"}, 22, ["PostproxInDoubt"]
+    ),
+    "log lines lost": Case(
+        {**ALIVE, "postprox_log_dropped_total": "0x20 9x40"}, 22, ["PostproxLogLost"]
+    ),
+    # The file stays after SIGKILL, and gets old.
+    "killed": Case({FILE: "0+60x20 1200x40"}, 23, ["PostproxGone"]),
+    # systemd removes the file with the service's directory: the series ends.
+    "stopped": Case({FILE: "0+60x20 stale"}, 23, ["PostproxGone"]),
+    "stopped, another host goes on": Case(
+        {FILE: "0+60x20 stale", OTHER: WRITTEN}, 23, ["PostproxGone"]
+    ),
+    "stopped for two days": Case({FILE: "0+60x20 stale"}, 2880, ["PostproxGone"]),
+    "never started": Case({}, 5, ["PostproxGone"]),
+    "started again": Case({FILE: "0+60x20 stale _x20 2520+60x40"}, 60, []),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_alert_fires_when_it_should(tmp_path: Path, name: str) -> None:
+    series, minute, firing = CASES[name]
+    alerts = [line.split()[-1] for line in ALERTS.splitlines() if "- alert:" in line]
+    (tmp_path / "alerts.yml").write_text(ALERTS)
+    test = {
+        "rule_files": ["alerts.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": name, "values": values} for name, values in series.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": f'count by (alertname) (ALERTS{{alertname="{alert}",'
+                        'alertstate="firing"} > 0)',
+                        "eval_time": f"{minute}m",
+                        "exp_samples": [
+                            {"labels": f'{{alertname="{alert}"}}', "value": 1}
+                            for expected in firing
+                            if expected == alert
+                        ],
+                    }
+                    for alert in alerts
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(json.dumps(test))  # which is YAML, too
+    command = [str(PROMTOOL), "test", "rules", "test.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_seen_firing() -> None:
+    alerts = {line.split()[-1] for line in ALERTS.splitlines() if "- alert:" in line}
+    assert alerts == {name for case in CASES.values() for name in case.firing}
