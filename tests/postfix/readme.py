@@ -19,11 +19,11 @@ BEFORE, AFTER = "Before the queue", "After the queue"
 _FILES = {BEFORE: "before-queue", AFTER: "after-queue"}
 
 
-def section(heading: str) -> str:
+def section(heading: str, page: Path = README) -> str:
     """The text under a heading, up to the next one of any level."""
     pattern = rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)"
-    found = re.search(pattern, README.read_text(), re.M | re.S)
-    assert found, f"README has no section {heading!r}"
+    found = re.search(pattern, page.read_text(), re.M | re.S)
+    assert found, f"{page.name} has no section {heading!r}"
     return found[1]
 
 
