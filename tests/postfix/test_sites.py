@@ -17,7 +17,7 @@ from . import readme
 from .instance import Address, missing, program
 from .recipe import AFTER, BEFORE
 from .signer import CONFIGURATION
-from .test_appended import NAMESPACES, SITE, START, STOCK, of_readme
+from .test_appended import NAMESPACES, SITE, START, of_readme, stock
 from .test_setup_commands import run
 
 PAGE = readme.README.parent / "docs/postfix.md"
@@ -107,8 +107,8 @@ def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[s
     """What the steps print on a site with these lines, where the proxy is installed."""
     if reason := missing():
         pytest.skip(reason)
-    (directory / "main.cf").write_text((STOCK / "main.cf.debian").read_text() + SITE + main)
-    (directory / "master.cf").write_text((STOCK / "master.cf.dist").read_text() + master)
+    (directory / "main.cf").write_text(stock("main.cf.debian") + SITE + main)
+    (directory / "master.cf").write_text(stock("master.cf.dist") + master)
     (directory / "mail-filter").write_text(FILTER)
     user, *_ = readme.indented(readme.section("Set up Postfix"))
     script = [readme.installation(), user, START, *steps]
