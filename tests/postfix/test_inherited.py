@@ -6,6 +6,8 @@ refused or waits, the filter does not learn the client's address, or a signature
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -164,3 +166,29 @@ def test_without_its_option_a_fallback_relay_gets_mail_unfiltered() -> None:
     with running_recipe(AFTER, SPAWNED, MARK, edit, FALLBACK) as own:
         own.send(message("unfiltered"), BOB)
         assert len(own.arrivals(BOB, "unfiltered")) == 1
+
+
+#: The tests' client is none of the exceptions, as a stranger is none.
+STRANGER = Besides("smtpd_client_event_limit_exceptions =\nsmtpd_authorized_xclient_hosts =\n")
+COUNT_LIMIT = "smtpd_client_connection_count_limit = 10\n"
+
+
+def greetings(site: Recipe, number: int) -> list[bytes]:
+    """The code of each greeting, with so many connections open at once."""
+    with contextlib.ExitStack() as stack:
+        address = site.postfix.addresses["smtp"]
+        peers = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(number)]
+        return [peer.recv(512)[:3] for peer in peers]
+
+
+def test_one_client_has_ten_connections() -> None:
+    with running_recipe(BEFORE, SPAWNED, MARK, besides=STRANGER) as own:
+        assert sorted(greetings(own, 11)) == [b"220"] * 10 + [b"421"]
+
+
+def test_without_the_limit_one_client_has_more_connections() -> None:
+    def edit(text: str) -> str:
+        return text.replace(COUNT_LIMIT, "")
+
+    with running_recipe(BEFORE, SPAWNED, MARK, edit, STRANGER) as own:
+        assert greetings(own, 11) == [b"220"] * 11

@@ -210,3 +210,15 @@ def test_a_service_that_takes_back_mail_must_not_filter_it_again(tmp_path: Path)
 def test_with_the_recipes_ports_mail_of_amavis_goes_round(tmp_path: Path) -> None:
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, [START_AMAVIS, of_readme(BEFORE)], port=25)
     assert (seen["arrived"], seen["too many hops"]) == (False, True)
+
+
+POSTSCREEN = """
+smtp inet n - y - 1 postscreen
+smtpd pass - - y - - smtpd
+"""
+
+
+def test_mail_that_postscreen_passes_on_is_filtered(tmp_path: Path) -> None:
+    seen = tried(tmp_path, "", POSTSCREEN, [of_readme(BEFORE)], port=25)
+    assert (seen["arrived"], seen["filtered"]) == (True, True)
+    assert seen["codes"] == [250, 550]
