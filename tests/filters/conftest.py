@@ -194,14 +194,3 @@ def stopped_rspamd() -> Iterator[Path]:
         with daemons.rspamd(directory) as path:
             pass
         yield path
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a key, and what is published of it."""
-    needs("dkimsign", "dknewkey")
-    directory = tmp_path_factory.mktemp("keys")
-    subprocess.run(
-        ["/usr/bin/dknewkey", "mail2026"], cwd=directory, check=True, capture_output=True
-    )
-    return directory

@@ -5,19 +5,16 @@ from __future__ import annotations
 import shlex
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.filters import daemons
-from tests.filters.signature import verified
 from tests.filters.uses import as_written, single_line
 
 from .client import message
 from .instance import PATIENCE, Address, Postfix, program, public_directory
-from .proxies import DOMAIN
 from .site import Site
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "filters"
@@ -101,24 +98,6 @@ def test_a_scanner_that_is_down_holds_the_mail_and_is_named_in_the_log(
     if site.syslog is not None:
         line = site.wait_syslog(box.sender, "said=")
         assert 'said="chain.py: clamav.sh failed with status 2 after ' in line
-
-
-def test_a_signature_made_by_the_filter_is_right_where_the_mail_arrives(
-    site: Site, installed: Path
-) -> None:
-    needs("dkimsign", "dknewkey")
-    made = subprocess.run(
-        ["/usr/bin/dknewkey", "mail2026"], cwd=installed, capture_output=True, check=False
-    )
-    assert made.returncode == 0, made.stderr
-    (installed / "mail2026.key").chmod(0o644)
-    sign = f"{installed}/dkim-sign.sh {DOMAIN} mail2026 {installed}/mail2026.key"
-    box = site.proxy.box(f"exec {sign}")
-    assert site.send("strict_before", box, message("signed"))[0] == 250
-    delivered = site.postfix.wait_delivered(box.address)
-    assert verified(installed / "mail2026.dns", delivered) == (
-        f"True mail2026._domainkey.{DOMAIN}."
-    )
 
 
 def test_each_command_of_the_texts_reaches_the_proxy_as_it_is_written(

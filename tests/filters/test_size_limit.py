@@ -1,0 +1,27 @@
+"""size-limit.sh, which asks no server."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import MESSAGE, Filter, command
+
+
+@pytest.mark.parametrize(("limit", "status"), [(len(MESSAGE), 0), (len(MESSAGE) - 1, 1)])
+def test_size_limit(run: Filter, limit: int, status: int) -> None:
+    assert run(command("size-limit.sh", limit)).status == status
+
+
+def test_size_limit_says_how_much_is_too_much(run: Filter) -> None:
+    reply = "552 5.3.4 The message is too large: 56 octets, and we take 10"
+    assert run(command("size-limit.sh", 10), b"Subject: x\n" + b"x" * 45).reply == reply
+
+
+@pytest.mark.parametrize("limit", ["", "10M", "-1"])
+def test_size_limit_that_is_no_number_is_named(run: Filter, limit: str) -> None:
+    ended = run(command("size-limit.sh", limit))
+    assert (ended.status, f"'{limit}'" in ended.reply) == (2, True)
+
+
+def test_size_limit_fails_without_a_message(run: Filter) -> None:
+    assert run.again(command("size-limit.sh", 1000)).status == 2
