@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import email
+import email.policy
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import MESSAGE, Filter, command
+from .conftest import FILTERS, MESSAGE, Filter, command
 
 
 def test_other_mail_passes_as_it_is(run: Filter, rspamd: Path) -> None:
@@ -38,7 +42,7 @@ def test_rewrite_subject(run: Filter, rspamd: Path) -> None:
 def test_a_subject_that_is_not_ascii_is_encoded(run: Filter, rspamd: Path) -> None:
     message = MESSAGE.replace(b"x\n", "Grüße\n".encode()) + b"lottery\n"
     written = run(command("rspamd.py", rspamd), message).written
-    assert written.lower().startswith(b"subject: =?utf-8?q?=5bspam=5d_gr")
+    assert written.startswith(b"Subject: =?UTF-8?Q?=5Bspam=5D_Gr=C3=BC=C3=9Fe?=\n")
     assert written.isascii()
 
 
@@ -105,37 +109,241 @@ class Answers(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Impostor(http.server.HTTPServer):
+    """A server that gives the answer of the test."""
+
+    @property
+    def place(self) -> str:
+        """Its address, as rspamd.py takes it."""
+        return f"127.0.0.1:{self.server_port}"
+
+    def gives(self, answer: object, status: int = 200) -> str:
+        """Set the answer; return the address."""
+        Answers.status = status
+        Answers.text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        return self.place
+
+
 @pytest.fixture
-def impostor() -> Iterator[str]:
-    """The address of a server that says what the test wants."""
-    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+def impostor() -> Iterator[Impostor]:
+    with Impostor(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"127.0.0.1:{server.server_port}"
+        yield server
         server.shutdown()
         thread.join()
 
 
 @pytest.mark.parametrize(
-    ("status", "text"),
+    ("status", "answer"),
     [
         (200, b""),
         (200, b"<html>"),
         (200, b"[]"),
-        (200, b'{"error": "out of memory"}'),
-        (200, b'{"action": "something new"}'),
-        (500, b'{"action": "no action"}'),
+        (200, b"[" * 100_000),
+        (200, b'{"action": ' + b"9" * 10_000 + b"}"),
+        (200, b'{"action": "no action", "x": "' + b"x" * 1_000_000 + b'"}'),
+        (200, {"error": "out of memory"}),
+        (200, {"action": "something new"}),
+        (200, {"action": None}),
+        (200, {"action": ["reject"]}),
+        (200, {"action": {"reject": 1}}),
+        (200, {"action": "reject", "messages": []}),
+        (200, {"action": "reject", "messages": {"smtp_message": {"text": "x"}}}),
+        (200, {"action": "add header", "milter": []}),
+        (200, {"action": "no action", "milter": {"add_headers": ["X-A"]}}),
+        (200, {"action": "no action", "milter": {"add_headers": {"X-A": None}}}),
+        (200, {"action": "no action", "milter": {"add_headers": {"X-A": {"order": 1}}}}),
+        (200, {"action": "no action", "milter": {"remove_headers": {"X-A": "all"}}}),
+        (200, {"action": "no action", "milter": {"remove_headers": {"X-A": [[1]]}}}),
+        (200, {"action": "no action", "dkim-signature": {"b": "x"}}),
+        (200, {"action": "rewrite subject"}),
+        (200, {"action": "rewrite subject", "subject": None}),
+        (500, {"action": "no action"}),
     ],
+    ids=lambda value: repr(value)[:50],
 )
 def test_an_answer_that_is_not_understood_is_a_failure(
-    run: Filter, impostor: str, monkeypatch: pytest.MonkeyPatch, status: int, text: bytes
+    run: Filter, impostor: Impostor, status: int, answer: object
 ) -> None:
-    monkeypatch.setattr(Answers, "status", status)
-    monkeypatch.setattr(Answers, "text", text)
-    assert run(command("rspamd.py", impostor)).status == 2
+    ended = run(command("rspamd.py", impostor.gives(answer, status)))
+    assert (ended.status, ended.written) == (2, b"")
+    assert ended.reply.startswith("rspamd.py: ")
 
 
-def test_discard(run: Filter, impostor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answers, "status", 200)
-    monkeypatch.setattr(Answers, "text", b'{"action": "discard"}')
-    assert run(command("rspamd.py", impostor)).reply == "250 2.7.1 Discarded"
+@pytest.mark.parametrize("change", ["change_from", "add_rcpt", "del_rcpt"])
+def test_a_change_of_the_envelope_is_a_failure(
+    run: Filter, impostor: Impostor, change: str
+) -> None:
+    answer = {"action": "no action", "milter": {change: ["x@example.org"]}}
+    ended = run(command("rspamd.py", impostor.gives(answer)))
+    assert (ended.status, ended.reply.endswith(f"a filter cannot do {change}")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "reply"),
+    [
+        ("no action", 0, ""),
+        ("greylist", 0, ""),
+        ("add header", 0, ""),
+        ("soft reject", 1, "451 4.7.1 Try again later"),
+        ("reject", 1, "554 5.7.1 The message looks like spam"),
+        ("quarantine", 1, "554 5.7.1 The message looks like spam"),
+        ("discard", 1, "250 2.7.1 Discarded"),
+    ],
+)
+def test_every_action_of_rspamd_is_known(
+    run: Filter, impostor: Impostor, action: str, status: int, reply: str
+) -> None:
+    ended = run(command("rspamd.py", impostor.gives({"action": action})))
+    assert (ended.status, ended.reply) == (status, reply)
+
+
+def test_two_signatures_are_two_fields(run: Filter, impostor: Impostor) -> None:
+    answer = {"action": "no action", "dkim-signature": ["a=rsa-sha256;\r\n\tb=x", "a=ed25519"]}
+    written = run(command("rspamd.py", impostor.gives(answer))).written
+    assert written == (
+        b"DKIM-Signature: a=rsa-sha256;\n\tb=x\nDKIM-Signature: a=ed25519\n" + MESSAGE
+    )
+
+
+@pytest.mark.parametrize(
+    ("positions", "kept"),
+    [
+        ([1, 2], "3"),
+        ([1, -1], "2"),
+        ([2, 2], "13"),
+        ([0, 1], ""),
+        ([9, -9], "123"),
+        ([], "123"),
+        (-3, "23"),
+    ],
+)
+def test_removed_fields_are_counted_in_the_message_as_it_was(
+    run: Filter, impostor: Impostor, positions: object, kept: str
+) -> None:
+    answer = {"action": "add header", "milter": {"remove_headers": {"X-A": positions}}}
+    message = b"X-A: 1\nx-a : 2\nX-A:\n\t3\nX-Ab: x\n\nX-A: body\n"
+    written = run(command("rspamd.py", impostor.gives(answer)), message).written
+    fields = {"1": b"X-A: 1\n", "2": b"x-a : 2\n", "3": b"X-A:\n\t3\n"}
+    rest = b"".join(fields[number] for number in kept) + b"X-Ab: x\n\nX-A: body\n"
+    assert written == b"X-Spam: Yes\n" + rest
+
+
+def test_nothing_of_an_answer_ends_a_field_or_a_reply(run: Filter, impostor: Impostor) -> None:
+    hostile = "a\r\n\r\n \n\tb\x00\x1b\u2028c\ud800\r250 ok\n"
+    answer = {"action": "no action", "milter": {"add_headers": {"X-A": hostile}}}
+    written = run(command("rspamd.py", impostor.gives(answer))).written
+    assert written == b"X-A: a\n\tb??\n\tc?\n\t250 ok\n" + MESSAGE
+    answer = {"action": "reject", "messages": {"smtp_message": [hostile, "x" * 9000]}}
+    ended = run(command("rspamd.py", impostor.gives(answer)))
+    assert ended.said.startswith("554 5.7.1 a b?? c? 250 ok xxx")
+    assert len(ended.said) < 512
+
+
+@pytest.mark.parametrize("name", ["", "X A", "X:", "X\nY", "\u00fc"])
+def test_a_name_that_no_field_can_have_is_a_failure(
+    run: Filter, impostor: Impostor, name: str
+) -> None:
+    answer = {"action": "no action", "milter": {"add_headers": {name: "x"}}}
+    assert run(command("rspamd.py", impostor.gives(answer))).status == 2
+
+
+def test_numbers_and_lists_can_be_values_of_fields(run: Filter, impostor: Impostor) -> None:
+    fields = {"X-A": 5, "X-B": [{"value": "1", "order": 1}, "2"]}
+    answer = {"action": "no action", "milter": {"add_headers": fields}}
+    written = run(command("rspamd.py", impostor.gives(answer))).written
+    assert written == b"X-A: 5\nX-B: 1\nX-B: 2\n" + MESSAGE
+
+
+def test_a_long_subject_becomes_encoded_words(run: Filter, impostor: Impostor) -> None:
+    answer = {"action": "rewrite subject", "subject": "\u20ac\n" * 30}
+    written = run(command("rspamd.py", impostor.gives(answer))).written
+    subject = email.message_from_bytes(written, policy=email.policy.default)["Subject"]
+    assert subject == " ".join("\u20ac" * 30)
+    assert max(map(len, written.splitlines())) < 78
+
+
+def test_a_subject_cannot_add_a_field(run: Filter, impostor: Impostor) -> None:
+    answer = {"action": "rewrite subject", "subject": "a\r\nX-Evil: b"}
+    written = run(command("rspamd.py", impostor.gives(answer))).written
+    assert written.startswith(b"Subject: a X-Evil: b\nFrom: ")
+
+
+def test_an_answer_that_is_not_utf_8_is_understood(run: Filter, impostor: Impostor) -> None:
+    answer = b'{"action": "no action", "symbols": {"X": "\xe9\xff"}}'
+    assert run(command("rspamd.py", impostor.gives(answer))).status == 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\n", b"\nX-A: text\n\ntext", b"X-B: x", b"X-B: x\n", b"\0\n", b"X-B:\n\n", b"a\r\n"],
+)
+def test_a_message_that_loses_nothing_stays_as_it_is(
+    run: Filter, impostor: Impostor, message: bytes
+) -> None:
+    answer = {"action": "no action", "milter": {"remove_headers": {"X-A": 0}}}
+    ended = run(command("rspamd.py", impostor.gives(answer)), message)
+    assert (ended.status, ended.written in (b"", message + b"\n")) == (0, True)
+
+
+def test_a_full_disk_is_a_failure(run: Filter, impostor: Impostor) -> None:
+    place = impostor.gives({"action": "add header"})
+    assert run(command("rspamd.py", place), OUTFILE="/dev/full").status == 2
+
+
+def test_an_answer_that_trickles_has_one_time_limit(
+    run: Filter, impostor: Impostor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ended_it = threading.Event()
+
+    def trickle(answers: Answers) -> None:
+        answers.send_response(200)
+        answers.end_headers()
+        with contextlib.suppress(OSError):
+            while not ended_it.wait(0.2):
+                answers.wfile.write(b" ")
+
+    monkeypatch.setattr(Answers, "do_POST", trickle)
+    text = (FILTERS / "rspamd.py").read_text()
+    hasty = tmp_path / "hasty.py"
+    hasty.write_text(text.replace("PATIENCE = 25", "PATIENCE = 1"))
+    hasty.chmod(0o755)
+    ended = run(f"{hasty} {impostor.place}")
+    ended_it.set()
+    assert (ended.status, "no complete answer within 1 s" in ended.reply) == (2, True)
+
+
+HOSTILE = {
+    "SENDER": [
+        "<>",
+        "a@x\r\nPass: all",
+        "\x01\x7f@x",
+        "\udcff\udce9@example.net",
+        "a" * 9000 + "@x",
+        '"a\\"<b>" @x',
+    ],
+    "HELO": ["x\nPass: all", "\udcff", "x" * 100_000],
+    "REMOTEIP": ["unknown", "fe80::1%eth0", "999.1.1.1"],
+    "RECIPIENTS": ["\n".join(f"user{number}@example.org" for number in range(5000)), "\n\r\n"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in HOSTILE.items() for value in values],
+    ids=lambda value: repr(value)[:30],
+)
+def test_no_octets_of_the_envelope_pass_or_stop_a_message(
+    run: Filter, rspamd: Path, name: str, value: str
+) -> None:
+    assert run(command("rspamd.py", rspamd), MESSAGE, **{name: value}).status == 0
+    certain = MESSAGE + b"cheapest pills of all\n"
+    assert run(command("rspamd.py", rspamd), certain, **{name: value}).status == 1
+
+
+@pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE", "SENDER", "HELO"])
+def test_a_missing_variable_is_a_failure(run: Filter, rspamd: Path, missing: str) -> None:
+    spam = MESSAGE + b"cheap pills\n"
+    ended = run(f"unset {missing}; {command('rspamd.py', rspamd)}", spam)
+    assert (ended.status, missing in ended.reply) == (2, True)
