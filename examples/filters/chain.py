@@ -71,7 +71,7 @@ def link(command: str, email: Path, outfile: Path, begun: float) -> int:
     say(f"{name}, after {time.monotonic() - begun:.2f} s")
     started = time.monotonic()
     status, said = run(command, email, outfile)
-    last = said.splitlines()[-1] if said else b""
+    last = said.rpartition(b"\n")[2]
     seconds = f"after {time.monotonic() - started:.2f} s"
     if status == PASS:
         say(f"{name} passed {seconds}")

@@ -13,6 +13,12 @@
 
 config=${1:-/etc/clamav/clamd.conf}
 
+# clamd returns "OK" for a directory, among others.
+if ! [ -f "$EMAIL" ]; then
+    echo "clamav.sh: EMAIL is no file" >&2
+    exit 2
+fi
+
 found=$(clamdscan --config-file="$config" --no-summary --stdout - <"$EMAIL" 2>&1)
 status=$?
 
@@ -24,10 +30,10 @@ case $status in
     # The line that says so ends in "FOUND": "stream: Eicar-Signature FOUND".
     name=$(printf '%s\n' "$found" | sed -n 's/.*: \(.*\) FOUND$/\1/p' | head -n 1)
     if [ -n "$name" ]; then
-        echo "550 5.7.1 The message contains a virus: $name" >&2
+        printf '550 5.7.1 The message contains a virus: %s\n' "$name" >&2
         exit 1
     fi
     ;;
 esac
-echo "clamdscan ended with status $status: $found" >&2
+printf 'clamdscan ended with status %s: %s\n' "$status" "$found" >&2
 exit 2

@@ -24,6 +24,7 @@ import os
 import re
 import shlex
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -44,23 +45,38 @@ def run(command: str) -> tuple[int, bytes]:
         said = stderr.read()
     sys.stderr.buffer.write(said)
     sys.stderr.flush()
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [text for text in said.split(b"\n") if text.strip()]
     return status, lines[-1] if lines else b""
+
+
+def make(folder: Path) -> None:
+    """Make a folder, unless it is there; refuse one that another user has planted."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError(f"{folder} is a symbolic link")
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
+        raise OSError(f"other users can write to {folder}")
+
+
+def line(octets: bytes) -> bytes:
+    """Return octets that do not end a header field."""
+    return re.sub(rb"[\0-\x1f\x7f]", b"?", octets)
 
 
 def keep(directory: Path, reason: bytes) -> str:
     """Store the message durably in a Maildir; return its name."""
     for folder in (directory, *(directory / name for name in ("tmp", "new", "cur"))):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make(folder)
     known = os.environb
     recipients = (known.get(b"RECIPIENTS") or known[b"RECIPIENT"]).splitlines()
     name = f"{time.time_ns()}.{os.getpid()}.{socket.gethostname()}".replace("/", "_")
     temporary = directory / "tmp" / name
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         try:
-            file.write(b"X-Envelope-From: %b\n" % known[b"SENDER"])
-            file.writelines(b"X-Envelope-To: %b\n" % recipient for recipient in recipients)
-            file.write(b"X-Quarantine-Reason: %b\n" % re.sub(rb"[^ -~]", b"?", reason))
+            file.write(b"X-Envelope-From: %b\n" % line(known[b"SENDER"]))
+            file.writelines(b"X-Envelope-To: %b\n" % line(recipient) for recipient in recipients)
+            file.write(b"X-Quarantine-Reason: %b\n" % line(reason))
             file.write(Path(os.environ["EMAIL"]).read_bytes())
             file.flush()
             os.fsync(file.fileno())
@@ -94,7 +110,7 @@ def main(arguments: list[str]) -> int:
             return FAIL
         return status
     try:
-        name = keep(Path(directory), last)
+        name = keep(Path(directory).resolve(), last)
     except OSError as error:
         print(f"quarantine.py: the message cannot be kept: {error}", file=sys.stderr)
         return FAIL

@@ -12,7 +12,8 @@
 limit=$1
 
 case $limit in
-'' | *[!0-9]*)
+# Of sixteen digits sh may not make a number; then nothing would be too large.
+'' | *[!0-9]* | ????????????????*)
     echo "size-limit.sh: '$limit': give a limit in octets" >&2
     exit 2
     ;;

@@ -16,10 +16,17 @@ reject_from=${1:-15}
 largest=512000
 
 case $reject_from in
-*[!0-9]*)
+# Of very many digits sh makes no number; then nothing would be rejected.
+*[!0-9]* | ?????*)
     echo "spamassassin.sh: '$reject_from': give a whole number of points" >&2
     exit 2
     ;;
+esac
+
+# A line break in the sender would end the field, and an empty line the header.
+sender=$SENDER
+case $sender in
+*[[:cntrl:]]*) sender=$(printf '%s' "$sender" | LC_ALL=C tr '[:cntrl:]' '?') || exit 2 ;;
 esac
 
 size=$(wc -c <"$EMAIL") || exit 2
@@ -31,7 +38,7 @@ failed=$(
     {
         {
             # 141 is the death of SIGPIPE: spamc has ended first, and says why.
-            printf 'X-Envelope-From: %s\n' "$SENDER" && cat "$EMAIL" ||
+            printf 'X-Envelope-From: %s\n' "$sender" && cat "$EMAIL" ||
                 [ $? -eq 141 ] || echo "cannot read EMAIL" >&3
         } | {
             spamc -x -s 100000000 "$@" || case $? in

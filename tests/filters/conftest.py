@@ -44,7 +44,7 @@ class Ended:
     @property
     def reply(self) -> str:
         """The last line of standard error."""
-        return (self.said.splitlines() or [""])[-1]
+        return self.said.rstrip("\n").rpartition("\n")[2]
 
 
 class Filter:

@@ -134,6 +134,47 @@ def test_a_directory_as_outfile_is_a_failure(run: Filter) -> None:
     assert run(chain('rm "$OUTFILE"; mkdir "$OUTFILE"', "true")).status == 2
 
 
+@pytest.mark.parametrize("broken", ["", " ", "'", "(", "\udcff"])
+def test_a_command_that_is_none_is_a_failure(run: Filter, broken: str) -> None:
+    assert run(chain("true", broken)).status == 2
+
+
+@pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
+def test_a_filter_can_have_any_name(run: Filter, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('#!/bin/sh\n{ cat "$EMAIL"; echo one; } >"$OUTFILE"\n')
+    path.chmod(0o755)
+    ended = run(chain(command(str(path)), append("two")))
+    assert (ended.status, ended.written) == (0, MESSAGE + b"one\ntwo\n")
+    assert f"chain.py: {name} passed after " in ended.said
+
+
+@pytest.mark.parametrize("message", [b"", b"\0", b"\nno header\n", b"A: " + b"x" * 999_999, b"a\r"])
+def test_any_message_comes_to_the_second(run: Filter, message: bytes) -> None:
+    ended = run(chain(append("one"), append("two")), message)
+    assert (ended.status, ended.written) == (0, message + b"one\ntwo\n")
+
+
+def test_a_full_disk_is_a_failure(run: Filter) -> None:
+    # No file may have more than one block; the second filter's is copied last.
+    copies = 'cat "$EMAIL" >"$OUTFILE" 2>/dev/null || { echo the disk is full >&2; exit 2; }'
+    ended = run(f"trap '' XFSZ; ulimit -f 1; exec {chain(copies, copies)}", b"x" * 100_000)
+    assert ended.status == 2
+
+
+@pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE"])
+def test_a_missing_variable_is_a_failure(run: Filter, missing: str) -> None:
+    assert run(f"unset {missing}; {chain('true')}").status == 2
+
+
+def test_words_of_a_filter_that_are_no_text_are_a_failure_or_a_reply(run: Filter) -> None:
+    assert run(chain(r"printf '\377\0\n' >&2; exit 3")).status == 2
+    assert run(chain(r"printf '550 5.7.1 no\rmore\n' >&2; exit 1")).status == 1
+    assert run(chain(r"printf '550 \377\n250 ok\n550 5.7.1 \377\n' >&2; exit 1")).reply.startswith(
+        "550"
+    )
+
+
 def test_without_filters_it_fails(run: Filter) -> None:
     assert run(chain()).status == 2
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from .conftest import MESSAGE, Filter, command
 from .daemons import EICAR
 
@@ -22,6 +24,17 @@ def test_a_virus_is_rejected_by_name(run: Filter, clamd: Path) -> None:
 
 def test_a_message_that_says_found_passes(run: Filter, clamd: Path) -> None:
     assert run(command("clamav.sh", clamd), MESSAGE + b"stream: Virus FOUND\n").status == 0
+
+
+@pytest.mark.parametrize("message", [b"", b"\0" * 1000, b"\nbody", b"A: " + b"x" * 400_000, b"a\r"])
+def test_what_is_hardly_a_message_is_scanned(run: Filter, clamd: Path, message: bytes) -> None:
+    assert run(command("clamav.sh", clamd), message).status == 0
+    assert run(command("clamav.sh", clamd), message + b"\n" + EICAR.encode()).status == 1
+
+
+@pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
+def test_without_a_file_it_fails(run: Filter, clamd: Path, email: str) -> None:
+    assert run(command("clamav.sh", clamd), EMAIL=email).status == 2
 
 
 def test_it_fails_while_clamd_is_down(run: Filter, stopped_clamd: Path) -> None:

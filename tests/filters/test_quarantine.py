@@ -105,6 +105,72 @@ def test_a_message_that_cannot_be_kept_is_a_failure(run: Filter, tmp_path: Path)
     assert ended.reply.startswith("quarantine.py: the message cannot be kept: ")
 
 
+def test_a_full_disk_is_a_failure_and_leaves_nothing(run: Filter, directory: Path) -> None:
+    # No file may have more than one block, which stands in for a full disk.
+    limited = f"ulimit -f 1; exec {command('quarantine.py', directory, REJECT)}"
+    ended = run(limited, MESSAGE + b"x" * 100_000)
+    assert ended.status == 2
+    assert ended.reply.startswith("quarantine.py: the message cannot be kept: ")
+    assert [path for path in directory.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["tmp", "new", "cur"])
+def test_a_planted_link_in_the_directory_is_a_failure(
+    run: Filter, directory: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    directory.mkdir()
+    (directory / name).symlink_to(elsewhere)
+    assert run(command("quarantine.py", directory, REJECT)).status == 2
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_directory_that_others_can_write_is_a_failure(run: Filter, directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o777)
+    ended = run(command("quarantine.py", directory, REJECT))
+    assert (ended.status, "other users can write" in ended.reply) == (2, True)
+
+
+def test_the_administrators_own_link_is_followed(
+    run: Filter, directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    directory.symlink_to(tmp_path / "elsewhere")
+    assert run(command("quarantine.py", directory, REJECT)).status == 1
+    assert len(kept(directory)) == 1
+
+
+@pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
+def test_a_directory_can_have_any_name(run: Filter, tmp_path: Path, name: str) -> None:
+    assert run(f"cd {tmp_path}; {command('quarantine.py', name, REJECT)}").status == 1
+    assert len(kept(tmp_path / name)) == 1
+
+
+@pytest.mark.parametrize("message", [b"", b"\0", b"\nno header\n", b"A: " + b"x" * 999_999, b"a\r"])
+def test_any_message_is_kept_as_it_is(run: Filter, directory: Path, message: bytes) -> None:
+    run(command("quarantine.py", directory, REJECT), message)
+    (stored,) = kept(directory)
+    assert stored.partition(b"X-Quarantine-Reason: 550 5.7.1 no\n")[2] == message
+
+
+def test_nothing_of_the_envelope_adds_a_field(run: Filter, directory: Path) -> None:
+    reason = r"printf '550 5.7.1 \033no\rmore\n' >&2; exit 1"
+    envelope = {"SENDER": "a\r\n\nx\udcff", "RECIPIENTS": "b\r\nc\x1b"}
+    run(command("quarantine.py", directory, reason), MESSAGE, **envelope)
+    (stored,) = kept(directory)
+    assert stored.splitlines()[0] == b"X-Envelope-From: a???x\xff"
+    assert b"\x1b" not in stored
+    assert b"\nX-Quarantine-Reason: 550 5.7.1 ?no?more\n" in stored
+
+
+@pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE", "SENDER"])
+def test_a_missing_variable_is_a_failure(run: Filter, directory: Path, missing: str) -> None:
+    ended = run(f"unset {missing}; {command('quarantine.py', directory, REJECT)}")
+    assert (ended.status, [path for path in directory.rglob("*") if path.is_file()]) == (2, [])
+
+
 def test_a_message_is_let_out_by_the_command_that_the_file_names(
     run: Filter, directory: Path
 ) -> None:

@@ -17,10 +17,19 @@ def test_size_limit_says_how_much_is_too_much(run: Filter) -> None:
     assert run(command("size-limit.sh", 10), b"Subject: x\n" + b"x" * 45).reply == reply
 
 
-@pytest.mark.parametrize("limit", ["", "10M", "-1"])
+@pytest.mark.parametrize("limit", ["", "10M", "-1", "9" * 16, "9" * 30, "1 -o 1", "1\t2"])
 def test_size_limit_that_is_no_number_is_named(run: Filter, limit: str) -> None:
     ended = run(command("size-limit.sh", limit))
     assert (ended.status, f"'{limit}'" in ended.reply) == (2, True)
+
+
+def test_size_limit_counts_nul_octets(run: Filter) -> None:
+    assert run(command("size-limit.sh", 10), b"\0" * 11).status == 1
+
+
+@pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
+def test_size_limit_without_a_file_is_a_failure(run: Filter, email: str) -> None:
+    assert run(command("size-limit.sh", 10), EMAIL=email).status == 2
 
 
 def test_size_limit_fails_without_a_message(run: Filter) -> None:

@@ -92,10 +92,43 @@ def test_it_fails_when_the_marked_message_cannot_be_written(run: Filter, spamd: 
     assert "cannot write OUTFILE" in ended.said
 
 
-@pytest.mark.parametrize("points", ["many", "-1", "1.5"])
+@pytest.mark.parametrize("points", ["many", "-1", "1.5", "99999", "9" * 30])
 def test_points_that_are_no_number_are_named(run: Filter, points: str) -> None:
     ended = run(command("spamassassin.sh", points))
     assert (ended.status, f"'{points}'" in ended.reply) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\0" * 1000,
+        b"\nbody\n",
+        b" continued\nA: b\n\nbody\n",
+        b"Sub\0ject: \0\n\nx\0\n",
+        b"a\r\n",
+    ],
+)
+def test_what_is_hardly_a_message_is_marked(run: Filter, spamd: Path, message: bytes) -> None:
+    ended = run(command("spamassassin.sh", 15, "-U", spamd), message)
+    assert (ended.status, ended.written.endswith(message)) == (0, True)
+    assert b"X-Spam-Status: No, score=" in header(ended.written)
+
+
+@pytest.mark.parametrize(
+    "sender", ["x\n\nX: ", "x\r\nX-Spam-Status: No, score=-99", "\udcff%s\\c", ""]
+)
+def test_no_sender_changes_the_message(run: Filter, spamd: Path, sender: str) -> None:
+    filter_command = command("spamassassin.sh", 15, "-U", spamd)
+    ended = run(filter_command, SENDER=sender)
+    assert (ended.status, ended.written.endswith(b"\n" + MESSAGE)) == (0, True)
+    assert b"Envelope" not in ended.written
+    assert run(filter_command, CERTAIN, SENDER=sender).status == 1
+
+
+@pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
+def test_without_a_file_it_fails(run: Filter, spamd: Path, email: str) -> None:
+    assert run(command("spamassassin.sh", 15, "-U", spamd), EMAIL=email).status == 2
 
 
 def test_it_fails_without_a_message(run: Filter, spamd: Path) -> None:
