@@ -135,7 +135,8 @@ def needs(*programs: str) -> None:
 
 
 @contextmanager
-def _public_directory() -> Iterator[Path]:
+def public_directory() -> Iterator[Path]:
+    """A directory for a daemon."""
     # A daemon runs as another user, and a socket's path must be short: pytest's own is neither.
     with tempfile.TemporaryDirectory(prefix="postprox-") as name:
         Path(name).chmod(0o755)
@@ -146,7 +147,7 @@ def _public_directory() -> Iterator[Path]:
 def clamd() -> Iterator[Path]:
     """The configuration of a running clamd."""
     needs("clamd", "clamdscan")
-    with _public_directory() as directory, daemons.clamd(directory) as config:
+    with public_directory() as directory, daemons.clamd(directory) as config:
         yield config
 
 
@@ -154,7 +155,7 @@ def clamd() -> Iterator[Path]:
 def stopped_clamd() -> Iterator[Path]:
     """The configuration of a clamd that has run, and does no longer."""
     needs("clamd", "clamdscan")
-    with _public_directory() as directory:
+    with public_directory() as directory:
         with daemons.clamd(directory) as config:
             pass
         yield config
@@ -164,7 +165,7 @@ def stopped_clamd() -> Iterator[Path]:
 def spamd() -> Iterator[Path]:
     """The socket of a running spamd."""
     needs("spamd", "spamc")
-    with _public_directory() as directory, daemons.spamd(directory) as path:
+    with public_directory() as directory, daemons.spamd(directory) as path:
         yield path
 
 
@@ -172,7 +173,7 @@ def spamd() -> Iterator[Path]:
 def stopped_spamd() -> Iterator[Path]:
     """The socket of a spamd that has run, and does no longer."""
     needs("spamd", "spamc")
-    with _public_directory() as directory:
+    with public_directory() as directory:
         with daemons.spamd(directory) as path:
             pass
         yield path
@@ -182,7 +183,7 @@ def stopped_spamd() -> Iterator[Path]:
 def rspamd() -> Iterator[Path]:
     """The socket of a running rspamd."""
     needs("rspamd")
-    with _public_directory() as directory, daemons.rspamd(directory) as path:
+    with public_directory() as directory, daemons.rspamd(directory) as path:
         yield path
 
 
@@ -190,7 +191,7 @@ def rspamd() -> Iterator[Path]:
 def stopped_rspamd() -> Iterator[Path]:
     """The socket of an rspamd that has run, and does no longer."""
     needs("rspamd")
-    with _public_directory() as directory:
+    with public_directory() as directory:
         with daemons.rspamd(directory) as path:
             pass
         yield path

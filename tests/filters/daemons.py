@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 #: How long a daemon may take to begin, in seconds.
@@ -129,6 +129,43 @@ def rspamd(directory: Path) -> Iterator[Path]:
     path = directory / "rspamd.sock"
     # As root, for the directory is ours alone.
     command = ["rspamd", "--no-fork", "--insecure", f"--config={directory}/rspamd.conf"]
+    with _running(command, path, _pings):
+        yield path
+
+
+#: Where the tests differ from a site: a socket to ask at, and no half minute for all domains.
+_SITE = {
+    "override.d/worker-normal.inc": 'bind_socket = "{dir}/rspamd.sock mode=0666"; count = 1;',
+    # No network reaches this nameserver: each question fails at once.
+    "override.d/options.inc": 'url_tld = "{dir}/domains"; dns {{ nameserver = ["192.0.2.53"]; }}',
+    "override.d/logging.inc": 'type = "console"; level = "warning";',
+}
+
+#: The network of the two programs has nothing but its own 127.0.0.1.
+_ALONE = """
+ip link set lo up
+setpriv --pdeathsig KILL \\
+    redis-server --bind 127.0.0.1 --unixsocket {dir}/redis.sock --save "" >/dev/null &
+exec rspamd --no-fork --insecure --config={dir}/etc/rspamd.conf --var=CONFDIR={dir}/etc \\
+    --var=LOCAL_CONFDIR={dir}/etc --var=DBDIR={dir} --var=RUNDIR={dir} --var=LOGDIR={dir}
+"""
+
+
+@contextlib.contextmanager
+def packaged_rspamd(directory: Path, local: Mapping[str, str]) -> Iterator[Path]:
+    """An rspamd with the package's own configuration and files in local.d; gives its socket."""
+    site = shutil.copytree("/etc/rspamd", directory / "etc")
+    for name in ("local.d", "override.d"):
+        shutil.rmtree(site / name, ignore_errors=True)
+        (site / name).mkdir()
+    for name, text in local.items():
+        (site / "local.d" / name).write_text(text)
+    for name, text in _SITE.items():
+        (site / name).write_text(text.format(dir=directory))
+    (directory / "domains").write_text("example\nnet\norg\n")
+    path = directory / "rspamd.sock"
+    # The shell becomes rspamd, and redis ends with it.
+    command = ["unshare", "--net", "/bin/sh", "-c", _ALONE.format(dir=directory)]
     with _running(command, path, _pings):
         yield path
 

@@ -1,0 +1,35 @@
+"""The configuration files that docs/filters.md prints for other programs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "filters.md"
+TEXT = PAGE.read_text()
+
+
+def section(heading: str) -> str:
+    """Return the text under a heading, up to the next one of any level."""
+    found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", TEXT)
+    assert found, f"no section {heading!r}"
+    return found[1]
+
+
+def files(heading: str, folder: str) -> list[tuple[str, str]]:
+    """Return name and content of each file in a folder that the section prints."""
+    pattern = rf"(?ms)`{re.escape(folder)}/([\w.]+)`:\n\n```\w+\n(.*?)^```$"
+    return re.findall(pattern, section(heading))
+
+
+def file(heading: str, path: str) -> str:
+    """Return the one file with that path that the section prints."""
+    folder, _, wanted = path.rpartition("/")
+    (content,) = (content for name, content in files(heading, folder) if name == wanted)
+    return content
+
+
+def script(heading: str) -> str:
+    """Return the commands that the section prints."""
+    (commands,) = re.findall(r"(?ms)^```sh\n(.*?)^```$", section(heading))
+    return str(commands)
