@@ -7,6 +7,7 @@ a unix-domain socket in it, and a handful of signatures and rules.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -112,7 +113,8 @@ def spamd(directory: Path) -> Iterator[Path]:
     (directory / "local.cf").write_text(_SPAMASSASSIN)
     (directory / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
     path = directory / "spamd.sock"
-    command = ["spamd", "--local", "--nouser-config", "--username=nobody", "--syslog=stderr"]
+    command = ["spamd", "--local", "--nouser-config", "--syslog=stderr"]
+    command += [] if os.geteuid() else ["--username=nobody"]  # only root can become another user
     command += ["--max-children=1", f"--socketpath={path}", "--socketmode=0666"]
     command += [f"--configpath={directory}", f"--siteconfigpath={directory}"]
     with _running(command, path):
