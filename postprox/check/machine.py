@@ -1,7 +1,7 @@
 """What the check sees: what postconf prints, units, users, programs, directories.
 
-Rule: looks, and decides nothing. Nothing is changed. What another user may do is asked of the
-system, by a test(1) that runs as that user; for that it takes root.
+Rule: looks, and decides nothing. Nothing is changed. Only regular files are opened. What another
+user may do is in access.py; for that it takes root.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+from . import access
 from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
 from .paths import Proxy, target_place, upstream
 from .postconf import Configuration, UnreadableError, parse
@@ -26,6 +29,11 @@ from .unit import parse as parse_unit
 #: The PATH that spawn(8) gives its command, and that of systemd.
 SPAWN_PATH = "/usr/bin:/bin"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+#: postconf(1) reads a FIFO for ever, and access(2) waits for a file server; in seconds.
+TIMEOUT = 10.0
+#: Larger than any unit or environment file; in octets.
+LARGEST_FILE = 1 << 20
 
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",
@@ -42,6 +50,10 @@ def read_configuration(directory: str) -> Configuration:
     Raises:
         UnreadableError: there is no postconf, or it could not read them; with its own words.
     """
+    for name in ("main.cf", "master.cf"):
+        path = Path(directory, name)
+        if directory and path.exists() and not path.is_file():
+            raise UnreadableError(f"{path} is not a regular file")
     return parse(
         _postconf(directory, "-nx"),
         _postconf(directory, "-M"),
@@ -55,13 +67,56 @@ def _postconf(directory: str, option: str) -> str:
     if program is None:
         raise UnreadableError("there is no postconf: Postfix is not installed")
     command = [program, *(["-c", directory] if directory else []), option]
-    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UnreadableError(
+            f"{shlex.join(command)}: it did not end within {TIMEOUT:g} s"
+        ) from None
     if done.returncode:
         said = done.stderr.decode(errors="backslashreplace").strip().splitlines()
         fatal = [line for line in said if "fatal:" in line] or said or ["it said nothing"]
         words = fatal[0].partition("fatal: ")[2] or fatal[0]
         raise UnreadableError(f"{shlex.join(command)}: {words}")
-    return done.stdout.decode(errors="backslashreplace")
+    return done.stdout.decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    """Open a regular file. Anything else, such as a FIFO, may never have an end.
+
+    Raises:
+        UnreadableError: it is something else.
+        OSError: it cannot be opened.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UnreadableError(f"{path} is not a regular file")
+    return file
+
+
+def _text(path: Path) -> str:
+    """The text of a file of systemd.
+
+    Raises:
+        UnreadableError: it is no text, or too large.
+        OSError: it cannot be opened.
+    """
+    with _opened(path) as file:
+        octets = file.read(LARGEST_FILE + 1)
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text or len(octets) > LARGEST_FILE:
+        raise UnreadableError(f"{path} is no text of at most {LARGEST_FILE} octets")
+    return text
 
 
 def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[Unit]:
@@ -74,7 +129,8 @@ def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[U
         for path in Path(directory).glob("postprox*.service"):
             paths.setdefault(path.name, path)
     for name in sorted(paths, key=lambda name: ("@" in name, name)):
-        yield read_unit(paths[name], directories)
+        if paths[name].is_file():  # a masked unit is a link to /dev/null
+            yield read_unit(paths[name], directories)
 
 
 def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
@@ -82,17 +138,21 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no text, or a quote has no end.
+        UnreadableError: it is no text, or a quote has no end.
     """
     drop_ins = {
         drop_in.name: drop_in
         for place in reversed(directories or [str(path.parent)])
-        for drop_in in Path(place).glob(f"{path.name}.d/*.conf")
+        for drop_in in Path(place, f"{path.name}.d").glob("*.conf")
     }
-    texts = [file.read_text() for file in (path, *(drop_ins[name] for name in sorted(drop_ins)))]
-    named = parse_unit(path.name, texts, {}).environment_files
-    files = {name: Path(name).read_text() for name in named if Path(name).is_file()}
-    return parse_unit(path.name, texts, files)
+    used = [drop_ins[name] for name in sorted(drop_ins) if drop_ins[name].is_file()]
+    texts = [_text(file) for file in (path, *used)]
+    try:
+        named = parse_unit(path.name, texts, {}).environment_files
+        files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
+        return parse_unit(path.name, texts, files)
+    except ValueError as error:
+        raise UnreadableError(f"{path}, or a file that it names: {error}") from None
 
 
 def look(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
@@ -105,7 +165,7 @@ def look(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
-        program=_program(proxy.words[0], user, SYSTEMD_PATH),
+        program=_program(proxy.words[0] if proxy.words else "", user, SYSTEMD_PATH),
         filter=program,
         filter_unseen=unseen,
         nobody_upstream=_nobody_upstream(configuration, proxy),
@@ -129,24 +189,34 @@ def _account(user: str) -> pwd.struct_passwd | None:
         return None
 
 
-def _may(user: str, what: str, path: str) -> bool | None:
-    """Whether the user may write (-w) or run (-x) it; None if that cannot be seen."""
+def _may(user: str, right: int, path: str) -> bool | None:
+    """Whether the user may write (os.W_OK) or run (os.X_OK) it; None if that cannot be seen."""
     account = _account(user)
     if account is None:
         return None
     if os.geteuid() == account.pw_uid:
-        return os.access(path, {"-w": os.W_OK, "-x": os.X_OK}[what])
-    if os.geteuid() != 0:
+        return os.access(path, right)
+    return _ask_as(account, right, path) if os.geteuid() == 0 else None
+
+
+def _ask_as(account: pwd.struct_passwd, right: int, path: str) -> bool | None:
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    words = map(str, (right, path, account.pw_uid, account.pw_gid, *groups))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", access.__file__, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
         return None
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'test "$1" "$2"', "sh", what, path],
-        user=account.pw_uid,
-        group=account.pw_gid,
-        extra_groups=os.getgrouplist(user, account.pw_gid),
-        cwd="/",
-        check=False,
-    )
-    return done.returncode == 0
+    return {access.ALLOWED: True, access.REFUSED: False}.get(done.returncode)
 
 
 def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, str]:
@@ -180,23 +250,23 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
         path=path,
         exists=True,
         is_directory=stat.S_ISDIR(mode),
-        executable=_may(user, "-x", path) if is_file else False,
+        executable=_may(user, os.X_OK, path) if is_file else False,
         interpreter=interpreter,
-        interpreter_executable=_may(user, "-x", interpreter) if interpreter else True,
+        interpreter_executable=_may(user, os.X_OK, interpreter) if interpreter else True,
     )
 
 
 def _interpreter(path: str, search: str) -> str:
     """What the first line of a script names; through env(1), the program that it looks for."""
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             line = file.readline(256).decode("latin-1")
-    except OSError:
+    except (OSError, UnreadableError):
         return ""
     if not line.startswith("#!"):
         return ""
-    # Only the line end goes: a CR before it belongs to the name, for the kernel too.
-    words = line[2:].rstrip("\n").strip(" \t").split(" ")
+    # As the kernel does: a CR before the line end belongs to the name, and a NUL ends the line.
+    words = re.split("[ \t]+", line[2:].rstrip("\n").partition("\0")[0].strip(" \t"))
     if words[0].endswith("/env") and len(words) > 1:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
         return shutil.which(name, path=search) or name
@@ -213,18 +283,15 @@ def _nobody_upstream(configuration: Configuration, proxy: Proxy) -> bool:
     place = target_place(proxy.options.target)
     if not place.is_here():
         return False
-    with (
-        socket.socket(socket.AF_UNIX)
-        if place.path
-        else socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET) as client
-    ):
-        client.settimeout(1.0)
-        try:
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
+        with socket.socket(socket.AF_UNIX if place.path else family) as client:
+            client.settimeout(1.0)
             client.connect(place.path or (place.host, place.port))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return True
-        except OSError:
-            pass
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except OSError:
+        pass
     return False
 
 
@@ -238,7 +305,7 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
         status, system = directory.stat(), os.statvfs(directory)
     except OSError:
         return SpoolFacts(exists=False)
-    rights = [_may(proxy.user, right, str(directory)) for right in ("-w", "-x")]
+    rights = [_may(proxy.user, right, str(directory)) for right in (os.W_OK, os.X_OK)]
     return SpoolFacts(
         exists=stat.S_ISDIR(status.st_mode),
         writable=None if None in rights else all(rights),

@@ -1,0 +1,42 @@
+"""What tests of postprox-check share: a small configuration, and another postconf(1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postprox.check import machine
+from postprox.check.case import Case
+from postprox.check.facts import ProgramFacts, ProxyFacts
+from postprox.check.findings import Finding
+from postprox.check.judge import judge
+from postprox.check.paths import spawned_proxies
+from postprox.check.postconf import parse
+
+MAIN = "compatibility_level = 3.6\nsmtpd_proxy_filter = 127.0.0.1:10025\n"
+FRONT = "smtp inet n - n - 20 smtpd\n"
+PROXY = (
+    "127.0.0.1:10025 inet n n n - 20 spawn user=nobody argv=/p/postprox --strict -t 60 -c /f up\n"
+)
+SEEN = ProxyFacts(user_exists=True, program=ProgramFacts("/p/postprox", exists=True))
+
+
+def found(main: str = "", master: str = FRONT + PROXY, overrides: str = "") -> list[Finding]:
+    """What is wrong with a configuration, as postconf(1) prints it."""
+    configuration = parse(MAIN + main, master, overrides)
+    proxies = list(spawned_proxies(configuration))
+    return list(judge(Case(configuration, proxies, dict.fromkeys(proxies, SEEN))))
+
+
+def names(findings: list[Finding]) -> set[str]:
+    return {finding.name for finding in findings}
+
+
+def postconf(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put another postconf(1) in the place of Postfix's."""
+    programs = directory / "programs"
+    programs.mkdir()
+    (programs / "postconf").write_text(f"#!/bin/sh\n{script}\n")
+    (programs / "postconf").chmod(0o755)
+    monkeypatch.setattr(machine, "SYSTEMD_PATH", f"{programs}:{machine.SYSTEMD_PATH}")

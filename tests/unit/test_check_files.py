@@ -1,0 +1,193 @@
+"""postprox-check: files that have no end or are no text, and what the proxy's user may do."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from postprox.check import access, machine, unit
+from postprox.check.case import Case
+from postprox.check.judge import judge
+from postprox.check.paths import listening_proxy
+from postprox.check.postconf import UnreadableError, parse
+from tests.unit.checking import FRONT, MAIN, names, postconf
+
+# Files that have no end, or are no text.
+
+
+def test_unit_that_is_a_fifo_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "postprox.service")
+    with pytest.raises(UnreadableError, match="is not a regular file"):
+        machine.read_unit(tmp_path / "postprox.service")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", ["postprox.service.d/a.conf", "environment"])
+def test_file_beside_a_unit_that_has_no_end_is_not_read(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "postprox.service"
+    path.write_text(f"[Service]\nExecStart=/p $A up\nEnvironmentFile={tmp_path}/environment\n")
+    (tmp_path / "postprox.service.d").mkdir()
+    make(tmp_path / name)
+    assert machine.read_unit(path).words == ("/p", "up")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)])
+def test_installed_unit_that_is_masked_or_a_fifo_is_left_out(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "postprox.service")
+    assert list(machine.installed_units([str(tmp_path)])) == []
+
+
+@pytest.mark.parametrize("name", ["main.cf", "master.cf"])
+def test_configuration_that_is_a_fifo_is_not_read(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UnreadableError, match=rf"{name} is not a regular file"):
+        machine.read_configuration(str(tmp_path))
+
+
+def test_postconf_that_does_not_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "TIMEOUT", 0.1)
+    postconf(tmp_path, monkeypatch, "exec sleep 60")
+    with pytest.raises(UnreadableError, match="-nx: it did not end within"):
+        machine.read_configuration("")
+
+
+def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "filter")
+    assert machine._interpreter(str(tmp_path / "filter"), "/bin") == ""
+
+
+@pytest.mark.parametrize(
+    "octets", [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * (1 << 20) + b"\n"]
+)
+def test_unit_that_is_no_text_is_named(tmp_path: Path, octets: bytes) -> None:
+    (tmp_path / "u.service").write_bytes(octets)
+    with pytest.raises(UnreadableError, match=r"u\.service is no text of at most"):
+        machine.read_unit(tmp_path / "u.service")
+
+
+@pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
+def test_unit_with_an_open_quote_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "u.service").write_text(f"[Service]\n{line}\n")
+    with pytest.raises(UnreadableError, match=r"u\.service, or a file that it names: No "):
+        machine.read_unit(tmp_path / "u.service")
+
+
+@pytest.mark.parametrize(
+    ("line", "interpreter"),
+    [
+        (b"#!/bin/sh\0 x\n", "/bin/sh"),
+        (b"#!/bin/sh\t-e\n", "/bin/sh"),
+        (b"#! \t /bin/sh -e", "/bin/sh"),
+        (b"#!/bin/sh\r\n", "/bin/sh\r"),
+        (b"#!\n", ""),
+        (b"#!/usr/bin/env  sh\n", "/bin/sh"),
+    ],
+)
+def test_first_line_of_a_filter_is_read_as_the_kernel_does(
+    tmp_path: Path, line: bytes, interpreter: str
+) -> None:
+    (tmp_path / "filter").write_bytes(line)
+    assert machine._interpreter(str(tmp_path / "filter"), "/bin") == interpreter
+
+
+@pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
+def test_unit_whatever_its_command_is_looked_at(words: str) -> None:
+    configuration = parse(MAIN, FRONT, "")
+    proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
+    case = Case(configuration, [proxy], {proxy: machine.look(configuration, proxy)})
+    assert "command-line" in names(list(judge(case)))
+
+
+# What the proxy's user may do.
+
+SPY = """
+import json, os, runpy
+
+def spy(path, right, *, effective_ids):
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        terminal = True
+    except OSError:
+        terminal = False
+    seen = dict(
+        ids=os.getresuid(), groups=os.getresgid(), session=os.getsid(0) == os.getpid(),
+        environment=sorted(set(os.environ) - {{"LC_CTYPE"}}), terminal=terminal,
+        files=sorted(os.readlink(f"/proc/self/fd/{{n}}") for n in range(3, 64)
+                     if os.path.lexists(f"/proc/self/fd/{{n}}") and n != report),
+        standard=[os.readlink(f"/proc/self/fd/{{n}}") for n in range(3)],
+    )
+    os.write(report, json.dumps(seen).encode())
+    return True
+
+report = os.open({report!r}, os.O_WRONLY)
+os.access = spy
+runpy.run_path({access!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """A terminal as standard input."""
+    ends = pty.openpty()
+    before = os.dup(0)
+    os.dup2(ends[1], 0)
+    yield
+    os.dup2(before, 0)
+    for descriptor in (before, *ends):
+        os.close(descriptor)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look for another user")
+def test_process_that_looks_for_the_user_is_out_of_the_users_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "report").touch()
+    spy = tmp_path / "spy.py"
+    spy.write_text(SPY.format(report=str(tmp_path / "report"), access=access.__file__))
+    monkeypatch.setattr(access, "__file__", str(spy))
+    assert machine._may("nobody", os.W_OK, "/") is True
+    seen = json.loads((tmp_path / "report").read_text())
+    nobody = pwd.getpwnam("nobody")
+    assert seen == {
+        # kill(2) and ptrace(2) by the user need the real and the saved id.
+        "ids": [0, nobody.pw_uid, 0],
+        "groups": [0, nobody.pw_gid, 0],
+        "session": True,
+        "environment": [],
+        "terminal": False,
+        "files": [],
+        "standard": ["/dev/null"] * 3,
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look for another user")
+def test_what_another_user_may_do(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    assert machine._may("nobody", os.W_OK, "/tmp") is True
+    assert machine._may("nobody", os.X_OK, "/bin/sh") is True
+    assert machine._may("nobody", os.X_OK, str(closed)) is False
+    assert machine._may("nobody", os.X_OK, "/nonexistent") is False
+    assert machine._may("no-such-user", os.X_OK, "/bin/sh") is None
+
+
+def test_look_that_takes_too_long_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(access, "__file__", str(tmp_path / "slow.py"))
+    monkeypatch.setattr(machine, "TIMEOUT", 0.1)
+    assert machine._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh") is None
