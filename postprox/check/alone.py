@@ -49,6 +49,26 @@ def user(case: Case, proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
         )
 
 
+def columns(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """Postfix runs spawn(8) so that it cannot start the proxy."""
+    service = proxy.service
+    if service is None:
+        return
+    wrong = [
+        *(["private"] if service.type == "inet" and service.private != "n" else []),
+        *(["unprivileged"] if service.unprivileged != "n" else []),
+        *(["chroot"] if service.is_chrooted() else []),
+    ]
+    if wrong:
+        yield Finding(
+            "columns",
+            proxy.where,
+            f"spawn(8) starts nothing unless {', '.join(wrong)} in master.cf is n: "
+            "all mail is refused",
+            "; ".join(remedies.set_field(case.configuration, service, name, "n") for name in wrong),
+        )
+
+
 def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
     """The proxy itself is not there, or its user may not run it."""
     for problem, remedy in _cannot_run(facts.program, proxy.user):
@@ -172,7 +192,7 @@ def spool_open(case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> 
 def spool_full(case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
     """A message of the largest size that Postfix takes has no room."""
     seen = facts.spool
-    largest = int(case.configuration.parameter("message_size_limit"))
+    largest = case.configuration.number("message_size_limit")
     if seen is None or not seen.exists or (seen.free >= max(largest, 1) and seen.free_files):
         return
     directory = shlex.quote(wanted.directory)

@@ -12,7 +12,8 @@ from . import remedies, xforward
 from .case import Case, distinct
 from .findings import Finding
 from .paths import Moment, Proxy, target_place
-from .postconf import Configuration, Service, seconds
+from .postconf import Configuration, Service
+from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust a proxy is busy only while its filter runs, so that fronts may take turns: each
 #: then has a fifth of smtpd_proxy_timeout, 20 s by default.
@@ -42,15 +43,15 @@ def time_limit(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     found = case.ways_to(proxy)
     fronts = distinct(way.front for way in found if way.moment is Moment.BEFORE)
     waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
-    waiting += [(service, "smtp_data_done_timeout") for service in case.transports_to(proxy)]
+    waiting += [(service, "smtp_data_done_timeout") for service in case.smtp_transports_to(proxy)]
     for service, name in waiting:
-        patience = seconds(service.parameter(name))
-        if patience is not None and wanted.timeout >= patience:
+        patience = service.seconds(name)
+        if wanted.timeout >= patience:
             yield Finding(
                 "time-limit",
                 proxy.where,
                 f"the filter has {wanted.timeout:g} s (-t), but {service.label} gives up after "
-                f"{patience:g} s ({name}): slow mail never arrives",
+                f"{patience} s ({name}): slow mail never arrives",
                 remedies.set_own(
                     case.configuration, service, name, f"{wanted.timeout + patience:.0f}s"
                 ),
@@ -99,6 +100,18 @@ def _labels(services: Sequence[Service]) -> str:
     return ", ".join(service.label for service in services)
 
 
+def lmtp(case: Case, proxy: Proxy) -> Iterator[Finding]:
+    """The transport is lmtp(8); its LHLO is no command of SMTP."""
+    for transport in case.transports_to(proxy):
+        if transport.program == "lmtp":
+            yield Finding(
+                "lmtp",
+                proxy.where,
+                f"{transport.label} is lmtp(8), and the proxy has no LMTP: no mail arrives",
+                remedies.set_program(case.configuration, transport, "smtp"),
+            )
+
+
 def transports_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
     """More processes of smtp(8) than there are proxies."""
     for transport in case.transports_to(proxy):
@@ -116,10 +129,11 @@ def transports_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
 
 
 def _concurrency(configuration: Configuration, transport: Service) -> int:
-    own = configuration.parameter(f"{transport.name}_destination_concurrency_limit")
-    given = own or configuration.parameter("default_destination_concurrency_limit")
-    limits = [int(given) if given.isdigit() else 0, transport.limit()]
-    return min(filter(None, limits), default=0)
+    name = f"{transport.name}{TRANSPORT_LIMIT}"
+    own = number(name, configuration.parameter(name))
+    default = configuration.number("default_destination_concurrency_limit")
+    limits = [default if own is None else own, transport.limit()]
+    return min((limit for limit in limits if limit > 0), default=0)
 
 
 def loop(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
@@ -212,7 +226,7 @@ def xforward_refused(
 def xforward_unsent(case: Case, proxy: Proxy) -> Iterator[Finding]:
     """Nobody tells the proxy whose mail it is."""
     name = "smtp_send_xforward_command"
-    for transport in case.transports_to(proxy):
+    for transport in case.smtp_transports_to(proxy):
         if transport.parameter(name) != "yes":
             yield Finding(
                 "xforward",
@@ -238,7 +252,7 @@ def starttls_behind(case: Case, proxy: Proxy, behind: Service) -> Iterator[Findi
 def starttls_before(case: Case, proxy: Proxy) -> Iterator[Finding]:
     """The transport demands what the proxy does not offer."""
     name = "smtp_tls_security_level"
-    for transport in case.transports_to(proxy):
+    for transport in case.smtp_transports_to(proxy):
         if transport.parameter(name) in _TLS_DEMANDED:
             yield Finding(
                 "starttls",

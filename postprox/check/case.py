@@ -30,6 +30,10 @@ class Case:
         """The services that bring mail to the proxy after the queue."""
         return distinct(way.transport for way in self.ways_to(proxy) if way.transport)
 
+    def smtp_transports_to(self, proxy: Proxy) -> list[Service]:
+        """Those of them that are smtp(8), and so obey its parameters."""
+        return [service for service in self.transports_to(proxy) if service.program == "smtp"]
+
     def proxy_at(self, way: Way) -> Proxy | None:
         """The proxy at the end of a way."""
         return next((p for p in self.proxies if p.place and way.place.is_at(p.place)), None)

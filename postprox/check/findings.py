@@ -36,6 +36,9 @@ LEVELS = {
     "xforward": WARNING,
     "time-limit": WARNING,
     "process-limit": WARNING,
+    "number": DANGER,
+    "columns": DANGER,
+    "lmtp": DANGER,
 }
 
 

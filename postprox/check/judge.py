@@ -1,6 +1,7 @@
 """Every rule, applied to every proxy.
 
-Rule: which rules there are, and what each needs; the rules themselves are in alone.py, among.py.
+Rule: which rules there are, and what each needs; the rules are in alone.py, among.py,
+parameters.py.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core.options import Options
-from . import alone, among
+from . import alone, among, parameters
 from .case import Case
 from .findings import Finding
 from .paths import Moment, Proxy, upstream, ways
@@ -16,6 +17,7 @@ from .paths import Moment, Proxy, upstream, ways
 
 def judge(case: Case) -> Iterator[Finding]:
     """Everything that is wrong."""
+    yield from parameters.numbers(case.configuration)
     if not case.proxies:
         yield Finding(
             "no-proxy",
@@ -33,6 +35,7 @@ def judge(case: Case) -> Iterator[Finding]:
 
 def _alone(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     facts = case.facts[proxy]
+    yield from alone.columns(case, proxy)
     yield from alone.user(case, proxy, facts)
     yield from alone.program(proxy, facts)
     yield from alone.filter_command(case, proxy, wanted, facts)
@@ -48,6 +51,7 @@ def _among(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     yield from among.no_way(case, proxy)
     yield from among.time_limit(case, proxy, wanted)
     yield from among.fronts_limit(case, proxy)
+    yield from among.lmtp(case, proxy)
     yield from among.transports_limit(case, proxy)
     yield from among.xforward_unsent(case, proxy)
     yield from among.starttls_before(case, proxy)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
+from socket import getservbyname
 from typing import NamedTuple
 
 from ..core import options
@@ -18,6 +19,13 @@ from .unit import Unit
 
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: Listeners at every address, and the hosts of this machine that reach them.
+_WILDCARDS = {
+    "": _LOOPBACK,
+    "*": _LOOPBACK,
+    "0.0.0.0": ("127.0.0.1", "localhost"),  # noqa: S104
+    "::": ("::1", "localhost"),
+}
 #: Programs of Postfix that put mail into the queue, and so obey content_filter.
 _ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
@@ -37,9 +45,11 @@ class Place(NamedTuple):
             return False
         if self.host == listener.host:
             return True
-        return self.is_here() and (
-            listener.host in ("", "*") or "localhost" in (self.host, listener.host)
-        )
+        if not self.is_here():
+            return False
+        if listener.host in _WILDCARDS:
+            return self.host in _WILDCARDS[listener.host]
+        return "localhost" in (self.host, listener.host)
 
     def is_here(self) -> bool:
         """Whether it is certainly on this machine."""
@@ -90,29 +100,53 @@ class Way:
 def listening_place(service: Service, queue_directory: str) -> Place | None:
     """Where a service of master.cf listens; None if not to be told."""
     if service.type == "unix":
-        folder = "private" if service.private else "public"
+        folder = "public" if service.private == "n" else "private"
         return Place("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
     host, _, port = service.name.rpartition(":")
-    return _place(host.strip("[]"), port) if service.type == "inet" else None
+    return _place(_bare(host), port) if service.type == "inet" else None
 
 
 def _place(host: str, port: str) -> Place | None:
     try:
-        return Place(host, _PORTS.get(port) or port_number(port))
-    except ValueError:
+        number = port_number(port) if port.isdigit() else _PORTS.get(port) or getservbyname(port)
+    except (ValueError, OSError):
         return None
+    return Place(host, number)
 
 
-def destination(text: str, queue_directory: str) -> Place | None:
-    """What smtpd_proxy_filter, or the next hop of content_filter, names; None if not to be told."""
+def proxy_filter(text: str, queue_directory: str) -> Place | None:
+    """Where smtpd_proxy_filter leads; None if it cannot be resolved.
+
+    A single word is a port. Without a host it is one of this machine (host_port(3) of Postfix).
+    """
+    kind, rest = text[:5].lower(), text[5:]
+    if kind == "unix:":
+        return _socket(rest, queue_directory)
+    host, _, port = (rest if kind == "inet:" else text).rpartition(":")
+    return _place(_bare(host) or "localhost", port)
+
+
+def next_hop(text: str, queue_directory: str) -> Place | None:
+    """Where the next hop of content_filter leads; None if it cannot be resolved.
+
+    A single word is a host. Without a port it is that of SMTP.
+    """
     if text.startswith("unix:"):
-        return Place("", 0, str(PurePosixPath(queue_directory, text.removeprefix("unix:"))))
-    text = text.removeprefix("inet:")
+        return _socket(text.removeprefix("unix:"), queue_directory)
     try:
-        host, port = split_port(text)
+        host, port = split_port(text.removeprefix("inet:"))
     except ValueError:
         return None
-    return _place(host, port or "smtp")
+    return _place(host, port or "smtp") if host else None
+
+
+def _socket(path: str, queue_directory: str) -> Place:
+    return Place("", 0, str(PurePosixPath(queue_directory, path)))
+
+
+def _bare(host: str) -> str:
+    """A host as Postfix writes it, without brackets."""
+    return host.removeprefix("[").removesuffix("]").removeprefix("ipv6:").removeprefix("IPv6:")
 
 
 def target_place(target: Target) -> Place:
@@ -201,12 +235,12 @@ def ways(configuration: Configuration) -> Iterator[Way]:
     for service in configuration.services:
         text = service.parameter(Moment.BEFORE.value)
         if service.program == "smtpd" and text:
-            if place := destination(text, queue):
+            if place := proxy_filter(text, queue):
                 yield Way(Moment.BEFORE, service, place)
         elif service.program in _ENTRANCES:
             for hop in filter(None, service.tokens(Moment.AFTER.value)):
-                name, _, next_hop = hop.partition(":")
-                if place := destination(next_hop, queue):
+                name, _, where = hop.partition(":")
+                if place := next_hop(where, queue):
                     yield Way(Moment.AFTER, service, place, configuration.transport(name))
 
 

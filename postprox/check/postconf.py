@@ -10,8 +10,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from . import values
+
 #: What is not in main.cf has these values (postconf(5)); only what is asked for here.
 DEFAULTS = {
+    "compatibility_level": "0",
     "default_destination_concurrency_limit": "20",
     "default_process_limit": "100",
     "message_size_limit": "10240000",
@@ -21,7 +24,8 @@ DEFAULTS = {
     "smtpd_proxy_timeout": "100s",
 }
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+#: What separates words; a line ends with LF, and with no other line end that Unicode has.
+_BLANKS = " \t\r\n"
 
 
 class UnreadableError(Exception):
@@ -34,7 +38,10 @@ class Service:
 
     name: str
     type: str
-    private: bool
+    #: Columns as they are written: y, n or -; a number or -.
+    private: str
+    unprivileged: str
+    chroot: str
     process_limit: str
     #: The command and its arguments, as Postfix splits them.
     words: tuple[str, ...]
@@ -60,10 +67,22 @@ class Service:
         """A parameter that is a list."""
         return re.split(r"[,\s]+", self.parameter(name).strip()) if self.parameter(name) else []
 
+    def seconds(self, name: str) -> int:
+        """A parameter that is a time; its default if Postfix refuses the value."""
+        value = values.seconds(self.parameter(name))
+        return int(DEFAULTS[name].removesuffix("s")) if value is None else value
+
     def limit(self) -> int:
         """How many processes there can be; 0 is no limit."""
-        given = self.process_limit
-        return int(given if given.isdigit() else self.parameter("default_process_limit"))
+        own = values.process_limit(self.process_limit)
+        name = "default_process_limit"
+        return _number(name, self.parameter(name)) if own is None else own
+
+    def is_chrooted(self) -> bool:
+        """Whether Postfix runs it in queue_directory; the default was y before level 1."""
+        level = self.parameter("compatibility_level")
+        default = "y" if re.match(r"0*(?![0-9])", level) else "n"
+        return (default if self.chroot == "-" else self.chroot) != "n"
 
 
 @dataclass(frozen=True)
@@ -83,9 +102,18 @@ class Configuration:
         """The value of main.cf, or the default."""
         return self.main.get(name, DEFAULTS.get(name, ""))
 
+    def number(self, name: str) -> int:
+        """A parameter that is a number; its default if Postfix refuses the value."""
+        return _number(name, self.parameter(name))
+
     def transport(self, name: str) -> Service | None:
         """The service that delivers mail under this name."""
         return next((s for s in self.services if (s.name, s.type) == (name, "unix")), None)
+
+
+def _number(name: str, text: str) -> int:
+    value = values.number(name, text)
+    return int(DEFAULTS[name]) if value is None else value
 
 
 def parse(main: str, master: str, overrides: str, directory: str = "") -> Configuration:
@@ -99,12 +127,12 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
     for path, value in _assignments(overrides, "-P"):
         label, _, name = path.rpartition("/")
         own.setdefault(label, {})[name] = value
-    services = tuple(_service(line, parameters, own) for line in master.splitlines() if line)
+    services = tuple(_service(line, parameters, own) for line in master.split("\n") if line)
     return Configuration(parameters, services, directory)
 
 
 def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):
         name, equals, value = line.partition("=")
         if not equals:
             raise UnreadableError(f"postconf {option} printed {line!r}, which is no NAME = VALUE")
@@ -112,14 +140,16 @@ def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
 
 
 def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, str]]) -> Service:
-    fields = line.split(None, 7)
+    fields = re.split(f"[{_BLANKS}]+", line.strip(_BLANKS), maxsplit=7)
     if len(fields) < 8:
         raise UnreadableError(f"postconf -M printed {line!r}, which has no 8 fields")
-    name, kind, private, _, _, _, limit, command = fields
+    name, kind, private, unprivileged, chroot, _, limit, command = fields
     return Service(
         name=name,
         type=kind,
-        private=private != "n",
+        private=private,
+        unprivileged=unprivileged,
+        chroot=chroot,
         process_limit=limit,
         words=tuple(split_words(command)),
         main=main,
@@ -135,7 +165,7 @@ def split_words(text: str) -> list[str]:
     words, depth = [""], 0
     for character in text:
         depth += {"{": 1, "}": -1}.get(character, 0)
-        if character.isspace() and depth <= 0:
+        if character in _BLANKS and depth <= 0:
             words.append("")
         else:
             words[-1] += character
@@ -149,9 +179,3 @@ def _bare(word: str) -> str:
 def join_words(words: tuple[str, ...]) -> str:
     """Write a command for master.cf: the opposite of `split_words`."""
     return " ".join(f"{{{word}}}" if re.search(r"\s|^$|^\{", word) else word for word in words)
-
-
-def seconds(text: str) -> float | None:
-    """A time as Postfix writes it, such as 100s or 2m; None if it is none."""
-    found = re.fullmatch(r"(\d+)([smhdw]?)", text.strip())
-    return int(found[1]) * _SECONDS[found[2]] if found else None

@@ -45,14 +45,21 @@ def set_user(configuration: Configuration, service: Service, user: str) -> str:
     return set_field(configuration, service, "command", join_words(words))
 
 
+def set_program(configuration: Configuration, service: Service, program: str) -> str:
+    """Run another program of Postfix as the service."""
+    words = (program, *service.words[1:])
+    return set_field(configuration, service, "command", join_words(words))
+
+
 def add_user(user: str) -> str:
     """Make a user for the proxy, with a group of its own."""
     return (
         "useradd --system --user-group --no-create-home --home-dir /nonexistent "
-        f"--shell /usr/sbin/nologin {user}"
+        f"--shell /usr/sbin/nologin {shlex.quote(user)}"
     )
 
 
 def make_spool(user: str, directory: str) -> str:
     """Make a directory for messages."""
-    return f"install -d -o {user} -g {user} -m 0700 {shlex.quote(directory)}"
+    name = shlex.quote(user)
+    return f"install -d -o {name} -g {name} -m 0700 {shlex.quote(directory)}"

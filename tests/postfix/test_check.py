@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from postprox.check import values
 
 from . import readme
 from .instance import MASTER_CF, PROGRAMS, public_directory
@@ -190,6 +193,14 @@ WRONG = [
         master=replaced("-o smtp_tls_security_level=none", ""),
     ),
     Wrong("no-way", 2, BEFORE, main=replaced("smtpd_proxy_filter = 127.0.0.1:10025", "")),
+    Wrong("columns", 2, BEFORE, master=replaced("n n n - 20 spawn", "n n y - 20 spawn")),
+    Wrong("columns", 2, BEFORE, master=replaced("n n n - 20 spawn", "n - n - 20 spawn")),
+    Wrong("columns", 2, AFTER, master=replaced("n n n - 20 spawn", "n y y - 20 spawn")),
+    Wrong("lmtp", 2, AFTER, master=replaced("- 20 smtp\n", "- 20 lmtp\n")),
+    Wrong("number", 2, BEFORE, main=added("message_size_limit = 10MB\n")),
+    Wrong("number", 2, BEFORE, main=added("default_process_limit = ${limit}\n")),
+    Wrong("number", 2, BEFORE, main=added("smtpd_proxy_timeout = 100x\n")),
+    Wrong("number", 2, AFTER, main=added("scan_destination_concurrency_limit = few\n")),
 ]
 
 
@@ -229,6 +240,14 @@ RIGHT = {
         BEFORE,
         replaced("127.0.0.1:10025", "unix:private/postprox"),
         replaced("127.0.0.1:10025 inet n n n", "postprox unix - n n"),
+    ),
+    "a port without a host": (BEFORE, replaced("127.0.0.1:10025", "10025"), same),
+    "a port after a colon": (BEFORE, replaced("127.0.0.1:10025", ":10025"), same),
+    "a port of the internet": (BEFORE, replaced("127.0.0.1:10025", "inet:10025"), same),
+    "a listener at every address": (
+        BEFORE,
+        same,
+        replaced("127.0.0.1:10025 inet", "0.0.0.0:10025 inet"),
     ),
     "another filter in main.cf after ours": (
         BEFORE,
@@ -450,6 +469,31 @@ def test_a_unit_that_cannot_be_read_is_one_line(machine: Machine) -> None:
     assert (said.status, said.output) == (2, "")
     assert len(said.errors.splitlines()) == 1
     assert "/nonexistent/postprox.service" in said.errors
+
+
+def test_a_unit_that_is_a_fifo_is_one_line(machine: Machine) -> None:
+    path = machine.directory / "postprox.service"
+    os.mkfifo(path)
+    said = found(machine, "--unit", str(path))
+    assert (said.status, said.output) == (2, "")
+    assert said.errors == f"postprox-check: {path} is not a regular file\n"
+
+
+def test_a_unit_without_a_command_is_a_wrong_command_line(machine: Machine) -> None:
+    path = machine.directory / "postprox.service"
+    path.write_text("[Service]\nExecStart=\n")
+    said = found(machine, "--unit", str(path))
+    assert (said.status, said.names(), said.errors) == (2, {"command-line"}, "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10MB", "0x10", "-1", "-0", "+5", "0", str(2**63 - 1), str(2**63), "0" * 99 + "7"]
+)
+def test_a_number_is_refused_as_postfix_refuses_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\nmessage_size_limit = {text}\n")
+    command = ["postmap", "-c", str(tmp_path), "-q", "a", "inline:{a=b}"]
+    done = subprocess.run(command, env={"PATH": PROGRAMS}, capture_output=True, check=False)
+    assert values.is_refused("message_size_limit", text) == (done.returncode != 0)
 
 
 def test_what_is_no_proxys_command_line_is_a_wrong_argument(machine: Machine) -> None:

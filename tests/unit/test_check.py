@@ -13,8 +13,9 @@ import pytest
 from postprox.check import postconf, unit, xforward
 from postprox.check.findings import LEVELS
 from postprox.check.machine import installed_units
-from postprox.check.paths import Place, destination, is_proxy
-from postprox.check.postconf import UnreadableError, join_words, parse, seconds, split_words
+from postprox.check.paths import Place, is_proxy
+from postprox.check.postconf import UnreadableError, join_words, parse, split_words
+from postprox.check.values import seconds
 
 DOCUMENT = Path(__file__).parents[2] / "docs/check.md"
 
@@ -129,21 +130,6 @@ def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:
 )
 def test_who_is_reached(here: Place, listener: Place, reached: bool) -> None:
     assert here.is_at(listener) == reached
-
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ("127.0.0.1:10025", Place("127.0.0.1", 10025)),
-        ("inet:[::1]:10025", Place("::1", 10025)),
-        ("[127.0.0.1]:submission", Place("127.0.0.1", 587)),
-        ("unix:private/proxy", Place("", 0, "/queue/private/proxy")),
-        ("mail.example", Place("mail.example", 25)),
-        ("127.0.0.1:nosuchport", None),
-    ],
-)
-def test_where_mail_goes(text: str, place: Place | None) -> None:
-    assert destination(text, "/queue") == place
 
 
 @pytest.mark.parametrize(
