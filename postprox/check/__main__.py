@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from . import machine, report
 from .case import Case
@@ -31,11 +32,13 @@ nobody else can see what the proxy's user may do.
 def main() -> int:
     """Run the command; return its exit status."""
     wanted = _arguments(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         configuration = machine.read_configuration(wanted.config)
         proxies = list(_proxies(configuration, wanted))
     except (UnreadableError, OSError, ValueError) as error:
-        print(f"postprox-check: {error}", file=sys.stderr)
+        print(f"postprox-check: {report.printable(str(error))}", file=sys.stderr)
         return UNREADABLE
     case = Case(
         configuration, proxies, {proxy: machine.look(configuration, proxy) for proxy in proxies}
@@ -46,8 +49,15 @@ def main() -> int:
     return report.status(findings)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors hold nothing but printable characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(report.printable(message))
+
+
 def _arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "postprox-check",
         usage="postprox-check [--config DIR] [--unit FILE] [--json] [-- COMMAND LINE]",
         description=DESCRIPTION,

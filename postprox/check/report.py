@@ -1,6 +1,7 @@
 """What was found, in words for a terminal or as JSON for a program.
 
-Rule: text only. The exit status is the highest level.
+Rule: text only. The exit status is the highest level. Nothing from a configuration reaches the
+terminal but printable characters.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ def as_text(findings: Sequence[Finding], unseen: Sequence[str]) -> str:
             f"    {finding.remedy}",
         ]
     lines += [f"not seen: {text}" for text in unseen]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def printable(text: str) -> str:
+    """A text with an escape for each character that is not printable."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
 
 
 def as_json(findings: Sequence[Finding], unseen: Sequence[str]) -> str:

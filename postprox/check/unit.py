@@ -61,7 +61,7 @@ def _settings(texts: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for text in texts:
         section = ""
-        for line in re.sub(r"\\\n", " ", text).splitlines():
+        for line in re.sub(r"\\\n", " ", text).split("\n"):
             if header := re.fullmatch(r"\[(\w+)\]", line.strip()):
                 section = header[1]
             elif section == "Service" and (setting := re.match(r"\s*(\w+)\s*=\s*(.*?)\s*$", line)):

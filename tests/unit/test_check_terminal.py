@@ -1,0 +1,136 @@
+"""postprox-check: what reaches the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from postprox.check import __main__ as command
+from postprox.check import report
+from postprox.check.findings import Finding
+from tests.unit.checking import FRONT, MAIN, PROXY, postconf
+
+# What reaches the terminal.
+
+HOSTILE = "\x1b]0;x\x07\x1b[2J\x9b31m\r\x7f\u202e"
+
+
+def has_controls(text: str) -> bool:
+    return any(not character.isprintable() for character in text.replace("\n", ""))
+
+
+def checked(
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *arguments: str,
+    main: str = MAIN,
+    master: str = FRONT + PROXY,
+) -> int:
+    """Run the command on a configuration, as postconf(1) prints it; return its exit status."""
+    for option, text in [("nx", main), ("M", master), ("Px", "")]:
+        (directory / option).write_text(text)
+    postconf(directory, monkeypatch, f'for option; do :; done; cat "{directory}/${{option#-}}"')
+    monkeypatch.setattr(sys, "argv", ["postprox-check", *arguments])
+    return command.main()
+
+
+MAIN_CF = {
+    "message_size_limit": f"message_size_limit = 1{HOSTILE}\n",
+    "smtpd_proxy_filter": f"smtpd_proxy_filter = unix:{HOSTILE}\n",
+    "content_filter": f"content_filter = scan{HOSTILE}:[127.0.0.1]:10025\n",
+    "a name": f"{HOSTILE}_destination_concurrency_limit = x\n",
+}
+MASTER_CF = {
+    "a service": FRONT.replace("smtp ", f"a{HOSTILE} ") + PROXY,
+    "user=": FRONT + PROXY.replace("nobody", f"nobody{HOSTILE}"),
+    "argv=": FRONT + PROXY.replace("/p/", f"/p{HOSTILE}/"),
+    "an option": FRONT + PROXY.replace("--strict", f"--{HOSTILE}"),
+    "a filter": FRONT + PROXY.replace("/f", f"{{/f {HOSTILE}}}"),
+    "an upstream": FRONT + PROXY.replace(" up", f" unix:/{HOSTILE}"),
+    "a line": f"too few {HOSTILE}\n",
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("name", MAIN_CF)
+def test_no_control_character_of_main_cf_is_printed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    options: list[str],
+) -> None:
+    checked(tmp_path, monkeypatch, *options, main=MAIN + MAIN_CF[name])
+    printed = capsys.readouterr()
+    assert not has_controls(printed.out + printed.err)
+    assert printed.out
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("name", MASTER_CF)
+def test_no_control_character_of_master_cf_is_printed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    options: list[str],
+) -> None:
+    checked(tmp_path, monkeypatch, *options, master=MASTER_CF[name])
+    printed = capsys.readouterr()
+    assert not has_controls(printed.out + printed.err)
+    assert printed.out or printed.err
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"ExecStart=/p/postprox -l 1 -c {HOSTILE} up",
+        f"ExecStart=/p/postprox -l {HOSTILE} up",
+        f"ExecStart=/{HOSTILE}/postprox -l 1 -d /{HOSTILE} -c /f unix:/{HOSTILE}",
+        f"ExecStart=/p/postprox -l 1 up\nUser={HOSTILE}",
+        f"ExecStart=/p/postprox '{HOSTILE}",
+        f"EnvironmentFile=/{HOSTILE}\nExecStart=$A",
+    ],
+)
+def test_no_control_character_of_a_unit_is_printed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    options: list[str],
+) -> None:
+    path = tmp_path / f"u{HOSTILE}.service"
+    path.write_text(f"[Service]\n{line}\n")
+    checked(tmp_path, monkeypatch, "--unit", str(path), *options, master=FRONT)
+    printed = capsys.readouterr()
+    assert not has_controls(printed.out + printed.err)
+    assert printed.out or printed.err
+
+
+def test_no_control_character_of_postconfs_error_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    postconf(tmp_path, monkeypatch, r"printf 'postconf: fatal: a\033[31mb\n' >&2; exit 1")
+    monkeypatch.setattr(sys, "argv", ["postprox-check"])
+    assert command.main() == 2
+    assert capsys.readouterr().err.endswith(": a\\x1b[31mb\n")
+
+
+def test_no_control_character_of_a_wrong_option_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["postprox-check", "--\x1b[31m"])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_json_keeps_what_is_no_printable_character() -> None:
+    text = report.as_json([Finding("user", "\x1b", "\x7f", "\u202e")], [])
+    assert not has_controls(text)
+    (finding,) = json.loads(text)["findings"]
+    assert (finding["where"], finding["problem"], finding["remedy"]) == ("\x1b", "\x7f", "\u202e")
