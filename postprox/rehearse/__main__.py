@@ -19,13 +19,14 @@ from . import ci, mail, options, sources, watch
 from .document import document
 from .errors import CannotRunError
 from .progress import Progress
-from .rehearsal import Rehearsal, rehearse
+from .rehearsal import Rehearsal, not_rehearsed, rehearse
 from .summary import Result, Summary, complaint, result
 from .text import Paper, Report, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .mail import Mail
     from .options import Settings
     from .sources import Source
 
@@ -51,7 +52,7 @@ def main() -> int:
             _watch(settings)
         return _run(settings)
     except CannotRunError as error:
-        _complain(error)
+        _complain(str(error))
         return FAILED
     except BrokenPipeError:
         # Whoever read the output has seen enough; the interpreter must not try again.
@@ -68,8 +69,8 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _complain(error: CannotRunError) -> None:
-    print(f"rehearse: {printable(str(error))}", file=sys.stderr)
+def _complain(why: str) -> None:
+    print(f"rehearse: {printable(why)}", file=sys.stderr)
 
 
 def _watch(settings: Settings) -> NoReturn:
@@ -79,7 +80,7 @@ def _watch(settings: Settings) -> NoReturn:
         try:
             _run(settings)
         except CannotRunError as error:
-            _complain(error)  # the file may be being written
+            _complain(str(error))  # the file may be being written
         print("\nWaiting until the filter or a message changes (Ctrl-C ends) ...", flush=True)
         name = watch.changed(settings, before)
         print(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n", flush=True)
@@ -87,7 +88,7 @@ def _watch(settings: Settings) -> NoReturn:
 
 def _run(settings: Settings) -> int:
     """Rehearse all messages once; return the exit status."""
-    each = sources.found(settings.messages)
+    each = sources.found(settings.messages, settings.user)
     todo = [source for source in each for _ in range(settings.repeat)]
     results = _document(settings, todo) if settings.json else _text(settings, todo)
     if settings.github:
@@ -96,7 +97,7 @@ def _run(settings: Settings) -> int:
     if settings.junit is not None:
         ci.write_junit(settings.junit, settings, results)
     wrong = settings.expected and any(complaint(settings, done) for done in results)
-    return FAILED if wrong else 0
+    return FAILED if wrong or any(done.could_not_run for done in results) else 0
 
 
 def _document(settings: Settings, todo: list[Source]) -> list[Result]:
@@ -113,15 +114,16 @@ def _text(settings: Settings, todo: list[Source]) -> list[Result]:
     paper = _paper()
     report = Report(settings, len(todo), paper)
     full = len(todo) < _MANY if settings.full is None else settings.full
-    print(report.opening(), flush=True)
+    shown = ci.without_commands if settings.github else str
+    print(shown(report.opening()), flush=True)
     if not full:
         print()
     results: list[Result] = []
     for source, rehearsal in _rehearsals(todo, settings, Progress(len(todo), paper.width)):
         results.append(result(rehearsal, _path(source)))
         said = report.message if full else report.line
-        print(said(len(results), rehearsal), flush=True)
-    print(Summary(settings, paper).text(results), flush=True)
+        print(shown(said(len(results), rehearsal)), flush=True)
+    print(shown(Summary(settings, paper).text(results)), flush=True)
     return results
 
 
@@ -136,21 +138,28 @@ def _rehearsals(
         if settings.user is not None:
             parent.chmod(0o711)  # to be passed through
         for number, source in enumerate(todo, 1):
-            try:
-                message = mail.from_octets(source.name, source.read())
-            except OSError as error:
-                raise CannotRunError(
-                    f"cannot read the message {source.name!r}: {error.strerror}"
-                ) from None
             directory = parent / str(number)
-            directory.mkdir()
             progress.begins(number, source.name)
             try:
-                done = rehearse(message, settings, directory, progress)
+                done = rehearse(_message(source), settings, directory, progress)
+            except CannotRunError as error:
+                progress.ends()
+                _complain(str(error))
+                done = not_rehearsed(source.name, str(error))
             finally:
                 progress.ends()
             yield source, done
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _message(source: Source) -> Mail:
+    try:
+        return mail.from_octets(source.name, source.read())
+    except OSError as error:
+        why = error.strerror
+    except MemoryError:
+        why = "too large for the memory"
+    raise CannotRunError(f"cannot read the message {source.name!r}: {why}")
 
 
 @contextlib.contextmanager

@@ -3,15 +3,27 @@
 Rule: nothing that the proxy can see of the filter changes: exit status, standard error, death by
 a signal, the process group and with it the time limit. What is recorded goes to a directory.
 
+The files that are read afterwards belong to the filter's user, who may have put anything in their
+place: a link, a FIFO, any octets. `Records` opens nothing but regular files of that user.
+
 The user's command runs as `sh -c CMD`, as it would without this. Its standard error goes to a
 file, so that nothing is lost when the filter is killed, and from there to the proxy.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import stat
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from .proxy import User
 
 VARIABLES = (
     *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO"),
@@ -21,6 +33,9 @@ VARIABLES = (
 STDERR_KEPT = 1 << 18
 #: What the filter has made of OUTFILE.
 EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
+_MADE = {word.encode(): word for word in (EMPTY, FILLED, UNUSABLE)}
+#: An exit status in digits.
+_STATUS = re.compile(rb"[0-9]{1,3}")
 
 # PYTHONPATH is the rehearsal's; spawn(8) does not set it. The parentheses keep what this shell has
 # to say of a killed command ("Killed") out of the file. A status above 128 is how a shell says that
@@ -72,33 +87,63 @@ def observed(command: str, directory: Path) -> str:
     return _SNIPPET.format(shlex.quote(str(directory)), shlex.quote(command), values)
 
 
-def recorded(directory: Path) -> FilterRun | None:
-    """Return what was recorded, None if the filter was not run."""
-    environment = directory / "environment"
-    if not environment.exists():
-        return None
-    values = _read(environment).split(b"\0")[:-1]
-    status = _read(directory / "status").strip()
-    return FilterRun(
-        dict(zip(VARIABLES, values, strict=False)),
-        int(status) if status else None,
-        _read(directory / "stderr"),
-        _seconds(environment, directory / "end"),
-        _read(directory / "outfile").decode().strip() or EMPTY,
-    )
+class Records:
+    """A new directory for the records, which belongs to `user` if there is one.
 
+    It stays open while the context lasts: the user can put another directory at its path.
+    """
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - STDERR_KEPT))
-            return file.read()
-    except FileNotFoundError:
-        return b""
+    def __init__(self, path: Path, user: User | None) -> None:
+        self.path = path
+        path.mkdir()
+        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        if user is not None:
+            os.fchown(self._directory, user.uid, user.gid)
+        self._owner = os.fstat(self._directory).st_uid
 
+    def __enter__(self) -> Records:
+        return self
 
-def _seconds(begin: Path, end: Path) -> float | None:
-    try:
-        return max(0.0, (end.stat().st_mtime_ns - begin.stat().st_mtime_ns) / 1e9)
-    except FileNotFoundError:
-        return None
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._directory)
+
+    def run(self) -> FilterRun | None:
+        """Return what was recorded, None if the filter was not run."""
+        environment, begin = self._read("environment")
+        if begin is None:
+            return None
+        status = self._read("status")[0].strip()
+        stderr = self._read("stderr")[0]
+        end = self._read("end")[1]
+        made = self._read("outfile")[0].strip()
+        return FilterRun(
+            dict(zip(VARIABLES, environment.split(b"\0")[:-1], strict=False)),
+            int(status) if _STATUS.fullmatch(status) else None,
+            stderr,
+            None if end is None else max(0.0, (end - begin) / 1e9),
+            _MADE.get(made, EMPTY),
+        )
+
+    def _read(self, name: str) -> tuple[bytes, int | None]:
+        """Return the end of a file, and its time in ns; b"" and None if there is none."""
+        try:
+            file = os.open(
+                name,
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY,
+                dir_fd=self._directory,
+            )
+        except OSError:
+            return b"", None
+        try:
+            seen = os.fstat(file)
+            # A second name may be that of another user's file.
+            if not stat.S_ISREG(seen.st_mode) or seen.st_uid != self._owner or seen.st_nlink > 1:
+                return b"", None
+            return os.pread(file, STDERR_KEPT, max(0, seen.st_size - STDERR_KEPT)), seen.st_mtime_ns
+        finally:
+            os.close(file)

@@ -15,6 +15,8 @@ RECIPIENT = b"recipient@example.org"
 _HEADER = 102400
 # What can stand in an envelope as it is; anything else is left to --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
+#: The longest address of SMTP (RFC 5321 section 4.5.3.1.3, without the angle brackets).
+_LONGEST = 254
 # A header field (RFC 5322 section 2.2), or the empty line of an empty header.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
 
@@ -73,8 +75,16 @@ def _recipients(header: bytes) -> tuple[bytes, ...]:
 
 
 def _addresses(header: bytes, name: str) -> list[bytes]:
-    found = (address for _, address in getaddresses([_field(header, name)]))
-    return [address.encode("ascii") for address in found if _MAILBOX.fullmatch(address)]
+    try:
+        found = [address for _, address in getaddresses([_field(header, name)])]
+    except Exception:
+        # The parser recurses, and lets any of its own errors out: RecursionError, IndexError ...
+        return []
+    return [
+        address.encode("ascii")
+        for address in found
+        if len(address) <= _LONGEST and _MAILBOX.fullmatch(address)
+    ]
 
 
 def _field(header: bytes, name: str) -> str:

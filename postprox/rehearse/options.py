@@ -14,11 +14,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ..core import options as proxy_options
 from .outcome import EXPECTATIONS
 from .proxy import User
 from .sources import STANDARD_INPUT
+from .text import printable
 
 # How it was called, to be called so again.
 _INSTALLED = "postprox-rehearse"
@@ -56,7 +58,7 @@ What the JSON document holds: python3 -m pydoc postprox.rehearse.document
 
 The exit status is 0 when every message went through the proxy, whatever the
 filter did with it; with --expect, when it did that; 1 when it did not, or
-something could not run; 2 for a wrong command line.
+something could not run, such as the filter; 2 for a wrong command line.
 """
 
 
@@ -143,8 +145,15 @@ def parse(arguments: list[str]) -> Settings:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors hold nothing but printable characters: *.eml may match any name."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         usage="%(prog)s [-c CMD] [option ...] [MESSAGE ...]",
         description=_DESCRIPTION,

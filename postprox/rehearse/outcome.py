@@ -49,12 +49,14 @@ class Outcome:
     verdict: one of `VERDICTS`.
     reason: why the filter counts as failed, or "".
     timed_out: whether the filter was killed at its time limit.
+    not_started: whether the shell could not start the filter.
     hints: what its author should think about.
     """
 
     verdict: str
     reason: str = ""
     timed_out: bool = False
+    not_started: bool = False
     hints: tuple[str, ...] = ()
 
 
@@ -83,7 +85,8 @@ def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
     if delivered == bool(judged.reply):
         return Outcome(ERROR, "the proxy answered in its own words after the filter had ended")
     hints = () if run is None else _hints(run, rejected=judged.action == verdict.REJECT)
-    return Outcome(judged.action, judged.reason, late, hints)
+    not_started = run is not None and run.status in _SHELL_SAYS
+    return Outcome(judged.action, judged.reason, late, not_started, hints)
 
 
 def _late(told: Told) -> str:

@@ -11,10 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import filterrun, outcome
+from . import outcome
 from .client import Client, Envelope, NoAnswerError
 from .dialogue import Dialogue, Event
 from .errors import CannotRunError
+from .filterrun import Records, observed
+from .mail import Mail
 from .proxy import Proxy
 from .upstream import Upstream
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .filterrun import FilterRun
-    from .mail import Mail
     from .options import Settings
 
 #: More lines than this between the first and the last difference are not compared: it could
@@ -66,30 +67,33 @@ class Rehearsal:
 def rehearse(
     mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
 ) -> Rehearsal:
-    """Send `mail` through the proxy; `directory` is for files, and empty.
+    """Send `mail` through the proxy; `directory` is made, for files.
 
     `waiting` is entered while the filter runs.
 
     Raises:
         CannotRunError: the proxy did not do its part.
     """
-    records = directory / "filter"
-    records.mkdir()
-    if settings.user is not None:
-        for path in (directory, records):
-            os.chown(path, settings.user.uid, settings.user.gid)
     dialogue = Dialogue()
     envelope = _envelope(mail, settings)
     try:
-        with Upstream(dialogue) as upstream:
+        directory.mkdir()
+        with (
+            Records(directory / "filter", settings.user) as records,
+            Upstream(dialogue) as upstream,
+        ):
+            if settings.user is not None:
+                # Not before: the owner of the directory can put a link in the records' place.
+                os.chown(directory, settings.user.uid, settings.user.gid)
             arguments = [
                 *settings.proxy_arguments,
                 *("-d", settings.directory or str(directory)),
-                *("-c", filterrun.observed(settings.command, records), upstream.address),
+                *("-c", observed(settings.command, records.path), upstream.address),
             ]
             with Proxy(arguments, settings.user) as proxy:
                 client = Client(proxy.socket, dialogue, waiting)
                 reply = client.deliver(envelope, mail.content, settings.timeout)
+            run = records.run()
     except NoAnswerError as error:
         raise CannotRunError(f"{mail.name}: the proxy failed: {error}") from None
     except OSError as error:
@@ -97,7 +101,8 @@ def rehearse(
         raise CannotRunError(
             f"{mail.name}: the proxy could not be started{whose}: {_named(error)}"
         ) from None
-    run = filterrun.recorded(records)
+    except MemoryError:
+        raise CannotRunError(f"{mail.name}: it is too large for the memory") from None
     told = outcome.Told(settings.timeout, settings.reject, client.waited, settings.strict)
     delivered = dialogue.received is not None
     return Rehearsal(
@@ -110,6 +115,21 @@ def rehearse(
         received=dialogue.received,
         waited=client.waited,
         proxy_status=proxy.exit_status,
+    )
+
+
+def not_rehearsed(name: str, why: str) -> Rehearsal:
+    """Return what is known of a message for which the rehearsal itself failed."""
+    return Rehearsal(
+        mail=Mail(name, b"", "", (), b"", ()),
+        envelope=Envelope(b"", (), b"", b""),
+        events=[],
+        reply=b"",
+        run=None,
+        outcome=outcome.Outcome(outcome.ERROR, why),
+        received=None,
+        waited=0.0,
+        proxy_status=None,
     )
 
 

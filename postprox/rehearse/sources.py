@@ -1,11 +1,14 @@
 """Where the messages are: files, mailboxes (mbox and Maildir), directories, standard input.
 
 Rule: here they are only found and counted; each is read when its turn comes, so that a mailbox of
-any size takes no more memory than its largest message.
+any size takes no more memory than its largest message. An empty file is no message. With --user,
+root opens no link and no FIFO that belongs to that user.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 import sys
@@ -17,6 +20,9 @@ from .errors import CannotRunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+    from .proxy import User
 
 #: How standard input is named, on the command line and in what is printed.
 STANDARD_INPUT = "-"
@@ -36,6 +42,7 @@ class Source:
     path: the file, None for standard input.
     begin, end: its octets in the file; the end None for all.
     octets: what standard input had.
+    user: whose links and FIFOs are not opened, None if it does not matter.
     """
 
     name: str
@@ -43,6 +50,7 @@ class Source:
     begin: int = 0
     end: int | None = None
     octets: bytes = b""
+    user: User | None = None
 
     @property
     def boxed(self) -> bool:
@@ -58,15 +66,37 @@ class Source:
         if self.path is None:
             text = self.octets
         else:
-            with self.path.open("rb") as file:
+            with _opened(self.path, self.user) as file:
                 if self.begin:
                     file.seek(self.begin)
                 text = file.read() if self.end is None else file.read(self.end - self.begin)
         return _QUOTED.sub(rb"\1", _SEPARATOR.sub(b"", text)) if self.boxed else text
 
 
-def found(paths: Iterable[Path]) -> list[Source]:
-    """Return the messages that `paths` name.
+def _opened(path: Path, user: User | None) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        OSError: it cannot be opened, or it is a link or a FIFO of the user.
+    """
+    if user is None:
+        return path.open("rb")
+    is_link = path.is_symlink()
+    refused = PermissionError(errno.EPERM, f"a link or FIFO of user {user.name}", str(path))
+    if is_link and path.lstat().st_uid == user.uid:
+        raise refused
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+    file = os.fdopen(os.open(path, flags if is_link else flags | os.O_NOFOLLOW), "rb")
+    seen = os.fstat(file.fileno())
+    if seen.st_uid == user.uid and not stat.S_ISREG(seen.st_mode):
+        file.close()
+        raise refused
+    os.set_blocking(file.fileno(), True)
+    return file
+
+
+def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
+    """Return the messages that `paths` name; no link or FIFO of the user is opened.
 
     Raises:
         CannotRunError: some of them cannot be read, or hold no message; each is named.
@@ -75,7 +105,7 @@ def found(paths: Iterable[Path]) -> list[Source]:
     wrong = []
     for path in paths:
         try:
-            sources += _found(path)
+            sources += _found(path, user)
         except CannotRunError as error:
             wrong.append(str(error))
         except OSError as error:
@@ -95,12 +125,25 @@ def files(paths: Iterable[Path]) -> Iterator[Path]:
             continue
 
 
-def _found(path: Path) -> list[Source]:
+def _found(path: Path, user: User | None) -> list[Source]:
     if str(path) == STANDARD_INPUT:
-        return [Source(STANDARD_INPUT, None, octets=sys.stdin.buffer.read())]
-    if path.is_dir():
-        return [each for file in _listed(path) for each in _in_file(file)]
-    return _in_file(path)
+        octets = sys.stdin.buffer.read()
+        sources = [Source(STANDARD_INPUT, None, octets=octets)] if octets else []
+    elif path.is_dir():
+        sources = [each for file in _listed(path) for each in _in_directory(file, user)]
+    else:
+        sources = _in_file(path, user)
+    if not sources:
+        raise CannotRunError(f"no message in {str(path)!r}: it is empty")
+    return sources
+
+
+def _in_directory(path: Path, user: User | None) -> list[Source]:
+    """Return the messages in a file; the failure of one that cannot be read waits for its turn."""
+    try:
+        return _in_file(path, user)
+    except OSError:
+        return [Source(str(path), path, user=user)]
 
 
 def _listed(directory: Path) -> list[Path]:
@@ -134,21 +177,25 @@ def _maildir(directory: Path) -> Iterator[Path]:
             yield from _below(path)
 
 
-def _in_file(path: Path) -> list[Source]:
-    """Return the message in a file, or the messages if it is an mbox."""
+def _in_file(path: Path, user: User | None) -> list[Source]:
+    """Return the message in a file, or the messages if it is an mbox; none if it is empty."""
     name = str(path)
-    if not stat.S_ISREG(path.stat().st_mode):
-        # A pipe, as in <(command), can be read only once.
-        return [Source(name, None, octets=path.read_bytes())]
-    with path.open("rb") as file:
+    with _opened(path, user) as file:
+        seen = os.fstat(file.fileno())
+        if not stat.S_ISREG(seen.st_mode):
+            # A pipe, as in <(command), can be read only once.
+            octets = file.read()
+            return [Source(name, None, octets=octets)] if octets else []
         begins = list(_beginnings(file))
+    if not seen.st_size:
+        return []
     if len(begins) < 2:
-        return [Source(name, path)]
+        return [Source(name, path, user=user)]
     ends = [at for at, _ in begins[1:]]
     return [
-        Source(f"{name}:{number}", path, begin, end)
+        Source(f"{name}:{number}", path, begin, end, user=user)
         for number, ((_, begin), end) in enumerate(
-            zip(begins, [*ends, path.stat().st_size], strict=True), 1
+            zip(begins, [*ends, seen.st_size], strict=True), 1
         )
     ]
 

@@ -44,6 +44,7 @@ class Result:
     verdict: as the log names it; why: the reason of a failure, or the reply if it was refused.
     seconds: how long the filter ran, None if it did not.
     stderr: what it said, its end.
+    could_not_run: whether the filter could not be started, or the proxy not do its part.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Result:
     why: str
     seconds: float | None
     stderr: str
+    could_not_run: bool
 
 
 def result(rehearsal: Rehearsal, path: str) -> Result:
@@ -65,6 +67,7 @@ def result(rehearsal: Rehearsal, path: str) -> Result:
         why(rehearsal),
         rehearsal.seconds,
         "\n".join(shown(line) for line in said.splitlines()),
+        rehearsal.outcome.not_started or rehearsal.outcome.verdict == outcome.ERROR,
     )
 
 
@@ -80,7 +83,7 @@ def complaint(settings: Settings, done: Result) -> str:
     """
     if settings.expected:
         allowed = [each for word in settings.expected for each in outcome.EXPECTATIONS[word]]
-        if done.verdict in allowed:
+        if done.verdict in allowed and not done.could_not_run:
             return ""
         return f"expected {' or '.join(settings.expected)}, but it was {told(done)}"
     if done.verdict in (verdict.FAIL, verdict.FAIL_OPEN, outcome.ERROR):

@@ -189,6 +189,8 @@ class Report:
     def _ladder(self, rehearsal: Rehearsal) -> list[str]:
         """Return the dialogue: who says what, and how far it goes."""
         steps = dialogue.merged(rehearsal.events)
+        if not steps:
+            return []
         first = next((at for at, step in enumerate(steps) if step.data[:4] == b"MAIL"), 0)
         opening, self._opening = self._opening, steps[:first]
         if not opening:

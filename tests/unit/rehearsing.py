@@ -43,9 +43,9 @@ class Rehearse:
         (self.directory / name).write_bytes(content)
         return name
 
-    def one(self, command: str, *arguments: str, content: bytes = MESSAGE) -> Any:
-        """Return what the JSON document says of one message."""
+    def one(self, command: str, *arguments: str, content: bytes = MESSAGE, status: int = 0) -> Any:
+        """Return what the JSON document says of one message; the exit status is `status`."""
         result = self("--json", "-c", command, *arguments, self.save(content))
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == status, result.stderr
         (message,) = json.loads(result.stdout)["messages"]
         return message

@@ -90,8 +90,6 @@ def test_discard(rehearse: Rehearse) -> None:
     ("command", "reason"),
     [
         ("exit 2", "exit status 2"),
-        ("nosuchcommand", "exit status 127: the shell found no such command"),
-        ("./message.eml", "exit status 126: the command cannot be executed"),
         ("kill -9 $$", "killed by signal 9 (SIGKILL)"),
         ("exit 255", "exit status 255"),
         ("kill -9 0", "killed, with its whole process group"),
@@ -101,6 +99,21 @@ def test_discard(rehearse: Rehearse) -> None:
 )
 def test_failure_passes_the_message(rehearse: Rehearse, command: str, reason: str) -> None:
     message = rehearse.one(command)
+    assert (message["verdict"], message["delivered"]) == ("fail-open", True)
+    assert reason in message["reason"]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("nosuchcommand", "exit status 127: the shell found no such command"),
+        ("./message.eml", "exit status 126: the command cannot be executed"),
+    ],
+)
+def test_filter_that_cannot_be_started_is_exit_status_1(
+    rehearse: Rehearse, command: str, reason: str
+) -> None:
+    message = rehearse.one(command, status=1)
     assert (message["verdict"], message["delivered"]) == ("fail-open", True)
     assert reason in message["reason"]
 
@@ -158,7 +171,7 @@ def test_time_out_kills_what_the_filter_has_started(rehearse: Rehearse) -> None:
 
 
 def test_spool_that_cannot_be_used(rehearse: Rehearse) -> None:
-    message = rehearse.one("true", "-d", "/nonexistent")
+    message = rehearse.one("true", "-d", "/nonexistent", status=1)
     assert (message["verdict"], message["filter"]) == ("error", None)
     assert message["reply"].startswith("452 ")
 
@@ -394,8 +407,8 @@ def test_leading_dots_pass(rehearse: Rehearse) -> None:
     assert received.encode("latin-1") == content.replace(b"\n", b"\r\n")
 
 
-def test_empty_message_passes(rehearse: Rehearse) -> None:
-    assert rehearse.one("true", content=b"")["received"] == ""
+def test_message_with_an_empty_header_passes(rehearse: Rehearse) -> None:
+    assert rehearse.one("true", content=b"\n")["received"] == "\r\n"
 
 
 def test_dot_behind_a_bare_cr_is_explained(rehearse: Rehearse) -> None:

@@ -13,6 +13,7 @@ import tempfile
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -266,23 +267,57 @@ def public() -> Iterator[Path]:
         yield directory
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no Python for everybody")
-def test_user_runs_the_filter_as_spawn_does(public: Path) -> None:
+as_another_user = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(),
+    reason="only root can become another user, and Python must be everybody's",
+)
+
+
+def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
+    """Return what the JSON document says of a message whose filter runs as nobody."""
     message = public / "message.eml"
     message.write_bytes(MESSAGE)
-    command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
-    options = ["--json", "--user", "nobody", "-c", command, str(message)]
+    words = [*options, "--json", "--user", "nobody", "-c", command, str(message)]
     done = subprocess.run(
-        ["/usr/bin/python3", "-m", "postprox.rehearse", *options],
+        ["/usr/bin/python3", "-m", "postprox.rehearse", *words],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(public), "TMPDIR": str(public)},
         stdout=subprocess.PIPE,
-        check=True,
+        timeout=30,
+        check=False,
         text=True,
     )
     (found,) = json.loads(done.stdout)["messages"]
-    assert found["reply"] == "554 nobody 65534 nobody"
+    return found
+
+
+@as_another_user
+def test_user_runs_the_filter_as_spawn_does(public: Path) -> None:
+    command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
+    assert rehearsed_as_nobody(public, command)["reply"] == "554 nobody 65534 nobody"
     assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
+
+
+@as_another_user
+@pytest.mark.parametrize("name", ["environment", "stderr", "status", "outfile"])
+@pytest.mark.parametrize("plant", ["ln -s {}", "mkfifo", "mkdir"])
+def test_root_reads_nothing_that_the_user_puts_in_the_records_place(
+    public: Path, name: str, plant: str
+) -> None:
+    secret = public / "secret"
+    secret.write_text("root's own\0\n")
+    secret.chmod(0o600)
+    command = f'R=$(dirname "$OUTFILE")/filter; rm "$R/{name}"; {plant.format(secret)} "$R/{name}"'
+    # The filter's own shell waits at a FIFO until its time is over.
+    assert "root's own" not in json.dumps(rehearsed_as_nobody(public, command, "-t", "1"))
+
+
+@as_another_user
+def test_root_reads_no_directory_that_the_user_puts_in_the_records_place(public: Path) -> None:
+    private = public / "private"
+    private.mkdir(mode=0o700)
+    (private / "stderr").write_text("root's own\n")
+    command = f'cd "$(dirname "$OUTFILE")"; mv filter aside; ln -s {private} filter'
+    assert "root's own" not in json.dumps(rehearsed_as_nobody(public, command))
 
 
 def test_user_that_there_is_not_is_named(rehearse: Rehearse) -> None:
