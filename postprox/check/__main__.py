@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from .. import __version__
 from . import machine, report
 from .case import Case
 from .judge import judge, unseen
@@ -59,13 +60,14 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         "postprox-check",
-        usage="postprox-check [--config DIR] [--unit FILE] [--json] [-- COMMAND LINE]",
+        usage="postprox-check [--config DIR] [--unit FILE] [--json] [-V] [-- COMMAND LINE]",
         description=DESCRIPTION,
         epilog="After --, the command line of a listening proxy that is started in another way.",
     )
     parser.add_argument("--config", default="", metavar="DIR", help="where main.cf is")
     parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     index = words.index("--") if "--" in words else len(words)
     own, command_line = words[:index], words[index + 1 :]
     wanted = parser.parse_args(own)

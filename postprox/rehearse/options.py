@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from .. import __version__
 from ..core import options as proxy_options
 from .outcome import EXPECTATIONS
 from .proxy import User
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "messages", nargs="*", type=Path, metavar="MESSAGE", help="a message, LF or CRLF, or many"
     )
+    parser.add_argument("-V", "--version", action="version", version=f"{_INSTALLED} {__version__}")
     parser.add_argument("-c", "--command", metavar="CMD", help="the filter, as for the proxy")
     parser.add_argument(
         "--repeat", type=_count, default=1, metavar="N", help="send each message N times"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from postprox import __version__
 from postprox.check import __main__ as command
 from postprox.check import report
 from postprox.check.findings import Finding
@@ -134,3 +136,10 @@ def test_json_keeps_what_is_no_printable_character() -> None:
     assert not has_controls(text)
     (finding,) = json.loads(text)["findings"]
     assert (finding["where"], finding["problem"], finding["remedy"]) == ("\x1b", "\x7f", "\u202e")
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option: str) -> None:
+    words = [sys.executable, "-m", "postprox.check", option]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
+    assert done.stdout == f"postprox-check {__version__}\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from postprox import __version__
 from postprox.rehearse import __main__ as command
 from postprox.rehearse import ci, mail, options, sources
 from postprox.rehearse.errors import CannotRunError
@@ -361,6 +362,11 @@ def test_link_in_the_place_of_the_junit_file_is_not_followed(rehearse: Rehearse)
 
 
 # The command line.
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(rehearse: Rehearse, option: str) -> None:
+    assert rehearse(option).stdout == f"postprox-rehearse {__version__}\n"
 
 
 def test_wrong_option_is_printed_without_control_characters(rehearse: Rehearse) -> None:
