@@ -212,5 +212,11 @@ def test_a_doubtful_message_is_greylisted_and_passes_later(run: Filter, greylist
     assert run(ask, DOUBTFUL).status == 0
 
 
+def test_while_redis_is_down_no_message_is_greylisted(run: Filter) -> None:
+    for place in running(["Greylisting"]):
+        redis(place, "SHUTDOWN NOSAVE")
+        assert run(command("rspamd.py", place), DOUBTFUL).status == 0
+
+
 def test_good_mail_is_not_delayed(run: Filter, greylisting: Path) -> None:
     assert run(command("rspamd.py", greylisting), GOOD, SENDER="new@example.net").status == 0
