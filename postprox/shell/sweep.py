@@ -35,15 +35,16 @@ def sweep(directory: str) -> None:
 def _removed(stem: Path) -> int:
     """Remove those files of one message that are left; return how many there were."""
     email, outfile, spool = (stem.with_suffix(suffix) for suffix in (".email", ".out", ".spool"))
-    removed = _is_old(spool, limits.STALE) and _remove(spool)
+    removed = int(_is_old(spool, limits.STALE) and _remove(spool))
     if not os.path.lexists(email):
         # Its filter may have removed EMAIL, and still be writing.
-        return removed + (_is_old(outfile, limits.STALE_OUTFILE) and _remove(outfile))
-    if not _is_old(email, limits.STALE):
-        return removed
-    with _locked(email) as locked:
-        # OUTFILE first: EMAIL is the sign by which the next listener would find it.
-        return removed + (sum(map(_remove, (outfile, email))) if locked else 0)
+        removed += _is_old(outfile, limits.STALE_OUTFILE) and _remove(outfile)
+    elif _is_old(email, limits.STALE):
+        with _locked(email) as locked:
+            if locked:
+                # OUTFILE first: EMAIL is the sign by which the next listener would find it.
+                removed += _remove(outfile) + _remove(email)
+    return removed
 
 
 def _is_old(path: Path, seconds: float) -> bool:
