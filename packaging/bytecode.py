@@ -168,7 +168,8 @@ def modules_of_a_session(
 def modules_of_a_listener(staged: Path) -> list[str]:
     """Return the names of our modules that the listening server imports, in the same order."""
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import postprox.shell.listen;"
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import postprox.shell.listen, postprox.shell.stderr;"
         "print(*(name for name in sys.modules if name.partition('.')[0] == 'postprox'))"
     )
     command = [sys.executable, "-ISBc", program, str(staged)]
