@@ -57,9 +57,10 @@ class Pipe:
         self._read += os.read(self.reader, 65536)
 
     def lose_reader(self) -> None:
-        """Close the reader's end."""
-        os.close(self.reader)
-        self.reader = -1
+        """Close the reader's end, if it is open."""
+        if self.reader >= 0:
+            os.close(self.reader)
+            self.reader = -1
 
 
 @pytest.fixture
@@ -67,14 +68,18 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
     pipe = Pipe()
     monkeypatch.setattr(stderr, "STDERR", pipe.writer)
     yield pipe
-    if pipe.reader >= 0:
-        pipe.lose_reader()  # a thread that still writes goes on
+    pipe.lose_reader()
     os.close(pipe.writer)
 
 
 @pytest.fixture
-def written(pipe: Pipe) -> StandardError:
-    return StandardError()
+def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardError]:
+    written = StandardError()
+    yield written
+    # Its thread must not write any more once another file has the pipe's number.
+    pipe.lose_reader()
+    monkeypatch.setattr(limits, "LOG_FAREWELL", PATIENCE)
+    written.finish()
 
 
 def test_a_line_has_time_ident_and_pid(written: StandardError, pipe: Pipe) -> None:
