@@ -60,6 +60,7 @@ LISTENING = {
     "cannot write --metrics",
     "result=unknown",
     "files of a killed proxy",
+    "lines were dropped: the log could not take them",
 }
 OF_POSTFIX = {
     'rejected "connection request": "421 4.4.1': "cut-off_before",
@@ -246,6 +247,11 @@ def test_what_the_proxy_says_of_a_killed_one(
     monkeypatch.setattr("time.time", lambda: hour_later)
     sweep.sweep(str(tmp_path))
     assert said == [f"removed 1 files of a killed proxy from {tmp_path}"]
+
+
+def test_report_of_dropped_lines_is_worded_as_quoted() -> None:
+    # tests/unit/test_log.py and test_stderr.py let a log that is not read drop lines.
+    assert log.dropped(2).endswith("lines were dropped: the log could not take them")
 
 
 # --- how long, and how much ----------------------------------------------------------------------
