@@ -1,0 +1,129 @@
+"""The texts that users and scripts see, as files: `python3 -m tests.golden` writes them anew.
+
+Rule: a change of wording shows as a change of a file here, and nowhere else does it need a test.
+
+- ``help-*.txt``: what each command prints for ``--help``, and the proxy's licence and version.
+- ``texts-*.txt``: every text of three words or more that is not a docstring: replies, log lines,
+  error messages, findings. ``{}`` stands for a value.
+- ``keys-*.txt``: the keys of the JSON documents.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from postprox.check.findings import Finding
+from postprox.check.report import as_json
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).resolve().parent
+
+#: What the texts are collected from: name of the file to a pattern of modules.
+SOURCES = {
+    "texts-proxy.txt": ("postprox/*.py", "postprox/core/*.py", "postprox/shell/*.py"),
+    "texts-check.txt": ("postprox/check/*.py",),
+    "texts-rehearse.txt": ("postprox/rehearse/*.py",),
+    "texts-suite.txt": ("tests/conformance/**/*.py",),
+}
+#: The commands whose help is kept: name of the file to the words behind ``python3 -m``.
+HELPED = {
+    "help-postprox.txt": ("postprox", "--help"),
+    "help-postprox-license.txt": ("postprox", "--license"),
+    "help-postprox-version.txt": ("postprox", "--version"),
+    "help-check.txt": ("postprox.check", "--help"),
+    "help-rehearse.txt": ("postprox.rehearse", "--help"),
+    "help-conformance.txt": ("tests.conformance", "--help"),
+    **{
+        f"help-conformance-{word}.txt": ("tests.conformance", word, "--help")
+        for word in ("run", "list", "show", "report", "record", "compare")
+    },
+}
+_WORDS = re.compile(r"[A-Za-z]{2,}")
+
+
+def texts(patterns: tuple[str, ...]) -> str:
+    """Return the texts in the modules that `patterns` name, sorted, each once."""
+    files = [
+        file for pattern in patterns for file in ROOT.glob(pattern) if "/build/" not in str(file)
+    ]
+    found = {text for file in files for text in _texts(ast.parse(file.read_text("utf-8")))}
+    return "".join(f"{text}\n" for text in sorted(found))
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for text in _visit(tree, docstrings):
+        shown = text.encode("unicode_escape").decode("ascii")
+        if len(_WORDS.findall(text.replace("{}", ""))) >= 3:
+            yield shown
+
+
+def _visit(node: ast.AST, passed: set[int]) -> Iterator[str]:
+    """Yield the constants below `node` but those `passed`; a f-string is one text."""
+    if isinstance(node, ast.JoinedStr):
+        parts = (each.value if isinstance(each, ast.Constant) else "{}" for each in node.values)
+        yield "".join(map(str, parts))
+    elif isinstance(node, ast.Constant) and id(node) not in passed:
+        if isinstance(node.value, bytes):
+            yield node.value.decode("latin-1")
+        elif isinstance(node.value, str):
+            yield node.value
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _visit(child, passed)
+
+
+def printed(*words: str) -> str:
+    """Return what a command prints, 80 columns wide."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=folder,
+            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "HOME": folder},
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+    return done.stdout
+
+
+def rehearsal_keys() -> str:
+    """Return the keys of the document that ``postprox-rehearse --json`` prints."""
+    return _keys(json.loads(printed("postprox.rehearse", "--json", "-c", "true")))
+
+
+def check_keys() -> str:
+    """Return the keys of the document that ``postprox-check --json`` prints."""
+    finding = Finding("no-filter", "service", "problem", "remedy")
+    return _keys(json.loads(as_json([finding], ["a file"])))
+
+
+def _keys(document: object, place: str = "") -> str:
+    """Return the places of all values in a document, a line each."""
+    if isinstance(document, dict):
+        return "".join(_keys(value, f"{place}.{key}") for key, value in document.items())
+    if isinstance(document, list):
+        return _keys(document[0], f"{place}[]") if document else f"{place}[]\n"
+    return f"{place}\n"
+
+
+PRODUCERS: dict[str, Callable[[], str]] = {
+    **{name: partial(texts, patterns) for name, patterns in SOURCES.items()},
+    **{name: partial(printed, *words) for name, words in HELPED.items()},
+    "keys-rehearse.txt": rehearsal_keys,
+    "keys-check.txt": check_keys,
+}
