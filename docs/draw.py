@@ -15,7 +15,7 @@ from pathlib import Path
 
 from docs import imports
 from docs.imports import Import
-from postprox.core import turns
+from postprox.core import states
 
 DOCS = Path(__file__).resolve().parent
 
@@ -40,14 +40,14 @@ _STACKED = [
 ]
 
 
-def turns_source() -> str:
-    """Return the picture of `turns.FOLLOWS`: whose turn follows whose, and when."""
+def states_source() -> str:
+    """Return the picture of `states.FOLLOWS`: whose turn follows whose, and when."""
     return _graph(
-        "turns",
+        "states",
         *(
             f'    {turn} -> {following} [label="{_wrapped(gloss)}"'
-            f"{' ' + _ASIDE if following == turns.CLOSED else ''}]"
-            for turn, them in turns.FOLLOWS.items()
+            f"{' ' + _ASIDE if following == states.CLOSED else ''}]"
+            for turn, them in states.FOLLOWS.items()
             for following, gloss in them.items()
         ),
     )
@@ -151,7 +151,7 @@ def place_source() -> str:
 
 
 PICTURES: dict[str, Callable[[], str]] = {
-    "turns": turns_source,
+    "states": states_source,
     "rooms": rooms_source,
     "place": place_source,
 }

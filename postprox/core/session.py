@@ -3,14 +3,14 @@
 Rule: everything that the protocol decides is decided here. Octets and events come in, `actions`
 go out; there is no I/O, and the clock is given.
 
-At any time it is somebody's turn (`turns`), and at most one reply of upstream is awaited, which has
-a name (`link`). The client's further input waits until its command is answered; so the order of
+The session is always in one of `states`, and awaits at most one reply from upstream, which has a
+name (`link`). The client's further input waits until its command is answered; so the order of
 replies, and which reply belongs to which command, follow by construction (relay.lockstep).
 """
 
 from .. import TYPE_CHECKING
 from . import actions, levels, limits, link, replies, smtp
-from .turns import (
+from .states import (
     ANSWER,
     CLOSED,
     COMMAND,

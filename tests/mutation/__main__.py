@@ -30,11 +30,11 @@ SAMPLE, SEED = 300, 1
 
 #: One more or less of a bound is as good a bound; of the turns, all but the words of a picture are
 #: names, and the steps are tried by every test of a session.
-_LEFT_ALONE = ("limits.py", "turns.py")
+_LEFT_ALONE = ("limits.py", "states.py")
 
 CORE_TESTS = (
     *("session", "session_edges", "session_properties", "smtp", "data", "verdict", "envelope"),
-    *("link", "message", "options", "actions", "replies", "limits", "turns", "dialogue", "record"),
+    *("link", "message", "options", "actions", "replies", "limits", "states", "dialogue", "record"),
     *("tally", "upstream"),
 )
 SHELL_TESTS = (
@@ -83,7 +83,7 @@ def _draw(mutant: Mutant) -> bytes:
 
 def constants() -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the names of the modules whose constants may be mistaken, with those constants."""
-    for name in ("actions", "levels", "limits", "link", "replies", "turns", "verdict"):
+    for name in ("actions", "levels", "limits", "link", "replies", "states", "verdict"):
         module = importlib.import_module(f"postprox.core.{name}")
         found = {key: value for key, value in vars(module).items() if key.isupper()}
         yield name, found

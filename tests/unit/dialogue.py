@@ -2,8 +2,8 @@
 
 A `Dialogue` stands in for everything round a session: it carries out actions as `connection` does,
 on a clock of its own, and insists on what every surrounding relies on: nothing is said to who is
-gone, no two filters run, no message outlives its end, no turn follows one that `turns.FOLLOWS` does
-not let it follow. Where something else happens than was expected, the error tells the whole
+gone, no two filters run, no message outlives its end, no transition is missing in
+`states.FOLLOWS`. Where something else happens than was expected, the error tells the whole
 dialogue, in the notation of the transcripts: ``C>`` the client says, ``U<`` upstream is told, and
 ``P<`` the session asks for.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from postprox.core import actions, levels, limits, turns
+from postprox.core import actions, levels, limits, states
 from postprox.core.data import encoded
 from postprox.core.options import Options
 from postprox.core.session import Session
@@ -35,15 +35,15 @@ class UnexpectedError(AssertionError):
 
 
 class OrderlySession(Session):
-    """A session that keeps to `turns.FOLLOWS`, and remembers its steps."""
+    """A session that keeps to `states.FOLLOWS`, and remembers its steps."""
 
     def __init__(self, options: Options, clock: Callable[[], float]) -> None:
         self.steps: list[tuple[str, str]] = []
         super().__init__(options, clock)
 
     def _set_turn(self, turn: str) -> None:
-        if turn not in turns.FOLLOWS[self._turn]:
-            raise AssertionError(f"turns.FOLLOWS has no step from {self._turn!r} to {turn!r}")
+        if turn not in states.FOLLOWS[self._turn]:
+            raise AssertionError(f"states.FOLLOWS has no step from {self._turn!r} to {turn!r}")
         self.steps.append((self._turn, turn))
         super()._set_turn(turn)
 

@@ -151,7 +151,7 @@ FIRST = {
     "postprox.core.replies",
     "postprox.core.session",
     "postprox.core.smtp",
-    "postprox.core.turns",
+    "postprox.core.states",
     "postprox.shell",
     "postprox.shell.connection",
     "postprox.shell.loop",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postprox.core.turns import (
+from postprox.core.states import (
     ANSWER,
     CLOSED,
     COMMAND,

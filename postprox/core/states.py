@@ -1,7 +1,7 @@
 """Whose turn it is in a session, and whose may be next.
 
 Rule: `FOLLOWS` holds every step that a session may take; `session` takes them. The unit tests'
-`Dialogue` asserts each step against it, and ``docs/turns.svg`` is drawn from it.
+`Dialogue` asserts each step against it, and ``docs/states.svg`` is drawn from it.
 """
 
 CONNECT = "connect"  # upstream's: connection, greeting, and what is replayed on a new connection
