@@ -1,6 +1,6 @@
 """Whose turn it is in a session, and whose may be next.
 
-Rule: `FOLLOWS` holds every step that a session may take; `session` takes them. The unit tests'
+Rule: `TRANSITIONS` holds every step that a session may take; `session` takes them. The unit tests'
 `Dialogue` asserts each step against it, and ``docs/states.svg`` is drawn from it.
 """
 
@@ -16,7 +16,7 @@ CLOSED = "closed"  # nobody's: the client's connection is closed
 
 #: Whose turn may follow whose, and when it does. A session starts with CONNECT. From everywhere it
 #: goes to CLOSED when the proxy is terminated (files.term) or has a fault, which is not repeated.
-FOLLOWS = {
+TRANSITIONS = {
     CONNECT: {
         COMMAND: "upstream has greeted, for the first time",
         REPLY: "upstream has greeted again: the command that waited is relayed",

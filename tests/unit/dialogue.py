@@ -3,7 +3,7 @@
 A `Dialogue` stands in for everything round a session: it carries out actions as `connection` does,
 on a clock of its own, and insists on what every surrounding relies on: nothing is said to who is
 gone, no two filters run, no message outlives its end, no transition is missing in
-`states.FOLLOWS`. Where something else happens than was expected, the error tells the whole
+`states.TRANSITIONS`. Where something else happens than was expected, the error tells the whole
 dialogue, in the notation of the transcripts: ``C>`` the client says, ``U<`` upstream is told, and
 ``P<`` the session asks for.
 """
@@ -35,15 +35,15 @@ class UnexpectedError(AssertionError):
 
 
 class OrderlySession(Session):
-    """A session that keeps to `states.FOLLOWS`, and remembers its steps."""
+    """A session that keeps to `states.TRANSITIONS`, and remembers its steps."""
 
     def __init__(self, options: Options, clock: Callable[[], float]) -> None:
         self.steps: list[tuple[str, str]] = []
         super().__init__(options, clock)
 
     def _set_turn(self, turn: str) -> None:
-        if turn not in states.FOLLOWS[self._turn]:
-            raise AssertionError(f"states.FOLLOWS has no step from {self._turn!r} to {turn!r}")
+        if turn not in states.TRANSITIONS[self._turn]:
+            raise AssertionError(f"states.TRANSITIONS has no step from {self._turn!r} to {turn!r}")
         self.steps.append((self._turn, turn))
         super()._set_turn(turn)
 

@@ -17,10 +17,10 @@ from postprox.core.states import (
     CONNECT,
     DELIVER,
     FILTER,
-    FOLLOWS,
     RECEIVE,
     REPLY,
     SPOOL,
+    TRANSITIONS,
 )
 from tests.unit.dialogue import (
     Dialogue,
@@ -104,7 +104,7 @@ DIALOGUES: dict[tuple[str, str], Callable[[], Dialogue]] = {
     (DELIVER, COMMAND): lambda: after(sent, hears(b"250 queued")),
     (DELIVER, CLOSED): lambda: after(sent, Dialogue.upstream_ends),
 }
-STEPS = [(turn, following) for turn, them in FOLLOWS.items() for following in them]
+STEPS = [(turn, following) for turn, them in TRANSITIONS.items() for following in them]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=" to ".join)
@@ -118,8 +118,8 @@ def test_no_dialogue_is_for_a_step_that_the_table_does_not_have() -> None:
 
 def test_every_turn_but_the_first_is_reached_from_another() -> None:
     reached = {following for turn, following in STEPS if turn != following}
-    assert reached | {CONNECT} == FOLLOWS.keys()
+    assert reached | {CONNECT} == TRANSITIONS.keys()
 
 
 def test_from_every_turn_a_session_may_be_ended() -> None:
-    assert all(CLOSED in them for turn, them in FOLLOWS.items() if turn != CLOSED)
+    assert all(CLOSED in them for turn, them in TRANSITIONS.items() if turn != CLOSED)
