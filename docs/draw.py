@@ -41,13 +41,13 @@ _STACKED = [
 
 
 def states_source() -> str:
-    """Return the picture of `states.TRANSITIONS`: whose turn follows whose, and when."""
+    """Return the picture of `states.TRANSITIONS`: whose state follows whose, and when."""
     return _graph(
         "states",
         *(
-            f'    {turn} -> {following} [label="{_wrapped(gloss)}"'
+            f'    {state} -> {following} [label="{_wrapped(gloss)}"'
             f"{' ' + _ASIDE if following == states.CLOSED else ''}]"
-            for turn, them in states.TRANSITIONS.items()
+            for state, them in states.TRANSITIONS.items()
             for following, gloss in them.items()
         ),
     )

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .options import Options
     from .verdict import Outcome
 
-_CLIENTS_TURN = (COMMAND, ANSWER, RECEIVE)
-_WITH_MESSAGE = (RECEIVE, FILTER, DELIVER)
+_CLIENT_STATES = (COMMAND, ANSWER, RECEIVE)
+_MESSAGE_STATES = (RECEIVE, FILTER, DELIVER)
 
 #: As numbers: an octet is looked for five times as fast as octets.
 _NUL, _CR = b"\0\r"
@@ -61,7 +61,7 @@ class Session:
         self._clock = clock
 
         self._actions: list[actions.Action] = []
-        self._turn = CONNECT
+        self._state = CONNECT
         self._turn_began: float
         self._commands = smtp.CommandReader()
         self._upstream = link.Link(self._act, clock)
@@ -97,7 +97,7 @@ class Session:
     @property
     def wants_client(self) -> bool:
         """Whether the client should be read now."""
-        return not (self._client_eof or self._turn == CLOSED or self._commands.full)
+        return not (self._client_eof or self._state == CLOSED or self._commands.full)
 
     @property
     def client_gone(self) -> bool:
@@ -108,17 +108,17 @@ class Session:
     @property
     def receiving(self) -> bool:
         """Whether what the client sends now belongs to a message."""
-        return self._turn == RECEIVE
+        return self._state == RECEIVE
 
     @property
     def over(self) -> bool:
         """Whether the client's connection is to be closed, or is."""
-        return self._turn == CLOSED
+        return self._state == CLOSED
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        return self._turn == CLOSED and self._upstream.state == link.ABSENT
+        return self._state == CLOSED and self._upstream.state == link.ABSENT
 
     @property
     def deadline(self) -> float:
@@ -139,13 +139,13 @@ class Session:
 
     def client_received(self, data: bytes) -> None:
         """Take what the client sent; b"" is its end."""
-        if self._turn == CLOSED:
+        if self._state == CLOSED:
             return
         self._client_heard = self._clock()
         if not data:
             self._client_eof = True
             self._upstream.hurry()
-        elif self._turn == RECEIVE:
+        elif self._state == RECEIVE:
             self._receive(data)
         else:
             self._commands.feed(data)
@@ -160,9 +160,9 @@ class Session:
         """
         self._client_eof = True
         self._commands.take()
-        if self._turn in (RECEIVE, FILTER, DELIVER):
+        if self._state in (RECEIVE, FILTER, DELIVER):
             self._check_client()
-        elif self._turn != CLOSED:
+        elif self._state != CLOSED:
             self._leave()
             self._hang_up()
 
@@ -191,13 +191,13 @@ class Session:
         self._answer(replies.SEND_MESSAGE, RECEIVE)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take())
-        if self._turn == RECEIVE:  # otherwise once the spool is sealed
+        if self._state == RECEIVE:  # otherwise once the spool is sealed
             self._check_client()
 
     def spool_sealed(self) -> None:
         """Go on: the spool holds the whole message."""
         self._check_client()
-        if self._turn == CLOSED:
+        if self._state == CLOSED:
             return
         if self._options.command is not None:
             self._act(actions.RunFilter(self._envelope.environment(self._helo_name)))
@@ -209,7 +209,7 @@ class Session:
         if self._current_message is None:
             return  # it was answered in the meantime
         self._log(levels.ERROR, "cannot spool the message: %s", reason)
-        if self._turn == SPOOL:  # upstream's transaction goes on
+        if self._state == SPOOL:  # upstream's transaction goes on
             self._answer(replies.SPOOL_ERROR)
             self._log_verdict(replies.SPOOL_ERROR)
             self._discard()
@@ -285,7 +285,7 @@ class Session:
             self._stopping = True
             self._upstream.hasten(patience)
             return
-        self._fail(b"" if self._turn in (COMMAND, ANSWER) else replies.SHUTTING_DOWN)
+        self._fail(b"" if self._state in (COMMAND, ANSWER) else replies.SHUTTING_DOWN)
         self._upstream.disconnect()
 
     def crash(self) -> None:
@@ -305,7 +305,7 @@ class Session:
         """
         self._more_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
-            if self._turn not in (COMMAND, ANSWER):
+            if self._state not in (COMMAND, ANSWER):
                 return
             if self._stopping:
                 self._fail(replies.SHUTTING_DOWN)
@@ -331,7 +331,7 @@ class Session:
     def _handle(self, line: bytes) -> None:
         if _NUL in line or _CR in line:
             self._refuse_line(replies.BAD_CHARACTER)
-        elif self._turn == ANSWER:
+        elif self._state == ANSWER:
             self._relay(line)
         else:
             self._line = line
@@ -350,7 +350,7 @@ class Session:
         elif self._upstream.state != link.READY:
             self._handle_without_upstream(verb)
         elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
-            self._set_turn(REPLY)
+            self._set_state(REPLY)
             self._upstream.ask(b"RSET", link.RESET)
         else:
             self._relay(self._line)
@@ -379,20 +379,20 @@ class Session:
 
     def _refuse_line(self, reply: bytes) -> None:
         """Answer a line that is not relayed; in AUTH, cancel the exchange (RFC 4954 section 4)."""
-        if self._turn == ANSWER:
+        if self._state == ANSWER:
             self._relay(b"*")
         else:
             self._answer(reply)
 
     def _relay(self, line: bytes) -> None:
-        self._set_turn(REPLY)
+        self._set_state(REPLY)
         quitting = smtp.verb(self._line) == b"QUIT"
         self._upstream.ask(line, link.GOODBYE if quitting else link.REPLY)
 
     # Upstream's connection and replies.
 
     def _connect(self) -> None:
-        self._set_turn(CONNECT)
+        self._set_state(CONNECT)
         self._upstream.connect()
 
     def _read_replies(self) -> None:
@@ -495,14 +495,14 @@ class Session:
 
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
         """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
-        if self._turn == DELIVER and reply.negative:
+        if self._state == DELIVER and reply.negative:
             self._log(levels.WARNING, "upstream refused the message before its end")
             self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
             self._log(levels.ERROR, "upstream sent a reply to nothing: %r", reply.raw[:80])
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
-        elif self._turn == COMMAND:
+        elif self._state == COMMAND:
             self._upstream.disconnect()
             self._fail(reply.raw)
         else:
@@ -515,7 +515,7 @@ class Session:
             self._hang_up()
             return
         self._log(levels.ERROR, "upstream closed the connection")
-        known = self._turn == COMMAND and self._closing_announced
+        known = self._state == COMMAND and self._closing_announced
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
@@ -547,7 +547,7 @@ class Session:
             from .message import Message
 
             self._current_message = Message(self._clock())
-            self._set_turn(SPOOL)
+            self._set_state(SPOOL)
             self._act(actions.OpenSpool())
 
     def _receive(self, data: bytes) -> None:
@@ -555,7 +555,7 @@ class Session:
         if self._message.wire:
             self._act(actions.Store(content, self._message.wire))
         if self._message.ended:
-            self._set_turn(FILTER)
+            self._set_state(FILTER)
             self._commands.feed(self._message.rest)
             self._act(actions.SealSpool())
         else:
@@ -566,7 +566,7 @@ class Session:
 
     def _check_client(self) -> None:
         """Give up the message of a client that is gone (data.client-lost)."""
-        if not self._client_eof or self._turn not in _WITH_MESSAGE:
+        if not self._client_eof or self._state not in _MESSAGE_STATES:
             return
         if not self._commands.holds_quit and self._upstream.awaited != link.FINAL:
             self._log_verdict(b"")
@@ -589,7 +589,7 @@ class Session:
         self._act(actions.EndFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self, delivery: actions.Action) -> None:
-        self._set_turn(DELIVER)
+        self._set_state(DELIVER)
         self._delivery = delivery
         self._keepalive_due = limits.NEVER
         if self._upstream.awaited == link.NOTHING:  # otherwise the reply to a NOOP is awaited first
@@ -601,7 +601,7 @@ class Session:
     def _on_keepalive(self, reply: smtp.Reply) -> None:
         if reply.code == 421 or not (reply.positive or reply.negative):
             self._lose_upstream()
-        elif self._turn == DELIVER:
+        elif self._state == DELIVER:
             self._send_data()
         else:
             self._keepalive_due = self._upstream.used + limits.KEEPALIVE
@@ -654,24 +654,24 @@ class Session:
         self._current_envelope = None
         self._reset_due = False
 
-    def _set_turn(self, turn: str) -> None:
-        self._turn = turn
+    def _set_state(self, state: str) -> None:
+        self._state = state
         self._turn_began = self._client_heard = self._clock()
-        clients = turn in _CLIENTS_TURN
+        clients = state in _CLIENT_STATES
         self._client_deadline = self._turn_began + limits.CLIENT_IDLE if clients else limits.NEVER
 
-    def _answer(self, reply: bytes, turn: str = COMMAND) -> None:
+    def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         self._closing_announced = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.ToClient):  # behind each other, they need be written but once
             self._actions[-1] = actions.ToClient(last.data + reply)
         else:
             self._act(actions.ToClient(reply))
-        self._set_turn(turn)
+        self._set_state(state)
 
     def _fail(self, reply: bytes) -> None:
         """End the session in disorder, with `reply` to the client unless it is empty."""
-        if self._turn == CLOSED:
+        if self._state == CLOSED:
             return
         if reply:
             self._act(actions.ToClient(reply))
@@ -710,20 +710,20 @@ class Session:
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
-        delivering = self._turn == DELIVER
+        delivering = self._state == DELIVER
         self._upstream.disconnect()
         self._fail(message_reply if delivering else reply)
 
     def _leave(self) -> None:
         """End upstream's connection with QUIT, or without where that would be no command."""
-        if self._upstream.state == link.READY and self._turn not in (CONNECT, ANSWER, DELIVER):
+        if self._upstream.state == link.READY and self._state not in (CONNECT, ANSWER, DELIVER):
             self._upstream.leave()
         else:
             self._upstream.disconnect()
 
     def _hang_up(self) -> None:
         self._act(actions.HangUp())
-        self._set_turn(CLOSED)
+        self._set_state(CLOSED)
 
     def _discard(self) -> None:
         """Forget the message under way, if any, with all that belongs to it."""

@@ -41,11 +41,13 @@ class OrderlySession(Session):
         self.steps: list[tuple[str, str]] = []
         super().__init__(options, clock)
 
-    def _set_turn(self, turn: str) -> None:
-        if turn not in states.TRANSITIONS[self._turn]:
-            raise AssertionError(f"states.TRANSITIONS has no step from {self._turn!r} to {turn!r}")
-        self.steps.append((self._turn, turn))
-        super()._set_turn(turn)
+    def _set_state(self, state: str) -> None:
+        if state not in states.TRANSITIONS[self._state]:
+            raise AssertionError(
+                f"states.TRANSITIONS has no step from {self._state!r} to {state!r}"
+            )
+        self.steps.append((self._state, state))
+        super()._set_state(state)
 
 
 class Dialogue:
@@ -245,13 +247,13 @@ class Dialogue:
         raise UnexpectedError(f"{text}\n\n{self._told()}")
 
     def _told(self) -> str:
-        return "\n".join(("The dialogue, with whose turn it was:", *self.history))
+        return "\n".join(("The dialogue, with the state it was in:", *self.history))
 
     # How actions are carried out.
 
     def _does(self, what: str, event: Callable[..., None], *arguments: object) -> None:
         """Let something happen, and do what the session asks for then."""
-        self.history.append(f"  {self.session._turn:8} {what}")
+        self.history.append(f"  {self.session._state:8} {what}")
         try:
             event(*arguments)
             self._carry_out()

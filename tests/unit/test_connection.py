@@ -430,7 +430,7 @@ def test_a_background_child_that_holds_standard_error_delays_nothing(
 def test_a_background_child_that_goes_on_talking_delays_nothing(site: Site) -> None:
     client, _ = site.data("-c", "yes >&2 & exit 0")
     client.says(*MESSAGE)
-    run_until(site.loop, lambda: site.connection.session._turn == "deliver")
+    run_until(site.loop, lambda: site.connection.session._state == "deliver")
 
 
 def test_three_megabytes_of_standard_error(site: Site) -> None:

@@ -22,7 +22,7 @@ def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
             r"but saw",
             r"  250 fine\r\n",
             r"",
-            r"The dialogue, with whose turn it was:",
+            r"The dialogue, with the state it was in:",
             r"  connect  P> a client connects",
             r"           P< Connect()",
             r"  connect  U> @connect",
@@ -71,4 +71,4 @@ def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
 def test_a_step_that_the_table_does_not_have_is_a_failure() -> None:
     session = OrderlySession(Options(), lambda: 0.0)
     with pytest.raises(AssertionError, match="no step from 'connect' to 'deliver'"):
-        session._set_turn(states.DELIVER)
+        session._set_state(states.DELIVER)

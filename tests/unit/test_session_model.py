@@ -39,14 +39,14 @@ REPLIES = (*[b"250 fine"] * 6, b"450 not now", b"550 never")
 class Model:
     """What a session has come to, and what everybody must have seen of it.
 
-    turn: who is to act: "client", "message" (the client sends one), or what is awaited:
+    state: who is to act: "client", "message" (the client sends one), or what is awaited:
         "connection", "greeting", "hello", "reset", "reply", "filter", "data", "final"; at the end
         "over".
     """
 
     filtering: bool
     rejecting: bool
-    turn: str = "connection"
+    state: str = "connection"
     client: list[bytes] = field(default_factory=list)
     upstream: list[bytes] = field(default_factory=list)
     environments: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Model:
         self.goes_on()
 
     def goes_on(self) -> None:
-        while self.turn == "client" and self.ahead:
+        while self.state == "client" and self.ahead:
             self.line = self.ahead.pop(0)
             self._command()
 
@@ -82,18 +82,18 @@ class Model:
             self.client.append(b"250 ")
         elif not self.connected and self.verb == b"QUIT":
             self.client.append(b"221 ")
-            self.turn = "over"
+            self.state = "over"
         elif not self.connected:
-            self.connected, self.turn = True, "connection"
+            self.connected, self.state = True, "connection"
         elif self.stale and self.line not in (b"RSET", b"QUIT", *HELLO):
             self.upstream.append(b"RSET")
-            self.turn = "reset"
+            self.state = "reset"
         else:
             self._relay()
 
     def _relay(self) -> None:
         self.upstream.append(self.line)
-        self.turn = "reply"
+        self.state = "reply"
 
     def _data(self) -> None:
         if self.line != b"DATA":
@@ -104,28 +104,28 @@ class Model:
             self.client.append(b"554 ")
         else:
             self.client.append(b"354 ")
-            self.turn = "message"
+            self.state = "message"
             self.body, self.ahead = tuple(self.ahead), []  # which was no commands, then
 
     def connects(self) -> None:
-        self.turn = "greeting"
+        self.state = "greeting"
 
     def answers(self, reply: bytes) -> None:
         """Upstream answers what it was asked."""
-        awaited, positive = self.turn, reply[:1] == b"2"
-        self.turn = "client"
+        awaited, positive = self.state, reply[:1] == b"2"
+        self.state = "client"
         if awaited == "greeting" and not self.greeted:
             self.greeted = True
             self.client.append(reply)
         elif awaited == "greeting" and self.hello and self.line not in HELLO:
             self.upstream.append(self.hello)
-            self.turn = "hello"
+            self.state = "hello"
         elif awaited in ("greeting", "hello", "reset"):
             self.stale = self.stale and awaited != "reset"
             self._relay()
         elif awaited == "data" and reply[:3] == b"354":
             self.upstream += [*self.body, b"."]
-            self.turn = "final"
+            self.state = "final"
         else:
             self._answered(awaited, reply, positive=positive)
         self.goes_on()
@@ -136,7 +136,7 @@ class Model:
             self.stale = awaited == "data"
             self._forget()
         elif self.verb == b"QUIT":
-            self.turn = "over"
+            self.state = "over"
         elif positive:
             self._accepted()
 
@@ -158,13 +158,13 @@ class Model:
         self.body += body
         if self.filtering:
             self.environments.append((self.sender or b"", b"\n".join(self.recipients)))
-            self.turn = "filter"
+            self.state = "filter"
         else:
             self._delivers()
 
     def _delivers(self) -> None:
         self.upstream.append(b"DATA")
-        self.turn = "data"
+        self.state = "data"
 
     def filters(self, status: int, said: bytes, replacement: bytes) -> None:
         if status == 1:
@@ -180,7 +180,7 @@ class Model:
         self.upstream.append(b"QUIT")
         self.connected = False
         self._forget()
-        self.turn = "client"
+        self.state = "client"
         self.goes_on()
 
 
@@ -192,20 +192,20 @@ class SessionBesideItsModel(RuleBasedStateMachine):
         self.dialogue = Dialogue(filtering=filtering, reject_failures=rejecting)
         self.model = Model(filtering, rejecting)
 
-    @precondition(lambda self: self.model.turn not in ("message", "over"))
+    @precondition(lambda self: self.model.state not in ("message", "over"))
     @precondition(lambda self: len(self.model.ahead) < 2)
     @rule(line=st.sampled_from(COMMANDS))
     def client_says(self, line: bytes) -> None:
         self._says(line)
 
-    @precondition(lambda self: self.model.turn in ("client", "connection"))
+    @precondition(lambda self: self.model.state in ("client", "connection"))
     @rule(hello=st.sampled_from((b"NOOP", *HELLO)))
     def client_begins_a_transaction(self, hello: bytes) -> None:
         """As in RFC 2920: all in one write, though nothing is answered yet."""
         self._says(hello, b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>", b"DATA")
 
     @precondition(lambda self: len(self.model.client) > 12)
-    @precondition(lambda self: self.model.turn == "client")
+    @precondition(lambda self: self.model.state == "client")
     @rule()
     def client_quits(self) -> None:
         self._says(b"QUIT")
@@ -215,7 +215,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
         for line in lines:
             self.model.says(line)
 
-    @precondition(lambda self: self.model.turn == "message")
+    @precondition(lambda self: self.model.state == "message")
     @rule(body=st.sampled_from(MESSAGES), behind=st.sampled_from(((), (b"NOOP",), (b"QUIT",))))
     def client_sends_a_message(self, body: tuple[bytes, ...], behind: tuple[bytes, ...]) -> None:
         self.dialogue.client_says(*body, b".", *behind)
@@ -223,41 +223,41 @@ class SessionBesideItsModel(RuleBasedStateMachine):
         for line in behind:
             self.model.says(line)
 
-    @precondition(lambda self: self.model.turn == "connection")
+    @precondition(lambda self: self.model.state == "connection")
     @rule()
     def upstream_connects(self) -> None:
         self.dialogue.upstream_connects()
         self.model.connects()
 
-    @precondition(lambda self: self.model.turn in ("greeting", "hello", "reset"))
+    @precondition(lambda self: self.model.state in ("greeting", "hello", "reset"))
     @rule()
     def upstream_is_ready(self) -> None:
         self._answers(b"220 up")
 
-    @precondition(lambda self: self.model.turn in ("reply", "data", "final"))
+    @precondition(lambda self: self.model.state in ("reply", "data", "final"))
     @rule(reply=st.sampled_from(REPLIES))
     def upstream_answers(self, reply: bytes) -> None:
         while True:  # as far as the client is ahead, the same to each: a transaction is one step
-            awaited = self.model.turn
+            awaited = self.model.state
             self._answers(b"354 go on" if awaited == "data" and reply[:1] == b"2" else reply)
-            if awaited != "reply" or self.model.turn != "reply":
+            if awaited != "reply" or self.model.state != "reply":
                 break
 
     def _answers(self, reply: bytes) -> None:
         self.dialogue.upstream_says(reply)
         self.model.answers(reply)
 
-    @precondition(lambda self: self.model.turn == "filter")
+    @precondition(lambda self: self.model.state == "filter")
     @rule(replacement=st.sampled_from((b"", b"replaced")))
     def filter_accepts(self, replacement: bytes) -> None:
         self._filters(0, b"", replacement)
 
-    @precondition(lambda self: self.model.turn == "filter")
+    @precondition(lambda self: self.model.state == "filter")
     @rule(said=st.sampled_from((b"550 no", b"450 later", b"250 discarded")))
     def filter_rejects(self, said: bytes) -> None:
         self._filters(1, said, b"")
 
-    @precondition(lambda self: self.model.turn == "filter")
+    @precondition(lambda self: self.model.state == "filter")
     @rule()
     def filter_fails(self) -> None:
         self._filters(2, b"", b"")
@@ -269,7 +269,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
         if not self.model.connected and self.dialogue.connected:
             self.dialogue.upstream_says(b"221 bye")
 
-    @precondition(lambda self: self.model.turn == "over")
+    @precondition(lambda self: self.model.state == "over")
     @rule()
     def time_passes(self) -> None:
         """Upstream need not answer the QUIT."""
@@ -286,7 +286,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
         assert bytes(self.dialogue.to_upstream).split(b"\r\n")[:-1] == self.model.upstream
         given = [(each[b"SENDER"], each[b"RECIPIENTS"]) for each in self.dialogue.environments]
         assert given == self.model.environments
-        assert self.dialogue.client_is_hung_up == (self.model.turn == "over")
+        assert self.dialogue.client_is_hung_up == (self.model.state == "over")
 
 
 TestSessionBesideItsModel = SessionBesideItsModel.TestCase

@@ -1,4 +1,4 @@
-"""Which turn may follow which: every step of the table is taken by one of these dialogues.
+"""Which state may follow which: every step of the table is taken by one of these dialogues.
 
 That no other step is taken is what every `Dialogue` insists on, here and in the random sessions of
 `test_session_properties`.
@@ -104,7 +104,7 @@ DIALOGUES: dict[tuple[str, str], Callable[[], Dialogue]] = {
     (DELIVER, COMMAND): lambda: after(sent, hears(b"250 queued")),
     (DELIVER, CLOSED): lambda: after(sent, Dialogue.upstream_ends),
 }
-STEPS = [(turn, following) for turn, them in TRANSITIONS.items() for following in them]
+STEPS = [(state, following) for state, them in TRANSITIONS.items() for following in them]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=" to ".join)
@@ -117,9 +117,9 @@ def test_no_dialogue_is_for_a_step_that_the_table_does_not_have() -> None:
 
 
 def test_every_turn_but_the_first_is_reached_from_another() -> None:
-    reached = {following for turn, following in STEPS if turn != following}
+    reached = {following for state, following in STEPS if state != following}
     assert reached | {CONNECT} == TRANSITIONS.keys()
 
 
 def test_from_every_turn_a_session_may_be_ended() -> None:
-    assert all(CLOSED in them for turn, them in TRANSITIONS.items() if turn != CLOSED)
+    assert all(CLOSED in them for state, them in TRANSITIONS.items() if state != CLOSED)
