@@ -11,15 +11,15 @@ replies, and which reply belongs to which command, follow by construction (relay
 from .. import TYPE_CHECKING
 from . import actions, levels, limits, link, replies, smtp
 from .states import (
-    ANSWER,
+    AUTH_RESPONSE,
+    AWAITING_REPLY,
     CLOSED,
     COMMAND,
-    CONNECT,
-    DELIVER,
-    FILTER,
-    RECEIVE,
-    REPLY,
-    SPOOL,
+    CONNECTING,
+    DELIVERING,
+    FILTERING,
+    OPENING_SPOOL,
+    RECEIVING,
 )
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .options import Options
     from .verdict import Outcome
 
-_CLIENT_STATES = (COMMAND, ANSWER, RECEIVE)
-_MESSAGE_STATES = (RECEIVE, FILTER, DELIVER)
+_CLIENT_STATES = (COMMAND, AUTH_RESPONSE, RECEIVING)
+_MESSAGE_STATES = (RECEIVING, FILTERING, DELIVERING)
 
 #: As numbers: an octet is looked for five times as fast as octets.
 _NUL, _CR = b"\0\r"
@@ -61,7 +61,7 @@ class Session:
         self._clock = clock
 
         self._actions: list[actions.Action] = []
-        self._state = CONNECT
+        self._state = CONNECTING
         self._turn_began: float
         self._commands = smtp.CommandReader()
         self._upstream = link.Link(self._act, clock)
@@ -108,7 +108,7 @@ class Session:
     @property
     def receiving(self) -> bool:
         """Whether what the client sends now belongs to a message."""
-        return self._state == RECEIVE
+        return self._state == RECEIVING
 
     @property
     def over(self) -> bool:
@@ -145,7 +145,7 @@ class Session:
         if not data:
             self._client_eof = True
             self._upstream.hurry()
-        elif self._state == RECEIVE:
+        elif self._state == RECEIVING:
             self._receive(data)
         else:
             self._commands.feed(data)
@@ -160,7 +160,7 @@ class Session:
         """
         self._client_eof = True
         self._commands.take()
-        if self._state in (RECEIVE, FILTER, DELIVER):
+        if self._state in (RECEIVING, FILTERING, DELIVERING):
             self._check_client()
         elif self._state != CLOSED:
             self._leave()
@@ -188,10 +188,10 @@ class Session:
 
     def spool_opened(self) -> None:
         """Go on: the spool that `actions.OpenSpool` asked for is there."""
-        self._answer(replies.SEND_MESSAGE, RECEIVE)
+        self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take())
-        if self._state == RECEIVE:  # otherwise once the spool is sealed
+        if self._state == RECEIVING:  # otherwise once the spool is sealed
             self._check_client()
 
     def spool_sealed(self) -> None:
@@ -209,7 +209,7 @@ class Session:
         if self._current_message is None:
             return  # it was answered in the meantime
         self._log(levels.ERROR, "cannot spool the message: %s", reason)
-        if self._state == SPOOL:  # upstream's transaction goes on
+        if self._state == OPENING_SPOOL:  # upstream's transaction goes on
             self._answer(replies.SPOOL_ERROR)
             self._log_verdict(replies.SPOOL_ERROR)
             self._discard()
@@ -285,7 +285,7 @@ class Session:
             self._stopping = True
             self._upstream.hasten(patience)
             return
-        self._fail(b"" if self._state in (COMMAND, ANSWER) else replies.SHUTTING_DOWN)
+        self._fail(b"" if self._state in (COMMAND, AUTH_RESPONSE) else replies.SHUTTING_DOWN)
         self._upstream.disconnect()
 
     def crash(self) -> None:
@@ -305,7 +305,7 @@ class Session:
         """
         self._more_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
-            if self._state not in (COMMAND, ANSWER):
+            if self._state not in (COMMAND, AUTH_RESPONSE):
                 return
             if self._stopping:
                 self._fail(replies.SHUTTING_DOWN)
@@ -331,7 +331,7 @@ class Session:
     def _handle(self, line: bytes) -> None:
         if _NUL in line or _CR in line:
             self._refuse_line(replies.BAD_CHARACTER)
-        elif self._state == ANSWER:
+        elif self._state == AUTH_RESPONSE:
             self._relay(line)
         else:
             self._line = line
@@ -350,7 +350,7 @@ class Session:
         elif self._upstream.state != link.READY:
             self._handle_without_upstream(verb)
         elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
-            self._set_state(REPLY)
+            self._set_state(AWAITING_REPLY)
             self._upstream.ask(b"RSET", link.RESET)
         else:
             self._relay(self._line)
@@ -379,20 +379,20 @@ class Session:
 
     def _refuse_line(self, reply: bytes) -> None:
         """Answer a line that is not relayed; in AUTH, cancel the exchange (RFC 4954 section 4)."""
-        if self._state == ANSWER:
+        if self._state == AUTH_RESPONSE:
             self._relay(b"*")
         else:
             self._answer(reply)
 
     def _relay(self, line: bytes) -> None:
-        self._set_state(REPLY)
+        self._set_state(AWAITING_REPLY)
         quitting = smtp.verb(self._line) == b"QUIT"
         self._upstream.ask(line, link.GOODBYE if quitting else link.REPLY)
 
     # Upstream's connection and replies.
 
     def _connect(self) -> None:
-        self._set_state(CONNECT)
+        self._set_state(CONNECTING)
         self._upstream.connect()
 
     def _read_replies(self) -> None:
@@ -458,7 +458,7 @@ class Session:
         """Relay the reply to a command of the client, or to its answer to a 334."""
         verb = smtp.verb(self._line)
         if reply.code == 334 and verb == b"AUTH":
-            self._answer(reply.raw, ANSWER)
+            self._answer(reply.raw, AUTH_RESPONSE)
             return
         if reply.code == 334:
             self._fail_unasked_challenge()
@@ -495,7 +495,7 @@ class Session:
 
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
         """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
-        if self._state == DELIVER and reply.negative:
+        if self._state == DELIVERING and reply.negative:
             self._log(levels.WARNING, "upstream refused the message before its end")
             self._upstream.disconnect()
             self._end_message(reply.raw)
@@ -547,7 +547,7 @@ class Session:
             from .message import Message
 
             self._current_message = Message(self._clock())
-            self._set_state(SPOOL)
+            self._set_state(OPENING_SPOOL)
             self._act(actions.OpenSpool())
 
     def _receive(self, data: bytes) -> None:
@@ -555,7 +555,7 @@ class Session:
         if self._message.wire:
             self._act(actions.Store(content, self._message.wire))
         if self._message.ended:
-            self._set_state(FILTER)
+            self._set_state(FILTERING)
             self._commands.feed(self._message.rest)
             self._act(actions.SealSpool())
         else:
@@ -589,7 +589,7 @@ class Session:
         self._act(actions.EndFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self, delivery: actions.Action) -> None:
-        self._set_state(DELIVER)
+        self._set_state(DELIVERING)
         self._delivery = delivery
         self._keepalive_due = limits.NEVER
         if self._upstream.awaited == link.NOTHING:  # otherwise the reply to a NOOP is awaited first
@@ -601,7 +601,7 @@ class Session:
     def _on_keepalive(self, reply: smtp.Reply) -> None:
         if reply.code == 421 or not (reply.positive or reply.negative):
             self._lose_upstream()
-        elif self._state == DELIVER:
+        elif self._state == DELIVERING:
             self._send_data()
         else:
             self._keepalive_due = self._upstream.used + limits.KEEPALIVE
@@ -710,13 +710,17 @@ class Session:
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
-        delivering = self._state == DELIVER
+        delivering = self._state == DELIVERING
         self._upstream.disconnect()
         self._fail(message_reply if delivering else reply)
 
     def _leave(self) -> None:
         """End upstream's connection with QUIT, or without where that would be no command."""
-        if self._upstream.state == link.READY and self._state not in (CONNECT, ANSWER, DELIVER):
+        if self._upstream.state == link.READY and self._state not in (
+            CONNECTING,
+            AUTH_RESPONSE,
+            DELIVERING,
+        ):
             self._upstream.leave()
         else:
             self._upstream.disconnect()

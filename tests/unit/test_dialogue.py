@@ -71,4 +71,4 @@ def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
 def test_a_step_that_the_table_does_not_have_is_a_failure() -> None:
     session = OrderlySession(Options(), lambda: 0.0)
     with pytest.raises(AssertionError, match="no step from 'connect' to 'deliver'"):
-        session._set_state(states.DELIVER)
+        session._set_state(states.DELIVERING)

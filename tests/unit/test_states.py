@@ -11,15 +11,15 @@ from collections.abc import Callable
 import pytest
 
 from postprox.core.states import (
-    ANSWER,
+    AUTH_RESPONSE,
+    AWAITING_REPLY,
     CLOSED,
     COMMAND,
-    CONNECT,
-    DELIVER,
-    FILTER,
-    RECEIVE,
-    REPLY,
-    SPOOL,
+    CONNECTING,
+    DELIVERING,
+    FILTERING,
+    OPENING_SPOOL,
+    RECEIVING,
     TRANSITIONS,
 )
 from tests.unit.dialogue import (
@@ -73,36 +73,40 @@ def has_a_fault(dialogue: Dialogue) -> None:
 
 
 DIALOGUES: dict[tuple[str, str], Callable[[], Dialogue]] = {
-    (CONNECT, COMMAND): lambda: after(Dialogue, Dialogue.upstream_connects, hears(b"220 up")),
-    (CONNECT, REPLY): lambda: after(
+    (CONNECTING, COMMAND): lambda: after(Dialogue, Dialogue.upstream_connects, hears(b"220 up")),
+    (CONNECTING, AWAITING_REPLY): lambda: after(
         rejected,
         says(b"MAIL FROM:<a@example>"),
         Dialogue.upstream_connects,
         hears(b"220 up"),
         hears(b"250 up"),
     ),
-    (CONNECT, CLOSED): lambda: after(Dialogue, Dialogue.upstream_fails),
+    (CONNECTING, CLOSED): lambda: after(Dialogue, Dialogue.upstream_fails),
     (COMMAND, COMMAND): lambda: after(connected, says(b"STARTTLS")),
-    (COMMAND, REPLY): lambda: after(connected, says(b"NOOP")),
-    (COMMAND, CONNECT): lambda: after(rejected, says(b"MAIL FROM:<a@example>")),
-    (COMMAND, SPOOL): in_data,
+    (COMMAND, AWAITING_REPLY): lambda: after(connected, says(b"NOOP")),
+    (COMMAND, CONNECTING): lambda: after(rejected, says(b"MAIL FROM:<a@example>")),
+    (COMMAND, OPENING_SPOOL): in_data,
     (COMMAND, CLOSED): lambda: after(connected, Dialogue.client_ends),
-    (ANSWER, REPLY): lambda: after(asked_for_an_answer, says(b"dXNlcg==")),
-    (ANSWER, CLOSED): lambda: after(asked_for_an_answer, Dialogue.client_ends),
-    (REPLY, COMMAND): lambda: after(connected, says(b"NOOP"), hears(b"250 ok")),
-    (REPLY, ANSWER): lambda: after(connected, says(b"AUTH LOGIN"), hears(b"334 VXNlcg==")),
-    (REPLY, REPLY): lambda: after(in_delivery, hears(b"450 no"), says(b"NOOP"), hears(b"250 ok")),
-    (REPLY, CLOSED): lambda: after(connected, says(b"NOOP"), Dialogue.upstream_ends),
-    (SPOOL, RECEIVE): in_data,
-    (SPOOL, COMMAND): lambda: after(in_transaction, has_no_spool, says(b"DATA")),
-    (SPOOL, CLOSED): lambda: after(in_transaction, has_a_fault),
-    (RECEIVE, FILTER): lambda: after(in_data, says(b".")),
-    (RECEIVE, CLOSED): lambda: after(in_data, Dialogue.client_ends),
-    (FILTER, DELIVER): lambda: after(in_filter, passes),
-    (FILTER, COMMAND): lambda: after(in_filter, is_refused),
-    (FILTER, CLOSED): lambda: after(in_filter, Dialogue.client_ends),
-    (DELIVER, COMMAND): lambda: after(sent, hears(b"250 queued")),
-    (DELIVER, CLOSED): lambda: after(sent, Dialogue.upstream_ends),
+    (AUTH_RESPONSE, AWAITING_REPLY): lambda: after(asked_for_an_answer, says(b"dXNlcg==")),
+    (AUTH_RESPONSE, CLOSED): lambda: after(asked_for_an_answer, Dialogue.client_ends),
+    (AWAITING_REPLY, COMMAND): lambda: after(connected, says(b"NOOP"), hears(b"250 ok")),
+    (AWAITING_REPLY, AUTH_RESPONSE): lambda: after(
+        connected, says(b"AUTH LOGIN"), hears(b"334 VXNlcg==")
+    ),
+    (AWAITING_REPLY, AWAITING_REPLY): lambda: after(
+        in_delivery, hears(b"450 no"), says(b"NOOP"), hears(b"250 ok")
+    ),
+    (AWAITING_REPLY, CLOSED): lambda: after(connected, says(b"NOOP"), Dialogue.upstream_ends),
+    (OPENING_SPOOL, RECEIVING): in_data,
+    (OPENING_SPOOL, COMMAND): lambda: after(in_transaction, has_no_spool, says(b"DATA")),
+    (OPENING_SPOOL, CLOSED): lambda: after(in_transaction, has_a_fault),
+    (RECEIVING, FILTERING): lambda: after(in_data, says(b".")),
+    (RECEIVING, CLOSED): lambda: after(in_data, Dialogue.client_ends),
+    (FILTERING, DELIVERING): lambda: after(in_filter, passes),
+    (FILTERING, COMMAND): lambda: after(in_filter, is_refused),
+    (FILTERING, CLOSED): lambda: after(in_filter, Dialogue.client_ends),
+    (DELIVERING, COMMAND): lambda: after(sent, hears(b"250 queued")),
+    (DELIVERING, CLOSED): lambda: after(sent, Dialogue.upstream_ends),
 }
 STEPS = [(state, following) for state, them in TRANSITIONS.items() for following in them]
 
@@ -118,7 +122,7 @@ def test_no_dialogue_is_for_a_step_that_the_table_does_not_have() -> None:
 
 def test_every_turn_but_the_first_is_reached_from_another() -> None:
     reached = {following for state, following in STEPS if state != following}
-    assert reached | {CONNECT} == TRANSITIONS.keys()
+    assert reached | {CONNECTING} == TRANSITIONS.keys()
 
 
 def test_from_every_turn_a_session_may_be_ended() -> None:
