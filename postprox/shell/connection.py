@@ -7,10 +7,10 @@ lets go of all of them, whatever happens.
 from .. import TYPE_CHECKING
 from ..core import actions, limits, replies
 from ..core.session import Session
+from .connector import Connector
 from .loop import READABLE, WRITABLE, report
 from .stream import Stream
 from .system import close, environ, file_name
-from .upstream import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,11 +21,11 @@ from postprox.core import limits, replies
 from postprox.core.options import parse
 from postprox.shell import connection as module
 from postprox.shell.connection import Connection
+from postprox.shell.connector import Resolver
 from postprox.shell.loop import MANY, Loop
 from postprox.shell.spool import Spool
 from postprox.shell.stream import Stream, never_delay
 from postprox.shell.system import posix
-from postprox.shell.upstream import Resolver
 from tests.unit.peers import LoopPeer, address, deaf_listener, fresh_loop, listening, run_until
 
 MESSAGE = (b"Subject: x", b"", b"body", b".")

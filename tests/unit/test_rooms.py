@@ -157,7 +157,7 @@ FIRST = {
     "postprox.shell.loop",
     "postprox.shell.stream",
     "postprox.shell.system",
-    "postprox.shell.upstream",
+    "postprox.shell.connector",
     "_socket",
     "select",
 }

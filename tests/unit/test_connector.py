@@ -14,9 +14,9 @@ import pytest
 
 from postprox.core import limits
 from postprox.core.address import Target
-from postprox.shell import upstream
+from postprox.shell import connector
+from postprox.shell.connector import Connector, resolve
 from postprox.shell.loop import Loop
-from postprox.shell.upstream import Connector, resolve
 from tests.unit.peers import deaf_listener, listening, run_until
 
 
@@ -181,7 +181,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
     """Let names resolve to certain addresses."""
 
     def resolve_to(addresses: Addresses) -> None:
-        monkeypatch.setattr(upstream, "resolve", lambda _target, _flags: list(addresses))
+        monkeypatch.setattr(connector, "resolve", lambda _target, _flags: list(addresses))
 
     return resolve_to
 
@@ -281,7 +281,7 @@ def test_a_slow_name_service_delays_nobody(
         assert answer.wait(20)
         return [(socket.AF_INET, listener.getsockname())]
 
-    monkeypatch.setattr(upstream, "resolve", slow)
+    monkeypatch.setattr(connector, "resolve", slow)
     attempt = Try(loop, "mx.example").start()
     assert asked.wait(20)
     other = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
@@ -313,7 +313,7 @@ def test_a_question_to_the_name_service_may_be_given_up(
         answered.set()
         return []
 
-    monkeypatch.setattr(upstream, "resolve", slow)
+    monkeypatch.setattr(connector, "resolve", slow)
     attempt = Try(loop, "mx.example").start()
     attempt.connector.cancel()
     answer.set()
