@@ -4,12 +4,12 @@ Rule: everything that the protocol decides is decided here. Octets and events co
 go out; there is no I/O, and the clock is given.
 
 The session is always in one of `states`, and awaits at most one reply from upstream, which has a
-name (`link`). The client's further input waits until its command is answered; so the order of
+name (`upstream`). The client's further input waits until its command is answered; so the order of
 replies, and which reply belongs to which command, follow by construction (relay.lockstep).
 """
 
 from .. import TYPE_CHECKING
-from . import actions, levels, limits, link, replies, smtp
+from . import actions, levels, limits, replies, smtp, upstream
 from .states import (
     AUTH_RESPONSE,
     AWAITING_REPLY,
@@ -64,7 +64,7 @@ class Session:
         self._state = CONNECTING
         self._turn_began: float
         self._commands = smtp.CommandReader()
-        self._upstream = link.Link(self._act, clock)
+        self._upstream = upstream.Link(self._act, clock)
         self._greeted = False  # the client has upstream's greeting
         self._line = b""  # the command under way
         self._hello = b""  # the accepted HELO or EHLO command
@@ -118,7 +118,7 @@ class Session:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        return self._state == CLOSED and self._upstream.state == link.ABSENT
+        return self._state == CLOSED and self._upstream.state == upstream.ABSENT
 
     @property
     def deadline(self) -> float:
@@ -177,7 +177,7 @@ class Session:
 
     def upstream_received(self, data: bytes) -> None:
         """Take what upstream sent; b"" is its end."""
-        if self._upstream.state == link.LEAVING:
+        if self._upstream.state == upstream.LEAVING:
             self._upstream.disconnect()
         elif not data:
             self._lose_upstream()
@@ -256,7 +256,7 @@ class Session:
     def message_sent(self) -> None:
         """Await the final reply: the message and its end are on their way."""
         self._message.in_doubt = True
-        self._upstream.expect(link.FINAL)
+        self._upstream.expect(upstream.FINAL)
 
     def timer(self, now: float) -> None:
         """Act on the deadline that has passed at `now`, which may be earlier than the present."""
@@ -268,7 +268,7 @@ class Session:
             self._filter_late()
         elif now >= self._keepalive_due:
             self._keepalive_due = limits.NEVER
-            self._upstream.ask(b"NOOP", link.KEEPALIVE)
+            self._upstream.ask(b"NOOP", upstream.KEEPALIVE)
         self._advance()
 
     def stop(self) -> None:
@@ -281,7 +281,7 @@ class Session:
 
         patience: how long upstream is given, in seconds, if it has a message and owes its reply.
         """
-        if self._upstream.awaited == link.FINAL and patience:
+        if self._upstream.awaited == upstream.FINAL and patience:
             self._stopping = True
             self._upstream.hasten(patience)
             return
@@ -347,11 +347,11 @@ class Session:
             if verb == b"BDAT":
                 self._commands.drop(smtp.announced_octets(self._line))
             self._answer(replies.NOT_OFFERED)
-        elif self._upstream.state != link.READY:
+        elif self._upstream.state != upstream.READY:
             self._handle_without_upstream(verb)
         elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
             self._set_state(AWAITING_REPLY)
-            self._upstream.ask(b"RSET", link.RESET)
+            self._upstream.ask(b"RSET", upstream.RESET)
         else:
             self._relay(self._line)
 
@@ -387,7 +387,7 @@ class Session:
     def _relay(self, line: bytes) -> None:
         self._set_state(AWAITING_REPLY)
         quitting = smtp.verb(self._line) == b"QUIT"
-        self._upstream.ask(line, link.GOODBYE if quitting else link.REPLY)
+        self._upstream.ask(line, upstream.GOODBYE if quitting else upstream.REPLY)
 
     # Upstream's connection and replies.
 
@@ -405,27 +405,27 @@ class Session:
 
     def _on_any_reply(self, reply: smtp.Reply, awaited: str) -> None:
         self._log_said("upstream", reply.raw, reply.raw[:3])
-        if reply.code == 354 and awaited not in (link.DATA, link.NOTHING):
+        if reply.code == 354 and awaited not in (upstream.DATA, upstream.NOTHING):
             self._log(levels.ERROR, "upstream asks for content that the filter has not seen")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
             return
-        if reply.code == 334 and awaited == link.GREETING:
+        if reply.code == 334 and awaited == upstream.GREETING:
             self._fail_unasked_challenge()
             return
         match awaited:
-            case link.GREETING:
+            case upstream.GREETING:
                 self._on_greeting(reply)
-            case link.HELLO:
+            case upstream.HELLO:
                 self._on_replayed_hello(reply)
-            case link.RESET:
+            case upstream.RESET:
                 self._on_own_reset(reply)
-            case link.REPLY | link.GOODBYE:
+            case upstream.REPLY | upstream.GOODBYE:
                 self._on_reply(reply)
-            case link.KEEPALIVE:
+            case upstream.KEEPALIVE:
                 self._on_keepalive(reply)
-            case link.DATA:
+            case upstream.DATA:
                 self._on_data_reply(reply)
-            case link.FINAL:
+            case upstream.FINAL:
                 self._on_final_reply(reply)
             case _:
                 self._on_stray_reply(reply)
@@ -437,7 +437,7 @@ class Session:
         elif not reply.positive:
             self._fail(replies.UPSTREAM_UNREACHABLE)
         elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
-            self._upstream.ask(self._hello, link.HELLO)
+            self._upstream.ask(self._hello, upstream.HELLO)
         else:
             self._relay(self._line)
 
@@ -509,7 +509,7 @@ class Session:
             self._lose_upstream()
 
     def _lose_upstream(self) -> None:
-        if self._upstream.awaited == link.GOODBYE:
+        if self._upstream.awaited == upstream.GOODBYE:
             self._upstream.disconnect()
             self._answer(replies.BYE)
             self._hang_up()
@@ -519,16 +519,16 @@ class Session:
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
-        if self._upstream.state == link.LEAVING:
+        if self._upstream.state == upstream.LEAVING:
             self._upstream.disconnect()
             return
-        if self._upstream.awaited == link.GOODBYE:
+        if self._upstream.awaited == upstream.GOODBYE:
             self._lose_upstream()
             return
         self._log(levels.ERROR, "upstream does not answer: no %s", self._upstream.missing)
         if self._stopping:
             self._fail_upstream(replies.SHUTTING_DOWN, replies.SHUTTING_DOWN)
-        elif self._upstream.state == link.CONNECTING:
+        elif self._upstream.state == upstream.CONNECTING:
             self._fail(replies.UPSTREAM_UNREACHABLE)
         else:
             self._fail_upstream(replies.UPSTREAM_SILENT, replies.MESSAGE_LOST)
@@ -568,7 +568,7 @@ class Session:
         """Give up the message of a client that is gone (data.client-lost)."""
         if not self._client_eof or self._state not in _MESSAGE_STATES:
             return
-        if not self._commands.holds_quit and self._upstream.awaited != link.FINAL:
+        if not self._commands.holds_quit and self._upstream.awaited != upstream.FINAL:
             self._log_verdict(b"")
             self._discard()
             self._leave()
@@ -592,11 +592,13 @@ class Session:
         self._set_state(DELIVERING)
         self._delivery = delivery
         self._keepalive_due = limits.NEVER
-        if self._upstream.awaited == link.NOTHING:  # otherwise the reply to a NOOP is awaited first
+        if (
+            self._upstream.awaited == upstream.NOTHING
+        ):  # otherwise the reply to a NOOP is awaited first
             self._send_data()
 
     def _send_data(self) -> None:
-        self._upstream.ask(b"DATA", link.DATA)
+        self._upstream.ask(b"DATA", upstream.DATA)
 
     def _on_keepalive(self, reply: smtp.Reply) -> None:
         if reply.code == 421 or not (reply.positive or reply.negative):
@@ -716,7 +718,7 @@ class Session:
 
     def _leave(self) -> None:
         """End upstream's connection with QUIT, or without where that would be no command."""
-        if self._upstream.state == link.READY and self._state not in (
+        if self._upstream.state == upstream.READY and self._state not in (
             CONNECTING,
             AUTH_RESPONSE,
             DELIVERING,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from postprox.core import actions, limits, link
+from postprox.core import actions, limits, upstream
 from tests.fuzz.source import Source
 from tests.unit.dialogue import Dialogue
 
@@ -70,14 +70,16 @@ class Ledger(Dialogue):
         self._insist_on_lock_step()
 
     def _insist_on_lock_step(self) -> None:
-        upstream = self.session._upstream
-        expect = upstream.expect
+        connection = self.session._upstream
+        expect = connection.expect
 
         def only_one(awaited: str) -> None:
-            self._insist(upstream.awaited == link.NOTHING, f"two replies are awaited: {awaited}")
+            self._insist(
+                connection.awaited == upstream.NOTHING, f"two replies are awaited: {awaited}"
+            )
             expect(awaited)
 
-        upstream.expect = only_one  # type: ignore[method-assign]
+        connection.expect = only_one  # type: ignore[method-assign]
 
     def filter_ends(
         self, status: int | None = 0, last_line: bytes = b"", failure: str = ""

@@ -146,7 +146,7 @@ FIRST = {
     "postprox.core.address",
     "postprox.core.levels",
     "postprox.core.limits",
-    "postprox.core.link",
+    "postprox.core.upstream",
     "postprox.core.options",
     "postprox.core.replies",
     "postprox.core.session",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postprox.core import actions, limits, link
-from postprox.core.link import Link
+from postprox.core import actions, limits, upstream
+from postprox.core.upstream import Link
 
 
 class Site:
@@ -31,7 +31,7 @@ def site() -> Site:
 
 
 def test_at_first_there_is_no_connection(site: Site) -> None:
-    assert site.link.state == link.ABSENT
+    assert site.link.state == upstream.ABSENT
     assert site.link.deadline == limits.NEVER
 
 
@@ -44,13 +44,13 @@ def test_connecting_has_a_limit(site: Site) -> None:
 def test_the_greeting_is_awaited(site: Site) -> None:
     site.link.connect()
     site.link.connected()
-    assert (site.link.state, site.link.awaited) == (link.READY, link.GREETING)
+    assert (site.link.state, site.link.awaited) == (upstream.READY, upstream.GREETING)
     assert site.link.deadline == site.now + limits.UPSTREAM_REPLY
 
 
 def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
     connection = site.ready()
-    connection.ask(b"NOOP", link.DATA)
+    connection.ask(b"NOOP", upstream.DATA)
     assert site.asked == [actions.ToUpstream(b"NOOP\r\n")]
     assert connection.deadline == site.now + limits.UPSTREAM_DATA
 
@@ -58,14 +58,14 @@ def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
 @pytest.mark.parametrize(
     ("awaited", "seconds"),
     [
-        (link.GREETING, limits.UPSTREAM_REPLY),
-        (link.HELLO, limits.UPSTREAM_REPLY),
-        (link.RESET, limits.UPSTREAM_REPLY),
-        (link.REPLY, limits.UPSTREAM_REPLY),
-        (link.GOODBYE, limits.UPSTREAM_GOODBYE),
-        (link.KEEPALIVE, limits.UPSTREAM_REPLY),
-        (link.DATA, limits.UPSTREAM_DATA),
-        (link.FINAL, limits.UPSTREAM_FINAL),
+        (upstream.GREETING, limits.UPSTREAM_REPLY),
+        (upstream.HELLO, limits.UPSTREAM_REPLY),
+        (upstream.RESET, limits.UPSTREAM_REPLY),
+        (upstream.REPLY, limits.UPSTREAM_REPLY),
+        (upstream.GOODBYE, limits.UPSTREAM_GOODBYE),
+        (upstream.KEEPALIVE, limits.UPSTREAM_REPLY),
+        (upstream.DATA, limits.UPSTREAM_DATA),
+        (upstream.FINAL, limits.UPSTREAM_FINAL),
     ],
 )
 def test_every_reply_is_awaited_for_a_time_of_its_own(
@@ -76,7 +76,9 @@ def test_every_reply_is_awaited_for_a_time_of_its_own(
     assert connection.deadline == site.now + seconds
 
 
-@pytest.mark.parametrize("awaited", [link.HELLO, link.RESET, link.REPLY, link.KEEPALIVE])
+@pytest.mark.parametrize(
+    "awaited", [upstream.HELLO, upstream.RESET, upstream.REPLY, upstream.KEEPALIVE]
+)
 def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
     site: Site, awaited: str
 ) -> None:
@@ -86,7 +88,7 @@ def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
     assert connection.deadline == site.now + limits.CLIENT_GONE
 
 
-@pytest.mark.parametrize("awaited", [link.GREETING, link.DATA, link.FINAL])
+@pytest.mark.parametrize("awaited", [upstream.GREETING, upstream.DATA, upstream.FINAL])
 def test_what_decides_about_a_message_is_awaited_whether_the_client_is_there_or_not(
     site: Site, awaited: str
 ) -> None:
@@ -105,22 +107,22 @@ def test_what_is_missing_is_said_in_words(site: Site) -> None:
 
 def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
     connection = site.ready()
-    connection.ask(b"NOOP", link.KEEPALIVE)
+    connection.ask(b"NOOP", upstream.KEEPALIVE)
     connection.feed(b"250 ok\r\n")
     received = connection.next_reply()
     assert received is not None
-    assert received[1] == link.KEEPALIVE
+    assert received[1] == upstream.KEEPALIVE
     assert connection.deadline == limits.NEVER
 
 
 def test_a_second_reply_was_not_asked_for(site: Site) -> None:
     connection = site.ready()
-    connection.ask(b"NOOP", link.KEEPALIVE)
+    connection.ask(b"NOOP", upstream.KEEPALIVE)
     connection.feed(b"250 ok\r\n250 again\r\n")
     connection.next_reply()
     received = connection.next_reply()
     assert received is not None
-    assert received[1] == link.NOTHING
+    assert received[1] == upstream.NOTHING
 
 
 def test_a_reply_tells_that_the_connection_is_used(site: Site) -> None:
@@ -135,15 +137,15 @@ def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.ToUpstream(b"QUIT\r\n")]
-    assert connection.state == link.LEAVING
+    assert connection.state == upstream.LEAVING
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
 def test_nothing_is_awaited_of_an_upstream_that_is_left(site: Site) -> None:
     connection = site.ready()
-    connection.expect(link.REPLY)
+    connection.expect(upstream.REPLY)
     connection.leave()
-    assert connection.awaited == link.NOTHING
+    assert connection.awaited == upstream.NOTHING
 
 
 def test_what_upstream_says_after_quit_is_no_reply(site: Site) -> None:
@@ -171,6 +173,6 @@ def test_disconnecting_is_asked_for_once(site: Site) -> None:
     connection.disconnect()
     assert site.asked == [actions.Disconnect()]
     assert connection.deadline == limits.NEVER
-    connection.expect(link.FINAL)
+    connection.expect(upstream.FINAL)
     connection.disconnect()
-    assert connection.awaited == link.NOTHING
+    assert connection.awaited == upstream.NOTHING
