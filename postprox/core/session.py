@@ -64,7 +64,7 @@ class Session:
         self._state = CONNECTING
         self._turn_began: float
         self._commands = smtp.CommandReader()
-        self._upstream = upstream.Link(self._act, clock)
+        self._upstream = upstream.UpstreamLink(self._act, clock)
         self._greeted = False  # the client has upstream's greeting
         self._line = b""  # the command under way
         self._hello = b""  # the accepted HELO or EHLO command

@@ -44,7 +44,7 @@ PATIENCE = {
 _ORDINARY = (HELLO, RESET, REPLY, KEEPALIVE)
 
 
-class Link:
+class UpstreamLink:
     """Upstream's connection.
 
     act: takes the actions that follow.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postprox.core import actions, limits, upstream
-from postprox.core.upstream import Link
+from postprox.core.upstream import UpstreamLink
 
 
 class Site:
@@ -14,9 +14,9 @@ class Site:
     def __init__(self) -> None:
         self.now = 1000.0
         self.asked: list[actions.Action] = []
-        self.link = Link(self.asked.append, lambda: self.now)
+        self.link = UpstreamLink(self.asked.append, lambda: self.now)
 
-    def ready(self) -> Link:
+    def ready(self) -> UpstreamLink:
         self.link.connect()
         self.link.connected()
         self.link.feed(b"220 up\r\n")
