@@ -177,7 +177,7 @@ class Session:
 
     def upstream_received(self, data: bytes) -> None:
         """Take what upstream sent; b"" is its end."""
-        if self._upstream.state == upstream.LEAVING:
+        if self._upstream.state == upstream.QUITTING:
             self._upstream.disconnect()
         elif not data:
             self._lose_upstream()
@@ -351,7 +351,7 @@ class Session:
             self._handle_without_upstream(verb)
         elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
             self._set_state(AWAITING_REPLY)
-            self._upstream.ask(b"RSET", upstream.RESET)
+            self._upstream.ask(b"RSET", upstream.RSET)
         else:
             self._relay(self._line)
 
@@ -387,7 +387,7 @@ class Session:
     def _relay(self, line: bytes) -> None:
         self._set_state(AWAITING_REPLY)
         quitting = smtp.verb(self._line) == b"QUIT"
-        self._upstream.ask(line, upstream.GOODBYE if quitting else upstream.REPLY)
+        self._upstream.ask(line, upstream.QUIT if quitting else upstream.REPLY)
 
     # Upstream's connection and replies.
 
@@ -415,11 +415,11 @@ class Session:
         match awaited:
             case upstream.GREETING:
                 self._on_greeting(reply)
-            case upstream.HELLO:
+            case upstream.EHLO:
                 self._on_replayed_hello(reply)
-            case upstream.RESET:
+            case upstream.RSET:
                 self._on_own_reset(reply)
-            case upstream.REPLY | upstream.GOODBYE:
+            case upstream.REPLY | upstream.QUIT:
                 self._on_reply(reply)
             case upstream.KEEPALIVE:
                 self._on_keepalive(reply)
@@ -437,7 +437,7 @@ class Session:
         elif not reply.positive:
             self._fail(replies.UPSTREAM_UNREACHABLE)
         elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
-            self._upstream.ask(self._hello, upstream.HELLO)
+            self._upstream.ask(self._hello, upstream.EHLO)
         else:
             self._relay(self._line)
 
@@ -509,7 +509,7 @@ class Session:
             self._lose_upstream()
 
     def _lose_upstream(self) -> None:
-        if self._upstream.awaited == upstream.GOODBYE:
+        if self._upstream.awaited == upstream.QUIT:
             self._upstream.disconnect()
             self._answer(replies.BYE)
             self._hang_up()
@@ -519,10 +519,10 @@ class Session:
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
-        if self._upstream.state == upstream.LEAVING:
+        if self._upstream.state == upstream.QUITTING:
             self._upstream.disconnect()
             return
-        if self._upstream.awaited == upstream.GOODBYE:
+        if self._upstream.awaited == upstream.QUIT:
             self._lose_upstream()
             return
         self._log(levels.ERROR, "upstream does not answer: no %s", self._upstream.missing)

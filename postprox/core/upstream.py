@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 ABSENT = "absent"  # there is no connection
 CONNECTING = "connecting"
 READY = "ready"
-LEAVING = "leaving"  # QUIT was sent; nothing more that upstream says counts
+QUITTING = "leaving"  # QUIT was sent; nothing more that upstream says counts
 
 #: Which reply of upstream is awaited; the log says so when it does not come.
 NOTHING = "reply"  # none is
 GREETING = "greeting"  # of a new connection
-HELLO = "reply to HELO or EHLO"  # replayed on a connection that is not the client's first
-RESET = "reply to RSET"  # of our own: the transaction of a message that upstream did not take
+EHLO = "reply to HELO or EHLO"  # replayed on a connection that is not the client's first
+RSET = "reply to RSET"  # of our own: the transaction of a message that upstream did not take
 REPLY = "reply to the client's command"  # or to its answer in AUTH; relayed
-GOODBYE = "reply to QUIT"  # of the client's; relayed
+QUIT = "reply to QUIT"  # of the client's; relayed
 KEEPALIVE = "reply to NOOP"  # of our own; swallowed
 DATA = "reply to DATA"  # of our own; the message is sent after a 354 only
 FINAL = "final reply"  # to the message's end: once it is awaited, upstream may have the message
@@ -30,10 +30,10 @@ FINAL = "final reply"  # to the message's end: once it is awaited, upstream may 
 #: How long each is awaited, in seconds (relay.idle).
 PATIENCE = {
     GREETING: limits.UPSTREAM_REPLY,
-    HELLO: limits.UPSTREAM_REPLY,
-    RESET: limits.UPSTREAM_REPLY,
+    EHLO: limits.UPSTREAM_REPLY,
+    RSET: limits.UPSTREAM_REPLY,
     REPLY: limits.UPSTREAM_REPLY,
-    GOODBYE: limits.UPSTREAM_GOODBYE,
+    QUIT: limits.UPSTREAM_GOODBYE,
     KEEPALIVE: limits.UPSTREAM_REPLY,
     DATA: limits.UPSTREAM_DATA,
     FINAL: limits.UPSTREAM_FINAL,
@@ -41,7 +41,7 @@ PATIENCE = {
 
 
 #: What decides about no message, and is not awaited for long once the client is gone.
-_ORDINARY = (HELLO, RESET, REPLY, KEEPALIVE)
+_ORDINARY = (EHLO, RSET, REPLY, KEEPALIVE)
 
 
 class UpstreamLink:
@@ -128,9 +128,9 @@ class UpstreamLink:
 
     def leave(self) -> None:
         """End the connection with QUIT; upstream is given a moment for its 221."""
-        if self.awaited != GOODBYE:  # otherwise the client's own is under way
+        if self.awaited != QUIT:  # otherwise the client's own is under way
             self._act(actions.ToUpstream(b"QUIT\r\n"))
-        self.state = LEAVING
+        self.state = QUITTING
         self.awaited = NOTHING
         self._extend(limits.UPSTREAM_GOODBYE)
 

@@ -249,10 +249,10 @@ EVENTS: tuple[Callable[[Ledger, Source], None], ...] = (
 #: A session with a message that its filter accepts, in the octets of an input: the first of each
 #: pair is the event.
 CONNECTED = bytes((3, 1, 2))
-HELLO = bytes((0, 0, 1, 0))
+EHLO = bytes((0, 0, 1, 0))
 TRANSACTION = bytes((0, 4, 1, 0, 1, 0))
 MESSAGE = bytes((0, 5, 2, 0, 0, 1, 1, 4, 0, 1, 0))
-WHOLE = CONNECTED + HELLO + (TRANSACTION + MESSAGE) * 2
+WHOLE = CONNECTED + EHLO + (TRANSACTION + MESSAGE) * 2
 
 
 def holds(source: Source) -> None:

@@ -22,7 +22,7 @@ INPUTS = 30_000
 LIMIT = 600  # seconds; it takes about twenty
 
 #: A session with -r whose filter ends with status 2; the spool and the filter have no error.
-FAILS = bytes((0b1011, 0, 0, 0)) + session.CONNECTED + session.HELLO + session.TRANSACTION
+FAILS = bytes((0b1011, 0, 0, 0)) + session.CONNECTED + session.EHLO + session.TRANSACTION
 FAILS += bytes((0, 5, 2, 2, 0, 1, 1, 1, 0))
 
 

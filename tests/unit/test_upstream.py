@@ -59,10 +59,10 @@ def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
     ("awaited", "seconds"),
     [
         (upstream.GREETING, limits.UPSTREAM_REPLY),
-        (upstream.HELLO, limits.UPSTREAM_REPLY),
-        (upstream.RESET, limits.UPSTREAM_REPLY),
+        (upstream.EHLO, limits.UPSTREAM_REPLY),
+        (upstream.RSET, limits.UPSTREAM_REPLY),
         (upstream.REPLY, limits.UPSTREAM_REPLY),
-        (upstream.GOODBYE, limits.UPSTREAM_GOODBYE),
+        (upstream.QUIT, limits.UPSTREAM_GOODBYE),
         (upstream.KEEPALIVE, limits.UPSTREAM_REPLY),
         (upstream.DATA, limits.UPSTREAM_DATA),
         (upstream.FINAL, limits.UPSTREAM_FINAL),
@@ -77,7 +77,7 @@ def test_every_reply_is_awaited_for_a_time_of_its_own(
 
 
 @pytest.mark.parametrize(
-    "awaited", [upstream.HELLO, upstream.RESET, upstream.REPLY, upstream.KEEPALIVE]
+    "awaited", [upstream.EHLO, upstream.RSET, upstream.REPLY, upstream.KEEPALIVE]
 )
 def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
     site: Site, awaited: str
@@ -137,7 +137,7 @@ def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.ToUpstream(b"QUIT\r\n")]
-    assert connection.state == upstream.LEAVING
+    assert connection.state == upstream.QUITTING
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
