@@ -28,7 +28,7 @@ DATA = "reply to DATA"  # of our own; the message is sent after a 354 only
 FINAL = "final reply"  # to the message's end: once it is awaited, upstream may have the message
 
 #: How long each is awaited, in seconds (relay.idle).
-PATIENCE = {
+REPLY_TIMEOUTS = {
     GREETING: limits.UPSTREAM_REPLY,
     EHLO: limits.UPSTREAM_REPLY,
     RSET: limits.UPSTREAM_REPLY,
@@ -85,9 +85,9 @@ class UpstreamLink:
         self.expect(awaited)
 
     def expect(self, awaited: str) -> None:
-        """Await a reply, for as long as `PATIENCE` says."""
+        """Await a reply, for as long as `REPLY_TIMEOUTS` says."""
         self.awaited = awaited
-        self._extend(PATIENCE[awaited])
+        self._extend(REPLY_TIMEOUTS[awaited])
         self._hasten_ordinary()
 
     def hurry(self) -> None:
