@@ -144,7 +144,7 @@ class Session:
         self._client_heard = self._clock()
         if not data:
             self._client_eof = True
-            self._upstream.hurry()
+            self._upstream.client_gone()
         elif self._state == RECEIVING:
             self._receive(data)
         else:
@@ -283,7 +283,7 @@ class Session:
         """
         if self._upstream.awaited == upstream.FINAL and patience:
             self._stopping = True
-            self._upstream.hasten(patience)
+            self._upstream.shorten_deadline(patience)
             return
         self._fail(b"" if self._state in (COMMAND, AUTH_RESPONSE) else replies.SHUTTING_DOWN)
         self._upstream.disconnect()
@@ -525,7 +525,9 @@ class Session:
         if self._upstream.awaited == upstream.QUIT:
             self._lose_upstream()
             return
-        self._log(levels.ERROR, "upstream does not answer: no %s", self._upstream.missing)
+        self._log(
+            levels.ERROR, "upstream does not answer: no %s", self._upstream.awaited_description
+        )
         if self._stopping:
             self._fail_upstream(replies.SHUTTING_DOWN, replies.SHUTTING_DOWN)
         elif self._upstream.state == upstream.CONNECTING:

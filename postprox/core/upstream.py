@@ -41,7 +41,7 @@ REPLY_TIMEOUTS = {
 
 
 #: What decides about no message, and is not awaited for long once the client is gone.
-_ORDINARY = (EHLO, RSET, REPLY, KEEPALIVE)
+_TRANSACTION_FREE_REPLIES = (EHLO, RSET, REPLY, KEEPALIVE)
 
 
 class UpstreamLink:
@@ -57,7 +57,7 @@ class UpstreamLink:
         self._act = act
         self._clock = clock
         self._replies = smtp.ReplyReader()
-        self._hurried = False
+        self._client_is_gone = False
         #: One of this module's words for it.
         self.state = ABSENT
         #: Which reply is awaited: one of this module's words for it.
@@ -88,14 +88,14 @@ class UpstreamLink:
         """Await a reply, for as long as `REPLY_TIMEOUTS` says."""
         self.awaited = awaited
         self._extend(REPLY_TIMEOUTS[awaited])
-        self._hasten_ordinary()
+        self._shorten_for_lost_client()
 
-    def hurry(self) -> None:
+    def client_gone(self) -> None:
         """Await no ordinary reply for long from now on: the client is gone (relay.idle)."""
-        self._hurried = True
-        self._hasten_ordinary()
+        self._client_is_gone = True
+        self._shorten_for_lost_client()
 
-    def hasten(self, limit: float) -> None:
+    def shorten_deadline(self, limit: float) -> None:
         """Let upstream have `limit` seconds from now, or less if it had less."""
         self.deadline = min(self.deadline, self._clock() + limit)
 
@@ -104,7 +104,7 @@ class UpstreamLink:
         self._extend(limits.UPSTREAM_BLOCK)
 
     @property
-    def missing(self) -> str:
+    def awaited_description(self) -> str:
         """What upstream owes when its deadline has passed, in words."""
         return "connection" if self.state == CONNECTING else self.awaited
 
@@ -142,9 +142,9 @@ class UpstreamLink:
         self.awaited = NOTHING
         self.deadline = limits.NEVER
 
-    def _hasten_ordinary(self) -> None:
-        if self._hurried and self.awaited in _ORDINARY:
-            self.hasten(limits.CLIENT_GONE)
+    def _shorten_for_lost_client(self) -> None:
+        if self._client_is_gone and self.awaited in _TRANSACTION_FREE_REPLIES:
+            self.shorten_deadline(limits.CLIENT_GONE)
 
     def _extend(self, limit: float) -> None:
         self.used = self._clock()

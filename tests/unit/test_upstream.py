@@ -83,7 +83,7 @@ def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
     site: Site, awaited: str
 ) -> None:
     connection = site.ready()
-    connection.hurry()
+    connection.client_gone()
     connection.expect(awaited)
     assert connection.deadline == site.now + limits.CLIENT_GONE
 
@@ -93,16 +93,16 @@ def test_what_decides_about_a_message_is_awaited_whether_the_client_is_there_or_
     site: Site, awaited: str
 ) -> None:
     connection = site.ready()
-    connection.hurry()
+    connection.client_gone()
     connection.expect(awaited)
     assert connection.deadline > site.now + limits.CLIENT_GONE
 
 
 def test_what_is_missing_is_said_in_words(site: Site) -> None:
     site.link.connect()
-    assert site.link.missing == "connection"
+    assert site.link.awaited_description == "connection"
     site.link.connected()
-    assert site.link.missing == "greeting"
+    assert site.link.awaited_description == "greeting"
 
 
 def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
