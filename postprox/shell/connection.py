@@ -15,8 +15,8 @@ from .system import close, environ, file_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ..core.counters import Tally
     from ..core.options import Options
-    from ..core.tally import Tally
     from ..core.verdict import Outcome
     from .filter import Filter
     from .loop import Loop

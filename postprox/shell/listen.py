@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
+from ..core.counters import Tally
 from ..core.options import STDERR as STANDARD_ERROR
-from ..core.tally import Tally
 from . import log, newfile, sweep
 from .connection import Connection
 from .loop import MANY, READABLE, STOPPING, Loop, nothing

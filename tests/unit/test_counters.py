@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postprox.core.tally import SECONDS, Tally
+from postprox.core.counters import SECONDS, Tally
 
 
 def test_messages_are_counted_by_verdict_and_result() -> None:
