@@ -9,7 +9,7 @@ long its filter ran.
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
 
 
-class Tally:
+class Counters:
     """Counts since the server was started."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from .system import close, environ, file_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..core.counters import Tally
+    from ..core.counters import Counters
     from ..core.options import Options
     from ..core.verdict import Outcome
     from .filter import Filter
@@ -27,7 +27,7 @@ class Connection:
     """One client's connection, with all that serves it.
 
     finished: called once, with the connection, when nothing is left of it.
-    tally: where its messages are counted, if anywhere.
+    counters: where its messages are counted, if anywhere.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Connection:
         options: "Options",
         client: Stream,
         finished: "Callable[[Connection], None]",
-        tally: "Tally | None" = None,
+        counters: "Counters | None" = None,
     ) -> None:
         self._loop = loop
         self._options = options
         self._client = client
         self._finished = finished
-        self._tally = tally
+        self._counters = counters
         #: Writes a line of all sessions of a server, once a minute; None for a session alone.
         self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
@@ -446,8 +446,8 @@ class Connection:
             self._close_client()
 
     def _count(self, action: actions.Count) -> None:
-        if self._tally is not None:
-            self._tally.count(action.verdict, action.result, action.seconds)
+        if self._counters is not None:
+            self._counters.count(action.verdict, action.result, action.seconds)
 
     def _write_log(self, action: actions.Log | actions.LogSeldom) -> None:
         try:

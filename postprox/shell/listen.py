@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import levels, limits
-from ..core.counters import Tally
+from ..core.counters import Counters
 from ..core.options import STDERR as STANDARD_ERROR
 from . import log, newfile, sweep
 from .connection import Connection
@@ -144,7 +144,7 @@ class Server:
         self._loop.add(self)
         log.syslog.attend(self._loop.clock, self._loop.due)
         self._loop.add(log.syslog)
-        self._tally = Tally()
+        self._counters = Counters()
         self._manager = Manager(self._loop, self._doing)
         self._metrics = Metrics(self._loop, options.metrics, self._exposition)
         self._loop.on_signals(STOPPING, self._stop)
@@ -246,7 +246,7 @@ class Server:
 
     def _begin(self, client: socket.socket) -> None:
         stream = Stream(client.fileno(), client.fileno())
-        connection = Connection(self._loop, self._options, stream, self._ended, self._tally)
+        connection = Connection(self._loop, self._options, stream, self._ended, self._counters)
         connection.log_seldom = self._warn
         client.detach()
         self._connections.add(connection)
@@ -272,7 +272,7 @@ class Server:
     def _doing(self) -> str:
         """Return in words what the server does, and has done."""
         words = f"sessions: {len(self._connections)}, filters: {self._filters}"
-        return f"{words}; {self._tally.words}" if self._tally.words else words
+        return f"{words}; {self._counters.words}" if self._counters.words else words
 
     @property
     def _filters(self) -> int:
@@ -280,7 +280,7 @@ class Server:
 
     def _exposition(self) -> str:
         """Return the text of `--metrics`."""
-        return self._tally.exposition(
+        return self._counters.exposition(
             {
                 "sessions": ("gauge", "Clients that are served.", len(self._connections)),
                 "sessions_max": ("gauge", "Clients served at once.", self._room),

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from postprox.core.counters import SECONDS, Tally
+from postprox.core.counters import SECONDS, Counters
 
 
 def test_messages_are_counted_by_verdict_and_result() -> None:
-    tally = Tally()
+    counters = Counters()
     for _ in range(2):
-        tally.count("accept", "delivered", 0.0)
-    tally.count("accept", "deferred", 0.0)
-    lines = tally.exposition({}).splitlines()
+        counters.count("accept", "delivered", 0.0)
+    counters.count("accept", "deferred", 0.0)
+    lines = counters.exposition({}).splitlines()
     assert 'postprox_messages_total{verdict="accept",result="delivered"} 2' in lines
     assert 'postprox_messages_total{verdict="accept",result="deferred"} 1' in lines
 
 
 def test_the_verdicts_in_words() -> None:
-    tally = Tally()
-    assert tally.words == ""
+    counters = Counters()
+    assert counters.words == ""
     for verdict, result in [("reject", "refused"), ("accept", "delivered"), ("accept", "lost")]:
-        tally.count(verdict, result, 0.0)
-    assert tally.words == "accept 2, reject 1"
+        counters.count(verdict, result, 0.0)
+    assert counters.words == "accept 2, reject 1"
 
 
 def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> None:
     assert SECONDS == (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
-    tally = Tally()
-    tally.count("accept", "delivered", 0.1)
-    tally.count("accept", "delivered", 1000.0)
-    lines = tally.exposition({}).splitlines()
+    counters = Counters()
+    counters.count("accept", "delivered", 0.1)
+    counters.count("accept", "delivered", 1000.0)
+    lines = counters.exposition({}).splitlines()
     within = [f'postprox_filter_seconds_bucket{{le="{s:g}"}} {int(s >= 0.1)}' for s in SECONDS]
     assert [line for line in lines if "_bucket" in line] == [
         *within,
@@ -39,16 +39,16 @@ def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> No
 
 
 def test_a_message_that_no_filter_saw_has_no_seconds() -> None:
-    tally = Tally()
-    tally.count("none", "delivered", 0.0)
-    assert "postprox_filter_seconds_count 0" in tally.exposition({}).splitlines()
+    counters = Counters()
+    counters.count("none", "delivered", 0.0)
+    assert "postprox_filter_seconds_count 0" in counters.exposition({}).splitlines()
 
 
 def test_the_whole_text() -> None:
-    tally = Tally()
-    tally.count("reject", "refused", 0.5)
+    counters = Counters()
+    counters.count("reject", "refused", 0.5)
     present = {"sessions": ("gauge", "Clients.", 3), "waiting": ("gauge", "They wait.", 0)}
-    assert tally.exposition(present).splitlines() == [
+    assert counters.exposition(present).splitlines() == [
         "# HELP postprox_sessions Clients.",
         "# TYPE postprox_sessions gauge",
         "postprox_sessions 3",
@@ -68,4 +68,4 @@ def test_the_whole_text() -> None:
 
 
 def test_the_text_ends_with_a_line_end() -> None:
-    assert Tally().exposition({}).endswith("\n")
+    assert Counters().exposition({}).endswith("\n")

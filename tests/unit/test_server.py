@@ -34,7 +34,7 @@ class Session:
         _options: Options,
         client: Stream,
         ended: Callable[[Connection], None],
-        _tally: object,
+        _counters: object,
     ) -> None:
         self.session = SimpleNamespace(client_gone=False)
         self.filtering = False
