@@ -29,14 +29,14 @@ class Counters:
                 self._within[index] += seconds <= bound
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The verdicts, as `systemctl status` shows them."""
         verdicts: dict[str, int] = {}
         for (verdict, _), number in self._messages.items():
             verdicts[verdict] = verdicts.get(verdict, 0) + number
         return ", ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
 
-    def exposition(self, present: dict[str, tuple[str, str, int]]) -> str:
+    def prometheus_text(self, present: dict[str, tuple[str, str, int]]) -> str:
         """Return the text for Prometheus, format 0.0.4.
 
         present: what else there is to tell: by name, its type, what it is, and how much.

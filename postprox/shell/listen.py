@@ -146,7 +146,7 @@ class Server:
         self._loop.add(log.syslog)
         self._counters = Counters()
         self._manager = Manager(self._loop, self._doing)
-        self._metrics = Metrics(self._loop, options.metrics, self._exposition)
+        self._metrics = Metrics(self._loop, options.metrics, self._prometheus_text)
         self._loop.on_signals(STOPPING, self._stop)
 
     def go_into_background(self, null: int) -> None:
@@ -272,15 +272,15 @@ class Server:
     def _doing(self) -> str:
         """Return in words what the server does, and has done."""
         words = f"sessions: {len(self._connections)}, filters: {self._filters}"
-        return f"{words}; {self._counters.words}" if self._counters.words else words
+        return f"{words}; {self._counters.summary}" if self._counters.summary else words
 
     @property
     def _filters(self) -> int:
         return sum(connection.filtering for connection in self._connections)
 
-    def _exposition(self) -> str:
+    def _prometheus_text(self) -> str:
         """Return the text of `--metrics`."""
-        return self._counters.exposition(
+        return self._counters.prometheus_text(
             {
                 "sessions": ("gauge", "Clients that are served.", len(self._connections)),
                 "sessions_max": ("gauge", "Clients served at once.", self._room),

@@ -10,17 +10,17 @@ def test_messages_are_counted_by_verdict_and_result() -> None:
     for _ in range(2):
         counters.count("accept", "delivered", 0.0)
     counters.count("accept", "deferred", 0.0)
-    lines = counters.exposition({}).splitlines()
+    lines = counters.prometheus_text({}).splitlines()
     assert 'postprox_messages_total{verdict="accept",result="delivered"} 2' in lines
     assert 'postprox_messages_total{verdict="accept",result="deferred"} 1' in lines
 
 
 def test_the_verdicts_in_words() -> None:
     counters = Counters()
-    assert counters.words == ""
+    assert counters.summary == ""
     for verdict, result in [("reject", "refused"), ("accept", "delivered"), ("accept", "lost")]:
         counters.count(verdict, result, 0.0)
-    assert counters.words == "accept 2, reject 1"
+    assert counters.summary == "accept 2, reject 1"
 
 
 def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> None:
@@ -28,7 +28,7 @@ def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> No
     counters = Counters()
     counters.count("accept", "delivered", 0.1)
     counters.count("accept", "delivered", 1000.0)
-    lines = counters.exposition({}).splitlines()
+    lines = counters.prometheus_text({}).splitlines()
     within = [f'postprox_filter_seconds_bucket{{le="{s:g}"}} {int(s >= 0.1)}' for s in SECONDS]
     assert [line for line in lines if "_bucket" in line] == [
         *within,
@@ -41,14 +41,14 @@ def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> No
 def test_a_message_that_no_filter_saw_has_no_seconds() -> None:
     counters = Counters()
     counters.count("none", "delivered", 0.0)
-    assert "postprox_filter_seconds_count 0" in counters.exposition({}).splitlines()
+    assert "postprox_filter_seconds_count 0" in counters.prometheus_text({}).splitlines()
 
 
 def test_the_whole_text() -> None:
     counters = Counters()
     counters.count("reject", "refused", 0.5)
     present = {"sessions": ("gauge", "Clients.", 3), "waiting": ("gauge", "They wait.", 0)}
-    assert counters.exposition(present).splitlines() == [
+    assert counters.prometheus_text(present).splitlines() == [
         "# HELP postprox_sessions Clients.",
         "# TYPE postprox_sessions gauge",
         "postprox_sessions 3",
@@ -68,4 +68,4 @@ def test_the_whole_text() -> None:
 
 
 def test_the_text_ends_with_a_line_end() -> None:
-    assert Counters().exposition({}).endswith("\n")
+    assert Counters().prometheus_text({}).endswith("\n")
