@@ -36,31 +36,31 @@ class _WithData(Action):
         return (self.data,)
 
 
-class ToClient(_WithData):
+class SendToClient(_WithData):
     """Send these octets to the client."""
 
     __slots__ = ()
 
 
-class HangUp(Action):
+class CloseClient(Action):
     """Close the client's connection once everything for it is written."""
 
     __slots__ = ()
 
 
-class Connect(Action):
+class ConnectUpstream(Action):
     """Connect to upstream; answer with `upstream_connected` or `upstream_failed`."""
 
     __slots__ = ()
 
 
-class ToUpstream(_WithData):
+class SendToUpstream(_WithData):
     """Send these octets upstream."""
 
     __slots__ = ()
 
 
-class Disconnect(Action):
+class CloseUpstream(Action):
     """Close upstream's connection, or stop connecting, at once."""
 
     __slots__ = ()
@@ -72,8 +72,8 @@ class OpenSpool(Action):
     __slots__ = ()
 
 
-class Store(_WithData):
-    """Append this content to the spool; a failure shows at `SealSpool`.
+class WriteSpool(_WithData):
+    """Append this content to the spool; a failure shows at `FinishSpool`.
 
     wire: the same as it goes upstream.
     """
@@ -88,7 +88,7 @@ class Store(_WithData):
         return (self.data, self.wire)
 
 
-class SealSpool(Action):
+class FinishSpool(Action):
     """Make sure that all content is stored; answer with `spool_sealed` or `spool_failed`."""
 
     __slots__ = ()
@@ -110,7 +110,7 @@ class RunFilter(Action):
         return (self.environment,)
 
 
-class EndFilter(Action):
+class KillFilter(Action):
     """Kill the filter and all its process group; answer with `filter_finished`, for `reason`."""
 
     __slots__ = ("reason",)
@@ -137,13 +137,13 @@ class DeliverReplacement(Action):
     __slots__ = ()
 
 
-class Discard(Action):
+class DiscardMessage(Action):
     """Kill the filter if it runs and remove every file of the message."""
 
     __slots__ = ()
 
 
-class Count(Action):
+class CountMessage(Action):
     """Count a message: the filter's verdict, what became of it, how long its filter ran.
 
     seconds: 0 if no filter ran.

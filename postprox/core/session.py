@@ -167,11 +167,11 @@ class Session:
             self._hang_up()
 
     def upstream_connected(self) -> None:
-        """Go on: the connection that `actions.Connect` asked for is there."""
+        """Go on: the connection that `actions.ConnectUpstream` asked for is there."""
         self._upstream.connected()
 
     def upstream_failed(self, reason: str) -> None:
-        """Give up: the connection that `actions.Connect` asked for cannot be had."""
+        """Give up: the connection that `actions.ConnectUpstream` asked for cannot be had."""
         self._log(levels.ERROR, "cannot reach upstream: %s", reason)
         self._fail(replies.UPSTREAM_UNREACHABLE)
 
@@ -555,11 +555,11 @@ class Session:
     def _receive(self, data: bytes) -> None:
         content = self._message.decode(data)
         if self._message.wire:
-            self._act(actions.Store(content, self._message.wire))
+            self._act(actions.WriteSpool(content, self._message.wire))
         if self._message.ended:
             self._set_state(FILTERING)
             self._commands.feed(self._message.rest)
-            self._act(actions.SealSpool())
+            self._act(actions.FinishSpool())
         else:
             allowed = limits.MESSAGE_TIME + self._message.received / limits.MESSAGE_RATE
             self._client_deadline = min(
@@ -588,7 +588,7 @@ class Session:
     def _filter_late(self) -> None:
         self._message.filter_seconds = self._clock() - self._message.filter_began
         self._filter_deadline = limits.NEVER
-        self._act(actions.EndFilter(f"timed out after {self._options.timeout:g} s"))
+        self._act(actions.KillFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self, delivery: actions.Action) -> None:
         self._set_state(DELIVERING)
@@ -667,10 +667,12 @@ class Session:
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         self._closing_announced = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
-        if isinstance(last, actions.ToClient):  # behind each other, they need be written but once
-            self._actions[-1] = actions.ToClient(last.data + reply)
+        if isinstance(
+            last, actions.SendToClient
+        ):  # behind each other, they need be written but once
+            self._actions[-1] = actions.SendToClient(last.data + reply)
         else:
-            self._act(actions.ToClient(reply))
+            self._act(actions.SendToClient(reply))
         self._set_state(state)
 
     def _fail(self, reply: bytes) -> None:
@@ -678,7 +680,7 @@ class Session:
         if self._state == CLOSED:
             return
         if reply:
-            self._act(actions.ToClient(reply))
+            self._act(actions.SendToClient(reply))
         if self._current_message is not None:
             self._log_verdict(reply)
         self.exit_status = 1
@@ -705,7 +707,7 @@ class Session:
             from .record import result
 
             counted = message.verdict.action, result(message, reply), message.filter_seconds
-            self._act(actions.Count(*counted))
+            self._act(actions.CountMessage(*counted))
         if self._options.log_level >= levels.INFO:
             from .record import verdict_line
 
@@ -730,13 +732,13 @@ class Session:
             self._upstream.disconnect()
 
     def _hang_up(self) -> None:
-        self._act(actions.HangUp())
+        self._act(actions.CloseClient())
         self._set_state(CLOSED)
 
     def _discard(self) -> None:
         """Forget the message under way, if any, with all that belongs to it."""
         if self._current_message is not None:
-            self._act(actions.Discard())
+            self._act(actions.DiscardMessage())
         self._current_message = None
         self._filter_deadline = limits.NEVER
         self._keepalive_due = limits.NEVER

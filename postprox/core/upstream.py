@@ -71,7 +71,7 @@ class UpstreamLink:
         """Ask for a connection; a `connected` or a `disconnect` follows."""
         self.state = CONNECTING
         self.deadline = self._clock() + limits.CONNECT
-        self._act(actions.Connect())
+        self._act(actions.ConnectUpstream())
 
     def connected(self) -> None:
         """Take the connection asked for, and await its greeting."""
@@ -81,7 +81,7 @@ class UpstreamLink:
 
     def ask(self, line: bytes, awaited: str) -> None:
         """Send a command line (without its line end), the reply to which is `awaited`."""
-        self._act(actions.ToUpstream(line + b"\r\n"))
+        self._act(actions.SendToUpstream(line + b"\r\n"))
         self.expect(awaited)
 
     def expect(self, awaited: str) -> None:
@@ -129,7 +129,7 @@ class UpstreamLink:
     def leave(self) -> None:
         """End the connection with QUIT; upstream is given a moment for its 221."""
         if self.awaited != QUIT:  # otherwise the client's own is under way
-            self._act(actions.ToUpstream(b"QUIT\r\n"))
+            self._act(actions.SendToUpstream(b"QUIT\r\n"))
         self.state = QUITTING
         self.awaited = NOTHING
         self._extend(limits.UPSTREAM_GOODBYE)
@@ -137,7 +137,7 @@ class UpstreamLink:
     def disconnect(self) -> None:
         """End the connection, or the attempt at one, without a word."""
         if self.state != ABSENT:
-            self._act(actions.Disconnect())
+            self._act(actions.CloseUpstream())
         self.state = ABSENT
         self.awaited = NOTHING
         self.deadline = limits.NEVER

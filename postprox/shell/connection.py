@@ -186,10 +186,10 @@ class Connection:
         elif not self._client.failed:
             self.session.client_received(data)
 
-    def _to_client(self, action: actions.ToClient) -> None:
+    def _to_client(self, action: actions.SendToClient) -> None:
         self._client.write(action.data)
 
-    def _hang_up(self, _: actions.HangUp) -> None:
+    def _hang_up(self, _: actions.CloseClient) -> None:
         self._hanging_up = True
         self._linger_end = self._loop.clock() + limits.CLIENT_IDLE  # to read what is unsent
 
@@ -216,7 +216,7 @@ class Connection:
     def _reads_upstream(self) -> bool:
         return self._client.unsent < limits.UNREAD_REPLIES
 
-    def _connect(self, _: actions.Connect) -> None:
+    def _connect(self, _: actions.ConnectUpstream) -> None:
         self._connector = Connector(
             self._loop, self._options.target, self._connected, self._cannot_connect
         )
@@ -253,11 +253,11 @@ class Connection:
         self._upstream.flush()
         self._pump()
 
-    def _to_upstream(self, action: actions.ToUpstream) -> None:
+    def _to_upstream(self, action: actions.SendToUpstream) -> None:
         if self._upstream is not None:
             self._upstream.write(action.data)
 
-    def _disconnect(self, _: actions.Disconnect) -> None:
+    def _disconnect(self, _: actions.CloseUpstream) -> None:
         self._let_go_of_upstream()
 
     def _let_go_of_upstream(self) -> None:
@@ -284,10 +284,10 @@ class Connection:
         else:
             self.session.spool_opened()
 
-    def _store(self, action: actions.Store) -> None:
+    def _store(self, action: actions.WriteSpool) -> None:
         self._message_spool.store(action.data, action.wire)
 
-    def _seal_spool(self, _: actions.SealSpool) -> None:
+    def _seal_spool(self, _: actions.FinishSpool) -> None:
         try:
             self._message_spool.seal()
         except OSError as error:
@@ -334,7 +334,7 @@ class Connection:
             else:
                 self._spool_failed(error)
 
-    def _discard(self, _: actions.Discard) -> None:
+    def _discard(self, _: actions.DiscardMessage) -> None:
         self._let_go_of_message()
 
     def _let_go_of_message(self) -> None:
@@ -416,7 +416,7 @@ class Connection:
             outcome.failure = f"OUTFILE cannot be read: {error.strerror}"
             outcome.starved = True
 
-    def _kill_filter(self, action: actions.EndFilter) -> None:
+    def _kill_filter(self, action: actions.KillFilter) -> None:
         from ..core.verdict import Outcome
 
         said = b""
@@ -445,7 +445,7 @@ class Connection:
         if self._client.open:
             self._close_client()
 
-    def _count(self, action: actions.Count) -> None:
+    def _count(self, action: actions.CountMessage) -> None:
         if self._counters is not None:
             self._counters.count(action.verdict, action.result, action.seconds)
 
@@ -481,20 +481,20 @@ def _reaped(_: int | None) -> None:
 
 
 _PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {
-    actions.ToClient: Connection._to_client,
-    actions.HangUp: Connection._hang_up,
-    actions.Connect: Connection._connect,
-    actions.ToUpstream: Connection._to_upstream,
-    actions.Disconnect: Connection._disconnect,
+    actions.SendToClient: Connection._to_client,
+    actions.CloseClient: Connection._hang_up,
+    actions.ConnectUpstream: Connection._connect,
+    actions.SendToUpstream: Connection._to_upstream,
+    actions.CloseUpstream: Connection._disconnect,
     actions.OpenSpool: Connection._open_spool,
-    actions.Store: Connection._store,
-    actions.SealSpool: Connection._seal_spool,
+    actions.WriteSpool: Connection._store,
+    actions.FinishSpool: Connection._seal_spool,
     actions.RunFilter: Connection._run_filter,
-    actions.EndFilter: Connection._kill_filter,
+    actions.KillFilter: Connection._kill_filter,
     actions.Deliver: Connection._deliver,
     actions.DeliverReplacement: Connection._deliver_replacement,
-    actions.Discard: Connection._discard,
-    actions.Count: Connection._count,
+    actions.DiscardMessage: Connection._discard,
+    actions.CountMessage: Connection._count,
     actions.Log: Connection._write_log,
     actions.LogSeldom: Connection._write_seldom,
 }

@@ -123,7 +123,7 @@ class Ledger(Dialogue):
         self._sent = True
         super()._message_is_sent()
 
-    def _disconnect(self, action: actions.Disconnect) -> None:
+    def _disconnect(self, action: actions.CloseUpstream) -> None:
         self._said = b""
         super()._disconnect(action)
 

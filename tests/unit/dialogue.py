@@ -71,7 +71,7 @@ class Dialogue:
         self.session = OrderlySession(options, lambda: self.now)
         self.log: list[tuple[int, str]] = []
         #: The messages that were counted.
-        self.counted: list[actions.Count] = []
+        self.counted: list[actions.CountMessage] = []
         #: All that happened, and what was done about it: a line each.
         self.history: list[str] = []
         #: What the filter was given, each time it ran.
@@ -278,34 +278,34 @@ class Dialogue:
     def _asked(self, action: actions.Action) -> None:
         """Note what the session asks for."""
         match action:
-            case actions.ToClient(data=data):
+            case actions.SendToClient(data=data):
                 told = f"C< {_shown(data)}"
-            case actions.ToUpstream(data=data):
+            case actions.SendToUpstream(data=data):
                 told = f"U< {_shown(data)}"
             case _:
                 told = f"P< {_cut(repr(action))}"
         self.history.append(f"{'':10} {told}")
 
-    def _to_client(self, action: actions.ToClient) -> None:
+    def _to_client(self, action: actions.SendToClient) -> None:
         self._insist(not self.client_is_hung_up, "the client is spoken to after it was hung up")
         self.to_client += action.data
 
-    def _hang_up(self, _: actions.HangUp) -> None:
+    def _hang_up(self, _: actions.CloseClient) -> None:
         self._insist(not self.client_is_hung_up, "the client is hung up twice")
         self.client_is_hung_up = True
 
-    def _connect(self, _: actions.Connect) -> None:
+    def _connect(self, _: actions.ConnectUpstream) -> None:
         self._insist(not self.connecting, "upstream is being connected to already")
         self._insist(not self.connected, "upstream is connected already")
         self.connecting = True
 
-    def _to_upstream(self, action: actions.ToUpstream) -> None:
+    def _to_upstream(self, action: actions.SendToUpstream) -> None:
         self._insist(self.connected, "upstream is spoken to without a connection")
         self._insist(not self.delivering, "upstream is spoken to in the middle of a message")
         self.commands.append(action.data)
         self.to_upstream += action.data
 
-    def _disconnect(self, _: actions.Disconnect) -> None:
+    def _disconnect(self, _: actions.CloseUpstream) -> None:
         self.connecting = self.connected = self.delivering = False
 
     def _open_spool(self, _: actions.OpenSpool) -> None:
@@ -316,11 +316,11 @@ class Dialogue:
             self.spool, self.wire = bytearray(), b""
             self.session.spool_opened()
 
-    def _store(self, action: actions.Store) -> None:
+    def _store(self, action: actions.WriteSpool) -> None:
         self._spooled().extend(action.data)
         self.wire += action.wire
 
-    def _seal_spool(self, _: actions.SealSpool) -> None:
+    def _seal_spool(self, _: actions.FinishSpool) -> None:
         content = bytes(self._spooled())
         if self.seal_error:
             self.session.spool_failed(self.seal_error)
@@ -338,7 +338,7 @@ class Dialogue:
         self.filter_runs = True
         self.session.filter_started()
 
-    def _kill_filter(self, action: actions.EndFilter) -> None:
+    def _kill_filter(self, action: actions.KillFilter) -> None:
         self._insist(self.filter_runs, "no filter runs")
         self.filter_runs = False
         self.session.filter_finished(Outcome(failure=action.reason, last_line=self.said))
@@ -364,11 +364,11 @@ class Dialogue:
         self.history.append(f"{'':10} U< {_shown(self.on_its_way)}")
         self.session.message_sent()
 
-    def _discard(self, _: actions.Discard) -> None:
+    def _discard(self, _: actions.DiscardMessage) -> None:
         self.spool = None
         self.filter_runs = self.delivering = False
 
-    def _count(self, action: actions.Count) -> None:
+    def _count(self, action: actions.CountMessage) -> None:
         self.counted.append(action)
 
     def _write_log(self, action: actions.Log | actions.LogSeldom) -> None:
@@ -393,20 +393,20 @@ def _cut(text: str) -> str:
 
 
 _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
-    actions.ToClient: Dialogue._to_client,
-    actions.HangUp: Dialogue._hang_up,
-    actions.Connect: Dialogue._connect,
-    actions.ToUpstream: Dialogue._to_upstream,
-    actions.Disconnect: Dialogue._disconnect,
+    actions.SendToClient: Dialogue._to_client,
+    actions.CloseClient: Dialogue._hang_up,
+    actions.ConnectUpstream: Dialogue._connect,
+    actions.SendToUpstream: Dialogue._to_upstream,
+    actions.CloseUpstream: Dialogue._disconnect,
     actions.OpenSpool: Dialogue._open_spool,
-    actions.Store: Dialogue._store,
-    actions.SealSpool: Dialogue._seal_spool,
+    actions.WriteSpool: Dialogue._store,
+    actions.FinishSpool: Dialogue._seal_spool,
     actions.RunFilter: Dialogue._run_filter,
-    actions.EndFilter: Dialogue._kill_filter,
+    actions.KillFilter: Dialogue._kill_filter,
     actions.Deliver: Dialogue._deliver,
     actions.DeliverReplacement: Dialogue._deliver_replacement,
-    actions.Discard: Dialogue._discard,
-    actions.Count: Dialogue._count,
+    actions.DiscardMessage: Dialogue._discard,
+    actions.CountMessage: Dialogue._count,
     actions.Log: Dialogue._write_log,
     actions.LogSeldom: Dialogue._write_log,
 }

@@ -9,23 +9,23 @@ from postprox.shell import connection
 from tests.unit import dialogue
 
 KINDS = [
-    actions.ToClient(b"x"),
-    actions.ToClient(b"y"),
-    actions.ToUpstream(b"x"),
-    actions.Store(b"x", b"x"),
-    actions.HangUp(),
-    actions.Connect(),
-    actions.Disconnect(),
+    actions.SendToClient(b"x"),
+    actions.SendToClient(b"y"),
+    actions.SendToUpstream(b"x"),
+    actions.WriteSpool(b"x", b"x"),
+    actions.CloseClient(),
+    actions.ConnectUpstream(),
+    actions.CloseUpstream(),
     actions.OpenSpool(),
-    actions.SealSpool(),
+    actions.FinishSpool(),
     actions.RunFilter({b"HELO": b"x"}),
     actions.RunFilter({b"HELO": b"y"}),
-    actions.EndFilter("late"),
+    actions.KillFilter("late"),
     actions.Deliver(),
     actions.DeliverReplacement(),
-    actions.Discard(),
-    actions.Count("accept", "delivered", 0.5),
-    actions.Count("accept", "deferred", 0.5),
+    actions.DiscardMessage(),
+    actions.CountMessage("accept", "delivered", 0.5),
+    actions.CountMessage("accept", "deferred", 0.5),
     actions.Log(levels.ERROR, "x"),
     actions.Log(levels.INFO, "x"),
     actions.LogSeldom(levels.ERROR, "x"),
@@ -38,7 +38,10 @@ def test_an_action_equals_only_its_like(action: actions.Action) -> None:
 
 
 def test_equal_actions_have_equal_hashes() -> None:
-    assert len({actions.Store(b"x", b"x"), actions.Store(b"x", b"x"), actions.Deliver()}) == 2
+    assert (
+        len({actions.WriteSpool(b"x", b"x"), actions.WriteSpool(b"x", b"x"), actions.Deliver()})
+        == 2
+    )
 
 
 def test_an_action_shows_what_it_carries() -> None:

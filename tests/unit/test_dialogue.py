@@ -24,7 +24,7 @@ def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
             r"",
             r"The dialogue, with the state it was in:",
             r"  connect  P> a client connects",
-            r"           P< Connect()",
+            r"           P< ConnectUpstream()",
             r"  connect  U> @connect",
             r"  connect  U> 220 up ESMTP\r\n",
             r"""           P< Log(7, "upstream: b'220 up ESMTP\\r\\n'")""",
@@ -51,7 +51,7 @@ def test_a_failure_tells_of_the_filter_and_of_time() -> None:
     assert "  filter   F> ends: 1 spam\n" in told
     assert r"           C< 554 spam\r\n" in told
     assert "  command  P> 5 s have passed\n" in told
-    assert told.endswith("           P< Disconnect()")
+    assert told.endswith("           P< CloseUpstream()")
 
 
 def test_much_is_told_in_few_words() -> None:

@@ -474,7 +474,7 @@ def test_a_filter_that_is_late_is_ended_once() -> None:
     dialogue = in_filter(filter_timeout=30)
     dialogue.now += 30
     dialogue.session.timer(dialogue.now)
-    assert dialogue.session.take_actions() == [actions.EndFilter("timed out after 30 s")]
+    assert dialogue.session.take_actions() == [actions.KillFilter("timed out after 30 s")]
     assert dialogue.session.deadline > dialogue.now
 
 
@@ -483,7 +483,7 @@ def test_timer_ignores_deadlines_after_its_reading() -> None:
     keepalive = dialogue.session.deadline
     dialogue.now = keepalive + 1000
     dialogue.session.timer(keepalive)
-    assert dialogue.session.take_actions() == [actions.ToUpstream(b"NOOP\r\n")]
+    assert dialogue.session.take_actions() == [actions.SendToUpstream(b"NOOP\r\n")]
 
 
 def test_an_upstream_that_neither_takes_nor_refuses_data_gave_no_answer() -> None:
@@ -525,7 +525,7 @@ def test_a_message_is_logged_with_v_and_counted_by_a_server(level: int, listenin
     dialogue.session._options.listen = ("127.0.0.1", 25) if listening else None
     dialogue.filter_ends(1, b"550 no")
     assert len(dialogue.logged(levels.INFO)) == (level == levels.INFO)
-    counted = [actions.Count("reject", "refused", 0.0)] if listening else []
+    counted = [actions.CountMessage("reject", "refused", 0.0)] if listening else []
     assert dialogue.counted == counted
 
 
@@ -555,9 +555,9 @@ def test_answers_behind_each_other_are_written_at_once() -> None:
     session.client_received(b"RSET\r\nNOOP\r\n")
     session.filter_finished(Outcome(1, b"550 no"))
     done = session.take_actions()
-    written = [action.data for action in done if isinstance(action, actions.ToClient)]
+    written = [action.data for action in done if isinstance(action, actions.SendToClient)]
     assert written == [b"550 no\r\n", replies.OK * 2]
-    assert isinstance(done[0], actions.ToUpstream)
+    assert isinstance(done[0], actions.SendToUpstream)
 
 
 def test_a_client_that_has_left_commands_has_not_gone() -> None:

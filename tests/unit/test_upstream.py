@@ -37,7 +37,7 @@ def test_at_first_there_is_no_connection(site: Site) -> None:
 
 def test_connecting_has_a_limit(site: Site) -> None:
     site.link.connect()
-    assert site.asked == [actions.Connect()]
+    assert site.asked == [actions.ConnectUpstream()]
     assert site.link.deadline == site.now + limits.CONNECT
 
 
@@ -51,7 +51,7 @@ def test_the_greeting_is_awaited(site: Site) -> None:
 def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", upstream.DATA)
-    assert site.asked == [actions.ToUpstream(b"NOOP\r\n")]
+    assert site.asked == [actions.SendToUpstream(b"NOOP\r\n")]
     assert connection.deadline == site.now + limits.UPSTREAM_DATA
 
 
@@ -136,7 +136,7 @@ def test_a_reply_tells_that_the_connection_is_used(site: Site) -> None:
 def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
     connection = site.ready()
     connection.leave()
-    assert site.asked == [actions.ToUpstream(b"QUIT\r\n")]
+    assert site.asked == [actions.SendToUpstream(b"QUIT\r\n")]
     assert connection.state == upstream.QUITTING
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
@@ -171,7 +171,7 @@ def test_disconnecting_is_asked_for_once(site: Site) -> None:
     connection = site.ready()
     connection.disconnect()
     connection.disconnect()
-    assert site.asked == [actions.Disconnect()]
+    assert site.asked == [actions.CloseUpstream()]
     assert connection.deadline == limits.NEVER
     connection.expect(upstream.FINAL)
     connection.disconnect()
