@@ -85,7 +85,7 @@ class Session:
         #: 0 as long as the session is in order, 1 after an error (cli.exit).
         self.exit_status = 0
         #: Whether the session ended without the client's asking: it may still be sending.
-        self.cut_short = False
+        self.ended_early = False
 
     # What the surroundings ask.
 
@@ -95,7 +95,7 @@ class Session:
         return taken
 
     @property
-    def wants_client(self) -> bool:
+    def reads_client(self) -> bool:
         """Whether the client should be read now."""
         return not (self._client_eof or self._state == CLOSED or self._commands.full)
 
@@ -111,7 +111,7 @@ class Session:
         return self._state == RECEIVING
 
     @property
-    def over(self) -> bool:
+    def client_closed(self) -> bool:
         """Whether the client's connection is to be closed, or is."""
         return self._state == CLOSED
 
@@ -684,7 +684,7 @@ class Session:
         if self._current_message is not None:
             self._log_verdict(reply)
         self.exit_status = 1
-        self.cut_short = True
+        self.ended_early = True
         self._discard()
         self._leave()
         self._hang_up()

@@ -74,7 +74,7 @@ class Connection:
         patience: how long upstream is given, in seconds, if it has a message and owes its reply.
         """
         self._guarded(self.session.terminate, patience)
-        if self.session.over:
+        if self.session.client_closed:
             self._close()
 
     @property
@@ -115,7 +115,7 @@ class Connection:
             self._settle()
         except Exception as second:
             report(second)
-            if not self.session.over:  # otherwise the client has been told
+            if not self.session.client_closed:  # otherwise the client has been told
                 self._client.write(replies.INTERNAL_ERROR)
         finally:
             self._close()
@@ -149,7 +149,7 @@ class Connection:
     @property
     def _reads_client(self) -> bool:
         listens = self._client.unsent < limits.UNREAD_REPLIES
-        return self._client.open and ((self.session.wants_client and listens) or self._lingering)
+        return self._client.open and ((self.session.reads_client and listens) or self._lingering)
 
     def _watch(self) -> None:
         client, upstream = self._client, self._upstream
@@ -197,7 +197,7 @@ class Connection:
         """Close the client's connection, when it was cut short only after it has read why."""
         self._hanging_up = False
         self._client.finish()
-        if self.session.cut_short:
+        if self.session.ended_early:
             self._lingering = True
             self._linger_end = self._loop.clock() + limits.LINGER
         else:

@@ -149,7 +149,7 @@ def _client_ends(ledger: Ledger, _: Source) -> None:
 
 
 def _client_sends(ledger: Ledger, octets: bytes) -> None:
-    if ledger.session.wants_client and not ledger.client_is_hung_up:
+    if ledger.session.reads_client and not ledger.client_is_hung_up:
         ledger.client_sends(octets)
 
 

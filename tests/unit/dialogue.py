@@ -106,7 +106,7 @@ class Dialogue:
     # What happens.
 
     def client_sends(self, octets: bytes) -> None:
-        self._insist(self.session.wants_client, "the session reads nothing from the client now")
+        self._insist(self.session.reads_client, "the session reads nothing from the client now")
         self._insist(not self.client_is_hung_up, "the client is hung up")
         self._does(f"C> {_said(octets)}", self.session.client_received, octets)
 

@@ -38,7 +38,7 @@ def test_an_upstream_that_does_not_answer_the_farewell_costs_the_client_nothing(
     dialogue.seconds_pass(limits.UPSTREAM_GOODBYE)
     assert not dialogue.connected
     dialogue.nothing_is_said()
-    assert not dialogue.session.over
+    assert not dialogue.session.client_closed
     assert not dialogue.logged(levels.ERROR)
     dialogue.client_says(b"NOOP")
     dialogue.client_sees_reply(b"250 ")
@@ -84,16 +84,16 @@ def test_a_client_that_was_gone_before_its_message_began_sends_none() -> None:
 def test_a_client_that_has_ended_is_not_read_any_more() -> None:
     dialogue = greeted()
     dialogue.client_says(MAIL)
-    assert dialogue.session.wants_client
+    assert dialogue.session.reads_client
     dialogue.client_ends()
-    assert not dialogue.session.wants_client
+    assert not dialogue.session.reads_client
 
 
 def test_a_session_lasts_as_long_as_upstreams_connection() -> None:
     dialogue = in_filter()
     dialogue.client_ends()
     dialogue.upstream_sees(b"QUIT")
-    assert dialogue.session.over
+    assert dialogue.session.client_closed
     assert not dialogue.session.finished
     dialogue.upstream_says(b"221 bye")
     assert dialogue.session.finished
@@ -101,10 +101,10 @@ def test_a_session_lasts_as_long_as_upstreams_connection() -> None:
 
 def test_an_orderly_end_is_not_cut_short() -> None:
     dialogue = connected()
-    assert not dialogue.session.cut_short
+    assert not dialogue.session.ended_early
     relayed(dialogue, b"QUIT", b"221 bye")
     dialogue.is_over()
-    assert not dialogue.session.cut_short
+    assert not dialogue.session.ended_early
 
 
 def test_a_message_is_logged_once() -> None:
@@ -183,7 +183,7 @@ def test_a_rejected_clients_session_is_in_order() -> None:
     dialogue.client_says(b"QUIT")
     dialogue.client_sees_reply(b"221 ")
     dialogue.is_over(0)
-    assert not dialogue.session.cut_short
+    assert not dialogue.session.ended_early
 
 
 # Which words end a session in disorder, and what the log says of it.
@@ -266,7 +266,7 @@ def test_an_upstream_that_is_mistaken_ends_the_session(
     assert bytes(dialogue.to_client) == getattr(replies, name)
     assert dialogue.logged(levels.ERROR) == ([error] if error else [])
     assert dialogue.session.exit_status == 1
-    assert dialogue.session.cut_short
+    assert dialogue.session.ended_early
 
 
 def test_an_upstream_that_asks_for_an_answer_to_what_is_not_auth_is_left_without_a_word() -> None:
@@ -367,8 +367,8 @@ def test_a_command_behind_upstreams_421_is_answered_when_upstream_closes() -> No
 def test_a_client_that_is_hung_up_is_not_read() -> None:
     dialogue = greeted()
     dialogue.seconds_pass(limits.CLIENT_IDLE)
-    assert dialogue.session.over
-    assert not dialogue.session.wants_client
+    assert dialogue.session.client_closed
+    assert not dialogue.session.reads_client
 
 
 def test_what_a_client_sends_after_the_end_is_not_kept() -> None:
@@ -381,14 +381,14 @@ def test_what_a_client_sends_after_the_end_is_not_kept() -> None:
 def test_a_client_that_sends_ahead_is_read_up_to_a_bound() -> None:
     dialogue = in_filter()
     dialogue.client_sends(b"x" * limits.HELD_INPUT)
-    assert dialogue.session.wants_client
+    assert dialogue.session.reads_client
     dialogue.client_sends(b"x")
-    assert not dialogue.session.wants_client
+    assert not dialogue.session.reads_client
 
 
 def test_a_session_without_upstream_lasts_as_long_as_its_client() -> None:
     dialogue = rejected()
-    assert not dialogue.session.over
+    assert not dialogue.session.client_closed
     assert not dialogue.session.finished
 
 
@@ -397,7 +397,7 @@ def test_the_quit_of_a_client_whose_connection_broke_is_not_obeyed() -> None:
     dialogue.client_says(b"QUIT")
     dialogue.client_is_reset()
     dialogue.filter_is_gone()
-    assert dialogue.session.over
+    assert dialogue.session.client_closed
 
 
 def test_a_line_that_is_too_long_is_told_so_and_the_next_one_is_handled() -> None:

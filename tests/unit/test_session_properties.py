@@ -121,7 +121,7 @@ class Performance:
             yield self._upstream
         if dialogue.filter_runs:
             yield self._filter
-        if self.unsaid and dialogue.session.wants_client and not dialogue.client_is_hung_up:
+        if self.unsaid and dialogue.session.reads_client and not dialogue.client_is_hung_up:
             yield self._client
 
     def _connect(self) -> None:
@@ -237,7 +237,7 @@ def events(draw: st.DrawFn, dialogue: Dialogue) -> Callable[[], None]:
         lambda: dialogue.seconds_pass(draw(SECONDS)),
         lambda: dialogue.session.timer(dialogue.now),
     ]
-    if dialogue.session.wants_client and not dialogue.client_is_hung_up:
+    if dialogue.session.reads_client and not dialogue.client_is_hung_up:
         possible += [lambda: dialogue.client_sends(draw(OCTETS) or b"\n")] * 6
         possible += [dialogue.client_ends]
     if dialogue.connecting:

@@ -98,7 +98,7 @@ def with_a_client_that_pipelines(site: Site) -> None:
     client.says(*MESSAGE)
     run_until(site.loop, lambda: site.connection._filter)
     client.sends(b"NOOP\r\n" * 30_000)  # more than is read and less than the socket holds
-    run_until(site.loop, lambda: not site.connection.session.wants_client)
+    run_until(site.loop, lambda: not site.connection.session.reads_client)
 
 
 def with_a_client_that_does_not_read(site: Site) -> None:
