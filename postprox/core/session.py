@@ -71,8 +71,8 @@ class Session:
         self._authenticated = False
         self._client_eof = False
         self._stopping = False
-        self._reset_due = False  # upstream's transaction has outlived the client's
-        self._closing_announced: bool  # the client has been given upstream's 421
+        self._rset_pending = False  # upstream's transaction has outlived the client's
+        self._sent_421: bool  # the client has been given upstream's 421
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
         self._delivery: actions.Action  # what sends the message
@@ -81,7 +81,7 @@ class Session:
         self._client_deadline = limits.NEVER
         self._filter_deadline = limits.NEVER
         self._keepalive_due = limits.NEVER
-        self._more_due = limits.NEVER  # commands are held that could be handled
+        self._resume_due = limits.NEVER  # commands are held that could be handled
         #: 0 as long as the session is in order, 1 after an error (cli.exit).
         self.exit_status = 0
         #: Whether the session ended without the client's asking: it may still be sending.
@@ -128,7 +128,7 @@ class Session:
             self._upstream.deadline,
             self._filter_deadline,
             self._keepalive_due,
-            self._more_due,
+            self._resume_due,
         )
 
     # What happens.
@@ -149,7 +149,7 @@ class Session:
             self._receive(data)
         else:
             self._commands.feed(data)
-        self._check_client()
+        self._abandon_if_client_lost()
         self._advance()
 
     def client_lost(self) -> None:
@@ -161,10 +161,10 @@ class Session:
         self._client_eof = True
         self._commands.take()
         if self._state in (RECEIVING, FILTERING, DELIVERING):
-            self._check_client()
+            self._abandon_if_client_lost()
         elif self._state != CLOSED:
-            self._leave()
-            self._hang_up()
+            self._close_upstream()
+            self._close_client()
 
     def upstream_connected(self) -> None:
         """Go on: the connection that `actions.ConnectUpstream` asked for is there."""
@@ -173,7 +173,7 @@ class Session:
     def upstream_failed(self, reason: str) -> None:
         """Give up: the connection that `actions.ConnectUpstream` asked for cannot be had."""
         self._log(levels.ERROR, "cannot reach upstream: %s", reason)
-        self._fail(replies.UPSTREAM_UNREACHABLE)
+        self._abort(replies.UPSTREAM_UNREACHABLE)
 
     def upstream_received(self, data: bytes) -> None:
         """Take what upstream sent; b"" is its end."""
@@ -192,11 +192,11 @@ class Session:
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take())
         if self._state == RECEIVING:  # otherwise once the spool is sealed
-            self._check_client()
+            self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
         """Go on: the spool holds the whole message."""
-        self._check_client()
+        self._abandon_if_client_lost()
         if self._state == CLOSED:
             return
         if self._options.command is not None:
@@ -214,7 +214,7 @@ class Session:
             self._log_verdict(replies.SPOOL_ERROR)
             self._discard()
         else:
-            self._leave()
+            self._close_upstream()
             self._end_message(replies.SPOOL_ERROR)
         self._advance()
 
@@ -232,7 +232,7 @@ class Session:
             outcome, reject_failures=self._options.reject, strict=self._options.strict
         )
         if verdict.reply:
-            self._leave()
+            self._close_upstream()
             self._end_message(verdict.reply)
         else:
             self._log_failure()
@@ -285,7 +285,7 @@ class Session:
             self._stopping = True
             self._upstream.shorten_deadline(patience)
             return
-        self._fail(b"" if self._state in (COMMAND, AUTH_RESPONSE) else replies.SHUTTING_DOWN)
+        self._abort(b"" if self._state in (COMMAND, AUTH_RESPONSE) else replies.SHUTTING_DOWN)
         self._upstream.disconnect()
 
     def crash(self) -> None:
@@ -293,7 +293,7 @@ class Session:
 
         For the fault may have come before its command was known.
         """
-        self._fail(replies.INTERNAL_ERROR)
+        self._abort(replies.INTERNAL_ERROR)
         self._upstream.disconnect()
 
     # The client's commands.
@@ -303,16 +303,16 @@ class Session:
 
         The rest of very many is left for `timer`, so that other sessions are served in between.
         """
-        self._more_due = limits.NEVER
+        self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
             if self._state not in (COMMAND, AUTH_RESPONSE):
                 return
             if self._stopping:
-                self._fail(replies.SHUTTING_DOWN)
+                self._abort(replies.SHUTTING_DOWN)
                 self.exit_status = 0
             elif not self._handle_next():
                 return
-        self._more_due = self._clock()
+        self._resume_due = self._clock()
 
     def _handle_next(self) -> bool:
         """Handle the next command, or the end of all; return whether there was either."""
@@ -324,8 +324,8 @@ class Session:
         if line is not None:
             self._handle(line)
         elif self._client_eof:
-            self._leave()
-            self._hang_up()
+            self._close_upstream()
+            self._close_client()
         return line is not None
 
     def _handle(self, line: bytes) -> None:
@@ -349,7 +349,7 @@ class Session:
             self._answer(replies.NOT_OFFERED)
         elif self._upstream.state != upstream.READY:
             self._handle_without_upstream(verb)
-        elif self._reset_due and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
+        elif self._rset_pending and verb not in (b"RSET", b"QUIT", b"HELO", b"EHLO"):
             self._set_state(AWAITING_REPLY)
             self._upstream.ask(b"RSET", upstream.RSET)
         else:
@@ -362,17 +362,17 @@ class Session:
         """
         line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
         self._act(actions.LogSeldom(levels.WARNING, line))
-        self._fail(replies.NOT_LMTP)
+        self._abort(replies.NOT_LMTP)
 
     def _handle_without_upstream(self, verb: bytes) -> None:
         """Handle a command after upstream was left (filter.reject-session)."""
         if verb == b"QUIT":
             self._answer(replies.BYE)
-            self._hang_up()
+            self._close_client()
         elif verb in (b"RSET", b"NOOP"):
             self._answer(replies.OK)
         elif self._authenticated:
-            self._fail(replies.AUTHENTICATE_AGAIN)
+            self._abort(replies.AUTHENTICATE_AGAIN)
         else:
             self._upstream.disconnect()
             self._connect()
@@ -435,7 +435,7 @@ class Session:
             self._greeted = True
             self._answer(reply.raw)
         elif not reply.positive:
-            self._fail(replies.UPSTREAM_UNREACHABLE)
+            self._abort(replies.UPSTREAM_UNREACHABLE)
         elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
             self._upstream.ask(self._hello, upstream.EHLO)
         else:
@@ -445,14 +445,14 @@ class Session:
         if reply.positive:
             self._relay(self._line)
         else:
-            self._fail(replies.UPSTREAM_UNREACHABLE)
+            self._abort(replies.UPSTREAM_UNREACHABLE)
 
     def _on_own_reset(self, reply: smtp.Reply) -> None:
         if reply.positive:
-            self._reset_due = False
+            self._rset_pending = False
             self._relay(self._line)
         else:
-            self._fail(replies.UPSTREAM_GARBLED)
+            self._abort(replies.UPSTREAM_GARBLED)
 
     def _on_reply(self, reply: smtp.Reply) -> None:
         """Relay the reply to a command of the client, or to its answer to a 334."""
@@ -471,12 +471,12 @@ class Session:
             self._answer(reply.raw)
         if verb == b"QUIT":
             self._upstream.disconnect()
-            self._hang_up()
+            self._close_client()
 
     def _fail_unasked_challenge(self) -> None:
         self._log(levels.ERROR, "upstream asks for an answer to what is not AUTH")
         self._upstream.disconnect()
-        self._fail(replies.UPSTREAM_GARBLED)
+        self._abort(replies.UPSTREAM_GARBLED)
 
     def _accepted(self, verb: bytes) -> None:
         if verb == b"MAIL":
@@ -504,7 +504,7 @@ class Session:
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
         elif self._state == COMMAND:
             self._upstream.disconnect()
-            self._fail(reply.raw)
+            self._abort(reply.raw)
         else:
             self._lose_upstream()
 
@@ -512,10 +512,10 @@ class Session:
         if self._upstream.awaited == upstream.QUIT:
             self._upstream.disconnect()
             self._answer(replies.BYE)
-            self._hang_up()
+            self._close_client()
             return
         self._log(levels.ERROR, "upstream closed the connection")
-        known = self._state == COMMAND and self._closing_announced
+        known = self._state == COMMAND and self._sent_421
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
@@ -531,7 +531,7 @@ class Session:
         if self._stopping:
             self._fail_upstream(replies.SHUTTING_DOWN, replies.SHUTTING_DOWN)
         elif self._upstream.state == upstream.CONNECTING:
-            self._fail(replies.UPSTREAM_UNREACHABLE)
+            self._abort(replies.UPSTREAM_UNREACHABLE)
         else:
             self._fail_upstream(replies.UPSTREAM_SILENT, replies.MESSAGE_LOST)
 
@@ -566,24 +566,24 @@ class Session:
                 self._client_heard + limits.CLIENT_IDLE, self._turn_began + allowed
             )
 
-    def _check_client(self) -> None:
+    def _abandon_if_client_lost(self) -> None:
         """Give up the message of a client that is gone (data.client-lost)."""
         if not self._client_eof or self._state not in _MESSAGE_STATES:
             return
         if not self._commands.holds_quit and self._upstream.awaited != upstream.FINAL:
             self._log_verdict(b"")
             self._discard()
-            self._leave()
-            self._hang_up()
+            self._close_upstream()
+            self._close_client()
 
     def _client_late(self, now: float) -> None:
         """End the session: the client is silent, or takes too long for its line or message."""
         if now >= self._client_heard + limits.CLIENT_IDLE:
             self._log(levels.WARNING, "the client is silent")
-            self._fail(replies.CLIENT_IDLE)
+            self._abort(replies.CLIENT_IDLE)
         else:
             self._log(levels.WARNING, "the client is too slow")
-            self._fail(replies.CLIENT_SLOW)
+            self._abort(replies.CLIENT_SLOW)
 
     def _filter_late(self) -> None:
         self._message.filter_seconds = self._clock() - self._message.filter_began
@@ -616,14 +616,14 @@ class Session:
             self._act(self._delivery)
         else:
             self._end_message(reply.raw if reply.negative else replies.MESSAGE_UNANSWERED)
-            self._reset_due = True
+            self._rset_pending = True
 
     def _on_final_reply(self, reply: smtp.Reply) -> None:
         if reply.positive or reply.negative:
             self._message.in_doubt = False
             self._end_message(reply.raw)
         else:
-            self._fail(replies.MESSAGE_UNANSWERED)
+            self._abort(replies.MESSAGE_UNANSWERED)
 
     def _end_message(self, reply: bytes) -> None:
         """Answer the message, then tell the log, then clean up."""
@@ -656,7 +656,7 @@ class Session:
 
     def _forget_transaction(self) -> None:
         self._current_envelope = None
-        self._reset_due = False
+        self._rset_pending = False
 
     def _set_state(self, state: str) -> None:
         self._state = state
@@ -665,7 +665,7 @@ class Session:
         self._client_deadline = self._turn_began + limits.CLIENT_IDLE if clients else limits.NEVER
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
-        self._closing_announced = reply[:3] == b"421"
+        self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(
             last, actions.SendToClient
@@ -675,7 +675,7 @@ class Session:
             self._act(actions.SendToClient(reply))
         self._set_state(state)
 
-    def _fail(self, reply: bytes) -> None:
+    def _abort(self, reply: bytes) -> None:
         """End the session in disorder, with `reply` to the client unless it is empty."""
         if self._state == CLOSED:
             return
@@ -686,8 +686,8 @@ class Session:
         self.exit_status = 1
         self.ended_early = True
         self._discard()
-        self._leave()
-        self._hang_up()
+        self._close_upstream()
+        self._close_client()
 
     def _log_failure(self) -> None:
         """Warn of a filter that has failed, or says what no client expects."""
@@ -718,9 +718,9 @@ class Session:
         """End the session because of upstream; `message_reply` answers a message's end."""
         delivering = self._state == DELIVERING
         self._upstream.disconnect()
-        self._fail(message_reply if delivering else reply)
+        self._abort(message_reply if delivering else reply)
 
-    def _leave(self) -> None:
+    def _close_upstream(self) -> None:
         """End upstream's connection with QUIT, or without where that would be no command."""
         if self._upstream.state == upstream.READY and self._state not in (
             CONNECTING,
@@ -731,7 +731,7 @@ class Session:
         else:
             self._upstream.disconnect()
 
-    def _hang_up(self) -> None:
+    def _close_client(self) -> None:
         self._act(actions.CloseClient())
         self._set_state(CLOSED)
 

@@ -198,7 +198,7 @@ class Dialogue:
         seen = bytes(self.to_client)
         if not (seen.startswith(beginning) and seen.endswith(b"\r\n") and seen.count(b"\n") == 1):
             expected = f"one line that begins with {_shown(beginning)}"
-            self._fail(f"the client should see\n  {expected}\nbut saw\n  {_shown(seen)}")
+            self._abort(f"the client should see\n  {expected}\nbut saw\n  {_shown(seen)}")
         self.to_client.clear()
 
     def nothing_is_said(self) -> None:
@@ -236,14 +236,14 @@ class Dialogue:
 
     def _sees(self, who: str, seen: bytearray, expected: bytes) -> None:
         if seen != expected:
-            self._fail(f"{who} should see\n  {_shown(expected)}\nbut saw\n  {_shown(seen)}")
+            self._abort(f"{who} should see\n  {_shown(expected)}\nbut saw\n  {_shown(seen)}")
         seen.clear()
 
     def _insist(self, holds: bool, otherwise: str) -> None:
         if not holds:
-            self._fail(otherwise)
+            self._abort(otherwise)
 
-    def _fail(self, text: str) -> NoReturn:
+    def _abort(self, text: str) -> NoReturn:
         raise UnexpectedError(f"{text}\n\n{self._told()}")
 
     def _told(self) -> str:
@@ -290,7 +290,7 @@ class Dialogue:
         self._insist(not self.client_is_hung_up, "the client is spoken to after it was hung up")
         self.to_client += action.data
 
-    def _hang_up(self, _: actions.CloseClient) -> None:
+    def _close_client(self, _: actions.CloseClient) -> None:
         self._insist(not self.client_is_hung_up, "the client is hung up twice")
         self.client_is_hung_up = True
 
@@ -376,7 +376,7 @@ class Dialogue:
 
     def _spooled(self) -> bytearray:
         if self.spool is None:
-            self._fail("there is no spool")
+            self._abort("there is no spool")
         return self.spool
 
 
@@ -394,7 +394,7 @@ def _cut(text: str) -> str:
 
 _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
     actions.SendToClient: Dialogue._to_client,
-    actions.CloseClient: Dialogue._hang_up,
+    actions.CloseClient: Dialogue._close_client,
     actions.ConnectUpstream: Dialogue._connect,
     actions.SendToUpstream: Dialogue._to_upstream,
     actions.CloseUpstream: Dialogue._disconnect,

@@ -34,5 +34,7 @@ def test_a_link_of_the_design_leads_somewhere(link: str) -> None:
 
 
 def test_the_names_are_found() -> None:
-    assert {"session._check_client", "states.TRANSITIONS", "verdict.judge"} <= set(MEMBERS)
+    assert {"session._abandon_if_client_lost", "states.TRANSITIONS", "verdict.judge"} <= set(
+        MEMBERS
+    )
     assert len(CLAUSES) > 50
