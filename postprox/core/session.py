@@ -97,12 +97,12 @@ class Session:
     @property
     def reads_client(self) -> bool:
         """Whether the client should be read now."""
-        return not (self._client_eof or self._state == CLOSED or self._commands.full)
+        return not (self._client_eof or self._state == CLOSED or self._commands.is_full)
 
     @property
     def client_gone(self) -> bool:
         """Whether the client has ended, or lost, its connection, and left nothing to be done."""
-        idle = self._current_message is None and not self._commands.holds_line
+        idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 
     @property
@@ -159,7 +159,7 @@ class Session:
         what became of it.
         """
         self._client_eof = True
-        self._commands.take()
+        self._commands.take_buffered()
         if self._state in (RECEIVING, FILTERING, DELIVERING):
             self._abandon_if_client_lost()
         elif self._state != CLOSED:
@@ -190,7 +190,7 @@ class Session:
         """Go on: the spool that `actions.OpenSpool` asked for is there."""
         self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
-        self._receive(self._commands.take())
+        self._receive(self._commands.take_buffered())
         if self._state == RECEIVING:  # otherwise once the spool is sealed
             self._abandon_if_client_lost()
 
@@ -570,7 +570,7 @@ class Session:
         """Give up the message of a client that is gone (data.client-lost)."""
         if not self._client_eof or self._state not in _MESSAGE_STATES:
             return
-        if not self._commands.holds_quit and self._upstream.awaited != upstream.FINAL:
+        if not self._commands.has_buffered_quit and self._upstream.awaited != upstream.FINAL:
             self._log_verdict(b"")
             self._discard()
             self._close_upstream()

@@ -28,16 +28,16 @@ class CommandReader:
     and announced octets (BDAT).
     """
 
-    __slots__ = ("_drop_octets", "_dropping_line", "_held")
+    __slots__ = ("_buffer", "_drop_octets", "_dropping_line")
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._drop_octets = 0
         self._dropping_line = False
 
     def feed(self, data: bytes) -> None:
         """Add what the client sent."""
-        self._held += data
+        self._buffer += data
         self._drop()
 
     def drop(self, octets: int) -> None:
@@ -45,30 +45,30 @@ class CommandReader:
         self._drop_octets = octets
         self._drop()
 
-    def take(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Hand over everything held, as it came: it belongs to a message."""
-        held = bytes(self._held)
-        self._held.clear()
+        held = bytes(self._buffer)
+        self._buffer.clear()
         return held
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether no more should be read from the client for now."""
-        return len(self._held) > limits.HELD_INPUT
+        return len(self._buffer) > limits.HELD_INPUT
 
     @property
-    def holds_line(self) -> bool:
+    def has_line(self) -> bool:
         """Whether a complete line is held."""
-        return b"\n" in self._held
+        return b"\n" in self._buffer
 
     @property
-    def holds_quit(self) -> bool:
+    def has_buffered_quit(self) -> bool:
         """Whether one of the complete lines held is QUIT, and not BDAT's content.
 
         Only lines with one of these words in them are looked at, and not very many of those:
         others wait meanwhile, and what is held may be nothing but line ends.
         """
-        held = bytes(self._held).upper()
+        held = bytes(self._buffer).upper()
         begin = 0
         for _ in range(limits.LINES_WITH_QUIT):
             found = [at for word in (b"QUIT", b"BDAT") if (at := held.find(word, begin)) >= 0]
@@ -87,26 +87,26 @@ class CommandReader:
         Raises:
             LineTooLongError: once for every line over the bound.
         """
-        end = self._held.find(b"\n")
-        if end > limits.COMMAND_LINE or (end < 0 and len(self._held) > limits.COMMAND_LINE):
+        end = self._buffer.find(b"\n")
+        if end > limits.COMMAND_LINE or (end < 0 and len(self._buffer) > limits.COMMAND_LINE):
             self._dropping_line = True
             self._drop()
             raise LineTooLongError
         if end < 0:
             return None
-        line = bytes(self._held[:end])
-        del self._held[: end + 1]
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line.removesuffix(b"\r")
 
     def _drop(self) -> None:
         if self._drop_octets:
-            dropped = min(self._drop_octets, len(self._held))
-            del self._held[:dropped]
+            dropped = min(self._drop_octets, len(self._buffer))
+            del self._buffer[:dropped]
             self._drop_octets -= dropped
         elif self._dropping_line:
-            end = self._held.find(b"\n")
+            end = self._buffer.find(b"\n")
             self._dropping_line = end < 0
-            del self._held[: end + 1 if end >= 0 else len(self._held)]
+            del self._buffer[: end + 1 if end >= 0 else len(self._buffer)]
 
 
 class Reply:
@@ -132,16 +132,16 @@ class Reply:
 class ReplyReader:
     """Upstream's octets, cut into replies."""
 
-    __slots__ = ("_code", "_held", "_line")
+    __slots__ = ("_buffer", "_code", "_line")
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._line = 0  # where the line under way starts
         self._code = b""
 
     def feed(self, data: bytes) -> None:
         """Add what upstream sent."""
-        self._held += data
+        self._buffer += data
 
     def next_reply(self) -> Reply | None:
         """Return the next complete reply, None while there is none.
@@ -150,14 +150,14 @@ class ReplyReader:
             BadReplyError: for a line that is no reply line or has a NUL in it, for differing
                 codes in one reply, and for a reply over `limits.REPLY`.
         """
-        while (end := self._held.find(b"\n", self._line)) >= 0:
-            line = bytes(self._held[self._line : end + 1])
+        while (end := self._buffer.find(b"\n", self._line)) >= 0:
+            line = bytes(self._buffer[self._line : end + 1])
             self._check(line)
             self._line = end + 1
             if line[3:4] != b"-":
                 return self._complete()
             self._code = line[:3]
-        if len(self._held) > limits.REPLY:
+        if len(self._buffer) > limits.REPLY:
             raise BadReplyError("a reply without end")
         return None
 
@@ -172,8 +172,8 @@ class ReplyReader:
             raise BadReplyError("a reply without end")
 
     def _complete(self) -> Reply:
-        raw = bytes(self._held[: self._line])
-        del self._held[: self._line]
+        raw = bytes(self._buffer[: self._line])
+        del self._buffer[: self._line]
         self._line = 0
         self._code = b""
         return Reply(int(raw[:3]), raw)

@@ -111,7 +111,7 @@ class Ledger(Dialogue):
             last = bytes(self.to_client).splitlines()[-1:]
             told = not self.client_is_hung_up or (last and last[0][:1] == b"2")
             self._insist(not told, "a message is told of that upstream has not answered")
-        held = len(self.session._commands._held)
+        held = len(self.session._commands._buffer)
         self._insist(held <= limits.HELD_INPUT + limits.READ_SIZE, f"{held} octets are held")
 
     def _send_message(self, wire: bytes) -> None:

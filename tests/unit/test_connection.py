@@ -498,7 +498,7 @@ def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site) -> None:
     assert sending is not None
     run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
     client.says(b"NOOP")  # an event, upon which nothing more is sent
-    run_until(site.loop, lambda: site.connection.session._commands._held)
+    run_until(site.loop, lambda: site.connection.session._commands._buffer)
     assert sending.unsent <= 2 * limits.COPY_SIZE
 
 

@@ -100,8 +100,8 @@ def test_the_rest_of_a_long_line_is_not_kept() -> None:
     lines_of(reader)
     for _ in range(10):
         reader.feed(b"x" * 65536)
-    assert not reader.full
-    assert reader.take() == b""
+    assert not reader.is_full
+    assert reader.take_buffered() == b""
 
 
 @given(st.lists(st.sampled_from([b"A", b"\r", b"\n", b"\r\n", b"QUIT", b"x" * 9000])), st.data())
@@ -132,7 +132,7 @@ def test_octets_that_are_dropped_take_no_memory() -> None:
     reader = CommandReader()
     reader.drop(10**18)
     reader.feed(b"x" * 65536)
-    assert reader.take() == b""
+    assert reader.take_buffered() == b""
 
 
 def test_dropping_nothing_drops_nothing() -> None:
@@ -146,16 +146,16 @@ def test_what_is_held_is_handed_over_as_it_came() -> None:
     reader = CommandReader()
     reader.feed(b"DATA\r\n.x\r\n\0\n")
     reader.next_line()
-    assert reader.take() == b".x\r\n\0\n"
+    assert reader.take_buffered() == b".x\r\n\0\n"
     assert lines_of(reader) == []
 
 
 def test_the_reader_is_full_at_its_bound() -> None:
     reader = CommandReader()
     reader.feed(b"x" * limits.HELD_INPUT)
-    assert not reader.full
+    assert not reader.is_full
     reader.feed(b"x")
-    assert reader.full
+    assert reader.is_full
 
 
 def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
@@ -193,7 +193,7 @@ def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
 def test_a_quit_is_seen_in_what_is_held(octets: bytes, holds: bool) -> None:
     reader = CommandReader()
     reader.feed(octets)
-    assert reader.holds_quit is holds
+    assert reader.has_buffered_quit is holds
 
 
 @pytest.mark.parametrize(
@@ -447,6 +447,6 @@ def test_an_ehlo_reply_stays_well_formed(keywords: list[bytes]) -> None:
 def test_of_very_many_bdat_commands_not_all_are_looked_behind() -> None:
     reader = CommandReader()
     reader.feed(b"BDAT 0\r\n" * limits.LINES_WITH_QUIT + b"QUIT\r\n")
-    assert reader.holds_quit is False
+    assert reader.has_buffered_quit is False
     reader.next_line()
-    assert reader.holds_quit is True
+    assert reader.has_buffered_quit is True
