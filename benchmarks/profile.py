@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from postprox.core import options
-from postprox.core.data import DataDecoder
+from postprox.core.data import DotUnstuffer
 from postprox.core.session import Session
 from postprox.core.verdict import Outcome
 from postprox.shell.spool import Spool
@@ -157,7 +157,7 @@ def in_turn(directory: Path, session: Session) -> None:
 
 def decoded(size: int) -> None:
     """Find the end of a large message, and turn its line ends to what is stored."""
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     block = b"x" * 74 + b"\r\n"
     block *= BLOCK // len(block)
     for _ in range(size // len(block) + 1):

@@ -30,7 +30,7 @@ _HELD_BACK = (
 )
 
 
-class DataDecoder:
+class DotUnstuffer:
     """The client's octets after the 354, to content at rest, and to what goes upstream."""
 
     __slots__ = ("_encoder", "_first", "_held", "ended", "rest", "wire")
@@ -38,7 +38,7 @@ class DataDecoder:
     def __init__(self) -> None:
         self._held = _END[:2]  # the data begins at the start of a line ...
         self._first = True  # ... whose CRLF is not part of it
-        self._encoder = Encoder()
+        self._encoder = DotStuffer()
         #: What goes upstream for the content that `feed` has returned, with the end of data.
         self.wire: bytes
         #: Whether the end of data was seen.
@@ -72,7 +72,7 @@ class DataDecoder:
         return content
 
 
-class Encoder:
+class DotStuffer:
     """Content at rest, to what goes upstream.
 
     LF becomes CRLF, dots are doubled after LF and CR, a missing last line end is supplied.
@@ -146,7 +146,7 @@ def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
 
     The end of data comes in the same block as the last content, so that it is sent with it.
     """
-    encoder, wire = Encoder(), b""
+    encoder, wire = DotStuffer(), b""
     for block in filter(None, content):
         if wire:
             yield wire

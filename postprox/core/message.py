@@ -6,7 +6,7 @@ Message-ID.
 
 from . import limits
 from . import verdict as verdicts
-from .data import DataDecoder
+from .data import DotUnstuffer
 
 
 class Message:
@@ -29,7 +29,7 @@ class Message:
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self._decoder = DataDecoder()
+        self._decoder = DotUnstuffer()
         self._header = b""
         #: Octets that the client has sent.
         self.received = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.core.data import DataDecoder, encoded, normalized
+from postprox.core.data import DotUnstuffer, encoded, normalized
 from tests.unit.peers import Peer, listening
 from tests.unit.processes import Spawned, Upstream, in_data, quits, relays
 
@@ -55,9 +55,9 @@ def assert_not_smuggled(wire: bytes) -> None:
         assert end in (-1, len(wire), len(wire) - 1), (server, wire)
 
 
-def received(pieces: list[bytes]) -> tuple[bytes, bytes, DataDecoder]:
+def received(pieces: list[bytes]) -> tuple[bytes, bytes, DotUnstuffer]:
     """Decode; return the content, and what follows the end, if it came."""
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     content = b""
     for number, piece in enumerate(pieces):
         if decoder.ended:

@@ -92,7 +92,7 @@ def message(source: Source) -> None:
     cut = pieces(source)
     wire = b"\r\n" + b"".join(cut)
     end = wire.find(END)
-    decoder, content, sent, rest = data.DataDecoder(), b"", b"", b""
+    decoder, content, sent, rest = data.DotUnstuffer(), b"", b"", b""
     for number, piece in enumerate(cut):
         content += decoder.feed(piece)
         sent += decoder.wire

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postprox.core import data
-from postprox.core.data import DataDecoder, encoded, normalized
+from postprox.core.data import DotUnstuffer, encoded, normalized
 
 # Octets that matter, more often than others.
 OCTETS = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\0", b"a", b"\xff"])
@@ -26,7 +26,7 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
 
 def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
     """Return content, whether it has ended, and what came after."""
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     content = rest = b""
     for piece in pieces:
         if decoder.ended:
@@ -122,7 +122,7 @@ def test_only_crlf_dot_crlf_ends_the_data(wire: bytes, content: bytes) -> None:
 
 
 def test_what_may_be_the_end_of_data_is_held_back() -> None:
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     assert [decoder.feed(octet) for octet in (b"a", b"\r", b"\n", b".", b"\r", b"b")] == [
         b"a",
         b"",
@@ -212,7 +212,7 @@ def test_a_dot_is_doubled_behind_what_some_server_takes_for_a_line_end(octet: in
 
 @given(TEXTS, CUTS)
 def test_the_decoder_tells_what_goes_upstream(message: bytes, places: list[int]) -> None:
-    decoder, content, wire = DataDecoder(), b"", b""
+    decoder, content, wire = DotUnstuffer(), b"", b""
     for piece in cut(message + b"\r\n.\r\n", places):
         if not decoder.ended:
             content += decoder.feed(piece)
@@ -233,7 +233,7 @@ def test_the_decoder_tells_what_goes_upstream(message: bytes, places: list[int])
     ],
 )
 def test_what_goes_upstream_is_safe_in_blocks(block: bytes, follows: bytes) -> None:
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     content = decoder.feed(block)
     wire = decoder.wire
     content += decoder.feed(follows + b"\r\n.\r\n")
@@ -244,7 +244,7 @@ def test_what_goes_upstream_is_safe_in_blocks(block: bytes, follows: bytes) -> N
     "block", [b"a", b"a b c", b"a\r\nb", b"a.b\r\nc.", b"a\r\n..b", b"a\r\n..b\r\n\r\n..c"]
 )
 def test_a_block_that_is_as_it_goes_upstream_is_not_made_again(block: bytes) -> None:
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     decoder.feed(b"x")
     decoder.feed(block)
     assert decoder.wire is block
@@ -343,7 +343,7 @@ def test_outfile_is_read_the_same_at_every_cut(text: bytes, places: list[int]) -
 
 def passed(wire: bytes) -> tuple[bytes, bytes]:
     """Return the content of the rest of a message, and what goes upstream for it."""
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     decoder.feed(b"in the middle of a line")
     return decoder.feed(wire), decoder.wire
 
@@ -407,7 +407,7 @@ def test_lines_with_a_cr_or_lf_of_its_own_are_not_taken_by_columns(text: bytes) 
 
 
 def test_a_large_block_of_lines_of_one_length_is_not_made_again() -> None:
-    decoder = DataDecoder()
+    decoder = DotUnstuffer()
     decoder.feed(b"x")
     block = b"a" * 76 + (b"\r\n" + b"a" * 76) * 1000
     assert decoder.feed(block) == block.replace(b"\r\n", b"\n")
