@@ -33,7 +33,7 @@ _HELD_BACK = (
 class DotUnstuffer:
     """The client's octets after the 354, to content at rest, and to what goes upstream."""
 
-    __slots__ = ("_encoder", "_first", "_held", "ended", "rest", "wire")
+    __slots__ = ("_encoder", "_first", "_held", "complete", "trailing", "wire")
 
     def __init__(self) -> None:
         self._held = _END[:2]  # the data begins at the start of a line ...
@@ -42,17 +42,17 @@ class DotUnstuffer:
         #: What goes upstream for the content that `feed` has returned, with the end of data.
         self.wire: bytes
         #: Whether the end of data was seen.
-        self.ended = False
+        self.complete = False
         #: What the client sent behind the end of data.
-        self.rest = b""
+        self.trailing = b""
 
     def feed(self, data: bytes) -> bytes:
         """Take the next octets of the client, return the content that is certain by now."""
         wire = self._held + data
         end = wire.find(_END) if b"." in wire else -1
         if end >= 0:
-            self.ended = True
-            self.rest = wire[end + len(_END) :]
+            self.complete = True
+            self.trailing = wire[end + len(_END) :]
             content = self._decode(wire[: end + 2])
             self.wire += self._encoder.end()
             return content

@@ -65,14 +65,14 @@ class Message:
         return self._decoder.wire
 
     @property
-    def ended(self) -> bool:
+    def complete(self) -> bool:
         """Whether its end was seen."""
-        return self._decoder.ended
+        return self._decoder.complete
 
     @property
-    def rest(self) -> bytes:
+    def trailing(self) -> bytes:
         """What the client sent behind its end."""
-        return self._decoder.rest
+        return self._decoder.trailing
 
     @property
     def message_id(self) -> bytes:

@@ -556,9 +556,9 @@ class Session:
         content = self._message.decode(data)
         if self._message.wire:
             self._act(actions.WriteSpool(content, self._message.wire))
-        if self._message.ended:
+        if self._message.complete:
             self._set_state(FILTERING)
-            self._commands.feed(self._message.rest)
+            self._commands.feed(self._message.trailing)
             self._act(actions.FinishSpool())
         else:
             allowed = limits.MESSAGE_TIME + self._message.received / limits.MESSAGE_RATE

@@ -60,10 +60,10 @@ def received(pieces: list[bytes]) -> tuple[bytes, bytes, DotUnstuffer]:
     decoder = DotUnstuffer()
     content = b""
     for number, piece in enumerate(pieces):
-        if decoder.ended:
-            return content, decoder.rest + b"".join(pieces[number:]), decoder
+        if decoder.complete:
+            return content, decoder.trailing + b"".join(pieces[number:]), decoder
         content += decoder.feed(piece)
-    return content, decoder.rest, decoder
+    return content, decoder.trailing, decoder
 
 
 @pytest.mark.parametrize("first", OCTETS)
@@ -71,7 +71,7 @@ def test_no_message_shows_an_end_before_its_own(first: bytes) -> None:
     for sequence in sequences(first):
         data = sequence + b"\r\n" + END
         content, _, decoder = received([data])
-        assert decoder.ended
+        assert decoder.complete
         for cut in range(len(content) + 1):
             assert_not_smuggled(b"".join(encoded([content[:cut], content[cut:]])))
 

@@ -96,11 +96,11 @@ def message(source: Source) -> None:
     for number, piece in enumerate(cut):
         content += decoder.feed(piece)
         sent += decoder.wire
-        if decoder.ended:
-            rest = decoder.rest + b"".join(cut[number + 1 :])
+        if decoder.complete:
+            rest = decoder.trailing + b"".join(cut[number + 1 :])
             break
-    assert decoder.ended == (end >= 0)
-    if decoder.ended:
+    assert decoder.complete == (end >= 0)
+    if decoder.complete:
         assert content == at_rest(wire[: end + 2])
         assert rest == wire[end + len(END) :]
         assert sent == b"".join(data.encoded([content]))

@@ -29,12 +29,12 @@ def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
     decoder = DotUnstuffer()
     content = rest = b""
     for piece in pieces:
-        if decoder.ended:
+        if decoder.complete:
             rest += piece
         else:
             content += decoder.feed(piece)
-            rest += decoder.rest
-    return content, decoder.ended, rest
+            rest += decoder.trailing
+    return content, decoder.complete, rest
 
 
 def receiver(wire: bytes) -> tuple[list[bytes], bytes] | None:
@@ -214,7 +214,7 @@ def test_a_dot_is_doubled_behind_what_some_server_takes_for_a_line_end(octet: in
 def test_the_decoder_tells_what_goes_upstream(message: bytes, places: list[int]) -> None:
     decoder, content, wire = DotUnstuffer(), b"", b""
     for piece in cut(message + b"\r\n.\r\n", places):
-        if not decoder.ended:
+        if not decoder.complete:
             content += decoder.feed(piece)
             wire += decoder.wire
     assert wire == send(content)

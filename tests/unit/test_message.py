@@ -12,7 +12,7 @@ def test_the_octets_of_a_message_are_counted_at_rest() -> None:
     message = Message(0.0)
     assert message.decode(b"a\r") == b"a"
     assert message.decode(b"\n.\r\nNOOP\r\n") == b"\n"
-    assert (message.size, message.ended, message.rest) == (2, True, b"NOOP\r\n")
+    assert (message.size, message.complete, message.trailing) == (2, True, b"NOOP\r\n")
 
 
 @pytest.mark.parametrize(
