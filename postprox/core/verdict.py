@@ -15,7 +15,10 @@ FAIL_OPEN = "fail-open"  # it has failed, and the message passes
 FAIL = "fail"  # it has failed, and the message does not pass
 
 #: What the shell means by these exit statuses.
-_IN_WORDS = {126: " (the command cannot be executed)", 127: " (the command was not found)"}
+_SHELL_STATUS_MEANING = {
+    126: " (the command cannot be executed)",
+    127: " (the command was not found)",
+}
 
 _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(256))
 
@@ -24,26 +27,26 @@ class Outcome:
     """How a run of the filter ended.
 
     status: the exit status, None if there is none.
-    last_line: the last line of standard error that says something, without its line end.
+    last_stderr_line: the last line of standard error that says something, without its line end.
     failure: why there is no exit status, or "".
     replaced: whether OUTFILE holds anything (looked at after status 0 only).
-    starved: whether the failure is the proxy's: it could not start the filter or read what it left
+    out_of_resources: whether the proxy could not start the filter or read OUTFILE
         (filter.no-resources).
     """
 
-    __slots__ = ("failure", "last_line", "replaced", "starved", "status")
+    __slots__ = ("failure", "last_stderr_line", "out_of_resources", "replaced", "status")
 
     def __init__(
         self,
         status: int | None = None,
-        last_line: bytes = b"",
+        last_stderr_line: bytes = b"",
         failure: str = "",
         replaced: bool = False,
-        starved: bool = False,
+        out_of_resources: bool = False,
     ) -> None:
-        self.starved = starved
+        self.out_of_resources = out_of_resources
         self.status = status
-        self.last_line = last_line
+        self.last_stderr_line = last_stderr_line
         self.failure = failure
         self.replaced = replaced
 
@@ -79,14 +82,14 @@ def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> V
     reject_failures: ``-r``: a failure refuses the message.
     strict: ``--strict``: a rejection without a reply code is a failure (cli.strict).
     """
-    said = outcome.last_line
+    said = outcome.last_stderr_line
     if outcome.status == 0 and not outcome.failure:
         return Verdict(REWRITE if outcome.replaced else ACCEPT, said=said)
     reason = _failure(outcome, strict=strict)
     if not reason:
         reply = rejection(said)
         return Verdict(DISCARD if reply[:1] == b"2" else REJECT, reply, said=said)
-    if reject_failures or outcome.starved:
+    if reject_failures or outcome.out_of_resources:
         return Verdict(FAIL, replies.FILTER_FAILED, reason, said)
     return Verdict(FAIL_OPEN, b"", reason, said)
 
@@ -96,8 +99,8 @@ def _failure(outcome: Outcome, *, strict: bool) -> str:
     if outcome.failure:
         return outcome.failure
     if outcome.status != 1:
-        return f"exit status {outcome.status}{_IN_WORDS.get(outcome.status or 0, '')}"
-    if strict and not _begins_with_final_code(outcome.last_line):
+        return f"exit status {outcome.status}{_SHELL_STATUS_MEANING.get(outcome.status or 0, '')}"
+    if strict and not _begins_with_final_code(outcome.last_stderr_line):
         return "exit status 1 without a reply code (--strict)"
     return ""
 
@@ -107,9 +110,9 @@ def _begins_with_final_code(line: bytes) -> bool:
     return line[:1] in (b"2", b"4", b"5") and line[:3].isdigit() and line[3:4] == b" "
 
 
-def rejection(last_line: bytes) -> bytes:
+def rejection(last_stderr_line: bytes) -> bytes:
     """Return the reply line for a rejection (filter.reject-prefix, filter.reject-line)."""
-    text = last_line.removesuffix(b"\r")
+    text = last_stderr_line.removesuffix(b"\r")
     if not text:
         text = replies.REJECTED.rstrip()
     elif not (text[:3].isdigit() and text[3:4] == b" "):

@@ -377,7 +377,7 @@ class Connection:
             from ..core.verdict import Outcome
 
             reason = f"cannot be started: {error.strerror}"
-            self.session.filter_finished(Outcome(failure=reason, starved=True))
+            self.session.filter_finished(Outcome(failure=reason, out_of_resources=True))
             return
         self._loop.on_exit(self._filter.pid, self._filter_exited)
         self.session.filter_started()
@@ -414,7 +414,7 @@ class Connection:
             outcome.failure = str(error)
         except OSError as error:
             outcome.failure = f"OUTFILE cannot be read: {error.strerror}"
-            outcome.starved = True
+            outcome.out_of_resources = True
 
     def _kill_filter(self, action: actions.KillFilter) -> None:
         from ..core.verdict import Outcome
@@ -423,7 +423,7 @@ class Connection:
         if self._filter is not None:
             said = self._filter.said
             self._kill(self._filter)
-        self.session.filter_finished(Outcome(failure=action.reason, last_line=said))
+        self.session.filter_finished(Outcome(failure=action.reason, last_stderr_line=said))
 
     def _kill(self, running: "Filter") -> None:
         self._kill_process(running)

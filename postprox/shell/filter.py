@@ -78,9 +78,11 @@ class Filter:
         """Return how it ended; `code` is its exit code, see `Loop.on_exit`."""
         if code is None:
             reason = "the system does not report its exit status"
-            return verdict.Outcome(failure=reason, last_line=self.said, starved=True)
+            return verdict.Outcome(
+                failure=reason, last_stderr_line=self.said, out_of_resources=True
+            )
         if code < 0:
-            return verdict.Outcome(failure=f"killed by signal {-code}", last_line=self.said)
+            return verdict.Outcome(failure=f"killed by signal {-code}", last_stderr_line=self.said)
         return verdict.Outcome(code, self.said)
 
     @property

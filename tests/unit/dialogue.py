@@ -145,12 +145,13 @@ class Dialogue:
         self._does("U> takes the rest", self._message_is_sent)
 
     def filter_ends(
-        self, status: int | None = 0, last_line: bytes = b"", failure: str = ""
+        self, status: int | None = 0, last_stderr_line: bytes = b"", failure: str = ""
     ) -> None:
         self._insist(self.filter_runs, "no filter runs")
         self.filter_runs = False
-        outcome = Outcome(status, last_line, failure, replaced=bool(self.replacement))
-        ended = f"F> ends: {failure or status} {_shown(last_line) if last_line else ''}".rstrip()
+        outcome = Outcome(status, last_stderr_line, failure, replaced=bool(self.replacement))
+        stderr = _shown(last_stderr_line) if last_stderr_line else ""
+        ended = f"F> ends: {failure or status} {stderr}".rstrip()
         self._does(ended, self.session.filter_finished, outcome)
 
     def replacement_changes(self) -> None:
@@ -333,7 +334,7 @@ class Dialogue:
         self._insist(not self.filter_runs, "a filter runs already")
         self.environments.append(action.environment)
         if self.start_error:
-            self.session.filter_finished(Outcome(failure=self.start_error, starved=True))
+            self.session.filter_finished(Outcome(failure=self.start_error, out_of_resources=True))
             return
         self.filter_runs = True
         self.session.filter_started()
@@ -341,7 +342,7 @@ class Dialogue:
     def _kill_filter(self, action: actions.KillFilter) -> None:
         self._insist(self.filter_runs, "no filter runs")
         self.filter_runs = False
-        self.session.filter_finished(Outcome(failure=action.reason, last_line=self.said))
+        self.session.filter_finished(Outcome(failure=action.reason, last_stderr_line=self.said))
 
     def _deliver(self, _: actions.Deliver) -> None:
         self._spooled()

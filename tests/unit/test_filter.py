@@ -58,20 +58,20 @@ def test_a_command_that_does_not_exist() -> None:
 
 
 def test_the_last_line_of_standard_error() -> None:
-    assert run("echo first >&2; echo 550 no >&2; exit 1").last_line == b"550 no"
+    assert run("echo first >&2; echo 550 no >&2; exit 1").last_stderr_line == b"550 no"
 
 
 def test_standard_error_without_line_end() -> None:
-    assert run("printf '550 no' >&2; exit 1").last_line == b"550 no"
+    assert run("printf '550 no' >&2; exit 1").last_stderr_line == b"550 no"
 
 
 def test_what_a_killed_filter_said_is_known() -> None:
-    assert run("echo 550 no >&2; kill -9 $$").last_line == b"550 no"
+    assert run("echo 550 no >&2; kill -9 $$").last_stderr_line == b"550 no"
 
 
 def test_three_megabytes_of_standard_error_do_not_block_it() -> None:
     outcome = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1")
-    assert (outcome.status, outcome.last_line) == (1, b"550 no")
+    assert (outcome.status, outcome.last_stderr_line) == (1, b"550 no")
 
 
 def test_the_environment_is_the_one_given(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_background_child_does_not_keep_the_outcome_waiting(tmp_path: Path) ->
     os.mkfifo(held)
     running = Filter(f"{{ cat {held}; }} & echo 550 no >&2; exit 1", {b"PATH": b"/bin:/usr/bin"})
     outcome = running.outcome(exit_code(running))
-    assert outcome.last_line == b"550 no"
+    assert outcome.last_stderr_line == b"550 no"
     running.close()
     held.write_text("go")
 

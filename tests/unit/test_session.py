@@ -1243,7 +1243,7 @@ def test_a_spool_that_cannot_be_read_again_cuts_upstream_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "last_line", "reply"),
+    ("status", "last_stderr_line", "reply"),
     [
         (1, b"spam", b"554 spam"),
         (1, b"450 later", b"450 later"),
@@ -1252,10 +1252,10 @@ def test_a_spool_that_cannot_be_read_again_cuts_upstream_off() -> None:
     ],
 )
 def test_a_rejection_is_the_answer_to_the_message(
-    status: int, last_line: bytes, reply: bytes
+    status: int, last_stderr_line: bytes, reply: bytes
 ) -> None:
     dialogue = in_filter()
-    dialogue.filter_ends(status, last_line)
+    dialogue.filter_ends(status, last_stderr_line)
     dialogue.client_sees(reply)
     dialogue.upstream_sees(b"QUIT")
 
@@ -1612,7 +1612,7 @@ def verdict_lines(dialogue: Dialogue) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "last_line", "reject_failures", "word", "result"),
+    ("status", "last_stderr_line", "reject_failures", "word", "result"),
     [
         (0, b"", False, "accept", "delivered"),
         (1, b"spam", False, "reject", "refused"),
@@ -1622,10 +1622,10 @@ def verdict_lines(dialogue: Dialogue) -> list[str]:
     ],
 )
 def test_every_message_has_one_line_in_the_log(
-    status: int, last_line: bytes, reject_failures: bool, word: str, result: str
+    status: int, last_stderr_line: bytes, reject_failures: bool, word: str, result: str
 ) -> None:
     dialogue = in_filter(reject_failures=reject_failures)
-    dialogue.filter_ends(status, last_line)
+    dialogue.filter_ends(status, last_stderr_line)
     if dialogue.connected and not dialogue.to_client:
         dialogue.upstream_says(b"354 go on")
         assert verdict_lines(dialogue) == []
@@ -1746,18 +1746,20 @@ def test_a_misspelt_auth_does_not_get_into_the_log(line: bytes) -> None:
 # cli.strict
 
 
-@pytest.mark.parametrize("last_line", [b"Traceback", b"", b"150 x", b"354 x", b"550", b"550-x"])
-def test_strictly_a_rejection_without_a_code_is_a_failure(last_line: bytes) -> None:
+@pytest.mark.parametrize(
+    "last_stderr_line", [b"Traceback", b"", b"150 x", b"354 x", b"550", b"550-x"]
+)
+def test_strictly_a_rejection_without_a_code_is_a_failure(last_stderr_line: bytes) -> None:
     dialogue = in_filter(reject_failures=True, strict=True)
-    dialogue.filter_ends(1, last_line)
+    dialogue.filter_ends(1, last_stderr_line)
     dialogue.client_sees_reply(b"451 ")
 
 
-@pytest.mark.parametrize("last_line", [b"250 gone", b"451 later", b"550 5.7.1 spam"])
-def test_strictly_a_rejection_with_a_code_is_one(last_line: bytes) -> None:
+@pytest.mark.parametrize("last_stderr_line", [b"250 gone", b"451 later", b"550 5.7.1 spam"])
+def test_strictly_a_rejection_with_a_code_is_one(last_stderr_line: bytes) -> None:
     dialogue = in_filter(reject_failures=True, strict=True)
-    dialogue.filter_ends(1, last_line)
-    dialogue.client_sees(last_line)
+    dialogue.filter_ends(1, last_stderr_line)
+    dialogue.client_sees(last_stderr_line)
 
 
 # filter.no-resources, filter.outfile-stable

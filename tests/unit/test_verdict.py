@@ -13,7 +13,7 @@ from postprox.core.verdict import LastLine, Outcome, judge, rejection
 OWN_TEXT = b"554 5.7.1 Message rejected by the mail filter\r\n"
 
 
-def last_line(text: bytes) -> bytes:
+def last_stderr_line(text: bytes) -> bytes:
     reader = LastLine()
     reader.feed(text)
     return reader.value
@@ -73,8 +73,8 @@ def test_only_a_failure_has_a_reason(outcome: Outcome, reason: str, reject_failu
 
 def test_nothing_is_known_of_an_end_that_is_not_told() -> None:
     end = Outcome()
-    assert (end.status, end.last_line, end.failure) == (None, b"", "")
-    assert (end.replaced, end.starved) == (False, False)
+    assert (end.status, end.last_stderr_line, end.failure) == (None, b"", "")
+    assert (end.replaced, end.out_of_resources) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ PREFIX_RULE = [
 
 @pytest.mark.parametrize(("stderr", "reply"), PREFIX_RULE)
 def test_the_last_line_becomes_the_reply(stderr: bytes, reply: bytes) -> None:
-    assert rejection(last_line(stderr)) == reply + b"\r\n"
+    assert rejection(last_stderr_line(stderr)) == reply + b"\r\n"
 
 
 @pytest.mark.parametrize("octet", range(256))
@@ -162,22 +162,22 @@ def test_only_what_can_be_printed_is_told_the_client(octet: int) -> None:
 
 @pytest.mark.parametrize("stderr", [b"", b"\n", b"\n\n\n", b" \t \r\n \n", b"\x0b\x0c\n"])
 def test_a_filter_that_says_nothing_is_given_words(stderr: bytes) -> None:
-    assert rejection(last_line(stderr)) == OWN_TEXT
+    assert rejection(last_stderr_line(stderr)) == OWN_TEXT
 
 
 @pytest.mark.parametrize("length", [505, 506, 507, 5000, 100_000])
 def test_a_long_line_is_cut_to_a_reply_line(length: int) -> None:
     text = b"550 " + b"x" * length
-    assert rejection(last_line(text + b"\n")) == text[:510] + b"\r\n"
+    assert rejection(last_stderr_line(text + b"\n")) == text[:510] + b"\r\n"
 
 
 def test_a_prefix_counts_for_the_length() -> None:
-    assert rejection(last_line(b"x" * 5000)) == b"554 " + b"x" * 506 + b"\r\n"
+    assert rejection(last_stderr_line(b"x" * 5000)) == b"554 " + b"x" * 506 + b"\r\n"
 
 
 @given(st.binary(max_size=600))
 def test_a_rejection_is_one_reply_line_whatever_the_filter_says(stderr: bytes) -> None:
-    reply = rejection(last_line(stderr))
+    reply = rejection(last_stderr_line(stderr))
     assert len(reply) <= limits.REPLY_LINE
     assert reply.endswith(b"\r\n")
     assert reply[:3].isdigit()
@@ -190,13 +190,13 @@ def test_the_last_line_is_the_same_at_every_cut(pieces: list[bytes]) -> None:
     reader = LastLine()
     for piece in pieces:
         reader.feed(piece)
-    assert reader.value == last_line(b"".join(pieces))
+    assert reader.value == last_stderr_line(b"".join(pieces))
 
 
 @given(st.lists(st.sampled_from([b"550 a", b"", b" ", b"b", b"\r"])))
 def test_the_last_line_is_the_last_that_is_not_blank(lines: list[bytes]) -> None:
     wanted = next((line for line in reversed(lines) if line.strip()), b"")
-    assert last_line(b"\n".join(lines)) == wanted
+    assert last_stderr_line(b"\n".join(lines)) == wanted
 
 
 def test_a_blank_line_that_comes_alone_takes_nothing_back() -> None:
@@ -214,11 +214,11 @@ def test_a_line_in_pieces_ends_with_a_piece_that_is_its_end_alone() -> None:
 
 
 def test_of_three_lines_the_third_is_the_last() -> None:
-    assert last_line(b"one\ntwo\nthree\n") == b"three"
+    assert last_stderr_line(b"one\ntwo\nthree\n") == b"three"
 
 
 def test_a_line_that_ends_is_cut_too() -> None:
-    assert len(last_line(b"x" * 65536 + b"\n")) == limits.FILTER_LINE
+    assert len(last_stderr_line(b"x" * 65536 + b"\n")) == limits.FILTER_LINE
 
 
 def test_three_megabytes_are_not_kept() -> None:
