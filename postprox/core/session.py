@@ -693,9 +693,9 @@ class Session:
         """Warn of a filter that has failed, or says what no client expects."""
         verdict = self._message.verdict
         if verdict.reason:
-            from . import record
+            from . import log_lines
 
-            line = record.failure_line(self._message, self._envelope, self._helo_name)
+            line = log_lines.failure_line(self._message, self._envelope, self._helo_name)
             self._log(levels.WARNING, "%s", line)
         elif verdict.reply and verdict.reply[:1] not in (b"2", b"4", b"5"):
             self._log(levels.WARNING, "the filter's reply ends no message: %r", verdict.reply)
@@ -704,12 +704,12 @@ class Session:
         """Tell what became of the message; `reply` is b"" if nobody waited for it."""
         message = self._message
         if self._options.listen is not None:
-            from .record import result
+            from .log_lines import result
 
             counted = message.verdict.action, result(message, reply), message.filter_seconds
             self._act(actions.CountMessage(*counted))
         if self._options.log_level >= levels.INFO:
-            from .record import verdict_line
+            from .log_lines import verdict_line
 
             line = verdict_line(message, self._envelope, self._helo_name, reply, self._clock())
             self._log(levels.INFO, "%s", line)

@@ -9,7 +9,7 @@ import pytest
 
 from postprox.core.message import Message
 from postprox.core.verdict import ACCEPT, Verdict
-from tests.unit.test_record import an_envelope, line
+from tests.unit.test_log_lines import an_envelope, line
 
 BLOCKS = re.findall(r"^```\n(.*?)\n```$", Path("docs/log.md").read_text(), re.MULTILINE | re.DOTALL)
 EXAMPLE, FIELDS, FAIL2BAN, LOGSTASH = BLOCKS

@@ -17,7 +17,7 @@ import pytest
 
 from postprox import information
 from postprox.check import findings, report
-from postprox.core import options, record, replies, verdict
+from postprox.core import log_lines, options, replies, verdict
 from postprox.core.envelope import Envelope
 from postprox.core.message import Message
 
@@ -130,7 +130,7 @@ def test_the_page_has_every_variable_of_the_filter() -> None:
 
 
 def test_the_page_has_every_field_of_the_log_in_its_order() -> None:
-    line = record.verdict_line(Message(0.0), Envelope(), b"", b"", 0.0)
+    line = log_lines.verdict_line(Message(0.0), Envelope(), b"", b"", 0.0)
     section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
     entries = re.findall(r"^\.It Li (.*)$", section, re.MULTILINE)
     listed = [name for entry in entries for name in entry.split(" , ")]
@@ -142,8 +142,14 @@ def test_the_page_has_every_field_of_the_log_in_its_order() -> None:
     [
         *(verdict.NONE, verdict.ACCEPT, verdict.REWRITE, verdict.REJECT, verdict.DISCARD),
         *(verdict.FAIL_OPEN, verdict.FAIL),
-        *(record.DELIVERED, record.DISCARDED, record.REFUSED, record.DEFERRED, record.LOST),
-        record.UNKNOWN,
+        *(
+            log_lines.DELIVERED,
+            log_lines.DISCARDED,
+            log_lines.REFUSED,
+            log_lines.DEFERRED,
+            log_lines.LOST,
+        ),
+        log_lines.UNKNOWN,
     ],
 )
 def test_the_page_has_every_word_for_what_became_of_a_message(word: str) -> None:
