@@ -22,7 +22,7 @@ UNKNOWN = "unknown"  # upstream has it, and did not say whether it takes it (RFC
 _BARE = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"\\')
 
 
-def verdict_line(
+def message_line(
     message: "Message", envelope: "Envelope", own_helo: bytes, reply: bytes, now: float
 ) -> str:
     """Return the line about a message whose final reply is `reply`, b"" if nobody waited for it."""
@@ -30,10 +30,11 @@ def verdict_line(
     said = b" ".join(reply.split(b"\r\n")).strip()
     return (
         f"verdict={verdict.action} result={result(message, reply)} "
-        f"{about(envelope, own_helo)} size={message.size} filter={message.filter_seconds:.3f} "
-        f"total={now - message.began:.3f} ident={value(envelope.queue_id)} "
-        f"message-id={value(message.message_id)} reply={value(said, limits.LOGGED_REPLY)} "
-        f"said={value(verdict.said, limits.LOGGED_REPLY)}"
+        f"{envelope_fields(envelope, own_helo)} size={message.size} "
+        f"filter={message.filter_seconds:.3f} "
+        f"total={now - message.began:.3f} ident={quoted(envelope.queue_id)} "
+        f"message-id={quoted(message.message_id)} reply={quoted(said, limits.LOGGED_REPLY)} "
+        f"said={quoted(verdict.said, limits.LOGGED_REPLY)}"
     )
 
 
@@ -43,7 +44,7 @@ def failure_line(message: "Message", envelope: "Envelope", own_helo: bytes) -> s
     fate = "refused with 451" if verdict.reply else "passed unfiltered"
     return (
         f"filter failed: {verdict.reason}; message {fate}: "
-        f"{about(envelope, own_helo)} said={value(verdict.said, limits.LOGGED_REPLY)}"
+        f"{envelope_fields(envelope, own_helo)} said={quoted(verdict.said, limits.LOGGED_REPLY)}"
     )
 
 
@@ -58,29 +59,29 @@ def result(message: "Message", reply: bytes) -> str:
     return DEFERRED if reply[:1] == b"4" else REFUSED
 
 
-def about(envelope: "Envelope", own_helo: bytes) -> str:
+def envelope_fields(envelope: "Envelope", own_helo: bytes) -> str:
     """Return the fields that tell whose message it is."""
     recipients = b",".join(envelope.recipients)
     return (
-        f"client={value(envelope.remote_ip)} helo={value(envelope.helo(own_helo))} "
-        f"from={value(envelope.sender or b'')} to={value(recipients, limits.LOGGED_TO)} "
+        f"client={quoted(envelope.remote_ip)} helo={quoted(envelope.helo(own_helo))} "
+        f"from={quoted(envelope.sender or b'')} to={quoted(recipients, limits.LOGGED_TO)} "
         f"nrcpt={envelope.recipient_count}"
     )
 
 
-def value(octets: bytes, room: int = limits.LOGGED_VALUE) -> str:
-    r"""Return a field's value, in `room` characters and two quotes at the most.
+def quoted(octets: bytes, limit: int = limits.LOGGED_VALUE) -> str:
+    r"""Return a field's value, in `limit` characters and two quotes at the most.
 
     It is bare if it consists of ``!`` to ``~`` alone, without ``"`` and ``\``. Otherwise it stands
     in double quotes, with ``\"``, ``\\`` and ``\xHH``; it is never cut in one of them.
     """
-    octets = octets[:room]
+    octets = octets[:limit]
     if octets and not octets.translate(None, _BARE):
         return octets.decode("ascii")
     text = ""
     for octet in octets:
         shown = _shown(octet)
-        if len(text) + len(shown) > room:
+        if len(text) + len(shown) > limit:
             break
         text += shown
     return f'"{text}"'

@@ -709,9 +709,9 @@ class Session:
             counted = message.verdict.action, result(message, reply), message.filter_seconds
             self._act(actions.CountMessage(*counted))
         if self._options.log_level >= levels.INFO:
-            from .log_lines import verdict_line
+            from .log_lines import message_line
 
-            line = verdict_line(message, self._envelope, self._helo_name, reply, self._clock())
+            line = message_line(message, self._envelope, self._helo_name, reply, self._clock())
             self._log(levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:

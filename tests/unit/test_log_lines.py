@@ -25,7 +25,7 @@ def an_envelope() -> Envelope:
 
 
 def line(message: Message, envelope: Envelope, reply: bytes = QUEUED, now: float = 12.5) -> str:
-    return log_lines.verdict_line(message, envelope, b"own.example", reply, now)
+    return log_lines.message_line(message, envelope, b"own.example", reply, now)
 
 
 def test_the_line_about_a_message() -> None:
@@ -116,7 +116,7 @@ def test_the_warning_about_a_filter_that_failed(reject_failures: bool, fate: str
     ],
 )
 def test_a_value_is_bare_or_quoted(octets: bytes, shown: str) -> None:
-    assert log_lines.value(octets) == shown
+    assert log_lines.quoted(octets) == shown
 
 
 @pytest.mark.parametrize("octet", range(256))
@@ -128,7 +128,7 @@ def test_every_octet_is_shown(octet: int) -> None:
         shown = '" "' if character == " " else f'"\\x{octet:02x}"'
     else:
         shown = character
-    assert log_lines.value(bytes([octet])) == shown
+    assert log_lines.quoted(bytes([octet])) == shown
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_every_octet_is_shown(octet: int) -> None:
     ],
 )
 def test_a_value_is_cut_to_its_room(octets: bytes, shown: str) -> None:
-    assert log_lines.value(octets, 8) == shown
+    assert log_lines.quoted(octets, 8) == shown
 
 
 def test_recipients_are_parted_by_commas() -> None:
@@ -155,7 +155,7 @@ FIELD = re.compile(r'([a-z-]+)=((?:[!#-\[\]-~])+|"(?:[ !#-\[\]-~]|\\["\\]|\\x[0-
 
 @given(st.binary(max_size=600), st.integers(0, 300))
 def test_no_value_can_forge_a_field(octets: bytes, room: int) -> None:
-    told = f"from={log_lines.value(octets, room)}"
+    told = f"from={log_lines.quoted(octets, room)}"
     assert FIELD.fullmatch(told)
     assert len(told) <= len("from=") + room + 2
 

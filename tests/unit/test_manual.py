@@ -130,7 +130,7 @@ def test_the_page_has_every_variable_of_the_filter() -> None:
 
 
 def test_the_page_has_every_field_of_the_log_in_its_order() -> None:
-    line = log_lines.verdict_line(Message(0.0), Envelope(), b"", b"", 0.0)
+    line = log_lines.message_line(Message(0.0), Envelope(), b"", b"", 0.0)
     section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
     entries = re.findall(r"^\.It Li (.*)$", section, re.MULTILINE)
     listed = [name for entry in entries for name in entry.split(" , ")]
