@@ -13,7 +13,7 @@ from socket import getservbyname
 from typing import NamedTuple
 
 from ..core import options
-from ..core.address import Target, port_number, split_port
+from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
 from .unit import Unit
 
@@ -149,7 +149,7 @@ def _bare(host: str) -> str:
     return host.removeprefix("[").removesuffix("]").removeprefix("ipv6:").removeprefix("IPv6:")
 
 
-def target_place(target: Target) -> Place:
+def target_place(target: UpstreamAddress) -> Place:
     """Where a proxy passes mail on to."""
     return Place(target.host, target.port, target.path)
 

@@ -6,7 +6,7 @@ Rule: what is wrong is said with what would be right; nothing is looked up here.
 DEFAULT_PORT = 25
 
 
-class Target:
+class UpstreamAddress:
     """HOST:PORT as given: a name or address with a port, or the path of a unix-domain socket.
 
     Raises:

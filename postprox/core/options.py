@@ -6,7 +6,7 @@ would be right. Written by hand, because argparse and getopt cost more than the 
 
 from .. import TYPE_CHECKING
 from . import levels, limits
-from .address import Target, port_number, split_port
+from .address import UpstreamAddress, port_number, split_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +69,7 @@ class Options:
         #: Which of `INFORMATION` is asked for, instead of a proxy; or "".
         self.information = ""
         #: Where upstream is.
-        self.target: Target
+        self.target: UpstreamAddress
         #: What `sh -c` runs; None lets every message pass.
         self.command: str | None = None
         #: Where messages are spooled, as it is given.
@@ -136,14 +136,14 @@ def _check_together(options: Options) -> None:
         raise UsageError(f"--metrics and --pid-file {options.metrics!r}: give two different files")
 
 
-def _target(given: list[str]) -> Target:
+def _target(given: list[str]) -> UpstreamAddress:
     if not given:
         raise UsageError("HOST:PORT is missing, the mail server to pass the mail to")
     target, *unexpected = given
     if unexpected:
         raise UsageError(f"unexpected argument {unexpected[0]!r}: HOST:PORT is {target!r} already")
     try:
-        return Target(target)
+        return UpstreamAddress(target)
     except ValueError as error:
         raise UsageError(f"HOST:PORT {target!r}: {error}") from None
 

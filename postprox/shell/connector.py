@@ -12,7 +12,7 @@ from .system import close, posix, socket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..core.address import Target
+    from ..core.address import UpstreamAddress
     from .loop import Loop
 
     #: A family and an address in it, as getaddrinfo(3) returns them.
@@ -29,7 +29,7 @@ class Connector:
     def __init__(
         self,
         loop: "Loop",
-        target: "Target",
+        target: "UpstreamAddress",
         connected: "Callable[[int], None]",
         failed: "Callable[[str], None]",
     ) -> None:
@@ -132,7 +132,7 @@ def _in_progress(error: OSError, family: int) -> bool:
     return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
-def resolve(target: "Target", flags: int) -> "list[Address]":
+def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
     """Return the addresses of `target`.
 
     Raises:
@@ -153,7 +153,7 @@ class Resolver:
     def __init__(
         self,
         loop: "Loop",
-        target: "Target",
+        target: "UpstreamAddress",
         done: "Callable[[list[Address] | OSError], None]",
     ) -> None:
         import _thread
@@ -175,7 +175,7 @@ class Resolver:
         self._loop.watch(self._reader, 0, self._ready)
         close(self._reader)
 
-    def _ask(self, target: "Target", writer: int) -> None:
+    def _ask(self, target: "UpstreamAddress", writer: int) -> None:
         try:
             self._found = resolve(target, 0)
         except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from postprox.core import data, limits, smtp
-from postprox.core.address import Target
+from postprox.core.address import UpstreamAddress
 from postprox.core.envelope import Envelope, environment_value
 from postprox.core.options import UsageError, parse
 from postprox.core.verdict import LastLine, rejection
@@ -124,7 +124,7 @@ def target(source: Source) -> None:
     """HOST:PORT is a host and a port, a path, or an error that says what would be right."""
     text = source.rest().decode("utf-8", "surrogateescape")
     try:
-        found = Target(text)
+        found = UpstreamAddress(text)
     except ValueError as error:
         _assert_one_line(str(error))
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from postprox.core import limits
-from postprox.core.address import Target
+from postprox.core.address import UpstreamAddress
 from postprox.shell import connector
 from postprox.shell.connector import Connector, resolve
 from postprox.shell.loop import Loop
@@ -37,12 +37,12 @@ from tests.unit.peers import deaf_listener, listening, run_until
     ],
 )
 def test_host_and_port(text: str, host: str, port: int) -> None:
-    target = Target(text)
+    target = UpstreamAddress(text)
     assert (target.host, target.port, target.path) == (host, port, "")
 
 
 def test_a_unix_domain_socket() -> None:
-    assert Target("unix:/run/mx:25").path == "/run/mx:25"
+    assert UpstreamAddress("unix:/run/mx:25").path == "/run/mx:25"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_unix_domain_socket() -> None:
 )
 def test_no_host_and_port(text: str, error: str) -> None:
     with pytest.raises(ValueError, match=re.escape(error)):
-        Target(text)
+        UpstreamAddress(text)
 
 
 class Try:
@@ -79,7 +79,7 @@ class Try:
         self.descriptors: list[int] = []
         self.reasons: list[str] = []
         self.connector = Connector(
-            loop, Target(target), self.descriptors.append, self.reasons.append
+            loop, UpstreamAddress(target), self.descriptors.append, self.reasons.append
         )
 
     def start(self) -> Try:
@@ -274,7 +274,7 @@ def test_a_slow_name_service_delays_nobody(
 ) -> None:
     asked, answer = threading.Event(), threading.Event()
 
-    def slow(target: Target, flags: int) -> object:
+    def slow(target: UpstreamAddress, flags: int) -> object:
         if flags == socket.AI_NUMERICHOST:
             return resolve(target, flags)
         asked.set()
@@ -306,7 +306,7 @@ def test_a_question_to_the_name_service_may_be_given_up(
 ) -> None:
     answer, answered = threading.Event(), threading.Event()
 
-    def slow(target: Target, flags: int) -> object:
+    def slow(target: UpstreamAddress, flags: int) -> object:
         if flags == socket.AI_NUMERICHOST:
             return resolve(target, flags)
         assert answer.wait(20)
