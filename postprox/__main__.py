@@ -105,10 +105,10 @@ def _report_usage(error: str) -> int:
     """Tell whoever is there: the administrator, or the log and an SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
-        from .core import levels
+        from .core import log_levels
         from .shell import log
 
-        log.write(levels.ERROR, f"wrong command line: {line}")
+        log.write(log_levels.ERROR, f"wrong command line: {line}")
         return _refuse(replies.MISCONFIGURED, USAGE_STATUS)
     posix.write(STDERR, f"postprox: {line}\n".encode("utf-8", "backslashreplace"))
     return USAGE_STATUS

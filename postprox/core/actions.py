@@ -161,7 +161,7 @@ class CountMessage(Action):
 
 
 class _Line(Action):
-    """Write a line to the log, at one of `levels`."""
+    """Write a line to the log, at one of `log_levels`."""
 
     __slots__ = ("level", "text")
 

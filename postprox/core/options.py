@@ -5,7 +5,7 @@ would be right. Written by hand, because argparse and getopt cost more than the 
 """
 
 from .. import TYPE_CHECKING
-from . import levels, limits
+from . import limits, log_levels
 from .address import UpstreamAddress, port_number, split_port
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ INFORMATION = ("help", "license", "version")
 #: (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
-_LOG_LEVELS = (levels.WARNING, levels.INFO, levels.DEBUG)
+_LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 
 
 class UsageError(Exception):
@@ -81,7 +81,7 @@ class Options:
         #: Whether a rejection without a reply code is a failure; it implies `reject`.
         self.strict = False
         #: The least important level that is logged.
-        self.log_level = levels.WARNING
+        self.log_level = log_levels.WARNING
         #: Address and port to listen on, None for a session on standard input and output.
         self.listen: tuple[str, int] | None = None
         self.foreground = False

@@ -9,7 +9,7 @@ replies, and which reply belongs to which command, follow by construction (relay
 """
 
 from .. import TYPE_CHECKING
-from . import actions, levels, limits, replies, smtp, upstream
+from . import actions, limits, log_levels, replies, smtp, upstream
 from .states import (
     AUTH_RESPONSE,
     AWAITING_REPLY,
@@ -172,7 +172,7 @@ class Session:
 
     def upstream_failed(self, reason: str) -> None:
         """Give up: the connection that `actions.ConnectUpstream` asked for cannot be had."""
-        self._log(levels.ERROR, "cannot reach upstream: %s", reason)
+        self._log(log_levels.ERROR, "cannot reach upstream: %s", reason)
         self._abort(replies.UPSTREAM_UNREACHABLE)
 
     def upstream_received(self, data: bytes) -> None:
@@ -208,7 +208,7 @@ class Session:
         """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
         if self._current_message is None:
             return  # it was answered in the meantime
-        self._log(levels.ERROR, "cannot spool the message: %s", reason)
+        self._log(log_levels.ERROR, "cannot spool the message: %s", reason)
         if self._state == OPENING_SPOOL:  # upstream's transaction goes on
             self._answer(replies.SPOOL_ERROR)
             self._log_verdict(replies.SPOOL_ERROR)
@@ -361,7 +361,7 @@ class Session:
         Its messages are deferred by 421; by 500 or 502 they would bounce (relay.refused).
         """
         line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
-        self._act(actions.LogSeldom(levels.WARNING, line))
+        self._act(actions.LogSeldom(log_levels.WARNING, line))
         self._abort(replies.NOT_LMTP)
 
     def _handle_without_upstream(self, verb: bytes) -> None:
@@ -400,13 +400,13 @@ class Session:
             while received := self._upstream.next_reply():
                 self._on_any_reply(*received)
         except smtp.BadReplyError as error:
-            self._log(levels.ERROR, "upstream does not speak SMTP: %s", error)
+            self._log(log_levels.ERROR, "upstream does not speak SMTP: %s", error)
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
     def _on_any_reply(self, reply: smtp.Reply, awaited: str) -> None:
         self._log_said("upstream", reply.raw, reply.raw[:3])
         if reply.code == 354 and awaited not in (upstream.DATA, upstream.NOTHING):
-            self._log(levels.ERROR, "upstream asks for content that the filter has not seen")
+            self._log(log_levels.ERROR, "upstream asks for content that the filter has not seen")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
             return
         if reply.code == 334 and awaited == upstream.GREETING:
@@ -474,7 +474,7 @@ class Session:
             self._close_client()
 
     def _fail_unasked_challenge(self) -> None:
-        self._log(levels.ERROR, "upstream asks for an answer to what is not AUTH")
+        self._log(log_levels.ERROR, "upstream asks for an answer to what is not AUTH")
         self._upstream.disconnect()
         self._abort(replies.UPSTREAM_GARBLED)
 
@@ -496,11 +496,11 @@ class Session:
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
         """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
         if self._state == DELIVERING and reply.negative:
-            self._log(levels.WARNING, "upstream refused the message before its end")
+            self._log(log_levels.WARNING, "upstream refused the message before its end")
             self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
-            self._log(levels.ERROR, "upstream sent a reply to nothing: %r", reply.raw[:80])
+            self._log(log_levels.ERROR, "upstream sent a reply to nothing: %r", reply.raw[:80])
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
         elif self._state == COMMAND:
             self._upstream.disconnect()
@@ -514,7 +514,7 @@ class Session:
             self._answer(replies.BYE)
             self._close_client()
             return
-        self._log(levels.ERROR, "upstream closed the connection")
+        self._log(log_levels.ERROR, "upstream closed the connection")
         known = self._state == COMMAND and self._sent_421
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
@@ -526,7 +526,7 @@ class Session:
             self._lose_upstream()
             return
         self._log(
-            levels.ERROR, "upstream does not answer: no %s", self._upstream.awaited_description
+            log_levels.ERROR, "upstream does not answer: no %s", self._upstream.awaited_description
         )
         if self._stopping:
             self._fail_upstream(replies.SHUTTING_DOWN, replies.SHUTTING_DOWN)
@@ -579,10 +579,10 @@ class Session:
     def _client_late(self, now: float) -> None:
         """End the session: the client is silent, or takes too long for its line or message."""
         if now >= self._client_heard + limits.CLIENT_IDLE:
-            self._log(levels.WARNING, "the client is silent")
+            self._log(log_levels.WARNING, "the client is silent")
             self._abort(replies.CLIENT_IDLE)
         else:
-            self._log(levels.WARNING, "the client is too slow")
+            self._log(log_levels.WARNING, "the client is too slow")
             self._abort(replies.CLIENT_SLOW)
 
     def _filter_late(self) -> None:
@@ -696,9 +696,9 @@ class Session:
             from . import log_lines
 
             line = log_lines.failure_line(self._message, self._envelope, self._helo_name)
-            self._log(levels.WARNING, "%s", line)
+            self._log(log_levels.WARNING, "%s", line)
         elif verdict.reply and verdict.reply[:1] not in (b"2", b"4", b"5"):
-            self._log(levels.WARNING, "the filter's reply ends no message: %r", verdict.reply)
+            self._log(log_levels.WARNING, "the filter's reply ends no message: %r", verdict.reply)
 
     def _log_verdict(self, reply: bytes) -> None:
         """Tell what became of the message; `reply` is b"" if nobody waited for it."""
@@ -708,11 +708,11 @@ class Session:
 
             counted = message.verdict.action, result(message, reply), message.filter_seconds
             self._act(actions.CountMessage(*counted))
-        if self._options.log_level >= levels.INFO:
+        if self._options.log_level >= log_levels.INFO:
             from .log_lines import message_line
 
             line = message_line(message, self._envelope, self._helo_name, reply, self._clock())
-            self._log(levels.INFO, "%s", line)
+            self._log(log_levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
         """End the session because of upstream; `message_reply` answers a message's end."""
@@ -748,9 +748,9 @@ class Session:
 
     def _log_said(self, who: str, said: bytes, instead: bytes) -> None:
         """Write what was said; `instead` if the command may be a password, which replies quote."""
-        if self._options.log_level >= levels.DEBUG:
+        if self._options.log_level >= log_levels.DEBUG:
             shown = said if smtp.verb(self._line) in _SHOWN else instead
-            self._log(levels.DEBUG, "%s: %r", who, shown)
+            self._log(log_levels.DEBUG, "%s: %r", who, shown)
 
     def _log(self, level: int, text: str, *values: object) -> None:
         """Write to the log; a line that is not wanted is not even made."""

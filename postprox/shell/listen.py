@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from .. import TYPE_CHECKING
-from ..core import levels, limits
+from ..core import limits, log_levels
 from ..core.counters import Counters
 from ..core.options import STDERR as STANDARD_ERROR
 from . import log, newfile, sweep
@@ -171,7 +171,7 @@ class Server:
         """Let clients come from `listeners`."""
         if self._room < self._options.max_sessions:
             log.write(
-                levels.WARNING,
+                log_levels.WARNING,
                 f"the limit of open files allows {self._room} sessions at once, "
                 f"not {self._options.max_sessions}",
             )
@@ -216,7 +216,7 @@ class Server:
             for listener in self._listeners:
                 self._loop.watch(listener.fileno(), READABLE if accepting else 0, self._accept)
         except (OSError, MemoryError) as error:
-            self._warn(levels.ERROR, f"cannot wait for clients: {_reason(error)}")
+            self._warn(log_levels.ERROR, f"cannot wait for clients: {_reason(error)}")
             self._pause()
 
     def _accept(self) -> None:
@@ -228,18 +228,19 @@ class Server:
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except (OSError, MemoryError) as error:
-                self._warn(levels.ERROR, f"cannot accept a client: {_reason(error)}")
+                self._warn(log_levels.ERROR, f"cannot accept a client: {_reason(error)}")
                 self._pause()
                 continue
             try:
                 self._begin(client)
             except (OSError, MemoryError) as error:
                 client.close()
-                self._warn(levels.ERROR, f"cannot serve a client: {_reason(error)}")
+                self._warn(log_levels.ERROR, f"cannot serve a client: {_reason(error)}")
                 self._pause()
         if self._full:
             self._warn(
-                levels.WARNING, f"{self._room} sessions, and no more at once: others have to wait"
+                log_levels.WARNING,
+                f"{self._room} sessions, and no more at once: others have to wait",
             )
             self._pause()
         self._watch_listeners()

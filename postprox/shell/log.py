@@ -11,7 +11,7 @@ wait, up to a bound. A server may write to standard error instead: `stderr`.
 import time
 
 from .. import TYPE_CHECKING
-from ..core import levels, limits
+from ..core import limits, log_levels
 from .system import posix, socket
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Syslog:
         self._try_later()
 
     def write(self, level: int, text: str) -> None:
-        """Write a line at `level` (see `levels`), now or when the daemon reads again."""
+        """Write a line at `level` (see `log_levels`), now or when the daemon reads again."""
         self.flush()
         datagram = _datagram(level, text)
         if self.behind or not self._sent(datagram):
@@ -91,7 +91,7 @@ class Syslog:
         while self._waiting and self._sent(self._waiting[0]):
             self._room += len(self._waiting.pop(0))
         if self._dropped and not self._waiting:
-            report = _datagram(levels.WARNING, dropped(self._dropped))
+            report = _datagram(log_levels.WARNING, dropped(self._dropped))
             if self._sent(report):
                 self._dropped = 0
 
@@ -110,7 +110,7 @@ class Syslog:
             self._daemon = None
 
     def _keep(self, level: int, datagram: bytes) -> None:
-        if level <= levels.WARNING and len(datagram) <= self._room:
+        if level <= log_levels.WARNING and len(datagram) <= self._room:
             self._waiting.append(datagram)
             self._room -= len(datagram)
         else:
@@ -194,7 +194,7 @@ destination: "Destination" = syslog
 
 
 def write(level: int, text: str) -> None:
-    """Write a line at `level` (see `levels`); it makes nobody wait and never raises."""
+    """Write a line at `level` (see `log_levels`); it makes nobody wait and never raises."""
     destination.write(level, text)
 
 
@@ -206,4 +206,4 @@ def write_fault(error: Exception) -> None:
         text = "".join(traceback.format_exception(error))
     except Exception:  # no memory, or no descriptor to read the modules with
         text = type(error).__name__
-    write(levels.ERROR, f"internal error: {text}")
+    write(log_levels.ERROR, f"internal error: {text}")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from .. import TYPE_CHECKING
-from ..core import levels, limits
+from ..core import limits, log_levels
 from . import log, newfile
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Metrics:
             self._write()
         except OSError as error:
             if not self._failed:
-                log.write(levels.WARNING, f"cannot write --metrics {self._path}: {error.strerror}")
+                log.write(
+                    log_levels.WARNING, f"cannot write --metrics {self._path}: {error.strerror}"
+                )
             self._failed = True
         else:
             self._failed = False

@@ -296,10 +296,10 @@ def _remove_stubborn(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        from ..core import levels
+        from ..core import log_levels
         from . import log
 
-        log.write(levels.WARNING, f"cannot remove {path}: {error.strerror}")
+        log.write(log_levels.WARNING, f"cannot remove {path}: {error.strerror}")
 
 
 def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:

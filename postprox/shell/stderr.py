@@ -14,7 +14,7 @@ import select
 import threading
 from collections import deque
 
-from ..core import levels, limits
+from ..core import limits, log_levels
 from . import log
 from .system import STDERR
 
@@ -40,7 +40,7 @@ class StandardError:
             raise OSError(0, str(error)) from None
 
     def write(self, level: int, text: str) -> None:
-        """Write a line at `level` (see `levels`), as soon as the thread can; do not wait."""
+        """Write a line at `level` (see `log_levels`), as soon as the thread can; do not wait."""
         line = log.line(text) + b"\n"
         with self._changed:
             self._report()
@@ -56,7 +56,7 @@ class StandardError:
             self._changed.wait_for(lambda: not self._waiting, limits.LOG_FAREWELL)
 
     def _has_space(self, level: int, size: int) -> bool:
-        if level <= levels.WARNING:
+        if level <= log_levels.WARNING:
             return self._waiting + size <= limits.LOG_BACKLOG
         # No information overtakes the report of dropped lines.
         return not self._unreported and self._waiting + size <= limits.LOG_BACKLOG // 2

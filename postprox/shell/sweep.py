@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core import levels, limits
+from ..core import limits, log_levels
 from . import log
 
 _NAME = re.compile(r"postprox-[0-9a-f]{16}\.(email|out|spool)")
@@ -29,7 +29,7 @@ def sweep(directory: str) -> None:
         return  # whoever sends a message is told why it cannot be stored
     removed = sum(_removed(Path(directory, stem)) for stem in found)
     if removed:
-        log.write(levels.WARNING, f"removed {removed} files of a killed proxy from {directory}")
+        log.write(log_levels.WARNING, f"removed {removed} files of a killed proxy from {directory}")
 
 
 def _removed(stem: Path) -> int:

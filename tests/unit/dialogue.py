@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from postprox.core import actions, levels, limits, states
+from postprox.core import actions, limits, log_levels, states
 from postprox.core.data import encoded
 from postprox.core.options import Options
 from postprox.core.session import Session
@@ -67,7 +67,7 @@ class Dialogue:
         options.timeout = filter_timeout
         options.reject = reject_failures
         options.strict = strict
-        options.log_level = levels.DEBUG
+        options.log_level = log_levels.DEBUG
         self.session = OrderlySession(options, lambda: self.now)
         self.log: list[tuple[int, str]] = []
         #: The messages that were counted.

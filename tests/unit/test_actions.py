@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postprox.core import actions, levels
+from postprox.core import actions, log_levels
 from postprox.shell import connection
 from tests.unit import dialogue
 
@@ -26,9 +26,9 @@ KINDS = [
     actions.DiscardMessage(),
     actions.CountMessage("accept", "delivered", 0.5),
     actions.CountMessage("accept", "deferred", 0.5),
-    actions.Log(levels.ERROR, "x"),
-    actions.Log(levels.INFO, "x"),
-    actions.LogSeldom(levels.ERROR, "x"),
+    actions.Log(log_levels.ERROR, "x"),
+    actions.Log(log_levels.INFO, "x"),
+    actions.LogSeldom(log_levels.ERROR, "x"),
 ]
 
 
@@ -45,7 +45,7 @@ def test_equal_actions_have_equal_hashes() -> None:
 
 
 def test_an_action_shows_what_it_carries() -> None:
-    assert repr(actions.Log(levels.ERROR, "x")) == "Log(3, 'x')"
+    assert repr(actions.Log(log_levels.ERROR, "x")) == "Log(3, 'x')"
 
 
 def all_kinds(base: type[actions.Action] = actions.Action) -> set[type[actions.Action]]:

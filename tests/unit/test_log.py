@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox.core import levels, limits
+from postprox.core import limits, log_levels
 from postprox.shell import log
 from postprox.shell.log import Syslog
 from postprox.shell.loop import Loop
@@ -88,7 +88,7 @@ def written(daemon: Daemon) -> Iterator[Syslog]:
 def fill(written: Syslog) -> int:
     """Write information until the daemon takes no more; return how many lines it took."""
     for count in range(100_000):
-        written.write(levels.INFO, "x" * 1000)
+        written.write(log_levels.INFO, "x" * 1000)
         if written.behind:
             return count
     raise AssertionError("the daemon takes everything")
@@ -97,10 +97,10 @@ def fill(written: Syslog) -> int:
 @pytest.mark.parametrize(
     ("level", "priority"),
     [
-        (levels.ERROR, syslog.LOG_ERR),
-        (levels.WARNING, syslog.LOG_WARNING),
-        (levels.INFO, syslog.LOG_INFO),
-        (levels.DEBUG, syslog.LOG_DEBUG),
+        (log_levels.ERROR, syslog.LOG_ERR),
+        (log_levels.WARNING, syslog.LOG_WARNING),
+        (log_levels.INFO, syslog.LOG_INFO),
+        (log_levels.DEBUG, syslog.LOG_DEBUG),
     ],
 )
 def test_a_line_has_priority_time_ident_and_pid(
@@ -113,19 +113,19 @@ def test_a_line_has_priority_time_ident_and_pid(
 
 
 def test_a_line_is_harmless_when_it_is_written(written: Syslog, daemon: Daemon) -> None:
-    written.write(levels.ERROR, "one\ntwo")
+    written.write(log_levels.ERROR, "one\ntwo")
     assert daemon.reads()[0].endswith(b": one\\ntwo")
 
 
 def test_a_long_line_is_cut(written: Syslog, daemon: Daemon) -> None:
-    written.write(levels.ERROR, "\xff" * 1_000_000)
+    written.write(log_levels.ERROR, "\xff" * 1_000_000)
     assert len(daemon.reads()[0].partition(b": ")[2]) == limits.LOG_LINE
 
 
 def test_writing_needs_no_syslog_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_SOCKET", "/nonexistent/log")
     written = Syslog()
-    written.write(levels.ERROR, "nobody listens")
+    written.write(log_levels.ERROR, "nobody listens")
     assert not written.behind
     written.finish()
 
@@ -134,9 +134,9 @@ def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
     written: Syslog, daemon: Daemon
 ) -> None:
     fill(written)
-    written.write(levels.INFO, "dropped")
+    written.write(log_levels.INFO, "dropped")
     daemon.reads()
-    written.write(levels.INFO, "taken again")
+    written.write(log_levels.INFO, "taken again")
     told = daemon.reads()
     assert told[0].endswith(b": 2 lines were dropped: the log could not take them")
     assert told[1].endswith(b": taken again")
@@ -146,7 +146,7 @@ def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
 
 def test_warnings_wait_for_the_daemon(written: Syslog, daemon: Daemon) -> None:
     fill(written)
-    written.write(levels.WARNING, "the filter has failed")
+    written.write(log_levels.WARNING, "the filter has failed")
     daemon.reads()
     written.flush()
     assert daemon.reads()[0].endswith(b": the filter has failed")
@@ -155,7 +155,7 @@ def test_warnings_wait_for_the_daemon(written: Syslog, daemon: Daemon) -> None:
 def test_what_waits_is_bounded(written: Syslog, daemon: Daemon) -> None:
     fill(written)
     for _ in range(1000):
-        written.write(levels.ERROR, "x" * 1000)
+        written.write(log_levels.ERROR, "x" * 1000)
     kept = 0
     while written.behind:
         kept += len(daemon.reads())
@@ -167,7 +167,7 @@ def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop
     written.attend(loop.clock, loop.due)
     loop.add(written)
     fill(written)
-    written.write(levels.ERROR, "waits")
+    written.write(log_levels.ERROR, "waits")
     daemon.reads()
     while written.behind:
         loop.run_once()
@@ -180,7 +180,7 @@ def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
     tries: list[float] = []
     written.attend(lambda: 5.0, tries.append)
     fill(written)
-    written.write(levels.ERROR, "waits")
+    written.write(log_levels.ERROR, "waits")
     written.timer()
     written.timer()
     assert tries == [5.0 + limits.LOG_RETRY] * 3
@@ -190,10 +190,10 @@ def test_no_line_overtakes_those_that_wait(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(written)
-    written.write(levels.ERROR, "first")
+    written.write(log_levels.ERROR, "first")
     daemon.reads()
     monkeypatch.setattr(Syslog, "flush", lambda _: None)  # room comes right behind it
-    written.write(levels.ERROR, "second")
+    written.write(log_levels.ERROR, "second")
     assert daemon.reads() == []
 
 
@@ -227,7 +227,7 @@ def test_at_the_end_it_waits_for_a_moment(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(written)
-    written.write(levels.ERROR, "waits")
+    written.write(log_levels.ERROR, "waits")
     told: list[bytes] = []
     monkeypatch.setattr(time, "sleep", lambda _: told.extend(daemon.reads()))
     written.finish()
@@ -251,11 +251,11 @@ def test_a_fault_is_told_with_the_place_where_it_happened(
 def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
     written: Syslog, daemon: Daemon, tmp_path: Path
 ) -> None:
-    written.write(levels.ERROR, "one")
+    written.write(log_levels.ERROR, "one")
     daemon.socket.close()  # its socket is there, and nobody behind it
-    written.write(levels.ERROR, "two")
+    written.write(log_levels.ERROR, "two")
     (tmp_path / "log").unlink()  # not even that
-    written.write(levels.INFO, "dropped")
+    written.write(log_levels.INFO, "dropped")
     again = Daemon(tmp_path / "log")
     written.flush()
     two, dropped = again.reads()
@@ -272,7 +272,7 @@ def test_without_a_descriptor_to_reach_the_daemon_with_a_warning_waits(
 
     with monkeypatch.context() as patched:
         patched.setattr("postprox.shell.log.socket.socket", refused)
-        written.write(levels.WARNING, "message passed unfiltered")
+        written.write(log_levels.WARNING, "message passed unfiltered")
     written.flush()
     assert daemon.reads()[0].endswith(b": message passed unfiltered")
 
@@ -284,18 +284,18 @@ def test_a_daemon_that_may_not_be_reached_is_none(
         raise PermissionError
 
     monkeypatch.setattr(log, "_connected", refused)
-    written.write(levels.ERROR, "lost")
+    written.write(log_levels.ERROR, "lost")
     assert not written.behind
 
 
 def test_a_daemon_that_starts_anew_is_written_to(
     written: Syslog, daemon: Daemon, tmp_path: Path
 ) -> None:
-    written.write(levels.ERROR, "one")
+    written.write(log_levels.ERROR, "one")
     daemon.socket.close()
     (tmp_path / "log").unlink()
     again = Daemon(tmp_path / "log")
-    written.write(levels.ERROR, "two")
+    written.write(log_levels.ERROR, "two")
     assert again.reads()[0].endswith(b": two")
     again.socket.close()
 

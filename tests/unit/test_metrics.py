@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.core import levels, limits
+from postprox.core import limits, log_levels
 from postprox.shell import log, newfile
 from postprox.shell.loop import Loop
 from postprox.shell.metrics import Metrics
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_written_is_warned_of_once_until_it_can(
     metrics.write()
     metrics.write()
     warning = f"cannot write --metrics {directory}/postprox.prom: No such file or directory"
-    assert told == [(levels.WARNING, warning)]
+    assert told == [(log_levels.WARNING, warning)]
     directory.mkdir()
     metrics.write()
     assert len(told) == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from postprox.core import levels, limits
+from postprox.core import limits, log_levels
 from postprox.core import options as options_module
 from postprox.core.options import Options, UsageError, parse
 
@@ -22,13 +22,13 @@ def test_the_defaults() -> None:
     assert options.timeout == 30
     assert not options.reject
     assert not options.strict
-    assert options.log_level == levels.WARNING
+    assert options.log_level == log_levels.WARNING
     assert options.listen is None
     assert (options.metrics, options.pid_file) == ("", "")
     assert not options.foreground
     assert options.max_sessions == limits.SESSIONS
     assert options.information == ""
-    assert Options().log_level == levels.WARNING
+    assert Options().log_level == log_levels.WARNING
 
 
 def settings_of(options: Options) -> tuple[object, ...]:
@@ -43,7 +43,7 @@ def settings_of(options: Options) -> tuple[object, ...]:
     )
 
 
-EVERYTHING = ("up:25", "cmd x", "/spool", 5.0, True, levels.INFO, ("127.0.0.1", 2525))
+EVERYTHING = ("up:25", "cmd x", "/spool", 5.0, True, log_levels.INFO, ("127.0.0.1", 2525))
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_every_way_to_write_the_options(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "level"),
     [
-        ([], levels.WARNING),
-        (["-v"], levels.INFO),
-        (["-vv"], levels.DEBUG),
-        (["-v", "--verbose", "-vvv"], levels.DEBUG),
+        ([], log_levels.WARNING),
+        (["-v"], log_levels.INFO),
+        (["-vv"], log_levels.DEBUG),
+        (["-v", "--verbose", "-vvv"], log_levels.DEBUG),
     ],
 )
 def test_each_v_logs_more(arguments: list[str], level: int) -> None:
@@ -256,7 +256,7 @@ def test_no_options_name_is_the_beginning_of_another() -> None:
 
 
 def test_a_level_is_syslogs() -> None:
-    given = (levels.ERROR, levels.WARNING, levels.INFO, levels.DEBUG)
+    given = (log_levels.ERROR, log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
     assert given == (syslog.LOG_ERR, syslog.LOG_WARNING, syslog.LOG_INFO, syslog.LOG_DEBUG)
 
 

@@ -144,7 +144,7 @@ FIRST = {
     "postprox.core",
     "postprox.core.actions",
     "postprox.core.address",
-    "postprox.core.levels",
+    "postprox.core.log_levels",
     "postprox.core.limits",
     "postprox.core.upstream",
     "postprox.core.options",

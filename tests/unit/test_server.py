@@ -14,7 +14,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from postprox.core import levels, limits
+from postprox.core import limits, log_levels
 from postprox.core.options import Options, parse
 from postprox.shell import listen, newfile
 from postprox.shell.connection import Connection
@@ -129,7 +129,7 @@ def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Line
     site.has(1)
     assert not site.accepts()
     assert logged == [
-        (levels.WARNING, "1 sessions, and no more at once: others have to wait"),
+        (log_levels.WARNING, "1 sessions, and no more at once: others have to wait"),
     ]
 
 
@@ -141,11 +141,11 @@ def test_a_line_of_sessions_is_logged_once_a_minute(
     site.client()
     site.has(2)
     one, other = (session.log_seldom for session in site.sessions)
-    one(levels.WARNING, "LMTP")
-    other(levels.WARNING, "LMTP")
-    assert logged == [(levels.WARNING, "LMTP")]
+    one(log_levels.WARNING, "LMTP")
+    other(log_levels.WARNING, "LMTP")
+    assert logged == [(log_levels.WARNING, "LMTP")]
     monkeypatch.setattr(limits, "FULL_WARNING", 0.0)
-    other(levels.WARNING, "LMTP")
+    other(log_levels.WARNING, "LMTP")
     assert len(logged) == 2
 
 
@@ -153,7 +153,7 @@ def test_a_line_of_sessions_does_not_suppress_another(site: Site, logged: Lines)
     site.serves("--max-sessions", "1")
     site.client()
     site.has(1)
-    site.sessions[0].log_seldom(levels.WARNING, "LMTP")
+    site.sessions[0].log_seldom(log_levels.WARNING, "LMTP")
     assert [text for _, text in logged] == [
         "1 sessions, and no more at once: others have to wait",
         "LMTP",
@@ -247,7 +247,7 @@ def test_a_client_that_cannot_be_served_is_told_to_the_log(
     site.serves()
     site.client()
     run_until(site.loop, lambda: logged)
-    assert logged == [(levels.ERROR, f"cannot serve a client: {reason}")]
+    assert logged == [(log_levels.ERROR, f"cannot serve a client: {reason}")]
     assert site.clients[0].recv(1) == b""
     assert not site.accepts()
 
@@ -260,7 +260,7 @@ def test_where_clients_cannot_be_waited_for_the_log_is_told(
 
     monkeypatch.setattr(site.loop, "watch", refuse)
     site.serves()
-    assert logged == [(levels.ERROR, "cannot wait for clients: no memory")]
+    assert logged == [(log_levels.ERROR, "cannot wait for clients: no memory")]
 
 
 # listen.stop
@@ -338,7 +338,7 @@ def test_that_they_allow_fewer_than_wanted_is_told(
     monkeypatch.setattr(listen, "_sessions_allowed", lambda wanted: wanted - 1)
     site.serves("--max-sessions", "3")
     assert logged == [
-        (levels.WARNING, "the limit of open files allows 2 sessions at once, not 3"),
+        (log_levels.WARNING, "the limit of open files allows 2 sessions at once, not 3"),
     ]
 
 

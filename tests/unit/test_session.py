@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postprox.core import actions, levels, limits, replies
+from postprox.core import actions, limits, log_levels, replies
 from tests.unit.dialogue import (
     MAIL,
     RCPT,
@@ -190,7 +190,7 @@ def test_an_lmtp_client_is_logged_seldom() -> None:
     dialogue = greeted()
     dialogue.session.client_received(b"LHLO client.example\r\n")
     line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
-    assert actions.LogSeldom(levels.WARNING, line) in dialogue.session.take_actions()
+    assert actions.LogSeldom(log_levels.WARNING, line) in dialogue.session.take_actions()
 
 
 def test_lhlo_as_an_answer_in_auth_is_relayed() -> None:
@@ -445,7 +445,7 @@ def test_what_is_no_reply_ends_the_session(octets: bytes) -> None:
     dialogue.upstream_sends(octets)
     dialogue.client_sees_reply(b"421 ")
     dialogue.is_over(exit_status=1)
-    assert dialogue.logged(levels.ERROR)
+    assert dialogue.logged(log_levels.ERROR)
 
 
 def test_a_reply_to_nothing_ends_the_session() -> None:
@@ -490,7 +490,7 @@ def test_upstream_that_cannot_be_reached_is_a_421_as_greeting() -> None:
     dialogue.upstream_fails("up:25: Connection refused")
     dialogue.client_sees_reply(b"421 4.4.1 ")
     dialogue.is_over(exit_status=1)
-    assert dialogue.logged(levels.ERROR) == ["cannot reach upstream: up:25: Connection refused"]
+    assert dialogue.logged(log_levels.ERROR) == ["cannot reach upstream: up:25: Connection refused"]
 
 
 def test_upstream_lost_before_its_greeting() -> None:
@@ -507,7 +507,7 @@ def test_upstream_lost_costs_the_client_a_421(stage: Stage) -> None:
     dialogue.upstream_ends()
     dialogue.client_sees_reply(b"421 4.4.2 ")
     dialogue.is_over(exit_status=1)
-    assert dialogue.logged(levels.ERROR)
+    assert dialogue.logged(log_levels.ERROR)
 
 
 def test_upstream_lost_under_a_command() -> None:
@@ -573,7 +573,7 @@ def test_a_client_that_stops_in_data_is_told() -> None:
     dialogue.seconds_pass(1)
     dialogue.client_sees(replies.CLIENT_IDLE.rstrip())
     assert dialogue.client_is_hung_up
-    assert dialogue.logged(levels.WARNING) == ["the client is silent"]
+    assert dialogue.logged(log_levels.WARNING) == ["the client is silent"]
 
 
 @pytest.mark.parametrize("stage", [greeted, in_transaction, rejected, in_auth])
@@ -588,7 +588,7 @@ def test_octets_of_a_line_do_not_extend_its_limit(stage: Stage) -> None:
     dialogue.seconds_pass(1)
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
     assert dialogue.client_is_hung_up
-    assert dialogue.logged(levels.WARNING) == ["the client is too slow"]
+    assert dialogue.logged(log_levels.WARNING) == ["the client is too slow"]
 
 
 @pytest.mark.parametrize("begun", [b"x" * 20_000, b"BDAT 99999999 LAST\r\n"])
@@ -631,7 +631,7 @@ def test_a_message_of_single_octets_ends_at_its_limit(octet: bytes) -> None:
     dialogue.seconds_pass(2 / 400)
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
     assert dialogue.client_is_hung_up
-    assert "the client is too slow" in dialogue.logged(levels.WARNING)
+    assert "the client is too slow" in dialogue.logged(log_levels.WARNING)
 
 
 def test_a_message_below_400_a_second_ends_at_its_limit() -> None:
@@ -1197,7 +1197,7 @@ def test_a_spool_that_cannot_be_made_is_told_instead_of_354() -> None:
     dialogue.client_says(b"DATA")
     dialogue.client_sees_reply(b"452 4.3.1 ")
     dialogue.upstream_sees()
-    assert dialogue.logged(levels.ERROR) == [
+    assert dialogue.logged(log_levels.ERROR) == [
         "cannot spool the message: /spool: No such file or directory"
     ]
 
@@ -1269,7 +1269,7 @@ def test_a_failure_lets_the_original_pass(status: int | None, failure: str) -> N
     dialogue.filter_ends(status, b"550 no", failure)
     dialogue.upstream_says(b"354 go on")
     dialogue.upstream_sees(b"DATA", *MESSAGE)
-    assert len(dialogue.logged(levels.WARNING)) == 1
+    assert len(dialogue.logged(log_levels.WARNING)) == 1
 
 
 @pytest.mark.parametrize(
@@ -1280,7 +1280,7 @@ def test_a_failure_is_a_451_if_so_wished(status: int | None, failure: str) -> No
     dialogue.filter_ends(status, b"550 no", failure)
     dialogue.client_sees_reply(b"451 ")
     dialogue.upstream_sees(b"QUIT")
-    assert len(dialogue.logged(levels.WARNING)) == 1
+    assert len(dialogue.logged(log_levels.WARNING)) == 1
 
 
 def test_a_filter_out_of_time_is_killed_and_the_message_passes() -> None:
@@ -1290,7 +1290,7 @@ def test_a_filter_out_of_time_is_killed_and_the_message_passes() -> None:
     dialogue.seconds_pass(0.1)
     dialogue.filter_is_gone()
     dialogue.upstream_sees(b"DATA")
-    assert "timed out after 5 s" in dialogue.logged(levels.WARNING)[0]
+    assert "timed out after 5 s" in dialogue.logged(log_levels.WARNING)[0]
 
 
 def test_a_filter_out_of_time_is_a_451_if_so_wished() -> None:
@@ -1608,7 +1608,7 @@ def test_the_end_of_a_session_that_has_ended_is_nothing(event: Callable[[Dialogu
 
 
 def verdict_lines(dialogue: Dialogue) -> list[str]:
-    return [text for text in dialogue.logged(levels.INFO) if " reply=" in text]
+    return [text for text in dialogue.logged(log_levels.INFO) if " reply=" in text]
 
 
 @pytest.mark.parametrize(
@@ -1673,12 +1673,12 @@ def test_what_a_filter_said_is_told_when_its_time_is_over() -> None:
     dialogue = in_filter(filter_timeout=5)
     dialogue.said = b"still scanning"
     dialogue.seconds_pass(5)
-    assert dialogue.logged(levels.WARNING)[0].endswith(' said="still scanning"')
+    assert dialogue.logged(log_levels.WARNING)[0].endswith(' said="still scanning"')
 
 
 def test_a_line_that_is_not_wanted_is_not_made() -> None:
     dialogue = in_transaction()
-    dialogue.session._options.log_level = levels.WARNING
+    dialogue.session._options.log_level = log_levels.WARNING
     dialogue.log.clear()
     begin_data(dialogue)
     dialogue.client_says(*MESSAGE)
@@ -1691,7 +1691,7 @@ def test_a_filters_reply_that_ends_no_message_is_a_warning(code: bytes) -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, code + b" odd")
     dialogue.client_sees(code + b" odd")
-    (warning,) = dialogue.logged(levels.WARNING)
+    (warning,) = dialogue.logged(log_levels.WARNING)
     assert "ends no message" in warning
 
 
@@ -1712,7 +1712,7 @@ def test_an_answer_to_an_auth_that_is_refused_does_not_get_into_the_log() -> Non
     dialogue.upstream_sees(b"c2VjcmV0")
     dialogue.upstream_says(b"500 5.5.2 what is c2VjcmV0")
     assert not any("c2VjcmV0" in text for _, text in dialogue.log)
-    assert (levels.DEBUG, "upstream: b'500'") in dialogue.log
+    assert (log_levels.DEBUG, "upstream: b'500'") in dialogue.log
 
 
 COMMANDS = (
@@ -1724,7 +1724,7 @@ COMMANDS = (
 def test_what_is_no_password_gets_into_the_log(verb: bytes) -> None:
     dialogue = greeted()
     dialogue.client_says(verb + b" x")
-    assert (levels.DEBUG, f"client: {verb + b' x'!r}") in dialogue.log
+    assert (log_levels.DEBUG, f"client: {verb + b' x'!r}") in dialogue.log
 
 
 @pytest.mark.parametrize(
@@ -1733,7 +1733,7 @@ def test_what_is_no_password_gets_into_the_log(verb: bytes) -> None:
 def test_what_may_be_a_password_is_told_without_it(line: bytes, shown: bytes) -> None:
     dialogue = greeted()
     dialogue.client_says(line)
-    assert (levels.DEBUG, f"client: {shown!r}") in dialogue.log
+    assert (log_levels.DEBUG, f"client: {shown!r}") in dialogue.log
 
 
 @pytest.mark.parametrize("line", [b"AUTH=PLAIN AGEAYgBj", b"AUT PLAIN AGEAYgBj"])
@@ -1771,7 +1771,7 @@ def test_a_filter_that_cannot_be_started_lets_nothing_pass() -> None:
     dialogue.client_says(*MESSAGE)
     dialogue.client_sees_reply(b"451 ")
     dialogue.upstream_sees(b"QUIT")
-    assert "cannot be started" in dialogue.logged(levels.WARNING)[0]
+    assert "cannot be started" in dialogue.logged(log_levels.WARNING)[0]
 
 
 def test_a_replacement_that_changes_is_not_delivered() -> None:
@@ -1784,7 +1784,7 @@ def test_a_replacement_that_changes_is_not_delivered() -> None:
     dialogue.replacement_changes()
     dialogue.client_sees_reply(b"451 ")
     assert not dialogue.connected
-    assert len(dialogue.logged(levels.WARNING)) == 1
+    assert len(dialogue.logged(log_levels.WARNING)) == 1
     dialogue.client_says(MAIL)
     assert dialogue.connecting
 

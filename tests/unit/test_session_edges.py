@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postprox.core import actions, levels, limits, replies
+from postprox.core import actions, limits, log_levels, replies
 from postprox.core.options import parse
 from postprox.core.verdict import Outcome
 from tests.unit.dialogue import (
@@ -39,7 +39,7 @@ def test_an_upstream_that_does_not_answer_the_farewell_costs_the_client_nothing(
     assert not dialogue.connected
     dialogue.nothing_is_said()
     assert not dialogue.session.client_closed
-    assert not dialogue.logged(levels.ERROR)
+    assert not dialogue.logged(log_levels.ERROR)
     dialogue.client_says(b"NOOP")
     dialogue.client_sees_reply(b"250 ")
 
@@ -113,7 +113,7 @@ def test_a_message_is_logged_once() -> None:
     dialogue.client_sees(b"250 queued")
     dialogue.upstream_ends()
     dialogue.client_sees_reply(b"421 ")
-    assert len(dialogue.logged(levels.INFO)) == 1
+    assert len(dialogue.logged(log_levels.INFO)) == 1
 
 
 def test_a_message_that_could_not_be_stored_was_not_taken() -> None:
@@ -121,7 +121,7 @@ def test_a_message_that_could_not_be_stored_was_not_taken() -> None:
     dialogue.seal_error = "disk full"
     dialogue.client_says(b"x", b".")
     dialogue.client_sees_reply(b"452 ")
-    assert dialogue.logged(levels.INFO)[0].startswith("verdict=none result=deferred ")
+    assert dialogue.logged(log_levels.INFO)[0].startswith("verdict=none result=deferred ")
 
 
 def test_quit_as_an_answer_within_auth_ends_nothing() -> None:
@@ -142,14 +142,14 @@ def test_quit_as_an_answer_within_auth_ends_nothing() -> None:
 def test_a_lost_message_is_said_to_be_lost() -> None:
     dialogue = in_filter()
     dialogue.client_ends()
-    assert "result=lost" in dialogue.logged(levels.INFO)[0]
+    assert "result=lost" in dialogue.logged(log_levels.INFO)[0]
 
 
 def test_what_both_sides_say_is_in_the_log_word_for_word() -> None:
     dialogue = greeted()
     dialogue.log.clear()
     relayed(dialogue, MAIL, b"250 fine")
-    assert dialogue.logged(levels.DEBUG) == [
+    assert dialogue.logged(log_levels.DEBUG) == [
         f"client: {MAIL!r}",
         f"upstream: {b'250 fine' + bytes((13, 10))!r}",
     ]
@@ -264,7 +264,7 @@ def test_an_upstream_that_is_mistaken_ends_the_session(
     dialogue = begin()
     dialogue.upstream_says(said)
     assert bytes(dialogue.to_client) == getattr(replies, name)
-    assert dialogue.logged(levels.ERROR) == ([error] if error else [])
+    assert dialogue.logged(log_levels.ERROR) == ([error] if error else [])
     assert dialogue.session.exit_status == 1
     assert dialogue.session.ended_early
 
@@ -299,7 +299,7 @@ def test_an_upstream_that_is_silent_ends_the_session(
     dialogue.nothing_is_said()
     dialogue.seconds_pass(1)
     assert bytes(dialogue.to_client) == getattr(replies, name)
-    assert dialogue.logged(levels.ERROR) == [f"upstream does not answer: no {missing}"]
+    assert dialogue.logged(log_levels.ERROR) == [f"upstream does not answer: no {missing}"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_an_upstream_that_closes_ends_the_session(begin: Callable[[], Dialogue],
     dialogue = begin()
     dialogue.upstream_ends()
     assert bytes(dialogue.to_client) == getattr(replies, name)
-    assert dialogue.logged(levels.ERROR) == ["upstream closed the connection"]
+    assert dialogue.logged(log_levels.ERROR) == ["upstream closed the connection"]
 
 
 def test_an_upstream_that_cannot_be_reached_is_told_once() -> None:
@@ -333,7 +333,7 @@ def test_a_clients_silence_is_in_the_log() -> None:
     dialogue = greeted()
     dialogue.seconds_pass(limits.CLIENT_IDLE)
     dialogue.client_sees(replies.CLIENT_IDLE.rstrip())
-    assert dialogue.logged(levels.WARNING) == ["the client is silent"]
+    assert dialogue.logged(log_levels.WARNING) == ["the client is silent"]
 
 
 def goes_unanswered(dialogue: Dialogue) -> None:
@@ -349,7 +349,7 @@ def test_a_quit_that_upstream_does_not_answer_is_no_error(
     assert bytes(dialogue.to_client) == replies.BYE
     dialogue.to_client.clear()
     dialogue.is_over()
-    assert not dialogue.logged(levels.ERROR)
+    assert not dialogue.logged(log_levels.ERROR)
 
 
 def test_a_command_behind_upstreams_421_is_answered_when_upstream_closes() -> None:
@@ -442,11 +442,11 @@ def test_a_message_without_a_spool_is_told_once() -> None:
     dialogue.open_error = "no room"
     dialogue.client_says(b"DATA")
     dialogue.client_sees(replies.SPOOL_ERROR.rstrip())
-    (told,) = dialogue.logged(levels.INFO)
+    (told,) = dialogue.logged(log_levels.INFO)
     assert "result=deferred" in told
     assert f'reply="{replies.SPOOL_ERROR.decode().rstrip()}"' in told
     dialogue.upstream_ends()
-    assert dialogue.logged(levels.INFO) == [told]
+    assert dialogue.logged(log_levels.INFO) == [told]
 
 
 def test_a_spool_that_fails_when_its_message_is_answered_is_nothing_to_tell() -> None:
@@ -461,13 +461,13 @@ def test_a_filter_that_was_not_started_took_no_time() -> None:
     dialogue.start_error = "no process"
     dialogue.seconds_pass(7)
     dialogue.client_says(b"x", b".")
-    assert "filter=0.000 total=7.000" in dialogue.logged(levels.INFO)[0]
+    assert "filter=0.000 total=7.000" in dialogue.logged(log_levels.INFO)[0]
 
 
 def test_a_filter_that_is_late_took_its_whole_time() -> None:
     dialogue = in_filter(filter_timeout=30, reject_failures=True)
     dialogue.seconds_pass(31)
-    assert "filter=30.000" in dialogue.logged(levels.INFO)[0]
+    assert "filter=30.000" in dialogue.logged(log_levels.INFO)[0]
 
 
 def test_a_filter_that_is_late_is_ended_once() -> None:
@@ -496,7 +496,7 @@ def test_a_message_that_upstream_refuses_before_its_end_is_in_the_log() -> None:
     dialogue = sending()
     dialogue.upstream_says(b"552 too big")
     dialogue.client_sees(b"552 too big")
-    assert dialogue.logged(levels.WARNING) == ["upstream refused the message before its end"]
+    assert dialogue.logged(log_levels.WARNING) == ["upstream refused the message before its end"]
 
 
 @pytest.mark.parametrize(
@@ -514,17 +514,17 @@ def test_a_filters_reply_that_ends_no_message_is_warned_of(said: bytes, warned: 
     dialogue.filter_ends(1, said)
     dialogue.client_sees(said)
     expected = f"the filter's reply ends no message: {said + bytes((13, 10))!r}"
-    assert dialogue.logged(levels.WARNING) == ([expected] if warned else [])
+    assert dialogue.logged(log_levels.WARNING) == ([expected] if warned else [])
 
 
 @pytest.mark.parametrize("listening", [False, True])
-@pytest.mark.parametrize("level", [levels.WARNING, levels.INFO])
+@pytest.mark.parametrize("level", [log_levels.WARNING, log_levels.INFO])
 def test_a_message_is_logged_with_v_and_counted_by_a_server(level: int, listening: bool) -> None:
     dialogue = in_filter()
     dialogue.session._options.log_level = level
     dialogue.session._options.listen = ("127.0.0.1", 25) if listening else None
     dialogue.filter_ends(1, b"550 no")
-    assert len(dialogue.logged(levels.INFO)) == (level == levels.INFO)
+    assert len(dialogue.logged(log_levels.INFO)) == (level == log_levels.INFO)
     counted = [actions.CountMessage("reject", "refused", 0.0)] if listening else []
     assert dialogue.counted == counted
 
@@ -551,7 +551,7 @@ def test_a_client_whose_message_s_reply_is_awaited_has_not_gone() -> None:
 
 def test_answers_behind_each_other_are_written_at_once() -> None:
     session = in_filter().session
-    session._options.log_level = levels.ERROR
+    session._options.log_level = log_levels.ERROR
     session.client_received(b"RSET\r\nNOOP\r\n")
     session.filter_finished(Outcome(1, b"550 no"))
     done = session.take_actions()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from postprox.core import levels, limits
+from postprox.core import limits, log_levels
 from postprox.core.options import parse
 from postprox.shell import listen, log, stderr
 from postprox.shell.stderr import StandardError
@@ -83,14 +83,14 @@ def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardErr
 
 
 def test_a_line_has_time_ident_and_pid(written: StandardError, pipe: Pipe) -> None:
-    written.write(levels.ERROR, "one\ntwo")
+    written.write(log_levels.ERROR, "one\ntwo")
     head = rb"[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} postprox\[%d\]: " % os.getpid()
     assert re.fullmatch(head + rb"one\\ntwo", pipe.line())
 
 
 def test_lines_keep_their_order(written: StandardError, pipe: Pipe) -> None:
     for number in range(100):
-        written.write(levels.INFO, f"line {number}")
+        written.write(log_levels.INFO, f"line {number}")
     for number in range(100):
         assert pipe.line().endswith(b": line %d" % number)
 
@@ -99,14 +99,14 @@ def test_a_full_pipe_drops_information_and_counts_it(written: StandardError, pip
     filled = pipe.fill()
     sent = 0
     while not written.dropped:
-        written.write(levels.INFO, "x" * 1000)
+        written.write(log_levels.INFO, "x" * 1000)
         sent += 1
-    written.write(levels.INFO, "dropped too")
+    written.write(log_levels.INFO, "dropped too")
     assert written.dropped == 2
     pipe.drain(filled)
     lines = pipe.lines_until(b": 2 lines were dropped: the log could not take them")
     assert len(lines) == sent
-    written.write(levels.INFO, "taken again")
+    written.write(log_levels.INFO, "taken again")
     assert pipe.line().endswith(b": taken again")
 
 
@@ -115,9 +115,9 @@ def test_a_full_pipe_keeps_warnings_longer_than_information(
 ) -> None:
     filled = pipe.fill()
     while not written.dropped:
-        written.write(levels.INFO, "x" * 1000)
+        written.write(log_levels.INFO, "x" * 1000)
     for _ in range(20):
-        written.write(levels.WARNING, "w" * 1000)
+        written.write(log_levels.WARNING, "w" * 1000)
     assert written.dropped == 1
     pipe.drain(filled)
     *_, warning, _ = pipe.lines_until(b": 1 lines were dropped: the log could not take them")
@@ -127,7 +127,7 @@ def test_a_full_pipe_keeps_warnings_longer_than_information(
 def test_what_a_full_pipe_keeps_is_bounded(written: StandardError, pipe: Pipe) -> None:
     pipe.fill()
     for _ in range(1000):
-        written.write(levels.ERROR, "x" * 1000)
+        written.write(log_levels.ERROR, "x" * 1000)
     kept = 1000 - written.dropped
     assert kept * 1000 < limits.LOG_BACKLOG < (kept + 1) * 1100
 
@@ -135,7 +135,7 @@ def test_what_a_full_pipe_keeps_is_bounded(written: StandardError, pipe: Pipe) -
 def test_the_flags_of_the_descriptor_stay(written: StandardError, pipe: Pipe) -> None:
     before = fcntl.fcntl(pipe.writer, fcntl.F_GETFL)
     filled = pipe.fill()
-    written.write(levels.ERROR, "waits")
+    written.write(log_levels.ERROR, "waits")
     assert fcntl.fcntl(pipe.writer, fcntl.F_GETFL) == before
     pipe.drain(filled)
     assert pipe.line().endswith(b": waits")
@@ -156,7 +156,7 @@ def test_a_full_pipe_that_does_not_block_is_awaited(
     os.set_blocking(pipe.writer, False)
     filled = pipe.fill()
     written = StandardError()
-    written.write(levels.ERROR, "waits")
+    written.write(log_levels.ERROR, "waits")
     assert full.wait(PATIENCE)
     pipe.drain(filled)
     assert pipe.line().endswith(b": waits")
@@ -168,12 +168,12 @@ def test_at_the_end_a_full_pipe_is_not_awaited_for_long(
 ) -> None:
     monkeypatch.setattr(limits, "LOG_FAREWELL", 0.02)
     pipe.fill()
-    written.write(levels.ERROR, "waits")
+    written.write(log_levels.ERROR, "waits")
     written.finish()
 
 
 def test_at_the_end_lines_that_can_be_written_are(written: StandardError, pipe: Pipe) -> None:
-    written.write(levels.ERROR, "last words")
+    written.write(log_levels.ERROR, "last words")
     written.finish()
     os.set_blocking(pipe.reader, False)
     assert os.read(pipe.reader, 4096).endswith(b": last words\n")
@@ -181,9 +181,9 @@ def test_at_the_end_lines_that_can_be_written_are(written: StandardError, pipe: 
 
 def test_lines_without_a_reader_are_counted(written: StandardError, pipe: Pipe) -> None:
     pipe.lose_reader()
-    written.write(levels.ERROR, "one")
+    written.write(log_levels.ERROR, "one")
     written.finish()
-    written.write(levels.INFO, "two")
+    written.write(log_levels.INFO, "two")
     written.finish()
     assert written.dropped == 2
 
@@ -195,10 +195,10 @@ def test_after_a_full_disk_the_report_precedes_the_next_line(
     with monkeypatch.context() as patched:
         patched.setattr(stderr, "STDERR", full)
         for text in ("one", "two"):
-            written.write(levels.INFO, text)
+            written.write(log_levels.INFO, text)
             written.finish()
     os.close(full)
-    written.write(levels.INFO, "three")
+    written.write(log_levels.INFO, "three")
     report, _ = pipe.lines_until(b": three")
     assert report.endswith(b": 2 lines were dropped: the log could not take them")
     assert written.dropped == 2

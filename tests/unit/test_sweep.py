@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.core import levels, limits
+from postprox.core import limits, log_levels
 from postprox.shell import log
 from postprox.shell.sweep import sweep
 from tests.unit.users import as_an_ordinary_user
@@ -71,7 +71,7 @@ def test_what_is_old_enough_goes(
     assert swept(tmp_path) == stay
     gone = len(suffixes) - len(stay)
     line = f"removed {gone} files of a killed proxy from {tmp_path}"
-    assert told == ([(levels.WARNING, line)] if gone else [])
+    assert told == ([(log_levels.WARNING, line)] if gone else [])
 
 
 @pytest.mark.parametrize("changed", ["mtime", "ctime"])
