@@ -15,7 +15,7 @@ COMMAND_LINE = 16384
 
 #: Input held back while the client's earlier commands wait for their answers. Past it the
 #: client is not read, and TCP makes it wait. Larger than a command line, so that one always fits.
-HELD_INPUT = 65536
+INPUT_BUFFER = 65536
 
 #: Commands of one client that are handled in one go, about half a millisecond's worth: more than
 #: honest clients pipeline, and little enough for one to wait for ninety others.
@@ -41,7 +41,7 @@ FILTER_LINE = 4096
 
 #: How much standard error is read after the filter has ended: what a pipe can hold. A background
 #: child that goes on writing must not keep the reply waiting.
-FILTER_LEFTOVER = 1 << 20
+STDERR_DRAIN = 1 << 20
 
 #: The characters that the manual allows a variable of the filter's environment.
 ENVIRONMENT_VALUE = 99
@@ -69,8 +69,8 @@ MESSAGE_READ = 262144
 #: What is read of all clients that send at the same time, before anybody is served again: of the
 #: worst kind, a message of line ends alone, a megabyte takes some 60 ms. And the least that is read
 #: of each of very many, or there would be nothing but reading.
-READ_IN_A_TURN = 393216
-LEAST_READ = 4096
+READ_PER_ITERATION = 393216
+MIN_READ = 4096
 
 #: A message goes from file to socket in blocks of this size; half as large, they cost a few
 #: hundredths of a large message's time.
@@ -159,7 +159,7 @@ LOOP_PAUSE = 0.05
 
 #: A client that is gone has its last reply awaited for so long: nobody waits for it, and it keeps
 #: a place from others (relay.idle).
-CLIENT_GONE = 30.0
+REPLY_AFTER_CLIENT_EOF = 30.0
 
 #: How long a message whose end has gone upstream is waited for when the proxy is told to stop
 #: (files.term), and when it is told so again. Postfix answers in well under a second, unless its
@@ -175,7 +175,7 @@ LOG_BACKLOG = 65536
 
 #: How long they wait before it is tried again, and at most when the process ends.
 LOG_RETRY = 0.2
-LOG_FAREWELL = 1.0
+LOG_EXIT_FLUSH = 1.0
 
 #: A server does not repeat a warning, of full sessions for example, within this time.
 FULL_WARNING = 60.0

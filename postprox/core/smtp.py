@@ -54,7 +54,7 @@ class CommandReader:
     @property
     def is_full(self) -> bool:
         """Whether no more should be read from the client for now."""
-        return len(self._buffer) > limits.HELD_INPUT
+        return len(self._buffer) > limits.INPUT_BUFFER
 
     @property
     def has_line(self) -> bool:

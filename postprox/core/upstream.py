@@ -144,7 +144,7 @@ class UpstreamLink:
 
     def _shorten_for_lost_client(self) -> None:
         if self._client_is_gone and self.awaited in _TRANSACTION_FREE_REPLIES:
-            self.shorten_deadline(limits.CLIENT_GONE)
+            self.shorten_deadline(limits.REPLY_AFTER_CLIENT_EOF)
 
     def _extend(self, limit: float) -> None:
         self.used = self._clock()

@@ -170,7 +170,7 @@ class Connection:
     def _read_size(self) -> int:
         """How many octets are read from the client at once: clients share what a turn reads."""
         alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
-        return max(limits.LEAST_READ, min(alone, limits.READ_IN_A_TURN // self._loop.crowd))
+        return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.crowd))
 
     def _client_ready(self) -> None:
         self._guarded(self._serve_client)

@@ -88,7 +88,7 @@ class Filter:
     @property
     def said(self) -> bytes:
         """The last line of what it said so far that says something, b"" if there is none."""
-        for _ in range(limits.FILTER_LEFTOVER // limits.READ_SIZE):
+        for _ in range(limits.STDERR_DRAIN // limits.READ_SIZE):
             if not self.read_stderr():
                 break
         return self._last_line.value

@@ -97,7 +97,7 @@ class Syslog:
 
     def finish(self) -> None:
         """Write what waits, before the process ends, but do not wait for long."""
-        end = time.monotonic() + limits.LOG_FAREWELL
+        end = time.monotonic() + limits.LOG_EXIT_FLUSH
         self.flush()
         while self.behind and time.monotonic() < end:
             time.sleep(0.01)

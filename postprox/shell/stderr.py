@@ -53,7 +53,7 @@ class StandardError:
     def finish(self) -> None:
         """Let the thread write the rest before the process ends, but do not wait for long."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._waiting, limits.LOG_FAREWELL)
+            self._changed.wait_for(lambda: not self._waiting, limits.LOG_EXIT_FLUSH)
 
     def _has_space(self, level: int, size: int) -> bool:
         if level <= log_levels.WARNING:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace i
 
 #: Octets in a turn: what is read of messages, stored as EMAIL and, twice as long at the worst, as
 #: it goes upstream; and as much again for whoever comes or goes meanwhile.
-_OCTETS = 5 * limits.READ_IN_A_TURN
+_OCTETS = 5 * limits.READ_PER_ITERATION
 
 #: Calls in a turn: two for each command of one client, nine for each of ninety that come, or some
 #: twenty for each that leaves in a message.

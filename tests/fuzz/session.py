@@ -112,7 +112,7 @@ class Ledger(Dialogue):
             told = not self.client_is_hung_up or (last and last[0][:1] == b"2")
             self._insist(not told, "a message is told of that upstream has not answered")
         held = len(self.session._commands._buffer)
-        self._insist(held <= limits.HELD_INPUT + limits.READ_SIZE, f"{held} octets are held")
+        self._insist(held <= limits.INPUT_BUFFER + limits.READ_SIZE, f"{held} octets are held")
 
     def _send_message(self, wire: bytes) -> None:
         self._insist(self.may_pass, "a message goes past the filter")

@@ -470,9 +470,9 @@ def test_a_large_message_passes_whole(site: Site) -> None:
     ("crowd", "size"),
     [
         (1, limits.MESSAGE_READ),
-        (2, limits.READ_IN_A_TURN // 2),
-        (4, limits.READ_IN_A_TURN // 4),
-        (1000, limits.LEAST_READ),
+        (2, limits.READ_PER_ITERATION // 2),
+        (4, limits.READ_PER_ITERATION // 4),
+        (1000, limits.MIN_READ),
     ],
 )
 def test_of_a_message_so_much_is_read_at_once_as_the_number_of_clients_allows(
@@ -483,7 +483,7 @@ def test_of_a_message_so_much_is_read_at_once_as_the_number_of_clients_allows(
     assert site.connection._read_size == size
 
 
-@pytest.mark.parametrize(("crowd", "size"), [(6, limits.READ_SIZE), (1000, limits.LEAST_READ)])
+@pytest.mark.parametrize(("crowd", "size"), [(6, limits.READ_SIZE), (1000, limits.MIN_READ)])
 def test_of_commands_less_is_read_at_once_if_there_are_many(
     site: Site, crowd: int, size: int
 ) -> None:
@@ -654,7 +654,7 @@ def test_a_client_that_does_not_read_is_not_read(site: Site) -> None:
         site.loop.run_once()
     assert not site.connection._reads_client
     settles(site)
-    held = (limits.READ_SIZE + limits.HELD_INPUT) // len(b"STARTTLS\r\n")
+    held = (limits.READ_SIZE + limits.INPUT_BUFFER) // len(b"STARTTLS\r\n")
     most = limits.UNREAD_REPLIES + held * len(replies.NOT_OFFERED)
     assert site.connection._client.unsent < most
 

@@ -6,7 +6,7 @@ from postprox.core import limits
 
 
 def test_a_command_line_fits_into_what_is_held() -> None:
-    assert limits.COMMAND_LINE + 2 < limits.HELD_INPUT
+    assert limits.COMMAND_LINE + 2 < limits.INPUT_BUFFER
 
 
 def test_what_the_filter_said_last_fits_into_what_is_kept() -> None:
@@ -46,9 +46,9 @@ def test_what_a_client_sends_slowly_is_not_left_by_a_killed_proxy() -> None:
 
 def test_warnings_wait_for_the_log_but_not_for_ever() -> None:
     assert limits.LOG_BACKLOG == 64 * 1024
-    assert limits.LOG_FAREWELL == 1
+    assert limits.LOG_EXIT_FLUSH == 1
 
 
 def test_what_ninety_clients_send_at_once_is_read_in_a_fraction_of_a_second() -> None:
-    assert max(limits.READ_IN_A_TURN, 90 * limits.LEAST_READ) <= 1 << 19
-    assert limits.MESSAGE_READ < limits.READ_IN_A_TURN
+    assert max(limits.READ_PER_ITERATION, 90 * limits.MIN_READ) <= 1 << 19
+    assert limits.MESSAGE_READ < limits.READ_PER_ITERATION

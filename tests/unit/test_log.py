@@ -217,7 +217,7 @@ def test_where_nothing_waits_nothing_is_tried_again(written: Syslog) -> None:
 def test_at_the_end_it_does_not_wait_for_long(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LOG_FAREWELL", 0.02)
+    monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)
     fill(written)
     written.finish()
     assert written.behind

@@ -380,7 +380,7 @@ def test_what_a_client_sends_after_the_end_is_not_kept() -> None:
 
 def test_a_client_that_sends_ahead_is_read_up_to_a_bound() -> None:
     dialogue = in_filter()
-    dialogue.client_sends(b"x" * limits.HELD_INPUT)
+    dialogue.client_sends(b"x" * limits.INPUT_BUFFER)
     assert dialogue.session.reads_client
     dialogue.client_sends(b"x")
     assert not dialogue.session.reads_client

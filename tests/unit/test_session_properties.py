@@ -271,7 +271,7 @@ def test_nothing_that_happens_breaks_a_session(
 
 def assert_little_is_held(dialogue: Dialogue) -> None:
     session = dialogue.session
-    assert len(session._commands._buffer) <= limits.HELD_INPUT + limits.READ_SIZE
+    assert len(session._commands._buffer) <= limits.INPUT_BUFFER + limits.READ_SIZE
     assert len(session._upstream._replies._buffer) <= limits.REPLY + limits.READ_SIZE
     assert len(session._line) <= limits.COMMAND_LINE
     assert not session._actions

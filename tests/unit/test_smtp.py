@@ -152,14 +152,14 @@ def test_what_is_held_is_handed_over_as_it_came() -> None:
 
 def test_the_reader_is_full_at_its_bound() -> None:
     reader = CommandReader()
-    reader.feed(b"x" * limits.HELD_INPUT)
+    reader.feed(b"x" * limits.INPUT_BUFFER)
     assert not reader.is_full
     reader.feed(b"x")
     assert reader.is_full
 
 
 def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
-    assert limits.HELD_INPUT > limits.COMMAND_LINE
+    assert limits.INPUT_BUFFER > limits.COMMAND_LINE
 
 
 @pytest.mark.parametrize(

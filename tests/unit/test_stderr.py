@@ -78,7 +78,7 @@ def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardErr
     yield written
     # Its thread must not write any more once another file has the pipe's number.
     pipe.lose_reader()
-    monkeypatch.setattr(limits, "LOG_FAREWELL", PATIENCE)
+    monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", PATIENCE)
     written.finish()
 
 
@@ -166,7 +166,7 @@ def test_a_full_pipe_that_does_not_block_is_awaited(
 def test_at_the_end_a_full_pipe_is_not_awaited_for_long(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LOG_FAREWELL", 0.02)
+    monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)
     pipe.fill()
     written.write(log_levels.ERROR, "waits")
     written.finish()

@@ -85,7 +85,7 @@ def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
-    assert connection.deadline == site.now + limits.CLIENT_GONE
+    assert connection.deadline == site.now + limits.REPLY_AFTER_CLIENT_EOF
 
 
 @pytest.mark.parametrize("awaited", [upstream.GREETING, upstream.DATA, upstream.FINAL])
@@ -95,7 +95,7 @@ def test_what_decides_about_a_message_is_awaited_whether_the_client_is_there_or_
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
-    assert connection.deadline > site.now + limits.CLIENT_GONE
+    assert connection.deadline > site.now + limits.REPLY_AFTER_CLIENT_EOF
 
 
 def test_what_is_missing_is_said_in_words(site: Site) -> None:
