@@ -34,7 +34,7 @@ ROOMS = {
 #: Pairs that keep a room under the other.
 _STACKED = [
     ("postprox.__main__", "postprox.shell.listen"),
-    ("postprox.information", "postprox.shell.listen"),
+    ("postprox.help_text", "postprox.shell.listen"),
     ("postprox.shell.system", "postprox.core.session"),
     ("postprox.shell.system", "postprox.core.options"),
 ]

@@ -49,7 +49,7 @@ def main() -> int:
     except options.UsageError as error:
         return _report_usage(str(error))
     if wanted.information:
-        from .information import TEXTS
+        from .help_text import TEXTS
 
         posix.write(STDOUT, TEXTS[wanted.information].encode())
         return 0

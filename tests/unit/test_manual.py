@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox import information
+from postprox import help_text
 from postprox.check import findings, report
 from postprox.core import log_lines, options, replies, verdict
 from postprox.core.envelope import Envelope
@@ -72,11 +72,11 @@ def test_the_page_has_every_option_of_the_proxy_and_no_other() -> None:
 
 
 def test_the_help_has_every_option_of_the_proxy_and_no_other() -> None:
-    assert options_in_help(information.TEXTS["help"]) == set(options._LONG)
+    assert options_in_help(help_text.TEXTS["help"]) == set(options._LONG)
 
 
 def test_the_help_fits_a_screen() -> None:
-    lines = information.TEXTS["help"].splitlines()
+    lines = help_text.TEXTS["help"].splitlines()
     assert len(lines) <= 40
     assert [line for line in lines if len(line) > 80] == []
 
