@@ -15,7 +15,7 @@ from .. import TYPE_CHECKING
 from ..core import limits, log_levels
 from ..core.counters import Counters
 from ..core.options import STDERR as STANDARD_ERROR
-from . import log, newfile, sweep
+from . import log, newfile, stale_files
 from .connection import Connection
 from .loop import MANY, READABLE, STOPPING, Loop, nothing
 from .metrics import Metrics
@@ -62,7 +62,7 @@ def serve(options: "Options") -> int:
         except OSError as error:
             print(f"postprox: cannot {cannot}: {error.strerror}", file=sys.stderr)
             return 1
-        sweep.sweep(options.directory)
+        stale_files.remove_stale_files(options.directory)
         server.accept_from(listeners)
         server.run()
     log.destination.finish()

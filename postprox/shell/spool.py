@@ -6,8 +6,8 @@ filter gets a copy (EMAIL), written while the message is received and named only
 starts, and an empty file (OUTFILE). These two names exist only while it runs, so nothing else can
 ever be left behind (files.gone).
 
-EMAIL is locked from its creation until the proxy closes it, so that `sweep` can tell what a killed
-one has left.
+EMAIL is locked from its creation until the proxy closes it, so that
+`stale_files` recognises the files of a killed proxy.
 """
 
 from .. import TYPE_CHECKING
@@ -336,7 +336,7 @@ def _lock(descriptor: int) -> None:
     try:
         posix.lockf(descriptor, posix.F_TLOCK, 0)
     except OSError:
-        pass  # a file system without locks: `sweep` leaves such an EMAIL alone
+        pass  # a file system without locks: `stale_files` leaves such an EMAIL alone
 
 
 def _write(descriptor: int, content: bytes) -> None:

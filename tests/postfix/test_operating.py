@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from postprox.core import limits
-from postprox.shell import log, sweep
+from postprox.shell import log, stale_files
 from tests.unit.peers import listening
 from tests.unit.processes import MESSAGE, Serving, Upstream, greeted, in_data, starting
 
@@ -245,7 +245,7 @@ def test_what_the_proxy_says_of_a_killed_one(
     monkeypatch.setattr(log, "write", lambda _, text: said.append(text))
     hour_later = time.time() + 3600
     monkeypatch.setattr("time.time", lambda: hour_later)
-    sweep.sweep(str(tmp_path))
+    stale_files.remove_stale_files(str(tmp_path))
     assert said == [f"removed 1 files of a killed proxy from {tmp_path}"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from postprox.core import limits, log_levels
 from postprox.shell import log
-from postprox.shell.sweep import sweep
+from postprox.shell.stale_files import remove_stale_files
 from tests.unit.users import as_an_ordinary_user
 
 NAME = "postprox-0123456789abcdef"
@@ -41,7 +41,7 @@ def left(directory: Path, *suffixes: str) -> None:
 
 
 def swept(directory: Path) -> list[str]:
-    sweep(str(directory))
+    remove_stale_files(str(directory))
     return sorted(path.name.removeprefix(f"{NAME}.") for path in directory.iterdir())
 
 
@@ -121,7 +121,7 @@ def in_another_process(directory: str) -> None:
     """Sweep where a lock of this process is another's: one's own is no obstacle."""
     other = os.fork()
     if not other:
-        sweep(directory)
+        remove_stale_files(directory)
         os._exit(0)
     os.waitpid(other, 0)
 
@@ -178,7 +178,7 @@ def test_the_file_that_a_link_leads_to_keeps_its_mode(
         raise PermissionError
 
     monkeypatch.setattr(os, "open", replace)
-    sweep(str(tmp_path))
+    remove_stale_files(str(tmp_path))
     assert email.is_symlink()
     assert kept.stat().st_mode & 0o777 == 0o600
 
@@ -198,7 +198,7 @@ def test_a_file_of_another_name_stays(
 ) -> None:
     (tmp_path / name).write_text("x")
     passes(OLDER)
-    sweep(str(tmp_path))
+    remove_stale_files(str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -209,7 +209,7 @@ def test_what_is_no_file_stays(tmp_path: Path, passes: Callable[[float], None]) 
     (tmp_path / f"{NAME}.spool").mkdir()
     os.mkfifo(tmp_path / "postprox-fedcba9876543210.email")
     passes(OLDER)
-    sweep(str(tmp_path))
+    remove_stale_files(str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -241,5 +241,5 @@ def test_what_cannot_be_removed_is_not_told(
 def test_a_directory_that_cannot_be_read_is_left_to_the_first_message(
     tmp_path: Path, told: list[tuple[int, str]]
 ) -> None:
-    sweep(str(tmp_path / "absent"))
+    remove_stale_files(str(tmp_path / "absent"))
     assert told == []

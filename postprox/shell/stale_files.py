@@ -21,7 +21,7 @@ _NAME = re.compile(r"postprox-[0-9a-f]{16}\.(email|out|spool)")
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-def sweep(directory: str) -> None:
+def remove_stale_files(directory: str) -> None:
     """Remove what is left in `directory`; what cannot be looked at stays."""
     try:
         found = {path.stem for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)}
