@@ -19,7 +19,7 @@ from . import log, newfile, stale_files
 from .connection import Connection
 from .loop import MANY, READABLE, STOPPING, Loop, nothing
 from .metrics import Metrics
-from .notify import Manager
+from .sd_notify import Manager
 from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, environ, signal
 

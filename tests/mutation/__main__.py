@@ -39,7 +39,7 @@ CORE_TESTS = (
 )
 SHELL_TESTS = (
     *("connection", "stream", "spool", "filter", "loop", "log", "system", "upstream"),
-    *("shell_edges", "sweep", "metrics", "notify", "main", "listen", "server"),
+    *("shell_edges", "sweep", "metrics", "sd_notify", "main", "listen", "server"),
 )
 
 

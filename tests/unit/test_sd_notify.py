@@ -11,7 +11,7 @@ import pytest
 
 from postprox.core import limits
 from postprox.core.options import parse
-from postprox.shell import listen, notify
+from postprox.shell import listen, sd_notify
 from postprox.shell.loop import Loop
 from tests.unit.peers import PATIENCE
 from tests.unit.processes import (
@@ -143,8 +143,8 @@ def test_who_wants_to_be_told_and_how_often(
     seconds: float,
 ) -> None:
     variables = {b"WATCHDOG_USEC": microseconds, b"WATCHDOG_PID": process()}
-    monkeypatch.setattr(notify, "environ", variables)
-    assert notify._watchdog_seconds() == seconds
+    monkeypatch.setattr(sd_notify, "environ", variables)
+    assert sd_notify._watchdog_seconds() == seconds
     assert variables == {}
 
 
@@ -152,8 +152,8 @@ def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
     loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
-    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": address})
-    told = notify.Manager(loop, lambda: "idle")
+    monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
+    told = sd_notify.Manager(loop, lambda: "idle")
     assert told.deadline == limits.NEVER
     before = loop.clock()
     told.serving()
@@ -170,8 +170,8 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
     loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
-    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": address})
-    told = notify.Manager(loop, lambda: "idle")
+    monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
+    told = sd_notify.Manager(loop, lambda: "idle")
     for _ in range(1000):
         told.timer()
     told.close()
@@ -183,8 +183,8 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
 def test_an_address_that_is_none_is_no_error(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, name: bytes
 ) -> None:
-    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": name})
-    told = notify.Manager(loop, lambda: "idle")
+    monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": name})
+    told = sd_notify.Manager(loop, lambda: "idle")
     told.serving()
     told.timer()
     told.stopping()
@@ -196,7 +196,7 @@ def test_a_server_closes_its_socket_to_the_manager_at_its_end(
     loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
-    monkeypatch.setattr(notify, "environ", {b"NOTIFY_SOCKET": address})
+    monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
     monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     server = listen.Server(parse(["up", "-l1"]))
