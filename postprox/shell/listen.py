@@ -19,7 +19,7 @@ from . import log, newfile, stale_files
 from .connection import Connection
 from .loop import MANY, READABLE, STOPPING, Loop, nothing
 from .metrics import Metrics
-from .sd_notify import Manager
+from .sd_notify import ServiceNotifier
 from .stream import Stream
 from .system import STDERR, STDIN, STDOUT, environ, signal
 
@@ -145,7 +145,7 @@ class Server:
         log.syslog.attend(self._loop.clock, self._loop.due)
         self._loop.add(log.syslog)
         self._counters = Counters()
-        self._manager = Manager(self._loop, self._doing)
+        self._notifier = ServiceNotifier(self._loop, self._doing)
         self._metrics = Metrics(self._loop, options.metrics, self._prometheus_text)
         self._loop.on_signals(STOPPING, self._stop)
 
@@ -177,7 +177,7 @@ class Server:
             )
         self._listeners = listeners
         self._watch_listeners()
-        self._manager.serving()
+        self._notifier.ready()
 
     def run(self) -> None:
         """Serve until stopped and every session has ended."""
@@ -185,7 +185,7 @@ class Server:
             self._loop.run_once()
         if self._options.metrics:
             self._metrics.write()
-        self._manager.close()
+        self._notifier.close()
 
     @property
     def deadline(self) -> float:
@@ -308,7 +308,7 @@ class Server:
             self._loop.watch(listener.fileno(), 0, self._accept)
             listener.close()
         self._listeners = []
-        self._manager.stopping()
+        self._notifier.stopping()
         for connection in list(self._connections):
             connection.stop()
 

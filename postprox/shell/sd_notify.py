@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LONGEST_NUMBER = 20
 
 
-class Manager:
+class ServiceNotifier:
     """Whoever is to be told, from `serving` until `stopping`; without a manager, nobody.
 
     status: returns what the server does, in words.
@@ -37,7 +37,7 @@ class Manager:
         #: When `timer` is to be called, on the loop's clock.
         self.deadline = limits.NEVER
 
-    def serving(self) -> None:
+    def ready(self) -> None:
         """Tell that clients are served from now on."""
         if self._address:
             self._tell("READY=1", f"STATUS={self._status()}")

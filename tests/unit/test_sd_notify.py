@@ -31,7 +31,7 @@ def serve() -> Iterator[Serve]:
     yield from starting(Serving)
 
 
-class Manager:
+class ServiceNotifier:
     """A service manager's socket."""
 
     def __init__(self, name: str) -> None:
@@ -55,14 +55,14 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    manager = Manager(str(tmp_path / "notify"))
+def manager(tmp_path: Path) -> Iterator[ServiceNotifier]:
+    manager = ServiceNotifier(str(tmp_path / "notify"))
     yield manager
     manager.closes()
 
 
 def test_the_manager_is_told_that_clients_are_served(
-    serve: Serve, upstream: Upstream, manager: Manager
+    serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     server = serve(upstream.address, variables=manager.variables)
     assert manager.hears() == ["READY=1", "STATUS=sessions: 0, filters: 0"]
@@ -72,14 +72,14 @@ def test_the_manager_is_told_that_clients_are_served(
 def test_the_managers_address_may_be_abstract(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
-    manager = Manager(f"@{tmp_path}")
+    manager = ServiceNotifier(f"@{tmp_path}")
     serve(upstream.address, variables=manager.variables)
     assert "READY=1" in manager.hears()
     manager.closes()
 
 
 def test_the_manager_is_told_twice_in_its_time_that_the_server_lives(
-    serve: Serve, upstream: Upstream, manager: Manager
+    serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     serve(upstream.address, variables={**manager.variables, "WATCHDOG_USEC": "200000"})
     manager.hears()
@@ -88,7 +88,7 @@ def test_the_manager_is_told_twice_in_its_time_that_the_server_lives(
 
 
 def test_the_manager_is_told_what_the_server_does(
-    serve: Serve, upstream: Upstream, manager: Manager, tmp_path: Path
+    serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
     server = serve("-c", "sleep 100", "-d", str(tmp_path), upstream.address, variables=variables)
@@ -100,7 +100,7 @@ def test_the_manager_is_told_what_the_server_does(
 
 
 def test_the_manager_is_told_that_the_server_ends(
-    serve: Serve, upstream: Upstream, manager: Manager
+    serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     server = serve(upstream.address, variables=manager.variables)
     manager.hears()
@@ -110,7 +110,7 @@ def test_the_manager_is_told_that_the_server_ends(
 
 
 def test_the_manager_is_told_what_the_server_has_done(
-    serve: Serve, upstream: Upstream, manager: Manager, tmp_path: Path
+    serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
     server = serve("-c", "exit 1", "-d", str(tmp_path), upstream.address, variables=variables)
@@ -149,14 +149,14 @@ def test_who_wants_to_be_told_and_how_often(
 
 
 def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
-    loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
-    told = sd_notify.Manager(loop, lambda: "idle")
+    told = sd_notify.ServiceNotifier(loop, lambda: "idle")
     assert told.deadline == limits.NEVER
     before = loop.clock()
-    told.serving()
+    told.ready()
     assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
     assert manager.hears() == ["READY=1", "STATUS=idle"]
     told.deadline = limits.NEVER
@@ -167,11 +167,11 @@ def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
 
 
 def test_a_manager_that_does_not_read_is_not_waited_for(
-    loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
-    told = sd_notify.Manager(loop, lambda: "idle")
+    told = sd_notify.ServiceNotifier(loop, lambda: "idle")
     for _ in range(1000):
         told.timer()
     told.close()
@@ -184,8 +184,8 @@ def test_an_address_that_is_none_is_no_error(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, name: bytes
 ) -> None:
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": name})
-    told = sd_notify.Manager(loop, lambda: "idle")
-    told.serving()
+    told = sd_notify.ServiceNotifier(loop, lambda: "idle")
+    told.ready()
     told.timer()
     told.stopping()
     told.close()
@@ -193,7 +193,7 @@ def test_an_address_that_is_none_is_no_error(
 
 
 def test_a_server_closes_its_socket_to_the_manager_at_its_end(
-    loop: Loop, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
@@ -214,7 +214,7 @@ def test_a_manager_that_is_gone_is_no_error(
 
 
 def test_a_filter_does_not_see_the_manager(
-    serve: Serve, upstream: Upstream, manager: Manager, tmp_path: Path
+    serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     variables = {**manager.variables, "WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}
     command = f"env >{tmp_path}/env; exit 1"
