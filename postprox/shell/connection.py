@@ -131,7 +131,7 @@ class Connection:
             self._close()
         else:
             self._watch()
-            self._loop.due(self.deadline)
+            self._loop.note_deadline(self.deadline)
 
     def _tell_failures(self) -> bool:
         """Tell the session of a stream that has failed; return whether there was one."""
@@ -170,7 +170,7 @@ class Connection:
     def _read_size(self) -> int:
         """How many octets are read from the client at once: clients share what a turn reads."""
         alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
-        return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.crowd))
+        return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.ready_count))
 
     def _client_ready(self) -> None:
         self._guarded(self._serve_client)
@@ -221,7 +221,7 @@ class Connection:
             self._loop, self._options.target, self._connected, self._cannot_connect
         )
         self._connector.start()
-        self._loop.due(self.deadline)
+        self._loop.note_deadline(self.deadline)
 
     def _connected(self, descriptor: int) -> None:
         self._connector = None
@@ -379,7 +379,7 @@ class Connection:
             reason = f"cannot be started: {error.strerror}"
             self.session.filter_finished(Outcome(failure=reason, out_of_resources=True))
             return
-        self._loop.on_exit(self._filter.pid, self._filter_exited)
+        self._loop.on_child_exit(self._filter.pid, self._filter_exited)
         self.session.filter_started()
         self._loop.watch(self._filter.stderr, READABLE, self._stderr_ready)
 
@@ -431,7 +431,7 @@ class Connection:
 
     def _kill_process(self, running: "Filter") -> None:
         running.kill()
-        self._loop.on_exit(running.pid, _reaped)
+        self._loop.on_child_exit(running.pid, _reaped)
 
     def _end_filter(self, ended: "Filter") -> None:
         self._filter = None

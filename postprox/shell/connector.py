@@ -99,7 +99,7 @@ class Connector:
                     continue
             self._socket = peer
             self.deadline = self._loop.clock() + share
-            self._loop.due(self.deadline)
+            self._loop.note_deadline(self.deadline)
             self._loop.watch(peer.fileno(), WRITABLE, self._finish)
             return
         self._failed(f"{self._target.text}: {self._last_error}")

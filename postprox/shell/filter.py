@@ -75,7 +75,7 @@ class Filter:
         return data
 
     def outcome(self, code: int | None) -> verdict.Outcome:
-        """Return how it ended; `code` is its exit code, see `Loop.on_exit`."""
+        """Return how it ended; `code` is its exit code, see `Loop.on_child_exit`."""
         if code is None:
             reason = "the system does not report its exit status"
             return verdict.Outcome(

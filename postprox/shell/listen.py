@@ -17,7 +17,7 @@ from ..core.counters import Counters
 from ..core.options import STDERR as STANDARD_ERROR
 from . import log, newfile, stale_files
 from .connection import Connection
-from .loop import MANY, READABLE, STOPPING, Loop, nothing
+from .loop import EPOLL, READABLE, STOPPING, Loop, ignore
 from .metrics import Metrics
 from .sd_notify import ServiceNotifier
 from .stream import Stream
@@ -140,9 +140,9 @@ class Server:
         self._stop_by = limits.NEVER
         self._pause_end = limits.NEVER
         self._warned: dict[str, float] = {}  # when each line of `_warn` was last written
-        self._loop = Loop(options.clock_speed, MANY)
+        self._loop = Loop(options.clock_speed, EPOLL)
         self._loop.add(self)
-        log.syslog.attend(self._loop.clock, self._loop.due)
+        log.syslog.attend(self._loop.clock, self._loop.note_deadline)
         self._loop.add(log.syslog)
         self._counters = Counters()
         self._notifier = ServiceNotifier(self._loop, self._doing)
@@ -155,7 +155,7 @@ class Server:
         for descriptor in (STDIN, STDOUT, STDERR):
             os.dup2(null, descriptor)
         os.close(null)
-        self._loop.on_signal(signal.SIGHUP, nothing)
+        self._loop.on_signal(signal.SIGHUP, ignore)
 
     def begin_metrics(self, listeners: list[socket.socket]) -> None:
         """Write the file of `--metrics`, if there is to be one, from now on.
@@ -255,7 +255,7 @@ class Server:
 
     def _pause(self) -> None:
         self._pause_end = self._loop.clock() + limits.ACCEPT_PAUSE
-        self._loop.due(self._pause_end)
+        self._loop.note_deadline(self._pause_end)
 
     def _warn(self, level: int, text: str) -> None:
         """Write to the log, but not the same line again within a minute."""
@@ -303,7 +303,7 @@ class Server:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return
         self._stop_by = self._loop.clock() + limits.STOP_GRACE
-        self._loop.due(self._stop_by)
+        self._loop.note_deadline(self._stop_by)
         for listener in self._listeners:
             self._loop.watch(listener.fileno(), 0, self._accept)
             listener.close()

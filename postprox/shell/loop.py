@@ -5,7 +5,8 @@ nothing in it blocks. Whatever a callback raises ends here: it is logged, and th
 A timer runs only after every event that happened before its deadline was found to have passed.
 
 The loop does not ask everybody for his deadline at every turn. It keeps a lower bound of them all:
-who gets an earlier deadline says so (`due`), and only when the bound has passed are all asked.
+a timer source with an earlier deadline reports it (`note_deadline`), and the loop asks all of them
+only after the bound has passed.
 """
 
 import select
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Protocol
 
-    class Timed(Protocol):
+    class TimerSource(Protocol):
         """Something with a deadline on the loop's clock."""
 
         @property
@@ -38,8 +39,8 @@ WRITABLE = select.POLLOUT
 #: How descriptors are waited for, with how many of its units of time are in a second. poll(2)
 #: takes every kind of descriptor; epoll(7), where there is one, costs the same however many there
 #: are. Their numbers for events are the same.
-FEW = (select.poll, 1000)
-MANY = (select.epoll, 1) if hasattr(select, "epoll") else FEW
+POLL = (select.poll, 1000)
+EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
 #: Signals without a meaning here. Scripts send them to servers that open their log anew.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
@@ -59,20 +60,20 @@ STOPPING = signal.valid_signals() - {
 class Loop:
     """The one loop of a process; its clock runs `speed` times faster than the wall's.
 
-    poller: `FEW` or `MANY`.
+    poller: `POLL` or `EPOLL`.
     """
 
-    def __init__(self, speed: float, poller: "Poller" = FEW) -> None:
+    def __init__(self, speed: float, poller: "Poller" = POLL) -> None:
         self._speed = speed
         make, self._units = poller
         self._poll = make()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
         self._children: dict[int, Callable[[int | None], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
-        self._timed: dict[Timed, None] = {}
+        self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
         #: How many descriptors the turn under way serves: each waits for all others.
-        self.crowd = 1
+        self.ready_count = 1
         #: The reading of the clock that decides which deadlines have passed, while timers run.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
@@ -81,7 +82,7 @@ class Loop:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self.watch(self._wakeup, READABLE, self._woken)
         self.on_signal(signal.SIGCHLD, self._reap)
-        self.on_signals(IGNORED, nothing)
+        self.on_signals(IGNORED, ignore)
 
     def clock(self) -> float:
         """Return the present time in seconds."""
@@ -120,10 +121,10 @@ class Loop:
         """Call `handler` after each of the signals `numbers`, from the loop."""
         for number in numbers:
             self._signals[number] = handler
-            signal.signal(number, _noted)
+            signal.signal(number, _wake)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # whoever started us may block them
 
-    def on_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
+    def on_child_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
         """Call `handler` with the exit code of child `pid` when it has ended.
 
         A negative code is the number of the signal that ended the child. None means that the system
@@ -131,18 +132,18 @@ class Loop:
         """
         self._children[pid] = handler
 
-    def add(self, timed: "Timed") -> None:
+    def add(self, timed: "TimerSource") -> None:
         """Call `timed.timer` at its deadlines from now on."""
-        self._timed[timed] = None
-        self.due(timed.deadline)
+        self._timer_sources[timed] = None
+        self.note_deadline(timed.deadline)
 
-    def due(self, deadline: float) -> None:
+    def note_deadline(self, deadline: float) -> None:
         """Take note of a deadline that may be earlier than it was; a later one needs no note."""
         self._earliest = min(self._earliest, deadline)
 
-    def remove(self, timed: "Timed") -> None:
+    def remove(self, timed: "TimerSource") -> None:
         """Call `timed.timer` no more."""
-        self._timed.pop(timed, None)
+        self._timer_sources.pop(timed, None)
 
     def run_once(self) -> None:
         """Wait for the next event or deadline, and handle what is there; it never raises."""
@@ -162,7 +163,7 @@ class Loop:
             self._run_timers(now)
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
-        self.crowd = max(1, len(ready))
+        self.ready_count = max(1, len(ready))
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
             # An earlier event may have ended this one's interest, or given its number to another.
             if watched is not None and watched is self._watched.get(descriptor):
@@ -170,9 +171,11 @@ class Loop:
 
     def _run_timers(self, now: float) -> None:
         self.now = now
-        for timed in [timed for timed in self._timed if timed.deadline <= now]:
+        for timed in [timed for timed in self._timer_sources if timed.deadline <= now]:
             _call(timed.timer)
-        self._earliest = min((timed.deadline for timed in self._timed), default=limits.NEVER)
+        self._earliest = min(
+            (timed.deadline for timed in self._timer_sources), default=limits.NEVER
+        )
 
     def _wait(self) -> list[tuple[int, int]]:
         try:
@@ -208,7 +211,7 @@ class Loop:
             _pause(error)
             return
         for number in numbers:
-            _call(self._signals.get(number, nothing))
+            _call(self._signals.get(number, ignore))
 
     def _reap(self) -> None:
         """Reap every child that has ended, and call back for those that somebody waits for.
@@ -276,9 +279,9 @@ def report(error: Exception) -> None:
         pass
 
 
-def _noted(number: int, frame: object) -> None:
+def _wake(number: int, frame: object) -> None:
     """Let the signal write to the wake-up descriptor, which is all that is needed."""
 
 
-def nothing() -> None:
+def ignore() -> None:
     """Ignore a signal."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from postprox.core import limits
-from postprox.shell.loop import FEW, IGNORED, READABLE, STOPPING, Loop
+from postprox.shell.loop import IGNORED, POLL, READABLE, STOPPING, Loop
 
 if TYPE_CHECKING:
     from postprox.shell.loop import Poller
@@ -38,13 +38,13 @@ class BoundedLoop(Loop):
     """A loop that insists, before each turn, that nobody's deadline is earlier than its bound."""
 
     def run_once(self) -> None:
-        true = min((timed.deadline for timed in self._timed), default=limits.NEVER)
+        true = min((timed.deadline for timed in self._timer_sources), default=limits.NEVER)
         assert self._earliest <= true, "somebody has an earlier deadline, and has not said so"
         super().run_once()
 
 
 @contextmanager
-def fresh_loop(poller: Poller = FEW) -> Iterator[Loop]:
+def fresh_loop(poller: Poller = POLL) -> Iterator[Loop]:
     """A loop that leaves no trace in the process of the tests."""
     numbers = (signal.SIGCHLD, *IGNORED, *STOPPING)
     handlers = [(number, signal.getsignal(number)) for number in numbers]

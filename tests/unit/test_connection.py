@@ -22,7 +22,7 @@ from postprox.core.options import parse
 from postprox.shell import connection as module
 from postprox.shell.connection import Connection
 from postprox.shell.connector import Resolver
-from postprox.shell.loop import MANY, Loop
+from postprox.shell.loop import EPOLL, Loop
 from postprox.shell.spool import Spool
 from postprox.shell.stream import Stream, never_delay
 from postprox.shell.system import posix
@@ -467,7 +467,7 @@ def test_a_large_message_passes_whole(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("crowd", "size"),
+    ("ready_count", "size"),
     [
         (1, limits.MESSAGE_READ),
         (2, limits.READ_PER_ITERATION // 2),
@@ -476,19 +476,19 @@ def test_a_large_message_passes_whole(site: Site) -> None:
     ],
 )
 def test_of_a_message_so_much_is_read_at_once_as_the_number_of_clients_allows(
-    site: Site, crowd: int, size: int
+    site: Site, ready_count: int, size: int
 ) -> None:
     site.data()
-    site.loop.crowd = crowd
+    site.loop.ready_count = ready_count
     assert site.connection._read_size == size
 
 
-@pytest.mark.parametrize(("crowd", "size"), [(6, limits.READ_SIZE), (1000, limits.MIN_READ)])
+@pytest.mark.parametrize(("ready_count", "size"), [(6, limits.READ_SIZE), (1000, limits.MIN_READ)])
 def test_of_commands_less_is_read_at_once_if_there_are_many(
-    site: Site, crowd: int, size: int
+    site: Site, ready_count: int, size: int
 ) -> None:
     site.transaction()
-    site.loop.crowd = crowd
+    site.loop.ready_count = ready_count
     assert site.connection._read_size == size
 
 
@@ -850,7 +850,7 @@ def test_the_loop_s_bound_holds_whatever_happens(
     seed: int, listener: socket.socket, tmp_path: Path
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - chosen anew, the same each time
-    with fresh_loop(MANY) as loop:
+    with fresh_loop(EPOLL) as loop:
         site = Site(loop, listener, tmp_path)
         happening = Happening(site, ("-c", "exit 0") if seed % 2 else ())
         for event in ["mail", "reply", "reply", "reply", "data", "content", "end"]:

@@ -164,7 +164,7 @@ def test_what_waits_is_bounded(written: Syslog, daemon: Daemon) -> None:
 
 
 def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop) -> None:
-    written.attend(loop.clock, loop.due)
+    written.attend(loop.clock, loop.note_deadline)
     loop.add(written)
     fill(written)
     written.write(log_levels.ERROR, "waits")

@@ -138,7 +138,7 @@ def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
 
     def serve(ours: socket.socket) -> None:
         ours.recv(1)
-        crowds.append(loop.crowd)
+        crowds.append(loop.ready_count)
 
     for ours, _ in pairs:
         loop.watch(ours.fileno(), READABLE, partial(serve, ours))
@@ -154,12 +154,12 @@ def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
 
 
 def test_whoever_is_called_for_a_deadline_is_alone(loop: Loop) -> None:
-    assert loop.crowd == 1
+    assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
     loop.run_once()
     assert alarm.rang
-    assert loop.crowd == 1
+    assert loop.ready_count == 1
 
 
 def test_interest_may_change(loop: Loop) -> None:
@@ -263,7 +263,7 @@ def spawn(*arguments: str) -> int:
 
 def test_the_end_of_a_child_is_called_for(loop: Loop) -> None:
     ended: list[int | None] = []
-    loop.on_exit(spawn("-c", "exit 3"), ended.append)
+    loop.on_child_exit(spawn("-c", "exit 3"), ended.append)
     run_until(loop, lambda: ended)
     assert ended == [3]
 
@@ -276,7 +276,7 @@ def test_the_ends_of_many_children_are_told_apart(loop: Loop) -> None:
             assert code is not None
             ended[number] = code
 
-        loop.on_exit(spawn("-c", f"exit {number}"), note)
+        loop.on_child_exit(spawn("-c", f"exit {number}"), note)
     run_until(loop, lambda: len(ended) == 20)
     assert ended == {number: number for number in range(20)}
 
@@ -285,7 +285,7 @@ def test_a_child_that_has_ended_before_it_was_asked_for_is_called_for(loop: Loop
     pid = spawn("-c", "exit 0")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     ended: list[int | None] = []
-    loop.on_exit(pid, ended.append)
+    loop.on_child_exit(pid, ended.append)
     run_until(loop, lambda: ended)
     assert ended == [0]
 
@@ -294,7 +294,7 @@ def test_unknown_child_is_reaped(loop: Loop) -> None:
     known, unknown = spawn("-c", "exit 0"), spawn("-c", "exit 5")
     os.waitid(os.P_PID, unknown, os.WEXITED | os.WNOWAIT)
     ended: list[int | None] = []
-    loop.on_exit(known, ended.append)
+    loop.on_child_exit(known, ended.append)
     run_until(loop, lambda: ended)
     assert ended == [0]
     with pytest.raises(ChildProcessError):
@@ -318,7 +318,7 @@ ENDS = [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -signal.SIGKILL), ("kill -6
 @pytest.mark.parametrize(("command", "code"), ENDS)
 def test_exit_code_is_passed_on(loop: Loop, command: str, code: int) -> None:
     ended: list[int | None] = []
-    loop.on_exit(spawn("-c", command), ended.append)
+    loop.on_child_exit(spawn("-c", command), ended.append)
     run_until(loop, lambda: ended)
     assert ended == [code]
 
@@ -330,7 +330,7 @@ def test_failing_wait4_falls_back_to_waitid(
 ) -> None:
     pid, ended = spawn("-c", command), list[int | None]()
     monkeypatch.setattr("posix.waitpid", raising(OSError(number, "injected")))
-    loop.on_exit(pid, ended.append)
+    loop.on_child_exit(pid, ended.append)
     run_until(loop, lambda: ended)
     assert ended == [code]
     monkeypatch.undo()
@@ -354,7 +354,7 @@ def test_failing_wait4_and_waitid_report_none(
     with monkeypatch.context() as patched:
         patched.setattr("posix.waitpid", raising(OSError(errno.ENOSYS, "injected")))
         lack(patched)
-        loop.on_exit(pid, ended.append)
+        loop.on_child_exit(pid, ended.append)
         run_until(loop, lambda: ended)
     assert ended == [None]
     os.waitpid(pid, 0)
@@ -363,7 +363,7 @@ def test_failing_wait4_and_waitid_report_none(
 def test_missing_waitid_is_not_needed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("posix.waitid")
     ended: list[int | None] = []
-    loop.on_exit(spawn("-c", "exit 1"), ended.append)
+    loop.on_child_exit(spawn("-c", "exit 1"), ended.append)
     run_until(loop, lambda: ended)
     assert ended == [1]
 
@@ -423,7 +423,7 @@ def ended_child(loop: Loop, limit: TimeLimit) -> None:
     """Let a child end without the loop's noticing."""
     pid = spawn("-c", "exit 1")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    loop.on_exit(pid, limit.event)
+    loop.on_child_exit(pid, limit.event)
 
 
 def test_input_missed_by_wait_precedes_timer(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

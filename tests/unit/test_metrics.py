@@ -39,7 +39,7 @@ def test_the_file_is_written_again_every_now_and_then(loop: Loop, tmp_path: Path
     metrics = Metrics(loop, str(path), lambda: next(texts))
     metrics.begin()
     metrics.deadline = loop.clock()
-    loop.due(metrics.deadline)
+    loop.note_deadline(metrics.deadline)
     loop.run_once()
     assert path.read_text() == "second"
     assert metrics.deadline > loop.clock()
