@@ -111,10 +111,10 @@ def files(directory: Path) -> None:
     """Make the files of a message, give them names, read them and remove them."""
     spool = Spool(str(directory), filtering=True)
     spool.store(MESSAGE, MESSAGE)
-    spool.seal()
-    spool.offer()
-    spool.replacement()
-    spool.withdraw()
+    spool.check()
+    spool.create_filter_files()
+    spool.open_outfile()
+    spool.remove_filter_files()
     for _ in spool.original_blocks():
         pass
     spool.remove()

@@ -289,7 +289,7 @@ class Connection:
 
     def _seal_spool(self, _: actions.FinishSpool) -> None:
         try:
-            self._message_spool.seal()
+            self._message_spool.check()
         except OSError as error:
             self._spool_failed(error)
         else:
@@ -341,9 +341,9 @@ class Connection:
         if self._filter is not None:
             self._kill(self._filter)
         if self._replacement is not None:
-            from .spool import release
+            from .spool import close_in_background
 
-            release(self._replacement)
+            close_in_background(self._replacement)
             self._replacement = None
         if self._spool is not None:
             self._spool.remove()
@@ -359,7 +359,7 @@ class Connection:
 
     def _run_filter(self, action: actions.RunFilter) -> None:
         try:
-            self._message_spool.offer()
+            self._message_spool.create_filter_files()
         except OSError as error:
             self._spool_failed(error)
             return
@@ -408,7 +408,7 @@ class Connection:
         from .spool import NotAFileError
 
         try:
-            self._replacement = self._message_spool.replacement()
+            self._replacement = self._message_spool.open_outfile()
             outcome.replaced = self._replacement is not None
         except NotAFileError as error:
             outcome.failure = str(error)
@@ -437,7 +437,7 @@ class Connection:
         self._filter = None
         self._loop.watch(ended.stderr, 0, self._stderr_ready)
         ended.close()
-        self._message_spool.withdraw()
+        self._message_spool.remove_filter_files()
 
     # The end.
 

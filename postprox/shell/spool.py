@@ -17,7 +17,7 @@ from .system import close, is_regular, keep_freed_memory, posix
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: OUTFILE must not lead elsewhere, nor block (a FIFO): see `replacement`.
+#: OUTFILE must not lead elsewhere, nor block (a FIFO): see `open_outfile`.
 _SAFE_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _FOLDER = _SAFE_READ | posix.O_DIRECTORY
 _CREATE = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
@@ -49,12 +49,12 @@ class Spool:
 
     def __init__(self, directory: str, *, filtering: bool) -> None:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
-        self._named: list[str] = []
+        self._created_paths: list[str] = []
         self._copy = -1
         self._error: OSError | None = None
         self._replacement_state: tuple[int, int]
         self._size = 0
-        self._content = self._nameless(directory)
+        self._content = self._open_tmpfile(directory)
         if filtering:
             try:
                 self._copy = self._locked_email(directory)
@@ -75,7 +75,7 @@ class Spool:
     def store(self, content: bytes, wire: bytes) -> None:
         """Append `content`, which goes upstream as `wire`.
 
-        The first failure frees the space and is raised by `seal`.
+        The first failure frees the space and is raised by `check`.
         """
         if self._error is not None:
             return
@@ -88,23 +88,23 @@ class Spool:
             self._error = error
             self.remove()
 
-    def seal(self) -> None:
+    def check(self) -> None:
         """Raise the OSError of a `store` that failed, if one did."""
         if self._error is not None:
             raise self._error
 
-    def offer(self) -> None:
+    def create_filter_files(self) -> None:
         """Give EMAIL its name, and make the empty OUTFILE.
 
         Raises:
             OSError: one of them cannot be made.
         """
-        if self.email not in self._named:
+        if self.email not in self._created_paths:
             self._name_email()
         close(self._create(self.outfile))
 
     def replacement_blocks(self, descriptor: int) -> "Iterator[bytes]":
-        """Yield the contents of OUTFILE, which `replacement` has opened.
+        """Yield the contents of OUTFILE, which `open_outfile` has opened.
 
         Raises:
             ChangedError: after the last block, if it is not what it was when it was opened.
@@ -113,7 +113,7 @@ class Spool:
         if _state(posix.fstat(descriptor)) != self._replacement_state:
             raise ChangedError(0, "OUTFILE has changed while it was sent")
 
-    def replacement(self) -> int | None:
+    def open_outfile(self) -> int | None:
         """Return a descriptor of OUTFILE as the filter left it, None if it is empty or gone.
 
         It is opened once. If that fails, the error alone decides: under its name there may be
@@ -161,27 +161,27 @@ class Spool:
             offset += len(block)
             yield block
 
-    def withdraw(self) -> None:
+    def remove_filter_files(self) -> None:
         """Remove EMAIL and OUTFILE, whatever the filter has made of them."""
-        while self._named:
-            remove(self._named.pop())
+        while self._created_paths:
+            remove(self._created_paths.pop())
         if self._copy >= 0:
-            release(self._copy)
+            close_in_background(self._copy)
             self._copy = -1
 
     def remove(self) -> None:
         """Remove everything."""
-        self.withdraw()
+        self.remove_filter_files()
         if self._content >= 0:
-            release(self._content)
+            close_in_background(self._content)
             self._content = -1
 
-    def _nameless(self, directory: str) -> int:
+    def _open_tmpfile(self, directory: str) -> int:
         try:
             return posix.open(directory, _NAMELESS, 0o600)
         except OSError:  # this file system has no such files; or the next step tells why not
             descriptor = self._create(f"{self._stem}.spool")
-            remove(self._named.pop())
+            remove(self._created_paths.pop())
             return descriptor
 
     def _locked_email(self, directory: str) -> int:
@@ -208,7 +208,7 @@ class Spool:
             self._copy_email()
             Spool._can_link = False
         else:
-            self._named.append(self.email)
+            self._created_paths.append(self.email)
 
     def _copy_email(self) -> None:
         """Put a file that has a name in EMAIL's place."""
@@ -219,11 +219,11 @@ class Spool:
             for block in blocks(unnamed):
                 _write(self._copy, block)
         finally:
-            release(unnamed)
+            close_in_background(unnamed)
 
     def _create(self, path: str) -> int:
         descriptor = posix.open(path, _CREATE, 0o600)
-        self._named.append(path)
+        self._created_paths.append(path)
         return descriptor
 
 
@@ -243,7 +243,7 @@ def _state(status: posix.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def release(descriptor: int) -> None:
+def close_in_background(descriptor: int) -> None:
     """Close a file that may have lost its name; a large one makes nobody wait for its space."""
     try:
         large = posix.fstat(descriptor).st_size > limits.LARGE_FILE
@@ -283,7 +283,7 @@ def _unlink(name: str, folder: int | None) -> None:
     try:
         posix.unlink(name, dir_fd=folder)
     finally:
-        release(descriptor)
+        close_in_background(descriptor)
 
 
 def _remove_stubborn(path: str) -> None:

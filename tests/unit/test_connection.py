@@ -323,7 +323,7 @@ def test_without_the_means_to_read_outfile_no_message_passes(
     def refuse(_: Spool) -> NoReturn:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(Spool, "replacement", refuse)
+    monkeypatch.setattr(Spool, "open_outfile", refuse)
     client, upstream = site.data("-c", "true")
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
@@ -693,7 +693,7 @@ def test_an_error_of_the_program_is_told_to_the_client(
 
     client, _ = site.transaction("-c", "true")
     monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
-    monkeypatch.setattr("postprox.shell.spool.Spool.seal", fail)
+    monkeypatch.setattr("postprox.shell.spool.Spool.check", fail)
     client.says(b"DATA")
     client.sees_reply(b"354 ")
     client.says(*MESSAGE)
@@ -723,7 +723,7 @@ def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
 
     client, _ = site.transaction("-c", "true")
     monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
-    monkeypatch.setattr("postprox.shell.spool.Spool.seal", fail)
+    monkeypatch.setattr("postprox.shell.spool.Spool.check", fail)
     monkeypatch.setattr(site.connection.session, "crash", fail)
     client.says(b"DATA")
     client.sees_reply(b"354 ")

@@ -32,7 +32,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 @pytest.fixture
 def offered(spool: Spool) -> Spool:
     spool.store(b"Subject: x\n\nbody\n", b"Subject: x\r\n\r\nbody\r\n.\r\n")
-    spool.offer()
+    spool.create_filter_files()
     return spool
 
 
@@ -54,7 +54,7 @@ def content(spool: Spool) -> bytes:
 
 
 def taken(spool: Spool) -> bytes | None:
-    descriptor = spool.replacement()
+    descriptor = spool.open_outfile()
     if descriptor is None:
         return None
     content = b"".join(spool.replacement_blocks(descriptor))
@@ -65,7 +65,7 @@ def taken(spool: Spool) -> bytes | None:
 def test_what_is_stored_is_read_back(spool: Spool) -> None:
     spool.store(b"one\n", b"one\r\n")
     spool.store(b"two\0\xff\n", b"two\0\xff\r\n")
-    spool.seal()
+    spool.check()
     assert content(spool) == b"one\r\ntwo\0\xff\r\n"
 
 
@@ -188,7 +188,7 @@ def test_what_is_no_regular_file_is_an_error(offered: Spool, make: type) -> None
     Path(offered.outfile).unlink()
     make(Path(offered.outfile))
     with pytest.raises((NotAFileError, OSError)):
-        offered.replacement()
+        offered.open_outfile()
 
 
 @pytest.mark.parametrize("make", [make_symbolic_link, make_dangling_link, make_socket])
@@ -211,7 +211,7 @@ def test_outfile_is_not_looked_at_by_name_again(
     make(Path(offered.outfile))
     monkeypatch.setattr(posix, "open", open_once)
     with pytest.raises(NotAFileError):
-        offered.replacement()
+        offered.open_outfile()
     monkeypatch.undo()
     assert opened == [offered.outfile]
 
@@ -224,7 +224,7 @@ def test_an_outfile_that_cannot_be_opened_is_an_error_of_the_system(
 
     monkeypatch.setattr(posix, "open", refuse)
     with pytest.raises(PermissionError):
-        offered.replacement()
+        offered.open_outfile()
     monkeypatch.undo()
 
 
@@ -235,26 +235,26 @@ def test_whatever_became_of_the_files_is_removed(
     for path in (Path(offered.email), Path(offered.outfile)):
         path.unlink()
         make(path)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_the_filter_removed_are_not_missed(offered: Spool, tmp_path: Path) -> None:
     Path(offered.email).unlink()
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_message_outlives_its_names(offered: Spool) -> None:
-    offered.withdraw()
+    offered.remove_filter_files()
     assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
 def test_a_replacement_outlives_its_name(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
-    descriptor = offered.replacement()
+    descriptor = offered.open_outfile()
     assert descriptor is not None
-    offered.withdraw()
+    offered.remove_filter_files()
     assert b"".join(blocks(descriptor)) == b"new\n"
     os.close(descriptor)
 
@@ -263,8 +263,8 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     spool = Spool(str(tmp_path), filtering=True)
     spool.store(b"x", b"x")
-    spool.offer()
-    spool.replacement()
+    spool.create_filter_files()
+    spool.open_outfile()
     spool.remove()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
@@ -297,7 +297,7 @@ def small_files() -> Iterator[int]:
 def test_a_message_cut_short_is_an_error_at_its_end(spool: Spool, small_files: int) -> None:
     spool.store(b"", b"x" * (small_files + 1))
     with pytest.raises(OSError, match="File too large") as raised:
-        spool.seal()
+        spool.check()
     assert raised.value.errno == errno.EFBIG
 
 
@@ -305,7 +305,7 @@ def test_a_message_cut_short_stays_an_error(spool: Spool, small_files: int) -> N
     spool.store(b"", b"x" * (small_files + 1))
     spool.store(b"fits again", b"fits again")
     with pytest.raises(OSError, match="File too large"):
-        spool.seal()
+        spool.check()
 
 
 def test_a_message_cut_short_takes_no_space(
@@ -317,13 +317,13 @@ def test_a_message_cut_short_takes_no_space(
     assert elsewhere == [content]
     spool.store(b"", b"more")
     with pytest.raises(OSError, match="File too large"):
-        spool.seal()
+        spool.check()
 
 
 def test_a_copy_cut_short_is_an_error_too(spool: Spool, small_files: int) -> None:
     spool.store(b"x" * (small_files + 1), b"shorter")
     with pytest.raises(OSError, match="File too large"):
-        spool.seal()
+        spool.check()
 
 
 def test_without_a_filter_there_is_no_copy(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_system_without_nameless_files_gets_email_all_the_same(
     spool = Spool(str(tmp_path), filtering=True)
     assert [path.suffix for path in tmp_path.iterdir()] == [".email"]
     spool.store(b"one\n", b"one\r\n")
-    spool.offer()
+    spool.create_filter_files()
     assert Path(spool.email).read_bytes() == b"one\n"
     assert stat.S_IMODE(Path(spool.email).stat().st_mode) == 0o600
     spool.remove()
@@ -413,7 +413,7 @@ def test_a_refused_link_makes_email_a_copy(links_refused: list[str], tmp_path: P
     spool = Spool(str(tmp_path), filtering=True)
     content = b"x" * limits.COPY_SIZE + b"one\n"
     spool.store(content, content)
-    spool.offer()
+    spool.create_filter_files()
     assert links_refused == [spool.email]
     assert is_locked(spool.email)  # and no more once this process has closed it
     assert Path(spool.email).read_bytes() == content
@@ -424,10 +424,10 @@ def test_a_refused_link_makes_email_a_copy(links_refused: list[str], tmp_path: P
 
 def test_a_refused_link_is_not_tried_again(links_refused: list[str], tmp_path: Path) -> None:
     first = Spool(str(tmp_path), filtering=True)
-    first.offer()
+    first.create_filter_files()
     second = Spool(str(tmp_path), filtering=True)
     assert Path(second.email).exists()
-    second.offer()
+    second.create_filter_files()
     assert links_refused == [first.email]
     first.remove()
     second.remove()
@@ -445,7 +445,7 @@ def test_a_copy_of_email_that_fails_leaves_nothing(
     spool.store(b"one\n", b"one\r\n")
     monkeypatch.setattr(posix, "write", fail)
     with pytest.raises(OSError, match="No space left on device"):
-        spool.offer()
+        spool.create_filter_files()
     spool.remove()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
     assert list(tmp_path.iterdir()) == []
@@ -457,14 +457,14 @@ def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path:
     inner = Path(offered.outfile) / "a/b"
     inner.mkdir(parents=True)
     (inner / "file").touch()
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
     with as_an_ordinary_user() as directory:
         spool = Spool(directory, filtering=True)
-        spool.offer()
+        spool.create_filter_files()
         Path(spool.outfile).unlink()
         inner = Path(spool.outfile) / "inner"
         inner.mkdir(parents=True)
@@ -477,7 +477,7 @@ def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
 def test_a_large_unreadable_file_in_a_folder_is_removed() -> None:
     with as_an_ordinary_user() as directory:
         spool = Spool(directory, filtering=True)
-        spool.offer()
+        spool.create_filter_files()
         Path(spool.outfile).unlink()
         Path(spool.outfile).mkdir()
         large = Path(spool.outfile) / "large"
@@ -494,7 +494,7 @@ def test_a_large_file_in_a_folder_is_closed_elsewhere(offered: Spool, elsewhere:
     large = Path(offered.outfile) / "large"
     large.touch()
     os.truncate(large, limits.LARGE_FILE + 1)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert len(elsewhere) == 1
 
 
@@ -507,7 +507,7 @@ def test_as_much_as_is_allowed_is_removed(
     inner.mkdir(parents=True)
     for name in ("a", "b"):
         (inner / name).touch()
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -517,7 +517,7 @@ def test_as_deep_as_is_allowed_is_removed(
     monkeypatch.setattr(limits, "REMOVAL_DEPTH", 2)
     Path(offered.outfile).unlink()
     (Path(offered.outfile) / "a/b").mkdir(parents=True)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -529,7 +529,7 @@ def test_a_file_system_without_locks_is_as_good(
 
     monkeypatch.setattr(posix, "lockf", refuse)
     spool = Spool(str(tmp_path), filtering=True)
-    spool.offer()
+    spool.create_filter_files()
     assert Path(spool.email).exists()
     spool.remove()
 
@@ -538,7 +538,7 @@ def test_folders_beside_each_other_are_removed_too(offered: Spool, tmp_path: Pat
     Path(offered.outfile).unlink()
     for name in ("a", "b", "c"):
         (Path(offered.outfile) / name).mkdir(parents=True)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -550,7 +550,7 @@ def test_no_link_is_followed_where_a_directory_is_removed(
     Path(offered.outfile).unlink()
     Path(offered.outfile).mkdir()
     (Path(offered.outfile) / "link").symlink_to(elsewhere)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert (elsewhere / "kept").exists()
 
 
@@ -561,7 +561,7 @@ def test_a_directory_with_very_much_in_it_is_left_and_said(
     monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: said.append(text))
     monkeypatch.setattr(limits, "REMOVALS", 3)
     spool = Spool(str(tmp_path), filtering=True)
-    spool.offer()
+    spool.create_filter_files()
     Path(spool.outfile).unlink()
     Path(spool.outfile).mkdir()
     for number in range(5):
@@ -582,7 +582,7 @@ def test_a_second_try_removes_what_the_first_could_not(
         right(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(posix, "unlink", unlink)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -590,7 +590,7 @@ def test_a_large_file_is_closed_elsewhere(
     offered: Spool, tmp_path: Path, elsewhere: list[int]
 ) -> None:
     os.truncate(offered.outfile, limits.LARGE_FILE + 1)
-    offered.withdraw()
+    offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
     assert len(elsewhere) == 1
 
@@ -608,7 +608,7 @@ def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
     outfile = Path(offered.outfile)
     outfile.write_bytes(b"one\n")
     os.utime(outfile, (1, 1))
-    descriptor = offered.replacement()
+    descriptor = offered.open_outfile()
     assert descriptor is not None
     content = offered.replacement_blocks(descriptor)
     for _ in range(blocks_before):
