@@ -136,7 +136,7 @@ class Server:
         self._options = options
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
-        self._room = _sessions_allowed(options.max_sessions)
+        self._capacity = _sessions_allowed(options.max_sessions)
         self._stop_by = limits.NEVER
         self._pause_end = limits.NEVER
         self._warned: dict[str, float] = {}  # when each line of `_warn` was last written
@@ -145,7 +145,7 @@ class Server:
         log.syslog.attend(self._loop.clock, self._loop.note_deadline)
         self._loop.add(log.syslog)
         self._counters = Counters()
-        self._notifier = ServiceNotifier(self._loop, self._doing)
+        self._notifier = ServiceNotifier(self._loop, self._status_text)
         self._metrics = Metrics(self._loop, options.metrics, self._prometheus_text)
         self._loop.on_signals(STOPPING, self._stop)
 
@@ -169,10 +169,10 @@ class Server:
 
     def accept_from(self, listeners: list[socket.socket]) -> None:
         """Let clients come from `listeners`."""
-        if self._room < self._options.max_sessions:
+        if self._capacity < self._options.max_sessions:
             log.write(
                 log_levels.WARNING,
-                f"the limit of open files allows {self._room} sessions at once, "
+                f"the limit of open files allows {self._capacity} sessions at once, "
                 f"not {self._options.max_sessions}",
             )
         self._listeners = listeners
@@ -203,12 +203,12 @@ class Server:
             self._watch_listeners()
 
     @property
-    def _full(self) -> bool:
+    def _at_capacity(self) -> bool:
         """Whether no client is accepted: a place is not held by one that is gone (relay.idle)."""
-        if len(self._connections) < self._room:
+        if len(self._connections) < self._capacity:
             return False
         gone = sum(connection.session.client_gone for connection in self._connections)
-        return len(self._connections) - min(gone, self._room) >= self._room
+        return len(self._connections) - min(gone, self._capacity) >= self._capacity
 
     def _watch_listeners(self) -> None:
         accepting = self._pause_end == limits.NEVER
@@ -217,11 +217,11 @@ class Server:
                 self._loop.watch(listener.fileno(), READABLE if accepting else 0, self._accept)
         except (OSError, MemoryError) as error:
             self._warn(log_levels.ERROR, f"cannot wait for clients: {_reason(error)}")
-            self._pause()
+            self._pause_accepting()
 
     def _accept(self) -> None:
         for listener in self._listeners:
-            if self._full:
+            if self._at_capacity:
                 break
             try:
                 client, _ = listener.accept()
@@ -229,31 +229,33 @@ class Server:
                 continue
             except (OSError, MemoryError) as error:
                 self._warn(log_levels.ERROR, f"cannot accept a client: {_reason(error)}")
-                self._pause()
+                self._pause_accepting()
                 continue
             try:
                 self._begin(client)
             except (OSError, MemoryError) as error:
                 client.close()
                 self._warn(log_levels.ERROR, f"cannot serve a client: {_reason(error)}")
-                self._pause()
-        if self._full:
+                self._pause_accepting()
+        if self._at_capacity:
             self._warn(
                 log_levels.WARNING,
-                f"{self._room} sessions, and no more at once: others have to wait",
+                f"{self._capacity} sessions, and no more at once: others have to wait",
             )
-            self._pause()
+            self._pause_accepting()
         self._watch_listeners()
 
     def _begin(self, client: socket.socket) -> None:
         stream = Stream(client.fileno(), client.fileno())
-        connection = Connection(self._loop, self._options, stream, self._ended, self._counters)
+        connection = Connection(
+            self._loop, self._options, stream, self._session_ended, self._counters
+        )
         connection.log_seldom = self._warn
         client.detach()
         self._connections.add(connection)
         connection.start()
 
-    def _pause(self) -> None:
+    def _pause_accepting(self) -> None:
         self._pause_end = self._loop.clock() + limits.ACCEPT_PAUSE
         self._loop.note_deadline(self._pause_end)
 
@@ -264,13 +266,13 @@ class Server:
             self._warned[text] = now
             log.write(level, text)
 
-    def _ended(self, connection: Connection) -> None:
+    def _session_ended(self, connection: Connection) -> None:
         """Give its place, and what it held of the system, to one that waits."""
         self._connections.discard(connection)
         self._pause_end = limits.NEVER
         self._watch_listeners()
 
-    def _doing(self) -> str:
+    def _status_text(self) -> str:
         """Return in words what the server does, and has done."""
         words = f"sessions: {len(self._connections)}, filters: {self._filters}"
         return f"{words}; {self._counters.summary}" if self._counters.summary else words
@@ -284,7 +286,7 @@ class Server:
         return self._counters.prometheus_text(
             {
                 "sessions": ("gauge", "Clients that are served.", len(self._connections)),
-                "sessions_max": ("gauge", "Clients served at once.", self._room),
+                "sessions_max": ("gauge", "Clients served at once.", self._capacity),
                 "waiting": (
                     *("gauge", "Clients that wait to be served."),
                     sum(map(_waiting, self._listeners)),
