@@ -104,7 +104,7 @@ class Connection:
         """Let an event happen, and do what follows from it. An error ends this session only."""
         try:
             event(*arguments)
-            self._settle()
+            self._run_actions()
         except Exception as error:
             self._crash(error)
 
@@ -112,7 +112,7 @@ class Connection:
         report(error)
         try:
             self.session.crash()
-            self._settle()
+            self._run_actions()
         except Exception as second:
             report(second)
             if not self.session.client_closed:  # otherwise the client has been told
@@ -120,8 +120,8 @@ class Connection:
         finally:
             self._close()
 
-    def _settle(self) -> None:
-        while (todo := self.session.take_actions()) or self._tell_failures():
+    def _run_actions(self) -> None:
+        while (todo := self.session.take_actions()) or self._report_stream_failures():
             for action in todo:
                 _PERFORM[type(action)](self, action)
             self._pump()
@@ -133,7 +133,7 @@ class Connection:
             self._watch()
             self._loop.note_deadline(self.deadline)
 
-    def _tell_failures(self) -> bool:
+    def _report_stream_failures(self) -> bool:
         """Tell the session of a stream that has failed; return whether there was one."""
         if self._upstream is not None and self._upstream.failed:
             self.session.upstream_received(self._upstream.read() or b"")
@@ -258,9 +258,9 @@ class Connection:
             self._upstream.write(action.data)
 
     def _disconnect(self, _: actions.CloseUpstream) -> None:
-        self._let_go_of_upstream()
+        self._release_upstream()
 
-    def _let_go_of_upstream(self) -> None:
+    def _release_upstream(self) -> None:
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None
@@ -335,9 +335,9 @@ class Connection:
                 self._spool_failed(error)
 
     def _discard(self, _: actions.DiscardMessage) -> None:
-        self._let_go_of_message()
+        self._release_message()
 
-    def _let_go_of_message(self) -> None:
+    def _release_message(self) -> None:
         if self._filter is not None:
             self._kill(self._filter)
         if self._replacement is not None:
@@ -388,9 +388,9 @@ class Connection:
             self._loop.watch(self._filter.stderr, 0, self._stderr_ready)
 
     def _filter_exited(self, code: int | None) -> None:
-        self._guarded(self._obey_filter, code)
+        self._guarded(self._on_filter_exit, code)
 
-    def _obey_filter(self, code: int | None) -> None:
+    def _on_filter_exit(self, code: int | None) -> None:
         ended = self._filter
         if ended is None:
             return
@@ -399,12 +399,12 @@ class Connection:
                 self._kill_process(ended)
             outcome = ended.outcome(code)
             if outcome.status == 0:
-                self._look_at_outfile(outcome)
+                self._open_outfile(outcome)
         finally:  # an error must not get a process killed that has taken its process id
             self._end_filter(ended)
         self.session.filter_finished(outcome)
 
-    def _look_at_outfile(self, outcome: "Outcome") -> None:
+    def _open_outfile(self, outcome: "Outcome") -> None:
         from .spool import NotAFileError
 
         try:
@@ -468,7 +468,7 @@ class Connection:
             return
         self._closed = True
         self._loop.remove(self)
-        for step in (self._let_go_of_upstream, self._let_go_of_message, self._let_go_of_client):
+        for step in (self._release_upstream, self._release_message, self._let_go_of_client):
             try:
                 step()
             except Exception as error:
