@@ -86,7 +86,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
         loop.run_once()
     # Imported if there was anything to say.
     if log := sys.modules.get(f"{__package__}.shell.log"):
-        log.destination.finish()
+        log.destination.flush_and_close()
     # Nothing is left that the interpreter's own way out would do; it only takes time.
     posix._exit(connection.session.exit_status)
 

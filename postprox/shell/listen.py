@@ -65,7 +65,7 @@ def serve(options: "Options") -> int:
         stale_files.remove_stale_files(options.directory)
         server.accept_from(listeners)
         server.run()
-    log.destination.finish()
+    log.destination.flush_and_close()
     return 0
 
 
@@ -142,7 +142,7 @@ class Server:
         self._warned: dict[str, float] = {}  # when each line of `_warn` was last written
         self._loop = Loop(options.clock_speed, EPOLL)
         self._loop.add(self)
-        log.syslog.attend(self._loop.clock, self._loop.note_deadline)
+        log.syslog.attach(self._loop.clock, self._loop.note_deadline)
         self._loop.add(log.syslog)
         self._counters = Counters()
         self._notifier = ServiceNotifier(self._loop, self._status_text)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         def write(self, level: int, text: str) -> None:
             """Write a line."""
 
-        def finish(self) -> None:
+        def flush_and_close(self) -> None:
             """Write the rest before the process ends."""
 
 
@@ -39,7 +39,7 @@ class Syslog:
 
     def __init__(self) -> None:
         self._daemon: socket.socket | None = None
-        self._known = False  # there is a daemon, even if it should be gone
+        self._daemon_seen = False  # there is a daemon, even if it should be gone
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
@@ -50,7 +50,7 @@ class Syslog:
         #: When `timer` is to be called, on the loop's clock.
         self.deadline = limits.NEVER
 
-    def attend(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
+    def attach(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
         """Let a loop see to what waits: what waits is tried again when `timer` is called.
 
         Without one it is tried at the next line, and at the end.
@@ -69,7 +69,7 @@ class Syslog:
         return True
 
     @property
-    def behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """Whether anything waits to be written."""
         return bool(self._waiting or self._dropped)
 
@@ -83,7 +83,7 @@ class Syslog:
         """Write a line at `level` (see `log_levels`), now or when the daemon reads again."""
         self.flush()
         datagram = _datagram(level, text)
-        if self.behind or not self._sent(datagram):
+        if self.has_backlog or not self._sent(datagram):
             self._keep(level, datagram)
 
     def flush(self) -> None:
@@ -95,11 +95,11 @@ class Syslog:
             if self._sent(report):
                 self._dropped = 0
 
-    def finish(self) -> None:
+    def flush_and_close(self) -> None:
         """Write what waits, before the process ends, but do not wait for long."""
         end = time.monotonic() + limits.LOG_EXIT_FLUSH
         self.flush()
-        while self.behind and time.monotonic() < end:
+        while self.has_backlog and time.monotonic() < end:
             time.sleep(0.01)
             self.flush()
         self._disconnect()
@@ -119,7 +119,7 @@ class Syslog:
         self._try_later()
 
     def _try_later(self) -> None:
-        if self._clock and self._due and self.behind and self.deadline == limits.NEVER:
+        if self._clock and self._due and self.has_backlog and self.deadline == limits.NEVER:
             self.deadline = self._clock() + limits.LOG_RETRY
             self._due(self.deadline)
 
@@ -129,10 +129,10 @@ class Syslog:
             try:
                 self._daemon = self._daemon or _connected()
             except (FileNotFoundError, PermissionError):
-                return not self._known
+                return not self._daemon_seen
             except OSError:
                 return False  # the daemon is about to start anew, or there is no descriptor left
-            self._known = True
+            self._daemon_seen = True
             try:
                 self._daemon.send(datagram)
             except BlockingIOError:

@@ -50,7 +50,7 @@ class StandardError:
                 self._unreported += 1
                 self.dropped += 1
 
-    def finish(self) -> None:
+    def flush_and_close(self) -> None:
         """Let the thread write the rest before the process ends, but do not wait for long."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, limits.LOG_EXIT_FLUSH)

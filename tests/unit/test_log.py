@@ -82,14 +82,14 @@ def written(daemon: Daemon) -> Iterator[Syslog]:
     yield written
     with contextlib.suppress(OSError):  # a test may have closed it
         daemon.reads()
-    written.finish()
+    written.flush_and_close()
 
 
 def fill(written: Syslog) -> int:
     """Write information until the daemon takes no more; return how many lines it took."""
     for count in range(100_000):
         written.write(log_levels.INFO, "x" * 1000)
-        if written.behind:
+        if written.has_backlog:
             return count
     raise AssertionError("the daemon takes everything")
 
@@ -126,8 +126,8 @@ def test_writing_needs_no_syslog_daemon(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(log, "_SOCKET", "/nonexistent/log")
     written = Syslog()
     written.write(log_levels.ERROR, "nobody listens")
-    assert not written.behind
-    written.finish()
+    assert not written.has_backlog
+    written.flush_and_close()
 
 
 def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
@@ -140,7 +140,7 @@ def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
     told = daemon.reads()
     assert told[0].endswith(b": 2 lines were dropped: the log could not take them")
     assert told[1].endswith(b": taken again")
-    assert not written.behind
+    assert not written.has_backlog
     assert written.dropped == 2
 
 
@@ -157,19 +157,19 @@ def test_what_waits_is_bounded(written: Syslog, daemon: Daemon) -> None:
     for _ in range(1000):
         written.write(log_levels.ERROR, "x" * 1000)
     kept = 0
-    while written.behind:
+    while written.has_backlog:
         kept += len(daemon.reads())
         written.flush()
     assert kept < 400
 
 
 def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop) -> None:
-    written.attend(loop.clock, loop.note_deadline)
+    written.attach(loop.clock, loop.note_deadline)
     loop.add(written)
     fill(written)
     written.write(log_levels.ERROR, "waits")
     daemon.reads()
-    while written.behind:
+    while written.has_backlog:
         loop.run_once()
     assert daemon.reads()[0].endswith(b": waits")
 
@@ -178,7 +178,7 @@ def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
     written: Syslog, daemon: Daemon
 ) -> None:
     tries: list[float] = []
-    written.attend(lambda: 5.0, tries.append)
+    written.attach(lambda: 5.0, tries.append)
     fill(written)
     written.write(log_levels.ERROR, "waits")
     written.timer()
@@ -204,12 +204,12 @@ def test_at_the_end_nothing_is_awaited_where_nothing_waits(
         raise AssertionError("it waits")
 
     monkeypatch.setattr(time, "sleep", sleep)
-    written.finish()
-    assert not written.behind
+    written.flush_and_close()
+    assert not written.has_backlog
 
 
 def test_where_nothing_waits_nothing_is_tried_again(written: Syslog) -> None:
-    written.attend(lambda: 5.0, lambda _: None)
+    written.attach(lambda: 5.0, lambda _: None)
     written.timer()
     assert written.deadline == limits.NEVER
 
@@ -219,8 +219,8 @@ def test_at_the_end_it_does_not_wait_for_long(
 ) -> None:
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)
     fill(written)
-    written.finish()
-    assert written.behind
+    written.flush_and_close()
+    assert written.has_backlog
 
 
 def test_at_the_end_it_waits_for_a_moment(
@@ -230,9 +230,9 @@ def test_at_the_end_it_waits_for_a_moment(
     written.write(log_levels.ERROR, "waits")
     told: list[bytes] = []
     monkeypatch.setattr(time, "sleep", lambda _: told.extend(daemon.reads()))
-    written.finish()
+    written.flush_and_close()
     told += daemon.reads()
-    assert not written.behind
+    assert not written.has_backlog
     assert any(line.endswith(b": waits") for line in told)
 
 
@@ -245,7 +245,7 @@ def test_a_fault_is_told_with_the_place_where_it_happened(
     (line,) = daemon.reads()
     shown = log.printable("".join(traceback.format_exception(error)))
     assert line.endswith(f"]: internal error: {shown}".encode())
-    written.finish()
+    written.flush_and_close()
 
 
 def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
@@ -285,7 +285,7 @@ def test_a_daemon_that_may_not_be_reached_is_none(
 
     monkeypatch.setattr(log, "_connected", refused)
     written.write(log_levels.ERROR, "lost")
-    assert not written.behind
+    assert not written.has_backlog
 
 
 def test_a_daemon_that_starts_anew_is_written_to(

@@ -79,7 +79,7 @@ def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardErr
     # Its thread must not write any more once another file has the pipe's number.
     pipe.lose_reader()
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", PATIENCE)
-    written.finish()
+    written.flush_and_close()
 
 
 def test_a_line_has_time_ident_and_pid(written: StandardError, pipe: Pipe) -> None:
@@ -169,12 +169,12 @@ def test_at_the_end_a_full_pipe_is_not_awaited_for_long(
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)
     pipe.fill()
     written.write(log_levels.ERROR, "waits")
-    written.finish()
+    written.flush_and_close()
 
 
 def test_at_the_end_lines_that_can_be_written_are(written: StandardError, pipe: Pipe) -> None:
     written.write(log_levels.ERROR, "last words")
-    written.finish()
+    written.flush_and_close()
     os.set_blocking(pipe.reader, False)
     assert os.read(pipe.reader, 4096).endswith(b": last words\n")
 
@@ -182,9 +182,9 @@ def test_at_the_end_lines_that_can_be_written_are(written: StandardError, pipe: 
 def test_lines_without_a_reader_are_counted(written: StandardError, pipe: Pipe) -> None:
     pipe.lose_reader()
     written.write(log_levels.ERROR, "one")
-    written.finish()
+    written.flush_and_close()
     written.write(log_levels.INFO, "two")
-    written.finish()
+    written.flush_and_close()
     assert written.dropped == 2
 
 
@@ -196,7 +196,7 @@ def test_after_a_full_disk_the_report_precedes_the_next_line(
         patched.setattr(stderr, "STDERR", full)
         for text in ("one", "two"):
             written.write(log_levels.INFO, text)
-            written.finish()
+            written.flush_and_close()
     os.close(full)
     written.write(log_levels.INFO, "three")
     report, _ = pipe.lines_until(b": three")
