@@ -1,7 +1,7 @@
 """What each module of the proxy imports, and when.
 
 Rule: read from the syntax tree; nothing is run. Used by the pictures and by the test that guards
-the rooms, ``tests/unit/test_rooms.py``.
+the rooms, ``tests/unit/test_architecture.py``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """What the proxy decides: the protocol, the verdict, the wire.
 
 Rule: nothing here touches the operating system. Octets, events and the clock come in, actions go
-out. ``tests/unit/test_rooms.py`` holds it.
+out. ``tests/unit/test_architecture.py`` holds it.
 """
