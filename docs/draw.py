@@ -53,7 +53,7 @@ def states_source() -> str:
     )
 
 
-def rooms_source() -> str:
+def modules_source() -> str:
     """Return the picture of the proxy's modules, and which imports which.
 
     Dashed is what is imported only when it is needed. What a longer way shows is
@@ -61,7 +61,7 @@ def rooms_source() -> str:
     """
     arrows = _arrows()
     return _graph(
-        "rooms",
+        "modules",
         *(line for room, words in ROOMS.items() for line in _room(room, words)),
         *(
             f'    "{each.importer}" -> "{each.imported}"'
@@ -126,7 +126,7 @@ _LOOKS = {"sender": ' style="rounded,dashed"', "postprox": ' fillcolor="#d6e8f5"
 _FILTER = "your filter\\nEMAIL, OUTFILE,\\nexit status"
 
 
-def place_source() -> str:
+def topology_source() -> str:
     """Return the picture of where the proxy stands: between two services of Postfix."""
     lines = ["    rankdir=LR"]
     for way, (words, stations) in enumerate(_WAYS.items()):
@@ -147,13 +147,13 @@ def place_source() -> str:
             f"        {{ rank=same; {proxy}; filter{way} }}",
             "    }",
         ]
-    return _graph("place", *lines)
+    return _graph("topology", *lines)
 
 
 PICTURES: dict[str, Callable[[], str]] = {
     "states": states_source,
-    "rooms": rooms_source,
-    "place": place_source,
+    "modules": modules_source,
+    "topology": topology_source,
 }
 
 

@@ -19,7 +19,7 @@ GUIDES = (
     *("reliability", "specification"),
 )
 DOCUMENTS = (
-    *("README.md", "SECURITY.md", "docs/place.svg"),
+    *("README.md", "SECURITY.md", "docs/topology.svg"),
     *(f"docs/{name}.md" for name in GUIDES),
 )
 
