@@ -1,8 +1,10 @@
 """`postprox-check`: whether Postfix's configuration and the proxy's fit together.
 
-Rule: `machine.py` looks, and decides nothing; `access.py` is a program that it runs for another
-user; `postconf.py`, `values.py` and `unit.py` read what it saw; `paths.py` and `case.py` find what
-is connected to what; `alone.py`, `among.py` and `parameters.py` are the rules, which `judge.py`
-applies; `findings.py` has names and levels, `remedies.py` the lines to write, and `report.py` the
-words.
+Rule: one task for each module.
+
+- `machine.py` reads the system. It runs `access.py` as a program for another user.
+- `postconf.py`, `values.py` and `unit.py` parse what was read.
+- `paths.py` and `case.py` find what is connected to what.
+- `proxy_rules.py`, `postfix_rules.py` and `parameters.py` are the rules. `judge.py` applies them.
+- `findings.py` has names and levels, `remedies.py` the lines to write, `report.py` the words.
 """

@@ -1,6 +1,7 @@
 """What can be wrong: by name, with its level.
 
-Rule: names and levels only; `alone.py` and `among.py` say when. docs/check.md has the same table.
+Rule: names and levels only; `proxy_rules.py` and `postfix_rules.py` have the conditions.
+docs/check.md has the same table.
 """
 
 from __future__ import annotations

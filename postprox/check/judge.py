@@ -1,6 +1,6 @@
 """Every rule, applied to every proxy.
 
-Rule: which rules there are, and what each needs; the rules are in alone.py, among.py,
+Rule: which rules there are, and what each needs; the rules are in proxy_rules.py, postfix_rules.py,
 parameters.py.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core.options import Options
-from . import alone, among, parameters
+from . import parameters, postfix_rules, proxy_rules
 from .case import Case
 from .findings import Finding
 from .paths import Moment, Proxy, upstream, ways
@@ -27,40 +27,40 @@ def judge(case: Case) -> Iterator[Finding]:
         )
     for proxy in case.proxies:
         if proxy.options is None:
-            yield from alone.command_line(proxy)
+            yield from proxy_rules.command_line(proxy)
         else:
-            yield from _alone(case, proxy, proxy.options)
-            yield from _among(case, proxy, proxy.options)
+            yield from _proxy_findings(case, proxy, proxy.options)
+            yield from _postfix_findings(case, proxy, proxy.options)
 
 
-def _alone(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def _proxy_findings(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     facts = case.facts[proxy]
-    yield from alone.columns(case, proxy)
-    yield from alone.user(case, proxy, facts)
-    yield from alone.program(proxy, facts)
-    yield from alone.filter_command(case, proxy, wanted, facts)
-    yield from alone.no_reject(case, proxy, wanted)
-    yield from alone.no_strict(case, proxy, wanted)
-    yield from alone.no_upstream(proxy, wanted, facts)
-    yield from alone.spool(proxy, wanted, facts)
-    yield from alone.spool_open(case, proxy, wanted, facts)
-    yield from alone.spool_full(case, proxy, wanted, facts)
+    yield from proxy_rules.columns(case, proxy)
+    yield from proxy_rules.user(case, proxy, facts)
+    yield from proxy_rules.program(proxy, facts)
+    yield from proxy_rules.filter_command(case, proxy, wanted, facts)
+    yield from proxy_rules.no_reject(case, proxy, wanted)
+    yield from proxy_rules.no_strict(case, proxy, wanted)
+    yield from proxy_rules.no_upstream(proxy, wanted, facts)
+    yield from proxy_rules.spool(proxy, wanted, facts)
+    yield from proxy_rules.spool_open(case, proxy, wanted, facts)
+    yield from proxy_rules.spool_full(case, proxy, wanted, facts)
 
 
-def _among(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
-    yield from among.no_way(case, proxy)
-    yield from among.time_limit(case, proxy, wanted)
-    yield from among.fronts_limit(case, proxy)
-    yield from among.lmtp(case, proxy)
-    yield from among.transports_limit(case, proxy)
-    yield from among.xforward_unsent(case, proxy)
-    yield from among.starttls_before(case, proxy)
+def _postfix_findings(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+    yield from postfix_rules.no_way(case, proxy)
+    yield from postfix_rules.time_limit(case, proxy, wanted)
+    yield from postfix_rules.fronts_limit(case, proxy)
+    yield from postfix_rules.lmtp(case, proxy)
+    yield from postfix_rules.transports_limit(case, proxy)
+    yield from postfix_rules.xforward_unsent(case, proxy)
+    yield from postfix_rules.starttls_before(case, proxy)
     if behind := case.behind(proxy):
-        yield from among.loop(case, proxy, behind)
-        yield from among.milters(case, proxy, behind)
-        yield from among.mappings(case, proxy, behind)
-        yield from among.xforward_refused(case, proxy, wanted, behind)
-        yield from among.starttls_behind(case, proxy, behind)
+        yield from postfix_rules.loop(case, proxy, behind)
+        yield from postfix_rules.milters(case, proxy, behind)
+        yield from postfix_rules.mappings(case, proxy, behind)
+        yield from postfix_rules.xforward_refused(case, proxy, wanted, behind)
+        yield from postfix_rules.starttls_behind(case, proxy, behind)
 
 
 def unseen(case: Case) -> Iterator[str]:
