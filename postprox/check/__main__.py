@@ -14,9 +14,9 @@ from typing import NoReturn
 from .. import __version__
 from . import machine, report
 from .case import Case
-from .judge import judge, unseen
 from .paths import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
 from .postconf import Configuration, UnreadableError
+from .rules import judge, unseen
 from .unit import Unit
 
 #: Nothing could be judged: as bad as the worst that could have been found.

@@ -10,9 +10,9 @@ from postprox.check import machine
 from postprox.check.case import Case
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.findings import Finding
-from postprox.check.judge import judge
 from postprox.check.paths import spawned_proxies
 from postprox.check.postconf import parse
+from postprox.check.rules import judge
 
 MAIN = "compatibility_level = 3.6\nsmtpd_proxy_filter = 127.0.0.1:10025\n"
 FRONT = "smtp inet n - n - 20 smtpd\n"

@@ -13,9 +13,9 @@ import pytest
 
 from postprox.check import access, machine, unit
 from postprox.check.case import Case
-from postprox.check.judge import judge
 from postprox.check.paths import listening_proxy
 from postprox.check.postconf import UnreadableError, parse
+from postprox.check.rules import judge
 from tests.unit.checking import FRONT, MAIN, names, postconf
 
 # Files that have no end, or are no text.

@@ -7,7 +7,6 @@ import pytest
 from postprox.check import values
 from postprox.check.case import Case
 from postprox.check.facts import ProgramFacts, ProxyFacts
-from postprox.check.judge import judge
 from postprox.check.paths import (
     Place,
     Proxy,
@@ -16,6 +15,7 @@ from postprox.check.paths import (
     spawned_proxies,
 )
 from postprox.check.postconf import parse
+from postprox.check.rules import judge
 from tests.unit.checking import FRONT, MAIN, PROXY, found, names
 
 QUIET = names(found())
