@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from . import machine, report
+from . import probe, report
 from .case import Case
 from .paths import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
 from .postconf import Configuration, UnreadableError
@@ -36,13 +36,13 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        configuration = machine.read_configuration(wanted.config)
+        configuration = probe.read_configuration(wanted.config)
         proxies = list(_proxies(configuration, wanted))
     except (UnreadableError, OSError, ValueError) as error:
         print(f"postprox-check: {report.printable(str(error))}", file=sys.stderr)
         return UNREADABLE
     case = Case(
-        configuration, proxies, {proxy: machine.look(configuration, proxy) for proxy in proxies}
+        configuration, proxies, {proxy: probe.probe(configuration, proxy) for proxy in proxies}
     )
     findings = list(judge(case))
     write = report.as_json if wanted.json else report.as_text
@@ -82,14 +82,14 @@ def _proxies(configuration: Configuration, wanted: argparse.Namespace) -> Iterat
     spawned = list(spawned_proxies(configuration))
     yield from spawned
     if wanted.unit:
-        yield listening_proxy(machine.read_unit(Path(wanted.unit)))
+        yield listening_proxy(probe.read_unit(Path(wanted.unit)))
     if wanted.command_line:
         yield listening_proxy(Unit("the command line given", wanted.command_line, user=""))
     if wanted.unit or wanted.command_line:
         return
     used = [way.place for way in ways(configuration)]
     taken = [proxy.place for proxy in spawned]
-    for proxy in map(listening_proxy, machine.installed_units()):
+    for proxy in map(listening_proxy, probe.installed_units()):
         place = proxy.place
         if place and place not in taken and any(other.is_at(place) for other in used):
             taken.append(place)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import machine
+from postprox.check import probe
 from postprox.check.case import Case
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.findings import Finding
@@ -39,4 +39,4 @@ def postconf(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
     programs.mkdir()
     (programs / "postconf").write_text(f"#!/bin/sh\n{script}\n")
     (programs / "postconf").chmod(0o755)
-    monkeypatch.setattr(machine, "SYSTEMD_PATH", f"{programs}:{machine.SYSTEMD_PATH}")
+    monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{programs}:{probe.SYSTEMD_PATH}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import access, machine, unit
+from postprox.check import access, probe, unit
 from postprox.check.case import Case
 from postprox.check.paths import listening_proxy
 from postprox.check.postconf import UnreadableError, parse
@@ -24,7 +24,7 @@ from tests.unit.checking import FRONT, MAIN, names, postconf
 def test_unit_that_is_a_fifo_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     with pytest.raises(UnreadableError, match="is not a regular file"):
-        machine.read_unit(tmp_path / "postprox.service")
+        probe.read_unit(tmp_path / "postprox.service")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -36,7 +36,7 @@ def test_file_beside_a_unit_that_has_no_end_is_not_read(
     path.write_text(f"[Service]\nExecStart=/p $A up\nEnvironmentFile={tmp_path}/environment\n")
     (tmp_path / "postprox.service.d").mkdir()
     make(tmp_path / name)
-    assert machine.read_unit(path).words == ("/p", "up")
+    assert probe.read_unit(path).words == ("/p", "up")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)])
@@ -44,28 +44,28 @@ def test_installed_unit_that_is_masked_or_a_fifo_is_left_out(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     make(tmp_path / "postprox.service")
-    assert list(machine.installed_units([str(tmp_path)])) == []
+    assert list(probe.installed_units([str(tmp_path)])) == []
 
 
 @pytest.mark.parametrize("name", ["main.cf", "master.cf"])
 def test_configuration_that_is_a_fifo_is_not_read(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UnreadableError, match=rf"{name} is not a regular file"):
-        machine.read_configuration(str(tmp_path))
+        probe.read_configuration(str(tmp_path))
 
 
 def test_postconf_that_does_not_end_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "TIMEOUT", 0.1)
+    monkeypatch.setattr(probe, "TIMEOUT", 0.1)
     postconf(tmp_path, monkeypatch, "exec sleep 60")
     with pytest.raises(UnreadableError, match="-nx: it did not end within"):
-        machine.read_configuration("")
+        probe.read_configuration("")
 
 
 def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
-    assert machine._interpreter(str(tmp_path / "filter"), "/bin") == ""
+    assert probe._interpreter(str(tmp_path / "filter"), "/bin") == ""
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
 def test_unit_that_is_no_text_is_named(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
     with pytest.raises(UnreadableError, match=r"u\.service is no text of at most"):
-        machine.read_unit(tmp_path / "u.service")
+        probe.read_unit(tmp_path / "u.service")
 
 
 @pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
 def test_unit_with_an_open_quote_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\n{line}\n")
     with pytest.raises(UnreadableError, match=r"u\.service, or a file that it names: No "):
-        machine.read_unit(tmp_path / "u.service")
+        probe.read_unit(tmp_path / "u.service")
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_first_line_of_a_filter_is_read_as_the_kernel_does(
     tmp_path: Path, line: bytes, interpreter: str
 ) -> None:
     (tmp_path / "filter").write_bytes(line)
-    assert machine._interpreter(str(tmp_path / "filter"), "/bin") == interpreter
+    assert probe._interpreter(str(tmp_path / "filter"), "/bin") == interpreter
 
 
 @pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
 def test_unit_whatever_its_command_is_looked_at(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
-    case = Case(configuration, [proxy], {proxy: machine.look(configuration, proxy)})
+    case = Case(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
     assert "command-line" in names(list(judge(case)))
 
 
@@ -158,7 +158,7 @@ def test_process_that_looks_for_the_user_is_out_of_the_users_reach(
     spy = tmp_path / "spy.py"
     spy.write_text(SPY.format(report=str(tmp_path / "report"), access=access.__file__))
     monkeypatch.setattr(access, "__file__", str(spy))
-    assert machine._may("nobody", os.W_OK, "/") is True
+    assert probe._may("nobody", os.W_OK, "/") is True
     seen = json.loads((tmp_path / "report").read_text())
     nobody = pwd.getpwnam("nobody")
     assert seen == {
@@ -177,11 +177,11 @@ def test_process_that_looks_for_the_user_is_out_of_the_users_reach(
 def test_what_another_user_may_do(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    assert machine._may("nobody", os.W_OK, "/tmp") is True
-    assert machine._may("nobody", os.X_OK, "/bin/sh") is True
-    assert machine._may("nobody", os.X_OK, str(closed)) is False
-    assert machine._may("nobody", os.X_OK, "/nonexistent") is False
-    assert machine._may("no-such-user", os.X_OK, "/bin/sh") is None
+    assert probe._may("nobody", os.W_OK, "/tmp") is True
+    assert probe._may("nobody", os.X_OK, "/bin/sh") is True
+    assert probe._may("nobody", os.X_OK, str(closed)) is False
+    assert probe._may("nobody", os.X_OK, "/nonexistent") is False
+    assert probe._may("no-such-user", os.X_OK, "/bin/sh") is None
 
 
 def test_look_that_takes_too_long_is_no_answer(
@@ -189,5 +189,5 @@ def test_look_that_takes_too_long_is_no_answer(
 ) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr(access, "__file__", str(tmp_path / "slow.py"))
-    monkeypatch.setattr(machine, "TIMEOUT", 0.1)
-    assert machine._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh") is None
+    monkeypatch.setattr(probe, "TIMEOUT", 0.1)
+    assert probe._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh") is None

@@ -155,7 +155,7 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
         raise UnreadableError(f"{path}, or a file that it names: {error}") from None
 
 
-def look(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
+def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     """Everything that can be seen for the proxy."""
     user = proxy.user
     program, unseen = None, ""
