@@ -13,10 +13,10 @@ from typing import NoReturn
 
 from .. import __version__
 from . import probe, report
-from .case import Case
 from .paths import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
 from .postconf import Configuration, UnreadableError
 from .rules import judge, unseen
+from .setup import Case
 from .unit import Unit
 
 #: Nothing could be judged: as bad as the worst that could have been found.

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from ..core.options import Options
 from . import remedies, xforward
-from .case import Case, distinct
 from .findings import Finding
 from .paths import Moment, Proxy, target_place
 from .postconf import Configuration, Service
+from .setup import Case, distinct
 from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust a proxy is busy only while its filter runs, so that fronts may take turns: each

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from ..core.options import Options
 from . import remedies
-from .case import Case
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Finding
 from .paths import Proxy
+from .setup import Case
 
 #: Users that spawn(8) refuses to run a command as.
 _REFUSED_USERS = ("root", "postfix")

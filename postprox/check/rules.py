@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from ..core.options import Options
 from . import parameters, postfix_rules, proxy_rules
-from .case import Case
 from .findings import Finding
 from .paths import Moment, Proxy, upstream, ways
+from .setup import Case
 
 
 def judge(case: Case) -> Iterator[Finding]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from postprox.check import probe
-from postprox.check.case import Case
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.findings import Finding
 from postprox.check.paths import spawned_proxies
 from postprox.check.postconf import parse
 from postprox.check.rules import judge
+from postprox.check.setup import Case
 
 MAIN = "compatibility_level = 3.6\nsmtpd_proxy_filter = 127.0.0.1:10025\n"
 FRONT = "smtp inet n - n - 20 smtpd\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from postprox.check import access, probe, unit
-from postprox.check.case import Case
 from postprox.check.paths import listening_proxy
 from postprox.check.postconf import UnreadableError, parse
 from postprox.check.rules import judge
+from postprox.check.setup import Case
 from tests.unit.checking import FRONT, MAIN, names, postconf
 
 # Files that have no end, or are no text.

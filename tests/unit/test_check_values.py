@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from postprox.check import values
-from postprox.check.case import Case
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.paths import (
     Place,
@@ -16,6 +15,7 @@ from postprox.check.paths import (
 )
 from postprox.check.postconf import parse
 from postprox.check.rules import judge
+from postprox.check.setup import Case
 from tests.unit.checking import FRONT, MAIN, PROXY, found, names
 
 QUIET = names(found())
