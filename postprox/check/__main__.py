@@ -16,7 +16,7 @@ from . import probe, report
 from .paths import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
 from .postconf import Configuration, UnreadableError
 from .rules import judge, unseen
-from .setup import Case
+from .setup import Setup
 from .unit import Unit
 
 #: Nothing could be judged: as bad as the worst that could have been found.
@@ -41,12 +41,12 @@ def main() -> int:
     except (UnreadableError, OSError, ValueError) as error:
         print(f"postprox-check: {report.printable(str(error))}", file=sys.stderr)
         return UNREADABLE
-    case = Case(
+    setup = Setup(
         configuration, proxies, {proxy: probe.probe(configuration, proxy) for proxy in proxies}
     )
-    findings = list(judge(case))
+    findings = list(judge(setup))
     write = report.as_json if wanted.json else report.as_text
-    sys.stdout.write(write(findings, list(unseen(case))))
+    sys.stdout.write(write(findings, list(unseen(setup))))
     return report.status(findings)
 
 

@@ -12,7 +12,7 @@ from . import remedies, xforward
 from .findings import Finding
 from .paths import Moment, Proxy, target_place
 from .postconf import Configuration, Service
-from .setup import Case, distinct
+from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust a proxy is busy only while its filter runs, so that fronts may take turns: each
@@ -27,23 +27,23 @@ _NO_MAPPINGS = "no_address_mappings"
 _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
-def no_way(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def no_way(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """No mail comes to the proxy."""
-    if proxy.place is not None and not case.ways_to(proxy):
+    if proxy.place is not None and not setup.ways_to(proxy):
         yield Finding(
             "no-way",
             proxy.where,
             f"no service gives its mail to {proxy.place}: it passes unfiltered",
-            remedies.set_main(case.configuration, "smtpd_proxy_filter", str(proxy.place)),
+            remedies.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.place)),
         )
 
 
-def time_limit(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     """Postfix gives up before the filter has to."""
-    found = case.ways_to(proxy)
+    found = setup.ways_to(proxy)
     fronts = distinct(way.front for way in found if way.moment is Moment.BEFORE)
     waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
-    waiting += [(service, "smtp_data_done_timeout") for service in case.smtp_transports_to(proxy)]
+    waiting += [(service, "smtp_data_done_timeout") for service in setup.smtp_transports_to(proxy)]
     for service, name in waiting:
         patience = service.seconds(name)
         if wanted.timeout >= patience:
@@ -53,17 +53,17 @@ def time_limit(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
                 f"the filter has {wanted.timeout:g} s (-t), but {service.label} gives up after "
                 f"{patience} s ({name}): slow mail never arrives",
                 remedies.set_own(
-                    case.configuration, service, name, f"{wanted.timeout + patience:.0f}s"
+                    setup.configuration, service, name, f"{wanted.timeout + patience:.0f}s"
                 ),
             )
 
 
-def fronts_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """More processes of smtpd(8) than can take turns at the proxies."""
-    behind = case.behind(proxy)
+    behind = setup.behind(proxy)
     fronts = [
         way.front
-        for way in case.ways_to(proxy)
+        for way in setup.ways_to(proxy)
         if way.moment is Moment.BEFORE and way.front is not behind
     ]
     turns = min((_turns(front) for front in fronts), default=1)
@@ -77,9 +77,9 @@ def fronts_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
         f"{crowd or 'any number of'} processes of {_labels(fronts)} share {proxy.capacity} "
         f"proxies{'' if turns == TURNS else ', without speed_adjust'}: at busy times mail gets 451",
         "; ".join(
-            [remedies.set_main(case.configuration, "smtpd_proxy_options", "speed_adjust")]
+            [remedies.set_main(setup.configuration, "smtpd_proxy_options", "speed_adjust")]
             + [
-                remedies.set_field(case.configuration, front, "process_limit", str(share))
+                remedies.set_field(setup.configuration, front, "process_limit", str(share))
                 for front in fronts
                 if not 0 < front.limit() <= share
             ]
@@ -100,22 +100,22 @@ def _labels(services: Sequence[Service]) -> str:
     return ", ".join(service.label for service in services)
 
 
-def lmtp(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """The transport is lmtp(8); its LHLO is no command of SMTP."""
-    for transport in case.transports_to(proxy):
+    for transport in setup.transports_to(proxy):
         if transport.program == "lmtp":
             yield Finding(
                 "lmtp",
                 proxy.where,
                 f"{transport.label} is lmtp(8), and the proxy has no LMTP: no mail arrives",
-                remedies.set_program(case.configuration, transport, "smtp"),
+                remedies.set_program(setup.configuration, transport, "smtp"),
             )
 
 
-def transports_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """More processes of smtp(8) than there are proxies."""
-    for transport in case.transports_to(proxy):
-        crowd = _concurrency(case.configuration, transport)
+    for transport in setup.transports_to(proxy):
+        crowd = _concurrency(setup.configuration, transport)
         if proxy.capacity and not 0 < crowd <= proxy.capacity:
             yield Finding(
                 "process-limit",
@@ -123,7 +123,7 @@ def transports_limit(case: Case, proxy: Proxy) -> Iterator[Finding]:
                 f"{crowd or 'any number of'} processes of {transport.label} share "
                 f"{proxy.capacity} proxies: at busy times they wait for a greeting",
                 remedies.set_field(
-                    case.configuration, transport, "process_limit", str(proxy.capacity)
+                    setup.configuration, transport, "process_limit", str(proxy.capacity)
                 ),
             )
 
@@ -136,25 +136,25 @@ def _concurrency(configuration: Configuration, transport: Service) -> int:
     return min((limit for limit in limits if limit > 0), default=0)
 
 
-def loop(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """What has been filtered is filtered again, without end."""
-    for way in case.ways_from(behind):
-        if case.comes_back(way, proxy):
+    for way in setup.ways_from(behind):
+        if setup.comes_back(way, proxy):
             name = way.moment.value
             yield Finding(
                 "loop",
                 proxy.where,
                 f"what passes goes to {behind.label}, whose {name} gives it to the filter again: "
                 "mail goes round, and never arrives",
-                remedies.set_own(case.configuration, behind, name, ""),
+                remedies.set_own(setup.configuration, behind, name, ""),
             )
 
 
-def milters(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """Milters take mail of strangers for mail of this machine."""
     asked = behind.parameter("smtpd_milters")
     overrides = behind.tokens(_OVERRIDES)
-    strangers = [way.front for way in case.ways_to(proxy) if not _is_for_users(way.front)]
+    strangers = [way.front for way in setup.ways_to(proxy) if not _is_for_users(way.front)]
     if asked and "no_milters" not in overrides and strangers:
         yield Finding(
             "milters",
@@ -162,7 +162,7 @@ def milters(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
             f"{behind.label} asks milters ({asked}) about all that comes from the filter, mail of "
             f"{strangers[0].label} too: one that signs takes it for mail of our own",
             remedies.set_own(
-                case.configuration, behind, _OVERRIDES, ",".join([*overrides, "no_milters"])
+                setup.configuration, behind, _OVERRIDES, ",".join([*overrides, "no_milters"])
             ),
         )
 
@@ -175,13 +175,13 @@ def _is_for_users(front: Service) -> bool:
     )
 
 
-def mappings(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """Addresses are to be mapped once: in front of the filter or behind it."""
-    if case.ways_from(behind):
+    if setup.ways_from(behind):
         return  # another filter comes behind this one, and the mappings may too
     overrides = behind.tokens(_OVERRIDES)
     is_mapped_behind = _NO_MAPPINGS not in overrides
-    for way in case.ways_to(proxy):
+    for way in setup.ways_to(proxy):
         is_mapped_before = way.moment is Moment.AFTER and _NO_MAPPINGS not in way.front.tokens(
             _OVERRIDES
         )
@@ -192,7 +192,7 @@ def mappings(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
                 f"addresses are mapped by {way.front.label}, and again by {behind.label}: "
                 "always_bcc and the like arrive twice",
                 remedies.set_own(
-                    case.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
+                    setup.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
                 ),
             )
             return
@@ -203,13 +203,13 @@ def mappings(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
                 proxy.where,
                 f"addresses in mail of {way.front.label} are never mapped ({_NO_MAPPINGS}): "
                 "mail for virtual aliases does not arrive",
-                remedies.set_own(case.configuration, behind, _OVERRIDES, ",".join(others)),
+                remedies.set_own(setup.configuration, behind, _OVERRIDES, ",".join(others)),
             )
             return
 
 
 def xforward_refused(
-    case: Case, proxy: Proxy, wanted: Options, behind: Service
+    setup: Setup, proxy: Proxy, wanted: Options, behind: Service
 ) -> Iterator[Finding]:
     """Upstream does not believe the proxy whose mail it brings."""
     name = "smtpd_authorized_xforward_hosts"
@@ -219,25 +219,25 @@ def xforward_refused(
             proxy.where,
             f"{behind.label} takes no XFORWARD of the proxy ({name}): "
             "REMOTEIP and HELO of the sender stay unknown to the filter",
-            remedies.set_own(case.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
+            remedies.set_own(setup.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
         )
 
 
-def xforward_unsent(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """Nobody tells the proxy whose mail it is."""
     name = "smtp_send_xforward_command"
-    for transport in case.smtp_transports_to(proxy):
+    for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) != "yes":
             yield Finding(
                 "xforward",
                 proxy.where,
                 f"{transport.label} sends no XFORWARD ({name}): "
                 "REMOTEIP and HELO of the sender stay unknown to the filter",
-                remedies.set_own(case.configuration, transport, name, "yes"),
+                remedies.set_own(setup.configuration, transport, name, "yes"),
             )
 
 
-def starttls_behind(case: Case, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """Upstream demands what the proxy does not pass on."""
     name = "smtpd_tls_security_level"
     if behind.parameter(name) == "encrypt":
@@ -245,18 +245,18 @@ def starttls_behind(case: Case, proxy: Proxy, behind: Service) -> Iterator[Findi
             "starttls",
             proxy.where,
             f"{behind.label} demands STARTTLS, which no proxy passes on: all mail is refused",
-            remedies.set_own(case.configuration, behind, name, "none"),
+            remedies.set_own(setup.configuration, behind, name, "none"),
         )
 
 
-def starttls_before(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def starttls_before(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """The transport demands what the proxy does not offer."""
     name = "smtp_tls_security_level"
-    for transport in case.smtp_transports_to(proxy):
+    for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) in _TLS_DEMANDED:
             yield Finding(
                 "starttls",
                 proxy.where,
                 f"{transport.label} demands STARTTLS, which no proxy offers: all mail waits",
-                remedies.set_own(case.configuration, transport, name, "none"),
+                remedies.set_own(setup.configuration, transport, name, "none"),
             )

@@ -13,7 +13,7 @@ from . import remedies
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Finding
 from .paths import Proxy
-from .setup import Case
+from .setup import Setup
 
 #: Users that spawn(8) refuses to run a command as.
 _REFUSED_USERS = ("root", "postfix")
@@ -31,14 +31,14 @@ def command_line(proxy: Proxy) -> Iterator[Finding]:
     )
 
 
-def user(case: Case, proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
+def user(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
     """There is no such user, or none is named."""
     if proxy.service and (not proxy.user or proxy.user in _REFUSED_USERS):
         yield Finding(
             "user",
             proxy.where,
             f"spawn(8) starts nothing as {proxy.user or 'nobody in particular'}: all mail gets 451",
-            remedies.set_user(case.configuration, proxy.service, "postprox"),
+            remedies.set_user(setup.configuration, proxy.service, "postprox"),
         )
     elif not facts.user_exists:
         yield Finding(
@@ -49,7 +49,7 @@ def user(case: Case, proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
         )
 
 
-def columns(case: Case, proxy: Proxy) -> Iterator[Finding]:
+def columns(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """Postfix runs spawn(8) so that it cannot start the proxy."""
     service = proxy.service
     if service is None:
@@ -65,7 +65,9 @@ def columns(case: Case, proxy: Proxy) -> Iterator[Finding]:
             proxy.where,
             f"spawn(8) starts nothing unless {', '.join(wrong)} in master.cf is n: "
             "all mail is refused",
-            "; ".join(remedies.set_field(case.configuration, service, name, "n") for name in wrong),
+            "; ".join(
+                remedies.set_field(setup.configuration, service, name, "n") for name in wrong
+            ),
         )
 
 
@@ -89,7 +91,7 @@ def _cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, str]]:
 
 
 def filter_command(
-    case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts
+    setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts
 ) -> Iterator[Finding]:
     """There is no filter, or it cannot be run."""
     if wanted.command is None:
@@ -97,7 +99,7 @@ def filter_command(
             "no-filter",
             proxy.where,
             "there is no -c: all mail passes unfiltered",
-            remedies.add_arguments(case.configuration, proxy, "-c", "/usr/local/bin/mail-filter"),
+            remedies.add_arguments(setup.configuration, proxy, "-c", "/usr/local/bin/mail-filter"),
         )
         return
     seen = facts.filter
@@ -116,25 +118,25 @@ def filter_command(
         )
 
 
-def no_reject(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def no_reject(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     """Mail passes a filter that is broken."""
     if wanted.command is not None and not wanted.reject:
         yield Finding(
             "no-reject",
             proxy.where,
             "there is no -r: while the filter is broken, mail passes unfiltered",
-            remedies.add_arguments(case.configuration, proxy, "--strict"),
+            remedies.add_arguments(setup.configuration, proxy, "--strict"),
         )
 
 
-def no_strict(case: Case, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def no_strict(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     """A crash of the filter rejects mail."""
     if wanted.command is not None and wanted.reject and not wanted.strict:
         yield Finding(
             "no-strict",
             proxy.where,
             "there is no --strict: a filter that crashes with status 1 has mail rejected for good",
-            remedies.add_arguments(case.configuration, proxy, "--strict"),
+            remedies.add_arguments(setup.configuration, proxy, "--strict"),
         )
 
 
@@ -168,7 +170,7 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]
     )
 
 
-def spool_open(case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+def spool_open(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
     """Other users see the directory for messages."""
     seen = facts.spool
     if seen is None or not seen.exists or not seen.mode & _OTHERS:
@@ -178,7 +180,7 @@ def spool_open(case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> 
         own = "/var/spool/postprox"
         remedy = (
             f"{remedies.make_spool(proxy.user, own)}; "
-            f"{remedies.add_arguments(case.configuration, proxy, '-d', own)}"
+            f"{remedies.add_arguments(setup.configuration, proxy, '-d', own)}"
         )
     yield Finding(
         "spool-open",
@@ -189,10 +191,10 @@ def spool_open(case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> 
     )
 
 
-def spool_full(case: Case, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
     """A message of the largest size that Postfix takes has no room."""
     seen = facts.spool
-    largest = case.configuration.number("message_size_limit")
+    largest = setup.configuration.number("message_size_limit")
     if seen is None or not seen.exists or (seen.free >= max(largest, 1) and seen.free_files):
         return
     directory = shlex.quote(wanted.directory)

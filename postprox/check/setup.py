@@ -14,7 +14,7 @@ from .postconf import Configuration, Service
 
 
 @dataclass(frozen=True)
-class Case:
+class Setup:
     """A configuration of Postfix, the proxies in it, and what was seen of their surroundings."""
 
     configuration: Configuration

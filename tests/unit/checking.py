@@ -12,7 +12,7 @@ from postprox.check.findings import Finding
 from postprox.check.paths import spawned_proxies
 from postprox.check.postconf import parse
 from postprox.check.rules import judge
-from postprox.check.setup import Case
+from postprox.check.setup import Setup
 
 MAIN = "compatibility_level = 3.6\nsmtpd_proxy_filter = 127.0.0.1:10025\n"
 FRONT = "smtp inet n - n - 20 smtpd\n"
@@ -26,7 +26,7 @@ def found(main: str = "", master: str = FRONT + PROXY, overrides: str = "") -> l
     """What is wrong with a configuration, as postconf(1) prints it."""
     configuration = parse(MAIN + main, master, overrides)
     proxies = list(spawned_proxies(configuration))
-    return list(judge(Case(configuration, proxies, dict.fromkeys(proxies, SEEN))))
+    return list(judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))))
 
 
 def names(findings: list[Finding]) -> set[str]:

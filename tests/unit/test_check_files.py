@@ -15,7 +15,7 @@ from postprox.check import access, probe, unit
 from postprox.check.paths import listening_proxy
 from postprox.check.postconf import UnreadableError, parse
 from postprox.check.rules import judge
-from postprox.check.setup import Case
+from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, names, postconf
 
 # Files that have no end, or are no text.
@@ -106,7 +106,7 @@ def test_first_line_of_a_filter_is_read_as_the_kernel_does(
 def test_unit_whatever_its_command_is_looked_at(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
-    case = Case(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
+    case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
     assert "command-line" in names(list(judge(case)))
 
 

@@ -15,7 +15,7 @@ from postprox.check.paths import (
 )
 from postprox.check.postconf import parse
 from postprox.check.rules import judge
-from postprox.check.setup import Case
+from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, found, names
 
 QUIET = names(found())
@@ -226,6 +226,6 @@ def test_name_of_a_user_is_quoted_in_a_remedy() -> None:
     master = FRONT + PROXY.replace("nobody", "a;reboot")
     configuration = parse(MAIN, master, "")
     proxies: list[Proxy] = list(spawned_proxies(configuration))
-    findings = judge(Case(configuration, proxies, dict.fromkeys(proxies, facts)))
+    findings = judge(Setup(configuration, proxies, dict.fromkeys(proxies, facts)))
     (remedy,) = (finding.remedy for finding in findings if finding.name == "user")
     assert remedy.endswith(" 'a;reboot'")
