@@ -4,7 +4,7 @@ Rule: one task for each module.
 
 - `probe.py` reads the system. It runs `access.py` as a program for another user.
 - `postconf.py`, `values.py` and `unit.py` parse what was read.
-- `paths.py` and `setup.py` find what is connected to what.
+- `routes.py` and `setup.py` find what is connected to what.
 - `proxy_rules.py`, `postfix_rules.py` and `parameters.py` are the rules. `rules.py` applies them.
 - `findings.py` has names and levels, `remedies.py` the lines to write, `report.py` the words.
 """

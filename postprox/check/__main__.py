@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from .. import __version__
 from . import probe, report
-from .paths import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
 from .postconf import Configuration, UnreadableError
+from .routes import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
 from .rules import judge, unseen
 from .setup import Setup
 from .unit import Unit

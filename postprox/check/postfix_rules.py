@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from ..core.options import Options
 from . import remedies, xforward
 from .findings import Finding
-from .paths import Moment, Proxy, target_place
 from .postconf import Configuration, Service
+from .routes import Moment, Proxy, target_place
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 

@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 from . import access
 from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
-from .paths import Proxy, target_place, upstream
 from .postconf import Configuration, UnreadableError, parse
+from .routes import Proxy, target_place, upstream
 from .unit import Unit
 from .unit import parse as parse_unit
 

@@ -12,7 +12,7 @@ from ..core.options import Options
 from . import remedies
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Finding
-from .paths import Proxy
+from .routes import Proxy
 from .setup import Setup
 
 #: Users that spawn(8) refuses to run a command as.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 
-from .paths import Proxy, arguments
 from .postconf import Configuration, Service, join_words
+from .routes import Proxy, arguments
 
 
 def set_main(configuration: Configuration, name: str, value: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ..core.options import Options
 from . import parameters, postfix_rules, proxy_rules
 from .findings import Finding
-from .paths import Moment, Proxy, upstream, ways
+from .routes import Moment, Proxy, upstream, ways
 from .setup import Setup
 
 

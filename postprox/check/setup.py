@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .facts import ProxyFacts
-from .paths import Proxy, Way, upstream, ways
 from .postconf import Configuration, Service
+from .routes import Proxy, Way, upstream, ways
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 from postprox.check import probe
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.findings import Finding
-from postprox.check.paths import spawned_proxies
 from postprox.check.postconf import parse
+from postprox.check.routes import spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 

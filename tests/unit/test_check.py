@@ -12,9 +12,9 @@ import pytest
 
 from postprox.check import postconf, unit, xforward
 from postprox.check.findings import LEVELS
-from postprox.check.paths import Place, is_proxy
 from postprox.check.postconf import UnreadableError, join_words, parse, split_words
 from postprox.check.probe import installed_units
+from postprox.check.routes import Place, is_proxy
 from postprox.check.values import seconds
 
 DOCUMENT = Path(__file__).parents[2] / "docs/check.md"

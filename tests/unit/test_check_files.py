@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from postprox.check import access, probe, unit
-from postprox.check.paths import listening_proxy
 from postprox.check.postconf import UnreadableError, parse
+from postprox.check.routes import listening_proxy
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, names, postconf

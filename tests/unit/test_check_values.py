@@ -6,14 +6,14 @@ import pytest
 
 from postprox.check import values
 from postprox.check.facts import ProgramFacts, ProxyFacts
-from postprox.check.paths import (
+from postprox.check.postconf import parse
+from postprox.check.routes import (
     Place,
     Proxy,
     next_hop,
     proxy_filter,
     spawned_proxies,
 )
-from postprox.check.postconf import parse
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, found, names
