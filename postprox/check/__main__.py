@@ -14,7 +14,7 @@ from typing import NoReturn
 from .. import __version__
 from . import probe, report
 from .postconf import Configuration, UnreadableError
-from .routes import Proxy, is_proxy, listening_proxy, spawned_proxies, ways
+from .routes import Proxy, is_proxy, listening_proxy, routes, spawned_proxies
 from .rules import judge, unseen
 from .setup import Setup
 from .unit import Unit
@@ -62,7 +62,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "postprox-check",
         usage="postprox-check [--config DIR] [--unit FILE] [--json] [-V] [-- COMMAND LINE]",
         description=DESCRIPTION,
-        epilog="After --, the command line of a listening proxy that is started in another way.",
+        epilog="After --, the command line of a listening proxy that is started in another route.",
     )
     parser.add_argument("--config", default="", metavar="DIR", help="where main.cf is")
     parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
@@ -87,10 +87,10 @@ def _proxies(configuration: Configuration, wanted: argparse.Namespace) -> Iterat
         yield listening_proxy(Unit("the command line given", wanted.command_line, user=""))
     if wanted.unit or wanted.command_line:
         return
-    used = [way.place for way in ways(configuration)]
-    taken = [proxy.place for proxy in spawned]
+    used = [route.endpoint for route in routes(configuration)]
+    taken = [proxy.endpoint for proxy in spawned]
     for proxy in map(listening_proxy, probe.installed_units()):
-        place = proxy.place
+        place = proxy.endpoint
         if place and place not in taken and any(other.is_at(place) for other in used):
             taken.append(place)
             yield proxy

@@ -11,7 +11,7 @@ from ..core.options import Options
 from . import remedies, xforward
 from .findings import Finding
 from .postconf import Configuration, Service
-from .routes import Moment, Proxy, target_place
+from .routes import FilterStage, Proxy, target_endpoint
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
@@ -29,19 +29,19 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 def no_way(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """No mail comes to the proxy."""
-    if proxy.place is not None and not setup.ways_to(proxy):
+    if proxy.endpoint is not None and not setup.routes_to(proxy):
         yield Finding(
             "no-way",
             proxy.where,
-            f"no service gives its mail to {proxy.place}: it passes unfiltered",
-            remedies.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.place)),
+            f"no service gives its mail to {proxy.endpoint}: it passes unfiltered",
+            remedies.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.endpoint)),
         )
 
 
 def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
     """Postfix gives up before the filter has to."""
-    found = setup.ways_to(proxy)
-    fronts = distinct(way.front for way in found if way.moment is Moment.BEFORE)
+    found = setup.routes_to(proxy)
+    fronts = distinct(route.source for route in found if route.stage is FilterStage.BEFORE_QUEUE)
     waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
     waiting += [(service, "smtp_data_done_timeout") for service in setup.smtp_transports_to(proxy)]
     for service, name in waiting:
@@ -60,11 +60,11 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]
 
 def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """More processes of smtpd(8) than can take turns at the proxies."""
-    behind = setup.behind(proxy)
+    behind = setup.reinjection_service(proxy)
     fronts = [
-        way.front
-        for way in setup.ways_to(proxy)
-        if way.moment is Moment.BEFORE and way.front is not behind
+        route.source
+        for route in setup.routes_to(proxy)
+        if route.stage is FilterStage.BEFORE_QUEUE and route.source is not behind
     ]
     turns = min((_turns(front) for front in fronts), default=1)
     crowd = _total(fronts)
@@ -138,9 +138,9 @@ def _concurrency(configuration: Configuration, transport: Service) -> int:
 
 def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """What has been filtered is filtered again, without end."""
-    for way in setup.ways_from(behind):
-        if setup.comes_back(way, proxy):
-            name = way.moment.value
+    for route in setup.routes_from(behind):
+        if setup.comes_back(route, proxy):
+            name = route.stage.value
             yield Finding(
                 "loop",
                 proxy.where,
@@ -154,7 +154,9 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """Milters take mail of strangers for mail of this machine."""
     asked = behind.parameter("smtpd_milters")
     overrides = behind.tokens(_OVERRIDES)
-    strangers = [way.front for way in setup.ways_to(proxy) if not _is_for_users(way.front)]
+    strangers = [
+        route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)
+    ]
     if asked and "no_milters" not in overrides and strangers:
         yield Finding(
             "milters",
@@ -177,19 +179,20 @@ def _is_for_users(front: Service) -> bool:
 
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
     """Addresses are to be mapped once: in front of the filter or behind it."""
-    if setup.ways_from(behind):
+    if setup.routes_from(behind):
         return  # another filter comes behind this one, and the mappings may too
     overrides = behind.tokens(_OVERRIDES)
     is_mapped_behind = _NO_MAPPINGS not in overrides
-    for way in setup.ways_to(proxy):
-        is_mapped_before = way.moment is Moment.AFTER and _NO_MAPPINGS not in way.front.tokens(
-            _OVERRIDES
+    for route in setup.routes_to(proxy):
+        is_mapped_before = (
+            route.stage is FilterStage.AFTER_QUEUE
+            and _NO_MAPPINGS not in route.source.tokens(_OVERRIDES)
         )
         if is_mapped_before and is_mapped_behind:
             yield Finding(
                 "mapped-twice",
                 proxy.where,
-                f"addresses are mapped by {way.front.label}, and again by {behind.label}: "
+                f"addresses are mapped by {route.source.label}, and again by {behind.label}: "
                 "always_bcc and the like arrive twice",
                 remedies.set_own(
                     setup.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
@@ -201,7 +204,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
             yield Finding(
                 "mapped-never",
                 proxy.where,
-                f"addresses in mail of {way.front.label} are never mapped ({_NO_MAPPINGS}): "
+                f"addresses in mail of {route.source.label} are never mapped ({_NO_MAPPINGS}): "
                 "mail for virtual aliases does not arrive",
                 remedies.set_own(setup.configuration, behind, _OVERRIDES, ",".join(others)),
             )
@@ -213,7 +216,7 @@ def xforward_refused(
 ) -> Iterator[Finding]:
     """Upstream does not believe the proxy whose mail it brings."""
     name = "smtpd_authorized_xforward_hosts"
-    if xforward.permits(behind.tokens(name), target_place(wanted.target).host) is False:
+    if xforward.permits(behind.tokens(name), target_endpoint(wanted.target).host) is False:
         yield Finding(
             "xforward",
             proxy.where,

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from . import access
 from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
-from .routes import Proxy, target_place, upstream
+from .routes import Proxy, target_endpoint, upstream
 from .unit import Unit
 from .unit import parse as parse_unit
 
@@ -280,7 +280,7 @@ def _nobody_upstream(configuration: Configuration, proxy: Proxy) -> bool:
     """
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False
-    place = target_place(proxy.options.target)
+    place = target_endpoint(proxy.options.target)
     if not place.is_here():
         return False
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET

@@ -30,15 +30,15 @@ _WILDCARDS = {
 _ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     """Where something listens, or what is connected to: host and port, or the path of a socket."""
 
     host: str
     port: int
     path: str = ""
 
-    def is_at(self, listener: Place) -> bool:
-        """Whether who connects to this place reaches the listener."""
+    def is_at(self, listener: Endpoint) -> bool:
+        """Whether who connects to this endpoint reaches the listener."""
         if self.path or listener.path:
             return self.path == listener.path
         if self.port != listener.port:
@@ -66,7 +66,7 @@ class Proxy:
 
     where: str
     #: Where it is reached; None for a command line that does not say.
-    place: Place | None
+    endpoint: Endpoint | None
     #: The program and its arguments.
     words: tuple[str, ...]
     #: None if the arguments are wrong: `error` says how.
@@ -80,41 +80,41 @@ class Proxy:
     unit: Unit | None = None
 
 
-class Moment(Enum):
+class FilterStage(Enum):
     """When mail is filtered."""
 
-    BEFORE = "smtpd_proxy_filter"
-    AFTER = "content_filter"
+    BEFORE_QUEUE = "smtpd_proxy_filter"
+    AFTER_QUEUE = "content_filter"
 
 
 @dataclass(frozen=True)
-class Way:
-    """Mail of a front goes to a place: before the queue directly, after it by a transport."""
+class Route:
+    """Mail of a front goes to a endpoint: before the queue directly, after it by a transport."""
 
-    moment: Moment
-    front: Service
-    place: Place
+    stage: FilterStage
+    source: Service
+    endpoint: Endpoint
     transport: Service | None = None
 
 
-def listening_place(service: Service, queue_directory: str) -> Place | None:
+def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | None:
     """Where a service of master.cf listens; None if not to be told."""
     if service.type == "unix":
         folder = "public" if service.private == "n" else "private"
-        return Place("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
+        return Endpoint("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
     host, _, port = service.name.rpartition(":")
-    return _place(_bare(host), port) if service.type == "inet" else None
+    return _endpoint(_bare(host), port) if service.type == "inet" else None
 
 
-def _place(host: str, port: str) -> Place | None:
+def _endpoint(host: str, port: str) -> Endpoint | None:
     try:
         number = port_number(port) if port.isdigit() else _PORTS.get(port) or getservbyname(port)
     except (ValueError, OSError):
         return None
-    return Place(host, number)
+    return Endpoint(host, number)
 
 
-def proxy_filter(text: str, queue_directory: str) -> Place | None:
+def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
     """Where smtpd_proxy_filter leads; None if it cannot be resolved.
 
     A single word is a port. Without a host it is one of this machine (host_port(3) of Postfix).
@@ -123,10 +123,10 @@ def proxy_filter(text: str, queue_directory: str) -> Place | None:
     if kind == "unix:":
         return _socket(rest, queue_directory)
     host, _, port = (rest if kind == "inet:" else text).rpartition(":")
-    return _place(_bare(host) or "localhost", port)
+    return _endpoint(_bare(host) or "localhost", port)
 
 
-def next_hop(text: str, queue_directory: str) -> Place | None:
+def next_hop(text: str, queue_directory: str) -> Endpoint | None:
     """Where the next hop of content_filter leads; None if it cannot be resolved.
 
     A single word is a host. Without a port it is that of SMTP.
@@ -137,11 +137,11 @@ def next_hop(text: str, queue_directory: str) -> Place | None:
         host, port = split_port(text.removeprefix("inet:"))
     except ValueError:
         return None
-    return _place(host, port or "smtp") if host else None
+    return _endpoint(host, port or "smtp") if host else None
 
 
-def _socket(path: str, queue_directory: str) -> Place:
-    return Place("", 0, str(PurePosixPath(queue_directory, path)))
+def _socket(path: str, queue_directory: str) -> Endpoint:
+    return Endpoint("", 0, str(PurePosixPath(queue_directory, path)))
 
 
 def _bare(host: str) -> str:
@@ -149,9 +149,9 @@ def _bare(host: str) -> str:
     return host.removeprefix("[").removesuffix("]").removeprefix("ipv6:").removeprefix("IPv6:")
 
 
-def target_place(target: UpstreamAddress) -> Place:
+def target_endpoint(target: UpstreamAddress) -> Endpoint:
     """Where a proxy passes mail on to."""
-    return Place(target.host, target.port, target.path)
+    return Endpoint(target.host, target.port, target.path)
 
 
 def is_proxy(words: Sequence[str]) -> bool:
@@ -190,7 +190,7 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
             wanted, error = _parsed(words)
             yield Proxy(
                 where=f"master.cf, {service.label}",
-                place=listening_place(service, queue),
+                endpoint=listening_endpoint(service, queue),
                 words=words,
                 options=wanted,
                 error=error,
@@ -214,12 +214,12 @@ def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 def listening_proxy(unit: Unit) -> Proxy:
     """The proxy that a unit runs, or (named so) a command line of its own."""
     wanted, error = _parsed(unit.words) if is_proxy(unit.words) else (None, "it runs no postprox")
-    place = Place(*wanted.listen) if wanted and wanted.listen else None
-    if wanted and place is None and unit.user:
+    endpoint = Endpoint(*wanted.listen) if wanted and wanted.listen else None
+    if wanted and endpoint is None and unit.user:
         wanted, error = None, "it does not listen (-l), and a service has no standard input"
     return Proxy(
         where=unit.name,
-        place=place,
+        endpoint=endpoint,
         words=unit.words,
         options=wanted,
         error=error,
@@ -229,29 +229,31 @@ def listening_proxy(unit: Unit) -> Proxy:
     )
 
 
-def ways(configuration: Configuration) -> Iterator[Way]:
-    """Every way from a front to a filter, whatever the filter is."""
+def routes(configuration: Configuration) -> Iterator[Route]:
+    """Every route from a front to a filter, whatever the filter is."""
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
-        text = service.parameter(Moment.BEFORE.value)
+        text = service.parameter(FilterStage.BEFORE_QUEUE.value)
         if service.program == "smtpd" and text:
-            if place := proxy_filter(text, queue):
-                yield Way(Moment.BEFORE, service, place)
+            if endpoint := proxy_filter(text, queue):
+                yield Route(FilterStage.BEFORE_QUEUE, service, endpoint)
         elif service.program in _ENTRANCES:
-            for hop in filter(None, service.tokens(Moment.AFTER.value)):
+            for hop in filter(None, service.tokens(FilterStage.AFTER_QUEUE.value)):
                 name, _, where = hop.partition(":")
-                if place := next_hop(where, queue):
-                    yield Way(Moment.AFTER, service, place, configuration.transport(name))
+                if endpoint := next_hop(where, queue):
+                    yield Route(
+                        FilterStage.AFTER_QUEUE, service, endpoint, configuration.transport(name)
+                    )
 
 
 def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:
     """The service of this Postfix that the proxy passes mail on to."""
     if proxy.options is None:
         return None
-    place = target_place(proxy.options.target)
+    endpoint = target_endpoint(proxy.options.target)
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
-        listener = listening_place(service, queue)
-        if listener is not None and place.is_at(listener):
+        listener = listening_endpoint(service, queue)
+        if listener is not None and endpoint.is_at(listener):
             return service
     return None

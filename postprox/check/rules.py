@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ..core.options import Options
 from . import parameters, postfix_rules, proxy_rules
 from .findings import Finding
-from .routes import Moment, Proxy, upstream, ways
+from .routes import FilterStage, Proxy, routes, upstream
 from .setup import Setup
 
 
@@ -55,7 +55,7 @@ def _postfix_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[F
     yield from postfix_rules.transports_limit(setup, proxy)
     yield from postfix_rules.xforward_unsent(setup, proxy)
     yield from postfix_rules.starttls_before(setup, proxy)
-    if behind := setup.behind(proxy):
+    if behind := setup.reinjection_service(proxy):
         yield from postfix_rules.loop(setup, proxy, behind)
         yield from postfix_rules.milters(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
@@ -65,13 +65,15 @@ def _postfix_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[F
 
 def unseen(setup: Setup) -> Iterator[str]:
     """What would have to be judged, and could not be seen."""
-    found = list(ways(setup.configuration))
+    found = list(routes(setup.configuration))
     if setup.proxies:
-        for place in dict.fromkeys(way.place for way in found if setup.proxy_at(way) is None):
+        for place in dict.fromkeys(
+            route.endpoint for route in found if setup.proxy_at(route) is None
+        ):
             yield f"what listens at {place} (--unit FILE, or -- COMMAND LINE)"
-    for way in found:
-        if way.moment is Moment.AFTER and way.transport is None:
-            yield f"the transport that {way.front.label} has for {way.place}"
+    for route in found:
+        if route.stage is FilterStage.AFTER_QUEUE and route.transport is None:
+            yield f"the transport that {route.source.label} has for {route.endpoint}"
     for proxy in setup.proxies:
         if proxy.options is not None:
             yield from (f"{proxy.where}: {text}" for text in _unseen(setup, proxy, proxy.options))
@@ -79,7 +81,7 @@ def unseen(setup: Setup) -> Iterator[str]:
 
 def _unseen(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
-    if proxy.place is None:
+    if proxy.endpoint is None:
         yield "where it is reached"
     if upstream(setup.configuration, proxy) is None and not facts.nobody_upstream:
         yield f"what listens at {wanted.target.text}, where it passes mail on to"

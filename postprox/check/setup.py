@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .facts import ProxyFacts
 from .postconf import Configuration, Service
-from .routes import Proxy, Way, upstream, ways
+from .routes import Proxy, Route, routes, upstream
 
 
 @dataclass(frozen=True)
@@ -21,44 +21,50 @@ class Setup:
     proxies: Sequence[Proxy]
     facts: Mapping[Proxy, ProxyFacts]
 
-    def ways_to(self, proxy: Proxy) -> list[Way]:
+    def routes_to(self, proxy: Proxy) -> list[Route]:
         """The ways of mail to the proxy."""
-        place = proxy.place
-        return [way for way in ways(self.configuration) if place and way.place.is_at(place)]
+        endpoint = proxy.endpoint
+        return [
+            route
+            for route in routes(self.configuration)
+            if endpoint and route.endpoint.is_at(endpoint)
+        ]
 
     def transports_to(self, proxy: Proxy) -> list[Service]:
         """The services that bring mail to the proxy after the queue."""
-        return distinct(way.transport for way in self.ways_to(proxy) if way.transport)
+        return distinct(route.transport for route in self.routes_to(proxy) if route.transport)
 
     def smtp_transports_to(self, proxy: Proxy) -> list[Service]:
         """Those of them that are smtp(8), and so obey its parameters."""
         return [service for service in self.transports_to(proxy) if service.program == "smtp"]
 
-    def proxy_at(self, way: Way) -> Proxy | None:
-        """The proxy at the end of a way."""
-        return next((p for p in self.proxies if p.place and way.place.is_at(p.place)), None)
+    def proxy_at(self, route: Route) -> Proxy | None:
+        """The proxy at the end of a route."""
+        return next(
+            (p for p in self.proxies if p.endpoint and route.endpoint.is_at(p.endpoint)), None
+        )
 
-    def ways_from(self, service: Service) -> list[Way]:
+    def routes_from(self, service: Service) -> list[Route]:
         """The ways of what a service takes in."""
-        return [way for way in ways(self.configuration) if way.front is service]
+        return [route for route in routes(self.configuration) if route.source is service]
 
-    def behind(self, proxy: Proxy) -> Service | None:
+    def reinjection_service(self, proxy: Proxy) -> Service | None:
         """The smtpd(8) that gets what the proxy passes on, if it is of this Postfix."""
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
 
-    def comes_back(self, way: Way, goal: Proxy) -> bool:
-        """Whether mail on this way reaches the proxy, through whatever other filters."""
+    def comes_back(self, route: Route, goal: Proxy) -> bool:
+        """Whether mail on this route reaches the proxy, through whatever other filters."""
         seen: set[Proxy] = set()
-        pending = [way]
+        pending = [route]
         while pending:
             proxy = self.proxy_at(pending.pop())
             if proxy is goal:
                 return True
             if proxy is not None and proxy not in seen:
                 seen.add(proxy)
-                behind = self.behind(proxy)
-                pending += self.ways_from(behind) if behind else []
+                behind = self.reinjection_service(proxy)
+                pending += self.routes_from(behind) if behind else []
         return False
 
 

@@ -14,7 +14,7 @@ from postprox.check import postconf, unit, xforward
 from postprox.check.findings import LEVELS
 from postprox.check.postconf import UnreadableError, join_words, parse, split_words
 from postprox.check.probe import installed_units
-from postprox.check.routes import Place, is_proxy
+from postprox.check.routes import Endpoint, is_proxy
 from postprox.check.values import seconds
 
 DOCUMENT = Path(__file__).parents[2] / "docs/check.md"
@@ -118,17 +118,17 @@ def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("here", "listener", "reached"),
     [
-        (Place("127.0.0.1", 25), Place("127.0.0.1", 25), True),
-        (Place("127.0.0.1", 25), Place("127.0.0.1", 26), False),
-        (Place("127.0.0.1", 25), Place("", 25), True),
-        (Place("localhost", 25), Place("::1", 25), True),
-        (Place("127.0.0.1", 25), Place("::1", 25), False),
-        (Place("mx.example", 25), Place("", 25), False),
-        (Place("", 0, "/a"), Place("", 0, "/a"), True),
-        (Place("", 0, "/a"), Place("", 0), False),
+        (Endpoint("127.0.0.1", 25), Endpoint("127.0.0.1", 25), True),
+        (Endpoint("127.0.0.1", 25), Endpoint("127.0.0.1", 26), False),
+        (Endpoint("127.0.0.1", 25), Endpoint("", 25), True),
+        (Endpoint("localhost", 25), Endpoint("::1", 25), True),
+        (Endpoint("127.0.0.1", 25), Endpoint("::1", 25), False),
+        (Endpoint("mx.example", 25), Endpoint("", 25), False),
+        (Endpoint("", 0, "/a"), Endpoint("", 0, "/a"), True),
+        (Endpoint("", 0, "/a"), Endpoint("", 0), False),
     ],
 )
-def test_who_is_reached(here: Place, listener: Place, reached: bool) -> None:
+def test_who_is_reached(here: Endpoint, listener: Endpoint, reached: bool) -> None:
     assert here.is_at(listener) == reached
 
 

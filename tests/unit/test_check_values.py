@@ -8,7 +8,7 @@ from postprox.check import values
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.postconf import parse
 from postprox.check.routes import (
-    Place,
+    Endpoint,
     Proxy,
     next_hop,
     proxy_filter,
@@ -165,19 +165,19 @@ def test_transport_of_lmtp_is_not_judged_by_parameters_of_smtp() -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("10025", Place("localhost", 10025)),
-        (":10025", Place("localhost", 10025)),
-        ("inet:10025", Place("localhost", 10025)),
-        ("INET::10025", Place("localhost", 10025)),
-        ("smtp", Place("localhost", 25)),
-        ("127.0.0.1:10025", Place("127.0.0.1", 10025)),
-        ("inet:localhost:10025", Place("localhost", 10025)),
-        ("[127.0.0.1]:10025", Place("127.0.0.1", 10025)),
-        ("[::1]:10025", Place("::1", 10025)),
-        ("[ipv6:::1]:10025", Place("::1", 10025)),
-        ("::1:10025", Place("::1", 10025)),
-        ("unix:private/proxy", Place("", 0, "/queue/private/proxy")),
-        ("unix:/run/proxy", Place("", 0, "/run/proxy")),
+        ("10025", Endpoint("localhost", 10025)),
+        (":10025", Endpoint("localhost", 10025)),
+        ("inet:10025", Endpoint("localhost", 10025)),
+        ("INET::10025", Endpoint("localhost", 10025)),
+        ("smtp", Endpoint("localhost", 25)),
+        ("127.0.0.1:10025", Endpoint("127.0.0.1", 10025)),
+        ("inet:localhost:10025", Endpoint("localhost", 10025)),
+        ("[127.0.0.1]:10025", Endpoint("127.0.0.1", 10025)),
+        ("[::1]:10025", Endpoint("::1", 10025)),
+        ("[ipv6:::1]:10025", Endpoint("::1", 10025)),
+        ("::1:10025", Endpoint("::1", 10025)),
+        ("unix:private/proxy", Endpoint("", 0, "/queue/private/proxy")),
+        ("unix:/run/proxy", Endpoint("", 0, "/run/proxy")),
         ("127.0.0.1:nosuchport", None),
         ("mail.example", None),
         ("[::1]", None),
@@ -185,24 +185,24 @@ def test_transport_of_lmtp_is_not_judged_by_parameters_of_smtp() -> None:
         ("127.0.0.1:99999", None),
     ],
 )
-def test_where_smtpd_proxy_filter_leads(text: str, place: Place | None) -> None:
+def test_where_smtpd_proxy_filter_leads(text: str, place: Endpoint | None) -> None:
     assert proxy_filter(text, "/queue") == place
 
 
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("127.0.0.1:10025", Place("127.0.0.1", 10025)),
-        ("inet:[::1]:10025", Place("::1", 10025)),
-        ("[127.0.0.1]:submission", Place("127.0.0.1", 587)),
-        ("unix:private/proxy", Place("", 0, "/queue/private/proxy")),
-        ("mail.example", Place("mail.example", 25)),
+        ("127.0.0.1:10025", Endpoint("127.0.0.1", 10025)),
+        ("inet:[::1]:10025", Endpoint("::1", 10025)),
+        ("[127.0.0.1]:submission", Endpoint("127.0.0.1", 587)),
+        ("unix:private/proxy", Endpoint("", 0, "/queue/private/proxy")),
+        ("mail.example", Endpoint("mail.example", 25)),
         ("127.0.0.1:nosuchport", None),
         (":10025", None),
         ("", None),
     ],
 )
-def test_where_the_next_hop_of_content_filter_leads(text: str, place: Place | None) -> None:
+def test_where_the_next_hop_of_content_filter_leads(text: str, place: Endpoint | None) -> None:
     assert next_hop(text, "/queue") == place
 
 
@@ -218,7 +218,7 @@ def test_where_the_next_hop_of_content_filter_leads(text: str, place: Place | No
     ],
 )
 def test_listener_at_every_address(here: str, listener: str, reached: bool) -> None:
-    assert Place(here, 25).is_at(Place(listener, 25)) == reached
+    assert Endpoint(here, 25).is_at(Endpoint(listener, 25)) == reached
 
 
 def test_name_of_a_user_is_quoted_in_a_remedy() -> None:
