@@ -6,5 +6,5 @@ Rule: one task for each module.
 - `postconf.py`, `values.py` and `unit.py` parse what was read.
 - `routes.py` and `setup.py` find what is connected to what.
 - `proxy_rules.py`, `postfix_rules.py` and `parameters.py` are the rules. `rules.py` applies them.
-- `findings.py` has names and levels, `remedies.py` the lines to write, `report.py` the words.
+- `findings.py` has names and levels, `fixes.py` the lines to write, `report.py` the words.
 """

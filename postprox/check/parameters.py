@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import remedies, values
+from . import fixes, values
 from .findings import Finding
 from .postconf import DEFAULTS, Configuration
 
@@ -18,17 +18,17 @@ def numbers(configuration: Configuration) -> Iterator[Finding]:
     """Postfix refuses a number; the programs that read it do not run."""
     for name, value in configuration.main.items():
         if values.is_refused(name, value):
-            remedy = remedies.set_main(configuration, name, _default(name))
+            remedy = fixes.set_main(configuration, name, _default(name))
             yield _refused("main.cf", name, value, remedy)
     for service in configuration.services:
         where = f"master.cf, {service.label}"
         for name, value in service.own.items():
             if values.is_refused(name, value):
-                remedy = remedies.set_own(configuration, service, name, _default(name))
+                remedy = fixes.set_own(configuration, service, name, _default(name))
                 yield _refused(where, name, value, remedy)
         limit = service.process_limit
         if limit != _NO_PROCESS_LIMIT and values.process_limit(limit) is None:
-            remedy = remedies.set_field(configuration, service, "process_limit", _NO_PROCESS_LIMIT)
+            remedy = fixes.set_field(configuration, service, "process_limit", _NO_PROCESS_LIMIT)
             yield _refused(where, "process_limit", limit, remedy)
 
 

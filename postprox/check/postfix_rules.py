@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..core.options import Options
-from . import remedies, xforward
+from . import fixes, xforward
 from .findings import Finding
 from .postconf import Configuration, Service
 from .routes import FilterStage, Proxy, target_endpoint
@@ -34,7 +34,7 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
             "no-way",
             proxy.where,
             f"no service gives its mail to {proxy.endpoint}: it passes unfiltered",
-            remedies.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.endpoint)),
+            fixes.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.endpoint)),
         )
 
 
@@ -52,7 +52,7 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]
                 proxy.where,
                 f"the filter has {wanted.timeout:g} s (-t), but {service.label} gives up after "
                 f"{patience} s ({name}): slow mail never arrives",
-                remedies.set_own(
+                fixes.set_own(
                     setup.configuration, service, name, f"{wanted.timeout + patience:.0f}s"
                 ),
             )
@@ -77,9 +77,9 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
         f"{crowd or 'any number of'} processes of {_labels(fronts)} share {proxy.capacity} "
         f"proxies{'' if turns == TURNS else ', without speed_adjust'}: at busy times mail gets 451",
         "; ".join(
-            [remedies.set_main(setup.configuration, "smtpd_proxy_options", "speed_adjust")]
+            [fixes.set_main(setup.configuration, "smtpd_proxy_options", "speed_adjust")]
             + [
-                remedies.set_field(setup.configuration, front, "process_limit", str(share))
+                fixes.set_field(setup.configuration, front, "process_limit", str(share))
                 for front in fronts
                 if not 0 < front.limit() <= share
             ]
@@ -108,7 +108,7 @@ def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
                 "lmtp",
                 proxy.where,
                 f"{transport.label} is lmtp(8), and the proxy has no LMTP: no mail arrives",
-                remedies.set_program(setup.configuration, transport, "smtp"),
+                fixes.set_program(setup.configuration, transport, "smtp"),
             )
 
 
@@ -122,7 +122,7 @@ def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
                 proxy.where,
                 f"{crowd or 'any number of'} processes of {transport.label} share "
                 f"{proxy.capacity} proxies: at busy times they wait for a greeting",
-                remedies.set_field(
+                fixes.set_field(
                     setup.configuration, transport, "process_limit", str(proxy.capacity)
                 ),
             )
@@ -146,7 +146,7 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
                 proxy.where,
                 f"what passes goes to {behind.label}, whose {name} gives it to the filter again: "
                 "mail goes round, and never arrives",
-                remedies.set_own(setup.configuration, behind, name, ""),
+                fixes.set_own(setup.configuration, behind, name, ""),
             )
 
 
@@ -163,7 +163,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
             proxy.where,
             f"{behind.label} asks milters ({asked}) about all that comes from the filter, mail of "
             f"{strangers[0].label} too: one that signs takes it for mail of our own",
-            remedies.set_own(
+            fixes.set_own(
                 setup.configuration, behind, _OVERRIDES, ",".join([*overrides, "no_milters"])
             ),
         )
@@ -194,7 +194,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
                 proxy.where,
                 f"addresses are mapped by {route.source.label}, and again by {behind.label}: "
                 "always_bcc and the like arrive twice",
-                remedies.set_own(
+                fixes.set_own(
                     setup.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
                 ),
             )
@@ -206,7 +206,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
                 proxy.where,
                 f"addresses in mail of {route.source.label} are never mapped ({_NO_MAPPINGS}): "
                 "mail for virtual aliases does not arrive",
-                remedies.set_own(setup.configuration, behind, _OVERRIDES, ",".join(others)),
+                fixes.set_own(setup.configuration, behind, _OVERRIDES, ",".join(others)),
             )
             return
 
@@ -222,7 +222,7 @@ def xforward_refused(
             proxy.where,
             f"{behind.label} takes no XFORWARD of the proxy ({name}): "
             "REMOTEIP and HELO of the sender stay unknown to the filter",
-            remedies.set_own(setup.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
+            fixes.set_own(setup.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
         )
 
 
@@ -236,7 +236,7 @@ def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
                 proxy.where,
                 f"{transport.label} sends no XFORWARD ({name}): "
                 "REMOTEIP and HELO of the sender stay unknown to the filter",
-                remedies.set_own(setup.configuration, transport, name, "yes"),
+                fixes.set_own(setup.configuration, transport, name, "yes"),
             )
 
 
@@ -248,7 +248,7 @@ def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fin
             "starttls",
             proxy.where,
             f"{behind.label} demands STARTTLS, which no proxy passes on: all mail is refused",
-            remedies.set_own(setup.configuration, behind, name, "none"),
+            fixes.set_own(setup.configuration, behind, name, "none"),
         )
 
 
@@ -261,5 +261,5 @@ def starttls_before(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
                 "starttls",
                 proxy.where,
                 f"{transport.label} demands STARTTLS, which no proxy offers: all mail waits",
-                remedies.set_own(setup.configuration, transport, name, "none"),
+                fixes.set_own(setup.configuration, transport, name, "none"),
             )

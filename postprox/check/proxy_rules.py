@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 
 from ..core.options import Options
-from . import remedies
+from . import fixes
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Finding
 from .routes import Proxy
@@ -38,14 +38,14 @@ def user(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
             "user",
             proxy.where,
             f"spawn(8) starts nothing as {proxy.user or 'nobody in particular'}: all mail gets 451",
-            remedies.set_user(setup.configuration, proxy.service, "postprox"),
+            fixes.set_user(setup.configuration, proxy.service, "postprox"),
         )
     elif not facts.user_exists:
         yield Finding(
             "user",
             proxy.where,
             f"there is no user {proxy.user}: nothing is started, and all mail gets 451",
-            remedies.add_user(proxy.user),
+            fixes.add_user(proxy.user),
         )
 
 
@@ -65,9 +65,7 @@ def columns(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
             proxy.where,
             f"spawn(8) starts nothing unless {', '.join(wrong)} in master.cf is n: "
             "all mail is refused",
-            "; ".join(
-                remedies.set_field(setup.configuration, service, name, "n") for name in wrong
-            ),
+            "; ".join(fixes.set_field(setup.configuration, service, name, "n") for name in wrong),
         )
 
 
@@ -99,7 +97,7 @@ def filter_command(
             "no-filter",
             proxy.where,
             "there is no -c: all mail passes unfiltered",
-            remedies.add_arguments(setup.configuration, proxy, "-c", "/usr/local/bin/mail-filter"),
+            fixes.add_arguments(setup.configuration, proxy, "-c", "/usr/local/bin/mail-filter"),
         )
         return
     seen = facts.filter
@@ -125,7 +123,7 @@ def no_reject(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
             "no-reject",
             proxy.where,
             "there is no -r: while the filter is broken, mail passes unfiltered",
-            remedies.add_arguments(setup.configuration, proxy, "--strict"),
+            fixes.add_arguments(setup.configuration, proxy, "--strict"),
         )
 
 
@@ -136,7 +134,7 @@ def no_strict(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
             "no-strict",
             proxy.where,
             "there is no --strict: a filter that crashes with status 1 has mail rejected for good",
-            remedies.add_arguments(setup.configuration, proxy, "--strict"),
+            fixes.add_arguments(setup.configuration, proxy, "--strict"),
         )
 
 
@@ -166,7 +164,7 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]
         "spool",
         proxy.where,
         f"{problem}, for the messages: all mail gets 452",
-        remedies.make_spool(proxy.user, wanted.directory),
+        fixes.make_spool(proxy.user, wanted.directory),
     )
 
 
@@ -179,8 +177,8 @@ def spool_open(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -
     if seen.mode & _STICKY:
         own = "/var/spool/postprox"
         remedy = (
-            f"{remedies.make_spool(proxy.user, own)}; "
-            f"{remedies.add_arguments(setup.configuration, proxy, '-d', own)}"
+            f"{fixes.make_spool(proxy.user, own)}; "
+            f"{fixes.add_arguments(setup.configuration, proxy, '-d', own)}"
         )
     yield Finding(
         "spool-open",
