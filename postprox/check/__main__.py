@@ -15,7 +15,7 @@ from .. import __version__
 from . import probe, report
 from .postconf import Configuration, UnreadableError
 from .routes import Proxy, is_proxy, listening_proxy, routes, spawned_proxies
-from .rules import judge, unseen
+from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
@@ -46,7 +46,7 @@ def main() -> int:
     )
     findings = list(judge(setup))
     write = report.as_json if wanted.json else report.as_text
-    sys.stdout.write(write(findings, list(unseen(setup))))
+    sys.stdout.write(write(findings, list(unchecked(setup))))
     return report.status(findings)
 
 

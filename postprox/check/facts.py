@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PLENTY = 1 << 62
+UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class SpoolFacts:
     #: Permission bits, such as 0o700.
     mode: int = 0o700
     #: What its user may still write there: octets, and files.
-    free: int = PLENTY
-    free_files: int = PLENTY
+    free: int = UNLIMITED
+    free_files: int = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ProxyFacts:
     #: The program that the filter command begins with, if it is one.
     filter: ProgramFacts | None = None
     #: Why the filter was not looked at; or "".
-    filter_unseen: str = ""
+    filter_unchecked: str = ""
     #: Nobody listens where it passes mail on to, on this machine, and no service of Postfix would.
     nobody_upstream: bool = False
     #: None where the proxy has a /tmp of its own, which nobody else sees.

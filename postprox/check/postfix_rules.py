@@ -17,7 +17,7 @@ from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust a proxy is busy only while its filter runs, so that fronts may take turns: each
 #: then has a fifth of smtpd_proxy_timeout, 20 s by default.
-TURNS = 5
+SPEED_ADJUST_FACTOR = 5
 
 #: Levels at which smtp(8) delivers nothing to a server that offers no STARTTLS.
 _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
@@ -66,16 +66,17 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
         for route in setup.routes_to(proxy)
         if route.stage is FilterStage.BEFORE_QUEUE and route.source is not behind
     ]
-    turns = min((_turns(front) for front in fronts), default=1)
-    crowd = _total(fronts)
-    if not fronts or not proxy.capacity or 0 < crowd <= turns * proxy.capacity:
+    sharing_factor = min((_sharing_factor(front) for front in fronts), default=1)
+    process_count = _total(fronts)
+    if not fronts or not proxy.capacity or 0 < process_count <= sharing_factor * proxy.capacity:
         return
-    share = max(TURNS * proxy.capacity // len(fronts), 1)
+    share = max(SPEED_ADJUST_FACTOR * proxy.capacity // len(fronts), 1)
     yield Finding(
         "process-limit",
         proxy.where,
-        f"{crowd or 'any number of'} processes of {_labels(fronts)} share {proxy.capacity} "
-        f"proxies{'' if turns == TURNS else ', without speed_adjust'}: at busy times mail gets 451",
+        f"{process_count or 'any number of'} processes of {_labels(fronts)} share {proxy.capacity} "
+        f"proxies{'' if sharing_factor == SPEED_ADJUST_FACTOR else ', without speed_adjust'}: "
+        "at busy times mail gets 451",
         "; ".join(
             [fixes.set_main(setup.configuration, "smtpd_proxy_options", "speed_adjust")]
             + [
@@ -87,8 +88,8 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     )
 
 
-def _turns(front: Service) -> int:
-    return TURNS if "speed_adjust" in front.tokens("smtpd_proxy_options") else 1
+def _sharing_factor(front: Service) -> int:
+    return SPEED_ADJUST_FACTOR if "speed_adjust" in front.tokens("smtpd_proxy_options") else 1
 
 
 def _total(services: Sequence[Service]) -> int:
@@ -115,12 +116,12 @@ def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
 def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     """More processes of smtp(8) than there are proxies."""
     for transport in setup.transports_to(proxy):
-        crowd = _concurrency(setup.configuration, transport)
-        if proxy.capacity and not 0 < crowd <= proxy.capacity:
+        process_count = _concurrency(setup.configuration, transport)
+        if proxy.capacity and not 0 < process_count <= proxy.capacity:
             yield Finding(
                 "process-limit",
                 proxy.where,
-                f"{crowd or 'any number of'} processes of {transport.label} share "
+                f"{process_count or 'any number of'} processes of {transport.label} share "
                 f"{proxy.capacity} proxies: at busy times they wait for a greeting",
                 fixes.set_field(
                     setup.configuration, transport, "process_limit", str(proxy.capacity)

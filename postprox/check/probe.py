@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import access
-from .facts import PLENTY, ProgramFacts, ProxyFacts, SpoolFacts
+from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
 from .unit import Unit
@@ -158,16 +158,16 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
 def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     """Everything that can be seen for the proxy."""
     user = proxy.user
-    program, unseen = None, ""
+    program, unchecked = None, ""
     if proxy.options is not None and proxy.options.command is not None:
         search = SPAWN_PATH if proxy.service else SYSTEMD_PATH
-        program, unseen = _filter(proxy.options.command, user, search)
+        program, unchecked = _filter(proxy.options.command, user, search)
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
         program=_program(proxy.words[0] if proxy.words else "", user, SYSTEMD_PATH),
         filter=program,
-        filter_unseen=unseen,
+        filter_unchecked=unchecked,
         nobody_upstream=_nobody_upstream(configuration, proxy),
         spool=_spool(proxy),
         why_guessed=_why_guessed(user),
@@ -312,5 +312,5 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
         mode=stat.S_IMODE(status.st_mode),
         free=system.f_bavail * system.f_frsize,
         # A file system without a limit of files, such as btrfs, has 0 of 0.
-        free_files=system.f_favail if system.f_files else PLENTY,
+        free_files=system.f_favail if system.f_files else UNLIMITED,
     )

@@ -19,7 +19,7 @@ def status(findings: Sequence[Finding]) -> int:
     return max((finding.level for finding in findings), default=0)
 
 
-def as_text(findings: Sequence[Finding], unseen: Sequence[str]) -> str:
+def as_text(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
     """Nothing for a configuration that is right and whole."""
     lines = []
     for finding in sorted(findings, key=lambda finding: -finding.level):
@@ -27,7 +27,7 @@ def as_text(findings: Sequence[Finding], unseen: Sequence[str]) -> str:
             f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]",
             f"    {finding.remedy}",
         ]
-    lines += [f"not seen: {text}" for text in unseen]
+    lines += [f"not seen: {text}" for text in unchecked]
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
@@ -38,7 +38,7 @@ def printable(text: str) -> str:
     )
 
 
-def as_json(findings: Sequence[Finding], unseen: Sequence[str]) -> str:
+def as_json(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
     """One object: findings, what was not seen, the exit status."""
     report = {
         "findings": [
@@ -51,7 +51,7 @@ def as_json(findings: Sequence[Finding], unseen: Sequence[str]) -> str:
             }
             for finding in findings
         ],
-        "unseen": list(unseen),
+        "unseen": list(unchecked),
         "status": status(findings),
     }
     return json.dumps(report, indent=2) + "\n"

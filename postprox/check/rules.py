@@ -63,7 +63,7 @@ def _postfix_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[F
         yield from postfix_rules.starttls_behind(setup, proxy, behind)
 
 
-def unseen(setup: Setup) -> Iterator[str]:
+def unchecked(setup: Setup) -> Iterator[str]:
     """What would have to be judged, and could not be seen."""
     found = list(routes(setup.configuration))
     if setup.proxies:
@@ -76,10 +76,12 @@ def unseen(setup: Setup) -> Iterator[str]:
             yield f"the transport that {route.source.label} has for {route.endpoint}"
     for proxy in setup.proxies:
         if proxy.options is not None:
-            yield from (f"{proxy.where}: {text}" for text in _unseen(setup, proxy, proxy.options))
+            yield from (
+                f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
+            )
 
 
-def _unseen(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
+def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
     if proxy.endpoint is None:
         yield "where it is reached"
@@ -87,7 +89,7 @@ def _unseen(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
         yield f"what listens at {wanted.target.text}, where it passes mail on to"
     if proxy.unit is not None and proxy.unit.unclear:
         yield proxy.unit.unclear
-    if facts.filter_unseen:
-        yield facts.filter_unseen
+    if facts.filter_unchecked:
+        yield facts.filter_unchecked
     if facts.is_guessed() and facts.user_exists:
         yield facts.why_guessed
