@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .connections import Connection, Fragment
-from .looks import Group, Look, Looks, StepFailedError
 from .matching import WAIT, State, Verdict, no
+from .observers import Group, Look, Looks, StepFailedError
 from .payload import Payload
 from .process import Watchdog
 from .script import Either, Include, Node, Note, Step, walk

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 
 from .dialogue import shorten
-from .looks import StepFailedError
+from .observers import StepFailedError
 from .payload import visible
 from .script import Either, Include, Node, Note, Step, walk
 from .stage import Stage

@@ -18,8 +18,8 @@ from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
 from .loader import load_transcript, transcript_paths
-from .looks import StepFailedError
 from .needs import missing_need
+from .observers import StepFailedError
 from .paths import TRANSCRIPTS
 from .payload import did_you_mean
 from .preflight import CANARY, CANARY_FAILS, ask, check_start

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .connections import Connection
 from .dialogue import shorten
 from .leftovers import AFTERMATH, files, processes, still_left
-from .looks import Looks, StepFailedError
+from .observers import Looks, StepFailedError
 from .payload import visible
 from .script import Step
 from .stage import HarnessError, Stage

@@ -23,8 +23,8 @@ from tests.conformance.engine import play
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.items import suite_of
 from tests.conformance.loader import load_transcript
-from tests.conformance.looks import StepFailedError
 from tests.conformance.needs import missing_need
+from tests.conformance.observers import StepFailedError
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.process import adopt_orphans
 from tests.conformance.stage import Settings, Stage
