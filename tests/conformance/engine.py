@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from .connections import Connection, Fragment
 from .matching import WAIT, State, Verdict, no
-from .observers import Group, Look, Looks, StepFailedError
+from .observers import Group, Observer, Observers, StepFailedError
 from .payload import Payload
 from .process import Watchdog
 from .script import Either, Include, Node, Note, Step, walk
@@ -69,8 +69,8 @@ class Engine:
         self._stage = stage
         self._loop = stage.loop
         self._steps = walk(stage.transcript.steps)
-        self._looks = Looks(stage, self._connect)
-        self._unasked = Unasked(stage, self._looks, self._steps)
+        self._observers = Observers(stage, self._connect)
+        self._unasked = Unasked(stage, self._observers, self._steps)
         self._last_write: Connection | None = None
         self._last_was_fragment = False
 
@@ -85,7 +85,7 @@ class Engine:
             return
         first = next(iter(self._steps), None)  # it is not come to if this fails
         if stage.mode == "listen" and not stage.start_server():
-            state = self._looks.process_state()
+            state = self._observers.process_state()
             raise StepFailedError(first, "-l to go into the background with exit status 0", state)
         if not says_when and any(step.kind == "C" for step in self._steps):
             self._connect(first, "C")
@@ -102,14 +102,14 @@ class Engine:
             stage.process.follow_to_background()
         if not stage.connect(actor):
             listen = f"{stage.listen[0]}:{stage.listen[1]}"
-            state = self._looks.process_state()
+            state = self._observers.process_state()
             raise StepFailedError(step, f"a connection to {listen}", f"it is refused; {state}")
 
     def finish(self) -> list[Observed]:
         """Bring the session to its end and judge what nobody has to ask for."""
         self._unasked.end()
         self._unasked.judge_end()
-        for step, look in self._looks.lasting:
+        for step, look in self._observers.lasting:
             self._await(step, look)
         self._unasked.judge_the_unawaited()
         self._unasked.judge_output()
@@ -132,16 +132,16 @@ class Engine:
         step = group[0]
         if step.observes:
             self._last_write = None
-            self._await(step, self._looks.look(group))
+            self._await(step, self._observers.look(group))
         elif step.verb:
             self._last_write = None
             self._act(step)
         else:
             self._write(group)
 
-    def _await(self, step: Step, look: Look) -> None:
+    def _await(self, step: Step, look: Observer) -> None:
         """Turn the loop until *look* decides; *step* failed unless it says yes."""
-        extra = self._looks.quiet_time(step)
+        extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
 
@@ -152,14 +152,14 @@ class Engine:
 
         waited = f"(waited {self._stage.patience:g} s)"
         if not self._stage.wait_until(decided, extra, pause):
-            verdict = no(f"{self._looks.so_far(step)} {waited}")
+            verdict = no(f"{self._observers.so_far(step)} {waited}")
         if verdict.state is State.NO:
-            raise StepFailedError(step, self._looks.expected(step), verdict.got)
+            raise StepFailedError(step, self._observers.expected(step), verdict.got)
 
     def _either(self, either: Either) -> None:
         branches = [tuple(grouped(branch)) for branch in either.branches]
         looks = [
-            self._looks.look(branch[0])
+            self._observers.look(branch[0])
             for branch in branches
             if branch and isinstance(branch[0], tuple)
         ]
@@ -170,15 +170,15 @@ class Engine:
             return verdicts[-1].state is State.YES or all(v.state is State.NO for v in verdicts)
 
         firsts = [branch[0][0] for branch in branches if branch and isinstance(branch[0], tuple)]
-        extra = max(map(self._looks.quiet_time, firsts))
+        extra = max(map(self._observers.quiet_time, firsts))
         in_time = self._stage.wait_until(decided, extra, _LOOK_AGAIN)
         if in_time and verdicts[-1].state is State.YES:
             self._go_on_with(either, len(verdicts) - 1)
         elif not (in_time and () in branches):
-            wanted = " or ".join(self._looks.expected(step) for step in firsts)
+            wanted = " or ".join(self._observers.expected(step) for step in firsts)
             got = " and ".join(
                 dict.fromkeys(
-                    verdict.got or self._looks.so_far(step)
+                    verdict.got or self._observers.so_far(step)
                     for step, verdict in zip(firsts, verdicts, strict=True)
                 )
             )
@@ -204,7 +204,7 @@ class Engine:
         if connection is self._last_write and (fragment or self._last_was_fragment):
             read = Fragment(connection)
             self._loop.turn_until(lambda: read.over, self._stage.patience, _ASK_AGAIN)
-        connection.send(self._looks.octets(group))
+        connection.send(self._observers.octets(group))
         self._last_write, self._last_was_fragment = connection, fragment
 
     def _act(self, step: Step) -> None:
@@ -228,7 +228,7 @@ class Engine:
                 self._stage.filter.open_gate(str(step.argument))
             case _:
                 assert self._stage.process is not None
-                self._looks.signalled = True
+                self._observers.signalled = True
                 self._stage.process.send(step.verb)
 
     def _end(self, step: Step) -> None:
@@ -251,12 +251,13 @@ class Engine:
             return stage.clients[step.actor]
         if step.actor not in stage.upstreams:
             self._await(
-                step, lambda: self._looks.with_process(lambda: self._looks.accept(step.actor))
+                step,
+                lambda: self._observers.with_process(lambda: self._observers.accept(step.actor)),
             )
         return stage.upstreams[step.actor]
 
 
-def _until_yes(looks: list[Look]) -> list[Verdict]:
+def _until_yes(looks: list[Observer]) -> list[Verdict]:
     """Verdicts of *looks*, in order, none behind the first yes (a yes takes what it observes)."""
     verdicts: list[Verdict] = []
     for look in looks:

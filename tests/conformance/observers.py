@@ -1,4 +1,4 @@
-"""Looks: what decides whether a step has been observed, and the words when it has not been.
+"""Observers: what decides whether a step has been observed, and the words when it has not been.
 
 Rule: a look never waits and never judges what no step asks for; it says yes, no or not yet.
 """
@@ -32,7 +32,7 @@ _SHOWN = 2000
 _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
-Look = Callable[[], Verdict]
+Observer = Callable[[], Verdict]
 #: A step and the `+` lines that go on with it.
 Group = tuple[Step, ...]
 
@@ -47,7 +47,7 @@ class StepFailedError(Exception):
         self.got = got
 
 
-class Looks:
+class Observers:
     """The looks of one run; *connect* opens a client's connection when a step first needs it."""
 
     def __init__(self, stage: Stage, connect: Callable[[Step, str], None]) -> None:
@@ -58,9 +58,9 @@ class Looks:
         #: Whether a step has sent the process a signal.
         self.signalled = False
         #: Steps that must hold when they are reached, and still at the end.
-        self.lasting: list[tuple[Step, Look]] = []
+        self.lasting: list[tuple[Step, Observer]] = []
 
-    def look(self, group: Group) -> Look:
+    def look(self, group: Group) -> Observer:
         """What decides whether the step has been observed."""
         step = group[0]
         match step.kind:
@@ -71,7 +71,7 @@ class Looks:
             case _:
                 return self._look_at_process(step)
 
-    def with_process(self, look: Look) -> Verdict:
+    def with_process(self, look: Observer) -> Verdict:
         """*look*, which can only wait as long as there is a process to wait for."""
         verdict = look()
         if (
@@ -87,7 +87,7 @@ class Looks:
                 return no(f"nothing; {self.process_state()}")
         return verdict
 
-    def _look_at_connection(self, group: Group) -> Look:
+    def _look_at_connection(self, group: Group) -> Observer:
         step = group[0]
         if step.verb == "@connect":
             return lambda: self.with_process(lambda: self.accept(step.actor))
@@ -114,7 +114,7 @@ class Looks:
         verdict = self.with_process(lambda: self.accept(step.actor))
         return look(known[step.actor]) if verdict.state is State.YES else verdict
 
-    def _quiet(self, step: Step) -> Look:
+    def _quiet(self, step: Step) -> Observer:
         until = time.monotonic() + self.quiet_time(step)
 
         def look() -> Verdict:
@@ -136,7 +136,7 @@ class Looks:
 
     # --- the filter
 
-    def _look_at_filter(self, group: Group) -> Look:
+    def _look_at_filter(self, group: Group) -> Observer:
         step, box = group[0], self._stage.filter
 
         def arrived() -> Verdict:
@@ -182,12 +182,12 @@ class Looks:
 
     # --- the process
 
-    def _look_at_process(self, step: Step) -> Look:
+    def _look_at_process(self, step: Step) -> Observer:
         match step.verb:
             case "exit":
                 return lambda: self._exit(step)
             case "syslog":
-                look: Look = lambda: self.with_process(lambda: self._syslog(step))  # noqa: E731
+                look: Observer = lambda: self.with_process(lambda: self._syslog(step))  # noqa: E731
                 assert isinstance(step.argument, TextTest)
                 return self._lasting_look(step, look) if step.argument.operator == "lacks" else look
             case "tmp":
@@ -259,7 +259,7 @@ class Looks:
         grown = resident - self._resident_before
         return YES if grown < step.argument else no(f"{grown / (1 << 20):.1f}M more")
 
-    def _idle(self) -> Look:
+    def _idle(self) -> Observer:
         """A stretch of time in which the process needs none of a processor's."""
         process = self._stage.process
         assert process is not None
@@ -284,7 +284,7 @@ class Looks:
         found = self._stage.process.listens()
         return YES if found == {wanted} else no(", ".join(sorted(found)) or "nowhere")
 
-    def _lasting_look(self, step: Step, look: Look) -> Look:
+    def _lasting_look(self, step: Step, look: Observer) -> Observer:
         """*look*, which must hold now and still at the end."""
         self.lasting.append((step, look))
         return look

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .connections import Connection
 from .dialogue import shorten
 from .leftovers import AFTERMATH, files, processes, still_left
-from .observers import Looks, StepFailedError
+from .observers import Observers, StepFailedError
 from .payload import visible
 from .script import Step
 from .stage import HarnessError, Stage
@@ -86,9 +86,9 @@ class Observed:
 class Unasked:
     """The end of one run, and what is judged then."""
 
-    def __init__(self, stage: Stage, looks: Looks, steps: list[Step]) -> None:
+    def __init__(self, stage: Stage, looks: Observers, steps: list[Step]) -> None:
         self._stage = stage
-        self._looks = looks
+        self._observers = looks
         self._verbs = {step.verb for step in steps}
         self._told_to_end = False
         #: What came of the rules, but for those that are the transcript's own.
@@ -134,7 +134,7 @@ class Unasked:
         def over() -> bool:
             for upstream in self._upstreams():
                 _say_goodbye(upstream)
-            return self._looks.sessions_ended() if stage.mode == "listen" else not process.alive
+            return self._observers.sessions_ended() if stage.mode == "listen" else not process.alive
 
         if not stage.wait_until(over):
             what = "the session" if stage.mode == "listen" else "the process"
@@ -160,9 +160,9 @@ class Unasked:
         assert process is not None
         seconds = self._stage.whole_patience if self._is_news(_STOP) else _MOMENT
         self._stage.loop.turn_until(lambda: not process.alive, seconds)
-        if process.status == 0 or (process.status is not None and self._looks.signalled):
+        if process.status == 0 or (process.status is not None and self._observers.signalled):
             return ""
-        return self._looks.process_state()
+        return self._observers.process_state()
 
     def judge_end(self) -> None:
         """The process: how it died, and what it left."""
@@ -174,8 +174,12 @@ class Unasked:
 
     def _died(self) -> str:
         status = self._stage.process.status if self._stage.process else None
-        sent = self._looks.signalled or self._told_to_end
-        return self._looks.process_state() if status is not None and status < 0 and not sent else ""
+        sent = self._observers.signalled or self._told_to_end
+        return (
+            self._observers.process_state()
+            if status is not None and status < 0 and not sent
+            else ""
+        )
 
     def _left(self, rule: Rule, look: Callable[[Stage], list[str]]) -> str:
         stage = self._stage
