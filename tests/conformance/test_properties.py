@@ -16,8 +16,8 @@ from .needs import lacking
 from .preflight import CANARY_FAILS
 from .properties.draw import crowds, plans
 from .properties.drive import perform, perform_together
-from .properties.invariants import CLAUSES, broken
 from .properties.plan import Plan
+from .properties.rules import CLAUSES, broken
 from .properties.search import Search, examples
 from .results import PROPERTY_PREFIX
 from .stage import Settings

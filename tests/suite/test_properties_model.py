@@ -15,7 +15,6 @@ from tests.conformance.filterbox import FilterRun
 from tests.conformance.properties import content
 from tests.conformance.properties.compare import ASPECTS, differences
 from tests.conformance.properties.draw import BODIES, plans
-from tests.conformance.properties.invariants import INVARIANTS, broken
 from tests.conformance.properties.model import fates
 from tests.conformance.properties.plan import (
     Answer,
@@ -27,6 +26,7 @@ from tests.conformance.properties.plan import (
     may_be_followed,
     pieces,
 )
+from tests.conformance.properties.rules import INVARIANTS, broken
 from tests.conformance.properties.run import Exchange, NoReplyError, Run, Said, next_reply
 from tests.conformance.properties.script import as_transcript, written
 from tests.conformance.properties.upstream import Asked, Book, Delivery, Server, Visit
