@@ -17,6 +17,7 @@ from .failure import Failure, failure_of
 from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
+from .invariants import LEVEL, RULES, Observed
 from .loader import load_transcript, transcript_paths
 from .needs import missing_need
 from .observers import StepFailedError
@@ -28,7 +29,6 @@ from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
 from .stage import Settings, Stage
 from .tally import Seen, Tally, stale_if_known
-from .unasked import LEVEL, RULES, Observed
 from .verdict import selection
 from .waiting import Waiting
 from .words import LEVELS, MODES

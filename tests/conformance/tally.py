@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from .failure import Failure
 from .implementation import Implementation
+from .invariants import LEVEL, RULES, Rule
 from .results import UNASKED_PREFIX, Known, Result
-from .unasked import LEVEL, RULES, Rule
 from .verdict import STALE
 from .words import MODES
 
