@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .connections import Connection, Fragment
-from .invariants import Observed, Unasked
+from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no
 from .observers import Group, Observer, Observers, StepFailedError
 from .payload import Payload
@@ -70,7 +70,7 @@ class Engine:
         self._loop = stage.loop
         self._steps = walk(stage.transcript.steps)
         self._observers = Observers(stage, self._connect)
-        self._unasked = Unasked(stage, self._observers, self._steps)
+        self._invariants = InvariantChecker(stage, self._observers, self._steps)
         self._last_write: Connection | None = None
         self._last_was_fragment = False
 
@@ -107,13 +107,13 @@ class Engine:
 
     def finish(self) -> list[Observed]:
         """Bring the session to its end and judge what nobody has to ask for."""
-        self._unasked.end()
-        self._unasked.judge_end()
+        self._invariants.end()
+        self._invariants.judge_end()
         for step, look in self._observers.lasting:
             self._await(step, look)
-        self._unasked.judge_the_unawaited()
-        self._unasked.judge_output()
-        return self._unasked.observed
+        self._invariants.judge_the_unawaited()
+        self._invariants.judge_output()
+        return self._invariants.observed
 
     # --- the script -------------------------------------------------------------------------------
 

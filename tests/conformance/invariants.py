@@ -83,7 +83,7 @@ class Observed:
         return not self.expected
 
 
-class Unasked:
+class InvariantChecker:
     """The end of one run, and what is judged then."""
 
     def __init__(self, stage: Stage, looks: Observers, steps: list[Step]) -> None:

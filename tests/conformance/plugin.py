@@ -278,7 +278,7 @@ class Controller:
             self._nothing_chosen = none
             if suite.harness_failed or none:
                 session.exitstatus = _EXIT_HARNESS
-        self._no_items = [*suite.add_canary(), *suite.add_unasked()]
+        self._no_items = [*suite.add_canary(), *suite.add_invariants()]
         for result in self._no_items:
             add_row(suite.config, result)
             self._told.setdefault(result.cause, result.text)

@@ -170,7 +170,7 @@ class Suite:
             self.add(result)
         return results
 
-    def add_unasked(self) -> list[Result]:
+    def add_invariants(self) -> list[Result]:
         """What has come of the rules that hold unasked, once for each mode."""
         if not self.plays(LEVEL):
             return []
