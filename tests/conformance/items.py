@@ -16,6 +16,7 @@ import pytest
 
 from .failure import Failure
 from .implementation import Divergence
+from .invariant_results import Seen
 from .loader import load_transcript
 from .needs import missing_need
 from .paths import INSTALLED, TRANSCRIPTS
@@ -24,7 +25,6 @@ from .process import adopt_orphans
 from .results import Known, Result
 from .script import FormatError, Transcript
 from .suite import Suite, play_fairly
-from .tally import Seen
 from .verdict import PERMITTED, STALE
 
 SUITE = pytest.StashKey[Suite]()

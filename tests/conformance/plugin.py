@@ -14,6 +14,7 @@ import pytest
 
 from .failure import Failure
 from .implementation import ImplementationError
+from .invariant_results import Seen
 from .items import (
     PROPERTY_MARKER,
     SUITE,
@@ -35,7 +36,6 @@ from .results import Known, Result
 from .script import FormatError
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines
-from .tally import Seen
 from .verdict import STALE, judge
 from .words import LEVELS, MODES
 

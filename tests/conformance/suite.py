@@ -17,6 +17,7 @@ from .failure import Failure, failure_of
 from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
+from .invariant_results import Seen, Tally, stale_if_known
 from .invariants import LEVEL, RULES, Observed
 from .loader import load_transcript, transcript_paths
 from .needs import missing_need
@@ -28,7 +29,6 @@ from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
 from .stage import Settings, Stage
-from .tally import Seen, Tally, stale_if_known
 from .verdict import selection
 from .waiting import Waiting
 from .words import LEVELS, MODES

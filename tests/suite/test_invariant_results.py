@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.conformance.failure import Failure
 from tests.conformance.implementation import Divergence, Implementation
+from tests.conformance.invariant_results import Seen, Tally, stale_if_known
 from tests.conformance.results import Result
-from tests.conformance.tally import Seen, Tally, stale_if_known
 
 NAME = "unasked/stop"
 PLAIN = Implementation("p", ("p",))
