@@ -17,7 +17,7 @@ from .words import MODES
 
 
 @dataclass(frozen=True)
-class Seen:
+class InvariantObservation:
     """One rule in one run."""
 
     rule: str
@@ -27,14 +27,14 @@ class Seen:
 
 
 @dataclass
-class Tally:
+class InvariantResults:
     """All that was seen."""
 
     _runs: Counter[tuple[str, str]] = field(default_factory=Counter)
     _broken: Counter[tuple[str, str]] = field(default_factory=Counter)
     _first: dict[tuple[str, str], Failure] = field(default_factory=dict)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: InvariantObservation) -> None:
         """One rule in one run."""
         key = (seen.rule, seen.mode)
         self._runs[key] += 1

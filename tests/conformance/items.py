@@ -16,7 +16,7 @@ import pytest
 
 from .failure import Failure
 from .implementation import Divergence
-from .invariant_results import Seen
+from .invariant_results import InvariantObservation
 from .loader import load_transcript
 from .needs import missing_need
 from .paths import INSTALLED, TRANSCRIPTS
@@ -78,7 +78,7 @@ class TranscriptItem(pytest.Item):
         super().__init__(**arguments)  # type: ignore[arg-type]
         self.transcript = transcript
         self.mode = self.name
-        self.unasked: tuple[Seen, ...] = ()
+        self.unasked: tuple[InvariantObservation, ...] = ()
         header = transcript.header
         self.extra_keyword_matches.update(
             {transcript.name, header.title, header.level, *header.clauses}

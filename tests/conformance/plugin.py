@@ -14,7 +14,7 @@ import pytest
 
 from .failure import Failure
 from .implementation import ImplementationError
-from .invariant_results import Seen
+from .invariant_results import InvariantObservation
 from .items import (
     PROPERTY_MARKER,
     SUITE,
@@ -321,9 +321,9 @@ def _why_nothing(suite: Suite) -> str:
     return f"nothing was played{', for nothing fits ' if asked else ''}{' and '.join(asked)}"
 
 
-def _seen(table: dict[str, Any]) -> Seen:
+def _seen(table: dict[str, Any]) -> InvariantObservation:
     failure = table.pop("failure")
-    return Seen(**table, failure=None if failure is None else Failure(**failure))
+    return InvariantObservation(**table, failure=None if failure is None else Failure(**failure))
 
 
 def _result(table: dict[str, object]) -> Result:

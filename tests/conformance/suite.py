@@ -17,7 +17,7 @@ from .failure import Failure, failure_of
 from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
-from .invariant_results import Seen, Tally, stale_if_known
+from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
 from .invariants import LEVEL, RULES, Observed
 from .loader import load_transcript, transcript_paths
 from .needs import missing_need
@@ -53,7 +53,7 @@ class Suite:
     outcomes: list[Result] = field(default_factory=list)
     harness_failed: bool = False
     file: ResultFile | None = None
-    tally: Tally = field(default_factory=Tally)
+    tally: InvariantResults = field(default_factory=InvariantResults)
     #: In which modes the canary has failed, and how.
     canary: dict[str, Failure] = field(default_factory=dict)
 
@@ -196,7 +196,7 @@ class Played:
     #: None: it went as written.
     failure: Failure | None
     #: What was seen of the rules that hold unasked.
-    unasked: tuple[Seen, ...] = ()
+    unasked: tuple[InvariantObservation, ...] = ()
     #: Whether patience was short, and something did not come.
     hasty: bool = False
 
@@ -235,11 +235,11 @@ def _failed(name: str, mode: str, header: Header, failure: Failure) -> Result:
     )
 
 
-def _seen(stage: Stage, observed: Observed) -> Seen:
+def _seen(stage: Stage, observed: Observed) -> InvariantObservation:
     if observed.kept:
-        return Seen(observed.rule, stage.mode)
+        return InvariantObservation(observed.rule, stage.mode)
     error = StepFailedError(None, observed.expected, observed.got)
-    return Seen(observed.rule, stage.mode, failure_of(stage, error))
+    return InvariantObservation(observed.rule, stage.mode, failure_of(stage, error))
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tests.conformance.failure import Failure
 from tests.conformance.implementation import Divergence, Implementation
-from tests.conformance.invariant_results import Seen, Tally, stale_if_known
+from tests.conformance.invariant_results import (
+    InvariantObservation,
+    InvariantResults,
+    stale_if_known,
+)
 from tests.conformance.results import Result
 
 NAME = "unasked/stop"
@@ -16,15 +20,19 @@ def failure(where: str) -> Failure:
     return Failure(f"{where} expected an end; got none", "all there is to know", "no end")
 
 
-def results(*seen: Seen, implementation: Implementation = PLAIN) -> list[Result]:
-    tally = Tally()
+def results(*seen: InvariantObservation, implementation: Implementation = PLAIN) -> list[Result]:
+    tally = InvariantResults()
     for one in seen:
         tally.add(one)
     return tally.results(implementation)
 
 
 def test_a_rule_that_is_kept_everywhere_passes_once_in_each_mode() -> None:
-    kept = results(Seen("stop", "listen"), Seen("stop", "listen"), Seen("death", "stdio"))
+    kept = results(
+        InvariantObservation("stop", "listen"),
+        InvariantObservation("stop", "listen"),
+        InvariantObservation("death", "stdio"),
+    )
     assert [(one.transcript, one.mode, one.outcome) for one in kept] == [
         ("unasked/death", "stdio", "passed"),
         (NAME, "listen", "passed"),
@@ -33,9 +41,9 @@ def test_a_rule_that_is_kept_everywhere_passes_once_in_each_mode() -> None:
 
 def test_a_rule_that_is_broken_is_told_by_the_first_run_and_counted() -> None:
     (one,) = results(
-        Seen("stop", "listen"),
-        Seen("stop", "listen", failure("a.smtp")),
-        Seen("stop", "listen", failure("b.smtp")),
+        InvariantObservation("stop", "listen"),
+        InvariantObservation("stop", "listen", failure("a.smtp")),
+        InvariantObservation("stop", "listen", failure("b.smtp")),
     )
     assert (one.outcome, one.level, one.clauses) == ("failed", "should", ("listen.stop",))
     assert one.message == "in 2 of 3 runs, first a.smtp expected an end; got none"
@@ -43,12 +51,14 @@ def test_a_rule_that_is_broken_is_told_by_the_first_run_and_counted() -> None:
 
 
 def test_a_rule_that_is_known_to_be_broken_diverges() -> None:
-    (one,) = results(Seen("stop", "listen", failure("a.smtp")), implementation=KNOWING)
+    (one,) = results(
+        InvariantObservation("stop", "listen", failure("a.smtp")), implementation=KNOWING
+    )
     assert one.outcome == "diverged"
 
 
 def test_a_rule_that_is_known_to_be_broken_and_is_not_is_stale() -> None:
-    (one,) = results(Seen("stop", "listen"), implementation=KNOWING)
+    (one,) = results(InvariantObservation("stop", "listen"), implementation=KNOWING)
     assert one.outcome == "passed"
     assert stale_if_known(one, KNOWING).outcome == "stale"
     assert stale_if_known(one, PLAIN).outcome == "passed"
