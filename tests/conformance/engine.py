@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .connections import Connection, Fragment
+from .harness import HarnessError, Stage
 from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no
 from .observers import Group, Observer, Observers, StepFailedError
 from .payload import Payload
 from .process import Watchdog
 from .script import Either, Include, Node, Note, Step, walk
-from .stage import HarnessError, Stage
 
 #: How often something is looked at that cannot announce itself (a file, a process of others).
 _LOOK_AGAIN = 0.005

@@ -10,10 +10,10 @@ import shlex
 from dataclasses import dataclass
 
 from .dialogue import shorten
+from .harness import Stage
 from .observers import StepFailedError
 from .payload import visible
 from .script import Either, Include, Node, Note, Step, walk
-from .stage import Stage
 from .words import FILTER_VARIABLES
 from .writer import write_step
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from .connections import Connection
 from .dialogue import shorten
+from .harness import HarnessError, Stage
 from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError
 from .payload import visible
 from .script import Step
-from .stage import HarnessError, Stage
 from .words import MODES
 
 _SHOWN = 2000

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .harness import Stage
 from .proc import command_line
-from .stage import Stage
 
 #: That moment, in seconds.
 AFTERMATH = 2.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from .connections import Connection
 from .dialogue import shorten
 from .filterbox import FilterRun, group_members
+from .harness import Stage
 from .matching import (
     WAIT,
     YES,
@@ -25,7 +26,6 @@ from .matching import (
 )
 from .payload import Payload, visible
 from .script import Named, ReplyPattern, Step, TextTest
-from .stage import Stage
 
 _SHOWN = 2000
 #: Who waits needs no processor: seconds of one in so many seconds are as good as none.

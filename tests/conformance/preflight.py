@@ -11,9 +11,9 @@ import subprocess
 import time
 from dataclasses import dataclass
 
+from .harness import HarnessError, Settings, Stage
 from .implementation import Implementation
 from .reader import parse_transcript
-from .stage import HarnessError, Settings, Stage
 
 _SESSION = """\
 +++

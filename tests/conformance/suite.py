@@ -14,6 +14,7 @@ import pytest
 
 from .engine import play
 from .failure import Failure, failure_of
+from .harness import Settings, Stage
 from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
@@ -28,7 +29,6 @@ from .preflight import CANARY, CANARY_FAILS, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
-from .stage import Settings, Stage
 from .verdict import selection
 from .waiting import Waiting
 from .words import LEVELS, MODES

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
+from .harness import Settings
 from .implementation import find_implementation
 from .items import suite_of
 from .properties.compare import ASPECTS, differences
@@ -17,7 +18,6 @@ from .properties.draw import plans
 from .properties.drive import perform
 from .properties.plan import Plan
 from .properties.search import Search, examples
-from .stage import Settings
 
 #: Where silence is as good a difference as any, and waited for a hundred times.
 _ASLEEP = 0.3

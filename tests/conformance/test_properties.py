@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
+from .harness import Settings
 from .items import PROPERTY_MARKER, divergence_of, suite_of
 from .needs import lacking
 from .preflight import CANARY_FAILS
@@ -20,7 +21,6 @@ from .properties.plan import Plan
 from .properties.rules import CLAUSES, broken
 from .properties.search import Search, examples
 from .results import PROPERTY_PREFIX
-from .stage import Settings
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.conformance.__main__ import main
 from tests.conformance.engine import play
 from tests.conformance.filterbox import FilterRun
 from tests.conformance.grammar import FENCE
+from tests.conformance.harness import Settings, Stage
 from tests.conformance.host import Host
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.loader import load_transcript
@@ -26,7 +27,6 @@ from tests.conformance.process import adopt_orphans
 from tests.conformance.reader import parse_transcript
 from tests.conformance.record.tape import Tape
 from tests.conformance.script import Step, Transcript
-from tests.conformance.stage import Settings, Stage
 from tests.conformance.writer import write_step
 
 SECONDS = 20.0

@@ -20,6 +20,7 @@ from postprox.core import replies
 from tests import fixtures
 from tests.conformance.clauses import load_clauses
 from tests.conformance.engine import play
+from tests.conformance.harness import Settings, Stage
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.items import suite_of
 from tests.conformance.loader import load_transcript
@@ -27,7 +28,6 @@ from tests.conformance.needs import missing_need
 from tests.conformance.observers import StepFailedError
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.process import adopt_orphans
-from tests.conformance.stage import Settings, Stage
 from tests.conformance.waiting import Waiting
 
 FIXTURES = Path(fixtures.__file__).parent

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..connections import Connection, Fragment
+from ..harness import Settings, Stage
 from ..header import Header
 from ..leftovers import files, processes, still_left
 from ..payload import visible
 from ..proc import command_line, descendants, sleeps
 from ..script import Transcript
-from ..stage import Settings, Stage
 from .plan import Message, Plan, may_be_followed, pieces
 from .run import Exchange, NoReplyError, Run, Said, next_reply
 from .upstream import GREETING, Book, Server

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..clauses import load_clauses
+from ..harness import HarnessError, Settings
 from ..header import Header, read_header
 from ..host import Host
 from ..implementation import ImplementationError, default_implementation, find_implementation
@@ -20,7 +21,6 @@ from ..preflight import CannotStartError, check_program
 from ..process import adopt_orphans, start_children_with_default_signals
 from ..reader import parse_transcript
 from ..script import FormatError, Transcript
-from ..stage import HarnessError, Settings
 from ..words import LEVELS
 from ..writer import write_transcript
 from .address import Address, listen, parse_address

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from ..connections import Connection
 from ..dialogue import Dialogue
+from ..harness import Settings, Stage
 from ..header import Header
 from ..payload import visible
 from ..script import Transcript
-from ..stage import Settings, Stage
 from .address import Address, connect
 from .tape import Tape
 
