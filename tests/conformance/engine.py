@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .connections import Connection, Fragment
-from .harness import HarnessError, Stage
+from .harness import Harness, HarnessError
 from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no
 from .observers import Group, Observer, Observers, StepFailedError
@@ -25,18 +25,18 @@ _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
 
 
-def play(stage: Stage) -> list[Observed]:
-    """Run the stage's transcript; StepFailedError says what was not as written.
+def play(harness: Harness) -> list[Observed]:
+    """Run the harness's transcript; StepFailedError says what was not as written.
 
     What came of the rules that hold unasked is returned: they are no matter of the transcript.
     """
-    stage.prepare()
-    patience = _WATCHDOG * stage.settings.time_scale + stage.patience
-    watchdog = Watchdog(stage.kill, patience)
+    harness.prepare()
+    patience = _WATCHDOG * harness.settings.time_scale + harness.patience
+    watchdog = Watchdog(harness.kill, patience)
     try:
-        engine = Engine(stage)
+        engine = Engine(harness)
         engine.start()
-        engine.run(stage.transcript.steps)
+        engine.run(harness.transcript.steps)
         return engine.finish()
     finally:
         watchdog.close()
@@ -65,12 +65,12 @@ def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
 class Engine:
     """One transcript being played."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._loop = stage.loop
-        self._steps = walk(stage.transcript.steps)
-        self._observers = Observers(stage, self._connect)
-        self._invariants = InvariantChecker(stage, self._observers, self._steps)
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+        self._loop = harness.loop
+        self._steps = walk(harness.transcript.steps)
+        self._observers = Observers(harness, self._connect)
+        self._invariants = InvariantChecker(harness, self._observers, self._steps)
         self._last_write: Connection | None = None
         self._last_was_fragment = False
 
@@ -78,13 +78,13 @@ class Engine:
 
     def start(self) -> None:
         """Start the process, and the client unless the transcript says when."""
-        stage = self._stage
+        harness = self._harness
         says_when = any(step.actor == "C" and step.verb == "@connect" for step in self._steps)
-        if stage.mode == "command":
-            stage.start_command()
+        if harness.mode == "command":
+            harness.start_command()
             return
         first = next(iter(self._steps), None)  # it is not come to if this fails
-        if stage.mode == "listen" and not stage.start_server():
+        if harness.mode == "listen" and not harness.start_server():
             state = self._observers.process_state()
             raise StepFailedError(first, "-l to go into the background with exit status 0", state)
         if not says_when and any(step.kind == "C" for step in self._steps):
@@ -92,16 +92,16 @@ class Engine:
 
     def _connect(self, step: Step | None, actor: str) -> None:
         """Open the client's connection, which *step* wants."""
-        stage = self._stage
-        if stage.mode == "stdio":
-            if stage.process is not None:
+        harness = self._harness
+        if harness.mode == "stdio":
+            if harness.process is not None:
                 raise HarnessError("in stdio mode there is one process, one connection")
-            stage.start_session()
+            harness.start_session()
             return
-        if stage.header.background and stage.process is not None and not stage.process.alive:
-            stage.process.follow_to_background()
-        if not stage.connect(actor):
-            listen = f"{stage.listen[0]}:{stage.listen[1]}"
+        if harness.header.background and harness.process is not None and not harness.process.alive:
+            harness.process.follow_to_background()
+        if not harness.connect(actor):
+            listen = f"{harness.listen[0]}:{harness.listen[1]}"
             state = self._observers.process_state()
             raise StepFailedError(step, f"a connection to {listen}", f"it is refused; {state}")
 
@@ -150,8 +150,8 @@ class Engine:
             verdict = look()
             return verdict.state is not State.WAIT
 
-        waited = f"(waited {self._stage.patience:g} s)"
-        if not self._stage.wait_until(decided, extra, pause):
+        waited = f"(waited {self._harness.patience:g} s)"
+        if not self._harness.wait_until(decided, extra, pause):
             verdict = no(f"{self._observers.so_far(step)} {waited}")
         if verdict.state is State.NO:
             raise StepFailedError(step, self._observers.expected(step), verdict.got)
@@ -171,7 +171,7 @@ class Engine:
 
         firsts = [branch[0][0] for branch in branches if branch and isinstance(branch[0], tuple)]
         extra = max(map(self._observers.quiet_time, firsts))
-        in_time = self._stage.wait_until(decided, extra, _LOOK_AGAIN)
+        in_time = self._harness.wait_until(decided, extra, _LOOK_AGAIN)
         if in_time and verdicts[-1].state is State.YES:
             self._go_on_with(either, len(verdicts) - 1)
         elif not (in_time and () in branches):
@@ -203,7 +203,7 @@ class Engine:
         )
         if connection is self._last_write and (fragment or self._last_was_fragment):
             read = Fragment(connection)
-            self._loop.turn_until(lambda: read.over, self._stage.patience, _ASK_AGAIN)
+            self._loop.turn_until(lambda: read.over, self._harness.patience, _ASK_AGAIN)
         connection.send(self._observers.octets(group))
         self._last_write, self._last_was_fragment = connection, fragment
 
@@ -213,11 +213,11 @@ class Engine:
                 self._connect(step, step.actor)
             case _, "@wait":
                 assert isinstance(step.argument, float)
-                self._loop.turn_until(lambda: False, self._stage.seconds(step.argument))
+                self._loop.turn_until(lambda: False, self._harness.seconds(step.argument))
             case "U", "@refuse":
-                self._stage.listener.refuse()
+                self._harness.listener.refuse()
             case "U", "@listen":
-                self._stage.listener.listen()
+                self._harness.listener.listen()
             case "C" | "U", "@pause":
                 self._connection(step).pause()
             case "C" | "U", "@resume":
@@ -225,16 +225,16 @@ class Engine:
             case "C" | "U", _:
                 self._end(step)
             case "F", _:
-                self._stage.filter.open_gate(str(step.argument))
+                self._harness.filter.open_gate(str(step.argument))
             case _:
-                assert self._stage.process is not None
+                assert self._harness.process is not None
                 self._observers.signalled = True
-                self._stage.process.send(step.verb)
+                self._harness.process.send(step.verb)
 
     def _end(self, step: Step) -> None:
         connection = self._connection(step)
         # Who does not read may not be read either: then what was not sent is lost.
-        self._loop.turn_until(lambda: connection.sent or connection.paused, self._stage.patience)
+        self._loop.turn_until(lambda: connection.sent or connection.paused, self._harness.patience)
         ways = {
             "@eof": connection.end_writing,
             "@close": connection.close,
@@ -244,17 +244,17 @@ class Engine:
 
     def _connection(self, step: Step) -> Connection:
         """The connection of the step's actor, made or awaited if this is its first step."""
-        stage = self._stage
+        harness = self._harness
         if step.kind == "C":
-            if step.actor not in stage.clients:
+            if step.actor not in harness.clients:
                 self._connect(step, step.actor)
-            return stage.clients[step.actor]
-        if step.actor not in stage.upstreams:
+            return harness.clients[step.actor]
+        if step.actor not in harness.upstreams:
             self._await(
                 step,
                 lambda: self._observers.with_process(lambda: self._observers.accept(step.actor)),
             )
-        return stage.upstreams[step.actor]
+        return harness.upstreams[step.actor]
 
 
 def _until_yes(looks: list[Observer]) -> list[Verdict]:

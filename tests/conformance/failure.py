@@ -1,6 +1,6 @@
 """A failure a person can act on: the transcript, the failing step marked, and all there is to know.
 
-Rule: plain text from what the stage has seen; nothing is judged here.
+Rule: plain text from what the harness has seen; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 
 from .dialogue import shorten
-from .harness import Stage
+from .harness import Harness
 from .observers import StepFailedError
 from .payload import visible
 from .script import Either, Include, Node, Note, Step, walk
@@ -40,9 +40,9 @@ class Failure:
     cause: str
 
 
-def failure_of(stage: Stage, error: StepFailedError) -> Failure:
+def failure_of(harness: Harness, error: StepFailedError) -> Failure:
     """All that is to be told of *error*."""
-    return Failure(_summary(stage, error), "\n".join(_sections(stage, error)), _cause(error))
+    return Failure(_summary(harness, error), "\n".join(_sections(harness, error)), _cause(error))
 
 
 def _cause(error: StepFailedError) -> str:
@@ -50,25 +50,25 @@ def _cause(error: StepFailedError) -> str:
     return " ".join(_OF_THE_RUN.sub("", f"{step}: {error}").split())
 
 
-def _sections(stage: Stage, error: StepFailedError) -> list[str]:
-    header = stage.header
+def _sections(harness: Harness, error: StepFailedError) -> list[str]:
+    header = harness.header
     return [
-        _summary(stage, error),
+        _summary(harness, error),
         f"{header.title} ({', '.join(header.clauses)}: {header.level})",
         "",
-        *_script(stage, error),
+        *_script(harness, error),
         "",
-        *_said(stage),
-        *_filter(stage),
-        *_files(stage),
-        *_syslog(stage),
-        *_process(stage),
+        *_said(harness),
+        *_filter(harness),
+        *_files(harness),
+        *_syslog(harness),
+        *_process(harness),
     ]
 
 
-def _summary(stage: Stage, error: StepFailedError) -> str:
-    line = f":{_line(stage.transcript.steps, error.step)}" if error.step else ""
-    return f"{stage.transcript.name}{line} [{stage.mode}] {shorten(str(error), 300)}"
+def _summary(harness: Harness, error: StepFailedError) -> str:
+    line = f":{_line(harness.transcript.steps, error.step)}" if error.step else ""
+    return f"{harness.transcript.name}{line} [{harness.mode}] {shorten(str(error), 300)}"
 
 
 def _line(nodes: tuple[Node, ...], failed: Step) -> int:
@@ -86,9 +86,9 @@ def _line(nodes: tuple[Node, ...], failed: Step) -> int:
     return 0
 
 
-def _script(stage: Stage, error: StepFailedError) -> list[str]:
+def _script(harness: Harness, error: StepFailedError) -> list[str]:
     lines: list[str] = []
-    for text, step in _shown(stage.transcript.steps, "", error.step):
+    for text, step in _shown(harness.transcript.steps, "", error.step):
         marked = error.step is not None and step is error.step
         lines.append((_MARK if marked else _BLANK) + text)
         if marked:
@@ -125,16 +125,16 @@ def _shown(
     return lines
 
 
-def _said(stage: Stage) -> list[str]:
+def _said(harness: Harness) -> list[str]:
     return [
         "what was said (> by the suite, < by the implementation):",
-        *(_BLANK + line for line in stage.dialogue.lines()),
+        *(_BLANK + line for line in harness.dialogue.lines()),
     ]
 
 
-def _filter(stage: Stage) -> list[str]:
+def _filter(harness: Harness) -> list[str]:
     lines = []
-    for number, run in enumerate(stage.filter.runs, 1):
+    for number, run in enumerate(harness.filter.runs, 1):
         lines.append(f"filter, run {number} (pid {run.pid}):")
         lines += [_shown_variable(name, run.environment.get(name)) for name in FILTER_VARIABLES]
         lines += [
@@ -155,27 +155,27 @@ def _shown_file(content: bytes | None) -> str:
     return shorten(visible(content), _SHOWN_FILE)
 
 
-def _files(stage: Stage) -> list[str]:
+def _files(harness: Harness) -> list[str]:
     try:
-        paths = sorted(stage.tmp_seen.rglob("*"))
+        paths = sorted(harness.tmp_seen.rglob("*"))
     except OSError:
         return []
     return [f"{{tmp}}: {', '.join(path.name for path in paths) or 'empty'}"]
 
 
-def _syslog(stage: Stage) -> list[str]:
-    if stage.syslog is None:
+def _syslog(harness: Harness) -> list[str]:
+    if harness.syslog is None:
         return ["syslog: not observed (it takes a private /dev/log, and that takes root)"]
-    messages = [f"{_BLANK}{visible(message)}" for message in stage.syslog.messages]
+    messages = [f"{_BLANK}{visible(message)}" for message in harness.syslog.messages]
     return ["syslog:", *messages] if messages else ["syslog: nothing"]
 
 
-def _process(stage: Stage) -> list[str]:
-    if stage.process is None:
+def _process(harness: Harness) -> list[str]:
+    if harness.process is None:
         return ["process: never started"]
-    status = stage.process.status
+    status = harness.process.status
     state = "still running" if status is None else f"exit status {status}"
-    lines = [f"process: {shlex.join(stage.arguments())}", f"{_BLANK}{state}"]
-    written = {name: stage.output(name) for name in ("stdout", "stderr")}
+    lines = [f"process: {shlex.join(harness.arguments())}", f"{_BLANK}{state}"]
+    written = {name: harness.output(name) for name in ("stdout", "stderr")}
     shown = [f"{_BLANK}{name}: {_shown_file(text)}" for name, text in written.items() if text]
     return lines + shown

@@ -1,6 +1,6 @@
 """Everything one run needs, set up and taken down: sockets, directories, process, filter, syslog.
 
-Rule: the stage knows how to start and stop things; what is right or wrong is the engine's.
+Rule: the harness knows how to start and stop things; what is right or wrong is the engine's.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class SyslogBox:
             self._path.unlink()
 
 
-class Stage:
+class Harness:
     """One transcript's run in one mode."""
 
     def __init__(self, transcript: Transcript, mode: str, settings: Settings) -> None:

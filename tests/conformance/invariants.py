@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .connections import Connection
 from .dialogue import shorten
-from .harness import HarnessError, Stage
+from .harness import Harness, HarnessError
 from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError
 from .payload import visible
@@ -86,8 +86,8 @@ class Observed:
 class InvariantChecker:
     """The end of one run, and what is judged then."""
 
-    def __init__(self, stage: Stage, looks: Observers, steps: list[Step]) -> None:
-        self._stage = stage
+    def __init__(self, harness: Harness, looks: Observers, steps: list[Step]) -> None:
+        self._harness = harness
         self._observers = looks
         self._verbs = {step.verb for step in steps}
         self._told_to_end = False
@@ -100,55 +100,57 @@ class InvariantChecker:
         if got and self._owns(rule):
             raise StepFailedError(None, expected, got)
         if got:
-            self._stage.settings.broken.add((rule.name, self._stage.mode))
+            self._harness.settings.broken.add((rule.name, self._harness.mode))
         self.observed.append(Observed(rule.name, expected if got else "", got))
 
     def _owns(self, rule: Rule) -> bool:
         """Whether the transcript is about this rule, and at its level."""
-        header = self._stage.header
+        header = self._harness.header
         clauses = {*rule.clauses, *rule.said_by}
         return header.level == LEVEL and not clauses.isdisjoint(header.clauses)
 
     def _is_news(self, rule: Rule) -> bool:
         """Whether it makes a difference that *rule* is broken: then it is worth waiting for."""
-        known = (rule.name, self._stage.mode) in self._stage.settings.broken
+        known = (rule.name, self._harness.mode) in self._harness.settings.broken
         return self._owns(rule) or not known
 
     def end(self) -> None:
         """Bring the session, and a server, to an end."""
         self._end_sessions()
-        if self._stage.mode == "listen":
+        if self._harness.mode == "listen":
             self._end_server()
 
     def _end_sessions(self) -> None:
-        stage = self._stage
-        for connection in [*stage.clients.values(), *self._upstreams()]:
+        harness = self._harness
+        for connection in [*harness.clients.values(), *self._upstreams()]:
             connection.resume()
-        for client in stage.clients.values():
+        for client in harness.clients.values():
             if not (client.closed or client.ended or client.half_closed):
                 client.end_writing()
-        process = stage.process
+        process = harness.process
         if process is None:
             raise HarnessError("the transcript never started the process")
 
         def over() -> bool:
             for upstream in self._upstreams():
                 _say_goodbye(upstream)
-            return self._observers.sessions_ended() if stage.mode == "listen" else not process.alive
+            return (
+                self._observers.sessions_ended() if harness.mode == "listen" else not process.alive
+            )
 
-        if not stage.wait_until(over):
-            what = "the session" if stage.mode == "listen" else "the process"
+        if not harness.wait_until(over):
+            what = "the session" if harness.mode == "listen" else "the process"
             raise StepFailedError(None, f"{what} to end once the transcript has", "it goes on")
         # What was said last may still be on its way through the kernel.
-        stage.loop.turn(0)
+        harness.loop.turn(0)
         over()
 
     def _upstreams(self) -> list[Connection]:
-        stage = self._stage
-        return [*stage.retired, *stage.upstreams.values(), *stage.listener.arrived]
+        harness = self._harness
+        return [*harness.retired, *harness.upstreams.values(), *harness.listener.arrived]
 
     def _end_server(self) -> None:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         if process.alive:
             self._told_to_end = True
@@ -156,10 +158,10 @@ class InvariantChecker:
             self._judge(_STOP, "SIGTERM to end the server, with exit status 0", self._goes_on)
 
     def _goes_on(self) -> str:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
-        seconds = self._stage.whole_patience if self._is_news(_STOP) else _MOMENT
-        self._stage.loop.turn_until(lambda: not process.alive, seconds)
+        seconds = self._harness.whole_patience if self._is_news(_STOP) else _MOMENT
+        self._harness.loop.turn_until(lambda: not process.alive, seconds)
         if process.status == 0 or (process.status is not None and self._observers.signalled):
             return ""
         return self._observers.process_state()
@@ -173,7 +175,7 @@ class InvariantChecker:
         self._judge(_TEMP_DIRECTORY, expected, lambda: self._left(_TEMP_DIRECTORY, files))
 
     def _died(self) -> str:
-        status = self._stage.process.status if self._stage.process else None
+        status = self._harness.process.status if self._harness.process else None
         sent = self._observers.signalled or self._told_to_end
         return (
             self._observers.process_state()
@@ -181,39 +183,39 @@ class InvariantChecker:
             else ""
         )
 
-    def _left(self, rule: Rule, look: Callable[[Stage], list[str]]) -> str:
-        stage = self._stage
+    def _left(self, rule: Rule, look: Callable[[Harness], list[str]]) -> str:
+        harness = self._harness
         seconds = AFTERMATH if self._is_news(rule) else _MOMENT
-        return ", ".join(still_left(stage, lambda: look(stage), seconds))
+        return ", ".join(still_left(harness, lambda: look(harness), seconds))
 
     def judge_the_unawaited(self) -> None:
         """Everything was awaited by a step: octets, connections, runs of the filter."""
-        stage = self._stage
-        for connection in [*stage.clients.values(), *self._upstreams()]:
+        harness = self._harness
+        for connection in [*harness.clients.values(), *self._upstreams()]:
             if connection.received and not connection.closed:
                 got = shorten(visible(bytes(connection.received)), _SHOWN)
                 raise StepFailedError(None, f"nothing more from {connection.name}<", got)
-        if stage.listener.arrived:
-            got = f"{len(stage.listener.arrived)} more"
+        if harness.listener.arrived:
+            got = f"{len(harness.listener.arrived)} more"
             raise StepFailedError(None, "no more connections upstream", got)
-        if self._verbs & {"run", "none"} and stage.filter.new_runs:
-            got = f"{len(stage.filter.new_runs)} more"
+        if self._verbs & {"run", "none"} and harness.filter.new_runs:
+            got = f"{len(harness.filter.new_runs)} more"
             raise StepFailedError(None, "no more runs of the filter", got)
 
     def judge_output(self) -> None:
         """Nothing on the SMTP channel's descriptor 2, no traceback anywhere."""
-        if self._stage.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
+        if self._harness.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
             expected = "nothing on file descriptor 2 (it is the SMTP channel)"
             self._judge(_STANDARD_ERROR, expected, self._on_standard_error)
         self._judge(_TRACEBACK, "no traceback anywhere", self._traceback)
 
     def _on_standard_error(self) -> str:
-        return shorten(visible(self._stage.output("stderr")), _SHOWN)
+        return shorten(visible(self._harness.output("stderr")), _SHOWN)
 
     def _traceback(self) -> str:
-        stage = self._stage
-        said = {name: stage.output(name) for name in ("stdout", "stderr")}
-        said["syslog"] = b"\n".join(stage.syslog.messages) if stage.syslog else b""
+        harness = self._harness
+        said = {name: harness.output(name) for name in ("stdout", "stderr")}
+        said["syslog"] = b"\n".join(harness.syslog.messages) if harness.syslog else b""
         for name, text in said.items():
             if b"Traceback" in text:
                 return f"on {name}: {visible(text[-_SHOWN:])}"

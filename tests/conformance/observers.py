@@ -12,7 +12,7 @@ from pathlib import Path
 from .connections import Connection
 from .dialogue import shorten
 from .filterbox import FilterRun, group_members
-from .harness import Stage
+from .harness import Harness
 from .matching import (
     WAIT,
     YES,
@@ -50,8 +50,8 @@ class StepFailedError(Exception):
 class Observers:
     """The looks of one run; *connect* opens a client's connection when a step first needs it."""
 
-    def __init__(self, stage: Stage, connect: Callable[[Step, str], None]) -> None:
-        self._stage = stage
+    def __init__(self, harness: Harness, connect: Callable[[Step, str], None]) -> None:
+        self._harness = harness
         self._connect = connect
         self._filter_run: FilterRun | None = None
         self._resident_before: int | None = None
@@ -76,12 +76,12 @@ class Observers:
         verdict = look()
         if (
             verdict.state is State.WAIT
-            and self._stage.process is not None
-            and not self._stage.process.alive
+            and self._harness.process is not None
+            and not self._harness.process.alive
         ):
             # What the process did last may have come in the same moment as its end.
-            self._stage.loop.turn(0)
-            self._stage.loop.turn(0)
+            self._harness.loop.turn(0)
+            self._harness.loop.turn(0)
             verdict = look()
             if verdict.state is State.WAIT:
                 return no(f"nothing; {self.process_state()}")
@@ -104,8 +104,8 @@ class Observers:
 
     def _on_connection(self, step: Step, look: Callable[[Connection], Verdict]) -> Verdict:
         """*look* at the connection of the step's actor, once there is one."""
-        stage = self._stage
-        known = stage.clients if step.kind == "C" else stage.upstreams
+        harness = self._harness
+        known = harness.clients if step.kind == "C" else harness.upstreams
         if step.actor in known:
             return look(known[step.actor])
         if step.kind == "C":
@@ -118,9 +118,9 @@ class Observers:
         until = time.monotonic() + self.quiet_time(step)
 
         def look() -> Verdict:
-            known = self._stage.clients if step.kind == "C" else self._stage.upstreams
+            known = self._harness.clients if step.kind == "C" else self._harness.upstreams
             connection = known.get(step.actor)
-            if connection is None and self._stage.listener.arrived and step.kind == "U":
+            if connection is None and self._harness.listener.arrived and step.kind == "U":
                 return no("a connection")
             if connection is not None and connection.received:
                 return no(describe(connection.received))
@@ -132,12 +132,12 @@ class Observers:
         if step.verb != "@quiet":
             return 0.0
         assert isinstance(step.argument, float)
-        return self._stage.seconds(step.argument)
+        return self._harness.seconds(step.argument)
 
     # --- the filter
 
     def _look_at_filter(self, group: Group) -> Observer:
-        step, box = group[0], self._stage.filter
+        step, box = group[0], self._harness.filter
 
         def arrived() -> Verdict:
             if not box.new_runs:
@@ -177,7 +177,7 @@ class Observers:
 
     def _environment(self, step: Step, run: FilterRun) -> Verdict:
         assert isinstance(step.argument, Named)
-        wanted = step.argument.value.octets(self._stage.variables)
+        wanted = step.argument.value.octets(self._harness.variables)
         return _equal(run.environment.get(step.argument.name), wanted)
 
     # --- the process
@@ -203,18 +203,20 @@ class Observers:
 
     def _exit(self, step: Step) -> Verdict:
         """The process's end; for a server that nobody has told to end, its sessions' end."""
-        stage = self._stage
-        if stage.mode == "listen" and stage.clients and not self.signalled:
+        harness = self._harness
+        if harness.mode == "listen" and harness.clients and not self.signalled:
             return YES if self.sessions_ended() else WAIT
-        in_both = stage.mode == "listen" and "stdio" in stage.header.modes
+        in_both = harness.mode == "listen" and "stdio" in harness.header.modes
         wanted = "any" if in_both else str(step.argument)
-        return _status_verdict(wanted, self._stage.process.status if self._stage.process else None)
+        return _status_verdict(
+            wanted, self._harness.process.status if self._harness.process else None
+        )
 
     def _syslog(self, step: Step) -> Verdict:
         assert isinstance(step.argument, TextTest)
-        assert self._stage.syslog is not None
-        self._stage.syslog.read()
-        messages = self._stage.syslog.messages
+        assert self._harness.syslog is not None
+        self._harness.syslog.read()
+        messages = self._harness.syslog.messages
         operator, wanted = step.argument.operator, self._wanted(step.argument)
         fitting = [text_fits(operator, wanted, message) for message in messages]
         if operator == "lacks":
@@ -224,14 +226,14 @@ class Observers:
     def _wanted(self, test: TextTest) -> bytes:
         if isinstance(test.text, str):
             return test.text.encode()
-        return test.text.octets(self._stage.variables)
+        return test.text.octets(self._harness.variables)
 
     def _output(self, step: Step) -> Verdict:
         test = step.argument
         assert isinstance(test, TextTest)
-        text = self._stage.output(step.verb)
-        over = self._stage.process is not None and not self._stage.process.alive
-        if self._stage.mode == "command" and not over:
+        text = self._harness.output(step.verb)
+        over = self._harness.process is not None and not self._harness.process.alive
+        if self._harness.mode == "command" and not over:
             return WAIT
         if text_fits(test.operator, self._wanted(test), text):
             return YES
@@ -239,21 +241,21 @@ class Observers:
 
     def _tmp(self, step: Step) -> Verdict:
         if step.argument == "private":
-            return _all_private(self._stage.tmp_seen)
-        filled = any(self._stage.tmp_seen.iterdir())
+            return _all_private(self._harness.tmp_seen)
+        filled = any(self._harness.tmp_seen.iterdir())
         return YES if filled == (step.argument == "filled") else WAIT
 
     def _memory(self, step: Step) -> Verdict:
         assert isinstance(step.argument, int)
-        assert self._stage.process is not None
-        peak = self._stage.process.peak_memory()
+        assert self._harness.process is not None
+        peak = self._harness.process.peak_memory()
         return YES if peak < step.argument else no(f"{peak / (1 << 20):.1f}M")
 
     def _growth(self, step: Step) -> Verdict:
         """What is resident now, against what was at the first such step."""
         assert isinstance(step.argument, int)
-        assert self._stage.process is not None
-        resident = self._stage.process.resident_memory()
+        assert self._harness.process is not None
+        resident = self._harness.process.resident_memory()
         if self._resident_before is None:
             self._resident_before = resident
         grown = resident - self._resident_before
@@ -261,7 +263,7 @@ class Observers:
 
     def _idle(self) -> Observer:
         """A stretch of time in which the process needs none of a processor's."""
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         began, used = time.monotonic(), process.processor_time()
 
@@ -279,9 +281,9 @@ class Observers:
 
     def _listens(self, step: Step) -> Verdict:
         assert isinstance(step.argument, Payload)
-        assert self._stage.process is not None
-        wanted = step.argument.octets(self._stage.variables).decode("ascii", "replace")
-        found = self._stage.process.listens()
+        assert self._harness.process is not None
+        wanted = step.argument.octets(self._harness.variables).decode("ascii", "replace")
+        found = self._harness.process.listens()
         return YES if found == {wanted} else no(", ".join(sorted(found)) or "nowhere")
 
     def _lasting_look(self, step: Step, look: Observer) -> Observer:
@@ -292,24 +294,24 @@ class Observers:
     def sessions_ended(self) -> bool:
         """Whether the implementation has closed every connection that the suite has not."""
         open_ones = [
-            *self._stage.clients.values(),
-            *self._stage.upstreams.values(),
-            *self._stage.retired,
+            *self._harness.clients.values(),
+            *self._harness.upstreams.values(),
+            *self._harness.retired,
         ]
         return all(connection.ended or connection.closed for connection in open_ones)
 
     def accept(self, actor: str) -> Verdict:
         """Take the next connection that arrived upstream as *actor*'s."""
-        stage = self._stage
-        if not stage.listener.arrived:
+        harness = self._harness
+        if not harness.listener.arrived:
             return WAIT
-        if actor in stage.upstreams:
-            stage.retired.append(stage.upstreams[actor])
-        stage.upstreams[actor] = stage.listener.arrived.popleft()
+        if actor in harness.upstreams:
+            harness.retired.append(harness.upstreams[actor])
+        harness.upstreams[actor] = harness.listener.arrived.popleft()
         return YES
 
     def octets(self, group: Group) -> bytes:
-        variables = self._stage.variables
+        variables = self._harness.variables
         return b"".join(
             step.argument.octets(variables) for step in group if isinstance(step.argument, Payload)
         )
@@ -328,25 +330,25 @@ class Observers:
 
     def so_far(self, step: Step) -> str:
         """What there is of what *step* waited for."""
-        connection = {**self._stage.clients, **self._stage.upstreams}.get(step.actor)
+        connection = {**self._harness.clients, **self._harness.upstreams}.get(step.actor)
         if step.kind in "CU" and connection is not None:
             return describe(connection.received)
-        if step.verb == "syslog" and self._stage.syslog is not None:
-            return " | ".join(map(visible, self._stage.syslog.messages)) or "nothing in syslog"
+        if step.verb == "syslog" and self._harness.syslog is not None:
+            return " | ".join(map(visible, self._harness.syslog.messages)) or "nothing in syslog"
         if step.verb == "idle":
             return "a processor busy all the time"
         if step.verb == "tmp":
-            return ", ".join(path.name for path in self._stage.tmp_seen.iterdir()) or "no file"
+            return ", ".join(path.name for path in self._harness.tmp_seen.iterdir()) or "no file"
         if step.verb == "exit" and step.kind == "P":
             return self.process_state()
         return "nothing"
 
     def process_state(self) -> str:
-        if self._stage.process is None:
+        if self._harness.process is None:
             return "no process yet"
-        if self._stage.process.alive:
+        if self._harness.process.alive:
             return "the process still runs"
-        return f"the process has ended with status {self._stage.process.status}"
+        return f"the process has ended with status {self._harness.process.status}"
 
 
 def _take(connection: Connection, awaited: OctetsAwaited | ReplyAwaited) -> Verdict:

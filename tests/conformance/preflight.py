@@ -11,7 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from .harness import HarnessError, Settings, Stage
+from .harness import Harness, HarnessError, Settings
 from .implementation import Implementation
 from .reader import parse_transcript
 
@@ -55,37 +55,37 @@ def check_start(settings: Settings) -> None:
     """Start one session; whatever connects upstream, says a word or lives can be judged."""
     check_program(settings.implementation)
     transcript = parse_transcript(_SESSION, "preflight")
-    stage = Stage(transcript, "stdio", settings)
+    harness = Harness(transcript, "stdio", settings)
     try:
-        stage.prepare()
-        stage.start_session()
-        _await_sign_of_life(stage, settings.implementation)
+        harness.prepare()
+        harness.start_session()
+        _await_sign_of_life(harness, settings.implementation)
     except HarnessError as error:
         raise _cannot_start(settings.implementation, str(error)) from error
     finally:
-        stage.close()
+        harness.close()
 
 
 def _cannot_start(implementation: Implementation, why: str) -> CannotStartError:
     return CannotStartError(f"cannot start {shlex.join(implementation.argv)}: {why}")
 
 
-def _await_sign_of_life(stage: Stage, implementation: Implementation) -> None:
-    process, client = stage.process, stage.clients["C"]
+def _await_sign_of_life(harness: Harness, implementation: Implementation) -> None:
+    process, client = harness.process, harness.clients["C"]
     assert process is not None
-    deadline = time.monotonic() + stage.patience
+    deadline = time.monotonic() + harness.patience
     while time.monotonic() < deadline:
-        stage.loop.turn(0.05)
-        if stage.listener.arrived or client.received:
+        harness.loop.turn(0.05)
+        if harness.listener.arrived or client.received:
             return
         if not process.alive:
             break
     if process.alive:
         raise CannotStartError(
-            f"{shlex.join(implementation.argv)} was started, but in {stage.patience:g} s it "
+            f"{shlex.join(implementation.argv)} was started, but in {harness.patience:g} s it "
             "neither connected upstream nor said a word"
         )
-    said = stage.output("stderr").decode("utf-8", "backslashreplace").strip()
+    said = harness.output("stderr").decode("utf-8", "backslashreplace").strip()
     why = f"it ended with status {process.status} before it connected upstream"
     raise _cannot_start(implementation, why + (f"; it said:\n{said}" if said else ""))
 

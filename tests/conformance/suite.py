@@ -14,7 +14,7 @@ import pytest
 
 from .engine import play
 from .failure import Failure, failure_of
-from .harness import Settings, Stage
+from .harness import Harness, Settings
 from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
@@ -217,13 +217,13 @@ def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played
 
 def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
     """Play *transcript*."""
-    stage = Stage(transcript, mode, settings)
+    harness = Harness(transcript, mode, settings)
     try:
-        return Played(None, tuple(_seen(stage, observed) for observed in play(stage)))
+        return Played(None, tuple(_seen(harness, observed) for observed in play(harness)))
     except StepFailedError as error:
-        return Played(failure_of(stage, error), hasty=stage.hasty)
+        return Played(failure_of(harness, error), hasty=harness.hasty)
     finally:
-        stage.close()
+        harness.close()
 
 
 def _failed(name: str, mode: str, header: Header, failure: Failure) -> Result:
@@ -235,11 +235,11 @@ def _failed(name: str, mode: str, header: Header, failure: Failure) -> Result:
     )
 
 
-def _seen(stage: Stage, observed: Observed) -> InvariantObservation:
+def _seen(harness: Harness, observed: Observed) -> InvariantObservation:
     if observed.kept:
-        return InvariantObservation(observed.rule, stage.mode)
+        return InvariantObservation(observed.rule, harness.mode)
     error = StepFailedError(None, observed.expected, observed.got)
-    return InvariantObservation(observed.rule, stage.mode, failure_of(stage, error))
+    return InvariantObservation(observed.rule, harness.mode, failure_of(harness, error))
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from tests.conformance.__main__ import main
 from tests.conformance.engine import play
 from tests.conformance.filterbox import FilterRun
 from tests.conformance.grammar import FENCE
-from tests.conformance.harness import Settings, Stage
+from tests.conformance.harness import Harness, Settings
 from tests.conformance.host import Host
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.loader import load_transcript
@@ -123,11 +123,13 @@ def replay(path: Path, mode: str) -> None:
     adopt_orphans()
     host = Host()
     try:
-        stage = Stage(load_transcript(path), mode, Settings(find_implementation(REFERENCE), host))
+        harness = Harness(
+            load_transcript(path), mode, Settings(find_implementation(REFERENCE), host)
+        )
         try:
-            assert [observed for observed in play(stage) if not observed.kept] == []
+            assert [observed for observed in play(harness) if not observed.kept] == []
         finally:
-            stage.close()
+            harness.close()
     finally:
         host.close()
 

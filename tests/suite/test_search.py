@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis.errors import Flaky
 
-from tests.conformance.harness import Stage
+from tests.conformance.harness import Harness
 from tests.conformance.implementation import REFERENCE, Divergence, find_implementation
 from tests.conformance.items import SUITE
 from tests.conformance.properties.plan import Plan
@@ -55,23 +55,23 @@ def test_a_race_is_told_in_three_lines() -> None:
 
 
 @contextlib.contextmanager
-def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Stage]:
-    """A stage of the reference, with other settings."""
+def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
+    """A harness of the reference, with other settings."""
     settings = replace(request.config.stash[SUITE].settings, **changes)
-    stage = Stage(parse_transcript(TRANSCRIPT, "t"), "stdio", settings)
+    harness = Harness(parse_transcript(TRANSCRIPT, "t"), "stdio", settings)
     try:
-        yield stage
+        yield harness
     finally:
-        stage.close()
+        harness.close()
 
 
 def test_patience_shrinks_with_the_last_wait_that_may_run_out(
     request: pytest.FixtureRequest,
 ) -> None:
-    with staged(request, waiting=Waiting(left=1)) as stage:
-        usual = stage.patience
-        assert not stage.wait_until(lambda: False, extra=0.01 - usual)
-        assert stage.patience == usual / 5
+    with staged(request, waiting=Waiting(left=1)) as harness:
+        usual = harness.patience
+        assert not harness.wait_until(lambda: False, extra=0.01 - usual)
+        assert harness.patience == usual / 5
 
 
 def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
@@ -81,7 +81,10 @@ def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
         find_implementation(REFERENCE), divergences=(Divergence("t", None, "bug", "it is slow"),)
     )
     waiting = Waiting(left=1)
-    with staged(request) as usual, staged(request, implementation=known, waiting=waiting) as stage:
-        assert stage.patience == usual.patience / 5
-        assert not stage.wait_until(lambda: False, extra=0.01 - stage.patience)
+    with (
+        staged(request) as usual,
+        staged(request, implementation=known, waiting=waiting) as harness,
+    ):
+        assert harness.patience == usual.patience / 5
+        assert not harness.wait_until(lambda: False, extra=0.01 - harness.patience)
         assert waiting == Waiting(left=1)

@@ -20,7 +20,7 @@ from postprox.core import replies
 from tests import fixtures
 from tests.conformance.clauses import load_clauses
 from tests.conformance.engine import play
-from tests.conformance.harness import Settings, Stage
+from tests.conformance.harness import Harness, Settings
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.items import suite_of
 from tests.conformance.loader import load_transcript
@@ -128,20 +128,20 @@ def difference(name: str, settings: Settings) -> str:
     reason = missing_need(transcript, mode, settings)
     if reason:
         pytest.skip(reason)
-    stage = Stage(transcript, mode, settings)
+    harness = Harness(transcript, mode, settings)
     try:
-        observed = play(stage)
+        observed = play(harness)
     except StepFailedError as error:
-        assert signs_of_a_breakdown(stage) == []
+        assert signs_of_a_breakdown(harness) == []
         return str(error)
     finally:
-        stage.close()
+        harness.close()
     return next((f"{UNASKED}: {one.expected}" for one in observed if not one.kept), "")
 
 
-def signs_of_a_breakdown(stage: Stage) -> list[str]:
+def signs_of_a_breakdown(harness: Harness) -> list[str]:
     """What the process says when it breaks down, instead of following a wrong rule to the end."""
-    said = [*stage.dialogue.lines(), stage.output("stderr").decode("utf-8", "backslashreplace")]
+    said = [*harness.dialogue.lines(), harness.output("stderr").decode("utf-8", "backslashreplace")]
     signs = ("Traceback", "internal error", replies.INTERNAL_ERROR.decode().strip())
     return [line for line in said if any(sign in line for sign in signs)]
 

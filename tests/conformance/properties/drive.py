@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..connections import Connection, Fragment
-from ..harness import Settings, Stage
+from ..harness import Harness, Settings
 from ..header import Header
 from ..leftovers import files, processes, still_left
 from ..payload import visible
@@ -50,12 +50,12 @@ class _Write:
 class Conversation:
     """One client that follows its plan; `go_on` says whether it still waits."""
 
-    def __init__(self, stage: Stage, client: Connection, plan: Plan, whose: str) -> None:
+    def __init__(self, harness: Harness, client: Connection, plan: Plan, whose: str) -> None:
         self.run = Run(plan)
         self.finished = False
-        self._stage = stage
+        self._harness = harness
         self._client = client
-        self._verdict = stage.directory / f"verdict{whose}"
+        self._verdict = harness.directory / f"verdict{whose}"
         self._cuts = iter(plan.cuts)
         self._steps = self._whole()
 
@@ -154,9 +154,9 @@ class _Performance:
     """Everything that goes on during one run."""
 
     def __init__(
-        self, stage: Stage, conversations: Mapping[bytes, Conversation], asleep: float
+        self, harness: Harness, conversations: Mapping[bytes, Conversation], asleep: float
     ) -> None:
-        self._stage = stage
+        self._harness = harness
         self._asleep = asleep
         self._conversations = conversations
         self._books = {
@@ -175,21 +175,21 @@ class _Performance:
 
     def goodbye(self) -> None:
         """Until the implementation's process has ended, if it can be expected to."""
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         if not self._in_trouble():
             self._until(lambda: not process.alive)
 
     def record(self) -> None:
         """Write down what was not the conversations' to see."""
-        leftovers = [] if self._in_trouble() else still_left(self._stage, self._left)
-        process = self._stage.process
+        leftovers = [] if self._in_trouble() else still_left(self._harness, self._left)
+        process = self._harness.process
         for name, one in self._conversations.items():
             run = one.run
             run.visits = self._books[name].visits
             run.filter_runs = [
                 filter_run
-                for filter_run in self._stage.filter.runs
+                for filter_run in self._harness.filter.runs
                 if name in (b"", filter_run.environment.get("HELO"))
             ]
             run.status = process.status if process else None
@@ -198,36 +198,38 @@ class _Performance:
 
     def _on_standard_error(self) -> bytes:
         """What nothing permits there: a server's log may go there (log.stderr)."""
-        written = self._stage.output("stderr")
-        permitted = self._stage.mode == "listen" and b"Traceback" not in written
+        written = self._harness.output("stderr")
+        permitted = self._harness.mode == "listen" and b"Traceback" not in written
         return b"" if permitted else written
 
     def _until(self, done: Callable[[], bool]) -> bool:
         last = time.monotonic()
         while not done():
             before = self._events
-            self._stage.loop.turn(_LOOK_AGAIN)
+            self._harness.loop.turn(_LOOK_AGAIN)
             self._go_on()
             silence = time.monotonic() - last
             if self._events != before:
                 last = time.monotonic()
-            elif silence > self._stage.patience or (silence > self._given() and self._all_sleep()):
+            elif silence > self._harness.patience or (
+                silence > self._given() and self._all_sleep()
+            ):
                 return False
         return True
 
     def _given(self) -> float:
         """How long who sleeps is given, in seconds."""
-        return self._stage.settings.waiting.at_least(self._asleep)
+        return self._harness.settings.waiting.at_least(self._asleep)
 
     def _all_sleep(self) -> bool:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         return all(sleeps(pid) for pid in descendants(process.pid))
 
     def _go_on(self) -> None:
         """Let everybody say what there is to be said now."""
-        while self._stage.listener.arrived:
-            self._welcome(self._stage.listener.arrived.popleft())
+        while self._harness.listener.arrived:
+            self._welcome(self._harness.listener.arrived.popleft())
         self._hear_filters()
         for connection, server in self._servers:
             self._serve(connection, server)
@@ -237,7 +239,7 @@ class _Performance:
 
     def _welcome(self, connection: Connection) -> None:
         server = Server(self._books)
-        self._stage.retired.append(connection)  # for the stage to close, however this ends
+        self._harness.retired.append(connection)  # for the harness to close, however this ends
         self._servers.append((connection, server))
         self._hear(server, "U<", event="@connect")
         self._hear(server, "U>", GREETING)
@@ -270,8 +272,8 @@ class _Performance:
         self._unclaimed.setdefault(number, []).append(said)
 
     def _hear_filters(self) -> None:
-        while self._stage.filter.new_runs:
-            filter_run = self._stage.filter.new_runs.popleft()
+        while self._harness.filter.new_runs:
+            filter_run = self._harness.filter.new_runs.popleft()
             whose = filter_run.environment.get("HELO", b"")
             one = self._conversations.get(whose) or self._conversations.get(b"")
             if one is not None:
@@ -281,11 +283,11 @@ class _Performance:
         return any(one.run.trouble for one in self._conversations.values())
 
     def _left(self) -> list[str]:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
-        running = processes(self._stage) + ([command_line(process.pid)] if process.alive else [])
+        running = processes(self._harness) + ([command_line(process.pid)] if process.alive else [])
         return [
-            *(f"left in the temp directory: {name}" for name in files(self._stage)),
+            *(f"left in the temp directory: {name}" for name in files(self._harness)),
             *(f"left running: {line}" for line in running),
             *self._connected(),
         ]
@@ -300,38 +302,38 @@ class _Performance:
 
 def perform(plan: Plan, settings: Settings, asleep: float = _ASLEEP) -> Run:
     """One session in stdio mode."""
-    stage = Stage(_transcript(plan.arguments, ""), "stdio", settings)
+    harness = Harness(_transcript(plan.arguments, ""), "stdio", settings)
     try:
-        stage.prepare()
-        stage.start_session()
-        conversation = Conversation(stage, stage.clients["C"], plan, "")
-        performance = _Performance(stage, {b"": conversation}, asleep)
+        harness.prepare()
+        harness.start_session()
+        conversation = Conversation(harness, harness.clients["C"], plan, "")
+        performance = _Performance(harness, {b"": conversation}, asleep)
         performance.whole()
         performance.goodbye()
         performance.record()
     finally:
-        stage.close()
+        harness.close()
     return conversation.run
 
 
 def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Run]:
     """Sessions of one server, all at the same time; their names are the clients' HELO."""
     arguments = next(iter(plans.values())).arguments
-    stage = Stage(_transcript(arguments, "$HELO"), "listen", settings)
+    harness = Harness(_transcript(arguments, "$HELO"), "listen", settings)
     try:
-        stage.prepare()
-        stage.start_server()
+        harness.prepare()
+        harness.start_server()
         conversations = {
-            name: _connected(stage, plan, name.decode()) for name, plan in plans.items()
+            name: _connected(harness, plan, name.decode()) for name, plan in plans.items()
         }
-        performance = _Performance(stage, conversations, _ASLEEP)
+        performance = _Performance(harness, conversations, _ASLEEP)
         performance.whole()
-        assert stage.process is not None
-        stage.process.send("SIGTERM")
+        assert harness.process is not None
+        harness.process.send("SIGTERM")
         performance.goodbye()
         performance.record()
     finally:
-        stage.close()
+        harness.close()
     return [conversation.run for conversation in conversations.values()]
 
 
@@ -346,8 +348,8 @@ def _transcript(arguments: tuple[str, ...], whose: str) -> Transcript:
     return Transcript("drawn", header, ())
 
 
-def _connected(stage: Stage, plan: Plan, whose: str) -> Conversation:
+def _connected(harness: Harness, plan: Plan, whose: str) -> Conversation:
     actor = f"C({whose})"
-    if not stage.connect(actor):
-        raise AssertionError(f"the server cannot be reached: {visible(stage.output('stderr'))}")
-    return Conversation(stage, stage.clients[actor], plan, whose)
+    if not harness.connect(actor):
+        raise AssertionError(f"the server cannot be reached: {visible(harness.output('stderr'))}")
+    return Conversation(harness, harness.clients[actor], plan, whose)

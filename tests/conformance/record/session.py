@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..connections import Connection
 from ..dialogue import Dialogue
-from ..harness import Settings, Stage
+from ..harness import Harness, Settings
 from ..header import Header
 from ..payload import visible
 from ..script import Transcript
@@ -70,12 +70,12 @@ class _Link:
 class _FilterSaid:
     """Lines of the filter's standard error, of all its runs so far."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
 
     def __iter__(self) -> Iterator[bytes]:
-        for run in self._stage.filter.runs:
-            path = self._stage.directory / "filter" / str(run.pid) / "stderr"
+        for run in self._harness.filter.runs:
+            path = self._harness.directory / "filter" / str(run.pid) / "stderr"
             with contextlib.suppress(OSError):
                 yield from path.read_bytes().split(b"\n")
 
@@ -87,34 +87,34 @@ class Recording:
         self._plan = plan
         text = plan.header.filter
         overheard = replace(plan.header, filter=text and _OVERHEARD.format(text=text))
-        self._stage = Stage(Transcript("recording", overheard, ()), "stdio", plan.settings)
-        self._tape = Tape(_FilterSaid(self._stage))
+        self._harness = Harness(Transcript("recording", overheard, ()), "stdio", plan.settings)
+        self._tape = Tape(_FilterSaid(self._harness))
         self._links: list[_Link] = []
         self._moved = time.monotonic()
 
     def run(self, client: socket.socket, name: str) -> Transcript:
         """Serve *client* until the proxy has ended; the session as a transcript."""
-        stage = self._stage
+        harness = self._harness
         try:
-            stage.prepare()
-            stage.start_session()
-            outer = Connection(stage.loop, client, Dialogue(), "client")
-            self._links.append(_Link("C", stage.clients["C"], outer))
+            harness.prepare()
+            harness.start_session()
+            outer = Connection(harness.loop, client, Dialogue(), "client")
+            self._links.append(_Link("C", harness.clients["C"], outer))
             self._relay()
             self._end()
         finally:
             for link in self._links:
                 link.outer.close()
-            stage.close()
+            harness.close()
         return Transcript(name, self._plan.header, self._tape.steps)
 
     # --- passing on
 
     def _relay(self) -> None:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         while process.alive or not all(link.inner_ended for link in self._links):
-            self._stage.loop.turn(_PAUSE)
+            self._harness.loop.turn(_PAUSE)
             self._take_filter_runs()
             self._take_connections()
             for link in self._links:
@@ -124,19 +124,19 @@ class Recording:
             self._check_patience()
 
     def _take_filter_runs(self) -> None:
-        while self._stage.filter.new_runs:
-            run = self._stage.filter.new_runs.popleft()
+        while self._harness.filter.new_runs:
+            run = self._harness.filter.new_runs.popleft()
             self._tape.ran(run)
             if self._plan.email:
                 self._tape.read_email(run)
 
     def _take_connections(self) -> None:
-        while self._stage.listener.arrived:
-            inner = self._stage.listener.arrived.popleft()
+        while self._harness.listener.arrived:
+            inner = self._harness.listener.arrived.popleft()
             actor = self._free_name()
             if actor != "U" or len(self._links) > 1:
                 self._tape.saw(actor, "@connect")
-            outer = Connection(self._stage.loop, self._connected(), Dialogue(), "upstream")
+            outer = Connection(self._harness.loop, self._connected(), Dialogue(), "upstream")
             self._links.append(_Link(actor, inner, outer))
 
     def _connected(self) -> socket.socket:
@@ -182,7 +182,7 @@ class Recording:
                 link.inner.end_writing()
 
     def _check_patience(self) -> None:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         gone = all(link.outer_ended for link in self._links) or not process.alive
         if gone and time.monotonic() - self._moved > _PATIENCE:
@@ -191,10 +191,10 @@ class Recording:
     # --- the end
 
     def _end(self) -> None:
-        process = self._stage.process
+        process = self._harness.process
         assert process is not None
         assert process.status is not None
-        complaint = self._stage.output("stderr")
+        complaint = self._harness.output("stderr")
         if complaint:
             raise RecordError(f"the proxy wrote to standard error: {visible(complaint)}")
         if process.status < 0:
