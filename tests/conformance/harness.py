@@ -28,7 +28,7 @@ from .implementation import Implementation
 from .loop import READ, Loop
 from .process import Command, Process
 from .script import Transcript, walk
-from .waiting import TIRED, Waiting
+from .timeouts import TIRED, Waiting
 from .words import FILTER_VARIABLES
 
 #: What the implementation sets or obeys: none of it may come from the suite's own environment.

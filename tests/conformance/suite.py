@@ -29,8 +29,8 @@ from .preflight import CANARY, CANARY_FAILS, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
+from .timeouts import Waiting
 from .verdict import selection
-from .waiting import Waiting
 from .words import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.

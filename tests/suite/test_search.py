@@ -17,7 +17,7 @@ from tests.conformance.properties.plan import Plan
 from tests.conformance.properties.run import Run
 from tests.conformance.properties.search import Search
 from tests.conformance.reader import parse_transcript
-from tests.conformance.waiting import Waiting
+from tests.conformance.timeouts import Waiting
 
 WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]
 TRANSCRIPT = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nC> QUIT\n'

@@ -28,7 +28,7 @@ from tests.conformance.needs import missing_need
 from tests.conformance.observers import StepFailedError
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.process import adopt_orphans
-from tests.conformance.waiting import Waiting
+from tests.conformance.timeouts import Waiting
 
 FIXTURES = Path(fixtures.__file__).parent
 LEAST = 40

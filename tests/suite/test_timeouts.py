@@ -11,7 +11,7 @@ from tests.conformance.items import suite_of
 from tests.conformance.process import adopt_orphans
 from tests.conformance.reader import parse_transcript
 from tests.conformance.suite import play_fairly
-from tests.conformance.waiting import Waiting
+from tests.conformance.timeouts import Waiting
 
 NEVER_SAID = """\
 +++
