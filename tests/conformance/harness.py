@@ -28,7 +28,7 @@ from .implementation import Implementation
 from .loop import READ, Loop
 from .process import Command, Process
 from .script import Transcript, walk
-from .timeouts import TIRED, Waiting
+from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
 from .words import FILTER_VARIABLES
 
 #: What the implementation sets or obeys: none of it may come from the suite's own environment.
@@ -53,7 +53,7 @@ class Settings:
     #: How long one awaited thing may take.
     patience: float = 10.0
     #: What becomes of that, for a program that fails by silence.
-    waiting: Waiting = field(default_factory=Waiting)
+    timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
     #: What holds unasked and has been broken: its name, and in which mode.
     broken: set[tuple[str, str]] = field(default_factory=set)
 
@@ -160,8 +160,8 @@ class Harness:
         """How long one awaited thing may take, in seconds of this run."""
         whole = self.settings.patience * self.settings.time_scale
         if self._known_to_fail:
-            return whole / TIRED + self._real_time
-        return self.settings.waiting.patience(whole) + self._real_time
+            return whole / REDUCED_DIVISOR + self._real_time
+        return self.settings.timeouts.patience(whole) + self._real_time
 
     @property
     def whole_patience(self) -> float:
@@ -188,12 +188,12 @@ class Harness:
 
     def _waited(self, seconds: float, came: bool) -> bool:
         """Learn from a wait of *seconds* whether something *came*."""
-        waiting = self.settings.waiting
+        timeouts = self.settings.timeouts
         if came and not self.header.clock:  # what a clock decides says nothing of the pace
-            waiting.met(seconds)
+            timeouts.observed(seconds)
         if not came and not self._known_to_fail:
-            self.hasty |= waiting.tired
-            waiting.ran_out()
+            self.hasty |= timeouts.is_reduced
+            timeouts.expired()
         return came
 
     def seconds(self, written: float) -> float:

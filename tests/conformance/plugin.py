@@ -186,7 +186,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         suite.configure()
         if suite.is_worker:
             suite.canary.update(_received_canary(config))
-            suite.settings.waiting.met(getattr(config, "workerinput", {}).get(_SLOWEST, 0.0))
+            suite.settings.timeouts.observed(getattr(config, "workerinput", {}).get(_SLOWEST, 0.0))
         elif _means_transcripts(config):
             suite.begin()
         elif _means_comparison(config):
@@ -204,7 +204,7 @@ def pytest_configure_node(node: Any) -> None:
     """Tell each of pytest-xdist's workers what became of the canary, and how slow it was."""
     suite = suite_of(node.config)
     node.workerinput[_CANARY] = {mode: asdict(failure) for mode, failure in suite.canary.items()}
-    node.workerinput[_SLOWEST] = suite.settings.waiting.slowest
+    node.workerinput[_SLOWEST] = suite.settings.timeouts.slowest
 
 
 def _received_canary(config: pytest.Config) -> dict[str, Failure]:

@@ -29,7 +29,7 @@ from .preflight import CANARY, CANARY_FAILS, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
-from .timeouts import Waiting
+from .timeouts import AdaptiveTimeout
 from .verdict import selection
 from .words import LEVELS, MODES
 
@@ -95,7 +95,7 @@ class Suite:
             self.host,
             _positive("--time-scale", str(self.config.getoption("--time-scale"))),
             bool(self.config.getoption("--slow")),
-            waiting=Waiting.shared(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
+            timeouts=AdaptiveTimeout.shared(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
         )
 
     def begin(self) -> None:
@@ -203,15 +203,15 @@ class Played:
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
     """Play *transcript*, and again with whole patience if it fails for want of it."""
-    waiting, level = settings.waiting, transcript.header.level
+    timeouts, level = settings.timeouts, transcript.header.level
     played = play_once(transcript, mode, settings)
-    if played.failure is None or not played.hasty or not waiting.may_replay(level):
+    if played.failure is None or not played.hasty or not timeouts.may_replay(level):
         return played
-    unhurried = waiting.unhurried()
-    again = play_once(transcript, mode, replace(settings, waiting=unhurried))
-    waiting.met(unhurried.slowest)
+    full_timeout = timeouts.full_timeout()
+    again = play_once(transcript, mode, replace(settings, timeouts=full_timeout))
+    timeouts.observed(full_timeout.slowest)
     if again.failure is not None:
-        waiting.confirmed(level)
+        timeouts.confirmed(level)
     return again
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 #: After so many waits that ran out, by all who play at a time, patience is divided by so much; for
 #: what is known to fail it is so from the beginning.
-TIRES_AFTER = 10
-TIRED = 5
+EXPIRED_BEFORE_REDUCED = 10
+REDUCED_DIVISOR = 5
 #: What came in so many seconds may take so many times as long.
 _MARGIN = 3
 #: So many that have failed once more with whole patience, by all who play at a time: who has missed
@@ -20,44 +20,44 @@ _REPLAYS = {"must": 8, "should": 4}
 
 
 @dataclass
-class Waiting:
+class AdaptiveTimeout:
     """What one process has learnt, and what it may still spend."""
 
     #: How many waits may run out yet.
-    left: float = TIRES_AFTER
+    left: float = EXPIRED_BEFORE_REDUCED
     #: How long the slowest thing took that came at all, in seconds.
     slowest: float = 0.0
     #: How many may fail once more, for each level.
     replays: dict[str, int] = field(default_factory=lambda: dict(_REPLAYS))
 
     @classmethod
-    def shared(cls, workers: int) -> Waiting:
+    def shared(cls, workers: int) -> AdaptiveTimeout:
         """That of one of so many who play at a time."""
         replays = {level: max(1, number // workers) for level, number in _REPLAYS.items()}
-        return cls(max(1, TIRES_AFTER // workers), replays=replays)
+        return cls(max(1, EXPIRED_BEFORE_REDUCED // workers), replays=replays)
 
-    def unhurried(self) -> Waiting:
+    def full_timeout(self) -> AdaptiveTimeout:
         """The same for a run that is waited for with whole patience, whatever has been."""
-        return Waiting(float("inf"), self.slowest)
+        return AdaptiveTimeout(float("inf"), self.slowest)
 
     @property
-    def tired(self) -> bool:
+    def is_reduced(self) -> bool:
         """Whether too many waits have run out."""
         return self.left <= 0
 
     def patience(self, whole: float) -> float:
         """What is left of *whole* patience."""
-        return min(whole, self.at_least(whole / TIRED)) if self.tired else whole
+        return min(whole, self.at_least(whole / REDUCED_DIVISOR)) if self.is_reduced else whole
 
     def at_least(self, seconds: float) -> float:
         """*seconds*, or more of a program that is slower than that."""
         return max(seconds, _MARGIN * self.slowest)
 
-    def met(self, seconds: float) -> None:
+    def observed(self, seconds: float) -> None:
         """Something awaited has come in *seconds*."""
         self.slowest = max(self.slowest, seconds)
 
-    def ran_out(self) -> None:
+    def expired(self) -> None:
         """Something awaited has not come."""
         self.left -= 1
 

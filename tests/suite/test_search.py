@@ -17,7 +17,7 @@ from tests.conformance.properties.plan import Plan
 from tests.conformance.properties.run import Run
 from tests.conformance.properties.search import Search
 from tests.conformance.reader import parse_transcript
-from tests.conformance.timeouts import Waiting
+from tests.conformance.timeouts import AdaptiveTimeout
 
 WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]
 TRANSCRIPT = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nC> QUIT\n'
@@ -68,7 +68,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
 def test_patience_shrinks_with_the_last_wait_that_may_run_out(
     request: pytest.FixtureRequest,
 ) -> None:
-    with staged(request, waiting=Waiting(left=1)) as harness:
+    with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:
         usual = harness.patience
         assert not harness.wait_until(lambda: False, extra=0.01 - usual)
         assert harness.patience == usual / 5
@@ -80,11 +80,11 @@ def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
     known = replace(
         find_implementation(REFERENCE), divergences=(Divergence("t", None, "bug", "it is slow"),)
     )
-    waiting = Waiting(left=1)
+    timeouts = AdaptiveTimeout(left=1)
     with (
         staged(request) as usual,
-        staged(request, implementation=known, waiting=waiting) as harness,
+        staged(request, implementation=known, timeouts=timeouts) as harness,
     ):
         assert harness.patience == usual.patience / 5
         assert not harness.wait_until(lambda: False, extra=0.01 - harness.patience)
-        assert waiting == Waiting(left=1)
+        assert timeouts == AdaptiveTimeout(left=1)

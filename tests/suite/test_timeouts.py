@@ -11,7 +11,7 @@ from tests.conformance.items import suite_of
 from tests.conformance.process import adopt_orphans
 from tests.conformance.reader import parse_transcript
 from tests.conformance.suite import play_fairly
-from tests.conformance.timeouts import Waiting
+from tests.conformance.timeouts import AdaptiveTimeout
 
 NEVER_SAID = """\
 +++
@@ -25,23 +25,23 @@ U< NOOP
 """
 
 
-def tired(slowest: float = 0.0) -> Waiting:
-    return Waiting(left=0, slowest=slowest)
+def tired(slowest: float = 0.0) -> AdaptiveTimeout:
+    return AdaptiveTimeout(left=0, slowest=slowest)
 
 
 def test_patience_is_whole_until_so_many_waits_have_run_out() -> None:
-    waiting = Waiting(left=2)
-    waiting.ran_out()
-    assert waiting.patience(10.0) == 10.0
-    waiting.ran_out()
-    assert waiting.patience(10.0) == 2.0
+    timeouts = AdaptiveTimeout(left=2)
+    timeouts.expired()
+    assert timeouts.patience(10.0) == 10.0
+    timeouts.expired()
+    assert timeouts.patience(10.0) == 2.0
 
 
 def test_patience_stays_far_above_the_slowest_that_came() -> None:
-    waiting = tired()
-    waiting.met(1.5)
-    waiting.met(0.1)
-    assert waiting.patience(10.0) == 4.5
+    timeouts = tired()
+    timeouts.observed(1.5)
+    timeouts.observed(0.1)
+    assert timeouts.patience(10.0) == 4.5
 
 
 def test_patience_is_never_more_than_whole() -> None:
@@ -49,18 +49,18 @@ def test_patience_is_never_more_than_whole() -> None:
 
 
 def test_who_plays_beside_others_has_a_share_of_what_may_run_out() -> None:
-    assert Waiting.shared(4) == Waiting(left=2, replays={"must": 2, "should": 1})
+    assert AdaptiveTimeout.shared(4) == AdaptiveTimeout(left=2, replays={"must": 2, "should": 1})
 
 
 def test_one_that_plays_beside_many_has_something_all_the_same() -> None:
-    assert Waiting.shared(99) == Waiting(left=1, replays={"must": 1, "should": 1})
+    assert AdaptiveTimeout.shared(99) == AdaptiveTimeout(left=1, replays={"must": 1, "should": 1})
 
 
 @pytest.fixture
 def hasty(request: pytest.FixtureRequest) -> Settings:
     """Patience of a quarter of a second, and a twentieth of one: a wait has run out."""
     adopt_orphans()
-    return replace(suite_of(request.config).settings, patience=0.25, waiting=tired())
+    return replace(suite_of(request.config).settings, patience=0.25, timeouts=tired())
 
 
 def waited(level: str, settings: Settings) -> str:
@@ -72,36 +72,36 @@ def waited(level: str, settings: Settings) -> str:
 
 
 def test_what_fails_by_little_patience_is_played_again_with_all_of_it(hasty: Settings) -> None:
-    hasty.waiting.met(0.07)
+    hasty.timeouts.observed(0.07)
     assert waited("must", hasty) == "0.25 s)"
 
 
 def test_so_many_are_played_again_and_no_more(hasty: Settings) -> None:
-    hasty.waiting.met(0.07)
-    hasty.waiting.replays["must"] = 1
+    hasty.timeouts.observed(0.07)
+    hasty.timeouts.replays["must"] = 1
     waited("must", hasty)
-    assert hasty.waiting.replays == {"must": 0, "should": 4}
+    assert hasty.timeouts.replays == {"must": 0, "should": 4}
     assert waited("must", hasty) != "0.25 s)"
 
 
 def test_what_fails_at_should_takes_nothing_from_what_is_for_must(hasty: Settings) -> None:
-    hasty.waiting.met(0.07)
+    hasty.timeouts.observed(0.07)
     waited("should", hasty)
-    assert hasty.waiting.replays == {"must": 8, "should": 3}
+    assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
 def test_what_passes_when_it_is_played_again_has_passed_and_teaches_patience(
     hasty: Settings,
 ) -> None:
-    class Hasty(Waiting):
+    class Hasty(AdaptiveTimeout):
         """No patience at all."""
 
         def patience(self, _whole: float) -> float:
             return 0.0
 
-    waiting = Hasty(left=0)
+    timeouts = Hasty(left=0)
     transcript = parse_transcript(NEVER_SAID.format(level="must").replace("U< NOOP\n", ""), "t")
-    settings = replace(hasty, patience=10.0, waiting=waiting)
+    settings = replace(hasty, patience=10.0, timeouts=timeouts)
     assert play_fairly(transcript, "stdio", settings).failure is None
-    assert waiting.replays["must"] == Waiting().replays["must"]
-    assert waiting.slowest > 0
+    assert timeouts.replays["must"] == AdaptiveTimeout().replays["must"]
+    assert timeouts.slowest > 0

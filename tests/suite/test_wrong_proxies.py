@@ -28,7 +28,7 @@ from tests.conformance.needs import missing_need
 from tests.conformance.observers import StepFailedError
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.process import adopt_orphans
-from tests.conformance.timeouts import Waiting
+from tests.conformance.timeouts import AdaptiveTimeout
 
 FIXTURES = Path(fixtures.__file__).parent
 LEAST = 40
@@ -109,7 +109,10 @@ def settings_of(wrong: WrongProxy, config: pytest.Config) -> Settings:
     argv = (sys.executable, "-S", "-m", f"{fixtures.__name__}.{wrong.name}")
     implementation = replace(find_implementation(REFERENCE), name=wrong.name, argv=argv)
     return replace(
-        suite_of(config).settings, implementation=implementation, broken=set(), waiting=Waiting()
+        suite_of(config).settings,
+        implementation=implementation,
+        broken=set(),
+        timeouts=AdaptiveTimeout(),
     )
 
 

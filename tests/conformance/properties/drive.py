@@ -219,7 +219,7 @@ class _Performance:
 
     def _given(self) -> float:
         """How long who sleeps is given, in seconds."""
-        return self._harness.settings.waiting.at_least(self._asleep)
+        return self._harness.settings.timeouts.at_least(self._asleep)
 
     def _all_sleep(self) -> bool:
         process = self._harness.process
