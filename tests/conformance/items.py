@@ -20,7 +20,7 @@ from .invariant_results import InvariantObservation
 from .loader import load_transcript
 from .needs import missing_need
 from .paths import INSTALLED, TRANSCRIPTS
-from .preflight import CANARY, CANARY_FAILS
+from .preflight import CANARY_FAILS, SMOKE
 from .process import adopt_orphans
 from .results import Known, Result
 from .script import FormatError, Transcript
@@ -105,14 +105,14 @@ class TranscriptItem(pytest.Item):
             judge_divergence(self.transcript.name, self.mode, known, failed=failure is not None)
 
     def _failure(self, suite: Suite) -> Failure | None:
-        failed_canary = suite.canary.get(self.mode)
-        if failed_canary is None:
+        smoke_failure = suite.smoke_failures.get(self.mode)
+        if smoke_failure is None:
             adopt_orphans()
             played = play_fairly(self.transcript, self.mode, suite.settings)
             self.unasked = played.unasked
             return played.failure
-        if self.transcript.name == CANARY:
-            return failed_canary
+        if self.transcript.name == SMOKE:
+            return smoke_failure
         pytest.skip(CANARY_FAILS)
 
     @property

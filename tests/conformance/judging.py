@@ -128,7 +128,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
         arguments += ["-n", str(options.jobs)]
     if single:
         return [*arguments, *places]
-    return [*arguments, "--canary", *(places or [str(TRANSCRIPTS), str(PROPERTIES)])]
+    return [*arguments, "--smoke", *(places or [str(TRANSCRIPTS), str(PROPERTIES)])]
 
 
 def _exit_status(verdict: Verdict, *, strict: bool) -> int:

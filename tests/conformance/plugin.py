@@ -40,7 +40,7 @@ from .verdict import STALE, judge
 from .words import LEVELS, MODES
 
 _RESULT = "conformance"
-_CANARY = "conformance_canary"
+_SMOKE = "conformance_smoke"
 _SLOWEST = "conformance_slowest"
 _EXIT_HARNESS = 2
 
@@ -88,6 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--results", type=Path, metavar="FILE.jsonl", help="write JSON lines")
     group.addoption(
+        "--smoke",
         "--canary",
         action="store_true",
         help="play one whole session first; in a mode in which it fails nothing else is played",
@@ -185,7 +186,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             check_choice(arg, config.invocation_params.dir)
         suite.configure()
         if suite.is_worker:
-            suite.canary.update(_received_canary(config))
+            suite.smoke_failures.update(_received_smoke_failures(config))
             suite.settings.timeouts.observed(getattr(config, "workerinput", {}).get(_SLOWEST, 0.0))
         elif _means_transcripts(config):
             suite.begin()
@@ -194,8 +195,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     except _MISTAKES as error:
         give_up(config, str(error), _EXIT_HARNESS)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if suite.canary and reporter is not None:
-        modes = ", ".join(suite.canary)
+    if suite.smoke_failures and reporter is not None:
+        modes = ", ".join(suite.smoke_failures)
         reporter.write_line(f"a session with one message fails: nothing else is played in {modes}")
 
 
@@ -203,12 +204,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell each of pytest-xdist's workers what became of the canary, and how slow it was."""
     suite = suite_of(node.config)
-    node.workerinput[_CANARY] = {mode: asdict(failure) for mode, failure in suite.canary.items()}
+    node.workerinput[_SMOKE] = {
+        mode: asdict(failure) for mode, failure in suite.smoke_failures.items()
+    }
     node.workerinput[_SLOWEST] = suite.settings.timeouts.slowest
 
 
-def _received_canary(config: pytest.Config) -> dict[str, Failure]:
-    received: dict[str, dict[str, str]] = getattr(config, "workerinput", {}).get(_CANARY, {})
+def _received_smoke_failures(config: pytest.Config) -> dict[str, Failure]:
+    received: dict[str, dict[str, str]] = getattr(config, "workerinput", {}).get(_SMOKE, {})
     return {mode: Failure(**failure) for mode, failure in received.items()}
 
 
@@ -278,7 +281,7 @@ class Controller:
             self._nothing_chosen = none
             if suite.harness_failed or none:
                 session.exitstatus = _EXIT_HARNESS
-        self._no_items = [*suite.add_canary(), *suite.add_invariants()]
+        self._no_items = [*suite.add_smoke(), *suite.add_invariants()]
         for result in self._no_items:
             add_row(suite.config, result)
             self._told.setdefault(result.cause, result.text)

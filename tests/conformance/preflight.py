@@ -28,9 +28,9 @@ _HELP_PATIENCE = 10
 
 
 #: The transcript that is played first in each mode.
-CANARY = "relay/one-message.smtp"
+SMOKE = "relay/one-message.smtp"
 #: Why everything else is skipped in a mode in which it fails.
-CANARY_FAILS = f"{CANARY} fails: nothing else was played"
+CANARY_FAILS = f"{SMOKE} fails: nothing else was played"
 
 
 class CannotStartError(Exception):

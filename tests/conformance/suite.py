@@ -25,7 +25,7 @@ from .needs import missing_need
 from .observers import StepFailedError
 from .paths import TRANSCRIPTS
 from .payload import did_you_mean
-from .preflight import CANARY, CANARY_FAILS, ask, check_start
+from .preflight import CANARY_FAILS, SMOKE, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
@@ -55,7 +55,7 @@ class Suite:
     file: ResultFile | None = None
     tally: InvariantResults = field(default_factory=InvariantResults)
     #: In which modes the canary has failed, and how.
-    canary: dict[str, Failure] = field(default_factory=dict)
+    smoke_failures: dict[str, Failure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.settings = Settings(Implementation("", ()), self.host)
@@ -113,8 +113,8 @@ class Suite:
             version = first_line.removeprefix(implementation.name).strip() or "unknown"
             self.settings.implementation = replace(implementation, version=version)
         self._open_file()
-        if self.config.getoption("--canary"):
-            self._send_canary()
+        if self.config.getoption("--smoke"):
+            self._play_smoke()
 
     def begin_comparison(self) -> None:
         """Do both start? Where one does not, every search would find just that."""
@@ -123,19 +123,21 @@ class Suite:
         for implementation in (self.settings.implementation, other):
             check_start(replace(self.settings, implementation=implementation))
 
-    def _send_canary(self) -> None:
+    def _play_smoke(self) -> None:
         """What serves no message in any mode is not asked for its usage either."""
-        transcript = load_transcript(TRANSCRIPTS / CANARY)
-        flown = [mode for mode in transcript.header.modes if self._can_fly(transcript, mode)]
-        for mode in flown:
+        transcript = load_transcript(TRANSCRIPTS / SMOKE)
+        played = [
+            mode for mode in transcript.header.modes if self._can_play_smoke(transcript, mode)
+        ]
+        for mode in played:
             if failure := play_once(transcript, mode, self.settings).failure:
-                self.canary[mode] = failure
-        if self.canary and list(self.canary) == flown:
-            self.canary["command"] = self.canary[flown[0]]
+                self.smoke_failures[mode] = failure
+        if self.smoke_failures and list(self.smoke_failures) == played:
+            self.smoke_failures["command"] = self.smoke_failures[played[0]]
 
-    def _can_fly(self, canary: Transcript, mode: str) -> bool:
-        known = self.settings.implementation.divergence(CANARY, mode) is not None
-        return mode in self.modes and not known and not missing_need(canary, mode, self.settings)
+    def _can_play_smoke(self, smoke: Transcript, mode: str) -> bool:
+        known = self.settings.implementation.divergence(SMOKE, mode) is not None
+        return mode in self.modes and not known and not missing_need(smoke, mode, self.settings)
 
     def _open_file(self) -> None:
         path: Path | None = self.config.getoption("--results")
@@ -154,15 +156,15 @@ class Suite:
             self.modes,
         )
 
-    def add_canary(self) -> list[Result]:
+    def add_smoke(self) -> list[Result]:
         """What the canary came to, where others were not played for it and it was not chosen."""
         skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
-        present = {one.mode for one in self.outcomes if one.transcript == CANARY}
-        header = load_transcript(TRANSCRIPTS / CANARY).header
-        modes = [mode for mode in header.modes if mode in self.canary]
+        present = {one.mode for one in self.outcomes if one.transcript == SMOKE}
+        header = load_transcript(TRANSCRIPTS / SMOKE).header
+        modes = [mode for mode in header.modes if mode in self.smoke_failures]
         missing = [mode for mode in modes if mode in skipped] or modes[:1]
         results = [
-            _failed(CANARY, mode, header, self.canary[mode])
+            _failed(SMOKE, mode, header, self.smoke_failures[mode])
             for mode in missing
             if skipped and not present
         ]

@@ -32,7 +32,7 @@ def judged(request: pytest.FixtureRequest) -> Settings:
         pytest.skip("this level or mode was not asked for")
     if reason := lacking(["listen", "filter"] if mode == "listen" else ["filter"], suite.settings):
         pytest.skip(reason)
-    if mode in suite.canary:
+    if mode in suite.smoke_failures:
         pytest.skip(CANARY_FAILS)
     return suite.settings
 
