@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import corpus, judging
+from . import list_command, run_command
 from .options import refuse
 from .record import command as recording
 from .report import command as reporting
@@ -23,12 +23,12 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     parser = argparse.ArgumentParser(prog="postprox-conformance", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {SUITE_VERSION}")
     words = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    judging.add_run(words)
-    corpus.add_list(words)
-    corpus.add_show(words)
+    run_command.add_run(words)
+    list_command.add_list(words)
+    list_command.add_show(words)
     reporting.add_report(words)
     recording.add_record(words)
-    judging.add_compare(words)
+    run_command.add_compare(words)
     return parser, words.choices
 
 
