@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .words import LEVELS
+from .vocabulary import LEVELS
 
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _NAME = re.compile(r"[a-z]+\.[a-z0-9]+(?:-[a-z0-9]+)*")

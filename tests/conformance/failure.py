@@ -14,7 +14,7 @@ from .harness import Harness
 from .observers import StepFailedError
 from .payload import visible
 from .script import Either, Include, Node, Note, Step, walk
-from .words import FILTER_VARIABLES
+from .vocabulary import FILTER_VARIABLES
 from .writer import write_step
 
 _MARK = ">>> "

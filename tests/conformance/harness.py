@@ -29,7 +29,7 @@ from .loop import READ, Loop
 from .process import Command, Process
 from .script import Transcript, walk
 from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
-from .words import FILTER_VARIABLES
+from .vocabulary import FILTER_VARIABLES
 
 #: What the implementation sets or obeys: none of it may come from the suite's own environment.
 _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .payload import VARIABLES, did_you_mean
-from .words import LEVELS, MODES
+from .vocabulary import LEVELS, MODES
 
 FORMAT = 1
 DEFAULT_MODES = ("stdio", "listen")

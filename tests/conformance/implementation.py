@@ -16,7 +16,7 @@ from pathlib import Path
 from .header import IMPLEMENTATION_CAPABILITIES
 from .paths import IMPLEMENTATIONS, INSTALLED, ROOT
 from .payload import did_you_mean
-from .words import KINDS, MODES
+from .vocabulary import KINDS, MODES
 
 REFERENCE = "reference"
 

@@ -13,7 +13,7 @@ from .implementation import Implementation
 from .invariants import LEVEL, RULES, Rule
 from .results import UNASKED_PREFIX, Known, Result
 from .verdict import STALE
-from .words import MODES
+from .vocabulary import MODES
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError
 from .payload import visible
 from .script import Step
-from .words import MODES
+from .vocabulary import MODES
 
 _SHOWN = 2000
 #: For what is known to be broken already nobody waits any longer (seconds).

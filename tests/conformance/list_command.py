@@ -11,7 +11,7 @@ from pathlib import Path
 from .loader import ChoiceError, chosen, load_transcript
 from .paths import SUFFIX, TRANSCRIPTS
 from .script import FormatError, Transcript
-from .words import LEVELS
+from .vocabulary import LEVELS
 from .writer import write_unfolded
 
 _EXIT_WRONG = 2

@@ -15,7 +15,7 @@ from .paths import SPECIFICATION, SUFFIX, TRANSCRIPTS
 from .payload import did_you_mean
 from .reader import line_of_key, parse_part, parse_transcript
 from .script import Either, FormatError, Include, Node, Note, Step, Transcript
-from .words import GROUPS
+from .vocabulary import GROUPS
 
 _MAXIMUM_DEPTH = 8
 

@@ -37,7 +37,7 @@ from .script import FormatError
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines
 from .verdict import STALE, judge
-from .words import LEVELS, MODES
+from .vocabulary import LEVELS, MODES
 
 _RESULT = "conformance"
 _SMOKE = "conformance_smoke"

@@ -31,7 +31,7 @@ from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .script import Transcript
 from .timeouts import AdaptiveTimeout
 from .verdict import selection
-from .words import LEVELS, MODES
+from .vocabulary import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.
 PROPERTIES: dict[str, tuple[str, ...]] = {

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from .results import Result
-from .words import GROUPS, OUTCOMES
+from .vocabulary import GROUPS, OUTCOMES
 
 #: So many others that fail for the same reason are named; the verdict names them all.
 _NAMED = 20

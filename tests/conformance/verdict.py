@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .results import Result
-from .words import MODES
+from .vocabulary import MODES
 
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"

@@ -13,7 +13,7 @@ from tests.conformance.clauses import load_clauses
 from tests.conformance.needs import REAL_TIME_ALLOWANCE
 from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.results import Known, Result
-from tests.conformance.words import GROUPS
+from tests.conformance.vocabulary import GROUPS
 
 PAGES = [
     ROOT / "README.md",

@@ -18,7 +18,7 @@ from tests.conformance.loader import (
 from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.reader import parse_transcript
 from tests.conformance.script import Transcript, walk
-from tests.conformance.words import GROUPS
+from tests.conformance.vocabulary import GROUPS
 from tests.conformance.writer import write_transcript
 
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")

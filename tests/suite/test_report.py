@@ -18,7 +18,7 @@ from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.matrix import Matrix, build
 from tests.conformance.report.render import html, markdown
 from tests.conformance.report.results import ResultFileError, parse_run, visible
-from tests.conformance.words import OUTCOMES
+from tests.conformance.vocabulary import OUTCOMES
 
 CLAUSES = [
     Clause("cli.host", "must", "HOST is a name. should: also `[IPv6]:PORT`."),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import zip_longest
 
 from ..payload import visible
-from ..words import ENVELOPE_VARIABLES
+from ..vocabulary import ENVELOPE_VARIABLES
 from .content import unstuffed
 from .plan import Message
 from .run import Exchange, Run

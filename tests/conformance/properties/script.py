@@ -14,7 +14,7 @@ from ..grammar import CRLF
 from ..header import Header
 from ..payload import Part, Payload, Repeat
 from ..script import Named, Node, Note, ReplyPattern, Step, Transcript
-from ..words import ENVELOPE_VARIABLES
+from ..vocabulary import ENVELOPE_VARIABLES
 from ..writer import write_transcript
 from .model import fates
 from .run import Run, Said, code

@@ -21,7 +21,7 @@ from ..preflight import CannotStartError, check_program
 from ..process import adopt_orphans, start_children_with_default_signals
 from ..reader import parse_transcript
 from ..script import FormatError, Transcript
-from ..words import LEVELS
+from ..vocabulary import LEVELS
 from ..writer import write_transcript
 from .address import Address, listen, parse_address
 from .session import Plan, RecordError, Recording

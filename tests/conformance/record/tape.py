@@ -16,7 +16,7 @@ from ..filterbox import FilterRun
 from ..grammar import CRLF
 from ..payload import Part, Payload, Repeat
 from ..script import Named, Node, ReplyPattern, Step
-from ..words import ENVELOPE_VARIABLES
+from ..vocabulary import ENVELOPE_VARIABLES
 
 #: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
 #: one that happens to end where a line does if it is as long as a block.

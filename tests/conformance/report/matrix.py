@@ -14,7 +14,7 @@ from itertools import count, groupby
 
 from ..clauses import Clause
 from ..results import Known, Result
-from ..words import LEVELS, OUTCOMES
+from ..vocabulary import LEVELS, OUTCOMES
 from .results import Run
 
 #: The outcome that decides how several together look is the first of these that is among them.

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from ..loader import load_transcript
 from ..paths import TEMPLATES, TRANSCRIPTS
-from ..words import OUTCOMES
+from ..vocabulary import OUTCOMES
 from ..writer import write_unfolded
 from .matrix import Matrix
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..results import FORMAT, Known, Result
 from ..verdict import STALE, Verdict, judge
-from ..words import KINDS, LEVELS, OUTCOMES
+from ..vocabulary import KINDS, LEVELS, OUTCOMES
 
 
 class ResultFileError(ValueError):
