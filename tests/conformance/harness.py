@@ -21,7 +21,7 @@ from typing import IO
 
 from .connections import Connection, Listener, accepted_pair
 from .dialogue import Dialogue
-from .filterbox import FilterBox
+from .filter_stub import FilterStub
 from .header import ON_PORT_25
 from .host import Host, Namespace
 from .implementation import Implementation
@@ -83,7 +83,7 @@ class Ports:
 _ports = Ports()
 
 
-class SyslogBox:
+class SyslogCapture:
     """The socket behind /dev/log: every message is kept."""
 
     def __init__(self, loop: Loop, path: Path, dialogue: Dialogue) -> None:
@@ -131,8 +131,8 @@ class Harness:
         self.upstreams: dict[str, Connection] = {}
         self.retired: list[Connection] = []  # upstreams whose actor has a new connection
         self.process: Process | None = None
-        self.syslog: SyslogBox | None = None
-        self.filter = FilterBox(self.loop, self.directory / "filter", self.dialogue)
+        self.syslog: SyslogCapture | None = None
+        self.filter = FilterStub(self.loop, self.directory / "filter", self.dialogue)
         bare = "{listen-port}" in "".join(self.header.arguments)
         self.listen = _ports.next_bare() if bare else _ports.next()
         self.network = settings.host.network if self.header.upstream in ON_PORT_25 else None
@@ -213,7 +213,7 @@ class Harness:
             gates = {str(step.argument) for step in steps if step.verb == "gate"}
             self.filter.prepare(self.header.filter, str(self.tmp), gates)
         if self.namespace is not None and self.header.syslog == "present":
-            self.syslog = SyslogBox(self.loop, self.namespace.log_path, self.dialogue)
+            self.syslog = SyslogCapture(self.loop, self.namespace.log_path, self.dialogue)
 
     def _prepare_tmp(self) -> None:
         kind = self.header.tmp

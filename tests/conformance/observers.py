@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .connections import Connection
 from .dialogue import shorten
-from .filterbox import FilterRun, group_members
+from .filter_stub import FilterRun, group_members
 from .harness import Harness
 from .matching import (
     WAIT,

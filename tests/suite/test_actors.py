@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.connections import accepted_pair, unread
-from tests.conformance.filterbox import parse_environment
+from tests.conformance.filter_stub import parse_environment
 from tests.conformance.proc import (
     command_line,
     descendants,

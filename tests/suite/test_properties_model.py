@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from tests.conformance.filterbox import FilterRun
+from tests.conformance.filter_stub import FilterRun
 from tests.conformance.properties import content
 from tests.conformance.properties.compare import ASPECTS, differences
 from tests.conformance.properties.draw import BODIES, plans

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conformance.__main__ import main
 from tests.conformance.engine import play
-from tests.conformance.filterbox import FilterRun
+from tests.conformance.filter_stub import FilterRun
 from tests.conformance.grammar import FENCE
 from tests.conformance.harness import Harness, Settings
 from tests.conformance.host import Host

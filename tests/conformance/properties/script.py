@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..filterbox import FilterRun
+from ..filter_stub import FilterRun
 from ..grammar import CRLF
 from ..header import Header
 from ..payload import Part, Payload, Repeat

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from ..filterbox import FilterRun
+from ..filter_stub import FilterRun
 from ..grammar import CRLF
 from ..payload import Part, Payload, Repeat
 from ..script import Named, Node, ReplyPattern, Step

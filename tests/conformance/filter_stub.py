@@ -47,7 +47,7 @@ class FilterRun:
     exit_status: int | None = None
 
 
-class FilterBox:
+class FilterStub:
     """The directory in which the filter's runs are recorded, and its gates."""
 
     def __init__(self, loop: Loop, directory: Path, dialogue: Dialogue) -> None:
