@@ -12,10 +12,10 @@ from .connections import Connection, Fragment
 from .harness import Harness, HarnessError
 from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no
+from .nodes import Either, Include, Node, Note, Step, walk
 from .observers import Group, Observer, Observers, StepFailedError
 from .payload import Payload
 from .process import Watchdog
-from .script import Either, Include, Node, Note, Step, walk
 
 #: How often something is looked at that cannot announce itself (a file, a process of others).
 _LOOK_AGAIN = 0.005

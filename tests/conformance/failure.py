@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from .dialogue import shorten
 from .harness import Harness
+from .nodes import Either, Include, Node, Note, Step, walk
 from .observers import StepFailedError
 from .payload import visible
-from .script import Either, Include, Node, Note, Step, walk
 from .vocabulary import FILTER_VARIABLES
 from .writer import write_step
 

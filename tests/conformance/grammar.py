@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .nodes import Argument, Named, ReplyPattern, TextTest
 from .payload import Payload, PayloadError, did_you_mean, parse_payload
-from .script import Argument, Named, ReplyPattern, TextTest
 
 CRLF = b"\r\n"
 FENCE = "+++"

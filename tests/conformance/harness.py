@@ -26,8 +26,8 @@ from .header import ON_PORT_25
 from .host import Host, Namespace
 from .implementation import Implementation
 from .loop import READ, Loop
+from .nodes import Transcript, walk
 from .process import Command, Process
-from .script import Transcript, walk
 from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
 from .vocabulary import FILTER_VARIABLES
 

@@ -13,9 +13,9 @@ from .connections import Connection
 from .dialogue import shorten
 from .harness import Harness, HarnessError
 from .leftovers import AFTERMATH, files, processes, still_left
+from .nodes import Step
 from .observers import Observers, StepFailedError
 from .payload import visible
-from .script import Step
 from .vocabulary import MODES
 
 _SHOWN = 2000

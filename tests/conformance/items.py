@@ -19,11 +19,11 @@ from .implementation import Divergence
 from .invariant_results import InvariantObservation
 from .loader import load_transcript
 from .needs import missing_need
+from .nodes import FormatError, Transcript
 from .paths import INSTALLED, TRANSCRIPTS
 from .preflight import CANARY_FAILS, SMOKE
 from .process import adopt_orphans
 from .results import Known, Result
-from .script import FormatError, Transcript
 from .suite import Suite, play_fairly
 from .verdict import PERMITTED, STALE
 

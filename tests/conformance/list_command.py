@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .loader import ChoiceError, chosen, load_transcript
+from .nodes import FormatError, Transcript
 from .paths import SUFFIX, TRANSCRIPTS
-from .script import FormatError, Transcript
 from .vocabulary import LEVELS
 from .writer import write_unfolded
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from .clauses import load_clauses
+from .nodes import Either, FormatError, Include, Node, Note, Step, Transcript
 from .paths import SPECIFICATION, SUFFIX, TRANSCRIPTS
 from .payload import did_you_mean
 from .reader import line_of_key, parse_part, parse_transcript
-from .script import Either, FormatError, Include, Node, Note, Step, Transcript
 from .vocabulary import GROUPS
 
 _MAXIMUM_DEPTH = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .harness import Settings
 from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
-from .script import Transcript, walk
+from .nodes import Transcript, walk
 
 #: A clock that cannot be sped up is waited for, if it takes no longer than this (seconds).
 REAL_TIME_ALLOWANCE = 5.0

@@ -24,8 +24,8 @@ from .matching import (
     no,
     text_fits,
 )
+from .nodes import Named, ReplyPattern, Step, TextTest
 from .payload import Payload, visible
-from .script import Named, ReplyPattern, Step, TextTest
 
 _SHOWN = 2000
 #: Who waits needs no processor: seconds of one in so many seconds are as good as none.

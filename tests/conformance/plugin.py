@@ -29,11 +29,11 @@ from .items import (
 )
 from .junit import add_row, name_row
 from .loader import ChoiceError, check_choice, transcript_paths
+from .nodes import FormatError
 from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError
 from .process import adopt_orphans, start_children_with_default_signals
 from .results import Known, Result
-from .script import FormatError
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines
 from .verdict import STALE, judge

@@ -11,8 +11,8 @@ import tomllib
 
 from .grammar import FENCE, GRAMMAR, ArgumentKind
 from .header import Header, HeaderError, read_header
+from .nodes import Either, FormatError, Include, Node, Note, Step, Transcript, walk
 from .payload import PayloadError, did_you_mean
-from .script import Either, FormatError, Include, Node, Note, Step, Transcript, walk
 
 _STEP = re.compile(r"([CUFP])([2-9]?)([>+<?])(?: (.*))?")
 

@@ -22,13 +22,13 @@ from .invariant_results import InvariantObservation, InvariantResults, stale_if_
 from .invariants import LEVEL, RULES, Observed
 from .loader import load_transcript, transcript_paths
 from .needs import missing_need
+from .nodes import Transcript
 from .observers import StepFailedError
 from .paths import TRANSCRIPTS
 from .payload import did_you_mean
 from .preflight import CANARY_FAILS, SMOKE, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
-from .script import Transcript
 from .timeouts import AdaptiveTimeout
 from .verdict import selection
 from .vocabulary import LEVELS, MODES

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .grammar import FENCE, GRAMMAR
 from .header import write_header
-from .script import Either, Include, Node, Note, Step, Transcript
+from .nodes import Either, Include, Node, Note, Step, Transcript
 
 
 def write_transcript(transcript: Transcript) -> str:

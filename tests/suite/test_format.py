@@ -9,17 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conformance.header import Header
-from tests.conformance.payload import (
-    Part,
-    Payload,
-    PayloadError,
-    Repeat,
-    Variable,
-    parse_payload,
-    visible,
-)
-from tests.conformance.reader import parse_transcript
-from tests.conformance.script import (
+from tests.conformance.nodes import (
     Argument,
     Either,
     FormatError,
@@ -33,6 +23,16 @@ from tests.conformance.script import (
     Transcript,
     walk,
 )
+from tests.conformance.payload import (
+    Part,
+    Payload,
+    PayloadError,
+    Repeat,
+    Variable,
+    parse_payload,
+    visible,
+)
+from tests.conformance.reader import parse_transcript
 from tests.conformance.writer import write_transcript
 
 HEADER = """\

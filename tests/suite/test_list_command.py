@@ -15,9 +15,9 @@ from tests.conformance.loader import (
     transcript_name,
     transcript_paths,
 )
+from tests.conformance.nodes import Transcript, walk
 from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.reader import parse_transcript
-from tests.conformance.script import Transcript, walk
 from tests.conformance.vocabulary import GROUPS
 from tests.conformance.writer import write_transcript
 

@@ -14,7 +14,7 @@ from tests.conformance.matching import (
     describe,
     text_fits,
 )
-from tests.conformance.script import ReplyPattern
+from tests.conformance.nodes import ReplyPattern
 
 
 def octets(expected: bytes, came: bytes) -> Verdict:

@@ -22,11 +22,11 @@ from tests.conformance.harness import Harness, Settings
 from tests.conformance.host import Host
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.loader import load_transcript
+from tests.conformance.nodes import Step, Transcript
 from tests.conformance.paths import ROOT
 from tests.conformance.process import adopt_orphans
 from tests.conformance.reader import parse_transcript
 from tests.conformance.record.tape import Tape
-from tests.conformance.script import Step, Transcript
 from tests.conformance.writer import write_step
 
 SECONDS = 20.0

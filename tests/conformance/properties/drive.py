@@ -14,9 +14,9 @@ from ..connections import Connection, Fragment
 from ..harness import Harness, Settings
 from ..header import Header
 from ..leftovers import files, processes, still_left
+from ..nodes import Transcript
 from ..payload import visible
 from ..proc import command_line, descendants, sleeps
-from ..script import Transcript
 from .plan import Message, Plan, may_be_followed, pieces
 from .run import Exchange, NoReplyError, Run, Said, next_reply
 from .upstream import GREETING, Book, Server

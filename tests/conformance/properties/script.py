@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from ..filter_stub import FilterRun
 from ..grammar import CRLF
 from ..header import Header
+from ..nodes import Named, Node, Note, ReplyPattern, Step, Transcript
 from ..payload import Part, Payload, Repeat
-from ..script import Named, Node, Note, ReplyPattern, Step, Transcript
 from ..vocabulary import ENVELOPE_VARIABLES
 from ..writer import write_transcript
 from .model import fates

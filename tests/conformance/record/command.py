@@ -15,12 +15,12 @@ from ..harness import HarnessError, Settings
 from ..header import Header, read_header
 from ..host import Host
 from ..implementation import ImplementationError, default_implementation, find_implementation
+from ..nodes import FormatError, Transcript
 from ..paths import INSTALLED, SPECIFICATION, SUFFIX
 from ..payload import did_you_mean
 from ..preflight import CannotStartError, check_program
 from ..process import adopt_orphans, start_children_with_default_signals
 from ..reader import parse_transcript
-from ..script import FormatError, Transcript
 from ..vocabulary import LEVELS
 from ..writer import write_transcript
 from .address import Address, listen, parse_address

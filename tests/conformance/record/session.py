@@ -15,8 +15,8 @@ from ..connections import Connection
 from ..dialogue import Dialogue
 from ..harness import Harness, Settings
 from ..header import Header
+from ..nodes import Transcript
 from ..payload import visible
-from ..script import Transcript
 from .address import Address, connect
 from .tape import Tape
 

@@ -14,8 +14,8 @@ from itertools import groupby
 
 from ..filter_stub import FilterRun
 from ..grammar import CRLF
+from ..nodes import Named, Node, ReplyPattern, Step
 from ..payload import Part, Payload, Repeat
-from ..script import Named, Node, ReplyPattern, Step
 from ..vocabulary import ENVELOPE_VARIABLES
 
 #: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
