@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .dialogue import Dialogue
 from .loop import READ, Loop
-from .proc import descendants, is_alive, process_group
+from .procfs import descendants, is_alive, process_group
 
 # The suite's variables are not exported: the filter's environment is what the proxy made it.
 # <> opens a fifo without waiting for its other end.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .harness import Harness
-from .proc import command_line
+from .procfs import command_line
 
 #: That moment, in seconds.
 AFTERMATH = 2.0

@@ -18,7 +18,7 @@ from typing import IO
 
 from .dialogue import Dialogue
 from .loop import READ, Loop
-from .proc import (
+from .procfs import (
     children,
     descendants,
     is_alive,

@@ -13,7 +13,8 @@ import pytest
 
 from tests.conformance.connections import accepted_pair, unread
 from tests.conformance.filter_stub import parse_environment
-from tests.conformance.proc import (
+from tests.conformance.process import Command
+from tests.conformance.procfs import (
     command_line,
     descendants,
     is_alive,
@@ -22,7 +23,6 @@ from tests.conformance.proc import (
     process_group,
     sleeps,
 )
-from tests.conformance.process import Command
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ..header import Header
 from ..leftovers import files, processes, still_left
 from ..nodes import Transcript
 from ..payload import visible
-from ..proc import command_line, descendants, sleeps
+from ..procfs import command_line, descendants, sleeps
 from .plan import Message, Plan, may_be_followed, pieces
 from .run import Exchange, NoReplyError, Run, Said, next_reply
 from .upstream import GREETING, Book, Server
