@@ -26,7 +26,7 @@ from tests.conformance.nodes import Step, Transcript
 from tests.conformance.paths import ROOT
 from tests.conformance.process import adopt_orphans
 from tests.conformance.reader import parse_transcript
-from tests.conformance.record.tape import Tape
+from tests.conformance.record.steps import StepRecorder
 from tests.conformance.writer import write_step
 
 SECONDS = 20.0
@@ -307,146 +307,146 @@ def test_an_upstream_that_refuses_is_an_error_and_nothing_is_written(tmp_path: P
     assert complaint == f"record: upstream {address}: Connection refused\n"
 
 
-# --- the tape -------------------------------------------------------------------------------------
+# --- the steps ------------------------------------------------------------------------------------
 
 
-def written(tape: Tape) -> list[str]:
-    """The tape's steps as lines."""
-    return [write_step(step) for step in tape.steps if isinstance(step, Step)]
+def written(steps: StepRecorder) -> list[str]:
+    """The steps's steps as lines."""
+    return [write_step(step) for step in steps.steps if isinstance(step, Step)]
 
 
 def test_what_upstream_said_is_awaited_exactly() -> None:
-    tape = Tape()
-    tape.sent("U", b"250-one\r\n250 two\r\n")
-    tape.seen("C", b"250-one\r\n250 two\r\n")
-    assert written(tape)[2:] == ["C< 250-one", "C< 250 two"]
+    steps = StepRecorder()
+    steps.sent("U", b"250-one\r\n250 two\r\n")
+    steps.seen("C", b"250-one\r\n250 two\r\n")
+    assert written(steps)[2:] == ["C< 250-one", "C< 250 two"]
 
 
 def test_a_reply_that_lacks_lines_of_upstreams_is_awaited_exactly() -> None:
-    tape = Tape()
-    tape.sent("U", EHLO_REPLY)
-    tape.seen("C", b"250 up.example\r\n")
-    assert written(tape)[4:] == ["C< 250 up.example"]
+    steps = StepRecorder()
+    steps.sent("U", EHLO_REPLY)
+    steps.seen("C", b"250 up.example\r\n")
+    assert written(steps)[4:] == ["C< 250 up.example"]
 
 
 def test_words_of_the_proxys_own_are_awaited_by_their_code() -> None:
-    tape = Tape()
-    tape.seen("C", b"502 5.5.1 not\r\n")
-    assert written(tape) == ["C? 502"]
+    steps = StepRecorder()
+    steps.seen("C", b"502 5.5.1 not\r\n")
+    assert written(steps) == ["C? 502"]
 
 
 def test_a_reply_that_was_passed_on_does_not_account_for_a_second_one() -> None:
-    tape = Tape()
-    tape.sent("U", b"250 ok\r\n")
-    tape.seen("C", b"250 ok\r\n250 ok\r\n")
-    assert written(tape)[1:] == ["C< 250 ok", "C? 250"]
+    steps = StepRecorder()
+    steps.sent("U", b"250 ok\r\n")
+    steps.seen("C", b"250 ok\r\n250 ok\r\n")
+    assert written(steps)[1:] == ["C< 250 ok", "C? 250"]
 
 
 def test_what_upstream_said_to_the_proxys_own_command_is_not_passed_on() -> None:
-    tape = Tape()
-    tape.seen("U", b"QUIT\r\n")
-    tape.sent("U", b"221 bye\r\n")
-    tape.sent("C", b"QUIT\r\n")
-    tape.seen("C", b"221 bye\r\n")
-    assert written(tape)[-2:] == ["C> QUIT", "C? 221"]
+    steps = StepRecorder()
+    steps.seen("U", b"QUIT\r\n")
+    steps.sent("U", b"221 bye\r\n")
+    steps.sent("C", b"QUIT\r\n")
+    steps.seen("C", b"221 bye\r\n")
+    assert written(steps)[-2:] == ["C> QUIT", "C? 221"]
 
 
 def test_what_upstream_said_to_the_clients_command_is_awaited_exactly() -> None:
-    tape = Tape()
-    tape.sent("C", b"quit \r\n")
-    tape.seen("U", b"QUIT\r\n")
-    tape.sent("U", b"221 bye\r\n")
-    tape.seen("C", b"221 bye\r\n")
-    assert written(tape)[-1] == "C< 221 bye"
+    steps = StepRecorder()
+    steps.sent("C", b"quit \r\n")
+    steps.seen("U", b"QUIT\r\n")
+    steps.sent("U", b"221 bye\r\n")
+    steps.seen("C", b"221 bye\r\n")
+    assert written(steps)[-1] == "C< 221 bye"
 
 
 def test_a_354_is_the_proxys_even_if_upstream_said_the_same() -> None:
-    tape = Tape()
-    tape.sent("U", b"354 go on\r\n")
-    tape.seen("C", b"354 go on\r\n")
-    assert written(tape)[1:] == ["C? 354"]
+    steps = StepRecorder()
+    steps.sent("U", b"354 go on\r\n")
+    steps.seen("C", b"354 go on\r\n")
+    assert written(steps)[1:] == ["C? 354"]
 
 
 @pytest.mark.parametrize("reply", [b"550 5.7.1 spam", b"554 550 5.7.1 spam"])
 def test_the_filters_words_are_awaited_exactly(reply: bytes) -> None:
-    tape = Tape([b"first", b"550 5.7.1 spam"])
-    tape.seen("C", reply + b"\r\n")
-    assert written(tape) == [f"C< {reply.decode()}"]
+    steps = StepRecorder([b"first", b"550 5.7.1 spam"])
+    steps.seen("C", reply + b"\r\n")
+    assert written(steps) == [f"C< {reply.decode()}"]
 
 
 def test_what_is_no_reply_is_awaited_exactly() -> None:
-    tape = Tape()
-    tape.seen("C", b"hello\r\n250-a\r\n550 b\r\n")
-    assert written(tape) == ["C< hello", "C< 250-a", "C< 550 b"]
+    steps = StepRecorder()
+    steps.seen("C", b"hello\r\n250-a\r\n550 b\r\n")
+    assert written(steps) == ["C< hello", "C< 250-a", "C< 550 b"]
 
 
 def test_a_line_that_comes_in_two_reads_is_one() -> None:
-    tape = Tape()
-    tape.seen("U", b"NO")
-    tape.sent("U", b"250 a\r\n")
-    tape.seen("U", b"OP\r\n")
-    assert written(tape) == ["U> 250 a", "U< NOOP"]
+    steps = StepRecorder()
+    steps.seen("U", b"NO")
+    steps.sent("U", b"250 a\r\n")
+    steps.seen("U", b"OP\r\n")
+    assert written(steps) == ["U> 250 a", "U< NOOP"]
 
 
 def test_a_line_without_its_end_is_awaited_before_the_end() -> None:
-    tape = Tape()
-    tape.seen("U", b"half")
-    tape.saw("U", "@eof")
-    assert written(tape) == ["U< half\\", "U< @eof"]
+    steps = StepRecorder()
+    steps.seen("U", b"half")
+    steps.observed("U", "@eof")
+    assert written(steps) == ["U< half\\", "U< @eof"]
 
 
 def test_a_fragment_stays_one() -> None:
-    tape = Tape()
-    tape.sent("C", b"NO")
-    tape.sent("C", b"OP\r\n")
-    assert written(tape) == ["C> NO\\", "C> OP"]
+    steps = StepRecorder()
+    steps.sent("C", b"NO")
+    steps.sent("C", b"OP\r\n")
+    assert written(steps) == ["C> NO\\", "C> OP"]
 
 
 def test_the_pieces_of_a_long_write_are_joined() -> None:
-    tape = Tape()
+    steps = StepRecorder()
     lines = b"".join(b"line %d\r\n" % number for number in range(200))
-    tape.sent("C", lines + b"the la")
-    tape.sent("C", b"st\r\n.\r\n")
-    assert written(tape)[-2:] == ["C+ the last", "C+ ."]
+    steps.sent("C", lines + b"the la")
+    steps.sent("C", b"st\r\n.\r\n")
+    assert written(steps)[-2:] == ["C+ the last", "C+ ."]
 
 
 def test_a_block_that_ends_with_a_line_goes_on() -> None:
-    tape = Tape()
-    tape.sent("C", b"same line\r\n" * 2000)
-    tape.sent("C", b"same line\r\n" * 2000)
-    assert written(tape) == [r"C> \{3999*same line\r\n}same line"]
+    steps = StepRecorder()
+    steps.sent("C", b"same line\r\n" * 2000)
+    steps.sent("C", b"same line\r\n" * 2000)
+    assert written(steps) == [r"C> \{3999*same line\r\n}same line"]
 
 
 def test_two_writes_with_something_between_are_two() -> None:
-    tape = Tape()
-    tape.sent("C", b"x" * 2000)
-    tape.seen("U", b"NOOP\r\n")
-    tape.sent("C", b"x\r\n")
-    assert written(tape) == ["C> \\{2000*x}\\", "U< NOOP", "C> x"]
+    steps = StepRecorder()
+    steps.sent("C", b"x" * 2000)
+    steps.seen("U", b"NOOP\r\n")
+    steps.sent("C", b"x\r\n")
+    assert written(steps) == ["C> \\{2000*x}\\", "U< NOOP", "C> x"]
 
 
 def test_what_is_said_over_and_over_is_written_once() -> None:
-    tape = Tape()
-    tape.sent("C", b"same\r\n" * 5000 + b"x" * 3000 + b"\r\n")
-    assert written(tape) == [r"C> \{4999*same\r\n}same", r"C+ \{3000*x}"]
+    steps = StepRecorder()
+    steps.sent("C", b"same\r\n" * 5000 + b"x" * 3000 + b"\r\n")
+    assert written(steps) == [r"C> \{4999*same\r\n}same", r"C+ \{3000*x}"]
 
 
 def test_every_octet_is_written_so_that_it_is_read_again() -> None:
-    tape = Tape()
-    tape.sent("C", bytes(range(256)) + b"\r\n@eof\r\n  \r\n" + b"}" * 99)
-    text = "".join(f"{line}\n" for line in written(tape))
+    steps = StepRecorder()
+    steps.sent("C", bytes(range(256)) + b"\r\n@eof\r\n  \r\n" + b"}" * 99)
+    text = "".join(f"{line}\n" for line in written(steps))
     header = f'{FENCE}\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n{FENCE}\n'
     again: Transcript = parse_transcript(header + text, "it")
-    assert again.steps == tape.steps
+    assert again.steps == steps.steps
 
 
 def test_a_variable_that_is_not_there_is_not_awaited() -> None:
-    tape = Tape()
-    tape.ran(FilterRun(1, 1, {"SENDER": b"<>", "EMAIL": b"/tmp/x"}, b"", 0o600, b""))
-    assert written(tape) == ["F< run", "F< env SENDER=<>"]
+    steps = StepRecorder()
+    steps.filter_run(FilterRun(1, 1, {"SENDER": b"<>", "EMAIL": b"/tmp/x"}, b"", 0o600, b""))
+    assert written(steps) == ["F< run", "F< env SENDER=<>"]
 
 
 def test_an_empty_message_is_recorded_as_one() -> None:
-    tape = Tape()
-    tape.read_email(FilterRun(1, 1, {}, b"", 0o600, b""))
-    assert written(tape) == ["F< email"]
+    steps = StepRecorder()
+    steps.read_email(FilterRun(1, 1, {}, b"", 0o600, b""))
+    assert written(steps) == ["F< email"]

@@ -1,4 +1,4 @@
-"""One recorded session: octets pass through in both directions, and the tape hears them.
+"""One recorded session: octets pass through in both directions, and the steps hears them.
 
 Rule: what the proxy did is taken down before what the others do is passed on to it.
 """
@@ -18,7 +18,7 @@ from ..header import Header
 from ..nodes import Transcript
 from ..payload import visible
 from .address import Address, connect
-from .tape import Tape
+from .steps import StepRecorder
 
 #: How long the proxy may take to end once its client and its upstream are gone.
 _PATIENCE = 30.0
@@ -88,7 +88,7 @@ class Recording:
         text = plan.header.filter
         overheard = replace(plan.header, filter=text and _OVERHEARD.format(text=text))
         self._harness = Harness(Transcript("recording", overheard, ()), "stdio", plan.settings)
-        self._tape = Tape(_FilterSaid(self._harness))
+        self._steps = StepRecorder(_FilterSaid(self._harness))
         self._links: list[_Link] = []
         self._moved = time.monotonic()
 
@@ -106,7 +106,7 @@ class Recording:
             for link in self._links:
                 link.outer.close()
             harness.close()
-        return Transcript(name, self._plan.header, self._tape.steps)
+        return Transcript(name, self._plan.header, self._steps.steps)
 
     # --- passing on
 
@@ -126,16 +126,16 @@ class Recording:
     def _take_filter_runs(self) -> None:
         while self._harness.filter.new_runs:
             run = self._harness.filter.new_runs.popleft()
-            self._tape.ran(run)
+            self._steps.filter_run(run)
             if self._plan.email:
-                self._tape.read_email(run)
+                self._steps.read_email(run)
 
     def _take_connections(self) -> None:
         while self._harness.listener.arrived:
             inner = self._harness.listener.arrived.popleft()
             actor = self._free_name()
             if actor != "U" or len(self._links) > 1:
-                self._tape.saw(actor, "@connect")
+                self._steps.observed(actor, "@connect")
             outer = Connection(self._harness.loop, self._connected(), Dialogue(), "upstream")
             self._links.append(_Link(actor, inner, outer))
 
@@ -158,12 +158,12 @@ class Recording:
         octets = bytes(link.inner.received)
         if octets:
             link.inner.take(len(octets))
-            self._tape.seen(link.actor, octets)
+            self._steps.seen(link.actor, octets)
             link.outer.send(octets)
             self._moved = time.monotonic()
         elif link.inner.ended and not link.inner_ended:
             link.inner_ended = True
-            self._tape.saw(link.actor, "@eof")
+            self._steps.observed(link.actor, "@eof")
             link.outer.end_writing()
 
     def _pass_on(self, link: _Link) -> None:
@@ -171,14 +171,14 @@ class Recording:
         octets = bytes(link.outer.received)
         if octets:
             link.outer.take(len(octets))
-            self._tape.sent(link.actor, octets)
+            self._steps.sent(link.actor, octets)
             link.inner.send(octets)
             self._moved = time.monotonic()
         elif link.outer.ended and not link.outer_ended:
             link.outer_ended = True
             self._moved = time.monotonic()
             if not link.inner_ended:
-                self._tape.acted(link.actor, "@eof")
+                self._steps.action(link.actor, "@eof")
                 link.inner.end_writing()
 
     def _check_patience(self) -> None:
@@ -199,4 +199,4 @@ class Recording:
             raise RecordError(f"the proxy wrote to standard error: {visible(complaint)}")
         if process.status < 0:
             raise RecordError(f"the proxy died by signal {-process.status}")
-        self._tape.ended(process.status)
+        self._steps.ended(process.status)

@@ -75,7 +75,7 @@ class _Line:
     lines: list[bytes] = field(default_factory=list)
 
 
-class Tape:
+class StepRecorder:
     """Takes down what happens, and turns it into steps as it goes."""
 
     def __init__(self, filter_said: Iterable[bytes] = ()) -> None:
@@ -120,7 +120,7 @@ class Tape:
             if reply is not None and actor not in self._asks_itself:
                 self._upstream_said.append(reply)
 
-    def acted(self, actor: str, verb: str) -> None:
+    def action(self, actor: str, verb: str) -> None:
         """*actor* did something that is no octets: `@eof`."""
         self._add(Step(actor, ">", verb, None))
 
@@ -146,7 +146,7 @@ class Tape:
         else:
             self._asks_itself.add(actor)
 
-    def saw(self, actor: str, verb: str) -> None:
+    def observed(self, actor: str, verb: str) -> None:
         """The proxy did something that is no octets: `@connect`, `@eof`."""
         unfinished = self._unfinished.pop(f"{actor}<", _Line())
         rest = b"".join(line + CRLF for line in unfinished.lines) + unfinished.partial
@@ -197,7 +197,7 @@ class Tape:
 
     # --- the filter and the process
 
-    def ran(self, run: FilterRun) -> None:
+    def filter_run(self, run: FilterRun) -> None:
         """The filter has been started."""
         self._add(Step("F", "<", "run", None))
         for name in ENVELOPE_VARIABLES:
