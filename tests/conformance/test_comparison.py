@@ -14,10 +14,10 @@ from .harness import Settings
 from .implementation import find_implementation
 from .items import suite_of
 from .properties.compare import ASPECTS, differences
-from .properties.draw import plans
-from .properties.drive import perform
 from .properties.plan import Plan
+from .properties.player import perform
 from .properties.search import Search, examples
+from .properties.strategies import plans
 
 #: Where silence is as good a difference as any, and waited for a hundred times.
 _ASLEEP = 0.3

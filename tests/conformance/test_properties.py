@@ -15,11 +15,11 @@ from .harness import Settings
 from .items import PROPERTY_MARKER, divergence_of, suite_of
 from .needs import lacking
 from .preflight import CANARY_FAILS
-from .properties.draw import crowds, plans
-from .properties.drive import perform, perform_together
 from .properties.plan import Plan
+from .properties.player import perform, perform_together
 from .properties.rules import CLAUSES, broken
 from .properties.search import Search, examples
+from .properties.strategies import crowds, plans
 from .results import PROPERTY_PREFIX
 
 

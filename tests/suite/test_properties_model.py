@@ -14,7 +14,6 @@ from hypothesis import given
 from tests.conformance.filter_stub import FilterRun
 from tests.conformance.properties import content
 from tests.conformance.properties.compare import ASPECTS, differences
-from tests.conformance.properties.draw import BODIES, plans
 from tests.conformance.properties.model import fates
 from tests.conformance.properties.plan import (
     Answer,
@@ -29,6 +28,7 @@ from tests.conformance.properties.plan import (
 from tests.conformance.properties.rules import INVARIANTS, broken
 from tests.conformance.properties.run import Exchange, NoReplyError, Run, Said, next_reply
 from tests.conformance.properties.script import as_transcript, written
+from tests.conformance.properties.strategies import BODIES, plans
 from tests.conformance.properties.upstream import Asked, Book, Delivery, Server, Visit
 from tests.conformance.reader import parse_transcript
 from tests.conformance.writer import write_transcript

@@ -6,8 +6,8 @@ import pytest
 
 from tests.conformance.items import suite_of
 from tests.conformance.process import adopt_orphans
-from tests.conformance.properties.drive import perform
 from tests.conformance.properties.plan import Command, Message, Plan, Verdict
+from tests.conformance.properties.player import perform
 from tests.conformance.properties.rules import broken
 from tests.conformance.properties.script import as_transcript
 from tests.conformance.suite import play_once
