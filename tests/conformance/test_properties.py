@@ -19,7 +19,7 @@ from .properties.plan import Plan
 from .properties.player import perform, perform_together
 from .properties.rules import CLAUSES, broken
 from .properties.search import Search, examples
-from .properties.strategies import crowds, plans
+from .properties.strategies import concurrent_sessions, plans
 from .results import PROPERTY_PREFIX
 
 
@@ -68,7 +68,7 @@ def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
 )
 def test_every_session_of_a_crowd_is_in_order(judged: Settings, search: Search) -> None:
     @examples(usual=4, deep=300)
-    @given(crowd=crowds())
+    @given(crowd=concurrent_sessions())
     def sessions(crowd: dict[bytes, Plan]) -> None:
         if not search.over:
             for run in perform_together(crowd, judged):

@@ -26,10 +26,10 @@ from tests.conformance.properties.plan import (
     pieces,
 )
 from tests.conformance.properties.rules import INVARIANTS, broken
-from tests.conformance.properties.run import Exchange, NoReplyError, Run, Said, next_reply
+from tests.conformance.properties.run import Exchange, NoReplyError, Run, Utterance, next_reply
 from tests.conformance.properties.script import as_transcript, written
 from tests.conformance.properties.strategies import BODIES, plans
-from tests.conformance.properties.upstream import Asked, Book, Delivery, Server, Visit
+from tests.conformance.properties.upstream import Asked, Delivery, Ledger, Server, UpstreamSession
 from tests.conformance.reader import parse_transcript
 from tests.conformance.writer import write_transcript
 
@@ -82,7 +82,7 @@ def right_run() -> Run:
         Plan(items),
         b"220 up\r\n",
         [Exchange(item, reply) for item, reply in zip(items, replies, strict=True)],
-        visits=[Visit(asked, [delivery])],
+        visits=[UpstreamSession(asked, [delivery])],
         filter_runs=[filter_run(b"a@x", EMAIL, b"192.0.2.1"), filter_run(b"a@x", b"bad\n", b"")],
         status=0,
     )
@@ -143,7 +143,7 @@ WRONG: list[tuple[str, str, Spoil]] = [
     (
         "hello_replayed",
         "a new connection without EHLO",
-        lambda run: run.visits.append(Visit([Asked(MAIL.line, b"250 ok\r\n")])),
+        lambda run: run.visits.append(UpstreamSession([Asked(MAIL.line, b"250 ok\r\n")])),
     ),
     ("data_permitted", "DATA is refused", reply(5, b"503 no\r\n")),
     ("data_permitted", "DATA without a recipient", reply(4, b"450 x\r\n")),
@@ -360,8 +360,8 @@ def answers(server: Server, octets: bytes) -> list[bytes]:
     return [answer for _, answer in server.feed(octets)]
 
 
-def served(*items: Command) -> tuple[Server, Book]:
-    book = Book(Plan(items))
+def served(*items: Command) -> tuple[Server, Ledger]:
+    book = Ledger(Plan(items))
     return Server({b"": book}), book
 
 
@@ -400,7 +400,7 @@ def test_the_server_takes_an_empty_message() -> None:
 
 
 def test_a_connection_belongs_to_whose_helo_it_says() -> None:
-    books = {b"one": Book(Plan(())), b"two": Book(Plan(()))}
+    books = {b"one": Ledger(Plan(())), b"two": Ledger(Plan(()))}
     Server(books).feed(b"EHLO two\r\n")
     assert [len(book.visits) for book in books.values()] == [0, 1]
 
@@ -480,16 +480,16 @@ def told_run() -> Run:
     """A run with the log that a transcript is made of; the connections overlap."""
     run = right_run()
     run.said = [
-        Said("U<", event="@connect", connection=1),
-        Said("U>", b"220 up\r\n", connection=1),
-        Said("C<", b"220 up\r\n"),
-        Said("C>", b"EHLO c\r\nx" + b"y" * 60),
-        Said("C>", b"\0\r\n"),
-        Said("F<", event="run", filter_run=run.filter_runs[0]),
-        Said("C<", b"354 in words of its own\r\n"),
-        Said("U<", event="@connect", connection=2),
-        Said("U<", b"QUIT\r\n", connection=1),
-        Said("U<", b"NOOP\r\n", connection=2),
+        Utterance("U<", event="@connect", connection=1),
+        Utterance("U>", b"220 up\r\n", connection=1),
+        Utterance("C<", b"220 up\r\n"),
+        Utterance("C>", b"EHLO c\r\nx" + b"y" * 60),
+        Utterance("C>", b"\0\r\n"),
+        Utterance("F<", event="run", filter_run=run.filter_runs[0]),
+        Utterance("C<", b"354 in words of its own\r\n"),
+        Utterance("U<", event="@connect", connection=2),
+        Utterance("U<", b"QUIT\r\n", connection=1),
+        Utterance("U<", b"NOOP\r\n", connection=2),
     ]
     return run
 

@@ -14,7 +14,7 @@ from .run import Exchange, Run
 
 
 @dataclass
-class Fate:
+class ExpectedOutcome:
     """A message's: what is to become of one DATA."""
 
     message: Message
@@ -67,7 +67,7 @@ class _Transaction:
     unclear: bool = False
 
 
-def fates(run: Run) -> list[Fate]:
+def fates(run: Run) -> list[ExpectedOutcome]:
     """The fate of every message, in order."""
     found = []
     transaction, helo = _Transaction(), b""
@@ -100,8 +100,8 @@ def _apply(command: Command, exchange: Exchange, transaction: _Transaction) -> N
 
 def _fate(
     run: Run, exchange: Exchange, message: Message, transaction: _Transaction, helo: bytes
-) -> Fate:
-    return Fate(
+) -> ExpectedOutcome:
+    return ExpectedOutcome(
         message,
         exchange,
         transaction.mail is not None and bool(transaction.recipients),

@@ -18,8 +18,8 @@ from ..nodes import Transcript
 from ..payload import visible
 from ..procfs import command_line, descendants, sleeps
 from .plan import Message, Plan, may_be_followed, pieces
-from .run import Exchange, NoReplyError, Run, Said, next_reply
-from .upstream import GREETING, Book, Server
+from .run import Exchange, NoReplyError, Run, Utterance, next_reply
+from .upstream import GREETING, Ledger, Server
 
 _LOOK_AGAIN = 0.001
 #: How long nothing may happen while the implementation sleeps, and all it has started; one that
@@ -110,7 +110,7 @@ class Conversation:
         if self._client.received:
             raise _LostError(f"a reply to nothing: {visible(bytes(self._client.received))}")
         for piece in pieces(write.octets, next(self._cuts, ())):
-            self.run.said.append(Said("C>", piece))
+            self.run.said.append(Utterance("C>", piece))
             self._client.send(piece)
             if piece is not write.octets:
                 fragment = Fragment(self._client)
@@ -127,13 +127,13 @@ class Conversation:
                 raise _LostError(f"the connection is closed where {_due(exchange)}")
             yield
         self._client.take(len(reply))
-        self.run.said.append(Said("C<", reply))
+        self.run.said.append(Utterance("C<", reply))
         exchange.replies.append(reply)
 
     def _half_close(self) -> Iterator[None]:
         while not self._client.sent:
             yield
-        self.run.said.append(Said("C>", event="@eof"))
+        self.run.said.append(Utterance("C>", event="@eof"))
         self._client.end_writing()
 
     def _goodbye(self) -> Iterator[None]:
@@ -141,7 +141,7 @@ class Conversation:
             yield from self._half_close()
         while not self._client.ended:
             yield
-        self.run.said.append(Said("C<", event="@eof"))
+        self.run.said.append(Utterance("C<", event="@eof"))
 
 
 def _due(exchange: Exchange) -> str:
@@ -160,10 +160,10 @@ class _Performance:
         self._asleep = asleep
         self._conversations = conversations
         self._books = {
-            name: Book(conversation.run.plan) for name, conversation in conversations.items()
+            name: Ledger(conversation.run.plan) for name, conversation in conversations.items()
         }
         self._servers: list[tuple[Connection, Server]] = []
-        self._unclaimed: dict[int, list[Said]] = {}
+        self._unclaimed: dict[int, list[Utterance]] = {}
         self._events = 0
 
     def whole(self) -> None:
@@ -260,7 +260,7 @@ class _Performance:
 
     def _hear(self, server: Server, mark: str, octets: bytes = b"", event: str = "") -> None:
         number = 1 + [one for _, one in self._servers].index(server)
-        said = Said(mark, octets, event, connection=number)
+        said = Utterance(mark, octets, event, connection=number)
         for name, book in self._books.items():
             if server.book is book:
                 log = self._conversations[name].run.said
@@ -277,7 +277,7 @@ class _Performance:
             whose = filter_run.environment.get("HELO", b"")
             one = self._conversations.get(whose) or self._conversations.get(b"")
             if one is not None:
-                one.run.said.append(Said("F<", event="run", filter_run=filter_run))
+                one.run.said.append(Utterance("F<", event="run", filter_run=filter_run))
 
     def _in_trouble(self) -> bool:
         return any(one.run.trouble for one in self._conversations.values())

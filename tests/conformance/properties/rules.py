@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ..payload import visible
 from . import content
-from .model import Fate, fates
+from .model import ExpectedOutcome, fates
 from .plan import Command, Message
 from .run import Run, code
 
@@ -154,7 +154,7 @@ def final_replies(run: Run) -> Iterator[str]:
             yield f"{visible(got)} for a message that upstream was not given"
 
 
-def _own_reply(fate: Fate, got: bytes) -> Iterator[str]:
+def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
     wanted = content.rejection(fate.message.verdict.words) if fate.rejected else None
     if wanted is not None and got != wanted:
         yield _differs("the reply to a rejected message", wanted, got)
@@ -253,12 +253,12 @@ def broken(run: Run) -> list[str]:
 # --- small readings of a run ----------------------------------------------------------------------
 
 
-def _complete(run: Run) -> list[Fate]:
+def _complete(run: Run) -> list[ExpectedOutcome]:
     """The messages that were sent, and answered."""
     return [fate for fate in fates(run) if len(fate.exchange.replies) == 2]
 
 
-def _to_deliver(run: Run) -> list[Fate]:
+def _to_deliver(run: Run) -> list[ExpectedOutcome]:
     return [fate for fate in _complete(run) if fate.delivered]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..filter_stub import FilterRun
 from .plan import Command, Item, Message, Plan
-from .upstream import Asked, Delivery, Visit
+from .upstream import Asked, Delivery, UpstreamSession
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Exchange:
 
 
 @dataclass(eq=False)
-class Said:
+class Utterance:
     """One write, one reply, one command, one event: in the order in which the suite saw them."""
 
     #: As in a transcript: C> C< U> U<, and the text of an event.
@@ -54,14 +54,14 @@ class Run:
     extra: bytes = b""
     #: Why the session did not come to the end of its plan: silence, a lost connection, no SMTP.
     trouble: str = ""
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[UpstreamSession] = field(default_factory=list)
     filter_runs: list[FilterRun] = field(default_factory=list)
     #: The process's; in listen mode the server's.
     status: int | None = None
     stderr: bytes = b""
     #: Files in the temp directory, processes, connections that outlived the session.
     leftovers: list[str] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
+    said: list[Utterance] = field(default_factory=list)
 
     @property
     def asked(self) -> list[Asked]:

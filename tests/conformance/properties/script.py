@@ -17,7 +17,7 @@ from ..payload import Part, Payload, Repeat
 from ..vocabulary import ENVELOPE_VARIABLES
 from ..writer import write_transcript
 from .model import fates
-from .run import Run, Said, code
+from .run import Run, Utterance, code
 
 #: An octet so often in a row is written as a repetition.
 _RUN = re.compile(rb"(.)\1{39,}", re.DOTALL)
@@ -74,7 +74,7 @@ def _steps(run: Run) -> Iterator[Node]:
         yield Step("P", "<", "exit", str(run.status))
 
 
-def _one_connection_after_the_other(said: list[Said]) -> Iterator[Said]:
+def _one_connection_after_the_other(said: list[Utterance]) -> Iterator[Utterance]:
     """*said*, with the end of each connection upstream before the next one begins.
 
     In truth they overlap as they like; in a transcript what belongs to the old one comes first.
@@ -89,7 +89,7 @@ def _one_connection_after_the_other(said: list[Said]) -> Iterator[Said]:
         yield one
 
 
-def _octet_steps(said: Said) -> Iterator[Step]:
+def _octet_steps(said: Utterance) -> Iterator[Step]:
     actor, mark = said.mark[0], said.mark[1]
     for number, line in enumerate(re.findall(rb".*?\r\n|.+\Z", said.octets, re.DOTALL)):
         joins = number > 0 and mark == ">"

@@ -89,7 +89,7 @@ _ATTRIBUTES = (
 
 
 @st.composite
-def mails(draw: st.DrawFn) -> Command:
+def mail_commands(draw: st.DrawFn) -> Command:
     """MAIL, with what will become of its transaction."""
     written, address = draw(st.sampled_from([*_ADDRESSES, (b"<>", b"<>")]))
     parameters = draw(st.sampled_from([b"", b" SIZE=1000", b" BODY=8BITMIME"]))
@@ -136,7 +136,7 @@ def _sessions(
     strays = st.one_of(_commands(b"NOOP", b"RSET", b"NOOP  x "), recipients(), hellos, MESSAGES)
     begun = st.tuples(
         st.lists(forwards, max_size=2),
-        mails().map(lambda mail: [mail]),
+        mail_commands().map(lambda mail: [mail]),
         st.lists(recipients(), min_size=1, max_size=3),
     ).map(_joined)
     whole = st.tuples(begun, MESSAGES.map(lambda message: [message])).map(_joined)
@@ -179,7 +179,7 @@ def plans() -> st.SearchStrategy[Plan]:
 
 
 @st.composite
-def crowds(draw: st.DrawFn) -> dict[bytes, Plan]:
+def concurrent_sessions(draw: st.DrawFn) -> dict[bytes, Plan]:
     """A few clients of one server; each is known, upstream and to its filters, by its HELO."""
     arguments = draw(st.booleans()), draw(st.booleans())
     crowd = {}

@@ -41,7 +41,7 @@ class Delivery:
 
 
 @dataclass
-class Visit:
+class UpstreamSession:
     """One connection of the implementation."""
 
     asked: list[Asked] = field(default_factory=list)
@@ -50,12 +50,12 @@ class Visit:
     rest: bytes = b""
 
 
-class Book:
+class Ledger:
     """What upstream will answer in one client's session, over however many connections."""
 
     def __init__(self, plan: Plan) -> None:
         self.keywords = plan.keywords
-        self.visits: list[Visit] = []
+        self.visits: list[UpstreamSession] = []
         self._planned: dict[bytes, list[Command]] = {}
         self._asked: Counter[bytes] = Counter()
         for item in plan.items:
@@ -82,10 +82,10 @@ class Book:
 class Server:
     """One connection; *books* names the sessions by the client's HELO, b"" is everybody's."""
 
-    def __init__(self, books: Mapping[bytes, Book]) -> None:
+    def __init__(self, books: Mapping[bytes, Ledger]) -> None:
         self._books = books
-        self.visit = Visit()
-        self._book: Book | None = None
+        self.visit = UpstreamSession()
+        self._book: Ledger | None = None
         self._held = b""
         self._mail: Command | None = None
         self._recipients: list[bytes] = []
@@ -94,11 +94,11 @@ class Server:
         self._belongs_to(books.get(b""))
 
     @property
-    def book(self) -> Book:
+    def book(self) -> Ledger:
         """Whose session this is."""
         return self._book or _NOBODYS
 
-    def _belongs_to(self, book: Book | None) -> None:
+    def _belongs_to(self, book: Ledger | None) -> None:
         if book is not None and book is not self._book:
             self._book = book
             book.visits.append(self.visit)
@@ -182,4 +182,4 @@ class Server:
         self._recipients = []
 
 
-_NOBODYS = Book(Plan(()))
+_NOBODYS = Ledger(Plan(()))
