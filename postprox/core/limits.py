@@ -157,6 +157,10 @@ LONGEST_WAIT = 3600.0
 #: of memory mostly.
 LOOP_PAUSE = 0.05
 
+#: A deadline that is handled so much later than it was due, in seconds of real time, shows that the
+#: process was held up: stopped, or without a processor. A loop that is merely busy is late by less.
+HELD_UP = 0.25
+
 #: A client that is gone has its last reply awaited for so long: nobody waits for it, and it keeps
 #: a place from others (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0

@@ -72,6 +72,8 @@ class Loop:
         self._signals: dict[int, Callable[[], None]] = {}
         self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
+        self._lost_time = 0.0  # seconds on the clock that do not count, see `_stop_clock`
+        self._was_held_up = False  # the iteration before this one
         #: How many descriptors the turn under way serves: each waits for all others.
         self.ready_count = 1
         #: The reading of the clock that decides which deadlines have passed, while timers run.
@@ -86,7 +88,7 @@ class Loop:
 
     def clock(self) -> float:
         """Return the present time in seconds."""
-        return time.monotonic() * self._speed
+        return time.monotonic() * self._speed - self._lost_time
 
     def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
         """Call `handler` whenever one of `events` is there, or an error; 0 events: never.
@@ -153,14 +155,32 @@ class Loop:
             _pause(error)
 
     def _turn(self) -> None:
+        began = self.clock()
         self._serve(self._wait())
         now = self.clock()
+        if self._stop_clock(began, now):
+            return
         if now >= self._earliest:
             # The wait may have ended without its events (EINTR), and the handlers may have taken
             # long. An event from before `now` comes before the timers that are due at `now`.
             self._serve(self._wait())  # returns at once, because a deadline has passed
             self._reap()  # a SIGCHLD may still be under way
             self._run_timers(now)
+
+    def _stop_clock(self, began: float, now: float) -> bool:
+        """Take back the time of an iteration in which the process was held up.
+
+        Peers and filters that wait for the proxy cannot go on while it is stopped (SIGSTOP), so
+        this time counts for no limit. Two iterations in a row are not taken back: otherwise no
+        limit would end in a process that is always late.
+
+        began, now: when the iteration began, and the present time, in seconds on the clock.
+        """
+        late = (now - self._earliest) / self._speed
+        self._was_held_up = late > limits.HELD_UP and not self._was_held_up
+        if self._was_held_up:
+            self._lost_time += now - began
+        return self._was_held_up
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         self.ready_count = max(1, len(ready))

@@ -610,6 +610,43 @@ def test_rejection_while_server_is_stopped_counts(
     client.sees(b"550 virus")
 
 
+@pytest.fixture
+def blocked(tmp_path: Path) -> str:
+    """A filter that cannot end while the proxy does not read its standard error."""
+    os.mkfifo(tmp_path / "started")
+    return f"echo > {tmp_path}/started; head -c 4000000 /dev/zero >&2; echo >&2; {REJECT}"
+
+
+def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path) -> None:
+    """Stop the proxy while its filter writes, and let the filter's time limit pass."""
+    started.read_text()
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    time.sleep(1.5)  # 45 s of the proxy's clock
+    process.send_signal(signal.SIGCONT)
+
+
+def test_blocked_filter_of_stopped_spawned_proxy_rejects(
+    spawn: Start, upstream: Upstream, tmp_path: Path, blocked: str
+) -> None:
+    proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)
+    in_data(proxy.client, upstream)
+    sends_message(proxy.client)
+    filter_blocks_while_stopped(proxy.process, tmp_path / "started")
+    proxy.client.sees(b"550 virus")
+
+
+def test_blocked_filter_of_stopped_server_rejects(
+    serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
+) -> None:
+    server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)
+    client = server.client()
+    in_data(client, upstream)
+    sends_message(client)
+    filter_blocks_while_stopped(server.process, tmp_path / "started")
+    client.sees(b"550 virus")
+
+
 #: A handler that takes an hour, in which the filter ends.
 _LONG_HANDLER = """
 late, now = 0.0, time.monotonic

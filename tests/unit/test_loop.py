@@ -193,7 +193,7 @@ def test_a_deadline_is_not_called_for_early(loop: Loop) -> None:
 
 
 def test_deadlines_that_have_passed_are_all_called_for(loop: Loop) -> None:
-    alarms = [Alarm(loop.clock() - age) for age in (0, 1, 2)]
+    alarms = [Alarm(loop.clock() - age) for age in (0, 0.1, 0.2)]
     for alarm in alarms:
         loop.add(alarm)
     loop.run_once()
@@ -215,7 +215,7 @@ def test_a_deadline_whose_call_fails_is_told_and_the_next_is_kept(
 
 
 def test_what_was_removed_has_no_deadline(loop: Loop) -> None:
-    alarm, other = Alarm(loop.clock() - 1), Alarm(loop.clock())
+    alarm, other = Alarm(loop.clock() - 0.1), Alarm(loop.clock())
     loop.add(alarm)
     loop.add(other)
     loop.remove(alarm)
@@ -242,7 +242,7 @@ def test_where_no_deadline_is_left_only_events_are_waited_for(loop: Loop) -> Non
 
 def test_the_clock_may_run_faster() -> None:
     loop = object.__new__(Loop)
-    loop._speed = 1000
+    loop._speed, loop._lost_time = 1000, 0
     before = time.monotonic()
     assert before * 1000 <= loop.clock() <= time.monotonic() * 1000
 
@@ -458,7 +458,7 @@ def test_child_end_during_handler_precedes_timer(loop: Loop, clock: Clock) -> No
     def long_handler() -> None:
         ours.recv(1)
         ended_child(loop, limit)
-        clock.now += 10
+        clock.now += 3.1
 
     with ours, theirs:
         loop.watch(ours.fileno(), READABLE, long_handler)
@@ -476,7 +476,7 @@ def test_input_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
     def long_handler() -> None:
         slow.recv(1)
         theirs.send(b"x")
-        clock.now += 10
+        clock.now += 3.1
 
     with slow, slow_peer, ours, theirs:
         loop.watch(slow.fileno(), READABLE, long_handler)
@@ -521,14 +521,68 @@ def test_deadline_passing_during_timers_waits_for_next_turn(
 
     def long_timer() -> None:
         first._deadline = limits.NEVER
-        clock.now += 10
+        clock.now += 3.1
         readings.append(loop.now)
 
     monkeypatch.setattr(first, "timer", long_timer)
     loop.run_once()
     assert (second.rang, readings) == (0, [begin])
     loop.run_once()
-    assert (second.rang, loop.now) == (1, begin + 10)
+    assert (second.rang, loop.now) == (1, begin + 3.1)
+
+
+class Held:
+    """A loop whose next wait ends when `late` seconds after it began have passed."""
+
+    def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.monotonic()
+        self.late = 0.0
+        monkeypatch.setattr("postprox.shell.loop.time", self)
+        monkeypatch.setattr(loop, "_wait", self.wait)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self) -> list[tuple[int, int]]:
+        self.now, self.late = self.now + self.late, 0.0
+        return []
+
+
+@pytest.fixture
+def held(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(loop, monkeypatch)
+
+
+def test_time_in_which_the_process_was_held_up_does_not_count(loop: Loop, held: Held) -> None:
+    before, alarm = loop.clock(), Alarm(loop.clock() + 3)
+    loop.add(alarm)
+    held.late = 10
+    loop.run_once()
+    assert (alarm.rang, loop.clock()) == (0, before)
+
+
+def test_limit_ends_after_the_process_was_held_up(loop: Loop, held: Held) -> None:
+    alarm = Alarm(loop.clock() + 3)
+    loop.add(alarm)
+    for held.late in (10, 3):
+        loop.run_once()
+    assert alarm.rang == 1
+
+
+def test_limit_ends_in_a_process_that_is_always_held_up(loop: Loop, held: Held) -> None:
+    alarm = Alarm(loop.clock() + 3)
+    loop.add(alarm)
+    for held.late in (10, 10):
+        loop.run_once()
+    assert alarm.rang == 1
+
+
+def test_deadline_that_is_little_late_has_passed(loop: Loop, held: Held) -> None:
+    alarm = Alarm(loop.clock() + 3)
+    loop.add(alarm)
+    held.late = 3 + limits.HELD_UP / 2
+    loop.run_once()
+    assert alarm.rang == 1
 
 
 @pytest.mark.parametrize(("seconds", "timeouts"), [(60, [60_001]), (0, [0, 0])])
