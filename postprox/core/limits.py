@@ -87,8 +87,9 @@ REMOVALS = 1000
 #: Folders within each other that are looked into there: each keeps a descriptor open.
 REMOVAL_DEPTH = 8
 
-#: Descriptors that one session may need: client, upstream, spool, EMAIL, OUTFILE, standard error
-#: (two ends), name service (two ends), and one that is about to be closed.
+#: Descriptors that one session may need: client, upstream, spool, EMAIL, OUTFILE (as it was made,
+#: and as it is sent), standard error (two ends), and two about to be closed. A session that asks
+#: the name service (two ends) has no message.
 SESSION_DESCRIPTORS = 10
 
 #: Descriptors that a process needs besides: standard ones, listeners, the log, the loop.

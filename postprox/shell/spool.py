@@ -6,8 +6,8 @@ filter gets a copy (EMAIL), written while the message is received and named only
 starts, and an empty file (OUTFILE). These two names exist only while it runs, so nothing else can
 ever be left behind (files.gone).
 
-EMAIL is locked from its creation until the proxy closes it, so that
-`stale_files` recognises the files of a killed proxy.
+EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
+recognises the files of a killed proxy.
 """
 
 from .. import TYPE_CHECKING
@@ -51,6 +51,7 @@ class Spool:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
         self._created_paths: list[str] = []
         self._copy = -1
+        self._empty_outfile = -1  # as it was made, and locked; a filter may replace it
         self._error: OSError | None = None
         self._replacement_state: tuple[int, int]
         self._size = 0
@@ -101,7 +102,8 @@ class Spool:
         """
         if self.email not in self._created_paths:
             self._name_email()
-        close(self._create(self.outfile))
+        self._empty_outfile = self._create(self.outfile)
+        _lock(self._empty_outfile)
 
     def replacement_blocks(self, descriptor: int) -> "Iterator[bytes]":
         """Yield the contents of OUTFILE, which `open_outfile` has opened.
@@ -165,9 +167,10 @@ class Spool:
         """Remove EMAIL and OUTFILE, whatever the filter has made of them."""
         while self._created_paths:
             remove(self._created_paths.pop())
-        if self._copy >= 0:
-            close_in_background(self._copy)
-            self._copy = -1
+        for descriptor in (self._copy, self._empty_outfile):
+            if descriptor >= 0:
+                close_in_background(descriptor)
+        self._copy = self._empty_outfile = -1
 
     def remove(self) -> None:
         """Remove everything."""

@@ -1,8 +1,8 @@
 """What a killed proxy has left in the spool directory, and its removal (files.stale).
 
 Rule: a file goes only if it is surely left: it bears a name of ours, is a regular file of our own
-user, is old, and no living proxy holds the lock on the EMAIL that belongs to it. Names carry no
-pid: the directory may be shared with a process in another pid name space.
+user, is old, and no living proxy holds the lock on the EMAIL or OUTFILE that belongs to it. Names
+carry no pid: the directory may be shared with a process in another pid name space.
 """
 
 import fcntl
@@ -36,15 +36,25 @@ def _removed(stem: Path) -> int:
     """Remove those files of one message that are left; return how many there were."""
     email, outfile, spool = (stem.with_suffix(suffix) for suffix in (".email", ".out", ".spool"))
     removed = int(_is_old(spool, limits.STALE) and _remove(spool))
-    if not os.path.lexists(email):
-        # Its filter may have removed EMAIL, and still be writing.
-        removed += _is_old(outfile, limits.STALE_OUTFILE) and _remove(outfile)
+    if not _is_our_file(email):
+        # Its filter may have removed or replaced EMAIL, and still be writing.
+        if _is_old(outfile, limits.STALE_OUTFILE):
+            with _locked(outfile) as locked:
+                removed += locked and _remove(outfile)
     elif _is_old(email, limits.STALE):
-        with _locked(email) as locked:
-            if locked:
+        # A filter that edits EMAIL in place may have put another file under its name.
+        with _locked(email) as email_locked, _locked(outfile) as outfile_locked:
+            if email_locked and outfile_locked:
                 # OUTFILE first: EMAIL is the sign by which the next listener would find it.
                 removed += _remove(outfile) + _remove(email)
     return removed
+
+
+def _is_our_file(path: Path) -> bool:
+    try:
+        return _is_ours(path.lstat())
+    except OSError:
+        return False
 
 
 def _is_old(path: Path, seconds: float) -> bool:
@@ -61,7 +71,13 @@ def _is_ours(status: os.stat_result) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file, and tell whether it could be: otherwise a living proxy holds it."""
+    """Lock a file of ours, and tell whether it could be: otherwise a living proxy holds it.
+
+    Under any other name there is nothing to lock.
+    """
+    if not _is_our_file(path):
+        yield True
+        return
     try:
         descriptor = _opened(path)
     except (OSError, NotImplementedError):
@@ -83,8 +99,17 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, _LOOK)
     except PermissionError:
-        path.chmod(stat.S_IRUSR, follow_symlinks=False)
+        _make_readable(path)
         return os.open(path, _LOOK)
+
+
+def _make_readable(path: Path) -> None:
+    try:
+        path.chmod(stat.S_IRUSR, follow_symlinks=False)
+    except NotImplementedError:  # a link; or the C library, which wants /proc for it
+        if not _is_our_file(path):
+            raise
+        path.chmod(stat.S_IRUSR)
 
 
 def _lock(descriptor: int) -> bool:

@@ -592,7 +592,7 @@ def test_a_large_file_is_closed_elsewhere(
     os.truncate(offered.outfile, limits.LARGE_FILE + 1)
     offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
-    assert len(elsewhere) == 1
+    assert len(elsewhere) == 2  # one that removes it, and one that holds its lock
 
 
 def test_a_replacement_that_stays_the_same_is_read_to_its_end(offered: Spool) -> None:
@@ -617,3 +617,13 @@ def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
     with pytest.raises(ChangedError, match=r"\] OUTFILE has changed while it was sent$"):
         list(content)
     os.close(descriptor)
+
+
+def test_outfile_is_locked_from_its_creation(offered: Spool) -> None:
+    program = (
+        "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, offered.outfile], stderr=subprocess.PIPE, check=False
+    )
+    assert b"BlockingIOError" in done.stderr

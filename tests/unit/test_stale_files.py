@@ -243,3 +243,72 @@ def test_a_directory_that_cannot_be_read_is_left_to_the_first_message(
 ) -> None:
     remove_stale_files(str(tmp_path / "absent"))
     assert told == []
+
+
+HOLDS_A_LOCK = """
+import fcntl, sys
+held = open(sys.argv[1], "r+b")
+fcntl.lockf(held, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_locked_outfile_stays_if_email_was_replaced(
+    tmp_path: Path, passes: Callable[[float], None]
+) -> None:
+    left(tmp_path, "email", "out")
+    passes(OLDER)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS_A_LOCK, str(tmp_path / f"{NAME}.out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        stay = swept(tmp_path)
+        (tmp_path / f"{NAME}.email").unlink()
+        stay_alone = swept(tmp_path)
+        holder.communicate()
+    assert (stay, stay_alone, swept(tmp_path)) == (["email", "out"], ["out"], [])
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
+def test_outfile_is_removed_if_email_is_no_file(
+    tmp_path: Path, passes: Callable[[float], None], kind: str
+) -> None:
+    left(tmp_path, "out")
+    email = tmp_path / f"{NAME}.email"
+    if kind == "link":
+        email.symlink_to("/nonexistent")
+    elif kind == "directory":
+        email.mkdir()
+    else:
+        os.mkfifo(email)
+    passes(OLDER)
+    assert swept(tmp_path) == ["email"]
+
+
+def test_unreadable_email_is_removed_without_proc(
+    tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /proc the C library cannot change a mode without following links."""
+    left(tmp_path, "email")
+    email = tmp_path / f"{NAME}.email"
+    email.chmod(0)
+    passes(OLD)
+    opens, changes = os.open, Path.chmod
+
+    def open_readable(path: Path, flags: int) -> int:
+        if not email.stat().st_mode & 0o400:
+            raise PermissionError
+        return opens(path, flags)
+
+    def chmod(path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
+        if not follow_symlinks:
+            raise NotImplementedError
+        changes(path, mode)
+
+    monkeypatch.setattr(os, "open", open_readable)
+    monkeypatch.setattr(Path, "chmod", chmod)
+    assert swept(tmp_path) == []
