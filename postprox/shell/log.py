@@ -59,13 +59,13 @@ class Syslog:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is a daemon, or one is about to start."""
+        """Whether a daemon can be reached, as far as this process has the means to find out."""
+        from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
+
         try:
             _connected().close()
-        except (FileNotFoundError, PermissionError):
-            return False
-        except OSError:
-            pass
+        except OSError as error:
+            return error.errno in (EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM)
         return True
 
     @property

@@ -16,7 +16,7 @@ from collections import deque
 
 from ..core import limits, log_levels
 from . import log
-from .system import STDERR
+from .system import STDERR, signal
 
 
 class StandardError:
@@ -73,6 +73,8 @@ class StandardError:
         self._changed.notify_all()
 
     def _run(self) -> None:
+        # A terminal with `stty tostop` would stop the whole server (termios(3)).
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
         while True:
             line, reported = self._next()
             self._done(line, reported, _write(line))

@@ -305,9 +305,39 @@ def test_a_daemon_that_reads_is_there(written: Syslog, daemon: Daemon) -> None:
     assert daemon.reads() == []
 
 
-def test_a_daemon_that_is_about_to_start_anew_is_there(written: Syslog, daemon: Daemon) -> None:
+def test_socket_that_no_daemon_reads_is_no_daemon(written: Syslog, daemon: Daemon) -> None:
     daemon.socket.close()
-    assert written.is_there
+    assert not written.is_there
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "loop", "stream"])
+def test_what_is_no_datagram_socket_is_no_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "devlog"
+    with socket.socket(socket.AF_UNIX) as stream:
+        if kind == "file":
+            path.touch()
+        elif kind == "directory":
+            path.mkdir()
+        elif kind == "loop":
+            path.symlink_to(path)
+        else:
+            stream.bind(str(path))
+            stream.listen()
+        monkeypatch.setattr(log, "_SOCKET", str(path))
+        assert not Syslog().is_there
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_daemon_is_assumed_for_want_of_descriptors_or_memory(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused() -> NoReturn:
+        raise OSError(number, "")
+
+    monkeypatch.setattr(log, "_connected", refused)
+    assert Syslog().is_there
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -93,6 +94,22 @@ def test_lines_keep_their_order(written: StandardError, pipe: Pipe) -> None:
         written.write(log_levels.INFO, f"line {number}")
     for number in range(100):
         assert pipe.line().endswith(b": line %d" % number)
+
+
+def test_terminal_that_stops_writers_does_not_stop_the_thread(
+    written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked: list[object] = []
+    right = stderr._write
+
+    def write(line: bytes) -> bool:
+        blocked.extend(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return right(line)
+
+    monkeypatch.setattr(stderr, "_write", write)
+    written.write(log_levels.ERROR, "a line")
+    assert pipe.line().endswith(b": a line")
+    assert signal.SIGTTOU in blocked
 
 
 def test_a_full_pipe_drops_information_and_counts_it(written: StandardError, pipe: Pipe) -> None:
