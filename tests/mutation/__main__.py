@@ -28,18 +28,19 @@ PACKAGE = ROOT / "postprox"
 ACCEPTED = Path(__file__).with_name("survivors.toml")
 SAMPLE, SEED = 300, 1
 
-#: One more or less of a bound is as good a bound; of the turns, all but the words of a picture are
-#: names, and the steps are tried by every test of a session.
+#: One more or less of a bound is as good a bound; of the states, all but the words of a picture are
+#: names, and the transitions are tried by every test of a session.
 _LEFT_ALONE = ("limits.py", "states.py")
 
 CORE_TESTS = (
     *("session", "session_edges", "session_properties", "smtp", "data", "verdict", "envelope"),
-    *("link", "message", "options", "actions", "replies", "limits", "states", "dialogue", "record"),
-    *("tally", "upstream"),
+    *("upstream", "message", "options", "actions", "replies", "limits", "states", "dialogue"),
+    *("log_lines", "counters", "connector"),
 )
 SHELL_TESTS = (
-    *("connection", "stream", "spool", "filter", "loop", "log", "system", "upstream"),
-    *("shell_edges", "sweep", "metrics", "sd_notify", "main", "listen", "server"),
+    *("connection", "stream", "spool", "filter", "loop", "log", "system", "connector"),
+    *("shell_edges", "stale_files", "metrics", "sd_notify", "main", "listen", "server"),
+    *("stderr", "newfile"),
 )
 
 
@@ -83,7 +84,7 @@ def _draw(mutant: Mutant) -> bytes:
 
 def constants() -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the names of the modules whose constants may be mistaken, with those constants."""
-    for name in ("actions", "levels", "limits", "link", "replies", "states", "verdict"):
+    for name in ("actions", "log_levels", "limits", "upstream", "replies", "states", "verdict"):
         module = importlib.import_module(f"postprox.core.{name}")
         found = {key: value for key, value in vars(module).items() if key.isupper()}
         yield name, found

@@ -117,7 +117,7 @@ def _tests_of(
 
 def _starts_processes(test: pytest.Item) -> bool:
     """Whether a test may call the proxy in a process of its own."""
-    return test.path.stem in ("test_main", "test_listen", "test_notify", "test_system")
+    return test.path.stem in ("test_main", "test_listen", "test_sd_notify", "test_system")
 
 
 def _callers(session: pytest.Session) -> dict[str, dict[str, float]]:
