@@ -62,6 +62,10 @@ HARMLESS = dict.fromkeys({*range(0x20), 0x7F} - {*b"\t\n"}, "?")
 PASSING = ("no action", "greylist", "add header", "rewrite subject")
 
 
+class UnclearError(Exception):
+    """An answer that this filter does not understand."""
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP to a unix-domain socket."""
 
@@ -93,9 +97,12 @@ def ask(where: str, message: bytes) -> dict[str, Any]:
         raise OSError(f"HTTP status {answer.status}")
     if len(body) > LARGEST:
         raise OSError(f"the answer has more than {LARGEST} octets")
-    found = json.loads(body.decode("utf-8", "replace"))
+    try:
+        found = json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise UnclearError(f"no JSON: {error!s:.200}") from None
     if not isinstance(found, dict):
-        raise TypeError("the answer is no object")
+        raise UnclearError("the answer is no object")
     return found
 
 
@@ -116,22 +123,24 @@ def changed(message: bytes, answer: dict[str, Any]) -> bytes:
     """Return the message as rspamd wants it."""
     head, rest = split(message)
     fields = re.split(rb"\n(?![ \t])", head) if head else []
-    milter = answer.get("milter", {})
-    for name, positions in milter.get("remove_headers", {}).items():
-        fields = without(fields, name, many(positions))
+    milter = table(answer.get("milter"))
+    for name, positions in table(milter.get("remove_headers")).items():
+        fields = without(fields, name, [position(given) for given in positions])
     added = [
         (name, text)
-        for name, given in milter.get("add_headers", {}).items()
+        for name, given in table(milter.get("add_headers")).items()
         for text in texts(given)
     ]
     if answer["action"] == "add header":
         fields = without(fields, "X-Spam", [0])
         added.append(("X-Spam", "Yes"))
     if answer["action"] == "rewrite subject":
-        for subject in texts(answer["subject"])[:1]:
-            fields = without(fields, "Subject", [0])
-            added.append(("Subject", encoded(subject)))
-    added += [("DKIM-Signature", text) for text in texts(answer.get("dkim-signature", []))]
+        subjects = texts(answer.get("subject"))
+        if not subjects:
+            raise UnclearError("rewrite subject without a subject")
+        fields = without(fields, "Subject", [0])
+        added.append(("Subject", encoded(subjects[0])))
+    added += [("DKIM-Signature", text) for text in texts(answer.get("dkim-signature"))]
     return b"".join(part + b"\n" for part in [*map(field, added), *fields]) + rest
 
 
@@ -154,23 +163,50 @@ def without(fields: list[bytes], name: str, positions: list[int]) -> list[bytes]
 
 
 def many(given: Any) -> list[Any]:
-    """Return a list; rspamd writes one value without a list."""
-    return given if isinstance(given, list) else [given]
+    """Return a list of values without the empty ones.
+
+    rspamd writes one value without a list, and an empty Lua table as [], even inside a list.
+    """
+    values = given if isinstance(given, list) else [given]
+    return [value for value in values if value not in (None, [], {})]
+
+
+def table(given: Any) -> dict[str, list[Any]]:
+    """Return an object, or the objects of a list as one, with a list of values for each name."""
+    found: dict[str, list[Any]] = {}
+    for value in many(given):
+        if not isinstance(value, dict):
+            raise UnclearError(f"no object: {value!r:.100}")
+        for name, values in value.items():
+            found.setdefault(name, []).extend(many(values))
+    return found
 
 
 def texts(given: Any) -> list[str]:
     """Return texts; rspamd gives a text, a number, an object with the text, or a list of them."""
-    values = [value["value"] if isinstance(value, dict) else value for value in many(given)]
-    if not all(isinstance(value, str | int | float) for value in values):
-        raise TypeError(f"no text: {given!r:.100}")
+    values: list[Any] = []
+    for value in many(given):
+        values += many(value["value"]) if isinstance(value, dict) and "value" in value else [value]
+    for value in values:
+        if not isinstance(value, str | int | float):
+            raise UnclearError(f"no text: {value!r:.100}")
     return [str(value) for value in values]
+
+
+def position(given: Any) -> int:
+    """Return a position; Lua writes 1 as 1.0 after a division, and as "1" after a match."""
+    if isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,9}", given):
+        return int(given)
+    if isinstance(given, int | float) and not isinstance(given, bool) and given % 1 == 0:
+        return int(given)
+    raise UnclearError(f"no position of a header field: {given!r:.100}")
 
 
 def field(addition: tuple[str, str]) -> bytes:
     """Return a field in octets; no character in its value ends it."""
     name, value = addition
     if not re.fullmatch(r"[!-9;-~]+", name):
-        raise ValueError(f"{name!r:.100} cannot be the name of a header field")
+        raise UnclearError(f"{name!r:.100} cannot be the name of a header field")
     lines = (" ".join(line.split()) for line in value.splitlines())
     folded = "\n\t".join(line for line in lines if line)
     return f"{name}: {folded}".translate(HARMLESS).encode(errors="replace")
@@ -188,22 +224,25 @@ def encoded(subject: str) -> str:
 
 def reply(answer: dict[str, Any], code: str, otherwise: str) -> None:
     """Say what the sender is told: rspamd's words, in one line of printable ASCII."""
-    given = " ".join(texts(answer.get("messages", {}).get("smtp_message", [])))
+    given = " ".join(texts(table(answer.get("messages")).get("smtp_message")))
     words = re.sub(r"[^ -~]", "?", " ".join(given.split()))[:WORDS]
     print(code, words or otherwise, file=sys.stderr)
 
 
 def obey(answer: dict[str, Any], message: bytes) -> int:
     """Do what rspamd says; return the exit status."""
-    action = answer["action"]
+    action = answer.get("action")
+    if not isinstance(action, str):
+        raise UnclearError(f"no action: {action!r:.100}")
     if action in REJECTIONS:
         reply(answer, *REJECTIONS[action])
         return REJECT
     if action not in PASSING:
-        raise ValueError(f"the action {action!r:.100} is unknown")
+        raise UnclearError(f"the action {action!r:.100} is unknown")
+    milter = table(answer.get("milter"))
     for change in ("change_from", "add_rcpt", "del_rcpt"):
-        if change in answer.get("milter", {}):
-            raise ValueError(f"a filter cannot do {change}")
+        if milter.get(change):
+            raise UnclearError(f"a filter cannot do {change}")
     new = changed(message, answer)
     if new != message:
         Path(os.environ["OUTFILE"]).write_bytes(new)
@@ -223,7 +262,7 @@ def main(arguments: list[str]) -> int:
     signal.alarm(PATIENCE)
     try:
         answer = ask(where, message)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         print(f"rspamd.py: rspamd at {where} does not answer: {error!r}", file=sys.stderr)
         return FAIL
     return obey(answer, message)
@@ -232,6 +271,9 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         STATUS = main(sys.argv[1:])
+    except UnclearError as unclear:
+        print(f"rspamd.py: the answer is not understood: {unclear}", file=sys.stderr)
+        STATUS = FAIL
     except Exception as failure:
         # Python's own status after a traceback is 1, which would reject the message.
         traceback.print_exc()

@@ -7,13 +7,14 @@ import email
 import email.policy
 import http.server
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import FILTERS, MESSAGE, Filter, command
+from .conftest import FILTERS, MESSAGE, Filter, command, needs
 
 
 def test_other_mail_passes_as_it_is(run: Filter, rspamd: Path) -> None:
@@ -148,17 +149,21 @@ def impostor() -> Iterator[Impostor]:
         (200, {"action": None}),
         (200, {"action": ["reject"]}),
         (200, {"action": {"reject": 1}}),
-        (200, {"action": "reject", "messages": []}),
+        (200, {"action": "reject", "messages": ["spam"]}),
         (200, {"action": "reject", "messages": {"smtp_message": {"text": "x"}}}),
-        (200, {"action": "add header", "milter": []}),
+        (200, {"action": "add header", "milter": 1}),
         (200, {"action": "no action", "milter": {"add_headers": ["X-A"]}}),
-        (200, {"action": "no action", "milter": {"add_headers": {"X-A": None}}}),
         (200, {"action": "no action", "milter": {"add_headers": {"X-A": {"order": 1}}}}),
         (200, {"action": "no action", "milter": {"remove_headers": {"X-A": "all"}}}),
         (200, {"action": "no action", "milter": {"remove_headers": {"X-A": [[1]]}}}),
+        (200, {"action": "no action", "milter": {"remove_headers": {"X-A": 1.5}}}),
+        (200, {"action": "no action", "milter": {"remove_headers": {"X-A": float("nan")}}}),
+        (200, {"action": "no action", "milter": {"remove_headers": {"X-A": True}}}),
+        (200, {"action": "no action", "milter": {"remove_headers": ["X-A"]}}),
         (200, {"action": "no action", "dkim-signature": {"b": "x"}}),
         (200, {"action": "rewrite subject"}),
         (200, {"action": "rewrite subject", "subject": None}),
+        (200, {"action": "rewrite subject", "subject": []}),
         (500, {"action": "no action"}),
     ],
     ids=lambda value: repr(value)[:50],
@@ -168,7 +173,51 @@ def test_an_answer_that_is_not_understood_is_a_failure(
 ) -> None:
     ended = run(command("rspamd.py", impostor.gives(answer, status)))
     assert (ended.status, ended.written) == (2, b"")
+    assert ended.said == f"{ended.reply}\n"
     assert ended.reply.startswith("rspamd.py: ")
+
+
+EMPTY = pytest.mark.parametrize("empty", [[], {}, None, [[]], [None]], ids=repr)
+
+
+@EMPTY
+@pytest.mark.parametrize("name", ["add_headers", "remove_headers", "change_from", "add_rcpt"])
+def test_an_empty_table_changes_nothing(
+    run: Filter, impostor: Impostor, name: str, empty: object
+) -> None:
+    for milter in (empty, {name: empty}, {"add_headers": {"X-A": empty}}):
+        answer = {"action": "no action", "milter": milter, "dkim-signature": empty}
+        ended = run(command("rspamd.py", impostor.gives(answer)))
+        assert (ended.status, ended.said, ended.written) == (0, "", b"")
+
+
+@EMPTY
+def test_reject_without_words_rejects(run: Filter, impostor: Impostor, empty: object) -> None:
+    for messages in (empty, {"smtp_message": empty}):
+        place = impostor.gives({"action": "reject", "messages": messages})
+        ended = run(command("rspamd.py", place))
+        assert (ended.status, ended.said) == (1, "554 5.7.1 The message looks like spam\n")
+
+
+def test_a_list_of_objects_is_one_object(run: Filter, impostor: Impostor) -> None:
+    adding = [{"X-A": "1"}, {"X-A": "2", "X-B": "3"}]
+    milter = [{"remove_headers": [{"Subject": 1}]}, {"add_headers": adding}]
+    place = impostor.gives({"action": "no action", "milter": milter})
+    written = run(command("rspamd.py", place)).written
+    assert written == b"X-A: 1\nX-A: 2\nX-B: 3\n" + MESSAGE.replace(b"Subject: x\n", b"")
+    messages = [{"smtp_message": "one"}, {"smtp_message": "two"}]
+    place = impostor.gives({"action": "reject", "messages": messages})
+    assert run(command("rspamd.py", place)).reply == "554 5.7.1 one two"
+
+
+def test_an_empty_lua_table_is_an_empty_list(tmp_path: Path) -> None:
+    """rspamd's own encoder, which the above is made for."""
+    needs("rspamadm")
+    program = tmp_path / "program.lua"
+    program.write_text('print(require("ucl").to_format({milter = {}}, "json-compact"))\n')
+    command = ["rspamadm", "lua", str(program)]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert printed == '{"milter":[]}\n'
 
 
 @pytest.mark.parametrize("change", ["change_from", "add_rcpt", "del_rcpt"])
@@ -217,6 +266,9 @@ def test_two_signatures_are_two_fields(run: Filter, impostor: Impostor) -> None:
         ([9, -9], "123"),
         ([], "123"),
         (-3, "23"),
+        ("1", "23"),
+        (["-1", 1.0], "2"),
+        ([-2.0, "3"], "1"),
     ],
 )
 def test_removed_fields_are_counted_in_the_message_as_it_was(
