@@ -57,12 +57,19 @@ if [ -n "$failed" ]; then
 fi
 
 # In the header, that is, before the first empty line; SpamAssassin's own fields are the first.
-score=$(sed -n -e '/^$/q' -e 's/^X-Spam-Status: [A-Za-z]*, score=\(-*[0-9][0-9]*\).*/\1/p' "$OUTFILE" |
+score=$(sed -n -e '/^$/q' \
+    -e 's/^X-Spam-Status: [A-Za-z]*, score=\(-\{0,1\}\)0*\([0-9][0-9]*\).*/\1\2/p' "$OUTFILE" |
     head -n 1)
 if [ -z "$score" ]; then
     echo "spamd has answered without an X-Spam-Status field: see add_header in its configuration" >&2
     exit 2
 fi
+# sh makes no number of many digits. More than nine digits count as the largest number.
+case $score in
+-??????????*) score=-999999999 ;;
+-*) ;;
+??????????*) score=999999999 ;;
+esac
 if [ "$score" -ge "$reject_from" ]; then
     echo "550 5.7.1 The message looks like spam" >&2
     exit 1

@@ -142,3 +142,32 @@ def test_an_answer_without_points_is_a_failure(run: Filter, tmp_path: Path) -> N
     spamc.chmod(0o755)
     ended = run(command("spamassassin.sh"), PATH=f"{tmp_path}:/usr/bin:/bin")
     assert (ended.status, "without an X-Spam-Status field" in ended.reply) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("score", "status"),
+    [
+        ("15.0", 1),
+        ("14.9", 0),
+        ("0.0", 0),
+        ("999999999.0", 1),
+        ("1000000000.0", 1),
+        (f"{'9' * 20}.0", 1),
+        ("9" * 5000, 1),
+        (f"-{'9' * 20}.0", 0),
+        ("-0.1", 0),
+        ("0000000000014.0", 0),
+        ("--5", 2),
+        ("nan", 2),
+    ],
+    ids=lambda value: str(value)[:22],
+)
+def test_a_score_of_any_length_is_a_number(
+    run: Filter, tmp_path: Path, score: str, status: int
+) -> None:
+    spamc = tmp_path / "spamc"
+    spamc.write_text(f"#!/bin/sh\necho 'X-Spam-Status: Yes, score={score} required=5.0'\ncat\n")
+    spamc.chmod(0o755)
+    ended = run(command("spamassassin.sh", 15), PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert ended.status == status
+    assert "llegal number" not in ended.said
