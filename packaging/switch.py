@@ -34,8 +34,9 @@ def main(link: Path, version: Path, files: list[Path]) -> None:
         new.replace(file)
         sync(file.parent)
     for other in version.parent.iterdir():
+        # A file is no version. What cannot be removed is left to the next installation.
         if other.resolve() not in (version.resolve(), previous):
-            shutil.rmtree(other)
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def lead(link: Path, version: Path) -> None:
