@@ -29,8 +29,11 @@ gc.set_threshold(50_000)
 library = sys.argv[1]
 library = f"{library.rpartition('/')[0]}/{posix.readlink(library)}"
 byte_code = f"{library}/{sys.implementation.cache_tag}"
-descriptor = posix.open(f"{byte_code}/session", posix.O_RDONLY)
-content = posix.read(descriptor, posix.fstat(descriptor).st_size)
+descriptor = posix.open(f"{byte_code}/session", posix.O_RDONLY | posix.O_NONBLOCK)
+status = posix.fstat(descriptor)
+if status.st_mode & 0o170000 != 0o100000:
+    sys.exit("the byte code is no regular file")
+content = posix.read(descriptor, min(status.st_size, 1 << 24))
 posix.close(descriptor)
 packed = memoryview(content)[:-8]
 if _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed) != content[-8:]:
@@ -39,9 +42,9 @@ loader, modules, later = marshal.loads(packed)
 mark()
 exec(loader)
 load = globals()["load"]
-load(modules, byte_code, library)
+load(modules, library)
 mark()
-load(marshal.loads(later[0][1]), byte_code, library)
+load(marshal.loads(later[0][1]), library)
 mark()
 for processor, clock in marks:
     print(processor, clock)

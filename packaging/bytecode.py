@@ -68,7 +68,7 @@ def main(library: Path, place: Path) -> None:
 
 
 def checked(packed: bytes) -> bytes:
-    """Return `packed` with its hash, which the launcher compares, at the end."""
+    """Return `packed` with its hash at the end, which launcher and command compare."""
     return packed + _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed)
 
 
@@ -114,6 +114,7 @@ def compile_all(library: Path, staged: Path, place: Path) -> None:
         if path.suffix == ".py":
             compiled = (staged / name).with_suffix(".pyc")
             py_compile.compile(str(path), str(compiled), str(place / name), doraise=True)
+            compiled.write_bytes(checked(compiled.read_bytes()))
         else:
             shutil.copy(path, staged / name)
 

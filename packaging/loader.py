@@ -17,7 +17,7 @@ _Module, _Spec = type(sys), type(sys.__spec__)
 
 
 def load(modules: "Iterable[tuple[str, CodeType]]", *places: str) -> None:
-    """Execute the code of `modules`; what a package has besides is looked for in `places`."""
+    """Execute the code of `modules`; set `places` as the directories of the packages."""
     for name, code in modules:
         module = _Module(name)
         spec = _Spec(name, None, origin=code.co_filename)
@@ -50,8 +50,14 @@ class Later:
         if name not in self._names:
             return None
         sys.meta_path.remove(self)
-        load(marshal.loads(self._packed), *self._places)
-        spec = sys.modules[name].__spec__
+        try:
+            load(marshal.loads(self._packed), *self._places)
+            spec = sys.modules[name].__spec__
+        except Exception:
+            # A module that is loaded in part must not stay: the finders behind this one load it.
+            for loaded in self._names:
+                sys.modules.pop(loaded, None)
+            return None
         if spec is not None:
             spec.loader = self  # type: ignore[assignment]
         return spec

@@ -6,6 +6,7 @@ because the proxy's user is never the one who installed it.
 
 from __future__ import annotations
 
+import _imp
 import configparser
 import fcntl
 import marshal
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,9 +165,9 @@ def test_a_session_with_a_message_needs_one_file_alone(place: Path, upstream: Up
 
 
 def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path: Path) -> None:
-    load = launcher.read_text().partition("from postprox.__main__")[0]
+    load = launcher.read_text().removesuffix("sys.exit(main())\n")
     program = tmp_path / "program"
-    program.write_text(f"{load}\nfrom postprox.core import smtp\nsmtp.verb(None)\n")
+    program.write_text(f"{load}from postprox.core import smtp\nsmtp.verb(None)\n")
     failed = subprocess.run([PYTHON, "-IS", program], capture_output=True, text=True, check=False)
     source = (prefix / "lib/postprox/postprox/core/smtp.py").resolve()
     *_, where, line, _ = [line for line in failed.stderr.splitlines() if "^" not in line]
@@ -215,10 +218,10 @@ def test_every_module_has_byte_code_of_its_own(prefix: Path) -> None:
     assert [name for name in sources if not (byte_code / name).with_suffix(".pyc").exists()] == []
 
 
-def test_a_session_reads_byte_code_and_no_source(prefix: Path, launcher: Path) -> None:
-    traced = subprocess.run(
-        [PYTHON, "-IS", "-v", launcher, "--help"], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("name", ["check", "rehearse"])
+def test_a_command_reads_byte_code_and_no_source(prefix: Path, name: str) -> None:
+    command = [PYTHON, "-I", "-v", f"{prefix}/bin/postprox-{name}", "--version"]
+    traced = subprocess.run(command, capture_output=True, text=True, check=True)
     library = (prefix / "lib/postprox").resolve()
     ours = [line for line in traced.stderr.splitlines() if str(library) in line]
     assert ours
@@ -261,8 +264,42 @@ def bundle(prefix: Path) -> Path:
     return prefix / "lib/postprox" / str(sys.implementation.cache_tag) / "session"
 
 
+def hashed(value: Any) -> bytes:
+    """A bundle of any value, with the right hash at its end."""
+    packed = marshal.dumps(value)
+    return packed + _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed)
+
+
+FAILS = compile("raise ValueError('no module')", "postprox/core/smtp.py", "exec")
+
+
+def failing_after(whole: bytes, number: int) -> bytes:
+    """The bundle with a module that fails after so many others."""
+    loader, modules, later = marshal.loads(whole[:-8])  # noqa: S302
+    return hashed((loader, [*modules[:number], ("postprox.core.smtp", FAILS)], later))
+
+
+def with_groups(whole: bytes, change: Callable[[list[str], bytes], bytes]) -> bytes:
+    """The bundle with other code in its groups of modules that are loaded later."""
+    loader, modules, later = marshal.loads(whole[:-8])  # noqa: S302
+    return hashed((loader, modules, [(names, change(names, code)) for names, code in later]))
+
+
+def ending_with_a_failure(_: list[str], code: bytes) -> bytes:
+    *modules, (last, _) = marshal.loads(code)  # noqa: S302
+    return marshal.dumps([*modules, (last, FAILS)])
+
+
 #: How a file of byte code is damaged, given its octets.
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "right-hash-of-a-number": lambda _: hashed(5),
+    "right-hash-of-numbers": lambda _: hashed((1, 2, 3)),
+    "right-hash-of-nothing": lambda _: hashed((compile("", "", "exec"), [], [])),
+    "right-hash-of-a-loader-that-fails": lambda _: hashed((FAILS, [], [])),
+    "right-hash-of-no-main": lambda whole: failing_after(whole, 1),
+    "right-hash-of-a-module-that-fails": lambda whole: failing_after(whole, 8),
+    "right-hash-of-no-groups": lambda whole: with_groups(whole, lambda *_: b""),
+    "right-hash-of-groups-that-fail": lambda whole: with_groups(whole, ending_with_a_failure),
     "not-at-all": lambda whole: whole,
     "empty": lambda _: b"",
     "one-octet": lambda whole: whole[:1],
@@ -296,6 +333,7 @@ def damaged() -> Iterator[Path]:
 
 
 def damage(prefix: Path, how: str) -> None:
+    bundle(prefix).unlink()
     whole = bundle(prefix).with_name("whole").read_bytes()
     bundle(prefix).write_bytes(DAMAGES[how](whole))
 
@@ -306,7 +344,9 @@ def test_damaged_byte_code_runs_the_sources(damaged: Path, how: str) -> None:
     assert session([f"{damaged}/sbin/postprox"]) == QUICK
 
 
-@pytest.mark.parametrize("how", ["empty", "half"])
+@pytest.mark.parametrize(
+    "how", ["empty", "half", "right-hash-of-no-groups", "right-hash-of-groups-that-fail"]
+)
 def test_damaged_byte_code_filters_a_message(
     damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -325,11 +365,62 @@ def test_damaged_byte_code_filters_a_message(
     assert proxy.wait(LIMIT) == 0
 
 
-def test_byte_code_that_is_a_directory_runs_the_sources(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")],
+    ids=["directory", "FIFO", "device"],
+)
+def test_byte_code_in_no_file_runs_the_sources(
+    place: Path, damaged: Path, make: Callable[[Path], None]
+) -> None:
+    copy = place / "lib/postprox"
+    shutil.copytree((damaged / "lib/postprox").resolve(), copy)
     bundle(place).unlink()
-    bundle(place).mkdir()
-    assert session([f"{place}/sbin/postprox"]) == QUICK
+    make(bundle(place))
+    launcher = place / "launcher"
+    launcher.write_text((damaged / "sbin/postprox").read_text().replace(str(damaged), str(place)))
+    launcher.chmod(0o755)
+    assert session([str(launcher)]) == QUICK
+
+
+def put_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+#: How files of byte code of single modules are damaged.
+CUTS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "ten octets": lambda path: path.write_bytes(path.read_bytes()[:10]),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "missing": Path.unlink,
+    "FIFO": put_fifo,
+}
+
+
+@pytest.mark.parametrize("how", CUTS)
+def test_commands_with_damaged_byte_code_run_the_sources(
+    prefix: Path, place: Path, how: str
+) -> None:
+    """Of one module each, which is imported late."""
+    library = place / "lib/postprox"
+    shutil.copytree((prefix / "lib/postprox").resolve(), library)
+    byte_code = library / str(sys.implementation.cache_tag) / "postprox"
+    for name in ("help_text", "core/session", "check/report", "rehearse/summary"):
+        assert (byte_code / f"{name}.pyc").exists()
+        CUTS[how](byte_code / f"{name}.pyc")
+    for words in (
+        ("sbin/postprox", "--help"),
+        ("bin/postprox-check", "--help"),
+        ("bin/postprox-rehearse", "-c", "exit 1"),
+    ):
+        program = place / "program"
+        program.write_text((prefix / words[0]).read_text().replace(str(prefix), str(place)))
+        command = [PYTHON, "-I", program, *words[1:]]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert ran.stdout
 
 
 def test_byte_code_of_another_version_under_this_name_runs_the_sources(place: Path) -> None:
@@ -678,6 +769,42 @@ def test_uninstalling_leaves_nothing_behind(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"removed postprox from {tmp_path}\n")
     left = ["bin", "lib", "sbin", "share", "share/man", "share/man/man1"]
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
+
+
+def test_uninstalling_removes_what_a_killed_upgrade_left(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        if "postprox-versions" not in path.parts:
+            path.with_name(f"{path.name}.new").touch()
+    (tmp_path / "bin/postprox-later.new").touch()
+    (tmp_path / "lib/postprox.new").symlink_to("postprox-versions/killed")
+    (tmp_path / "lib/postprox.old").mkdir()
+    assert install("--prefix", tmp_path, "--uninstall").returncode == 0
+    assert [
+        path for path in tmp_path.rglob("*") if not path.is_dir() or "postprox" in path.name
+    ] == []
+
+
+def test_uninstalling_removes_what_a_killed_first_installation_left(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    (tmp_path / "lib/postprox").unlink()
+    (tmp_path / "sbin/postprox").rename(tmp_path / "sbin/postprox.new")
+    done = install("--prefix", tmp_path, "--uninstall")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "lib/postprox-versions").exists()
+    assert not (tmp_path / "sbin/postprox.new").exists()
+
+
+def test_a_file_beside_the_versions_stays_in_an_upgrade(tmp_path: Path) -> None:
+    install("--prefix", tmp_path, "--python", PYTHON)
+    other = tmp_path / "lib/postprox-versions/NOTES"
+    other.touch()
+    link = other.with_name("link")
+    link.symlink_to("/nonexistent")
+    done = install("--prefix", tmp_path, "--python", PYTHON)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert other.exists()
+    assert link.is_symlink()
 
 
 def test_uninstalling_what_is_not_there_is_an_error(tmp_path: Path) -> None:
