@@ -1,6 +1,6 @@
 """Postfix behind the proxy waits for the filter, under stress and with the limits of any main.cf.
 
-Postfix's time cannot be scaled. Its limit under stress is 10 s, so the filter takes 12 s.
+Postfix's time cannot be scaled. Its limit under stress is 10 s, so the filter takes 11 s.
 POSTPROX_LONG=1 adds a filter of 40 s.
 """
 
@@ -51,7 +51,7 @@ def replies(site: Recipe) -> list[int]:
         return list(pool.map(send, SERVICES))
 
 
-@pytest.mark.parametrize("seconds", [12, pytest.param(40, marks=LONG)])
+@pytest.mark.parametrize("seconds", [11, pytest.param(40, marks=LONG)])
 def test_a_slow_filters_mail_arrives_under_stress(seconds: int) -> None:
     with running_recipe(BEFORE, SPAWNED, f"sleep {seconds}", stressed, FIXED) as site:
         assert replies(site) == [250, 250]
@@ -61,7 +61,7 @@ def test_without_its_options_stress_refuses_a_slow_filters_mail() -> None:
     def edit(text: str) -> str:
         return stressed(text.replace(OPTIONS, ""))
 
-    with running_recipe(BEFORE, SPAWNED, "sleep 12", edit) as site:
+    with running_recipe(BEFORE, SPAWNED, "sleep 11", edit) as site:
         assert [code // 100 for code in replies(site)] == [4, 4]
 
 
