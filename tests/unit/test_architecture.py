@@ -123,7 +123,7 @@ def test_an_annotation_is_quoted_only_if_it_names_what_is_there_for_types_alone(
 
 
 # What is loaded, beside what the interpreter itself has loaded. Every module is paid for by every
-# mail: a new one here is a decision (CONTRIBUTING, "Habits").
+# mail: a new one here is a decision (CONTRIBUTING, "Conventions").
 
 _TELL = """
 import posix, sys
