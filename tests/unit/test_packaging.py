@@ -84,6 +84,23 @@ def prefix() -> Iterator[Path]:
         yield directory
 
 
+def copy_installation(prefix: Path, place: Path) -> None:
+    """Copy an installation to another prefix, in a tenth of the time of the installer."""
+    shutil.copytree(prefix, place, symlinks=True, dirs_exist_ok=True)
+    listed = version(place) / "installed"
+    listed.write_text(listed.read_text().replace(f"{prefix}/", f"{place}/"))
+    for name in listed.read_text().split():
+        path = Path(name)
+        path.write_text(path.read_text().replace(f"{prefix}/", f"{place}/"))
+
+
+@pytest.fixture
+def own(prefix: Path, place: Path) -> Path:
+    """An installation of the test's own."""
+    copy_installation(prefix, place)
+    return place
+
+
 @pytest.fixture(scope="module")
 def launcher(prefix: Path) -> Path:
     return prefix / "sbin/postprox"
@@ -146,14 +163,13 @@ def test_without_dev_null_the_client_is_told_and_nothing_else(launcher: Path) ->
         assert ours.recv(65536) == replies.INTERNAL_ERROR
 
 
-def test_a_session_with_a_message_needs_one_file_alone(place: Path, upstream: Upstream) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    library = place / "lib/postprox"
+def test_a_session_with_a_message_needs_one_file_alone(own: Path, upstream: Upstream) -> None:
+    library = own / "lib/postprox"
     shutil.rmtree(library / "postprox")
     shutil.rmtree(library / sys.implementation.cache_tag / "postprox")
     ours, theirs = socket.socketpair()
     with theirs:
-        command = [f"{place}/sbin/postprox", "-v", "-c", "true", "-d", f"{place}", upstream.address]
+        command = [f"{own}/sbin/postprox", "-v", "-c", "true", "-d", f"{own}", upstream.address]
         proxy = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
     client = Peer(ours)
     peer = in_data(client, upstream)
@@ -176,24 +192,22 @@ def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path:
     assert where == f'  File "{source}", line {number}, in verb'
 
 
-def test_a_start_that_fails_says_nothing_to_the_client(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree((place / "lib/postprox").resolve())
+def test_a_start_that_fails_says_nothing_to_the_client(own: Path) -> None:
+    shutil.rmtree((own / "lib/postprox").resolve())
     ours, theirs = socket.socketpair()
     with ours, theirs:
         end = theirs.fileno()
-        command = [f"{place}/sbin/postprox", "127.0.0.1:9"]
+        command = [f"{own}/sbin/postprox", "127.0.0.1:9"]
         proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
         assert proxy.wait(LIMIT) == 1
         theirs.close()
         assert ours.recv(4096) == b""
 
 
-def test_a_start_that_fails_tells_the_administrator(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree((place / "lib/postprox").resolve())
+def test_a_start_that_fails_tells_the_administrator(own: Path) -> None:
+    shutil.rmtree((own / "lib/postprox").resolve())
     started = subprocess.run(
-        [f"{place}/sbin/postprox", "--version"], capture_output=True, text=True, check=False
+        [f"{own}/sbin/postprox", "--version"], capture_output=True, text=True, check=False
     )
     assert "No module named 'postprox'" in started.stderr
 
@@ -228,10 +242,9 @@ def test_a_command_reads_byte_code_and_no_source(prefix: Path, name: str) -> Non
     assert [line for line in ours if f"{library}/postprox/" in line] == []
 
 
-def test_without_byte_code_for_its_python_the_sources_run(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree(place / "lib/postprox" / sys.implementation.cache_tag)
-    assert session([f"{place}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+def test_without_byte_code_for_its_python_the_sources_run(own: Path) -> None:
+    shutil.rmtree(own / "lib/postprox" / sys.implementation.cache_tag)
+    assert session([f"{own}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
 
 
 def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
@@ -240,19 +253,17 @@ def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
-def test_byte_code_for_another_python_replaces_that_of_the_last(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    library = place / "lib/postprox"
+def test_byte_code_for_another_python_replaces_that_of_the_last(own: Path) -> None:
+    library = own / "lib/postprox"
     tag = str(sys.implementation.cache_tag)
     (library / tag).rename(library / "cpython-309")
     assert bytecode(library).returncode == 0
     assert [path.name for path in library.glob("cpython*")] == [tag]
-    assert session([f"{place}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+    assert session([f"{own}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
 
 
-def test_byte_code_on_which_no_session_runs_replaces_nothing(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    library = place / "lib/postprox"
+def test_byte_code_on_which_no_session_runs_replaces_nothing(own: Path) -> None:
+    library = own / "lib/postprox"
     before = (library / str(sys.implementation.cache_tag) / "session").stat()
     (library / "postprox/core/session.py").write_text("raise SystemExit\n")
     assert "a trial session was answered []" in bytecode(library).stderr
@@ -323,10 +334,10 @@ QUICK = [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
 
 
 @pytest.fixture(scope="module")
-def damaged() -> Iterator[Path]:
+def damaged(prefix: Path) -> Iterator[Path]:
     """An installation whose byte code tests replace."""
     for directory in open_directory():
-        assert install("--prefix", directory, "--python", PYTHON).returncode == 0
+        copy_installation(prefix, directory)
         whole = bundle(directory).read_bytes()
         bundle(directory).with_name("whole").write_bytes(whole)
         yield directory
@@ -423,10 +434,9 @@ def test_commands_with_damaged_byte_code_run_the_sources(
         assert ran.stdout
 
 
-def test_byte_code_of_another_version_under_this_name_runs_the_sources(place: Path) -> None:
+def test_byte_code_of_another_version_under_this_name_runs_the_sources(own: Path) -> None:
     """As alpha and beta versions of Python have it, which share a name."""
-    install("--prefix", place, "--python", PYTHON)
-    launcher = place / "sbin/postprox"
+    launcher = own / "sbin/postprox"
     text = launcher.read_text()
     assert "import MAGIC_NUMBER\n" in text
     launcher.write_text(
@@ -493,11 +503,10 @@ def test_a_server_with_damaged_byte_code_serves(damaged: Path, upstream: Upstrea
     served_by_a_listener(damaged / "sbin/postprox", upstream)
 
 
-def test_a_server_needs_one_file_alone(place: Path, upstream: Upstream) -> None:
-    install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree(place / "lib/postprox/postprox")
-    shutil.rmtree(place / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
-    served_by_a_listener(place / "sbin/postprox", upstream)
+def test_a_server_needs_one_file_alone(own: Path, upstream: Upstream) -> None:
+    shutil.rmtree(own / "lib/postprox/postprox")
+    shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
+    served_by_a_listener(own / "sbin/postprox", upstream)
 
 
 def served_by_a_listener(launcher: Path, upstream: Upstream) -> None:
@@ -526,29 +535,28 @@ def versions(prefix: Path) -> set[Path]:
     return set((prefix / "lib/postprox-versions").resolve().iterdir())
 
 
-def test_the_version_before_stays_and_older_ones_go(tmp_path: Path) -> None:
-    installed = []
-    for _ in range(3):
-        install("--prefix", tmp_path, "--python", PYTHON)
-        installed.append(version(tmp_path))
-    assert versions(tmp_path) == set(installed[1:])
+def test_the_version_before_stays_and_older_ones_go(own: Path) -> None:
+    installed = [version(own)]
+    for _ in range(2):
+        install("--prefix", own, "--python", PYTHON)
+        installed.append(version(own))
+    assert versions(own) == set(installed[1:])
 
 
-def test_a_session_keeps_its_version_during_an_upgrade(place: Path, upstream: Upstream) -> None:
+def test_a_session_keeps_its_version_during_an_upgrade(own: Path, upstream: Upstream) -> None:
     """It imports what a message needs only when there is one: the sources, without byte code."""
-    install("--prefix", place, "--python", PYTHON)
-    shutil.rmtree(place / "lib/postprox" / str(sys.implementation.cache_tag))
+    shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag))
     ours, theirs = socket.socketpair()
     with theirs:
         end = theirs.fileno()
-        command = [f"{place}/sbin/postprox", "-d", str(place), upstream.address]
+        command = [f"{own}/sbin/postprox", "-d", str(own), upstream.address]
         proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
     client = Peer(ours)
     peer = greeted(client, upstream)
-    before = version(place)
-    install("--prefix", place, "--python", PYTHON)
-    assert version(place) != before
-    shutil.rmtree(version(place))  # what it imports now, it cannot have from there
+    before = version(own)
+    install("--prefix", own, "--python", PYTHON)
+    assert version(own) != before
+    shutil.rmtree(version(own))  # what it imports now, it cannot have from there
     for command_line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
         client.says(command_line)
         peer.sees(command_line)
@@ -562,17 +570,16 @@ def test_a_session_keeps_its_version_during_an_upgrade(place: Path, upstream: Up
     assert proxy.wait(LIMIT) == 0
 
 
-def test_no_session_fails_while_it_is_installed_again_and_again(place: Path) -> None:
-    install("--prefix", place, "--python", PYTHON)
+def test_no_session_fails_while_it_is_installed_again_and_again(own: Path) -> None:
     installing = [
-        threading.Thread(target=install, args=("--prefix", place, "--python", PYTHON))
-        for _ in range(6)
+        threading.Thread(target=install, args=("--prefix", own, "--python", PYTHON))
+        for _ in range(4)
     ]
     sessions = 0
     for thread in installing:
         thread.start()
         while thread.is_alive():
-            assert session([f"{place}/sbin/postprox"]) == QUICK
+            assert session([f"{own}/sbin/postprox"]) == QUICK
             sessions += 1
         thread.join()
     assert sessions >= len(installing)
@@ -596,16 +603,15 @@ sys.exit(main())
 
 
 @pytest.fixture
-def unversioned(place: Path) -> Path:
+def unversioned(own: Path) -> Path:
     """An installation from before there were versions: a directory, and a launcher for it."""
-    install("--prefix", place, "--python", PYTHON)
-    library, current = place / "lib/postprox", version(place)
+    library, current = own / "lib/postprox", version(own)
     library.unlink()
     current.rename(library)
-    (place / "lib/postprox-versions").rmdir()
-    launcher = place / "sbin/postprox"
+    (own / "lib/postprox-versions").rmdir()
+    launcher = own / "sbin/postprox"
     launcher.write_text(OLD_LAUNCHER.format(python=PYTHON, library=library))
-    return place
+    return own
 
 
 def test_an_installation_without_versions_is_replaced_and_no_session_fails(
@@ -646,23 +652,21 @@ def test_an_installation_without_versions_is_uninstalled(unversioned: Path) -> N
     assert [path for path in unversioned.rglob("*") if not path.is_dir()] == []
 
 
-def test_a_version_that_an_installation_did_not_finish_goes_with_the_next(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    unfinished = tmp_path / "lib/postprox-versions/1.0.0.broken"
+def test_a_version_that_an_installation_did_not_finish_goes_with_the_next(own: Path) -> None:
+    unfinished = own / "lib/postprox-versions/1.0.0.broken"
     unfinished.mkdir()
-    install("--prefix", tmp_path, "--python", PYTHON)
+    install("--prefix", own, "--python", PYTHON)
     assert not unfinished.exists()
 
 
-def test_an_installation_that_fails_changes_nothing(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    (tmp_path / "share/man/man1").rename(tmp_path / "share/man/elsewhere")
-    (tmp_path / "share/man/man1").touch()  # no pages can be put there
-    assert install("--prefix", tmp_path, "--python", PYTHON).returncode == 1
-    (tmp_path / "share/man/man1").unlink()
-    (tmp_path / "share/man/elsewhere").rename(tmp_path / "share/man/man1")
-    after = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+def test_an_installation_that_fails_changes_nothing(own: Path) -> None:
+    before = {path: path.lstat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
+    (own / "share/man/man1").rename(own / "share/man/elsewhere")
+    (own / "share/man/man1").touch()  # no pages can be put there
+    assert install("--prefix", own, "--python", PYTHON).returncode == 1
+    (own / "share/man/man1").unlink()
+    (own / "share/man/elsewhere").rename(own / "share/man/man1")
+    after = {path: path.lstat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
     assert before == after
 
 
@@ -718,11 +722,10 @@ def test_everything_installed_can_be_read_by_others(prefix: Path) -> None:
     assert [path for path in installed if not path.stat().st_mode & 0o004] == []
 
 
-def test_installing_again_replaces_what_was_there(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    stale = tmp_path / "lib/postprox/postprox/stale.py"
+def test_installing_again_replaces_what_was_there(own: Path) -> None:
+    stale = own / "lib/postprox/postprox/stale.py"
     stale.touch()
-    assert install("--prefix", tmp_path, "--python", PYTHON).returncode == 0
+    assert install("--prefix", own, "--python", PYTHON).returncode == 0
     assert not stale.exists()
 
 
@@ -754,54 +757,48 @@ def test_of_two_installations_at_once_one_is_told_of_the_other(tmp_path: Path) -
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_nothing_but_the_installation_is_left_behind(tmp_path: Path) -> None:
-    for _ in range(2):
-        install("--prefix", tmp_path, "--python", PYTHON)
-    assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")} == {
-        *("lib/postprox", "lib/postprox-versions", "sbin/postprox", "share/man", "share/doc"),
-        *("bin/postprox-check", "bin/postprox-rehearse"),
-    }
+def test_nothing_but_the_installation_is_left_behind(prefix: Path, own: Path) -> None:
+    install("--prefix", own, "--python", PYTHON)
+    for directory in (prefix, own):
+        assert {str(path.relative_to(directory)) for path in directory.glob("*/*")} == {
+            *("lib/postprox", "lib/postprox-versions", "sbin/postprox", "share/man", "share/doc"),
+            *("bin/postprox-check", "bin/postprox-rehearse"),
+        }
 
 
-def test_uninstalling_leaves_nothing_behind(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    done = install("--prefix", tmp_path, "--uninstall")
-    assert (done.returncode, done.stdout) == (0, f"removed postprox from {tmp_path}\n")
+def test_uninstalling_leaves_nothing_behind(own: Path) -> None:
+    done = install("--prefix", own, "--uninstall")
+    assert (done.returncode, done.stdout) == (0, f"removed postprox from {own}\n")
     left = ["bin", "lib", "sbin", "share", "share/man", "share/man/man1"]
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
+    assert sorted(str(path.relative_to(own)) for path in own.rglob("*")) == left
 
 
-def test_uninstalling_removes_what_a_killed_upgrade_left(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+def test_uninstalling_removes_what_a_killed_upgrade_left(own: Path) -> None:
+    for path in [path for path in own.rglob("*") if path.is_file()]:
         if "postprox-versions" not in path.parts:
             path.with_name(f"{path.name}.new").touch()
-    (tmp_path / "bin/postprox-later.new").touch()
-    (tmp_path / "lib/postprox.new").symlink_to("postprox-versions/killed")
-    (tmp_path / "lib/postprox.old").mkdir()
-    assert install("--prefix", tmp_path, "--uninstall").returncode == 0
-    assert [
-        path for path in tmp_path.rglob("*") if not path.is_dir() or "postprox" in path.name
-    ] == []
+    (own / "bin/postprox-later.new").touch()
+    (own / "lib/postprox.new").symlink_to("postprox-versions/killed")
+    (own / "lib/postprox.old").mkdir()
+    assert install("--prefix", own, "--uninstall").returncode == 0
+    assert [path for path in own.rglob("*") if not path.is_dir() or "postprox" in path.name] == []
 
 
-def test_uninstalling_removes_what_a_killed_first_installation_left(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    (tmp_path / "lib/postprox").unlink()
-    (tmp_path / "sbin/postprox").rename(tmp_path / "sbin/postprox.new")
-    done = install("--prefix", tmp_path, "--uninstall")
+def test_uninstalling_removes_what_a_killed_first_installation_left(own: Path) -> None:
+    (own / "lib/postprox").unlink()
+    (own / "sbin/postprox").rename(own / "sbin/postprox.new")
+    done = install("--prefix", own, "--uninstall")
     assert (done.returncode, done.stderr) == (0, "")
-    assert not (tmp_path / "lib/postprox-versions").exists()
-    assert not (tmp_path / "sbin/postprox.new").exists()
+    assert not (own / "lib/postprox-versions").exists()
+    assert not (own / "sbin/postprox.new").exists()
 
 
-def test_a_file_beside_the_versions_stays_in_an_upgrade(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    other = tmp_path / "lib/postprox-versions/NOTES"
+def test_a_file_beside_the_versions_stays_in_an_upgrade(own: Path) -> None:
+    other = own / "lib/postprox-versions/NOTES"
     other.touch()
     link = other.with_name("link")
     link.symlink_to("/nonexistent")
-    done = install("--prefix", tmp_path, "--python", PYTHON)
+    done = install("--prefix", own, "--python", PYTHON)
     assert (done.returncode, done.stderr) == (0, "")
     assert other.exists()
     assert link.is_symlink()
@@ -847,10 +844,9 @@ def test_the_manual_page_names_the_recipe_where_it_is(prefix: Path) -> None:
     assert [name for name in named if not Path(name).is_file()] == []
 
 
-def test_uninstalling_removes_the_directories_of_documents(tmp_path: Path) -> None:
-    install("--prefix", tmp_path, "--python", PYTHON)
-    install("--prefix", tmp_path, "--uninstall")
-    assert not (tmp_path / "share/doc/postprox").exists()
+def test_uninstalling_removes_the_directories_of_documents(own: Path) -> None:
+    install("--prefix", own, "--uninstall")
+    assert not (own / "share/doc/postprox").exists()
 
 
 def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: Path) -> None:
