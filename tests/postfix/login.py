@@ -6,6 +6,7 @@ The latter speaks the protocol of Dovecot's authentication service, and lets eve
 from __future__ import annotations
 
 import contextlib
+import functools
 import smtplib
 import socketserver
 import ssl
@@ -52,10 +53,15 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mx.mail.test -out - 
 """
 
 
+@functools.cache
+def key_and_certificate() -> bytes:
+    """Return a key and its own certificate; made once, as a key takes much processor time."""
+    return subprocess.run(MAKE_CERTIFICATE.split(), check=True, capture_output=True).stdout
+
+
 def make_certificate(path: Path) -> None:
-    """A key and a certificate that nobody else trusts, in one file."""
-    made = subprocess.run(MAKE_CERTIFICATE.split(), check=True, capture_output=True)
-    path.write_bytes(made.stdout)
+    """Write a key and a certificate that nobody else trusts into one file."""
+    path.write_bytes(key_and_certificate())
     path.chmod(0o600)
 
 

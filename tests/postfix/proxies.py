@@ -9,11 +9,13 @@ to `box.address`. What the filter was told is kept, run by run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +154,7 @@ class Box:
         return run
 
 
+@functools.cache
 def interpreter() -> str | None:
     """A Python that the unprivileged user may run: this one, or the system's."""
     for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
@@ -176,6 +179,20 @@ def as_nobody(*command: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@functools.cache
+def compiled_package(python: str) -> dict[Path, bytes]:
+    """Return the package's files with their byte code, which no file time makes stale."""
+    (package,) = postprox.__path__
+    with tempfile.TemporaryDirectory(prefix="postprox-compiled-") as name:
+        directory = Path(name)
+        ignored = shutil.ignore_patterns("__pycache__")
+        copy = shutil.copytree(package, directory / "postprox", ignore=ignored)
+        mode = "--invalidation-mode=unchecked-hash"
+        subprocess.run([python, "-m", "compileall", "-q", mode, copy], check=True)
+        files = [path for path in copy.rglob("*") if path.is_file()]
+        return {path.relative_to(directory): path.read_bytes() for path in files}
+
+
 class Installation:
     """The proxy, its spool and its filters, in a directory; the master.cf services to run them."""
 
@@ -194,15 +211,14 @@ class Installation:
     def _install(self) -> Path:
         python = interpreter()
         assert python is not None, no_interpreter()
-        (package,) = postprox.__path__
-        copy = shutil.copytree(
-            package, self.directory / "lib/postprox", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        for path in (copy, *copy.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        # Compiled once, as an installation is: the user that runs it may not write there.
-        subprocess.run([python, "-m", "compileall", "-q", copy], check=True)
         library = self.directory / "lib"
+        # Compiled once, as an installation is: the user that runs it may not write there.
+        for name, content in compiled_package(python).items():
+            (library / name).parent.mkdir(parents=True, exist_ok=True)
+            (library / name).write_bytes(content)
+        for path in (library / "postprox").rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (library / "postprox").chmod(0o755)
         launcher = self.executable("postprox", LAUNCHER.format(python=python, library=library))
         trial = as_nobody(str(launcher), "--version")
         if trial.returncode:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import re
 import socket
@@ -34,15 +35,21 @@ Background no
 """
 
 
+@functools.cache
+def private_key() -> bytes:
+    """A key, made once: making one takes a second of a busy machine."""
+    command = ["openssl", "genrsa", "2048"]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
 @contextlib.contextmanager
 def running_signer(directory: Path, address: Address) -> Iterator[None]:
     """opendkim as a milter at the address, within the `with`."""
     opendkim = program("opendkim")
     if opendkim is None:
         pytest.skip("opendkim is not installed (Debian: apt-get install opendkim)")
-    key = ["openssl", "genrsa", "-out", str(directory / "key.pem"), "2048"]
-    subprocess.run(key, check=True, capture_output=True)
-    (directory / "key.pem").chmod(0o600)
+    (directory / "key.pem").touch(mode=0o600)
+    (directory / "key.pem").write_bytes(private_key())
     configuration = directory / "opendkim.conf"
     configuration.write_text(CONFIGURATION.format(dir=directory, address=address))
     with subprocess.Popen([opendkim, "-f", "-x", configuration]) as daemon:
