@@ -6,10 +6,14 @@ Rule: puts together what the others see and decide; the exit status is the answe
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from .. import __version__
 from . import probe, report
@@ -32,22 +36,62 @@ nobody else can see what the proxy's user may do.
 
 def main() -> int:
     """Run the command; return its exit status."""
-    wanted = _arguments(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    output, errors = io.StringIO(), io.StringIO()
     try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            status = _run(sys.argv[1:])
+        problem = _write(sys.stdout, output.getvalue())
+        if problem:
+            status = UNREADABLE
+            errors.write(f"postprox-check: cannot write to standard output: {problem}\n")
+        _write(sys.stderr, errors.getvalue())
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return status
+
+
+def _run(words: list[str]) -> int:
+    """Write the report to `sys.stdout`, errors to `sys.stderr`. Return the exit status."""
+    try:
+        wanted = _arguments(words)
         configuration = probe.read_configuration(wanted.config)
         proxies = list(_proxies(configuration, wanted))
+        facts = {proxy: probe.probe(configuration, proxy) for proxy in proxies}
+    except SystemExit as end:  # argparse has printed a help text or an error
+        return int(end.code or 0)
     except (UnreadableError, OSError, ValueError) as error:
-        print(f"postprox-check: {report.printable(str(error))}", file=sys.stderr)
+        print(f"postprox-check: {report.printable(_in_words(error))}", file=sys.stderr)
         return UNREADABLE
-    setup = Setup(
-        configuration, proxies, {proxy: probe.probe(configuration, proxy) for proxy in proxies}
-    )
+    setup = Setup(configuration, proxies, facts)
     findings = list(judge(setup))
     write = report.as_json if wanted.json else report.as_text
     sys.stdout.write(write(findings, list(unchecked(setup))))
     return report.status(findings)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _write(stream: TextIO | None, text: str) -> str:
+    """Write a text. Return the reason if that fails; otherwise ""."""
+    if not text:
+        return ""
+    if stream is None:
+        return "it is closed"
+    try:
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # At exit Python writes what is left in the buffer. A second failure would change the
+        # exit status.
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), stream.fileno())
+        return error.strerror or str(error)
+    return ""
 
 
 class _Parser(argparse.ArgumentParser):

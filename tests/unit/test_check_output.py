@@ -1,0 +1,87 @@
+"""postprox-check: a report that cannot be written, and a signal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.checking import FRONT, MAIN
+
+SCRIPT = """
+import sys
+from postprox.check import __main__, probe
+probe.SYSTEMD_PATH = sys.argv.pop(1)
+sys.exit(__main__.main())
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """The command, with a postconf(1) that prints a configuration with one warning."""
+    (tmp_path / "nx").write_text(MAIN)
+    (tmp_path / "M").write_text(FRONT)
+    (tmp_path / "Px").touch()
+    program = tmp_path / "postconf"
+    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/${{1#-}}"\n')
+    program.chmod(0o755)
+    return [sys.executable, "-c", SCRIPT, f"{tmp_path}:/usr/bin:/bin"]
+
+
+def shell(command: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
+    words = ["/bin/sh", "-c", f"exec {shlex.join(command)} {redirection}"]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">&-", "it is closed"), (">/dev/full", "No space left on device")],
+)
+@pytest.mark.parametrize("options", [[], ["--json"], ["--help"], ["--version"]])
+def test_unwritable_standard_output_ends_with_2(
+    command: list[str], options: list[str], redirection: str, reason: str
+) -> None:
+    done = shell([*command, *options], redirection)
+    assert done.stderr == f"postprox-check: cannot write to standard output: {reason}\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--help"]])
+def test_closed_pipe_ends_with_2(command: list[str], options: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, *options], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert done.stderr == "postprox-check: cannot write to standard output: Broken pipe\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("option", ["--wrong", "--unit=/nonexistent"])
+def test_unwritable_standard_error_ends_with_2(
+    command: list[str], option: str, redirection: str
+) -> None:
+    done = shell([*command, option], redirection)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_no_output_at_all_ends_with_2(command: list[str]) -> None:
+    assert shell(command, ">&- 2>&- <&-").returncode == 2
+
+
+def test_interrupt_ends_with_130(command: list[str], tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    (tmp_path / "postconf").write_text(f"#!/bin/sh\necho >{started}\nexec sleep 60\n")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    started.read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 128 + signal.SIGINT
