@@ -162,13 +162,13 @@ def split_words(text: str) -> list[str]:
 
     Braces round a whole word are taken away (master(5)).
     """
-    words, depth = [""], 0
-    for character in text:
+    words, depth, start = [], 0, 0
+    for index, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if character in _BLANKS and depth <= 0:
-            words.append("")
-        else:
-            words[-1] += character
+            words.append(text[start:index])
+            start = index + 1
+    words.append(text[start:])
     return [_bare(word) for word in words if word]
 
 

@@ -33,7 +33,7 @@ SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: postconf(1) reads a FIFO for ever, and access(2) waits for a file server; in seconds.
 TIMEOUT = 10.0
 #: Larger than any unit or environment file; in octets.
-LARGEST_FILE = 1 << 20
+LARGEST_FILE = 1 << 16
 
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..core import options
 from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
-from .unit import Unit
+from .unit import LARGEST_COMMAND, Unit
 
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -170,6 +170,8 @@ def arguments(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _parsed(words: Sequence[str]) -> tuple[options.Options | None, str]:
+    if sum(map(len, words)) > LARGEST_COMMAND:
+        return None, f"it is longer than {LARGEST_COMMAND} characters"
     try:
         wanted = options.parse(arguments(words))
     except options.UsageError as error:

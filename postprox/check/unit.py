@@ -7,7 +7,6 @@ decide how the proxy is run.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +30,21 @@ class Unit:
 
 _TRUE = ("1", "yes", "true", "on")
 
+#: The largest command line, in characters. The variables of a small file could expand to gigabytes.
+LARGEST_COMMAND = 1 << 15
+_TOO_LONG = f"its command line is longer than {LARGEST_COMMAND} characters"
+
+_BLANKS = " \t\r\n"
+_PART = re.compile(
+    r"""(?P<blanks>[ \t\r\n]+)
+    | (?P<comment>\#)
+    | '(?P<single>[^']*)'
+    | "(?P<double>[^"\\]*(?:\\.[^"\\]*)*)"
+    | \\(?P<escaped>.)
+    | (?P<bare>[^ \t\r\n'"\\#]+)""",
+    re.DOTALL | re.VERBOSE,
+)
+
 
 def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     """Read a unit and its drop-ins, in this order; `files` are its environment files by path."""
@@ -46,13 +60,13 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
         elif key == "PrivateTmp":
             unit.private_tmp = value in _TRUE
         elif key == "Environment":
-            unit.environment.update(_variables(shlex.split(value)))
+            unit.environment.update(_variables(split_words(value)))
         elif key == "EnvironmentFile" and value:
             unit.environment_files.append(value.removeprefix("-"))
     if unit.dynamic_user:
         unit.private_tmp = True
-    for path in unit.environment_files:
-        unit.environment.update(_variables(shlex.split(files.get(path, ""), comments=True)))
+    for path in _last_of_each(unit.environment_files):
+        unit.environment.update(_variables(split_words(files.get(path, ""), comments=True)))
     _expand(unit, command)
     return unit
 
@@ -61,28 +75,78 @@ def _settings(texts: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for text in texts:
         section = ""
-        for line in re.sub(r"\\\n", " ", text).split("\n"):
-            if header := re.fullmatch(r"\[(\w+)\]", line.strip()):
+        for line in text.replace("\\\n", " ").split("\n"):
+            name, equals, value = line.partition("=")
+            if header := re.fullmatch(r"\[(\w+)\]", line.strip(_BLANKS)):
                 section = header[1]
-            elif section == "Service" and (setting := re.match(r"\s*(\w+)\s*=\s*(.*?)\s*$", line)):
-                found.append((setting[1], setting[2]))
+            elif section == "Service" and equals:
+                found.append((name.strip(_BLANKS), value.strip(_BLANKS)))
     return found
+
+
+def _last_of_each(paths: Sequence[str]) -> list[str]:
+    """Drop each file that is named again later. That leaves all variables as they are."""
+    return list(reversed(dict.fromkeys(reversed(paths))))
 
 
 def _variables(words: Sequence[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
+def split_words(text: str, *, comments: bool = False) -> list[str]:
+    """Split a text as shlex.split does, in linear time.
+
+    Raises:
+        ValueError: a quotation mark is not closed, or a backslash is the last character.
+    """
+    words: list[list[str]] = []
+    in_word = False
+    position = 0
+    while position < len(text):
+        part = _PART.match(text, position)
+        if part is None:
+            raise ValueError("No closing quotation mark, or no character after a backslash")
+        position = part.end()
+        kind = part.lastgroup or ""
+        if kind == "comment" and comments:
+            end = text.find("\n", position)
+            position = len(text) if end < 0 else end
+        if kind == "blanks" or (kind == "comment" and comments):
+            in_word = False
+            continue
+        if not in_word:
+            words.append([])
+            in_word = True
+        value = part[kind]
+        words[-1].append(re.sub(r'\\(["\\])', r"\1", value) if kind == "double" else value)
+    return ["".join(parts) for parts in words]
+
+
 def _expand(unit: Unit, command: str) -> None:
-    """`$NAME` as a word of its own becomes words, `${NAME}` stays one (systemd.service(5))."""
+    """`$NAME` as a word of its own becomes words, `${NAME}` stays one (systemd.service(5)).
+
+    Raises:
+        ValueError: the command line becomes longer than `LARGEST_COMMAND`.
+    """
     words: list[str] = []
-    for word in shlex.split(command.lstrip("-@:+!")):
+    room = LARGEST_COMMAND
+
+    def value(name: str) -> str:
+        nonlocal room
+        text = unit.environment.get(name, "")
+        room -= len(text)
+        if room < 0:
+            raise ValueError(_TOO_LONG)
+        return text
+
+    room -= len(command)
+    if room < 0:
+        raise ValueError(_TOO_LONG)
+    for word in split_words(command.lstrip("-@:+!")):
         if alone := re.fullmatch(r"\$(\w+)", word):
-            words += shlex.split(unit.environment.get(alone[1], ""))
+            words += split_words(value(alone[1]))
         else:
-            words.append(
-                re.sub(r"\$\{(\w+)\}", lambda name: unit.environment.get(name[1], ""), word)
-            )
+            words.append(re.sub(r"\$\{(\w+)\}", lambda name: value(name[1]), word))
     unit.words = tuple(words)
     if specifier := re.search(r"%[a-zA-Z]", command):
         unit.unclear = f"{specifier[0]} in its ExecStart is not expanded here"

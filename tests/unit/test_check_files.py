@@ -69,7 +69,8 @@ def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "octets", [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * (1 << 20) + b"\n"]
+    "octets",
+    [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * probe.LARGEST_FILE + b"\n"],
 )
 def test_unit_that_is_no_text_is_named(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
