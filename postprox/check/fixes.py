@@ -5,8 +5,11 @@ Rule: text only; nothing is run. A command of postconf(1) can be pasted as it is
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Sequence
 
+from ..core.options import Options, UsageError, parse
 from .postconf import Configuration, Service, join_words
 from .routes import Proxy, arguments
 
@@ -28,8 +31,32 @@ def set_field(configuration: Configuration, service: Service, name: str, value: 
 
 def add_arguments(configuration: Configuration, proxy: Proxy, *more: str) -> str:
     """Give the proxy more arguments, before those that it has."""
+    return _set_command(configuration, proxy, [*more, *arguments(proxy.words)])
+
+
+def set_directory(configuration: Configuration, proxy: Proxy, wanted: Options, value: str) -> str:
+    """Set the directory for messages. A `-d` that the proxy has would win over one before it."""
+    old = wanted.directory
+    words = arguments(proxy.words)
+    # Only the value of -d can end up in `directory`, whatever the spelling of the option.
+    marked = [
+        f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
+        for index, word in enumerate(words)
+    ]
+    try:
+        directory = parse(marked).directory
+    except UsageError:
+        directory = old
+    if directory == old:
+        return add_arguments(configuration, proxy, "-d", value)
+    index = int(directory.rpartition("/")[2])
+    new = words[index].removesuffix(old) + value
+    return _set_command(configuration, proxy, [*words[:index], new, *words[index + 1 :]])
+
+
+def _set_command(configuration: Configuration, proxy: Proxy, more: Sequence[str]) -> str:
     program = len(proxy.words) - len(arguments(proxy.words))
-    words = (*proxy.words[:program], *more, *proxy.words[program:])
+    words = (*proxy.words[:program], *more)
     if proxy.service is None:
         return f"ExecStart={shlex.join(words)}"
     command = proxy.service.words
@@ -52,14 +79,15 @@ def set_program(configuration: Configuration, service: Service, program: str) ->
 
 
 def add_user(user: str) -> str:
-    """Make a user for the proxy, with a group of its own."""
+    """Make a user for the proxy, with a group of its own. A number becomes the user's id."""
+    is_number = re.fullmatch("[0-9]+", user)
     return (
         "useradd --system --user-group --no-create-home --home-dir /nonexistent "
-        f"--shell /usr/sbin/nologin {shlex.quote(user)}"
+        f"--shell /usr/sbin/nologin {f'--uid {user} postprox' if is_number else shlex.quote(user)}"
     )
 
 
 def make_spool(user: str, directory: str) -> str:
     """Make a directory for messages."""
-    name = shlex.quote(user)
+    name = shlex.quote(user or "postprox")
     return f"install -d -o {name} -g {name} -m 0700 {shlex.quote(directory)}"

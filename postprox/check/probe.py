@@ -94,11 +94,11 @@ def _opened(path: str | Path) -> BinaryIO:
         UnreadableError: it is something else.
         OSError: it cannot be opened.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise UnreadableError(f"{path} is not a regular file")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def _text(path: Path) -> str:
@@ -150,9 +150,21 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
     try:
         named = parse_unit(path.name, texts, {}).environment_files
         files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
-        return parse_unit(path.name, texts, files)
+        unit = parse_unit(path.name, texts, files)
     except ValueError as error:
         raise UnreadableError(f"{path}, or a file that it names: {error}") from None
+    unit.user = _user_name(unit.user)
+    return unit
+
+
+def _user_name(user: str) -> str:
+    """The name of a user that a unit names by number (systemd.exec(5)); a name stays as it is."""
+    if not re.fullmatch(r"0|[1-9][0-9]{0,9}", user, re.ASCII):
+        return user
+    try:
+        return pwd.getpwuid(int(user)).pw_name
+    except (KeyError, OverflowError):
+        return user
 
 
 def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:

@@ -178,7 +178,7 @@ def spool_open(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -
         own = "/var/spool/postprox"
         remedy = (
             f"{fixes.make_spool(proxy.user, own)}; "
-            f"{fixes.add_arguments(setup.configuration, proxy, '-d', own)}"
+            f"{fixes.set_directory(setup.configuration, proxy, wanted, own)}"
         )
     yield Finding(
         "spool-open",

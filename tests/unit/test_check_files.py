@@ -6,17 +6,18 @@ import json
 import os
 import pty
 import pwd
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from postprox.check import access, probe, unit
+from postprox.check import access, fixes, probe, unit
 from postprox.check.postconf import UnreadableError, parse
-from postprox.check.routes import listening_proxy
+from postprox.check.routes import listening_proxy, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
-from tests.unit.checking import FRONT, MAIN, names, postconf
+from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
 
 # Files that have no end, or are no text.
 
@@ -192,3 +193,77 @@ def test_look_that_takes_too_long_is_no_answer(
     monkeypatch.setattr(access, "__file__", str(tmp_path / "slow.py"))
     monkeypatch.setattr(probe, "TIMEOUT", 0.1)
     assert probe._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh") is None
+
+
+# Units of systemd.
+
+
+def test_unit_that_is_a_directory_is_refused(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(UnreadableError, match="is not a regular file"):
+        probe.read_unit(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        (str(pwd.getpwnam("nobody").pw_uid), "nobody"),
+        ("0", "root"),
+        ("00", "00"),
+        ("4242424242", "4242424242"),
+        ("9999999999", "9999999999"),
+        ("nobody", "nobody"),
+    ],
+)
+def test_numeric_user_of_a_unit_becomes_a_name(tmp_path: Path, user: str, name: str) -> None:
+    (tmp_path / "u.service").write_text(f"[Service]\nUser={user}\n")
+    assert probe.read_unit(tmp_path / "u.service").user == name
+
+
+def test_unknown_numeric_user_is_created_with_that_id(tmp_path: Path) -> None:
+    (tmp_path / "u.service").write_text(
+        "[Service]\nUser=4242424242\nExecStart=/p/postprox -l 1 up\n"
+    )
+    configuration = parse(MAIN, FRONT, "")
+    proxy = listening_proxy(probe.read_unit(tmp_path / "u.service"))
+    case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
+    (remedy,) = (finding.remedy for finding in judge(case) if finding.name == "user")
+    assert remedy.endswith(" --uid 4242424242 postprox")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("-l 1 up", "-d /new -l 1 up"),
+        ("-d /tmp -l 1 up", "-d /new -l 1 up"),
+        ("-d/tmp -l 1 up", "-d/new -l 1 up"),
+        ("-l 1 -rd /tmp up", "-l 1 -rd /new up"),
+        ("-l 1 -vd/tmp up", "-l 1 -vd/new up"),
+        ("-l 1 up --tempdir /tmp", "-l 1 up --tempdir /new"),
+        ("-l 1 --temp=/tmp up", "-l 1 --temp=/new up"),
+        ("-d /a -d /tmp -c /tmp -l 1 up", "-d /a -d /new -c /tmp -l 1 up"),
+        ("-c 'x -d /tmp' -l 1 unix:/tmp", "-d /new -c 'x -d /tmp' -l 1 unix:/tmp"),
+        ("-d 5 -t 5 -l 1 up", "-d /new -d 5 -t 5 -l 1 up"),
+    ],
+)
+def test_fix_replaces_the_directory_for_messages(given: str, expected: str) -> None:
+    configuration = parse(MAIN, FRONT, "")
+    words = ("/usr/bin/python3", "-m", "postprox", *shlex.split(given))
+    proxy = listening_proxy(unit.Unit("u.service", words))
+    assert proxy.options is not None
+    line = fixes.set_directory(configuration, proxy, proxy.options, "/new")
+    assert line == f"ExecStart=/usr/bin/python3 -m postprox {expected}"
+
+
+def test_fix_of_a_shared_directory_is_effective(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    master = FRONT + PROXY.replace("-c", f"-d {shared} -c")
+    configuration = parse(MAIN, master, "")
+    (proxy,) = spawned_proxies(configuration)
+    case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
+    (remedy,) = (finding.remedy for finding in judge(case) if finding.name == "spool-open")
+    assert remedy.count(" -d ") == 2
+    assert remedy.endswith("--strict -t 60 -d /var/spool/postprox -c /f up'")
