@@ -1,10 +1,11 @@
-"""`postprox-check`: whether Postfix's configuration and the proxy's fit together.
+"""`postprox-check`, which compares the configuration of Postfix with that of its proxies.
 
 Rule: one task for each module.
 
-- `probe.py` reads the system. It runs `access.py` as a program for another user.
-- `postconf.py`, `values.py` and `unit.py` parse what was read.
-- `routes.py` and `setup.py` find what is connected to what.
+- `probe.py` reads the system. It runs `access.py` to test the permissions of another user.
+- `postconf.py`, `values.py` and `unit.py` parse its input.
+- `routes.py` and `setup.py` find the route of mail between services and proxies.
 - `proxy_rules.py`, `postfix_rules.py` and `parameters.py` are the rules. `rules.py` applies them.
-- `findings.py` has names and levels, `fixes.py` the lines to write, `report.py` the words.
+- `findings.py` has names and levels, `fixes.py` has the lines to write.
+- `report.py` formats the report.
 """

@@ -1,6 +1,6 @@
-"""The command `postprox-check`: look at a mail server's configuration, and say what is wrong.
+"""The command `postprox-check`, which reports faults in the configuration of a mail server.
 
-Rule: puts together what the others see and decide; the exit status is the answer.
+Rule: combines the other modules and makes no decision itself. The exit status is the highest level.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: Nothing could be judged: as bad as the worst that could have been found.
+#: The exit status if the check or its output failed. It equals the highest level of a finding.
 UNREADABLE = 2
 
 DESCRIPTION = """\
-Read Postfix's configuration, and that of the proxies in it, and say what does not fit together,
-each with the command to run or the line to write. Nothing is changed. Exit status: 0, all is well,
-and nothing is printed; 1, warnings; 2, mail will be refused or pass unfiltered. Run it as root:
-nobody else can see what the proxy's user may do.
+Check whether the configurations of Postfix and of its proxies fit together. Each finding has the
+problem, its effect on mail, and the command to run or the line to write. Nothing is changed. Run
+the command as root, because only root can test the permissions of the proxy's user. Exit status:
+0, no findings; 1, warnings; 2, mail is refused, lost or not filtered, or the check failed.
 """
 
 
 def main() -> int:
-    """Run the command; return its exit status."""
+    """Run the command. Return its exit status."""
     output, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(output), redirect_stderr(errors):
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _run(words: list[str]) -> int:
-    """Write the report to `sys.stdout`, errors to `sys.stderr`. Return the exit status."""
+    """Print the report or an error. Return the exit status."""
     try:
         wanted = _arguments(words)
         configuration = probe.read_configuration(wanted.config)
@@ -76,7 +76,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write(stream: TextIO | None, text: str) -> str:
-    """Write a text. Return the reason if that fails; otherwise ""."""
+    """Write a text. Return "", or the reason for a failure."""
     if not text:
         return ""
     if stream is None:
@@ -86,8 +86,7 @@ def _write(stream: TextIO | None, text: str) -> str:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # At exit Python writes what is left in the buffer. A second failure would change the
-        # exit status.
+        # Python flushes the buffer again at exit. A second failure would change the exit status.
         with Path(os.devnull).open("wb") as null:
             os.dup2(null.fileno(), stream.fileno())
         return error.strerror or str(error)
@@ -95,7 +94,7 @@ def _write(stream: TextIO | None, text: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors hold nothing but printable characters."""
+    """A parser that prints only printable characters in its errors."""
 
     def error(self, message: str) -> NoReturn:
         super().error(report.printable(message))
@@ -106,29 +105,34 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "postprox-check",
         usage="postprox-check [--config DIR] [--unit FILE] [--json] [-V] [-- COMMAND LINE]",
         description=DESCRIPTION,
-        epilog="After --, the command line of a listening proxy that is started in another route.",
+        epilog="After --, give the command line of a proxy outside master.cf and systemd.",
     )
-    parser.add_argument("--config", default="", metavar="DIR", help="where main.cf is")
-    parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
+    parser.add_argument(
+        "--config", default="", metavar="DIR", help="directory of main.cf and master.cf"
+    )
+    parser.add_argument("--unit", metavar="FILE", help="systemd unit of a listening proxy")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     index = words.index("--") if "--" in words else len(words)
     own, command_line = words[:index], words[index + 1 :]
     wanted = parser.parse_args(own)
     if index < len(words) and not is_proxy(command_line):
-        parser.error("after -- give a whole command line, such as: postprox -l 10025 HOST:PORT")
+        parser.error("-- requires a complete command line, such as: postprox -l 10025 HOST:PORT")
     wanted.command_line = tuple(command_line)
     return wanted
 
 
 def _proxies(configuration: Configuration, wanted: argparse.Namespace) -> Iterator[Proxy]:
-    """Those of master.cf; those that are named, or else the installed units that get mail."""
+    """Return the proxies of master.cf and of the options.
+
+    Without an option, the installed units that receive mail are added.
+    """
     spawned = list(spawned_proxies(configuration))
     yield from spawned
     if wanted.unit:
         yield listening_proxy(probe.read_unit(Path(wanted.unit)))
     if wanted.command_line:
-        yield listening_proxy(Unit("the command line given", wanted.command_line, user=""))
+        yield listening_proxy(Unit("command line after --", wanted.command_line, user=""))
     if wanted.unit or wanted.command_line:
         return
     used = [route.endpoint for route in routes(configuration)]

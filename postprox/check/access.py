@@ -1,8 +1,9 @@
-"""A program that finds out what another user may do with a file, by access(2).
+"""A program that tests the permissions of another user for a file, with access(2).
 
-Rule: machine.py runs it as root, in a session of its own, without terminal, environment or open
-files. Only the effective ids change. The real and the saved user stay root, so that the other user
-can neither signal nor trace the process (kill(2), ptrace(2)). The exit status is the answer.
+Rule: probe.py runs it as root, in a session of its own, without terminal, environment or open
+files. Only the effective ids change. The real and saved user ids stay those of root, so that the
+other user can neither signal nor trace the process (kill(2), ptrace(2)). The exit status is the
+result.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import os
 import sys
 
-#: The exit status for each answer. Anything else is no answer.
+#: The exit status for each result. Any other exit status means that the test failed.
 ALLOWED, REFUSED = 10, 11
 
 
 def main() -> int:
-    """Answer for the arguments: right (os.W_OK, os.X_OK), path, user id, group ids."""
+    """Test the arguments: permission (os.W_OK, os.X_OK), path, user id, group ids."""
     right, path, user, *groups = sys.argv[1:]
     os.setgroups([int(group) for group in groups])
     os.setegid(int(groups[0]))

@@ -1,6 +1,6 @@
-"""What is so on this machine, as far as it decides whether a proxy can do its work.
+"""The state of this machine that decides whether a proxy can run.
 
-Rule: data only. machine.py fills it in, the rules judge it. None is: could not be seen.
+Rule: data only. probe.py collects it, the rules evaluate it. None means unknown.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ UNLIMITED = 1 << 62
 
 @dataclass(frozen=True)
 class ProgramFacts:
-    """A file that is to be run by the proxy's user."""
+    """A file that the proxy's user must be able to execute."""
 
     path: str
     exists: bool
     is_directory: bool = False
-    #: Whether the user may run it, in the directories that lead to it too.
+    #: Whether the user can execute it. That includes the permissions of its directories.
     executable: bool | None = None
-    #: What the first line names to run it with; "" if it names nothing.
+    #: The interpreter in the first line; "" if there is none.
     interpreter: str = ""
     interpreter_executable: bool | None = True
 
@@ -32,30 +32,30 @@ class SpoolFacts:
     writable: bool | None = None
     #: Permission bits, such as 0o700.
     mode: int = 0o700
-    #: What its user may still write there: octets, and files.
+    #: Free octets and free files.
     free: int = UNLIMITED
     free_files: int = UNLIMITED
 
 
 @dataclass(frozen=True)
 class ProxyFacts:
-    """What was seen for one proxy."""
+    """The facts about one proxy."""
 
     user_exists: bool
     program: ProgramFacts
-    #: The program that the filter command begins with, if it is one.
+    #: The first program of the filter command; None if unknown.
     filter: ProgramFacts | None = None
-    #: Why the filter was not looked at; or "".
+    #: The reason why the filter was not checked; or "".
     filter_unchecked: str = ""
-    #: Nobody listens where it passes mail on to, on this machine, and no service of Postfix would.
+    #: Whether the upstream server is on this machine, but neither listens nor is in master.cf.
     nobody_upstream: bool = False
-    #: None where the proxy has a /tmp of its own, which nobody else sees.
+    #: None if the proxy has a private /tmp.
     spool: SpoolFacts | None = None
-    #: Why it could not be seen what the proxy's user may do, if so.
+    #: The reason for unknown permissions of the proxy's user.
     why_guessed: str = ""
 
     def is_guessed(self) -> bool:
-        """Whether something of what the user may do could not be seen."""
+        """Return whether a permission of the proxy's user is unknown."""
         programs = [self.program, *([self.filter] if self.filter else [])]
         return any(seen.exists and seen.executable is None for seen in programs) or bool(
             self.spool and self.spool.exists and self.spool.writable is None

@@ -1,19 +1,19 @@
-"""What can be wrong: by name, with its level.
+"""The name and the level of each finding.
 
-Rule: names and levels only; `proxy_rules.py` and `postfix_rules.py` have the conditions.
-docs/check.md has the same table.
+Rule: names and levels only. `proxy_rules.py`, `postfix_rules.py` and `parameters.py` have the
+conditions. docs/check.md has the same table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Mail arrives and is filtered, but something is not as it should be.
+#: Mail is delivered and filtered, but the configuration has a fault.
 WARNING = 1
-#: Mail will be refused, or pass unfiltered, or not arrive.
+#: Mail is refused, is not filtered or is not delivered.
 DANGER = 2
 
-#: The level of every finding, which is also the exit status of the command.
+#: The level of each finding. The highest one is the exit status of the command.
 LEVELS = {
     "command-line": DANGER,
     "user": DANGER,
@@ -45,7 +45,7 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: where, what, and the command to run or the line to write."""
+    """A fault, its location, and the command to run or the line to write."""
 
     name: str
     where: str

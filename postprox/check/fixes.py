@@ -1,6 +1,6 @@
-"""The lines to write: commands that change Postfix's configuration, or a unit's.
+"""Commands and lines that change the configuration of Postfix or of a unit.
 
-Rule: text only; nothing is run. A command of postconf(1) can be pasted as it is.
+Rule: text only. Nothing is executed. Each command can be pasted into a shell.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def set_own(configuration: Configuration, service: Service, name: str, value: st
 
 
 def set_field(configuration: Configuration, service: Service, name: str, value: str) -> str:
-    """Set a field of one service's line in master.cf."""
+    """Set a column of one service in master.cf."""
     return f"{configuration.postconf} -F {shlex.quote(f'{service.label}/{name}={value}')}"
 
 
 def add_arguments(configuration: Configuration, proxy: Proxy, *more: str) -> str:
-    """Give the proxy more arguments, before those that it has."""
+    """Insert arguments before those of the proxy."""
     return _set_command(configuration, proxy, [*more, *arguments(proxy.words)])
 
 
 def set_directory(configuration: Configuration, proxy: Proxy, wanted: Options, value: str) -> str:
-    """Set the directory for messages. A `-d` that the proxy has would win over one before it."""
+    """Set the directory for messages. Replace `-d` if present, because the last one wins."""
     old = wanted.directory
     words = arguments(proxy.words)
-    # Only the value of -d can end up in `directory`, whatever the spelling of the option.
+    # The mark in the parsed directory shows the argument to replace, in any spelling of -d.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -66,20 +66,20 @@ def _set_command(configuration: Configuration, proxy: Proxy, more: Sequence[str]
 
 
 def set_user(configuration: Configuration, service: Service, user: str) -> str:
-    """Let spawn(8) run its command as the user."""
+    """Set the user of a command of spawn(8)."""
     program, *others = (word for word in service.words if not word.startswith("user="))
     words = (program, f"user={user}", *others)
     return set_field(configuration, service, "command", join_words(words))
 
 
 def set_program(configuration: Configuration, service: Service, program: str) -> str:
-    """Run another program of Postfix as the service."""
+    """Set the program of Postfix that serves mail for a service."""
     words = (program, *service.words[1:])
     return set_field(configuration, service, "command", join_words(words))
 
 
 def add_user(user: str) -> str:
-    """Make a user for the proxy, with a group of its own. A number becomes the user's id."""
+    """Create a user and a group for the proxy. A number is the id of the user."""
     is_number = re.fullmatch("[0-9]+", user)
     return (
         "useradd --system --user-group --no-create-home --home-dir /nonexistent "
@@ -88,6 +88,6 @@ def add_user(user: str) -> str:
 
 
 def make_spool(user: str, directory: str) -> str:
-    """Make a directory for messages."""
+    """Create a directory for messages."""
     name = shlex.quote(user or "postprox")
     return f"install -d -o {name} -g {name} -m 0700 {shlex.quote(directory)}"

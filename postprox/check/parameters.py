@@ -1,6 +1,6 @@
-"""What is wrong with Postfix's own configuration, whatever proxies there are.
+"""Faults in the configuration of Postfix that do not depend on a proxy.
 
-Rule: one pure function for each thing that can be wrong.
+Rule: one pure function for each finding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NO_PROCESS_LIMIT = "-"
 
 
 def numbers(configuration: Configuration) -> Iterator[Finding]:
-    """Postfix refuses a number; the programs that read it do not run."""
+    """Find numbers that Postfix refuses. The programs that read them do not run."""
     for name, value in configuration.main.items():
         if values.is_refused(name, value):
             remedy = fixes.set_main(configuration, name, _default(name))
@@ -33,7 +33,7 @@ def numbers(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _refused(where: str, name: str, value: str, remedy: str) -> Finding:
-    problem = f"Postfix does not run with {name} = {value!r}: it is no number that it accepts"
+    problem = f"Postfix refuses {name} = {value!r}; programs that read this number do not run"
     return Finding("number", where, problem, remedy)
 
 

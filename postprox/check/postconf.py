@@ -1,6 +1,6 @@
-"""A configuration of Postfix, from what postconf(1) prints of it.
+"""A configuration of Postfix, parsed from the output of postconf(1).
 
-Rule: text in, objects out. `-n` and `-P` are read as printed with `-x`, which expands `$name`.
+Rule: text in, objects out. `-n` and `-P` require `-x`, which expands `$name`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from . import values
 
-#: What is not in main.cf has these values (postconf(5)); only what is asked for here.
+#: Default values of the parameters that are used here (postconf(5)).
 DEFAULTS = {
     "compatibility_level": "0",
     "default_destination_concurrency_limit": "20",
@@ -24,62 +24,62 @@ DEFAULTS = {
     "smtpd_proxy_timeout": "100s",
 }
 
-#: What separates words; a line ends with LF, and with no other line end that Unicode has.
+#: Separators of words. Only LF ends a line, not the other line ends of Unicode.
 _BLANKS = " \t\r\n"
 
 
 class UnreadableError(Exception):
-    """The text is not what postconf prints; the message says which line."""
+    """An input that cannot be read or parsed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """A line of master.cf, with the parameters as they are in force for it."""
+    """A line of master.cf, with the parameters that apply to it."""
 
     name: str
     type: str
-    #: Columns as they are written: y, n or -; a number or -.
+    #: Columns as written (y, n or -); the process limit is a number or -.
     private: str
     unprivileged: str
     chroot: str
     process_limit: str
     #: The command and its arguments, as Postfix splits them.
     words: tuple[str, ...]
-    #: Parameters of main.cf by name, and those that `-o` sets for this service alone.
+    #: Parameters of main.cf by name, and those that `-o` sets for this service only.
     main: Mapping[str, str]
     own: Mapping[str, str]
 
     @property
     def label(self) -> str:
-        """How postconf names it."""
+        """Return the name of the service for postconf(1)."""
         return f"{self.name}/{self.type}"
 
     @property
     def program(self) -> str:
-        """The program of Postfix that serves it: smtpd, spawn ..."""
+        """Return the program of Postfix that runs, such as smtpd or spawn."""
         return self.words[0]
 
     def parameter(self, name: str) -> str:
-        """The value that is in force for this service."""
+        """Return the value that applies to this service."""
         return self.own.get(name, self.main.get(name, DEFAULTS.get(name, "")))
 
     def tokens(self, name: str) -> list[str]:
-        """A parameter that is a list."""
+        """Return the items of a list parameter."""
         return re.split(r"[,\s]+", self.parameter(name).strip()) if self.parameter(name) else []
 
     def seconds(self, name: str) -> int:
-        """A parameter that is a time; its default if Postfix refuses the value."""
+        """Return a time in seconds; the default if Postfix refuses the value."""
         value = values.seconds(self.parameter(name))
         return int(DEFAULTS[name].removesuffix("s")) if value is None else value
 
     def limit(self) -> int:
-        """How many processes there can be; 0 is no limit."""
+        """Return the process limit; 0 means unlimited."""
         own = values.process_limit(self.process_limit)
         name = "default_process_limit"
         return _number(name, self.parameter(name)) if own is None else own
 
     def is_chrooted(self) -> bool:
-        """Whether Postfix runs it in queue_directory; the default was y before level 1."""
+        """Return whether Postfix runs it in queue_directory. Before level 1 the default is y."""
         level = self.parameter("compatibility_level")
         default = "y" if re.match(r"0*(?![0-9])", level) else "n"
         return (default if self.chroot == "-" else self.chroot) != "n"
@@ -87,7 +87,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Configuration:
-    """main.cf and master.cf; `directory` is where they are, if not in the usual place."""
+    """main.cf and master.cf in `directory`; "" means the default directory of Postfix."""
 
     main: Mapping[str, str]
     services: tuple[Service, ...]
@@ -95,19 +95,19 @@ class Configuration:
 
     @property
     def postconf(self) -> str:
-        """The command that reads and changes this configuration."""
+        """Return the command that reads and changes this configuration."""
         return f"postconf -c {shlex.quote(self.directory)}" if self.directory else "postconf"
 
     def parameter(self, name: str) -> str:
-        """The value of main.cf, or the default."""
+        """Return the value in main.cf, or the default."""
         return self.main.get(name, DEFAULTS.get(name, ""))
 
     def number(self, name: str) -> int:
-        """A parameter that is a number; its default if Postfix refuses the value."""
+        """Return a number; the default if Postfix refuses the value."""
         return _number(name, self.parameter(name))
 
     def transport(self, name: str) -> Service | None:
-        """The service that delivers mail under this name."""
+        """Return the service of a transport."""
         return next((s for s in self.services if (s.name, s.type) == (name, "unix")), None)
 
 
@@ -117,10 +117,10 @@ def _number(name: str, text: str) -> int:
 
 
 def parse(main: str, master: str, overrides: str, directory: str = "") -> Configuration:
-    """Put together what `postconf -nx`, `postconf -M` and `postconf -Px` print.
+    """Parse the output of `postconf -nx`, `postconf -M` and `postconf -Px`.
 
     Raises:
-        UnreadableError: it is something else.
+        UnreadableError: an input has another format.
     """
     parameters = dict(_assignments(main, "-n"))
     own: dict[str, dict[str, str]] = {}
@@ -135,14 +135,14 @@ def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
     for line in filter(None, text.split("\n")):
         name, equals, value = line.partition("=")
         if not equals:
-            raise UnreadableError(f"postconf {option} printed {line!r}, which is no NAME = VALUE")
+            raise UnreadableError(f"postconf {option} printed {line!r}; must be NAME = VALUE")
         yield name.strip(), value.strip()
 
 
 def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, str]]) -> Service:
     fields = re.split(f"[{_BLANKS}]+", line.strip(_BLANKS), maxsplit=7)
     if len(fields) < 8:
-        raise UnreadableError(f"postconf -M printed {line!r}, which has no 8 fields")
+        raise UnreadableError(f"postconf -M printed {line!r}; must have 8 fields")
     name, kind, private, unprivileged, chroot, _, limit, command = fields
     return Service(
         name=name,
@@ -158,9 +158,9 @@ def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, 
 
 
 def split_words(text: str) -> list[str]:
-    """Split a command of master.cf: at blanks, but not within braces.
+    """Split a command of master.cf at blanks outside braces.
 
-    Braces round a whole word are taken away (master(5)).
+    Braces around a whole word are removed (master(5)).
     """
     words, depth, start = [], 0, 0
     for index, character in enumerate(text):
@@ -177,5 +177,5 @@ def _bare(word: str) -> str:
 
 
 def join_words(words: tuple[str, ...]) -> str:
-    """Write a command for master.cf: the opposite of `split_words`."""
+    """Format a command for master.cf. `split_words` is the inverse."""
     return " ".join(f"{{{word}}}" if re.search(r"\s|^$|^\{", word) else word for word in words)

@@ -1,6 +1,6 @@
-"""What can be wrong with a proxy's place among Postfix's services.
+"""Faults between a proxy and the services of Postfix that it works with.
 
-Rule: one pure function for each thing that can be wrong.
+Rule: one pure function for each finding.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .routes import FilterStage, Proxy, target_endpoint
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
-#: With speed_adjust a proxy is busy only while its filter runs, so that fronts may take turns: each
-#: then has a fifth of smtpd_proxy_timeout, 20 s by default.
+#: With speed_adjust a proxy is busy only while its filter runs, so that five smtpd(8) processes can
+#: share it. Each then has a fifth of smtpd_proxy_timeout, which is 20 s by default.
 SPEED_ADJUST_FACTOR = 5
 
-#: Levels at which smtp(8) delivers nothing to a server that offers no STARTTLS.
+#: At these levels smtp(8) delivers no mail to a server without STARTTLS.
 _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 
 _OVERRIDES = "receive_override_options"
@@ -28,38 +28,38 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
 def no_way(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """No mail comes to the proxy."""
+    """Report a proxy that receives no mail."""
     if proxy.endpoint is not None and not setup.routes_to(proxy):
         yield Finding(
             "no-way",
             proxy.where,
-            f"no service gives its mail to {proxy.endpoint}: it passes unfiltered",
+            f"no service of Postfix sends mail to {proxy.endpoint}; mail passes unfiltered",
             fixes.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.endpoint)),
         )
 
 
 def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
-    """Postfix gives up before the filter has to."""
+    """Report a timeout of Postfix that is not longer than that of the filter."""
     found = setup.routes_to(proxy)
     fronts = distinct(route.source for route in found if route.stage is FilterStage.BEFORE_QUEUE)
     waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
     waiting += [(service, "smtp_data_done_timeout") for service in setup.smtp_transports_to(proxy)]
     for service, name in waiting:
-        patience = service.seconds(name)
-        if wanted.timeout >= patience:
+        timeout = service.seconds(name)
+        if wanted.timeout >= timeout:
             yield Finding(
                 "time-limit",
                 proxy.where,
-                f"the filter has {wanted.timeout:g} s (-t), but {service.label} gives up after "
-                f"{patience} s ({name}): slow mail never arrives",
+                f"the filter has {wanted.timeout:g} s (-t), but {service.label} aborts after "
+                f"{timeout} s ({name}); slow messages are never delivered",
                 fixes.set_own(
-                    setup.configuration, service, name, f"{wanted.timeout + patience:.0f}s"
+                    setup.configuration, service, name, f"{wanted.timeout + timeout:.0f}s"
                 ),
             )
 
 
 def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """More processes of smtpd(8) than can take turns at the proxies."""
+    """Report more smtpd(8) processes than the proxies can serve."""
     behind = setup.reinjection_service(proxy)
     fronts = [
         route.source
@@ -70,13 +70,13 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
     process_count = _total(fronts)
     if not fronts or not proxy.capacity or 0 < process_count <= sharing_factor * proxy.capacity:
         return
+    without = "" if sharing_factor == SPEED_ADJUST_FACTOR else " without speed_adjust"
     share = max(SPEED_ADJUST_FACTOR * proxy.capacity // len(fronts), 1)
     yield Finding(
         "process-limit",
         proxy.where,
-        f"{process_count or 'any number of'} processes of {_labels(fronts)} share {proxy.capacity} "
-        f"proxies{'' if sharing_factor == SPEED_ADJUST_FACTOR else ', without speed_adjust'}: "
-        "at busy times mail gets 451",
+        f"{process_count or 'an unlimited number of'} processes of {_labels(fronts)} share "
+        f"{proxy.capacity} proxies{without}; under load mail gets 451",
         "; ".join(
             [fixes.set_main(setup.configuration, "smtpd_proxy_options", "speed_adjust")]
             + [
@@ -102,27 +102,28 @@ def _labels(services: Sequence[Service]) -> str:
 
 
 def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """The transport is lmtp(8); its LHLO is no command of SMTP."""
+    """Report a transport that uses lmtp(8). The proxy does not support its command LHLO."""
     for transport in setup.transports_to(proxy):
         if transport.program == "lmtp":
             yield Finding(
                 "lmtp",
                 proxy.where,
-                f"{transport.label} is lmtp(8), and the proxy has no LMTP: no mail arrives",
+                f"{transport.label} uses lmtp(8), which the proxy does not support; "
+                "no mail is delivered",
                 fixes.set_program(setup.configuration, transport, "smtp"),
             )
 
 
 def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """More processes of smtp(8) than there are proxies."""
+    """Report more smtp(8) processes than proxies."""
     for transport in setup.transports_to(proxy):
         process_count = _concurrency(setup.configuration, transport)
         if proxy.capacity and not 0 < process_count <= proxy.capacity:
             yield Finding(
                 "process-limit",
                 proxy.where,
-                f"{process_count or 'any number of'} processes of {transport.label} share "
-                f"{proxy.capacity} proxies: at busy times they wait for a greeting",
+                f"{process_count or 'an unlimited number of'} processes of {transport.label} "
+                f"share {proxy.capacity} proxies; under load they wait for a greeting",
                 fixes.set_field(
                     setup.configuration, transport, "process_limit", str(proxy.capacity)
                 ),
@@ -138,32 +139,30 @@ def _concurrency(configuration: Configuration, transport: Service) -> int:
 
 
 def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
-    """What has been filtered is filtered again, without end."""
+    """Report mail that is filtered again without end."""
     for route in setup.routes_from(behind):
         if setup.comes_back(route, proxy):
             name = route.stage.value
             yield Finding(
                 "loop",
                 proxy.where,
-                f"what passes goes to {behind.label}, whose {name} gives it to the filter again: "
-                "mail goes round, and never arrives",
+                f"{behind.label} sends filtered mail to the filter again ({name}); "
+                "mail loops and is never delivered",
                 fixes.set_own(setup.configuration, behind, name, ""),
             )
 
 
 def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
-    """Milters take mail of strangers for mail of this machine."""
-    asked = behind.parameter("smtpd_milters")
+    """Report milters that can mistake mail from outside for local mail."""
+    milter_list = behind.parameter("smtpd_milters")
     overrides = behind.tokens(_OVERRIDES)
-    strangers = [
-        route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)
-    ]
-    if asked and "no_milters" not in overrides and strangers:
+    outside = [route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)]
+    if milter_list and "no_milters" not in overrides and outside:
         yield Finding(
             "milters",
             proxy.where,
-            f"{behind.label} asks milters ({asked}) about all that comes from the filter, mail of "
-            f"{strangers[0].label} too: one that signs takes it for mail of our own",
+            f"{behind.label} passes all filtered mail to milters ({milter_list}), including mail "
+            f"from {outside[0].label}; a signing milter treats it as local mail",
             fixes.set_own(
                 setup.configuration, behind, _OVERRIDES, ",".join([*overrides, "no_milters"])
             ),
@@ -171,7 +170,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
 
 
 def _is_for_users(front: Service) -> bool:
-    """Whether a service takes mail of this site's own users only."""
+    """Return whether a service accepts mail from local users only."""
     return front.program == "pickup" or any(
         front.tokens(f"smtpd_{stage}_restrictions")[-2:] == ["permit_sasl_authenticated", "reject"]
         for stage in _STAGES
@@ -179,9 +178,9 @@ def _is_for_users(front: Service) -> bool:
 
 
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
-    """Addresses are to be mapped once: in front of the filter or behind it."""
+    """Report addresses that are mapped twice or never, before and after the filter."""
     if setup.routes_from(behind):
-        return  # another filter comes behind this one, and the mappings may too
+        return  # another filter follows, and the mappings can follow that filter
     overrides = behind.tokens(_OVERRIDES)
     is_mapped_behind = _NO_MAPPINGS not in overrides
     for route in setup.routes_to(proxy):
@@ -193,8 +192,8 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
             yield Finding(
                 "mapped-twice",
                 proxy.where,
-                f"addresses are mapped by {route.source.label}, and again by {behind.label}: "
-                "always_bcc and the like arrive twice",
+                f"{route.source.label} and {behind.label} both map addresses; "
+                "always_bcc and similar copies are delivered twice",
                 fixes.set_own(
                     setup.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
                 ),
@@ -205,8 +204,8 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
             yield Finding(
                 "mapped-never",
                 proxy.where,
-                f"addresses in mail of {route.source.label} are never mapped ({_NO_MAPPINGS}): "
-                "mail for virtual aliases does not arrive",
+                f"addresses of mail from {route.source.label} are never mapped ({_NO_MAPPINGS}); "
+                "mail for virtual aliases is not delivered",
                 fixes.set_own(setup.configuration, behind, _OVERRIDES, ",".join(others)),
             )
             return
@@ -215,52 +214,54 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
 def xforward_refused(
     setup: Setup, proxy: Proxy, wanted: Options, behind: Service
 ) -> Iterator[Finding]:
-    """Upstream does not believe the proxy whose mail it brings."""
+    """Report an upstream server that does not permit XFORWARD from the proxy."""
     name = "smtpd_authorized_xforward_hosts"
     if xforward.permits(behind.tokens(name), target_endpoint(wanted.target).host) is False:
         yield Finding(
             "xforward",
             proxy.where,
-            f"{behind.label} takes no XFORWARD of the proxy ({name}): "
-            "REMOTEIP and HELO of the sender stay unknown to the filter",
+            f"{behind.label} does not permit XFORWARD from the proxy ({name}); "
+            "the filter does not get REMOTEIP and HELO of the sender",
             fixes.set_own(setup.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
         )
 
 
 def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """Nobody tells the proxy whose mail it is."""
+    """Report a transport that does not send XFORWARD to the proxy."""
     name = "smtp_send_xforward_command"
     for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) != "yes":
             yield Finding(
                 "xforward",
                 proxy.where,
-                f"{transport.label} sends no XFORWARD ({name}): "
-                "REMOTEIP and HELO of the sender stay unknown to the filter",
+                f"{transport.label} sends no XFORWARD ({name}); "
+                "the filter does not get REMOTEIP and HELO of the sender",
                 fixes.set_own(setup.configuration, transport, name, "yes"),
             )
 
 
 def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
-    """Upstream demands what the proxy does not pass on."""
+    """Report an upstream server that requires STARTTLS."""
     name = "smtpd_tls_security_level"
     if behind.parameter(name) == "encrypt":
         yield Finding(
             "starttls",
             proxy.where,
-            f"{behind.label} demands STARTTLS, which no proxy passes on: all mail is refused",
+            f"{behind.label} requires STARTTLS, which the proxy does not support; "
+            "all mail is refused",
             fixes.set_own(setup.configuration, behind, name, "none"),
         )
 
 
 def starttls_before(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """The transport demands what the proxy does not offer."""
+    """Report a transport that requires STARTTLS."""
     name = "smtp_tls_security_level"
     for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) in _TLS_DEMANDED:
             yield Finding(
                 "starttls",
                 proxy.where,
-                f"{transport.label} demands STARTTLS, which no proxy offers: all mail waits",
+                f"{transport.label} requires STARTTLS, which the proxy does not support; "
+                "all mail is deferred",
                 fixes.set_own(setup.configuration, transport, name, "none"),
             )

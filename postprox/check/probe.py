@@ -1,7 +1,7 @@
-"""What the check sees: what postconf prints, units, users, programs, directories.
+"""Input from the system: the output of postconf(1), units, users, programs and directories.
 
-Rule: looks, and decides nothing. Nothing is changed. Only regular files are opened. What another
-user may do is in access.py; for that it takes root.
+Rule: reads only. It makes no decision and changes nothing. It opens only regular files. access.py
+tests the permissions of another user, which requires root.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .unit import parse as parse_unit
 SPAWN_PATH = "/usr/bin:/bin"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: postconf(1) reads a FIFO for ever, and access(2) waits for a file server; in seconds.
+#: Seconds. postconf(1) can block on a FIFO, and access(2) on a file server.
 TIMEOUT = 10.0
-#: Larger than any unit or environment file; in octets.
+#: The maximum size of a unit, drop-in or environment file, in octets.
 LARGEST_FILE = 1 << 16
 
 UNIT_DIRECTORIES = (
@@ -45,10 +45,10 @@ UNIT_DIRECTORIES = (
 
 
 def read_configuration(directory: str) -> Configuration:
-    """Ask postconf(1) for main.cf and master.cf; in the directory, or where they usually are.
+    """Read main.cf and master.cf with postconf(1); "" means the default directory of Postfix.
 
     Raises:
-        UnreadableError: there is no postconf, or it could not read them; with its own words.
+        UnreadableError: postconf(1) is missing, failed or timed out.
     """
     for name in ("main.cf", "master.cf"):
         path = Path(directory, name)
@@ -65,7 +65,7 @@ def read_configuration(directory: str) -> Configuration:
 def _postconf(directory: str, option: str) -> str:
     program = shutil.which("postconf", path=SYSTEMD_PATH)
     if program is None:
-        raise UnreadableError("there is no postconf: Postfix is not installed")
+        raise UnreadableError("postconf is missing; install Postfix")
     command = [program, *(["-c", directory] if directory else []), option]
     try:
         done = subprocess.run(
@@ -76,23 +76,21 @@ def _postconf(directory: str, option: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise UnreadableError(
-            f"{shlex.join(command)}: it did not end within {TIMEOUT:g} s"
-        ) from None
+        raise UnreadableError(f"{shlex.join(command)}: timed out after {TIMEOUT:g} s") from None
     if done.returncode:
-        said = done.stderr.decode(errors="backslashreplace").strip().splitlines()
-        fatal = [line for line in said if "fatal:" in line] or said or ["it said nothing"]
-        words = fatal[0].partition("fatal: ")[2] or fatal[0]
-        raise UnreadableError(f"{shlex.join(command)}: {words}")
+        lines = done.stderr.decode(errors="backslashreplace").strip().splitlines()
+        fatal = [line for line in lines if "fatal:" in line] or lines or ["no error message"]
+        reason = fatal[0].partition("fatal: ")[2] or fatal[0]
+        raise UnreadableError(f"{shlex.join(command)}: {reason}")
     return done.stdout.decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
 def _opened(path: str | Path) -> BinaryIO:
-    """Open a regular file. Anything else, such as a FIFO, may never have an end.
+    """Open a regular file. Another file, such as a FIFO, can be endless.
 
     Raises:
-        UnreadableError: it is something else.
-        OSError: it cannot be opened.
+        UnreadableError: the file is not a regular file.
+        OSError: the file cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -102,11 +100,11 @@ def _opened(path: str | Path) -> BinaryIO:
 
 
 def _text(path: Path) -> str:
-    """The text of a file of systemd.
+    """Read a file of systemd.
 
     Raises:
-        UnreadableError: it is no text, or too large.
-        OSError: it cannot be opened.
+        UnreadableError: the file is not a text or larger than `LARGEST_FILE`.
+        OSError: the file cannot be opened.
     """
     with _opened(path) as file:
         octets = file.read(LARGEST_FILE + 1)
@@ -115,14 +113,14 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or len(octets) > LARGEST_FILE:
-        raise UnreadableError(f"{path} is no text of at most {LARGEST_FILE} octets")
+        raise UnreadableError(f"{path} must be a text of at most {LARGEST_FILE} octets")
     return text
 
 
 def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[Unit]:
-    """The units of postprox that are installed, each with its drop-ins, templates last.
+    """Read the installed units of postprox with their drop-ins, templates last.
 
-    Of several with one name the one in the earlier directory counts, as with systemd.
+    If several have the same name, the earliest directory has precedence, as for systemd.
     """
     paths: dict[str, Path] = {}
     for directory in directories:
@@ -134,11 +132,12 @@ def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[U
 
 
 def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
-    """A unit with its drop-ins: those in the directories, or beside it if there are none given.
+    """Read a unit and its drop-ins. Without directories, drop-ins are next to the unit.
 
     Raises:
-        OSError: it cannot be read.
-        UnreadableError: it is no text, or a quote has no end.
+        OSError: a file cannot be opened.
+        UnreadableError: a file is not a regular file, is not a text, is too large or has a syntax
+            error.
     """
     drop_ins = {
         drop_in.name: drop_in
@@ -152,13 +151,13 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
         files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
         unit = parse_unit(path.name, texts, files)
     except ValueError as error:
-        raise UnreadableError(f"{path}, or a file that it names: {error}") from None
+        raise UnreadableError(f"{path} or its drop-ins or environment files: {error}") from None
     unit.user = _user_name(unit.user)
     return unit
 
 
 def _user_name(user: str) -> str:
-    """The name of a user that a unit names by number (systemd.exec(5)); a name stays as it is."""
+    """Convert a numeric user to a name. A unit can have either (systemd.exec(5))."""
     if not re.fullmatch(r"0|[1-9][0-9]{0,9}", user, re.ASCII):
         return user
     try:
@@ -168,7 +167,7 @@ def _user_name(user: str) -> str:
 
 
 def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
-    """Everything that can be seen for the proxy."""
+    """Collect the facts about a proxy."""
     user = proxy.user
     program, unchecked = None, ""
     if proxy.options is not None and proxy.options.command is not None:
@@ -188,10 +187,10 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 
 def _why_guessed(user: str) -> str:
     if not user:
-        return "as which user it runs, and what that user may do"
+        return "the user that runs the proxy, and the permissions of that user"
     if _account(user) is None:
-        return f"what user {user} may do, who exists only while the service runs"
-    return f"what user {user} may do (only root can look)"
+        return f"the permissions of user {user}, which exists only while the service runs"
+    return f"the permissions of user {user} (run postprox-check as root)"
 
 
 def _account(user: str) -> pwd.struct_passwd | None:
@@ -202,7 +201,7 @@ def _account(user: str) -> pwd.struct_passwd | None:
 
 
 def _may(user: str, right: int, path: str) -> bool | None:
-    """Whether the user may write (os.W_OK) or run (os.X_OK) it; None if that cannot be seen."""
+    """Return whether the user can write (os.W_OK) or execute (os.X_OK) it; None if unknown."""
     account = _account(user)
     if account is None:
         return None
@@ -232,16 +231,16 @@ def _ask_as(account: pwd.struct_passwd, right: int, path: str) -> bool | None:
 
 
 def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, str]:
-    """The program that a command for sh(1) begins with; or why it is not to be told."""
+    """Return the first program of a command for sh(1), or the reason why it is unknown."""
     first = re.match(r"\s*([\w./+@%:,-]+)(?=\s|$)", command)
     path = _found_by_shell(first[1], search) if first else ""
     if not path.startswith("/"):
-        return None, f"what its filter needs, which is written for the shell ({command})"
+        return None, f"the filter, because its command does not begin with a program ({command})"
     return _program(path, user, search), ""
 
 
 def _found_by_shell(word: str, search: str) -> str:
-    """The path of a command; a word without a slash if it is one of the shell's own."""
+    """Return the path of a command; a word without a slash if it is a builtin of the shell."""
     if "/" in word:
         return word
     ask = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", word]
@@ -269,7 +268,7 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
 
 
 def _interpreter(path: str, search: str) -> str:
-    """What the first line of a script names; through env(1), the program that it looks for."""
+    """Return the interpreter of a script. For env(1) this is the program that env(1) starts."""
     try:
         with _opened(path) as file:
             line = file.readline(256).decode("latin-1")
@@ -277,7 +276,7 @@ def _interpreter(path: str, search: str) -> str:
         return ""
     if not line.startswith("#!"):
         return ""
-    # As the kernel does: a CR before the line end belongs to the name, and a NUL ends the line.
+    # As in the kernel, a CR before LF is part of the name, and a NUL ends the line.
     words = re.split("[ \t]+", line[2:].rstrip("\n").partition("\0")[0].strip(" \t"))
     if words[0].endswith("/env") and len(words) > 1:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
@@ -286,9 +285,9 @@ def _interpreter(path: str, search: str) -> str:
 
 
 def _nobody_upstream(configuration: Configuration, proxy: Proxy) -> bool:
-    """Whether a connection to where the proxy passes mail on to is refused, on this machine.
+    """Return whether the upstream server is on this machine, but refuses connections.
 
-    A service of this Postfix is not connected to: it need not be running to be right.
+    A service of this Postfix is not tested, because it need not be running during the check.
     """
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False
@@ -323,6 +322,6 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
         writable=None if None in rights else all(rights),
         mode=stat.S_IMODE(status.st_mode),
         free=system.f_bavail * system.f_frsize,
-        # A file system without a limit of files, such as btrfs, has 0 of 0.
+        # A file system without a limit of files, such as btrfs, reports 0 files in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,
     )

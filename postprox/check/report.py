@@ -1,7 +1,6 @@
-"""What was found, in words for a terminal or as JSON for a program.
+"""The report as text for a terminal or as JSON for a program.
 
-Rule: text only. The exit status is the highest level. Nothing from a configuration reaches the
-terminal but printable characters.
+Rule: text only. The exit status is the highest level. The text has only printable characters.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ _WORDS = {1: "warning", 2: "DANGER"}
 
 
 def status(findings: Sequence[Finding]) -> int:
-    """The exit status: 0, 1 (warnings), 2 (mail will be refused or pass unfiltered)."""
+    """Return the exit status, which is the highest level; 0 without findings."""
     return max((finding.level for finding in findings), default=0)
 
 
 def as_text(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
-    """Nothing for a configuration that is right and whole."""
+    """Format the report for a terminal. It is empty without findings and unchecked items."""
     lines = []
     for finding in sorted(findings, key=lambda finding: -finding.level):
         lines += [
             f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]",
             f"    {finding.remedy}",
         ]
-    lines += [f"not seen: {text}" for text in unchecked]
+    lines += [f"not checked: {text}" for text in unchecked]
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def printable(text: str) -> str:
-    """A text with an escape for each character that is not printable."""
+    """Replace each unprintable character by an escape sequence."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
 
 
 def as_json(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
-    """One object: findings, what was not seen, the exit status."""
+    """Format the findings, the unchecked items and the exit status as one JSON object."""
     report = {
         "findings": [
             {

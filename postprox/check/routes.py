@@ -1,6 +1,6 @@
-"""The ways of mail: which service gives it to which proxy, and which gets it back.
+"""The routes of mail from services of Postfix to proxies and back.
 
-Rule: finds what is connected to what; what is wrong with it is for findings.py to say.
+Rule: finds connections. The rules report faults in them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from .unit import LARGEST_COMMAND, Unit
 
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-#: Listeners at every address, and the hosts of this machine that reach them.
+#: Wildcard addresses of listeners, each with the local hosts that reach them.
 _WILDCARDS = {
     "": _LOOPBACK,
     "*": _LOOPBACK,
     "0.0.0.0": ("127.0.0.1", "localhost"),  # noqa: S104
     "::": ("::1", "localhost"),
 }
-#: Programs of Postfix that put mail into the queue, and so obey content_filter.
+#: Programs of Postfix that add mail to the queue and therefore use content_filter.
 _ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
 
 class Endpoint(NamedTuple):
-    """Where something listens, or what is connected to: host and port, or the path of a socket."""
+    """An address of a listener or of a connection: host and port, or the path of a socket."""
 
     host: str
     port: int
     path: str = ""
 
     def is_at(self, listener: Endpoint) -> bool:
-        """Whether who connects to this endpoint reaches the listener."""
+        """Return whether a connection to this endpoint reaches the listener."""
         if self.path or listener.path:
             return self.path == listener.path
         if self.port != listener.port:
@@ -52,7 +52,7 @@ class Endpoint(NamedTuple):
         return "localhost" in (self.host, listener.host)
 
     def is_here(self) -> bool:
-        """Whether it is certainly on this machine."""
+        """Return whether the endpoint is known to be on this machine."""
         return bool(self.path) or self.host in _LOOPBACK
 
     def __str__(self) -> str:
@@ -62,26 +62,26 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """A proxy that somebody runs: master.cf, a unit, or the command line given."""
+    """A proxy from master.cf, from a unit or from a command line."""
 
     where: str
-    #: Where it is reached; None for a command line that does not say.
+    #: The address of the proxy; None if unknown.
     endpoint: Endpoint | None
     #: The program and its arguments.
     words: tuple[str, ...]
-    #: None if the arguments are wrong: `error` says how.
+    #: None if the arguments are wrong. `error` then has the reason.
     options: options.Options | None
     error: str
     user: str
-    #: How many sessions it has at once; 0 is no limit.
+    #: The maximum number of sessions; 0 means unlimited.
     capacity: int
-    #: The service of spawn(8), or the unit.
+    #: The service of spawn(8) or the unit that runs the proxy.
     service: Service | None = None
     unit: Unit | None = None
 
 
 class FilterStage(Enum):
-    """When mail is filtered."""
+    """The time of filtering. The value is the parameter of Postfix."""
 
     BEFORE_QUEUE = "smtpd_proxy_filter"
     AFTER_QUEUE = "content_filter"
@@ -89,7 +89,7 @@ class FilterStage(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """Mail of a front goes to a endpoint: before the queue directly, after it by a transport."""
+    """A route from a service to an endpoint, after the queue through a transport."""
 
     stage: FilterStage
     source: Service
@@ -98,7 +98,7 @@ class Route:
 
 
 def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | None:
-    """Where a service of master.cf listens; None if not to be told."""
+    """Return the address of a service of master.cf; None if unknown."""
     if service.type == "unix":
         folder = "public" if service.private == "n" else "private"
         return Endpoint("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
@@ -115,9 +115,9 @@ def _endpoint(host: str, port: str) -> Endpoint | None:
 
 
 def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
-    """Where smtpd_proxy_filter leads; None if it cannot be resolved.
+    """Parse smtpd_proxy_filter; None if it cannot be resolved.
 
-    A single word is a port. Without a host it is one of this machine (host_port(3) of Postfix).
+    A single word is a port. The default host is this machine (host_port(3) of Postfix).
     """
     kind, rest = text[:5].lower(), text[5:]
     if kind == "unix:":
@@ -127,9 +127,9 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
 
 
 def next_hop(text: str, queue_directory: str) -> Endpoint | None:
-    """Where the next hop of content_filter leads; None if it cannot be resolved.
+    """Parse the next hop of content_filter; None if it cannot be resolved.
 
-    A single word is a host. Without a port it is that of SMTP.
+    A single word is a host. The default port is that of SMTP.
     """
     if text.startswith("unix:"):
         return _socket(text.removeprefix("unix:"), queue_directory)
@@ -145,17 +145,17 @@ def _socket(path: str, queue_directory: str) -> Endpoint:
 
 
 def _bare(host: str) -> str:
-    """A host as Postfix writes it, without brackets."""
+    """Remove the brackets of a host in the notation of Postfix."""
     return host.removeprefix("[").removesuffix("]").removeprefix("ipv6:").removeprefix("IPv6:")
 
 
 def target_endpoint(target: UpstreamAddress) -> Endpoint:
-    """Where a proxy passes mail on to."""
+    """Return the address of the upstream server."""
     return Endpoint(target.host, target.port, target.path)
 
 
 def is_proxy(words: Sequence[str]) -> bool:
-    """Whether the command runs postprox."""
+    """Return whether the command runs postprox."""
     if not words:
         return False
     name = PurePosixPath(words[0]).name
@@ -163,7 +163,7 @@ def is_proxy(words: Sequence[str]) -> bool:
 
 
 def arguments(words: Sequence[str]) -> tuple[str, ...]:
-    """What the command line gives the proxy, without what starts it."""
+    """Return the arguments of a command line, without the program and its interpreter."""
     if PurePosixPath(words[0]).name == "postprox":
         return tuple(words[1:])
     return tuple(words[list(words).index("postprox") + 1 :])
@@ -177,12 +177,12 @@ def _parsed(words: Sequence[str]) -> tuple[options.Options | None, str]:
     except options.UsageError as error:
         return None, str(error)
     if wanted.information:
-        return None, f"--{wanted.information} prints something and ends"
+        return None, f"--{wanted.information} prints a text and exits"
     return wanted, ""
 
 
 def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
-    """The proxies that master.cf starts."""
+    """Find the proxies that master.cf starts."""
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
         if service.program != "spawn":
@@ -203,7 +203,7 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
 
 
 def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The user, and the command, of a service of spawn(8)."""
+    """Return the user and the command of a service of spawn(8)."""
     user = ""
     for index, word in enumerate(words):
         if word.startswith("user="):
@@ -214,11 +214,13 @@ def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def listening_proxy(unit: Unit) -> Proxy:
-    """The proxy that a unit runs, or (named so) a command line of its own."""
-    wanted, error = _parsed(unit.words) if is_proxy(unit.words) else (None, "it runs no postprox")
+    """Return the proxy of a unit or of a command line."""
+    wanted, error = (
+        _parsed(unit.words) if is_proxy(unit.words) else (None, "it does not run postprox")
+    )
     endpoint = Endpoint(*wanted.listen) if wanted and wanted.listen else None
     if wanted and endpoint is None and unit.user:
-        wanted, error = None, "it does not listen (-l), and a service has no standard input"
+        wanted, error = None, "-l [IP:]PORT is missing; a service must listen"
     return Proxy(
         where=unit.name,
         endpoint=endpoint,
@@ -232,7 +234,7 @@ def listening_proxy(unit: Unit) -> Proxy:
 
 
 def routes(configuration: Configuration) -> Iterator[Route]:
-    """Every route from a front to a filter, whatever the filter is."""
+    """Find each route from a service to a filter, postprox or another one."""
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
         text = service.parameter(FilterStage.BEFORE_QUEUE.value)
@@ -249,7 +251,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
 
 
 def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:
-    """The service of this Postfix that the proxy passes mail on to."""
+    """Return the upstream server of the proxy if it is a service of this Postfix."""
     if proxy.options is None:
         return None
     endpoint = target_endpoint(proxy.options.target)

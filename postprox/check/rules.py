@@ -1,6 +1,6 @@
-"""Every rule, applied to every proxy.
+"""The application of all rules to all proxies.
 
-Rule: which rules there are, and what each needs; the rules are in proxy_rules.py, postfix_rules.py,
+Rule: calls the rules with their input. The conditions are in proxy_rules.py, postfix_rules.py and
 parameters.py.
 """
 
@@ -16,13 +16,13 @@ from .setup import Setup
 
 
 def judge(setup: Setup) -> Iterator[Finding]:
-    """Everything that is wrong."""
+    """Find all faults."""
     yield from parameters.numbers(setup.configuration)
     if not setup.proxies:
         yield Finding(
             "no-proxy",
             "master.cf",
-            "no postprox is to be seen: master.cf starts none, and mail goes to no unit of one",
+            "no postprox is in master.cf or in a unit that receives mail; no proxy was checked",
             "postprox-check --unit FILE, or postprox-check -- postprox -l PORT ...",
         )
     for proxy in setup.proxies:
@@ -64,16 +64,16 @@ def _postfix_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[F
 
 
 def unchecked(setup: Setup) -> Iterator[str]:
-    """What would have to be judged, and could not be seen."""
+    """List the items that could not be checked."""
     found = list(routes(setup.configuration))
     if setup.proxies:
         for place in dict.fromkeys(
             route.endpoint for route in found if setup.proxy_at(route) is None
         ):
-            yield f"what listens at {place} (--unit FILE, or -- COMMAND LINE)"
+            yield f"the server that listens at {place} (give --unit FILE or -- COMMAND LINE)"
     for route in found:
         if route.stage is FilterStage.AFTER_QUEUE and route.transport is None:
-            yield f"the transport that {route.source.label} has for {route.endpoint}"
+            yield f"the transport from {route.source.label} to {route.endpoint} (not in master.cf)"
     for proxy in setup.proxies:
         if proxy.options is not None:
             yield from (
@@ -84,9 +84,9 @@ def unchecked(setup: Setup) -> Iterator[str]:
 def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
     if proxy.endpoint is None:
-        yield "where it is reached"
+        yield "the address at which the proxy listens"
     if upstream(setup.configuration, proxy) is None and not facts.nobody_upstream:
-        yield f"what listens at {wanted.target.text}, where it passes mail on to"
+        yield f"the upstream server at {wanted.target.text}"
     if proxy.unit is not None and proxy.unit.unclear:
         yield proxy.unit.unclear
     if facts.filter_unchecked:

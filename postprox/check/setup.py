@@ -1,6 +1,6 @@
-"""All that there is to judge, and what is connected to what in it.
+"""The input of the rules, and the routes of mail in it.
 
-Rule: answers questions about the ways of mail; what is wrong is not asked here.
+Rule: finds routes. It reports no fault.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .routes import Proxy, Route, routes, upstream
 
 @dataclass(frozen=True)
 class Setup:
-    """A configuration of Postfix, the proxies in it, and what was seen of their surroundings."""
+    """A configuration of Postfix, its proxies, and the facts about each proxy."""
 
     configuration: Configuration
     proxies: Sequence[Proxy]
     facts: Mapping[Proxy, ProxyFacts]
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
-        """The ways of mail to the proxy."""
+        """Return the routes to the proxy."""
         endpoint = proxy.endpoint
         return [
             route
@@ -31,30 +31,30 @@ class Setup:
         ]
 
     def transports_to(self, proxy: Proxy) -> list[Service]:
-        """The services that bring mail to the proxy after the queue."""
+        """Return the transports that send mail to the proxy after the queue."""
         return distinct(route.transport for route in self.routes_to(proxy) if route.transport)
 
     def smtp_transports_to(self, proxy: Proxy) -> list[Service]:
-        """Those of them that are smtp(8), and so obey its parameters."""
+        """Return the transports to the proxy that use smtp(8) and its parameters."""
         return [service for service in self.transports_to(proxy) if service.program == "smtp"]
 
     def proxy_at(self, route: Route) -> Proxy | None:
-        """The proxy at the end of a route."""
+        """Return the proxy at the end of a route."""
         return next(
             (p for p in self.proxies if p.endpoint and route.endpoint.is_at(p.endpoint)), None
         )
 
     def routes_from(self, service: Service) -> list[Route]:
-        """The ways of what a service takes in."""
+        """Return the routes from a service."""
         return [route for route in routes(self.configuration) if route.source is service]
 
     def reinjection_service(self, proxy: Proxy) -> Service | None:
-        """The smtpd(8) that gets what the proxy passes on, if it is of this Postfix."""
+        """Return the upstream server of the proxy if it is an smtpd(8) of this Postfix."""
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
 
     def comes_back(self, route: Route, goal: Proxy) -> bool:
-        """Whether mail on this route reaches the proxy, through whatever other filters."""
+        """Return whether mail on this route reaches the proxy, also through other filters."""
         seen: set[Proxy] = set()
         pending = [route]
         while pending:
@@ -69,5 +69,5 @@ class Setup:
 
 
 def distinct(services: Iterable[Service]) -> list[Service]:
-    """Each service once."""
+    """Remove duplicate services."""
     return list({service.label: service for service in services}.values())

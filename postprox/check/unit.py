@@ -1,7 +1,7 @@
-"""A unit of systemd that runs the proxy, from its text.
+"""The parser of a systemd unit that runs the proxy.
 
-Rule: text in, one command out; the units of systemd.unit(5) and systemd.exec(5), as far as they
-decide how the proxy is run.
+Rule: text in, one command out. It reads only the settings of systemd.unit(5) and systemd.exec(5)
+that decide how the proxy runs. It takes linear time.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Unit:
-    """What a unit and its drop-ins say of the proxy."""
+    """The settings of a unit and its drop-ins that matter for the proxy."""
 
     name: str
     words: tuple[str, ...] = ()
-    #: Who runs it; "" if not to be told.
+    #: The user that runs the proxy; "" if unknown.
     user: str = "root"
-    #: The user exists only while the service runs.
+    #: Whether the user exists only while the service runs.
     dynamic_user: bool = False
     private_tmp: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     environment_files: list[str] = field(default_factory=list)
-    #: Why the command line is not all that systemd makes of it; or "".
+    #: The reason why the command line is incomplete; or "".
     unclear: str = ""
 
 
 _TRUE = ("1", "yes", "true", "on")
 
-#: The largest command line, in characters. The variables of a small file could expand to gigabytes.
+#: The maximum length of a command line, in characters. Without a limit the variables of a small
+#: file can expand to gigabytes.
 LARGEST_COMMAND = 1 << 15
-_TOO_LONG = f"its command line is longer than {LARGEST_COMMAND} characters"
+_TOO_LONG = f"the command line is longer than {LARGEST_COMMAND} characters"
 
 _BLANKS = " \t\r\n"
 _PART = re.compile(
@@ -47,7 +48,11 @@ _PART = re.compile(
 
 
 def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
-    """Read a unit and its drop-ins, in this order; `files` are its environment files by path."""
+    """Parse a unit and its drop-ins, in this order. `files` has its environment files by path.
+
+    Raises:
+        ValueError: a quotation is not closed, or the command line is too long.
+    """
     unit = Unit(name)
     command = ""
     for key, value in _settings(texts):
@@ -85,7 +90,7 @@ def _settings(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _last_of_each(paths: Sequence[str]) -> list[str]:
-    """Drop each file that is named again later. That leaves all variables as they are."""
+    """Remove all but the last mention of each file. The result has the same variables."""
     return list(reversed(dict.fromkeys(reversed(paths))))
 
 
@@ -94,10 +99,10 @@ def _variables(words: Sequence[str]) -> dict[str, str]:
 
 
 def split_words(text: str, *, comments: bool = False) -> list[str]:
-    """Split a text as shlex.split does, in linear time.
+    """Split a text like shlex.split, but in linear time.
 
     Raises:
-        ValueError: a quotation mark is not closed, or a backslash is the last character.
+        ValueError: a quotation is not closed, or a backslash is the last character.
     """
     words: list[list[str]] = []
     in_word = False
@@ -105,7 +110,7 @@ def split_words(text: str, *, comments: bool = False) -> list[str]:
     while position < len(text):
         part = _PART.match(text, position)
         if part is None:
-            raise ValueError("No closing quotation mark, or no character after a backslash")
+            raise ValueError("a quotation is not closed, or a backslash is the last character")
         position = part.end()
         kind = part.lastgroup or ""
         if kind == "comment" and comments:
@@ -123,10 +128,10 @@ def split_words(text: str, *, comments: bool = False) -> list[str]:
 
 
 def _expand(unit: Unit, command: str) -> None:
-    """`$NAME` as a word of its own becomes words, `${NAME}` stays one (systemd.service(5)).
+    """Expand `$NAME` to words and `${NAME}` to a part of a word (systemd.service(5)).
 
     Raises:
-        ValueError: the command line becomes longer than `LARGEST_COMMAND`.
+        ValueError: the command line is longer than `LARGEST_COMMAND`.
     """
     words: list[str] = []
     room = LARGEST_COMMAND
@@ -149,4 +154,4 @@ def _expand(unit: Unit, command: str) -> None:
             words.append(re.sub(r"\$\{(\w+)\}", lambda name: value(name[1]), word))
     unit.words = tuple(words)
     if specifier := re.search(r"%[a-zA-Z]", command):
-        unit.unclear = f"{specifier[0]} in its ExecStart is not expanded here"
+        unit.unclear = f"the specifier {specifier[0]} in ExecStart, which is not expanded"

@@ -1,30 +1,30 @@
-"""Numbers and times of main.cf and master.cf, read as Postfix reads them.
+"""Numbers and times of main.cf and master.cf, parsed by the rules of Postfix.
 
-Rule: a pure function of the text; None is a value that Postfix refuses.
+Rule: a pure function of the text. None means that Postfix refuses the value.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Parameters that are a number, each with the smallest value that Postfix accepts; None is any.
+#: Numeric parameters, each with its minimum; None if there is none.
 NUMBERS = {
     "default_destination_concurrency_limit": None,
     "default_process_limit": 1,
     "message_size_limit": None,
 }
-#: Parameters that are a time. The smallest value is 1 s.
+#: Time parameters. The minimum is 1 s.
 TIMES = ("smtp_data_done_timeout", "smtpd_proxy_timeout")
-#: The end of a parameter's name that begins with the name of a transport.
+#: Suffix of the parameters that begin with the name of a transport.
 TRANSPORT_LIMIT = "_destination_concurrency_limit"
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-#: The largest int of C, in which Postfix stores counts and times; message_size_limit is a long.
+#: Postfix stores counts and times as int, and message_size_limit as long.
 _INT, _LONG = 2**31 - 1, 2**63 - 1
 
 
 def is_refused(name: str, text: str) -> bool:
-    """Whether Postfix refuses the value of a number or a time; False for any other parameter."""
+    """Return whether Postfix refuses a number or time; False for any other parameter."""
     if name in TIMES:
         return seconds(text) is None
     if name in NUMBERS or name.endswith(TRANSPORT_LIMIT):
@@ -33,8 +33,8 @@ def is_refused(name: str, text: str) -> bool:
 
 
 def number(name: str, text: str) -> int | None:
-    """The value of a parameter of `NUMBERS`, or of a transport's limit."""
-    # No more digits than a long has: int() refuses thousands of them.
+    """Parse a parameter of `NUMBERS`, or the limit of a transport."""
+    # A long has at most 19 digits. int() refuses thousands of digits.
     found = re.fullmatch(r"\s*([+-]?)0*([0-9]{1,19})", text, re.ASCII)
     if not found:
         return None
@@ -45,13 +45,13 @@ def number(name: str, text: str) -> int | None:
 
 
 def seconds(text: str) -> int | None:
-    """A time, such as 100s or 2m. Postfix ignores what follows the unit."""
+    """Parse a time, such as 100s or 2m. Postfix ignores characters after the unit."""
     found = re.match(r"\s*\+?0*([0-9]{1,10})(?:([smhdw])|$)", text, re.ASCII)
     value = int(found[1]) * _SECONDS[found[2] or ""] if found else 0
     return value if 0 < value <= _INT else None
 
 
 def process_limit(text: str) -> int | None:
-    """The column maxproc of master.cf. Postfix ignores what follows the digits."""
+    """Parse the column maxproc. Postfix ignores characters after the digits."""
     found = re.match(r"0*([0-9]{1,9})(?![0-9])", text)
     return int(found[1]) if found else None

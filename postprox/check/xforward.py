@@ -1,6 +1,6 @@
-"""Whether a list of hosts, as Postfix writes it, names the proxy.
+"""The test whether a host list of Postfix includes the proxy.
 
-Rule: a pure function of the list; None where it names a table, which is not looked into.
+Rule: a pure function of the list. Tables are not read, and None means unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def permits(hosts: Sequence[str], target: str) -> bool | None:
-    """Whether a client that connects to the target, on the same machine, is on the list."""
+    """Return whether a client on this machine that connects to the target is on the list."""
     address = "::1" if ":" in target else "127.0.0.1"
     for host in hosts:
         pattern = host.removeprefix("!")
@@ -29,5 +29,5 @@ def _matches(pattern: str, address: str) -> bool | None:
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(text, strict=False)
     except ValueError:
-        # A table (hash:/etc/postfix/hosts), a file of patterns, or somebody else's name.
+        # A table (hash:/etc/postfix/hosts), a file of patterns, or the name of another host.
         return None if "/" in pattern or ":" in pattern else False

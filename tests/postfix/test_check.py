@@ -275,7 +275,7 @@ def test_a_user_that_nobody_has_made(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("user=postprox", "user=nobody-made-me"))
     said = machine.check()
     assert (said.status, said.names()) == (2, {"user"})
-    assert "there is no user nobody-made-me: nothing is started" in said.output
+    assert "user nobody-made-me does not exist; the proxy cannot start" in said.output
     assert "    useradd --system " in said.output
 
 
@@ -283,7 +283,9 @@ def test_a_filter_that_is_not_there(machine: Machine) -> None:
     machine.filter.unlink()
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
-    assert f"all mail waits, for want of the filter: there is no {machine.filter}" in said.output
+    assert f"{machine.filter} does not exist; the filter cannot run, and all mail is deferred" in (
+        said.output
+    )
 
 
 def test_a_directory_for_a_filter(machine: Machine) -> None:
@@ -291,14 +293,16 @@ def test_a_directory_for_a_filter(machine: Machine) -> None:
     machine.filter.mkdir()
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
-    assert f"all mail waits, for want of the filter: {machine.filter} is a directory" in said.output
+    assert f"{machine.filter} is a directory; the filter cannot run, and all mail is deferred" in (
+        said.output
+    )
 
 
 def test_a_filter_that_its_user_may_not_run(machine: Machine) -> None:
     machine.filter.chmod(0o700)
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
-    assert f"user nobody may not run {machine.filter}" in said.output
+    assert f"user nobody cannot execute {machine.filter}" in said.output
     machine.run(said.remedies())
     assert found(machine) == Said(0, "", "")
 
@@ -322,7 +326,7 @@ def test_a_filter_that_was_written_on_windows(machine: Machine) -> None:
     machine.filter.write_bytes(b"#!/bin/sh\r\nexit 0\r\n")
     said = found(machine)
     assert said.names() == {"interpreter"}
-    assert r"is to be run by '/bin/sh\r', which user nobody cannot run" in said.output
+    assert r"requires the interpreter '/bin/sh\r', which user nobody cannot execute" in said.output
 
 
 def test_a_proxy_that_is_not_installed(machine: Machine) -> None:
@@ -345,7 +349,7 @@ def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
     )
     said = machine.check()
     assert (said.status, said.names()) == (2, {"no-upstream"})
-    assert f"nothing listens at {nobody}, where it passes mail on to" in said.output
+    assert f"no server listens at {nobody}, the upstream server of the proxy" in said.output
 
 
 def test_a_spool_directory_that_is_not_there(machine: Machine) -> None:
@@ -372,7 +376,7 @@ def test_the_spool_directory_that_everybody_has(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-d /var/spool/postprox", ""))
     said = machine.check()
     assert (said.status, said.names()) == (1, {"spool-open"})
-    assert "messages are stored in /tmp, which is open to other users" in said.output
+    assert "/tmp, the directory for messages, is open to other users" in said.output
 
 
 def test_a_full_disk(machine: Machine) -> None:
@@ -384,7 +388,7 @@ def test_a_full_disk(machine: Machine) -> None:
     finally:
         subprocess.run(["/bin/umount", spool], check=True)
     assert (said.status, said.names()) == (2, {"spool-full"})
-    assert "has no room for a message of 10240000 octets" in said.output
+    assert "has no space for a message of 10240000 octets" in said.output
 
 
 def test_a_unit_that_does_not_listen(machine: Machine) -> None:
@@ -393,7 +397,7 @@ def test_a_unit_that_does_not_listen(machine: Machine) -> None:
         "--unit", str(machine.unit(unit_command().replace("-l 10025 --foreground", "")))
     )
     assert (said.status, said.names()) == (2, {"command-line"})
-    assert "it does not listen (-l)" in said.output
+    assert "-l [IP:]PORT is missing; a service must listen" in said.output
 
 
 def test_a_unit_without_strict_gets_a_line_for_it(machine: Machine) -> None:
@@ -414,7 +418,7 @@ def test_a_proxy_that_is_not_to_be_seen_is_named(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
     assert said.status == 0  # the second proxy, which is seen, is right
-    assert said.output.startswith("not seen: what listens at 127.0.0.1:10025 (--unit FILE")
+    assert said.output.startswith("not checked: the server that listens at 127.0.0.1:10025 ")
 
 
 def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
@@ -422,7 +426,7 @@ def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
     line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())
     assert said.names() == {"no-reject"}
-    assert "not seen: the command line given: as which user it runs" in said.output
+    assert "not checked: command line after --: the user that runs the proxy" in said.output
 
 
 def test_a_postfix_without_any_proxy(machine: Machine) -> None:
@@ -499,4 +503,4 @@ def test_a_number_is_refused_as_postfix_refuses_it(tmp_path: Path, text: str) ->
 def test_what_is_no_proxys_command_line_is_a_wrong_argument(machine: Machine) -> None:
     said = found(machine, "--", "ls", "-l")
     assert (said.status, said.output) == (2, "")
-    assert "after -- give a whole command line" in said.errors
+    assert "-- requires a complete command line" in said.errors

@@ -108,7 +108,7 @@ def test_installed_units_with_their_drop_ins_the_administrators_before_the_packa
 
 def test_a_specifier_is_named_as_unclear() -> None:
     read = unit.parse("postprox@.service", ["[Service]\nExecStart=/p -l %i up\n"], {})
-    assert read.unclear == "%i in its ExecStart is not expanded here"
+    assert read.unclear == "the specifier %i in ExecStart, which is not expanded"
 
 
 def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:

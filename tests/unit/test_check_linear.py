@@ -71,7 +71,7 @@ def test_expansion_of_variables_is_bounded(tmp_path: Path, reference: str) -> No
     (tmp_path / "u.service").write_text(
         f"[Service]\nEnvironment=A={'a' * 30_000}\nExecStart=/p {reference * 5_000}\n"
     )
-    with pytest.raises(UnreadableError, match=r"its command line is longer than 32768 characters"):
+    with pytest.raises(UnreadableError, match=r"the command line is longer than 32768 characters"):
         probe.read_unit(tmp_path / "u.service")
 
 
