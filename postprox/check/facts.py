@@ -48,13 +48,13 @@ class ProxyFacts:
     #: The reason why the filter was not checked; or "".
     filter_unchecked: str = ""
     #: Whether the upstream server is on this machine, but neither listens nor is in master.cf.
-    nobody_upstream: bool = False
+    upstream_missing: bool = False
     #: None if the proxy has a private /tmp.
     spool: SpoolFacts | None = None
     #: The reason for unknown permissions of the proxy's user.
-    why_guessed: str = ""
+    unknown_permissions: str = ""
 
-    def is_guessed(self) -> bool:
+    def has_unknown_permissions(self) -> bool:
         """Return whether a permission of the proxy's user is unknown."""
         programs = [self.program, *([self.filter] if self.filter else [])]
         return any(seen.exists and seen.executable is None for seen in programs) or bool(

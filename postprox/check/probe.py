@@ -179,13 +179,13 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         program=_program(proxy.words[0] if proxy.words else "", user, SYSTEMD_PATH),
         filter=program,
         filter_unchecked=unchecked,
-        nobody_upstream=_nobody_upstream(configuration, proxy),
+        upstream_missing=_upstream_missing(configuration, proxy),
         spool=_spool(proxy),
-        why_guessed=_why_guessed(user),
+        unknown_permissions=_unknown_permissions(user),
     )
 
 
-def _why_guessed(user: str) -> str:
+def _unknown_permissions(user: str) -> str:
     if not user:
         return "the user that runs the proxy, and the permissions of that user"
     if _account(user) is None:
@@ -284,7 +284,7 @@ def _interpreter(path: str, search: str) -> str:
     return words[0]
 
 
-def _nobody_upstream(configuration: Configuration, proxy: Proxy) -> bool:
+def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     """Return whether the upstream server is on this machine, but refuses connections.
 
     A service of this Postfix is not tested, because it need not be running during the check.

@@ -143,7 +143,7 @@ def no_strict(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
 
 def no_upstream(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
     """Report a missing upstream server."""
-    if facts.nobody_upstream:
+    if facts.upstream_missing:
         target = wanted.target.text
         yield Finding(
             "no-upstream",

@@ -85,11 +85,11 @@ def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
     if proxy.endpoint is None:
         yield "the address at which the proxy listens"
-    if upstream(setup.configuration, proxy) is None and not facts.nobody_upstream:
+    if upstream(setup.configuration, proxy) is None and not facts.upstream_missing:
         yield f"the upstream server at {wanted.target.text}"
     if proxy.unit is not None and proxy.unit.unclear:
         yield proxy.unit.unclear
     if facts.filter_unchecked:
         yield facts.filter_unchecked
-    if facts.is_guessed() and facts.user_exists:
-        yield facts.why_guessed
+    if facts.has_unknown_permissions() and facts.user_exists:
+        yield facts.unknown_permissions
