@@ -107,7 +107,7 @@ def _text(path: Path) -> str:
         OSError: the file cannot be opened.
     """
     with _opened(path) as file:
-        octets = file.read(LARGEST_FILE + 1)
+        octets = file.read(LARGEST_FILE + 1) or b""  # None if reading would block
     try:
         text = octets.decode()
     except UnicodeDecodeError:

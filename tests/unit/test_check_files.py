@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -77,6 +78,18 @@ def test_unit_that_is_no_text_is_named(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
     with pytest.raises(UnreadableError, match=r"u\.service must be a text of at most"):
         probe.read_unit(tmp_path / "u.service")
+
+
+class BlockingFile(io.BytesIO):
+    """A file such as /proc/kmsg, which has nothing to read yet."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return None  # type: ignore[return-value]
+
+
+def test_unit_that_would_block_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())
+    assert probe.read_unit(Path("u.service")).words == ()
 
 
 @pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
