@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conformance.clauses import load_clauses
+from tests.conformance.format.clauses import load_clauses
 from tests.conformance.paths import SPECIFICATION, SUFFIX
 from tests.conformance.report.results import Run, read_run
 from tests.conformance.results import PROPERTY_PREFIX, UNASKED_PREFIX, Known, Result

@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 
 from .dialogue import Dialogue
-from .header import ON_PORT_25
+from .format.header import ON_PORT_25
 from .loop import READ, WRITE, Loop
 
 _BLOCK = 1 << 18

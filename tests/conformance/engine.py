@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .connections import Connection, Fragment
+from .format.nodes import Either, Include, Node, Note, Step, walk
+from .format.payload import Payload
 from .harness import Harness, HarnessError
 from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no
-from .nodes import Either, Include, Node, Note, Step, walk
 from .observers import Group, Observer, Observers, StepFailedError
-from .payload import Payload
 from .process import Watchdog
 
 #: How often something is looked at that cannot announce itself (a file, a process of others).

@@ -10,12 +10,12 @@ import shlex
 from dataclasses import dataclass
 
 from .dialogue import shorten
+from .format.nodes import Either, Include, Node, Note, Step, walk
+from .format.payload import visible
+from .format.vocabulary import FILTER_VARIABLES
+from .format.writer import write_step
 from .harness import Harness
-from .nodes import Either, Include, Node, Note, Step, walk
 from .observers import StepFailedError
-from .payload import visible
-from .vocabulary import FILTER_VARIABLES
-from .writer import write_step
 
 _MARK = ">>> "
 _BLANK = "    "

@@ -22,14 +22,14 @@ from typing import IO
 from .connections import Connection, Listener, accepted_pair
 from .dialogue import Dialogue
 from .filter_stub import FilterStub
-from .header import ON_PORT_25
+from .format.header import ON_PORT_25
+from .format.nodes import Transcript, walk
+from .format.vocabulary import FILTER_VARIABLES
 from .host import Host, Namespace
 from .implementation import Implementation
 from .loop import READ, Loop
-from .nodes import Transcript, walk
 from .process import Command, Process
 from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
-from .vocabulary import FILTER_VARIABLES
 
 #: What the implementation sets or obeys: none of it may come from the suite's own environment.
 _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")

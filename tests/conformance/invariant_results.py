@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from .failure import Failure
+from .format.vocabulary import MODES
 from .implementation import Implementation
 from .invariants import LEVEL, RULES, Rule
 from .results import UNASKED_PREFIX, Known, Result
 from .verdict import STALE
-from .vocabulary import MODES
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from .connections import Connection
 from .dialogue import shorten
+from .format.nodes import Step
+from .format.payload import visible
+from .format.vocabulary import MODES
 from .harness import Harness, HarnessError
 from .leftovers import AFTERMATH, files, processes, still_left
-from .nodes import Step
 from .observers import Observers, StepFailedError
-from .payload import visible
-from .vocabulary import MODES
 
 _SHOWN = 2000
 #: For what is known to be broken already nobody waits any longer (seconds).

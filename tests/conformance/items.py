@@ -15,11 +15,11 @@ from typing import NoReturn
 import pytest
 
 from .failure import Failure
+from .format.loader import load_transcript
+from .format.nodes import FormatError, Transcript
 from .implementation import Divergence
 from .invariant_results import InvariantObservation
-from .loader import load_transcript
 from .needs import missing_need
-from .nodes import FormatError, Transcript
 from .paths import INSTALLED, TRANSCRIPTS
 from .preflight import CANARY_FAILS, SMOKE
 from .process import adopt_orphans

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .dialogue import shorten
-from .nodes import ReplyPattern
-from .payload import visible
+from .format.nodes import ReplyPattern
+from .format.payload import visible
 
 
 class State(Enum):

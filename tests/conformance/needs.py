@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .format.header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
+from .format.nodes import Transcript, walk
 from .harness import Settings
-from .header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
-from .nodes import Transcript, walk
 
 #: A clock that cannot be sped up is waited for, if it takes no longer than this (seconds).
 REAL_TIME_ALLOWANCE = 5.0

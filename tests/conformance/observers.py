@@ -12,6 +12,8 @@ from pathlib import Path
 from .connections import Connection
 from .dialogue import shorten
 from .filter_stub import FilterRun, group_members
+from .format.nodes import Named, ReplyPattern, Step, TextTest
+from .format.payload import Payload, visible
 from .harness import Harness
 from .matching import (
     WAIT,
@@ -24,8 +26,6 @@ from .matching import (
     no,
     text_fits,
 )
-from .nodes import Named, ReplyPattern, Step, TextTest
-from .payload import Payload, visible
 
 _SHOWN = 2000
 #: Who waits needs no processor: seconds of one in so many seconds are as good as none.

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from .failure import Failure
+from .format.loader import ChoiceError, check_choice, transcript_paths
+from .format.nodes import FormatError
+from .format.vocabulary import LEVELS, MODES
 from .implementation import ImplementationError
 from .invariant_results import InvariantObservation
 from .items import (
@@ -28,8 +31,6 @@ from .items import (
     suite_of,
 )
 from .junit import add_row, name_row
-from .loader import ChoiceError, check_choice, transcript_paths
-from .nodes import FormatError
 from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from .preflight import CannotStartError
 from .process import adopt_orphans, start_children_with_default_signals
@@ -37,7 +38,6 @@ from .results import Known, Result
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines
 from .verdict import STALE, judge
-from .vocabulary import LEVELS, MODES
 
 _RESULT = "conformance"
 _SMOKE = "conformance_smoke"

@@ -11,9 +11,9 @@ import subprocess
 import time
 from dataclasses import dataclass
 
+from .format.reader import parse_transcript
 from .harness import Harness, HarnessError, Settings
 from .implementation import Implementation
-from .reader import parse_transcript
 
 _SESSION = """\
 +++

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .loader import ChoiceError, check_names_differ, chosen
+from .format.loader import ChoiceError, check_names_differ, chosen
 from .options import keywords, number, one_of
 from .paths import COMPARISON, COMPARISON_TEST, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
 from .properties.compare import ASPECTS

@@ -14,24 +14,24 @@ import pytest
 
 from .engine import play
 from .failure import Failure, failure_of
+from .format.header import Header
+from .format.loader import load_transcript, transcript_paths
+from .format.nodes import Transcript
+from .format.payload import did_you_mean
+from .format.vocabulary import LEVELS, MODES
 from .harness import Harness, Settings
-from .header import Header
 from .host import Host
 from .implementation import Implementation, default_implementation, find_implementation
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
 from .invariants import LEVEL, RULES, Observed
-from .loader import load_transcript, transcript_paths
 from .needs import missing_need
-from .nodes import Transcript
 from .observers import StepFailedError
 from .paths import TRANSCRIPTS
-from .payload import did_you_mean
 from .preflight import CANARY_FAILS, SMOKE, ask, check_start
 from .process import adopt_orphans
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .timeouts import AdaptiveTimeout
 from .verdict import selection
-from .vocabulary import LEVELS, MODES
 
 #: Properties of random sessions, and the mode in which each is looked for.
 PROPERTIES: dict[str, tuple[str, ...]] = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from .format.vocabulary import GROUPS, OUTCOMES
 from .results import Result
-from .vocabulary import GROUPS, OUTCOMES
 
 #: So many others that fail for the same reason are named; the verdict names them all.
 _NAMED = 20

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .format.vocabulary import MODES
 from .results import Result
-from .vocabulary import MODES
 
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from docs import implementations, parts
-from tests.conformance.clauses import load_clauses
+from tests.conformance.format.clauses import load_clauses
+from tests.conformance.format.vocabulary import GROUPS
 from tests.conformance.needs import REAL_TIME_ALLOWANCE
 from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.results import Known, Result
-from tests.conformance.vocabulary import GROUPS
 
 PAGES = [
     ROOT / "README.md",

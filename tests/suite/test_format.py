@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conformance.header import Header
-from tests.conformance.nodes import (
+from tests.conformance.format.header import Header
+from tests.conformance.format.nodes import (
     Argument,
     Either,
     FormatError,
@@ -23,7 +23,7 @@ from tests.conformance.nodes import (
     Transcript,
     walk,
 )
-from tests.conformance.payload import (
+from tests.conformance.format.payload import (
     Part,
     Payload,
     PayloadError,
@@ -32,8 +32,8 @@ from tests.conformance.payload import (
     parse_payload,
     visible,
 )
-from tests.conformance.reader import parse_transcript
-from tests.conformance.writer import write_transcript
+from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.writer import write_transcript
 
 HEADER = """\
 +++

@@ -7,19 +7,19 @@ from collections import Counter
 
 import pytest
 
-from tests.conformance.clauses import Clause, load_clauses
-from tests.conformance.implementation import find_implementation
-from tests.conformance.loader import (
+from tests.conformance.format.clauses import Clause, load_clauses
+from tests.conformance.format.loader import (
     included_names,
     load_transcript,
     transcript_name,
     transcript_paths,
 )
-from tests.conformance.nodes import Transcript, walk
+from tests.conformance.format.nodes import Transcript, walk
+from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.vocabulary import GROUPS
+from tests.conformance.format.writer import write_transcript
+from tests.conformance.implementation import find_implementation
 from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
-from tests.conformance.reader import parse_transcript
-from tests.conformance.vocabulary import GROUPS
-from tests.conformance.writer import write_transcript
 
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conformance.format.nodes import ReplyPattern
 from tests.conformance.matching import (
     OctetsAwaited,
     ReplyAwaited,
@@ -14,7 +15,6 @@ from tests.conformance.matching import (
     describe,
     text_fits,
 )
-from tests.conformance.nodes import ReplyPattern
 
 
 def octets(expected: bytes, came: bytes) -> Verdict:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.loader import transcript_paths
+from tests.conformance.format.loader import transcript_paths
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.results import SUITE_VERSION
 

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 
 from tests.conformance.filter_stub import FilterRun
+from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.writer import write_transcript
 from tests.conformance.properties import content
 from tests.conformance.properties.compare import ASPECTS, differences
 from tests.conformance.properties.model import fates
@@ -30,8 +32,6 @@ from tests.conformance.properties.run import Exchange, NoReplyError, Run, Uttera
 from tests.conformance.properties.script import as_transcript, written
 from tests.conformance.properties.strategies import BODIES, plans
 from tests.conformance.properties.upstream import Asked, Delivery, Ledger, Server, UpstreamSession
-from tests.conformance.reader import parse_transcript
-from tests.conformance.writer import write_transcript
 
 HELLO = Command(b"EHLO c")
 FORWARD = Command(b"XFORWARD ADDR=192.0.2.1", attributes=((b"ADDR", b"192.0.2.1"),))

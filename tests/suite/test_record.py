@@ -17,17 +17,17 @@ import pytest
 from tests.conformance.__main__ import main
 from tests.conformance.engine import play
 from tests.conformance.filter_stub import FilterRun
-from tests.conformance.grammar import FENCE
+from tests.conformance.format.grammar import FENCE
+from tests.conformance.format.loader import load_transcript
+from tests.conformance.format.nodes import Step, Transcript
+from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.writer import write_step
 from tests.conformance.harness import Harness, Settings
 from tests.conformance.host import Host
 from tests.conformance.implementation import REFERENCE, find_implementation
-from tests.conformance.loader import load_transcript
-from tests.conformance.nodes import Step, Transcript
 from tests.conformance.paths import ROOT
 from tests.conformance.process import adopt_orphans
-from tests.conformance.reader import parse_transcript
 from tests.conformance.record.steps import StepRecorder
-from tests.conformance.writer import write_step
 
 SECONDS = 20.0
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests.conformance.__main__ import main
-from tests.conformance.clauses import Clause, load_clauses
+from tests.conformance.format.clauses import Clause, load_clauses
+from tests.conformance.format.vocabulary import OUTCOMES
 from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.matrix import Matrix, build
 from tests.conformance.report.render import html, markdown
 from tests.conformance.report.results import ResultFileError, parse_run, visible
-from tests.conformance.vocabulary import OUTCOMES
 
 CLAUSES = [
     Clause("cli.host", "must", "HOST is a name. should: also `[IPv6]:PORT`."),

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis.errors import Flaky
 
+from tests.conformance.format.reader import parse_transcript
 from tests.conformance.harness import Harness
 from tests.conformance.implementation import REFERENCE, Divergence, find_implementation
 from tests.conformance.items import SUITE
 from tests.conformance.properties.plan import Plan
 from tests.conformance.properties.run import Run
 from tests.conformance.properties.search import Search
-from tests.conformance.reader import parse_transcript
 from tests.conformance.timeouts import AdaptiveTimeout
 
 WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.conformance.format.reader import parse_transcript
 from tests.conformance.harness import Settings
 from tests.conformance.items import suite_of
 from tests.conformance.process import adopt_orphans
-from tests.conformance.reader import parse_transcript
 from tests.conformance.suite import play_fairly
 from tests.conformance.timeouts import AdaptiveTimeout
 

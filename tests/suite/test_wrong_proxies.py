@@ -18,12 +18,12 @@ import pytest
 
 from postprox.core import replies
 from tests import fixtures
-from tests.conformance.clauses import load_clauses
 from tests.conformance.engine import play
+from tests.conformance.format.clauses import load_clauses
+from tests.conformance.format.loader import load_transcript
 from tests.conformance.harness import Harness, Settings
 from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.items import suite_of
-from tests.conformance.loader import load_transcript
 from tests.conformance.needs import missing_need
 from tests.conformance.observers import StepFailedError
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS

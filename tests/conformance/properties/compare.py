@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import zip_longest
 
-from ..payload import visible
-from ..vocabulary import ENVELOPE_VARIABLES
+from ..format.payload import visible
+from ..format.vocabulary import ENVELOPE_VARIABLES
 from .content import unstuffed
 from .plan import Message
 from .run import Exchange, Run

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..connections import Connection, Fragment
+from ..format.header import Header
+from ..format.nodes import Transcript
+from ..format.payload import visible
 from ..harness import Harness, Settings
-from ..header import Header
 from ..leftovers import files, processes, still_left
-from ..nodes import Transcript
-from ..payload import visible
 from ..procfs import command_line, descendants, sleeps
 from .plan import Message, Plan, may_be_followed, pieces
 from .run import Exchange, NoReplyError, Run, Utterance, next_reply

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..payload import visible
+from ..format.payload import visible
 from . import content
 from .model import ExpectedOutcome, fates
 from .plan import Command, Message

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 
 from ..filter_stub import FilterRun
-from ..grammar import CRLF
-from ..header import Header
-from ..nodes import Named, Node, Note, ReplyPattern, Step, Transcript
-from ..payload import Part, Payload, Repeat
-from ..vocabulary import ENVELOPE_VARIABLES
-from ..writer import write_transcript
+from ..format.grammar import CRLF
+from ..format.header import Header
+from ..format.nodes import Named, Node, Note, ReplyPattern, Step, Transcript
+from ..format.payload import Part, Payload, Repeat
+from ..format.vocabulary import ENVELOPE_VARIABLES
+from ..format.writer import write_transcript
 from .model import fates
 from .run import Run, Utterance, code
 

@@ -10,19 +10,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..clauses import load_clauses
+from ..format.clauses import load_clauses
+from ..format.header import Header, read_header
+from ..format.nodes import FormatError, Transcript
+from ..format.payload import did_you_mean
+from ..format.reader import parse_transcript
+from ..format.vocabulary import LEVELS
+from ..format.writer import write_transcript
 from ..harness import HarnessError, Settings
-from ..header import Header, read_header
 from ..host import Host
 from ..implementation import ImplementationError, default_implementation, find_implementation
-from ..nodes import FormatError, Transcript
 from ..paths import INSTALLED, SPECIFICATION, SUFFIX
-from ..payload import did_you_mean
 from ..preflight import CannotStartError, check_program
 from ..process import adopt_orphans, start_children_with_default_signals
-from ..reader import parse_transcript
-from ..vocabulary import LEVELS
-from ..writer import write_transcript
 from .address import Address, listen, parse_address
 from .session import Plan, RecordError, Recording
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from ..connections import Connection
 from ..dialogue import Dialogue
+from ..format.header import Header
+from ..format.nodes import Transcript
+from ..format.payload import visible
 from ..harness import Harness, Settings
-from ..header import Header
-from ..nodes import Transcript
-from ..payload import visible
 from .address import Address, connect
 from .steps import StepRecorder
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from ..filter_stub import FilterRun
-from ..grammar import CRLF
-from ..nodes import Named, Node, ReplyPattern, Step
-from ..payload import Part, Payload, Repeat
-from ..vocabulary import ENVELOPE_VARIABLES
+from ..format.grammar import CRLF
+from ..format.nodes import Named, Node, ReplyPattern, Step
+from ..format.payload import Part, Payload, Repeat
+from ..format.vocabulary import ENVELOPE_VARIABLES
 
 #: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
 #: one that happens to end where a line does if it is as long as a block.

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..clauses import load_clauses
+from ..format.clauses import load_clauses
 from ..paths import SPECIFICATION
 from .badge import badge_json, badge_svg
 from .matrix import build

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, groupby
 
-from ..clauses import Clause
+from ..format.clauses import Clause
+from ..format.vocabulary import LEVELS, OUTCOMES
 from ..results import Known, Result
-from ..vocabulary import LEVELS, OUTCOMES
 from .results import Run
 
 #: The outcome that decides how several together look is the first of these that is among them.

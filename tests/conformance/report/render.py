@@ -10,10 +10,10 @@ import shlex
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from ..loader import load_transcript
+from ..format.loader import load_transcript
+from ..format.vocabulary import OUTCOMES
+from ..format.writer import write_unfolded
 from ..paths import TEMPLATES, TRANSCRIPTS
-from ..vocabulary import OUTCOMES
-from ..writer import write_unfolded
 from .matrix import Matrix
 
 #: Colour is never the only sign of an outcome: these stand beside it everywhere.

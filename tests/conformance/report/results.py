@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ..format.vocabulary import KINDS, LEVELS, OUTCOMES
 from ..results import FORMAT, Known, Result
 from ..verdict import STALE, Verdict, judge
-from ..vocabulary import KINDS, LEVELS, OUTCOMES
 
 
 class ResultFileError(ValueError):

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ..paths import SPECIFICATION, SUFFIX, TRANSCRIPTS
 from .clauses import load_clauses
 from .nodes import Either, FormatError, Include, Node, Note, Step, Transcript
-from .paths import SPECIFICATION, SUFFIX, TRANSCRIPTS
 from .payload import did_you_mean
 from .reader import line_of_key, parse_part, parse_transcript
 from .vocabulary import GROUPS

@@ -1,0 +1,1 @@
+"""The format of transcripts: from text to nodes and back, and the clauses that they name."""
