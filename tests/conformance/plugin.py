@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from .failure import Failure
 from .format.loader import ChoiceError, check_choice, transcript_paths
 from .format.nodes import FormatError
 from .format.vocabulary import LEVELS, MODES
-from .implementation import ImplementationError
 from .invariant_results import InvariantObservation
 from .items import (
     PROPERTY_MARKER,
@@ -32,8 +30,10 @@ from .items import (
 )
 from .junit import add_row, name_row
 from .paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
-from .preflight import CannotStartError
-from .process import adopt_orphans, start_children_with_default_signals
+from .play.failure import Failure
+from .play.implementation import ImplementationError
+from .play.preflight import CannotStartError
+from .play.process import adopt_orphans, start_children_with_default_signals
 from .results import Known, Result
 from .suite import OptionError, Suite
 from .summary import cause_lines, summary_lines

@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from .engine import play
-from .failure import Failure, failure_of
 from .format.header import Header
 from .format.loader import load_transcript, transcript_paths
 from .format.nodes import Transcript
 from .format.payload import did_you_mean
 from .format.vocabulary import LEVELS, MODES
-from .harness import Harness, Settings
-from .host import Host
-from .implementation import Implementation, default_implementation, find_implementation
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
-from .invariants import LEVEL, RULES, Observed
-from .needs import missing_need
-from .observers import StepFailedError
 from .paths import TRANSCRIPTS
-from .preflight import CANARY_FAILS, SMOKE, ask, check_start
-from .process import adopt_orphans
+from .play.engine import play
+from .play.failure import Failure, failure_of
+from .play.harness import Harness, Settings
+from .play.host import Host
+from .play.implementation import Implementation, default_implementation, find_implementation
+from .play.invariants import LEVEL, RULES, Observed
+from .play.needs import missing_need
+from .play.observers import StepFailedError
+from .play.preflight import CANARY_FAILS, SMOKE, ask, check_start
+from .play.process import adopt_orphans
+from .play.timeouts import AdaptiveTimeout
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
-from .timeouts import AdaptiveTimeout
 from .verdict import selection
 
 #: Properties of random sessions, and the mode in which each is looked for.

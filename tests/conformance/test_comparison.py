@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from .harness import Settings
-from .implementation import find_implementation
 from .items import suite_of
+from .play.harness import Settings
+from .play.implementation import find_implementation
 from .properties.compare import ASPECTS, differences
 from .properties.plan import Plan
 from .properties.player import perform

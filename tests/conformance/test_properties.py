@@ -11,10 +11,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from .harness import Settings
 from .items import PROPERTY_MARKER, divergence_of, suite_of
-from .needs import lacking
-from .preflight import CANARY_FAILS
+from .play.harness import Settings
+from .play.needs import lacking
+from .play.preflight import CANARY_FAILS
 from .properties.plan import Plan
 from .properties.player import perform, perform_together
 from .properties.rules import CLAUSES, broken

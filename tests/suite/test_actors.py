@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.connections import accepted_pair, unread
-from tests.conformance.filter_stub import parse_environment
-from tests.conformance.process import Command
-from tests.conformance.procfs import (
+from tests.conformance.play.connections import accepted_pair, unread
+from tests.conformance.play.filter_stub import parse_environment
+from tests.conformance.play.process import Command
+from tests.conformance.play.procfs import (
     command_line,
     descendants,
     is_alive,

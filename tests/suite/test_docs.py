@@ -11,8 +11,8 @@ import pytest
 from docs import implementations, parts
 from tests.conformance.format.clauses import load_clauses
 from tests.conformance.format.vocabulary import GROUPS
-from tests.conformance.needs import REAL_TIME_ALLOWANCE
 from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, SPECIFICATION, TRANSCRIPTS
+from tests.conformance.play.needs import REAL_TIME_ALLOWANCE
 from tests.conformance.results import Known, Result
 
 PAGES = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.implementation import find_implementation
+from tests.conformance.play.implementation import find_implementation
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import signal, subprocess
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-from tests.conformance.process import start_children_with_default_signals
+from tests.conformance.play.process import start_children_with_default_signals
 start_children_with_default_signals()
 subprocess.run(["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"], check=True)
 signal.raise_signal(signal.SIGHUP)

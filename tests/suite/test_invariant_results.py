@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.conformance.failure import Failure
-from tests.conformance.implementation import Divergence, Implementation
 from tests.conformance.invariant_results import (
     InvariantObservation,
     InvariantResults,
     stale_if_known,
 )
+from tests.conformance.play.failure import Failure
+from tests.conformance.play.implementation import Divergence, Implementation
 from tests.conformance.results import Result
 
 NAME = "unasked/stop"

@@ -18,8 +18,8 @@ from tests.conformance.format.nodes import Transcript, walk
 from tests.conformance.format.reader import parse_transcript
 from tests.conformance.format.vocabulary import GROUPS
 from tests.conformance.format.writer import write_transcript
-from tests.conformance.implementation import find_implementation
 from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
+from tests.conformance.play.implementation import find_implementation
 
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conformance.format.nodes import ReplyPattern
-from tests.conformance.matching import (
+from tests.conformance.play.matching import (
     OctetsAwaited,
     ReplyAwaited,
     State,

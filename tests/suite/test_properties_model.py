@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from tests.conformance.filter_stub import FilterRun
 from tests.conformance.format.reader import parse_transcript
 from tests.conformance.format.writer import write_transcript
+from tests.conformance.play.filter_stub import FilterRun
 from tests.conformance.properties import content
 from tests.conformance.properties.compare import ASPECTS, differences
 from tests.conformance.properties.model import fates

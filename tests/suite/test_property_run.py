@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.items import suite_of
-from tests.conformance.process import adopt_orphans
+from tests.conformance.play.process import adopt_orphans
 from tests.conformance.properties.plan import Command, Message, Plan, Verdict
 from tests.conformance.properties.player import perform
 from tests.conformance.properties.rules import broken

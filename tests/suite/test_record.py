@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.__main__ import main
-from tests.conformance.engine import play
-from tests.conformance.filter_stub import FilterRun
 from tests.conformance.format.grammar import FENCE
 from tests.conformance.format.loader import load_transcript
 from tests.conformance.format.nodes import Step, Transcript
 from tests.conformance.format.reader import parse_transcript
 from tests.conformance.format.writer import write_step
-from tests.conformance.harness import Harness, Settings
-from tests.conformance.host import Host
-from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.paths import ROOT
-from tests.conformance.process import adopt_orphans
+from tests.conformance.play.engine import play
+from tests.conformance.play.filter_stub import FilterRun
+from tests.conformance.play.harness import Harness, Settings
+from tests.conformance.play.host import Host
+from tests.conformance.play.implementation import REFERENCE, find_implementation
+from tests.conformance.play.process import adopt_orphans
 from tests.conformance.record.steps import StepRecorder
 
 SECONDS = 20.0

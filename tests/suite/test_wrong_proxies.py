@@ -18,17 +18,17 @@ import pytest
 
 from postprox.core import replies
 from tests import fixtures
-from tests.conformance.engine import play
 from tests.conformance.format.clauses import load_clauses
 from tests.conformance.format.loader import load_transcript
-from tests.conformance.harness import Harness, Settings
-from tests.conformance.implementation import REFERENCE, find_implementation
 from tests.conformance.items import suite_of
-from tests.conformance.needs import missing_need
-from tests.conformance.observers import StepFailedError
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
-from tests.conformance.process import adopt_orphans
-from tests.conformance.timeouts import AdaptiveTimeout
+from tests.conformance.play.engine import play
+from tests.conformance.play.harness import Harness, Settings
+from tests.conformance.play.implementation import REFERENCE, find_implementation
+from tests.conformance.play.needs import missing_need
+from tests.conformance.play.observers import StepFailedError
+from tests.conformance.play.process import adopt_orphans
+from tests.conformance.play.timeouts import AdaptiveTimeout
 
 FIXTURES = Path(fixtures.__file__).parent
 LEAST = 40

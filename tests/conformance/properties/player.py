@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..connections import Connection, Fragment
 from ..format.header import Header
 from ..format.nodes import Transcript
 from ..format.payload import visible
-from ..harness import Harness, Settings
-from ..leftovers import files, processes, still_left
-from ..procfs import command_line, descendants, sleeps
+from ..play.connections import Connection, Fragment
+from ..play.harness import Harness, Settings
+from ..play.leftovers import files, processes, still_left
+from ..play.procfs import command_line, descendants, sleeps
 from .plan import Message, Plan, may_be_followed, pieces
 from .run import Exchange, NoReplyError, Run, Utterance, next_reply
 from .upstream import GREETING, Ledger, Server

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..filter_stub import FilterRun
+from ..play.filter_stub import FilterRun
 from .plan import Command, Item, Message, Plan
 from .upstream import Asked, Delivery, UpstreamSession
 

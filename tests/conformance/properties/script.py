@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..filter_stub import FilterRun
 from ..format.grammar import CRLF
 from ..format.header import Header
 from ..format.nodes import Named, Node, Note, ReplyPattern, Step, Transcript
 from ..format.payload import Part, Payload, Repeat
 from ..format.vocabulary import ENVELOPE_VARIABLES
 from ..format.writer import write_transcript
+from ..play.filter_stub import FilterRun
 from .model import fates
 from .run import Run, Utterance, code
 

@@ -17,12 +17,12 @@ from ..format.payload import did_you_mean
 from ..format.reader import parse_transcript
 from ..format.vocabulary import LEVELS
 from ..format.writer import write_transcript
-from ..harness import HarnessError, Settings
-from ..host import Host
-from ..implementation import ImplementationError, default_implementation, find_implementation
 from ..paths import INSTALLED, SPECIFICATION, SUFFIX
-from ..preflight import CannotStartError, check_program
-from ..process import adopt_orphans, start_children_with_default_signals
+from ..play.harness import HarnessError, Settings
+from ..play.host import Host
+from ..play.implementation import ImplementationError, default_implementation, find_implementation
+from ..play.preflight import CannotStartError, check_program
+from ..play.process import adopt_orphans, start_children_with_default_signals
 from .address import Address, listen, parse_address
 from .session import Plan, RecordError, Recording
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..connections import Connection
-from ..dialogue import Dialogue
 from ..format.header import Header
 from ..format.nodes import Transcript
 from ..format.payload import visible
-from ..harness import Harness, Settings
+from ..play.connections import Connection
+from ..play.dialogue import Dialogue
+from ..play.harness import Harness, Settings
 from .address import Address, connect
 from .steps import StepRecorder
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from ..filter_stub import FilterRun
 from ..format.grammar import CRLF
 from ..format.nodes import Named, Node, ReplyPattern, Step
 from ..format.payload import Part, Payload, Repeat
 from ..format.vocabulary import ENVELOPE_VARIABLES
+from ..play.filter_stub import FilterRun
 
 #: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
 #: one that happens to end where a line does if it is as long as a block.

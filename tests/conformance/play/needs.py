@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .format.header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
-from .format.nodes import Transcript, walk
+from ..format.header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
+from ..format.nodes import Transcript, walk
 from .harness import Settings
 
 #: A clock that cannot be sped up is waited for, if it takes no longer than this (seconds).

@@ -12,8 +12,8 @@ import time
 from collections import deque
 from pathlib import Path
 
+from ..format.header import ON_PORT_25
 from .dialogue import Dialogue
-from .format.header import ON_PORT_25
 from .loop import READ, WRITE, Loop
 
 _BLOCK = 1 << 18

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..format.nodes import Step
+from ..format.payload import visible
+from ..format.vocabulary import MODES
 from .connections import Connection
 from .dialogue import shorten
-from .format.nodes import Step
-from .format.payload import visible
-from .format.vocabulary import MODES
 from .harness import Harness, HarnessError
 from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError

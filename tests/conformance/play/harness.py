@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ..format.header import ON_PORT_25
+from ..format.nodes import Transcript, walk
+from ..format.vocabulary import FILTER_VARIABLES
 from .connections import Connection, Listener, accepted_pair
 from .dialogue import Dialogue
 from .filter_stub import FilterStub
-from .format.header import ON_PORT_25
-from .format.nodes import Transcript, walk
-from .format.vocabulary import FILTER_VARIABLES
 from .host import Host, Namespace
 from .implementation import Implementation
 from .loop import READ, Loop

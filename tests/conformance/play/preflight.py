@@ -11,7 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from .format.reader import parse_transcript
+from ..format.reader import parse_transcript
 from .harness import Harness, HarnessError, Settings
 from .implementation import Implementation
 

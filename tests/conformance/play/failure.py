@@ -9,11 +9,11 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from ..format.nodes import Either, Include, Node, Note, Step, walk
+from ..format.payload import visible
+from ..format.vocabulary import FILTER_VARIABLES
+from ..format.writer import write_step
 from .dialogue import shorten
-from .format.nodes import Either, Include, Node, Note, Step, walk
-from .format.payload import visible
-from .format.vocabulary import FILTER_VARIABLES
-from .format.writer import write_step
 from .harness import Harness
 from .observers import StepFailedError
 

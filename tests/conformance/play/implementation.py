@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .format.header import IMPLEMENTATION_CAPABILITIES
-from .format.payload import did_you_mean
-from .format.vocabulary import KINDS, MODES
-from .paths import IMPLEMENTATIONS, INSTALLED, ROOT
+from ..format.header import IMPLEMENTATION_CAPABILITIES
+from ..format.payload import did_you_mean
+from ..format.vocabulary import KINDS, MODES
+from ..paths import IMPLEMENTATIONS, INSTALLED, ROOT
 
 REFERENCE = "reference"
 

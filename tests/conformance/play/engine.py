@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..format.nodes import Either, Include, Node, Note, Step, walk
+from ..format.payload import Payload
 from .connections import Connection, Fragment
-from .format.nodes import Either, Include, Node, Note, Step, walk
-from .format.payload import Payload
 from .harness import Harness, HarnessError
 from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no

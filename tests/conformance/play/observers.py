@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..format.nodes import Named, ReplyPattern, Step, TextTest
+from ..format.payload import Payload, visible
 from .connections import Connection
 from .dialogue import shorten
 from .filter_stub import FilterRun, group_members
-from .format.nodes import Named, ReplyPattern, Step, TextTest
-from .format.payload import Payload, visible
 from .harness import Harness
 from .matching import (
     WAIT,

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from ..format.nodes import ReplyPattern
+from ..format.payload import visible
 from .dialogue import shorten
-from .format.nodes import ReplyPattern
-from .format.payload import visible
 
 
 class State(Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .format.payload import visible
+from ..format.payload import visible
 
 #: A message of megabytes is told by its beginning.
 _KEPT_OCTETS = 2000

@@ -1,0 +1,1 @@
+"""Playing a transcript: peers, observers, invariants. A program under test runs only here."""
