@@ -19,8 +19,8 @@ from typing import Any
 from tests.conformance.format.clauses import load_clauses
 from tests.conformance.paths import SPECIFICATION, SUFFIX
 from tests.conformance.report.results import Run, read_run
-from tests.conformance.results import PROPERTY_PREFIX, UNASKED_PREFIX, Known, Result
-from tests.conformance.verdict import STALE
+from tests.conformance.run.results import PROPERTY_PREFIX, UNASKED_PREFIX, Known, Result
+from tests.conformance.run.verdict import STALE
 
 PAGE = Path(__file__).resolve().parent / "implementations.md"
 KEPT = PAGE.with_suffix("")

@@ -13,7 +13,7 @@ from . import list_command, run_command
 from .options import refuse
 from .record import command as recording
 from .report import command as reporting
-from .results import SUITE_VERSION
+from .run.results import SUITE_VERSION
 
 _DESCRIPTION = "Judge any program that claims to be postprox, clause by clause."
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+#: The name under which the package is imported: in a checkout tests.conformance.
+PACKAGE_NAME = __name__.rpartition(".")[0]
 #: The checkout's top, if this is one: there the reference implementation lies.
 ROOT = PACKAGE.parents[1]
 INSTALLED = (PACKAGE / "transcripts").is_dir()

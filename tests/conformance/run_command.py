@@ -18,11 +18,19 @@ import pytest
 
 from .format.loader import ChoiceError, check_names_differ, chosen
 from .options import keywords, number, one_of
-from .paths import COMPARISON, COMPARISON_TEST, PACKAGE, PROPERTIES, SUFFIX, TRANSCRIPTS
+from .paths import (
+    COMPARISON,
+    COMPARISON_TEST,
+    PACKAGE,
+    PACKAGE_NAME,
+    PROPERTIES,
+    SUFFIX,
+    TRANSCRIPTS,
+)
 from .properties.compare import ASPECTS
 from .report.command import add_outputs, check_outputs, write_outputs
 from .report.results import ResultFileError, read_run
-from .verdict import NOT_JUDGED, Verdict
+from .run.verdict import NOT_JUDGED, Verdict
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -74,7 +82,7 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _pytest(arguments: list[str]) -> int:
-    plain = ["-p", f"{__package__}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
+    plain = ["-p", f"{PACKAGE_NAME}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
     plain += ["-q", "--no-header", "--assert=plain"]
     with _no_other_plugins():

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from .items import suite_of
 from .play.harness import Settings
 from .play.implementation import find_implementation
 from .properties.compare import ASPECTS, differences
@@ -18,6 +17,7 @@ from .properties.plan import Plan
 from .properties.player import perform
 from .properties.search import Search, examples
 from .properties.strategies import plans
+from .run.items import suite_of
 
 #: Where silence is as good a difference as any, and waited for a hundred times.
 _ASLEEP = 0.3

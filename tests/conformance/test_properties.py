@@ -11,7 +11,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from .items import PROPERTY_MARKER, divergence_of, suite_of
 from .play.harness import Settings
 from .play.needs import lacking
 from .play.preflight import CANARY_FAILS
@@ -20,7 +19,8 @@ from .properties.player import perform, perform_together
 from .properties.rules import CLAUSES, broken
 from .properties.search import Search, examples
 from .properties.strategies import concurrent_sessions, plans
-from .results import PROPERTY_PREFIX
+from .run.items import PROPERTY_MARKER, divergence_of, suite_of
+from .run.results import PROPERTY_PREFIX
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.conformance.format.clauses import load_clauses
 from tests.conformance.format.vocabulary import GROUPS
 from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, SPECIFICATION, TRANSCRIPTS
 from tests.conformance.play.needs import REAL_TIME_ALLOWANCE
-from tests.conformance.results import Known, Result
+from tests.conformance.run.results import Known, Result
 
 PAGES = [
     ROOT / "README.md",

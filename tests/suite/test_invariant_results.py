@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.conformance.invariant_results import (
+from tests.conformance.play.failure import Failure
+from tests.conformance.play.implementation import Divergence, Implementation
+from tests.conformance.run.invariant_results import (
     InvariantObservation,
     InvariantResults,
     stale_if_known,
 )
-from tests.conformance.play.failure import Failure
-from tests.conformance.play.implementation import Divergence, Implementation
-from tests.conformance.results import Result
+from tests.conformance.run.results import Result
 
 NAME = "unasked/stop"
 PLAIN = Implementation("p", ("p",))

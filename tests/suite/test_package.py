@@ -19,7 +19,7 @@ import pytest
 
 from tests.conformance.format.loader import transcript_paths
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
-from tests.conformance.results import SUITE_VERSION
+from tests.conformance.run.results import SUITE_VERSION
 
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))

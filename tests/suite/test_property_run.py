@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.items import suite_of
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.properties.plan import Command, Message, Plan, Verdict
 from tests.conformance.properties.player import perform
 from tests.conformance.properties.rules import broken
 from tests.conformance.properties.script import as_transcript
-from tests.conformance.suite import play_once
+from tests.conformance.run.items import suite_of
+from tests.conformance.run.suite import play_once
 
 PLAN = Plan(
     (

@@ -11,13 +11,13 @@ import pytest
 from hypothesis.errors import Flaky
 
 from tests.conformance.format.reader import parse_transcript
-from tests.conformance.items import SUITE
 from tests.conformance.play.harness import Harness
 from tests.conformance.play.implementation import REFERENCE, Divergence, find_implementation
 from tests.conformance.play.timeouts import AdaptiveTimeout
 from tests.conformance.properties.plan import Plan
 from tests.conformance.properties.run import Run
 from tests.conformance.properties.search import Search
+from tests.conformance.run.items import SUITE
 
 WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]
 TRANSCRIPT = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nC> QUIT\n'

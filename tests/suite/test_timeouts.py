@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from tests.conformance.format.reader import parse_transcript
-from tests.conformance.items import suite_of
 from tests.conformance.play.harness import Settings
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.play.timeouts import AdaptiveTimeout
-from tests.conformance.suite import play_fairly
+from tests.conformance.run.items import suite_of
+from tests.conformance.run.suite import play_fairly
 
 NEVER_SAID = """\
 +++

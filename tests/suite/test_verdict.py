@@ -10,8 +10,8 @@ import pytest
 from tests.conformance.format.vocabulary import MODES
 from tests.conformance.report.badge import badge_json, badge_svg
 from tests.conformance.report.results import Run, parse_run
-from tests.conformance.results import Result
-from tests.conformance.verdict import Verdict, judge
+from tests.conformance.run.results import Result
+from tests.conformance.run.verdict import Verdict, judge
 
 
 def result(name: str, outcome: str = "passed", level: str = "must", message: str = "") -> Result:

@@ -20,7 +20,6 @@ from postprox.core import replies
 from tests import fixtures
 from tests.conformance.format.clauses import load_clauses
 from tests.conformance.format.loader import load_transcript
-from tests.conformance.items import suite_of
 from tests.conformance.paths import SPECIFICATION, TRANSCRIPTS
 from tests.conformance.play.engine import play
 from tests.conformance.play.harness import Harness, Settings
@@ -29,6 +28,7 @@ from tests.conformance.play.needs import missing_need
 from tests.conformance.play.observers import StepFailedError
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.play.timeouts import AdaptiveTimeout
+from tests.conformance.run.items import suite_of
 
 FIXTURES = Path(fixtures.__file__).parent
 LEAST = 40

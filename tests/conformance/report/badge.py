@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from ..verdict import CONFORMANT, NOT_CONFORMANT, NOT_STRICT
+from ..run.verdict import CONFORMANT, NOT_CONFORMANT, NOT_STRICT
 from .render import svg
 from .results import Run
 

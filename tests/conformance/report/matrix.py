@@ -14,7 +14,7 @@ from itertools import count, groupby
 
 from ..format.clauses import Clause
 from ..format.vocabulary import LEVELS, OUTCOMES
-from ..results import Known, Result
+from ..run.results import Known, Result
 from .results import Run
 
 #: The outcome that decides how several together look is the first of these that is among them.

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ..format.vocabulary import KINDS, LEVELS, OUTCOMES
-from ..results import FORMAT, Known, Result
-from ..verdict import STALE, Verdict, judge
+from ..run.results import FORMAT, Known, Result
+from ..run.verdict import STALE, Verdict, judge
 
 
 class ResultFileError(ValueError):

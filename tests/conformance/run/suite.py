@@ -12,24 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from .format.header import Header
-from .format.loader import load_transcript, transcript_paths
-from .format.nodes import Transcript
-from .format.payload import did_you_mean
-from .format.vocabulary import LEVELS, MODES
+from ..format.header import Header
+from ..format.loader import load_transcript, transcript_paths
+from ..format.nodes import Transcript
+from ..format.payload import did_you_mean
+from ..format.vocabulary import LEVELS, MODES
+from ..paths import TRANSCRIPTS
+from ..play.engine import play
+from ..play.failure import Failure, failure_of
+from ..play.harness import Harness, Settings
+from ..play.host import Host
+from ..play.implementation import Implementation, default_implementation, find_implementation
+from ..play.invariants import LEVEL, RULES, Observed
+from ..play.needs import missing_need
+from ..play.observers import StepFailedError
+from ..play.preflight import CANARY_FAILS, SMOKE, ask, check_start
+from ..play.process import adopt_orphans
+from ..play.timeouts import AdaptiveTimeout
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
-from .paths import TRANSCRIPTS
-from .play.engine import play
-from .play.failure import Failure, failure_of
-from .play.harness import Harness, Settings
-from .play.host import Host
-from .play.implementation import Implementation, default_implementation, find_implementation
-from .play.invariants import LEVEL, RULES, Observed
-from .play.needs import missing_need
-from .play.observers import StepFailedError
-from .play.preflight import CANARY_FAILS, SMOKE, ask, check_start
-from .play.process import adopt_orphans
-from .play.timeouts import AdaptiveTimeout
 from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
 from .verdict import selection
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from .format.vocabulary import OUTCOMES
+from ..format.vocabulary import OUTCOMES
 
 FORMAT = 1
 #: Changes with what the transcripts demand, not with the runner.

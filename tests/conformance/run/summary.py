@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from .format.vocabulary import GROUPS, OUTCOMES
+from ..format.vocabulary import GROUPS, OUTCOMES
 from .results import Result
 
 #: So many others that fail for the same reason are named; the verdict names them all.

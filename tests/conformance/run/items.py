@@ -14,15 +14,15 @@ from typing import NoReturn
 
 import pytest
 
-from .format.loader import load_transcript
-from .format.nodes import FormatError, Transcript
+from ..format.loader import load_transcript
+from ..format.nodes import FormatError, Transcript
+from ..paths import INSTALLED, TRANSCRIPTS
+from ..play.failure import Failure
+from ..play.implementation import Divergence
+from ..play.needs import missing_need
+from ..play.preflight import CANARY_FAILS, SMOKE
+from ..play.process import adopt_orphans
 from .invariant_results import InvariantObservation
-from .paths import INSTALLED, TRANSCRIPTS
-from .play.failure import Failure
-from .play.implementation import Divergence
-from .play.needs import missing_need
-from .play.preflight import CANARY_FAILS, SMOKE
-from .play.process import adopt_orphans
 from .results import Known, Result
 from .suite import Suite, play_fairly
 from .verdict import PERMITTED, STALE

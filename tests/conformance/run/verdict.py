@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .format.vocabulary import MODES
+from ..format.vocabulary import MODES
 from .results import Result
 
 CONFORMANT = "conformant"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from .format.vocabulary import MODES
-from .play.failure import Failure
-from .play.implementation import Implementation
-from .play.invariants import LEVEL, RULES, Rule
+from ..format.vocabulary import MODES
+from ..play.failure import Failure
+from ..play.implementation import Implementation
+from ..play.invariants import LEVEL, RULES, Rule
 from .results import UNASKED_PREFIX, Known, Result
 from .verdict import STALE
 

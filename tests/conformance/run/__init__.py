@@ -1,0 +1,1 @@
+"""A run of the suite: pytest, results and the verdict."""

@@ -1,0 +1,339 @@
+"""The suite as a pytest plugin: options, what is collected, exit status, what is printed.
+
+Rule: pytest decides what runs and when, the engine what is right; this is the seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..format.loader import ChoiceError, check_choice, transcript_paths
+from ..format.nodes import FormatError
+from ..format.vocabulary import LEVELS, MODES
+from ..paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
+from ..play.failure import Failure
+from ..play.implementation import ImplementationError
+from ..play.preflight import CannotStartError
+from ..play.process import adopt_orphans, start_children_with_default_signals
+from .invariant_results import InvariantObservation
+from .items import (
+    PROPERTY_MARKER,
+    SUITE,
+    TranscriptFile,
+    divergence_of,
+    give_up,
+    is_judged,
+    is_the_suites_fault,
+    judge_divergence,
+    result_of,
+    suite_of,
+)
+from .junit import add_row, name_row
+from .results import Known, Result
+from .suite import OptionError, Suite
+from .summary import cause_lines, summary_lines
+from .verdict import STALE, judge
+
+_RESULT = "conformance"
+_SMOKE = "conformance_smoke"
+_SLOWEST = "conformance_slowest"
+_EXIT_HARNESS = 2
+
+
+#: What ends the run before it begins, with a line that says why.
+_MISTAKES = (
+    ChoiceError,
+    FormatError,
+    ImplementationError,
+    CannotStartError,
+    OptionError,
+    OSError,
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The suite's own options."""
+    group = parser.getgroup("conformance", "conformance transcripts")
+    group.addoption(
+        "--implementation",
+        metavar="TOML|CMD",
+        help="what is judged: a file (or its name under implementations/), or a command line"
+        + ("" if INSTALLED else "; default: this checkout"),
+    )
+    group.addoption(
+        "--level",
+        default=LEVELS[-1],
+        metavar="LEVEL",
+        help="run transcripts up to this level only: must, should, may (default: all)",
+    )
+    group.addoption(
+        "--modes",
+        default=",".join(MODES),
+        metavar="LIST",
+        help="run these modes only (default: stdio,listen,command)",
+    )
+    group.addoption(
+        "--time-scale",
+        default="1",
+        metavar="F",
+        help="stretch the suite's own patience (slow machines: 3; a quick look: 0.2)",
+    )
+    group.addoption(
+        "--slow", action="store_true", help="run transcripts about long time limits in real time"
+    )
+    group.addoption("--results", type=Path, metavar="FILE.jsonl", help="write JSON lines")
+    group.addoption(
+        "--smoke",
+        "--canary",
+        action="store_true",
+        help="play one whole session first; in a mode in which it fails nothing else is played",
+    )
+    group.addoption(
+        "--compare",
+        metavar="TOML|CMD",
+        help="a second implementation: search for a dialogue on which the two differ",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the Suite, and let the runner's own directory mean the transcripts too."""
+    start_children_with_default_signals()
+    config.addinivalue_line(
+        "markers", f"{PROPERTY_MARKER}(name, title, clauses, mode): a property of random sessions"
+    )
+    suite = config.stash[SUITE] = Suite(config)
+    if not suite.is_worker:
+        config.pluginmanager.register(Controller(suite), "conformance-controller")
+    config.args = _with_transcripts(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The same for a run that ended before it began."""
+    suite_of(config).host.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down what the run made; first of all, for a worker may be ended once it has reported."""
+    suite_of(session.config).host.close()
+
+
+# --- what is meant by the command line ------------------------------------------------------------
+
+
+def _paths(config: pytest.Config) -> list[Path]:
+    return [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
+
+
+def _with_transcripts(config: pytest.Config) -> list[str]:
+    """The run's arguments: where the suite's own folder is meant, the transcripts are."""
+    paths = _paths(config)
+    if any(path.is_relative_to(TRANSCRIPTS) or path == ROOT for path in paths):
+        return config.args
+    if any(PACKAGE.is_relative_to(path) for path in paths):
+        return [*config.args, str(TRANSCRIPTS)]
+    return config.args
+
+
+def _means_transcripts(config: pytest.Config) -> bool:
+    return not config.getoption("collectonly") and any(
+        path.is_relative_to(TRANSCRIPTS)
+        or TRANSCRIPTS.is_relative_to(path)
+        or path.suffix == SUFFIX
+        for path in _paths(config)
+    )
+
+
+def _means_comparison(config: pytest.Config) -> bool:
+    return not config.getoption("collectonly") and config.getoption("--compare") is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Where no conftest counts, no other code of the place is run either: no __init__.py."""
+    if parent.config.getoption("noconftest"):
+        return pytest.Dir.from_parent(parent, path=path)
+    return None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Two implementations are compared where there are two."""
+    if collection_path == COMPARISON and config.getoption("--compare") is None:
+        return True
+    return None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Every *.smtp file is a transcript."""
+    if file_path.suffix == SUFFIX:
+        return TranscriptFile.from_parent(parent, path=file_path)
+    return None
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Settle what is judged, and by what; what is wrong with either is said once, here."""
+    config, suite = session.config, suite_of(session.config)
+    try:
+        for arg in config.args:
+            check_choice(arg, config.invocation_params.dir)
+        suite.configure()
+        if suite.is_worker:
+            suite.smoke_failures.update(_received_smoke_failures(config))
+            suite.settings.timeouts.observed(getattr(config, "workerinput", {}).get(_SLOWEST, 0.0))
+        elif _means_transcripts(config):
+            suite.begin()
+        elif _means_comparison(config):
+            suite.begin_comparison()
+    except _MISTAKES as error:
+        give_up(config, str(error), _EXIT_HARNESS)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if suite.smoke_failures and reporter is not None:
+        modes = ", ".join(suite.smoke_failures)
+        reporter.write_line(f"a session with one message fails: nothing else is played in {modes}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each of pytest-xdist's workers what became of the canary, and how slow it was."""
+    suite = suite_of(node.config)
+    node.workerinput[_SMOKE] = {
+        mode: asdict(failure) for mode, failure in suite.smoke_failures.items()
+    }
+    node.workerinput[_SLOWEST] = suite.settings.timeouts.slowest
+
+
+def _received_smoke_failures(config: pytest.Config) -> dict[str, Failure]:
+    received: dict[str, dict[str, str]] = getattr(config, "workerinput", {}).get(_SMOKE, {})
+    return {mode: Failure(**failure) for mode, failure in received.items()}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A property that is known not to hold must fail, as a transcript must."""
+    known = divergence_of(item) if item.get_closest_marker(PROPERTY_MARKER) else None
+    adopt_orphans()
+    try:
+        yield
+    except pytest.fail.Exception:
+        if known is None:
+            raise
+        judge_divergence(item.name, "", known, failed=True)
+    else:
+        if known is not None:
+            judge_divergence(item.name, "", known, failed=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach what the reports need; it travels with the report from worker to controller."""
+    report = yield
+    if is_judged(item) and (call.when == "call" or not report.passed):
+        error = call.excinfo.value if call.excinfo else None
+        facts = {
+            "result": asdict(result_of(item, call, report)),
+            "harness": is_the_suites_fault(error),
+            "unasked": [asdict(seen) for seen in getattr(item, "unasked", ())],
+        }
+        report.user_properties.append((_RESULT, facts))
+    return report
+
+
+class Controller:
+    """Hooks of the one process that hears of every result."""
+
+    def __init__(self, suite: Suite) -> None:
+        self._suite = suite
+        self._told: dict[str, str] = {}
+        self._nothing_chosen = False
+        self._no_items: list[Result] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep and write the result."""
+        for name, facts in report.user_properties:
+            if name == _RESULT and isinstance(facts, dict):
+                self._suite.harness_failed |= bool(facts["harness"])
+                for seen in facts["unasked"]:
+                    self._suite.tally.add(_seen(seen))
+                result = _result(facts["result"])
+                self._suite.add(result)
+                name_row(self._suite.config, report, result)
+                if result.outcome == "failed":
+                    self._told.setdefault(result.cause, str(report.longrepr))
+
+    @pytest.hookimpl(tryfirst=True)  # before JUnit's XML is written
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """0 as expected, 1 not, 2 the suite itself failed."""
+        suite = self._suite
+        if _means_transcripts(session.config):
+            none = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+            self._nothing_chosen = none
+            if suite.harness_failed or none:
+                session.exitstatus = _EXIT_HARNESS
+        self._no_items = [*suite.add_smoke(), *suite.add_invariants()]
+        for result in self._no_items:
+            add_row(suite.config, result)
+            self._told.setdefault(result.cause, result.text)
+            if result.outcome in ("failed", STALE) and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if suite.file is not None:
+            suite.file.end(int(session.exitstatus))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """What failed, by its cause; a table by clause group; the verdict."""
+        suite = self._suite
+        if self._nothing_chosen:
+            terminalreporter.write_line(f"conformance: {_why_nothing(suite)}")
+        if not suite.outcomes:
+            return
+        if suite.config.option.tbstyle == "no":
+            for line in cause_lines(suite.outcomes, self._told):
+                terminalreporter.write_line(line)
+        else:  # of an item pytest itself tells
+            for text in [result.text for result in self._no_items if result.text]:
+                terminalreporter.write_line(f"\n{text}")
+        verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes)
+        implementation = suite.settings.implementation
+        name = f"{implementation.name} {implementation.version}".strip()
+        terminalreporter.section(f"conformance of {name}")
+        for line in summary_lines(suite.outcomes):
+            terminalreporter.write_line(line)
+        for line in verdict.lines():
+            terminalreporter.write_line(line)
+
+
+def _why_nothing(suite: Suite) -> str:
+    """Why nothing was played, where all was well."""
+    words = suite.config.getoption("keyword")
+    asked = [f"-k '{words}'"] if words else []
+    if suite.level != LEVELS[-1]:
+        asked.append(f"--level {suite.level}")
+    if set(suite.modes) != set(MODES):
+        asked.append(f"--modes {','.join(suite.modes)}")
+    return f"nothing was played{', for nothing fits ' if asked else ''}{' and '.join(asked)}"
+
+
+def _seen(table: dict[str, Any]) -> InvariantObservation:
+    failure = table.pop("failure")
+    return InvariantObservation(**table, failure=None if failure is None else Failure(**failure))
+
+
+def _result(table: dict[str, object]) -> Result:
+    known = table.pop("divergence")
+    result = Result(**table)  # type: ignore[arg-type]
+    return replace(
+        result,
+        clauses=tuple(result.clauses),
+        divergence=Known(**known) if isinstance(known, dict) else None,
+    )
