@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import list_command, run_command
-from .options import refuse
+from .cli import list_command, run_command
+from .cli.options import refuse
 from .record import command as recording
 from .report import command as reporting
 from .run.results import SUITE_VERSION

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Sequence
 
-from .format.payload import did_you_mean
+from ..format.payload import did_you_mean
 
 #: What pytest's -k has between and, or, not and brackets.
 _KEYWORD = re.compile(r"[\w:+.\[\]\\/-]+")

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from .format.loader import ChoiceError, check_names_differ, chosen
-from .options import keywords, number, one_of
-from .paths import (
+from ..format.loader import ChoiceError, check_names_differ, chosen
+from ..paths import (
     COMPARISON,
     COMPARISON_TEST,
     PACKAGE,
@@ -27,10 +26,11 @@ from .paths import (
     SUFFIX,
     TRANSCRIPTS,
 )
-from .properties.compare import ASPECTS
-from .report.command import add_outputs, check_outputs, write_outputs
-from .report.results import ResultFileError, read_run
-from .run.verdict import NOT_JUDGED, Verdict
+from ..properties.compare import ASPECTS
+from ..report.command import add_outputs, check_outputs, write_outputs
+from ..report.results import ResultFileError, read_run
+from ..run.verdict import NOT_JUDGED, Verdict
+from .options import keywords, number, one_of
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .format.loader import ChoiceError, chosen, load_transcript
-from .format.nodes import FormatError, Transcript
-from .format.vocabulary import LEVELS
-from .format.writer import write_unfolded
-from .paths import SUFFIX, TRANSCRIPTS
+from ..format.loader import ChoiceError, chosen, load_transcript
+from ..format.nodes import FormatError, Transcript
+from ..format.vocabulary import LEVELS
+from ..format.writer import write_unfolded
+from ..paths import SUFFIX, TRANSCRIPTS
 
 _EXIT_WRONG = 2
 
