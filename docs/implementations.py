@@ -17,9 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.conformance.format.clauses import load_clauses
+from tests.conformance.format.vocabulary import (
+    INVARIANT_PREFIX,
+    OLD_INVARIANT_PREFIX,
+    PROPERTY_PREFIX,
+)
 from tests.conformance.paths import SPECIFICATION, SUFFIX
 from tests.conformance.report.results import Run, read_run
-from tests.conformance.run.results import PROPERTY_PREFIX, UNASKED_PREFIX, Known, Result
+from tests.conformance.run.results import Known, Result
 from tests.conformance.run.verdict import STALE
 
 PAGE = Path(__file__).resolve().parent / "implementations.md"
@@ -199,7 +204,8 @@ def _anchor(heading: str) -> str:
 
 #: Where what is no transcript is told, by the beginning of its name.
 _TOLD = {
-    UNASKED_PREFIX: "transcripts.md#true-of-every-transcript",
+    INVARIANT_PREFIX: "transcripts.md#true-of-every-transcript",
+    OLD_INVARIANT_PREFIX: "transcripts.md#true-of-every-transcript",
     PROPERTY_PREFIX: "conformance.md#properties",
 }
 

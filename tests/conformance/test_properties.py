@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
+from .format.vocabulary import PROPERTY_PREFIX
 from .play.harness import Settings
 from .play.needs import lacking
 from .play.preflight import CANARY_FAILS
@@ -20,7 +21,6 @@ from .properties.rules import CLAUSES, broken
 from .properties.search import Search, examples
 from .properties.strategies import concurrent_sessions, plans
 from .run.items import PROPERTY_MARKER, divergence_of, suite_of
-from .run.results import PROPERTY_PREFIX
 
 
 @pytest.fixture

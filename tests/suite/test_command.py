@@ -152,7 +152,7 @@ def test_what_breaks_a_should_everywhere_is_conformant_and_told_so_once(tmp_path
     noisy = program(tmp_path / "noisy", before="echo oops >&2")
     done = command("run", noisy, "--modes", "stdio", "-k", "one-message or greeting-ehlo", "-j1")
     assert "verdict: conformant, not strict" in done.text
-    assert "missed (should) cli.stderr-silent: unasked/standard-error [stdio]" in done.text
+    assert "missed (should) cli.stderr-silent: invariant/standard-error [stdio]" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 0
 

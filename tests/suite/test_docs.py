@@ -84,6 +84,10 @@ def test_the_page_of_implementations_is_made_of_what_is_kept_of_them() -> None:
             "[unasked/stop](transcripts.md#true-of-every-transcript) [listen]",
         ),
         (
+            "invariant/stop [listen]",
+            "[invariant/stop](transcripts.md#true-of-every-transcript) [listen]",
+        ),
+        (
             "properties/crowds [listen]",
             "[properties/crowds](conformance.md#properties) [listen]",
         ),

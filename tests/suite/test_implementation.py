@@ -61,3 +61,13 @@ def test_words_of_a_file_are_meant_from_where_it_lies(
     (program, other, mine) = find_implementation(name.format(there=there)).argv
     assert (Path(program).resolve(), Path(other).resolve()) == (there / "x", there / "other.py")
     assert mine == "my.py", f"{here} is not looked into"
+
+
+@pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
+def test_divergence_of_an_invariant_keeps_its_old_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text(
+        'name = "one"\nargv = ["true"]\n'
+        f'[[divergence]]\ntranscript = "{name}"\nkind = "bug"\nreason = "why"\n'
+    )
+    assert find_implementation(str(path)).divergence("invariant/stop", "listen")

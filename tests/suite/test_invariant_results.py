@@ -11,7 +11,7 @@ from tests.conformance.run.invariant_results import (
 )
 from tests.conformance.run.results import Result
 
-NAME = "unasked/stop"
+NAME = "invariant/stop"
 PLAIN = Implementation("p", ("p",))
 KNOWING = Implementation("p", ("p",), divergences=(Divergence(NAME, None, "bug", "known"),))
 
@@ -34,7 +34,7 @@ def test_a_rule_that_is_kept_everywhere_passes_once_in_each_mode() -> None:
         InvariantObservation("death", "stdio"),
     )
     assert [(one.transcript, one.mode, one.outcome) for one in kept] == [
-        ("unasked/death", "stdio", "passed"),
+        ("invariant/death", "stdio", "passed"),
         (NAME, "listen", "passed"),
     ]
 

@@ -183,7 +183,7 @@ def test_wrong_table_is_refused_by_line(text: str, error: str) -> None:
         (b"[]\n", "f:1: a JSON object belongs on every line"),
         (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
         (octets(result()), "f:1: no header"),
-        (octets(header(format=2)), "f:1: format 2, but only format 1 is known"),
+        (octets(header(format=3)), "f:1: format 3; must be 1 or 2"),
         (octets({"type": "header"}), 'f:1: "format" is missing'),
         (octets(header(started="today")), "f:1: \"started\" is 'today', but must be an ISO 8601"),
         (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio', but must be a list"),
@@ -225,6 +225,15 @@ def test_wrong_file_is_refused_by_name_and_line(content: bytes, error: str) -> N
 )
 def test_missing_end_is_a_gap(content: bytes, gaps: tuple[str, ...]) -> None:
     assert parse_run(content, "f").gaps == gaps
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
+def test_either_name_of_an_invariant_is_read(number: int, name: str) -> None:
+    content = octets(header(format=number), result(transcript=name, mode="listen"))
+    (read,) = parse_run(content, "f").results
+    assert read.transcript == "invariant/stop"
+    assert read.is_invariant
 
 
 def test_last_line_without_line_end_counts() -> None:

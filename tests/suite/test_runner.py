@@ -48,7 +48,7 @@ class Done:
         return [
             one
             for one in self.records
-            if one["type"] == "result" and not str(one["transcript"]).startswith("unasked/")
+            if one["type"] == "result" and not str(one["transcript"]).startswith("invariant/")
         ]
 
     @property
@@ -57,7 +57,7 @@ class Done:
         return {
             f"{one['transcript']}::{one['mode']}": one
             for one in self.records
-            if one["type"] == "result" and str(one["transcript"]).startswith("unasked/")
+            if one["type"] == "result" and str(one["transcript"]).startswith("invariant/")
         }
 
     @property
@@ -169,7 +169,7 @@ def test_junit_has_a_row_for_each_result(runner: Runner, tmp_path: Path) -> None
     rows = set(junit_rows(tmp_path / "junit.xml"))
     results = [one for one in done.records if one["type"] == "result"]
     assert rows == {f"{one['transcript']} {one['mode']}".replace("/", ".") for one in results}
-    assert {f"{SESSION} stdio".replace("/", "."), "unasked.stop listen"} <= rows
+    assert {f"{SESSION} stdio".replace("/", "."), "invariant.stop listen"} <= rows
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -187,7 +187,7 @@ def test_junit_tells_of_what_holds_unasked_and_does_not(runner: Runner, tmp_path
     runner.run(in_corpus(SESSION), "--implementation", bent, "--junitxml", junit)
     rows = junit_rows(junit)
     failed = [name for name, row in rows.items() if row.find("failure") is not None]
-    assert failed == ["unasked.standard-error stdio"]
+    assert failed == ["invariant.standard-error stdio"]
     assert "nothing on file descriptor 2" in (rows[failed[0]].findtext("failure") or "")
 
 
@@ -196,9 +196,9 @@ def test_junit_skips_a_known_divergence_of_what_holds_unasked(
 ) -> None:
     junit = tmp_path / "junit.xml"
     path = runner.bent(f"echo noise >&2; exec {REFERENCE}")
-    path.write_text(path.read_text() + DIVERGENCE.format("unasked/standard-error"))
+    path.write_text(path.read_text() + DIVERGENCE.format("invariant/standard-error"))
     runner.run(in_corpus(SESSION), "--implementation", path, "--junitxml", junit)
-    row = junit_rows(junit)["unasked.standard-error stdio"]
+    row = junit_rows(junit)["invariant.standard-error stdio"]
     assert row.find("failure") is None
     assert row.find("skipped") is not None
 
@@ -394,7 +394,7 @@ def test_what_holds_unasked_is_a_miss_of_its_own_clause_and_of_no_transcript(
         *(in_corpus(MUST), "--modes", "stdio", "--time-scale", "0.2"),
         *("--implementation", runner.bent(command)),
     )
-    missed = done.unasked.pop(f"unasked/{rule}::stdio")
+    missed = done.unasked.pop(f"invariant/{rule}::stdio")
     assert (missed["outcome"], missed["level"], missed["clauses"]) == ("failed", "should", [clause])
     assert str(missed["message"]).startswith("in 1 of 1 runs, first relay/one-message.smtp")
     assert {one["outcome"] for one in done.unasked.values()} <= {"passed", "failed"}
@@ -410,7 +410,7 @@ def test_what_holds_unasked_has_one_result_however_many_break_it(runner: Runner)
     )
     runs = len(done.outcomes)
     assert set(done.outcomes) == {"passed"}
-    message = str(done.unasked["unasked/standard-error::stdio"]["message"])
+    message = str(done.unasked["invariant/standard-error::stdio"]["message"])
     assert message.startswith(f"in {runs} of {runs} runs, first ")
 
 
@@ -421,7 +421,7 @@ def test_who_ends_otherwise_after_sigterm_misses_that_alone(runner: Runner) -> N
     )
     assert done.outcomes == ["passed"]
     assert [name for name, one in done.unasked.items() if one["outcome"] == "failed"] == [
-        "unasked/stop::listen"
+        "invariant/stop::listen"
     ]
 
 
@@ -434,7 +434,7 @@ def test_a_transcript_about_what_holds_unasked_is_failed_by_it(runner: Runner, c
     bent = runner.bent(f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}')
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
     assert done.outcomes == ["failed"]
-    assert "unasked/temp-directory::stdio" not in done.unasked
+    assert "invariant/temp-directory::stdio" not in done.unasked
 
 
 def test_what_holds_unasked_is_not_judged_where_level_must_is_asked_for(runner: Runner) -> None:
@@ -443,10 +443,10 @@ def test_what_holds_unasked_is_not_judged_where_level_must_is_asked_for(runner: 
 
 def test_a_known_divergence_may_be_what_holds_unasked(runner: Runner) -> None:
     path = runner.bent(f"echo oops >&2; exec {REFERENCE}")
-    path.write_text(path.read_text() + DIVERGENCE.format("unasked/standard-error"))
+    path.write_text(path.read_text() + DIVERGENCE.format("invariant/standard-error"))
     done = runner.run(in_corpus(MUST), "--modes", "stdio", "--implementation", path)
     assert (done.status, done.outcomes) == (0, ["passed"])
-    assert done.unasked["unasked/standard-error::stdio"]["outcome"] == "diverged"
+    assert done.unasked["invariant/standard-error::stdio"]["outcome"] == "diverged"
 
 
 def test_what_nobody_awaited_is_a_failure(runner: Runner) -> None:

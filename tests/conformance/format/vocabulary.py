@@ -20,3 +20,16 @@ GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded"
 ENVELOPE_VARIABLES = ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")
 #: ... and where it finds it; these are paths, others in every run.
 FILTER_VARIABLES = ("EMAIL", "OUTFILE", *ENVELOPE_VARIABLES)
+
+#: The first part of the names of results that are no transcripts.
+PROPERTY_PREFIX = "properties/"
+INVARIANT_PREFIX = "invariant/"
+#: INVARIANT_PREFIX in result files of format 1 and in descriptions written for them.
+OLD_INVARIANT_PREFIX = "unasked/"
+
+
+def current_name(name: str) -> str:
+    """Return the name that a result called `name` has today."""
+    if name.startswith(OLD_INVARIANT_PREFIX):
+        return INVARIANT_PREFIX + name.removeprefix(OLD_INVARIANT_PREFIX)
+    return name

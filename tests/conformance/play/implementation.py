@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..format.header import IMPLEMENTATION_CAPABILITIES
 from ..format.payload import did_you_mean
-from ..format.vocabulary import KINDS, MODES
+from ..format.vocabulary import KINDS, MODES, current_name
 from ..paths import IMPLEMENTATIONS, INSTALLED, ROOT
 
 REFERENCE = "reference"
@@ -160,7 +160,7 @@ def _divergence(table: object) -> Divergence:
             f"{', '.join(MODES)}, not '{table['mode']}'"
         )
     return Divergence(
-        table["transcript"],
+        current_name(table["transcript"]),
         table.get("mode"),
         table["kind"],
         table["reason"],

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ..format.vocabulary import KINDS, LEVELS, OUTCOMES
-from ..run.results import FORMAT, Known, Result
+from ..format.vocabulary import KINDS, LEVELS, OUTCOMES, current_name
+from ..run.results import READABLE_FORMATS, Known, Result
 from ..run.verdict import STALE, Verdict, judge
 
 
@@ -64,11 +64,12 @@ def parse_run(octets: bytes, source: str) -> Run:
     records, gaps = _records(octets, source)
     if not records or records[0].text("type") != "header":
         raise ResultFileError(
-            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 1, …}}'
+            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 2, …}}'
         )
     header, body = records[0], records[1:]
-    if header.value("format") != FORMAT:
-        raise header.error(f"format {header.value('format')!r}, but only format {FORMAT} is known")
+    if header.value("format") not in READABLE_FORMATS:
+        readable = " or ".join(map(str, READABLE_FORMATS))
+        raise header.error(f"format {header.value('format')!r}; must be {readable}")
     footer = body.pop() if body and body[-1].text("type") == "footer" else None
     results = _results(body)
     return _run(header, results, footer, (*gaps, *_footer_gaps(footer, results)))
@@ -195,7 +196,7 @@ def _result(record: _Record) -> Result:
         known = record.record("divergence")
         divergence = Known(known.one_of("kind", KINDS), known.text("reason"))
     return Result(
-        transcript=record.text("transcript"),
+        transcript=current_name(record.text("transcript")),
         mode=record.text("mode"),
         title=record.text("title"),
         clauses=record.texts("clauses"),

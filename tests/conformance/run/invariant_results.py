@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from ..format.vocabulary import MODES
+from ..format.vocabulary import INVARIANT_PREFIX, MODES
 from ..play.failure import Failure
 from ..play.implementation import Implementation
 from ..play.invariants import LEVEL, RULES, Rule
-from .results import UNASKED_PREFIX, Known, Result
+from .results import Known, Result
 from .verdict import STALE
 
 
@@ -53,7 +53,7 @@ class InvariantResults:
 
     def _result(self, rule: Rule, mode: str, implementation: Implementation) -> Result:
         key = (rule.name, mode)
-        name = UNASKED_PREFIX + rule.name
+        name = INVARIANT_PREFIX + rule.name
         failure = self._first.get(key)
         if failure is None:
             return Result(name, mode, rule.title, rule.clauses, LEVEL, "passed")

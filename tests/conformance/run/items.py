@@ -78,7 +78,7 @@ class TranscriptItem(pytest.Item):
         super().__init__(**arguments)  # type: ignore[arg-type]
         self.transcript = transcript
         self.mode = self.name
-        self.unasked: tuple[InvariantObservation, ...] = ()
+        self.invariants: tuple[InvariantObservation, ...] = ()
         header = transcript.header
         self.extra_keyword_matches.update(
             {transcript.name, header.title, header.level, *header.clauses}
@@ -109,7 +109,7 @@ class TranscriptItem(pytest.Item):
         if smoke_failure is None:
             adopt_orphans()
             played = play_fairly(self.transcript, self.mode, suite.settings)
-            self.unasked = played.unasked
+            self.invariants = played.invariants
             return played.failure
         if self.transcript.name == SMOKE:
             return smoke_failure

@@ -243,7 +243,7 @@ def pytest_runtest_makereport(
         facts = {
             "result": asdict(result_of(item, call, report)),
             "harness": is_the_suites_fault(error),
-            "unasked": [asdict(seen) for seen in getattr(item, "unasked", ())],
+            "invariants": [asdict(seen) for seen in getattr(item, "invariants", ())],
         }
         report.user_properties.append((_RESULT, facts))
     return report
@@ -264,7 +264,7 @@ class Controller:
         for name, facts in report.user_properties:
             if name == _RESULT and isinstance(facts, dict):
                 self._suite.harness_failed |= bool(facts["harness"])
-                for seen in facts["unasked"]:
+                for seen in facts["invariants"]:
                     self._suite.tally.add(_seen(seen))
                 result = _result(facts["result"])
                 self._suite.add(result)

@@ -13,19 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from ..format.vocabulary import OUTCOMES
+from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 
-FORMAT = 1
+FORMAT = 2
+#: Format 1 has other names for the results of invariants; the rest is equal.
+READABLE_FORMATS = (1, FORMAT)
 #: Changes with what the transcripts demand, not with the runner.
 SUITE_VERSION = "1.0"
-
-
-#: What is no transcript, but a property of random sessions, is named like a group of its own.
-PROPERTY_PREFIX = "properties/"
-
-
-#: And so is what holds in every run, and is judged though no transcript asks for it.
-UNASKED_PREFIX = "unasked/"
 
 
 @dataclass(frozen=True)
@@ -60,14 +54,14 @@ class Result:
         return self.transcript.startswith(PROPERTY_PREFIX)
 
     @property
-    def is_unasked(self) -> bool:
+    def is_invariant(self) -> bool:
         """Whether it is about what holds in every run."""
-        return self.transcript.startswith(UNASKED_PREFIX)
+        return self.transcript.startswith(INVARIANT_PREFIX)
 
     @property
     def is_transcript(self) -> bool:
         """Whether it is about one transcript."""
-        return not (self.is_property or self.is_unasked)
+        return not (self.is_property or self.is_invariant)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ..format.header import Header
 from ..format.loader import load_transcript, transcript_paths
 from ..format.nodes import Transcript
 from ..format.payload import did_you_mean
-from ..format.vocabulary import LEVELS, MODES
+from ..format.vocabulary import INVARIANT_PREFIX, LEVELS, MODES, PROPERTY_PREFIX
 from ..paths import TRANSCRIPTS
 from ..play.engine import play
 from ..play.failure import Failure, failure_of
@@ -30,7 +30,7 @@ from ..play.preflight import CANARY_FAILS, SMOKE, ask, check_start
 from ..play.process import adopt_orphans
 from ..play.timeouts import AdaptiveTimeout
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
-from .results import PROPERTY_PREFIX, UNASKED_PREFIX, Result, ResultFile
+from .results import Result, ResultFile
 from .verdict import selection
 
 #: Properties of random sessions, and the mode in which each is looked for.
@@ -197,8 +197,8 @@ class Played:
 
     #: None: it went as written.
     failure: Failure | None
-    #: What was seen of the rules that hold unasked.
-    unasked: tuple[InvariantObservation, ...] = ()
+    #: What was seen of the invariants.
+    invariants: tuple[InvariantObservation, ...] = ()
     #: Whether patience was short, and something did not come.
     hasty: bool = False
 
@@ -248,7 +248,7 @@ def _modes_of_everything() -> dict[str, tuple[str, ...]]:
     """What a divergence may name, and in which modes."""
     transcripts = map(load_transcript, transcript_paths())
     played = {transcript.name: transcript.header.modes for transcript in transcripts}
-    return PROPERTIES | {UNASKED_PREFIX + rule.name: rule.modes for rule in RULES} | played
+    return PROPERTIES | {INVARIANT_PREFIX + rule.name: rule.modes for rule in RULES} | played
 
 
 def _check(option: str, value: str, choices: tuple[str, ...]) -> None:
