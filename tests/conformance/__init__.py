@@ -1,1 +1,1 @@
-"""The conformance suite: transcripts that judge any implementation by what crosses its borders."""
+"""The conformance suite: transcripts that test any implementation by its input and output."""

@@ -1,6 +1,7 @@
-"""The command: `postprox-conformance`, in a checkout `python -m tests.conformance`.
+"""The command `postprox-conformance`; in a checkout, `python -m tests.conformance`.
 
-Rule: a mistake in the command line gets one line and exit status 2; each word of it is a module.
+Rule: an error in the command line prints one line and exits with status 2. Each subcommand is a
+module.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _DESCRIPTION = "Judge any program that claims to be postprox, clause by clause."
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The command's, and that of each word."""
+    """Return the parser of the command and the parsers of the subcommands."""
     parser = argparse.ArgumentParser(prog="postprox-conformance", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {SUITE_VERSION}")
     words = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -33,10 +34,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what *arguments* say; the exit status."""
+    """Run the subcommand in *arguments* and return the exit status."""
     parser, words = _parsers()
     options, further = parser.parse_known_args(arguments)
-    # argparse takes names before the options only; people write them behind.
+    # argparse accepts names only before the options, but users also write them after the options.
     if further and not (hasattr(options, "names") and all(word[:1] != "-" for word in further)):
         refuse(words[options.command], further)
     if further:

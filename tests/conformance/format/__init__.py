@@ -1,1 +1,1 @@
-"""The format of transcripts: from text to nodes and back, and the clauses that they name."""
+"""The format of transcripts: from text to nodes and back, and the clauses of the specification."""

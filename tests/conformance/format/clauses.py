@@ -1,4 +1,7 @@
-"""The clauses, read from docs/specification.md: its tables say what they are, nothing else."""
+"""The clauses, read from the tables of docs/specification.md.
+
+Rule: only the tables define clauses; no other text does.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from .vocabulary import LEVELS
 
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _NAME = re.compile(r"[a-z]+\.[a-z0-9]+(?:-[a-z0-9]+)*")
-# A statement whose first part has its row's level goes on, after "should:", with a part of another.
+# A statement starts at the level of its row. A part at another level follows after "should:".
 _FURTHER_PART = re.compile(rf"\b({'|'.join(LEVELS)}):\s")
 
 
@@ -29,13 +32,13 @@ class Clause:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Every level this clause speaks at, its row's own first."""
+        """All levels of this clause; the level of its row comes first."""
         further = _FURTHER_PART.findall(self.statement)
         return tuple(dict.fromkeys((self.level, *further)))
 
 
 def load_clauses(text: str) -> list[Clause]:
-    """Every clause in the tables of *text*, in order; ValueError names a line that is wrong."""
+    """Return every clause in the tables of *text*, in order; ValueError names a wrong line."""
     clauses: dict[str, Clause] = {}
     for number, (names, level, statement) in _rows(text):
         if level not in LEVELS:
@@ -52,7 +55,7 @@ def load_clauses(text: str) -> list[Clause]:
 
 
 def _rows(text: str) -> Iterator[tuple[int, tuple[str, str, str]]]:
-    """Number and cells of every table row that is neither heading nor ruler."""
+    """Yield the number and the cells of every table row except headings and rulers."""
     for number, line in enumerate(text.splitlines(), 1):
         row = line.strip()
         if not row.startswith("|"):

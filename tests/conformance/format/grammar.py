@@ -1,4 +1,4 @@
-"""The language of steps: who may say what, and how what stands behind a verb is read and written.
+"""The language of steps: the verbs of each actor, and readers and writers of their arguments.
 
 Rule: `GRAMMAR` is the whole language; each kind of argument has one reader and one writer.
 """
@@ -175,7 +175,7 @@ def _write_word(word: object) -> str:
 
 @dataclass(frozen=True)
 class ArgumentKind:
-    """How what stands behind a verb is read and written."""
+    """The reader and the writer of one kind of argument."""
 
     read: Callable[[str], Argument]
     write: Callable[[object], str] = _write_word
@@ -196,7 +196,7 @@ TEXT = ArgumentKind(_read_text_test, _write_text_test)
 
 SIGNALS = tuple(sorted(one.name for one in signal.Signals))
 
-#: Actor and mark, then verb: every step there is. The verb "" is a line of nothing but octets.
+#: Every step: actor and mark, then verb. The verb "" is a line of plain octets.
 GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
     "C>": {
         "": LINE,

@@ -1,6 +1,6 @@
-"""The header of a transcript: every key it may have, what may stand there, and its default.
+"""The header of a transcript: its keys, their values and defaults.
 
-Rule: `KEYS` is the whole list; what it does not name is an error.
+Rule: `KEYS` is the whole list; any other key is an error.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ UPSTREAMS = (
     "127.0.0.2:25",
     "127.0.0.3:25",
 )
-#: Those that only a network of the process's own can have.
+#: Upstream servers that require a private network namespace.
 ON_PORT_25 = ("port-25", "127.0.0.2:25", "127.0.0.3:25")
 TMPS = ("empty", "missing", "file", "readonly", "full")
 FD2S = ("watched", "socket")
 SYSLOGS = ("present", "absent")
 LIMITS = ("fsize", "nofile", "as")
 
-#: What an implementation may or may not be able to do (its own file says which).
+#: Optional capabilities of an implementation, listed in its description.
 IMPLEMENTATION_CAPABILITIES = (
     "filter",
     "listen",
@@ -50,7 +50,7 @@ IMPLEMENTATION_CAPABILITIES = (
     "smtp-only",
     "log",
 )
-#: What the machine and user that run the suite may or may not be able to do.
+#: Capabilities of the machine and the user that run the suite.
 HOST_CAPABILITIES = (
     "syslog",
     "ipv6-loopback",
@@ -63,12 +63,12 @@ HOST_CAPABILITIES = (
 )
 CAPABILITIES = (*IMPLEMENTATION_CAPABILITIES, *HOST_CAPABILITIES)
 
-#: Placeholders of argv and env: a name in braces, replaced wherever it stands.
+#: Placeholders in argv and env. A name in braces is replaced anywhere in a word.
 PLACEHOLDERS = ("filter", *VARIABLES)
 
 
 class HeaderError(ValueError):
-    """What is wrong with the header; `key` is where."""
+    """An invalid header; `key` names the wrong entry."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a transcript says of itself before its first step."""
+    """The settings of a transcript, from the text before its first step."""
 
     title: str
     clauses: tuple[str, ...]
@@ -102,7 +102,7 @@ class Header:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The implementation's arguments, with the default where the header names none."""
+        """The implementation's arguments, or the default if the header has no argv."""
         if self.argv is not None:
             return self.argv
         command = ("-c", "{filter}") if self.filter is not None else ()
@@ -110,7 +110,7 @@ class Header:
 
 
 def read_header(table: Mapping[str, object]) -> Header:
-    """The header in a parsed TOML table; HeaderError says what is wrong and where."""
+    """Return the header in a parsed TOML table; HeaderError names the problem and its key."""
     for key in table:
         if key not in KEYS:
             raise HeaderError(
@@ -220,13 +220,13 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
 
 
 def _descriptors(key: str, value: object) -> tuple[int, ...]:
-    # A shell opens them, and POSIX knows no number of two digits there.
+    # The shell opens these file descriptors, and POSIX shells only accept one digit.
     if not isinstance(value, list) or not all(type(one) is int and 3 <= one <= 9 for one in value):
         raise HeaderError(key, f"'{key}' is a list of descriptors from 3 to 9, not {value!r}")
     return tuple(value)
 
 
-#: Every key, in the order in which they are written, with what reads its value.
+#: The reader of each key's value, in the order in which keys are written.
 KEYS: dict[str, Callable[[str, object], object]] = {
     "format": _format,
     "title": _text,
@@ -252,7 +252,7 @@ KEYS: dict[str, Callable[[str, object], object]] = {
 
 
 def write_header(header: Header) -> str:
-    """TOML for every key of *header* that is not at its default."""
+    """Return TOML for every key of *header* that differs from its default."""
     plain = Header(header.title, header.clauses, header.level)
     lines = [
         f"{key} = {_toml(getattr(header, key))}\n"

@@ -1,6 +1,6 @@
-"""Transcripts from disk, with the parts they include.
+"""Transcripts from disk, with the parts that they include.
 
-Rule: a name is a path under transcripts/; what its text means is the reader's business.
+Rule: a name is a path under transcripts/. The reader interprets the text.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _MAXIMUM_DEPTH = 8
 
 
 class ChoiceError(Exception):
-    """A transcript that is not there, or not in that mode; the text says which was meant."""
+    """A transcript or mode that does not exist; the text suggests a similar name."""
 
 
 def transcript_paths() -> list[Path]:
-    """Every transcript of the suite, in order."""
+    """Return the paths of all transcripts of the suite, in order."""
     return sorted(TRANSCRIPTS.rglob(f"*{SUFFIX}"))
 
 
 def transcript_name(path: Path) -> str:
-    """The name of the transcript in *path*: its place under transcripts/, else its file name."""
+    """Return the transcript's path under transcripts/, or its file name if it lies elsewhere."""
     resolved = path.resolve()
     if resolved.is_relative_to(TRANSCRIPTS):
         return resolved.relative_to(TRANSCRIPTS).as_posix()
@@ -38,7 +38,7 @@ def transcript_name(path: Path) -> str:
 
 
 def load_transcript(path: Path) -> Transcript:
-    """The transcript in *path*, with the files it includes."""
+    """Return the transcript in *path*, with the files that it includes."""
     name = transcript_name(path)
     text = _text(path, name)
     transcript = parse_transcript(text, name)
@@ -79,7 +79,8 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
             return replace(
                 node, branches=tuple(_with_includes(branch, name, depth) for branch in branches)
             )
-        case Step():  # one of its own at each place, so that a failure is marked where it was
+        case Step():
+            # Each inclusion gets its own nodes, so that a failure is marked at the right place.
             return replace(node)
         case Note():
             return node
@@ -87,7 +88,7 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
 
 @functools.cache
 def _part(path: Path, name: str) -> tuple[Node, ...]:
-    """The same few files are included by most transcripts."""
+    """Return the steps of an included file; cached because transcripts share a few files."""
     return parse_part(_text(path, name), name)
 
 
@@ -99,7 +100,7 @@ def _included_path(part: str, name: str, line: int) -> Path:
 
 
 def included_names(nodes: tuple[Node, ...]) -> set[str]:
-    """Every file that *nodes* include, in whatever depth."""
+    """Yield every file that *nodes* include, directly or indirectly."""
     names: set[str] = set()
     for node in nodes:
         match node:
@@ -111,7 +112,7 @@ def included_names(nodes: tuple[Node, ...]) -> set[str]:
 
 
 def check_choice(text: str, directory: Path) -> None:
-    """Complain of *text*, PATH or PATH::MODE as seen from *directory*, if it cannot be played."""
+    """Raise if *text*, PATH or PATH::MODE relative to *directory*, cannot be played."""
     place, _, mode = text.partition("::")
     path = (directory / place).resolve()
     if path.suffix != SUFFIX:
@@ -125,14 +126,15 @@ def check_choice(text: str, directory: Path) -> None:
 
 
 def _end(path: Path) -> str:
-    """The group and the file: what a name is compared by."""
+    """Return group and file of a name, for comparison."""
     return "/".join(path.parts[-2:])
 
 
 def chosen(name: str) -> list[str]:
-    """Where that is which *name* means: a group, or one transcript or several; with their ::MODE.
+    """Return the paths for *name*, which is a group or one or more transcripts, with their ::MODE.
 
-    What the suite has comes first. A path that begins with a dot or a slash is never the suite's.
+    The suite's own names have precedence. A path that begins with a dot or a slash is never one of
+    the suite's names.
     """
     place, colons, mode = name.partition("::")
     path = _found(place)
@@ -168,7 +170,7 @@ def _transcripts_below(directory: Path, place: str) -> list[Path]:
 
 
 def check_names_differ(places: Iterable[str]) -> None:
-    """Complain of two of *places* that results could not tell apart."""
+    """Raise if two of *places* would have the same name in the results."""
     paths: dict[str, Path] = {}
     for place in places:
         path = Path(place.partition("::")[0])

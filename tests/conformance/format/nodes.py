@@ -1,6 +1,6 @@
-"""What a transcript is once it has been read: a header, and one ordered list of nodes.
+"""A parsed transcript: a header and one ordered list of nodes.
 
-Rule: plain values; how they are written is the reader's and the writer's business.
+Rule: plain values. Reader and writer know their textual form.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .payload import Payload
 
 
 class FormatError(Exception):
-    """A transcript that cannot be read: where, and what was meant."""
+    """A transcript that cannot be read; the text has file, line and a suggestion."""
 
     def __init__(self, name: str, line: int, message: str) -> None:
         super().__init__(f"{name}:{line}: {message}")
@@ -23,7 +23,7 @@ class FormatError(Exception):
 
 @dataclass(frozen=True)
 class ReplyPattern:
-    """What `C?` accepts: reply codes (`x` for any digit), perhaps an enhanced code's beginning."""
+    """The argument of `C?`: reply codes (`x` for any digit) and maybe an enhanced code's prefix."""
 
     codes: tuple[str, ...]
     enhanced: str | None = None
@@ -39,7 +39,7 @@ class Named:
 
 @dataclass(frozen=True)
 class TextTest:
-    """How a text is judged: one of TEXT_OPERATORS and what it compares with."""
+    """A test of a text: one of TEXT_OPERATORS and its operand."""
 
     operator: str
     text: Payload | str
@@ -50,11 +50,11 @@ Argument = None | float | int | str | Payload | ReplyPattern | Named | TextTest
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the script: who, in which direction, what."""
+    """One line of the script: actor, direction, verb and argument."""
 
-    actor: str  # C U F P; C2 U2 ... for further connections
-    mark: str  # > + < ?
-    verb: str  # "" where the line is nothing but octets
+    actor: str  # C, U, F or P; C2, U2 ... for further connections
+    mark: str  # one of > + < ?
+    verb: str  # "" for a line of plain octets
     argument: Argument
     line: int = field(default=0, compare=False)
     source: str = field(default="", compare=False)
@@ -66,13 +66,13 @@ class Step:
 
     @property
     def observes(self) -> bool:
-        """Whether the step waits for something."""
+        """Whether the step waits for an event."""
         return self.mark in "<?"
 
 
 @dataclass(frozen=True)
 class Either:
-    """Alternatives; the first whose first step is observed is the one that goes on."""
+    """Alternatives; the first one whose first step is observed is played."""
 
     branches: tuple[tuple[Node, ...], ...]
     line: int = field(default=0, compare=False)
@@ -80,7 +80,7 @@ class Either:
 
 @dataclass(frozen=True)
 class Include:
-    """`@include NAME`: the steps of another file stand here."""
+    """`@include NAME`: the steps of another file, inserted here."""
 
     name: str
     line: int = field(default=0, compare=False)
@@ -101,7 +101,7 @@ Node = Step | Either | Include | Note
 
 @dataclass(frozen=True)
 class Transcript:
-    """A whole file. `name` is its path under transcripts/, for good."""
+    """A whole file. `name` is its path under transcripts/ and never changes."""
 
     name: str
     header: Header
@@ -109,7 +109,7 @@ class Transcript:
 
 
 def walk(nodes: tuple[Node, ...]) -> list[Step]:
-    """Every step in *nodes*, those of alternatives and included files among them."""
+    """Yield every step in *nodes*, including steps of alternatives and included files."""
     steps: list[Step] = []
     for node in nodes:
         match node:

@@ -1,6 +1,6 @@
-"""Octets as a transcript writes them (printable ASCII, escapes, repeats): text to parts and back.
+"""Octets in the notation of transcripts (printable ASCII, escapes, repeats): parse and write.
 
-Rule: what `parse_payload` reads, `Payload.text` writes, and `Payload.octets` means.
+Rule: `parse_payload` reads the text, `Payload.text` writes it, `Payload.octets` evaluates it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-#: Names that `\{name}` may use; the runner supplies their values when a transcript is run.
+#: Names allowed in `\{name}`. The runner supplies their values when it plays a transcript.
 VARIABLES = ("tmp", "upstream", "host", "port", "listen", "listen-port", "files")
 
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
 _VISIBLE = {13: "\\r", 10: "\\n", 9: "\\t", 0: "\\0", 92: "\\\\"}
 _MAXIMUM_REPEAT = 1 << 30
-#: What ends a stretch of plain text, outside and inside of a repeat.
+#: The characters that end plain text, outside and inside a repeat.
 _SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
 
 class PayloadError(ValueError):
-    """What is wrong with a piece of text, and what was probably meant."""
+    """An error in a piece of text; the message may suggest a correction."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Variable:
-    """`\\{name}`: a value known only when the transcript runs."""
+    """`\\{name}`: a value that exists only during a run."""
 
     name: str
 
@@ -45,17 +45,17 @@ Part = bytes | Repeat | Variable
 
 @dataclass(frozen=True)
 class Payload:
-    """What is sent or awaited, with the line end that was implied (none after a final `\\`)."""
+    """Octets to send or to await. `end` is the implied line end, empty after a final `\\`."""
 
     parts: tuple[Part, ...]
     end: bytes = b""
 
     def octets(self, variables: Mapping[str, bytes]) -> bytes:
-        """The octets meant, given the run's values."""
+        """Return the octets, with the run's values for variables."""
         return b"".join(_octets(part, variables) for part in self.parts) + self.end
 
     def text(self, implied: bytes) -> str:
-        """The transcript's text for it, on a line where *implied* is understood at the end."""
+        """Return the transcript's text for it, on a line where *implied* is appended."""
         text = "".join(_text(part) for part in self.parts)
         if text.startswith("@"):
             text = "\\" + text
@@ -89,7 +89,7 @@ def _text(part: Part) -> str:
 
 
 def visible(octets: bytes) -> str:
-    """Octets as printable ASCII, in the escapes of the format."""
+    """Return octets as printable ASCII, with the escapes of the format."""
     return "".join(
         _VISIBLE.get(octet) or (chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}")
         for octet in octets
@@ -97,7 +97,7 @@ def visible(octets: bytes) -> str:
 
 
 def parse_payload(text: str, implied: bytes) -> Payload:
-    """The payload written as *text*; *implied* is the line end a line has without `\\`."""
+    """Parse *text*; *implied* is the line end of a line without a final `\\`."""
     if text.startswith("@"):
         word = text.partition(" ")[0]
         raise PayloadError(f"no such step: {word}; text that begins with @ is written \\@")
@@ -109,7 +109,7 @@ def parse_payload(text: str, implied: bytes) -> Payload:
 
 
 class _Reader:
-    """Reads one line from left to right; `ends_open` says whether it ended with a lone `\\`."""
+    """A parser of one line, from left to right. `ends_open` is true after a lone final `\\`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -194,6 +194,6 @@ def _variable(name: str) -> Variable:
 
 
 def did_you_mean(word: str, choices: tuple[str, ...] | list[str]) -> str:
-    """` (did you mean 'x'?)` when a choice is close to *word*, else nothing."""
+    """Return ` (did you mean 'x'?)` if a choice resembles *word*, else ""."""
     close = get_close_matches(word, choices, n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,7 +1,6 @@
-"""From the text of a transcript to its nodes, without touching a file or a socket.
+"""The parser of transcripts: from text to nodes, without access to files or sockets.
 
-Rule: a line that the grammar does not know is an error that names the file, the line and what was
-probably meant.
+Rule: a line outside the grammar is an error with file, line and a suggestion.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _STEP = re.compile(r"([CUFP])([2-9]?)([>+<?])(?: (.*))?")
 
 
 def parse_transcript(text: str, name: str) -> Transcript:
-    """The transcript in *text*; FormatError says where it cannot be read, and why."""
+    """Return the transcript in *text*; FormatError has the place and the reason of an error."""
     lines = _printable_lines(text, name)
     if not lines or lines[0] != FENCE:
         raise FormatError(name, 1, f"the first line is {FENCE}, which opens the TOML header")
@@ -32,7 +31,7 @@ def parse_transcript(text: str, name: str) -> Transcript:
 
 
 def parse_part(text: str, name: str) -> tuple[Node, ...]:
-    """The steps of a file that is only included: a script without a header."""
+    """Return the steps of an included file, which is a script without a header."""
     return _parse_steps(_printable_lines(text, name), name, 1)
 
 
@@ -63,7 +62,7 @@ def _parse_header(lines: list[str], name: str) -> Header:
 
 
 def line_of_key(lines: list[str], key: str) -> int:
-    """The number of the line on which *key* stands in a header of *lines*, 1 if it does not."""
+    """Return the number of the line with *key* in a header of *lines*, or 1 if it is missing."""
     for number, line in enumerate(lines, 2):
         if key and re.match(rf'\[?"?{re.escape(key)}\b', line):
             return number
@@ -75,7 +74,7 @@ def _parse_steps(lines: list[str], name: str, first: int) -> tuple[Node, ...]:
 
 
 class _ScriptReader:
-    """Reads the lines of a script; `either` nests, all else is one line, one node."""
+    """A parser of script lines. `either` nests; any other line is one node."""
 
     def __init__(self, lines: list[str], name: str, first: int) -> None:
         self._lines = lines
@@ -182,7 +181,7 @@ def _parse_step(line: str, number: int) -> Step:
 
 
 def _split_verb(text: str, verbs: dict[str, ArgumentKind]) -> tuple[str, str]:
-    """Verb and the rest; a line of octets is one whose first word is no verb and has no @."""
+    """Split a step into verb and argument. In a line of octets the first word is no verb."""
     word, _, rest = text.partition(" ")
     if word in verbs and word:
         return word, rest
@@ -215,7 +214,7 @@ def _check_script(nodes: tuple[Node, ...], header: Header, name: str) -> None:
 
 
 def _misfit(step: Step, header: Header) -> str | None:
-    """Why *step* cannot stand under *header*, if so."""
+    """Return why *step* contradicts *header*, or None."""
     if step.kind == "F" and header.filter is None:
         return "a step of the filter, but the header has no filter"
     if step.kind in "CU" and header.modes == ("command",):

@@ -1,35 +1,35 @@
 """The closed lists of words that transcripts, result files and reports share.
 
-Rule: each list stands here once, in the order in which it is shown.
+Rule: each list is defined here once, in display order.
 """
 
 from __future__ import annotations
 
-#: How much a clause, and a transcript about it, demands.
+#: The levels of a clause and of a transcript about it, strictest first.
 LEVELS = ("must", "should", "may")
-#: In which ways a transcript is played.
+#: The modes in which a transcript is played.
 MODES = ("stdio", "listen", "command")
-#: What a transcript came to.
+#: The outcomes of one transcript in one mode.
 OUTCOMES = ("passed", "failed", "diverged", "stale", "skipped")
-#: Why an implementation is known to diverge.
+#: The reasons for a known divergence of an implementation.
 KINDS = ("bug", "wontfix", "unclear")
-#: The folders of transcripts: the first words of clauses, and what was recorded.
+#: The folders of transcripts: the first words of clauses, and "recorded".
 GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded")
 
-#: What the filter is told of a message (filter.env) ...
+#: Environment variables of the filter with the envelope (filter.env).
 ENVELOPE_VARIABLES = ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")
-#: ... and where it finds it; these are paths, others in every run.
+#: All environment variables of the filter. EMAIL and OUTFILE are paths and differ in each run.
 FILTER_VARIABLES = ("EMAIL", "OUTFILE", *ENVELOPE_VARIABLES)
 
-#: The first part of the names of results that are no transcripts.
+#: Prefixes of the names of results that are not transcripts.
 PROPERTY_PREFIX = "properties/"
 INVARIANT_PREFIX = "invariant/"
-#: INVARIANT_PREFIX in result files of format 1 and in descriptions written for them.
+#: INVARIANT_PREFIX in result files of format 1 and in descriptions of that time.
 OLD_INVARIANT_PREFIX = "unasked/"
 
 
 def current_name(name: str) -> str:
-    """Return the name that a result called `name` has today."""
+    """Return the current name of the result that was called *name*."""
     if name.startswith(OLD_INVARIANT_PREFIX):
         return INVARIANT_PREFIX + name.removeprefix(OLD_INVARIANT_PREFIX)
     return name

@@ -1,6 +1,6 @@
-"""From nodes to the text of a transcript.
+"""The writer of transcripts: from nodes to text.
 
-Rule: what is written here reads as an equal transcript again.
+Rule: the written text parses as an equal transcript.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from .nodes import Either, Include, Node, Note, Step, Transcript
 
 
 def write_transcript(transcript: Transcript) -> str:
-    """The text of *transcript*; reading it again gives an equal one."""
+    """Return the text of *transcript*, which parses as an equal one."""
     body = "".join(f"{line}\n" for line in _node_lines(transcript.steps))
     return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
 
 
 def write_unfolded(transcript: Transcript) -> str:
-    """The text of *transcript* for a person: what is included stands in its place, set in."""
+    """Return the text of *transcript* with included steps in place, indented."""
     body = "".join(f"{line}\n" for line in unfolded_lines(transcript.steps))
     return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
 
 
 def unfolded_lines(nodes: tuple[Node, ...]) -> list[str]:
-    """The lines of *nodes*, those of included files behind a bar."""
+    """Return the lines of *nodes*. Lines of included files start with a bar."""
     lines: list[str] = []
     for node in nodes:
         match node:
@@ -57,7 +57,7 @@ def _node_lines(nodes: tuple[Node, ...]) -> list[str]:
 
 
 def write_step(step: Step) -> str:
-    """The line of one step."""
+    """Return the line of one step."""
     kind = GRAMMAR[step.kind + step.mark][step.verb]
     words = (step.actor + step.mark, step.verb, kind.write(step.argument))
     return " ".join(word for word in words if word)
