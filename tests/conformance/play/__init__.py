@@ -1,1 +1,1 @@
-"""Playing a transcript: peers, observers, invariants. A program under test runs only here."""
+"""Playing one transcript: peers, observers, invariants. Only here is an implementation started."""

@@ -1,6 +1,6 @@
-"""Sockets the suite speaks over: clients it opens, upstreams it accepts.
+"""Sockets of the suite: client connections that it opens, upstream connections that it accepts.
 
-Rule: octets that arrive are kept until a step takes them; nothing is judged here.
+Rule: received octets are buffered until a step takes them; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = 1 << 18
 
 
 class Connection:
-    """One TCP (or unix) connection, seen from the suite's end."""
+    """The suite's end of one TCP or unix-domain connection."""
 
     def __init__(self, loop: Loop, sock: socket.socket, dialogue: Dialogue, name: str) -> None:
         self._loop = loop
@@ -29,28 +29,28 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self.name = name
         self.received = bytearray()
-        self.ended = False  # the other side will send no more
-        self.closed = False  # the suite has closed it
+        self.ended = False  # received EOF or a reset
+        self.closed = False  # closed by the suite
         self.half_closed = False
-        self.paused = False  # the suite reads nothing
+        self.paused = False  # reading is paused
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
-            # Each write of a transcript leaves as it is written.
+            # Without Nagle's algorithm each write of a transcript is sent on its own.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self._ready)
 
     @property
     def sock(self) -> socket.socket:
-        """The socket itself, for what only the system can say of it."""
+        """The socket itself, for queries to the system."""
         return self._sock
 
     @property
     def sent(self) -> bool:
-        """Whether all that was to be sent has left."""
+        """Whether the send buffer is empty."""
         return not self._unsent
 
     def send(self, octets: bytes) -> None:
-        """Send *octets*, at once as far as they fit, the rest as the loop turns."""
+        """Send *octets*: as many as fit at once, the rest from the event loop."""
         if self.closed:
             return
         self._dialogue.said(f"{self.name}>", octets)
@@ -58,24 +58,24 @@ class Connection:
         self._push()
 
     def take(self, count: int) -> None:
-        """The first *count* octets received belong to a step."""
+        """Remove the first *count* received octets, which belong to a step."""
         del self.received[:count]
 
     def pause(self) -> None:
-        """Read nothing from now on: what the other side sends waits in the kernel, as it fits."""
+        """Stop reading. Input waits in the kernel's buffer."""
         self._dialogue.event(f"{self.name}>", "@pause")
         self.paused = True
         self._watch()
 
     def resume(self) -> None:
-        """Read again, if it was paused."""
+        """Resume reading after `pause`."""
         if self.paused and not self.closed:
             self._dialogue.event(f"{self.name}>", "@resume")
             self.paused = False
             self._watch()
 
     def end_writing(self) -> None:
-        """Half-close: the other side reads EOF, and may still answer."""
+        """Half-close: the other side reads EOF and can still send."""
         self._dialogue.event(f"{self.name}>", "@eof")
         self.half_closed = True
         with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ class Connection:
             self._let_go()
 
     def reset(self) -> None:
-        """Close so that the other side sees ECONNRESET."""
+        """Close so that the other side reads ECONNRESET."""
         self._dialogue.event(f"{self.name}>", "@reset")
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._let_go()
@@ -142,10 +142,10 @@ class Connection:
 
 
 class Fragment:
-    """A write that is to be read before more follows, so that the split is seen as written.
+    """A write that must be read before the next write, so that the split is visible.
 
-    An implementation may have reason not to read on (it waits for the other side): then the split
-    is lost, nothing else, so the wait is bounded and never a failure.
+    An implementation may stop reading while it waits for the other side. Then only the split is
+    lost. So the wait is bounded and is never a failure.
     """
 
     _PATIENCE = 0.1
@@ -156,13 +156,14 @@ class Fragment:
 
     @property
     def over(self) -> bool:
-        """Whether it has been read, or waited for long enough."""
+        """Whether the fragment has been read or the time limit is over."""
         connection = self._connection
         read = connection.sent and not unread(connection.sock)
         return read or connection.ended or time.monotonic() > self._deadline
 
 
-#: Where the suite's upstream server listens on 127.0.0.1, a free port, unless it is one of these.
+#: Addresses of the suite's upstream server. Any other upstream listens at 127.0.0.1 and a free
+#: port.
 _BOUND_TO = {
     "ipv6": ("::1", 0),
     "127.0.0.2": ("127.0.0.2", 0),
@@ -174,7 +175,7 @@ _BOUND_TO = {
 
 
 class Listener:
-    """The suite's upstream server: what connects waits in `arrived` for a step to name it."""
+    """The suite's upstream server. New connections wait in `arrived` until a step names them."""
 
     def __init__(self, loop: Loop, kind: str, directory: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -197,14 +198,14 @@ class Listener:
             return sock
         family = socket.AF_INET6 if kind == "ipv6" else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
-        if kind in ON_PORT_25:  # the run before has left connections there that time out
+        if kind in ON_PORT_25:  # connections of an earlier run may still be in TIME_WAIT
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(_BOUND_TO.get(kind, ("127.0.0.1", 0)))
         return sock
 
     @property
     def address(self) -> str:
-        """As it stands on the implementation's command line."""
+        """The address in the form of the implementation's command line."""
         if self._kind == "unix":
             return f"unix:{self._path}"
         return f"[{self.host}]:{self.port}" if self._kind == "ipv6" else f"{self.host}:{self.port}"
@@ -216,23 +217,23 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port, 0 if there is none."""
+        """The port; 0 if there is none."""
         return 0 if self._kind == "unix" else int(self._sock.getsockname()[1])
 
     def listen(self) -> None:
-        """Connections are accepted from now on."""
+        """Accept connections from now on."""
         self._sock.listen(64)
         self._sock.setblocking(False)
         self._loop.watch(self._sock, READ, self._accept)
 
     def refuse(self) -> None:
-        """Connections are refused from now on; the port stays the suite's."""
+        """Refuse connections from now on; keep the port."""
         self._loop.forget(self._sock)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _fill_backlog(self) -> None:
-        """A backlog of one, full: whoever connects now is not answered at all."""
+        """Fill the backlog of one, so that connecting is never answered."""
         self._sock.listen(0)
         for _ in range(2):
             filler = socket.socket()
@@ -252,7 +253,7 @@ class Listener:
         self.arrived.append(Connection(self._loop, sock, self._dialogue, name))
 
     def close(self) -> None:
-        """Stop listening and let go of whoever waits."""
+        """Stop listening and close all waiting connections."""
         self._loop.forget(self._sock)
         self._sock.close()
         for filler in self._fillers:
@@ -262,7 +263,7 @@ class Listener:
 
 
 def accepted_pair() -> tuple[socket.socket, socket.socket]:
-    """A connected pair on loopback: the client's end, and an accept()ed one as spawn(8) gives."""
+    """Return a connected pair on loopback: the client's end and the accepted end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
@@ -282,7 +283,7 @@ _RQUEUE_AT = 16 + 4 + 48 + 4
 
 
 def unread(sock: socket.socket) -> int | None:
-    """Octets that the other end of *sock* has received and not yet read; None: nobody can tell."""
+    """Return the number of octets that the peer of *sock* has not read yet; None if unknown."""
     if sock.family != socket.AF_INET:
         return None
     try:
@@ -300,7 +301,7 @@ def unread(sock: socket.socket) -> int | None:
 
 
 def _diag_request(local: tuple[str, int], remote: tuple[str, int]) -> bytes:
-    """struct inet_diag_req_v2 behind a netlink header: the one socket from *local* to *remote*."""
+    """Return a netlink request for the socket from *local* to *remote* (inet_diag_req_v2)."""
     socket_id = (
         struct.pack("!HH", local[1], remote[1])
         + socket.inet_aton(local[0]).ljust(16, b"\0")

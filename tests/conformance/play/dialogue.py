@@ -1,4 +1,4 @@
-"""What was said so far, in the order in which the suite saw it; kept for the failure's text."""
+"""The log of octets and events in the order in which the suite saw them, for the failure's text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..format.payload import visible
 
-#: A message of megabytes is told by its beginning.
+#: Only the beginning of a large message is kept (octets).
 _KEPT_OCTETS = 2000
 _SHOWN_LINES = 60
 _SHOWN_WIDTH = 160
@@ -20,13 +20,13 @@ class _Entry:
 
 
 class Dialogue:
-    """Octets and events, one entry for each direction's turn."""
+    """Octets and events. Successive octets in one direction are one entry."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
 
     def said(self, who: str, octets: bytes) -> None:
-        """*who* (`C>`, `U<` ...) said *octets*; what goes on in the same turn is joined."""
+        """Record *octets* of *who* (`C>`, `U<` ...); join them to an unfinished entry of *who*."""
         if not self._entries or self._entries[-1].who != who:
             self._entries.append(_Entry(who, bytearray()))
         entry = self._entries[-1]
@@ -34,12 +34,12 @@ class Dialogue:
         entry.total += len(octets)
 
     def event(self, who: str, text: str) -> None:
-        """Something happened that is no octets."""
+        """Record an event without octets."""
         octets = text.encode()
         self._entries.append(_Entry(f"{who} --", bytearray(octets), len(octets)))
 
     def lines(self) -> list[str]:
-        """The dialogue for a person: one line for each line said, the last ones if it is long."""
+        """Return the dialogue as text, one line each; only the last lines of a long one."""
         lines: list[str] = []
         for entry in self._entries:
             lines += _entry_lines(entry)
@@ -60,7 +60,7 @@ def _entry_lines(entry: _Entry) -> list[str]:
 
 
 def shorten(text: str, width: int = _SHOWN_WIDTH) -> str:
-    """*text*, its middle left out if it is wide."""
+    """Return *text* without its middle if it is longer than the width."""
     if len(text) <= width:
         return text
     half = (width - 20) // 2

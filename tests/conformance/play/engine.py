@@ -1,7 +1,7 @@
-"""Plays one transcript against one implementation.
+"""The player of one transcript against one implementation.
 
-Rule: the script is one totally ordered list; each `<` is a wait-until, so nothing ever sleeps
-except where the transcript says @wait or @quiet.
+Rule: the script is one totally ordered list. Each `<` waits for an event, so the suite sleeps only
+at @wait and @quiet.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from .matching import WAIT, State, Verdict, no
 from .observers import Group, Observer, Observers, StepFailedError
 from .process import Watchdog
 
-#: How often something is looked at that cannot announce itself (a file, a process of others).
+#: Interval between checks of a state that sends no event, such as a file (seconds).
 _LOOK_AGAIN = 0.005
 _LOOKED_AT_AGAIN = ("killed", "tmp", "memory", "idle", "listens", "stdout", "stderr")
-#: How often it is asked whether a fragment has been read.
+#: Interval between checks whether a fragment has been read (seconds).
 _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
 
 
 def play(harness: Harness) -> list[Observed]:
-    """Run the harness's transcript; StepFailedError says what was not as written.
+    """Play the harness's transcript; StepFailedError has the failed step.
 
-    What came of the rules that hold unasked is returned: they are no matter of the transcript.
+    Return the observations of invariants, which are judged apart from the transcript.
     """
     harness.prepare()
     patience = _WATCHDOG * harness.settings.time_scale + harness.patience
@@ -45,7 +45,7 @@ def play(harness: Harness) -> list[Observed]:
 
 
 def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
-    """*nodes* without notes, each step together with the `+` lines that go on with it."""
+    """Group each step of *nodes* with the `+` lines that continue it; drop notes."""
     group: list[Step] = []
     for node in nodes:
         if isinstance(node, Step) and node.mark == "+":
@@ -63,7 +63,7 @@ def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
 
 
 class Engine:
-    """One transcript being played."""
+    """The state of one transcript while it is played."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
@@ -77,13 +77,13 @@ class Engine:
     # --- the beginning and the end ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process, and the client unless the transcript says when."""
+        """Start the process, and the client unless the transcript has a step for it."""
         harness = self._harness
         says_when = any(step.actor == "C" and step.verb == "@connect" for step in self._steps)
         if harness.mode == "command":
             harness.start_command()
             return
-        first = next(iter(self._steps), None)  # it is not come to if this fails
+        first = next(iter(self._steps), None)  # not reached if this fails
         if harness.mode == "listen" and not harness.start_server():
             state = self._observers.process_state()
             raise StepFailedError(first, "-l to go into the background with exit status 0", state)
@@ -91,7 +91,7 @@ class Engine:
             self._connect(first, "C")
 
     def _connect(self, step: Step | None, actor: str) -> None:
-        """Open the client's connection, which *step* wants."""
+        """Open the client connection that *step* requires."""
         harness = self._harness
         if harness.mode == "stdio":
             if harness.process is not None:
@@ -106,7 +106,7 @@ class Engine:
             raise StepFailedError(step, f"a connection to {listen}", f"it is refused; {state}")
 
     def finish(self) -> list[Observed]:
-        """Bring the session to its end and judge what nobody has to ask for."""
+        """End the session and judge the rules that apply to every transcript."""
         self._invariants.end()
         self._invariants.judge_end()
         for step, look in self._observers.lasting:
@@ -140,7 +140,7 @@ class Engine:
             self._write(group)
 
     def _await(self, step: Step, look: Observer) -> None:
-        """Turn the loop until *look* decides; *step* failed unless it says yes."""
+        """Run the loop until *look* has a verdict; raise unless *step* was observed."""
         extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
@@ -185,7 +185,7 @@ class Engine:
             raise StepFailedError(firsts[0], wanted, got)
 
     def _go_on_with(self, either: Either, number: int) -> None:
-        """The rest of the branch whose first step, the *number*th there is, was observed."""
+        """Play the rest of the branch whose first step, number *number*, was observed."""
         branches = [list(grouped(branch)) for branch in either.branches]
         groups = [branch for branch in branches if branch][number][1:]
         for node in groups:
@@ -233,7 +233,8 @@ class Engine:
 
     def _end(self, step: Step) -> None:
         connection = self._connection(step)
-        # Who does not read may not be read either: then what was not sent is lost.
+        # If the suite does not read from a connection, the implementation may not read either.
+        # Unsent octets are lost then.
         self._loop.turn_until(lambda: connection.sent or connection.paused, self._harness.patience)
         ways = {
             "@eof": connection.end_writing,
@@ -243,7 +244,7 @@ class Engine:
         ways[step.verb]()
 
     def _connection(self, step: Step) -> Connection:
-        """The connection of the step's actor, made or awaited if this is its first step."""
+        """Return the connection of the step's actor; open or await it at the actor's first step."""
         harness = self._harness
         if step.kind == "C":
             if step.actor not in harness.clients:
@@ -258,7 +259,7 @@ class Engine:
 
 
 def _until_yes(looks: list[Observer]) -> list[Verdict]:
-    """Verdicts of *looks*, in order, none behind the first yes (a yes takes what it observes)."""
+    """Return the verdicts of *looks* up to the first yes, because a yes consumes its input."""
     verdicts: list[Verdict] = []
     for look in looks:
         verdicts.append(look())

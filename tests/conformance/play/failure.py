@@ -1,6 +1,6 @@
-"""A failure a person can act on: the transcript, the failing step marked, and all there is to know.
+"""The report of a failure: the transcript with the failed step marked, and all observations.
 
-Rule: plain text from what the harness has seen; nothing is judged here.
+Rule: plain text from the harness's records; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BLANK = "    "
 _SHOWN_FILE = 800
 
 
-#: What is another in every run: addresses, and the run's own directory.
+#: Values that differ in every run: addresses and the run's directory.
 _OF_THE_RUN = re.compile(
     r"127\.\d+\.\d+\.\d+:\d+|\[::1\]:\d+|/tmp/postprox-suite-\w+|\(waited [\d.]+ s\)"
 )
@@ -30,18 +30,18 @@ _OF_THE_RUN = re.compile(
 
 @dataclass(frozen=True)
 class Failure:
-    """What is told of one failed run."""
+    """The report of one failed run."""
 
-    #: One line: the transcript, the step, what was expected and what came.
+    #: One line: transcript, step, expectation and observation.
     summary: str
-    #: All there is to know, many lines.
+    #: The full report, many lines.
     text: str
-    #: What it has in common with others that fail for the same reason.
+    #: The part that failures with the same reason share.
     cause: str
 
 
 def failure_of(harness: Harness, error: StepFailedError) -> Failure:
-    """All that is to be told of *error*."""
+    """Return the report of *error*."""
     return Failure(_summary(harness, error), "\n".join(_sections(harness, error)), _cause(error))
 
 
@@ -72,7 +72,7 @@ def _summary(harness: Harness, error: StepFailedError) -> str:
 
 
 def _line(nodes: tuple[Node, ...], failed: Step) -> int:
-    """The line of *failed*, or of the @include that it stands behind, in the transcript itself."""
+    """Return the line of *failed* in the transcript, or of the @include that contains it."""
     for node in nodes:
         match node:
             case Either(branches):
@@ -105,7 +105,7 @@ def _difference(error: StepFailedError) -> list[str]:
 def _shown(
     nodes: tuple[Node, ...], indent: str, failed: Step | None
 ) -> list[tuple[str, Step | None]]:
-    """Each line of the script with its step; the included file that holds *failed* is unfolded."""
+    """Return each line of the script with its step; expand the include that contains *failed*."""
     lines: list[tuple[str, Step | None]] = []
     for node in nodes:
         match node:

@@ -1,8 +1,7 @@
-"""The filter: a wrapper in sh around the transcript's text, and what it tells the suite.
+"""The filter: a wrapper in sh around the transcript's text, and its records for the suite.
 
-Rule: everything about a run is recorded before the transcript's own text starts, so that it is
-there however the filter ends. The wrapper costs two short commands (mkdir, cp); all else is done by
-the shell itself, for it runs thousands of times.
+Rule: a run is recorded before the transcript's text starts, so that the record exists however the
+filter ends. The wrapper runs thousands of times, so it starts only two short commands (mkdir, cp).
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from .dialogue import Dialogue
 from .loop import READ, Loop
 from .procfs import descendants, is_alive, process_group
 
-# The suite's variables are not exported: the filter's environment is what the proxy made it.
-# <> opens a fifo without waiting for its other end.
+# The suite's variables are not exported, so the filter's environment is the proxy's. <> opens a
+# fifo without waiting for its other end.
 _WRAPPER = """\
 suite_box={box}
 suite_tmp={tmp}
@@ -36,7 +35,7 @@ gate() {{
 
 @dataclass
 class FilterRun:
-    """One run of the filter, as it was when it began."""
+    """The record of one run of the filter, made at its start."""
 
     pid: int
     group: int | None
@@ -48,7 +47,7 @@ class FilterRun:
 
 
 class FilterStub:
-    """The directory in which the filter's runs are recorded, and its gates."""
+    """The directory with the records of the filter's runs, and its gates."""
 
     def __init__(self, loop: Loop, directory: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -59,16 +58,16 @@ class FilterStub:
         self._partial = b""
         self.new_runs: deque[FilterRun] = deque()
         self.runs: list[FilterRun] = []
-        self.waiting: list[str] = []  # gates at which a filter has arrived
+        self.waiting: list[str] = []  # gates at which a filter waits
 
     @property
     def command(self) -> str:
-        """The shell command that stands for {filter}."""
-        # Sourced: the process that runs the text is the very one the implementation started.
+        """The shell command for {filter}."""
+        # Sourced, so the text runs in the process that the implementation started.
         return f". {shlex.quote(str(self._directory / 'wrapper'))}"
 
     def prepare(self, text: str, tmp: str, gates: set[str]) -> None:
-        """Make the wrapper and the fifos."""
+        """Create the wrapper and the fifos."""
         self._directory.mkdir()
         wrapper = _WRAPPER.format(
             box=shlex.quote(str(self._directory)), tmp=shlex.quote(tmp), text=text
@@ -84,7 +83,7 @@ class FilterStub:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def open_gate(self, name: str) -> None:
-        """Let one filter that waits at gate *name* (or comes to it) go on."""
+        """Open gate *name* once, for a filter that waits there or arrives later."""
         self._dialogue.event("F>", f"gate {name}".rstrip())
         os.write(self._gates[name], b"\n")
 
@@ -118,7 +117,7 @@ class FilterStub:
         )
 
     def close(self) -> None:
-        """Let go of the fifos; a filter that waits at a gate reads EOF and goes on."""
+        """Close the fifos. A filter that waits at a gate reads EOF and continues."""
         if self._events >= 0:
             self._loop.forget(self._events)
             for descriptor in (self._events, *self._gates.values()):
@@ -127,7 +126,7 @@ class FilterStub:
 
 
 def parse_environment(octets: bytes) -> dict[str, bytes]:
-    """NAME to value, from the NUL-separated form of /proc/PID/environ."""
+    """Parse the NUL-separated form of /proc/PID/environ into a mapping."""
     pairs = (one.partition(b"=") for one in octets.split(b"\0") if b"=" in one)
     return {name.decode("latin-1"): value for name, _, value in pairs}
 
@@ -144,9 +143,9 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def group_members(run: FilterRun) -> list[int]:
-    """Living processes of the run: the filter itself and, if it leads a group, all of that.
+    """Return living processes of the run: the filter and, if it leads a process group, that group.
 
-    All that an implementation starts is below this process, which adopts what loses its parent.
+    All processes of an implementation are descendants of this process, which adopts orphans.
     """
     candidates = descendants(os.getpid()) if run.group == run.pid else {run.pid}
     return sorted(pid for pid in candidates if _belongs(pid, run))

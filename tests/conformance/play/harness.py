@@ -1,6 +1,6 @@
-"""Everything one run needs, set up and taken down: sockets, directories, process, filter, syslog.
+"""All resources of one run: sockets, directories, process, filter, syslog.
 
-Rule: the harness knows how to start and stop things; what is right or wrong is the engine's.
+Rule: the harness starts and stops things. The engine decides what is right.
 """
 
 from __future__ import annotations
@@ -31,60 +31,61 @@ from .loop import READ, Loop
 from .process import Command, Process
 from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
 
-#: What the implementation sets or obeys: none of it may come from the suite's own environment.
+#: Variables that an implementation sets or reads. The suite's own environment must not leak into
+#: it.
 _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 _TMPFS_SIZE = 65536
-#: A port that opens announces itself to nobody: it is tried again.
+#: A new listening port sends no event, so connecting is retried at this interval (seconds).
 _CONNECT_AGAIN = 0.005
 
 
 class HarnessError(Exception):
-    """The suite itself could not do its part; says nothing about the implementation."""
+    """An error of the suite itself, which proves nothing about the implementation."""
 
 
 @dataclass
 class Settings:
-    """What the command line settled for all runs."""
+    """The settings from the command line, equal for all runs."""
 
     implementation: Implementation
     host: Host
     time_scale: float = 1.0
     slow: bool = False
-    #: How long one awaited thing may take.
+    #: Time limit for one awaited event (seconds).
     patience: float = 10.0
-    #: What becomes of that, for a program that fails by silence.
+    #: The same limit, reduced for programs that fail by timeout.
     timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
-    #: What holds unasked and has been broken: its name, and in which mode.
+    #: Broken invariants: name and mode.
     broken: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass
 class Ports:
-    """Listening addresses for implementations, never the same twice at a time.
+    """A pool of listening addresses for implementations; no two in use are equal.
 
-    Each run gets an address of its own in 127/8: no other run, and no outgoing connection of the
-    machine, can hold a port there.
+    Each run has its own address in 127/8, so neither another run nor an outgoing connection can
+    occupy the port.
     """
 
     _counter: itertools.count[int] = field(default_factory=itertools.count)
 
     def next(self) -> tuple[str, int]:
-        """Address and port for one run."""
+        """Reserve an address and a port for one run."""
         number = os.getpid() * 509 + next(self._counter)
         host = f"127.{1 + number // 62500 % 250}.{1 + number // 250 % 250}.{1 + number % 250}"
         return host, 10025 + number % 7
 
     def next_bare(self) -> tuple[str, int]:
-        """The same for a port that is given without an address, which means 127.0.0.1."""
+        """Reserve a port at 127.0.0.1, which is the address of a port given alone."""
         number = os.getpid() * 127 + next(self._counter)
-        return "127.0.0.1", 10032 + number % 20000  # below those that the kernel hands out
+        return "127.0.0.1", 10032 + number % 20000  # below the kernel's range of ephemeral ports
 
 
 _ports = Ports()
 
 
 class SyslogCapture:
-    """The socket behind /dev/log: every message is kept."""
+    """The socket behind /dev/log, which keeps every message."""
 
     def __init__(self, loop: Loop, path: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -100,7 +101,7 @@ class SyslogCapture:
         loop.watch(self._sock, READ, self.read)
 
     def read(self, _events: int = READ) -> None:
-        """Take what has come."""
+        """Receive the waiting messages."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 message = self._sock.recv(65536).rstrip(b"\n\0")
@@ -108,7 +109,7 @@ class SyslogCapture:
                 self._dialogue.event("P< syslog", message.decode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
-        """No more messages."""
+        """Close the socket."""
         self._loop.forget(self._sock)
         self._sock.close()
         with contextlib.suppress(FileNotFoundError):
@@ -116,7 +117,7 @@ class SyslogCapture:
 
 
 class Harness:
-    """One transcript's run in one mode."""
+    """One run of a transcript in one mode."""
 
     def __init__(self, transcript: Transcript, mode: str, settings: Settings) -> None:
         self.transcript = transcript
@@ -129,7 +130,8 @@ class Harness:
         self.tmp = self.directory / "tmp"
         self.clients: dict[str, Connection] = {}
         self.upstreams: dict[str, Connection] = {}
-        self.retired: list[Connection] = []  # upstreams whose actor has a new connection
+        # Earlier connections of upstream actors that have reconnected.
+        self.retired: list[Connection] = []
         self.process: Process | None = None
         self.syslog: SyslogCapture | None = None
         self.filter = FilterStub(self.loop, self.directory / "filter", self.dialogue)
@@ -139,25 +141,25 @@ class Harness:
         with self.network.entered() if self.network else contextlib.nullcontext():
             self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
         self._mounted = False
-        #: Whether something was not waited for as long as it might have been.
+        #: Whether a wait ended at a reduced time limit.
         self.hasty = False
 
     @property
     def namespace(self) -> Namespace | None:
-        """The private mount namespace, if there is one on this machine."""
+        """The private mount namespace, or None if this machine has none."""
         return self.settings.host.namespace
 
     # --- time
 
     @property
     def speed(self) -> float:
-        """How much faster than real time the implementation's clock runs."""
+        """The speed of the implementation's clock relative to real time."""
         clock = self.header.clock
         return clock if clock and self.settings.implementation.clock_env else 1.0
 
     @property
     def patience(self) -> float:
-        """How long one awaited thing may take, in seconds of this run."""
+        """The time limit for one awaited event, in seconds of this run."""
         whole = self.settings.patience * self.settings.time_scale
         if self._known_to_fail:
             return whole / REDUCED_DIVISOR + self._real_time
@@ -165,12 +167,12 @@ class Harness:
 
     @property
     def whole_patience(self) -> float:
-        """The same, however often nothing has come."""
+        """The same limit without reduction after earlier timeouts."""
         return self.settings.patience * self.settings.time_scale + self._real_time
 
     @property
     def _real_time(self) -> float:
-        """What comes to it where a clock that runs fast is wanted, and there is none."""
+        """The additional time for a transcript with a fast clock that the implementation lacks."""
         if not self.header.clock or self.speed != 1.0:
             return 0.0
         return self.header.takes or self.settings.patience * self.header.clock
@@ -181,15 +183,16 @@ class Harness:
         return known is not None
 
     def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
-        """Turn the loop until *done*; False: patience, and *extra* seconds, ran out."""
+        """Run the loop until *done*; return False after the time limit plus *extra* seconds."""
         began = time.monotonic()
         came = self.loop.turn_until(done, self.patience + extra, pause)
         return self._waited(time.monotonic() - began - extra, came)
 
     def _waited(self, seconds: float, came: bool) -> bool:
-        """Learn from a wait of *seconds* whether something *came*."""
+        """Adjust the time limits after a wait of *seconds* for an event that *came* or did not."""
         timeouts = self.settings.timeouts
-        if came and not self.header.clock:  # what a clock decides says nothing of the pace
+        # With a faster clock the time depends on the clock, not on the program.
+        if came and not self.header.clock:
             timeouts.observed(seconds)
         if not came and not self._known_to_fail:
             self.hasty |= timeouts.is_reduced
@@ -197,13 +200,13 @@ class Harness:
         return came
 
     def seconds(self, written: float) -> float:
-        """The length here of a time as the transcript writes it."""
+        """Convert a time of the transcript into seconds of this run."""
         return written / self.speed
 
     # --- setting up
 
     def prepare(self) -> None:
-        """Everything but the process."""
+        """Create everything except the process."""
         self._prepare_tmp()
         (self.directory / "files").mkdir()
         for name, content in self.header.files.items():
@@ -232,14 +235,14 @@ class Harness:
 
     @property
     def tmp_seen(self) -> Path:
-        """The temp directory as the suite sees it, also when it is mounted for the process only."""
+        """The temp directory from the suite's side, even if it is mounted only for the process."""
         return self.namespace.inside(self.tmp) if self._mounted and self.namespace else self.tmp
 
     # --- the implementation
 
     @functools.cached_property
     def placeholders(self) -> dict[str, str]:
-        """What each of `header.PLACEHOLDERS` stands for."""
+        """Return the value of each of `header.PLACEHOLDERS`."""
         host, port = self.listen
         return {
             "filter": self.filter.command,
@@ -253,7 +256,7 @@ class Harness:
         }
 
     def arguments(self) -> list[str]:
-        """The implementation's argv for this run."""
+        """Return the implementation's argv for this run."""
         arguments = [self._filled(word) for word in self.header.arguments]
         if self.mode == "listen" and "{listen" not in "".join(self.header.arguments):
             arguments += ["-l", f"{self.listen[0]}:{self.listen[1]}"]
@@ -263,7 +266,7 @@ class Harness:
 
     @property
     def in_foreground(self) -> bool:
-        """Whether the server is asked to stay in the foreground."""
+        """Whether the server gets --foreground."""
         capable = "foreground" in self.settings.implementation.capabilities
         return capable and not self.header.background
 
@@ -302,12 +305,12 @@ class Harness:
             raise HarnessError(f"cannot be started: {error}") from error
 
     def _prefix(self) -> list[str]:
-        """What runs the implementation in namespaces of its own, as far as there are any."""
+        """Return the command that runs the implementation in its namespaces."""
         rooms = [one.option for one in (self.namespace, self.network) if one is not None]
         return ["nsenter", *rooms, "--"] if rooms else []
 
     def start_session(self) -> None:
-        """stdio mode: one process on one accepted socket, as spawn(8) does."""
+        """Start one process on one accepted socket, as spawn(8) does (mode stdio)."""
         client, server = accepted_pair()
         with server, (self.directory / "stderr").open("wb") as stderr:
             error = server.fileno() if self.header.fd2 == "socket" else stderr
@@ -315,7 +318,7 @@ class Harness:
         self.clients["C"] = Connection(self.loop, client, self.dialogue, "C")
 
     def start_command(self) -> None:
-        """A process without a session on its standard descriptors."""
+        """Start a process whose standard descriptors carry no session."""
         with (
             (self.directory / "stdout").open("wb") as out,
             (self.directory / "stderr").open("wb") as error,
@@ -327,9 +330,10 @@ class Harness:
                 self._start(listener.fileno(), out, error)
 
     def start_server(self) -> bool:
-        """listen mode: start the server; False if it does not go to the background as it should.
+        """Start the server (mode listen); return False if it fails to go to the background.
 
-        What the command leaves behind is the server then, unless the transcript follows it itself.
+        From then on the server that the command left behind is the process, unless the transcript
+        has steps for that.
         """
         self.start_command()
         process = self.process
@@ -340,12 +344,12 @@ class Harness:
         return process.status == 0 and process.follow_to_background()
 
     def output(self, name: str) -> bytes:
-        """What was written to standard output or standard error so far."""
+        """Return all standard output or standard error so far."""
         path = self.directory / name
         return path.read_bytes() if path.exists() else b""
 
     def connect(self, actor: str) -> bool:
-        """Listen mode: open the connection of *actor*; False: refused until patience ended."""
+        """Open the connection of *actor* (mode listen); return False after a timeout."""
         sock: socket.socket | None = None
 
         def connected() -> bool:
@@ -363,18 +367,18 @@ class Harness:
 
     @functools.cached_property
     def variables(self) -> dict[str, bytes]:
-        """Values of `\\{name}` in payloads."""
+        """Return the values of `\\{name}` in payloads."""
         return {name: os.fsencode(value) for name, value in self.placeholders.items()}
 
     # --- taking down
 
     def kill(self) -> None:
-        """End the process and its descendants, whatever the loop is doing."""
+        """End the process and its descendants without the event loop."""
         if self.process is not None:
             self.process.kill_all()
 
     def close(self) -> None:
-        """End and remove everything, whatever state it is in."""
+        """End and remove everything, in any state."""
         if self.process is not None:
             self.process.close()
         for connection in [*self.clients.values(), *self.upstreams.values(), *self.retired]:

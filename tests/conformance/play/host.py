@@ -1,6 +1,6 @@
-"""What this machine and user can do for a transcript: a /dev/log of its own, mounts, addresses.
+"""Capabilities of this machine and user: a private /dev/log, mounts, addresses.
 
-Rule: whatever is changed is changed in private namespaces that end with their holder.
+Rule: all changes are made in private namespaces, which end with the process that holds them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# /dev becomes a small directory of its own: the usual harmless devices (bind-mounted, for mknod is
-# refused in many containers) and a dangling link "log", which each run points at its own socket.
+# /dev becomes a small directory with the usual harmless devices and a dangling link "log". The
+# devices are bind-mounted because many containers refuse mknod. Each run points the link at its own
+# socket.
 _HOLDER = """
 dev=$1
 for name in null zero full random urandom tty; do
@@ -40,14 +41,14 @@ read -r line
 """
 
 
-#: A name that /etc/hosts gives two addresses, 127.0.0.2 and 127.0.0.3.
+#: A name with two addresses in the private /etc/hosts: 127.0.0.2 and 127.0.0.3.
 TWO_ADDRESSES = "two.addresses.test"
-#: A name that few machines lack; the private /etc/hosts has it in any case.
+#: A name that most machines have; the private /etc/hosts always has it.
 LOCALHOST = "localhost"
 
 
 class Namespace:
-    """A private mount namespace, alive as long as the process that made it wants."""
+    """A private mount namespace, held by a process until the suite closes it."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="postprox-suite-ns-"))
@@ -79,11 +80,11 @@ class Namespace:
 
     @property
     def pid(self) -> int:
-        """The process that holds the namespace."""
+        """The id of the process that holds the namespace."""
         return self._holder.pid
 
     def _hosts(self) -> Path:
-        """The machine's own /etc/hosts and, behind it, the names of transcripts."""
+        """Return the machine's /etc/hosts, followed by the names of transcripts."""
         path = self._directory / "hosts"
         with contextlib.suppress(OSError):
             path.write_text(Path("/etc/hosts").read_text() + "\n")
@@ -97,20 +98,20 @@ class Namespace:
 
     @property
     def option(self) -> str:
-        """What nsenter(1) is told to run a command in here."""
+        """Return the options of nsenter(1) for this namespace."""
         return f"--mount=/proc/{self._holder.pid}/ns/mnt"
 
     @property
     def prefix(self) -> list[str]:
-        """What to put before a command to have it run in here."""
+        """Return the command prefix that runs a command in this namespace."""
         return ["nsenter", self.option, "--"]
 
     def inside(self, path: Path) -> Path:
-        """Where *path* of the namespace is seen from outside."""
+        """Return the path, outside of the namespace, of *path* inside."""
         return Path(f"/proc/{self._holder.pid}/root{path}")
 
     def mount_tmpfs(self, path: Path, options: str) -> None:
-        """A small file system of its own at *path*."""
+        """Mount a small file system at *path*."""
         subprocess.run(
             [*self.prefix, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
             check=True,
@@ -118,11 +119,11 @@ class Namespace:
         )
 
     def unmount(self, path: Path) -> None:
-        """The end of `mount_tmpfs`; lazy, for whoever is inside may still be ending."""
+        """Undo `mount_tmpfs`. The unmount is lazy because a process inside may still be exiting."""
         subprocess.run([*self.prefix, "umount", "-l", str(path)], check=False, capture_output=True)
 
     def close(self) -> None:
-        """End the holder, and with it the namespace."""
+        """End the holding process and with it the namespace."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         self._holder.stdin.close()
@@ -132,21 +133,21 @@ class Namespace:
 
 
 class Network:
-    """A private network namespace that has nothing but loopback; a descriptor keeps it alive."""
+    """A private network namespace that has only loopback, held by a file descriptor."""
 
     def __init__(self) -> None:
-        # A thread enters it for good; whoever made it stays where he is.
+        # Entering is permanent for a thread, so a separate thread enters it.
         with ThreadPoolExecutor(1) as pool:
             self._descriptor = pool.submit(_new_network).result()
 
     @property
     def option(self) -> str:
-        """What nsenter(1) is told to run a command in here."""
+        """Return the options of nsenter(1) for this network."""
         return f"--net=/proc/{os.getpid()}/fd/{self._descriptor}"
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """Sockets made meanwhile, in this thread, belong to this network for good."""
+        """Enter this network in this thread, so that new sockets belong to it permanently."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _call("setns", self._descriptor, _CLONE_NEWNET)
@@ -156,7 +157,7 @@ class Network:
             os.close(home)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file descriptor."""
         os.close(self._descriptor)
 
 
@@ -166,14 +167,14 @@ _IFF_UP = 1
 
 
 def _call(name: str, *arguments: int) -> None:
-    """A system call that this Python has no function for."""
+    """Call a system call for which this version of Python has no function."""
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def _new_network() -> int:
-    """Enter a new network, take its loopback up, return its descriptor."""
+    """Enter a new network, set its loopback up and return its file descriptor."""
     _call("unshare", _CLONE_NEWNET)
     with socket.socket() as sock:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
@@ -181,7 +182,7 @@ def _new_network() -> int:
 
 
 class Host:
-    """The capabilities of this machine, found out once, and its namespaces, made when needed."""
+    """The capabilities of this machine, detected once, and its namespaces, created on demand."""
 
     def __init__(self) -> None:
         self._namespace: Namespace | None = None
@@ -189,7 +190,7 @@ class Host:
 
     @functools.cached_property
     def capabilities(self) -> frozenset[str]:
-        """Those of HOST_CAPABILITIES that are there."""
+        """The available ones of HOST_CAPABILITIES."""
         found = {"root" if os.geteuid() == 0 else "unprivileged"}
         if self.namespace is not None:
             found |= {"syslog", "mounts"}
@@ -205,20 +206,20 @@ class Host:
 
     @functools.cached_property
     def namespace(self) -> Namespace | None:
-        """The private namespace; None where this user may not have one."""
+        """The private mount namespace; None if this user cannot create one."""
         with contextlib.suppress(OSError):
             self._namespace = Namespace()
         return self._namespace
 
     @functools.cached_property
     def network(self) -> Network | None:
-        """The private network; None where this user may not have one."""
+        """The private network; None if this user cannot create one."""
         with contextlib.suppress(OSError):
             self._network = Network()
         return self._network
 
     def close(self) -> None:
-        """End what was made."""
+        """Remove the namespaces."""
         if self._network is not None:
             self._network.close()
             self._network = None

@@ -1,6 +1,6 @@
-"""What is judged: a command line or a file under implementations/, with its known divergences.
+"""The implementation under test: a command line, or a description with known divergences.
 
-Rule: whatever such a file says is checked; a name that matches nothing is an error.
+Rule: every entry of such a file is checked; an unknown name is an error.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class ImplementationError(Exception):
 
 @dataclass(frozen=True)
 class Divergence:
-    """A transcript that is known to fail; `mode` None means in every mode."""
+    """A transcript that is known to fail; `mode` is None for every mode."""
 
     transcript: str
     mode: str | None
     kind: str
     reason: str
-    #: It is a race that the implementation loses now and then: passing is no news.
+    #: Whether the failure is a race, so that a pass is no error.
     sometimes: bool = False
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """How an implementation is started and what is known of it."""
+    """The command line of an implementation and its known properties."""
 
     name: str
     argv: tuple[str, ...]
@@ -48,18 +48,18 @@ class Implementation:
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     divergences: tuple[Divergence, ...] = ()
-    #: Whether a file says all this, or a command line nothing but the argv.
+    #: Whether a file describes it; False for a bare command line.
     described: bool = True
 
     def divergence(self, transcript: str, mode: str) -> Divergence | None:
-        """The known divergence for *transcript* in *mode*."""
+        """Return the known divergence for *transcript* in *mode*."""
         for one in self.divergences:
             if one.transcript == transcript and one.mode in (None, mode):
                 return one
         return None
 
     def check_names(self, transcripts: Mapping[str, Iterable[str]]) -> None:
-        """Every divergence names one of *transcripts* (name to modes), or it is an error."""
+        """Raise if a divergence names none of *transcripts* (name to modes)."""
         for one in self.divergences:
             if one.transcript not in transcripts:
                 raise ImplementationError(
@@ -74,14 +74,14 @@ class Implementation:
 
 
 def default_implementation() -> Implementation:
-    """This checkout's own, where this is a checkout."""
+    """Return this checkout's proxy; raise in an installed package."""
     if INSTALLED:
         raise ImplementationError("name what is to be judged: --implementation TOML|CMD")
     return find_implementation(REFERENCE)
 
 
 def find_implementation(text: str) -> Implementation:
-    """The implementation that `--implementation TEXT` means: a file, a name of one, a command."""
+    """Return the implementation for `--implementation TEXT`: a file, a known name or a command."""
     for path in (Path(text), IMPLEMENTATIONS / f"{text}.toml"):
         if path.suffix == ".toml" and path.is_file():
             return read_implementation(path)
@@ -97,7 +97,7 @@ def find_implementation(text: str) -> Implementation:
 
 
 def read_implementation(path: Path) -> Implementation:
-    """The implementation described by the TOML file *path*."""
+    """Return the implementation that the TOML file *path* describes."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         return parse_implementation(table, path.absolute().parent)
@@ -118,7 +118,7 @@ _DIVERGENCE_KEYS = {"transcript": str, "mode": str, "kind": str, "reason": str, 
 
 
 def parse_implementation(table: Mapping[str, object], directory: Path) -> Implementation:
-    """The implementation a parsed TOML table describes; its relative files lie in *directory*."""
+    """Return the implementation in a parsed TOML table; relative files are in *directory*."""
     _check_keys(table, _KEYS, required=("name", "argv"))
     capabilities = _texts(table, "capabilities")
     for one in capabilities:
@@ -198,7 +198,7 @@ def _filled(text: str) -> str:
 
 
 def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
-    """The argv with files of *directory* that are found from /, where programs are started."""
+    """Return the argv with absolute paths for files of *directory*, because programs start in /."""
     program, *rest = (_filled(word) for word in argv)
     if "/" in program:
         program = str(directory / program)
@@ -208,6 +208,6 @@ def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
 
 
 def _existing(word: str, directory: Path) -> str:
-    """*word*, unless it names a file of *directory*: then that, whole."""
+    """Return the absolute path if *word* names a file of *directory*, else *word*."""
     path = directory / word
     return str(path) if path.is_file() else word

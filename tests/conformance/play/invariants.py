@@ -1,7 +1,8 @@
-"""What holds for every transcript, though no step asks for it: how a run ends, what is left.
+"""The invariants: rules for every transcript, about the end of a run and its leftovers.
 
-Rule: the list of docs/transcripts.md, "True of every transcript", and nothing else. What is said,
-and that a session ends, is the transcript's own; the rest has clauses of its own, and breaks those.
+Rule: exactly the list of docs/transcripts.md, "True of every transcript". Unexpected output and a
+session that does not end fail the transcript itself. The other rules have clauses and results of
+their own.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError
 
 _SHOWN = 2000
-#: For what is known to be broken already nobody waits any longer (seconds).
+#: Time limit for a rule that is already known to be broken (seconds).
 _MOMENT = 0.1
-#: No clause that holds unasked is more than that: whoever breaks it misses nothing at level must.
+#: The level of all invariants. A program that breaks one misses nothing at level must.
 LEVEL = "should"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What holds in every run of a mode; it has one result in each, whatever the transcript."""
+    """A rule for every run of a mode. It has one result in each mode."""
 
     name: str
     title: str
     clauses: tuple[str, ...]
     modes: tuple[str, ...]
-    #: Further clauses that say it of their own situations: what is about them asks for it.
+    #: Further clauses with the same rule for special situations. A transcript about one of them is
+    #: failed by this rule.
     said_by: tuple[str, ...] = ()
 
 
@@ -41,7 +43,7 @@ _STANDARD_ERROR = Rule(
     "standard-error",
     "While proxying nothing is written to file descriptor 2",
     ("cli.stderr-silent",),
-    ("stdio",),  # a server's log may go there (log.stderr)
+    ("stdio",),  # the log of a server may go there (log.stderr)
 )
 _TRACEBACK = Rule(
     "traceback",
@@ -65,13 +67,13 @@ _PROCESSES = Rule(
 )
 _DEATH = Rule("death", "Nobody dies by a signal that was not sent", ("cli.exit",), MODES)
 _STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop",), ("listen",))
-#: All of them.
+#: All rules.
 RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One rule in one run: kept, or what was expected and what came instead."""
+    """One rule in one run: kept, or the expectation and the observation."""
 
     rule: str
     expected: str = ""
@@ -79,23 +81,23 @@ class Observed:
 
     @property
     def kept(self) -> bool:
-        """Whether it holds."""
+        """Whether the rule was kept."""
         return not self.expected
 
 
 class InvariantChecker:
-    """The end of one run, and what is judged then."""
+    """The end of one run and its judgement."""
 
     def __init__(self, harness: Harness, looks: Observers, steps: list[Step]) -> None:
         self._harness = harness
         self._observers = looks
         self._verbs = {step.verb for step in steps}
         self._told_to_end = False
-        #: What came of the rules, but for those that are the transcript's own.
+        #: The observations of rules, except rules of the transcript itself.
         self.observed: list[Observed] = []
 
     def _judge(self, rule: Rule, expected: str, look: Callable[[], str]) -> None:
-        """*look* says in how far *rule* is broken; "" if it is not."""
+        """Record the result of *look*, which describes how *rule* is broken, or returns ""."""
         got = look()
         if got and self._owns(rule):
             raise StepFailedError(None, expected, got)
@@ -104,18 +106,18 @@ class InvariantChecker:
         self.observed.append(Observed(rule.name, expected if got else "", got))
 
     def _owns(self, rule: Rule) -> bool:
-        """Whether the transcript is about this rule, and at its level."""
+        """Whether the transcript names a clause of this rule, at its level."""
         header = self._harness.header
         clauses = {*rule.clauses, *rule.said_by}
         return header.level == LEVEL and not clauses.isdisjoint(header.clauses)
 
     def _is_news(self, rule: Rule) -> bool:
-        """Whether it makes a difference that *rule* is broken: then it is worth waiting for."""
+        """Whether a broken *rule* would change a result, which makes it worth a wait."""
         known = (rule.name, self._harness.mode) in self._harness.settings.broken
         return self._owns(rule) or not known
 
     def end(self) -> None:
-        """Bring the session, and a server, to an end."""
+        """End the session and a server."""
         self._end_sessions()
         if self._harness.mode == "listen":
             self._end_server()
@@ -141,7 +143,7 @@ class InvariantChecker:
         if not harness.wait_until(over):
             what = "the session" if harness.mode == "listen" else "the process"
             raise StepFailedError(None, f"{what} to end once the transcript has", "it goes on")
-        # What was said last may still be on its way through the kernel.
+        # The last output may still be on its way through the kernel.
         harness.loop.turn(0)
         over()
 
@@ -167,7 +169,7 @@ class InvariantChecker:
         return self._observers.process_state()
 
     def judge_end(self) -> None:
-        """The process: how it died, and what it left."""
+        """Judge the process: exit status and leftovers."""
         self._judge(_DEATH, "no death by a signal nobody sent", self._died)
         expected = "no descendant to survive the process"
         self._judge(_PROCESSES, expected, lambda: self._left(_PROCESSES, processes))
@@ -189,7 +191,7 @@ class InvariantChecker:
         return ", ".join(still_left(harness, lambda: look(harness), seconds))
 
     def judge_the_unawaited(self) -> None:
-        """Everything was awaited by a step: octets, connections, runs of the filter."""
+        """Check that steps consumed all octets, connections and filter runs."""
         harness = self._harness
         for connection in [*harness.clients.values(), *self._upstreams()]:
             if connection.received and not connection.closed:
@@ -203,7 +205,7 @@ class InvariantChecker:
             raise StepFailedError(None, "no more runs of the filter", got)
 
     def judge_output(self) -> None:
-        """Nothing on the SMTP channel's descriptor 2, no traceback anywhere."""
+        """Check that descriptor 2 of the SMTP channel is empty and that there is no traceback."""
         if self._harness.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
             expected = "nothing on file descriptor 2 (it is the SMTP channel)"
             self._judge(_STANDARD_ERROR, expected, self._on_standard_error)
@@ -223,7 +225,7 @@ class InvariantChecker:
 
 
 def _say_goodbye(upstream: Connection) -> None:
-    """After the script, QUIT is answered and an end is an end: that much is always permitted."""
+    """Answer a late QUIT and a late EOF, which every transcript permits after its script."""
     if not upstream.closed and bytes(upstream.received).upper() == b"QUIT\r\n":
         upstream.take(len(upstream.received))
         upstream.send(b"221 2.0.0 bye\r\n")

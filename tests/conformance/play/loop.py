@@ -1,4 +1,7 @@
-"""The event loop: files that became readable or writable call back; nothing here knows SMTP."""
+"""The event loop: callbacks for files that become readable or writable.
+
+Rule: nothing here knows SMTP.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ WRITE = selectors.EVENT_WRITE
 
 
 class HasFileno(Protocol):
-    """Anything with a descriptor."""
+    """An object with a file descriptor."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the file descriptor."""
         ...
 
 
@@ -23,32 +26,32 @@ Watched = int | HasFileno
 
 
 class Loop:
-    """A selector whose keys carry what to call."""
+    """A selector whose keys carry the callback."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
     def watch(self, file: Watched, events: int, callback: Callable[[int], None]) -> None:
-        """Call *callback* with the events of *file* from now on; replaces an earlier watch."""
+        """Call *callback* with each event of *file*; replaces an earlier callback."""
         try:
             self._selector.modify(file, events, callback)
         except KeyError:
             self._selector.register(file, events, callback)
 
     def forget(self, file: Watched) -> None:
-        """No more calls for *file*."""
+        """Stop the calls for *file*."""
         try:
             self._selector.unregister(file)
         except (KeyError, ValueError):
             return
 
     def turn(self, seconds: float) -> None:
-        """Wait at most *seconds* for something to happen, and let it be handled."""
+        """Wait at most *seconds* for events and handle them."""
         for key, events in self._selector.select(max(0.0, seconds)):
             key.data(events)
 
     def turn_until(self, done: Callable[[], bool], seconds: float, pause: float = 1.0) -> bool:
-        """Turn until *done* or until *seconds* are over; *pause* bounds the time between looks."""
+        """Run until *done* or for *seconds*; *pause* limits the time between checks."""
         deadline = time.monotonic() + seconds
         while not done():
             left = deadline - time.monotonic()
@@ -58,5 +61,5 @@ class Loop:
         return True
 
     def close(self) -> None:
-        """Give the selector back."""
+        """Close the selector."""
         self._selector.close()

@@ -1,4 +1,7 @@
-"""Whether what came is what was awaited: pure functions from octets to a verdict."""
+"""Comparison of received with expected octets.
+
+Rule: pure functions and values, from octets to a verdict.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .dialogue import shorten
 
 
 class State(Enum):
-    """How far an observation is."""
+    """The state of an observation."""
 
     YES = "observed"
     NO = "can no longer be observed"
@@ -21,7 +24,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """State of an observation; `used` octets belong to it, `got` says what was there instead."""
+    """The state of an observation, with the `used` octets or the octets that it `got` instead."""
 
     state: State
     used: int = 0
@@ -33,19 +36,19 @@ YES = Verdict(State.YES)
 
 
 def no(got: str) -> Verdict:
-    """The observation is refuted by *got*."""
+    """Return the verdict that *got* contradicts the step."""
     return Verdict(State.NO, got=got)
 
 
 class OctetsAwaited:
-    """Compares a growing buffer with what is awaited, each octet once."""
+    """A comparison of a growing buffer with the expected octets that reads each octet once."""
 
     def __init__(self, expected: bytes) -> None:
         self.expected = expected
         self._compared = 0
 
     def look(self, buffer: bytearray) -> Verdict:
-        """The verdict on *buffer*, of which nothing was taken since the last look."""
+        """Return the verdict on *buffer*, from which nothing was removed since the last call."""
         end = min(len(buffer), len(self.expected))
         if buffer[self._compared : end] != self.expected[self._compared : end]:
             return no(describe(buffer, self._first_difference(buffer, end)))
@@ -57,7 +60,7 @@ class OctetsAwaited:
 
 
 def describe(buffer: bytearray, difference: int = 0) -> str:
-    """The line of *buffer* that holds octet *difference*, in visible octets."""
+    """Return the line of *buffer* with octet *difference*, as visible octets."""
     if not buffer:
         return "nothing"
     start = buffer.rfind(b"\n", 0, difference) + 1
@@ -67,18 +70,18 @@ def describe(buffer: bytearray, difference: int = 0) -> str:
 
 
 _REPLY_LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])([^\r\n\0]*))?\r\n")
-#: RFC 5321 4.5.3.1.5 allows 512 octets; enough more to see what came instead.
+#: RFC 5321 4.5.3.1.5 allows 512 octets. The rest is for the message about a wrong reply.
 _MAXIMUM_REPLY_LINE = 4096
 
 
 class ReplyAwaited:
-    """Waits for one complete, well-formed reply that fits a pattern."""
+    """A wait for one complete, well-formed reply that fits a pattern."""
 
     def __init__(self, pattern: ReplyPattern) -> None:
         self._pattern = pattern
 
     def look(self, buffer: bytearray) -> Verdict:
-        """The verdict on *buffer*."""
+        """Return the verdict on *buffer*."""
         at, code = 0, b""
         while True:
             end = buffer.find(b"\n", at) + 1
@@ -119,7 +122,7 @@ def _enhanced_fits(text: str, wanted: str) -> bool:
 
 
 def text_fits(operator: str, wanted: bytes, text: bytes) -> bool:
-    """Whether *text* is as `contains`, `lacks`, `is`, `matches` or `empty` says."""
+    """Whether *text* passes the test `contains`, `lacks`, `is`, `matches` or `empty`."""
     match operator:
         case "contains":
             return wanted in text

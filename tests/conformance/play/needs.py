@@ -1,4 +1,4 @@
-"""What a transcript needs of implementation and machine, and whether that is there."""
+"""The capabilities that a transcript requires, and whether implementation and machine have them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..format.header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_P
 from ..format.nodes import Transcript, walk
 from .harness import Settings
 
-#: A clock that cannot be sped up is waited for, if it takes no longer than this (seconds).
+#: Time limit for a transcript with `clock` that is played in real time (seconds).
 REAL_TIME_ALLOWANCE = 5.0
 
 _WHY = {
@@ -24,7 +24,7 @@ _WHY = {
 
 
 def needs(transcript: Transcript, mode: str) -> list[str]:
-    """Every capability the transcript takes in *mode*, those that follow from its text included."""
+    """Return every capability that the transcript requires in *mode*, including implied ones."""
     header, found = transcript.header, list(transcript.header.needs)
     if mode == "listen":
         found.append("listen")
@@ -46,7 +46,7 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
 
 
 def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str | None:
-    """Why the transcript cannot be run here, None if it can."""
+    """Return why the transcript cannot be played here, or None."""
     if reason := lacking(needs(transcript, mode), settings):
         return reason
     header, implementation = transcript.header, settings.implementation
@@ -58,7 +58,7 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
 
 
 def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
-    """Which of *capabilities* the implementation or the machine has not, None if they have all."""
+    """Return a text about the first of *capabilities* that is missing, or None."""
     implementation = settings.implementation
     for one in capabilities:
         if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:

@@ -1,6 +1,7 @@
-"""Observers: what decides whether a step has been observed, and the words when it has not been.
+"""Observers: functions that decide whether a step has been observed, and the texts of failures.
 
-Rule: a look never waits and never judges what no step asks for; it says yes, no or not yet.
+Rule: an observer never waits and never judges anything beyond its step; it returns yes, no or not
+yet.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from .matching import (
 )
 
 _SHOWN = 2000
-#: Who waits needs no processor: seconds of one in so many seconds are as good as none.
+#: A waiting process uses no processor time: at most _IDLE_USE seconds within _IDLE_STRETCH seconds.
 _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
 Observer = Callable[[], Verdict]
-#: A step and the `+` lines that go on with it.
+#: A step and the `+` lines that continue it.
 Group = tuple[Step, ...]
 
 
 class StepFailedError(Exception):
-    """A step (None: something that holds for every transcript) was not as written."""
+    """A failed step; `step` is None for a rule that applies to every transcript."""
 
     def __init__(self, step: Step | None, expected: str, got: str) -> None:
         super().__init__(f"expected {expected}; got {got}")
@@ -48,20 +49,20 @@ class StepFailedError(Exception):
 
 
 class Observers:
-    """The looks of one run; *connect* opens a client's connection when a step first needs it."""
+    """The observers of one run; *connect* opens a client connection at its first step."""
 
     def __init__(self, harness: Harness, connect: Callable[[Step, str], None]) -> None:
         self._harness = harness
         self._connect = connect
         self._filter_run: FilterRun | None = None
         self._resident_before: int | None = None
-        #: Whether a step has sent the process a signal.
+        #: Whether a step has sent a signal to the process.
         self.signalled = False
-        #: Steps that must hold when they are reached, and still at the end.
+        #: Steps that must hold when they are reached and again at the end.
         self.lasting: list[tuple[Step, Observer]] = []
 
     def look(self, group: Group) -> Observer:
-        """What decides whether the step has been observed."""
+        """Return the observer of the step."""
         step = group[0]
         match step.kind:
             case "C" | "U":
@@ -72,14 +73,14 @@ class Observers:
                 return self._look_at_process(step)
 
     def with_process(self, look: Observer) -> Verdict:
-        """*look*, which can only wait as long as there is a process to wait for."""
+        """Return the verdict of *look*; if it waits and the process has ended, fail."""
         verdict = look()
         if (
             verdict.state is State.WAIT
             and self._harness.process is not None
             and not self._harness.process.alive
         ):
-            # What the process did last may have come in the same moment as its end.
+            # The last action of the process may have arrived together with its end.
             self._harness.loop.turn(0)
             self._harness.loop.turn(0)
             verdict = look()
@@ -103,7 +104,7 @@ class Observers:
         return lambda: self._on_connection(step, lambda at: _take(at, awaited))
 
     def _on_connection(self, step: Step, look: Callable[[Connection], Verdict]) -> Verdict:
-        """*look* at the connection of the step's actor, once there is one."""
+        """Apply *look* to the connection of the step's actor, once it exists."""
         harness = self._harness
         known = harness.clients if step.kind == "C" else harness.upstreams
         if step.actor in known:
@@ -202,7 +203,7 @@ class Observers:
         return lambda: looks.get(step.verb, self._output)(step)
 
     def _exit(self, step: Step) -> Verdict:
-        """The process's end; for a server that nobody has told to end, its sessions' end."""
+        """Return the verdict on the end of the process, or of a running server's sessions."""
         harness = self._harness
         if harness.mode == "listen" and harness.clients and not self.signalled:
             return YES if self.sessions_ended() else WAIT
@@ -252,7 +253,7 @@ class Observers:
         return YES if peak < step.argument else no(f"{peak / (1 << 20):.1f}M")
 
     def _growth(self, step: Step) -> Verdict:
-        """What is resident now, against what was at the first such step."""
+        """Compare resident memory with its value at the first such step."""
         assert isinstance(step.argument, int)
         assert self._harness.process is not None
         resident = self._harness.process.resident_memory()
@@ -262,7 +263,7 @@ class Observers:
         return YES if grown < step.argument else no(f"{grown / (1 << 20):.1f}M more")
 
     def _idle(self) -> Observer:
-        """A stretch of time in which the process needs none of a processor's."""
+        """Return an observer for a period without use of the processor."""
         process = self._harness.process
         assert process is not None
         began, used = time.monotonic(), process.processor_time()
@@ -272,7 +273,7 @@ class Observers:
             if time.monotonic() < began + _IDLE_STRETCH:
                 return WAIT
             more = process.processor_time() - used
-            if more <= _IDLE_USE:  # who waits for a processor uses none either
+            if more <= _IDLE_USE:  # a process that waits for a processor uses none either
                 return YES if process.sleeps() else WAIT
             began, used = time.monotonic(), used + more
             return WAIT
@@ -287,12 +288,12 @@ class Observers:
         return YES if found == {wanted} else no(", ".join(sorted(found)) or "nowhere")
 
     def _lasting_look(self, step: Step, look: Observer) -> Observer:
-        """*look*, which must hold now and still at the end."""
+        """Return *look* and register it for another check at the end."""
         self.lasting.append((step, look))
         return look
 
     def sessions_ended(self) -> bool:
-        """Whether the implementation has closed every connection that the suite has not."""
+        """Whether the implementation has closed every connection that the suite has left open."""
         open_ones = [
             *self._harness.clients.values(),
             *self._harness.upstreams.values(),
@@ -301,7 +302,7 @@ class Observers:
         return all(connection.ended or connection.closed for connection in open_ones)
 
     def accept(self, actor: str) -> Verdict:
-        """Take the next connection that arrived upstream as *actor*'s."""
+        """Assign the next new upstream connection to *actor*."""
         harness = self._harness
         if not harness.listener.arrived:
             return WAIT
@@ -329,7 +330,7 @@ class Observers:
         return text[text.find(" ") + 1 :] if " " in text else text
 
     def so_far(self, step: Step) -> str:
-        """What there is of what *step* waited for."""
+        """Return the part of *step* that has been observed."""
         connection = {**self._harness.clients, **self._harness.upstreams}.get(step.actor)
         if step.kind in "CU" and connection is not None:
             return describe(connection.received)
@@ -387,7 +388,7 @@ def _private(mode: int | None) -> Verdict:
 
 
 def _all_private(directory: Path) -> Verdict:
-    """Whether nobody but its owner can open any file in *directory*."""
+    """Whether only the owner can open the files in *directory*."""
     modes = {path.name: path.lstat().st_mode & 0o777 for path in directory.iterdir()}
     open_ones = [f"{name} has mode {mode:04o}" for name, mode in modes.items() if mode & 0o077]
     return no(", ".join(open_ones)) if open_ones else YES

@@ -1,6 +1,6 @@
-"""Whether the implementation can be started, and serve one message, before all the rest is played.
+"""A check that the implementation starts and serves one message, before anything else is played.
 
-Rule: one root cause is told once: what fails here would fail everywhere.
+Rule: an error that would fail every transcript is reported once, here.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _HELP_PATIENCE = 10
 
 #: The transcript that is played first in each mode.
 SMOKE = "relay/one-message.smtp"
-#: Why everything else is skipped in a mode in which it fails.
+#: The reason for skipping all other transcripts in a mode in which it fails.
 CANARY_FAILS = f"{SMOKE} fails: nothing else was played"
 
 
 class CannotStartError(Exception):
-    """The implementation cannot be started, or nothing can be seen of it; the text says which."""
+    """An implementation that cannot be started or observed; the text has the reason."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run with one option printed."""
+    """The output of a run with one option."""
 
     stdout: str
     stderr: str
 
 
 def check_program(implementation: Implementation) -> None:
-    """The program is there."""
+    """Raise if the program is missing."""
     if shutil.which(implementation.argv[0]) is None:
         raise _cannot_start(implementation, "there is no such program, or it cannot be executed")
 
 
 def check_start(settings: Settings) -> None:
-    """Start one session; whatever connects upstream, says a word or lives can be judged."""
+    """Start one session; raise unless the program connects, sends a greeting or stays alive."""
     check_program(settings.implementation)
     transcript = parse_transcript(_SESSION, "preflight")
     harness = Harness(transcript, "stdio", settings)
@@ -91,7 +91,7 @@ def _await_sign_of_life(harness: Harness, implementation: Implementation) -> Non
 
 
 def ask(implementation: Implementation, environment: dict[str, str], option: str) -> Answer:
-    """What the implementation prints for *option* (--help, --version)."""
+    """Return the output of the implementation for *option* (--help, --version)."""
     try:
         done = subprocess.run(
             [*implementation.argv, option],

@@ -1,6 +1,6 @@
-"""The implementation's process: how it is started, watched and, with all its children, ended.
+"""The implementation's process: start, observation, and the end of it and its descendants.
 
-Rule: only processes that were started here, or descend from one of them, are ever signalled.
+Rule: signals are sent only to processes that were started here and to their descendants.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from .procfs import (
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
-#: `subprocess` gives these back to every child.
+#: `subprocess` restores these in every child.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-#: How long `close` insists before it gives up on what cannot be killed.
+#: Time limit of `close` for processes that cannot be killed (seconds).
 _KILLING_ROUNDS = 500
 _KILLING_PAUSE = 0.002
 _REAPING_PATIENCE = 1.0
 
 
 def adopt_orphans() -> None:
-    """From now on, descendants that lose their parent become this process's children."""
+    """Become the parent of descendants whose parent ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -57,12 +57,12 @@ def start_children_with_default_signals() -> None:
 
 
 def _take_no_notice(_number: int, _frame: object) -> None:
-    """Do nothing: see `start_children_with_default_signals`."""
+    """Do nothing; see `start_children_with_default_signals`."""
 
 
 @dataclass
 class Command:
-    """Everything that is settled before the start."""
+    """The settings of a process before its start."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -70,14 +70,14 @@ class Command:
     stdout: IO[bytes] | int
     stderr: IO[bytes] | int
     limits: Mapping[str, int] = field(default_factory=dict)
-    #: Descriptors that it inherits, open on /dev/null.
+    #: File descriptors to inherit, open on /dev/null.
     inherits: Sequence[int] = ()
-    #: Standard input is a listening socket, to be handed over as systemd does (sd_listen_fds(3)).
+    #: Whether standard input is a listening socket to pass on as systemd does (sd_listen_fds(3)).
     hands_over_listener: bool = False
 
     @property
     def words(self) -> list[str]:
-        """The argv, behind a shell that does first what only the process itself can do."""
+        """Return the argv, behind a shell for settings that only the process itself can make."""
         before = _limit_commands(self.limits)
         before += "".join(f" exec {number}</dev/null;" for number in self.inherits)
         if self.hands_over_listener:
@@ -89,7 +89,7 @@ _HAND_OVER = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PI
 
 
 def _limit_commands(limits: Mapping[str, int]) -> str:
-    # POSIX counts ulimit -f in blocks of 512 octets; -v, where there is one, in units of 1024.
+    # POSIX counts ulimit -f in blocks of 512 octets, and -v, where it exists, in units of 1024.
     ways = {"fsize": ("-f", 512), "nofile": ("-n", 1), "as": ("-v", 1024)}
     return " ".join(
         f"ulimit {ways[name][0]} {number // ways[name][1]} &&" for name, number in limits.items()
@@ -97,7 +97,7 @@ def _limit_commands(limits: Mapping[str, int]) -> str:
 
 
 class Process:
-    """One started command; `status` is its exit status once it is known (negative: a signal)."""
+    """One started command; `status` is its exit status once known, negative for a signal."""
 
     def __init__(self, loop: Loop, command: Command, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -137,11 +137,11 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs, as far as the loop has heard."""
+        """Whether it still runs, according to the event loop."""
         return self.status is None
 
     def follow_to_background(self) -> bool:
-        """The command has returned: from now on this is the server it left behind."""
+        """Watch the server that the command left behind, from now on."""
         servers = sorted(pid for pid in self.orphans() if is_alive(pid))
         if not servers:
             return False
@@ -156,7 +156,7 @@ class Process:
             os.kill(self.pid, signal.Signals[name])
 
     def orphans(self) -> set[int]:
-        """Descendants that outlived the process that started them, the dead ones reaped."""
+        """Return descendants that outlived the process that started them; reap zombies."""
         found = children() - self._before - {self.pid}
         for pid in list(found):
             if not is_alive(pid):
@@ -166,27 +166,27 @@ class Process:
         return found
 
     def peak_memory(self) -> int:
-        """The most octets of memory that the process (or one of its children) had resident."""
+        """Return the peak resident memory of the process or one of its children (octets)."""
         return max((peak_memory(pid) for pid in descendants(self.pid)), default=0)
 
     def resident_memory(self) -> int:
-        """The octets of memory that the process and all below it have resident now."""
+        """Return the resident memory of the process and its descendants (octets)."""
         return sum(resident_memory(pid) for pid in descendants(self.pid))
 
     def processor_time(self) -> float:
-        """The seconds of a processor that the process and all below it have used."""
+        """Return the processor time of the process and its descendants (seconds)."""
         return sum(processor_time(pid) for pid in descendants(self.pid))
 
     def sleeps(self) -> bool:
-        """Whether the process and all below it wait for something else than a processor."""
+        """Whether the process and its descendants all wait for an event."""
         return all(sleeps(pid) for pid in descendants(self.pid))
 
     def listens(self) -> set[str]:
-        """Where the process, or one below it, accepts TCP connections."""
+        """Return the addresses at which the process or a descendant accepts TCP connections."""
         return set().union(*(listens(pid) for pid in descendants(self.pid)))
 
     def kill_all(self) -> None:
-        """End it and whatever it started. May be called from the watchdog's thread."""
+        """Kill the process and its descendants. Safe in the watchdog's thread."""
         for pid in self._living():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -196,7 +196,7 @@ class Process:
         return set().union(*(descendants(pid) for pid in roots)) if roots else set()
 
     def close(self) -> None:
-        """End and reap everything."""
+        """Kill and reap everything."""
         for _ in range(_KILLING_ROUNDS):
             if not self._living():
                 break
@@ -215,7 +215,7 @@ class Process:
 
 
 class Watchdog:
-    """Ends what hangs from outside of the matcher, so that a run always comes to an end."""
+    """A thread that kills a hanging process, so that every run ends."""
 
     def __init__(self, kill: Callable[[], None], seconds: float) -> None:
         self.barked = False
@@ -229,5 +229,5 @@ class Watchdog:
         self._kill()
 
     def close(self) -> None:
-        """No longer needed."""
+        """Stop the watchdog."""
         self._timer.cancel()

@@ -1,7 +1,6 @@
-"""What /proc says of processes, each with all its threads.
+"""Facts about processes from /proc, including all their threads.
 
-Rule: a process is what its threads are together; its first thread alone may sleep, or have
-ended, while the others work.
+Rule: all threads of a process count. The first thread may sleep or have ended while others work.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from pathlib import Path
 
 #: A state in /proc/net/tcp (TCP_LISTEN of the kernel's tcp_states.h).
 _LISTENING = "0A"
-#: More than any file here holds that is read at once.
+#: Larger than any file here that is read at once (octets).
 _FILE = 65536
 
 
 def _read(path: str) -> str:
-    """What a file of /proc says; "" if it is gone. It is asked far too often for pathlib."""
+    """Return the content of a file of /proc, "" if it is gone. pathlib would be too slow here."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -33,13 +32,13 @@ def _read(path: str) -> str:
 
 
 def _stat(directory: str) -> list[str] | None:
-    """The fields of a stat file behind the command's name: state, parent, group and so on."""
+    """Return the fields of a stat file after the command's name: state, parent, group and so on."""
     text = _read(f"{directory}/stat")
     return text[text.rindex(")") + 2 :].split() if text else None
 
 
 def _tasks(pid: int | str) -> list[str]:
-    """The directories of the threads of *pid*; none if it is gone."""
+    """Return the directories of the threads of *pid*; none if it is gone."""
     directory = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
         return [f"{directory}/{task}" for task in os.listdir(directory)]  # noqa: PTH208 - as above
@@ -47,17 +46,17 @@ def _tasks(pid: int | str) -> list[str]:
 
 
 def _states(pid: int) -> list[str]:
-    """The state of each thread of *pid*: R, S, D, Z and so on."""
+    """Return the state of each thread of *pid*: R, S, D, Z and so on."""
     return [fields[0] for task in _tasks(pid) if (fields := _stat(task))]
 
 
 def children(pid: int | str = "self") -> set[int]:
-    """The processes that *pid* (this process, if none is given) started; zombies among them."""
+    """Return the children of *pid* (default: this process), including zombies."""
     return {int(child) for task in _tasks(pid) for child in _read(f"{task}/children").split()}
 
 
 def descendants(pid: int) -> set[int]:
-    """*pid* and all below it."""
+    """Return *pid* and all its descendants."""
     found, ahead = set(), [pid]
     while ahead:
         one = ahead.pop()
@@ -67,23 +66,23 @@ def descendants(pid: int) -> set[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a thread of *pid* is left that runs, or could."""
+    """Whether a thread of *pid* runs or can run."""
     return any(state not in "ZX" for state in _states(pid))
 
 
 def sleeps(pid: int) -> bool:
-    """Whether every thread of *pid* waits for something; so does what is gone."""
+    """Whether every thread of *pid* waits for an event; true if *pid* is gone."""
     return all(state in "SZX" for state in _states(pid))
 
 
 def process_group(pid: int) -> int | None:
-    """The process group of *pid*, None if it is gone."""
+    """Return the process group of *pid*, or None if it is gone."""
     fields = _stat(f"/proc/{pid}")
     return int(fields[2]) if fields else None
 
 
 def peak_memory(pid: int) -> int:
-    """The most octets that *pid* ever had resident; 0 if it is gone."""
+    """Return the peak resident memory of *pid* (octets); 0 if it is gone."""
     return _memory(pid, "VmHWM:")
 
 
@@ -96,21 +95,21 @@ def _memory(pid: int, name: str) -> int:
 
 
 def resident_memory(pid: int) -> int:
-    """The octets that *pid* has resident now; 0 if it is gone."""
+    """Return the resident memory of *pid* (octets); 0 if it is gone."""
     return _memory(pid, "VmRSS:")
 
 
 def processor_time(pid: int) -> float:
-    """The seconds of a processor that *pid* has used, with all its threads."""
+    """Return the processor time of all threads of *pid* (seconds)."""
     fields = _stat(f"/proc/{pid}")
     ticks = int(fields[11]) + int(fields[12]) if fields else 0
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def listens(pid: int) -> set[str]:
-    """Where *pid* accepts TCP connections: addresses such as 127.0.0.1:25 and [::]:25.
+    """Return the addresses at which *pid* accepts TCP connections: 127.0.0.1:25 or [::]:25.
 
-    An IPv6 socket at ::ffff:127.0.0.1 serves 127.0.0.1, and no other address.
+    An IPv6 socket at ::ffff:127.0.0.1 serves only 127.0.0.1.
     """
     inodes = {link.removeprefix("socket:[").removesuffix("]") for link in _open_files(pid)}
     return {
@@ -131,14 +130,14 @@ def _open_files(pid: int) -> list[str]:
 
 
 def _table(path: Path) -> list[list[str]]:
-    """The rows of a table such as /proc/net/tcp, without its heading."""
+    """Yield the rows of a table such as /proc/net/tcp, without its heading."""
     with contextlib.suppress(OSError):
         return [line.split() for line in path.read_text().splitlines()[1:]]
     return []
 
 
 def _address(written: str) -> str:
-    """The address that such a table writes in words of the machine's own byte order."""
+    """Return an address that such a table has in words of the machine's byte order."""
     host, port = written.split(":")
     words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
     address = ipaddress.ip_address(b"".join(words))
@@ -149,7 +148,7 @@ def _address(written: str) -> str:
 
 
 def command_line(pid: int) -> str:
-    """What *pid* was started as, for a message."""
+    """Return the command line of *pid*, for a message."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

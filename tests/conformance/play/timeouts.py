@@ -1,70 +1,71 @@
-"""How long one awaited thing may take: what a run has learnt of the program's pace.
+"""Adaptive time limits for awaited events, from the measured speed of the program.
 
-Rule: who often says nothing is waited for less, but nobody is accused of what short patience has
-done: it stays far above the slowest thing that came, and what fails by silence is played again.
+Rule: a program with frequent timeouts gets a reduced time limit. The limit stays far above its
+slowest response, and a transcript that fails by a reduced timeout is played again, so the reduction
+causes no false failure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: After so many waits that ran out, by all who play at a time, patience is divided by so much; for
-#: what is known to fail it is so from the beginning.
+#: After EXPIRED_BEFORE_REDUCED timeouts, counted over all workers, the time limit is divided by
+#: REDUCED_DIVISOR. For a known divergence it is divided from the start.
 EXPIRED_BEFORE_REDUCED = 10
 REDUCED_DIVISOR = 5
-#: What came in so many seconds may take so many times as long.
+#: A response may take this many times as long as the slowest one so far.
 _MARGIN = 3
-#: So many that have failed once more with whole patience, by all who play at a time: who has missed
-#: so much of a level has missed it.
+#: Limit of second plays, counted over all workers. After that many confirmed failures of a level,
+#: further ones are not played again.
 _REPLAYS = {"must": 8, "should": 4}
 
 
 @dataclass
 class AdaptiveTimeout:
-    """What one process has learnt, and what it may still spend."""
+    """The measurements of one worker and its remaining budget."""
 
-    #: How many waits may run out yet.
+    #: Timeouts left before the time limit is reduced.
     left: float = EXPIRED_BEFORE_REDUCED
-    #: How long the slowest thing took that came at all, in seconds.
+    #: Time of the slowest response so far (seconds).
     slowest: float = 0.0
-    #: How many may fail once more, for each level.
+    #: Second plays left for each level.
     replays: dict[str, int] = field(default_factory=lambda: dict(_REPLAYS))
 
     @classmethod
     def shared(cls, workers: int) -> AdaptiveTimeout:
-        """That of one of so many who play at a time."""
+        """Return the state of one of *workers*."""
         replays = {level: max(1, number // workers) for level, number in _REPLAYS.items()}
         return cls(max(1, EXPIRED_BEFORE_REDUCED // workers), replays=replays)
 
     def full_timeout(self) -> AdaptiveTimeout:
-        """The same for a run that is waited for with whole patience, whatever has been."""
+        """Return a state for a run with the full time limit."""
         return AdaptiveTimeout(float("inf"), self.slowest)
 
     @property
     def is_reduced(self) -> bool:
-        """Whether too many waits have run out."""
+        """Whether there were too many timeouts."""
         return self.left <= 0
 
     def patience(self, whole: float) -> float:
-        """What is left of *whole* patience."""
+        """Return the time limit in place of *whole*."""
         return min(whole, self.at_least(whole / REDUCED_DIVISOR)) if self.is_reduced else whole
 
     def at_least(self, seconds: float) -> float:
-        """*seconds*, or more of a program that is slower than that."""
+        """Return *seconds*, or more for a slower program."""
         return max(seconds, _MARGIN * self.slowest)
 
     def observed(self, seconds: float) -> None:
-        """Something awaited has come in *seconds*."""
+        """Record that an awaited event came after *seconds*."""
         self.slowest = max(self.slowest, seconds)
 
     def expired(self) -> None:
-        """Something awaited has not come."""
+        """Record a timeout."""
         self.left -= 1
 
     def may_replay(self, level: str) -> bool:
-        """Whether a failure at *level*, by little patience, is to be tried again."""
+        """Whether to play a transcript of *level* again that failed by a reduced timeout."""
         return self.replays.get(level, 0) > 0
 
     def confirmed(self, level: str) -> None:
-        """It has failed again."""
+        """Record that the second play failed."""
         self.replays[level] -= 1
