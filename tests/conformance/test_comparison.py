@@ -1,6 +1,6 @@
-"""Two implementations side by side: a search for the shortest dialogue on which they differ.
+"""A search for the shortest dialogue on which two implementations differ.
 
-Rule: each aspect is looked for by itself, so that one difference, known for long, hides no other.
+Rule: each aspect is searched separately, so that one known difference hides no other.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from .properties.search import Search, examples
 from .properties.strategies import plans
 from .run.items import suite_of
 
-#: Where silence is as good a difference as any, and waited for a hundred times.
+#: Time limit of an awaited event. Silence is a difference like any other here, and is awaited a
+#: hundred times.
 _ASLEEP = 0.3
 
 
 @pytest.fixture
 def one(request: pytest.FixtureRequest) -> Settings:
-    """The implementation that `--implementation` names."""
+    """The implementation from `--implementation`."""
     return suite_of(request.config).settings
 
 
 @pytest.fixture
 def other(request: pytest.FixtureRequest, one: Settings) -> Settings:
-    """The implementation that `--compare` names."""
+    """The implementation from `--compare`."""
     name = str(request.config.getoption("--compare"))
     return replace(one, implementation=find_implementation(name))
 

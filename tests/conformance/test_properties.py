@@ -1,7 +1,7 @@
-"""Properties beyond scripts: random sessions, and what is true of every one of them.
+"""Properties of random sessions, beyond transcripts.
 
-Rule: here it is only settled how many sessions are drawn; what is drawn is `properties.draw`'s,
-what must hold `properties.invariants`'s, how a failure is told `properties.search`'s.
+Rule: this module only sets the number of sessions. `properties.strategies` draws them,
+`properties.rules` has the rules, and `properties.search` reports failures.
 
 ``HYPOTHESIS_PROFILE=deep`` draws many.
 """
@@ -25,7 +25,7 @@ from .run.items import PROPERTY_MARKER, divergence_of, suite_of
 
 @pytest.fixture
 def judged(request: pytest.FixtureRequest) -> Settings:
-    """The implementation that `--implementation` names."""
+    """The implementation from `--implementation`."""
     suite = suite_of(request.config)
     mode = request.node.get_closest_marker(PROPERTY_MARKER).kwargs["mode"]
     if mode not in suite.modes or not suite.plays("should"):
@@ -39,7 +39,7 @@ def judged(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture
 def search(request: pytest.FixtureRequest) -> Search:
-    """What is known to be wrong is looked for, but not made shorter."""
+    """A known divergence is searched for, but not shrunk."""
     return Search(shrinks=divergence_of(request.node) is None)
 
 

@@ -1,4 +1,4 @@
-"""`list` and `show`: what the suite holds, without playing anything."""
+"""The subcommands `list` and `show`: the contents of the suite, without playing anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXIT_WRONG = 2
 
 
 def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`list`."""
+    """Add the subcommand `list`."""
     parser = words.add_parser("list", help="list transcripts, one a line, with level and clauses")
     parser.add_argument("names", nargs="*", metavar="NAME", help="a group or a transcript")
     parser.add_argument("--level", choices=LEVELS, help="those of this level only")
@@ -26,7 +26,7 @@ def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def add_show(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`show`."""
+    """Add the subcommand `show`."""
     parser = words.add_parser("show", help="print a transcript, unfolded with what it includes")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a transcript")
     parser.set_defaults(do=_show)
@@ -68,6 +68,6 @@ def _print(texts: Iterator[str]) -> int:
     except (ChoiceError, FormatError) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return _EXIT_WRONG
-    except BrokenPipeError:  # whoever reads has seen enough; nothing is left to be flushed
+    except BrokenPipeError:  # the reader closed the pipe; nothing is left to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,6 +1,6 @@
-"""Values and options of the command line that argparse does not check by itself.
+"""Checks of options and values that argparse does not make.
 
-Rule: whatever cannot be is said before anything is played, with what was probably meant.
+Rule: an impossible value is reported before anything is played, with a suggestion.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Callable, Sequence
 
 from ..format.payload import did_you_mean
 
-#: What pytest's -k has between and, or, not and brackets.
+#: Words of pytest's -k, separated by and, or, not and brackets.
 _KEYWORD = re.compile(r"[\w:+.\[\]\\/-]+")
 _OPERATORS = ("and", "or", "not", "(", ")")
 _NODES = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Name, ast.Load)
 
 
 def number(text: str) -> int:
-    """A number from 1."""
+    """Parse a number from 1."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"wants a number from 1, not '{text}'")
     return int(text)
 
 
 def keywords(text: str) -> str:
-    """What -k of pytest understands; its workers would otherwise find out, each by itself."""
+    """Parse an expression of pytest's -k; otherwise each worker would report an error."""
     if text and not _is_expression(text):
         raise argparse.ArgumentTypeError(
             f"'{text}' is not made of words with and, or, not and ( ) between them"
@@ -35,7 +35,7 @@ def keywords(text: str) -> str:
 
 
 def _is_expression(text: str) -> bool:
-    """Whether it reads as Python would read it, each word being a name."""
+    """Whether the expression is valid in Python if each word is a name."""
     words = re.findall(r"[()]|[^\s()]+", text)
     if not all(word in _OPERATORS or _KEYWORD.fullmatch(word) for word in words):
         return False
@@ -48,7 +48,7 @@ def _is_expression(text: str) -> bool:
 
 
 def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
-    """Reads one of *known*, each of which is *what*."""
+    """Return a parser that accepts one of *known*, each of which is a *what*."""
 
     def read(text: str) -> str:
         if text not in known:
@@ -62,7 +62,7 @@ def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
 
 
 def refuse(parser: argparse.ArgumentParser, further: Sequence[str]) -> None:
-    """Say that *parser* does not know what is *further* in the command line; exit status 2."""
+    """Report unknown arguments *further* of *parser* and exit with status 2."""
     known = re.findall(r"--[a-z-]+", parser.format_help())
     option = next((word.partition("=")[0] for word in further if word.startswith("-")), "")
     parser.error(f"unrecognized arguments: {' '.join(further)}{did_you_mean(option, known)}")

@@ -1,7 +1,7 @@
-"""`run` and `compare`: pytest plays, and what it wrote down decides the exit status.
+"""The subcommands `run` and `compare`: pytest plays, and the result file decides the exit status.
 
-Rule: nothing of the place where it is started counts: no configuration, no options of pytest's in
-the environment, no other plugin.
+Rule: the current directory and the environment have no influence: no configuration, no pytest
+options, no other plugin.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .options import keywords, number, one_of
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-#: A run of a transcript waits longer than it computes.
+#: Number of workers. A run of a transcript waits longer than it computes.
 _JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
@@ -45,11 +45,11 @@ started."""
 
 
 def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`run`."""
+    """Add the subcommand `run`."""
     parser = words.add_parser("run", help="judge an implementation", epilog=_RUN)
     add = parser.add_argument
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
-    # With a default, or argparse would call NAME required wherever IMPLEMENTATION is missing.
+    # Without a default argparse would report NAME as missing together with IMPLEMENTATION.
     add("names", nargs="*", default=[], metavar="NAME",
         help="only these groups, transcripts, NAME::MODE")  # fmt: skip
     add("--strict", action="store_true", help="demand all of level should, too")
@@ -69,7 +69,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`compare`."""
+    """Add the subcommand `compare`."""
     parser = words.add_parser(
         "compare", help="search for the shortest dialogue on which two implementations differ"
     )
@@ -91,7 +91,7 @@ def _pytest(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _no_other_plugins() -> Iterator[None]:
-    """An environment that tells pytest, and its workers, of no options and no plugins."""
+    """Provide an environment without options and plugins for pytest and its workers."""
     before = dict(os.environ)
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)

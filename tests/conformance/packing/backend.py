@@ -1,6 +1,6 @@
-"""How the package is built: as setuptools does it, from what is here now, and as a wheel only.
+"""The build backend: setuptools on the current files, only for wheels.
 
-Rule: a wheel holds what the checkout holds; what an earlier build has left counts for nothing.
+Rule: a wheel has the files of the checkout; leftovers of an earlier build are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ get_requires_for_build_editable = build_meta.get_requires_for_build_editable
 prepare_metadata_for_build_editable = build_meta.prepare_metadata_for_build_editable
 build_editable = build_meta.build_editable
 
-#: Where setuptools gathers what it packs; it takes nothing away there.
+#: The directory in which setuptools collects files and from which it never removes any.
 _GATHERED = Path("build", "lib")
 
 Settings = Mapping[str, str | list[str] | None] | None
@@ -28,14 +28,14 @@ Settings = Mapping[str, str | list[str] | None] | None
 def build_wheel(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
-    """The wheel's name, once it is in *wheel_directory*."""
+    """Build the wheel in *wheel_directory* and return its name."""
     shutil.rmtree(_GATHERED, ignore_errors=True)
     name: str = build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
     return name
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> NoReturn:
-    """There is none: it could not hold what lies outside of this folder."""
+    """Exit, because a source distribution could not contain the files outside of this folder."""
     sys.exit(
         "postprox-conformance has no source distribution: its transcripts and specification lie "
         "outside of this folder. Build a wheel: python -m build --wheel, or pip wheel --no-deps ."

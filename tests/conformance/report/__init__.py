@@ -1,1 +1,1 @@
-"""Reports of the conformance suite: everything here is read from result files, nothing is run."""
+"""Reports from result files; no implementation is run here."""

@@ -1,7 +1,7 @@
-"""The verdict as a badge: an SVG, or what shields.io reads from an address.
+"""The verdict as a badge: an SVG, or an endpoint for shields.io.
 
-Rule: a badge says the suite's version, and the word of the verdict, and nothing kinder; only
-what was judged as a whole has a colour that praises.
+Rule: a badge has the version of the suite and exactly the word of the verdict. Only a whole run
+gets a positive colour.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .results import Run
 
 _COLOURS = {CONFORMANT: "brightgreen", NOT_STRICT: "yellowgreen", NOT_CONFORMANT: "red"}
 _UNKNOWN = "lightgrey"
-#: shields.io's own names, as SVG has to write them.
+#: Colour names of shields.io and their values in SVG.
 _HEXADECIMAL = {
     "brightgreen": "#3c7d12",
     "yellowgreen": "#6c7a0c",
@@ -24,7 +24,7 @@ _HEXADECIMAL = {
 
 
 def _words(run: Run) -> tuple[str, str, str]:
-    """Label, message and colour."""
+    """Return label, message and colour."""
     verdict = run.verdict
     in_part = bool(run.gaps or verdict.selection)
     message = f"{verdict.word} (in part)" if in_part else verdict.word
@@ -38,13 +38,13 @@ def _colour(word: str, in_part: bool) -> str:
 
 
 def badge_json(run: Run) -> str:
-    """What shields.io calls an endpoint (schema version 1)."""
+    """Return an endpoint of shields.io (schema version 1)."""
     label, message, colour = _words(run)
     table = {"schemaVersion": 1, "label": label, "message": message, "color": colour}
     return json.dumps(table) + "\n"
 
 
 def badge_svg(run: Run) -> str:
-    """A small picture with a text that can be read aloud."""
+    """Return an SVG with an accessible title."""
     label, message, colour = _words(run)
     return svg(label, message, _HEXADECIMAL[colour])

@@ -1,7 +1,7 @@
-"""`report`: result files in; a page, a Markdown matrix or a badge out, or one line saying why not.
+"""The subcommand `report`: from result files to a page, a Markdown matrix or a badge.
 
-Rule: what the implementations are worth makes no difference to the exit status: 0 written, 2 a
-mistake in the command line, a result file or an output file.
+Rule: the exit status does not depend on the verdicts: 0 if written, 2 for an error in the command
+line, a result file or an output file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BADGES = {".svg": badge_svg, ".json": badge_json}
 
 
 def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`report`."""
+    """Add the subcommand `report`."""
     parser = words.add_parser(
         "report",
         help="show results, clause by clause, several implementations abreast",
@@ -39,7 +39,7 @@ def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """The options that name what is written."""
+    """Add the options for output files."""
     add = parser.add_argument
     add("--html", metavar="FILE", help="write one self-contained page ('-': here)")
     add("--markdown", metavar="FILE", help="write a Markdown matrix ('-': here)")
@@ -47,7 +47,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
-    """Write what *options* ask for."""
+    """Write the files that *options* name."""
     matrix = build(load_clauses(SPECIFICATION.read_text("utf-8")), runs)
     for target, render in ((options.html, html), (options.markdown, markdown)):
         if target is not None:
@@ -58,9 +58,9 @@ def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
 
 
 def check_outputs(options: argparse.Namespace, **further: object) -> None:
-    """Complain, before there is anything to write, of what cannot be written.
+    """Raise before a run if an output file cannot be written.
 
-    *further* are files of the same run, by the options that name them.
+    *further* are other files of the same run, by the names of their options.
     """
     outputs = {"html": options.html, "markdown": options.markdown, "badge": options.badge}
     targets: dict[str, str] = {}

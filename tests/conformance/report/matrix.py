@@ -1,7 +1,7 @@
-"""The matrix: clauses by implementations. It counts and groups results; how they look is elsewhere.
+"""The matrix of clauses by implementations: it counts and groups results.
 
-A result is one transcript in one mode. It counts once in its implementation's totals, once in each
-group and once in each clause it names.
+Rule: no presentation here. A result is one transcript in one mode. It counts once in its
+implementation's totals, once in each group and once in each of its clauses.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ..format.vocabulary import LEVELS, OUTCOMES
 from ..run.results import Known, Result
 from .results import Run
 
-#: The outcome that decides how several together look is the first of these that is among them.
+#: Order of precedence: the first outcome that occurs determines the appearance of several together.
 WEIGHT = ("failed", "diverged", "stale", "passed", "skipped")
 
-UNKNOWN = "unknown"  # the level of a clause that transcripts name and the specification does not
+UNKNOWN = "unknown"  # the level of a clause that is in transcripts but not in the specification
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many results had which outcome."""
+    """The number of results by outcome."""
 
     counts: tuple[tuple[str, int], ...]
 
@@ -40,9 +40,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Finding:
-    """A result that needs words (failed, diverged, skipped), said once for all modes it is true of.
+    """A result with a text (failed, diverged, skipped), once for all modes with the same text.
 
-    Skips of one implementation with the same words are one finding, whatever their transcripts.
+    Skips of one implementation with the same text are one finding for all transcripts.
     """
 
     anchor: str
@@ -75,7 +75,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Column:
-    """One implementation, as one result file shows it."""
+    """One implementation, from one result file."""
 
     label: str
     run: Run
@@ -89,7 +89,7 @@ class Column:
 
     @property
     def causes(self) -> tuple[tuple[Finding, ...], ...]:
-        """Failures of one cause together, the most frequent first; without one each by itself."""
+        """Return failures grouped by cause, most frequent first, then failures without a cause."""
         together: dict[str, list[Finding]] = {}
         for finding in self.found("failed"):
             together.setdefault(finding.first.cause or finding.anchor, []).append(finding)
@@ -101,13 +101,13 @@ class Column:
 
     @cached_property
     def anchors(self) -> dict[Result, str]:
-        """Where the words about a result stand."""
+        """The place of a result's text in the report."""
         return {result: finding.anchor for finding in self.findings for result in finding.results}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """An outcome, the modes that had it, and where its words stand."""
+    """An outcome, its modes, and the place of its text."""
 
     outcome: str
     modes: tuple[str, ...]
@@ -116,7 +116,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Entry:
-    """A transcript below its clause: what each column says of it."""
+    """A transcript below its clause, with its outcomes in each column."""
 
     transcript: str
     title: str
@@ -130,7 +130,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one column says of one clause: a tally for each level, none if nothing was judged."""
+    """One column of one clause: a tally for each level, none if nothing was judged."""
 
     tallies: tuple[tuple[str, Tally], ...]
 
@@ -170,7 +170,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Matrix:
-    """All that a report shows."""
+    """The content of a report."""
 
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
@@ -199,7 +199,7 @@ class Matrix:
 
 
 def build(clauses: Sequence[Clause], runs: Sequence[Run]) -> Matrix:
-    """The matrix of *runs* over *clauses*, in the order of both."""
+    """Return the matrix of *runs* over *clauses*, in the order of both."""
     numbers = count(1)
     columns = tuple(
         Column(label, run, _findings(run, numbers))
@@ -213,7 +213,7 @@ def build(clauses: Sequence[Clause], runs: Sequence[Run]) -> Matrix:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Name and version; where two columns would read the same, the file tells them apart."""
+    """Return name and version, and the file if two columns would have equal labels."""
     plain = [f"{run.name} {run.version}".strip() for run in runs]
     return [
         label if plain.count(label) == 1 else f"{label} ({run.source})"
@@ -222,7 +222,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _strangers(clauses: Sequence[Clause], runs: Sequence[Run]) -> list[Clause]:
-    """What transcripts name and the specification does not: shown, so that nothing gets lost."""
+    """Return the clauses that transcripts name and the specification lacks."""
     named = {name for run in runs for result in run.results for name in result.clauses}
     strange = sorted(named - {clause.name for clause in clauses})
     return [Clause(name, UNKNOWN, "Not in this specification.") for name in strange]
@@ -268,7 +268,7 @@ def _row(clause: Clause, columns: Sequence[Column]) -> Row:
 
 
 def _cell(clause: Clause, results: Sequence[Result]) -> Cell:
-    """Tallies at the levels the clause speaks at, so that a gap shows, and at those found."""
+    """Return tallies at all levels of the clause, to show gaps, and at others with results."""
     if not results:
         return Cell(())
     levels = {*clause.parts, *_levels(results)}
@@ -282,7 +282,7 @@ def _cell(clause: Clause, results: Sequence[Result]) -> Cell:
 
 
 def _entries(judged: Sequence[Sequence[Result]], columns: Sequence[Column]) -> list[Entry]:
-    """The transcripts in any of the columns, each with what every column says of it."""
+    """Return the transcripts in any column, each with its outcomes in every column."""
     first = {r.transcript: r for results in reversed(judged) for r in results}
     return [
         Entry(

@@ -1,7 +1,7 @@
-"""Result files (JSON lines, format 1): a file is understood whole or refused by name and line.
+"""The reader of result files (JSON lines, formats 1 and 2).
 
-The one thing forgiven is an end that is missing, because a run that was stopped is worth reading;
-what is missing is then said in `Run.gaps`.
+Rule: a file is read whole or refused by name and line. Only a missing end is accepted, because an
+interrupted run is worth reading; `Run.gaps` describes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..run.verdict import STALE, Verdict, judge
 
 
 class ResultFileError(ValueError):
-    """What is wrong with a result file, and where: `FILE:LINE: text`."""
+    """An error in a result file, as `FILE:LINE: text`."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Run:
 
     @property
     def transcripts(self) -> int:
-        """How many different transcripts were tried."""
+        """The number of different transcripts that were tried."""
         return len({result.transcript for result in self.results if result.is_transcript})
 
     @property
     def verdict(self) -> Verdict:
-        """What the results amount to."""
+        """The verdict on the results."""
         return judge(self.results, self.suite_transcripts, self.modes)
 
 
 def read_run(path: Path) -> Run:
-    """The run that the file *path* records."""
+    """Return the run in the file *path*."""
     try:
         octets = path.read_bytes()
     except OSError as error:
@@ -60,7 +60,7 @@ def read_run(path: Path) -> Run:
 
 
 def parse_run(octets: bytes, source: str) -> Run:
-    """The run recorded in *octets*; *source* names them in errors."""
+    """Return the run in *octets*; errors name *source*."""
     records, gaps = _records(octets, source)
     if not records or records[0].text("type") != "header":
         raise ResultFileError(
@@ -76,7 +76,7 @@ def parse_run(octets: bytes, source: str) -> Run:
 
 
 def visible(text: str) -> str:
-    """*text* with whatever would not show (controls, surrogates, direction marks) written out."""
+    """Return *text* with invisible characters (controls, surrogates, direction marks) escaped."""
     return "".join(
         char
         if char.isprintable() or char in "\n\t"
@@ -89,7 +89,7 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Record:
-    """One line of the file; its methods demand that a key is there and of its kind."""
+    """One line of the file; its methods require a key and a type."""
 
     source: str
     line: int
@@ -145,7 +145,7 @@ class _Record:
 
 
 def _records(octets: bytes, source: str) -> tuple[list[_Record], tuple[str, ...]]:
-    """Every line as a record, and what is to be said of a last line that stops in its middle."""
+    """Return a record for every line, and a note about an incomplete last line."""
     *lines, unfinished = octets.split(b"\n")
     records = [_record(line, source, number) for number, line in enumerate(lines, 1)]
     if not unfinished:
@@ -213,7 +213,7 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     if footer is None:
         return ("it has no footer: the run did not end",)
     there = Counter(result.outcome for result in results)
-    # Files from before there was such an outcome do not count it.
+    # Older files do not count this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     return tuple(
         f"its footer counts {footer.count(outcome)} {outcome}, but it holds {there[outcome]}"

@@ -1,1 +1,1 @@
-"""A run of the suite: pytest, results and the verdict."""
+"""A run of the suite with pytest: collection, results and the verdict."""

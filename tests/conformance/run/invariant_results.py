@@ -1,6 +1,6 @@
-"""What came of the rules that hold unasked, from all runs to one result for each rule and mode.
+"""The results of invariants: one for each rule and mode, from the observations of all runs.
 
-Rule: counts and names, nothing is judged here; one rule that is broken is one miss, not thousands.
+Rule: counts and names; nothing is judged here. A broken rule is one miss, not thousands.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class InvariantObservation:
 
     rule: str
     mode: str
-    #: None: it was kept.
+    #: None if the rule was kept.
     failure: Failure | None = None
 
 
 @dataclass
 class InvariantResults:
-    """All that was seen."""
+    """The observations of all runs."""
 
     _runs: Counter[tuple[str, str]] = field(default_factory=Counter)
     _broken: Counter[tuple[str, str]] = field(default_factory=Counter)
     _first: dict[tuple[str, str], Failure] = field(default_factory=dict)
 
     def add(self, seen: InvariantObservation) -> None:
-        """One rule in one run."""
+        """Add one rule in one run."""
         key = (seen.rule, seen.mode)
         self._runs[key] += 1
         if seen.failure is not None:
@@ -43,7 +43,7 @@ class InvariantResults:
             self._first.setdefault(key, seen.failure)
 
     def results(self, implementation: Implementation) -> list[Result]:
-        """A result for each rule in each mode in which there was a run to judge it by."""
+        """Return a result for each rule in each mode with a run that could break it."""
         return [
             self._result(rule, mode, implementation)
             for rule in RULES
@@ -74,7 +74,7 @@ class InvariantResults:
 
 
 def stale_if_known(result: Result, implementation: Implementation) -> Result:
-    """*result* of a run of everything: it may not pass if it is known to diverge."""
+    """Return *result* of a whole run, stale if it passes although it is a known divergence."""
     known = implementation.divergence(result.transcript, result.mode)
     if result.outcome != "passed" or known is None or known.sometimes:
         return result

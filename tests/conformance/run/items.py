@@ -1,6 +1,6 @@
-"""Transcripts as pytest sees them: a file, an item for each mode, and a result of each.
+"""Transcripts in pytest: a file, an item for each mode, and a result for each item.
 
-Rule: an item plays its transcript, and known divergences must fail, all else must not.
+Rule: an item plays its transcript. Known divergences must fail, everything else must pass.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .suite import Suite, play_fairly
 from .verdict import PERMITTED, STALE
 
 SUITE = pytest.StashKey[Suite]()
-#: The marker of a test that is a property: its `name`, `title`, `mode`, and `clauses` by rule.
+#: The marker of a property test: its `name`, `title`, `mode`, and `clauses` by rule.
 PROPERTY_MARKER = "conformance_property"
 
 
 def suite_of(config: pytest.Config) -> Suite:
-    """The run's one Suite."""
+    """Return the Suite of the run."""
     return config.stash[SUITE]
 
 
 class JudgedError(Exception):
-    """The implementation is not as it should be; says nothing against the suite."""
+    """A failure of the implementation, as opposed to an error of the suite."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.summary)
@@ -46,14 +46,14 @@ class JudgedError(Exception):
 
 
 class StaleError(JudgedError):
-    """It is as it should be, but a file says that it is not."""
+    """A pass of a transcript that is listed as a known divergence."""
 
 
 class TranscriptFile(pytest.File):
-    """One transcript; an item for each mode it runs in."""
+    """One transcript, with an item for each of its modes."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """The transcript once for each of its modes that was asked for."""
+        """Yield the transcript once for each selected mode."""
         transcript = load_transcript(self.path)
         suite = suite_of(self.config)
         if not suite.plays(transcript.header.level):
@@ -65,7 +65,7 @@ class TranscriptFile(pytest.File):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
     ) -> str:
-        """A transcript that cannot be read: file, line and what was meant, nothing else."""
+        """Return file, line and suggestion if the transcript cannot be read."""
         if isinstance(excinfo.value, FormatError):
             return f"transcripts/{excinfo.value}"
         return str(super().repr_failure(excinfo))
@@ -85,7 +85,7 @@ class TranscriptItem(pytest.Item):
         )
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Where it is, for headings."""
+        """Return the location for headings."""
         return self.path, None, f"{self.transcript.name}::{self.mode}"
 
     def runtest(self) -> None:
@@ -117,7 +117,7 @@ class TranscriptItem(pytest.Item):
 
     @property
     def again(self) -> str:
-        """The command that runs just this one."""
+        """Return the command that runs only this item."""
         implementation = self.config.getoption("--implementation")
         if INSTALLED:
             words = ["postprox-conformance", "run", implementation, f"{self._place}::{self.mode}"]
@@ -129,21 +129,21 @@ class TranscriptItem(pytest.Item):
 
     @property
     def _place(self) -> str:
-        """What the command finds it by: its name, or where it lies."""
+        """Return the transcript's name, or its path if it is not one of the suite's."""
         inside = self.path.is_relative_to(TRANSCRIPTS)
         return self.transcript.name if inside else os.path.relpath(self.path)
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
     ) -> str:
-        """The failure's own text instead of a traceback through the suite."""
+        """Return the failure's own text instead of a traceback through the suite."""
         if isinstance(excinfo.value, JudgedError):
             return f"{excinfo.value.failure.text}\n\nagain: {self.again}"
         return str(super().repr_failure(excinfo))
 
 
 def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -> None:
-    """A known divergence must fail, unless it comes and goes."""
+    """Raise if a known divergence passes, unless it fails only sometimes."""
     if failed:
         pytest.xfail(f"known divergence, {known.kind}: {known.reason}")
     if not known.sometimes:
@@ -155,7 +155,7 @@ def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -
 
 
 def divergence_of(item: pytest.Item) -> Divergence | None:
-    """What the implementation's file says of *item*."""
+    """Return the known divergence for *item* in the implementation's description."""
     name, mode = _name_and_mode(item)
     return suite_of(item.config).settings.implementation.divergence(name, mode)
 
@@ -173,7 +173,7 @@ def is_judged(item: pytest.Item) -> bool:
 
 
 def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> Result:
-    """What *item* came to."""
+    """Return the result of *item*."""
     name, mode = _name_and_mode(item)
     error = call.excinfo.value if call.excinfo else None
     title, clauses, level = _headings(item, error)
@@ -195,7 +195,7 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
-    """Title, clauses and level; of a property that does not hold, the broken rule's clauses."""
+    """Return title, clauses and level; for a broken property only the broken rule's clauses."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
         return header.title, header.clauses, header.level
@@ -209,12 +209,12 @@ def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tupl
 
 def _outcome(report: pytest.TestReport, *, permitted: bool) -> str:
     if permitted:
-        return "skipped"  # level may: observed and reported, never a failure
+        return "skipped"  # level may: reported, but never a failure
     return "diverged" if hasattr(report, "wasxfail") else report.outcome
 
 
 def is_the_suites_fault(error: BaseException | None) -> bool:
-    """Whether *error* says nothing about the implementation."""
+    """Whether *error* is an error of the suite, not of the implementation."""
     judged = JudgedError | pytest.skip.Exception | pytest.xfail.Exception | pytest.fail.Exception
     return error is not None and not isinstance(error, judged)
 
@@ -224,5 +224,5 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
-        config.pluginmanager.unregister(reporter)  # it would only frame what was said
+        config.pluginmanager.unregister(reporter)  # it would only add a frame to the message
     pytest.exit("nothing was judged", returncode=status)

@@ -1,6 +1,6 @@
-"""JUnit's XML: a row is named as its result is, and there is one for that which no item came to.
+"""JUnit's XML: rows named like results, and rows for results without an item.
 
-Rule: pytest writes the file; it is only told.
+Rule: pytest writes the file; this module only passes values to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .verdict import STALE
 
 
 def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:
-    """What pytest would make of the place of a file says nothing, or where the suite lies."""
+    """Name the row after its result instead of its file's location, which may be the suite's."""
     for writer in _writers(config):
         case = writer.node_reporter(report)
         case.add_attribute("classname", result.transcript.replace("/", "."))
@@ -23,7 +23,7 @@ def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -
 
 
 def add_row(config: pytest.Config, result: Result) -> None:
-    """A row for *result*, which no item of pytest's came to."""
+    """Add a row for *result*, which has no item of pytest's."""
     for writer in _writers(config):
         writer.pytest_runtest_logreport(_report(result))
 
@@ -44,7 +44,7 @@ def _report(result: Result) -> pytest.TestReport:
 
 
 def _writers(config: pytest.Config) -> Iterator[Any]:
-    """pytest has no name for the one that `--junitxml` asks for."""
+    """Yield the XML writers of `--junitxml`, for which pytest has no public name."""
     for plugin in config.pluginmanager.get_plugins():
         if hasattr(plugin, "node_reporter"):
             yield plugin

@@ -1,6 +1,7 @@
-"""The suite as a pytest plugin: options, what is collected, exit status, what is printed.
+"""The suite as a pytest plugin: options, collection, exit status, terminal output.
 
-Rule: pytest decides what runs and when, the engine what is right; this is the seam.
+Rule: pytest decides which items run and when. The engine decides what is right. This module
+connects both.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _SLOWEST = "conformance_slowest"
 _EXIT_HARNESS = 2
 
 
-#: What ends the run before it begins, with a line that says why.
+#: Errors that end the run before it begins, with a line about the cause.
 _MISTAKES = (
     ChoiceError,
     FormatError,
@@ -57,7 +58,7 @@ _MISTAKES = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The suite's own options."""
+    """Add the options of the suite."""
     group = parser.getgroup("conformance", "conformance transcripts")
     group.addoption(
         "--implementation",
@@ -101,7 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the Suite, and let the runner's own directory mean the transcripts too."""
+    """Create the Suite, and add the transcripts if the arguments name the suite's own directory."""
     start_children_with_default_signals()
     config.addinivalue_line(
         "markers", f"{PROPERTY_MARKER}(name, title, clauses, mode): a property of random sessions"
@@ -113,13 +114,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The same for a run that ended before it began."""
+    """Close the host also after a run that ended before it began."""
     suite_of(config).host.close()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take down what the run made; first of all, for a worker may be ended once it has reported."""
+    """Close the host first of all, because a worker may be killed after its report."""
     suite_of(session.config).host.close()
 
 
@@ -131,7 +132,7 @@ def _paths(config: pytest.Config) -> list[Path]:
 
 
 def _with_transcripts(config: pytest.Config) -> list[str]:
-    """The run's arguments: where the suite's own folder is meant, the transcripts are."""
+    """Return the run's arguments, with the transcripts if they name the suite's own directory."""
     paths = _paths(config)
     if any(path.is_relative_to(TRANSCRIPTS) or path == ROOT for path in paths):
         return config.args
@@ -155,21 +156,21 @@ def _means_comparison(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Where no conftest counts, no other code of the place is run either: no __init__.py."""
+    """With --noconftest, collect a directory without importing its __init__.py."""
     if parent.config.getoption("noconftest"):
         return pytest.Dir.from_parent(parent, path=path)
     return None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Two implementations are compared where there are two."""
+    """Ignore the comparison without a second implementation."""
     if collection_path == COMPARISON and config.getoption("--compare") is None:
         return True
     return None
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Every *.smtp file is a transcript."""
+    """Collect every *.smtp file as a transcript."""
     if file_path.suffix == SUFFIX:
         return TranscriptFile.from_parent(parent, path=file_path)
     return None
@@ -179,7 +180,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Settle what is judged, and by what; what is wrong with either is said once, here."""
+    """Configure implementation and options; report an error in either once, here."""
     config, suite = session.config, suite_of(session.config)
     try:
         for arg in config.args:
@@ -202,7 +203,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each of pytest-xdist's workers what became of the canary, and how slow it was."""
+    """Send the result and the slowness of the smoke test to each worker of pytest-xdist."""
     suite = suite_of(node.config)
     node.workerinput[_SMOKE] = {
         mode: asdict(failure) for mode, failure in suite.smoke_failures.items()
@@ -217,7 +218,7 @@ def _received_smoke_failures(config: pytest.Config) -> dict[str, Failure]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """A property that is known not to hold must fail, as a transcript must."""
+    """Require a property that is a known divergence to fail, like a transcript."""
     known = divergence_of(item) if item.get_closest_marker(PROPERTY_MARKER) else None
     adopt_orphans()
     try:
@@ -236,7 +237,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach what the reports need; it travels with the report from worker to controller."""
+    """Attach the result to the report, which travels from worker to controller."""
     report = yield
     if is_judged(item) and (call.when == "call" or not report.passed):
         error = call.excinfo.value if call.excinfo else None
@@ -250,7 +251,7 @@ def pytest_runtest_makereport(
 
 
 class Controller:
-    """Hooks of the one process that hears of every result."""
+    """Hooks of the process that receives every result."""
 
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
@@ -260,7 +261,7 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep and write the result."""
+        """Store and write the result."""
         for name, facts in report.user_properties:
             if name == _RESULT and isinstance(facts, dict):
                 self._suite.harness_failed |= bool(facts["harness"])
@@ -274,7 +275,7 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)  # before JUnit's XML is written
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """0 as expected, 1 not, 2 the suite itself failed."""
+        """Set the exit status: 0 as expected, 1 unexpected results, 2 an error of the suite."""
         suite = self._suite
         if _means_transcripts(session.config):
             none = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
@@ -291,7 +292,7 @@ class Controller:
             suite.file.end(int(session.exitstatus))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """What failed, by its cause; a table by clause group; the verdict."""
+        """Print failures by cause, a table by clause group, and the verdict."""
         suite = self._suite
         if self._nothing_chosen:
             terminalreporter.write_line(f"conformance: {_why_nothing(suite)}")
@@ -300,7 +301,7 @@ class Controller:
         if suite.config.option.tbstyle == "no":
             for line in cause_lines(suite.outcomes, self._told):
                 terminalreporter.write_line(line)
-        else:  # of an item pytest itself tells
+        else:  # pytest itself prints failures of items
             for text in [result.text for result in self._no_items if result.text]:
                 terminalreporter.write_line(f"\n{text}")
         verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes)
@@ -314,7 +315,7 @@ class Controller:
 
 
 def _why_nothing(suite: Suite) -> str:
-    """Why nothing was played, where all was well."""
+    """Return why nothing was played in a run without errors."""
     words = suite.config.getoption("keyword")
     asked = [f"-k '{words}'"] if words else []
     if suite.level != LEVELS[-1]:

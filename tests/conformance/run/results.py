@@ -1,6 +1,7 @@
-"""The result file: JSON lines, as `report.results` reads them again.
+"""The writer of result files, which are JSON lines; `report.results` is the reader.
 
-Rule: header first, footer last, each line as soon as it is known; so a partial file looks partial.
+Rule: header first, footer last, each line as soon as it is known. So a partial file is recognisable
+as partial.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 FORMAT = 2
 #: Format 1 has other names for the results of invariants; the rest is equal.
 READABLE_FORMATS = (1, FORMAT)
-#: Changes with what the transcripts demand, not with the runner.
+#: Version of the transcripts' requirements. A change of the runner does not change it.
 SUITE_VERSION = "1.0"
 
 
 @dataclass(frozen=True)
 class Known:
-    """A difference that the implementation's own file announces."""
+    """A difference that the implementation's description announces."""
 
     kind: str
     reason: str
@@ -32,7 +33,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Result:
-    """What one transcript (or property) came to in one mode."""
+    """The result of one transcript, property or invariant in one mode."""
 
     transcript: str
     mode: str
@@ -43,30 +44,31 @@ class Result:
     seconds: float = 0.0
     message: str = ""
     divergence: Known | None = None
-    #: The step that failed, what was expected and what came: equal ones are told once.
+    #: The failed step, the expectation and the observation. Failures with an equal cause are
+    #: printed once.
     cause: str = ""
-    #: All that is to be told of a failure, many lines.
+    #: The failure report, many lines.
     text: str = ""
 
     @property
     def is_property(self) -> bool:
-        """Whether it is about random sessions."""
+        """Whether the result is about a property of random sessions."""
         return self.transcript.startswith(PROPERTY_PREFIX)
 
     @property
     def is_invariant(self) -> bool:
-        """Whether it is about what holds in every run."""
+        """Whether the result is about an invariant of all runs."""
         return self.transcript.startswith(INVARIANT_PREFIX)
 
     @property
     def is_transcript(self) -> bool:
-        """Whether it is about one transcript."""
+        """Whether the result is about one transcript."""
         return not (self.is_property or self.is_invariant)
 
 
 @dataclass
 class ResultFile:
-    """Writes a line as soon as it is known."""
+    """A result file that is written line by line."""
 
     path: Path
     _file: IO[str] | None = None

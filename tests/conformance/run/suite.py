@@ -1,6 +1,6 @@
-"""One run's view of the suite: what is judged, in which modes, and what has been found.
+"""The state of one run: the implementation, the selected modes and the results.
 
-Rule: whatever is wrong with the command line or the implementation is said once, before the run.
+Rule: an error in the command line or the implementation is reported once, before the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .invariant_results import InvariantObservation, InvariantResults, stale_if_
 from .results import Result, ResultFile
 from .verdict import selection
 
-#: Properties of random sessions, and the mode in which each is looked for.
+#: The properties of random sessions, and the mode of each search.
 PROPERTIES: dict[str, tuple[str, ...]] = {
     f"{PROPERTY_PREFIX}sessions": ("stdio",),
     f"{PROPERTY_PREFIX}crowds": ("listen",),
@@ -41,12 +41,12 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
 
 
 class OptionError(Exception):
-    """A value of the command line that cannot be."""
+    """An invalid value in the command line."""
 
 
 @dataclass
 class Suite:
-    """What the command line settled, and what came of it."""
+    """The settings from the command line, and the results."""
 
     config: pytest.Config
     host: Host = field(default_factory=Host)
@@ -54,7 +54,7 @@ class Suite:
     harness_failed: bool = False
     file: ResultFile | None = None
     tally: InvariantResults = field(default_factory=InvariantResults)
-    #: In which modes the canary has failed, and how.
+    #: The failures of the smoke test by mode.
     smoke_failures: dict[str, Failure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,21 +62,21 @@ class Suite:
 
     @property
     def is_worker(self) -> bool:
-        """Whether this is one of pytest-xdist's workers."""
+        """Whether this is a worker of pytest-xdist."""
         return hasattr(self.config, "workerinput")
 
     @property
     def modes(self) -> list[str]:
-        """The modes asked for."""
+        """The selected modes."""
         return str(self.config.getoption("--modes")).split(",")
 
     @property
     def level(self) -> str:
-        """The level asked for."""
+        """The selected level."""
         return str(self.config.getoption("--level"))
 
     def plays(self, level: str) -> bool:
-        """Whether what is of *level* was asked for."""
+        """Whether *level* is selected."""
         return LEVELS.index(level) <= LEVELS.index(self.level)
 
     def configure(self) -> None:
@@ -99,7 +99,7 @@ class Suite:
         )
 
     def begin(self) -> None:
-        """Once in the whole run: does it start, and are its divergences about something?"""
+        """Check once per run that the program starts and that its divergences have known names."""
         implementation = self.settings.implementation
         if implementation.divergences:
             implementation.check_names(_modes_of_everything())
@@ -117,14 +117,14 @@ class Suite:
             self._play_smoke()
 
     def begin_comparison(self) -> None:
-        """Do both start? Where one does not, every search would find just that."""
+        """Check that both implementations start; otherwise every search would find only that."""
         adopt_orphans()
         other = find_implementation(str(self.config.getoption("--compare")))
         for implementation in (self.settings.implementation, other):
             check_start(replace(self.settings, implementation=implementation))
 
     def _play_smoke(self) -> None:
-        """What serves no message in any mode is not asked for its usage either."""
+        """Play the smoke test; if it fails in all its modes, skip mode command as well."""
         transcript = load_transcript(TRANSCRIPTS / SMOKE)
         played = [
             mode for mode in transcript.header.modes if self._can_play_smoke(transcript, mode)
@@ -157,7 +157,7 @@ class Suite:
         )
 
     def add_smoke(self) -> list[Result]:
-        """What the canary came to, where others were not played for it and it was not chosen."""
+        """Add failures of the smoke test that caused skips, unless it was itself selected."""
         skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
         present = {one.mode for one in self.outcomes if one.transcript == SMOKE}
         header = load_transcript(TRANSCRIPTS / SMOKE).header
@@ -173,7 +173,7 @@ class Suite:
         return results
 
     def add_invariants(self) -> list[Result]:
-        """What has come of the rules that hold unasked, once for each mode."""
+        """Add the results of invariants, one for each mode."""
         if not self.plays(LEVEL):
             return []
         whole = not selection(self.outcomes, len(transcript_paths()), self.modes)
@@ -185,7 +185,7 @@ class Suite:
         return results
 
     def add(self, result: Result) -> None:
-        """One more result."""
+        """Add one result."""
         self.outcomes.append(result)
         if self.file is not None:
             self.file.add(result)
@@ -193,18 +193,18 @@ class Suite:
 
 @dataclass(frozen=True)
 class Played:
-    """What came of one transcript in one mode."""
+    """The outcome of one transcript in one mode."""
 
-    #: None: it went as written.
+    #: None if it passed.
     failure: Failure | None
-    #: What was seen of the invariants.
+    #: The observations of the invariants.
     invariants: tuple[InvariantObservation, ...] = ()
-    #: Whether patience was short, and something did not come.
+    #: Whether a wait ended at a reduced time limit.
     hasty: bool = False
 
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
-    """Play *transcript*, and again with whole patience if it fails for want of it."""
+    """Play *transcript*; play it again with the full timeout if a reduced one may be the cause."""
     timeouts, level = settings.timeouts, transcript.header.level
     played = play_once(transcript, mode, settings)
     if played.failure is None or not played.hasty or not timeouts.may_replay(level):
@@ -245,7 +245,7 @@ def _seen(harness: Harness, observed: Observed) -> InvariantObservation:
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:
-    """What a divergence may name, and in which modes."""
+    """Return the names that a divergence may have, with their modes."""
     transcripts = map(load_transcript, transcript_paths())
     played = {transcript.name: transcript.header.modes for transcript in transcripts}
     return PROPERTIES | {INVARIANT_PREFIX + rule.name: rule.modes for rule in RULES} | played
@@ -269,7 +269,7 @@ def _positive(option: str, text: str) -> float:
 
 
 def _with_foreground_as_printed(implementation: Implementation) -> Implementation:
-    """For a mere command: --foreground is used if its usage names it."""
+    """Return *implementation* without capability foreground if its usage lacks --foreground."""
     printed = ask(implementation, dict(os.environ), "--help")
     if "--foreground" in printed.stdout + printed.stderr:
         return implementation

@@ -1,6 +1,6 @@
-"""What the terminal shows of the results: failures by their cause, outcomes by clause group.
+"""The terminal's summary: failures by cause, outcomes by clause group.
 
-Rule: what several transcripts fail for is told once, in full; the others are named.
+Rule: a common cause of several failures is printed once, in full, with the names of the others.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..format.vocabulary import GROUPS, OUTCOMES
 from .results import Result
 
-#: So many others that fail for the same reason are named; the verdict names them all.
+#: Number of further failures with the same cause that are named. The verdict names all of them.
 _NAMED = 20
 
 
 def summary_lines(results: Iterable[Result]) -> list[str]:
-    """One line for each group (the first folder of a transcript's name) and one for all."""
+    """Return one line for each group (the first folder of a transcript's name) and one for all."""
     counts: dict[str, Counter[str]] = {}
     for result in results:
         group = result.transcript.partition("/")[0] if "/" in result.transcript else "(other)"
@@ -39,7 +39,7 @@ def _row(name: str, cells: list[str]) -> str:
 
 
 def cause_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Each cause once, the most frequent first: the text of one failure, and who else has it."""
+    """Yield each cause once, most frequent first: the text of one failure, names of the others."""
     causes: dict[str, list[str]] = {}
     for result in results:
         if result.outcome == "failed":

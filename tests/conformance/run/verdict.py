@@ -1,7 +1,7 @@
-"""What a run's results amount to, in words.
+"""The verdict on the results of a run, in words.
 
-Rule: pure, and it never claims what was not judged; level must decides, level should is named, a
-known divergence is a miss like any other, and one that has stopped diverging is none.
+Rule: pure functions. A verdict never covers transcripts that were not played. Level must decides,
+level should is listed, a known divergence counts as a miss, and a stale divergence does not.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from .results import Result
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"
 NOT_CONFORMANT = "not conformant"
-#: What is missed at should is named, but who was not asked for the rest is not called conformant.
+#: The words of the verdict. A miss at level should is listed. Without a full run at level must
+#: there is no "conformant".
 NOT_AT_MUST = "not judged at must"
 NOT_JUDGED = "not judged"
 
-#: How the message of a `may` that is not so begins: observed, never missed.
+#: The first words of the message about a `may` that the implementation does not implement.
 PERMITTED = "permitted: "
-#: Of an implementation that is not conformant, so many for each clause are named.
+#: Number of misses that are named for each clause if an implementation is not conformant.
 _NAMED = 10
 _MISSED = ("failed", "diverged")
-#: The outcome of what passes though the implementation's file says that it fails.
+#: The outcome of a pass that the implementation's description lists as a divergence.
 STALE = "stale"
 
 
 @dataclass(frozen=True)
 class Unjudged:
-    """Results that could not be had, all for one reason."""
+    """Results that are missing for one reason."""
 
     reason: str
     results: int
@@ -43,32 +44,32 @@ class Unjudged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, and what it rests on."""
+    """The word of the verdict, and its basis."""
 
     word: str
     missed: tuple[Result, ...]
-    #: How many results there are at levels must and should, skipped ones not among them.
+    #: Number of results at levels must and should, without skipped ones.
     must: int
     should: int
     unjudged: tuple[Unjudged, ...]
-    #: "" if every transcript of the suite was tried, in every mode.
+    #: "" if every transcript of the suite was tried in every mode.
     selection: str
-    #: What passes, at any level, though it is listed as a known divergence.
+    #: Passes at any level that are listed as known divergences.
     stale: tuple[Result, ...] = ()
 
     def missed_at(self, level: str) -> tuple[Result, ...]:
-        """What was missed at *level*."""
+        """Return the misses at *level*."""
         return tuple(result for result in self.missed if result.level == level)
 
     @property
     def unexpected(self) -> bool:
-        """Whether the file is wrong: a miss at level must that it does not announce, or none."""
+        """Whether there is an unannounced miss at level must or a stale divergence."""
         failed = any(result.outcome == "failed" for result in self.missed_at("must"))
         return failed or bool(self.stale)
 
     @property
     def sentence(self) -> str:
-        """The verdict in one line."""
+        """Return the verdict in one line."""
         if self.word == NOT_JUDGED:
             return f"{NOT_JUDGED}: nothing at level must or should was played to its end"
         counts = [
@@ -78,7 +79,7 @@ class Verdict:
         return f"{self.word}: {', '.join(count for count in counts if count)}"
 
     def lines(self) -> Iterator[str]:
-        """The verdict, what was not judged, and what was missed, by clause and whole name."""
+        """Return the verdict, the missing results, and the misses by clause with full names."""
         yield f"verdict: {self.sentence}"
         if self.selection:
             yield f"  only a selection was judged: {self.selection}"
@@ -104,7 +105,7 @@ class Verdict:
 
 
 def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> Verdict:
-    """The verdict on *results* in *modes*, of a suite that has so many *transcripts*."""
+    """Return the verdict on *results* in *modes* for a suite of *transcripts* transcripts."""
     everything = [result for result in results if result.level != "may"]
     judged = [result for result in everything if result.outcome != "skipped"]
     missed = tuple(result for result in judged if result.outcome in _MISSED)
@@ -120,7 +121,7 @@ def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> 
 
 
 def selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
-    """What of so many *transcripts* in all modes was chosen; "" if all was."""
+    """Return which part of *transcripts* in all modes was selected; "" for all of them."""
     tried = len({result.transcript for result in results if result.is_transcript})
     parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
     if not set(MODES) <= set(modes):
@@ -164,7 +165,7 @@ def _by_clauses(missed: tuple[Result, ...]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _names(results: Iterable[Result]) -> list[str]:
-    """Each transcript with the modes of its results."""
+    """Return each transcript with the modes of its results."""
     modes: dict[str, list[str]] = {}
     for result in sorted(results, key=lambda one: one.transcript):
         modes.setdefault(result.transcript, []).append(result.mode)
