@@ -1,18 +1,19 @@
-"""Lets proxsmtpd(8), of Debian's proxsmtp, be judged: `proxsmtpd.py HOST:PORT -l ... -c ...`.
+"""An adapter for proxsmtpd(8), of Debian's proxsmtp: `proxsmtpd.py HOST:PORT -l ... -c ...`.
 
-Rule: what is between the messages, what is in them and what becomes of them is proxsmtpd's doing.
-Here is what it has otherwise by design, and what would fail in every transcript for that.
+Rule: proxsmtpd decides what happens between messages, in messages and with messages. The adapter
+only replaces designed differences, which would fail every transcript.
 
-- The command line (HOST:PORT, -c, -d, -t, -l, --foreground) becomes proxsmtpd.conf(5).
-- The filter's contract becomes its own (`filter_message`, which it runs as FilterCommand): OUTFILE,
-  if it is not empty, is copied over EMAIL; status 2 and more is 0 without -r, and 451 with it;
-  RECIPIENT, REMOTEIP and HELO get their names. Line ends and dots are left as they are.
-- Where it puts its own name into the greeting and into the reply to EHLO, upstream's words are put
-  back, and PIPELINING, which it takes out: every transcript has them. So the port that clients
-  see is this module's, and with it what happens to those that wait in its backlog.
+- It translates the command line (HOST:PORT, -c, -d, -t, -l, --foreground) into proxsmtpd.conf(5).
+- It translates the filter's contract (`filter_message`, which proxsmtpd runs as FilterCommand). A
+  nonempty OUTFILE is copied over EMAIL. Status 2 and more becomes 0 without -r, and 451 with it.
+  RECIPIENT, REMOTEIP and HELO get their names. Line ends and dots are not changed.
+- It restores upstream's words where proxsmtpd puts its own name into the greeting and into the
+  reply to EHLO, and it restores PIPELINING, which proxsmtpd removes. Every transcript has them. So
+  the clients' port, with its backlog, belongs to this module.
 
-proxsmtpd takes the place of this process; a child, which passes the octets on, ends with it.
-Nothing of this is written into DIR; it lies beside it, to go with it if this is killed.
+proxsmtpd replaces this process. A child relays the octets and ends with proxsmtpd. The adapter
+writes nothing into DIR. Its files lie next to DIR, so that they are removed together if this
+process is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from pathlib import Path
 
 Through = Callable[[bytes], bytes]
 PROGRAM = "/usr/sbin/proxsmtpd"
-#: How the filter is told what to run; taken out of its environment again.
+#: Variables for `filter_message`; removed from the filter's environment.
 COMMAND, REJECT, FILES = "PROXSMTPD_COMMAND", "PROXSMTPD_REJECT", "PROXSMTPD_FILES"
 CONFIGURATION = """\
 OutAddress: {files}/up
@@ -46,7 +47,7 @@ FilterTimeout: {timeout}
 TempDirectory: {tempdir}
 """
 FILTER = "FilterCommand: exec {python} -S -E {module} --as-filter\n"
-#: What it calls itself, where upstream's own words should be.
+#: The name that proxsmtpd puts in place of upstream's words.
 GREETING, HELLO = b"220 smtp.passthru", (b"250 smtp.passthru", b"250-smtp.passthru")
 TAKEN_OUT = b"PIPELINING"
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +55,7 @@ _STARTING = 10.0
 
 
 def main(arguments: list[str]) -> None:
-    """Be proxsmtpd with the command line of postprox."""
+    """Run proxsmtpd with the command line of postprox."""
     if arguments == ["--as-filter"]:
         sys.exit(filter_message())
     options = parsed(arguments)
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> None:
 
 
 def beside(passage: Passage, pid: int) -> None:
-    """Let a child of this process pass on the octets, as long as the process *pid* lives."""
+    """Start a child that relays the octets as long as the process *pid* lives."""
     if os.fork() == 0:
         os.setsid()
         passage.serve(pid)
@@ -91,7 +92,7 @@ def beside(passage: Passage, pid: int) -> None:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The command line, as far as proxsmtpd has something of that kind."""
+    """Parse the command line, as far as proxsmtpd has an equivalent."""
     parser = argparse.ArgumentParser(prog="proxsmtpd")
     parser.add_argument("upstream", type=address)
     parser.add_argument("-c", "--command")
@@ -108,13 +109,13 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def address(text: str) -> tuple[str, int]:
-    """HOST and PORT of *text*."""
+    """Return HOST and PORT of *text*."""
     host, _, port = text.rpartition(":")
     return host or "127.0.0.1", int(port)
 
 
 def configuration(options: argparse.Namespace, files: str) -> str:
-    """The text of proxsmtpd.conf(5)."""
+    """Return the text of proxsmtpd.conf(5)."""
     text = CONFIGURATION.format(files=files, timeout=options.timeout, tempdir=options.tempdir)
     if options.command is not None:
         text += FILTER.format(python=sys.executable, module=Path(__file__).resolve())
@@ -122,20 +123,20 @@ def configuration(options: argparse.Namespace, files: str) -> str:
 
 
 def next_to(directory: str) -> str | None:
-    """Where the files of this module lie: next to *directory*, if that is not at the top."""
+    """Return the directory for files of this module: next to *directory*, or None at the top."""
     parent = Path(directory).parent
     return None if parent == Path("/") else str(parent)
 
 
 def silence(descriptor: int) -> None:
-    """Let what is written to *descriptor* go nowhere."""
+    """Discard output to *descriptor*."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
 
 
 def pid_of(pidfile: str) -> int:
-    """The server's pid, once it has gone into the background and written it down."""
+    """Return the server's pid, once its pid file exists."""
     deadline = time.monotonic() + _STARTING
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
@@ -148,7 +149,7 @@ def pid_of(pidfile: str) -> int:
 
 
 def filter_message() -> int:
-    """Run the command as postprox would; return what proxsmtpd makes of its end."""
+    """Run the command as postprox would; return the status that proxsmtpd must get."""
     command, files = os.environ.pop(COMMAND), os.environ.pop(FILES)
     reject = os.environ.pop(REJECT, "")
     descriptor, outfile = tempfile.mkstemp(dir=files)
@@ -161,7 +162,7 @@ def filter_message() -> int:
         "HELO": os.environ.get("REMOTE_HELO", ""),
     }
     prctl = ctypes.CDLL(None).prctl
-    # proxsmtpd kills what it has started, which is this process.
+    # proxsmtpd kills its child, which is this process.
     shell = subprocess.Popen(
         ["/bin/sh", "-c", command],
         env=environment,
@@ -176,7 +177,7 @@ def filter_message() -> int:
 
 
 def replaced(outfile: Path, email: str) -> int:
-    """Put what the filter has written into the place of the message: 0, or 2 if that cannot be."""
+    """Replace the message by the filter's output; return 0, or 2 if that fails."""
     try:
         written = outfile.lstat()
     except FileNotFoundError:
@@ -193,7 +194,7 @@ def replaced(outfile: Path, email: str) -> int:
 
 
 class Passage:
-    """The port that clients see, and the socket that proxsmtpd takes for upstream."""
+    """The port for clients, and the socket that proxsmtpd uses as upstream."""
 
     def __init__(self, server: socket.socket, files: str, upstream: tuple[str, int]) -> None:
         self._server = server
@@ -204,12 +205,12 @@ class Passage:
         self._up.listen()
 
     def close(self) -> None:
-        """Leave it to the child."""
+        """Close the sockets, which the child keeps."""
         self._server.close()
         self._up.close()
 
     def serve(self, pid: int) -> None:
-        """Pass on what clients, proxsmtpd and upstream say, until the process *pid* has ended."""
+        """Relay between clients, proxsmtpd and upstream until the process *pid* has ended."""
         for descriptor in (0, 1, 2):
             silence(descriptor)
         ended = os.pidfd_open(pid)
@@ -223,7 +224,7 @@ class Passage:
             shutil.rmtree(self._files)
 
     def _join(self, client: socket.socket) -> None:
-        """Join one client to its upstream before the next one is let in."""
+        """Connect one client with its upstream before the next one is accepted."""
         inside = self._inside()
         if inside is None:
             client.close()
@@ -237,13 +238,13 @@ class Passage:
             threading.Thread(target=self._relay, args=(outside, words), daemon=True).start()
 
     def _await_proxsmtpd(self) -> None:
-        """Wait until it listens: its socket is there before, its pid file only then."""
+        """Wait until proxsmtpd listens; its socket exists before that, its pid file does not."""
         deadline = time.monotonic() + _STARTING
         while not (self._files / "pid").exists() and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def _inside(self) -> socket.socket | None:
-        """A connection to proxsmtpd, None if it takes no more."""
+        """Return a connection to proxsmtpd, or None if it accepts no more."""
         inside = socket.socket(socket.AF_UNIX)
         try:
             inside.connect(str(self._files / "in"))
@@ -263,7 +264,7 @@ class Passage:
 
 
 class Words:
-    """What upstream said last, and what the client is told instead of proxsmtpd's own name."""
+    """Upstream's last reply, and the client's text in place of proxsmtpd's own name."""
 
     def __init__(self) -> None:
         self._greeting: list[bytes] = []
@@ -272,11 +273,11 @@ class Words:
         self._over = False
         self._unfinished = b""
         self._held = b""
-        #: Within a reply to EHLO: the lines of upstream's reply up to what was taken out.
+        #: Within a reply to EHLO: the lines of upstream's reply up to the removed one.
         self._before: list[bytes] = []
 
     def said(self, octets: bytes) -> bytes:
-        """Remember upstream's last reply; it reaches proxsmtpd as it is."""
+        """Store upstream's last reply, which proxsmtpd gets unchanged."""
         *lines, self._unfinished = (self._unfinished + octets).split(b"\n")
         for line in lines:
             if self._over:
@@ -288,7 +289,7 @@ class Words:
         return octets
 
     def told(self, octets: bytes) -> bytes:
-        """What to tell the client for these octets; what may become proxsmtpd's name waits."""
+        """Return the client's text for these octets; buffer a possible name of proxsmtpd."""
         *lines, self._held = (self._held + octets).split(b"\n")
         told = b"".join(self._line(line + b"\n") for line in lines)
         names = (GREETING, *HELLO)
@@ -313,7 +314,7 @@ class Words:
 
 
 def passed(source: socket.socket, target: socket.socket, through: Through) -> None:
-    """Pass on everything from *source* to *target*, and how it ends."""
+    """Relay everything from *source* to *target*, including the end."""
     try:
         while octets := source.recv(65536):
             target.sendall(through(octets))
@@ -325,7 +326,7 @@ def passed(source: socket.socket, target: socket.socket, through: Through) -> No
 
 
 def as_it_is(octets: bytes) -> bytes:
-    """Nothing is done to these."""
+    """Return the octets unchanged."""
     return octets
 
 

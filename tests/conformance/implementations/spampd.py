@@ -1,24 +1,25 @@
-"""Lets spampd(8), of Debian's package spampd, be judged: `spampd.py HOST:PORT -l ADDRESS:PORT ...`.
+"""An adapter for spampd(8), of Debian's package spampd: `spampd.py HOST:PORT -l ADDRESS:PORT ...`.
 
-Rule: what is between the messages, what is in them, where they end and what becomes of them is
-spampd's doing. Here is what it has otherwise by design, and what would fail in every transcript.
+Rule: spampd decides what happens between messages, in messages, at their end and with them. The
+adapter only replaces designed differences, which would fail every transcript.
 
-- DATA and its 354 go through it before the content does. So DATA is held back on the way to
-  upstream, once a recipient has been accepted: spampd is told 354, and upstream gets DATA when
-  spampd begins to send what it has taken in. If upstream refuses then, that is spampd's answer for
-  the message.
-- After QUIT it waits until the client closes. So, as clients do, what passes on the client's octets
-  closes when upstream has said 221 to QUIT.
-- The command line becomes its own: -t, the time that a message may be looked at, is --satimeout;
-  --foreground is --nodetach. DIR of -d it has no use for: messages lie in nameless files in /tmp.
-- With --maxsize=0 every message is too large to be scanned, and is passed on as it came.
-  SpamAssassin is started with all its rules nevertheless, which takes a second.
+- spampd relays DATA and its 354 before the content. The adapter holds DATA back on the way to
+  upstream, once a recipient has been accepted. spampd gets a 354 from the adapter, and upstream
+  gets DATA when spampd begins to send the content. If upstream refuses DATA then, spampd gets that
+  reply for the message.
+- After QUIT spampd waits until the client closes. The adapter closes the connection when upstream
+  has replied 221 to QUIT, as clients do.
+- It translates the command line: -t, the time limit for a message, becomes --satimeout, and
+  --foreground becomes --nodetach. spampd has no use for DIR of -d, because its messages are in
+  unnamed files in /tmp.
+- With --maxsize=0 every message is too large for a scan and is relayed unchanged. SpamAssassin is
+  started with all its rules nevertheless, which takes a second.
 
-So both the port that clients see and the connection to upstream are this module's, and with them
-what happens to those that wait in the backlog; an upstream that cannot be reached is to spampd one
-that closes at once. spampd takes the place of this process; a child, which passes the octets on,
-ends with it. What both write lies beside DIR, to go with it if this is killed. It has no filter of
-the administrator's (-c, -r), and no stdio mode.
+So the clients' port, with its backlog, and the connection to upstream belong to this module. An
+unreachable upstream looks to spampd like one that closes at once. spampd replaces this process. A
+child relays the octets and ends with spampd. The files of both lie next to DIR, so that they are
+removed together if this process is killed. spampd has no administrator's filter (-c, -r) and no
+mode stdio.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ PROGRAM = "/usr/sbin/spampd"
 _SETTLING = 0.3
 GO_AHEAD = b"354 go ahead\r\n"
 DATA = re.compile(rb"DATA[ \t]*\r\n", re.IGNORECASE)
-#: When these have been accepted no recipient is any more.
+#: Commands after which no recipient is accepted any more.
 ANEW = (b"EHLO", b"HELO", b"MAIL", b"RSET")
-#: Lines, and what has come of the last one.
+#: Lines, and the state of an incomplete last one.
 PIECES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 def main(arguments: list[str]) -> None:
-    """Be spampd with the command line of postprox."""
+    """Run spampd with the command line of postprox."""
     options = parsed(arguments)
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,7 +63,8 @@ def main(arguments: list[str]) -> None:
     up = socket.socket(socket.AF_UNIX)
     up.bind(f"{files}/up")
     up.listen()
-    # Its other end stays open in spampd and in all of its children, as long as one of them lives.
+    # spampd and all of its children keep the other end open, so that it closes with the last of
+    # them.
     lifeline, end = os.pipe()
     if os.fork() == 0:
         os.setsid()
@@ -83,14 +85,14 @@ def main(arguments: list[str]) -> None:
         f"--group={os.getegid()}",
         *("--local-only", "--maxsize=0", "--children=2"),
         *(["--nodetach"] if options.foreground else []),
-        # Net::Server reads this: a file to take turns by would stay in /tmp after a SIGKILL.
+        # Read by Net::Server, whose lock file would stay in /tmp after a SIGKILL.
         *("--", "serialize=none"),
     ]
     os.execv(PROGRAM, command)  # noqa: S606 - a shell has nothing to do here
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The command line, as far as spampd has something of that kind."""
+    """Parse the command line, as far as spampd has an equivalent."""
     parser = argparse.ArgumentParser(prog="spampd")
     parser.add_argument("upstream", type=address)
     parser.add_argument("-d", "--tempdir", default="/tmp")
@@ -104,13 +106,13 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def address(text: str) -> tuple[str, int]:
-    """HOST and PORT of *text*."""
+    """Return HOST and PORT of *text*."""
     host, _, port = text.rpartition(":")
     return host or "127.0.0.1", int(port)
 
 
 def silence(*descriptors: int) -> None:
-    """Let what is written to *descriptors* go nowhere."""
+    """Discard output to *descriptors*."""
     null = os.open(os.devnull, os.O_RDWR)
     for one in descriptors:
         os.dup2(null, one)
@@ -121,9 +123,9 @@ def silence(*descriptors: int) -> None:
 
 
 def started(path: str, lifeline: int) -> bool:
-    """Wait until spampd listens at *path* and has its children; False: it has ended.
+    """Wait until spampd listens at *path* and has its children; return False if it has ended.
 
-    Of those that it is just starting, one would survive a SIGTERM.
+    A child that is just starting would survive a SIGTERM.
     """
     while lifeline not in select.select([lifeline], [], [], 0.01)[0]:
         if Path(path).exists():
@@ -138,7 +140,7 @@ def serve(
     upstream: tuple[str, int],
     lifeline: int,
 ) -> None:
-    """Join each client to spampd, and spampd to upstream, until spampd has ended."""
+    """Connect each client with spampd, and spampd with upstream, until spampd has ended."""
     server.listen(128)
     while lifeline not in select.select([server.fileno(), lifeline], [], [])[0]:
         client, _ = server.accept()
@@ -150,7 +152,7 @@ def serve(
             continue
         start(passed, client, inside)
         start(passed, inside, client)
-        # One after the other: whose it is that spampd connects for is known by that alone.
+        # One client at a time, because only the order shows which client spampd connects for.
         if lifeline in select.select([up.fileno(), lifeline], [], [])[0]:
             return
         spampd, _ = up.accept()
@@ -158,12 +160,12 @@ def serve(
 
 
 def start(target: Callable[..., None], *arguments: object) -> None:
-    """Have it done meanwhile."""
+    """Run it in a thread."""
     threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
 def passed(source: socket.socket, target: socket.socket) -> None:
-    """Pass on everything from *source* to *target*, and how it ends."""
+    """Relay everything from *source* to *target*, including the end."""
     try:
         while octets := source.recv(65536):
             target.sendall(octets)
@@ -175,7 +177,7 @@ def passed(source: socket.socket, target: socket.socket) -> None:
 
 
 def relay(client: socket.socket, spampd: socket.socket, upstream: tuple[str, int]) -> None:
-    """Connect to upstream for spampd, and pass on what both say."""
+    """Connect to upstream for spampd, and relay both directions."""
     try:
         outside = socket.create_connection(upstream)
     except OSError:
@@ -187,7 +189,7 @@ def relay(client: socket.socket, spampd: socket.socket, upstream: tuple[str, int
 
 
 class Passage:
-    """One connection of spampd to upstream, and what it is told in the client's name."""
+    """One connection from spampd to upstream, with replies of this module in between."""
 
     def __init__(
         self, client: socket.socket, inside: socket.socket, outside: socket.socket
@@ -198,14 +200,14 @@ class Passage:
         self._command = b""
         #: Whether a recipient has been accepted for the next message.
         self._recipient = False
-        #: Whether upstream's next reply is the one to the DATA that was held back.
+        #: Whether upstream's next reply belongs to the DATA that was held back.
         self._held = False
         self._reply = b""
         self._go_ahead = False
         self._replied = threading.Event()
 
     def commands(self) -> None:
-        """Pass on what spampd says, until one of both has closed."""
+        """Relay octets from spampd until either side has closed."""
         with contextlib.suppress(OSError), self._inside.makefile("rb") as spampd:
             begins = True
             while line := spampd.readline():
@@ -224,7 +226,7 @@ class Passage:
                 side.shutdown(socket.SHUT_RDWR)
 
     def _message(self, data: bytes, spampd: BinaryIO) -> None:
-        """Ask upstream for leave when there is a message to send; send it then, or drop it."""
+        """Send DATA to upstream when there is a message; then send the message, or drop it."""
         line, begins = spampd.readline(), True
         if not line:
             return
@@ -241,14 +243,14 @@ class Passage:
         self._replied.clear()
 
     def answers(self) -> None:
-        """Pass on what upstream says, and that it has closed."""
+        """Relay octets and the end from upstream."""
         line = b""
         with contextlib.suppress(OSError):
             while octets := self._outside.recv(65536):
                 for piece in PIECES.findall(octets):
                     line, held = line + piece, self._held
                     if piece.endswith(b"\n"):
-                        # First, for spampd may have its next command sent before this goes on.
+                        # First, because spampd may send its next command before this continues.
                         self._heard(line)
                         line = b""
                     if not held:

@@ -1,8 +1,8 @@
-"""What an implementation made of a plan, as far as the world can see it, to compare two by.
+"""The comparison of two implementations by the observable results of a plan.
 
-Rule: only what every implementation owes alike. Words, timing and what is said to upstream in
-between are each one's own. Each aspect is compared by itself, so that one difference, known for
-long, does not hide all others.
+Rule: only results that every implementation must have in common. Wording, timing and additional
+commands to the upstream server may differ. Aspects are compared separately, so that one known
+difference does not hide the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _replies(run: Run) -> list[str]:
 
 
 def _answers(exchange: Exchange) -> list[str]:
-    """The codes, but for those that stand for others which a clause permits as well."""
+    """Return the codes; equal codes for those that a clause permits as alternatives."""
     codes = exchange.codes
     if isinstance(exchange.item, Message) and codes in ([503], [554]):
         return ["503 or 554 (data.needs-recipient)"]
@@ -62,7 +62,7 @@ def _variable(name: str) -> Aspect:
     return values
 
 
-#: What is the same number of times in two runs, or differs in another aspect anyway.
+#: Facts that occur equally often in two runs, or differ in another aspect as well.
 _OF_EACH_FILTER: dict[str, Aspect] = {
     "email": _emails,
     **{name.lower(): _variable(name) for name in ENVELOPE_VARIABLES},
@@ -77,9 +77,9 @@ ASPECTS: dict[str, Aspect] = {
 
 
 def differences(aspect: str, one: Run, other: Run) -> list[str]:
-    """Where the two differ in *aspect*, as 'this | that'.
+    """Return where the two differ in *aspect*, as 'this | that'.
 
-    What never came because a session broke off is its end's difference and no other's.
+    Results that are missing because a session broke off count only as a difference of its end.
     """
     look = ASPECTS[aspect]
     in_pairs = aspect in _OF_EACH_FILTER or one.trouble or other.trouble

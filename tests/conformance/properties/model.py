@@ -1,7 +1,7 @@
-"""What each message of a session must come to, if the specification is obeyed.
+"""The required fate of each message of a session, from the specification.
 
-Rule: a pure reading of the plan and of the replies the client saw (they decide what was accepted);
-what upstream and the filter saw is compared with it, never used for it.
+Rule: a pure function of the plan and of the replies to the client, which decide what was accepted.
+Observations at upstream and filter are compared with it and never used for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .run import Exchange, Run
 
 @dataclass
 class ExpectedOutcome:
-    """A message's: what is to become of one DATA."""
+    """The required fate of one DATA command."""
 
     message: Message
     exchange: Exchange
@@ -23,7 +23,7 @@ class ExpectedOutcome:
     permitted: bool
     mail: Command | None
     recipients: tuple[bytes, ...]
-    #: The filter's variables; one that is not to be judged is left out.
+    #: The filter's variables, without those that must not be judged.
     environment: dict[str, bytes]
     filtering: bool
     rejects_failures: bool
@@ -40,7 +40,7 @@ class ExpectedOutcome:
 
     @property
     def passed(self) -> bytes | None:
-        """What upstream is to understand; None: nothing of it may get there."""
+        """The content that upstream must receive; None if it must not receive any."""
         if not self.permitted or self.rejected or (self.failed and self.rejects_failures):
             return None
         verdict = self.message.verdict
@@ -50,7 +50,7 @@ class ExpectedOutcome:
 
     @property
     def delivered(self) -> bool:
-        """Whether it is to be given to upstream, which may still refuse it in the end."""
+        """Whether upstream must be offered the message, which it may still refuse."""
         return (
             self.passed is not None and self.mail is not None and self.mail.data_answer.code == 354
         )
@@ -58,17 +58,17 @@ class ExpectedOutcome:
 
 @dataclass
 class _Transaction:
-    """What the client was told of it so far."""
+    """The replies that the client has received for it so far."""
 
     mail: Command | None = None
     recipients: list[Command] = field(default_factory=list)
     attributes: dict[bytes, bytes] = field(default_factory=dict)
-    #: XFORWARD was accepted and then refused: it is not settled what holds then.
+    #: XFORWARD was accepted and then refused; the specification leaves open which values count.
     unclear: bool = False
 
 
 def fates(run: Run) -> list[ExpectedOutcome]:
-    """The fate of every message, in order."""
+    """Return the fate of every message, in order."""
     found = []
     transaction, helo = _Transaction(), b""
     for exchange in run.exchanges:

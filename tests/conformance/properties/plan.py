@@ -1,7 +1,6 @@
-"""What everybody will say in one session: drawn as a whole, before anything is said.
+"""The plan of one session: all input of client, upstream and filter, drawn before the session.
 
-Rule: a plan is only what is intended. What came of it is a `run.Run`, whether that is right is the
-business of `model` and `invariants`.
+Rule: a plan has only intentions. A `run.Run` has the results, which `model` and `rules` judge.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import string
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-#: The last commands of a pipelined group (RFC 2920 section 3.1); HELO belongs to them in spirit.
+#: The last commands of a pipelined group (RFC 2920 section 3.1). HELO is treated alike.
 _ENDS_A_GROUP = (b"EHLO", b"HELO", b"NOOP", b"DATA", b"QUIT")
-#: What a shell, and its printf, takes for nothing but itself.
+#: Characters without a special meaning in the shell and its printf.
 _PLAIN = (string.ascii_letters + string.digits + " .,:-<>@").encode()
 
 
@@ -25,11 +24,11 @@ class Answer:
 
     @property
     def positive(self) -> bool:
-        """Whether upstream takes what it was offered."""
+        """Whether upstream accepts the command or message."""
         return self.code < 300
 
     def octets(self, words: bytes) -> bytes:
-        """The reply in the words given."""
+        """Return the reply with the given words."""
         code = b"%d" % self.code
         before = code + b"-" + words + b" at length\r\n" if self.long else b""
         return before + code + b" " + words + b"\r\n"
@@ -41,17 +40,17 @@ GO_ON = Answer(354)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of the client, and what upstream answers if it is in order."""
+    """A command line of the client, and upstream's reply to it in the right order."""
 
     line: bytes
-    #: Sent together with what stands before it, if RFC 2920 lets it.
+    #: Whether it is sent together with the command before it, if RFC 2920 permits that.
     joined: bool = False
     answer: Answer = OK
-    #: MAIL and RCPT: the address, as the filter is told it.
+    #: MAIL and RCPT: the address as the filter gets it.
     address: bytes = b""
-    #: XFORWARD: names in upper case and the values that are meant.
+    #: XFORWARD: names in upper case and their decoded values.
     attributes: tuple[tuple[bytes, bytes], ...] = ()
-    #: MAIL: what upstream answers to DATA, and to the message, of the transaction it begins.
+    #: MAIL: upstream's replies to DATA and to the message of the transaction that it begins.
     data_answer: Answer = GO_ON
     final_answer: Answer = OK
 
@@ -63,17 +62,17 @@ class Command:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the filter does with a message."""
+    """The filter's actions for a message."""
 
     status: int = 0
-    #: What it writes into OUTFILE.
+    #: The content of OUTFILE.
     outfile: bytes = b""
-    #: What it says on standard error.
+    #: The text on standard error.
     words: bytes = b""
 
     @property
     def script(self) -> str:
-        """The verdict in sh."""
+        """Return the verdict as sh."""
         lines = [f"exit {self.status}\n"]
         if self.words:
             lines.insert(0, f"{_printf(self.words)} >&2\n")
@@ -84,9 +83,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Message:
-    """DATA and, if it gets its 354, a message."""
+    """DATA and, after a 354, a message."""
 
-    #: As it goes over the wire, without the dot at its end.
+    #: In the form of the wire, without the dot at its end.
     body: bytes
     verdict: Verdict = field(default_factory=Verdict)
     joined: bool = False
@@ -105,42 +104,42 @@ class Plan:
     """One session."""
 
     items: tuple[Item, ...]
-    #: The client closes its side, with its QUIT if that is the last it says.
+    #: Whether the client closes its side, together with a final QUIT.
     half_closes: bool = False
-    #: For each write of the client where it is cut into pieces, counted from its start or, if
-    #: negative, from its end.
+    #: For each write of the client the positions of cuts, from its start or, if negative, from its
+    #: end.
     cuts: tuple[tuple[int, ...], ...] = ()
-    #: What upstream offers.
+    #: The extensions that upstream offers.
     keywords: tuple[bytes, ...] = ()
     filtering: bool = True
-    #: -r
+    #: option -r
     rejects_failures: bool = False
 
     @property
     def quits(self) -> bool:
-        """Whether the client's last word is QUIT."""
+        """Whether the client's last command is QUIT."""
         return bool(self.items) and self.items[-1].verb == b"QUIT"
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The implementation's."""
+        """Return the arguments of the implementation."""
         filtering = ("-c", "{filter}") if self.filtering else ()
         rejecting = ("-r",) if self.rejects_failures else ()
         return (*filtering, *rejecting, "-d", "{tmp}", "{upstream}")
 
 
 def verb(line: bytes) -> bytes:
-    """The name of the command in *line*."""
+    """Return the name of the command in *line*."""
     return line.split(b" ")[0].upper()
 
 
 def may_be_followed(name: bytes) -> bool:
-    """Whether more commands may be pipelined behind the command *name*."""
+    """Whether more commands may be pipelined after the command *name*."""
     return name not in _ENDS_A_GROUP
 
 
 def pieces(octets: bytes, cuts: tuple[int, ...]) -> list[bytes]:
-    """*octets*, cut at the places of *cuts* that lie within."""
+    """Return *octets*, cut at those of *cuts* that lie inside."""
     places = {cut if cut > 0 else len(octets) + cut for cut in cuts}
     inside = [0, *sorted(place for place in places if 0 < place < len(octets)), len(octets)]
     return [octets[start:end] for start, end in pairwise(inside)]

@@ -1,7 +1,7 @@
-"""Plays plans against an implementation: clients that follow them, an upstream that answers.
+"""The player of plans: clients that follow a plan, and an upstream server that answers.
 
-Rule: nothing here sleeps, and nothing is judged; every wait is bounded, and what did not come in
-time is written down as the run's trouble.
+Rule: nothing here sleeps, and nothing is judged. Every wait has a time limit, and a timeout is
+recorded as the run's trouble.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .run import Exchange, NoReplyError, Run, Utterance, next_reply
 from .upstream import GREETING, Ledger, Server
 
 _LOOK_AGAIN = 0.001
-#: How long nothing may happen while the implementation sleeps, and all it has started; one that
-#: computes, or waits for a processor, is given the whole patience.
+#: Time limit without an event while the implementation and all its descendants sleep (seconds). An
+#: implementation that computes or waits for a processor gets the full timeout.
 _ASLEEP = 3.0
-#: The filter reads its verdict where the client has put it just before the message.
+#: The filter reads its verdict from a file that the client writes just before the message.
 _FILTER = '. "$suite_tmp/../verdict{whose}"\n'
 
 
 class _LostError(Exception):
-    """The conversation cannot go on; the text says why."""
+    """A conversation that cannot continue; the text has the reason."""
 
 
 @dataclass
 class _Write:
-    """Octets that leave together, and who is answered for them."""
+    """Octets of one write, and the exchanges that await replies to them."""
 
     octets: bytes = b""
     answered: list[Exchange] = field(default_factory=list)
@@ -48,7 +48,7 @@ class _Write:
 
 
 class Conversation:
-    """One client that follows its plan; `go_on` says whether it still waits."""
+    """One client that follows its plan; `go_on` returns whether it still waits."""
 
     def __init__(self, harness: Harness, client: Connection, plan: Plan, whose: str) -> None:
         self.run = Run(plan)
@@ -60,7 +60,7 @@ class Conversation:
         self._steps = self._whole()
 
     def go_on(self) -> None:
-        """Do what can be done now."""
+        """Continue as far as possible without waiting."""
         if self.finished:
             return
         try:
@@ -71,7 +71,7 @@ class Conversation:
             self._end()
 
     def give_up(self, why: str) -> None:
-        """The plan cannot be followed any further."""
+        """Stop following the plan."""
         self.run.trouble = why
         self._end()
 
@@ -151,7 +151,7 @@ def _due(exchange: Exchange) -> str:
 
 
 class _Performance:
-    """Everything that goes on during one run."""
+    """All parties of one run."""
 
     def __init__(
         self, harness: Harness, conversations: Mapping[bytes, Conversation], asleep: float
@@ -167,21 +167,21 @@ class _Performance:
         self._events = 0
 
     def whole(self) -> None:
-        """Until every client has finished, or nothing happens any more."""
+        """Run until every client has finished, or nothing happens any more."""
         if not self._until(lambda: all(one.finished for one in self._conversations.values())):
             for one in self._conversations.values():
                 if not one.finished:
                     one.give_up("silence")
 
     def goodbye(self) -> None:
-        """Until the implementation's process has ended, if it can be expected to."""
+        """Wait for the end of the process, if it must end."""
         process = self._harness.process
         assert process is not None
         if not self._in_trouble():
             self._until(lambda: not process.alive)
 
     def record(self) -> None:
-        """Write down what was not the conversations' to see."""
+        """Record the leftovers and outputs that no conversation shows."""
         leftovers = [] if self._in_trouble() else still_left(self._harness, self._left)
         process = self._harness.process
         for name, one in self._conversations.items():
@@ -197,7 +197,7 @@ class _Performance:
             run.leftovers = leftovers
 
     def _on_standard_error(self) -> bytes:
-        """What nothing permits there: a server's log may go there (log.stderr)."""
+        """Return forbidden output on standard error. A server may log there (log.stderr)."""
         written = self._harness.output("stderr")
         permitted = self._harness.mode == "listen" and b"Traceback" not in written
         return b"" if permitted else written
@@ -218,7 +218,7 @@ class _Performance:
         return True
 
     def _given(self) -> float:
-        """How long who sleeps is given, in seconds."""
+        """The time limit for a sleeping implementation (seconds)."""
         return self._harness.settings.timeouts.at_least(self._asleep)
 
     def _all_sleep(self) -> bool:
@@ -227,7 +227,7 @@ class _Performance:
         return all(sleeps(pid) for pid in descendants(process.pid))
 
     def _go_on(self) -> None:
-        """Let everybody say what there is to be said now."""
+        """Let every party continue."""
         while self._harness.listener.arrived:
             self._welcome(self._harness.listener.arrived.popleft())
         self._hear_filters()
@@ -239,7 +239,7 @@ class _Performance:
 
     def _welcome(self, connection: Connection) -> None:
         server = Server(self._books)
-        self._harness.retired.append(connection)  # for the harness to close, however this ends
+        self._harness.retired.append(connection)  # closed by the harness in any case
         self._servers.append((connection, server))
         self._hear(server, "U<", event="@connect")
         self._hear(server, "U>", GREETING)
@@ -264,7 +264,8 @@ class _Performance:
         for name, book in self._books.items():
             if server.book is book:
                 log = self._conversations[name].run.said
-                # Until its HELO nobody knew whose connection it was; the first is the beginning.
+                # Until a client's HELO the session of a connection is unknown. The first one is the
+                # beginning.
                 place = len(log) if any(one.connection for one in log) else 0
                 log[place:place] = self._unclaimed.pop(number, [])
                 log.append(said)
@@ -301,7 +302,7 @@ class _Performance:
 
 
 def perform(plan: Plan, settings: Settings, asleep: float = _ASLEEP) -> Run:
-    """One session in stdio mode."""
+    """Play one session in mode stdio."""
     harness = Harness(_transcript(plan.arguments, ""), "stdio", settings)
     try:
         harness.prepare()
@@ -317,7 +318,7 @@ def perform(plan: Plan, settings: Settings, asleep: float = _ASLEEP) -> Run:
 
 
 def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Run]:
-    """Sessions of one server, all at the same time; their names are the clients' HELO."""
+    """Play concurrent sessions of one server, identified by the clients' HELO."""
     arguments = next(iter(plans.values())).arguments
     harness = Harness(_transcript(arguments, "$HELO"), "listen", settings)
     try:

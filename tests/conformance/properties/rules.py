@@ -1,7 +1,7 @@
-"""What is true of every session: each invariant is a function from a run to what is wrong with it.
+"""The rules for every session: each is a function from a run to a list of violations.
 
-Rule: pure, and each about one thing only, so that a wrong run is told by name; the specification's
-clause stands in each docstring.
+Rule: pure functions, each about one subject, so that a violation has a name. Each docstring begins
+with the clauses of the specification.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from .model import ExpectedOutcome, fates
 from .plan import Command, Message
 from .run import Run, code
 
-#: Words by which content could pass round the filter (relay.ehlo).
+#: Extensions that would let content bypass the filter (relay.ehlo).
 HIDDEN = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
-#: What an implementation may say to upstream of its own accord.
+#: Commands that an implementation may send to upstream on its own.
 _OWN_COMMANDS = (b"DATA", b"RSET", b"NOOP", b"QUIT")
 _RELAYED = (b"HELO", b"EHLO", b"MAIL", b"RCPT", b"XFORWARD")
 _ENVELOPE = (b"MAIL", b"RCPT", b"XFORWARD")
@@ -25,7 +25,7 @@ Invariant = Callable[[Run], Iterator[str]]
 
 
 def replies_one_for_one(run: Run) -> Iterator[str]:
-    """relay.order, data.held: one reply for each command, two for DATA that got its 354."""
+    """relay.order, data.held: one reply for each command, two for DATA with a 354."""
     if run.trouble:
         yield run.trouble
     if run.extra:
@@ -40,7 +40,7 @@ def replies_one_for_one(run: Run) -> Iterator[str]:
 
 
 def replies_in_order(run: Run) -> Iterator[str]:
-    """relay.order, relay.replies: each reply is upstream's to that very command."""
+    """relay.order, relay.replies: each reply is upstream's reply to that command."""
     for name in _ENVELOPE:
         given = [asked.reply for asked in run.asked if asked.verb == name]
         for (command, exchange), reply in zip(run.commands(name), given, strict=False):
@@ -53,7 +53,7 @@ def replies_in_order(run: Run) -> Iterator[str]:
 
 
 def greetings_relayed(run: Run) -> Iterator[str]:
-    """relay.replies, relay.ehlo: the greeting, and EHLO's reply without the hidden words."""
+    """relay.replies, relay.ehlo: the greeting, and the reply to EHLO without hidden extensions."""
     given = {asked.line: asked.reply for asked in run.asked}
     for command, exchange in run.commands(b"EHLO", b"HELO"):
         if not exchange.replies or command.line not in given:
@@ -72,7 +72,7 @@ def _without_hidden(reply: bytes) -> bytes:
 
 
 def commands_relayed(run: Run) -> Iterator[str]:
-    """relay.commands: upstream gets the client's commands, unchanged, in order, all of them."""
+    """relay.commands: upstream gets all commands of the client, unchanged and in order."""
     sent = [command.line for command, exchange in run.commands(*_ENVELOPE) if exchange.replies]
     got = [asked.line for asked in run.asked if asked.verb in _ENVELOPE]
     if got[: len(sent)] != sent:
@@ -80,7 +80,7 @@ def commands_relayed(run: Run) -> Iterator[str]:
 
 
 def no_command_of_its_own(run: Run) -> Iterator[str]:
-    """data.no-smuggling: upstream sees only commands that the client's dialogue contains."""
+    """data.no-smuggling: upstream gets only commands of the client's dialogue."""
     sent = {item.line for item in run.plan.items if isinstance(item, Command)}
     for asked in run.asked:
         if asked.line not in sent and asked.line.upper() not in _OWN_COMMANDS:
@@ -91,7 +91,7 @@ def no_command_of_its_own(run: Run) -> Iterator[str]:
 
 
 def hello_replayed(run: Run) -> Iterator[str]:
-    """filter.reject-session: on a new connection upstream is greeted as it was before."""
+    """filter.reject-session: a new upstream connection gets the same greeting as the first."""
     if not run.exchanges or run.exchanges[0].item.verb not in (b"EHLO", b"HELO"):
         return
     for visit in run.visits[1:]:
@@ -111,7 +111,7 @@ def data_permitted(run: Run) -> Iterator[str]:
 
 
 def content_faithful(run: Run) -> Iterator[str]:
-    """data.faithful, filter.outfile: upstream understands what was sent, or what replaced it."""
+    """data.faithful, filter.outfile: upstream gets the message or its replacement."""
     for fate, delivery in zip(_to_deliver(run), run.deliveries, strict=False):
         got = content.unstuffed(delivery.wire)
         assert fate.passed is not None
@@ -120,7 +120,7 @@ def content_faithful(run: Run) -> Iterator[str]:
 
 
 def delivered_once(run: Run) -> Iterator[str]:
-    """data.held, filter.accept, filter.reject: each message that passes is delivered, and once."""
+    """data.held, filter.accept, filter.reject: each accepted message is delivered exactly once."""
     wanted = [(fate.mail.line, fate.recipients) for fate in _to_deliver(run) if fate.mail]
     got = [(delivery.mail, delivery.recipients) for delivery in run.deliveries]
     if got != wanted:
@@ -128,7 +128,7 @@ def delivered_once(run: Run) -> Iterator[str]:
 
 
 def nothing_of_the_rejected(run: Run) -> Iterator[str]:
-    """filter.reject, data.upstream-refuses: DATA goes upstream only for what passes."""
+    """filter.reject, data.upstream-refuses: upstream gets DATA only for an accepted message."""
     wanted = sum(fate.passed is not None for fate in _complete(run))
     got = sum(asked.verb == b"DATA" for asked in run.asked)
     if got > wanted:
@@ -136,7 +136,7 @@ def nothing_of_the_rejected(run: Run) -> Iterator[str]:
 
 
 def final_replies(run: Run) -> Iterator[str]:
-    """data.final-reply, filter.reject, filter.failure, data.upstream-refuses: who answers what."""
+    """data.final-reply, filter.reject, filter.failure, data.upstream-refuses: who decides."""
     deliveries = iter(run.deliveries)
     refusals = iter(
         asked.reply for asked in run.asked if asked.verb == b"DATA" and code(asked.reply) != 354
@@ -165,7 +165,7 @@ def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
 
 
 def upstream_left_with_quit(run: Run) -> Iterator[str]:
-    """filter.reject, relay.eof: after a rejection, and in the end, upstream is told QUIT."""
+    """filter.reject, relay.eof: upstream gets QUIT after a rejection and at the end."""
     rejections = sum(fate.rejected for fate in _complete(run))
     ended = [visit.asked[-1:] != [] and visit.asked[-1].verb == b"QUIT" for visit in run.visits]
     if run.trouble:
@@ -177,21 +177,21 @@ def upstream_left_with_quit(run: Run) -> Iterator[str]:
 
 
 def nothing_smuggled(run: Run) -> Iterator[str]:
-    """data.no-smuggling: no line end that a server may believe in shows an early end of data."""
+    """data.no-smuggling: no line end of any server makes an early end of data."""
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
             yield f"with {name} as line end, the data end early in {visible(delivery.wire[:400])}"
 
 
 def filter_run_once(run: Run) -> Iterator[str]:
-    """filter.run: once for every message, and for nothing else."""
+    """filter.run: once for every message, and never otherwise."""
     wanted = len(_complete(run)) if run.plan.filtering else 0
     if not run.trouble and len(run.filter_runs) != wanted:
         yield f"{wanted} messages, {len(run.filter_runs)} runs of the filter"
 
 
 def filter_sees_the_message(run: Run) -> Iterator[str]:
-    """filter.email, filter.outfile: EMAIL holds what was sent, OUTFILE is there and empty."""
+    """filter.email, filter.outfile: EMAIL has the message, OUTFILE exists and is empty."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         wanted = content.in_email(fate.message.body)
         if filter_run.email != wanted:
@@ -201,7 +201,7 @@ def filter_sees_the_message(run: Run) -> Iterator[str]:
 
 
 def filter_sees_the_envelope(run: Run) -> Iterator[str]:
-    """filter.env: SENDER, RECIPIENT, REMOTEIP, HELO are this transaction's."""
+    """filter.env: SENDER, RECIPIENT, REMOTEIP, HELO belong to this transaction."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         for name, wanted in fate.environment.items():
             got = filter_run.environment.get(name)
@@ -210,7 +210,7 @@ def filter_sees_the_envelope(run: Run) -> Iterator[str]:
 
 
 def nothing_left(run: Run) -> Iterator[str]:
-    """files.gone, cli.exit, cli.stderr-silent: no file, no process, no word; exit status 0."""
+    """files.gone, cli.exit, cli.stderr-silent: no file, process or output remains; status 0."""
     yield from run.leftovers
     if not run.trouble and run.status != 0:
         yield f"exit status {run.status}"
@@ -239,14 +239,14 @@ INVARIANTS: tuple[Invariant, ...] = (
 )
 
 
-#: The clauses that each invariant is about: what its docstring names before the colon.
+#: The clauses of each invariant, from its docstring before the colon.
 CLAUSES = {
     one.__name__: tuple((one.__doc__ or "").partition(": ")[0].split(", ")) for one in INVARIANTS
 }
 
 
 def broken(run: Run) -> list[str]:
-    """Everything that is wrong with *run*, each with the name of its invariant."""
+    """Return every violation in *run*, each with the name of its invariant."""
     return [f"{one.__name__}: {wrong}" for one in INVARIANTS for wrong in one(run)]
 
 
@@ -254,7 +254,7 @@ def broken(run: Run) -> list[str]:
 
 
 def _complete(run: Run) -> list[ExpectedOutcome]:
-    """The messages that were sent, and answered."""
+    """Yield the messages that were sent and answered."""
     return [fate for fate in fates(run) if len(fate.exchange.replies) == 2]
 
 

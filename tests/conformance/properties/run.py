@@ -1,6 +1,6 @@
-"""What came of a plan: everything that was observed of one client's session.
+"""The result of a plan: all observations of one client's session.
 
-Rule: only what was seen; nothing is judged here.
+Rule: observations only; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .upstream import Asked, Delivery, UpstreamSession
 
 @dataclass
 class Exchange:
-    """Something the client said, and the replies it was given: one, after a 354 two."""
+    """One input of the client and the replies to it: one, or two after a 354."""
 
     item: Item
     replies: list[bytes] = field(default_factory=list)
 
     @property
     def codes(self) -> list[int]:
-        """The replies' codes."""
+        """The codes of the replies."""
         return [code(reply) for reply in self.replies]
 
     @property
@@ -32,49 +32,49 @@ class Exchange:
 
 @dataclass(eq=False)
 class Utterance:
-    """One write, one reply, one command, one event: in the order in which the suite saw them."""
+    """One write, reply, command or event, in the order in which the suite saw it."""
 
     #: As in a transcript: C> C< U> U<, and the text of an event.
     mark: str
     octets: bytes = b""
     event: str = ""
     filter_run: FilterRun | None = None
-    #: Upstream's: which of its connections, from 1.
+    #: The number of upstream's connection, from 1.
     connection: int = 0
 
 
 @dataclass
 class Run:
-    """One client's session, from outside."""
+    """One client's session, seen from outside."""
 
     plan: Plan
     greeting: bytes = b""
     exchanges: list[Exchange] = field(default_factory=list)
-    #: What the client was sent and had not asked for.
+    #: Octets that the client received without a command.
     extra: bytes = b""
-    #: Why the session did not come to the end of its plan: silence, a lost connection, no SMTP.
+    #: Why the plan was not completed: silence, a lost connection or output that is not SMTP.
     trouble: str = ""
     visits: list[UpstreamSession] = field(default_factory=list)
     filter_runs: list[FilterRun] = field(default_factory=list)
-    #: The process's; in listen mode the server's.
+    #: The exit status of the process; in mode listen, of the server.
     status: int | None = None
     stderr: bytes = b""
-    #: Files in the temp directory, processes, connections that outlived the session.
+    #: Files in the temp directory, processes and connections that outlived the session.
     leftovers: list[str] = field(default_factory=list)
     said: list[Utterance] = field(default_factory=list)
 
     @property
     def asked(self) -> list[Asked]:
-        """Every command upstream was given, over all connections."""
+        """Every command that upstream received, over all connections."""
         return [asked for visit in self.visits for asked in visit.asked]
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """Every message upstream was given."""
+        """Every message that upstream received."""
         return [delivery for visit in self.visits for delivery in visit.deliveries]
 
     def commands(self, *verbs: bytes) -> list[tuple[Command, Exchange]]:
-        """The exchanges about commands named *verbs*."""
+        """Return the exchanges about commands named *verbs*."""
         return [
             (exchange.item, exchange)
             for exchange in self.exchanges
@@ -82,7 +82,7 @@ class Run:
         ]
 
     def messages(self) -> list[tuple[Message, Exchange]]:
-        """The exchanges that begin with DATA."""
+        """Return the exchanges that begin with DATA."""
         return [
             (exchange.item, exchange)
             for exchange in self.exchanges
@@ -91,16 +91,16 @@ class Run:
 
 
 def code(reply: bytes) -> int:
-    """The code of a well-formed reply."""
+    """Return the code of a well-formed reply."""
     return int(reply[:3])
 
 
 class NoReplyError(Exception):
-    """What came is no SMTP reply."""
+    """Input that is not an SMTP reply."""
 
 
 def next_reply(octets: bytes | bytearray) -> bytes | None:
-    """The complete reply at the beginning of *octets*, None if there is none yet."""
+    """Return the complete reply at the beginning of *octets*, or None if it is incomplete."""
     start = 0
     while (end := octets.find(b"\r\n", start)) >= 0:
         line = bytes(octets[start:end])

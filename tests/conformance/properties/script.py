@@ -1,6 +1,6 @@
-"""A run as a transcript: what a person can read, change and check in.
+"""A run as a transcript that a person can read, change and check in.
 
-Rule: what was observed becomes what is awaited, in the order in which it was seen; replies in the
+Rule: each observation becomes a step that awaits it, in the observed order. Replies in the
 implementation's own words are awaited by their code.
 """
 
@@ -19,12 +19,12 @@ from ..play.filter_stub import FilterRun
 from .model import fates
 from .run import Run, Utterance, code
 
-#: An octet so often in a row is written as a repetition.
+#: Minimum number of equal octets that are written as a repeat.
 _RUN = re.compile(rb"(.)\1{39,}", re.DOTALL)
 
 
 def as_transcript(run: Run, title: str, clauses: tuple[str, ...] = ("relay.order",)) -> Transcript:
-    """*run* as a transcript."""
+    """Return *run* as a transcript."""
     header = Header(
         title,
         clauses,
@@ -36,7 +36,7 @@ def as_transcript(run: Run, title: str, clauses: tuple[str, ...] = ("relay.order
 
 
 def written(run: Run, title: str, notes: list[str]) -> str:
-    """The text of the transcript of *run*, with *notes* before its first step."""
+    """Return the text of the transcript of *run*, with *notes* before its first step."""
     transcript = as_transcript(run, title)
     comments = tuple(Note(f"# {line}".rstrip()) for note in notes for line in note.splitlines())
     return write_transcript(
@@ -45,7 +45,7 @@ def written(run: Run, title: str, notes: list[str]) -> str:
 
 
 def _filter(run: Run) -> str:
-    """The verdicts in sh, told apart by a count if there are several."""
+    """Return the verdicts as sh, selected by a counter if there are several."""
     scripts = [
         fate.message.verdict.script for fate in fates(run) if fate.exchange.codes[:1] == [354]
     ] or ["exit 0\n"]
@@ -75,9 +75,9 @@ def _steps(run: Run) -> Iterator[Node]:
 
 
 def _one_connection_after_the_other(said: list[Utterance]) -> Iterator[Utterance]:
-    """*said*, with the end of each connection upstream before the next one begins.
+    """Return *said* with the end of each upstream connection before the next one begins.
 
-    In truth they overlap as they like; in a transcript what belongs to the old one comes first.
+    In reality they may overlap. In a transcript the steps of the old connection come first.
     """
     ahead = list(said)
     while ahead:

@@ -1,6 +1,7 @@
-"""A search for a session in which something is wrong, and how what it finds is told.
+"""A search for a session that violates a rule, and the report of the violation.
 
-Rule: one rule that is broken is told, with the shortest session found; what it drags along is not.
+Rule: only the first broken rule is reported, with the shortest session found. Its consequences are
+not.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from hypothesis.errors import Flaky
 from .run import Run
 from .script import written
 
-#: Asked for by name, or by any profile of a thousand examples.
+#: Whether a deep search was requested, by name or by a profile of a thousand examples.
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep" or settings().max_examples >= 1000
 
 
 def examples(usual: int, deep: int) -> settings:
-    """*usual* ones, always the same, or a *deep* search for new ones."""
+    """Return settings for *usual* examples, always the same ones, or for a *deep* search."""
     return settings(
         max_examples=deep if DEEP else usual,
         derandomize=not DEEP,
@@ -33,7 +34,7 @@ def examples(usual: int, deep: int) -> settings:
 
 
 class Search:
-    """What one search has found so far."""
+    """The results of one search."""
 
     def __init__(self, *, shrinks: bool) -> None:
         self._shrinks = shrinks
@@ -42,11 +43,11 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether enough is known: what is known to be wrong need not be found at its shortest."""
+        """Whether to stop: a known divergence need not be shrunk."""
         return bool(self._wrong) and not self._shrinks
 
     def judge(self, run: Run, wrong: list[str], title: str) -> None:
-        """Fail if something is *wrong* with *run*: by the first rule that is broken."""
+        """Fail with the first of the violations *wrong* of *run*."""
         self._sessions += 1
         if not wrong:
             return
@@ -55,7 +56,7 @@ class Search:
         fail("\n".join(self._wrong), told(run, title, self._wrong))
 
     def through(self, search: Callable[[], None]) -> None:
-        """Carry it out; a failure that does not come again is told as what it is."""
+        """Run the search; report a failure that does not recur as such."""
         try:
             search()
         except Flaky:
@@ -67,10 +68,10 @@ class Search:
 
 
 def fail(*paragraphs: str) -> NoReturn:
-    """The failure's own text, without a traceback through the suite."""
+    """Fail with the failure's own text, without a traceback through the suite."""
     pytest.fail("\n\n".join(paragraphs), pytrace=False)
 
 
 def told(run: Run, title: str, notes: list[str]) -> str:
-    """The session that failed, ready to be completed and checked in."""
+    """Return the failed session as the draft of a transcript."""
     return f"the shortest dialogue found, as a transcript:\n\n{written(run, title, notes)}"

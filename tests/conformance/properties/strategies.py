@@ -1,7 +1,7 @@
-"""Random sessions: what may be said in them, and how it is cut and joined.
+"""Random sessions: possible inputs, and how they are cut and joined.
 
-Rule: everything drawn is legal for a client and for a server, and settled by the specification;
-octets are biased to those that have ever been misunderstood.
+Rule: everything drawn is legal for a client and for a server, and has a defined result in the
+specification. Octets with a history of misinterpretation are drawn more often.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ BODIES = st.lists(_BODY_PIECES, max_size=8).map(b"".join).map(legal_body)
 _OUTFILE_PIECES = st.sampled_from(
     [b"b", b"\n", b"\r\n", b".", b"\n.\n", b"\0", b"\xff", b"\r.", b"X-Spam: no\n\n", b"z" * 600]
 )
-#: Not ending in CR: whether that is a part of the line end that is supplied is not settled.
+#: Without CR at the end, because the specification leaves open whether it belongs to the line end
+#: that is added.
 OUTFILES = st.lists(_OUTFILE_PIECES, max_size=6).map(b"".join).map(lambda text: text.rstrip(b"\r"))
 
 _PREFIXES = st.sampled_from(
@@ -61,14 +62,14 @@ VERDICTS = st.builds(
 
 
 def _mostly(usual: Answer, *others: Answer) -> st.SearchStrategy[Answer]:
-    """*usual* often enough that a session gets somewhere, in spite of several of these."""
+    """Draw *usual* often enough that a session makes progress in spite of several other draws."""
     return st.sampled_from([usual] * 4 * len(others) + [*others])
 
 
 _ANSWERS = _mostly(OK, Answer(250, True), Answer(450), Answer(550, True))
 _JOINED = st.booleans()
 
-#: As it is written, and as the filter is told it.
+#: The written form, and the form that the filter gets.
 _ADDRESSES = (
     (b"<a@example>", b"a@example"),
     (b"<b.c+d@example>", b"b.c+d@example"),
@@ -90,7 +91,7 @@ _ATTRIBUTES = (
 
 @st.composite
 def mail_commands(draw: st.DrawFn) -> Command:
-    """MAIL, with what will become of its transaction."""
+    """Draw MAIL, with the replies for its transaction."""
     written, address = draw(st.sampled_from([*_ADDRESSES, (b"<>", b"<>")]))
     parameters = draw(st.sampled_from([b"", b" SIZE=1000", b" BODY=8BITMIME"]))
     return Command(
@@ -105,7 +106,7 @@ def mail_commands(draw: st.DrawFn) -> Command:
 
 @st.composite
 def recipients(draw: st.DrawFn) -> Command:
-    """RCPT."""
+    """Draw RCPT."""
     written, address = draw(st.sampled_from(_ADDRESSES))
     name = draw(st.sampled_from([b"RCPT TO:", b"rcpt to: "]))
     return Command(name + written, draw(_JOINED), draw(_ANSWERS), address=address)
@@ -115,7 +116,7 @@ def recipients(draw: st.DrawFn) -> Command:
 def xforwards(
     draw: st.DrawFn, attributes: tuple[tuple[bytes, tuple[bytes, bytes]], ...]
 ) -> Command:
-    """XFORWARD with some of *attributes*."""
+    """Draw XFORWARD with some of *attributes*."""
     chosen = draw(st.lists(st.sampled_from(attributes), min_size=1, max_size=3))
     line = b" ".join([b"XFORWARD", *(written for written, _ in chosen)])
     answer = draw(_mostly(OK, Answer(501)))
@@ -132,7 +133,7 @@ MESSAGES = st.builds(Message, BODIES, VERDICTS, _JOINED)
 def _sessions(
     hellos: st.SearchStrategy[Command], forwards: st.SearchStrategy[Command], most: int
 ) -> st.SearchStrategy[tuple[Item, ...]]:
-    """A greeting, transactions, commands between them, perhaps QUIT."""
+    """Draw a greeting, transactions, commands between them, perhaps QUIT."""
     strays = st.one_of(_commands(b"NOOP", b"RSET", b"NOOP  x "), recipients(), hellos, MESSAGES)
     begun = st.tuples(
         st.lists(forwards, max_size=2),
@@ -165,7 +166,7 @@ _KEYWORDS = st.lists(
 
 
 def plans() -> st.SearchStrategy[Plan]:
-    """One session in stdio mode."""
+    """Draw one session in mode stdio."""
     hellos = _commands(b"EHLO client.example", b"ehlo other.example", b"HELO client.example")
     return st.builds(
         Plan,
@@ -180,7 +181,7 @@ def plans() -> st.SearchStrategy[Plan]:
 
 @st.composite
 def concurrent_sessions(draw: st.DrawFn) -> dict[bytes, Plan]:
-    """A few clients of one server; each is known, upstream and to its filters, by its HELO."""
+    """Draw a few clients of one server, each identified to upstream and filters by its HELO."""
     arguments = draw(st.booleans()), draw(st.booleans())
     crowd = {}
     for number in range(draw(st.integers(2, 4))):

@@ -1,7 +1,7 @@
-"""A small well-behaved SMTP server, which answers as planned and remembers everything.
+"""A small correct SMTP server that answers as planned and records everything.
 
-Rule: no sockets; octets come in, octets go out. It reads strictly: CRLF ends a line, CRLF.CRLF the
-data. What others might read into the same octets is judged later (`invariants`).
+Rule: no sockets; octets in, octets out. It reads strictly: CRLF ends a line, CRLF.CRLF ends the
+data. Other interpretations of the same octets are judged later (`rules`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _END_OF_DATA = b"\r\n.\r\n"
 
 @dataclass
 class Asked:
-    """A command line as upstream read it (without CRLF), and the reply it gave."""
+    """A command line that upstream received (without CRLF), and its reply."""
 
     line: bytes
     reply: bytes
@@ -31,11 +31,11 @@ class Asked:
 
 @dataclass
 class Delivery:
-    """A message that upstream was given, whether it took it or not."""
+    """A message that upstream received, accepted or not."""
 
     mail: bytes
     recipients: tuple[bytes, ...]
-    #: From behind the 354, up to and without the final dot.
+    #: The octets after the 354, without the final dot.
     wire: bytes
     reply: bytes
 
@@ -46,12 +46,12 @@ class UpstreamSession:
 
     asked: list[Asked] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
-    #: What came and is neither a whole command nor a whole message.
+    #: Octets that are neither a whole command nor a whole message.
     rest: bytes = b""
 
 
 class Ledger:
-    """What upstream will answer in one client's session, over however many connections."""
+    """The replies of upstream in one client's session, over all its connections."""
 
     def __init__(self, plan: Plan) -> None:
         self.keywords = plan.keywords
@@ -63,7 +63,7 @@ class Ledger:
                 self._planned.setdefault(item.verb, []).append(item)
 
     def asked(self, name: bytes) -> tuple[Command, bytes]:
-        """The plan for the next command *name*, and words that no other reply has."""
+        """Return the planned reply to the next command *name*, with unique words."""
         number = self._asked[name]
         self._asked[name] += 1
         planned = self._planned.get(name, [])
@@ -71,7 +71,7 @@ class Ledger:
         return command, b"%s %d" % (name, number + 1)
 
     def greets(self, line: bytes) -> bytes:
-        """The reply to EHLO or HELO."""
+        """Return the reply to EHLO or HELO."""
         lines = [b"up.example greets " + line[5:]]
         if verb(line) == b"EHLO":
             lines += self.keywords
@@ -80,7 +80,7 @@ class Ledger:
 
 
 class Server:
-    """One connection; *books* names the sessions by the client's HELO, b"" is everybody's."""
+    """One connection; *books* maps the client's HELO to its session, b"" to the default one."""
 
     def __init__(self, books: Mapping[bytes, Ledger]) -> None:
         self._books = books
@@ -95,7 +95,7 @@ class Server:
 
     @property
     def book(self) -> Ledger:
-        """Whose session this is."""
+        """The session of this connection."""
         return self._book or _NOBODYS
 
     def _belongs_to(self, book: Ledger | None) -> None:
@@ -104,7 +104,7 @@ class Server:
             book.visits.append(self.visit)
 
     def feed(self, octets: bytes) -> list[tuple[bytes, bytes]]:
-        """What was said and the answer to it, for each command or message now complete."""
+        """Return each complete command or message, with the reply to it."""
         self._held += octets
         said = []
         while not self.closes and (taken := self._taken()) is not None:
@@ -114,7 +114,7 @@ class Server:
         return said
 
     def _taken(self) -> bytes | None:
-        """The next command with its line end, or message with its dot, if it is complete."""
+        """Return the next command with its line end, or message with its dot, if complete."""
         if self._in_data:
             end = (b"\r\n" + self._held).find(_END_OF_DATA) + len(_END_OF_DATA) - 2
             complete = end > len(_END_OF_DATA) - 3

@@ -1,1 +1,1 @@
-"""The recorder: between a real client, a proxy and a real upstream, it writes a transcript."""
+"""The recorder: runs a proxy between a real client and upstream, and writes a transcript."""

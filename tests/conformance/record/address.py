@@ -1,4 +1,4 @@
-"""Addresses as they stand on a command line: HOST:PORT, [IPv6]:PORT, unix:/path."""
+"""Addresses of the command line: HOST:PORT, [IPv6]:PORT, unix:/path."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """The address that *text* means; ValueError says what one looks like."""
+    """Parse *text*; ValueError has the expected form."""
     if text.startswith("unix:/"):
         return Address(text.removeprefix("unix:"), None)
     found = _INTERNET.fullmatch(text)
@@ -34,7 +34,7 @@ def parse_address(text: str) -> Address:
 
 
 def connect(address: Address) -> socket.socket:
-    """A connection to *address*."""
+    """Return a connection to *address*."""
     if address.port is not None:
         return socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -48,7 +48,7 @@ def connect(address: Address) -> socket.socket:
 
 
 def listen(address: Address) -> socket.socket:
-    """A socket that listens on *address*."""
+    """Return a socket that listens on *address*."""
     if address.port is None:
         raise ValueError(f"{address}: the recorder listens on HOST:PORT")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

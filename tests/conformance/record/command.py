@@ -1,6 +1,7 @@
-"""`record`: the recorder's command line.
+"""The subcommand `record`.
 
-Rule: a transcript is written whole, once it has been read back; or nothing is, and why is said.
+Rule: a transcript is written whole, after it has been parsed again. Otherwise nothing is written
+and the reason is printed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .address import Address, listen, parse_address
 from .session import Plan, RecordError, Recording
 
 _EXIT_FAILED = 2
-#: ValueError: an address, a header or a character that cannot be.
+#: ValueError: an invalid address, header or character.
 _ERRORS = (
     RecordError,
     FormatError,
@@ -45,7 +46,7 @@ belong (default: -d {tmp} {upstream}, with -c {filter} before it if there is a f
 
 
 def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`record`."""
+    """Add the subcommand `record`."""
     parser = words.add_parser(
         "record",
         help="record what a client, an implementation and upstream say, as a transcript",
@@ -101,7 +102,7 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def _text(transcript: Transcript, comments: list[str]) -> str:
-    """The transcript's file, with *comments* above the script; what it says is what was meant."""
+    """Return the transcript's text, with *comments* above the script, once it parses as equal."""
     text = write_transcript(transcript)
     if parse_transcript(text, transcript.name).steps != transcript.steps:
         raise RecordError(f"{transcript.name} cannot be written in this format")
@@ -124,7 +125,7 @@ def _record_all(options: argparse.Namespace, plan: Plan) -> None:
 
 
 def _numbered(plan: Plan, number: int) -> Plan:
-    """*plan* for one of several sessions: no two transcripts share a title."""
+    """Return *plan* for one of several sessions; no two transcripts share a title."""
     if number == 1:
         return plan
     return replace(plan, header=replace(plan.header, title=f"{plan.header.title} ({number})"))
@@ -144,7 +145,7 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Record as *options* say; the exit status."""
+    """Record as in *options* and return the exit status."""
     adopt_orphans()
     start_children_with_default_signals()
     try:

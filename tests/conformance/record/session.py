@@ -1,6 +1,6 @@
-"""One recorded session: octets pass through in both directions, and the steps hears them.
+"""One recorded session: octets are relayed in both directions and recorded as steps.
 
-Rule: what the proxy did is taken down before what the others do is passed on to it.
+Rule: the output of the proxy is recorded before the reaction to it is relayed to the proxy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..play.harness import Harness, Settings
 from .address import Address, connect
 from .steps import StepRecorder
 
-#: How long the proxy may take to end once its client and its upstream are gone.
+#: Time limit for the proxy's exit after the loss of client and upstream (seconds).
 _PATIENCE = 30.0
 _PAUSE = 0.2
 _NAMES = ("U", *(f"U{number}" for number in range(2, 10)))
 
-# The filter's text in a shell of its own, so that its standard error can be kept before it is
-# passed on; the recorded transcript has the text alone.
+# The filter's text runs in a shell of its own, so that its standard error is recorded before it is
+# passed on. The recorded transcript has only the text.
 _OVERHEARD = """\
 (
 {text}
@@ -38,17 +38,17 @@ exit $suite_status
 
 
 class RecordError(Exception):
-    """Why there is no transcript."""
+    """The reason for a missing transcript."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is settled before a client comes."""
+    """The settings from before the first client."""
 
     header: Header
     upstream: Address
     settings: Settings
-    email: bool  # whether what the filter reads is written down too
+    email: bool  # whether to record the content of EMAIL
 
 
 @dataclass
@@ -68,7 +68,7 @@ class _Link:
 
 
 class _FilterSaid:
-    """Lines of the filter's standard error, of all its runs so far."""
+    """Return the lines of the filter's standard error, of all runs so far."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
@@ -93,7 +93,7 @@ class Recording:
         self._moved = time.monotonic()
 
     def run(self, client: socket.socket, name: str) -> Transcript:
-        """Serve *client* until the proxy has ended; the session as a transcript."""
+        """Serve *client* until the proxy has ended and return the session as a transcript."""
         harness = self._harness
         try:
             harness.prepare()
@@ -154,7 +154,7 @@ class Recording:
         raise RecordError(f"more than {len(_NAMES)} connections upstream at a time")
 
     def _see(self, link: _Link) -> None:
-        """What the proxy said."""
+        """Handle output of the proxy."""
         octets = bytes(link.inner.received)
         if octets:
             link.inner.take(len(octets))
@@ -167,7 +167,7 @@ class Recording:
             link.outer.end_writing()
 
     def _pass_on(self, link: _Link) -> None:
-        """What the real client or upstream said."""
+        """Handle output of the real client or upstream."""
         octets = bytes(link.outer.received)
         if octets:
             link.outer.take(len(octets))

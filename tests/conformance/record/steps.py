@@ -1,7 +1,7 @@
-"""What was said in a session, in the order in which it was seen, made into a transcript's steps.
+"""The steps of a transcript from the events of a session, in the observed order.
 
-Rule: what was seen before something was passed on stands before it, for only what stands there
-can have been its cause. So in a replay every `<` has been caused when its turn comes.
+Rule: an event that was seen before octets were relayed precedes them, because only earlier events
+can be its cause. So in a replay every `<` has been caused when it is awaited.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..format.payload import Part, Payload, Repeat
 from ..format.vocabulary import ENVELOPE_VARIABLES
 from ..play.filter_stub import FilterRun
 
-#: A read that ends inside a line is a piece of a longer write if it is this long, else a fragment;
-#: one that happens to end where a line does if it is as long as a block.
+#: A read that ends within a line is part of a longer write if it has this length, else a fragment.
+#: A read that ends with a line is such a part if it is as long as a block.
 _PIECE = 1024
 _BLOCK = 16384
-#: So many equal lines, or equal octets in a line, are written as a repeat.
+#: Minimum number of equal lines, or equal octets in a line, that are written as a repeat.
 _EQUAL_LINES = 4
 _EQUAL_OCTETS = 40
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
@@ -30,7 +30,7 @@ _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
 
 @dataclass(frozen=True)
 class ReplyLine:
-    """One line of a reply, without what says whether another follows."""
+    """One line of a reply, without the mark of a further line."""
 
     code: bytes
     text: bytes
@@ -40,7 +40,7 @@ Reply = tuple[ReplyLine, ...]
 
 
 def read_reply(lines: list[bytes]) -> Reply | None:
-    """The reply that *lines* (without line ends) are; None: they are none."""
+    """Return the reply in *lines* (without line ends), or None."""
     found = [_REPLY_LINE.fullmatch(line) for line in lines]
     if not lines or not all(found) or len({one[1] for one in found if one}) != 1:
         return None
@@ -48,12 +48,12 @@ def read_reply(lines: list[bytes]) -> Reply | None:
 
 
 def _heading(line: bytes) -> bytes:
-    """What is the same of a line however a proxy passes it on."""
+    """Return the part of a line that no proxy changes."""
     return line.strip().upper()
 
 
 def _may_go_on(write: bytes) -> bool:
-    """Whether what is read next from the same side is the rest of *write*."""
+    """Whether the next read from the same side continues *write*."""
     return len(write) >= (_BLOCK if write.endswith(CRLF) else _PIECE)
 
 
@@ -62,42 +62,43 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _is_shortened(reply: Reply, whole: Reply) -> bool:
-    """Whether *reply* is *whole*, perhaps without some of its lines, but not the first."""
+    """Whether *reply* is *whole*, perhaps without lines other than the first."""
     rest = iter(whole)
     return reply[0] == whole[0] and all(line in rest for line in reply)
 
 
 @dataclass
 class _Line:
-    """Octets of one direction of a connection that do not yet make a line or a reply."""
+    """Octets of one direction of a connection that are no complete line or reply yet."""
 
     partial: bytes = b""
     lines: list[bytes] = field(default_factory=list)
 
 
 class StepRecorder:
-    """Takes down what happens, and turns it into steps as it goes."""
+    """A recorder of events that turns them into steps."""
 
     def __init__(self, filter_said: Iterable[bytes] = ()) -> None:
         self._steps: list[Node] = []
-        self._filter_said = filter_said  # lines of its standard error; may grow meanwhile
-        self._upstream_said: list[Reply] = []  # to the client's own lines, not yet passed on
-        self._client_said: Counter[bytes] = Counter()  # and it has not gone upstream yet
-        self._asks_itself: set[str] = set()  # upstreams whose last line was not the client's
+        self._filter_said = filter_said  # lines of its standard error, which may grow
+        # Replies to the client's own lines that are not relayed yet.
+        self._upstream_said: list[Reply] = []
+        self._client_said: Counter[bytes] = Counter()  # messages that upstream has not received yet
+        self._asks_itself: set[str] = set()  # upstreams whose last line is not from the client
         self._unfinished: dict[str, _Line] = {}
-        self._writer = ""  # who made the last write
-        self._write = b""  # what is not yet among the steps, for it may go on
+        self._writer = ""  # the actor of the last write
+        self._write = b""  # octets that may continue and are no step yet
 
     @property
     def steps(self) -> tuple[Node, ...]:
-        """The script so far."""
+        """Return the script so far."""
         self._end_write()
         return tuple(self._steps)
 
     # --- what the real client and the real upstream do
 
     def sent(self, actor: str, octets: bytes) -> None:
-        """*actor* sent *octets*, read in one go: one write, or the rest of one."""
+        """Record *octets* of *actor* from one read: a write, or the rest of one."""
         if actor == "C":
             self._client_said.update(map(_heading, self._whole_lines("C>", octets)))
         else:
@@ -121,13 +122,13 @@ class StepRecorder:
                 self._upstream_said.append(reply)
 
     def action(self, actor: str, verb: str) -> None:
-        """*actor* did something that is no octets: `@eof`."""
+        """Record an event of *actor* without octets: `@eof`."""
         self._add(Step(actor, ">", verb, None))
 
     # --- what the proxy is seen to do
 
     def seen(self, actor: str, octets: bytes) -> None:
-        """The proxy sent *octets* to *actor*."""
+        """Record *octets* from the proxy to *actor*."""
         if actor == "C":
             for lines in self._whole_replies("C<", octets):
                 self._add_reply(lines)
@@ -139,7 +140,7 @@ class StepRecorder:
         self._await(actor, b"".join(line + CRLF for line in lines))
 
     def _note_who_asks(self, actor: str, line: bytes) -> None:
-        """What upstream answers to a line of the proxy's own (NOOP, QUIT) is not passed on."""
+        """Note that upstream's reply to a line of the proxy's own (NOOP, QUIT) is not relayed."""
         if self._client_said[line]:
             self._client_said[line] -= 1
             self._asks_itself.discard(actor)
@@ -147,7 +148,7 @@ class StepRecorder:
             self._asks_itself.add(actor)
 
     def observed(self, actor: str, verb: str) -> None:
-        """The proxy did something that is no octets: `@connect`, `@eof`."""
+        """Record an event of the proxy without octets: `@connect`, `@eof`."""
         unfinished = self._unfinished.pop(f"{actor}<", _Line())
         rest = b"".join(line + CRLF for line in unfinished.lines) + unfinished.partial
         self._await(actor, rest)
@@ -158,13 +159,13 @@ class StepRecorder:
             self._add(Step(actor, "<", "", payload))
 
     def _whole_lines(self, direction: str, octets: bytes) -> list[bytes]:
-        """The lines that *octets* complete."""
+        """Yield the lines that *octets* complete."""
         unfinished = self._unfinished.setdefault(direction, _Line())
         *lines, unfinished.partial = (unfinished.partial + octets).split(CRLF)
         return lines
 
     def _whole_replies(self, direction: str, octets: bytes) -> list[list[bytes]]:
-        """The replies (or what stands in their place) that *octets* complete, as lines."""
+        """Yield the replies (or other output) that *octets* complete, as lines."""
         unfinished = self._unfinished.setdefault(direction, _Line())
         replies = []
         for line in self._whole_lines(direction, octets):
@@ -175,7 +176,7 @@ class StepRecorder:
         return replies
 
     def _add_reply(self, lines: list[bytes]) -> None:
-        """Upstream's words and the filter's are awaited exactly, the proxy's by their code."""
+        """Return a step that awaits upstream's and the filter's words, and the proxy's code."""
         reply = read_reply(lines)
         if reply is None or self._is_passed_on(reply) or self._is_the_filters(lines):
             self._await("C", b"".join(line + CRLF for line in lines))
@@ -183,9 +184,9 @@ class StepRecorder:
         self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
 
     def _is_passed_on(self, reply: Reply) -> bool:
-        """Whether it is a reply of upstream's; what came before it has been swallowed."""
+        """Whether it is a reply of upstream; earlier replies were not relayed."""
         if reply[0].code == b"354":
-            return False  # a proxy that holds messages gives its own
+            return False  # a proxy that holds messages gives its own reply
         for position, said in enumerate(self._upstream_said):
             if _is_shortened(reply, said):
                 del self._upstream_said[: position + 1]
@@ -198,7 +199,7 @@ class StepRecorder:
     # --- the filter and the process
 
     def filter_run(self, run: FilterRun) -> None:
-        """The filter has been started."""
+        """Record the start of the filter."""
         self._add(Step("F", "<", "run", None))
         for name in ENVELOPE_VARIABLES:
             if name in run.environment:
@@ -206,14 +207,14 @@ class StepRecorder:
                 self._add(Step("F", "<", "env", Named(name, value)))
 
     def read_email(self, run: FilterRun) -> None:
-        """The filter was given this message."""
+        """Record the message that the filter got."""
         mark, verb = "<", "email"
         for line in (run.email or b"").splitlines(keepends=True) or [b""]:
             self._add(Step("F", mark, verb, Payload(_parts(line))))
             mark, verb = "+", ""
 
     def ended(self, status: int) -> None:
-        """The process has ended."""
+        """Record the end of the process."""
         self._add(Step("P", "<", "exit", str(status)))
 
     def _add(self, step: Step) -> None:
@@ -222,14 +223,14 @@ class StepRecorder:
 
 
 def payload_lines(octets: bytes) -> list[Payload]:
-    """*octets* as lines of a transcript; what is said over and over is said once."""
+    """Return *octets* as lines of a transcript, with repeats."""
     *lines, rest = octets.split(CRLF)
     payloads = [payload for _, equal in groupby(lines) for payload in _repeated(list(equal))]
     return [*payloads, Payload(_parts(rest))] if rest else payloads
 
 
 def _repeated(equal: list[bytes]) -> list[Payload]:
-    """Equal lines; the last one stays apart, so that its line end is the implied one."""
+    """Return equal lines as a repeat; the last one is separate and has the implied line end."""
     line, count = equal[0], len(equal)
     if count < _EQUAL_LINES:
         return [Payload(_parts(line), CRLF)] * count
@@ -238,7 +239,7 @@ def _repeated(equal: list[bytes]) -> list[Payload]:
 
 
 def _parts(text: bytes) -> tuple[Part, ...]:
-    """*text*, long runs of one octet folded."""
+    """Return *text* with long runs of one octet as repeats."""
     parts: list[Part] = []
     at = 0
     for run in re.finditer(rb"(.)\1{%d,}" % (_EQUAL_OCTETS - 1), text, re.DOTALL):
@@ -248,7 +249,7 @@ def _parts(text: bytes) -> tuple[Part, ...]:
 
 
 def _merged(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """*parts*, neighbouring plain octets in one, empty ones left out."""
+    """Return *parts* with adjacent plain octets joined and without empty ones."""
     merged: list[Part] = []
     for part in parts:
         if isinstance(part, bytes) and merged and isinstance(merged[-1], bytes):
