@@ -29,7 +29,7 @@ def judged(request: pytest.FixtureRequest) -> Settings:
     suite = suite_of(request.config)
     mode = request.node.get_closest_marker(PROPERTY_MARKER).kwargs["mode"]
     if mode not in suite.modes or not suite.plays("should"):
-        pytest.skip("this level or mode was not asked for")
+        pytest.skip("this level or mode was not selected")
     if reason := lacking(["listen", "filter"] if mode == "listen" else ["filter"], suite.settings):
         pytest.skip(reason)
     if mode in suite.smoke_failures:
@@ -55,7 +55,7 @@ def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
     def sessions(plan: Plan) -> None:
         if not search.over:
             run = perform(plan, judged)
-            search.judge(run, broken(run), "What should not be")
+            search.judge(run, broken(run), "A property that does not hold")
 
     search.through(sessions)
 
@@ -72,6 +72,8 @@ def test_every_session_of_a_crowd_is_in_order(judged: Settings, search: Search) 
     def sessions(crowd: dict[bytes, Plan]) -> None:
         if not search.over:
             for run in perform_together(crowd, judged):
-                search.judge(run, broken(run), "What should not be in a crowd")
+                search.judge(
+                    run, broken(run), "A property that does not hold for concurrent sessions"
+                )
 
     search.through(sessions)

@@ -114,7 +114,7 @@ def test_a_miss_at_must_that_the_file_announces_is_status_0(broken: Path) -> Non
 def test_a_program_that_says_nothing_is_not_told_that_it_cannot_be_started(tmp_path: Path) -> None:
     silent = program(tmp_path / "silent", before="exec sleep 60")
     done = command("run", silent, MUST, "--time-scale", "0.05")
-    assert f"conformance: {silent} was started, but in 0.5 s it neither connected" in done.text
+    assert f"conformance: {silent} was started, but within 0.5 s it neither connected" in done.text
     assert "cannot start" not in done.text
     assert done.status == 2
 
@@ -143,7 +143,7 @@ def test_what_serves_no_message_is_told_so_once_and_nothing_else_is_played(broke
         "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
     )
     assert "a session with one message fails: nothing else is played in stdio, command" in done.text
-    assert "level must: relay/one-message.smtp fails: nothing else was played" in done.text
+    assert "level must: relay/one-message.smtp failed; nothing else was played" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
 
@@ -160,7 +160,7 @@ def test_what_breaks_a_should_everywhere_is_conformant_and_told_so_once(tmp_path
 def test_a_group_is_not_played_either_where_no_message_passes(broken: Path) -> None:
     done = command("run", broken, "files", "--modes", "stdio")
     assert "verdict: not conformant: 1 of 1 missed at must" in done.text
-    assert "0 of them at level must: relay/one-message.smtp fails: nothing else was" in done.text
+    assert "0 of them at level must: relay/one-message.smtp failed; nothing else was" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
 
@@ -168,7 +168,7 @@ def test_a_group_is_not_played_either_where_no_message_passes(broken: Path) -> N
 @pytest.mark.parametrize("name", ["relay/one-mesage.smtp", "relay/one-mesage", "/no/such.smtp"])
 def test_a_misspelt_transcript_is_status_2(name: str) -> None:
     done = command("run", "reference", name)
-    assert f"there is no transcript or group {name}" in done.text
+    assert f"unknown transcript or group {name}" in done.text
     assert done.status == 2
 
 
@@ -208,7 +208,7 @@ def test_a_clause_that_is_misspelt_is_status_2(tmp_path: Path) -> None:
     path = own_transcript(tmp_path / "own.smtp")
     path.write_text(path.read_text().replace("relay.replies", "relay.repleis"))
     done = command("run", "reference", path)
-    assert "own.smtp:3: there is no clause 'relay.repleis' (did you mean 'relay.replies'?)" in (
+    assert "own.smtp:3: unknown clause 'relay.repleis' (did you mean 'relay.replies'?)" in (
         done.text
     )
     assert done.status == 2
@@ -218,7 +218,7 @@ def test_what_results_could_not_tell_apart_is_not_played(tmp_path: Path) -> None
     paths = [own_transcript(tmp_path / place / "own.smtp") for place in ("a", "b")]
     done = command("run", "reference", *paths)
     assert done.text == (
-        f"conformance: {paths[0]} and {paths[1]} have one name: play them one by one\n"
+        f"conformance: {paths[0]} and {paths[1]} have the same name; play them separately\n"
     )
     assert done.status == 2
 
@@ -250,8 +250,8 @@ def test_what_lies_here_is_meant_where_a_path_says_so(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/etc/passwd", "/etc/passwd is no transcript: their names end in .smtp"),
-        ("include", "there is no transcript in include"),
+        ("/etc/passwd", "/etc/passwd is not a transcript; the name must end in .smtp"),
+        ("include", "no transcript in include"),
         ("relay::stdio", "relay::stdio: a mode is one transcript's; of several: --modes stdio"),
     ],
 )
@@ -278,7 +278,7 @@ def test_what_cannot_be_written_is_said_before_the_run(
     path = tmp_path / "no" / "such.svg"
     assert main(["run", "reference", f"--{option}", str(path)]) == 2
     said = capsys.readouterr()
-    assert said.err == f"conformance: {path}: there is no directory {path.parent}\n"
+    assert said.err == f"conformance: {path}: missing directory {path.parent}\n"
     assert said.out == ""
     assert not path.parent.exists()
 
@@ -316,14 +316,14 @@ def test_an_option_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("-j", "0", "wants a number from 1, not '0'"),
-        ("-j", "-3", "wants a number from 1, not '-3'"),
-        ("-j", "two", "wants a number from 1, not 'two'"),
-        ("-k", "and and", "'and and' is not made of words with and, or, not"),
-        ("-k", "relay or (eof", "'relay or (eof' is not made of words"),
-        ("-k", "relay eof", "'relay eof' is not made of words"),
-        ("-k", "relay(eof)", "'relay(eof)' is not made of words"),
-        ("-k", "relay=eof", "'relay=eof' is not made of words"),
+        ("-j", "0", "must be at least 1, not '0'"),
+        ("-j", "-3", "must be at least 1, not '-3'"),
+        ("-j", "two", "must be at least 1, not 'two'"),
+        ("-k", "and and", "'and and' must be words with and, or, not"),
+        ("-k", "relay or (eof", "'relay or (eof' must be words"),
+        ("-k", "relay eof", "'relay eof' must be words"),
+        ("-k", "relay(eof)", "'relay(eof)' must be words"),
+        ("-k", "relay=eof", "'relay=eof' must be words"),
     ],
 )
 def test_a_value_that_cannot_be_is_status_2(
@@ -338,7 +338,7 @@ def test_a_value_that_cannot_be_is_status_2(
 def test_where_nothing_is_chosen_it_is_said_by_what() -> None:
     done = command("run", "reference", MUST, "-k", "no_such and not (it or that)", "--level=must")
     assert (
-        "conformance: nothing was played, for nothing fits "
+        "conformance: nothing was played; no transcript matches "
         "-k 'no_such and not (it or that)' and --level must"
     ) in done.text
     assert done.status == 2
@@ -365,7 +365,7 @@ def test_two_that_are_one_agree() -> None:
 @pytest.mark.parametrize("pair", [("reference", "/no/such"), ("/no/such", "reference")])
 def test_what_cannot_be_started_is_not_compared(pair: tuple[str, str]) -> None:
     done = command("compare", *pair)
-    assert "conformance: cannot start /no/such: there is no such program" in done.text
+    assert "conformance: cannot start /no/such: the program is missing" in done.text
     assert done.status == 2
 
 

@@ -94,7 +94,7 @@ def test_text_means_octets(text: str, meant: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a ", r"write \\x20"),
+        ("a ", r"written as \\x20"),
         ("\\q", r"unknown escape \\q"),
         ("\\x4", "two hexadecimal digits"),
         ("\\{3*abc", "without its closing }"),
@@ -102,7 +102,7 @@ def test_text_means_octets(text: str, meant: bytes) -> None:
         ("\\{x*abc}", r"a repeat reads \\\{N\*text\}"),
         ("\\{tpm}", "did you mean 'tmp'"),
         ("\\{9999999999*x}", "at most"),
-        ("@include a", r"text that begins with @ is written \\@"),
+        ("@include a", r"text that begins with @ must be written as \\@"),
     ],
 )
 def test_text_that_means_nothing_is_refused(text: str, message: str) -> None:
@@ -201,36 +201,36 @@ def test_a_line_of_its_own_includes_a_script() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("X> NOOP", "'X>' begins no step"),
+        ("X> NOOP", "unknown step 'X>'"),
         ("eiter", "did you mean 'either'"),
-        ("C>NOOP", "a blank belongs behind C>: 'C> NOOP'"),
+        ("C>NOOP", "missing blank after C>: 'C> NOOP'"),
         ("C> @cloze", r"unknown step '@cloze' \(did you mean '@close'\?\)"),
         ("P> SIGTREM", "did you mean 'SIGTERM'"),
         ("F< ennv A=b", "did you mean 'env'"),
-        ("F? x", r"there is no step F\?; F knows F>, F<, F\+"),
-        ("F2< run", "there is only one F"),
-        ("C< @eof now", "nothing is expected behind it"),
-        ("C< @quiet 200", "a time reads 200ms, 1.5s or 5m"),
-        ("C? 254ok", "a reply code reads"),
-        ("C? 250 ok", "an enhanced code such as 4.3.0 may follow"),
+        ("F? x", r"unknown step F\?; F has F>, F<, F\+"),
+        ("F2< run", "there can be only one F"),
+        ("C< @eof now", "unexpected text 'now'"),
+        ("C< @quiet 200", "a time must be like 200ms, 1.5s or 5m"),
+        ("C? 254ok", "a reply code must be like"),
+        ("C? 250 ok", "an enhanced code must be like 4.3.0"),
         ("C> a\\zb", r"unknown escape \\z"),
-        ("C> trailing ", r"write \\x20"),
+        ("C> trailing ", r"written as \\x20"),
         ("P< exit 300", "a status"),
         ("P< exit", "a status"),
         ("P< stderr contain x", "did you mean 'contains'"),
         ("P< stderr contains", "'contains' what"),
-        ("P< stderr matches (", "no regular expression"),
+        ("P< stderr matches (", "invalid regular expression"),
         ("P< tmp clean", "one of empty, filled"),
         ("P< memory 32M", "'below 32M'"),
         ("F< env SENDER", "NAME=value"),
         ("F< outfile full", "one of empty"),
         ("or", "without an 'either'"),
-        ("@close", "all other @-words follow an actor"),
+        ("@close", "other @-words follow an actor"),
         ("@include", "'@include FILE'"),
         ("C+ RCPT", r"must be C> or C\+"),
         ("F+ text", r"must be F< email or F\+"),
-        ("C2> NOOP", r'several clients need modes = \["listen"\]'),
-        ("P< stdout contains x", "except in mode 'command'"),
+        ("C2> NOOP", r'several clients require modes = \["listen"\]'),
+        ("P< stdout contains x", "stdout requires mode 'command'"),
         ("C> caf\u00e9", "printable ASCII"),
         ("C> a\tb", "printable ASCII"),
     ],
@@ -242,15 +242,17 @@ def test_a_wrong_line_is_named_with_what_was_meant(line: str, message: str) -> N
 
 
 def test_the_error_reads_file_line_text() -> None:
-    assert str(error_of(f"{HEADER}nonsense\n")).startswith(f"filter/x.smtp:{FIRST}: 'nonsense'")
+    assert str(error_of(f"{HEADER}nonsense\n")).startswith(
+        f"filter/x.smtp:{FIRST}: unknown step 'nonsense'"
+    )
 
 
 @pytest.mark.parametrize(
     ("lines", "at", "message"),
     [
-        (["either", "C? 250", "end"], 0, "wants at least one 'or'"),
-        (["either", "C? 250", "or", "C? 251"], 0, "never closed by 'end'"),
-        (["either", "C? 250", "or", "C> QUIT", "end"], 0, "begins with something that is observed"),
+        (["either", "C? 250", "end"], 0, "requires at least one 'or'"),
+        (["either", "C? 250", "or", "C? 251"], 0, "missing 'end' for this 'either'"),
+        (["either", "C? 250", "or", "C> QUIT", "end"], 0, "must begin with a step with < or ?"),
         (["C> @close", "C+ x"], 1, "the write on the line before"),
         (["C> a", "# between", "C+ b"], 2, "the write on the line before"),
         (["C> a", "U+ b"], 1, "the write on the line before"),
@@ -264,7 +266,7 @@ def test_lines_that_do_not_fit_together_are_named(lines: list[str], at: int, mes
 
 def test_filter_steps_need_a_filter() -> None:
     text = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nF< run\n'
-    assert "the header has no filter" in error_of(text).message
+    assert "requires 'filter' in the header" in error_of(text).message
 
 
 def test_a_last_line_without_its_end_is_refused() -> None:
@@ -279,22 +281,22 @@ def test_a_last_line_without_its_end_is_refused() -> None:
     [
         ('titel = "x"', "unknown key 'titel' (did you mean 'title'?)"),
         ('level = "most"', "one of must, should, may"),
-        ("clauses = []", "names at least one"),
+        ("clauses = []", "must have at least one entry"),
         ('clauses = "a.b"', "a list of strings"),
-        ('title = ""', "a string that says something"),
-        ('modes = ["command", "stdio"]', "stands alone"),
+        ('title = ""', "a string with a visible character"),
+        ('modes = ["command", "stdio"]', "cannot be combined"),
         ('modes = ["lisen"]', "did you mean 'listen'"),
         ('needs = ["ipv7"]', "did you mean 'ipv6'"),
         ("clock = 0", "a positive number"),
-        ("takes = 2", "belongs to 'clock'"),
+        ("takes = 2", "'takes' requires 'clock'"),
         ("format = 2", "knows format 1 only"),
         ("limits = { fsze = 1024 }", "did you mean 'fsize'"),
         ("limits = { fsize = 1000 }", "a multiple of 1024"),
         ("env = { A = 1 }", "a table of strings"),
         ('upstream = "down"', "one of listening"),
-        ("background = true", 'needs modes = ["listen"]'),
-        ('argv = ["{upstream}"]', "argv nowhere says {filter}"),
-        ("title =", "the header is no TOML"),
+        ("background = true", 'requires modes = ["listen"]'),
+        ('argv = ["{upstream}"]', "missing {filter} in argv"),
+        ("title =", "the header is not TOML"),
     ],
 )
 def test_a_wrong_header_line_is_named(line: str, message: str) -> None:
@@ -309,11 +311,11 @@ def test_a_wrong_header_line_is_named(line: str, message: str) -> None:
 @pytest.mark.parametrize("key", ["title", "clauses", "level"])
 def test_what_the_header_must_say_is_demanded(key: str) -> None:
     lines = [one for one in HEADER.splitlines() if not one.startswith(f"{key} =")]
-    assert f"lacks '{key}'" in error_of("\n".join(lines) + "\n").message
+    assert f"missing key '{key}'" in error_of("\n".join(lines) + "\n").message
 
 
 def test_a_file_begins_with_its_header() -> None:
-    assert "the first line is +++" in error_of("C> NOOP\n").message
+    assert "the first line must be +++" in error_of("C> NOOP\n").message
 
 
 def test_a_header_is_closed() -> None:

@@ -275,15 +275,15 @@ def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--clause", "relay.ordr"), "no clause 'relay.ordr' (did you mean 'relay.order'?)"),
-        (("--", "127.0.0.1:25"), "nowhere say {upstream}"),
-        (("--upstream", "nowhere"), "an address reads"),
-        (("--listen", "unix:/tmp/x"), "listens on HOST:PORT"),
-        (("-o", "x.txt"), "ends in .smtp"),
-        (("--sessions", "0"), "a number from 1"),
+        (("--clause", "relay.ordr"), "unknown clause 'relay.ordr' (did you mean 'relay.order'?)"),
+        (("--", "127.0.0.1:25"), "missing {upstream}"),
+        (("--upstream", "nowhere"), "an address must be"),
+        (("--listen", "unix:/tmp/x"), "must be HOST:PORT"),
+        (("-o", "x.txt"), "must end in .smtp"),
+        (("--sessions", "0"), "must be at least 1"),
         (("--filter", "/nonexistent"), "/nonexistent: No such file"),
-        (("--implementation", "x.toml"), "no file x.toml"),
-        (("--implementation", "/no/such"), "cannot start /no/such: there is no such program"),
+        (("--implementation", "x.toml"), "missing file x.toml"),
+        (("--implementation", "/no/such"), "cannot start /no/such: the program is missing"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_a_client_comes(

@@ -158,11 +158,11 @@ def test_parts_of_a_clause(level: str, statement: str, parts: tuple[str, ...]) -
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("no table", "no table of clauses"),
-        (table("| cli.x | shall | y |"), "line 5: level 'shall' is none of must, should, may"),
-        (table("| cli.x | must | a | b |"), "line 5: 4 cells in a row where three belong"),
-        (table("| cli | must | y |"), "line 5: 'cli' is no clause name"),
-        (table("| cli.x | must | y |", "| cli.x | must | z |"), "line 6: cli.x is there a second"),
+        ("no table", "missing table of clauses"),
+        (table("| cli.x | shall | y |"), "line 5: level 'shall' must be one of must, should, may"),
+        (table("| cli.x | must | a | b |"), "line 5: a row must have three cells, not 4"),
+        (table("| cli | must | y |"), "line 5: 'cli' must be a clause name"),
+        (table("| cli.x | must | y |", "| cli.x | must | z |"), "line 6: duplicate clause cli.x"),
     ],
 )
 def test_wrong_table_is_refused_by_line(text: str, error: str) -> None:
@@ -180,24 +180,24 @@ def test_wrong_table_is_refused_by_line(text: str, error: str) -> None:
         (b"hello\n", "f:1: no JSON"),
         (b"hello", "f:1: no JSON"),
         (b"[" * 100_000 + b"\n", "f:1: no JSON"),
-        (b"[]\n", "f:1: a JSON object belongs on every line"),
+        (b"[]\n", "f:1: each line must be a JSON object"),
         (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
         (octets(result()), "f:1: no header"),
         (octets(header(format=3)), "f:1: format 3; must be 1 or 2"),
         (octets({"type": "header"}), 'f:1: "format" is missing'),
-        (octets(header(started="today")), "f:1: \"started\" is 'today', but must be an ISO 8601"),
-        (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio', but must be a list"),
-        (octets(header(suite=3)), 'f:1: "suite" is 3, but must be an object'),
+        (octets(header(started="today")), "f:1: \"started\" is 'today'; must be an ISO 8601"),
+        (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio'; must be a list"),
+        (octets(header(suite=3)), 'f:1: "suite" is 3; must be an object'),
         (octets(header(), header()), "f:2: \"type\" is 'header'"),
         (octets(header(), footer(), result()), "f:2: \"type\" is 'footer'"),
-        (octets(header(), result(outcome="good")), "f:2: \"outcome\" is 'good', but must be one"),
-        (octets(header(), result(level=1)), 'f:2: "level" is 1, but must be a string'),
-        (octets(header(), result(divergence={"kind": "x"})), "f:2: \"kind\" is 'x', but must be"),
-        (octets(header(), footer(passed=True)), 'f:2: "passed" is True, but must be a whole'),
+        (octets(header(), result(outcome="good")), "f:2: \"outcome\" is 'good'; must be one"),
+        (octets(header(), result(level=1)), 'f:2: "level" is 1; must be a string'),
+        (octets(header(), result(divergence={"kind": "x"})), "f:2: \"kind\" is 'x'; must be"),
+        (octets(header(), footer(passed=True)), 'f:2: "passed" is True; must be an integer'),
         (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: no JSON"),
         (
             octets(header(), result(), result()),
-            "f:3: filter/reject.smtp in mode stdio is there already, in line 2",
+            "f:3: duplicate result of filter/reject.smtp in mode stdio; the first is in line 2",
         ),
     ],
 )
@@ -211,15 +211,15 @@ def test_wrong_file_is_refused_by_name_and_line(content: bytes, error: str) -> N
     ("content", "gaps"),
     [
         (whole(result()), ()),
-        (octets(header(), result()), ("it has no footer: the run did not end",)),
-        (octets(header()), ("it has no footer: the run did not end",)),
+        (octets(header(), result()), ("missing footer; the run did not end",)),
+        (octets(header()), ("missing footer; the run did not end",)),
         (
             octets(header(), result()) + b'{"type": "res',
-            ("its last line is cut off", "it has no footer: the run did not end"),
+            ("the last line is incomplete", "missing footer; the run did not end"),
         ),
         (
             octets(header(), result(), footer(passed=5)),
-            ("its footer counts 5 passed, but it holds 1",),
+            ("the footer counts 5 passed, but there are 1",),
         ),
     ],
 )
@@ -639,10 +639,10 @@ def test_dash_is_standard_output(results: Path, capfdbinary: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ([], "nothing to write: give --html FILE, --markdown FILE, --badge FILE"),
-        (["--html", "-", "--markdown", "-"], "--html and --markdown both go to '-'"),
-        (["--badge", "x.txt"], "--badge x.txt: a badge is FILE.svg or FILE.json"),
-        (["--html", "/"], "/: it is a directory"),
+        ([], "missing --html FILE, --markdown FILE or --badge FILE"),
+        (["--html", "-", "--markdown", "-"], "--html and --markdown must not both be '-'"),
+        (["--badge", "x.txt"], "--badge x.txt: must be FILE.svg or FILE.json"),
+        (["--html", "/"], "/: is a directory"),
     ],
 )
 def test_wrong_options_are_named(
@@ -677,7 +677,7 @@ def test_wrong_file_is_one_line_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("missing", "why"),
-    [("results.jsonl", "No such file"), ("no/such/r.html", "there is no directory")],
+    [("results.jsonl", "No such file"), ("no/such/r.html", "missing directory")],
 )
 def test_path_that_is_not_there_is_named(
     missing: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

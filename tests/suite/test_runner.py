@@ -379,7 +379,7 @@ BREAKS = {
     ),
     "killed": (
         f"{REFERENCE}; kill -9 $$",
-        *("death", "cli.exit", "no death by a signal nobody sent"),
+        *("death", "cli.exit", "no death by a signal that was not sent"),
     ),
 }
 
@@ -494,7 +494,7 @@ def test_a_transcript_with_a_filter_is_skipped_where_there_is_none(
     path = runner.transcript("U> 220 x\nC< 220 x\n", header)
     done = runner.run(path, in_corpus(SESSION), "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["skipped"] * 2 + ["passed"] * 2)
-    assert "bent has no 'filter'" in done.text
+    assert "bent lacks 'filter'" in done.text
 
 
 def test_random_sessions_are_skipped_where_there_is_no_filter(runner: Runner) -> None:
@@ -502,7 +502,7 @@ def test_random_sessions_are_skipped_where_there_is_no_filter(runner: Runner) ->
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed"] * 2 + ["skipped"] * 2)
-    assert "bent has no 'filter'" in done.text
+    assert "bent lacks 'filter'" in done.text
 
 
 def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: Runner) -> None:
@@ -510,7 +510,7 @@ def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: R
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["skipped"])
-    assert "--slow runs it" in done.text
+    assert "--slow plays it in real time" in done.text
 
 
 def test_a_transcript_of_short_limits_is_played_without_a_faster_clock(runner: Runner) -> None:

@@ -19,15 +19,15 @@ _EXIT_WRONG = 2
 
 def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `list`."""
-    parser = words.add_parser("list", help="list transcripts, one a line, with level and clauses")
+    parser = words.add_parser("list", help="list transcripts, one per line, with level and clauses")
     parser.add_argument("names", nargs="*", metavar="NAME", help="a group or a transcript")
-    parser.add_argument("--level", choices=LEVELS, help="those of this level only")
+    parser.add_argument("--level", choices=LEVELS, help="select one level")
     parser.set_defaults(do=_list)
 
 
 def add_show(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `show`."""
-    parser = words.add_parser("show", help="print a transcript, unfolded with what it includes")
+    parser = words.add_parser("show", help="print a transcript with its included files expanded")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a transcript")
     parser.set_defaults(do=_show)
 

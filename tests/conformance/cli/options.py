@@ -21,16 +21,14 @@ _NODES = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast
 def number(text: str) -> int:
     """Parse a number from 1."""
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"wants a number from 1, not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be at least 1, not '{text}'")
     return int(text)
 
 
 def keywords(text: str) -> str:
     """Parse an expression of pytest's -k; otherwise each worker would report an error."""
     if text and not _is_expression(text):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not made of words with and, or, not and ( ) between them"
-        )
+        raise argparse.ArgumentTypeError(f"'{text}' must be words with and, or, not and ( )")
     return text
 
 
@@ -53,8 +51,8 @@ def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in known:
             raise argparse.ArgumentTypeError(
-                f"there is no {what} '{text}'{did_you_mean(text, list(known))}; "
-                f"there are {', '.join(known)}"
+                f"unknown {what} '{text}'{did_you_mean(text, list(known))}; there are "
+                f"{', '.join(known)}"
             )
         return text
 

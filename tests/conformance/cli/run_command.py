@@ -51,17 +51,21 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
     # Without a default argparse would report NAME as missing together with IMPLEMENTATION.
     add("names", nargs="*", default=[], metavar="NAME",
-        help="only these groups, transcripts, NAME::MODE")  # fmt: skip
-    add("--strict", action="store_true", help="demand all of level should, too")
+        help="select groups, transcripts, NAME::MODE")  # fmt: skip
+    add("--strict", action="store_true", help="require all of level should as well")
     add("--level", default="may", help="up to this level: must, should, may (default: all)")
-    add("--modes", default="stdio,listen,command", metavar="LIST", help="only in these modes")
-    add("-k", dest="keywords", type=keywords, metavar="WORDS", help="only those that match")
-    add("--slow", action="store_true", help="also what waits for time limits in real time")
+    add("--modes", default="stdio,listen,command", metavar="LIST", help="select modes")
+    add("-k", dest="keywords", type=keywords, metavar="WORDS", help="select transcripts that match")
+    add(
+        "--slow",
+        action="store_true",
+        help="also play transcripts about long time limits, in real time",
+    )
     add("--time-scale", default="1", metavar="F",
-        help="F times the patience: 3 for a slow machine, 0.2 for a quick look at a program that "
-        "often says nothing")  # fmt: skip
+        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 for a quick "
+        "look at a program with many timeouts")  # fmt: skip
     add("-j", "--jobs", type=number, default=_JOBS, metavar="N",
-        help=f"at a time (default: {_JOBS})")  # fmt: skip
+        help=f"number of parallel workers (default: {_JOBS})")  # fmt: skip
     add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")
     add("--junit", metavar="FILE", help="write them as JUnit's XML")
     add_outputs(parser)
@@ -77,7 +81,9 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("other", metavar="B", help="as for run")
     parser.add_argument("-k", dest="aspect", type=one_of("aspect", list(ASPECTS)), metavar="ASPECT",
         help=f"only this: {', '.join(ASPECTS)}")  # fmt: skip
-    parser.add_argument("-j", "--jobs", type=number, default=_JOBS, metavar="N", help="at a time")
+    parser.add_argument(
+        "-j", "--jobs", type=number, default=_JOBS, metavar="N", help="number of parallel workers"
+    )
     parser.set_defaults(do=_compare)
 
 

@@ -42,15 +42,15 @@ def load_clauses(text: str) -> list[Clause]:
     clauses: dict[str, Clause] = {}
     for number, (names, level, statement) in _rows(text):
         if level not in LEVELS:
-            raise ValueError(f"line {number}: level {level!r} is none of {', '.join(LEVELS)}")
+            raise ValueError(f"line {number}: level {level!r} must be one of {', '.join(LEVELS)}")
         for name in re.split(r"\s*/\s*", names):
             if not _NAME.fullmatch(name):
-                raise ValueError(f"line {number}: {name!r} is no clause name (group.rule)")
+                raise ValueError(f"line {number}: {name!r} must be a clause name (group.rule)")
             if name in clauses:
-                raise ValueError(f"line {number}: {name} is there a second time")
+                raise ValueError(f"line {number}: duplicate clause {name}")
             clauses[name] = Clause(name, level, statement)
     if not clauses:
-        raise ValueError("no table of clauses (a row: | group.rule | must | statement |)")
+        raise ValueError("missing table of clauses (a row: | group.rule | must | statement |)")
     return list(clauses.values())
 
 
@@ -62,7 +62,7 @@ def _rows(text: str) -> Iterator[tuple[int, tuple[str, str, str]]]:
             continue
         cells = [cell.strip().replace("\\|", "|") for cell in _CELL_BORDER.split(row)[1:-1]]
         if len(cells) != 3:
-            raise ValueError(f"line {number}: {len(cells)} cells in a row where three belong")
+            raise ValueError(f"line {number}: a row must have three cells, not {len(cells)}")
         if cells[0] == "clause" or set(cells[0]) <= set(":-"):
             continue
         yield number, (cells[0], cells[1], cells[2])

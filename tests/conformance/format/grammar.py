@@ -20,7 +20,7 @@ DEFAULT_QUIET = 0.1
 
 def _read_nothing(text: str) -> None:
     if text:
-        raise PayloadError(f"nothing is expected behind it, but there is '{text}'")
+        raise PayloadError(f"unexpected text '{text}'")
 
 
 def _read_lines(text: str) -> Payload:
@@ -37,7 +37,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 def _read_duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)", text)
     if not found:
-        raise PayloadError(f"a time reads 200ms, 1.5s or 5m, not '{text}'")
+        raise PayloadError(f"a time must be like 200ms, 1.5s or 5m, not '{text}'")
     return round(float(found[1]) * _UNITS[found[2]], 6)
 
 
@@ -59,13 +59,12 @@ def _read_reply(text: str) -> ReplyPattern:
     wrong = [code for code in codes.split("|") if not _CODE.fullmatch(code)]
     if wrong:
         raise PayloadError(
-            f"a reply code reads 250, 45x or 5xx (or 503|554), not '{wrong[0]}'; "
-            "exact octets are awaited with C<"
+            f"a reply code must be like 250, 45x, 5xx or 503|554, not '{wrong[0]}'; "
+            "use C< for exact octets"
         )
     if enhanced and not _ENHANCED.fullmatch(enhanced):
         raise PayloadError(
-            f"behind the code an enhanced code such as 4.3.0 may follow, "
-            f"not '{enhanced}'; exact octets are awaited with C<"
+            f"an enhanced code must be like 4.3.0, not '{enhanced}'; use C< for exact octets"
         )
     return ReplyPattern(tuple(codes.split("|")), enhanced or None)
 
@@ -80,7 +79,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _read_name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise PayloadError(f"a name of letters, digits and _ is expected, not '{text}'")
+        raise PayloadError(f"must be a name of letters, digits and _, not '{text}'")
     return text
 
 
@@ -91,7 +90,7 @@ def _read_gate(text: str) -> str:
 def _read_named(text: str) -> Named:
     name, equals, value = text.partition("=")
     if not equals:
-        raise PayloadError(f"NAME=value is expected, not '{text}'")
+        raise PayloadError(f"must be NAME=value, not '{text}'")
     return Named(_read_name(name), parse_payload(value, b""))
 
 
@@ -104,8 +103,7 @@ def _word(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
             raise PayloadError(
-                f"one of {', '.join(choices)} is expected, not '{text}'"
-                f"{did_you_mean(text, choices)}"
+                f"must be one of {', '.join(choices)}, not '{text}'{did_you_mean(text, choices)}"
             )
         return text
 
@@ -114,14 +112,14 @@ def _word(*choices: str) -> Callable[[str], str]:
 
 def _read_exit(text: str) -> str:
     if text not in ("nonzero", "any") and not (text.isdigit() and int(text) < 256):
-        raise PayloadError(f"exit is followed by a status (0 to 255), nonzero or any, not '{text}'")
+        raise PayloadError(f"exit must have a status (0 to 255), nonzero or any, not '{text}'")
     return text
 
 
 def _read_size(text: str) -> int:
     found = re.fullmatch(r"below (\d+)M", text)
     if not found:
-        raise PayloadError(f"memory and growth read 'below 32M', not '{text}'")
+        raise PayloadError(f"memory and growth must be like 'below 32M', not '{text}'")
     return int(found[1]) << 20
 
 
@@ -137,8 +135,8 @@ def _read_text_test(text: str) -> TextTest:
     operator, _, rest = text.partition(" ")
     if operator not in TEXT_OPERATORS:
         raise PayloadError(
-            f"one of {', '.join(TEXT_OPERATORS)} is expected, not '{operator}'"
-            f"{did_you_mean(operator, TEXT_OPERATORS)}"
+            f"must be one of {', '.join(TEXT_OPERATORS)}, not "
+            f"'{operator}'{did_you_mean(operator, TEXT_OPERATORS)}"
         )
     if operator == "empty":
         _read_nothing(rest)
@@ -149,7 +147,7 @@ def _read_text_test(text: str) -> TextTest:
     try:
         re.compile(rest.encode())
     except re.error as error:
-        raise PayloadError(f"no regular expression: {error}") from error
+        raise PayloadError(f"invalid regular expression: {error}") from error
     return TextTest(operator, rest)
 
 

@@ -119,7 +119,7 @@ def read_header(table: Mapping[str, object]) -> Header:
             )
     for key in ("title", "clauses", "level"):
         if key not in table:
-            raise HeaderError("", f"the header lacks '{key}'")
+            raise HeaderError("", f"missing key '{key}'")
     values: dict[str, Any] = {key: KEYS[key](key, value) for key, value in table.items()}
     header = Header(**values)
     _check_together(header)
@@ -128,31 +128,31 @@ def read_header(table: Mapping[str, object]) -> Header:
 
 def _check_together(header: Header) -> None:
     if "command" in header.modes and len(header.modes) > 1:
-        raise HeaderError("modes", "mode 'command' (a run without a session) stands alone")
+        raise HeaderError("modes", "mode 'command' cannot be combined with other modes")
     for key in ("background", "listen_fds"):
         if getattr(header, key) and header.modes != ("listen",):
-            raise HeaderError(key, f'{key} = true needs modes = ["listen"]')
+            raise HeaderError(key, f'{key} = true requires modes = ["listen"]')
     if header.takes is not None and header.clock is None:
-        raise HeaderError("takes", "'takes' belongs to 'clock': seconds without a faster clock")
+        raise HeaderError("takes", "'takes' requires 'clock'")
     if header.filter is not None and header.argv and "{filter}" not in "".join(header.argv):
-        raise HeaderError("argv", "there is a filter, but argv nowhere says {filter}")
+        raise HeaderError("argv", "missing {filter} in argv, although there is a filter")
 
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise HeaderError(key, f"'{key}' is a string that says something, not {value!r}")
+        raise HeaderError(key, f"'{key}' must be a string with a visible character, not {value!r}")
     return value
 
 
 def _texts(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise HeaderError(key, f"'{key}' is a list of strings, not {value!r}")
+        raise HeaderError(key, f"'{key}' must be a list of strings, not {value!r}")
     return tuple(value)
 
 
 def _some_texts(key: str, value: object) -> tuple[str, ...]:
     if not (texts := _texts(key, value)):
-        raise HeaderError(key, f"'{key}' names at least one")
+        raise HeaderError(key, f"'{key}' must have at least one entry")
     return texts
 
 
@@ -163,8 +163,8 @@ def _one_of(choices: Iterable[str]) -> Callable[[str, object], str]:
         if value not in allowed:
             raise HeaderError(
                 key,
-                f"'{key}' is one of {', '.join(allowed)}, not {value!r}"
-                f"{did_you_mean(str(value), allowed)}",
+                f"'{key}' must be one of {', '.join(allowed)}, not "
+                f"{value!r}{did_you_mean(str(value), allowed)}",
             )
         return str(value)
 
@@ -182,13 +182,13 @@ def _several_of(choices: Iterable[str]) -> Callable[[str, object], tuple[str, ..
 
 def _positive(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise HeaderError(key, f"'{key}' is a positive number, not {value!r}")
+        raise HeaderError(key, f"'{key}' must be a positive number, not {value!r}")
     return value
 
 
 def _boolean(key: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise HeaderError(key, f"'{key}' is true or false, not {value!r}")
+        raise HeaderError(key, f"'{key}' must be true or false, not {value!r}")
     return value
 
 
@@ -200,29 +200,31 @@ def _format(key: str, value: object) -> int:
 
 def _string_table(key: str, value: object) -> Mapping[str, str]:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise HeaderError(key, f"'{key}' is a table of strings, not {value!r}")
+        raise HeaderError(key, f"'{key}' must be a table of strings, not {value!r}")
     return dict(value)
 
 
 def _limits(key: str, value: object) -> Mapping[str, int]:
     if not isinstance(value, dict):
-        raise HeaderError(key, f"'{key}' is a table such as {{ fsize = 4096 }}, not {value!r}")
+        raise HeaderError(key, f"'{key}' must be a table such as {{ fsize = 4096 }}, not {value!r}")
     for name, number in value.items():
         if name not in LIMITS:
             raise HeaderError(
                 key, f"'{key}' knows {', '.join(LIMITS)}, not '{name}'{did_you_mean(name, LIMITS)}"
             )
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise HeaderError(key, f"the limit '{name}' is a whole number, not {number!r}")
+            raise HeaderError(key, f"the limit '{name}' must be an integer, not {number!r}")
         if name in ("fsize", "as") and number % 1024:
-            raise HeaderError(key, f"the limit '{name}' is a multiple of 1024, not {number}")
+            raise HeaderError(key, f"the limit '{name}' must be a multiple of 1024, not {number}")
     return dict(value)
 
 
 def _descriptors(key: str, value: object) -> tuple[int, ...]:
     # The shell opens these file descriptors, and POSIX shells only accept one digit.
     if not isinstance(value, list) or not all(type(one) is int and 3 <= one <= 9 for one in value):
-        raise HeaderError(key, f"'{key}' is a list of descriptors from 3 to 9, not {value!r}")
+        raise HeaderError(
+            key, f"'{key}' must be a list of file descriptors from 3 to 9, not {value!r}"
+        )
     return tuple(value)
 
 

@@ -46,7 +46,7 @@ def load_transcript(path: Path) -> Transcript:
         if clause not in _clause_names():
             line = line_of_key(text.split("\n")[1:], "clauses")
             meant = did_you_mean(clause, _clause_names())
-            raise FormatError(name, line, f"there is no clause '{clause}'{meant}")
+            raise FormatError(name, line, f"unknown clause '{clause}'{meant}")
     return replace(transcript, steps=_with_includes(transcript.steps, name, 0))
 
 
@@ -71,7 +71,7 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
     match node:
         case Include(part):
             if depth == _MAXIMUM_DEPTH:
-                raise FormatError(name, node.line, f"'{part}' is included within itself")
+                raise FormatError(name, node.line, f"'{part}' includes itself")
             path = _included_path(part, name, node.line)
             steps = _part(path, part)
             return replace(node, steps=_with_includes(steps, part, depth + 1))
@@ -95,7 +95,7 @@ def _part(path: Path, name: str) -> tuple[Node, ...]:
 def _included_path(part: str, name: str, line: int) -> Path:
     path = TRANSCRIPTS / part
     if not path.is_file() or ".." in Path(part).parts:
-        raise FormatError(name, line, f"there is no file transcripts/{part} to include")
+        raise FormatError(name, line, f"missing file transcripts/{part}")
     return path
 
 
@@ -119,10 +119,10 @@ def check_choice(text: str, directory: Path) -> None:
         return
     if not path.is_file():
         known = [str(path.relative_to(TRANSCRIPTS)) for path in transcript_paths()]
-        raise ChoiceError(f"there is no transcript {place}{did_you_mean(_end(path), known)}")
+        raise ChoiceError(f"unknown transcript {place}{did_you_mean(_end(path), known)}")
     modes = load_transcript(path).header.modes
     if mode and mode not in modes:
-        raise ChoiceError(f"{place} is not played in mode {mode}: it has {', '.join(modes)} only")
+        raise ChoiceError(f"{place} has no mode {mode}, only {', '.join(modes)}")
 
 
 def _end(path: Path) -> str:
@@ -140,11 +140,11 @@ def chosen(name: str) -> list[str]:
     path = _found(place)
     if path.is_dir():
         if colons:
-            raise ChoiceError(f"{name}: a mode is one transcript's; of several: --modes {mode}")
+            raise ChoiceError(f"{name}: a mode can follow one transcript only; use --modes {mode}")
         below = _transcripts_below(path, place)
         return [str(path)] if path.is_relative_to(TRANSCRIPTS) else [str(one) for one in below]
     if path.suffix != SUFFIX:
-        raise ChoiceError(f"{place} is no transcript: their names end in {SUFFIX}")
+        raise ChoiceError(f"{place} is not a transcript; the name must end in {SUFFIX}")
     return [f"{path}{colons}{mode}"]
 
 
@@ -157,15 +157,15 @@ def _found(place: str) -> Path:
             return path.resolve()
     known = [*GROUPS, *(str(path.relative_to(TRANSCRIPTS)) for path in transcript_paths())]
     raise ChoiceError(
-        f"there is no transcript or group {place}"
-        f"{did_you_mean(place, known) or did_you_mean(f'{place}{SUFFIX}', known)}"
+        "unknown transcript or group "
+        f"{place}{did_you_mean(place, known) or did_you_mean(f'{place}{SUFFIX}', known)}"
     )
 
 
 def _transcripts_below(directory: Path, place: str) -> list[Path]:
     paths = sorted(directory.rglob(f"*{SUFFIX}"))
     if not paths:
-        raise ChoiceError(f"there is no transcript in {place}")
+        raise ChoiceError(f"no transcript in {place}")
     return paths
 
 
@@ -176,4 +176,4 @@ def check_names_differ(places: Iterable[str]) -> None:
         path = Path(place.partition("::")[0])
         earlier = paths.setdefault(transcript_name(path), path)
         if earlier != path:
-            raise ChoiceError(f"{earlier} and {path} have one name: play them one by one")
+            raise ChoiceError(f"{earlier} and {path} have the same name; play them separately")

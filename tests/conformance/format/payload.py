@@ -100,9 +100,9 @@ def parse_payload(text: str, implied: bytes) -> Payload:
     """Parse *text*; *implied* is the line end of a line without a final `\\`."""
     if text.startswith("@"):
         word = text.partition(" ")[0]
-        raise PayloadError(f"no such step: {word}; text that begins with @ is written \\@")
+        raise PayloadError(f"unknown step {word}; text that begins with @ must be written as \\@")
     if text.endswith(" "):
-        raise PayloadError("a blank at the end of a line is easily lost: write \\x20")
+        raise PayloadError("a blank at the end of a line must be written as \\x20")
     reader = _Reader(text)
     parts = reader.parts(inside=False)
     return Payload(parts, b"" if reader.ends_open else implied)
@@ -161,7 +161,7 @@ class _Reader:
     def _hexadecimal(self) -> bytes:
         digits = self._text[self._at : self._at + 2]
         if len(digits) != 2 or not all(digit in string.hexdigits for digit in digits):
-            raise PayloadError(f"\\x{digits} wants two hexadecimal digits: \\x0d")
+            raise PayloadError(f"\\x{digits} requires two hexadecimal digits: \\x0d")
         self._at += 2
         return bytes([int(digits, 16)])
 

@@ -20,7 +20,7 @@ def parse_transcript(text: str, name: str) -> Transcript:
     """Return the transcript in *text*; FormatError has the place and the reason of an error."""
     lines = _printable_lines(text, name)
     if not lines or lines[0] != FENCE:
-        raise FormatError(name, 1, f"the first line is {FENCE}, which opens the TOML header")
+        raise FormatError(name, 1, f"the first line must be {FENCE}, which opens the TOML header")
     if FENCE not in lines[1:]:
         raise FormatError(name, len(lines), f"the header is not closed by a line {FENCE}")
     end = lines.index(FENCE, 1)
@@ -42,11 +42,10 @@ def _printable_lines(text: str, name: str) -> list[str]:
                 raise FormatError(
                     name,
                     number,
-                    f"{character!a} in the text: a transcript is "
-                    "printable ASCII and LF, the rest is written \\xHH",
+                    f"{character!a} is not printable ASCII; write it as \\xHH",
                 )
     if not text.endswith("\n"):
-        raise FormatError(name, text.count("\n") + 1, "the last line lacks its line end")
+        raise FormatError(name, text.count("\n") + 1, "missing line end after the last line")
     return text.split("\n")[:-1]
 
 
@@ -56,7 +55,7 @@ def _parse_header(lines: list[str], name: str) -> Header:
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"at line (\d+)", str(error))
         line = int(at[1]) + 1 if at else len(lines) + 1
-        raise FormatError(name, line, f"the header is no TOML: {error}") from error
+        raise FormatError(name, line, f"the header is not TOML: {error}") from error
     except HeaderError as error:
         raise FormatError(name, line_of_key(lines, error.key), str(error)) from error
 
@@ -105,10 +104,10 @@ class _ScriptReader:
             self._at += 1
             branches.append(self._nodes())
             if self._at == len(self._lines):
-                raise self._error("this 'either' is never closed by 'end'", start)
+                raise self._error("missing 'end' for this 'either'", start)
         self._at += 1
         if len(branches) < 2:
-            raise self._error("'either' wants at least one 'or' before its 'end'", start)
+            raise self._error("'either' requires at least one 'or' before its 'end'", start)
         for branch in branches:
             self._check_branch(branch, start)
         return Either(tuple(branches), self._first + start)
@@ -117,8 +116,8 @@ class _ScriptReader:
         steps = [node for node in branch if not isinstance(node, Note)]
         if steps and not (isinstance(steps[0], Step) and steps[0].observes):
             raise self._error(
-                "each alternative of 'either' begins with something that is observed "
-                "(a step with < or ?): by it the suite knows which one it is",
+                "each alternative of 'either' must begin with a step with < or ?, by "
+                "which the suite selects it",
                 start,
             )
 
@@ -141,9 +140,9 @@ class _ScriptReader:
 
 
 _JOIN_HINT = {
-    "C": "{0}+ goes on with the write on the line before it, so that line must be {0}> or {0}+",
-    "U": "{0}+ goes on with the write on the line before it, so that line must be {0}> or {0}+",
-    "F": "F+ goes on with the text on the line before it, so that line must be F< email or F+",
+    "C": "{0}+ continues the write on the line before it, which must be {0}> or {0}+",
+    "U": "{0}+ continues the write on the line before it, which must be {0}> or {0}+",
+    "F": "F+ continues the line before it, which must be F< email or F+",
 }
 
 
@@ -159,8 +158,8 @@ def _parse_include(line: str, number: int) -> Include:
     word, _, name = line.partition(" ")
     if word != "@include" or not name or " " in name:
         raise PayloadError(
-            "a line that begins with @ reads '@include FILE'; "
-            "all other @-words follow an actor, as in 'C> @close'"
+            "a line that begins with @ must be '@include FILE'; other @-words follow "
+            "an actor, as in 'C> @close'"
         )
     return Include(name, number, line)
 
@@ -173,9 +172,9 @@ def _parse_step(line: str, number: int) -> Step:
     verbs = GRAMMAR.get(kind + mark)
     if verbs is None:
         marks = [key for key in GRAMMAR if key[0] == kind]
-        raise PayloadError(f"there is no step {kind}{mark}; {kind} knows {', '.join(marks)}")
+        raise PayloadError(f"unknown step {kind}{mark}; {kind} has {', '.join(marks)}")
     if index and kind in "FP":
-        raise PayloadError(f"there is only one {kind}")
+        raise PayloadError(f"there can be only one {kind}")
     verb, argument = _split_verb(text, verbs)
     return Step(kind + index, mark, verb, verbs[verb].read(argument), number, line)
 
@@ -198,11 +197,11 @@ def _unknown_line(line: str) -> str:
     word = line.partition(" ")[0]
     choices = [*GRAMMAR, "either", "or", "end", "@include"]
     if word[:2] in GRAMMAR and len(word) > 2:
-        return f"a blank belongs behind {word[:2]}: '{word[:2]} {line[2:]}'"
+        return f"missing blank after {word[:2]}: '{word[:2]} {line[2:]}'"
     return (
-        f"'{word}' begins no step{did_you_mean(word, choices)}; a line begins with an actor "
-        "and a mark (C> C+ C< C? U> U+ U< F> F< F+ P> P<), or is either, or, end, "
-        "@include FILE, a # comment or empty"
+        f"unknown step '{word}'{did_you_mean(word, choices)}; a line begins with "
+        "an actor and a mark (C> C+ C< C? U> U+ U< F> F< F+ P> P<), or is "
+        "either, or, end, @include FILE, a # comment or empty"
     )
 
 
@@ -216,13 +215,15 @@ def _check_script(nodes: tuple[Node, ...], header: Header, name: str) -> None:
 def _misfit(step: Step, header: Header) -> str | None:
     """Return why *step* contradicts *header*, or None."""
     if step.kind == "F" and header.filter is None:
-        return "a step of the filter, but the header has no filter"
+        return "a step of the filter requires 'filter' in the header"
     if step.kind in "CU" and header.modes == ("command",):
-        return "mode 'command' has no session: there is no client and no upstream"
+        return "mode 'command' has no session, so there can be no step of C or U"
     if step.kind == "C" and step.actor != "C" and header.modes != ("listen",):
-        return f'{step.actor}: several clients need modes = ["listen"]'
+        return f'{step.actor}: several clients require modes = ["listen"]'
     if step.verb == "stdout" and header.modes != ("command",):
-        return "standard output is the SMTP channel, except in mode 'command'"
+        return (
+            "P< stdout requires mode 'command'; in other modes standard output is the SMTP channel"
+        )
     if step.verb == "stderr" and header.fd2 == "socket":
         return 'with fd2 = "socket" standard error is the client\'s connection'
     return None

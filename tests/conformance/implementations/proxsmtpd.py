@@ -142,7 +142,7 @@ def pid_of(pidfile: str) -> int:
         with contextlib.suppress(OSError, ValueError):
             return int(Path(pidfile).read_text("ascii"))
         time.sleep(0.01)
-    sys.exit(f"{PROGRAM}: it has not said where it is")
+    sys.exit(f"{PROGRAM}: no pid file")
 
 
 # --- the filter's contract

@@ -37,6 +37,7 @@ def build_wheel(
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> NoReturn:
     """Exit, because a source distribution could not contain the files outside of this folder."""
     sys.exit(
-        "postprox-conformance has no source distribution: its transcripts and specification lie "
-        "outside of this folder. Build a wheel: python -m build --wheel, or pip wheel --no-deps ."
+        "postprox-conformance cannot have a source distribution, because its "
+        "transcripts and specification lie outside of this folder; build a "
+        "wheel: python -m build --wheel, or pip wheel --no-deps ."
     )

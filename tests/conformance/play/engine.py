@@ -103,7 +103,7 @@ class Engine:
         if not harness.connect(actor):
             listen = f"{harness.listen[0]}:{harness.listen[1]}"
             state = self._observers.process_state()
-            raise StepFailedError(step, f"a connection to {listen}", f"it is refused; {state}")
+            raise StepFailedError(step, f"a connection to {listen}", f"connection refused; {state}")
 
     def finish(self) -> list[Observed]:
         """End the session and judge the rules that apply to every transcript."""

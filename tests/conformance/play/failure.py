@@ -46,7 +46,7 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 
 
 def _cause(error: StepFailedError) -> str:
-    step = error.step.source or write_step(error.step) if error.step else "behind the last step"
+    step = error.step.source or write_step(error.step) if error.step else "after the last step"
     return " ".join(_OF_THE_RUN.sub("", f"{step}: {error}").split())
 
 
@@ -94,7 +94,7 @@ def _script(harness: Harness, error: StepFailedError) -> list[str]:
         if marked:
             lines += _difference(error)
     if error.step is None:
-        lines += [f"{_MARK}(behind the last step)", *_difference(error)]
+        lines += [f"{_MARK}(after the last step)", *_difference(error)]
     return lines
 
 
@@ -127,7 +127,7 @@ def _shown(
 
 def _said(harness: Harness) -> list[str]:
     return [
-        "what was said (> by the suite, < by the implementation):",
+        "dialogue (> by the suite, < by the implementation):",
         *(_BLANK + line for line in harness.dialogue.lines()),
     ]
 
@@ -165,7 +165,7 @@ def _files(harness: Harness) -> list[str]:
 
 def _syslog(harness: Harness) -> list[str]:
     if harness.syslog is None:
-        return ["syslog: not observed (it takes a private /dev/log, and that takes root)"]
+        return ["syslog: not observed (a private /dev/log requires root)"]
     messages = [f"{_BLANK}{visible(message)}" for message in harness.syslog.messages]
     return ["syslog:", *messages] if messages else ["syslog: nothing"]
 

@@ -63,20 +63,20 @@ class Implementation:
         for one in self.divergences:
             if one.transcript not in transcripts:
                 raise ImplementationError(
-                    f"{self.name}: a divergence names '{one.transcript}', but there is no such "
-                    f"transcript{did_you_mean(one.transcript, list(transcripts))}"
+                    f"{self.name}: unknown transcript '{one.transcript}' in a "
+                    f"divergence{did_you_mean(one.transcript, list(transcripts))}"
                 )
             if one.mode is not None and one.mode not in transcripts[one.transcript]:
                 raise ImplementationError(
-                    f"{self.name}: a divergence names '{one.transcript}' in mode '{one.mode}', "
-                    f"but it has {', '.join(transcripts[one.transcript])} only"
+                    f"{self.name}: a divergence names '{one.transcript}' in mode "
+                    f"'{one.mode}', but that has only {', '.join(transcripts[one.transcript])}"
                 )
 
 
 def default_implementation() -> Implementation:
     """Return this checkout's proxy; raise in an installed package."""
     if INSTALLED:
-        raise ImplementationError("name what is to be judged: --implementation TOML|CMD")
+        raise ImplementationError("missing --implementation TOML|CMD")
     return find_implementation(REFERENCE)
 
 
@@ -86,13 +86,13 @@ def find_implementation(text: str) -> Implementation:
         if path.suffix == ".toml" and path.is_file():
             return read_implementation(path)
     if text.endswith(".toml"):
-        raise ImplementationError(f"there is no file {text}")
+        raise ImplementationError(f"missing file {text}")
     try:
         argv = shlex.split(text)
     except ValueError as error:
         raise ImplementationError(f"--implementation {text}: {error}") from error
     if not argv:
-        raise ImplementationError("--implementation wants a command line or a TOML file")
+        raise ImplementationError("--implementation requires a command line or a TOML file")
     return Implementation(text, _from_anywhere(argv, Path.cwd()), described=False)
 
 
@@ -145,18 +145,18 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
 
 def _divergence(table: object) -> Divergence:
     if not isinstance(table, dict):
-        raise ImplementationError("'divergence' is a list of tables: [[divergence]]")
+        raise ImplementationError("'divergence' must be a list of tables: [[divergence]]")
     _check_keys(table, _DIVERGENCE_KEYS, required=("transcript", "kind", "reason"))
     if table["kind"] not in KINDS:
         raise ImplementationError(
-            f"divergence {table['transcript']}: kind is one of "
+            f"divergence {table['transcript']}: kind must be one of "
             f"{', '.join(KINDS)}, not '{table['kind']}'"
         )
     if not table["reason"].strip():
         raise ImplementationError(f"divergence {table['transcript']}: the reason is empty")
     if table.get("mode", MODES[0]) not in MODES:
         raise ImplementationError(
-            f"divergence {table['transcript']}: mode is one of "
+            f"divergence {table['transcript']}: mode must be one of "
             f"{', '.join(MODES)}, not '{table['mode']}'"
         )
     return Divergence(
@@ -186,7 +186,7 @@ def _check_keys(
 def _texts(table: Mapping[str, object], key: str) -> list[str]:
     value = table.get(key, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ImplementationError(f"'{key}' is a list of strings, not {value!r}")
+        raise ImplementationError(f"'{key}' must be a list of strings, not {value!r}")
     return value
 
 

@@ -47,13 +47,13 @@ _STANDARD_ERROR = Rule(
 )
 _TRACEBACK = Rule(
     "traceback",
-    "What goes wrong is told in words, not by a traceback",
+    "An error is reported by a message, not by a traceback",
     ("cli.errors", "log.failure"),
     MODES,
 )
 _TEMP_DIRECTORY = Rule(
     "temp-directory",
-    "No temporary file is left in DIR in the end",
+    "No temporary file is left in DIR",
     ("files.gone",),
     MODES,
     said_by=("files.term", "data.client-lost"),
@@ -65,7 +65,7 @@ _PROCESSES = Rule(
     MODES,
     said_by=("filter.timeout", "files.term", "data.client-lost", "listen.stop"),
 )
-_DEATH = Rule("death", "Nobody dies by a signal that was not sent", ("cli.exit",), MODES)
+_DEATH = Rule("death", "The process dies by no signal but one that was sent", ("cli.exit",), MODES)
 _STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop",), ("listen",))
 #: All rules.
 RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK)
@@ -142,7 +142,7 @@ class InvariantChecker:
 
         if not harness.wait_until(over):
             what = "the session" if harness.mode == "listen" else "the process"
-            raise StepFailedError(None, f"{what} to end once the transcript has", "it goes on")
+            raise StepFailedError(None, f"{what} to end after the script", "it still runs")
         # The last output may still be on its way through the kernel.
         harness.loop.turn(0)
         over()
@@ -170,10 +170,10 @@ class InvariantChecker:
 
     def judge_end(self) -> None:
         """Judge the process: exit status and leftovers."""
-        self._judge(_DEATH, "no death by a signal nobody sent", self._died)
+        self._judge(_DEATH, "no death by a signal that was not sent", self._died)
         expected = "no descendant to survive the process"
         self._judge(_PROCESSES, expected, lambda: self._left(_PROCESSES, processes))
-        expected = "an empty temp directory in the end"
+        expected = "an empty temp directory"
         self._judge(_TEMP_DIRECTORY, expected, lambda: self._left(_TEMP_DIRECTORY, files))
 
     def _died(self) -> str:
@@ -199,10 +199,10 @@ class InvariantChecker:
                 raise StepFailedError(None, f"nothing more from {connection.name}<", got)
         if harness.listener.arrived:
             got = f"{len(harness.listener.arrived)} more"
-            raise StepFailedError(None, "no more connections upstream", got)
+            raise StepFailedError(None, "no further upstream connection", got)
         if self._verbs & {"run", "none"} and harness.filter.new_runs:
             got = f"{len(harness.filter.new_runs)} more"
-            raise StepFailedError(None, "no more runs of the filter", got)
+            raise StepFailedError(None, "no further run of the filter", got)
 
     def judge_output(self) -> None:
         """Check that descriptor 2 of the SMTP channel is empty and that there is no traceback."""

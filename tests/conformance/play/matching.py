@@ -90,7 +90,7 @@ class ReplyAwaited:
                 return no(describe(buffer, at)) if too_long else WAIT
             found = _REPLY_LINE.fullmatch(bytes(buffer[at:end]))
             if not found:
-                return no(f"no reply line: {describe(buffer, at)}")
+                return no(f"not a reply line: {describe(buffer, at)}")
             if code and found[1] != code:
                 return no(f"a reply with two codes: {describe(buffer, at)}")
             if not self._fits(found[1].decode(), found[3] or b""):

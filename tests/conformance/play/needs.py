@@ -12,14 +12,14 @@ from .harness import Settings
 REAL_TIME_ALLOWANCE = 5.0
 
 _WHY = {
-    "syslog": "a private /dev/log (a mount namespace: run as root)",
+    "syslog": "a private /dev/log in a mount namespace (run as root)",
     "mounts": "a private mount namespace (run as root)",
     "root": "to be run as root",
     "unprivileged": "to be run by another user than root",
     "ipv6-loopback": "::1 on this machine",
-    "hosts": "an /etc/hosts of its own (a mount namespace: run as root)",
+    "hosts": "a private /etc/hosts in a mount namespace (run as root)",
     "localhost": "the name localhost to mean 127.0.0.1 (/etc/hosts)",
-    "network": "a network of its own (a network namespace: run as root)",
+    "network": "a private network namespace (run as root)",
 }
 
 
@@ -54,7 +54,10 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
         return None
     if header.takes is not None and header.takes <= REAL_TIME_ALLOWANCE:
         return None
-    return f"takes long, and {implementation.name} has no clock that can be sped up: --slow runs it"
+    return (
+        f"requires a fast clock, which {implementation.name} does not have; "
+        "--slow plays it in real time"
+    )
 
 
 def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
@@ -62,7 +65,7 @@ def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
     implementation = settings.implementation
     for one in capabilities:
         if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:
-            return f"{implementation.name} has no '{one}'"
+            return f"{implementation.name} lacks '{one}'"
         if one in HOST_CAPABILITIES and one not in settings.host.capabilities:
             return f"needs {_WHY[one]}"
     return None

@@ -164,7 +164,7 @@ class Observers:
     def _on_filter_run(self, group: Group) -> Verdict:
         step, run = group[0], self._filter_run
         if run is None:
-            return no("no run of the filter yet: F< run comes first")
+            return no("the filter has not been started; F< run must come first")
         verdicts: dict[str, Callable[[], Verdict]] = {
             "env": lambda: self._environment(step, run),
             "unset": lambda: _equal(run.environment.get(str(step.argument)), None),
@@ -337,7 +337,7 @@ class Observers:
         if step.verb == "syslog" and self._harness.syslog is not None:
             return " | ".join(map(visible, self._harness.syslog.messages)) or "nothing in syslog"
         if step.verb == "idle":
-            return "a processor busy all the time"
+            return "constant use of the processor"
         if step.verb == "tmp":
             return ", ".join(path.name for path in self._harness.tmp_seen.iterdir()) or "no file"
         if step.verb == "exit" and step.kind == "P":
@@ -346,7 +346,7 @@ class Observers:
 
     def process_state(self) -> str:
         if self._harness.process is None:
-            return "no process yet"
+            return "the process has not been started"
         if self._harness.process.alive:
             return "the process still runs"
         return f"the process has ended with status {self._harness.process.status}"
@@ -372,7 +372,7 @@ def _equal(got: bytes | None, wanted: bytes | None) -> Verdict:
     if got == wanted:
         return YES
     if got is None:
-        return no("it is not there")
+        return no("missing")
     return no(f"'{shorten(visible(got), _SHOWN)}'")
 
 

@@ -30,7 +30,7 @@ _HELP_PATIENCE = 10
 #: The transcript that is played first in each mode.
 SMOKE = "relay/one-message.smtp"
 #: The reason for skipping all other transcripts in a mode in which it fails.
-CANARY_FAILS = f"{SMOKE} fails: nothing else was played"
+CANARY_FAILS = f"{SMOKE} failed; nothing else was played"
 
 
 class CannotStartError(Exception):
@@ -48,7 +48,7 @@ class Answer:
 def check_program(implementation: Implementation) -> None:
     """Raise if the program is missing."""
     if shutil.which(implementation.argv[0]) is None:
-        raise _cannot_start(implementation, "there is no such program, or it cannot be executed")
+        raise _cannot_start(implementation, "the program is missing or cannot be executed")
 
 
 def check_start(settings: Settings) -> None:
@@ -82,11 +82,12 @@ def _await_sign_of_life(harness: Harness, implementation: Implementation) -> Non
             break
     if process.alive:
         raise CannotStartError(
-            f"{shlex.join(implementation.argv)} was started, but in {harness.patience:g} s it "
-            "neither connected upstream nor said a word"
+            f"{shlex.join(implementation.argv)} was started, but within "
+            f"{harness.patience:g} s it neither connected upstream nor printed "
+            "anything"
         )
     said = harness.output("stderr").decode("utf-8", "backslashreplace").strip()
-    why = f"it ended with status {process.status} before it connected upstream"
+    why = f"it exited with status {process.status} before it connected upstream"
     raise _cannot_start(implementation, why + (f"; it said:\n{said}" if said else ""))
 
 

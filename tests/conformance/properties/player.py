@@ -108,7 +108,7 @@ class Conversation:
         if not write.octets:
             return
         if self._client.received:
-            raise _LostError(f"a reply to nothing: {visible(bytes(self._client.received))}")
+            raise _LostError(f"a reply without a command: {visible(bytes(self._client.received))}")
         for piece in pieces(write.octets, next(self._cuts, ())):
             self.run.said.append(Utterance("C>", piece))
             self._client.send(piece)
@@ -295,7 +295,7 @@ class _Performance:
 
     def _connected(self) -> list[str]:
         return [
-            f"{connection.name}: the connection upstream was left open"
+            f"{connection.name}: the upstream connection was left open"
             for connection, _ in self._servers
             if not connection.ended and not connection.closed
         ]
@@ -340,7 +340,7 @@ def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Ru
 
 def _transcript(arguments: tuple[str, ...], whose: str) -> Transcript:
     header = Header(
-        "A session that was drawn",
+        "A random session",
         (),
         "should",
         argv=arguments,

@@ -29,14 +29,14 @@ def replies_one_for_one(run: Run) -> Iterator[str]:
     if run.trouble:
         yield run.trouble
     if run.extra:
-        yield f"replies to nothing: {visible(run.extra)}"
+        yield f"replies without a command: {visible(run.extra)}"
     for exchange in run.exchanges:
         codes = exchange.codes
         goes_on = isinstance(exchange.item, Message) and codes[:1] == [354]
         if not run.trouble and len(codes) != 1 + goes_on:
             yield f"{_name(exchange.item)}: {len(codes)} replies"
         if 354 in codes[1:] or (codes[:1] == [354] and not goes_on):
-            yield f"{_name(exchange.item)}: 354, where no message follows"
+            yield f"{_name(exchange.item)}: 354 without a message"
 
 
 def replies_in_order(run: Run) -> Iterator[str]:
@@ -84,10 +84,10 @@ def no_command_of_its_own(run: Run) -> Iterator[str]:
     sent = {item.line for item in run.plan.items if isinstance(item, Command)}
     for asked in run.asked:
         if asked.line not in sent and asked.line.upper() not in _OWN_COMMANDS:
-            yield f"upstream got a command that nobody sent: {visible(asked.line)}"
+            yield f"upstream got a command that no client sent: {visible(asked.line)}"
     for visit in run.visits:
         if visit.rest and not run.trouble:
-            yield f"upstream got what is no command: {visible(visit.rest[:200])}"
+            yield f"upstream got input that is not a command: {visible(visit.rest[:200])}"
 
 
 def hello_replayed(run: Run) -> Iterator[str]:
@@ -105,9 +105,9 @@ def data_permitted(run: Run) -> Iterator[str]:
     for fate in fates(run):
         codes = fate.exchange.codes[:1]
         if fate.permitted and codes not in ([354], []):
-            yield f"DATA is answered {codes[0]}, though a recipient was accepted"
+            yield f"the reply to DATA is {codes[0]} although a recipient was accepted"
         if not fate.permitted and codes not in ([503], [554], []):
-            yield f"DATA is answered {codes[0]}, though no recipient was accepted"
+            yield f"the reply to DATA is {codes[0]} although no recipient was accepted"
 
 
 def content_faithful(run: Run) -> Iterator[str]:
@@ -124,7 +124,7 @@ def delivered_once(run: Run) -> Iterator[str]:
     wanted = [(fate.mail.line, fate.recipients) for fate in _to_deliver(run) if fate.mail]
     got = [(delivery.mail, delivery.recipients) for delivery in run.deliveries]
     if got != wanted:
-        yield f"to be delivered were {_envelopes(wanted)}, and upstream got {_envelopes(got)}"
+        yield f"{_envelopes(wanted)} had to be delivered, but upstream got {_envelopes(got)}"
 
 
 def nothing_of_the_rejected(run: Run) -> Iterator[str]:
@@ -151,7 +151,7 @@ def final_replies(run: Run) -> Iterator[str]:
         if wanted is not None and got != wanted:
             yield _differs("the reply to a message", wanted, got)
         if wanted is None and code(got) < 400:
-            yield f"{visible(got)} for a message that upstream was not given"
+            yield f"{visible(got)} for a message that upstream did not get"
 
 
 def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
@@ -159,9 +159,9 @@ def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
     if wanted is not None and got != wanted:
         yield _differs("the reply to a rejected message", wanted, got)
     if fate.rejected and wanted is None and code(got) != 554:
-        yield f"a rejection without words is answered {visible(got)}"
+        yield f"the reply to a rejection without a text is {visible(got)}"
     if fate.failed and code(got) != 451:
-        yield f"a failed filter is answered {visible(got)} in spite of -r"
+        yield f"the reply after a failed filter is {visible(got)} in spite of -r"
 
 
 def upstream_left_with_quit(run: Run) -> Iterator[str]:
@@ -173,14 +173,14 @@ def upstream_left_with_quit(run: Run) -> Iterator[str]:
     if sum(ended) < rejections:
         yield f"{rejections} messages were rejected, upstream got QUIT {sum(ended)} times"
     if not all(ended[-1:]):
-        yield "the last connection upstream does not end with QUIT"
+        yield "the last upstream connection does not end with QUIT"
 
 
 def nothing_smuggled(run: Run) -> Iterator[str]:
     """data.no-smuggling: no line end of any server makes an early end of data."""
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
-            yield f"with {name} as line end, the data end early in {visible(delivery.wire[:400])}"
+            yield f"with {name} as line end, the data ends early in {visible(delivery.wire[:400])}"
 
 
 def filter_run_once(run: Run) -> Iterator[str]:

@@ -29,7 +29,7 @@ def parse_address(text: str) -> Address:
         return Address(text.removeprefix("unix:"), None)
     found = _INTERNET.fullmatch(text)
     if not found or int(found[3]) > 65535:
-        raise ValueError(f"an address reads HOST:PORT, [IPv6]:PORT or unix:/path, not '{text}'")
+        raise ValueError(f"an address must be HOST:PORT, [IPv6]:PORT or unix:/path, not '{text}'")
     return Address(found[1] or found[2], int(found[3]))
 
 
@@ -50,6 +50,6 @@ def connect(address: Address) -> socket.socket:
 def listen(address: Address) -> socket.socket:
     """Return a socket that listens on *address*."""
     if address.port is None:
-        raise ValueError(f"{address}: the recorder listens on HOST:PORT")
+        raise ValueError(f"{address}: must be HOST:PORT")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     return socket.create_server((address.host, address.port), family=family)

@@ -40,19 +40,21 @@ _ERRORS = (
 _USAGE = """\
 %(prog)s --upstream HOST:PORT -o FILE.smtp --title TEXT --clause NAME ...
            [options] [-- ARGUMENT ...]"""
-_EPILOG = """\
-What stands behind -- are the proxy's arguments, with {upstream}, {tmp} and {filter} where they
-belong (default: -d {tmp} {upstream}, with -c {filter} before it if there is a filter)."""
+_EPILOG = (
+    "The arguments after -- are the proxy's, with {upstream}, {tmp} and "
+    "{filter} as placeholders\n(default: -d {tmp} {upstream}, preceded by -c "
+    "{filter} if there is a filter)."
+)
 
 
 def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `record`."""
     parser = words.add_parser(
         "record",
-        help="record what a client, an implementation and upstream say, as a transcript",
+        help="record a dialogue of client, implementation and upstream as a transcript",
         usage=_USAGE,
-        description="Listen for a client, run the proxy on its connection as spawn(8) does, and "
-        "write down as a transcript what client, upstream and filter say and see.",
+        description="Listen for a client, run the proxy on its connection as spawn(8) does, "
+        "and record the dialogue of client, upstream and filter as a transcript.",
         epilog=_EPILOG,
     )
     add = parser.add_argument
@@ -62,8 +64,8 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--title", required=True, metavar="TEXT", help="the behaviour in one sentence")
     add("--clause", required=True, action="append", metavar="NAME", help="may be repeated")
     add("--level", choices=LEVELS, default=LEVELS[0], help="default: must")
-    add("--filter", type=Path, metavar="FILE", help="what the filter does, for sh")
-    add("--email", action="store_true", help="write down what the filter reads in EMAIL, too")
+    add("--filter", type=Path, metavar="FILE", help="the filter, as a command for sh")
+    add("--email", action="store_true", help="record the filter's EMAIL as well")
     add("--comment", action="append", default=[], metavar="TEXT", help="a line above the script")
     add("--sessions", type=int, default=1, metavar="N", help="record N, one after the other")
     default = "" if INSTALLED else "; default: this checkout"
@@ -76,14 +78,14 @@ def _header(options: argparse.Namespace) -> Header:
     known = [clause.name for clause in load_clauses(SPECIFICATION.read_text(encoding="utf-8"))]
     for name in options.clause:
         if name not in known:
-            raise RecordError(f"there is no clause '{name}'{did_you_mean(name, known)}")
+            raise RecordError(f"unknown clause '{name}'{did_you_mean(name, known)}")
     table = {"title": options.title, "clauses": options.clause, "level": options.level}
     if options.filter is not None:
         table["filter"] = options.filter.read_text(encoding="ascii")
     if options.arguments:
         table["argv"] = options.arguments
         if "{upstream}" not in "".join(options.arguments):
-            raise RecordError("the proxy's arguments nowhere say {upstream}")
+            raise RecordError("missing {upstream} in the proxy's arguments")
     return read_header(table)
 
 
@@ -93,9 +95,9 @@ def _path(output: Path, number: int) -> Path:
 
 def _check_paths(options: argparse.Namespace) -> None:
     if options.output.suffix != SUFFIX:
-        raise RecordError(f"{options.output}: a transcript's name ends in {SUFFIX}")
+        raise RecordError(f"{options.output}: the name of a transcript must end in {SUFFIX}")
     if options.sessions < 1:
-        raise RecordError("--sessions wants a number from 1")
+        raise RecordError("--sessions must be at least 1")
     for number in range(1, options.sessions + 1):
         if _path(options.output, number).exists():
             raise RecordError(f"{_path(options.output, number)} is there already")
@@ -156,7 +158,7 @@ def main(options: argparse.Namespace) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"record: {where}{error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("record: interrupted, nothing is written", file=sys.stderr)
+        print("record: interrupted; nothing was written", file=sys.stderr)
     else:
         return 0
     return _EXIT_FAILED

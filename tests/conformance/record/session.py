@@ -151,7 +151,7 @@ class Recording:
         for name in _NAMES:
             if name not in taken:
                 return name
-        raise RecordError(f"more than {len(_NAMES)} connections upstream at a time")
+        raise RecordError(f"more than {len(_NAMES)} upstream connections at the same time")
 
     def _see(self, link: _Link) -> None:
         """Handle output of the proxy."""
@@ -186,7 +186,7 @@ class Recording:
         assert process is not None
         gone = all(link.outer_ended for link in self._links) or not process.alive
         if gone and time.monotonic() - self._moved > _PATIENCE:
-            raise RecordError("the session is over, but the proxy does not end")
+            raise RecordError("the session has ended, but the proxy still runs")
 
     # --- the end
 

@@ -28,11 +28,11 @@ def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the subcommand `report`."""
     parser = words.add_parser(
         "report",
-        help="show results, clause by clause, several implementations abreast",
-        description="Show conformance results clause by clause, several implementations abreast.",
+        help="show results clause by clause, implementations side by side",
+        description="Show conformance results clause by clause, implementations side by side.",
     )
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="what run has written"
+        "results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="result files of run"
     )
     add_outputs(parser)
     parser.set_defaults(do=_report)
@@ -69,20 +69,20 @@ def check_outputs(options: argparse.Namespace, **further: object) -> None:
             continue
         earlier = targets.setdefault(str(target), option)
         if earlier != option:
-            raise ResultFileError(f"--{earlier} and --{option} both go to '{target}'")
+            raise ResultFileError(f"--{earlier} and --{option} must not both be '{target}'")
         if str(target) != STANDARD_OUTPUT:
             _check_place(Path(str(target)))
     if options.badge is not None and Path(options.badge).suffix not in _BADGES:
-        raise ResultFileError(f"--badge {options.badge}: a badge is FILE.svg or FILE.json")
+        raise ResultFileError(f"--badge {options.badge}: must be FILE.svg or FILE.json")
 
 
 def _check_place(path: Path) -> None:
     if path.is_dir():
-        raise ResultFileError(f"{path}: it is a directory")
+        raise ResultFileError(f"{path}: is a directory")
     if not path.parent.is_dir():
-        raise ResultFileError(f"{path}: there is no directory {path.parent}")
+        raise ResultFileError(f"{path}: missing directory {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ResultFileError(f"{path}: it cannot be written")
+        raise ResultFileError(f"{path}: cannot be written")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -97,10 +97,10 @@ def _report(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     if {options.html, options.markdown, options.badge} == {None}:
-        raise ResultFileError("nothing to write: give --html FILE, --markdown FILE, --badge FILE")
+        raise ResultFileError("missing --html FILE, --markdown FILE or --badge FILE")
     check_outputs(options)
     if options.badge is not None and len(options.results) > 1:
-        raise ResultFileError("a badge is about one implementation: give one result file")
+        raise ResultFileError("--badge requires exactly one result file")
 
 
 def _write(target: str, text: str) -> None:

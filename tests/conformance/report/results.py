@@ -106,7 +106,7 @@ class _Record:
     def text(self, key: str) -> str:
         value = self.value(key)
         if not isinstance(value, str):
-            raise self.error(f'"{key}" is {value!r}, but must be a string')
+            raise self.error(f'"{key}" is {value!r}; must be a string')
         return visible(value)
 
     def text_or_none(self, key: str) -> str | None:
@@ -115,25 +115,25 @@ class _Record:
     def one_of(self, key: str, choices: tuple[str, ...]) -> str:
         value = self.text(key)
         if value not in choices:
-            raise self.error(f'"{key}" is {value!r}, but must be one of {", ".join(choices)}')
+            raise self.error(f'"{key}" is {value!r}; must be one of {", ".join(choices)}')
         return value
 
     def count(self, key: str) -> int:
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(f'"{key}" is {value!r}, but must be a whole number from 0 on')
+            raise self.error(f'"{key}" is {value!r}; must be an integer from 0')
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.value(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(f'"{key}" is {value!r}, but must be a list of strings')
+            raise self.error(f'"{key}" is {value!r}; must be a list of strings')
         return tuple(visible(item) for item in value)
 
     def record(self, key: str) -> _Record:
         value = self.value(key)
         if not isinstance(value, dict):
-            raise self.error(f'"{key}" is {value!r}, but must be an object')
+            raise self.error(f'"{key}" is {value!r}; must be an object')
         return _Record(self.source, self.line, value)
 
     def time(self, key: str) -> datetime:
@@ -141,7 +141,7 @@ class _Record:
         try:
             return datetime.fromisoformat(value)
         except ValueError as error:
-            raise self.error(f'"{key}" is {value!r}, but must be an ISO 8601 time') from error
+            raise self.error(f'"{key}" is {value!r}; must be an ISO 8601 time') from error
 
 
 def _records(octets: bytes, source: str) -> tuple[list[_Record], tuple[str, ...]]:
@@ -155,7 +155,7 @@ def _records(octets: bytes, source: str) -> tuple[list[_Record], tuple[str, ...]
     except ResultFileError:
         if not records:
             raise
-        return records, ("its last line is cut off",)
+        return records, ("the last line is incomplete",)
 
 
 def _record(line: bytes, source: str, number: int) -> _Record:
@@ -167,7 +167,7 @@ def _record(line: bytes, source: str, number: int) -> _Record:
     except (ValueError, RecursionError) as error:
         raise ResultFileError(f"{where}: no JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise ResultFileError(f"{where}: a JSON object belongs on every line")
+        raise ResultFileError(f"{where}: each line must be a JSON object")
     return _Record(source, number, fields)
 
 
@@ -177,14 +177,15 @@ def _results(records: Iterable[_Record]) -> tuple[Result, ...]:
     for record in records:
         if record.text("type") != "result":
             raise record.error(
-                f'"type" is {record.text("type")!r}: results belong between one header '
-                "(the first line) and one footer (the last)"
+                f'"type" is {record.text("type")!r}; must be "result" between the '
+                "header (first line) and the footer (last line)"
             )
         result = _result(record)
         earlier = first_seen.setdefault((result.transcript, result.mode), record.line)
         if earlier != record.line:
             raise record.error(
-                f"{result.transcript} in mode {result.mode} is there already, in line {earlier}"
+                f"duplicate result of {result.transcript} in mode {result.mode}; the "
+                f"first is in line {earlier}"
             )
         results.append(result)
     return tuple(results)
@@ -211,12 +212,12 @@ def _result(record: _Record) -> Result:
 
 def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[str, ...]:
     if footer is None:
-        return ("it has no footer: the run did not end",)
+        return ("missing footer; the run did not end",)
     there = Counter(result.outcome for result in results)
     # Older files do not count this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     return tuple(
-        f"its footer counts {footer.count(outcome)} {outcome}, but it holds {there[outcome]}"
+        f"the footer counts {footer.count(outcome)} {outcome}, but there are {there[outcome]}"
         for outcome in counted
         if footer.count(outcome) != there[outcome]
     )

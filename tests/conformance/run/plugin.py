@@ -63,8 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--implementation",
         metavar="TOML|CMD",
-        help="what is judged: a file (or its name under implementations/), or a command line"
-        + ("" if INSTALLED else "; default: this checkout"),
+        help="the implementation: a file (or its name under implementations/), or a "
+        "command line" + ("" if INSTALLED else "; default: this checkout"),
     )
     group.addoption(
         "--level",
@@ -82,7 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-scale",
         default="1",
         metavar="F",
-        help="stretch the suite's own patience (slow machines: 3; a quick look: 0.2)",
+        help="multiply the suite's timeouts by F (slow machines: 3; a quick look: 0.2)",
     )
     group.addoption(
         "--slow", action="store_true", help="run transcripts about long time limits in real time"
@@ -92,7 +92,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--smoke",
         "--canary",
         action="store_true",
-        help="play one whole session first; in a mode in which it fails nothing else is played",
+        help="play one whole session first; if it fails in a mode, nothing else is "
+        "played in that mode",
     )
     group.addoption(
         "--compare",
@@ -198,7 +199,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if suite.smoke_failures and reporter is not None:
         modes = ", ".join(suite.smoke_failures)
-        reporter.write_line(f"a session with one message fails: nothing else is played in {modes}")
+        reporter.write_line(f"a session with one message failed; nothing else is played in {modes}")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -322,7 +323,7 @@ def _why_nothing(suite: Suite) -> str:
         asked.append(f"--level {suite.level}")
     if set(suite.modes) != set(MODES):
         asked.append(f"--modes {','.join(suite.modes)}")
-    return f"nothing was played{', for nothing fits ' if asked else ''}{' and '.join(asked)}"
+    return f"nothing was played{'; no transcript matches ' if asked else ''}{' and '.join(asked)}"
 
 
 def _seen(table: dict[str, Any]) -> InvariantObservation:

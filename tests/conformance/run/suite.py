@@ -264,7 +264,7 @@ def _positive(option: str, text: str) -> float:
     except ValueError:
         number = 0.0
     if not (number > 0 and math.isfinite(number)):
-        raise OptionError(f"{option} is a positive number, not '{text}'")
+        raise OptionError(f"{option} must be a positive number, not '{text}'")
     return number
 
 
