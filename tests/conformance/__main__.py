@@ -1,4 +1,4 @@
-"""The command `postprox-conformance`; in a checkout, `python -m tests.conformance`.
+"""The command `postprox-conformance`, which is `python -m tests.conformance` in a checkout.
 
 Rule: an error in the command line prints one line and exits with status 2. Each subcommand is a
 module.

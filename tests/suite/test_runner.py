@@ -256,10 +256,10 @@ def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
     [
         (("--level", "mst"), "--level knows must, should, may, not 'mst' (did you mean 'must'?)"),
         (("--modes", "stdio,lisen"), "not 'lisen' (did you mean 'listen'?)"),
-        (("--time-scale", "0"), "--time-scale is a positive number, not '0'"),
-        (("--time-scale", "nan"), "--time-scale is a positive number, not 'nan'"),
+        (("--time-scale", "0"), "--time-scale must be a positive number, not '0'"),
+        (("--time-scale", "nan"), "--time-scale must be a positive number, not 'nan'"),
         (("transcripts/relay/one-mesage.smtp",), "did you mean 'relay/one-message.smtp'?"),
-        (("transcripts/cli/help.smtp::stdio",), "not played in mode stdio: it has command only"),
+        (("transcripts/cli/help.smtp::stdio",), "has no mode stdio, only command"),
     ],
 )
 def test_what_cannot_be_is_status_2(
@@ -476,7 +476,7 @@ def test_what_the_implementation_cannot_do_is_skipped_with_the_reason(runner: Ru
     bent = runner.bent(f"exec {REFERENCE}", capabilities=[])
     done = runner.run(in_corpus(SESSION), "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed", "skipped"])
-    assert "bent has no 'listen'" in done.text
+    assert "bent lacks 'listen'" in done.text
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def number(text: str) -> int:
 
 
 def keywords(text: str) -> str:
-    """Parse an expression of pytest's -k; otherwise each worker would report an error."""
+    """Parse an expression of pytest's -k. Otherwise each worker would report an error."""
     if text and not _is_expression(text):
         raise argparse.ArgumentTypeError(f"'{text}' must be words with and, or, not and ( )")
     return text

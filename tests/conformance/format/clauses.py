@@ -1,6 +1,6 @@
 """The clauses, read from the tables of docs/specification.md.
 
-Rule: only the tables define clauses; no other text does.
+Rule: only the tables define clauses. No other text does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Clause:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """All levels of this clause; the level of its row comes first."""
+        """All levels of this clause. The level of its row comes first."""
         further = _FURTHER_PART.findall(self.statement)
         return tuple(dict.fromkeys((self.level, *further)))
 

@@ -1,6 +1,6 @@
 """The language of steps: the verbs of each actor, and readers and writers of their arguments.
 
-Rule: `GRAMMAR` is the whole language; each kind of argument has one reader and one writer.
+Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The header of a transcript: its keys, their values and defaults.
 
-Rule: `KEYS` is the whole list; any other key is an error.
+Rule: `KEYS` is the whole list. Any other key is an error.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _MAXIMUM_DEPTH = 8
 
 
 class ChoiceError(Exception):
-    """A transcript or mode that does not exist; the text suggests a similar name."""
+    """A transcript or mode that does not exist. The text suggests a similar name."""
 
 
 def transcript_paths() -> list[Path]:
@@ -88,7 +88,7 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
 
 @functools.cache
 def _part(path: Path, name: str) -> tuple[Node, ...]:
-    """Return the steps of an included file; cached because transcripts share a few files."""
+    """Return the steps of an included file, from a cache because transcripts share a few files."""
     return parse_part(_text(path, name), name)
 
 

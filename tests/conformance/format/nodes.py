@@ -12,7 +12,7 @@ from .payload import Payload
 
 
 class FormatError(Exception):
-    """A transcript that cannot be read; the text has file, line and a suggestion."""
+    """A transcript that cannot be read. The text has file, line and a suggestion."""
 
     def __init__(self, name: str, line: int, message: str) -> None:
         super().__init__(f"{name}:{line}: {message}")
@@ -72,7 +72,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Either:
-    """Alternatives; the first one whose first step is observed is played."""
+    """Alternatives. The first one whose first step is observed is played."""
 
     branches: tuple[tuple[Node, ...], ...]
     line: int = field(default=0, compare=False)

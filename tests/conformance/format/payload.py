@@ -22,7 +22,7 @@ _SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
 
 class PayloadError(ValueError):
-    """An error in a piece of text; the message may suggest a correction."""
+    """An error in a piece of text. The message may suggest a correction."""
 
 
 @dataclass(frozen=True)

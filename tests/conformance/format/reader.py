@@ -73,7 +73,7 @@ def _parse_steps(lines: list[str], name: str, first: int) -> tuple[Node, ...]:
 
 
 class _ScriptReader:
-    """A parser of script lines. `either` nests; any other line is one node."""
+    """A parser of script lines. `either` nests. Any other line is one node."""
 
     def __init__(self, lines: list[str], name: str, first: int) -> None:
         self._lines = lines

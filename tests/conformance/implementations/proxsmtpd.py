@@ -37,7 +37,7 @@ from pathlib import Path
 
 Through = Callable[[bytes], bytes]
 PROGRAM = "/usr/sbin/proxsmtpd"
-#: Variables for `filter_message`; removed from the filter's environment.
+#: Variables for `filter_message`, removed from the filter's environment.
 COMMAND, REJECT, FILES = "PROXSMTPD_COMMAND", "PROXSMTPD_REJECT", "PROXSMTPD_FILES"
 CONFIGURATION = """\
 OutAddress: {files}/up
@@ -149,7 +149,7 @@ def pid_of(pidfile: str) -> int:
 
 
 def filter_message() -> int:
-    """Run the command as postprox would; return the status that proxsmtpd must get."""
+    """Run the command as postprox would. Return the status that proxsmtpd must get."""
     command, files = os.environ.pop(COMMAND), os.environ.pop(FILES)
     reject = os.environ.pop(REJECT, "")
     descriptor, outfile = tempfile.mkstemp(dir=files)
@@ -177,7 +177,7 @@ def filter_message() -> int:
 
 
 def replaced(outfile: Path, email: str) -> int:
-    """Replace the message by the filter's output; return 0, or 2 if that fails."""
+    """Replace the message by the filter's output. Return 0, or 2 if that fails."""
     try:
         written = outfile.lstat()
     except FileNotFoundError:
@@ -238,7 +238,7 @@ class Passage:
             threading.Thread(target=self._relay, args=(outside, words), daemon=True).start()
 
     def _await_proxsmtpd(self) -> None:
-        """Wait until proxsmtpd listens; its socket exists before that, its pid file does not."""
+        """Wait until proxsmtpd listens. Its socket exists before that, its pid file does not."""
         deadline = time.monotonic() + _STARTING
         while not (self._files / "pid").exists() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -289,7 +289,7 @@ class Words:
         return octets
 
     def told(self, octets: bytes) -> bytes:
-        """Return the client's text for these octets; buffer a possible name of proxsmtpd."""
+        """Return the client's text for these octets. Buffer a possible name of proxsmtpd."""
         *lines, self._held = (self._held + octets).split(b"\n")
         told = b"".join(self._line(line + b"\n") for line in lines)
         names = (GREETING, *HELLO)

@@ -123,7 +123,7 @@ def silence(*descriptors: int) -> None:
 
 
 def started(path: str, lifeline: int) -> bool:
-    """Wait until spampd listens at *path* and has its children; return False if it has ended.
+    """Wait until spampd listens at *path* and has its children. Return False if it has ended.
 
     A child that is just starting would survive a SIGTERM.
     """
@@ -226,7 +226,7 @@ class Passage:
                 side.shutdown(socket.SHUT_RDWR)
 
     def _message(self, data: bytes, spampd: BinaryIO) -> None:
-        """Send DATA to upstream when there is a message; then send the message, or drop it."""
+        """Send DATA to upstream when there is a message. Then send the message, or drop it."""
         line, begins = spampd.readline(), True
         if not line:
             return

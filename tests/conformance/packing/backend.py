@@ -1,6 +1,6 @@
 """The build backend: setuptools on the current files, only for wheels.
 
-Rule: a wheel has the files of the checkout; leftovers of an earlier build are ignored.
+Rule: a wheel has the files of the checkout. Leftovers of an earlier build are ignored.
 """
 
 from __future__ import annotations

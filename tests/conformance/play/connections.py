@@ -1,6 +1,6 @@
 """Sockets of the suite: client connections that it opens, upstream connections that it accepts.
 
-Rule: received octets are buffered until a step takes them; nothing is judged here.
+Rule: received octets are buffered until a step takes them. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port; 0 if there is none."""
+        """The port, or 0 if there is none."""
         return 0 if self._kind == "unix" else int(self._sock.getsockname()[1])
 
     def listen(self) -> None:
@@ -227,7 +227,7 @@ class Listener:
         self._loop.watch(self._sock, READ, self._accept)
 
     def refuse(self) -> None:
-        """Refuse connections from now on; keep the port."""
+        """Refuse connections from now on. Keep the port."""
         self._loop.forget(self._sock)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -283,7 +283,7 @@ _RQUEUE_AT = 16 + 4 + 48 + 4
 
 
 def unread(sock: socket.socket) -> int | None:
-    """Return the number of octets that the peer of *sock* has not read yet; None if unknown."""
+    """Return the number of octets that the peer of *sock* has not read yet, or None if unknown."""
     if sock.family != socket.AF_INET:
         return None
     try:

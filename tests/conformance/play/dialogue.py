@@ -26,7 +26,7 @@ class Dialogue:
         self._entries: list[_Entry] = []
 
     def said(self, who: str, octets: bytes) -> None:
-        """Record *octets* of *who* (`C>`, `U<` ...); join them to an unfinished entry of *who*."""
+        """Record *octets* of *who* (`C>`, `U<` ...). Join them to an unfinished entry of *who*."""
         if not self._entries or self._entries[-1].who != who:
             self._entries.append(_Entry(who, bytearray()))
         entry = self._entries[-1]
@@ -39,7 +39,7 @@ class Dialogue:
         self._entries.append(_Entry(f"{who} --", bytearray(octets), len(octets)))
 
     def lines(self) -> list[str]:
-        """Return the dialogue as text, one line each; only the last lines of a long one."""
+        """Return the dialogue as text, one line each, and only the last lines of a long one."""
         lines: list[str] = []
         for entry in self._entries:
             lines += _entry_lines(entry)

@@ -45,7 +45,7 @@ def play(harness: Harness) -> list[Observed]:
 
 
 def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
-    """Group each step of *nodes* with the `+` lines that continue it; drop notes."""
+    """Group each step of *nodes* with the `+` lines that continue it. Drop notes."""
     group: list[Step] = []
     for node in nodes:
         if isinstance(node, Step) and node.mark == "+":
@@ -140,7 +140,7 @@ class Engine:
             self._write(group)
 
     def _await(self, step: Step, look: Observer) -> None:
-        """Run the loop until *look* has a verdict; raise unless *step* was observed."""
+        """Run the loop until *look* has a verdict. Raise unless *step* was observed."""
         extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
@@ -244,7 +244,7 @@ class Engine:
         ways[step.verb]()
 
     def _connection(self, step: Step) -> Connection:
-        """Return the connection of the step's actor; open or await it at the actor's first step."""
+        """Return the connection of the step's actor. Open or await it at the actor's first step."""
         harness = self._harness
         if step.kind == "C":
             if step.actor not in harness.clients:

@@ -1,6 +1,6 @@
 """The report of a failure: the transcript with the failed step marked, and all observations.
 
-Rule: plain text from the harness's records; nothing is judged here.
+Rule: plain text from the harness's records. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _difference(error: StepFailedError) -> list[str]:
 def _shown(
     nodes: tuple[Node, ...], indent: str, failed: Step | None
 ) -> list[tuple[str, Step | None]]:
-    """Return each line of the script with its step; expand the include that contains *failed*."""
+    """Return each line of the script with its step. Expand the include that contains *failed*."""
     lines: list[tuple[str, Step | None]] = []
     for node in nodes:
         match node:

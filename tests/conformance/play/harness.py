@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass
 class Ports:
-    """A pool of listening addresses for implementations; no two in use are equal.
+    """A pool of listening addresses for implementations. No two in use are equal.
 
     Each run has its own address in 127/8, so neither another run nor an outgoing connection can
     occupy the port.
@@ -183,7 +183,7 @@ class Harness:
         return known is not None
 
     def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
-        """Run the loop until *done*; return False after the time limit plus *extra* seconds."""
+        """Run the loop until *done*. Return False after the time limit plus *extra* seconds."""
         began = time.monotonic()
         came = self.loop.turn_until(done, self.patience + extra, pause)
         return self._waited(time.monotonic() - began - extra, came)
@@ -330,7 +330,7 @@ class Harness:
                 self._start(listener.fileno(), out, error)
 
     def start_server(self) -> bool:
-        """Start the server (mode listen); return False if it fails to go to the background.
+        """Start the server (mode listen). Return False if it fails to go to the background.
 
         From then on the server that the command left behind is the process, unless the transcript
         has steps for that.
@@ -349,7 +349,7 @@ class Harness:
         return path.read_bytes() if path.exists() else b""
 
     def connect(self, actor: str) -> bool:
-        """Open the connection of *actor* (mode listen); return False after a timeout."""
+        """Open the connection of *actor* (mode listen). Return False after a timeout."""
         sock: socket.socket | None = None
 
         def connected() -> bool:

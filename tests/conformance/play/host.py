@@ -43,7 +43,7 @@ read -r line
 
 #: A name with two addresses in the private /etc/hosts: 127.0.0.2 and 127.0.0.3.
 TWO_ADDRESSES = "two.addresses.test"
-#: A name that most machines have; the private /etc/hosts always has it.
+#: A name that most machines have. The private /etc/hosts always has it.
 LOCALHOST = "localhost"
 
 
@@ -206,14 +206,14 @@ class Host:
 
     @functools.cached_property
     def namespace(self) -> Namespace | None:
-        """The private mount namespace; None if this user cannot create one."""
+        """The private mount namespace, or None if this user cannot create one."""
         with contextlib.suppress(OSError):
             self._namespace = Namespace()
         return self._namespace
 
     @functools.cached_property
     def network(self) -> Network | None:
-        """The private network; None if this user cannot create one."""
+        """The private network, or None if this user cannot create one."""
         with contextlib.suppress(OSError):
             self._network = Network()
         return self._network

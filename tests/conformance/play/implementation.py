@@ -1,6 +1,6 @@
 """The implementation under test: a command line, or a description with known divergences.
 
-Rule: every entry of such a file is checked; an unknown name is an error.
+Rule: every entry of such a file is checked. An unknown name is an error.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Implementation:
 
 
 def default_implementation() -> Implementation:
-    """Return this checkout's proxy; raise in an installed package."""
+    """Return this checkout's proxy. Raise in an installed package."""
     if INSTALLED:
         raise ImplementationError("missing --implementation TOML|CMD")
     return find_implementation(REFERENCE)
@@ -118,7 +118,7 @@ _DIVERGENCE_KEYS = {"transcript": str, "mode": str, "kind": str, "reason": str, 
 
 
 def parse_implementation(table: Mapping[str, object], directory: Path) -> Implementation:
-    """Return the implementation in a parsed TOML table; relative files are in *directory*."""
+    """Return the implementation in a parsed TOML table. Relative files are in *directory*."""
     _check_keys(table, _KEYS, required=("name", "argv"))
     capabilities = _texts(table, "capabilities")
     for one in capabilities:

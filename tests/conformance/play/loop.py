@@ -32,7 +32,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
 
     def watch(self, file: Watched, events: int, callback: Callable[[int], None]) -> None:
-        """Call *callback* with each event of *file*; replaces an earlier callback."""
+        """Call *callback* with each event of *file* and replace an earlier callback."""
         try:
             self._selector.modify(file, events, callback)
         except KeyError:

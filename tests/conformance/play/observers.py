@@ -1,6 +1,6 @@
 """Observers: functions that decide whether a step has been observed, and the texts of failures.
 
-Rule: an observer never waits and never judges anything beyond its step; it returns yes, no or not
+Rule: an observer never waits and never judges anything beyond its step. It returns yes, no or not
 yet.
 """
 
@@ -73,7 +73,7 @@ class Observers:
                 return self._look_at_process(step)
 
     def with_process(self, look: Observer) -> Verdict:
-        """Return the verdict of *look*; if it waits and the process has ended, fail."""
+        """Return the verdict of *look*. If it waits and the process has ended, fail."""
         verdict = look()
         if (
             verdict.state is State.WAIT

@@ -34,7 +34,7 @@ CANARY_FAILS = f"{SMOKE} failed; nothing else was played"
 
 
 class CannotStartError(Exception):
-    """An implementation that cannot be started or observed; the text has the reason."""
+    """An implementation that cannot be started or observed. The text has the reason."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def check_program(implementation: Implementation) -> None:
 
 
 def check_start(settings: Settings) -> None:
-    """Start one session; raise unless the program connects, sends a greeting or stays alive."""
+    """Start one session. Raise unless the program connects, sends a greeting or stays alive."""
     check_program(settings.implementation)
     transcript = parse_transcript(_SESSION, "preflight")
     harness = Harness(transcript, "stdio", settings)

@@ -57,7 +57,7 @@ def start_children_with_default_signals() -> None:
 
 
 def _take_no_notice(_number: int, _frame: object) -> None:
-    """Do nothing; see `start_children_with_default_signals`."""
+    """Do nothing. See `start_children_with_default_signals`."""
 
 
 @dataclass
@@ -156,7 +156,7 @@ class Process:
             os.kill(self.pid, signal.Signals[name])
 
     def orphans(self) -> set[int]:
-        """Return descendants that outlived the process that started them; reap zombies."""
+        """Return descendants that outlived the process that started them. Reap zombies."""
         found = children() - self._before - {self.pid}
         for pid in list(found):
             if not is_alive(pid):

@@ -38,7 +38,7 @@ def _stat(directory: str) -> list[str] | None:
 
 
 def _tasks(pid: int | str) -> list[str]:
-    """Return the directories of the threads of *pid*; none if it is gone."""
+    """Return the directories of the threads of *pid*, or none if it is gone."""
     directory = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
         return [f"{directory}/{task}" for task in os.listdir(directory)]  # noqa: PTH208 - as above
@@ -71,7 +71,7 @@ def is_alive(pid: int) -> bool:
 
 
 def sleeps(pid: int) -> bool:
-    """Whether every thread of *pid* waits for an event; true if *pid* is gone."""
+    """Whether every thread of *pid* waits for an event, or *pid* is gone."""
     return all(state in "SZX" for state in _states(pid))
 
 
@@ -82,7 +82,7 @@ def process_group(pid: int) -> int | None:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak resident memory of *pid* (octets); 0 if it is gone."""
+    """Return the peak resident memory of *pid* (octets), or 0 if it is gone."""
     return _memory(pid, "VmHWM:")
 
 
@@ -95,7 +95,7 @@ def _memory(pid: int, name: str) -> int:
 
 
 def resident_memory(pid: int) -> int:
-    """Return the resident memory of *pid* (octets); 0 if it is gone."""
+    """Return the resident memory of *pid* (octets), or 0 if it is gone."""
     return _memory(pid, "VmRSS:")
 
 

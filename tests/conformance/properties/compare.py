@@ -32,7 +32,7 @@ def _replies(run: Run) -> list[str]:
 
 
 def _answers(exchange: Exchange) -> list[str]:
-    """Return the codes; equal codes for those that a clause permits as alternatives."""
+    """Return the codes, with equal codes for alternatives that a clause permits."""
     codes = exchange.codes
     if isinstance(exchange.item, Message) and codes in ([503], [554]):
         return ["503 or 554 (data.needs-recipient)"]

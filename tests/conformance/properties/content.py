@@ -58,7 +58,7 @@ def early_ends(wire: bytes) -> list[str]:
 
 
 def rejection(words: bytes) -> bytes | None:
-    """Return the reply made of a filter's output; None for the implementation's own reply.
+    """Return the reply made of a filter's output, or None for the implementation's own reply.
 
     The specification leaves open whether a line of only control characters is blank
     (filter.reject-empty).

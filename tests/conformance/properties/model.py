@@ -40,7 +40,7 @@ class ExpectedOutcome:
 
     @property
     def passed(self) -> bytes | None:
-        """The content that upstream must receive; None if it must not receive any."""
+        """The content that upstream must receive, or None if it must not receive any."""
         if not self.permitted or self.rejected or (self.failed and self.rejects_failures):
             return None
         verdict = self.message.verdict
@@ -63,7 +63,7 @@ class _Transaction:
     mail: Command | None = None
     recipients: list[Command] = field(default_factory=list)
     attributes: dict[bytes, bytes] = field(default_factory=dict)
-    #: XFORWARD was accepted and then refused; the specification leaves open which values count.
+    #: XFORWARD was accepted and then refused. The specification leaves open which values count.
     unclear: bool = False
 
 

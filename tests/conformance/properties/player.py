@@ -30,7 +30,7 @@ _FILTER = '. "$suite_tmp/../verdict{whose}"\n'
 
 
 class _LostError(Exception):
-    """A conversation that cannot continue; the text has the reason."""
+    """A conversation that cannot continue. The text has the reason."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The result of a plan: all observations of one client's session.
 
-Rule: observations only; nothing is judged here.
+Rule: observations only. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Run:
     trouble: str = ""
     visits: list[UpstreamSession] = field(default_factory=list)
     filter_runs: list[FilterRun] = field(default_factory=list)
-    #: The exit status of the process; in mode listen, of the server.
+    #: The exit status of the process, or in mode listen of the server.
     status: int | None = None
     stderr: bytes = b""
     #: Files in the temp directory, processes and connections that outlived the session.

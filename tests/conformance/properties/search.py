@@ -56,7 +56,7 @@ class Search:
         fail("\n".join(self._wrong), told(run, title, self._wrong))
 
     def through(self, search: Callable[[], None]) -> None:
-        """Run the search; report a failure that does not recur as such."""
+        """Run the search. Report a failure that does not recur as such."""
         try:
             search()
         except Flaky:

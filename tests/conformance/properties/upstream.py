@@ -1,6 +1,6 @@
 """A small correct SMTP server that answers as planned and records everything.
 
-Rule: no sockets; octets in, octets out. It reads strictly: CRLF ends a line, CRLF.CRLF ends the
+Rule: no sockets. Octets in, octets out. It reads strictly: CRLF ends a line, CRLF.CRLF ends the
 data. Other interpretations of the same octets are judged later (`rules`).
 """
 

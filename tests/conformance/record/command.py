@@ -127,7 +127,7 @@ def _record_all(options: argparse.Namespace, plan: Plan) -> None:
 
 
 def _numbered(plan: Plan, number: int) -> Plan:
-    """Return *plan* for one of several sessions; no two transcripts share a title."""
+    """Return *plan* for one of several sessions. No two transcripts share a title."""
     if number == 1:
         return plan
     return replace(plan, header=replace(plan.header, title=f"{plan.header.title} ({number})"))

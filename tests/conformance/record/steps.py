@@ -184,7 +184,7 @@ class StepRecorder:
         self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
 
     def _is_passed_on(self, reply: Reply) -> bool:
-        """Whether it is a reply of upstream; earlier replies were not relayed."""
+        """Whether it is a reply of upstream. Earlier replies were not relayed."""
         if reply[0].code == b"354":
             return False  # a proxy that holds messages gives its own reply
         for position, said in enumerate(self._upstream_said):
@@ -230,7 +230,7 @@ def payload_lines(octets: bytes) -> list[Payload]:
 
 
 def _repeated(equal: list[bytes]) -> list[Payload]:
-    """Return equal lines as a repeat; the last one is separate and has the implied line end."""
+    """Return equal lines as a repeat. The last one is separate and has the implied line end."""
     line, count = equal[0], len(equal)
     if count < _EQUAL_LINES:
         return [Payload(_parts(line), CRLF)] * count

@@ -1,1 +1,1 @@
-"""Reports from result files; no implementation is run here."""
+"""Reports from result files. No implementation is run here."""

@@ -1,6 +1,6 @@
 """Rendering of the matrix as text.
 
-Rule: the templates decide what is shown where; this module makes text safe to show.
+Rule: the templates decide what is shown where. This module makes text safe to show.
 """
 
 from __future__ import annotations

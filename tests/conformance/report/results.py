@@ -60,7 +60,7 @@ def read_run(path: Path) -> Run:
 
 
 def parse_run(octets: bytes, source: str) -> Run:
-    """Return the run in *octets*; errors name *source*."""
+    """Return the run in *octets*. Errors name *source*."""
     records, gaps = _records(octets, source)
     if not records or records[0].text("type") != "header":
         raise ResultFileError(
@@ -89,7 +89,7 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Record:
-    """One line of the file; its methods require a key and a type."""
+    """One line of the file. Its methods require a key and a type."""
 
     source: str
     line: int

@@ -1,6 +1,6 @@
 """The results of invariants: one for each rule and mode, from the observations of all runs.
 
-Rule: counts and names; nothing is judged here. A broken rule is one miss, not thousands.
+Rule: counts and names. Nothing is judged here. A broken rule is one miss, not thousands.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
-    """Return title, clauses and level; for a broken property only the broken rule's clauses."""
+    """Return title, clauses and level. For a broken property only the broken rule's clauses."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
         return header.title, header.clauses, header.level

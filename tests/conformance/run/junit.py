@@ -1,6 +1,6 @@
 """JUnit's XML: rows named like results, and rows for results without an item.
 
-Rule: pytest writes the file; this module only passes values to it.
+Rule: pytest writes the file. This module only passes values to it.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Configure implementation and options; report an error in either once, here."""
+    """Configure implementation and options. Report an error in either once, here."""
     config, suite = session.config, suite_of(session.config)
     try:
         for arg in config.args:

@@ -17,7 +17,7 @@ from typing import IO
 from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 
 FORMAT = 2
-#: Format 1 has other names for the results of invariants; the rest is equal.
+#: Format 1 has other names for the results of invariants. The rest is equal.
 READABLE_FORMATS = (1, FORMAT)
 #: Version of the transcripts' requirements. A change of the runner does not change it.
 SUITE_VERSION = "1.0"

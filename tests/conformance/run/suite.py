@@ -117,14 +117,14 @@ class Suite:
             self._play_smoke()
 
     def begin_comparison(self) -> None:
-        """Check that both implementations start; otherwise every search would find only that."""
+        """Check that both implementations start. Otherwise every search would find only that."""
         adopt_orphans()
         other = find_implementation(str(self.config.getoption("--compare")))
         for implementation in (self.settings.implementation, other):
             check_start(replace(self.settings, implementation=implementation))
 
     def _play_smoke(self) -> None:
-        """Play the smoke test; if it fails in all its modes, skip mode command as well."""
+        """Play the smoke test. If it fails in all its modes, skip mode command as well."""
         transcript = load_transcript(TRANSCRIPTS / SMOKE)
         played = [
             mode for mode in transcript.header.modes if self._can_play_smoke(transcript, mode)
@@ -204,7 +204,7 @@ class Played:
 
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
-    """Play *transcript*; play it again with the full timeout if a reduced one may be the cause."""
+    """Play *transcript*. Play it again with the full timeout if a reduced one may be the cause."""
     timeouts, level = settings.timeouts, transcript.header.level
     played = play_once(transcript, mode, settings)
     if played.failure is None or not played.hasty or not timeouts.may_replay(level):

@@ -121,7 +121,7 @@ def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> 
 
 
 def selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
-    """Return which part of *transcripts* in all modes was selected; "" for all of them."""
+    """Return which part of *transcripts* in all modes was selected, or "" for all of them."""
     tried = len({result.transcript for result in results if result.is_transcript})
     parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
     if not set(MODES) <= set(modes):
