@@ -75,7 +75,6 @@ class Session:
         self._sent_421: bool  # the client has been given upstream's 421
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
-        self._delivery: actions.Action  # what sends the message
 
         self._client_heard: float  # when the client's turn began, or it last sent something
         self._client_deadline = limits.NEVER
@@ -202,7 +201,7 @@ class Session:
         if self._options.command is not None:
             self._act(actions.RunFilter(self._envelope.environment(self._helo_name)))
         else:
-            self._deliver(actions.Deliver())
+            self._deliver()
 
     def spool_failed(self, reason: str) -> None:
         """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
@@ -236,7 +235,7 @@ class Session:
             self._end_message(verdict.reply)
         else:
             self._log_failure()
-            self._deliver(actions.DeliverReplacement() if verdict.rewrites else actions.Deliver())
+            self._deliver()
         self._advance()
 
     def replacement_failed(self, reason: str) -> None:
@@ -590,13 +589,10 @@ class Session:
         self._filter_deadline = limits.NEVER
         self._act(actions.KillFilter(f"timed out after {self._options.timeout:g} s"))
 
-    def _deliver(self, delivery: actions.Action) -> None:
+    def _deliver(self) -> None:
         self._set_state(DELIVERING)
-        self._delivery = delivery
         self._keepalive_due = limits.NEVER
-        if (
-            self._upstream.awaited == upstream.NOTHING
-        ):  # otherwise the reply to a NOOP is awaited first
+        if self._upstream.awaited == upstream.NOTHING:  # otherwise after the reply to NOOP
             self._send_data()
 
     def _send_data(self) -> None:
@@ -613,10 +609,14 @@ class Session:
     def _on_data_reply(self, reply: smtp.Reply) -> None:
         if reply.code == 354:
             self.message_progress()
-            self._act(self._delivery)
+            self._send_message()
         else:
             self._end_message(reply.raw if reply.negative else replies.MESSAGE_UNANSWERED)
             self._rset_pending = True
+
+    def _send_message(self) -> None:
+        rewritten = self._message.verdict.rewrites
+        self._act(actions.DeliverReplacement() if rewritten else actions.Deliver())
 
     def _on_final_reply(self, reply: smtp.Reply) -> None:
         if reply.positive or reply.negative:
