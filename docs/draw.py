@@ -41,14 +41,14 @@ _STACKED = [
 
 
 def states_source() -> str:
-    """Return the picture of `states.TRANSITIONS`: whose state follows whose, and when."""
+    """Return the picture of `states.TRANSITIONS`, with the event of each transition."""
     return _graph(
         "states",
         *(
-            f'    {state} -> {following} [label="{_wrapped(gloss)}"'
+            f'    {state} -> {following} [label="{_wrapped(event)}"'
             f"{' ' + _ASIDE if following == states.CLOSED else ''}]"
-            for state, them in states.TRANSITIONS.items()
-            for following, gloss in them.items()
+            for state, transitions in states.TRANSITIONS.items()
+            for following, event in transitions.items()
         ),
     )
 

@@ -20,6 +20,7 @@ from .states import (
     FILTERING,
     OPENING_SPOOL,
     RECEIVING,
+    TRANSITIONS,
 )
 
 if TYPE_CHECKING:
@@ -659,21 +660,27 @@ class Session:
         self._rset_pending = False
 
     def _set_state(self, state: str) -> None:
+        """Enter `state`.
+
+        Raises:
+            AssertionError: `TRANSITIONS` has no such transition. The session ends with 421.
+        """
+        if state not in TRANSITIONS[self._state]:
+            raise AssertionError(f"no transition from {self._state} to {state}")
         self._state = state
         self._turn_began = self._client_heard = self._clock()
         clients = state in _CLIENT_STATES
         self._client_deadline = self._turn_began + limits.CLIENT_IDLE if clients else limits.NEVER
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
+        """Send `reply` to the client and enter `state`."""
+        self._set_state(state)  # first: a missing transition must end in 421 alone
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
-        if isinstance(
-            last, actions.SendToClient
-        ):  # behind each other, they need be written but once
+        if isinstance(last, actions.SendToClient):  # one write for consecutive replies
             self._actions[-1] = actions.SendToClient(last.data + reply)
         else:
             self._act(actions.SendToClient(reply))
-        self._set_state(state)
 
     def _abort(self, reply: bytes) -> None:
         """End the session in disorder, with `reply` to the client unless it is empty."""

@@ -1,61 +1,64 @@
-"""Whose turn it is in a session, and whose may be next.
+"""The states of a session, and the transitions between them.
 
-Rule: `TRANSITIONS` holds every step that a session may take; `session` takes them. The unit tests'
-`Dialogue` asserts each step against it, and ``docs/states.svg`` is drawn from it.
+Rule: `TRANSITIONS` is complete. A session checks each transition against it and ends with 421 if
+the transition is missing. The table in ``docs/design.md`` (``python3 -m docs.transitions``) and
+the picture ``docs/states.svg`` (``python3 -m docs.draw``) are generated from it.
 """
 
-CONNECTING = "connect"  # upstream's: connection, greeting, and what is replayed on a new connection
-COMMAND = "command"  # the client's: a command line
-AUTH_RESPONSE = "answer"  # the client's: an answer to a 334 (relay.auth)
-AWAITING_REPLY = "reply"  # upstream's: the reply to a relayed command
-OPENING_SPOOL = "spool"  # the spool's: it is being made
-RECEIVING = "receive"  # the client's: the message
-FILTERING = "filter"  # the filter's
-DELIVERING = "deliver"  # upstream's: DATA, the message, the reply to its end
-CLOSED = "closed"  # nobody's: the client's connection is closed
+# Each comment names the peer or the part that acts next, and what the session waits for.
+CONNECTING = "connecting"  # the upstream server: connection, greeting, reply to a replayed EHLO
+COMMAND = "command"  # the client: a command line
+AUTH_RESPONSE = "auth_response"  # the client: the response to a 334 reply (relay.auth)
+AWAITING_REPLY = "awaiting_reply"  # the upstream server: the reply to a relayed command
+OPENING_SPOOL = "opening_spool"  # the shell: a new spool
+RECEIVING = "receiving"  # the client: the message
+FILTERING = "filtering"  # the filter: its exit
+DELIVERING = "delivering"  # the upstream server: the replies to DATA and to the end of data
+CLOSED = "closed"  # none: the client's connection is closed
 
-#: Which state may follow which, and on which event. A session starts in CONNECTING. In addition,
-#: every state is followed by CLOSED if the proxy is terminated (files.term) or has a fault.
+#: State to next state to event. A session starts in CONNECTING. Termination (files.term) and a
+#: fault of the proxy lead from every state to CLOSED. The upstream server "fails" if its
+#: connection is refused or lost, or if its reply is late or invalid.
 TRANSITIONS = {
     CONNECTING: {
-        COMMAND: "upstream has greeted, for the first time",
-        AWAITING_REPLY: "upstream has greeted again: the command that waited is relayed",
-        CLOSED: "upstream cannot be reached, is lost, silent or garbled, or refuses",
+        COMMAND: "the upstream server sends its first greeting",
+        AWAITING_REPLY: "a new connection is ready and the pending command is relayed",
+        CLOSED: "the upstream server fails, or the client is lost",
     },
     COMMAND: {
         COMMAND: "the proxy itself answers the command",
         AWAITING_REPLY: "the command is relayed",
-        CONNECTING: "the command needs upstream, which was left after a message",
-        OPENING_SPOOL: "DATA, after an accepted recipient",
-        CLOSED: "QUIT is answered; the client ends, is silent, or is told 421",
+        CONNECTING: "the command requires a new connection to the upstream server",
+        OPENING_SPOOL: "the client sends DATA after an accepted recipient",
+        CLOSED: "QUIT is answered, the client is lost or late, or the proxy sends 421",
     },
     AUTH_RESPONSE: {
-        AWAITING_REPLY: "the answer is relayed",
-        CLOSED: "the client ends, is silent, or is told 421",
+        AWAITING_REPLY: "the response is relayed",
+        CLOSED: "the client is lost or late, or the proxy sends 421",
     },
     AWAITING_REPLY: {
         COMMAND: "the reply is relayed",
-        AUTH_RESPONSE: "the reply is 334",
-        AWAITING_REPLY: "RSET has ended the last transaction upstream: now the command",
-        CLOSED: "upstream is lost, silent or garbled",
+        AUTH_RESPONSE: "a 334 reply to AUTH is relayed",
+        AWAITING_REPLY: "the proxy's own RSET is accepted and the pending command is relayed",
+        CLOSED: "the upstream server fails, or the client is lost",
     },
     OPENING_SPOOL: {
-        RECEIVING: "the spool is there: 354",
-        COMMAND: "the spool cannot be made: 452",
+        RECEIVING: "the spool is open and the proxy sends 354",
+        COMMAND: "the spool cannot be created and the proxy sends 452",
         CLOSED: "the proxy has a fault",
     },
     RECEIVING: {
-        FILTERING: "the message has ended",
-        CLOSED: "the client is gone or silent; upstream is lost, silent or garbled",
+        FILTERING: "the client sends the end of data",
+        CLOSED: "the client is lost or late, or the upstream server fails",
     },
     FILTERING: {
-        DELIVERING: "the message passes",
-        COMMAND: "the message is refused: by the filter, for its failure (-r), or by the spool",
-        CLOSED: "the client is gone; upstream is lost, silent or garbled",
+        DELIVERING: "the message passes, or there is no filter",
+        COMMAND: "the filter refuses the message or fails (-r), or the spool fails",
+        CLOSED: "the client is lost, or the upstream server fails",
     },
     DELIVERING: {
-        COMMAND: "the message is answered: upstream's reply, or 452 if it cannot be read again",
-        CLOSED: "the client is gone before the end is sent; upstream is lost, silent or garbled",
+        COMMAND: "the reply to DATA or the final reply is relayed, or the message cannot be read",
+        CLOSED: "the client is lost before the end of data is sent, or the upstream server fails",
     },
     CLOSED: {},
 }

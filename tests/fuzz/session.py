@@ -106,7 +106,7 @@ class Ledger(Dialogue):
 
     def looks(self) -> None:
         """Ask what is true at any time."""
-        if self._sent and self.session._state != "deliver":
+        if self._sent and self.session._state != "delivering":
             self._sent = False
             last = bytes(self.to_client).splitlines()[-1:]
             told = not self.client_is_hung_up or (last and last[0][:1] == b"2")

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-from postprox.core import limits, replies
+from postprox.core import limits, replies, states
 from postprox.core.options import parse
 from postprox.shell import connection as module
 from postprox.shell.connection import Connection
@@ -430,7 +430,7 @@ def test_a_background_child_that_holds_standard_error_delays_nothing(
 def test_a_background_child_that_goes_on_talking_delays_nothing(site: Site) -> None:
     client, _ = site.data("-c", "yes >&2 & exit 0")
     client.says(*MESSAGE)
-    run_until(site.loop, lambda: site.connection.session._state == "deliver")
+    run_until(site.loop, lambda: site.connection.session._state == "delivering")
 
 
 def test_three_megabytes_of_standard_error(site: Site) -> None:
@@ -730,6 +730,39 @@ def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
     client.says(*MESSAGE)
     client.sees_reply(b"421 ")
     client.sees_end()
+
+
+@pytest.mark.parametrize("state", [states.RECEIVING, states.FILTERING])
+def test_missing_transition_ends_in_421_without_delivery(
+    site: Site, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    following = {states.RECEIVING: states.FILTERING, states.FILTERING: states.DELIVERING}[state]
+    monkeypatch.delitem(states.TRANSITIONS[state], following)
+    monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
+    client, upstream = site.data("-c", "true")
+    client.says(*MESSAGE)
+    client.sees_reply(b"421 ")
+    client.sees_end()
+    upstream.sees(b"QUIT")
+    upstream.sees_end()
+    site.is_over(exit_status=1)
+
+
+def test_missing_transition_after_delivery_ends_in_421(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(states.TRANSITIONS[states.DELIVERING], states.COMMAND)
+    monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
+    client, upstream = site.data("-c", "true")
+    client.says(*MESSAGE)
+    upstream.sees(b"DATA")
+    upstream.says(b"354 go on")
+    upstream.sees(*MESSAGE)
+    upstream.says(b"250 queued")
+    client.sees_reply(b"421 ")  # not after 250: the client sends the message again
+    client.sees_end()
+    upstream.sees_end()
+    site.is_over(exit_status=1)
 
 
 @pytest.mark.parametrize("options", [(), ("-c", "true")])

@@ -6,7 +6,7 @@ import pytest
 
 from postprox.core import states
 from postprox.core.options import Options
-from tests.unit.dialogue import OrderlySession, UnexpectedError, connected, in_filter
+from tests.unit.dialogue import RecordingSession, UnexpectedError, connected, in_filter
 
 
 def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
@@ -23,18 +23,18 @@ def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
             r"  250 fine\r\n",
             r"",
             r"The dialogue, with the state it was in:",
-            r"  connect  P> a client connects",
-            r"           P< ConnectUpstream()",
-            r"  connect  U> @connect",
-            r"  connect  U> 220 up ESMTP\r\n",
-            r"""           P< Log(7, "upstream: b'220 up ESMTP\\r\\n'")""",
-            r"           C< 220 up ESMTP\r\n",
-            r"  command  C> NOOP\r\n",
-            r"""           P< Log(7, "client: b'NOOP'")""",
-            r"           U< NOOP\r\n",
-            r"  reply    U> 250 fine\r\n",
-            r"""           P< Log(7, "upstream: b'250 fine\\r\\n'")""",
-            r"           C< 250 fine\r\n",
+            r"  connecting     P> a client connects",
+            r"                 P< ConnectUpstream()",
+            r"  connecting     U> @connect",
+            r"  connecting     U> 220 up ESMTP\r\n",
+            r"""                 P< Log(7, "upstream: b'220 up ESMTP\\r\\n'")""",
+            r"                 C< 220 up ESMTP\r\n",
+            r"  command        C> NOOP\r\n",
+            r"""                 P< Log(7, "client: b'NOOP'")""",
+            r"                 U< NOOP\r\n",
+            r"  awaiting_reply U> 250 fine\r\n",
+            r"""                 P< Log(7, "upstream: b'250 fine\\r\\n'")""",
+            r"                 C< 250 fine\r\n",
         )
     )
 
@@ -48,16 +48,16 @@ def test_a_failure_tells_of_the_filter_and_of_time() -> None:
         dialogue.upstream_says(b"221 bye")
     told = str(failure.value)
     assert told.startswith("upstream is not connected\n\n")
-    assert "  filter   F> ends: 1 spam\n" in told
-    assert r"           C< 554 spam\r\n" in told
-    assert "  command  P> 5 s have passed\n" in told
-    assert told.endswith("           P< CloseUpstream()")
+    assert "  filtering      F> ends: 1 spam\n" in told
+    assert r"                 C< 554 spam\r\n" in told
+    assert "  command        P> 5 s have passed\n" in told
+    assert told.endswith("                 P< CloseUpstream()")
 
 
 def test_much_is_told_in_few_words() -> None:
     dialogue = connected()
     dialogue.client_sends(b"x" * 1000)
-    assert dialogue.history[-1] == f"  command  C> {'x' * 200} ... and 800 more"
+    assert dialogue.history[-1] == f"  command        C> {'x' * 200} ... and 800 more"
 
 
 def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
@@ -65,10 +65,11 @@ def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
     dialogue.filter_runs = True
     with pytest.raises(AssertionError, match="no message is under way") as failure:
         dialogue.filter_ends(1, b"spam")
-    assert failure.value.__notes__[0].endswith("  command  F> ends: 1 spam")
+    assert failure.value.__notes__[0].endswith("  command        F> ends: 1 spam")
 
 
-def test_a_step_that_the_table_does_not_have_is_a_failure() -> None:
-    session = OrderlySession(Options(), lambda: 0.0)
-    with pytest.raises(AssertionError, match="no step from 'connect' to 'deliver'"):
+def test_missing_transition_raises() -> None:
+    session = RecordingSession(Options(), lambda: 0.0)
+    with pytest.raises(AssertionError, match="no transition from connecting to delivering"):
         session._set_state(states.DELIVERING)
+    assert session.transitions == []

@@ -1,6 +1,6 @@
-"""Which state may follow which: every step of the table is taken by one of these dialogues.
+"""The table of transitions: one dialogue for each transition.
 
-That no other step is taken is what every `Dialogue` insists on, here and in the random sessions of
+`Session` rejects every other transition, here and in the random sessions of
 `test_session_properties`.
 """
 
@@ -66,7 +66,7 @@ def has_no_spool(dialogue: Dialogue) -> None:
 
 
 def has_a_fault(dialogue: Dialogue) -> None:
-    """Begin a message whose spool is not made: whoever should make it has a fault instead."""
+    """Fail where the spool of a new message should be opened."""
     dialogue.session.client_received(b"DATA\r\n")
     dialogue.session.take_actions()
     dialogue.has_a_fault()
@@ -108,22 +108,22 @@ DIALOGUES: dict[tuple[str, str], Callable[[], Dialogue]] = {
     (DELIVERING, COMMAND): lambda: after(sent, hears(b"250 queued")),
     (DELIVERING, CLOSED): lambda: after(sent, Dialogue.upstream_ends),
 }
-STEPS = [(state, following) for state, them in TRANSITIONS.items() for following in them]
+PAIRS = [(state, following) for state, them in TRANSITIONS.items() for following in them]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=" to ".join)
-def test_the_step_is_taken(step: tuple[str, str]) -> None:
-    assert step in DIALOGUES[step]().session.steps
+@pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
+def test_transition_occurs(pair: tuple[str, str]) -> None:
+    assert pair in DIALOGUES[pair]().session.transitions
 
 
-def test_no_dialogue_is_for_a_step_that_the_table_does_not_have() -> None:
-    assert DIALOGUES.keys() == set(STEPS)
+def test_each_dialogue_has_a_transition() -> None:
+    assert DIALOGUES.keys() == set(PAIRS)
 
 
-def test_every_turn_but_the_first_is_reached_from_another() -> None:
-    reached = {following for state, following in STEPS if state != following}
+def test_each_state_is_reachable() -> None:
+    reached = {following for state, following in PAIRS if state != following}
     assert reached | {CONNECTING} == TRANSITIONS.keys()
 
 
-def test_from_every_turn_a_session_may_be_ended() -> None:
+def test_each_state_may_be_followed_by_closed() -> None:
     assert all(CLOSED in them for state, them in TRANSITIONS.items() if state != CLOSED)
