@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from docs import imports
+from docs import imports, transitions
 
 TEXT = (imports.ROOT / "docs/design.md").read_text(encoding="utf-8")
 SPECIFICATION = (imports.ROOT / "docs/specification.md").read_text(encoding="utf-8")
@@ -38,3 +38,12 @@ def test_the_names_are_found() -> None:
         MEMBERS
     )
     assert len(CLAUSES) > 50
+
+
+def test_transition_table_is_current() -> None:
+    assert transitions.with_table(TEXT) == TEXT, "run python3 -m docs.transitions"
+
+
+def test_transition_table_names_successors_of_filtering() -> None:
+    successors = set(re.findall(r"^\| `FILTERING` \| .* \| `([A-Z_]+)` \|$", TEXT, re.MULTILINE))
+    assert successors == {"DELIVERING", "COMMAND", "CLOSED"}
