@@ -1,16 +1,16 @@
-"""The grammar of HOST:PORT, as the command line gives it (cli.host).
+"""The parser of HOST:PORT on the command line (cli.host).
 
-Rule: what is wrong is said with what would be right; nothing is looked up here.
+Rule: each error names the problem and the remedy. This module makes no DNS lookups.
 """
 
 DEFAULT_PORT = 25
 
 
 class UpstreamAddress:
-    """HOST:PORT as given: a name or address with a port, or the path of a unix-domain socket.
+    """The address of the upstream server: a host with a port, or the path of a Unix socket.
 
     Raises:
-        ValueError: `text` is none of them; its message says what would be right.
+        ValueError: `text` is invalid. The message names the problem and the remedy.
     """
 
     __slots__ = ("host", "path", "port", "text")
@@ -30,30 +30,30 @@ class UpstreamAddress:
 
 
 def split_port(text: str) -> tuple[str, str]:
-    """Split ``HOST:PORT`` or ``[IPv6]:PORT``; the port is "" if there is none.
+    """Split ``HOST:PORT`` or ``[IPv6]:PORT``. A missing port is "".
 
     Raises:
-        ValueError: a colon without a port, or an IPv6 address without brackets.
+        ValueError: the port after a colon or the brackets of an IPv6 address are missing.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+            raise ValueError("an IPv6 address must be written [ADDRESS]:PORT")
         _, colon, port = rest.partition(":")
     else:
         host, colon, port = text.partition(":")
         if ":" in port:
-            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+            raise ValueError("an IPv6 address must be written [ADDRESS]:PORT")
     if colon and not port:
         raise ValueError("the port is missing after the colon")
     return host, port
 
 
 def port_number(text: str) -> int:
-    """Return a port as a number.
+    """Convert a port to a number.
 
     Raises:
-        ValueError: it is not a number from 1 to 65535.
+        ValueError: `text` is not a number from 1 to 65535.
     """
     if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
         return int(text)

@@ -1,7 +1,7 @@
-"""What the command line asks for.
+"""The parser of the command line. Add an option here.
 
-Rule: everything given is checked here; what is wrong is said with the option, the value and what
-would be right. Written by hand, because argparse and getopt cost more than the session itself.
+Rule: this module checks every value. An error names the option, the value, the problem and the
+remedy. The parser is hand-written, because argparse and getopt cost more than a whole session.
 """
 
 from .. import TYPE_CHECKING
@@ -11,7 +11,7 @@ from .address import UpstreamAddress, port_number, split_port
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Long names by short ones, and the options with a long name only.
+#: Short names to long names, and the options without a short name.
 _SHORT = {
     "c": "command",
     "d": "tempdir",
@@ -28,24 +28,23 @@ _WITH_VALUE = (
     *("command", "tempdir", "timeout", "listen"),
     *("log", "max-sessions", "metrics", "pid-file"),
 )
-#: Where the log can go; "" in `Options.log` lets the server choose (log.stderr).
+#: The destinations of the log. If `Options.log` is "", the server chooses (log.stderr).
 SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
 INFORMATION = ("help", "license", "version")
 
-#: In the environment: divides every time limit, for tests that cannot wait for minutes
-#: (docs/conformance.md).
+#: The environment variable that divides every timeout, for fast tests (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 
 
 class UsageError(Exception):
-    """The command line is wrong; the message says where and what would be right."""
+    """An invalid command line. The message names the problem and the remedy."""
 
 
 class Options:
-    """What the command line asks for."""
+    """The values of the command line."""
 
     __slots__ = (
         "clock_speed",
@@ -66,40 +65,42 @@ class Options:
     )
 
     def __init__(self) -> None:
-        #: Which of `INFORMATION` is asked for, instead of a proxy; or "".
+        #: The requested text, one of `INFORMATION`, or "" if the proxy is to run.
         self.information = ""
-        #: Where upstream is.
+        #: The address of the upstream server.
         self.target: UpstreamAddress
-        #: What `sh -c` runs; None lets every message pass.
+        #: The command that `sh -c` runs on each message, or None if there is no filter.
         self.command: str | None = None
-        #: Where messages are spooled, as it is given.
+        #: The directory of the spool, as given.
         self.directory = "/tmp"  # noqa: S108 - the manual's default
-        #: The filter's time limit in seconds.
+        #: The timeout of the filter in seconds.
         self.timeout = limits.FILTER_TIMEOUT
-        #: Whether a filter's failure refuses the message.
+        #: Whether a failure of the filter refuses the message.
         self.reject = False
-        #: Whether a rejection without a reply code is a failure; it implies `reject`.
+        #: Whether a rejection without a reply code is a failure. It implies `reject`.
         self.strict = False
-        #: The least important level that is logged.
+        #: The least important level of the log.
         self.log_level = log_levels.WARNING
-        #: Address and port to listen on, None for a session on standard input and output.
+        #: The address and port to listen on, or None for a session on standard input and output.
         self.listen: tuple[str, int] | None = None
         self.foreground = False
-        #: One of `LOGS`, "" if not given.
+        #: The destination of the log, one of `LOGS`, or "" if not given.
         self.log = ""
         self.max_sessions = limits.SESSIONS
-        #: Files that a server writes: what it has done, and its process id; "" for none.
+        #: The files of a server for its metrics and its process id, or "" if not given.
         self.metrics = ""
         self.pid_file = ""
-        #: How much faster than the wall's the clock runs that time limits are measured with.
+        #: The factor by which the clock of all timeouts is faster than real time.
         self.clock_speed = 1.0
 
 
 def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
-    """Return what the command line asks for; `clock_speed` is the value of `CLOCK_SPEED`.
+    """Parse the command line.
+
+    clock_speed: the value of the environment variable `CLOCK_SPEED`, or b"" if not set.
 
     Raises:
-        UsageError: it is wrong.
+        UsageError: the command line is invalid.
     """
     options = Options()
     targets = []
@@ -123,25 +124,25 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
         shown = f"{CLOCK_SPEED.decode()} in the environment"
         options.clock_speed = _number(shown, clock_speed.decode("latin-1"))
     if listening_only and options.listen is None:
-        raise UsageError(f"{listening_only} is for listening: give --listen [IP:]PORT too")
+        raise UsageError(f"{listening_only} requires --listen [IP:]PORT")
     _check_together(options)
     return options
 
 
 def _check_together(options: Options) -> None:
-    """Refuse options that would write to one file, or to a descriptor that is not the proxy's."""
+    """Refuse two outputs in one file, and a log on a standard error that is not the proxy's."""
     if options.log == STDERR and not (options.listen and options.foreground):
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
     if options.metrics and options.metrics == options.pid_file:
-        raise UsageError(f"--metrics and --pid-file {options.metrics!r}: give two different files")
+        raise UsageError(f"--metrics and --pid-file {options.metrics!r}: must be different files")
 
 
 def _target(given: list[str]) -> UpstreamAddress:
     if not given:
-        raise UsageError("HOST:PORT is missing, the mail server to pass the mail to")
+        raise UsageError("HOST:PORT is missing; give the address of the upstream mail server")
     target, *unexpected = given
     if unexpected:
-        raise UsageError(f"unexpected argument {unexpected[0]!r}: HOST:PORT is {target!r} already")
+        raise UsageError(f"unexpected argument {unexpected[0]!r}; HOST:PORT is already {target!r}")
     try:
         return UpstreamAddress(target)
     except ValueError as error:
@@ -173,13 +174,13 @@ def _set(options: Options, name: str, shown: str, value: str) -> None:
 
 def _directory(shown: str, value: str) -> str:
     if not value:
-        raise UsageError(f"{shown}: the name of a directory is missing")
+        raise UsageError(f"{shown} {value!r}: must be the name of a directory")
     return value
 
 
 def _file(shown: str, value: str) -> str:
     if not value:
-        raise UsageError(f"{shown}: the name of a file is missing")
+        raise UsageError(f"{shown} {value!r}: must be the name of a file")
     return value
 
 
@@ -193,14 +194,14 @@ def _number(shown: str, value: str) -> float:
     digits = value.replace(".", "", 1)
     if digits.isascii() and digits.isdigit() and 0 < float(value) < float("inf"):
         return float(value)
-    raise UsageError(f"{shown} {value!r}: give a positive number, such as 30 or 0.5")
+    raise UsageError(f"{shown} {value!r}: must be a positive number, such as 30 or 0.5")
 
 
 def _count(shown: str, value: str) -> int:
     count = int(value[:9]) if value.isascii() and value.isdigit() else 0
     if count:
         return count
-    raise UsageError(f"{shown} {value!r}: give a positive whole number")
+    raise UsageError(f"{shown} {value!r}: must be a positive integer")
 
 
 def _address(shown: str, value: str) -> tuple[str, int]:
@@ -212,10 +213,10 @@ def _address(shown: str, value: str) -> tuple[str, int]:
 
 
 def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
-    """Yield (long name, option as given, value) for options, ("", word, word) for other words.
+    """Yield (long name, option as given, value) for options and ("", word, word) for other words.
 
-    GNU habits (cli.getopt): options may follow words, short ones cluster, long ones may be
-    shortened, `--` ends options.
+    The syntax is that of getopt_long(3) (cli.getopt): options may follow words, short options
+    cluster, long options may be abbreviated, and `--` ends the options.
     """
     while arguments:
         word = arguments.pop(0)
@@ -237,11 +238,11 @@ def _read_long(word: str, arguments: list[str]) -> tuple[str, str, str]:
     if not names:
         raise UsageError(f"unknown option {_one_line(shown)}")
     if len(names) > 1:
-        raise UsageError(f"option {shown} could be --{' or --'.join(names)}")
+        raise UsageError(f"option {shown} is ambiguous; use --{' or --'.join(names)}")
     (name,) = names
     if name not in _WITH_VALUE:
         if equals:
-            raise UsageError(f"option --{name} takes no value, not {value!r}")
+            raise UsageError(f"--{name} {value!r}: the option takes no value")
         return name, f"--{name}", ""
     return name, f"--{name}", value if equals else _next(f"--{name}", arguments)
 
@@ -261,11 +262,11 @@ def _read_cluster(word: str, arguments: list[str]) -> "Iterable[tuple[str, str, 
 
 
 def _one_line(word: str) -> str:
-    """Return a word as it can be shown in a line."""
+    """Escape a word that is not printable, for an error message of one line."""
     return word if word.isprintable() else ascii(word)
 
 
 def _next(shown: str, arguments: list[str]) -> str:
     if not arguments:
-        raise UsageError(f"option {shown} needs a value")
+        raise UsageError(f"option {shown} requires a value")
     return arguments.pop(0)

@@ -339,7 +339,7 @@ def test_a_command_line_that_the_proxy_would_refuse(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-t 60", "-t never"))
     said = machine.check()
     assert (said.status, said.names()) == (2, {"command-line"})
-    assert "-t 'never': give a positive number" in said.output
+    assert "-t 'never': must be a positive number" in said.output
 
 
 def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
