@@ -1,11 +1,15 @@
-"""One SMTP session, from upstream's greeting to the last reply.
+"""One SMTP session, from the upstream server's greeting to the last reply.
 
-Rule: everything that the protocol decides is decided here. Octets and events come in, `actions`
-go out; there is no I/O, and the clock is given.
+Rule: this module makes every decision of the protocol. It is sans-I/O: it receives octets and
+events and returns `actions`. The caller supplies the clock.
 
-The session is always in one of `states`, and awaits at most one reply from upstream, which has a
-name (`upstream`). The client's further input waits until its command is answered; so the order of
-replies, and which reply belongs to which command, follow by construction (relay.lockstep).
+The session is always in one of `states`. It awaits at most one reply from the upstream server,
+and that reply has a name (`upstream`). Further input from the client is buffered until the
+current command is answered. The order of replies, and the command of each reply, therefore
+follow by construction (relay.lockstep).
+
+Logs: errors of the upstream server, the spool, the filter and the client, and one line per
+message. At debug level it logs every command and reply.
 """
 
 from .. import TYPE_CHECKING
@@ -34,15 +38,15 @@ if TYPE_CHECKING:
 _CLIENT_STATES = (COMMAND, AUTH_RESPONSE, RECEIVING)
 _MESSAGE_STATES = (RECEIVING, FILTERING, DELIVERING)
 
-#: As numbers: an octet is looked for five times as fast as octets.
+#: Integers, because a search for an integer is five times as fast as a search for bytes.
 _NUL, _CR = b"\0\r"
 
-#: Commands that let content pass round the filter, or change whom upstream takes the client for.
+#: Commands that bypass the filter or change the client's identity for the upstream server.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
-#: Commands that the log may show, b"" as long as there was none. What is none of them may be a
-#: password: an answer that a client sends before it knows that AUTH is refused, or AUTH misspelt.
-_SHOWN = frozenset(
+#: Commands that the log may quote, and b"" before the first command. Any other line may be a
+#: password: AUTH misspelt, or a response that the client sends before it reads the refusal of AUTH.
+_LOGGABLE = frozenset(
     (
         *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
         *(b"VRFY", b"EXPN", b"ETRN", b"HELP", b"XFORWARD", b"LHLO", *_REFUSED),
@@ -51,10 +55,10 @@ _SHOWN = frozenset(
 
 
 class Session:
-    """One client's session.
+    """The session of one client.
 
-    options: what the command line asks for.
-    clock: returns the present time in seconds, never running backwards.
+    options: the command line.
+    clock: a monotonic clock that returns seconds.
     """
 
     def __init__(self, options: "Options", clock: "Callable[[], float]") -> None:
@@ -66,63 +70,63 @@ class Session:
         self._turn_began: float
         self._commands = smtp.CommandReader()
         self._upstream = upstream.UpstreamLink(self._act, clock)
-        self._greeted = False  # the client has upstream's greeting
-        self._line = b""  # the command under way
+        self._greeted = False  # whether the client has got the upstream server's greeting
+        self._line = b""  # the current command
         self._hello = b""  # the accepted HELO or EHLO command
         self._authenticated = False
         self._client_eof = False
         self._stopping = False
-        self._rset_pending = False  # upstream's transaction has outlived the client's
-        self._sent_421: bool  # the client has been given upstream's 421
+        self._rset_pending = False  # whether the last transaction is still open upstream
+        self._sent_421: bool  # whether the last reply to the client was 421
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
 
-        self._client_heard: float  # when the client's turn began, or it last sent something
+        self._client_heard: float  # time of the client's last input or of the last transition
         self._client_deadline = limits.NEVER
         self._filter_deadline = limits.NEVER
         self._keepalive_due = limits.NEVER
-        self._resume_due = limits.NEVER  # commands are held that could be handled
-        #: 0 as long as the session is in order, 1 after an error (cli.exit).
+        self._resume_due = limits.NEVER  # time to continue with buffered commands
+        #: The exit status: 0, or 1 after an error (cli.exit).
         self.exit_status = 0
-        #: Whether the session ended without the client's asking: it may still be sending.
+        #: Whether the proxy ended the session before QUIT. The client may still send.
         self.ended_early = False
 
-    # What the surroundings ask.
+    # Properties for the shell.
 
     def take_actions(self) -> list[actions.Action]:
-        """Return what is to be done; each action is returned once."""
+        """Remove and return the pending actions."""
         taken, self._actions = self._actions, []
         return taken
 
     @property
     def reads_client(self) -> bool:
-        """Whether the client should be read now."""
+        """Whether the shell should read from the client."""
         return not (self._client_eof or self._state == CLOSED or self._commands.is_full)
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client has ended, or lost, its connection, and left nothing to be done."""
+        """Whether the client is lost and no command or message is left."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 
     @property
     def receiving(self) -> bool:
-        """Whether what the client sends now belongs to a message."""
+        """Whether input from the client belongs to a message."""
         return self._state == RECEIVING
 
     @property
     def client_closed(self) -> bool:
-        """Whether the client's connection is to be closed, or is."""
+        """Whether the session has closed the client's connection."""
         return self._state == CLOSED
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be done."""
+        """Whether both connections are closed."""
         return self._state == CLOSED and self._upstream.state == upstream.ABSENT
 
     @property
     def deadline(self) -> float:
-        """When `timer` is to be called, on the clock's scale; infinity for never."""
+        """The time of the next call of `timer`, by the session's clock, or infinity if none."""
         return min(
             self._client_deadline,
             self._upstream.deadline,
@@ -131,14 +135,14 @@ class Session:
             self._resume_due,
         )
 
-    # What happens.
+    # Events.
 
     def start(self) -> None:
-        """Begin: the client is connected."""
+        """Start the session of a connected client."""
         self._upstream.connect()
 
     def client_received(self, data: bytes) -> None:
-        """Take what the client sent; b"" is its end."""
+        """Process input from the client, or EOF (b"")."""
         if self._state == CLOSED:
             return
         self._client_heard = self._clock()
@@ -153,30 +157,30 @@ class Session:
         self._advance()
 
     def client_lost(self) -> None:
-        """End: the client's connection is broken, and nothing that it sent is obeyed any more.
+        """End the session of a client with a broken connection, and ignore its buffered input.
 
-        Only a message whose end has gone upstream still has its reply awaited: so the log tells
-        what became of it.
+        The session still awaits the final reply if the end of data was sent upstream. The log
+        line then has the result of the message.
         """
         self._client_eof = True
         self._commands.take_buffered()
-        if self._state in (RECEIVING, FILTERING, DELIVERING):
+        if self._state in _MESSAGE_STATES:
             self._abandon_if_client_lost()
         elif self._state != CLOSED:
             self._close_upstream()
             self._close_client()
 
     def upstream_connected(self) -> None:
-        """Go on: the connection that `actions.ConnectUpstream` asked for is there."""
+        """Continue after `actions.ConnectUpstream` with a connection."""
         self._upstream.connected()
 
     def upstream_failed(self, reason: str) -> None:
-        """Give up: the connection that `actions.ConnectUpstream` asked for cannot be had."""
+        """End the session after `actions.ConnectUpstream` without a connection."""
         self._log(log_levels.ERROR, "cannot reach upstream: %s", reason)
         self._abort(replies.UPSTREAM_UNREACHABLE)
 
     def upstream_received(self, data: bytes) -> None:
-        """Take what upstream sent; b"" is its end."""
+        """Process input from the upstream server, or EOF (b"")."""
         if self._upstream.state == upstream.QUITTING:
             self._upstream.disconnect()
         elif not data:
@@ -187,15 +191,15 @@ class Session:
         self._advance()
 
     def spool_opened(self) -> None:
-        """Go on: the spool that `actions.OpenSpool` asked for is there."""
+        """Send 354 after `actions.OpenSpool`."""
         self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take_buffered())
-        if self._state == RECEIVING:  # otherwise once the spool is sealed
+        if self._state == RECEIVING:  # otherwise `spool_sealed` checks it
             self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
-        """Go on: the spool holds the whole message."""
+        """Run the filter, or deliver if there is none, after `actions.FinishSpool`."""
         self._abandon_if_client_lost()
         if self._state == CLOSED:
             return
@@ -205,11 +209,11 @@ class Session:
             self._deliver()
 
     def spool_failed(self, reason: str) -> None:
-        """Refuse the message: it cannot be stored, or not be read again (data.spool-error)."""
+        """Refuse the message with 452 because the spool cannot be used (data.spool-error)."""
         if self._current_message is None:
-            return  # it was answered in the meantime
+            return  # the message was answered in the meantime
         self._log(log_levels.ERROR, "cannot spool the message: %s", reason)
-        if self._state == OPENING_SPOOL:  # upstream's transaction goes on
+        if self._state == OPENING_SPOOL:  # the transaction continues
             self._answer(replies.SPOOL_ERROR)
             self._log_verdict(replies.SPOOL_ERROR)
             self._discard()
@@ -219,12 +223,12 @@ class Session:
         self._advance()
 
     def filter_started(self) -> None:
-        """Let the filter have its time from now on (filter.timeout)."""
+        """Start the filter's timeout (filter.timeout)."""
         self._message.filter_began = self._clock()
         self._filter_deadline = self._message.filter_began + self._options.timeout
 
     def filter_finished(self, outcome: "Outcome") -> None:
-        """Obey the filter, which has ended, or could not be started."""
+        """Refuse or deliver the message by the filter's outcome."""
         if self._filter_deadline != limits.NEVER:
             self._message.filter_seconds = self._clock() - self._message.filter_began
             self._filter_deadline = limits.NEVER
@@ -240,7 +244,7 @@ class Session:
         self._advance()
 
     def replacement_failed(self, reason: str) -> None:
-        """Refuse the message: OUTFILE cannot be sent whole as it was (filter.outfile-stable)."""
+        """Refuse the message because OUTFILE changed or cannot be read (filter.outfile-stable)."""
         from .verdict import FAIL, Verdict
 
         said = self._message.verdict.said
@@ -250,16 +254,16 @@ class Session:
         self._advance()
 
     def message_progress(self) -> None:
-        """Note that upstream took a part of the message."""
+        """Restart the timeout because the upstream server accepted a block of the message."""
         self._upstream.progress()
 
     def message_sent(self) -> None:
-        """Await the final reply: the message and its end are on their way."""
+        """Await the final reply after the end of data was sent upstream."""
         self._message.in_doubt = True
         self._upstream.expect(upstream.FINAL)
 
     def timer(self, now: float) -> None:
-        """Act on the deadline that has passed at `now`, which may be earlier than the present."""
+        """Process a deadline that expired at `now`, which may be in the past."""
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
@@ -272,14 +276,14 @@ class Session:
         self._advance()
 
     def stop(self) -> None:
-        """End the session as soon as no message is under way (listen.stop)."""
+        """End the session when no message is in progress (listen.stop)."""
         self._stopping = True
         self._advance()
 
     def terminate(self, patience: float) -> None:
-        """End the session at once; a client that waits for an answer is told (files.term).
+        """End the session at once, with 421 if the client awaits a reply (files.term).
 
-        patience: how long upstream is given, in seconds, if it has a message and owes its reply.
+        patience: the remaining timeout of the final reply in seconds, if it is awaited.
         """
         if self._upstream.awaited == upstream.FINAL and patience:
             self._stopping = True
@@ -289,19 +293,19 @@ class Session:
         self._upstream.disconnect()
 
     def crash(self) -> None:
-        """End the session: the proxy has a fault. The client is told, whether it waits or not.
+        """End the session with 421 after a fault of the proxy.
 
-        For the fault may have come before its command was known.
+        The client gets 421 in every state, because the fault may precede the parsing of a command.
         """
         self._abort(replies.INTERNAL_ERROR)
         self._upstream.disconnect()
 
-    # The client's commands.
+    # Commands of the client.
 
     def _advance(self) -> None:
-        """Handle the commands that are held, as far as it is the client's turn.
+        """Handle buffered commands while the state permits it.
 
-        The rest of very many is left for `timer`, so that other sessions are served in between.
+        `timer` handles the rest of a long series, so that other sessions are served in between.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -315,7 +319,7 @@ class Session:
         self._resume_due = self._clock()
 
     def _handle_next(self) -> bool:
-        """Handle the next command, or the end of all; return whether there was either."""
+        """Handle the next line or EOF; return whether a line was handled."""
         try:
             line = self._commands.next_line()
         except smtp.LineTooLongError:
@@ -329,6 +333,7 @@ class Session:
         return line is not None
 
     def _handle(self, line: bytes) -> None:
+        """Handle a command or a response to 334."""
         if _NUL in line or _CR in line:
             self._refuse_line(replies.BAD_CHARACTER)
         elif self._state == AUTH_RESPONSE:
@@ -338,7 +343,7 @@ class Session:
             self._handle_command(smtp.verb(line))
 
     def _handle_command(self, verb: bytes) -> None:
-        self._log_said("client", self._line, b"AUTH" if verb == b"AUTH" else b"(unknown)")
+        self._log_dialogue("client", self._line, b"AUTH" if verb == b"AUTH" else b"(unknown)")
         if verb == b"DATA":
             self._begin_message()
         elif verb == b"LHLO":
@@ -356,16 +361,17 @@ class Session:
             self._relay(self._line)
 
     def _refuse_lmtp(self) -> None:
-        """End the session of an LMTP client, which expects a reply for each recipient.
+        """End the session of an LMTP client with 421 (relay.refused).
 
-        Its messages are deferred by 421; by 500 or 502 they would bounce (relay.refused).
+        An LMTP client expects one reply per recipient. 421 defers its messages, whereas 500 or 502
+        would bounce them.
         """
         line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
         self._act(actions.LogSeldom(log_levels.WARNING, line))
         self._abort(replies.NOT_LMTP)
 
     def _handle_without_upstream(self, verb: bytes) -> None:
-        """Handle a command after upstream was left (filter.reject-session)."""
+        """Handle a command when the upstream connection is closed (filter.reject-session)."""
         if verb == b"QUIT":
             self._answer(replies.BYE)
             self._close_client()
@@ -378,7 +384,7 @@ class Session:
             self._connect()
 
     def _refuse_line(self, reply: bytes) -> None:
-        """Answer a line that is not relayed; in AUTH, cancel the exchange (RFC 4954 section 4)."""
+        """Refuse an invalid line, or cancel AUTH because of it (RFC 4954 section 4)."""
         if self._state == AUTH_RESPONSE:
             self._relay(b"*")
         else:
@@ -389,7 +395,7 @@ class Session:
         quitting = smtp.verb(self._line) == b"QUIT"
         self._upstream.ask(line, upstream.QUIT if quitting else upstream.REPLY)
 
-    # Upstream's connection and replies.
+    # Connection and replies of the upstream server.
 
     def _connect(self) -> None:
         self._set_state(CONNECTING)
@@ -404,9 +410,9 @@ class Session:
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
 
     def _on_any_reply(self, reply: smtp.Reply, awaited: str) -> None:
-        self._log_said("upstream", reply.raw, reply.raw[:3])
+        self._log_dialogue("upstream", reply.raw, reply.raw[:3])
         if reply.code == 354 and awaited not in (upstream.DATA, upstream.NOTHING):
-            self._log(log_levels.ERROR, "upstream asks for content that the filter has not seen")
+            self._log(log_levels.ERROR, "upstream sent an unexpected 354 reply")
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
             return
         if reply.code == 334 and awaited == upstream.GREETING:
@@ -448,6 +454,7 @@ class Session:
             self._abort(replies.UPSTREAM_UNREACHABLE)
 
     def _on_own_reset(self, reply: smtp.Reply) -> None:
+        """Relay the pending command after the proxy's own RSET."""
         if reply.positive:
             self._rset_pending = False
             self._relay(self._line)
@@ -455,7 +462,7 @@ class Session:
             self._abort(replies.UPSTREAM_GARBLED)
 
     def _on_reply(self, reply: smtp.Reply) -> None:
-        """Relay the reply to a command of the client, or to its answer to a 334."""
+        """Relay the reply to a command of the client or to its response to 334."""
         verb = smtp.verb(self._line)
         if reply.code == 334 and verb == b"AUTH":
             self._answer(reply.raw, AUTH_RESPONSE)
@@ -474,11 +481,12 @@ class Session:
             self._close_client()
 
     def _fail_unasked_challenge(self) -> None:
-        self._log(log_levels.ERROR, "upstream asks for an answer to what is not AUTH")
+        self._log(log_levels.ERROR, "upstream sent an unexpected 334 reply")
         self._upstream.disconnect()
         self._abort(replies.UPSTREAM_GARBLED)
 
     def _accepted(self, verb: bytes) -> None:
+        """Record the effect of the current command, which the upstream server accepted."""
         if verb == b"MAIL":
             self._envelope.add_sender(self._line)
         elif verb == b"RCPT":
@@ -494,13 +502,13 @@ class Session:
             self._forget_transaction()
 
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
-        """Handle what upstream says unasked: it closes, stops the message, or is mistaken."""
+        """Handle an unexpected reply: a refusal during the message, 421, or an error."""
         if self._state == DELIVERING and reply.negative:
             self._log(log_levels.WARNING, "upstream refused the message before its end")
             self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
-            self._log(log_levels.ERROR, "upstream sent a reply to nothing: %r", reply.raw[:80])
+            self._log(log_levels.ERROR, "upstream sent an unexpected reply: %r", reply.raw[:80])
             self._fail_upstream(replies.UPSTREAM_GARBLED, replies.MESSAGE_UNANSWERED)
         elif self._state == COMMAND:
             self._upstream.disconnect()
@@ -509,6 +517,7 @@ class Session:
             self._lose_upstream()
 
     def _lose_upstream(self) -> None:
+        """End the session after EOF or 421 from the upstream server (data.upstream-lost)."""
         if self._upstream.awaited == upstream.QUIT:
             self._upstream.disconnect()
             self._answer(replies.BYE)
@@ -519,6 +528,7 @@ class Session:
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
+        """End the session after a timeout of the upstream server (relay.idle)."""
         if self._upstream.state == upstream.QUITTING:
             self._upstream.disconnect()
             return
@@ -538,6 +548,7 @@ class Session:
     # The message.
 
     def _begin_message(self) -> None:
+        """Open a spool for DATA after an accepted recipient, or refuse DATA."""
         envelope = self._current_envelope
         if self._line.strip().upper() != b"DATA":
             self._answer(replies.DATA_ARGUMENT)
@@ -553,6 +564,7 @@ class Session:
             self._act(actions.OpenSpool())
 
     def _receive(self, data: bytes) -> None:
+        """Spool a block of the message, and finish the spool at the end of data."""
         content = self._message.decode(data)
         if self._message.wire:
             self._act(actions.WriteSpool(content, self._message.wire))
@@ -567,7 +579,11 @@ class Session:
             )
 
     def _abandon_if_client_lost(self) -> None:
-        """Give up the message of a client that is gone (data.client-lost)."""
+        """Abort the message if its client is lost (data.client-lost).
+
+        The message is not aborted if the client sent QUIT before EOF, or if the end of data was
+        sent upstream.
+        """
         if not self._client_eof or self._state not in _MESSAGE_STATES:
             return
         if not self._commands.has_buffered_quit and self._upstream.awaited != upstream.FINAL:
@@ -577,7 +593,7 @@ class Session:
             self._close_client()
 
     def _client_late(self, now: float) -> None:
-        """End the session: the client is silent, or takes too long for its line or message."""
+        """End the session of a client that is idle or exceeds the time limit of its input."""
         if now >= self._client_heard + limits.CLIENT_IDLE:
             self._log(log_levels.WARNING, "the client is silent")
             self._abort(replies.CLIENT_IDLE)
@@ -586,11 +602,13 @@ class Session:
             self._abort(replies.CLIENT_SLOW)
 
     def _filter_late(self) -> None:
+        """Kill the filter after its timeout (filter.timeout)."""
         self._message.filter_seconds = self._clock() - self._message.filter_began
         self._filter_deadline = limits.NEVER
         self._act(actions.KillFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self) -> None:
+        """Send DATA upstream, if necessary after the reply to a NOOP."""
         self._set_state(DELIVERING)
         self._keepalive_due = limits.NEVER
         if self._upstream.awaited == upstream.NOTHING:  # otherwise after the reply to NOOP
@@ -627,7 +645,7 @@ class Session:
             self._abort(replies.MESSAGE_UNANSWERED)
 
     def _end_message(self, reply: bytes) -> None:
-        """Answer the message, then tell the log, then clean up."""
+        """Send `reply` for the message, log the message and discard it, in this order."""
         self._answer(reply)
         if self._message.verdict.reply:
             self._log_failure()
@@ -635,7 +653,7 @@ class Session:
         self._discard()
         self._current_envelope = None
 
-    # Small steps.
+    # Helpers.
 
     @property
     def _envelope(self) -> "Envelope":
@@ -674,7 +692,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # first: a missing transition must end in 421 alone
+        self._set_state(state)  # first, because a missing transition must end in 421 alone
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # one write for consecutive replies
@@ -683,7 +701,7 @@ class Session:
             self._act(actions.SendToClient(reply))
 
     def _abort(self, reply: bytes) -> None:
-        """End the session in disorder, with `reply` to the client unless it is empty."""
+        """Send `reply` to the client unless it is empty, and end the session with an error."""
         if self._state == CLOSED:
             return
         if reply:
@@ -697,7 +715,7 @@ class Session:
         self._close_client()
 
     def _log_failure(self) -> None:
-        """Warn of a filter that has failed, or says what no client expects."""
+        """Log a warning if the filter failed or its reply code does not end a message."""
         verdict = self._message.verdict
         if verdict.reason:
             from . import log_lines
@@ -705,10 +723,14 @@ class Session:
             line = log_lines.failure_line(self._message, self._envelope, self._helo_name)
             self._log(log_levels.WARNING, "%s", line)
         elif verdict.reply and verdict.reply[:1] not in (b"2", b"4", b"5"):
-            self._log(log_levels.WARNING, "the filter's reply ends no message: %r", verdict.reply)
+            line = "the filter's reply code is not 2yz, 4yz or 5yz: %r"
+            self._log(log_levels.WARNING, line, verdict.reply)
 
     def _log_verdict(self, reply: bytes) -> None:
-        """Tell what became of the message; `reply` is b"" if nobody waited for it."""
+        """Log and count the message.
+
+        reply: the reply to the message, or b"" if the client was lost before it.
+        """
         message = self._message
         if self._options.listen is not None:
             from .log_lines import result
@@ -722,13 +744,16 @@ class Session:
             self._log(log_levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
-        """End the session because of upstream; `message_reply` answers a message's end."""
+        """End the session because of the upstream server.
+
+        message_reply: the reply instead of `reply` if a message is being delivered.
+        """
         delivering = self._state == DELIVERING
         self._upstream.disconnect()
         self._abort(message_reply if delivering else reply)
 
     def _close_upstream(self) -> None:
-        """End upstream's connection with QUIT, or without where that would be no command."""
+        """Close the upstream connection, with QUIT if the server expects a command."""
         if self._upstream.state == upstream.READY and self._state not in (
             CONNECTING,
             AUTH_RESPONSE,
@@ -743,7 +768,7 @@ class Session:
         self._set_state(CLOSED)
 
     def _discard(self) -> None:
-        """Forget the message under way, if any, with all that belongs to it."""
+        """Discard the current message, if any, with its files, filter and deadlines."""
         if self._current_message is not None:
             self._act(actions.DiscardMessage())
         self._current_message = None
@@ -753,13 +778,16 @@ class Session:
     def _act(self, action: actions.Action) -> None:
         self._actions.append(action)
 
-    def _log_said(self, who: str, said: bytes, instead: bytes) -> None:
-        """Write what was said; `instead` if the command may be a password, which replies quote."""
+    def _log_dialogue(self, peer: str, text: bytes, redacted: bytes) -> None:
+        """Log a command or a reply at debug level.
+
+        redacted: the text to log if the current command may be a password. Replies quote commands.
+        """
         if self._options.log_level >= log_levels.DEBUG:
-            shown = said if smtp.verb(self._line) in _SHOWN else instead
-            self._log(log_levels.DEBUG, "%s: %r", who, shown)
+            shown = text if smtp.verb(self._line) in _LOGGABLE else redacted
+            self._log(log_levels.DEBUG, "%s: %r", peer, shown)
 
     def _log(self, level: int, text: str, *values: object) -> None:
-        """Write to the log; a line that is not wanted is not even made."""
+        """Log a line at `level`, and format it only if the level is enabled."""
         if level <= self._options.log_level:
             self._act(actions.Log(level, text % values))

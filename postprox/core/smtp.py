@@ -1,31 +1,29 @@
-"""The wire grammar of SMTP: octets in, command lines and replies out.
+"""The parser of SMTP command lines and replies.
 
-Rule: no policy and no I/O here; what a line means for the session is decided in `session`.
+Rule: this module has no policy and no I/O. `session` interprets each line.
 """
 
 from . import limits
 
-#: The words of an EHLO reply that offer a way for content to pass round the filter (relay.ehlo).
+#: EHLO keywords of extensions that bypass the filter (relay.ehlo).
 HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT"))
 
-
-#: As a number: an octet is looked for five times as fast as octets.
+#: An integer, because a search for an integer is five times as fast as a search for bytes.
 _NUL = 0
 
 
 class LineTooLongError(Exception):
-    """A command line over `limits.COMMAND_LINE`; the reader drops the rest of it."""
+    """A command line longer than `limits.COMMAND_LINE`. The reader drops its rest."""
 
 
 class BadReplyError(Exception):
-    """Upstream sent something that is no SMTP reply (RFC 5321 section 4.2)."""
+    """Input from the upstream server that is not an SMTP reply (RFC 5321 section 4.2)."""
 
 
 class CommandReader:
-    """The client's octets, held until the session asks for the next line.
+    """The input buffer of the client, read by lines.
 
-    It also drops what the session does not want to see: the rest of a line that is too long,
-    and announced octets (BDAT).
+    The reader drops the rest of a line that is too long, and the octets that BDAT announces.
     """
 
     __slots__ = ("_buffer", "_drop_octets", "_dropping_line")
@@ -36,56 +34,57 @@ class CommandReader:
         self._dropping_line = False
 
     def feed(self, data: bytes) -> None:
-        """Add what the client sent."""
+        """Buffer input from the client."""
         self._buffer += data
         self._drop()
 
     def drop(self, octets: int) -> None:
-        """Drop the next `octets` octets, held already or still to come."""
+        """Drop the next `octets` octets, whether buffered or not yet received."""
         self._drop_octets = octets
         self._drop()
 
     def take_buffered(self) -> bytes:
-        """Hand over everything held, as it came: it belongs to a message."""
-        held = bytes(self._buffer)
+        """Remove and return the whole buffer unchanged, as the beginning of a message."""
+        buffered = bytes(self._buffer)
         self._buffer.clear()
-        return held
+        return buffered
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be read from the client for now."""
+        """Whether the buffer is too large for further reads."""
         return len(self._buffer) > limits.INPUT_BUFFER
 
     @property
     def has_line(self) -> bool:
-        """Whether a complete line is held."""
+        """Whether the buffer has a complete line."""
         return b"\n" in self._buffer
 
     @property
     def has_buffered_quit(self) -> bool:
-        """Whether one of the complete lines held is QUIT, and not BDAT's content.
+        """Whether a complete line in the buffer is QUIT and not content of BDAT.
 
-        Only lines with one of these words in them are looked at, and not very many of those:
-        others wait meanwhile, and what is held may be nothing but line ends.
+        The search examines only lines that contain QUIT or BDAT, and at most
+        `limits.LINES_WITH_QUIT` of them. A buffer may consist of line ends alone, and other
+        sessions wait during the search.
         """
-        held = bytes(self._buffer).upper()
+        buffered = bytes(self._buffer).upper()
         begin = 0
         for _ in range(limits.LINES_WITH_QUIT):
-            found = [at for word in (b"QUIT", b"BDAT") if (at := held.find(word, begin)) >= 0]
-            end = held.find(b"\n", min(found)) if found else -1
+            found = [at for word in (b"QUIT", b"BDAT") if (at := buffered.find(word, begin)) >= 0]
+            end = buffered.find(b"\n", min(found)) if found else -1
             if end < 0:
                 return False
-            line = held[held.rfind(b"\n", begin, end) + 1 or begin : end]
+            line = buffered[buffered.rfind(b"\n", begin, end) + 1 or begin : end]
             if verb(line) == b"QUIT":
                 return True
             begin = end + 1 + (announced_octets(line) if verb(line) == b"BDAT" else 0)
         return False
 
     def next_line(self) -> bytes | None:
-        """Return the next complete line without its line end (LF or CRLF), None if there is none.
+        """Return the next complete line without its line end (LF or CRLF), or None if incomplete.
 
         Raises:
-            LineTooLongError: once for every line over the bound.
+            LineTooLongError: the line exceeds the limit. It is raised once per line.
         """
         end = self._buffer.find(b"\n")
         if end > limits.COMMAND_LINE or (end < 0 and len(self._buffer) > limits.COMMAND_LINE):
@@ -110,7 +109,7 @@ class CommandReader:
 
 
 class Reply:
-    """One complete reply of upstream: its code, and its octets as they came."""
+    """The code and the original octets of a complete reply."""
 
     __slots__ = ("code", "raw")
 
@@ -130,25 +129,25 @@ class Reply:
 
 
 class ReplyReader:
-    """Upstream's octets, cut into replies."""
+    """The input buffer of the upstream server, read by replies."""
 
     __slots__ = ("_buffer", "_code", "_line")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._line = 0  # where the line under way starts
+        self._line = 0  # the offset of the current line
         self._code = b""
 
     def feed(self, data: bytes) -> None:
-        """Add what upstream sent."""
+        """Buffer input from the upstream server."""
         self._buffer += data
 
     def next_reply(self) -> Reply | None:
-        """Return the next complete reply, None while there is none.
+        """Return the next complete reply, or None if no reply is complete.
 
         Raises:
-            BadReplyError: for a line that is no reply line or has a NUL in it, for differing
-                codes in one reply, and for a reply over `limits.REPLY`.
+            BadReplyError: a line is not a reply line or contains NUL, the codes of the lines
+                differ, or the reply exceeds `limits.REPLY`.
         """
         while (end := self._buffer.find(b"\n", self._line)) >= 0:
             line = bytes(self._buffer[self._line : end + 1])
@@ -158,18 +157,18 @@ class ReplyReader:
                 return self._complete()
             self._code = line[:3]
         if len(self._buffer) > limits.REPLY:
-            raise BadReplyError("a reply without end")
+            raise BadReplyError(f"reply longer than {limits.REPLY} octets")
         return None
 
     def _check(self, line: bytes) -> None:
         code = line[:3]
         well_formed = code.isdigit() and code[0] in b"2345" and line[3] in b" -\r\n"
         if not well_formed or _NUL in line:
-            raise BadReplyError(f"no SMTP reply: {line[:80]!r}")
+            raise BadReplyError(f"not an SMTP reply: {line[:80]!r}")
         if self._code not in (b"", code):
-            raise BadReplyError(f"differing codes in one reply: {line[:80]!r}")
+            raise BadReplyError(f"different codes in one reply: {line[:80]!r}")
         if self._line + len(line) > limits.REPLY:
-            raise BadReplyError("a reply without end")
+            raise BadReplyError(f"reply longer than {limits.REPLY} octets")
 
     def _complete(self) -> Reply:
         raw = bytes(self._buffer[: self._line])
@@ -180,9 +179,9 @@ class ReplyReader:
 
 
 def verb(line: bytes | bytearray) -> bytes:
-    """Return the first word of a command line in upper case, b"" if there is none.
+    """Return the first word of a command line in upper case, or b"" for a blank line.
 
-    White space before it does not count: MTAs skip it (data.recognised).
+    Leading white space is skipped, as MTAs do (data.recognised).
     """
     words = line.split(None, 1)
     return bytes(words[0]).upper() if words else b""
@@ -195,13 +194,13 @@ def hello_name(line: bytes) -> bytes:
 
 
 def announced_octets(line: bytes) -> int:
-    """Return how many octets a BDAT command announces (RFC 3030), 0 if it is malformed."""
+    """Return the number of octets that BDAT announces (RFC 3030), or 0 if it is malformed."""
     words = line.split()
     return int(words[1][:18]) if len(words) > 1 and words[1].isdigit() else 0
 
 
 def without_hidden_keywords(raw: bytes) -> bytes:
-    """Return an EHLO reply without the keywords of `HIDDEN_KEYWORDS` (relay.ehlo)."""
+    """Remove `HIDDEN_KEYWORDS` from an EHLO reply (relay.ehlo)."""
     lines = raw.split(b"\n")[:-1]
     kept = lines[:1] + [line for line in lines[1:] if _keyword(line) not in HIDDEN_KEYWORDS]
     if len(kept) == len(lines):

@@ -1687,12 +1687,12 @@ def test_a_line_that_is_not_wanted_is_not_made() -> None:
 
 
 @pytest.mark.parametrize("code", [b"150", b"354", b"654"])
-def test_a_filters_reply_that_ends_no_message_is_a_warning(code: bytes) -> None:
+def test_unusable_filter_reply_code_logs_warning(code: bytes) -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, code + b" odd")
     dialogue.client_sees(code + b" odd")
     (warning,) = dialogue.logged(log_levels.WARNING)
-    assert "ends no message" in warning
+    assert "reply code is not 2yz, 4yz or 5yz" in warning
 
 
 @pytest.mark.parametrize("line", [b"AUTH PLAIN AGEAYgBj", b" auth plain AGEAYgBj"])

@@ -230,10 +230,10 @@ def greeting() -> Dialogue:
     return dialogue
 
 
-NOT_SMTP = "upstream does not speak SMTP: no SMTP reply: b'hello\\r\\n'"
-CONTENT = "upstream asks for content that the filter has not seen"
-CHALLENGE = "upstream asks for an answer to what is not AUTH"
-REPLY_TO_NOTHING = "upstream sent a reply to nothing: b'250 ok\\r\\n'"
+NOT_SMTP = "upstream does not speak SMTP: not an SMTP reply: b'hello\\r\\n'"
+CONTENT = "upstream sent an unexpected 354 reply"
+CHALLENGE = "upstream sent an unexpected 334 reply"
+REPLY_TO_NOTHING = "upstream sent an unexpected reply: b'250 ok\\r\\n'"
 
 
 @pytest.mark.parametrize(
@@ -509,11 +509,11 @@ def test_a_message_that_upstream_refuses_before_its_end_is_in_the_log() -> None:
         (b"199 what", True),
     ],
 )
-def test_a_filters_reply_that_ends_no_message_is_warned_of(said: bytes, warned: bool) -> None:
+def test_nonfinal_filter_reply_code_logs_warning(said: bytes, warned: bool) -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, said)
     dialogue.client_sees(said)
-    expected = f"the filter's reply ends no message: {said + bytes((13, 10))!r}"
+    expected = f"the filter's reply code is not 2yz, 4yz or 5yz: {said + bytes((13, 10))!r}"
     assert dialogue.logged(log_levels.WARNING) == ([expected] if warned else [])
 
 
