@@ -1,5 +1,5 @@
-"""What the proxy decides: the protocol, the verdict, the wire.
+"""The decisions of the proxy: protocol, verdict and wire format.
 
-Rule: nothing here touches the operating system. Octets, events and the clock come in, actions go
-out. ``tests/unit/test_architecture.py`` holds it.
+Rule: this package is sans-I/O. It receives octets, events and the time, and returns actions.
+``tests/unit/test_architecture.py`` checks this.
 """

@@ -1,11 +1,12 @@
-"""What a session asks its surroundings to do, in the order given.
+"""The actions that a session requests from the shell, in order.
 
-Rule: actions carry data and do nothing; `connection` carries them out.
+Rule: actions are data without behaviour. `connection` carries them out. "Answer with" names the
+method of `Session` that the shell must call.
 """
 
 
 class Action:
-    """One thing to do. Equal when kind and contents are equal, so that tests can compare."""
+    """One action. Actions with the same type and contents are equal, for tests."""
 
     __slots__ = ()
 
@@ -37,45 +38,45 @@ class _WithData(Action):
 
 
 class SendToClient(_WithData):
-    """Send these octets to the client."""
+    """Send octets to the client."""
 
     __slots__ = ()
 
 
 class CloseClient(Action):
-    """Close the client's connection once everything for it is written."""
+    """Close the client's connection after all pending output is sent."""
 
     __slots__ = ()
 
 
 class ConnectUpstream(Action):
-    """Connect to upstream; answer with `upstream_connected` or `upstream_failed`."""
+    """Connect to the upstream server. Answer with `upstream_connected` or `upstream_failed`."""
 
     __slots__ = ()
 
 
 class SendToUpstream(_WithData):
-    """Send these octets upstream."""
+    """Send octets to the upstream server."""
 
     __slots__ = ()
 
 
 class CloseUpstream(Action):
-    """Close upstream's connection, or stop connecting, at once."""
+    """Close the upstream connection, or stop connecting, at once."""
 
     __slots__ = ()
 
 
 class OpenSpool(Action):
-    """Make a spool file; answer with `spool_opened` or `spool_failed`."""
+    """Open a spool for a message. Answer with `spool_opened` or `spool_failed`."""
 
     __slots__ = ()
 
 
 class WriteSpool(_WithData):
-    """Append this content to the spool; a failure shows at `FinishSpool`.
+    """Append content to the spool. `FinishSpool` reports a failure.
 
-    wire: the same as it goes upstream.
+    wire: the encoding of the content for the upstream server.
     """
 
     __slots__ = ("wire",)
@@ -89,7 +90,7 @@ class WriteSpool(_WithData):
 
 
 class FinishSpool(Action):
-    """Make sure that all content is stored; answer with `spool_sealed` or `spool_failed`."""
+    """Flush the spool and check it. Answer with `spool_sealed` or `spool_failed`."""
 
     __slots__ = ()
 
@@ -97,8 +98,8 @@ class FinishSpool(Action):
 class RunFilter(Action):
     """Run the filter on the spooled message.
 
-    Answer with `filter_started` and later `filter_finished`, or with `filter_finished` or
-    `spool_failed` alone if it cannot be started.
+    Answer with `filter_started` and later `filter_finished`. If the filter cannot be started,
+    answer with `filter_finished` or `spool_failed` only.
     """
 
     __slots__ = ("environment",)
@@ -111,7 +112,7 @@ class RunFilter(Action):
 
 
 class KillFilter(Action):
-    """Kill the filter and all its process group; answer with `filter_finished`, for `reason`."""
+    """Kill the filter's process group. Answer with `filter_finished`, with `reason` as failure."""
 
     __slots__ = ("reason",)
 
@@ -123,30 +124,33 @@ class KillFilter(Action):
 
 
 class Deliver(Action):
-    """Send the original message and its end; answer with `message_sent` or `delivery_failed`."""
+    """Send the original message and the end of data. Answer with `message_sent` or `spool_failed`.
+
+    Call `message_progress` when the upstream server has accepted a block.
+    """
 
     __slots__ = ()
 
 
 class DeliverReplacement(Action):
-    """Send what the filter left in OUTFILE, encoded, and its end.
+    """Send the encoded contents of OUTFILE and the end of data.
 
-    Answer with `message_sent`, or with `delivery_failed` before its end.
+    Answer with `message_sent`, or with `replacement_failed` before the end of data.
     """
 
     __slots__ = ()
 
 
 class DiscardMessage(Action):
-    """Kill the filter if it runs and remove every file of the message."""
+    """Kill the filter if it runs, and remove all files of the message."""
 
     __slots__ = ()
 
 
 class CountMessage(Action):
-    """Count a message: the filter's verdict, what became of it, how long its filter ran.
+    """Count a message by verdict and result.
 
-    seconds: 0 if no filter ran.
+    seconds: the run time of the filter, or 0 if no filter ran.
     """
 
     __slots__ = ("result", "seconds", "verdict")
@@ -180,6 +184,6 @@ class Log(_Line):
 
 
 class LogSeldom(_Line):
-    """Write a line to the log; a server does not repeat it within `limits.FULL_WARNING`."""
+    """Write a line to the log, at most once per `limits.FULL_WARNING` in a server."""
 
     __slots__ = ()

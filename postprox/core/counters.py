@@ -1,16 +1,16 @@
-"""What a server has done so far, for whoever watches it (`--metrics`, `systemctl status`).
+"""Counters of a server, for `--metrics` and `systemctl status`.
 
-Rule: counted here, never decided; of a message nothing is kept but its verdict, its result and how
-long its filter ran.
+Rule: this module counts and does not decide. It keeps only the verdict, the result and the filter's
+run time of a message.
 """
 
-#: Upper bounds of the filter's seconds that are told apart: quick checks, scanners, the time limits
-#: that people give.
+#: Upper bounds of the histogram of run times, in seconds. They separate fast checks, scanners and
+#: the usual timeouts.
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
 
 
 class Counters:
-    """Counts since the server was started."""
+    """The counters since the start of the server."""
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, str], int] = {}
@@ -19,7 +19,10 @@ class Counters:
         self._seconds = 0.0
 
     def count(self, verdict: str, result: str, seconds: float) -> None:
-        """Count a message; `seconds` is how long its filter ran, 0 if it never did."""
+        """Count a message.
+
+        seconds: the run time of its filter, or 0 if no filter ran.
+        """
         key = verdict, result
         self._messages[key] = self._messages.get(key, 0) + 1
         if seconds:
@@ -30,16 +33,16 @@ class Counters:
 
     @property
     def summary(self) -> str:
-        """The verdicts, as `systemctl status` shows them."""
+        """The number of messages per verdict, for `systemctl status`."""
         verdicts: dict[str, int] = {}
         for (verdict, _), number in self._messages.items():
             verdicts[verdict] = verdicts.get(verdict, 0) + number
         return ", ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
 
     def prometheus_text(self, present: dict[str, tuple[str, str, int]]) -> str:
-        """Return the text for Prometheus, format 0.0.4.
+        """Format the metrics for Prometheus, text format 0.0.4.
 
-        present: what else there is to tell: by name, its type, what it is, and how much.
+        present: further metrics, name to type, description and value.
         """
         lines = []
         for name, (kind, meaning, number) in present.items():

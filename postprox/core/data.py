@@ -1,13 +1,13 @@
-"""The message on the wire and at rest: dot-stuffing, line ends, the end of data.
+"""Conversion of a message between wire and file: dot-stuffing, line ends and the end of data.
 
-Rule: what is content and what is the end of data is decided here and nowhere else.
+Rule: only this module distinguishes content from the end of data.
 
-At rest a message has LF line ends and no stuffed dots. On the wire from the client only CRLF ends
-a line, and only CRLF.CRLF ends the data (data.end). On the wire to upstream a dot is doubled
-after anything that some server takes for a line end (data.no-smuggling).
+In a file a message has LF line ends and no stuffed dots. From the client, only CRLF ends a line
+and only CRLF.CRLF ends the data (data.end). Towards the upstream server a dot is doubled after
+every octet that some server accepts as a line end (data.no-smuggling).
 
-Single octets are found and replaced some ten times as fast as pairs. So a block without a dot is
-not searched for what a dot may mean: base64, which large messages are made of, has none.
+A search for single octets is about ten times as fast as a search for pairs. A block without a dot
+therefore skips the search for stuffed dots. Base64, the bulk of large messages, has no dots.
 """
 
 from .. import TYPE_CHECKING
@@ -17,38 +17,41 @@ if TYPE_CHECKING:
 
 _END = b"\r\n.\r\n"
 
-#: A text so long is worth a look at whether all its lines are of one length.
+#: The length in octets from which the check for lines of equal length saves time.
 _MANY_LINES = 16384
 
-# What the octets at the end of a block can be the beginning of. The decoder's whole state is
-# which of these it holds back; the empty one is the middle of a line.
-_HELD_BACK = (
-    _END[:4],  # CRLF.CR: the next octet decides whether this ends the data
-    _END[:3],  # CRLF.: a stuffed dot, or the end of data
-    _END[:2],  # CRLF: at the start of a line
-    _END[:1],  # CR: a line end, or a bare CR
+# The ends of a block that the decoder keeps for the next block, because the next octet decides
+# their meaning. They are its whole state. It keeps nothing in the middle of a line.
+_AMBIGUOUS = (
+    _END[:4],  # CRLF.CR is the end of data if LF follows
+    _END[:3],  # CRLF. is a stuffed dot or the end of data
+    _END[:2],  # CRLF is the start of a line
+    _END[:1],  # CR is a line end or a bare CR
 )
 
 
 class DotUnstuffer:
-    """The client's octets after the 354, to content at rest, and to what goes upstream."""
+    """The decoder of the client's input after 354, to content for the file and for upstream."""
 
-    __slots__ = ("_encoder", "_first", "_held", "complete", "trailing", "wire")
+    __slots__ = ("_encoder", "_first", "_pending", "complete", "trailing", "wire")
 
     def __init__(self) -> None:
-        self._held = _END[:2]  # the data begins at the start of a line ...
-        self._first = True  # ... whose CRLF is not part of it
+        self._pending = _END[:2]  # the data begins at the start of a line
+        self._first = True  # whether `_pending` has that CRLF, which is not content
         self._encoder = DotStuffer()
-        #: What goes upstream for the content that `feed` has returned, with the end of data.
+        #: The encoding of the content that `feed` returned last, with the end of data if complete.
         self.wire: bytes
-        #: Whether the end of data was seen.
+        #: Whether the input has contained the end of data.
         self.complete = False
-        #: What the client sent behind the end of data.
+        #: The input after the end of data.
         self.trailing = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next octets of the client, return the content that is certain by now."""
-        wire = self._held + data
+        """Decode the next input and return the content that later input cannot change.
+
+        The encoded content is in `wire`.
+        """
+        wire = self._pending + data
         end = wire.find(_END) if b"." in wire else -1
         if end >= 0:
             self.complete = True
@@ -56,8 +59,8 @@ class DotUnstuffer:
             content = self._decode(wire[: end + 2])
             self.wire += self._encoder.end()
             return content
-        self._held = next((held for held in _HELD_BACK if wire.endswith(held)), b"")
-        return self._decode(wire[: len(wire) - len(self._held)])
+        self._pending = next((end for end in _AMBIGUOUS if wire.endswith(end)), b"")
+        return self._decode(wire[: len(wire) - len(self._pending)])
 
     def _decode(self, wire: bytes) -> bytes:
         text = wire.replace(b"\r\n.", b"\r\n") if b"." in wire else wire
@@ -66,16 +69,16 @@ class DotUnstuffer:
         if self._first and content:
             self._first = False
             content, wire = content[1:], wire[2:]
-        # Where all line ends are CRLF, and each line that begins with a dot begins with two,
-        # encoding would give the same again: most blocks need no second look.
+        # If all line ends are CRLF and all leading dots are doubled, the encoding equals the
+        # input. This is true for most blocks and saves encoding them.
         self.wire = self._encoder.encode(content, wire if only_crlf and stuffed else b"")
         return content
 
 
 class DotStuffer:
-    """Content at rest, to what goes upstream.
+    """The encoder of content for the upstream server.
 
-    LF becomes CRLF, dots are doubled after LF and CR, a missing last line end is supplied.
+    It converts LF to CRLF, doubles dots after LF and CR, and adds a missing last line end.
     """
 
     __slots__ = ("_last",)
@@ -84,10 +87,10 @@ class DotStuffer:
         self._last = b"\n"
 
     def encode(self, block: bytes, known: bytes = b"") -> bytes:
-        """Return what goes upstream for the next block of content.
+        """Encode the next block of content.
 
-        known: the same, if that is known; unless a dot at its beginning has to be doubled for
-            what the block before it ended with.
+        known: the encoding, if the caller knows it. It may lack the doubling of a dot at the
+            beginning, which depends on the end of the previous block.
         """
         if not block:
             return b""
@@ -99,14 +102,14 @@ class DotStuffer:
         return b"." + wire if doubled else wire
 
     def end(self) -> bytes:
-        """Return the end of data, after the line end that is missing."""
+        """Return the end of data, preceded by a missing line end."""
         return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 
 def _with_lf(text: bytes) -> tuple[bytes, bool]:
-    """Return `text` with LF for CRLF, and whether there was no CR and no LF but in CRLF.
+    """Replace CRLF by LF; also return whether each CR and each LF was part of CRLF.
 
-    Twice over single octets, and over pairs only where CR or LF stand alone.
+    The function searches twice for single octets, and for pairs only if a CR or an LF is bare.
     """
     if len(text) > _MANY_LINES and (known := _equal_lines_with_lf(text)):
         return known, True
@@ -117,10 +120,11 @@ def _with_lf(text: bytes) -> tuple[bytes, bool]:
 
 
 def _equal_lines_with_lf(text: bytes) -> bytes:
-    """Return `text` with LF for CRLF if all its lines are of one length, as those of base64 are.
+    """Replace CRLF by LF if all lines have the same length, as in base64.
 
-    It is b"" if they are not, or if CR or LF stand alone. What lies between the first line end and
-    the last is looked at by columns: each is checked, or removed, without a search for line ends.
+    Return b"" if the lengths differ, or if a CR or an LF is bare. The text between the first and
+    the last line end is processed by columns. The columns of CR and LF are checked, and the column
+    of CR is removed, without a search for line ends.
     """
     begin = text.find(b"\n") + 1
     length = text.find(b"\n", begin) + 1 - begin
@@ -142,9 +146,9 @@ def _equal_lines_with_lf(text: bytes) -> bytes:
 
 
 def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
-    """Turn blocks of content at rest into what goes upstream, with the end of data.
+    """Encode blocks of content for the upstream server, and add the end of data.
 
-    The end of data comes in the same block as the last content, so that it is sent with it.
+    The last block includes the end of data, so that both are sent together.
     """
     encoder, wire = DotStuffer(), b""
     for block in filter(None, content):
@@ -164,10 +168,10 @@ def _stuffed(block: bytes) -> bytes:
 
 
 def normalized(text: "Iterable[bytes]") -> "Iterator[bytes]":
-    """Turn blocks of a text with LF or CRLF line ends (OUTFILE) into content at rest."""
-    held = b""
+    """Convert blocks of a text with LF or CRLF line ends (OUTFILE) to content with LF."""
+    pending = b""
     for block in text:
-        known = held + block
-        held = b"\r" if known.endswith(b"\r") else b""
-        yield _with_lf(known[: len(known) - len(held)])[0]
-    yield held
+        joined = pending + block
+        pending = b"\r" if joined.endswith(b"\r") else b""
+        yield _with_lf(joined[: len(joined) - len(pending)])[0]
+    yield pending

@@ -1,7 +1,7 @@
-"""What one transaction has told about itself, and the filter's environment made of it.
+"""The envelope of one transaction, and the filter's environment built from it.
 
-Rule: everything here is forgotten at the end of the transaction (filter.env-reset), and nothing
-of it is to be trusted: a remote host chose it.
+Rule: an envelope ends with its transaction (filter.env-reset). Its values come from a remote host
+and must not be trusted.
 """
 
 from . import limits
@@ -19,20 +19,21 @@ class Envelope:
     __slots__ = ("_all_recipients", "_xforward", "recipient_count", "recipients", "sender")
 
     def __init__(self) -> None:
-        #: The accepted sender, None before an accepted MAIL.
+        #: The accepted sender, or None before an accepted MAIL.
         self.sender: bytes | None = None
-        #: The first accepted recipients, as many as the log names.
+        #: The first accepted recipients, at most `limits.LOGGED_RECIPIENTS`.
         self.recipients: list[bytes] = []
+        #: The number of all accepted recipients.
         self.recipient_count = 0
-        self._all_recipients = bytearray()  # one a line, as far as there is room
+        self._all_recipients = bytearray()  # one per line, at most `limits.RECIPIENTS` octets
         self._xforward: dict[bytes, bytes] = {}
 
     def add_sender(self, line: bytes) -> None:
-        """Take the address of an accepted MAIL command."""
+        """Record the address of an accepted MAIL command."""
         self.sender = _address(line, b"FROM")
 
     def add_recipient(self, line: bytes) -> None:
-        """Take the address of an accepted RCPT command."""
+        """Record the address of an accepted RCPT command."""
         recipient = _address(line, b"TO")
         self.recipient_count += 1
         if len(self.recipients) < limits.LOGGED_RECIPIENTS:
@@ -42,7 +43,7 @@ class Envelope:
             self._all_recipients += shown
 
     def add_xforward(self, line: bytes) -> None:
-        """Take the attributes of an accepted XFORWARD command (Postfix's XFORWARD_README)."""
+        """Record the attributes of an accepted XFORWARD command (Postfix's XFORWARD_README)."""
         for word in line.split():
             name, _, value = word.partition(b"=")
             if name.upper() in _ATTRIBUTES:
@@ -50,24 +51,24 @@ class Envelope:
 
     @property
     def remote_ip(self) -> bytes:
-        """The address of the sending server, b"" if not known (filter.env-remoteip)."""
+        """The IP address of the sending server, or b"" if unknown (filter.env-remoteip)."""
         address = self._xforward.get(b"ADDR", b"")
         return address[5:] if address[:5].upper() == b"IPV6:" else address
 
     def helo(self, own: bytes) -> bytes:
-        """The HELO name of the sending server; `own` is the client's own (filter.env-helo)."""
+        """Return the HELO name of the sending server (filter.env-helo).
+
+        own: the HELO name of the client, for a transaction without XFORWARD HELO.
+        """
         return self._xforward.get(b"HELO", own)
 
     @property
     def queue_id(self) -> bytes:
-        """The queue file of the sending server, b"" if not known (XFORWARD's IDENT)."""
+        """The queue id of the sending server, or b"" if unknown (XFORWARD's IDENT)."""
         return self._xforward.get(b"IDENT", b"")
 
     def environment(self, own_helo: bytes) -> dict[bytes, bytes]:
-        """Return the variables that describe this transaction to the filter.
-
-        Those that the manual names (filter.env), and some more (filter.env-more).
-        """
+        """Return the variables for the filter (filter.env, filter.env-more)."""
         return {
             b"SENDER": environment_value(self.sender or b""),
             b"RECIPIENT": environment_value(self.recipients[0] if self.recipients else b""),
@@ -81,9 +82,9 @@ class Envelope:
 
 
 def environment_value(value: bytes) -> bytes:
-    """Return `value` without control characters, cut to 99 octets (filter.env-99).
+    """Remove control characters from `value` and truncate it to 99 octets (filter.env-99).
 
-    It is never cut in the middle of a UTF-8 character.
+    Truncation does not split a UTF-8 character.
     """
     value = value.translate(None, _CONTROLS)
     end = limits.ENVIRONMENT_VALUE
@@ -96,9 +97,10 @@ def environment_value(value: bytes) -> bytes:
 
 
 def _address(line: bytes, keyword: bytes) -> bytes:
-    """Return the address in ``MAIL FROM:…`` or ``RCPT TO:…``, b"" if there is none.
+    """Return the address in ``MAIL FROM:…`` or ``RCPT TO:…``, or b"" if there is none.
 
-    RFC 5321 section 4.1.2, and what MTAs accept beyond it: no brackets, blanks around the colon.
+    The syntax is RFC 5321 section 4.1.2. Like MTAs, the parser also accepts missing brackets and
+    blanks around the colon.
     """
     words = line.split(None, 1)
     argument = words[1] if len(words) > 1 else b""
@@ -115,7 +117,7 @@ def _address(line: bytes, keyword: bytes) -> bytes:
 
 
 def _unquoted(text: bytes, wanted: bytes) -> int:
-    """Return where the first of the octets `wanted` stands outside quotes, else the length."""
+    """Return the position of the first octet of `wanted` outside quotes, or the length if none."""
     quoted = escaped = False
     for position, octet in enumerate(text):
         if escaped:
@@ -130,18 +132,18 @@ def _unquoted(text: bytes, wanted: bytes) -> int:
 
 
 def _without_route(address: bytes) -> bytes:
-    """Leave out a source route, ``@one,@two:`` (RFC 5321 section 4.1.2: to be ignored)."""
+    """Remove a source route, ``@one,@two:``, which RFC 5321 section 4.1.2 ignores."""
     route, colon, mailbox = address.partition(b":")
     return mailbox if colon and route[:1] == b"@" else address
 
 
 def _attribute(value: bytes) -> bytes:
-    """Return an XFORWARD attribute's value, b"" if the client says that it does not know it."""
+    """Return the value of an XFORWARD attribute, or b"" if it is marked as unavailable."""
     return b"" if value.upper() in _UNKNOWN else decode_xtext(value)
 
 
 def decode_xtext(value: bytes) -> bytes:
-    """Decode ``+41`` to ``A`` (RFC 3461 section 4); what is malformed stays as it is."""
+    """Decode ``+41`` to ``A`` (RFC 3461 section 4), and keep malformed sequences."""
     first, *others = value.split(b"+")
     decoded = bytearray(first)
     for other in others:

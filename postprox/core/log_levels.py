@@ -1,6 +1,6 @@
-"""How important a line of the log is.
+"""The levels of log lines.
 
-Rule: numbered as in syslog(3), where a smaller number is more important.
+Rule: the numbers are those of syslog(3), and a smaller number is more important.
 """
 
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7

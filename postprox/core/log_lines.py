@@ -1,7 +1,7 @@
-"""What the log says of one message: fields, ``key=value`` (log.verdict).
+"""The log line of one message, with fields ``key=value`` (log.verdict).
 
-Rule: the keys and their order are stable; a value that a stranger chose cannot forge a field, and
-is cut, so that no line is long and none takes long to make.
+Rule: keys and their order are stable. No value from a remote host can forge a field. Values are
+truncated, which bounds the length of a line and the time to format it.
 """
 
 from .. import TYPE_CHECKING
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from .envelope import Envelope
     from .message import Message
 
-#: What became of a message; its `verdict` is the filter's.
-DELIVERED = "delivered"  # upstream has taken it
-DISCARDED = "discarded"  # the sender was told so, at the filter's wish; upstream has nothing of it
-REFUSED = "refused"  # for good: the client was told 5yz
-DEFERRED = "deferred"  # the client was told to try again: 4yz
-LOST = "lost"  # the client was gone before the filter had decided
-UNKNOWN = "unknown"  # upstream has it, and did not say whether it takes it (RFC 1047)
+#: The results of a message, as opposed to the verdict of the filter.
+DELIVERED = "delivered"  # the upstream server accepted the message
+DISCARDED = "discarded"  # the filter replied 2yz to the client, and nothing was delivered
+REFUSED = "refused"  # the client got 5yz
+DEFERRED = "deferred"  # the client got 4yz and tries again
+LOST = "lost"  # the client was lost before it got a reply
+UNKNOWN = "unknown"  # the end of data was sent upstream, without a final reply (RFC 1047)
 
 _BARE = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"\\')
 
@@ -25,21 +25,25 @@ _BARE = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"\\')
 def message_line(
     message: "Message", envelope: "Envelope", own_helo: bytes, reply: bytes, now: float
 ) -> str:
-    """Return the line about a message whose final reply is `reply`, b"" if nobody waited for it."""
+    """Format the log line of a message.
+
+    reply: the reply to the message, or b"" if the client was lost before it.
+    """
     verdict = message.verdict
-    said = b" ".join(reply.split(b"\r\n")).strip()
+    reply_text = b" ".join(reply.split(b"\r\n")).strip()
     return (
         f"verdict={verdict.action} result={result(message, reply)} "
         f"{envelope_fields(envelope, own_helo)} size={message.size} "
         f"filter={message.filter_seconds:.3f} "
         f"total={now - message.began:.3f} ident={quoted(envelope.queue_id)} "
-        f"message-id={quoted(message.message_id)} reply={quoted(said, limits.LOGGED_REPLY)} "
+        f"message-id={quoted(message.message_id)} "
+        f"reply={quoted(reply_text, limits.LOGGED_REPLY)} "
         f"said={quoted(verdict.said, limits.LOGGED_REPLY)}"
     )
 
 
 def failure_line(message: "Message", envelope: "Envelope", own_helo: bytes) -> str:
-    """Return the warning about a filter that has failed on a message."""
+    """Format the warning about a failure of the filter."""
     verdict = message.verdict
     fate = "refused with 451" if verdict.reply else "passed unfiltered"
     return (
@@ -49,7 +53,7 @@ def failure_line(message: "Message", envelope: "Envelope", own_helo: bytes) -> s
 
 
 def result(message: "Message", reply: bytes) -> str:
-    """Return what became of a message, by the class of the reply to its end."""
+    """Return the result of a message by the class of its reply."""
     if message.in_doubt:
         return UNKNOWN
     if not reply:
@@ -60,7 +64,7 @@ def result(message: "Message", reply: bytes) -> str:
 
 
 def envelope_fields(envelope: "Envelope", own_helo: bytes) -> str:
-    """Return the fields that tell whose message it is."""
+    """Format the fields of the envelope."""
     recipients = b",".join(envelope.recipients)
     return (
         f"client={quoted(envelope.remote_ip)} helo={quoted(envelope.helo(own_helo))} "
@@ -70,10 +74,11 @@ def envelope_fields(envelope: "Envelope", own_helo: bytes) -> str:
 
 
 def quoted(octets: bytes, limit: int = limits.LOGGED_VALUE) -> str:
-    r"""Return a field's value, in `limit` characters and two quotes at the most.
+    r"""Format the value of a field, in at most `limit` characters plus two quotes.
 
-    It is bare if it consists of ``!`` to ``~`` alone, without ``"`` and ``\``. Otherwise it stands
-    in double quotes, with ``\"``, ``\\`` and ``\xHH``; it is never cut in one of them.
+    A value of the characters ``!`` to ``~`` without ``"`` and ``\`` is bare. Any other value is in
+    double quotes, with the escapes ``\"``, ``\\`` and ``\xHH``. Truncation does not split an
+    escape.
     """
     octets = octets[:limit]
     if octets and not octets.translate(None, _BARE):

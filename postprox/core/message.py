@@ -1,6 +1,6 @@
-"""One message, from the 354 to the answer to its end, as far as the session needs to know it.
+"""One message in progress, from the 354 reply to the final reply.
 
-Rule: the octets pass through here (`data` decodes them); nothing of them is kept but the header's
+Rule: `data` decodes the octets, and this module keeps only the beginning of the header, for its
 Message-ID.
 """
 
@@ -10,9 +10,9 @@ from .data import DotUnstuffer
 
 
 class Message:
-    """What is known of the message under way.
+    """The state of the message in progress.
 
-    began: when the client was told 354, in seconds on the session's clock.
+    began: the time of DATA in seconds, by the session's clock.
     """
 
     __slots__ = (
@@ -31,20 +31,21 @@ class Message:
         self.began = began
         self._decoder = DotUnstuffer()
         self._header = b""
-        #: Octets that the client has sent.
+        #: The number of octets received from the client.
         self.received = 0
-        #: Octets at rest, with LF line ends.
+        #: The size of the content in octets, with LF line ends.
         self.size = 0
-        #: When the filter was started, and how long it ran; 0 if it never was.
+        #: The start of the filter in seconds, by the session's clock.
         self.filter_began: float
+        #: The run time of the filter in seconds, or 0 if it was not started.
         self.filter_seconds = 0.0
-        #: The filter's verdict on it.
+        #: The verdict of the filter.
         self.verdict = verdicts.Verdict(verdicts.NONE)
-        #: Whether upstream has all of it and has not said whether it takes it (RFC 1047).
+        #: Whether the end of data was sent upstream and the final reply is missing (RFC 1047).
         self.in_doubt = False
 
     def decode(self, data: bytes) -> bytes:
-        """Take octets of the client, return the content that is certain by now."""
+        """Decode the next input and return the content that later input cannot change."""
         content = self._decoder.feed(data)
         self.received += len(data)
         if self.size < limits.HEADER:
@@ -55,28 +56,28 @@ class Message:
     def judge(
         self, outcome: verdicts.Outcome, *, reject_failures: bool, strict: bool
     ) -> verdicts.Verdict:
-        """Take the verdict that follows from the filter's end, and return it."""
+        """Set and return the verdict for the outcome of the filter."""
         self.verdict = verdicts.judge(outcome, reject_failures=reject_failures, strict=strict)
         return self.verdict
 
     @property
     def wire(self) -> bytes:
-        """What goes upstream for the content that `decode` has returned last."""
+        """The encoding of the content that `decode` returned last, for the upstream server."""
         return self._decoder.wire
 
     @property
     def complete(self) -> bool:
-        """Whether its end was seen."""
+        """Whether the end of data was received."""
         return self._decoder.complete
 
     @property
     def trailing(self) -> bytes:
-        """What the client sent behind its end."""
+        """The client's input after the end of data."""
         return self._decoder.trailing
 
     @property
     def message_id(self) -> bytes:
-        """What its Message-ID field says, b"" if its header has none."""
+        """The value of the Message-ID field, or b"" if the header has none."""
         header = self._header.partition(b"\n\n")[0]
         for line in header.split(b"\n"):
             name, _, text = line.partition(b":")

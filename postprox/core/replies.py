@@ -1,6 +1,7 @@
-"""What the proxy itself says to clients.
+"""The proxy's own replies to clients.
 
-Rule: complete reply lines, with CRLF; the words stand here, when to say them in `session`.
+Rule: each reply is a complete line with CRLF. This module has the texts, and `session` selects
+them.
 """
 
 BYE = b"221 2.0.0 Bye\r\n"

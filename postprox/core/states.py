@@ -5,16 +5,16 @@ the transition is missing. The table in ``docs/design.md`` (``python3 -m docs.tr
 the picture ``docs/states.svg`` (``python3 -m docs.draw``) are generated from it.
 """
 
-# Each comment names the peer or the part that acts next, and what the session waits for.
-CONNECTING = "connecting"  # the upstream server: connection, greeting, reply to a replayed EHLO
-COMMAND = "command"  # the client: a command line
-AUTH_RESPONSE = "auth_response"  # the client: the response to a 334 reply (relay.auth)
-AWAITING_REPLY = "awaiting_reply"  # the upstream server: the reply to a relayed command
-OPENING_SPOOL = "opening_spool"  # the shell: a new spool
-RECEIVING = "receiving"  # the client: the message
-FILTERING = "filtering"  # the filter: its exit
-DELIVERING = "delivering"  # the upstream server: the replies to DATA and to the end of data
-CLOSED = "closed"  # none: the client's connection is closed
+# Each comment names the event that the session waits for.
+CONNECTING = "connecting"  # the connection, the greeting and the reply to a replayed EHLO
+COMMAND = "command"  # a command line from the client
+AUTH_RESPONSE = "auth_response"  # the client's response to a 334 reply (relay.auth)
+AWAITING_REPLY = "awaiting_reply"  # the upstream server's reply to a relayed command
+OPENING_SPOOL = "opening_spool"  # a new spool from the shell
+RECEIVING = "receiving"  # the message from the client
+FILTERING = "filtering"  # the exit of the filter
+DELIVERING = "delivering"  # the upstream server's replies to DATA and to the end of data
+CLOSED = "closed"  # no event, because the client's connection is closed
 
 #: State to next state to event. A session starts in CONNECTING. Termination (files.term) and a
 #: fault of the proxy lead from every state to CLOSED. The upstream server "fails" if its

@@ -1,7 +1,7 @@
-"""The session's side of upstream's connection: what state it is in, and which reply is awaited.
+"""The upstream connection of a session: its state and the awaited reply.
 
-Rule: at most one reply is awaited at any time (relay.lockstep); whatever else upstream says was
-not asked for. No I/O: `actions` go out. What replies mean is decided in `session`.
+Rule: at most one reply is awaited at any time (relay.lockstep), and any other reply is
+unexpected. This module is sans-I/O: it returns `actions`. `session` interprets the replies.
 """
 
 from .. import TYPE_CHECKING
@@ -10,24 +10,24 @@ from . import actions, limits, smtp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What state the connection is in.
+#: The states of the connection.
 ABSENT = "absent"  # there is no connection
 CONNECTING = "connecting"
 READY = "ready"
-QUITTING = "leaving"  # QUIT was sent; nothing more that upstream says counts
+QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 
-#: Which reply of upstream is awaited; the log says so when it does not come.
-NOTHING = "reply"  # none is
+#: The replies that a session can await. The log quotes them after a timeout.
+NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # of a new connection
-EHLO = "reply to HELO or EHLO"  # replayed on a connection that is not the client's first
-RSET = "reply to RSET"  # of our own: the transaction of a message that upstream did not take
-REPLY = "reply to the client's command"  # or to its answer in AUTH; relayed
-QUIT = "reply to QUIT"  # of the client's; relayed
-KEEPALIVE = "reply to NOOP"  # of our own; swallowed
-DATA = "reply to DATA"  # of our own; the message is sent after a 354 only
-FINAL = "final reply"  # to the message's end: once it is awaited, upstream may have the message
+EHLO = "reply to HELO or EHLO"  # to the command that the proxy replays on a later connection
+RSET = "reply to RSET"  # from the proxy, to end the transaction of a refused message
+REPLY = "reply to the client's command"  # or to its AUTH response, to be relayed
+QUIT = "reply to QUIT"  # from the client, to be relayed
+KEEPALIVE = "reply to NOOP"  # from the proxy, not to be relayed
+DATA = "reply to DATA"  # from the proxy, which sends the message only after 354
+FINAL = "final reply"  # to the end of data, after which the upstream server may have the message
 
-#: How long each is awaited, in seconds (relay.idle).
+#: The timeout of each reply in seconds (relay.idle).
 REPLY_TIMEOUTS = {
     GREETING: limits.UPSTREAM_REPLY,
     EHLO: limits.UPSTREAM_REPLY,
@@ -39,16 +39,15 @@ REPLY_TIMEOUTS = {
     FINAL: limits.UPSTREAM_FINAL,
 }
 
-
-#: What decides about no message, and is not awaited for long once the client is gone.
+#: Replies with a shorter timeout after the client is lost, because no message depends on them.
 _TRANSACTION_FREE_REPLIES = (EHLO, RSET, REPLY, KEEPALIVE)
 
 
 class UpstreamLink:
-    """Upstream's connection.
+    """The connection to the upstream server.
 
-    act: takes the actions that follow.
-    clock: returns the present time in seconds.
+    act: receives the actions.
+    clock: a monotonic clock that returns seconds.
     """
 
     def __init__(
@@ -58,65 +57,65 @@ class UpstreamLink:
         self._clock = clock
         self._replies = smtp.ReplyReader()
         self._client_is_gone = False
-        #: One of this module's words for it.
+        #: The state of the connection, one of this module's constants.
         self.state = ABSENT
-        #: Which reply is awaited: one of this module's words for it.
+        #: The awaited reply, one of this module's constants.
         self.awaited = NOTHING
-        #: When something was last said on the connection.
+        #: The time of the last command or reply.
         self.used: float
-        #: When upstream has been silent for too long; infinity if it owes nothing.
+        #: The time at which the awaited reply or connection is late, or infinity.
         self.deadline = limits.NEVER
 
     def connect(self) -> None:
-        """Ask for a connection; a `connected` or a `disconnect` follows."""
+        """Request a connection. A call of `connected` or `disconnect` follows."""
         self.state = CONNECTING
         self.deadline = self._clock() + limits.CONNECT
         self._act(actions.ConnectUpstream())
 
     def connected(self) -> None:
-        """Take the connection asked for, and await its greeting."""
+        """Await the greeting of the requested connection."""
         self.state = READY
         self._replies = smtp.ReplyReader()
         self.expect(GREETING)
 
     def ask(self, line: bytes, awaited: str) -> None:
-        """Send a command line (without its line end), the reply to which is `awaited`."""
+        """Send the command `line` (without its line end) and await the reply `awaited`."""
         self._act(actions.SendToUpstream(line + b"\r\n"))
         self.expect(awaited)
 
     def expect(self, awaited: str) -> None:
-        """Await a reply, for as long as `REPLY_TIMEOUTS` says."""
+        """Await a reply with its timeout in `REPLY_TIMEOUTS`."""
         self.awaited = awaited
         self._extend(REPLY_TIMEOUTS[awaited])
         self._shorten_for_lost_client()
 
     def client_gone(self) -> None:
-        """Await no ordinary reply for long from now on: the client is gone (relay.idle)."""
+        """Shorten the timeouts of replies that decide about no message (relay.idle)."""
         self._client_is_gone = True
         self._shorten_for_lost_client()
 
     def shorten_deadline(self, limit: float) -> None:
-        """Let upstream have `limit` seconds from now, or less if it had less."""
+        """Move the deadline to `limit` seconds from now, unless it is earlier."""
         self.deadline = min(self.deadline, self._clock() + limit)
 
     def progress(self) -> None:
-        """Note that upstream took a block of the message, and let it have time for another."""
+        """Start the timeout of the next block after the upstream server accepted one."""
         self._extend(limits.UPSTREAM_BLOCK)
 
     @property
     def awaited_description(self) -> str:
-        """What upstream owes when its deadline has passed, in words."""
+        """The name of the missing connection or reply, for the log."""
         return "connection" if self.state == CONNECTING else self.awaited
 
     def feed(self, data: bytes) -> None:
-        """Add what upstream sent."""
+        """Buffer input from the upstream server."""
         self._replies.feed(data)
 
     def next_reply(self) -> tuple[smtp.Reply, str] | None:
-        """Return the next reply and which was awaited, None if none is complete.
+        """Return the next complete reply and the awaited one, or None if no reply is complete.
 
         Raises:
-            smtp.BadReplyError: upstream sent something else.
+            smtp.BadReplyError: the input is not an SMTP reply.
         """
         reply = self._replies.next_reply() if self.state == READY else None
         if reply is None:
@@ -127,15 +126,15 @@ class UpstreamLink:
         return reply, awaited
 
     def leave(self) -> None:
-        """End the connection with QUIT; upstream is given a moment for its 221."""
-        if self.awaited != QUIT:  # otherwise the client's own is under way
+        """Send QUIT and wait for the 221 reply with a short timeout."""
+        if self.awaited != QUIT:  # otherwise the client's QUIT was already relayed
             self._act(actions.SendToUpstream(b"QUIT\r\n"))
         self.state = QUITTING
         self.awaited = NOTHING
         self._extend(limits.UPSTREAM_GOODBYE)
 
     def disconnect(self) -> None:
-        """End the connection, or the attempt at one, without a word."""
+        """Close the connection, or stop connecting, without QUIT."""
         if self.state != ABSENT:
             self._act(actions.CloseUpstream())
         self.state = ABSENT

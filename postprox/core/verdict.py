@@ -1,20 +1,21 @@
-"""The verdict on a message: a pure function of how the filter ended.
+"""The verdict on a message, which `judge` maps from the filter's exit status.
 
-Rule: whether a message passes, is replaced or is refused, and with which words, is decided here.
+Rule: only this module decides whether a message passes, is replaced or is refused, and with which
+reply. `judge` is a pure function.
 """
 
 from . import limits, replies
 
-#: What the filter wants done with the message; the words that the log uses.
-NONE = "none"  # it has not decided: there is none, or something else ended the message
+#: The actions of a verdict, with their values in the log.
+NONE = "none"  # there is no filter, or the message ended before the filter exited
 ACCEPT = "accept"
 REWRITE = "rewrite"
 REJECT = "reject"
 DISCARD = "discard"
-FAIL_OPEN = "fail-open"  # it has failed, and the message passes
-FAIL = "fail"  # it has failed, and the message does not pass
+FAIL_OPEN = "fail-open"  # the filter failed, and the message passes
+FAIL = "fail"  # the filter failed, and the message is refused
 
-#: What the shell means by these exit statuses.
+#: The meaning of exit statuses that sh(1) sets.
 _SHELL_STATUS_MEANING = {
     126: " (the command cannot be executed)",
     127: " (the command was not found)",
@@ -24,12 +25,12 @@ _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(2
 
 
 class Outcome:
-    """How a run of the filter ended.
+    """The outcome of a run of the filter.
 
-    status: the exit status, None if there is none.
-    last_stderr_line: the last line of standard error that says something, without its line end.
-    failure: why there is no exit status, or "".
-    replaced: whether OUTFILE holds anything (looked at after status 0 only).
+    status: the exit status, or None if there is none.
+    last_stderr_line: the last line of standard error that is not blank, without its line end.
+    failure: the reason for a missing exit status, or "".
+    replaced: whether OUTFILE has content, which matters after exit status 0 only.
     out_of_resources: whether the proxy could not start the filter or read OUTFILE
         (filter.no-resources).
     """
@@ -52,12 +53,12 @@ class Outcome:
 
 
 class Verdict:
-    """What is done with the message.
+    """The verdict on a message.
 
-    action: one of this module's words.
-    reply: the complete reply line for the client; b"" if the message goes upstream.
-    reason: for the log, why the filter counts as failed, or "".
-    said: the filter's last line of standard error, as it came, without its line end.
+    action: one of this module's constants.
+    reply: the complete reply line for the client, or b"" if the message passes.
+    reason: the cause of a filter failure, for the log, or "".
+    said: the filter's last line of standard error, unchanged, without its line end.
     """
 
     __slots__ = ("action", "reason", "reply", "said")
@@ -72,15 +73,15 @@ class Verdict:
 
     @property
     def rewrites(self) -> bool:
-        """Whether OUTFILE goes upstream in the message's place."""
+        """Whether OUTFILE replaces the message."""
         return self.action == REWRITE
 
 
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
-    """Decide what the filter's end means for the message.
+    """Map the exit status of the filter to a verdict on the message.
 
-    reject_failures: ``-r``: a failure refuses the message.
-    strict: ``--strict``: a rejection without a reply code is a failure (cli.strict).
+    reject_failures: whether a failure refuses the message (``-r``).
+    strict: whether a rejection without a reply code is a failure (``--strict``, cli.strict).
     """
     said = outcome.last_stderr_line
     if outcome.status == 0 and not outcome.failure:
@@ -95,7 +96,7 @@ def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> V
 
 
 def _failure(outcome: Outcome, *, strict: bool) -> str:
-    """Return why a filter that did not end with status 0 has failed, "" if it rejects."""
+    """Return the cause of a failure for an outcome other than status 0, or "" for a rejection."""
     if outcome.failure:
         return outcome.failure
     if outcome.status != 1:
@@ -106,7 +107,7 @@ def _failure(outcome: Outcome, *, strict: bool) -> str:
 
 
 def _begins_with_final_code(line: bytes) -> bool:
-    """Whether `line` begins with the code of a reply that ends a message: 2yz, 4yz or 5yz."""
+    """Return whether `line` begins with a reply code that ends a message: 2yz, 4yz or 5yz."""
     return line[:1] in (b"2", b"4", b"5") and line[:3].isdigit() and line[3:4] == b" "
 
 
@@ -121,7 +122,7 @@ def rejection(last_stderr_line: bytes) -> bytes:
 
 
 class LastLine:
-    """The last line that says something, of a text that may be of any size."""
+    """The last line that is not blank, of a text of any size."""
 
     __slots__ = ("_complete", "_current")
 
@@ -130,28 +131,28 @@ class LastLine:
         self._current = b""
 
     def feed(self, data: bytes) -> None:
-        """Take the next octets of the text."""
-        ended, newline, begun = data.rpartition(b"\n")
+        """Process the next octets of the text."""
+        complete, newline, rest = data.rpartition(b"\n")
         if newline:
-            self._complete = _last_saying(self._current + ended) or self._complete
+            self._complete = _last_nonblank(self._current + complete) or self._complete
             self._current = b""
-        self._extend(begun)
+        self._extend(rest)
 
     def _extend(self, data: bytes) -> None:
-        room = limits.FILTER_LINE - len(self._current)
-        self._current += data[:room]
+        free = limits.FILTER_LINE - len(self._current)
+        self._current += data[:free]
 
     @property
     def value(self) -> bytes:
-        """The last line so far that is not blank, without its line end; b"" if there is none."""
+        """The last line that is not blank, without its line end, or b"" if there is none."""
         return self._current if self._current.strip() else self._complete
 
 
-def _last_saying(text: bytes) -> bytes:
-    """Return the last line of `text` that is not blank, b"" if there is none.
+def _last_nonblank(text: bytes) -> bytes:
+    """Return the last line of `text` that is not blank, or b"" if there is none.
 
-    Found from the end, because a filter may write megabytes of lines.
+    The search starts at the end, because a filter may write megabytes of lines.
     """
-    said = text.rstrip()
-    begin = said.rfind(b"\n") + 1
-    return text[begin:].partition(b"\n")[0][: limits.FILTER_LINE] if said else b""
+    stripped = text.rstrip()
+    begin = stripped.rfind(b"\n") + 1
+    return text[begin:].partition(b"\n")[0][: limits.FILTER_LINE] if stripped else b""
