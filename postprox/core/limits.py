@@ -162,7 +162,7 @@ LOOP_PAUSE = 0.05
 #: stopped, or without a processor. A loop that is only busy is late by less.
 HELD_UP = 0.25
 
-#: The timeout of the last reply after the client is lost. The session only occupies a slot
+#: The timeout of the last reply after the client is lost. Such a session only occupies a slot
 #: (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 

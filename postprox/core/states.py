@@ -17,8 +17,9 @@ DELIVERING = "delivering"  # the upstream server's replies to DATA and to the en
 CLOSED = "closed"  # no event, because the client's connection is closed
 
 #: State to next state to event. A session starts in CONNECTING. Termination (files.term) and a
-#: fault of the proxy lead from every state to CLOSED. The upstream server "fails" if its
-#: connection is refused or lost, or if its reply is late or invalid.
+#: fault of the proxy lead from every state to CLOSED. The upstream server "fails" if its connection
+#: is refused or lost, if a reply is late or invalid, or if it refuses a command of the proxy that
+#: the client did not send.
 TRANSITIONS = {
     CONNECTING: {
         COMMAND: "the upstream server sends its first greeting",
@@ -30,11 +31,11 @@ TRANSITIONS = {
         AWAITING_REPLY: "the command is relayed",
         CONNECTING: "the command requires a new connection to the upstream server",
         OPENING_SPOOL: "the client sends DATA after an accepted recipient",
-        CLOSED: "QUIT is answered, the client is lost or late, or the proxy sends 421",
+        CLOSED: "QUIT is answered, the client is lost or late, or the session ends with 421",
     },
     AUTH_RESPONSE: {
         AWAITING_REPLY: "the response is relayed",
-        CLOSED: "the client is lost or late, or the proxy sends 421",
+        CLOSED: "the client is lost or late, or the session ends with 421",
     },
     AWAITING_REPLY: {
         COMMAND: "the reply is relayed",
@@ -53,7 +54,7 @@ TRANSITIONS = {
     },
     FILTERING: {
         DELIVERING: "the message passes, or there is no filter",
-        COMMAND: "the filter refuses the message or fails (-r), or the spool fails",
+        COMMAND: "the filter rejects or discards the message or fails (-r), or the spool fails",
         CLOSED: "the client is lost, or the upstream server fails",
     },
     DELIVERING: {
