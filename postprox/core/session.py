@@ -280,14 +280,14 @@ class Session:
         self._stopping = True
         self._advance()
 
-    def terminate(self, patience: float) -> None:
+    def terminate(self, timeout: float) -> None:
         """End the session at once, with 421 if the client awaits a reply (files.term).
 
-        patience: the remaining timeout of the final reply in seconds, if it is awaited.
+        timeout: the remaining timeout of the final reply in seconds, if it is awaited.
         """
-        if self._upstream.awaited == upstream.FINAL and patience:
+        if self._upstream.awaited == upstream.FINAL and timeout:
             self._stopping = True
-            self._upstream.shorten_deadline(patience)
+            self._upstream.shorten_deadline(timeout)
             return
         self._abort(b"" if self._state in (COMMAND, AUTH_RESPONSE) else replies.SHUTTING_DOWN)
         self._upstream.disconnect()

@@ -1,11 +1,10 @@
-"""Session tests as dialogues: who says what, who sees what, and how time passes.
+"""Session tests as dialogues of a client, an upstream server, a filter and a spool.
 
-A `Dialogue` stands in for everything round a session: it carries out actions as `connection` does,
-on a clock of its own, and insists on what every surrounding relies on: nothing is said to who is
-gone, no two filters run, no message outlives its end, no transition is missing in
-`states.TRANSITIONS`. Where something else happens than was expected, the error tells the whole
-dialogue, in the notation of the transcripts: ``C>`` the client says, ``U<`` upstream is told, and
-``P<`` the session asks for.
+A `Dialogue` replaces the shell. It carries out actions as `connection` does, with its own clock,
+and checks the invariants of the shell. No data goes to a closed connection, two filters never run
+at the same time, and no message remains after its end. `Session` itself checks each transition.
+If a check fails, the error has the whole dialogue in the notation of the transcripts: ``C>`` is
+input from the client, ``U<`` is output to the upstream server, and ``P<`` is an action.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from postprox.core.verdict import Outcome
 MAIL = b"MAIL FROM:<a@example>"
 RCPT = b"RCPT TO:<b@example>"
 
-#: A line of the history shows so much of what was said.
+#: The maximum length of input and output in a line of the history.
 _WIDTH = 200
 
 
@@ -31,7 +30,7 @@ def lines(*texts: bytes) -> bytes:
 
 
 class UnexpectedError(AssertionError):
-    """The session did something else than was expected; the message holds the dialogue."""
+    """Unexpected behaviour of a session. The message has the dialogue."""
 
 
 class RecordingSession(Session):
@@ -48,7 +47,7 @@ class RecordingSession(Session):
 
 
 class Dialogue:
-    """A session between a client, an upstream, a filter and a spool."""
+    """A session with a client, an upstream server, a filter and a spool."""
 
     def __init__(
         self,
@@ -67,28 +66,28 @@ class Dialogue:
         options.log_level = log_levels.DEBUG
         self.session = RecordingSession(options, lambda: self.now)
         self.log: list[tuple[int, str]] = []
-        #: The messages that were counted.
+        #: The counted messages.
         self.counted: list[actions.CountMessage] = []
-        #: All that happened, and what was done about it: a line each.
+        #: One line for each event and each action.
         self.history: list[str] = []
-        #: What the filter was given, each time it ran.
+        #: The environment of the filter in each run.
         self.environments: list[dict[bytes, bytes]] = []
-        #: What the spool held, each time it was sealed.
+        #: The content of the spool of each message.
         self.messages: list[bytes] = []
-        #: The errors that the spool has: when it is made, when it is sealed.
+        #: The errors of the spool when it is opened and when it is sealed.
         self.open_error = self.seal_error = ""
-        #: The error that the filter has when it is started.
+        #: The error at the start of the filter.
         self.start_error = ""
-        #: What a filter that is ended at its time limit has said.
+        #: The last line of standard error of a filter that is killed after its timeout.
         self.said = b""
-        #: What the filter leaves in OUTFILE.
+        #: The content of OUTFILE.
         self.replacement = b""
-        #: Whether upstream takes a message as fast as it is sent.
+        #: Whether the upstream server accepts a message as fast as it is sent.
         self.upstream_is_fast = True
 
-        #: Every command that went upstream, as it was sent.
+        #: The commands sent upstream, unchanged.
         self.commands: list[bytes] = []
-        #: How many messages went upstream whole.
+        #: The number of complete messages sent upstream.
         self.deliveries = 0
 
         self.to_client = bytearray()
@@ -100,7 +99,7 @@ class Dialogue:
         self.wire = b""
         self._does("P> a client connects", self.session.start)
 
-    # What happens.
+    # Events.
 
     def client_sends(self, octets: bytes) -> None:
         self._insist(self.session.reads_client, "the session reads nothing from the client now")
@@ -166,7 +165,7 @@ class Dialogue:
         self._does("P> spool", self.session.spool_failed, "/spool: Input/output error")
 
     def seconds_pass(self, seconds: float) -> None:
-        """Let time pass; whatever is due on the way happens when it is due."""
+        """Advance the clock, and process each deadline at its time."""
         end = self.now + seconds
         while self.session.deadline <= end:
             passed = max(0.0, self.session.deadline - self.now)
@@ -177,13 +176,13 @@ class Dialogue:
     def is_told_to_stop(self) -> None:
         self._does("P> stop", self.session.stop)
 
-    def is_terminated(self, patience: float = 0) -> None:
-        self._does("P> SIGTERM", self.session.terminate, patience)
+    def is_terminated(self, timeout: float = 0) -> None:
+        self._does("P> SIGTERM", self.session.terminate, timeout)
 
     def has_a_fault(self) -> None:
         self._does("P> fault", self.session.crash)
 
-    # What is to be seen.
+    # Expectations.
 
     def client_sees(self, *texts: bytes) -> None:
         self._sees("the client", self.to_client, lines(*texts))
@@ -192,7 +191,7 @@ class Dialogue:
         self._sees("upstream", self.to_upstream, lines(*texts))
 
     def client_sees_reply(self, beginning: bytes) -> None:
-        """Check one reply in words of the session's own."""
+        """Check the beginning of one reply of the proxy."""
         seen = bytes(self.to_client)
         if not (seen.startswith(beginning) and seen.endswith(b"\r\n") and seen.count(b"\n") == 1):
             expected = f"one line that begins with {_shown(beginning)}"
@@ -210,7 +209,7 @@ class Dialogue:
         self._insist(not self.filter_runs, "the filter runs")
 
     def is_over(self, exit_status: int = 0) -> None:
-        """Check that nothing is left and nothing more was said."""
+        """Check that both connections are closed without further output."""
         self._insist(self.client_is_hung_up, "the client is not hung up")
         self._insist(not self.connecting, "upstream is being connected to")
         self._insist(not self.connected, "upstream is connected")
@@ -221,7 +220,7 @@ class Dialogue:
         self.nothing_is_said()
 
     def is_over_after_goodbye(self, exit_status: int = 0) -> None:
-        """Check that the session only waits for upstream's answer to QUIT."""
+        """Check that the session only awaits the upstream server's reply to QUIT."""
         self.upstream_sees(b"QUIT")
         self._insist(self.client_is_hung_up, "the client is not hung up")
         self.upstream_says(b"221 bye")
@@ -230,7 +229,7 @@ class Dialogue:
     def logged(self, level: int) -> list[str]:
         return [text for at, text in self.log if at == level]
 
-    # How a failure is told.
+    # Error messages.
 
     def _sees(self, who: str, seen: bytearray, expected: bytes) -> None:
         if seen != expected:
@@ -247,10 +246,10 @@ class Dialogue:
     def _told(self) -> str:
         return "\n".join(("The dialogue, with the state it was in:", *self.history))
 
-    # How actions are carried out.
+    # Actions.
 
     def _does(self, what: str, event: Callable[..., None], *arguments: object) -> None:
-        """Let something happen, and do what the session asks for then."""
+        """Pass an event to the session and carry out its actions."""
         self.history.append(f"  {self.session._state:14} {what}")
         try:
             event(*arguments)
@@ -274,7 +273,7 @@ class Dialogue:
             self._insist(not self.delivering, "the client is hung up, and a message is sent")
 
     def _asked(self, action: actions.Action) -> None:
-        """Note what the session asks for."""
+        """Record an action in the history."""
         match action:
             case actions.SendToClient(data=data):
                 told = f"C< {_shown(data)}"
@@ -409,11 +408,11 @@ _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
     actions.LogSeldom: Dialogue._write_log,
 }
 
-# Dialogues that have come so far already.
+# Dialogues in a given state.
 
 
 def connected(**options: Any) -> Dialogue:
-    """Upstream has greeted the client."""
+    """Start a dialogue and relay the greeting."""
     dialogue = Dialogue(**options)
     dialogue.upstream_connects()
     dialogue.upstream_says(b"220 up ESMTP")
@@ -422,7 +421,7 @@ def connected(**options: Any) -> Dialogue:
 
 
 def relayed(dialogue: Dialogue, command: bytes, reply: bytes = b"250 ok") -> None:
-    """Let a command go upstream and its reply come back."""
+    """Relay a command and its reply."""
     dialogue.client_says(command)
     dialogue.upstream_sees(command)
     dialogue.upstream_says(reply)
@@ -430,14 +429,14 @@ def relayed(dialogue: Dialogue, command: bytes, reply: bytes = b"250 ok") -> Non
 
 
 def greeted(**options: Any) -> Dialogue:
-    """The client has said EHLO."""
+    """Start a dialogue and relay EHLO."""
     dialogue = connected(**options)
     relayed(dialogue, b"EHLO client.example", b"250 up")
     return dialogue
 
 
 def in_transaction(**options: Any) -> Dialogue:
-    """A sender and a recipient are accepted."""
+    """Start a dialogue with an accepted sender and recipient."""
     dialogue = greeted(**options)
     relayed(dialogue, MAIL)
     relayed(dialogue, RCPT)
@@ -450,14 +449,14 @@ def begin_data(dialogue: Dialogue) -> None:
 
 
 def in_data(**options: Any) -> Dialogue:
-    """The client has its 354."""
+    """Start a dialogue up to the 354 reply."""
     dialogue = in_transaction(**options)
     begin_data(dialogue)
     return dialogue
 
 
 def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
-    """Let time pass while the client sends nothing; upstream answers the proxy's NOOPs."""
+    """Advance the clock while the client is idle, and reply to the proxy's NOOP."""
     end = dialogue.now + seconds
     while dialogue.now < end and not dialogue.client_is_hung_up:
         dialogue.seconds_pass(min(60, end - dialogue.now))
@@ -467,7 +466,7 @@ def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
 
 
 def in_filter(**options: Any) -> Dialogue:
-    """The filter runs."""
+    """Start a dialogue in which the filter runs."""
     dialogue = in_data(**options)
     dialogue.client_says(b"Subject: x", b"", b"body", b".")
     dialogue.nothing_is_said()
@@ -476,7 +475,7 @@ def in_filter(**options: Any) -> Dialogue:
 
 
 def in_delivery(**options: Any) -> Dialogue:
-    """The filter has let the message pass, and upstream is asked to take it."""
+    """Start a dialogue in which the message passed and DATA was sent upstream."""
     dialogue = in_filter(**options)
     dialogue.filter_ends(0)
     dialogue.upstream_sees(b"DATA")
@@ -484,7 +483,7 @@ def in_delivery(**options: Any) -> Dialogue:
 
 
 def sending(**options: Any) -> Dialogue:
-    """Upstream takes the message slowly."""
+    """Start a dialogue in which the upstream server accepts the message slowly."""
     dialogue = in_delivery(**options)
     dialogue.upstream_is_fast = False
     dialogue.upstream_says(b"354 go on")
@@ -493,7 +492,7 @@ def sending(**options: Any) -> Dialogue:
 
 
 def sent(**options: Any) -> Dialogue:
-    """Upstream has the message, and owes its reply."""
+    """Start a dialogue in which only the final reply is missing."""
     dialogue = in_delivery(**options)
     dialogue.upstream_says(b"354 go on")
     dialogue.upstream_sees(b"Subject: x", b"", b"body", b".")
@@ -501,7 +500,7 @@ def sent(**options: Any) -> Dialogue:
 
 
 def rejected(**options: Any) -> Dialogue:
-    """The filter has rejected a message, and upstream's connection has ended."""
+    """Start a dialogue with a rejected message and a closed upstream connection."""
     dialogue = in_filter(**options)
     dialogue.filter_ends(1, b"spam")
     dialogue.client_sees(b"554 spam")

@@ -1,4 +1,4 @@
-"""A dialogue that does not go as expected tells what was said until then."""
+"""The error message of a failed `Dialogue`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from postprox.core.options import Options
 from tests.unit.dialogue import RecordingSession, UnexpectedError, connected, in_filter
 
 
-def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
+def test_failure_shows_both_sides() -> None:
     dialogue = connected()
     dialogue.client_says(b"NOOP")
     dialogue.upstream_says(b"250 fine")
@@ -39,7 +39,7 @@ def test_a_failure_tells_the_dialogue_with_both_sides() -> None:
     )
 
 
-def test_a_failure_tells_of_the_filter_and_of_time() -> None:
+def test_failure_shows_filter_and_time() -> None:
     dialogue = in_filter()
     dialogue.seconds_pass(20)
     dialogue.filter_ends(1, b"spam")
@@ -54,13 +54,13 @@ def test_a_failure_tells_of_the_filter_and_of_time() -> None:
     assert told.endswith("                 P< CloseUpstream()")
 
 
-def test_much_is_told_in_few_words() -> None:
+def test_long_input_is_truncated() -> None:
     dialogue = connected()
     dialogue.client_sends(b"x" * 1000)
     assert dialogue.history[-1] == f"  command        C> {'x' * 200} ... and 800 more"
 
 
-def test_a_session_that_raises_is_told_with_the_dialogue() -> None:
+def test_exception_of_session_has_dialogue() -> None:
     dialogue = connected()
     dialogue.filter_runs = True
     with pytest.raises(AssertionError, match="no message is under way") as failure:

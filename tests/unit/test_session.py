@@ -1,4 +1,4 @@
-"""The session, as dialogues between a client, an upstream and a filter on a clock of their own."""
+"""The session, in dialogues of a client, an upstream server and a filter with a manual clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edges of a session that no other test stood on: each was a mutant that survived all of them."""
+"""Edge cases of a session. Each test detects a mutant that survived all other tests."""
 
 from __future__ import annotations
 
