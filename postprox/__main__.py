@@ -97,7 +97,7 @@ def _absolute(directory: str) -> str:
         return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
     except OSError:
         raise options.UsageError(
-            f"-d {directory!r}: give an absolute path, the working directory is gone"
+            f"-d {directory!r}: must be absolute; the working directory does not exist"
         ) from None
 
 

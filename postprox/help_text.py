@@ -1,45 +1,66 @@
-"""What --help, --license and --version print.
+"""The texts of --help, --license and --version.
 
-Rule: texts for people; never imported while proxying.
+Rule: texts for users. The lines about options are derived from `options.TABLE`. A session does not
+import this module.
 """
 
+from collections.abc import Iterator
+
 from . import __version__
-from .core import limits
+from .core import options
 
+#: The column of the descriptions.
+_INDENT = 27
+
+
+def _synopsis() -> str:
+    """Return the short options in brackets; adjacent ones without an argument share brackets."""
+    parts: list[str] = []
+    flags = ""
+    for letter, _, argument, _, _, applies, _ in options.TABLE:
+        if letter and applies != options.INFORMATION:
+            if argument:
+                parts += [f"[-{flags}]"] * bool(flags)
+                parts.append(f"[-{letter} {argument}]")
+                flags = ""
+            else:
+                flags += letter
+    return " ".join(parts + [f"[-{flags}]"] * bool(flags))
+
+
+def _information() -> str:
+    return "".join(
+        letter for letter, _, _, _, _, applies, _ in options.TABLE if applies == options.INFORMATION
+    )
+
+
+def _option_lines() -> Iterator[str]:
+    defaults = options.Options()
+    for letter, name, argument, attribute, _, _, description in options.TABLE:
+        forms = f"  -{letter}, " if letter else " " * 6
+        forms += f"--{name} {argument}"
+        first, *others = description.format(getattr(defaults, attribute)).split("\n")
+        yield f"{forms:{_INDENT}}{first}"
+        yield from (" " * _INDENT + line for line in others)
+
+
+_OPTIONS = "\n".join(_option_lines())
 _HELP = f"""\
-Usage: postprox HOST:PORT [-c CMD] [-d DIR] [-t SEC] [-rv] [-l [IP:]PORT]
-       postprox -hLV
+Usage: postprox HOST:PORT {_synopsis()}
+       postprox -{_information()}
 
-Pass SMTP from standard input to the mail server at HOST:PORT and its replies
-to standard output, and let a filter command decide about every message.
-Postfix's spawn(8) runs it. HOST is a name, an IPv4 address or [IPv6 address];
-HOST:PORT may also be unix:/path. Without :PORT the port is 25.
+Relay SMTP between standard input and output and the mail server at HOST:PORT,
+and run a filter command that decides about every message. Postfix's spawn(8)
+starts postprox. HOST is a name, an IPv4 address or [IPv6 address]. HOST:PORT
+may also be unix:/path. Without :PORT the port is 25.
 
-  -c, --command CMD        run CMD with `sh -c` on every message
-                           (default: none, all mail passes)
-  -d, --tempdir DIR        store messages in DIR (default: /tmp)
-  -t, --timeout SEC        kill CMD after SEC seconds (default: {limits.FILTER_TIMEOUT:g})
-  -r, --reject             refuse a message with 451 if CMD fails, instead of
-                           letting it pass
-      --strict             only a reply code makes status 1 a rejection; with -r
-  -v, --verbose            log every message; twice: every command too
-  -l, --listen [IP:]PORT   go into the background and listen there
-                           (default IP: 127.0.0.1)
-      --foreground         with -l: stay in the foreground
-      --log syslog|stderr  with -l --foreground: where the log goes (default:
-                           syslog; without /dev/log standard error)
-      --max-sessions N     with -l: serve N clients at once (default: {limits.SESSIONS})
-      --metrics FILE       with -l: write there for Prometheus what it does
-      --pid-file FILE      with -l: write the process id there
-  -h, --help               print this help
-  -L, --license            print the licence
-  -V, --version            print the version
+{_OPTIONS}
 
-CMD finds the message in the file $EMAIL, and SENDER, RECIPIENT, REMOTEIP and
-HELO in its environment. Exit status 0: the message passes, replaced by the
-contents of $OUTFILE if there are any. 1: it is rejected, with the last line of
-standard error. 2 or more, a signal, or out of time: CMD has failed (see -r).
-The manual page, postprox(1), has it all.
+CMD gets the message in the file $EMAIL, and SENDER, RECIPIENT, REMOTEIP and
+HELO in its environment. Exit status 0: the message passes. If $OUTFILE has
+content, that replaces the message. 1: the message is rejected with the last
+line of standard error. 2 or more, a signal or a timeout: CMD has failed (see
+-r). The manual page postprox(1) describes all options and the log.
 """
 
 _LICENSE = """\

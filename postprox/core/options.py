@@ -1,7 +1,9 @@
-"""The parser of the command line. Add an option here.
+"""The options of the command line.
 
-Rule: this module checks every value. An error names the option, the value, the problem and the
-remedy. The parser is hand-written, because argparse and getopt cost more than a whole session.
+Rule: this module checks every option and argument. The message of a `UsageError` names the option
+and its value, then the problem. `TABLE` has one record per option. Parsing, the text of --help and
+the test of the manual page are derived from it. The parser is written by hand, because importing
+argparse or getopt takes longer than a session.
 """
 
 from .. import TYPE_CHECKING
@@ -9,42 +11,31 @@ from . import limits, log_levels
 from .address import UpstreamAddress, port_number, split_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-#: Short names to long names, and the options without a short name.
-_SHORT = {
-    "c": "command",
-    "d": "tempdir",
-    "t": "timeout",
-    "r": "reject",
-    "v": "verbose",
-    "l": "listen",
-    "h": "help",
-    "L": "license",
-    "V": "version",
-}
-_LONG = (*_SHORT.values(), "foreground", "log", "max-sessions", "metrics", "pid-file", "strict")
-_WITH_VALUE = (
-    *("command", "tempdir", "timeout", "listen"),
-    *("log", "max-sessions", "metrics", "pid-file"),
-)
-#: The destinations of the log. If `Options.log` is "", the server chooses (log.stderr).
+    Record = tuple[str, str, str, str, Callable[[str, str], object], str, str]
+
+#: Values of --log. If `Options.log` is "", the server selects one (log.stderr).
 SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
-INFORMATION = ("help", "license", "version")
 
-#: The environment variable that divides every timeout, for fast tests (docs/conformance.md).
+#: Where an option applies: to every proxy, to a server only, or to a command that prints
+#: information and exits.
+EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
+
+#: A variable of the environment. It divides all timeouts, so that tests take seconds instead of
+#: minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 
 
 class UsageError(Exception):
-    """An invalid command line. The message names the problem and the remedy."""
+    """An error in the command line, with the message for the user."""
 
 
 class Options:
-    """The values of the command line."""
+    """The values of all options and of HOST:PORT."""
 
     __slots__ = (
         "clock_speed",
@@ -65,59 +56,62 @@ class Options:
     )
 
     def __init__(self) -> None:
-        #: The requested text, one of `INFORMATION`, or "" if the proxy is to run.
+        #: The name of the option that prints information and exits, "" if none is given.
         self.information = ""
         #: The address of the upstream server.
         self.target: UpstreamAddress
-        #: The command that `sh -c` runs on each message, or None if there is no filter.
+        #: The filter command, which `sh -c` runs. If None, the proxy passes every message.
         self.command: str | None = None
-        #: The directory of the spool, as given.
+        #: The directory for stored messages, as given.
         self.directory = "/tmp"  # noqa: S108 - the manual's default
         #: The timeout of the filter in seconds.
         self.timeout = limits.FILTER_TIMEOUT
-        #: Whether a failure of the filter refuses the message.
+        #: Whether the proxy refuses a message if its filter fails.
         self.reject = False
-        #: Whether a rejection without a reply code is a failure. It implies `reject`.
+        #: Whether exit status 1 without a reply code is a failure; implies `reject`.
         self.strict = False
-        #: The least important level of the log.
+        #: The least important level that is logged.
         self.log_level = log_levels.WARNING
-        #: The address and port to listen on, or None for a session on standard input and output.
+        #: The address and port to listen on. None for one session on standard input and output.
         self.listen: tuple[str, int] | None = None
+        #: Whether a server stays in the foreground.
         self.foreground = False
-        #: The destination of the log, one of `LOGS`, or "" if not given.
+        #: One of `LOGS`, "" if not given.
         self.log = ""
+        #: The maximum number of concurrent sessions.
         self.max_sessions = limits.SESSIONS
-        #: The files of a server for its metrics and its process id, or "" if not given.
+        #: The file for metrics, "" for none.
         self.metrics = ""
+        #: The file for the process id of a server, "" for none.
         self.pid_file = ""
         #: The factor by which the clock of all timeouts is faster than real time.
         self.clock_speed = 1.0
 
 
 def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
-    """Parse the command line.
-
-    clock_speed: the value of the environment variable `CLOCK_SPEED`, or b"" if not set.
+    """Parse the command line; `clock_speed` is the value of `CLOCK_SPEED`.
 
     Raises:
-        UsageError: the command line is invalid.
+        UsageError: an option or an argument is invalid.
     """
     options = Options()
     targets = []
     verbosity = 0
     listening_only = ""
     for name, shown, value in _read(list(arguments)):
-        if name in INFORMATION:
+        if not name:
+            targets.append(value)
+            continue
+        _, _, applies = _LONG[name]
+        if applies == INFORMATION:
             options.information = name
             return options
+        if applies == LISTENING:
+            listening_only = shown
         if name == "verbose":
             verbosity += 1
-        elif name:
-            _set(options, name, shown, value)
         else:
-            targets.append(value)
-        if name in ("foreground", "max-sessions", "metrics", "pid-file"):
-            listening_only = shown
+            _set(options, name, shown, value)
     options.log_level = _LOG_LEVELS[min(verbosity, len(_LOG_LEVELS) - 1)]
     options.target = _target(targets)
     if clock_speed:
@@ -130,7 +124,7 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 
 
 def _check_together(options: Options) -> None:
-    """Refuse two outputs in one file, and a log on a standard error that is not the proxy's."""
+    """Refuse options that would write to the same file, or to the descriptor of a client."""
     if options.log == STDERR and not (options.listen and options.foreground):
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
     if options.metrics and options.metrics == options.pid_file:
@@ -139,7 +133,7 @@ def _check_together(options: Options) -> None:
 
 def _target(given: list[str]) -> UpstreamAddress:
     if not given:
-        raise UsageError("HOST:PORT is missing; give the address of the upstream mail server")
+        raise UsageError("HOST:PORT is missing; give the address of the upstream server")
     target, *unexpected = given
     if unexpected:
         raise UsageError(f"unexpected argument {unexpected[0]!r}; HOST:PORT is already {target!r}")
@@ -150,37 +144,30 @@ def _target(given: list[str]) -> UpstreamAddress:
 
 
 def _set(options: Options, name: str, shown: str, value: str) -> None:
-    if name == "command":
-        options.command = value
-    elif name == "tempdir":
-        options.directory = _directory(shown, value)
-    elif name == "timeout":
-        options.timeout = _number(shown, value)
-    elif name == "reject":
+    """Store the value of the option `name`; `shown` is its form in the command line."""
+    attribute, check, _ = _LONG[name]
+    setattr(options, attribute, check(shown, value))
+    if options.strict:
         options.reject = True
-    elif name == "strict":
-        options.strict = options.reject = True
-    elif name == "listen":
-        options.listen = _address(shown, value)
-    elif name == "foreground":
-        options.foreground = True
-    elif name == "log":
-        options.log = _log(shown, value)
-    elif name == "max-sessions":
-        options.max_sessions = _count(shown, value)
-    else:
-        setattr(options, name.replace("-", "_"), _file(shown, value))
+
+
+def _text(_shown: str, value: str) -> str:
+    return value
+
+
+def _flag(_shown: str, _value: str) -> bool:
+    return True
 
 
 def _directory(shown: str, value: str) -> str:
     if not value:
-        raise UsageError(f"{shown} {value!r}: must be the name of a directory")
+        raise UsageError(f"{shown}: the directory name is missing")
     return value
 
 
 def _file(shown: str, value: str) -> str:
     if not value:
-        raise UsageError(f"{shown} {value!r}: must be the name of a file")
+        raise UsageError(f"{shown}: the file name is missing")
     return value
 
 
@@ -201,7 +188,7 @@ def _count(shown: str, value: str) -> int:
     count = int(value[:9]) if value.isascii() and value.isdigit() else 0
     if count:
         return count
-    raise UsageError(f"{shown} {value!r}: must be a positive integer")
+    raise UsageError(f"{shown} {value!r}: must be a positive whole number")
 
 
 def _address(shown: str, value: str) -> tuple[str, int]:
@@ -212,11 +199,52 @@ def _address(shown: str, value: str) -> tuple[str, int]:
         raise UsageError(f"{shown} {value!r}: {error}") from None
 
 
-def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
-    """Yield (long name, option as given, value) for options and ("", word, word) for other words.
+#: All options in the order of --help. The fields of a record: the letter of the short form or "";
+#: the long form; the argument as --help shows it or ""; the attribute of `Options`; a function that
+#: takes the option as given and its argument and returns the value; where the option applies; the
+#: description for --help, in which `{}` stands for the default value. `parse` counts --verbose
+#: instead of storing a value. A record is a tuple, because a class for it costs 0.1 ms per process.
+# fmt: off
+TABLE: "tuple[Record, ...]" = (
+    ("c", "command", "CMD", "command", _text, EVERYWHERE,
+     "run CMD with `sh -c` on every message\n(default: none, all mail passes)"),
+    ("d", "tempdir", "DIR", "directory", _directory, EVERYWHERE,
+     "store messages in DIR (default: {})"),
+    ("t", "timeout", "SEC", "timeout", _number, EVERYWHERE,
+     "kill CMD after SEC seconds (default: {:g})"),
+    ("r", "reject", "", "reject", _flag, EVERYWHERE,
+     "refuse a message with 451 if CMD fails, instead of\nletting it pass"),
+    ("", "strict", "", "strict", _flag, EVERYWHERE,
+     "status 1 rejects only with a reply code; implies -r"),
+    ("v", "verbose", "", "log_level", _flag, EVERYWHERE,
+     "log every message; twice: every command too"),
+    ("l", "listen", "[IP:]PORT", "listen", _address, EVERYWHERE,
+     f"listen there, as a server in the background\n(default IP: {LISTEN_ADDRESS})"),
+    ("", "foreground", "", "foreground", _flag, LISTENING,
+     "with -l: stay in the foreground"),
+    ("", "log", "syslog|stderr", "log", _log, EVERYWHERE,
+     "with -l --foreground: the log destination (default:\nsyslog; without /dev/log stderr)"),
+    ("", "max-sessions", "N", "max_sessions", _count, LISTENING,
+     "with -l: serve N clients at once (default: {})"),
+    ("", "metrics", "FILE", "metrics", _file, LISTENING,
+     "with -l: write metrics for Prometheus to FILE"),
+    ("", "pid-file", "FILE", "pid_file", _file, LISTENING,
+     "with -l: write the process id to FILE"),
+    ("h", "help", "", "information", _flag, INFORMATION, "print this help"),
+    ("L", "license", "", "information", _flag, INFORMATION, "print the licence"),
+    ("V", "version", "", "information", _flag, INFORMATION, "print the version"),
+)
+# fmt: on
+_LONG = {name: (attribute, check, applies) for _, name, _, attribute, check, applies, _ in TABLE}
+_SHORT = {letter: name for letter, name, _, _, _, _, _ in TABLE if letter}
+_WITH_VALUE = {name for _, name, argument, _, _, _, _ in TABLE if argument}
 
-    The syntax is that of getopt_long(3) (cli.getopt): options may follow words, short options
-    cluster, long options may be abbreviated, and `--` ends the options.
+
+def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
+    """Yield (long name, option as given, value) for options, ("", word, word) for other words.
+
+    As with GNU getopt (cli.getopt), options may follow words, short options can be combined, long
+    options can be abbreviated, and `--` ends the options.
     """
     while arguments:
         word = arguments.pop(0)
@@ -238,11 +266,11 @@ def _read_long(word: str, arguments: list[str]) -> tuple[str, str, str]:
     if not names:
         raise UsageError(f"unknown option {_one_line(shown)}")
     if len(names) > 1:
-        raise UsageError(f"option {shown} is ambiguous; use --{' or --'.join(names)}")
+        raise UsageError(f"ambiguous option {shown}; use --{' or --'.join(names)}")
     (name,) = names
     if name not in _WITH_VALUE:
         if equals:
-            raise UsageError(f"--{name} {value!r}: the option takes no value")
+            raise UsageError(f"option --{name} takes no value; got {value!r}")
         return name, f"--{name}", ""
     return name, f"--{name}", value if equals else _next(f"--{name}", arguments)
 
@@ -262,7 +290,7 @@ def _read_cluster(word: str, arguments: list[str]) -> "Iterable[tuple[str, str, 
 
 
 def _one_line(word: str) -> str:
-    """Escape a word that is not printable, for an error message of one line."""
+    """Escape a word that has control characters."""
     return word if word.isprintable() else ascii(word)
 
 

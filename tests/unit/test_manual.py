@@ -67,12 +67,22 @@ def test_a_page_is_clean_mdoc(page: str) -> None:
     assert [line for line in complaints if not any(word in line for word in _NOT_OURS)] == []
 
 
-def test_the_page_has_every_option_of_the_proxy_and_no_other() -> None:
-    assert options_of("postprox") == set(options._LONG)
+#: mdoc macros in the argument of an option, with the text that they stand for.
+_MACROS = {"Ar": "", "Cm": "", "Ns": "", "Oo": "[", "Oc": "]"}
 
 
-def test_the_help_has_every_option_of_the_proxy_and_no_other() -> None:
-    assert options_in_help(help_text.TEXTS["help"]) == set(options._LONG)
+def test_manual_options_match_the_table() -> None:
+    entries = re.findall(r"^\.It Fl (?:(\w) , )?-([a-z-]+)(.*)$", source("postprox"), re.MULTILINE)
+    listed = [
+        (letter, name, "".join(_MACROS.get(word, word) for word in argument.split()))
+        for letter, name, argument in entries
+    ]
+    assert listed == [record[:3] for record in options.TABLE]
+
+
+def test_help_options_match_the_table() -> None:
+    named = {name for _, name, *_ in options.TABLE}
+    assert options_in_help(help_text.TEXTS["help"]) == named
 
 
 def test_the_help_fits_a_screen() -> None:

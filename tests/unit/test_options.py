@@ -1,17 +1,20 @@
-"""The command line: what is taken, and what is said about what is not."""
+"""The command line of the proxy: values, defaults and errors."""
 
 from __future__ import annotations
 
 import syslog
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postprox.core import limits, log_levels
-from postprox.core import options as options_module
-from postprox.core.options import Options, UsageError, parse
+from postprox.core.options import CLOCK_SPEED, LISTENING, TABLE, Options, UsageError, parse
+
+if TYPE_CHECKING:
+    from postprox.core.options import Record
 
 
 def test_the_defaults() -> None:
@@ -194,12 +197,12 @@ def test_the_cap_on_sessions(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "+1", "1.5", "many", "", " 1", "\u0665"])
 def test_no_cap_on_sessions(text: str) -> None:
-    with pytest.raises(UsageError, match="positive integer") as raised:
+    with pytest.raises(UsageError, match="positive whole number") as raised:
         parse(["up", "-l25", f"--max-sessions={text}"])
     assert repr(text) in str(raised.value)
 
 
-LISTENING = ["--foreground", "--max-sessions=5", "--metrics=/m", "--pid-file=/p"]
+LISTENING_ONLY = ["--foreground", "--max-sessions=5", "--metrics=/m", "--pid-file=/p"]
 
 
 @pytest.mark.parametrize(
@@ -230,13 +233,13 @@ def test_standard_error_is_the_log_of_a_server_in_the_foreground_only(
         parse(["up", "--log=stderr", *arguments])
 
 
-def test_metrics_and_process_id_need_different_files() -> None:
-    with pytest.raises(UsageError, match=r"^--metrics and --pid-file .* must be different"):
+def test_one_file_for_metrics_and_pid_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"^--metrics and --pid-file '/run/p': must be different"):
         parse(["up", "-l25", "--metrics=/run/p", "--pid-file=/run/p"])
 
 
 def test_a_server_may_be_told_what_to_do_and_what_to_write() -> None:
-    options = parse(["up", "-l25", *LISTENING])
+    options = parse(["up", "-l25", *LISTENING_ONLY])
     assert options.foreground
     assert (options.max_sessions, options.metrics, options.pid_file) == (5, "/m", "/p")
 
@@ -250,8 +253,28 @@ def test_an_empty_command_is_one() -> None:
     assert parse(["up", "-c", ""]).command == ""
 
 
-def test_no_options_name_is_the_beginning_of_another() -> None:
-    names = sorted(options_module._LONG)
+def test_table_names_every_attribute() -> None:
+    attributes = {attribute for _, _, _, attribute, *_ in TABLE}
+    assert set(Options.__slots__) - attributes == {"clock_speed", "target"}
+
+
+def test_table_names_are_unique() -> None:
+    names = [name for letter, long, *_ in TABLE for name in (letter, long) if name]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("record", TABLE, ids=[name for _, name, *_ in TABLE])
+def test_option_in_the_table_is_parsed(record: Record) -> None:
+    _, name, argument, attribute, _, applies, _ = record
+    value = {"[IP:]PORT": "26", "SEC": "5", "N": "5", "syslog|stderr": "syslog"}
+    words = [f"--{name}"] + [value.get(argument, "/x")] * bool(argument)
+    listen = ["-l25"] * (applies == LISTENING)
+    options = parse([*words, *listen, "up"])
+    assert getattr(options, attribute) != getattr(Options(), attribute)
+
+
+def test_no_option_name_starts_another() -> None:
+    names = sorted(name for _, name, *_ in TABLE)
     assert not [one for one, next_ in pairwise(names) if next_.startswith(one)]
 
 
@@ -261,7 +284,7 @@ def test_a_level_is_syslogs() -> None:
 
 
 def test_tests_may_let_the_clock_run_faster() -> None:
-    assert options_module.CLOCK_SPEED == b"POSTPROX_CLOCK_SPEED"
+    assert CLOCK_SPEED == b"POSTPROX_CLOCK_SPEED"
     assert parse(["up"], b"60").clock_speed == 60
 
 
@@ -271,15 +294,15 @@ def test_the_clock_does_not_stand_still(speed: bytes) -> None:
         parse(["up"], speed)
 
 
-@pytest.mark.parametrize("option", LISTENING)
-def test_listening_options_need_listening(option: str) -> None:
+@pytest.mark.parametrize("option", LISTENING_ONLY)
+def test_listening_option_alone_is_an_error(option: str) -> None:
     name = option.partition("=")[0]
-    with pytest.raises(UsageError, match=f"^{name} requires --listen"):
+    with pytest.raises(UsageError, match=rf"^{name} requires --listen \[IP:\]PORT$"):
         parse(["up", option])
 
 
-@pytest.mark.parametrize("option", LISTENING)
-def test_listening_options_may_come_first(option: str) -> None:
+@pytest.mark.parametrize("option", LISTENING_ONLY)
+def test_listening_option_before_listen_is_accepted(option: str) -> None:
     assert parse([option, "up", "-l", "25"]).listen == ("127.0.0.1", 25)
 
 
@@ -306,8 +329,8 @@ def test_information(arguments: list[str], wanted: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "HOST:PORT is missing; give the address of the upstream mail server"),
-        (["--"], "HOST:PORT is missing; give the address of the upstream mail server"),
+        ([], "HOST:PORT is missing; give the address of the upstream server"),
+        (["--"], "HOST:PORT is missing; give the address of the upstream server"),
         (["up", "down"], "unexpected argument 'down'; HOST:PORT is already 'up'"),
         (["up", "--", "-v"], "unexpected argument '-v'; HOST:PORT is already 'up'"),
         (["up", "-x"], "unknown option -x"),
@@ -318,18 +341,18 @@ def test_information(arguments: list[str], wanted: str) -> None:
         (["up", "--nonsense"], "unknown option --nonsense"),
         (["up", "--nonsense=5"], "unknown option --nonsense"),
         (["up", "--Reject"], "unknown option --Reject"),
-        (["up", "--li=25"], "option --li is ambiguous; use --listen or --license"),
-        (["up", "--reject=yes"], "--reject 'yes': the option takes no value"),
-        (["up", "--reject="], "--reject '': the option takes no value"),
-        (["up", "--help=me"], "--help 'me': the option takes no value"),
+        (["up", "--li=25"], "ambiguous option --li; use --listen or --license"),
+        (["up", "--reject=yes"], "option --reject takes no value; got 'yes'"),
+        (["up", "--reject="], "option --reject takes no value; got ''"),
+        (["up", "--help=me"], "option --help takes no value; got 'me'"),
         (["up", "-c"], "option -c requires a value"),
         (["up", "-rc"], "option -c requires a value"),
         (["up", "--command"], "option --command requires a value"),
         (["up", "--comm"], "option --command requires a value"),
-        (["up", "-d", ""], "-d '': must be the name of a directory"),
-        (["up", "--tempdir="], "--tempdir '': must be the name of a directory"),
-        (["up", "--metrics="], "--metrics '': must be the name of a file"),
-        (["up", "--pid-file="], "--pid-file '': must be the name of a file"),
+        (["up", "-d", ""], "-d: the directory name is missing"),
+        (["up", "--tempdir="], "--tempdir: the directory name is missing"),
+        (["up", "--metrics="], "--metrics: the file name is missing"),
+        (["up", "--pid-file="], "--pid-file: the file name is missing"),
         ([""], "HOST:PORT '': the host is missing"),
         (
             ["[::1]:25]"],
@@ -338,7 +361,7 @@ def test_information(arguments: list[str], wanted: str) -> None:
         (["up:x"], "HOST:PORT 'up:x': the port must be a number from 1 to 65535, not 'x'"),
     ],
 )
-def test_a_usage_error_says_what_is_wrong(arguments: list[str], error: str) -> None:
+def test_wrong_command_line_raises_usage_error(arguments: list[str], error: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse(arguments)
     assert str(raised.value) == error
