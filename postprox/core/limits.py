@@ -87,9 +87,9 @@ REMOVALS = 1000
 #: The depth of that removal. Each level keeps one file descriptor open.
 REMOVAL_DEPTH = 8
 
-#: File descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (as created, and as sent),
-#: standard error (two ends), and two that are about to be closed. A session that asks the name
-#: service (two ends) has no message.
+#: File descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (as created, and as
+#: sent), standard error (two ends), and two that are about to be closed. A session that asks the
+#: name service (two ends) has no message.
 SESSION_DESCRIPTORS = 10
 
 #: Further file descriptors of a process: standard streams, listeners, the log, the loop.

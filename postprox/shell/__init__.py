@@ -1,4 +1,5 @@
-"""What touches the operating system: sockets, files, child processes, signals and the log.
+"""The operating system: sockets, files, child processes, signals and the log.
 
-Rule: no decision about mail is made here; it is asked for in `postprox.core` and carried out.
+Rule: these modules make no decision about mail. `postprox.core` decides, and they perform its
+actions.
 """

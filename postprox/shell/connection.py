@@ -1,7 +1,7 @@
-"""A session at work: carries out what `session` decides.
+"""The I/O of one session: performs the actions of `core.session`.
 
-Rule: no protocol here. It owns the descriptors, the files and the filter of one session, and
-lets go of all of them, whatever happens.
+Rule: this module does not interpret SMTP. A connection owns the descriptors, the files and the
+filter of one session. It releases all of them at the end, also after an internal error.
 """
 
 from .. import TYPE_CHECKING
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """One client's connection, with all that serves it.
+    """The connection of one client, with its upstream connection, message and filter.
 
-    finished: called once, with the connection, when nothing is left of it.
-    counters: where its messages are counted, if anywhere.
+    finished: called once with the connection, after everything is released.
+    counters: counts the messages; None without a server.
     """
 
     def __init__(
@@ -43,53 +43,53 @@ class Connection:
         self._client = client
         self._finished = finished
         self._counters = counters
-        #: Writes a line of all sessions of a server, once a minute; None for a session alone.
+        #: Logs a line at most once a minute for all sessions of a server. None without a server.
         self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
         self._upstream: Stream | None = None
-        self._body: Iterator[bytes] | None = None  # blocks of the message still to be sent ...
-        self._block: bytes | None = None  # ... and the next of them
+        self._body: Iterator[bytes] | None = None  # unsent blocks of the message ...
+        self._block: bytes | None = None  # ... and the next block
         self._spool: Spool | None = None
         self._replacement: int | None = None
         self._filter: Filter | None = None
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
-        self._client_lost = False  # the session knows that the client's stream has failed
+        self._client_lost = False  # the session got `client_lost`
         self._closed = False
         loop.add(self)
 
     def start(self) -> None:
-        """Begin to serve the client."""
+        """Start the session."""
         self._guarded(self.session.start)
 
     def stop(self) -> None:
-        """End as soon as no message is under way."""
+        """End the session when no message is in progress."""
         self._guarded(self.session.stop)
 
-    def terminate(self, patience: float) -> None:
-        """End at once, as far as octets can be written without waiting.
+    def terminate(self, timeout: float) -> None:
+        """End the session now, and write only as much as the kernel accepts without waiting.
 
-        patience: how long upstream is given, in seconds, if it has a message and owes its reply.
+        timeout: the timeout in seconds for the final reply to a message that upstream has.
         """
-        self._guarded(self.session.terminate, patience)
+        self._guarded(self.session.terminate, timeout)
         if self.session.client_closed:
             self._close()
 
     @property
     def filtering(self) -> bool:
-        """Whether a filter runs."""
+        """Whether a filter is running."""
         return self._filter is not None
 
     @property
     def deadline(self) -> float:
-        """When `timer` is to be called, on the loop's clock."""
+        """The time for the next call of `timer`, on the loop's clock."""
         connecting = self._connector.deadline if self._connector is not None else limits.NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
     def timer(self) -> None:
-        """Act on the deadline that has passed."""
+        """Handle a deadline that has passed."""
         now = self._loop.now
         if now >= self._linger_end:
             self._guarded(self._close_client)
@@ -98,10 +98,10 @@ class Connection:
         else:
             self._guarded(self.session.timer, now)
 
-    # Every event passes here.
+    # Event handling.
 
     def _guarded(self, event: "Callable[..., None]", *arguments: object) -> None:
-        """Let an event happen, and do what follows from it. An error ends this session only."""
+        """Handle an event, then perform the actions. An exception ends this session only."""
         try:
             event(*arguments)
             self._run_actions()
@@ -115,7 +115,7 @@ class Connection:
             self._run_actions()
         except Exception as second:
             report(second)
-            if not self.session.client_closed:  # otherwise the client has been told
+            if not self.session.client_closed:  # otherwise the client has its last reply
                 self._client.write(replies.INTERNAL_ERROR)
         finally:
             self._close()
@@ -134,7 +134,7 @@ class Connection:
             self._loop.note_deadline(self.deadline)
 
     def _report_stream_failures(self) -> bool:
-        """Tell the session of a stream that has failed; return whether there was one."""
+        """Report a failed stream to the session; return whether there was one."""
         if self._upstream is not None and self._upstream.failed:
             self.session.upstream_received(self._upstream.read() or b"")
             return True
@@ -168,7 +168,7 @@ class Connection:
 
     @property
     def _read_size(self) -> int:
-        """How many octets are read from the client at once: clients share what a turn reads."""
+        """The size of one read from the client. Clients share the limit of one loop iteration."""
         alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
         return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.ready_count))
 
@@ -191,10 +191,15 @@ class Connection:
 
     def _hang_up(self, _: actions.CloseClient) -> None:
         self._hanging_up = True
-        self._linger_end = self._loop.clock() + limits.CLIENT_IDLE  # to read what is unsent
+        self._linger_end = (
+            self._loop.clock() + limits.CLIENT_IDLE
+        )  # the time for reading unsent data
 
     def _end_client(self) -> None:
-        """Close the client's connection, when it was cut short only after it has read why."""
+        """Close the client's connection.
+
+        After an early end, linger so that the client can read the last reply.
+        """
         self._hanging_up = False
         self._client.finish()
         if self.session.ended_early:
@@ -245,7 +250,7 @@ class Connection:
     def _serve_upstream(self) -> None:
         if self._upstream is None:
             return
-        # Read first: what is there before the end of the message goes is not the reply to it.
+        # Read first. Data that arrived before the end of data was sent is not the final reply.
         data = self._upstream.read() if self._reads_upstream else None
         if data is not None:
             self.session.upstream_received(data)
@@ -313,7 +318,10 @@ class Connection:
         self._next_block()
 
     def _pump(self) -> None:
-        """Send the next block of the message if there is room; tell when all is sent."""
+        """Send the next block of the message if the socket buffer is empty.
+
+        After the last block, call `message_sent`.
+        """
         if self._upstream is None or not self._upstream.has_sent_all():
             return
         if self._block is not None:
@@ -400,7 +408,7 @@ class Connection:
             outcome = ended.outcome(code)
             if outcome.status == 0:
                 self._open_outfile(outcome)
-        finally:  # an error must not get a process killed that has taken its process id
+        finally:  # after an error, the process id must not be killed: it may be reused
             self._end_filter(ended)
         self.session.filter_finished(outcome)
 
@@ -453,7 +461,7 @@ class Connection:
         try:
             from . import log
         except (OSError, ImportError):
-            return  # without a descriptor not even the module can be read
+            return  # without a free descriptor, the module cannot be read
         log.write(action.level, action.text)
 
     def _write_seldom(self, action: actions.LogSeldom) -> None:
@@ -463,7 +471,7 @@ class Connection:
             self.log_seldom(action.level, action.text)
 
     def _close(self) -> None:
-        """Let go of everything, once."""
+        """Release everything, once."""
         if self._closed:
             return
         self._closed = True
@@ -477,7 +485,7 @@ class Connection:
 
 
 def _reaped(_: int | None) -> None:
-    """Let a killed filter go: its verdict does not count."""
+    """Ignore the exit code of a killed filter."""
 
 
 _PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {

@@ -1,7 +1,7 @@
-"""Where upstream is, and how a connection to it is made.
+"""The connection attempt to the upstream server.
 
-Rule: every address that the name resolves to is tried in turn, none blocks the loop, and all
-tries together end in time (cli.host, relay.idle).
+Rule: the connector tries every address of the name in turn. No attempt blocks the loop, and one
+timeout applies to all attempts together (cli.host, relay.idle).
 """
 
 from .. import TYPE_CHECKING
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Connector:
-    """One attempt to reach `target`, over all its addresses.
+    """A connection attempt to all addresses of `target`.
 
-    connected: called with the socket's descriptor, non-blocking.
-    failed: called with the reason when no address can be reached.
+    connected: called with the descriptor of the non-blocking socket.
+    failed: called with the reason after the last address has failed.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class Connector:
         self._addresses: list[Address] = []
         self._socket: socket.socket | None = None
         self._resolver: Resolver | None = None
-        self._last_error = "it has no address"
+        self._last_error = "no address found"
         self._end = loop.clock() + limits.CONNECT
-        #: When the address under way is given up for the next one.
+        #: The time at which the connector gives up the current address.
         self.deadline = limits.NEVER
 
     def start(self) -> None:
-        """Begin."""
+        """Start with the first address, or with name resolution."""
         target = self._target
         if target.path:
             self._try_all([(socket.AF_UNIX, target.path)])
@@ -60,12 +60,12 @@ class Connector:
                 self._failed(f"{target.text}: {error.strerror}")
 
     def timer(self) -> None:
-        """Give the address under way up."""
-        self._abandon("the connection timed out")
+        """Give up the current address and try the next."""
+        self._abandon("connection timed out")
         self._try_next()
 
     def cancel(self) -> None:
-        """Stop; nobody is called any more."""
+        """Stop without a call of `connected` or `failed`."""
         if self._resolver is not None:
             self._resolver.cancel()
         self._abandon("")
@@ -87,7 +87,7 @@ class Connector:
             family, address = self._addresses.pop(0)
             try:
                 peer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            except OSError as missing:  # this machine has no such addresses
+            except OSError as missing:  # the kernel lacks this address family
                 self._last_error = str(missing.strerror)
                 continue
             try:
@@ -128,7 +128,7 @@ class Connector:
 
 
 def _in_progress(error: OSError, family: int) -> bool:
-    """Whether the answer of connect(2) is EINPROGRESS, and not the EAGAIN of a full backlog."""
+    """Whether connect(2) returned EINPROGRESS and not the EAGAIN of a full backlog."""
     return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
@@ -136,7 +136,7 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
     """Return the addresses of `target`.
 
     Raises:
-        socket.gaierror: there is none, or only a name server could tell (AI_NUMERICHOST).
+        socket.gaierror: there is no address. With AI_NUMERICHOST, `target` is not numeric.
     """
     host = target.host.encode("utf-8", "surrogateescape")
     found = socket.getaddrinfo(host, target.port, 0, socket.SOCK_STREAM, 0, flags)
@@ -144,10 +144,10 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
 
 
 class Resolver:
-    """Asks the name service in a thread, which alone may block, and calls `done` in the loop.
+    """Name resolution in a thread, because getaddrinfo(3) blocks; the loop calls `done`.
 
     Raises:
-        OSError: there is no descriptor or no thread to be had.
+        OSError: there is no free descriptor, or no thread can be started.
     """
 
     def __init__(
@@ -168,10 +168,10 @@ class Resolver:
         except (OSError, RuntimeError) as error:
             self.cancel()
             close(writer)
-            raise OSError(0, f"no thread to ask the name service: {error}") from None
+            raise OSError(0, f"cannot start a thread for name resolution: {error}") from None
 
     def cancel(self) -> None:
-        """Forget the question."""
+        """Ignore the result."""
         self._loop.watch(self._reader, 0, self._ready)
         close(self._reader)
 
@@ -181,7 +181,7 @@ class Resolver:
         except OSError as error:
             self._found = error
         finally:
-            close(writer)  # which makes the reader readable
+            close(writer)  # the reader becomes readable
 
     def _ready(self) -> None:
         self.cancel()

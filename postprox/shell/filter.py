@@ -1,7 +1,7 @@
-"""The filter command: one run of it.
+"""One run of the filter command.
 
-Rule: everything about the child process is here: how it is started, what it inherits, what it
-said, and its end.
+Rule: only this module knows how the child process is started, its inherited descriptors and
+signals, its standard error and its exit code.
 """
 
 from .. import TYPE_CHECKING
@@ -15,23 +15,23 @@ SHELL = "/bin/sh"
 
 
 def _changeable_signals() -> "Collection[int]":
-    """Return the signals whose disposition a process may set; the C library keeps some."""
+    """Return the signals with a changeable disposition; the C library reserves some."""
     return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 _SIGNALS = _changeable_signals()
 
-#: How many descriptors are looked at where nobody tells which are open: the usual limit.
+#: The number of descriptors to check if the system cannot list them: the usual limit.
 _DESCRIPTORS = 1024
 
 
 class Filter:
-    """A running filter: `sh -c command` in a process group of its own (filter.stdio).
+    """A running filter: `sh -c command` in its own process group (filter.stdio).
 
-    environment: its whole environment; an entry without a name, which exec allows, is left out.
+    environment: its complete environment. An entry without a name, which exec allows, is omitted.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the process cannot be started.
     """
 
     _descriptors_are_private = False
@@ -64,7 +64,7 @@ class Filter:
         self._last_line = verdict.LastLine()
 
     def read_stderr(self) -> bytes | None:
-        """Read some of what the filter said; b"" at its end, None if there is nothing yet."""
+        """Read from standard error; return b"" at its end, None if there is no data yet."""
         try:
             data = posix.read(self.stderr, limits.READ_SIZE)
         except BlockingIOError:
@@ -75,7 +75,7 @@ class Filter:
         return data
 
     def outcome(self, code: int | None) -> verdict.Outcome:
-        """Return how it ended; `code` is its exit code, see `Loop.on_child_exit`."""
+        """Return the outcome for an exit code; see `Loop.on_child_exit`."""
         if code is None:
             reason = "the system does not report its exit status"
             return verdict.Outcome(
@@ -87,43 +87,43 @@ class Filter:
 
     @property
     def said(self) -> bytes:
-        """The last line of what it said so far that says something, b"" if there is none."""
+        """The last line of standard error so far that is not blank, b"" if there is none."""
         for _ in range(limits.STDERR_DRAIN // limits.READ_SIZE):
             if not self.read_stderr():
                 break
         return self._last_line.value
 
     def kill(self) -> None:
-        """Kill it with all of its process group; it must not have been waited for.
+        """Kill the process group; the filter must not have been waited for.
 
-        Its leader is killed by itself too: it may have left the group (setpgid(2)).
+        The filter itself gets a second signal, because it may have left the group (setpgid(2)).
         """
         for kill in (posix.killpg, posix.kill):
             try:
                 kill(self.pid, signal.SIGKILL)
             except OSError:
-                pass  # the group is empty, or it has become another user's
+                pass  # the group is empty, or belongs to another user now
 
     def close(self) -> None:
-        """Let go of its standard error."""
+        """Close the pipe of standard error."""
         close(self.stderr)
 
 
 def _keep_descriptors_private() -> None:
-    """Keep what this process was given beyond 0, 1 and 2 from every filter.
+    """Make all inherited descriptors above 2 close-on-exec.
 
-    Once is enough: whatever Python itself opens is private from the start (PEP 446).
+    One call is enough, because Python opens its own descriptors as close-on-exec (PEP 446).
     """
     for descriptor in _open_descriptors():
         if descriptor > STDERR:
             try:
                 posix.set_inheritable(descriptor, False)
             except OSError:
-                continue  # the one that listed the directory, or none
+                continue  # the descriptor of the directory, or a closed one
 
 
 def _open_descriptors() -> "Iterable[int]":
     try:
         return [int(name) for name in posix.listdir("/dev/fd")]
-    except OSError:  # no /proc, as in many a chroot
+    except OSError:  # no /proc, as in most chroots
         return range(_DESCRIPTORS)

@@ -1,7 +1,9 @@
-"""The listening server: `--listen` (listen.background to listen.stop).
+"""The server of `--listen` (listen.background to listen.stop).
 
-Rule: it accepts clients and ends; each session is a `Connection`, as on standard input. It starts
-once, not once for every mail, so it may import `os` and `socket`.
+Rule: this module accepts clients and stops the server. Each session is a `Connection`, as on
+standard input. The server starts once, not for every message, so it may import `os` and `socket`.
+
+Logs: the session limit, the limit of open files, and errors of accept(2) and of new sessions.
 """
 
 import errno
@@ -29,14 +31,17 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-#: Digits of LISTEN_FDS: no process has so many descriptors.
+#: The maximum number of digits in LISTEN_FDS. No process has more descriptors.
 _LONGEST_COUNT = 9
-#: Where tcpi_unacked lies in struct tcp_info: of a listening socket, the clients that wait.
+#: The offset of tcpi_unacked in struct tcp_info. A listening socket has its backlog there.
 _TCP_INFO_UNACKED = 24
 
 
 def serve(options: "Options") -> int:
-    """Serve clients until told to stop; in the background, return 0 once the port is bound."""
+    """Serve clients until SIGTERM and return the exit status.
+
+    For a server in the background, return 0 after the port is bound.
+    """
     cannot = "start"
     with _PidFile(options.pid_file) as pid_file:
         try:
@@ -44,7 +49,7 @@ def serve(options: "Options") -> int:
                 from .stderr import StandardError
 
                 log.destination = StandardError()
-            server = Server(options)  # who sees the port bound may send SIGTERM at once
+            server = Server(options)  # handles SIGTERM before the port is bound
             cannot = f"listen on {':'.join(map(str, options.listen or ()))}"
             listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
             cannot = f"write {options.pid_file}"
@@ -70,17 +75,17 @@ def serve(options: "Options") -> int:
 
 
 def _logs_to_stderr(options: "Options") -> bool:
-    """Whether standard error is the log (log.stderr)."""
+    """Whether the log goes to standard error (log.stderr)."""
     if options.log:
         return options.log == STANDARD_ERROR
     return options.foreground and not log.syslog.is_there
 
 
 class _PidFile:
-    """The file of `--pid-file`, if there is to be one; removed at the end of who has written it.
+    """The file of `--pid-file`, if given; the process that it names removes it at its end.
 
-    It is written before it is needed, with another number: failing must not be too late. Its
-    descriptor stays open, so that no other file gets its inode and is taken for it at the end.
+    The file is written before fork(2), with the id of the parent, because an error after fork(2)
+    would be too late. The descriptor stays open, so that no other file gets the same inode.
     """
 
     def __init__(self, path: str) -> None:
@@ -91,20 +96,20 @@ class _PidFile:
         return self
 
     def write(self, pid: int) -> None:
-        """Name process `pid`.
+        """Write `pid`.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if self._path:
             newfile.remove_stale(self._path.parent)
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
-        """Name process `child`, whose file it is from now on.
+        """Write the id of `child`, which removes the file at its end.
 
         Raises:
-            OSError: it cannot be written; the child has been told to stop.
+            OSError: the file cannot be written. The child has got SIGTERM.
         """
         if not self._path:
             return
@@ -121,16 +126,16 @@ class _PidFile:
         if not self._path or self._descriptor < 0:
             return
         try:
-            # Another server may have put its own file there.
+            # Another server may have replaced the file.
             if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
                 self._path.unlink()
         except OSError:
-            pass  # whoever is left has no use for it
+            pass  # the file is gone, or the directory is not writable
         os.close(self._descriptor)
 
 
 class Server:
-    """All sessions of the process, and the sockets that new ones come from."""
+    """All sessions of the process, and its listening sockets."""
 
     def __init__(self, options: "Options") -> None:
         self._options = options
@@ -139,7 +144,7 @@ class Server:
         self._capacity = _sessions_allowed(options.max_sessions)
         self._stop_by = limits.NEVER
         self._pause_end = limits.NEVER
-        self._warned: dict[str, float] = {}  # when each line of `_warn` was last written
+        self._warned: dict[str, float] = {}  # the time of the last log line, by text
         self._loop = Loop(options.clock_speed, EPOLL)
         self._loop.add(self)
         log.syslog.attach(self._loop.clock, self._loop.note_deadline)
@@ -150,7 +155,7 @@ class Server:
         self._loop.on_signals(STOPPING, self._stop)
 
     def go_into_background(self, null: int) -> None:
-        """Leave the terminal, and what it has to say (SIGHUP); `null` is closed."""
+        """Detach from the terminal, ignore SIGHUP and close `null`."""
         os.setsid()
         for descriptor in (STDIN, STDOUT, STDERR):
             os.dup2(null, descriptor)
@@ -158,29 +163,29 @@ class Server:
         self._loop.on_signal(signal.SIGHUP, ignore)
 
     def begin_metrics(self, listeners: list[socket.socket]) -> None:
-        """Write the file of `--metrics`, if there is to be one, from now on.
+        """Start to write the file of `--metrics`, if given.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         self._listeners = listeners
         if self._options.metrics:
             self._metrics.begin()
 
     def accept_from(self, listeners: list[socket.socket]) -> None:
-        """Let clients come from `listeners`."""
+        """Accept clients from `listeners`."""
         if self._capacity < self._options.max_sessions:
             log.write(
                 log_levels.WARNING,
-                f"the limit of open files allows {self._capacity} sessions at once, "
-                f"not {self._options.max_sessions}",
+                f"limit of open files allows {self._capacity} sessions, "
+                f"less than --max-sessions {self._options.max_sessions}",
             )
         self._listeners = listeners
         self._watch_listeners()
         self._notifier.ready()
 
     def run(self) -> None:
-        """Serve until stopped and every session has ended."""
+        """Serve until the server is stopped and every session has ended."""
         while self._listeners or self._connections:
             self._loop.run_once()
         if self._options.metrics:
@@ -189,11 +194,11 @@ class Server:
 
     @property
     def deadline(self) -> float:
-        """When clients are accepted again, or the grace period of sessions under way is over."""
+        """The end of the pause before the next accept(2), or of the grace period."""
         return min(self._stop_by, self._pause_end)
 
     def timer(self) -> None:
-        """See `deadline`."""
+        """Handle a deadline that has passed."""
         now = self._loop.now
         if now >= self._stop_by:
             self._stop_by = limits.NEVER
@@ -204,7 +209,10 @@ class Server:
 
     @property
     def _at_capacity(self) -> bool:
-        """Whether no client is accepted: a place is not held by one that is gone (relay.idle)."""
+        """Whether the session limit is reached.
+
+        A session whose client is gone does not count (relay.idle).
+        """
         if len(self._connections) < self._capacity:
             return False
         gone = sum(connection.session.client_gone for connection in self._connections)
@@ -240,7 +248,7 @@ class Server:
         if self._at_capacity:
             self._warn(
                 log_levels.WARNING,
-                f"{self._capacity} sessions, and no more at once: others have to wait",
+                f"session limit reached ({self._capacity}), further clients wait",
             )
             self._pause_accepting()
         self._watch_listeners()
@@ -260,20 +268,20 @@ class Server:
         self._loop.note_deadline(self._pause_end)
 
     def _warn(self, level: int, text: str) -> None:
-        """Write to the log, but not the same line again within a minute."""
+        """Log a line, but not again within a minute."""
         now = self._loop.clock()
         if now >= self._warned.get(text, -limits.NEVER) + limits.FULL_WARNING:
             self._warned[text] = now
             log.write(level, text)
 
     def _session_ended(self, connection: Connection) -> None:
-        """Give its place, and what it held of the system, to one that waits."""
+        """Forget the session and accept a waiting client."""
         self._connections.discard(connection)
         self._pause_end = limits.NEVER
         self._watch_listeners()
 
     def _status_text(self) -> str:
-        """Return in words what the server does, and has done."""
+        """Return the status text for the service manager."""
         words = f"sessions: {len(self._connections)}, filters: {self._filters}"
         return f"{words}; {self._counters.summary}" if self._counters.summary else words
 
@@ -285,22 +293,22 @@ class Server:
         """Return the text of `--metrics`."""
         return self._counters.prometheus_text(
             {
-                "sessions": ("gauge", "Clients that are served.", len(self._connections)),
-                "sessions_max": ("gauge", "Clients served at once.", self._capacity),
+                "sessions": ("gauge", "Current sessions.", len(self._connections)),
+                "sessions_max": ("gauge", "Maximum number of concurrent sessions.", self._capacity),
                 "waiting": (
-                    *("gauge", "Clients that wait to be served."),
+                    *("gauge", "Clients in the listen backlog."),
                     sum(map(_waiting, self._listeners)),
                 ),
-                "filters": ("gauge", "Filters that run.", self._filters),
+                "filters": ("gauge", "Running filters.", self._filters),
                 "log_dropped_total": (
-                    *("counter", "Lines that the log could not take."),
+                    *("counter", "Dropped log lines."),
                     log.destination.dropped,
                 ),
             }
         )
 
     def _stop(self) -> None:
-        """Stop in good order; told so again, soon."""
+        """Stop with the grace period; after a second signal, with a short timeout."""
         if not self._listeners:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return
@@ -314,14 +322,14 @@ class Server:
         for connection in list(self._connections):
             connection.stop()
 
-    def _terminate(self, patience: float) -> None:
+    def _terminate(self, timeout: float) -> None:
         for connection in list(self._connections):
-            connection.terminate(patience)
+            connection.terminate(timeout)
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
     listeners = []
-    name = host.encode("utf-8", "surrogateescape")  # as it is: a str would have to be a fine name
+    name = host.encode("utf-8", "surrogateescape")  # a str would go through the IDNA codec
     for family, kind, protocol, _, address in socket.getaddrinfo(
         name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     ):
@@ -335,17 +343,17 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _passed_listeners() -> list[socket.socket]:
-    """Return the sockets that a service manager has opened for this process (sd_listen_fds(3)).
+    """Return the sockets of the service manager for this process (sd_listen_fds(3)).
 
     Raises:
-        OSError: they are not what the variables name.
+        OSError: the variables are invalid, or a descriptor is not a listening socket.
     """
     wanted, count = (environ.pop(name, b"") for name in (b"LISTEN_PID", b"LISTEN_FDS"))
     environ.pop(b"LISTEN_FDNAMES", None)
     if wanted != b"%d" % os.getpid() or not count:
         return []
     if not count.isdigit() or len(count) > _LONGEST_COUNT:
-        raise OSError(errno.EINVAL, "LISTEN_FDS must be the number of sockets that are passed")
+        raise OSError(errno.EINVAL, "LISTEN_FDS must be the number of passed sockets")
     return [_passed(descriptor) for descriptor in range(_FIRST_PASSED, _FIRST_PASSED + int(count))]
 
 
@@ -353,7 +361,7 @@ def _passed(descriptor: int) -> socket.socket:
     """Return the listening socket `descriptor`.
 
     Raises:
-        OSError: it is not a listening socket.
+        OSError: the descriptor is not a listening socket.
     """
     try:
         os.set_inheritable(descriptor, False)
@@ -363,7 +371,9 @@ def _passed(descriptor: int) -> socket.socket:
         raise OSError(error.errno, text) from None
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.close()
-        raise OSError(errno.EINVAL, f"descriptor {descriptor} of LISTEN_FDS does not listen")
+        raise OSError(
+            errno.EINVAL, f"descriptor {descriptor} of LISTEN_FDS is not a listening socket"
+        )
     listener.setblocking(False)
     return listener
 
@@ -373,18 +383,18 @@ def _reason(error: OSError | MemoryError) -> str:
 
 
 def _waiting(listener: socket.socket) -> int:
-    """Return how many clients wait at `listener`; 0 if the system does not say (tcp(7))."""
+    """Return the length of the backlog of `listener`, 0 if it is unknown (tcp(7))."""
     try:
-        told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
     except OSError:
         return 0
-    return int.from_bytes(told[_TCP_INFO_UNACKED:], sys.byteorder)
+    return int.from_bytes(info[_TCP_INFO_UNACKED:], sys.byteorder)
 
 
 def _sessions_allowed(wanted: int) -> int:
-    """Raise the limit of open files if so many sessions need it; return how many it allows.
+    """Raise the limit of open files for `wanted` sessions; return the allowed number.
 
-    A session that finds no descriptor left could not even run its filter.
+    Without free descriptors, a session could not run its filter.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = limits.OWN_DESCRIPTORS + wanted * limits.SESSION_DESCRIPTORS

@@ -1,11 +1,14 @@
-"""The log: syslog, facility mail, ident postprox, with the pid (log.syslog).
+"""The log in syslog, with facility mail, ident postprox and the process id (log.syslog).
 
-Rule: the log makes nobody wait and stops nothing. What comes from outside cannot forge or garble a
-line; a missing syslog is no failure.
+Rule: the log never blocks and never raises. Input from clients cannot forge or garble a line. A
+missing syslog daemon is not an error.
 
-A daemon that does not read lets its socket fill up, and one that starts anew is away for a moment.
-Then information is dropped and counted, and the count is said when it goes on; errors and warnings
-wait, up to a bound. A server may write to standard error instead: `stderr`.
+If the daemon does not read, its socket buffer fills up. While the daemon restarts, there is no
+socket. In both cases informational lines are dropped and counted, and a later line has the count.
+Errors and warnings are buffered up to a limit. A server can write to standard error instead
+(`stderr`).
+
+Logs: the number of dropped lines, and internal errors with a traceback.
 """
 
 import time
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Destination(Protocol):
-        """Something that takes lines."""
+        """A destination of log lines."""
 
         dropped: int
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
             """Write a line."""
 
         def flush_and_close(self) -> None:
-            """Write the rest before the process ends."""
+            """Write the buffered lines at the end of the process."""
 
 
 _SOCKET = "/dev/log"
@@ -39,27 +42,27 @@ class Syslog:
 
     def __init__(self) -> None:
         self._daemon: socket.socket | None = None
-        self._daemon_seen = False  # there is a daemon, even if it should be gone
+        self._daemon_seen = False  # there was a daemon in this process's lifetime
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
-        #: How many lines were dropped in all.
+        #: The number of dropped lines since the start.
         self.dropped = 0
         self._clock: Callable[[], float] | None = None
         self._due: Callable[[float], None] | None = None
-        #: When `timer` is to be called, on the loop's clock.
+        #: The time for the next call of `timer`, on the loop's clock.
         self.deadline = limits.NEVER
 
     def attach(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
-        """Let a loop see to what waits: what waits is tried again when `timer` is called.
+        """Retry buffered lines from a loop, which calls `timer`.
 
-        Without one it is tried at the next line, and at the end.
+        Without a loop, the next line and the end of the process retry them.
         """
         self._clock, self._due = clock, due
 
     @property
     def is_there(self) -> bool:
-        """Whether a daemon can be reached, as far as this process has the means to find out."""
+        """Whether a daemon can be reached, or this process lacks the resources to find out."""
         from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
         try:
@@ -70,24 +73,24 @@ class Syslog:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether anything waits to be written."""
+        """Whether any line or count is not written yet."""
         return bool(self._waiting or self._dropped)
 
     def timer(self) -> None:
-        """Try again to write what waits."""
+        """Retry the buffered lines."""
         self.deadline = limits.NEVER
         self.flush()
         self._try_later()
 
     def write(self, level: int, text: str) -> None:
-        """Write a line at `level` (see `log_levels`), now or when the daemon reads again."""
+        """Write a line at `level` (see `log_levels`); buffer it while the daemon does not read."""
         self.flush()
         datagram = _datagram(level, text)
         if self.has_backlog or not self._sent(datagram):
             self._keep(level, datagram)
 
     def flush(self) -> None:
-        """Write what waits, as far as the daemon takes it."""
+        """Write as many buffered lines as the daemon accepts."""
         while self._waiting and self._sent(self._waiting[0]):
             self._room += len(self._waiting.pop(0))
         if self._dropped and not self._waiting:
@@ -96,7 +99,7 @@ class Syslog:
                 self._dropped = 0
 
     def flush_and_close(self) -> None:
-        """Write what waits, before the process ends, but do not wait for long."""
+        """Write the buffered lines within `limits.LOG_EXIT_FLUSH`, then disconnect."""
         end = time.monotonic() + limits.LOG_EXIT_FLUSH
         self.flush()
         while self.has_backlog and time.monotonic() < end:
@@ -124,14 +127,17 @@ class Syslog:
             self._due(self.deadline)
 
     def _sent(self, datagram: bytes) -> bool:
-        """Send it; return whether it is done with: on a machine without syslog, it is lost."""
-        for _ in range(2):  # the second time to a daemon that has started anew
+        """Send a datagram; return False if it must be retried.
+
+        Without syslog, the datagram is lost.
+        """
+        for _ in range(2):  # the second attempt reaches a restarted daemon
             try:
                 self._daemon = self._daemon or _connected()
             except (FileNotFoundError, PermissionError):
                 return not self._daemon_seen
             except OSError:
-                return False  # the daemon is about to start anew, or there is no descriptor left
+                return False  # the daemon restarts, or there is no free descriptor
             self._daemon_seen = True
             try:
                 self._daemon.send(datagram)
@@ -148,7 +154,7 @@ def _connected() -> socket.socket:
     """Return a connection to the daemon.
 
     Raises:
-        OSError: there is no daemon, or no descriptor to be had.
+        OSError: there is no daemon, or no free descriptor.
     """
     daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
@@ -160,25 +166,25 @@ def _connected() -> socket.socket:
 
 
 def _datagram(level: int, text: str) -> bytes:
-    """Return what the daemon is sent: the line with its priority before it."""
+    """Return the datagram for the daemon: the priority and the line."""
     return b"<%d>%b" % (_FACILITY_MAIL | level, line(text))
 
 
 def line(text: str) -> bytes:
-    """Return a line of the log: time, ident and pid before `text`."""
+    """Return a log line: time, ident, process id and `text`."""
     when = time.strftime("%b %e %H:%M:%S")
     return f"{when} postprox[{posix.getpid()}]: {printable(text)}".encode("ascii")
 
 
 def dropped(count: int) -> str:
-    """Return the text of the line that follows `count` dropped lines."""
-    return f"{count} lines were dropped: the log could not take them"
+    """Return the text of the line that reports `count` dropped lines."""
+    return f"{count} log lines were dropped"
 
 
 def printable(text: str) -> str:
-    """Return the beginning of `text` in printable ASCII; all else is written as an escape.
+    """Return the beginning of `text` in printable ASCII, with other characters escaped.
 
-    It is cut before it is looked at: a client may have chosen a megabyte of it.
+    `text` is cut first, because a client may have sent a megabyte of it.
     """
     return "".join(
         character if " " <= character <= "~" else ascii(character)[1:-1]
@@ -189,21 +195,21 @@ def printable(text: str) -> str:
 #: The connection of this process.
 syslog = Syslog()
 
-#: Where lines go. Only a server sets it, before its first line.
+#: The destination of all lines. Only a server changes it, before its first line.
 destination: "Destination" = syslog
 
 
 def write(level: int, text: str) -> None:
-    """Write a line at `level` (see `log_levels`); it makes nobody wait and never raises."""
+    """Write a line at `level` (see `log_levels`); never block and never raise."""
     destination.write(level, text)
 
 
 def write_fault(error: Exception) -> None:
-    """Write where an error of the program itself happened; it never raises."""
+    """Write the traceback of an internal error; never raise."""
     try:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-    except Exception:  # no memory, or no descriptor to read the modules with
+    except Exception:  # no memory, or no free descriptor to read the modules
         text = type(error).__name__
     write(log_levels.ERROR, f"internal error: {text}")

@@ -1,12 +1,14 @@
 """The event loop: descriptors, deadlines, child processes and signals.
 
-Rule: it knows no SMTP and no session; it calls back who asked for an event. One thread, and
-nothing in it blocks. Whatever a callback raises ends here: it is logged, and the others go on.
-A timer runs only after every event that happened before its deadline was found to have passed.
+Rule: the loop does not know SMTP or sessions. It has one thread, and no callback may block. The
+exception of a callback is logged, and the other callbacks still run. A timer runs only after all
+events that happened before the check of the deadline.
 
-The loop does not ask everybody for his deadline at every turn. It keeps a lower bound of them all:
-a timer source with an earlier deadline reports it (`note_deadline`), and the loop asks all of them
-only after the bound has passed.
+The loop does not read all deadlines in each iteration. It keeps a lower bound of them. A timer
+source with an earlier deadline reports it (`note_deadline`). The loop reads all deadlines only
+after the bound has passed.
+
+Logs: internal errors, and errors of system calls of the loop.
 """
 
 import select
@@ -21,14 +23,14 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class TimerSource(Protocol):
-        """Something with a deadline on the loop's clock."""
+        """An object with a deadline on the loop's clock."""
 
         @property
         def deadline(self) -> float:
-            """When `timer` is to be called; infinity for never."""
+            """The time for the next call of `timer`, infinity for none."""
 
         def timer(self) -> None:
-            """Act on the deadline, which has passed."""
+            """Handle the deadline, which has passed."""
 
     Poller = tuple[Callable[[], select.poll | select.epoll], int]
 
@@ -36,17 +38,17 @@ if TYPE_CHECKING:
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
-#: How descriptors are waited for, with how many of its units of time are in a second. poll(2)
-#: takes every kind of descriptor; epoll(7), where there is one, costs the same however many there
-#: are. Their numbers for events are the same.
+#: The pollers, each with its units of time per second. poll(2) accepts every kind of descriptor.
+#: The cost of epoll(7), if available, does not depend on the number of descriptors. Both have the
+#: same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
-#: Signals without a meaning here. Scripts send them to servers that open their log anew.
+#: Ignored signals. Scripts send them to servers that then reopen their log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
-#: Signals that ask the process to end (files.term): all whose default action ends it, except those
-#: that report a fault of the process itself. The interpreter ignores SIGPIPE and SIGXFSZ.
+#: Signals that terminate the process in order (files.term): all with the default action to end
+#: it, except signals for a fault of the process. The interpreter ignores SIGPIPE and SIGXFSZ.
 STOPPING = signal.valid_signals() - {
     *IGNORED,
     *(signal.SIGKILL, signal.SIGSTOP),  # cannot be handled
@@ -58,7 +60,7 @@ STOPPING = signal.valid_signals() - {
 
 
 class Loop:
-    """The one loop of a process; its clock runs `speed` times faster than the wall's.
+    """The loop of the process; its clock is `speed` times faster than real time.
 
     poller: `POLL` or `EPOLL`.
     """
@@ -73,10 +75,10 @@ class Loop:
         self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
         self._lost_time = 0.0  # seconds on the clock that do not count, see `_stop_clock`
-        self._was_held_up = False  # the iteration before this one
-        #: How many descriptors the turn under way serves: each waits for all others.
+        self._was_held_up = False  # the previous iteration
+        #: The number of descriptors that this iteration serves. Each waits for all others.
         self.ready_count = 1
-        #: The reading of the clock that decides which deadlines have passed, while timers run.
+        #: The clock's time for the check of deadlines, while timers run.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
@@ -87,14 +89,14 @@ class Loop:
         self.on_signals(IGNORED, ignore)
 
     def clock(self) -> float:
-        """Return the present time in seconds."""
+        """Return the current time in seconds."""
         return time.monotonic() * self._speed - self._lost_time
 
     def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` whenever one of `events` is there, or an error; 0 events: never.
+        """Call `handler` at each of `events` and at each error; stop if `events` is 0.
 
         Raises:
-            OSError: the system cannot watch one more descriptor.
+            OSError: the system cannot watch another descriptor.
         """
         watched = self._watched.get(descriptor)
         if watched is not None and watched[0] == events:
@@ -113,68 +115,70 @@ class Loop:
             try:
                 self._poll.unregister(descriptor)
             except (OSError, KeyError):
-                pass  # it is closed, which ends the system's interest too
+                pass  # the descriptor is closed, so the system has removed it
 
     def on_signal(self, number: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` after signal `number`, from the loop."""
+        """Call `handler` in the loop after signal `number`."""
         self.on_signals((number,), handler)
 
     def on_signals(self, numbers: "Collection[int]", handler: "Callable[[], None]") -> None:
-        """Call `handler` after each of the signals `numbers`, from the loop."""
+        """Call `handler` in the loop after each of the signals `numbers`."""
         for number in numbers:
             self._signals[number] = handler
             signal.signal(number, _wake)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # whoever started us may block them
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, numbers
+        )  # the parent process may have blocked them
 
     def on_child_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
-        """Call `handler` with the exit code of child `pid` when it has ended.
+        """Call `handler` with the exit code of child process `pid` at its end.
 
-        A negative code is the number of the signal that ended the child. None means that the system
-        does not report the end of any child; this one may still run.
+        A negative code is the number of the signal that ended the child process. None means that
+        the system does not report exit codes. Then the child process may still be running.
         """
         self._children[pid] = handler
 
     def add(self, timed: "TimerSource") -> None:
-        """Call `timed.timer` at its deadlines from now on."""
+        """Add a timer source."""
         self._timer_sources[timed] = None
         self.note_deadline(timed.deadline)
 
     def note_deadline(self, deadline: float) -> None:
-        """Take note of a deadline that may be earlier than it was; a later one needs no note."""
+        """Report an earlier deadline of a timer source; a later deadline needs no report."""
         self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "TimerSource") -> None:
-        """Call `timed.timer` no more."""
+        """Remove a timer source."""
         self._timer_sources.pop(timed, None)
 
     def run_once(self) -> None:
-        """Wait for the next event or deadline, and handle what is there; it never raises."""
+        """Wait for the next event or deadline and handle it; never raise."""
         try:
-            self._turn()
-        except Exception as error:  # no memory mostly: what was there is there again next time
+            self._iterate()
+        except Exception as error:  # mostly no memory; the events are reported again
             _pause(error)
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         began = self.clock()
         self._serve(self._wait())
         now = self.clock()
         if self._stop_clock(began, now):
             return
         if now >= self._earliest:
-            # The wait may have ended without its events (EINTR), and the handlers may have taken
-            # long. An event from before `now` comes before the timers that are due at `now`.
-            self._serve(self._wait())  # returns at once, because a deadline has passed
-            self._reap()  # a SIGCHLD may still be under way
+            # The wait may have ended without events (EINTR), and the handlers may have been slow.
+            # Events from before `now` must run before the timers that are due at `now`.
+            self._serve(self._wait())  # returns immediately, because a deadline has passed
+            self._reap()  # a SIGCHLD may still be pending
             self._run_timers(now)
 
     def _stop_clock(self, began: float, now: float) -> bool:
         """Take back the time of an iteration in which the process was held up.
 
-        Peers and filters that wait for the proxy cannot go on while it is stopped (SIGSTOP), so
-        this time counts for no limit. Two iterations in a row are not taken back: otherwise no
-        limit would end in a process that is always late.
+        Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
+        Therefore this time counts for no limit. The loop never takes back two iterations in a row.
+        Otherwise no limit would end in a process that is always late.
 
-        began, now: when the iteration began, and the present time, in seconds on the clock.
+        began, now: the start of the iteration and the current time, in seconds on the clock.
         """
         late = (now - self._earliest) / self._speed
         self._was_held_up = late > limits.HELD_UP and not self._was_held_up
@@ -185,7 +189,7 @@ class Loop:
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         self.ready_count = max(1, len(ready))
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
-            # An earlier event may have ended this one's interest, or given its number to another.
+            # An earlier handler may have removed this descriptor, or its number may be reused.
             if watched is not None and watched is self._watched.get(descriptor):
                 self._call_watcher(descriptor, watched[1])
 
@@ -200,12 +204,12 @@ class Loop:
     def _wait(self) -> list[tuple[int, int]]:
         try:
             return self._poll.poll(self._patience())
-        except (OSError, MemoryError) as error:  # deadlines are kept all the same
+        except (OSError, MemoryError) as error:  # timers still run
             _pause(error)
             return []
 
     def _patience(self) -> float | None:
-        """Return how long to wait at the most, in the poller's units; None for ever."""
+        """Return the timeout in the poller's units, None without a deadline."""
         if self._earliest == limits.NEVER:
             return None
         seconds = (self._earliest - self.clock()) / self._speed
@@ -215,7 +219,7 @@ class Loop:
         return milliseconds * self._units / 1000
 
     def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
-        """Call it; one that raises would do so at every turn, and is not asked again."""
+        """Call a handler, and remove it if it raises, because it would raise in each iteration."""
         try:
             handler()
         except Exception as error:
@@ -227,25 +231,25 @@ class Loop:
             numbers = set(posix.read(self._wakeup, 4096))
         except BlockingIOError:
             return
-        except (OSError, MemoryError) as error:  # without it no signal would be heard any more
+        except (OSError, MemoryError) as error:  # keep the handler, or all signals would be lost
             _pause(error)
             return
         for number in numbers:
             _call(self._signals.get(number, ignore))
 
     def _reap(self) -> None:
-        """Reap every child that has ended, and call back for those that somebody waits for.
+        """Reap all exited child processes and call their handlers.
 
-        The others are orphans of filters, which become children of process 1.
+        Orphans of filters have no handler. They are child processes of process 1.
         """
         try:
             self._reap_by(_next_ended)
         except OSError:
-            if self._children:  # otherwise the process has no child left
+            if self._children:  # otherwise there is no child process
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:
-        """Reap by another system call; if that fails too, report that no end can be learnt."""
+        """Reap with another system call; if that fails as well, call all handlers with None."""
         try:
             self._reap_by(_next_ended_by_waitid)
         except (OSError, AttributeError) as error:  # not every system has waitid(2)
@@ -262,13 +266,13 @@ class Loop:
 
 
 def _next_ended() -> tuple[int, int] | None:
-    """Reap one child; return its process id and its exit code, None if no child has ended."""
+    """Reap one child process; return its id and exit code, None if none has exited."""
     pid, status = posix.waitpid(-1, posix.WNOHANG)
     return (pid, posix.waitstatus_to_exitcode(status)) if pid else None
 
 
 def _next_ended_by_waitid() -> tuple[int, int] | None:
-    """Reap one child as `_next_ended` does, without wait4(2)."""
+    """Reap one child process without wait4(2)."""
     ended = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG)
     if ended is None:
         return None
@@ -284,13 +288,13 @@ def _call(handler: "Callable[..., None]", *arguments: object) -> None:
 
 
 def _pause(error: Exception) -> None:
-    """Report what will be tried again, but not at once."""
+    """Log an error and pause before the retry."""
     report(error)
     time.sleep(limits.LOOP_PAUSE)
 
 
 def report(error: Exception) -> None:
-    """Tell the log of what should not happen, if there are means left for that; it never raises."""
+    """Log an internal error, if memory and descriptors allow it; never raise."""
     try:
         from . import log
 
@@ -300,7 +304,7 @@ def report(error: Exception) -> None:
 
 
 def _wake(number: int, frame: object) -> None:
-    """Let the signal write to the wake-up descriptor, which is all that is needed."""
+    """Do nothing: the interpreter writes to the wake-up descriptor."""
 
 
 def ignore() -> None:

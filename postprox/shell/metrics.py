@@ -1,7 +1,9 @@
-"""A file for Prometheus' node_exporter, which its textfile collector reads (`--metrics`).
+"""The file of `--metrics` for the textfile collector of Prometheus' node_exporter.
 
-Rule: the file is whole whenever it is looked at (`newfile`); one that cannot be written later on
-stops nothing.
+Rule: a reader never sees a partial file (`newfile`). After the start, a failed write does not stop
+the server.
+
+Logs: the first of consecutive failed writes.
 """
 
 import os
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """The file `path`, written every now and then from `begin` on.
+    """The file `path`, written periodically after `begin`.
 
-    text: returns what is to be in it.
+    text: returns the content.
     """
 
     def __init__(self, loop: "Loop", path: str, text: "Callable[[], str]") -> None:
@@ -28,14 +30,14 @@ class Metrics:
         self._path = Path(path)
         self._text = text
         self._failed = False
-        #: When `timer` is to be called, on the loop's clock.
+        #: The time for the next call of `timer`, on the loop's clock.
         self.deadline = limits.NEVER
 
     def begin(self) -> None:
-        """Write it for the first time.
+        """Write the file for the first time.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         newfile.remove_stale(self._path.parent)
         self._write()
@@ -43,12 +45,12 @@ class Metrics:
         self._loop.add(self)
 
     def timer(self) -> None:
-        """Write it again."""
+        """Write the file again."""
         self.deadline = self._loop.clock() + limits.STATUS
         self.write()
 
     def write(self) -> None:
-        """Write it; that it cannot be is a warning, once."""
+        """Write the file; log only the first of consecutive failures."""
         try:
             self._write()
         except OSError as error:

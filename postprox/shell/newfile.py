@@ -1,8 +1,8 @@
 """The files that a server writes for other programs (`--metrics`, `--pid-file`).
 
-Rule: nothing that exists is opened. A file is written under a name of its own, in the directory
-of FILE, and renamed to FILE. So a link or a FIFO in either place has no effect, and a reader of
-FILE never sees half of its contents.
+Rule: this module opens no existing file. It writes a new file with a unique name in the directory
+of FILE, and renames it to FILE. So a link or a FIFO with either name has no effect, and a reader
+of FILE never sees partial content.
 """
 
 import errno
@@ -14,10 +14,10 @@ from pathlib import Path
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Readers run as other users.
 _MODE = 0o644
-#: A new file's name: the pid of its writer, and a random part that no other user can foresee. It
-#: does not end with .prom, so Prometheus' collector does not read it.
+#: The name of a new file, with the process id of its writer and a random part that other users
+#: cannot predict. The name does not end with .prom, so Prometheus' collector ignores the file.
 _NAME = re.compile(r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}")
-#: A rename to /dev/stdout or /dev/null would remove that name from the machine.
+#: A rename to /dev/stdout or /dev/null would replace the device for all processes.
 _DEVICES = "/dev"
 
 
@@ -25,14 +25,14 @@ def replace(path: Path, content: bytes) -> int:
     """Rename a new file with `content` to `path`; return its descriptor, open for writing.
 
     Raises:
-        OSError: it cannot be written; its `filename` is `path`.
+        OSError: the file cannot be written; the error's `filename` is `path`.
     """
     new = path.parent / f".postprox-{os.getpid()}-{os.urandom(8).hex()}"
     descriptor = -1
     try:
         _refuse_devices(path)
         descriptor = os.open(new, _NEW, _MODE)
-        os.fchmod(descriptor, _MODE)  # whatever the umask
+        os.fchmod(descriptor, _MODE)  # the umask does not apply
         write(descriptor, content)
         new.replace(path)
     except OSError as error:
@@ -44,10 +44,10 @@ def replace(path: Path, content: bytes) -> int:
 
 
 def write(descriptor: int, content: bytes) -> None:
-    """Write all of `content` from the file's beginning on, in one write if the system does so.
+    """Write `content` at the start of the file, in one system call if possible.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     written = 0
     while written < len(content):
@@ -55,9 +55,9 @@ def write(descriptor: int, content: bytes) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove the new files that processes left because they were killed before the rename.
+    """Remove the new files of processes that were killed before the rename.
 
-    A process in another pid name space may be taken for a killed one. Then its rename fails once.
+    A process in another pid namespace may look like a killed one. Then its rename fails once.
     """
     try:
         found = [(path, _NAME.fullmatch(path.name)) for path in directory.iterdir()]
@@ -74,7 +74,7 @@ def _refuse_devices(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process with this id runs; the id of this one belonged to an earlier one."""
+    """Whether another process with this id runs; the own id belonged to an earlier process."""
     if pid == os.getpid():
         return False
     try:
@@ -82,7 +82,7 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it runs as another user
+        pass  # the process runs as another user
     return True
 
 

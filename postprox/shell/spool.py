@@ -1,13 +1,15 @@
 """The files of one message.
 
-Rule: the message is stored as it will go upstream, in a file without a name: no change to EMAIL or
-OUTFILE changes it. (Processes of the same user still reach it through /proc, see SECURITY.md.) A
-filter gets a copy (EMAIL), written while the message is received and named only when the filter
-starts, and an empty file (OUTFILE). These two names exist only while it runs, so nothing else can
-ever be left behind (files.gone).
+Rule: the spool is a file without a name. It has the message as the proxy sends it to the upstream
+server. No change to EMAIL or OUTFILE changes the spool. (Processes of the same user can reach it
+through /proc, see SECURITY.md.) A filter gets a copy of the message (EMAIL) and an empty file
+(OUTFILE). The proxy writes EMAIL while it receives the message, and names it when the filter
+starts. Both names exist only while the filter runs, so no other file can be left (files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
 recognises the files of a killed proxy.
+
+Logs: files that cannot be removed.
 """
 
 from .. import TYPE_CHECKING
@@ -17,34 +19,34 @@ from .system import close, is_regular, keep_freed_memory, posix
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: OUTFILE must not lead elsewhere, nor block (a FIFO): see `open_outfile`.
+#: A link must not be followed, and a FIFO must not block (`open_outfile`).
 _SAFE_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _FOLDER = _SAFE_READ | posix.O_DIRECTORY
 _CREATE = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
-#: A file without a name, where the system has such.
+#: A file without a name, if the system supports it.
 _NAMELESS = posix.O_RDWR | getattr(posix, "O_TMPFILE", posix.O_DIRECTORY) | posix.O_CLOEXEC
 
-keep_freed_memory()  # from the first message on
+keep_freed_memory()  # only processes with a message import this module
 
 
 class NotAFileError(Exception):
-    """OUTFILE has been replaced by something that is no regular file."""
+    """The error if OUTFILE is not a regular file."""
 
 
 class ChangedError(OSError):
-    """OUTFILE has changed while it was sent (filter.outfile-stable)."""
+    """The error if OUTFILE changed during its delivery (filter.outfile-stable)."""
 
 
 class Spool:
     """The spool of one message in `directory`.
 
-    filtering: whether a filter will want EMAIL and OUTFILE.
+    filtering: whether a filter will need EMAIL and OUTFILE.
 
     Raises:
-        OSError: the spool cannot be made.
+        OSError: the spool cannot be created.
     """
 
-    #: Whether this system may give a file without a name one. A seccomp filter may refuse it.
+    #: Whether this system can link a file without a name. A seccomp filter may refuse it.
     _can_link = True
 
     def __init__(self, directory: str, *, filtering: bool) -> None:
@@ -65,18 +67,18 @@ class Spool:
 
     @property
     def email(self) -> str:
-        """The path that the filter knows as EMAIL."""
+        """The path in the filter's variable EMAIL."""
         return f"{self._stem}.email"
 
     @property
     def outfile(self) -> str:
-        """The path that the filter knows as OUTFILE."""
+        """The path in the filter's variable OUTFILE."""
         return f"{self._stem}.out"
 
     def store(self, content: bytes, wire: bytes) -> None:
-        """Append `content`, which goes upstream as `wire`.
+        """Append `content` to EMAIL and `wire`, its encoding for SMTP, to the spool.
 
-        The first failure frees the space and is raised by `check`.
+        The first error frees the space; `check` raises it.
         """
         if self._error is not None:
             return
@@ -90,15 +92,15 @@ class Spool:
             self.remove()
 
     def check(self) -> None:
-        """Raise the OSError of a `store` that failed, if one did."""
+        """Raise the OSError of a failed `store`, if any."""
         if self._error is not None:
             raise self._error
 
     def create_filter_files(self) -> None:
-        """Give EMAIL its name, and make the empty OUTFILE.
+        """Give EMAIL its name, and create the empty OUTFILE.
 
         Raises:
-            OSError: one of them cannot be made.
+            OSError: one of the files cannot be created.
         """
         if self.email not in self._created_paths:
             self._name_email()
@@ -106,24 +108,24 @@ class Spool:
         _lock(self._empty_outfile)
 
     def replacement_blocks(self, descriptor: int) -> "Iterator[bytes]":
-        """Yield the contents of OUTFILE, which `open_outfile` has opened.
+        """Yield the content of OUTFILE from the descriptor of `open_outfile`.
 
         Raises:
-            ChangedError: after the last block, if it is not what it was when it was opened.
+            ChangedError: after the last block, if the file changed after it was opened.
         """
         yield from blocks(descriptor)
         if _state(posix.fstat(descriptor)) != self._replacement_state:
-            raise ChangedError(0, "OUTFILE has changed while it was sent")
+            raise ChangedError(0, "OUTFILE changed during delivery")
 
     def open_outfile(self) -> int | None:
-        """Return a descriptor of OUTFILE as the filter left it, None if it is empty or gone.
+        """Return a descriptor of OUTFILE, None if the file is empty or missing.
 
-        It is opened once. If that fails, the error alone decides: under its name there may be
-        another file by now.
+        The proxy opens the file once. If that fails, only the error decides, because the name may
+        belong to another file by then.
 
         Raises:
-            NotAFileError: it is no regular file.
-            OSError: it cannot be read.
+            NotAFileError: OUTFILE is not a regular file.
+            OSError: OUTFILE cannot be read.
         """
         try:
             descriptor = posix.open(self.outfile, _SAFE_READ)
@@ -132,7 +134,7 @@ class Spool:
         except OSError as error:
             from errno import ELOOP, ENXIO
 
-            if error.errno not in (ELOOP, ENXIO):  # what a link, and a socket, cannot be opened for
+            if error.errno not in (ELOOP, ENXIO):  # a link, a socket
                 raise
             raise NotAFileError("OUTFILE is no regular file") from None
         status = posix.fstat(descriptor)
@@ -146,25 +148,25 @@ class Spool:
 
     @property
     def original(self) -> int:
-        """A descriptor of the message as it goes upstream."""
+        """The descriptor of the message in its encoding for SMTP."""
         return self._content
 
     def original_blocks(self) -> "Iterator[bytes]":
-        """Yield the message as it goes upstream; after the last block nothing can fail.
+        """Yield the message in its encoding for SMTP; no error follows the last block.
 
         Raises:
-            OSError: it cannot be read, or not whole.
+            OSError: the file cannot be read, or is too short.
         """
         offset = 0
         while offset < self._size:
             block = posix.pread(self._content, limits.COPY_SIZE, offset)
             if not block:
-                raise OSError(0, "the spool is shorter than what was stored")
+                raise OSError(0, "the spool is truncated")
             offset += len(block)
             yield block
 
     def remove_filter_files(self) -> None:
-        """Remove EMAIL and OUTFILE, whatever the filter has made of them."""
+        """Remove EMAIL and OUTFILE, also if the filter has replaced them."""
         while self._created_paths:
             remove(self._created_paths.pop())
         for descriptor in (self._copy, self._empty_outfile):
@@ -173,7 +175,7 @@ class Spool:
         self._copy = self._empty_outfile = -1
 
     def remove(self) -> None:
-        """Remove everything."""
+        """Remove all files."""
         self.remove_filter_files()
         if self._content >= 0:
             close_in_background(self._content)
@@ -182,7 +184,7 @@ class Spool:
     def _open_tmpfile(self, directory: str) -> int:
         try:
             return posix.open(directory, _NAMELESS, 0o600)
-        except OSError:  # this file system has no such files; or the next step tells why not
+        except OSError:  # unsupported by the file system; other errors occur again in the next call
             descriptor = self._create(f"{self._stem}.spool")
             remove(self._created_paths.pop())
             return descriptor
@@ -201,7 +203,7 @@ class Spool:
             return None
         if posix.access(_by_descriptor(descriptor), posix.F_OK):
             return descriptor
-        close(descriptor)  # without /proc it could not be given a name
+        close(descriptor)  # without /proc, linkat(2) cannot give it a name
         return None
 
     def _name_email(self) -> None:
@@ -214,7 +216,7 @@ class Spool:
             self._created_paths.append(self.email)
 
     def _copy_email(self) -> None:
-        """Put a file that has a name in EMAIL's place."""
+        """Copy the file without a name to a new file EMAIL."""
         unnamed = self._copy
         self._copy = self._create(self.email)
         try:
@@ -231,9 +233,9 @@ class Spool:
 
 
 def blocks(descriptor: int) -> "Iterator[bytes]":
-    """Yield the contents of a file from its start, in blocks.
+    """Yield the content of a file from its start, in blocks.
 
-    Nothing is read behind the last: an error there would come when all is on its way already.
+    There is no read past the end, because its error would come after all content was sent.
     """
     size, offset = posix.fstat(descriptor).st_size, 0
     while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
@@ -242,12 +244,12 @@ def blocks(descriptor: int) -> "Iterator[bytes]":
 
 
 def _state(status: posix.stat_result) -> tuple[int, int]:
-    """Return what differs when a file's contents do: its size, and when they were written."""
+    """Return the size and the modification time of a file, which detect a change."""
     return status.st_size, status.st_mtime_ns
 
 
 def close_in_background(descriptor: int) -> None:
-    """Close a file that may have lost its name; a large one makes nobody wait for its space."""
+    """Close a file; a large one is closed in a thread, because freeing its space takes long."""
     try:
         large = posix.fstat(descriptor).st_size > limits.LARGE_FILE
     except OSError:
@@ -258,31 +260,31 @@ def close_in_background(descriptor: int) -> None:
         try:
             _thread.start_new_thread(close, (descriptor,))
         except RuntimeError:
-            pass  # no thread is to be had
+            pass  # no thread can be started
         else:
             return
     close(descriptor)
 
 
 def remove(path: str) -> None:
-    """Remove whatever bears the name `path`; what cannot be removed is told to the log."""
+    """Remove the file or directory `path`; log an error."""
     try:
         _unlink(path, None)
     except FileNotFoundError:
-        pass  # the filter removed it
+        pass  # the filter has removed it
     except OSError:
         _remove_stubborn(path)
 
 
 def _unlink(name: str, folder: int | None) -> None:
-    """Take its name from a file; a large one gives its space back where nobody waits."""
+    """Unlink a file; a large one is freed in a background thread."""
     if posix.lstat(name, dir_fd=folder).st_size <= limits.LARGE_FILE:
         posix.unlink(name, dir_fd=folder)
         return
     try:
         descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
     except OSError:
-        descriptor = -1  # the filter made it unreadable: it is freed at once
+        descriptor = -1  # the filter has made it unreadable, so it is freed without a thread
     try:
         posix.unlink(name, dir_fd=folder)
     finally:
@@ -290,7 +292,7 @@ def _unlink(name: str, folder: int | None) -> None:
 
 
 def _remove_stubborn(path: str) -> None:
-    """Remove what could not be removed as a file, at a second try or as a folder."""
+    """Remove a file at a second attempt, or a directory."""
     try:
         try:
             posix.unlink(path)
@@ -306,16 +308,16 @@ def _remove_stubborn(path: str) -> None:
 
 
 def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:
-    """Remove a folder with what is in it, and return how much more may be removed.
+    """Remove a directory with its content; return the number of further entries allowed.
 
-    No link is followed: each folder is opened in the one that holds it.
+    Links are not followed, because each directory is opened relative to its parent.
 
     Raises:
-        OSError: it cannot be removed, or holds more than `allowed` entries or `depth` folders.
+        OSError: the directory cannot be removed, or has too many entries or levels.
     """
     folder = posix.open(name, _FOLDER, dir_fd=parent)
     try:
-        posix.chmod(folder, 0o700)  # whoever is not root could not remove what is in it
+        posix.chmod(folder, 0o700)  # users other than root need write permission to remove entries
         with posix.scandir(folder) as entries:
             names = [entry.name for _, entry in zip(range(allowed), entries, strict=False)]
         for inner in names:
@@ -339,7 +341,7 @@ def _lock(descriptor: int) -> None:
     try:
         posix.lockf(descriptor, posix.F_TLOCK, 0)
     except OSError:
-        pass  # a file system without locks: `stale_files` leaves such an EMAIL alone
+        pass  # without locks, `stale_files` does not remove EMAIL
 
 
 def _write(descriptor: int, content: bytes) -> None:

@@ -1,8 +1,10 @@
-"""What a killed proxy has left in the spool directory, and its removal (files.stale).
+"""The removal of files that killed proxies left in the spool directory (files.stale).
 
-Rule: a file goes only if it is surely left: it bears a name of ours, is a regular file of our own
-user, is old, and no living proxy holds the lock on the EMAIL or OUTFILE that belongs to it. Names
-carry no pid: the directory may be shared with a process in another pid name space.
+Rule: a file is removed only under four conditions. It has a name of postprox, it is a regular file
+of this user, it is old, and no running proxy has a lock on EMAIL or OUTFILE of the same message.
+Names contain no process id, because processes in other pid namespaces may share the directory.
+
+Logs: the number of removed files.
 """
 
 import fcntl
@@ -22,30 +24,32 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def remove_stale_files(directory: str) -> None:
-    """Remove what is left in `directory`; what cannot be looked at stays."""
+    """Remove stale files in `directory`; ignore errors."""
     try:
         found = {path.stem for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)}
     except OSError:
-        return  # whoever sends a message is told why it cannot be stored
+        return  # the reply to the next message reports the error
     removed = sum(_removed(Path(directory, stem)) for stem in found)
     if removed:
-        log.write(log_levels.WARNING, f"removed {removed} files of a killed proxy from {directory}")
+        log.write(
+            log_levels.WARNING, f"removed {removed} stale files of a killed proxy from {directory}"
+        )
 
 
 def _removed(stem: Path) -> int:
-    """Remove those files of one message that are left; return how many there were."""
+    """Remove the stale files of one message; return their number."""
     email, outfile, spool = (stem.with_suffix(suffix) for suffix in (".email", ".out", ".spool"))
     removed = int(_is_old(spool, limits.STALE) and _remove(spool))
     if not _is_our_file(email):
-        # Its filter may have removed or replaced EMAIL, and still be writing.
+        # The filter may have removed or replaced EMAIL, and may still be writing to OUTFILE.
         if _is_old(outfile, limits.STALE_OUTFILE):
             with _locked(outfile) as locked:
                 removed += locked and _remove(outfile)
     elif _is_old(email, limits.STALE):
-        # A filter that edits EMAIL in place may have put another file under its name.
+        # A filter that edits EMAIL in place puts an unlocked file under its name.
         with _locked(email) as email_locked, _locked(outfile) as outfile_locked:
             if email_locked and outfile_locked:
-                # OUTFILE first: EMAIL is the sign by which the next listener would find it.
+                # OUTFILE first, because the next server needs EMAIL to find OUTFILE.
                 removed += _remove(outfile) + _remove(email)
     return removed
 
@@ -71,9 +75,9 @@ def _is_ours(status: os.stat_result) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file of ours, and tell whether it could be: otherwise a living proxy holds it.
+    """Lock a file; yield False if a running proxy has the lock, or on an error.
 
-    Under any other name there is nothing to lock.
+    Yield True if there is no regular file of this user to lock.
     """
     if not _is_our_file(path):
         yield True
@@ -90,11 +94,11 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _opened(path: Path) -> int:
-    """Open a file for reading; its filter may have made it unreadable.
+    """Open a file for reading; the filter may have made it unreadable.
 
     Raises:
-        OSError: it cannot be opened.
-        NotImplementedError: its mode cannot be changed, as that of a link.
+        OSError: the file cannot be opened.
+        NotImplementedError: the mode cannot be changed, for example of a link.
     """
     try:
         return os.open(path, _LOOK)
@@ -106,14 +110,14 @@ def _opened(path: Path) -> int:
 def _make_readable(path: Path) -> None:
     try:
         path.chmod(stat.S_IRUSR, follow_symlinks=False)
-    except NotImplementedError:  # a link; or the C library, which wants /proc for it
+    except NotImplementedError:  # a link, or a C library that requires /proc
         if not _is_our_file(path):
             raise
         path.chmod(stat.S_IRUSR)
 
 
 def _lock(descriptor: int) -> bool:
-    """Take a shared lock, for which a descriptor that reads is enough; a proxy's is exclusive."""
+    """Take a shared lock, which a readable descriptor allows; a proxy has an exclusive lock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

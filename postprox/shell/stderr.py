@@ -1,12 +1,14 @@
 """The log on standard error, for a server in the foreground (log.stderr).
 
-Rule: only a thread of its own writes to descriptor 2, so a reader that stops reading delays no
-mail. The flags of the descriptor are shared with other processes and stay as they are; without
+Rule: only a separate thread writes to descriptor 2, so a reader that stops reading does not delay
+mail. Other processes share the flags of the descriptor, so the proxy does not change them. Without
 O_NONBLOCK, write(2) waits for the reader.
 
-Lines that the thread has not written wait in memory, up to a bound. Further lines are dropped and
-counted, and a line reports the count when the reader goes on. Errors and warnings have twice the
-space of information.
+Unwritten lines are buffered in memory, up to a limit. Further lines are dropped and counted. When
+the reader continues, a line reports the count. Errors and warnings have twice the space of
+informational lines.
+
+Logs: the number of dropped lines.
 """
 
 import os
@@ -23,15 +25,15 @@ class StandardError:
     """The queue of lines, and the thread that writes them.
 
     Raises:
-        OSError: there is no thread to be had.
+        OSError: the thread cannot be started.
     """
 
     def __init__(self) -> None:
-        #: Lines, each with the number of dropped lines that it reports.
+        #: Lines, each with the reported number of dropped lines.
         self._lines: deque[tuple[bytes, int]] = deque()
-        self._waiting = 0  # octets that are not written, those of the thread's line included
+        self._waiting = 0  # unwritten octets, including the thread's current line
         self._unreported = 0
-        #: How many lines were dropped in all.
+        #: The number of dropped lines since the start.
         self.dropped = 0
         self._changed = threading.Condition()
         try:
@@ -40,7 +42,7 @@ class StandardError:
             raise OSError(0, str(error)) from None
 
     def write(self, level: int, text: str) -> None:
-        """Write a line at `level` (see `log_levels`), as soon as the thread can; do not wait."""
+        """Queue a line at `level` (see `log_levels`) for the thread; do not wait."""
         line = log.line(text) + b"\n"
         with self._changed:
             self._report()
@@ -51,18 +53,18 @@ class StandardError:
                 self.dropped += 1
 
     def flush_and_close(self) -> None:
-        """Let the thread write the rest before the process ends, but do not wait for long."""
+        """Wait up to `limits.LOG_EXIT_FLUSH` for the thread to write the rest."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, limits.LOG_EXIT_FLUSH)
 
     def _has_space(self, level: int, size: int) -> bool:
         if level <= log_levels.WARNING:
             return self._waiting + size <= limits.LOG_BACKLOG
-        # No information overtakes the report of dropped lines.
+        # No informational line may precede the report of dropped lines.
         return not self._unreported and self._waiting + size <= limits.LOG_BACKLOG // 2
 
     def _report(self) -> None:
-        """Report dropped lines, if no line waits that is older."""
+        """Report dropped lines, if no older line is queued."""
         if self._unreported and not self._waiting:
             self._add(log.line(log.dropped(self._unreported)) + b"\n", self._unreported)
             self._unreported = 0
@@ -97,7 +99,7 @@ class StandardError:
 
 
 def _write(line: bytes) -> bool:
-    """Write a line, however long that takes; return whether it could be written."""
+    """Write a line without a timeout; return False on an error."""
     while line:
         try:
             line = line[os.write(STDERR, line) :]

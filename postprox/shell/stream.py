@@ -1,7 +1,7 @@
-"""A connection's octets: non-blocking reads, and writes that wait for room.
+"""Non-blocking reads and buffered writes on a connection.
 
-Rule: errors of a connection end here. A stream that has failed is dead: nothing is written to it
-any more, or a message would have a hole; what its peer had sent before is still read.
+Rule: a stream handles all errors of its connection. After an error it accepts no more data,
+because a message would be incomplete. Data that the peer sent before the error can still be read.
 """
 
 from ..core import limits
@@ -9,7 +9,7 @@ from .system import close, posix, socket
 
 
 class Stream:
-    """Two descriptors, or twice the same, that are a connection to a peer."""
+    """A connection to a peer: two descriptors, or the same descriptor twice."""
 
     __slots__ = ("_unsent", "failed", "open", "reader", "writer")
 
@@ -26,15 +26,15 @@ class Stream:
 
     @property
     def unsent(self) -> int:
-        """How many octets wait for room."""
+        """The number of buffered octets."""
         return len(self._unsent)
 
     def has_sent_all(self) -> bool:
-        """Whether the kernel has accepted all that was written: what was dropped is not sent."""
+        """Whether the kernel has accepted all octets; dropped octets do not count as sent."""
         return not self._unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
-        """Return what the peer sent, b"" at its end, None if there is nothing yet."""
+        """Return received octets, b"" at the end of the connection, None if there are none yet."""
         try:
             return posix.read(self.reader, size)
         except BlockingIOError:
@@ -44,7 +44,7 @@ class Stream:
             return b""
 
     def write(self, data: bytes) -> None:
-        """Send `data`, now or when there is room; a stream that has failed drops it."""
+        """Send or buffer `data`; after an error, drop it."""
         if self.failed:
             return
         if not self._unsent:
@@ -52,12 +52,12 @@ class Stream:
         self._unsent += data
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send as much of the buffer as the kernel accepts."""
         if self._unsent:
             self._unsent = bytearray(self._sent(bytes(self._unsent)))
 
     def _sent(self, data: bytes) -> bytes:
-        """Send of `data` what there is room for, and return the rest."""
+        """Send as much of `data` as the kernel accepts; return the rest."""
         try:
             while data:
                 data = data[posix.write(self.writer, data) :]
@@ -73,20 +73,20 @@ class Stream:
         self._unsent.clear()
 
     def finish(self) -> None:
-        """Tell the peer that nothing more will come, and still listen to it."""
+        """Shut down the sending direction, so that the peer reads end of file."""
         try:
             peer = socket.socket(fileno=self.writer)
-        except OSError:  # a pipe: its end shows when it is closed
+        except OSError:  # a pipe has no shutdown(2), and its reader sees the end after close(2)
             return
         try:
             peer.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # it is gone already
+            pass  # the peer is gone
         finally:
             peer.detach()
 
     def close(self) -> None:
-        """Close the connection; what is unsent is lost."""
+        """Close the connection and drop the buffer."""
         if self.open:
             self.open = False
             for descriptor in {self.reader, self.writer}:
@@ -94,7 +94,7 @@ class Stream:
 
 
 def never_delay(descriptor: int) -> None:
-    """Switch Nagle's algorithm off, where there is one: it costs 40 ms a message."""
+    """Disable Nagle's algorithm, which delays each message by 40 ms, on a TCP connection."""
     try:
         peer = socket.socket(fileno=descriptor)
     except OSError:

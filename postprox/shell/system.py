@@ -1,11 +1,11 @@
-"""The names of the operating system that the proxy uses, imported in the cheapest way.
+"""The functions of the operating system, with the shortest import time.
 
 Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
-Postfix starts one process for every connection, so every import is paid for by every mail.
-``os``, ``socket`` and ``signal`` wrap these C modules in enumerations and helpers that no session
-needs; together they cost more than the interpreter's own start (``benchmarks/startup.py``
-measures it). Type checkers see the documented modules instead.
+Postfix starts one process per connection, so each message costs the time of all imports. ``os``,
+``socket`` and ``signal`` wrap these C modules in enumerations and helpers, which a session does
+not need. Their import takes longer than the start of the interpreter (``benchmarks/startup.py``
+measures it). Type checkers use the documented modules instead.
 """
 
 import sys
@@ -40,26 +40,26 @@ __all__ = [
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
-# inode(7); the module `stat` has them too, for the price of an import.
+# From inode(7). The module `stat` has the same constants, but its import takes time.
 _FILE_TYPE, _REGULAR, _SOCKET = 0o170000, 0o100000, 0o140000
 
 
 def add_standard_descriptors() -> None:
-    """Make sure that descriptors 0, 1 and 2 exist, so that no socket or spool can become one."""
+    """Open descriptors 0, 1 and 2 if they are closed, so that no socket or spool gets them."""
     while (descriptor := posix.open("/dev/null", posix.O_RDWR)) <= STDERR:
         posix.set_inheritable(descriptor, True)
     posix.close(descriptor)
 
 
 def silence(descriptor: int) -> None:
-    """Point `descriptor` at /dev/null, whatever it was."""
+    """Redirect `descriptor` to /dev/null."""
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, descriptor)
     posix.close(null)
 
 
 def close(descriptor: int) -> None:
-    """Close `descriptor`, which is gone even where close(2) reports an error."""
+    """Close `descriptor`, and ignore an error, because close(2) frees it in any case."""
     try:
         posix.close(descriptor)
     except OSError:
@@ -72,20 +72,20 @@ def is_socket(descriptor: int) -> bool:
 
 
 def is_regular(status: posix.stat_result) -> bool:
-    """Whether `status`, as fstat(2) returns it, is that of a regular file."""
+    """Whether `status` from fstat(2) is the status of a regular file."""
     return status.st_mode & _FILE_TYPE == _REGULAR
 
 
 def file_name(path: str) -> bytes:
-    """Return the octets by which the operating system knows `path`, as os.fsencode does."""
+    """Encode `path` for the operating system, as os.fsencode does."""
     return path.encode(sys.getfilesystemencoding(), "surrogateescape")
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep memory that is freed, a megabyte or two, for the next block.
+    """Let the C library keep one or two megabytes of freed memory for the next block.
 
-    It would give every block of a message back to the system and get it anew, page by page, which
-    costs as much as all that is done to the block. Freeing one large piece raises the size from
-    which it does so (mallopt(3), M_MMAP_THRESHOLD).
+    By default it returns the memory of each block of a message to the system. Getting it again,
+    page by page, takes as long as all work on the block. Freeing one large object raises the
+    threshold for that (mallopt(3), M_MMAP_THRESHOLD).
     """
     bytes(1 << 20)

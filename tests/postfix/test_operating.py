@@ -53,14 +53,14 @@ LISTENING = {
     "filter failed: exit status 1 without a reply code (--strict)",
     "upstream closed the connection",
     "upstream does not speak SMTP",
-    "sessions, and no more at once: others have to wait",
+    "session limit reached",
     "the client is silent",
     "the client is too slow",
     "the client speaks LMTP",
     "cannot write --metrics",
     "result=unknown",
-    "files of a killed proxy",
-    "lines were dropped: the log could not take them",
+    "stale files of a killed proxy",
+    "log lines were dropped",
 }
 OF_POSTFIX = {
     'rejected "connection request": "421 4.4.1': "cut-off_before",
@@ -176,7 +176,7 @@ def test_what_the_proxy_says_when_all_places_are_taken(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     greeted(serve("--max-sessions", "1", upstream.address).client(), upstream)
-    assert lines.wait_syslog("1 sessions, and no more at once: others have to wait")
+    assert lines.wait_syslog("session limit reached (1), further clients wait")
 
 
 FAST = {"POSTPROX_CLOCK_SPEED": "200"}
@@ -246,12 +246,12 @@ def test_what_the_proxy_says_of_a_killed_one(
     hour_later = time.time() + 3600
     monkeypatch.setattr("time.time", lambda: hour_later)
     stale_files.remove_stale_files(str(tmp_path))
-    assert said == [f"removed 1 files of a killed proxy from {tmp_path}"]
+    assert said == [f"removed 1 stale files of a killed proxy from {tmp_path}"]
 
 
 def test_report_of_dropped_lines_is_worded_as_quoted() -> None:
     # tests/unit/test_log.py and test_stderr.py let a log that is not read drop lines.
-    assert log.dropped(2).endswith("lines were dropped: the log could not take them")
+    assert log.dropped(2).endswith("log lines were dropped")
 
 
 # --- how long, and how much ----------------------------------------------------------------------

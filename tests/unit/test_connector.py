@@ -219,7 +219,7 @@ def test_a_name_without_addresses_is_told(
     loop: Loop, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([])
-    assert Try(loop, "mx.example").start().reason() == "mx.example: it has no address"
+    assert Try(loop, "mx.example").start().reason() == "mx.example: no address found"
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(
@@ -245,7 +245,7 @@ def test_the_last_address_that_does_not_answer_is_the_end(loop: Loop) -> None:
     deaf, waiting = deaf_listener()
     attempt = Try(loop, "{}:{}".format(*deaf.getsockname())).start()
     attempt.connector.timer()
-    assert attempt.reason().endswith(": the connection timed out")
+    assert attempt.reason().endswith(": connection timed out")
     for connection in (deaf, *waiting):
         connection.close()
 
@@ -298,7 +298,7 @@ def test_without_a_thread_to_ask_the_name_service_the_reason_is_told(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    assert "no thread to ask the name service" in Try(loop, "mx.example").start().reason()
+    assert "cannot start a thread for name resolution" in Try(loop, "mx.example").start().reason()
 
 
 def test_a_question_to_the_name_service_may_be_given_up(

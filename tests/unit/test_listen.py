@@ -465,7 +465,7 @@ def test_a_number_of_sockets_that_is_none_is_an_error(count: str) -> None:
     host, port = own_address()
     handing = ("/usr/bin/env", f"LISTEN_FDS={count}", "/bin/sh", "-c", FOR_US, "sh")
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", prelude=handing)
-    reason = "LISTEN_FDS must be the number of sockets that are passed"
+    reason = "LISTEN_FDS must be the number of passed sockets"
     expected = f"postprox: cannot listen on {host}:{port}: {reason}\n"
     assert (done.returncode, done.stderr) == (1, expected)
 
@@ -504,10 +504,10 @@ def test_a_passed_descriptor_that_is_no_socket_is_named(given: str) -> None:
     assert (done.returncode, done.stderr) == (1, expected)
 
 
-def test_a_passed_socket_that_does_not_listen_is_an_error() -> None:
+def test_passed_socket_without_listen_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     descriptor = theirs.detach()
-    with ours, pytest.raises(OSError, match=f"descriptor {descriptor} of LISTEN_FDS does not"):
+    with ours, pytest.raises(OSError, match=f"descriptor {descriptor} of LISTEN_FDS is not"):
         listen._passed(descriptor)
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)

@@ -138,7 +138,7 @@ def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
     daemon.reads()
     written.write(log_levels.INFO, "taken again")
     told = daemon.reads()
-    assert told[0].endswith(b": 2 lines were dropped: the log could not take them")
+    assert told[0].endswith(b": 2 log lines were dropped")
     assert told[1].endswith(b": taken again")
     assert not written.has_backlog
     assert written.dropped == 2
@@ -260,7 +260,7 @@ def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
     written.flush()
     two, dropped = again.reads()
     assert two.endswith(b": two")
-    assert b": 1 lines were dropped" in dropped
+    assert b": 1 log lines were dropped" in dropped
     again.socket.close()
 
 

@@ -129,7 +129,7 @@ def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Line
     site.has(1)
     assert not site.accepts()
     assert logged == [
-        (log_levels.WARNING, "1 sessions, and no more at once: others have to wait"),
+        (log_levels.WARNING, "session limit reached (1), further clients wait"),
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_line_of_sessions_does_not_suppress_another(site: Site, logged: Lines)
     site.has(1)
     site.sessions[0].log_seldom(log_levels.WARNING, "LMTP")
     assert [text for _, text in logged] == [
-        "1 sessions, and no more at once: others have to wait",
+        "session limit reached (1), further clients wait",
         "LMTP",
     ]
 
@@ -338,7 +338,7 @@ def test_that_they_allow_fewer_than_wanted_is_told(
     monkeypatch.setattr(listen, "_sessions_allowed", lambda wanted: wanted - 1)
     site.serves("--max-sessions", "3")
     assert logged == [
-        (log_levels.WARNING, "the limit of open files allows 2 sessions at once, not 3"),
+        (log_levels.WARNING, "limit of open files allows 2 sessions, less than --max-sessions 3"),
     ]
 
 
@@ -364,11 +364,11 @@ def test_the_metrics_tell_what_each_of_them_is(site: Site, tmp_path: Path) -> No
     site.sessions[0].filtering = True
     server.begin_metrics([site.listener])
     present = [
-        ("sessions", "gauge", "Clients that are served.", 1),
-        ("sessions_max", "gauge", "Clients served at once.", 100),
-        ("waiting", "gauge", "Clients that wait to be served.", 0),
-        ("filters", "gauge", "Filters that run.", 1),
-        ("log_dropped_total", "counter", "Lines that the log could not take.", 0),
+        ("sessions", "gauge", "Current sessions.", 1),
+        ("sessions_max", "gauge", "Maximum number of concurrent sessions.", 100),
+        ("waiting", "gauge", "Clients in the listen backlog.", 0),
+        ("filters", "gauge", "Running filters.", 1),
+        ("log_dropped_total", "counter", "Dropped log lines.", 0),
     ]
     told = file.read_text()
     for name, kind, meaning, number in present:

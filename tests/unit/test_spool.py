@@ -98,10 +98,10 @@ def test_after_the_last_block_nothing_is_read_that_could_fail(
     assert list(blocks) == []
 
 
-def test_a_spool_that_has_become_shorter_is_an_error(spool: Spool) -> None:
+def test_truncated_spool_is_an_error(spool: Spool) -> None:
     spool.store(b"one\n", b"one\r\n.\r\n")
     os.truncate(spool.original, 3)
-    with pytest.raises(OSError, match="shorter"):
+    with pytest.raises(OSError, match="truncated"):
         content(spool)
 
 
@@ -614,7 +614,7 @@ def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
     for _ in range(blocks_before):
         next(content)
     outfile.write_bytes(change)
-    with pytest.raises(ChangedError, match=r"\] OUTFILE has changed while it was sent$"):
+    with pytest.raises(ChangedError, match=r"\] OUTFILE changed during delivery$"):
         list(content)
     os.close(descriptor)
 

@@ -70,7 +70,7 @@ def test_what_is_old_enough_goes(
     passes(seconds)
     assert swept(tmp_path) == stay
     gone = len(suffixes) - len(stay)
-    line = f"removed {gone} files of a killed proxy from {tmp_path}"
+    line = f"removed {gone} stale files of a killed proxy from {tmp_path}"
     assert told == ([(log_levels.WARNING, line)] if gone else [])
 
 
