@@ -1,6 +1,6 @@
-"""The command `postprox`: one session on standard input and output, or a listening server.
+"""The command `postprox`: one session on standard input and output, or a server.
 
-Rule: nothing is decided here but which of the two, and how a wrong command line is reported.
+Rule: this module only selects one of the two, and reports errors in the command line.
 """
 
 import sys
@@ -16,13 +16,13 @@ from .shell.system import (
     silence,
 )
 
-# Before anything else can fail: spawn(8) connects descriptor 2 to the client, too, and not a word
-# may get there, no traceback of a start that a signal or a broken installation ends either.
+# This comes before everything that can fail. spawn(8) also connects descriptor 2 to the client, so
+# the traceback of a failed start must not go there.
 try:
     add_standard_descriptors()
     if is_socket(STDIN):
         silence(STDERR)
-except OSError as error:  # no /dev/null: the next file would be descriptor 2
+except OSError as error:  # without /dev/null, the next file would be descriptor 2
     try:
         if is_socket(STDIN):
             from .core import replies
@@ -31,7 +31,7 @@ except OSError as error:  # no /dev/null: the next file would be descriptor 2
         else:
             posix.write(STDERR, f"postprox: cannot open /dev/null: {error.strerror}\n".encode())
     except OSError:
-        pass  # there is no descriptor to write to
+        pass  # the descriptor is closed
     posix._exit(1)
 
 from .core import limits, options, replies
@@ -40,7 +40,7 @@ USAGE_STATUS = 2
 
 
 def main() -> int:
-    """Run the command; return its exit status (cli.exit)."""
+    """Run the command and return its exit status (cli.exit)."""
     if sys.implementation.name != "cpython":
         return _report_usage(f"{sys.implementation.name} is not supported; CPython is required")
     try:
@@ -59,7 +59,7 @@ def main() -> int:
         return serve(wanted)
     try:
         return _serve_standard_input(wanted)
-    except (OSError, ImportError):  # not a descriptor is left to begin with, nor to tell the log
+    except (OSError, ImportError):  # no free descriptor, so there is no log either
         return _refuse(replies.INTERNAL_ERROR, 1)
 
 
@@ -68,7 +68,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     from .shell.loop import STOPPING, Loop
     from .shell.stream import Stream
 
-    silence(STDERR)  # whatever it is: while proxying, nothing is written there (cli.stderr-silent)
+    silence(STDERR)  # a session writes nothing there (cli.stderr-silent)
     loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
@@ -84,15 +84,15 @@ def _serve_standard_input(wanted: options.Options) -> int:
     connection.start()
     while not finished:
         loop.run_once()
-    # Imported if there was anything to say.
+    # The session imports the log with its first line.
     if log := sys.modules.get(f"{__package__}.shell.log"):
         log.destination.flush_and_close()
-    # Nothing is left that the interpreter's own way out would do; it only takes time.
+    # The normal exit of the interpreter would only take time, because there is nothing to clean up.
     posix._exit(connection.session.exit_status)
 
 
 def _absolute(directory: str) -> str:
-    """Return `directory` as seen from the root: the filter may change its working directory."""
+    """Make `directory` absolute, because the filter may change its working directory."""
     try:
         return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
     except OSError:
@@ -102,7 +102,7 @@ def _absolute(directory: str) -> str:
 
 
 def _report_usage(error: str) -> int:
-    """Tell whoever is there: the administrator, or the log and an SMTP client (cli.errors)."""
+    """Report to the terminal, or to the log and the SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
         from .core import log_levels
@@ -115,11 +115,11 @@ def _report_usage(error: str) -> int:
 
 
 def _refuse(reply: bytes, status: int) -> int:
-    """Tell the client why no session begins; return `status`, with which the process ends."""
+    """Send the client a reply instead of a session; return `status` for the exit."""
     try:
         posix.write(STDOUT, reply)
     except OSError:
-        pass  # it is gone
+        pass  # the client is gone
     return status
 
 
