@@ -1,19 +1,20 @@
 #!/usr/bin/python3 -IS
-"""Run several filters one after another, each on what the last one has written.
+"""Run several filters in sequence, each on the output of the previous filter.
 
 Needs:  Python 3, and the filters.
 Use:    --strict -c {/usr/local/bin/chain.py '/usr/local/bin/size-limit.sh 25000000'
             /usr/local/bin/clamav.sh /usr/local/bin/spamassassin.sh}
         Each word is the command of a filter, in quotes if it has arguments.
-Down:   a filter that has failed ends the chain, which then has failed: 451, the sender tries again
-        later. So has one that ends with status 1 and a last line that does not begin with a code.
+Down:   if a filter fails, the chain stops and fails (451). The sender tries again later. Status 1
+        with a last line that does not begin with a code is a failure as well.
 
-The first that rejects ends the chain, with its own words. What the chain says for the log names
-the filter, and its time: "chain.py: clamav.sh failed with status 2 after 0.01 s: ...". At the
-proxy's time limit its last line is "chain.py: spamassassin.sh, after 0.03 s": that one was slow.
+The first rejection ends the chain, and its last line is the reply. The chain's line for the log has
+the name and the run time of the filter: "chain.py: clamav.sh failed with status 2 after 0.01 s:
+...". After the proxy's timeout, the last line names the slow filter: "chain.py: spamassassin.sh,
+after 0.03 s".
 
-No file but EMAIL and OUTFILE is used, so that nothing is left behind when the proxy kills the
-chain: the filters have now the one, now the other as their EMAIL.
+The chain uses only the files EMAIL and OUTFILE, so that no file is left if the proxy kills it. The
+filters use the two files alternately as EMAIL.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import traceback
 from pathlib import Path
 
 PASS, REJECT, FAIL = 0, 1, 2
-# How much of the end of standard error is looked at.
+# The maximum number of octets from the end of standard error.
 TAIL = 4096
 CODE = re.compile(rb"[245][0-9][0-9] ")
 
@@ -52,21 +53,21 @@ def run(command: str, email: Path, outfile: Path) -> tuple[int, bytes]:
 
 
 def empty(path: Path) -> None:
-    """Make an empty file for a filter to write to."""
+    """Create or empty the OUTFILE of the next filter."""
     if path.exists():
-        path.chmod(0o600)  # EMAIL may be made for reading only
+        path.chmod(0o600)  # EMAIL may be read-only
     path.write_bytes(b"")
 
 
 def normalize(path: Path) -> None:
-    """Make line ends LF, as they are in EMAIL; a filter may write CRLF."""
+    """Convert line ends to LF, as in EMAIL, because a filter may write CRLF."""
     text = path.read_bytes()
     if b"\r\n" in text:
         path.write_bytes(text.replace(b"\r\n", b"\n"))
 
 
 def link(command: str, email: Path, outfile: Path, begun: float) -> int:
-    """Run one filter, and say so; return what its status means for the chain."""
+    """Run one filter and log it; return the status for the chain."""
     name = Path(shlex.split(command)[0]).name
     say(f"{name}, after {time.monotonic() - begun:.2f} s")
     started = time.monotonic()
@@ -77,7 +78,7 @@ def link(command: str, email: Path, outfile: Path, begun: float) -> int:
         say(f"{name} passed {seconds}")
     elif status == REJECT and CODE.match(last):
         say(f"{name} rejected {seconds}")
-        # The last line is the reply.
+        # The last line is the reply to the client.
         sys.stderr.buffer.write(last + b"\n")
         sys.stderr.flush()
     else:
@@ -89,7 +90,7 @@ def link(command: str, email: Path, outfile: Path, begun: float) -> int:
 
 
 def main(commands: list[str]) -> int:
-    """Return the exit status."""
+    """Run the chain; return the exit status."""
     if not commands:
         say("give the commands of filters")
         return FAIL

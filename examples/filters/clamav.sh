@@ -1,19 +1,19 @@
 #!/bin/sh
-# Reject messages with a virus, asking clamd.
+# Reject messages with a virus, which clamd detects.
 #
 # Needs:  a running clamd, and clamdscan (Debian: clamav-daemon, clamdscan).
 # Use:    --strict -c /usr/local/bin/clamav.sh
-#         or with a configuration of your own:
+#         or with another configuration file:
 #         --strict -c {/usr/local/bin/clamav.sh /etc/clamav/mail.conf}
-# Down:   clamdscan ends with status 2, and so does this: 451, the sender tries again later.
+# Down:   clamdscan ends with status 2, and the filter as well (451). The sender tries again later.
 #
-# clamdscan only hands clamd the open file, so it makes no difference that clamd runs as another
-# user. A message above clamd's limits (MaxScanSize, MaxFileSize) is "OK" to clamd, unless its
-# configuration says `AlertExceedsMax yes`.
+# clamdscan passes the open file to clamd, so clamd may run as another user. For a message above its
+# limits (MaxScanSize, MaxFileSize), clamd returns "OK", unless its configuration has
+# `AlertExceedsMax yes`.
 
 config=${1:-/etc/clamav/clamd.conf}
 
-# clamd returns "OK" for a directory, among others.
+# For a directory, for example, clamd returns "OK".
 if ! [ -f "$EMAIL" ]; then
     echo "clamav.sh: EMAIL is no file" >&2
     exit 2
@@ -27,7 +27,7 @@ case $status in
     exit 0
     ;;
 1)
-    # The line that says so ends in "FOUND": "stream: Eicar-Signature FOUND".
+    # The line with the name ends with "FOUND", for example "stream: Eicar-Signature FOUND".
     name=$(printf '%s\n' "$found" | sed -n 's/.*: \(.*\) FOUND$/\1/p' | head -n 1)
     if [ -n "$name" ]; then
         printf '550 5.7.1 The message contains a virus: %s\n' "$name" >&2

@@ -1,20 +1,21 @@
 #!/usr/bin/python3 -IS
-"""Keep what another filter rejects, instead of telling the sender.
+"""Store the messages that another filter rejects, and accept them from the sender.
 
 Needs:  Python 3, and a directory that only the filter's user can read and write.
 Use:    --strict -c {/usr/local/bin/quarantine.py /var/spool/quarantine /usr/local/bin/clamav.sh}
-        or to keep a copy, but reject all the same:
+        or to store a copy and reject the message:
         --strict -c {/usr/local/bin/quarantine.py --reject /var/spool/quarantine
             /usr/local/bin/clamav.sh}
-Down:   what is true of the other filter stays true: its failure is one. A message that cannot be
-        kept is a failure as well: 451, the sender tries again later, and nothing is lost.
+Down:   a failure of the other filter remains a failure (451). An error while the message is stored
+        is a failure as well. The sender tries again later, and no message is lost.
 
-What the other filter rejects for good (5yz) is stored, and the client is told 250: the sender
-believes that it is delivered. Everything else goes on as the other filter says.
+If the other filter rejects a message permanently (5yz), this filter stores it, and the client gets
+250. The sender assumes that the message was delivered. All other results of the other filter
+remain.
 
-The directory is a Maildir, to be read with any mail program. The message begins with the fields
-X-Envelope-From, X-Envelope-To and X-Quarantine-Reason. To let one out, without those fields and
-without being filtered again:
+The directory is a Maildir, which mail programs can read. The message begins with the fields
+X-Envelope-From, X-Envelope-To and X-Quarantine-Reason. To release a message without those fields
+and without another run of the filter:
     sed '1,/^X-Quarantine-Reason: /d' FILE | sendmail -i -f SENDER RECIPIENT
 """
 
@@ -33,7 +34,7 @@ import traceback
 from pathlib import Path
 
 PASS, REJECT, FAIL = 0, 1, 2
-# How much of the end of standard error is looked at.
+# The maximum number of octets from the end of standard error.
 TAIL = 4096
 
 
@@ -50,7 +51,7 @@ def run(command: str) -> tuple[int, bytes]:
 
 
 def make(folder: Path) -> None:
-    """Make a folder, unless it is there; refuse one that another user has planted."""
+    """Create a directory if it is missing; refuse one that other users can control."""
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
@@ -60,7 +61,7 @@ def make(folder: Path) -> None:
 
 
 def line(octets: bytes) -> bytes:
-    """Return octets that do not end a header field."""
+    """Replace octets that would end a header field."""
     return re.sub(rb"[\0-\x1f\x7f]", b"?", octets)
 
 
@@ -84,7 +85,7 @@ def keep(directory: Path, reason: bytes) -> str:
             temporary.unlink()
             raise
     temporary.rename(directory / "new" / name)
-    # Until the directory is on the disk, the name is not.
+    # The new name is durable only after fsync(2) of the directory.
     descriptor = os.open(directory / "new", os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
@@ -92,7 +93,7 @@ def keep(directory: Path, reason: bytes) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit status."""
+    """Run the other filter; return the exit status."""
     rejecting = arguments[:1] == ["--reject"]
     if rejecting:
         arguments = arguments[1:]
@@ -100,7 +101,7 @@ def main(arguments: list[str]) -> int:
         print("quarantine.py: give a directory and the command of a filter", file=sys.stderr)
         return FAIL
     directory, *command = arguments
-    # One word is a command line of its own, several are words.
+    # A single argument is a command line, several arguments are its words.
     status, last = run(command[0] if len(command) == 1 else shlex.join(command))
     if status != REJECT or not re.match(rb"5\d\d ", last):
         if status not in (PASS, REJECT):

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Reject messages above a size.
+# Reject messages above a size limit.
 #
 # Needs:  nothing but sh and wc.
 # Use:    --strict -c {/usr/local/bin/size-limit.sh 25000000}
-# Down:   there is no scanner. A message that cannot be read is a failure: 451.
+# Down:   the filter has no scanner. If the message cannot be read, the filter fails (451).
 #
-# The size is in octets, with LF line ends, and so a little less than Postfix counts. For one limit
-# for everybody Postfix's message_size_limit is better, as it refuses before the message is sent:
-# this is for limits of a kind that it does not have, by SENDER or RECIPIENT, for example.
+# The limit is in octets with LF line ends, so the size is slightly below the size in Postfix. For a
+# global limit, Postfix's message_size_limit is better, because it refuses the message before it is
+# sent. Use this filter for limits that Postfix does not have, for example by SENDER or RECIPIENT.
 
 limit=$1
 
 case $limit in
-# Of sixteen digits sh may not make a number; then nothing would be too large.
+# The shell may not support numbers of sixteen digits. Then every message would pass.
 '' | *[!0-9]* | ????????????????*)
     echo "size-limit.sh: '$limit': give a limit in octets" >&2
     exit 2

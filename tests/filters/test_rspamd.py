@@ -359,7 +359,7 @@ def test_an_answer_that_trickles_has_one_time_limit(
     monkeypatch.setattr(Answers, "do_POST", trickle)
     text = (FILTERS / "rspamd.py").read_text()
     hasty = tmp_path / "hasty.py"
-    hasty.write_text(text.replace("PATIENCE = 25", "PATIENCE = 1"))
+    hasty.write_text(text.replace("TIMEOUT = 25", "TIMEOUT = 1"))
     hasty.chmod(0o755)
     ended = run(f"{hasty} {impostor.place}")
     ended_it.set()
