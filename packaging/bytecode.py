@@ -1,11 +1,11 @@
 #!@python@ -ISB
-"""Make the byte code of the postprox that this file lies beside: bytecode.py [PLACE]
+"""Make the byte code of the postprox in the directory of this file: bytecode.py [PLACE]
 
-PLACE is the directory where all will lie in the end, if that is not where it lies now.
-Run it again after an upgrade of Python: byte code belongs to one version.
+PLACE is the final directory of the files, if it differs from their current directory. Run the
+script again after an upgrade of Python, because byte code belongs to one version.
 
-Rule: byte code is made whole beside its place, proved by a session that runs on it, written to
-disk, and only then renamed into it, file by file. What was there before serves until then.
+Rule: the script makes all byte code in a staging directory, runs trial sessions with it and writes
+it to disk. Then it renames file after file. Until then the previous byte code remains.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-#: How long each end of the trial session waits for the other, in seconds.
-PATIENCE = 10.0
+#: The timeout of each end of a trial session, in seconds.
+TIMEOUT = 10.0
 PYC_HEADER = 16  # octets before the code (PEP 552)
 
-#: The trial sessions: what the client says, and the replies that it gets.
+#: The trial sessions: the commands of the client, and the codes of their replies.
 QUIT_ONLY = (b"QUIT\r\n", [b"220", b"221"])
 WITH_A_MESSAGE = (
     b"EHLO client\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\n.\r\nQUIT\r\n",
     [b"220", b"250", b"250", b"250", b"354", b"250", b"221"],
 )
-#: What upstream says to a line that begins so, if it is not 250.
+#: The replies of the upstream server other than 250, by the start of the line.
 ANSWERS = {b"Subj": b"", b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}
 
 
 def main(library: Path, place: Path) -> None:
-    """Make the byte code for the interpreter that runs this."""
+    """Make the byte code for the current interpreter."""
     tag = str(sys.implementation.cache_tag)
     staged = library / f"{tag}.new"
     shutil.rmtree(staged, ignore_errors=True)
@@ -68,30 +68,30 @@ def main(library: Path, place: Path) -> None:
 
 
 def checked(packed: bytes) -> bytes:
-    """Return `packed` with its hash at the end, which launcher and command compare."""
+    """Append the hash of `packed`, which launcher and command compare."""
     return packed + _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed)
 
 
 def flush(directory: Path) -> None:
-    """Write a file, or all of a directory, to disk: a power failure must not empty it later."""
+    """Write a file or a directory tree to disk, so that a power failure does not truncate it."""
     for path in (directory, *directory.rglob("*")):
         sync(path)
 
 
 def sync(path: Path) -> None:
-    """Write a file's octets, or a directory's names, to disk."""
+    """Write the content of a file or a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that syncs no directories
+        if error.errno != errno.EINVAL:  # a file system without fsync(2) for directories
             raise
     finally:
         os.close(descriptor)
 
 
 def replace(staged: Path, place: Path) -> None:
-    """Put the files of `staged` into `place`, each by rename(2); remove what was there besides."""
+    """Move the files of `staged` to `place` with rename(2), and remove other files there."""
     new = {path.relative_to(staged) for path in staged.rglob("*")}
     for name in sorted(new):
         if (staged / name).is_dir():
@@ -107,7 +107,7 @@ def replace(staged: Path, place: Path) -> None:
 
 
 def compile_all(library: Path, staged: Path, place: Path) -> None:
-    """Make byte code of the package's sources, with its other files beside it."""
+    """Compile the sources of the package, and copy its other files."""
     for path in library.glob("postprox/**/*.*"):
         name = path.relative_to(library)
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,13 +120,13 @@ def compile_all(library: Path, staged: Path, place: Path) -> None:
 
 
 def packed(staged: Path, names: list[str], known: list[str]) -> tuple[list[str], bytes]:
-    """Return those of `names` that are not `known`, and their code, for `loader.Later`."""
+    """Return the `names` that are not `known`, and their code, for `loader.Later`."""
     new = [name for name in names if name not in known]
     return new, marshal.dumps([(name, code_of(staged, name)) for name in new])
 
 
 def code_of(staged: Path, name: str) -> CodeType:
-    """Return the code of a module by its name."""
+    """Return the code of the module `name`."""
     path = staged / name.replace(".", "/")
     compiled = path / "__init__.pyc" if path.is_dir() else path.with_suffix(".pyc")
     code: CodeType = marshal.loads(compiled.read_bytes()[PYC_HEADER:])
@@ -136,9 +136,9 @@ def code_of(staged: Path, name: str) -> CodeType:
 def modules_of_a_session(
     staged: Path, trial: tuple[bytes, list[bytes]], *options: str
 ) -> list[str]:
-    """Run a trial session; return the names of our modules that it has imported.
+    """Run a trial session, and return the names of the postprox modules that it has imported.
 
-    They are in the order in which their imports were completed, so that none needs a later one.
+    The order is that of completed imports, so that no module needs a later one.
     """
     client, proxy = socket.socketpair()
     reader, writer = os.pipe()
@@ -154,8 +154,8 @@ def modules_of_a_session(
             proxy.close()
             os.close(writer)
             client.sendall(trial[0])
-            # The pipe ends with the proxy: one that cannot even begin is not waited for.
-            if listener.fileno() in select.select([listener.fileno(), reader], [], [], PATIENCE)[0]:
+            # The pipe ends with the proxy, so a proxy that fails at the start causes no timeout.
+            if listener.fileno() in select.select([listener.fileno(), reader], [], [], TIMEOUT)[0]:
                 _answer(listener)
         replies = _received(client).splitlines()
         with os.fdopen(reader) as names:
@@ -167,7 +167,7 @@ def modules_of_a_session(
 
 
 def modules_of_a_listener(staged: Path) -> list[str]:
-    """Return the names of our modules that the listening server imports, in the same order."""
+    """Return the names of the postprox modules that a server imports, in the same order."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
         "import postprox.shell.listen, postprox.shell.stderr;"
@@ -181,7 +181,7 @@ def _be_the_proxy(staged: Path, client: int, report: int, arguments: list[str]) 
     complaints = os.dup(2)
 
     def leave(status: int) -> NoReturn:
-        """End as the proxy does, but say first what has been imported."""
+        """Report the imported modules and end the process."""
         names = [name for name in sys.modules if name.partition(".")[0] == "postprox"]
         os.write(report, "\n".join(names).encode())
         os.kill(os.getpid(), 9)
@@ -190,7 +190,7 @@ def _be_the_proxy(staged: Path, client: int, report: int, arguments: list[str]) 
     imported = builtins.__import__
 
     def import_quietly(*names: Any) -> ModuleType:
-        """Import, and keep a trial out of the system's log: it is nobody's mail."""
+        """Import a module, and disconnect the log, because a trial is not mail."""
         module = imported(*names)
         if log := sys.modules.get("postprox.shell.log"):
             vars(log)["_SOCKET"] = "/nonexistent"
@@ -214,9 +214,9 @@ def _be_the_proxy(staged: Path, client: int, report: int, arguments: list[str]) 
 
 
 def _answer(listener: socket.socket) -> None:
-    """Be the mail server of the trial session."""
+    """Run the upstream server of a trial session."""
     upstream, _ = listener.accept()
-    upstream.settimeout(PATIENCE)
+    upstream.settimeout(TIMEOUT)
     with upstream, upstream.makefile("rb") as lines:
         upstream.sendall(b"220 upstream\r\n")
         for line in lines:
@@ -224,8 +224,8 @@ def _answer(listener: socket.socket) -> None:
 
 
 def _received(client: socket.socket) -> bytes:
-    """Return what the client gets until the connection ends, in order or not."""
-    client.settimeout(PATIENCE)
+    """Return all replies until the connection ends, also after an error."""
+    client.settimeout(TIMEOUT)
     received = b""
     try:
         while block := client.recv(4096):

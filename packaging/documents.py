@@ -1,9 +1,9 @@
-"""Put the documents into a package: documents.py DIRECTORY
+"""Add the documents to a package: documents.py DIRECTORY
 
-DIRECTORY is the package's own, /usr/share/doc/postprox, where the examples lie already.
+DIRECTORY is /usr/share/doc/postprox of the package, which has the examples already.
 
-Rule: whoever reads there has the package and no checkout. Paths are the package's, every link leads
-to a file of the package, and nothing tells how to install what is installed.
+Rule: readers have the package and no checkout. So paths are those of the package, links point to
+files of the package, and there are no instructions for the installation.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ DOCUMENTS = (
     *(f"docs/{name}.md" for name in GUIDES),
 )
 
-#: Where the package has what an installation by hand puts elsewhere.
+#: Paths of the package, by the path of a manual installation.
 PATHS = {
     "/usr/local/sbin/postprox": "/usr/sbin/postprox",
     "/usr/local/lib/postprox{,-versions}/": "/usr/lib/postprox/",
     "/usr/local/bin/postprox-": "/usr/bin/postprox-",
 }
-#: What the package has under another name.
+#: Names of files in the package, if they differ from the checkout.
 ELSEWHERE = {"LICENSE": "copyright", "packaging/README.md": "README.Debian"}
 
 INSTALLED = """\
@@ -55,7 +55,7 @@ need no restart: the next session runs the new version. An upgrade of Python mak
 again.
 
 """
-#: Parts of a document, from one heading to another, and what the package has in their place.
+#: Replaced parts of documents: the first heading, the following heading, the new text.
 PARTS = {
     "README.md": ("## Two commands", "## A filter to start from", INSTALLED),
     "docs/operating.md": ("## Upgrading", "## AppArmor and SELinux", UPGRADING),
@@ -67,7 +67,7 @@ _COPIED_UNIT = re.compile(r"^ *cp packaging/postprox\S* .*/etc/systemd/system/\S
 
 
 def main(directory: Path) -> None:
-    """Put them there, and let what lies there already name the package's paths."""
+    """Add the documents, and replace paths and links in all files of `directory`."""
     for name in DOCUMENTS:
         there = directory / name
         there.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def main(directory: Path) -> None:
 
 
 def packaged(name: str, text: str) -> str:
-    """Return a document as the package has it, but for its links."""
+    """Return the text of a document for the package, with unchanged links."""
     if name in PARTS:
         first, following, instead = PARTS[name]
         before, found, rest = text.partition(f"{first}\n")
@@ -92,16 +92,16 @@ def packaged(name: str, text: str) -> str:
 
 
 def with_paths(text: str) -> str:
-    """Return `text` with the package's paths."""
+    """Replace the paths of a manual installation."""
     for by_hand, packaged_path in PATHS.items():
         text = text.replace(by_hand, packaged_path)
     return text
 
 
 def with_links(text: str, here: Path, directory: Path) -> str:
-    """Return `text` with the links that lead to a file of the package; of others the words.
+    """Adapt the links to files of the package, and replace other links by their text.
 
-    An item of a list that begins with a link goes if none of its links lead anywhere.
+    A list item that starts with a link is removed if none of its links has a file in the package.
     """
 
     def there(file: str) -> Path | None:

@@ -1,7 +1,7 @@
-"""Put modules in place that the launcher has read from one file, in the order of the file.
+"""The loader of modules that the launcher has read from one file.
 
-Rule: of what an import sets, everything that the proxy or a traceback looks at is set here too.
-Nothing is imported for it that the interpreter has not loaded already: not even `__future__`.
+Rule: the loader sets all attributes of a module that the proxy or a traceback uses. It imports only
+modules that the interpreter has already loaded, so not even `__future__`.
 """
 
 import marshal
@@ -35,9 +35,9 @@ def load(modules: "Iterable[tuple[str, CodeType]]", *places: str) -> None:
 
 
 class Later:
-    """Finds modules that not every session needs: the first to be imported brings them all.
+    """A finder for modules that few sessions need. The first import loads all of them.
 
-    names: theirs, in the order of `packed`, which holds their code as `marshal` writes it.
+    names: the names of the modules, in the order of `packed`, their code from `marshal`.
     """
 
     def __init__(self, names: list[str], packed: bytes, *places: str) -> None:
@@ -46,7 +46,7 @@ class Later:
         self._places = places
 
     def find_spec(self, name: str, *_: object) -> "ModuleSpec | None":
-        """Load them all if `name` is one of them."""
+        """Load all modules if `name` is one of them."""
         if name not in self._names:
             return None
         sys.meta_path.remove(self)
@@ -63,8 +63,8 @@ class Later:
         return spec
 
     def create_module(self, spec: "ModuleSpec") -> "ModuleType":
-        """Return the module, which is there already."""
+        """Return the module, which `find_spec` has loaded."""
         return sys.modules[spec.name]
 
     def exec_module(self, module: "ModuleType") -> None:
-        """Do nothing: it has been executed."""
+        """Do nothing, because `find_spec` has executed the module."""

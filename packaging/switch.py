@@ -1,11 +1,11 @@
-"""Make a version of postprox the current one: switch.py LINK VERSION FILE...
+"""Switch to a version of postprox: switch.py LINK VERSION FILE...
 
-VERSION is a directory beside the older versions. LINK, a symbolic link, leads to it in the end.
-For each FILE, a command or a manual page, there is a FILE.new that takes its place.
+VERSION is a directory beside the older versions. LINK is a symbolic link, which the script points
+to VERSION. FILE is a command or a manual page, which FILE.new replaces.
 
-Rule: everything is on disk before it is renamed, and each step is one rename(2), so that sessions
-that start meanwhile, and a machine that loses its power, find the old version or the new one. The
-version before stays for the sessions that run.
+Rule: every file is on disk before its rename, and each step is one rename(2). So a session that
+starts during the switch uses the old version or the new version. The state after a power failure
+is one of the two as well. The previous version remains for running sessions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 
 
 def main(link: Path, version: Path, files: list[Path]) -> None:
-    """Switch to `version`; remove the versions before the last."""
+    """Switch to `version`, keep the previous version and remove older ones."""
     previous = link.resolve()
     flush(version)
     sync(version.parent)
@@ -40,7 +40,7 @@ def main(link: Path, version: Path, files: list[Path]) -> None:
 
 
 def lead(link: Path, version: Path) -> None:
-    """Let `link` lead to `version`."""
+    """Point `link` to `version`."""
     new = link.with_name(f"{link.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(os.path.relpath(version, link.parent))
@@ -51,7 +51,7 @@ def lead(link: Path, version: Path) -> None:
 
 
 def replace_directory(directory: Path, new: Path) -> None:
-    """Put `new` in the place of a directory, as installations without versions have it."""
+    """Replace the directory of an installation without versions by `new`."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         names = os.fsencode(new), _AT_FDCWD, os.fsencode(directory)
@@ -61,7 +61,7 @@ def replace_directory(directory: Path, new: Path) -> None:
     if exchanged:
         shutil.rmtree(new)
         return
-    # rename(2) replaces no directory: there is none for a moment.
+    # rename(2) cannot replace a directory, so for a moment there is none.
     old = directory.with_name(f"{directory.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     directory.rename(old)
