@@ -42,7 +42,7 @@ def say(*words: str) -> None:
 
 
 def run(command: str, email: Path, outfile: Path) -> tuple[int, bytes]:
-    """Run one filter; return its status and the end of its standard error."""
+    """Run one filter, and return its status and the end of its standard error."""
     environment = {**os.environ, "EMAIL": str(email), "OUTFILE": str(outfile)}
     with tempfile.TemporaryFile(dir=outfile.parent) as stderr:
         status = subprocess.run(
@@ -67,7 +67,7 @@ def normalize(path: Path) -> None:
 
 
 def link(command: str, email: Path, outfile: Path, begun: float) -> int:
-    """Run one filter and log it; return the status for the chain."""
+    """Run one filter and log it, and return the status for the chain."""
     name = Path(shlex.split(command)[0]).name
     say(f"{name}, after {time.monotonic() - begun:.2f} s")
     started = time.monotonic()
@@ -90,7 +90,7 @@ def link(command: str, email: Path, outfile: Path, begun: float) -> int:
 
 
 def main(commands: list[str]) -> int:
-    """Run the chain; return the exit status."""
+    """Run the chain, and return the exit status."""
     if not commands:
         say("give the commands of filters")
         return FAIL

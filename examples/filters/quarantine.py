@@ -39,7 +39,7 @@ TAIL = 4096
 
 
 def run(command: str) -> tuple[int, bytes]:
-    """Run the other filter; return its status and the last line of its standard error."""
+    """Run the other filter, and return its status and the last line of its standard error."""
     with tempfile.TemporaryFile(dir=Path(os.environ["OUTFILE"]).parent) as stderr:
         status = subprocess.run(["/bin/sh", "-c", command], stderr=stderr, check=False).returncode
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - TAIL))
@@ -66,7 +66,7 @@ def line(octets: bytes) -> bytes:
 
 
 def keep(directory: Path, reason: bytes) -> str:
-    """Store the message durably in a Maildir; return its name."""
+    """Store the message durably in a Maildir, and return its name."""
     for folder in (directory, *(directory / name for name in ("tmp", "new", "cur"))):
         make(folder)
     known = os.environb
@@ -93,7 +93,7 @@ def keep(directory: Path, reason: bytes) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the other filter; return the exit status."""
+    """Run the other filter, and return the exit status."""
     rejecting = arguments[:1] == ["--reject"]
     if rejecting:
         arguments = arguments[1:]
