@@ -115,7 +115,7 @@ def _report_usage(error: str) -> int:
 
 
 def _refuse(reply: bytes, status: int) -> int:
-    """Send the client a reply instead of a session; return `status` for the exit."""
+    """Send the client a reply instead of a session, and return `status` for the exit."""
     try:
         posix.write(STDOUT, reply)
     except OSError:

@@ -14,7 +14,7 @@ _INDENT = 27
 
 
 def _synopsis() -> str:
-    """Return the short options in brackets; adjacent ones without an argument share brackets."""
+    """Return the short options in brackets, which adjacent options without argument share."""
     parts: list[str] = []
     flags = ""
     for letter, _, argument, _, _, applies, _ in options.TABLE:

@@ -68,7 +68,7 @@ class Options:
         self.timeout = limits.FILTER_TIMEOUT
         #: Whether the proxy refuses a message if its filter fails.
         self.reject = False
-        #: Whether exit status 1 without a reply code is a failure; implies `reject`.
+        #: Whether exit status 1 without a reply code is a failure. It implies `reject`.
         self.strict = False
         #: The least important level that is logged.
         self.log_level = log_levels.WARNING
@@ -89,7 +89,7 @@ class Options:
 
 
 def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
-    """Parse the command line; `clock_speed` is the value of `CLOCK_SPEED`.
+    """Parse the command line, with `clock_speed` as the value of `CLOCK_SPEED`.
 
     Raises:
         UsageError: an option or an argument is invalid.
@@ -144,7 +144,7 @@ def _target(given: list[str]) -> UpstreamAddress:
 
 
 def _set(options: Options, name: str, shown: str, value: str) -> None:
-    """Store the value of the option `name`; `shown` is its form in the command line."""
+    """Store the value of the option `name`, which the command line has as `shown`."""
     attribute, check, _ = _LONG[name]
     setattr(options, attribute, check(shown, value))
     if options.strict:
@@ -199,11 +199,16 @@ def _address(shown: str, value: str) -> tuple[str, int]:
         raise UsageError(f"{shown} {value!r}: {error}") from None
 
 
-#: All options in the order of --help. The fields of a record: the letter of the short form or "";
-#: the long form; the argument as --help shows it or ""; the attribute of `Options`; a function that
-#: takes the option as given and its argument and returns the value; where the option applies; the
-#: description for --help, in which `{}` stands for the default value. `parse` counts --verbose
-#: instead of storing a value. A record is a tuple, because a class for it costs 0.1 ms per process.
+#: All options in the order of --help. The fields of a record are:
+#: - the letter of the short form, "" if there is none
+#: - the long form
+#: - the argument as --help shows it, "" if there is none
+#: - the attribute of `Options`
+#: - the function that gets the option as given and its argument, and returns the value
+#: - the scope of the option: EVERYWHERE, LISTENING or INFORMATION
+#: - the description for --help, with `{}` for the default value
+#: `parse` counts --verbose instead of storing a value. A record is a tuple, because a class for it
+#: costs 0.1 ms per process.
 # fmt: off
 TABLE: "tuple[Record, ...]" = (
     ("c", "command", "CMD", "command", _text, EVERYWHERE,

@@ -1,4 +1,4 @@
-"""The I/O of one session: performs the actions of `core.session`.
+"""The I/O of one session, which performs the actions of `core.session`.
 
 Rule: this module does not interpret SMTP. A connection owns the descriptors, the files and the
 filter of one session. It releases all of them at the end, also after an internal error.
@@ -27,7 +27,7 @@ class Connection:
     """The connection of one client, with its upstream connection, message and filter.
 
     finished: called once with the connection, after everything is released.
-    counters: counts the messages; None without a server.
+    counters: counts the messages, None without a server.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Connection:
             self._loop.note_deadline(self.deadline)
 
     def _report_stream_failures(self) -> bool:
-        """Report a failed stream to the session; return whether there was one."""
+        """Report a failed stream to the session, and return whether there was one."""
         if self._upstream is not None and self._upstream.failed:
             self.session.upstream_received(self._upstream.read() or b"")
             return True
@@ -408,7 +408,7 @@ class Connection:
             outcome = ended.outcome(code)
             if outcome.status == 0:
                 self._open_outfile(outcome)
-        finally:  # after an error, the process id must not be killed: it may be reused
+        finally:  # after an error too, because a kill later could hit a reused process id
             self._end_filter(ended)
         self.session.filter_finished(outcome)
 

@@ -144,7 +144,7 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
 
 
 class Resolver:
-    """Name resolution in a thread, because getaddrinfo(3) blocks; the loop calls `done`.
+    """Name resolution in a thread, because getaddrinfo(3) blocks. The loop calls `done`.
 
     Raises:
         OSError: there is no free descriptor, or no thread can be started.

@@ -15,13 +15,13 @@ SHELL = "/bin/sh"
 
 
 def _changeable_signals() -> "Collection[int]":
-    """Return the signals with a changeable disposition; the C library reserves some."""
+    """Return the signals with a changeable disposition. The C library reserves some."""
     return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list them: the usual limit.
+#: The number of descriptors to check if the system cannot list them. It is the usual limit.
 _DESCRIPTORS = 1024
 
 
@@ -64,7 +64,7 @@ class Filter:
         self._last_line = verdict.LastLine()
 
     def read_stderr(self) -> bytes | None:
-        """Read from standard error; return b"" at its end, None if there is no data yet."""
+        """Read from standard error, and return b"" at its end, None if there is no data yet."""
         try:
             data = posix.read(self.stderr, limits.READ_SIZE)
         except BlockingIOError:
@@ -75,7 +75,7 @@ class Filter:
         return data
 
     def outcome(self, code: int | None) -> verdict.Outcome:
-        """Return the outcome for an exit code; see `Loop.on_child_exit`."""
+        """Return the outcome for an exit code from `Loop.on_child_exit`."""
         if code is None:
             reason = "the system does not report its exit status"
             return verdict.Outcome(
@@ -94,7 +94,7 @@ class Filter:
         return self._last_line.value
 
     def kill(self) -> None:
-        """Kill the process group; the filter must not have been waited for.
+        """Kill the process group of a filter that has not been waited for.
 
         The filter itself gets a second signal, because it may have left the group (setpgid(2)).
         """

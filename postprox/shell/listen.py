@@ -82,7 +82,7 @@ def _logs_to_stderr(options: "Options") -> bool:
 
 
 class _PidFile:
-    """The file of `--pid-file`, if given; the process that it names removes it at its end.
+    """The file of `--pid-file`, if given. The process with its id removes it.
 
     The file is written before fork(2), with the id of the parent, because an error after fork(2)
     would be too late. The descriptor stays open, so that no other file gets the same inode.
@@ -308,7 +308,7 @@ class Server:
         )
 
     def _stop(self) -> None:
-        """Stop with the grace period; after a second signal, with a short timeout."""
+        """Stop with the grace period, after a second signal with a short timeout."""
         if not self._listeners:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return
@@ -392,7 +392,7 @@ def _waiting(listener: socket.socket) -> int:
 
 
 def _sessions_allowed(wanted: int) -> int:
-    """Raise the limit of open files for `wanted` sessions; return the allowed number.
+    """Raise the limit of open files for `wanted` sessions, and return the allowed number.
 
     Without free descriptors, a session could not run its filter.
     """

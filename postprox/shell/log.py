@@ -83,7 +83,7 @@ class Syslog:
         self._try_later()
 
     def write(self, level: int, text: str) -> None:
-        """Write a line at `level` (see `log_levels`); buffer it while the daemon does not read."""
+        """Write a line at `level` (see `log_levels`), or buffer it for the daemon."""
         self.flush()
         datagram = _datagram(level, text)
         if self.has_backlog or not self._sent(datagram):
@@ -127,7 +127,7 @@ class Syslog:
             self._due(self.deadline)
 
     def _sent(self, datagram: bytes) -> bool:
-        """Send a datagram; return False if it must be retried.
+        """Send a datagram, and return False if it must be retried.
 
         Without syslog, the datagram is lost.
         """
@@ -200,12 +200,12 @@ destination: "Destination" = syslog
 
 
 def write(level: int, text: str) -> None:
-    """Write a line at `level` (see `log_levels`); never block and never raise."""
+    """Write a line at `level` (see `log_levels`) without blocking or raising."""
     destination.write(level, text)
 
 
 def write_fault(error: Exception) -> None:
-    """Write the traceback of an internal error; never raise."""
+    """Write the traceback of an internal error without raising."""
     try:
         import traceback
 

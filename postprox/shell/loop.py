@@ -60,7 +60,7 @@ STOPPING = signal.valid_signals() - {
 
 
 class Loop:
-    """The loop of the process; its clock is `speed` times faster than real time.
+    """The loop of the process, with a clock that is `speed` times faster than real time.
 
     poller: `POLL` or `EPOLL`.
     """
@@ -93,7 +93,7 @@ class Loop:
         return time.monotonic() * self._speed - self._lost_time
 
     def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` at each of `events` and at each error; stop if `events` is 0.
+        """Call `handler` at each of `events` and at each error. Stop if `events` is 0.
 
         Raises:
             OSError: the system cannot watch another descriptor.
@@ -144,7 +144,7 @@ class Loop:
         self.note_deadline(timed.deadline)
 
     def note_deadline(self, deadline: float) -> None:
-        """Report an earlier deadline of a timer source; a later deadline needs no report."""
+        """Report an earlier deadline of a timer source. A later deadline needs no report."""
         self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "TimerSource") -> None:
@@ -152,10 +152,10 @@ class Loop:
         self._timer_sources.pop(timed, None)
 
     def run_once(self) -> None:
-        """Wait for the next event or deadline and handle it; never raise."""
+        """Wait for the next event or deadline and handle it without raising."""
         try:
             self._iterate()
-        except Exception as error:  # mostly no memory; the events are reported again
+        except Exception as error:  # mostly no memory, and the events are reported again
             _pause(error)
 
     def _iterate(self) -> None:
@@ -249,7 +249,7 @@ class Loop:
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:
-        """Reap with another system call; if that fails as well, call all handlers with None."""
+        """Reap with another system call. If that fails as well, call all handlers with None."""
         try:
             self._reap_by(_next_ended_by_waitid)
         except (OSError, AttributeError) as error:  # not every system has waitid(2)
@@ -266,7 +266,7 @@ class Loop:
 
 
 def _next_ended() -> tuple[int, int] | None:
-    """Reap one child process; return its id and exit code, None if none has exited."""
+    """Reap one child process, and return its id and exit code, None if none has exited."""
     pid, status = posix.waitpid(-1, posix.WNOHANG)
     return (pid, posix.waitstatus_to_exitcode(status)) if pid else None
 
@@ -294,7 +294,7 @@ def _pause(error: Exception) -> None:
 
 
 def report(error: Exception) -> None:
-    """Log an internal error, if memory and descriptors allow it; never raise."""
+    """Log an internal error without raising, if memory and descriptors allow it."""
     try:
         from . import log
 
@@ -304,7 +304,7 @@ def report(error: Exception) -> None:
 
 
 def _wake(number: int, frame: object) -> None:
-    """Do nothing: the interpreter writes to the wake-up descriptor."""
+    """Do nothing, because the interpreter writes to the wake-up descriptor."""
 
 
 def ignore() -> None:

@@ -50,7 +50,7 @@ class Metrics:
         self.write()
 
     def write(self) -> None:
-        """Write the file; log only the first of consecutive failures."""
+        """Write the file, and log only the first of consecutive failures."""
         try:
             self._write()
         except OSError as error:

@@ -22,10 +22,10 @@ _DEVICES = "/dev"
 
 
 def replace(path: Path, content: bytes) -> int:
-    """Rename a new file with `content` to `path`; return its descriptor, open for writing.
+    """Rename a new file with `content` to `path`, and return its descriptor, open for writing.
 
     Raises:
-        OSError: the file cannot be written; the error's `filename` is `path`.
+        OSError: the file cannot be written. The error's `filename` is `path`.
     """
     new = path.parent / f".postprox-{os.getpid()}-{os.urandom(8).hex()}"
     descriptor = -1
@@ -74,7 +74,7 @@ def _refuse_devices(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process with this id runs; the own id belonged to an earlier process."""
+    """Whether another process with this id runs. The own id belonged to an earlier process."""
     if pid == os.getpid():
         return False
     try:

@@ -20,7 +20,7 @@ _LONGEST_NUMBER = 20
 
 
 class ServiceNotifier:
-    """The socket of the service manager; without a manager, all methods do nothing.
+    """The socket of the service manager. Without a manager, all methods do nothing.
 
     status: returns the status text.
     """
@@ -64,7 +64,7 @@ class ServiceNotifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:
-            pass  # the manager does not read or is gone; its own timeout handles that
+            pass  # the manager does not read or is gone, and its own timeout handles that
 
 
 def _notify_address() -> bytes:

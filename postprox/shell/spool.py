@@ -78,7 +78,7 @@ class Spool:
     def store(self, content: bytes, wire: bytes) -> None:
         """Append `content` to EMAIL and `wire`, its encoding for SMTP, to the spool.
 
-        The first error frees the space; `check` raises it.
+        The first error frees the space, and `check` raises it.
         """
         if self._error is not None:
             return
@@ -184,7 +184,9 @@ class Spool:
     def _open_tmpfile(self, directory: str) -> int:
         try:
             return posix.open(directory, _NAMELESS, 0o600)
-        except OSError:  # unsupported by the file system; other errors occur again in the next call
+        except (
+            OSError
+        ):  # unsupported by the file system (another error occurs again in the next call)
             descriptor = self._create(f"{self._stem}.spool")
             remove(self._created_paths.pop())
             return descriptor
@@ -249,7 +251,7 @@ def _state(status: posix.stat_result) -> tuple[int, int]:
 
 
 def close_in_background(descriptor: int) -> None:
-    """Close a file; a large one is closed in a thread, because freeing its space takes long."""
+    """Close a file, a large one in a thread, because freeing its space takes long."""
     try:
         large = posix.fstat(descriptor).st_size > limits.LARGE_FILE
     except OSError:
@@ -267,7 +269,7 @@ def close_in_background(descriptor: int) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove the file or directory `path`; log an error."""
+    """Remove the file or directory `path`, or log the error."""
     try:
         _unlink(path, None)
     except FileNotFoundError:
@@ -277,7 +279,7 @@ def remove(path: str) -> None:
 
 
 def _unlink(name: str, folder: int | None) -> None:
-    """Unlink a file; a large one is freed in a background thread."""
+    """Unlink a file, and free a large one in a background thread."""
     if posix.lstat(name, dir_fd=folder).st_size <= limits.LARGE_FILE:
         posix.unlink(name, dir_fd=folder)
         return
@@ -308,7 +310,7 @@ def _remove_stubborn(path: str) -> None:
 
 
 def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:
-    """Remove a directory with its content; return the number of further entries allowed.
+    """Remove a directory with its content, and return the number of further entries allowed.
 
     Links are not followed, because each directory is opened relative to its parent.
 

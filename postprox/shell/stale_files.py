@@ -24,7 +24,7 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def remove_stale_files(directory: str) -> None:
-    """Remove stale files in `directory`; ignore errors."""
+    """Remove stale files in `directory` and ignore errors."""
     try:
         found = {path.stem for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)}
     except OSError:
@@ -37,7 +37,7 @@ def remove_stale_files(directory: str) -> None:
 
 
 def _removed(stem: Path) -> int:
-    """Remove the stale files of one message; return their number."""
+    """Remove the stale files of one message, and return their number."""
     email, outfile, spool = (stem.with_suffix(suffix) for suffix in (".email", ".out", ".spool"))
     removed = int(_is_old(spool, limits.STALE) and _remove(spool))
     if not _is_our_file(email):
@@ -75,7 +75,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file; yield False if a running proxy has the lock, or on an error.
+    """Lock a file, and yield False if a running proxy has the lock, or on an error.
 
     Yield True if there is no regular file of this user to lock.
     """
@@ -94,7 +94,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _opened(path: Path) -> int:
-    """Open a file for reading; the filter may have made it unreadable.
+    """Open a file for reading, also if the filter has made it unreadable.
 
     Raises:
         OSError: the file cannot be opened.
@@ -117,7 +117,7 @@ def _make_readable(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take a shared lock, which a readable descriptor allows; a proxy has an exclusive lock."""
+    """Take a shared lock, which a readable descriptor allows. A proxy has an exclusive lock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

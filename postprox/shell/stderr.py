@@ -42,7 +42,7 @@ class StandardError:
             raise OSError(0, str(error)) from None
 
     def write(self, level: int, text: str) -> None:
-        """Queue a line at `level` (see `log_levels`) for the thread; do not wait."""
+        """Queue a line at `level` (see `log_levels`) for the thread and do not wait."""
         line = log.line(text) + b"\n"
         with self._changed:
             self._report()
@@ -99,7 +99,7 @@ class StandardError:
 
 
 def _write(line: bytes) -> bool:
-    """Write a line without a timeout; return False on an error."""
+    """Write a line without a timeout, and return False on an error."""
     while line:
         try:
             line = line[os.write(STDERR, line) :]

@@ -30,7 +30,7 @@ class Stream:
         return len(self._unsent)
 
     def has_sent_all(self) -> bool:
-        """Whether the kernel has accepted all octets; dropped octets do not count as sent."""
+        """Whether the kernel has accepted all octets. Dropped octets do not count as sent."""
         return not self._unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
@@ -57,7 +57,7 @@ class Stream:
             self._unsent = bytearray(self._sent(bytes(self._unsent)))
 
     def _sent(self, data: bytes) -> bytes:
-        """Send as much of `data` as the kernel accepts; return the rest."""
+        """Send as much of `data` as the kernel accepts, and return the rest."""
         try:
             while data:
                 data = data[posix.write(self.writer, data) :]
