@@ -65,13 +65,13 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
         harness.close()
 
 
-def test_patience_shrinks_with_the_last_wait_that_may_run_out(
+def test_last_permitted_timeout_reduces_limit(
     request: pytest.FixtureRequest,
 ) -> None:
     with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:
-        usual = harness.patience
+        usual = harness.timeout
         assert not harness.wait_until(lambda: False, extra=0.01 - usual)
-        assert harness.patience == usual / 5
+        assert harness.timeout == usual / 5
 
 
 def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
@@ -85,6 +85,6 @@ def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
         staged(request) as usual,
         staged(request, implementation=known, timeouts=timeouts) as harness,
     ):
-        assert harness.patience == usual.patience / 5
-        assert not harness.wait_until(lambda: False, extra=0.01 - harness.patience)
+        assert harness.timeout == usual.timeout / 5
+        assert not harness.wait_until(lambda: False, extra=0.01 - harness.timeout)
         assert timeouts == AdaptiveTimeout(left=1)

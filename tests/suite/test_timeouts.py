@@ -1,4 +1,4 @@
-"""Patience: who often says nothing is waited for less, and nobody is accused for that."""
+"""Adaptive time limits: a program with frequent timeouts gets less time, without false failures."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def tired(slowest: float = 0.0) -> AdaptiveTimeout:
     return AdaptiveTimeout(left=0, slowest=slowest)
 
 
-def test_patience_is_whole_until_so_many_waits_have_run_out() -> None:
+def test_limit_is_full_before_ten_timeouts() -> None:
     timeouts = AdaptiveTimeout(left=2)
     timeouts.expired()
-    assert timeouts.patience(10.0) == 10.0
+    assert timeouts.limit(10.0) == 10.0
     timeouts.expired()
-    assert timeouts.patience(10.0) == 2.0
+    assert timeouts.limit(10.0) == 2.0
 
 
-def test_patience_stays_far_above_the_slowest_that_came() -> None:
+def test_reduced_limit_exceeds_slowest_response() -> None:
     timeouts = tired()
     timeouts.observed(1.5)
     timeouts.observed(0.1)
-    assert timeouts.patience(10.0) == 4.5
+    assert timeouts.limit(10.0) == 4.5
 
 
-def test_patience_is_never_more_than_whole() -> None:
-    assert tired(slowest=9.0).patience(10.0) == 10.0
+def test_reduced_limit_never_exceeds_full_one() -> None:
+    assert tired(slowest=9.0).limit(10.0) == 10.0
 
 
 def test_who_plays_beside_others_has_a_share_of_what_may_run_out() -> None:
@@ -58,9 +58,9 @@ def test_one_that_plays_beside_many_has_something_all_the_same() -> None:
 
 @pytest.fixture
 def hasty(request: pytest.FixtureRequest) -> Settings:
-    """Patience of a quarter of a second, and a twentieth of one: a wait has run out."""
+    """Settings with a timeout of 0.25 s that has already been reduced to 0.05 s."""
     adopt_orphans()
-    return replace(suite_of(request.config).settings, patience=0.25, timeouts=tired())
+    return replace(suite_of(request.config).settings, timeout=0.25, timeouts=tired())
 
 
 def waited(level: str, settings: Settings) -> str:
@@ -71,7 +71,7 @@ def waited(level: str, settings: Settings) -> str:
     return failure.summary.rpartition("(waited ")[2]
 
 
-def test_what_fails_by_little_patience_is_played_again_with_all_of_it(hasty: Settings) -> None:
+def test_failure_by_reduced_timeout_is_played_again(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     assert waited("must", hasty) == "0.25 s)"
 
@@ -90,18 +90,18 @@ def test_what_fails_at_should_takes_nothing_from_what_is_for_must(hasty: Setting
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
-def test_what_passes_when_it_is_played_again_has_passed_and_teaches_patience(
+def test_pass_of_second_play_counts_and_is_measured(
     hasty: Settings,
 ) -> None:
     class Hasty(AdaptiveTimeout):
-        """No patience at all."""
+        """A limit of zero."""
 
-        def patience(self, _whole: float) -> float:
+        def limit(self, _whole: float) -> float:
             return 0.0
 
     timeouts = Hasty(left=0)
     transcript = parse_transcript(NEVER_SAID.format(level="must").replace("U< NOOP\n", ""), "t")
-    settings = replace(hasty, patience=10.0, timeouts=timeouts)
+    settings = replace(hasty, timeout=10.0, timeouts=timeouts)
     assert play_fairly(transcript, "stdio", settings).failure is None
     assert timeouts.replays["must"] == AdaptiveTimeout().replays["must"]
     assert timeouts.slowest > 0

@@ -2,7 +2,7 @@
 
 Rule: only a difference that the transcript is about counts. So a wrong proxy must start, must not
 break down, and must pass a transcript that its broken rule does not touch; and the right proxy
-passes every transcript that a wrong one is caught by, with the same patience.
+passes every transcript that a wrong one is caught by, with the same timeout.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ LONGEST = 45
 #: What a wrong proxy passes unless it names another: a session with one message.
 USUAL = "filter/accept.smtp"
 #: Seconds; nothing comes where something is due: not waited for as long as if it were to come.
-PATIENCE = 2.0
+TIMEOUT = 2.0
 #: Who does not read has tens of megabytes of replies made before the kernel has no room for more:
 #: that alone takes the right proxy more than a second, and longer beside other work.
-PATIENCE_WITH_UNREAD = 10.0
+TIMEOUT_WITH_UNREAD = 10.0
 UNREAD = {
     "listen/hostile-never-reads.smtp",
     "relay/idle-client-never-reads.smtp",
@@ -116,9 +116,9 @@ def settings_of(wrong: WrongProxy, config: pytest.Config) -> Settings:
     )
 
 
-def with_little_patience(settings: Settings, name: str) -> Settings:
-    """*settings* for transcript *name*, with no more patience than the right proxy asks for."""
-    return replace(settings, patience=PATIENCE_WITH_UNREAD if name in UNREAD else PATIENCE)
+def with_short_timeout(settings: Settings, name: str) -> Settings:
+    """*settings* for transcript *name*, with a timeout that the right proxy passes with."""
+    return replace(settings, timeout=TIMEOUT_WITH_UNREAD if name in UNREAD else TIMEOUT)
 
 
 def difference(name: str, settings: Settings) -> str:
@@ -150,13 +150,11 @@ def signs_of_a_breakdown(harness: Harness) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted({wrong.caught_by for wrong in WRONG_PROXIES}))
-def test_the_right_proxy_is_not_caught_however_short_the_patience(
-    name: str, request: pytest.FixtureRequest
-) -> None:
+def test_right_proxy_passes_with_short_timeout(name: str, request: pytest.FixtureRequest) -> None:
     adopt_orphans()
     right = find_implementation(REFERENCE)
     settings = replace(suite_of(request.config).settings, implementation=right)
-    assert difference(name, with_little_patience(settings, name)) == ""
+    assert difference(name, with_short_timeout(settings, name)) == ""
 
 
 @pytest.mark.parametrize("wrong", WRONG_PROXIES, ids=lambda wrong: wrong.name)
@@ -166,7 +164,7 @@ def test_a_wrong_proxy_is_caught(wrong: WrongProxy, request: pytest.FixtureReque
     adopt_orphans()
     settings = settings_of(wrong, request.config)
     assert difference(wrong.passes, settings) == "", "more than one rule is broken"
-    caught = difference(wrong.caught_by, with_little_patience(settings, wrong.caught_by))
+    caught = difference(wrong.caught_by, with_short_timeout(settings, wrong.caught_by))
     assert caught.removeprefix(UNASKED) == caught != "", f"{wrong.caught_by} does not catch it"
 
 

@@ -148,11 +148,11 @@ class Fragment:
     lost. So the wait is bounded and is never a failure.
     """
 
-    _PATIENCE = 0.1
+    _TIMEOUT = 0.1
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._deadline = time.monotonic() + self._PATIENCE
+        self._deadline = time.monotonic() + self._TIMEOUT
 
     @property
     def over(self) -> bool:

@@ -31,8 +31,8 @@ def play(harness: Harness) -> list[Observed]:
     Return the observations of invariants, which are judged apart from the transcript.
     """
     harness.prepare()
-    patience = _WATCHDOG * harness.settings.time_scale + harness.patience
-    watchdog = Watchdog(harness.kill, patience)
+    timeout = _WATCHDOG * harness.settings.time_scale + harness.timeout
+    watchdog = Watchdog(harness.kill, timeout)
     try:
         engine = Engine(harness)
         engine.start()
@@ -41,7 +41,7 @@ def play(harness: Harness) -> list[Observed]:
     finally:
         watchdog.close()
         if watchdog.barked:
-            raise HarnessError(f"the watchdog had to end the run after {patience:g} s")
+            raise HarnessError(f"the watchdog had to end the run after {timeout:g} s")
 
 
 def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
@@ -150,7 +150,7 @@ class Engine:
             verdict = look()
             return verdict.state is not State.WAIT
 
-        waited = f"(waited {self._harness.patience:g} s)"
+        waited = f"(waited {self._harness.timeout:g} s)"
         if not self._harness.wait_until(decided, extra, pause):
             verdict = no(f"{self._observers.so_far(step)} {waited}")
         if verdict.state is State.NO:
@@ -203,7 +203,7 @@ class Engine:
         )
         if connection is self._last_write and (fragment or self._last_was_fragment):
             read = Fragment(connection)
-            self._loop.turn_until(lambda: read.over, self._harness.patience, _ASK_AGAIN)
+            self._loop.turn_until(lambda: read.over, self._harness.timeout, _ASK_AGAIN)
         connection.send(self._observers.octets(group))
         self._last_write, self._last_was_fragment = connection, fragment
 
@@ -235,7 +235,7 @@ class Engine:
         connection = self._connection(step)
         # If the suite does not read from a connection, the implementation may not read either.
         # Unsent octets are lost then.
-        self._loop.turn_until(lambda: connection.sent or connection.paused, self._harness.patience)
+        self._loop.turn_until(lambda: connection.sent or connection.paused, self._harness.timeout)
         ways = {
             "@eof": connection.end_writing,
             "@close": connection.close,

@@ -52,7 +52,7 @@ class Settings:
     time_scale: float = 1.0
     slow: bool = False
     #: Time limit for one awaited event (seconds).
-    patience: float = 10.0
+    timeout: float = 10.0
     #: The same limit, reduced for programs that fail by timeout.
     timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
     #: Broken invariants: name and mode.
@@ -158,24 +158,24 @@ class Harness:
         return clock if clock and self.settings.implementation.clock_env else 1.0
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """The time limit for one awaited event, in seconds of this run."""
-        whole = self.settings.patience * self.settings.time_scale
+        whole = self.settings.timeout * self.settings.time_scale
         if self._known_to_fail:
             return whole / REDUCED_DIVISOR + self._real_time
-        return self.settings.timeouts.patience(whole) + self._real_time
+        return self.settings.timeouts.limit(whole) + self._real_time
 
     @property
-    def whole_patience(self) -> float:
+    def full_timeout(self) -> float:
         """The same limit without reduction after earlier timeouts."""
-        return self.settings.patience * self.settings.time_scale + self._real_time
+        return self.settings.timeout * self.settings.time_scale + self._real_time
 
     @property
     def _real_time(self) -> float:
         """The additional time for a transcript with a fast clock that the implementation lacks."""
         if not self.header.clock or self.speed != 1.0:
             return 0.0
-        return self.header.takes or self.settings.patience * self.header.clock
+        return self.header.takes or self.settings.timeout * self.header.clock
 
     @functools.cached_property
     def _known_to_fail(self) -> bool:
@@ -185,7 +185,7 @@ class Harness:
     def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
         """Run the loop until *done*. Return False after the time limit plus *extra* seconds."""
         began = time.monotonic()
-        came = self.loop.turn_until(done, self.patience + extra, pause)
+        came = self.loop.turn_until(done, self.timeout + extra, pause)
         return self._waited(time.monotonic() - began - extra, came)
 
     def _waited(self, seconds: float, came: bool) -> bool:
@@ -355,7 +355,7 @@ class Harness:
         def connected() -> bool:
             nonlocal sock
             with contextlib.suppress(OSError):
-                sock = socket.create_connection(self.listen, timeout=self.patience)
+                sock = socket.create_connection(self.listen, timeout=self.timeout)
             return sock is not None or not (self.process and self.process.alive)
 
         self.wait_until(connected, pause=_CONNECT_AGAIN)

@@ -36,7 +36,7 @@ class Rule:
     modes: tuple[str, ...]
     #: Further clauses with the same rule for special situations. A transcript about one of them is
     #: failed by this rule.
-    said_by: tuple[str, ...] = ()
+    also_in: tuple[str, ...] = ()
 
 
 _STANDARD_ERROR = Rule(
@@ -56,14 +56,14 @@ _TEMP_DIRECTORY = Rule(
     "No temporary file is left in DIR",
     ("files.gone",),
     MODES,
-    said_by=("files.term", "data.client-lost"),
+    also_in=("files.term", "data.client-lost"),
 )
 _PROCESSES = Rule(
     "processes",
     "No process outlives the one that was started",
     ("relay.idle",),
     MODES,
-    said_by=("filter.timeout", "files.term", "data.client-lost", "listen.stop"),
+    also_in=("filter.timeout", "files.term", "data.client-lost", "listen.stop"),
 )
 _DEATH = Rule("death", "The process dies by no signal but one that was sent", ("cli.exit",), MODES)
 _STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop",), ("listen",))
@@ -92,7 +92,7 @@ class InvariantChecker:
         self._harness = harness
         self._observers = looks
         self._verbs = {step.verb for step in steps}
-        self._told_to_end = False
+        self._sent_sigterm = False
         #: The observations of rules, except rules of the transcript itself.
         self.observed: list[Observed] = []
 
@@ -108,7 +108,7 @@ class InvariantChecker:
     def _owns(self, rule: Rule) -> bool:
         """Whether the transcript names a clause of this rule, at its level."""
         header = self._harness.header
-        clauses = {*rule.clauses, *rule.said_by}
+        clauses = {*rule.clauses, *rule.also_in}
         return header.level == LEVEL and not clauses.isdisjoint(header.clauses)
 
     def _is_news(self, rule: Rule) -> bool:
@@ -155,14 +155,14 @@ class InvariantChecker:
         process = self._harness.process
         assert process is not None
         if process.alive:
-            self._told_to_end = True
+            self._sent_sigterm = True
             process.send("SIGTERM")
             self._judge(_STOP, "SIGTERM to end the server, with exit status 0", self._goes_on)
 
     def _goes_on(self) -> str:
         process = self._harness.process
         assert process is not None
-        seconds = self._harness.whole_patience if self._is_news(_STOP) else _MOMENT
+        seconds = self._harness.full_timeout if self._is_news(_STOP) else _MOMENT
         self._harness.loop.turn_until(lambda: not process.alive, seconds)
         if process.status == 0 or (process.status is not None and self._observers.signalled):
             return ""
@@ -178,7 +178,7 @@ class InvariantChecker:
 
     def _died(self) -> str:
         status = self._harness.process.status if self._harness.process else None
-        sent = self._observers.signalled or self._told_to_end
+        sent = self._observers.signalled or self._sent_sigterm
         return (
             self._observers.process_state()
             if status is not None and status < 0 and not sent

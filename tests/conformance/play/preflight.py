@@ -24,7 +24,7 @@ modes = ["stdio"]
 syslog = "absent"
 +++
 """
-_HELP_PATIENCE = 10
+_HELP_TIMEOUT = 10
 
 
 #: The transcript that is played first in each mode.
@@ -73,7 +73,7 @@ def _cannot_start(implementation: Implementation, why: str) -> CannotStartError:
 def _await_sign_of_life(harness: Harness, implementation: Implementation) -> None:
     process, client = harness.process, harness.clients["C"]
     assert process is not None
-    deadline = time.monotonic() + harness.patience
+    deadline = time.monotonic() + harness.timeout
     while time.monotonic() < deadline:
         harness.loop.turn(0.05)
         if harness.listener.arrived or client.received:
@@ -83,7 +83,7 @@ def _await_sign_of_life(harness: Harness, implementation: Implementation) -> Non
     if process.alive:
         raise CannotStartError(
             f"{shlex.join(implementation.argv)} was started, but within "
-            f"{harness.patience:g} s it neither connected upstream nor printed "
+            f"{harness.timeout:g} s it neither connected upstream nor printed "
             "anything"
         )
     said = harness.output("stderr").decode("utf-8", "backslashreplace").strip()
@@ -101,7 +101,7 @@ def ask(implementation: Implementation, environment: dict[str, str], option: str
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            timeout=_HELP_PATIENCE,
+            timeout=_HELP_TIMEOUT,
         )
     except (OSError, subprocess.TimeoutExpired):
         return Answer("", "")

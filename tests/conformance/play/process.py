@@ -35,7 +35,7 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 #: Time limit of `close` for processes that cannot be killed (seconds).
 _KILLING_ROUNDS = 500
 _KILLING_PAUSE = 0.002
-_REAPING_PATIENCE = 1.0
+_REAPING_TIMEOUT = 1.0
 
 
 def adopt_orphans() -> None:
@@ -208,7 +208,7 @@ class Process:
     def _reap(self) -> None:
         if self._popen is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(_REAPING_PATIENCE)
+                self._popen.wait(_REAPING_TIMEOUT)
         for pid in children() - self._before:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

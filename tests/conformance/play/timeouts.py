@@ -46,7 +46,7 @@ class AdaptiveTimeout:
         """Whether there were too many timeouts."""
         return self.left <= 0
 
-    def patience(self, whole: float) -> float:
+    def limit(self, whole: float) -> float:
         """Return the time limit in place of *whole*."""
         return min(whole, self.at_least(whole / REDUCED_DIVISOR)) if self.is_reduced else whole
 

@@ -211,9 +211,7 @@ class _Performance:
             silence = time.monotonic() - last
             if self._events != before:
                 last = time.monotonic()
-            elif silence > self._harness.patience or (
-                silence > self._given() and self._all_sleep()
-            ):
+            elif silence > self._harness.timeout or (silence > self._given() and self._all_sleep()):
                 return False
         return True
 

@@ -21,7 +21,7 @@ from .address import Address, connect
 from .steps import StepRecorder
 
 #: Time limit for the proxy's exit after the loss of client and upstream (seconds).
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 _PAUSE = 0.2
 _NAMES = ("U", *(f"U{number}" for number in range(2, 10)))
 
@@ -121,7 +121,7 @@ class Recording:
                 self._see(link)
             for link in self._links:
                 self._pass_on(link)
-            self._check_patience()
+            self._check_timeout()
 
     def _take_filter_runs(self) -> None:
         while self._harness.filter.new_runs:
@@ -181,11 +181,11 @@ class Recording:
                 self._steps.action(link.actor, "@eof")
                 link.inner.end_writing()
 
-    def _check_patience(self) -> None:
+    def _check_timeout(self) -> None:
         process = self._harness.process
         assert process is not None
         gone = all(link.outer_ended for link in self._links) or not process.alive
-        if gone and time.monotonic() - self._moved > _PATIENCE:
+        if gone and time.monotonic() - self._moved > _TIMEOUT:
             raise RecordError("the session has ended, but the proxy still runs")
 
     # --- the end
