@@ -1,6 +1,6 @@
 """The command `postprox-rehearse`, or `python3 -m postprox.rehearse`.
 
-Rule: what was begun is ended and cleared away here, also on Ctrl-C.
+Rule: this module ends everything that it has started and removes its files, also on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from . import ci, mail, options, sources, watch
+from . import github, junit, mail, options, sources, target, watch
 from .document import document
 from .errors import CannotRunError
 from .progress import Progress
 from .rehearsal import Rehearsal, not_rehearsed, rehearse
 from .summary import Result, Summary, complaint, result
-from .text import Paper, Report, printable
+from .text import Paper, Report, printable, without_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TextIO
 
     from .mail import Mail
     from .options import Settings
@@ -32,98 +34,171 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: From so many messages on each gets a line, unless --full or --brief says otherwise.
+#: The minimum number of messages for the brief report, without --full and --brief.
 _MANY = 11
-#: The width of what is no terminal, and the widest of what is one.
+#: The width without a terminal, and the maximum width on a terminal, in columns.
 _WIDTH, _WIDEST = 80, 132
 _NARROWEST = 60
 
 
+class _OutputError(Exception):
+    """Standard output cannot be written."""
+
+
 def main() -> int:
     """Run the command; return its exit status."""
-    settings = options.parse(sys.argv[1:])
+    closed = sys.stdout is None
+    _open_closed_streams()
+    try:
+        status = _main()
+        if closed:
+            _complain("standard output is closed")
+            status = FAILED
+        _flush()
+    except CannotRunError as error:
+        _complain(str(error))
+        status = FAILED
+    except MemoryError:
+        _complain("not enough memory")
+        status = FAILED
+    except _OutputError as error:
+        _discard(sys.stdout)
+        if error.args:
+            _complain(f"cannot write to standard output: {error}")
+        status = FAILED
+    except KeyboardInterrupt as stop:
+        _print_error("rehearse: interrupted")
+        status = 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        with contextlib.suppress(_OutputError):
+            _flush()
+    return status
+
+
+def _main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        if settings.watch:
-            _watch(settings)
-        return _run(settings)
-    except CannotRunError as error:
-        _complain(str(error))
-        return FAILED
+        settings = options.parse(sys.argv[1:])
+    except SystemExit as leaving:
+        _flush()
+        return int(leaving.code or 0)
+    if settings.watch:
+        _watch(settings)
+    return _run(settings)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null for each closed stream, so that no other file gets its descriptor."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(file, True)
+    os.close(file)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+
+
+def _print(text: str) -> None:
+    """Print a text.
+
+    Raises:
+        _OutputError: it cannot be written.
+    """
+    try:
+        print(text, flush=True)
     except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter must not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except KeyboardInterrupt as stop:
-        print("rehearse: interrupted", file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        raise _OutputError from None  # The reader needs no more, which is no error to report.
+    except OSError as error:
+        raise _OutputError(error.strerror) from None
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise _OutputError from None
+    except OSError as error:
+        raise _OutputError(error.strerror) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Send the rest of a stream to /dev/null: the interpreter writes it again at its end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print_error(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
     for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)  # the clearing away is not to be interrupted
+        signal.signal(other, signal.SIG_IGN)  # A second signal must not interrupt the cleanup.
     raise KeyboardInterrupt(number)
 
 
 def _complain(why: str) -> None:
-    print(f"rehearse: {printable(why)}", file=sys.stderr)
+    # GitHub searches standard error for workflow commands as well.
+    _print_error(without_commands(f"rehearse: {printable(why)}"))
 
 
 def _watch(settings: Settings) -> NoReturn:
-    """Run again and again; only a signal ends it."""
+    """Repeat the run after each change until a signal ends the process."""
+    shown = without_commands if settings.github else str
     while True:
         before = watch.state(settings)
         try:
             _run(settings)
         except CannotRunError as error:
-            _complain(str(error))  # the file may be being written
-        print("\nWaiting until the filter or a message changes (Ctrl-C ends) ...", flush=True)
+            _complain(str(error))  # An editor may have removed the file for a moment.
+        _print("\nWaiting until the filter or a message changes (Ctrl-C ends) ...")
         name = watch.changed(settings, before)
-        print(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n", flush=True)
+        _print(shown(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n"))
 
 
 def _run(settings: Settings) -> int:
     """Rehearse all messages once; return the exit status."""
     each = sources.found(settings.messages, settings.user)
-    todo = [source for source in each for _ in range(settings.repeat)]
-    results = _document(settings, todo) if settings.json else _text(settings, todo)
+    results = _document(settings, each) if settings.json else _text(settings, each)
     if settings.github:
-        for line in ci.github_lines(settings, results):
-            print(line, flush=True)
+        for line in github.lines(settings, results):
+            _print(line)
     if settings.junit is not None:
-        ci.write_junit(settings.junit, settings, results)
+        target.write(settings.junit, junit.document(settings, results))
     wrong = settings.expected and any(complaint(settings, done) for done in results)
     return FAILED if wrong or any(done.could_not_run for done in results) else 0
 
 
-def _document(settings: Settings, todo: list[Source]) -> list[Result]:
+def _document(settings: Settings, each: list[Source]) -> list[Result]:
     rehearsals = []
     results = []
-    for source, rehearsal in _rehearsals(todo, settings, Progress(len(todo), _paper().width)):
+    for source, rehearsal in _rehearsals(each, settings, _paper().width):
         rehearsals.append(rehearsal)
         results.append(result(rehearsal, _path(source)))
-    print(document(settings, rehearsals, results))
+    _print(document(settings, rehearsals, results))
     return results
 
 
-def _text(settings: Settings, todo: list[Source]) -> list[Result]:
+def _text(settings: Settings, each: list[Source]) -> list[Result]:
     paper = _paper()
-    report = Report(settings, len(todo), paper)
-    full = len(todo) < _MANY if settings.full is None else settings.full
-    shown = ci.without_commands if settings.github else str
-    print(shown(report.opening()), flush=True)
+    total = len(each) * settings.repeat
+    report = Report(settings, total, paper)
+    full = total < _MANY if settings.full is None else settings.full
+    shown = without_commands if settings.github else str
+    _print(shown(report.opening()))
     if not full:
-        print()
+        _print("")
     results: list[Result] = []
-    for source, rehearsal in _rehearsals(todo, settings, Progress(len(todo), paper.width)):
+    for source, rehearsal in _rehearsals(each, settings, paper.width):
         results.append(result(rehearsal, _path(source)))
-        said = report.message if full else report.line
-        print(shown(said(len(results), rehearsal)), flush=True)
-    print(shown(Summary(settings, paper).text(results)), flush=True)
+        text = report.message if full else report.line
+        _print(shown(text(len(results), rehearsal)))
+    _print(shown(Summary(settings, paper).text(results)))
     return results
 
 
@@ -132,11 +207,14 @@ def _path(source: Source) -> str:
 
 
 def _rehearsals(
-    todo: list[Source], settings: Settings, progress: Progress
+    each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
+    """Yield each message as often as --repeat requires; a list of all could be too large."""
+    progress = Progress(len(each) * settings.repeat, width)
+    todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:
         if settings.user is not None:
-            parent.chmod(0o711)  # to be passed through
+            parent.chmod(0o711)  # The user must reach the directories in it.
         for number, source in enumerate(todo, 1):
             directory = parent / str(number)
             progress.begins(number, source.name)
@@ -149,7 +227,7 @@ def _rehearsals(
             finally:
                 progress.ends()
             yield source, done
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
 
 
 def _message(source: Source) -> Mail:
@@ -171,7 +249,15 @@ def _directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    try:
         shutil.rmtree(directory, ignore_errors=True)
+    except RecursionError:
+        # A filter may nest directories more deeply than Python's limit.
+        subprocess.run(["/bin/rm", "-rf", "--", str(directory)], check=False)
 
 
 def _paper() -> Paper:

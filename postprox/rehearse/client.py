@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HELLO = b"mx.example.org"
 #: How long the proxy may take for anything but a filter's run, in seconds.
 PATIENCE = 30.0
+#: The largest timeout that poll(2) can take, in seconds.
+_LARGEST = 2_000_000.0
 _UNKNOWN = b"[UNAVAILABLE]"
 # Octets that xtext leaves as they are (RFC 3461 section 4).
 _PLAIN = frozenset(range(33, 127)) - frozenset(b"+=")
@@ -109,7 +111,7 @@ class Client:
 
     def _answer(self, patience: float) -> bytes:
         """Return one reply with all its lines."""
-        self._peer.settimeout(patience)
+        self._peer.settimeout(min(patience, _LARGEST))
         reply = b""
         while True:
             line = self._line(patience)

@@ -1,13 +1,9 @@
-"""How the filter's run is observed: the command that the proxy is given instead of the user's.
+"""The record of a filter's run, and the command that makes it.
 
-Rule: nothing that the proxy can see of the filter changes: exit status, standard error, death by
-a signal, the process group and with it the time limit. What is recorded goes to a directory.
+Rule: the rehearsal reads only files that it has created and opened before the filter starts. The
+filter's user cannot replace them.
 
-The files that are read afterwards belong to the filter's user, who may have put anything in their
-place: a link, a FIFO, any octets. `Records` opens nothing but regular files of that user.
-
-The user's command runs as `sh -c CMD`, as it would without this. Its standard error goes to a
-file, so that nothing is lost when the filter is killed, and from there to the proxy.
+The proxy runs `observer.py` in place of the filter. The observer runs the filter.
 """
 
 from __future__ import annotations
@@ -15,52 +11,24 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import observer
+from .observer import EMPTY, FILLED, STDERR_KEPT, UNUSABLE, VARIABLES
+
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
     from .proxy import User
 
-VARIABLES = (
-    *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO"),
-    *("RECIPIENTS", "RECIPIENTCOUNT", "QUEUE_ID", "CLIENT_NAME"),
-)
-#: What is kept of standard error: its end.
-STDERR_KEPT = 1 << 18
-#: What the filter has made of OUTFILE.
-EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
-_MADE = {word.encode(): word for word in (EMPTY, FILLED, UNUSABLE)}
-#: An exit status in digits.
-_STATUS = re.compile(rb"[0-9]{1,3}")
+__all__ = ("EMPTY", "FILLED", "UNUSABLE", "VARIABLES", "FilterRun", "Records", "observed", "parses")
 
-# PYTHONPATH is the rehearsal's; spawn(8) does not set it. The parentheses keep what this shell has
-# to say of a killed command ("Killed") out of the file. A status above 128 is how a shell says that
-# a signal has killed a command: pass it on as such (but no signal that only stops).
-_SNIPPET = r"""
-printf '%s\0' {2} >{0}/environment
-unset PYTHONPATH
-(exec sh -c {1} 2>{0}/stderr)
-rehearsed=$?
-: >{0}/end
-if [ -h "$OUTFILE" ]; then echo unusable
-elif [ ! -e "$OUTFILE" ]; then echo empty
-elif [ ! -f "$OUTFILE" ] || [ ! -r "$OUTFILE" ]; then echo unusable
-elif [ -s "$OUTFILE" ]; then echo filled
-else echo empty; fi >{0}/outfile
-cat {0}/stderr >&2
-printf '%s\n' "$rehearsed" >{0}/status
-if [ "$rehearsed" -gt 128 ]; then
-    case $(kill -l "$rehearsed" 2>/dev/null) in
-    '' | STOP | TSTP | TTIN | TTOU) ;;
-    *) ulimit -c 0; kill -s "$(kill -l "$rehearsed")" $$ ;;
-    esac
-fi
-exit "$rehearsed"
-"""
+#: The exit status, the state of OUTFILE and the duration in seconds.
+_END = re.compile(rb"(\d{1,3}) (empty|filled|unusable) (\d{1,9}\.\d{6})\n")
 
 
 @dataclass(frozen=True)
@@ -68,10 +36,10 @@ class FilterRun:
     """One run of the filter.
 
     environment: the variables that the proxy sets.
-    status: as the shell has it, 128 + N for signal N; None if it was killed before its end.
-    stderr: the end of its standard error.
-    seconds: how long it ran; None if it was killed before its end.
-    outfile: what it has made of OUTFILE.
+    status: the exit status, 128 + N for signal N; None if the observer was killed too.
+    stderr: the end of standard error.
+    seconds: the duration; None if the observer was killed too.
+    outfile: the state of OUTFILE.
     """
 
     environment: dict[str, bytes]
@@ -82,24 +50,43 @@ class FilterRun:
 
 
 def observed(command: str, directory: Path) -> str:
-    """Return a command that runs `command` and records it in `directory`."""
-    values = " ".join(f'"${name}"' for name in VARIABLES)
-    return _SNIPPET.format(shlex.quote(str(directory)), shlex.quote(command), values)
+    """Return a command that runs `command` and records the run in `directory`."""
+    # -I and -S: the filter's user or its environment cannot add modules.
+    words = (sys.executable, "-I", "-S", observer.__file__, str(directory), command)
+    return f"exec {shlex.join(words)}"
+
+
+def parses(command: str) -> bool:
+    """Return whether the shell can parse a command; the shell does not run it."""
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-n", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except OSError:
+        return True  # The run of the filter itself will fail.
+    return done.returncode == 0
 
 
 class Records:
-    """A new directory for the records, which belongs to `user` if there is one.
+    """The records of a run, in a new directory that belongs to `user` if there is one.
 
-    It stays open while the context lasts: the user can put another directory at its path.
+    The files stay open in the context. The observer removes their names.
     """
 
     def __init__(self, path: Path, user: User | None) -> None:
         self.path = path
-        path.mkdir()
-        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        path.mkdir(mode=0o700)
+        self._files: dict[str, int] = {}
+        for name in observer.RECORDS:
+            self._files[name] = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            if user is not None:
+                os.fchown(self._files[name], user.uid, user.gid)
         if user is not None:
-            os.fchown(self._directory, user.uid, user.gid)
-        self._owner = os.fstat(self._directory).st_uid
+            os.chown(path, user.uid, user.gid)
 
     def __enter__(self) -> Records:
         return self
@@ -110,40 +97,25 @@ class Records:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._directory)
+        for file in self._files.values():
+            os.close(file)
 
     def run(self) -> FilterRun | None:
-        """Return what was recorded, None if the filter was not run."""
-        environment, begin = self._read("environment")
-        if begin is None:
+        """Return the recorded run, None if the filter was not started."""
+        environment = self._read(observer.ENVIRONMENT)
+        if not environment:
             return None
-        status = self._read("status")[0].strip()
-        stderr = self._read("stderr")[0]
-        end = self._read("end")[1]
-        made = self._read("outfile")[0].strip()
+        end = _END.fullmatch(self._read(observer.END))
         return FilterRun(
             dict(zip(VARIABLES, environment.split(b"\0")[:-1], strict=False)),
-            int(status) if _STATUS.fullmatch(status) else None,
-            stderr,
-            None if end is None else max(0.0, (end - begin) / 1e9),
-            _MADE.get(made, EMPTY),
+            int(end[1]) if end else None,
+            self._read(observer.STDERR),
+            float(end[3]) if end else None,
+            end[2].decode() if end else EMPTY,
         )
 
-    def _read(self, name: str) -> tuple[bytes, int | None]:
-        """Return the end of a file, and its time in ns; b"" and None if there is none."""
-        try:
-            file = os.open(
-                name,
-                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY,
-                dir_fd=self._directory,
-            )
-        except OSError:
-            return b"", None
-        try:
-            seen = os.fstat(file)
-            # A second name may be that of another user's file.
-            if not stat.S_ISREG(seen.st_mode) or seen.st_uid != self._owner or seen.st_nlink > 1:
-                return b"", None
-            return os.pread(file, STDERR_KEPT, max(0, seen.st_size - STDERR_KEPT)), seen.st_mtime_ns
-        finally:
-            os.close(file)
+    def _read(self, name: str) -> bytes:
+        """Return the end of a record."""
+        file = self._files[name]
+        size = os.fstat(file).st_size
+        return os.pread(file, STDERR_KEPT, max(0, size - STDERR_KEPT))

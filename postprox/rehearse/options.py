@@ -18,10 +18,12 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core import options as proxy_options
+from . import target
+from .filterrun import parses
 from .outcome import EXPECTATIONS
 from .proxy import User
 from .sources import STANDARD_INPUT
-from .text import printable
+from .text import printable, without_commands
 
 # How it was called, to be called so again.
 _INSTALLED = "postprox-rehearse"
@@ -73,7 +75,8 @@ class Settings:
     user: who runs the proxy and the filter, None for who runs this.
     repeat: how often each message is sent.
     expected: some of `EXPECTATIONS`, none if anything may happen.
-    full: whether much is said of each message; None leaves it to their number.
+    full: whether the report is long; None if the number of messages decides.
+    parses: whether the shell can parse the command.
     github, junit: whether GitHub's annotations are printed; where JUnit's XML goes.
     watch: whether it begins again when something changes.
     sender, recipients, client_ip, helo: None is as the message or the rehearsal has it.
@@ -96,6 +99,7 @@ class Settings:
     repeat: int
     expected: tuple[str, ...]
     full: bool | None
+    parses: bool
     json: bool
     github: bool
     junit: Path | None
@@ -121,8 +125,13 @@ def parse(arguments: list[str]) -> Settings:
         parser.error("-, standard input: give it alone, and without --watch")
     if given.json and given.github:
         parser.error("--github: its lines would break the document of --json; give one of the two")
+    mixed = given.junit is not None and target.is_descriptor(given.junit)
+    if mixed and (given.json or given.github):
+        parser.error("--junit: must be a file if --json or --github is given")
+    command = _BUNDLED_FILTER if given.command is None else given.command
     return Settings(
-        command=_BUNDLED_FILTER if given.command is None else given.command,
+        command=command,
+        parses=parses(command),
         bundled_filter=given.command is None,
         messages=tuple(given.messages) or tuple(map(_short, sorted(_DEMO.glob("*.eml")))),
         bundled_messages=not given.messages,
@@ -147,10 +156,10 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors hold nothing but printable characters: *.eml may match any name."""
+    """A parser that prints errors in printable characters: *.eml may match any name."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        super().error(without_commands(printable(message)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -259,17 +268,19 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text[:9]) > 0:
-        return int(text[:9])
-    raise argparse.ArgumentTypeError(f"{text!r}: give a positive whole number")
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from 1 to 999999999")
 
 
 def _file(text: str) -> Path:
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give a file in a directory that can be written to"
-        )
+    try:
+        problem = target.problem(path)
+    except OSError as error:
+        problem = error.strerror or "invalid"
+    if problem:
+        raise argparse.ArgumentTypeError(f"{text!r}: {problem}")
     return path
 
 

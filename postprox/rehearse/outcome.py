@@ -68,6 +68,7 @@ class Told:
     reject_failures: bool
     waited: float
     strict: bool = False
+    parses: bool = True
 
 
 def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
@@ -78,14 +79,14 @@ def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
     ended = verdict.Outcome(
         None if run is None else run.status,
         b"" if run is None else _last_line(run.stderr),
-        failure=_late(told) if late or run is None else failure(run),
+        failure=_late(told) if late or run is None else failure(run, parses=told.parses),
         replaced=run is not None and run.outfile == FILLED,
     )
     judged = verdict.judge(ended, reject_failures=told.reject_failures, strict=told.strict)
     if delivered == bool(judged.reply):
         return Outcome(ERROR, "the proxy answered in its own words after the filter had ended")
     hints = () if run is None else _hints(run, rejected=judged.action == verdict.REJECT)
-    not_started = run is not None and run.status in _SHELL_SAYS
+    not_started = run is not None and _not_started(run, parses=told.parses)
     return Outcome(judged.action, judged.reason, late, not_started, hints)
 
 
@@ -101,7 +102,15 @@ def signal_name(run: FilterRun) -> str:
         return ""
 
 
-def failure(run: FilterRun) -> str:
+def _not_started(run: FilterRun, *, parses: bool) -> bool:
+    """Return whether the shell could not start the filter.
+
+    A shell may end with 0 or 1 before it comes to a line that it cannot parse.
+    """
+    return run.status in _SHELL_SAYS or (not parses and run.status not in (0, 1, None))
+
+
+def failure(run: FilterRun, *, parses: bool = True) -> str:
     """Return why the filter counts as failed; "" if its exit status decides."""
     if run.status is None:
         return "killed, with its whole process group"
@@ -112,6 +121,8 @@ def failure(run: FilterRun) -> str:
         return f"exit status {run.status}: killed by signal {run.status - 128} ({name})"
     if run.status in _SHELL_SAYS:
         return f"exit status {run.status}: {_SHELL_SAYS[run.status]}"
+    if _not_started(run, parses=parses):
+        return f"exit status {run.status}: the shell cannot parse the command"
     return ""
 
 

@@ -103,7 +103,9 @@ def rehearse(
         ) from None
     except MemoryError:
         raise CannotRunError(f"{mail.name}: it is too large for the memory") from None
-    told = outcome.Told(settings.timeout, settings.reject, client.waited, settings.strict)
+    told = outcome.Told(
+        settings.timeout, settings.reject, client.waited, settings.strict, settings.parses
+    )
     delivered = dialogue.received is not None
     return Rehearsal(
         mail=mail,
@@ -148,6 +150,13 @@ def _envelope(mail: Mail, settings: Settings) -> Envelope:
 
 def difference(sent: bytes, received: bytes) -> list[str] | None:
     """Return a unified diff of two messages, octets as latin-1; None if they are too long."""
+    try:
+        return _difference(sent, received)
+    except MemoryError:
+        return None
+
+
+def _difference(sent: bytes, received: bytes) -> list[str] | None:
     old, new = (text.decode("latin-1").split("\r\n")[:-1] for text in (sent, received))
     # What they have in common at the beginning and the end may be long, and costs nothing so.
     start = max(0, _common(old, new) - _CONTEXT)

@@ -1,8 +1,8 @@
-"""Where the messages are: files, mailboxes (mbox and Maildir), directories, standard input.
+"""The messages: files, mailboxes (mbox and Maildir), directories, standard input.
 
-Rule: here they are only found and counted; each is read when its turn comes, so that a mailbox of
-any size takes no more memory than its largest message. An empty file is no message. With --user,
-root opens no link and no FIFO that belongs to that user.
+Rule: this module finds and counts the messages. Each message is read immediately before its run, so
+that the memory depends on the largest message and not on the mailbox. An empty file is no message.
+A message that cannot be read does not end the run of the others.
 """
 
 from __future__ import annotations
@@ -16,90 +16,93 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .access import DIRECTORY, FILE, LINK, Access
 from .errors import CannotRunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
     from .proxy import User
 
-#: How standard input is named, on the command line and in what is printed.
+#: The name of standard input on the command line and in the output.
 STANDARD_INPUT = "-"
+#: The maximum size of a message, in octets. A sparse file or a device may have any size.
+LIMIT = 1 << 28
+_TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
+#: The maximum size of a line that is read at once.
+_LINE = 1 << 16
 # The line before each message of an mbox, as mail programs write it: an address and a date.
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
-# The empty line behind each message of an mbox.
+# The empty line after each message of an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
-# A line of the message itself that an mbox had to mark (mboxrd).
+# A line of the message itself that the writer of an mbox has quoted (mboxrd).
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One message, and where it is.
+    """One message and its position.
 
-    name: what it is called; the file's name, and for one of an mbox its number behind it.
-    path: the file, None for standard input.
-    begin, end: its octets in the file; the end None for all.
-    octets: what standard input had.
-    user: whose links and FIFOs are not opened, None if it does not matter.
+    name: the file's name; in an mbox with the message's number.
+    path: the file, None for standard input and for a pipe.
+    begin, end: the octets in the file; the end is None for the whole file.
+    octets: the content without `path`; None if it is too large.
+    user: the user with whose rights root opens the file, None for this process's own rights.
     """
 
     name: str
     path: Path | None
     begin: int = 0
     end: int | None = None
-    octets: bytes = b""
+    octets: bytes | None = b""
     user: User | None = None
 
     @property
-    def boxed(self) -> bool:
-        """Whether it is one of the messages of an mbox."""
+    def in_mbox(self) -> bool:
+        """Whether the file is an mbox."""
         return self.begin > 0 or self.end is not None
 
     def read(self) -> bytes:
-        """Return the message, without what belongs to the mailbox.
+        """Return the message without the mbox's own lines.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read, or it is too large.
         """
         if self.path is None:
             text = self.octets
         else:
-            with _opened(self.path, self.user) as file:
-                if self.begin:
+            with Access(self.user).open(self.path) as file:
+                seen = os.fstat(file.fileno())
+                end = seen.st_size if self.end is None else self.end
+                regular = stat.S_ISREG(seen.st_mode)
+                if regular and end - self.begin > LIMIT:
+                    text = None
+                elif self.in_mbox:
                     file.seek(self.begin)
-                text = file.read() if self.end is None else file.read(self.end - self.begin)
-        return _QUOTED.sub(rb"\1", _SEPARATOR.sub(b"", text)) if self.boxed else text
+                    text = file.read(end - self.begin)
+                else:
+                    text = _bounded(file)
+        if text is None:
+            raise OSError(errno.EFBIG, _TOO_LARGE, self.name)
+        return _QUOTED.sub(rb"\1", _SEPARATOR.sub(b"", text)) if self.in_mbox else text
 
 
-def _opened(path: Path, user: User | None) -> BinaryIO:
-    """Open a file for reading.
-
-    Raises:
-        OSError: it cannot be opened, or it is a link or a FIFO of the user.
-    """
-    if user is None:
-        return path.open("rb")
-    is_link = path.is_symlink()
-    refused = PermissionError(errno.EPERM, f"a link or FIFO of user {user.name}", str(path))
-    if is_link and path.lstat().st_uid == user.uid:
-        raise refused
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-    file = os.fdopen(os.open(path, flags if is_link else flags | os.O_NOFOLLOW), "rb")
-    seen = os.fstat(file.fileno())
-    if seen.st_uid == user.uid and not stat.S_ISREG(seen.st_mode):
-        file.close()
-        raise refused
-    os.set_blocking(file.fileno(), True)
-    return file
+def _bounded(file: BinaryIO) -> bytes | None:
+    """Return the rest of a file, None if it is too large."""
+    pieces = []
+    size = 0
+    while size <= LIMIT and (piece := file.read(1 << 20)):
+        pieces.append(piece)
+        size += len(piece)
+    return None if size > LIMIT else b"".join(pieces)
 
 
 def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
-    """Return the messages that `paths` name; no link or FIFO of the user is opened.
+    """Return the messages in `paths`, opened with the rights of `user`.
 
     Raises:
-        CannotRunError: some of them cannot be read, or hold no message; each is named.
+        CannotRunError: a path cannot be read, or has no message; the text names each.
     """
     sources: list[Source] = []
     wrong = []
@@ -111,26 +114,35 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
         except OSError as error:
             name = str(error.filename or path)
             wrong.append(f"cannot read the message {name!r}: {error.strerror}")
+        except MemoryError:
+            wrong.append(f"cannot read the message {str(path)!r}: too large for the memory")
     if wrong:
         raise CannotRunError("; ".join(wrong))
     return sources
 
 
-def files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files that `paths` name, as far as they are there."""
+def files(paths: Iterable[Path], user: User | None = None) -> Iterator[Path]:
+    """Yield the existing files that `paths` name."""
+    access = Access(user)
     for path in paths:
         try:
-            yield from _listed(path) if path.is_dir() else (path,)
-        except (OSError, CannotRunError):
+            directory = stat.S_ISDIR(access.mode(path))
+            yield from _files(access, path) if directory else (path,)
+        except OSError:
             continue
 
 
 def _found(path: Path, user: User | None) -> list[Source]:
+    access = Access(user)
     if str(path) == STANDARD_INPUT:
-        octets = sys.stdin.buffer.read()
-        sources = [Source(STANDARD_INPUT, None, octets=octets)] if octets else []
-    elif path.is_dir():
-        sources = [each for file in _listed(path) for each in _in_directory(file, user)]
+        if sys.stdin is None:
+            raise CannotRunError("standard input is closed")
+        sources = _once(STANDARD_INPUT, sys.stdin.buffer)
+    elif stat.S_ISDIR(access.mode(path)):
+        listed = list(_files(access, path))
+        if not listed:
+            raise CannotRunError(f"no message in the directory {str(path)!r}")
+        sources = [each for file in listed for each in _in_directory(file, user)]
     else:
         sources = _in_file(path, user)
     if not sources:
@@ -138,54 +150,94 @@ def _found(path: Path, user: User | None) -> list[Source]:
     return sources
 
 
+def _once(name: str, file: BinaryIO) -> list[Source]:
+    """Read a file that can be read only once."""
+    octets = _bounded(file)
+    return [] if octets == b"" else [Source(name, None, octets=octets)]
+
+
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file; the failure of one that cannot be read waits for its turn."""
+    """Return the messages in a file; if it cannot be opened, the error comes at its own run."""
     try:
         return _in_file(path, user)
     except OSError:
         return [Source(str(path), path, user=user)]
 
 
-def _listed(directory: Path) -> list[Path]:
-    """Return the files of a directory and of those in it."""
-    listed = list(_below(directory))
-    if not listed:
-        raise CannotRunError(f"no message in the directory {str(directory)!r}")
-    return listed
+def _files(access: Access, top: Path) -> Iterator[Path]:
+    """Yield the files in a directory and below, in order.
 
-
-def _below(directory: Path) -> Iterator[Path]:
-    if all((directory / name).is_dir() for name in ("cur", "new")):
-        yield from _maildir(directory)
-        return
-    for path in sorted(directory.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _below(path)
-        elif path.is_file():
+    A directory below that cannot be listed is yielded itself. A stack instead of recursion: the
+    directories may be nested more deeply than Python's limit.
+    """
+    pending = [(top, DIRECTORY)]
+    while pending:
+        path, kind = pending.pop()
+        if kind != DIRECTORY:
             yield path
+            continue
+        try:
+            inside = _inside(access, path)
+        except OSError:
+            if path == top:
+                raise
+            yield path
+        else:
+            pending += reversed(inside)
 
 
-def _maildir(directory: Path) -> Iterator[Path]:
-    """Yield what has been delivered into a Maildir and its folders, but not what is in tmp/."""
+def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
+    """Return the files and directories in a directory; a link to a directory is left out."""
+    entries = access.entries(directory)
+    if not all(_is(stat.S_ISDIR, access, directory / name, entries) for name in ("cur", "new")):
+        return [
+            (directory / name, kind if kind == DIRECTORY else FILE)
+            for name, kind in entries.items()
+            if not name.startswith(".")
+            and (kind == DIRECTORY or _is(stat.S_ISREG, access, directory / name, entries))
+        ]
+    # Of a Maildir: the delivered messages and the folders, but not tmp/.
+    inside = []
     for name in ("new", "cur"):
-        files = sorted((directory / name).iterdir())
-        yield from (file for file in files if file.is_file() and not file.name.startswith("."))
-    for path in sorted(directory.iterdir()):
-        if path.is_dir() and path.name not in ("new", "cur", "tmp"):
-            yield from _below(path)
+        try:
+            messages = access.entries(directory / name)
+        except OSError:
+            inside.append((directory / name, FILE))  # The error comes at its own run.
+            continue
+        inside += [
+            (directory / name / message, FILE)
+            for message in messages
+            if not message.startswith(".")
+            and _is(stat.S_ISREG, access, directory / name / message, messages)
+        ]
+    folders = (name for name, kind in entries.items() if kind == DIRECTORY)
+    inside += [
+        (directory / name, DIRECTORY) for name in folders if name not in ("new", "cur", "tmp")
+    ]
+    return inside
+
+
+def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[str, str]) -> bool:
+    """Return whether an entry, or the target of a link, is of a type of file."""
+    kind = entries.get(path.name)
+    if kind != LINK:
+        return kind == (DIRECTORY if test is stat.S_ISDIR else FILE)
+    try:
+        return test(access.mode(path))
+    except PermissionError:
+        return test is stat.S_ISREG  # The error comes at its own run.
+    except OSError:
+        return False
 
 
 def _in_file(path: Path, user: User | None) -> list[Source]:
-    """Return the message in a file, or the messages if it is an mbox; none if it is empty."""
+    """Return the message in a file, or the messages of an mbox; none if the file is empty."""
     name = str(path)
-    with _opened(path, user) as file:
+    with Access(user).open(path) as file:
         seen = os.fstat(file.fileno())
         if not stat.S_ISREG(seen.st_mode):
-            # A pipe, as in <(command), can be read only once.
-            octets = file.read()
-            return [Source(name, None, octets=octets)] if octets else []
+            # For example <(command).
+            return _once(name, file)
         begins = list(_beginnings(file))
     if not seen.st_size:
         return []
@@ -200,14 +252,15 @@ def _in_file(path: Path, user: User | None) -> list[Source]:
     ]
 
 
-def _beginnings(lines: Iterable[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield where each "From " line of an mbox begins, and where its message does."""
+def _beginnings(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield the positions of each "From " line of an mbox and of its message."""
     at = 0
-    blank = True
-    for line in lines:
+    blank = whole = True
+    while line := file.readline(_LINE):
         if blank and _FROM.match(line):
             yield at, at + len(line)
         elif not at:
-            return  # an mbox begins with one
-        blank = line in (b"\n", b"\r\n")
+            return  # The first line of an mbox is a "From " line.
+        blank = whole and line in (b"\n", b"\r\n")
+        whole = line.endswith(b"\n")
         at += len(line)

@@ -6,6 +6,7 @@ the terminal but printable characters.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -73,6 +74,8 @@ _ARROWS = {
     (dialogue.UPSTREAM, dialogue.PROXY): "              <---------    ",
 }
 _FILTER = "          filter            "
+#: The beginning of a workflow command of GitHub: "::" after blanks, or "##[" anywhere.
+_COMMAND = re.compile(r"^[ \t]*::|##\[", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -287,6 +290,11 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
+
+
+def without_commands(text: str) -> str:
+    """Return a text in which GitHub finds no workflow command."""
+    return _COMMAND.sub(lambda found: f"{found[0][:-1]}\\x{ord(found[0][-1]):02x}", text)
 
 
 def _filter_lines(command: str, width: int) -> list[str]:

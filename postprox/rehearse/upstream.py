@@ -77,7 +77,7 @@ class Upstream:
             with peer:
                 try:
                     self._converse(_Lines(peer))
-                except (OSError, EOFError):
+                except (OSError, EOFError, MemoryError):
                     continue  # the proxy has gone
 
     def _converse(self, lines: _Lines) -> None:

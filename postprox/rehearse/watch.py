@@ -24,7 +24,10 @@ State = dict[Path, tuple[int, int, int]]
 def state(settings: Settings) -> State:
     """Return what is there now of all files that matter."""
     seen = {}
-    for path in (*_filter_files(settings.command), *sources.files(settings.messages)):
+    for path in (
+        *_filter_files(settings.command),
+        *sources.files(settings.messages, settings.user),
+    ):
         try:
             status = path.stat()
         except OSError:
@@ -51,4 +54,11 @@ def _filter_files(command: str) -> list[Path]:
         words = shlex.split(command)
     except ValueError:
         words = command.split()
-    return [path for path in map(Path, words) if path.is_file()]
+    return [path for path in map(Path, words) if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False  # Any word of a command may be longer than a file's name can be.

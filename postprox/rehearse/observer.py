@@ -1,0 +1,181 @@
+"""The observer of a filter's run: a program between the proxy and the filter.
+
+Rule: the observer imports nothing of this package. It changes nothing that the proxy or the filter
+can notice, except the parent of the filter's shell.
+
+Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
+their names, so that the filter cannot change them. It runs `sh -c COMMAND` in its own process
+group. Standard error of the filter is a pipe, as in production. The observer forwards each read to
+the proxy and keeps the last octets in a record. Then it ends with the status or the signal of the
+filter.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import stat
+import sys
+import time
+
+VARIABLES = (
+    *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO"),
+    *("RECIPIENTS", "RECIPIENTCOUNT", "QUEUE_ID", "CLIENT_NAME"),
+)
+#: The names of the records.
+RECORDS = ENVIRONMENT, STDERR, END = "environment", "stderr", "end"
+#: The maximum size of the kept end of standard error, in octets.
+STDERR_KEPT = 1 << 18
+#: The states of OUTFILE after the filter's run.
+EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
+_READ_SIZE = 1 << 16
+#: The maximum size of the output that is read after the filter's exit. A background process may
+#: write without end.
+_DRAIN = 1 << 20
+
+
+class Tail:
+    """A record of the last octets of a stream.
+
+    The record is complete after each call, because a timeout kills the observer too.
+    """
+
+    def __init__(self, file: int, kept: int = STDERR_KEPT) -> None:
+        self._file = file
+        self._kept = kept
+        self._last = bytearray()
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """Append octets; shorten the record if it has twice the kept size."""
+        self._last += data
+        del self._last[: -self._kept]
+        if self._size + len(data) <= 2 * self._kept:
+            _write(self._file, data)
+            self._size += len(data)
+            return
+        self._size = len(self._last)
+        try:
+            os.lseek(self._file, 0, os.SEEK_SET)
+            _write(self._file, bytes(self._last))
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            pass  # The record may be /dev/null.
+
+
+def main() -> None:
+    """Run the command and end as it ends."""
+    directory, command = sys.argv[1:]
+    environment = dict(os.environ)
+    # The rehearsal sets PYTHONPATH for the proxy. spawn(8) does not set it.
+    environment.pop("PYTHONPATH", None)
+    records = _opened_records(directory)
+    values = (environment.get(name, "") for name in VARIABLES)
+    _write(records[ENVIRONMENT], b"".join(os.fsencode(value) + b"\0" for value in values))
+    # The filter may send a signal to its process group and ignore that signal itself.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+        signal.signal(number, signal.SIG_IGN)
+    began = time.monotonic()
+    status = _run(command, environment, Tail(records[STDERR]))
+    seconds = time.monotonic() - began
+    shown = os.waitstatus_to_exitcode(status)
+    code = 128 - shown if shown < 0 else shown
+    _write(records[END], f"{code} {_outfile(environment)} {seconds:.6f}\n".encode())
+    if shown < 0:
+        _die_by(-shown)
+    os._exit(code)
+
+
+def _opened_records(directory: str) -> dict[str, int]:
+    """Open the records and remove their names; a missing record is /dev/null."""
+    opened = {}
+    for name in RECORDS:
+        path = f"{directory}/{name}"
+        try:
+            opened[name] = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            os.unlink(path)  # noqa: PTH108 - pathlib would double the time of a start
+        except OSError:
+            opened.setdefault(name, os.open(os.devnull, os.O_WRONLY))
+    try:
+        os.rmdir(directory)  # noqa: PTH106
+    except OSError:
+        pass  # An earlier filter's process may have moved it.
+    return opened
+
+
+def _run(command: str, environment: dict[str, str], tail: Tail) -> int:
+    """Run the command and forward its standard error; return its wait status."""
+    exited, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    reader, writer = os.pipe()
+    child = os.posix_spawn(
+        "/bin/sh",
+        ("sh", "-c", command),
+        environment,
+        file_actions=((os.POSIX_SPAWN_DUP2, writer, 2),),
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
+    os.close(writer)
+    open_ends = [reader, exited]
+    while True:
+        readable, _, _ = select.select(open_ends, (), ())
+        if exited in readable:
+            os.read(exited, _READ_SIZE)
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+        if reader in readable and not _forward(reader, tail):
+            open_ends.remove(reader)  # The filter has closed its standard error.
+    os.set_blocking(reader, False)
+    drained = 0
+    while drained < _DRAIN and (size := _forward(reader, tail)):
+        drained += size
+    return status
+
+
+def _forward(reader: int, tail: Tail) -> int:
+    """Forward one read; return its size, 0 at the end or if nothing is available."""
+    try:
+        data = os.read(reader, _READ_SIZE)
+    except BlockingIOError:
+        return 0
+    tail.add(data)
+    _write(2, data)
+    return len(data)
+
+
+def _write(file: int, data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    except OSError:
+        pass  # The proxy has closed its end, or the disk is full. The filter goes on.
+
+
+def _outfile(environment: dict[str, str]) -> str:
+    """Return the state of OUTFILE."""
+    path = environment.get("OUTFILE", "")
+    try:
+        seen = os.lstat(path)
+    except OSError:
+        return EMPTY
+    if not stat.S_ISREG(seen.st_mode) or not os.access(path, os.R_OK):
+        return UNUSABLE
+    return FILLED if seen.st_size else EMPTY
+
+
+def _die_by(number: int) -> None:
+    """Die by the signal that has killed the shell, without a core file of the observer."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    main()
