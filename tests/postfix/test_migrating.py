@@ -180,20 +180,21 @@ def test_the_adapter_fails_where_the_old_filter_has_written_nothing(side: Side) 
     adapter = side.installation.directory / "bin/from-proxsmtp"
     assert rehearsed(f"{adapter} true", "--strict") == FAILED
     assert rehearsed(f"{adapter} sh -c 'kill -9 $$'", "--strict") == FAILED
-    assert rehearsed(f"{adapter} /nonexistent", "--strict") == FAILED
+    assert rehearsed(f"{adapter} /nonexistent", "--strict", status=1) == FAILED
     assert rehearsed(f"{adapter} cat", "--strict").startswith("250 ")
 
 
-def rehearsed(command: str, *options: str) -> str:
-    """Return the proxy's reply to a message with the command as its filter."""
+def rehearsed(command: str, *options: str, status: int = 0) -> str:
+    """Return the proxy's reply to a message; `status` is 1 if the filter cannot be started."""
     done = subprocess.run(
         [sys.executable, "-m", "postprox.rehearse", "--json", *options, "-c", command, HELLO],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"]},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        check=False,  # the status is 1 if the filter cannot be started
+        check=False,
     )
+    assert done.returncode == status
     (said,) = json.loads(done.stdout)["messages"]
     return str(said["reply"])
 
