@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,11 +15,14 @@ import pytest
 
 from postprox import __version__
 from postprox.rehearse import __main__ as command
-from postprox.rehearse import ci, mail, options, sources
+from postprox.rehearse import mail, options, sources, target, watch
+from postprox.rehearse.access import Access
 from postprox.rehearse.errors import CannotRunError
 from postprox.rehearse.filterrun import FilterRun, Records
+from postprox.rehearse.observer import RECORDS, STDERR_KEPT, VARIABLES, Tail
 from postprox.rehearse.proxy import User
-from tests.unit.rehearsing import MESSAGE, Rehearse
+from postprox.rehearse.rehearsal import not_rehearsed
+from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, Rehearse
 
 # Each of these is an address field that the email package raises an exception for.
 UNPARSABLE = {"comments": b"(" * 2000, "groups": b"x:" * 2000}
@@ -146,166 +153,424 @@ def test_filter_whose_interpreter_is_missing_is_exit_status_1(rehearse: Rehearse
     assert rehearse("-c", str(script), *saved(rehearse, MESSAGE)).returncode == 1
 
 
-# What the filter's user puts in the place of the records.
+# The records of the observer.
 
 
-@pytest.fixture
-def records(tmp_path: Path) -> Iterator[Records]:
-    """Records of a filter that was run and passed the message."""
-    with Records(tmp_path / "records", None) as records:
-        (records.path / "environment").write_bytes(b"/email\0/out\0")
-        for name, text in [("stderr", "words\n"), ("end", ""), ("outfile", "filled\n")]:
-            (records.path / name).write_text(text)
-        (records.path / "status").write_text("0\n")
-        yield records
-
-
-def seen(records: Records) -> FilterRun:
+def end_with(records: Records, text: bytes) -> FilterRun:
+    (records.path / "environment").write_bytes(b"/email\0/out\0")
+    (records.path / "stderr").write_bytes(b"words\n")
+    (records.path / "end").write_bytes(text)
     run = records.run()
     assert run is not None
     return run
 
 
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    with Records(tmp_path / "records", None) as records:
+        yield records
+
+
 def test_records_of_a_filter(records: Records) -> None:
-    run = seen(records)
+    run = end_with(records, b"0 filled 0.250000\n")
     assert run.environment == {"EMAIL": b"/email", "OUTFILE": b"/out"}
-    assert (run.status, run.stderr, run.outfile) == (0, b"words\n", "filled")
-    assert run.seconds is not None
+    assert (run.status, run.stderr, run.seconds, run.outfile) == (0, b"words\n", 0.25, "filled")
 
 
-def symbolic_link(path: Path, secret: Path) -> None:
-    path.symlink_to(secret)
+@pytest.mark.parametrize("end", [b"", b"abc", b"-1", b"9" * 5000, b"0 stolen 1.000000\n", b"\0"])
+def test_unknown_end_is_that_of_a_killed_filter(records: Records, end: bytes) -> None:
+    run = end_with(records, end)
+    assert (run.status, run.seconds, run.outfile) == (None, None, "empty")
 
 
-def hard_link(path: Path, secret: Path) -> None:
-    path.hardlink_to(secret)
-
-
-def fifo(path: Path, _: Path) -> None:
-    os.mkfifo(path)
-
-
-def directory(path: Path, _: Path) -> None:
-    path.mkdir()
-
-
-Plant = Callable[[Path, Path], None]
-
-
-@pytest.mark.parametrize("plant", [symbolic_link, hard_link, fifo, directory])
-@pytest.mark.parametrize("name", ["stderr", "status", "outfile", "end", "environment"])
-def test_record_that_is_not_the_filters_own_file_is_not_read(
-    tmp_path: Path, records: Records, name: str, plant: Plant
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
+@pytest.mark.parametrize("name", RECORDS)
+def test_replaced_record_is_not_read(
+    tmp_path: Path, records: Records, name: str, plant: Callable[[Path, Path], None]
 ) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"1\0secret\0")
+    (tmp_path / "secret").write_bytes(b"secret\0")
+    (records.path / "environment").write_bytes(b"/email\0")
     (records.path / name).unlink()
-    plant(records.path / name, secret)
-    run = records.run()
-    assert (run is None) == (name == "environment")
-    if run is not None:
-        assert b"secret" not in run.stderr
-        assert (run.status, run.outfile, run.seconds) != (1, "filled", 0.0)
+    plant(records.path / name, tmp_path / "secret")
+    assert "secret" not in repr(records.run())
 
 
-def test_link_in_the_place_of_the_records_is_not_followed(tmp_path: Path, records: Records) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/stderr").write_text("secret\n")
-    records.path.rename(tmp_path / "aside")
-    records.path.symlink_to(tmp_path / "other")
-    assert seen(records).stderr == b"words\n"
+CHANGES = {
+    "removes": 'rm -rf "$R"',
+    "renames": 'mv "$R" "$R.old"',
+    "empties": 'truncate -s 0 "$R"/*',
+    "links": 'ln -sf /dev/null "$R/end"; ln -sf /dev/null "$R/stderr"',
+    "forbids": 'chmod 0 "$R"',
+}
 
 
-@pytest.mark.parametrize("status", [b"", b"abc", b"-1", b"9" * 5000, b"\xc2\xb2", b"1 2", b"\0"])
-def test_status_that_is_no_number_is_that_of_a_killed_filter(
-    records: Records, status: bytes
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("end", "verdict"),
+    [("exit 0", "accept"), ("exit 1", "reject"), ("exit 3", "fail"), ("kill -9 $$", "fail")],
+)
+def test_filter_that_changes_its_records_keeps_its_verdict(
+    rehearse: Rehearse, change: str, end: str, verdict: str
 ) -> None:
-    (records.path / "status").write_bytes(status)
-    assert seen(records).status is None
+    script = (
+        f'R=$(dirname "$OUTFILE")/filter; echo 550 no >&2; {{ {CHANGES[change]}; }} 2>/dev/null'
+    )
+    message = rehearse.one(f"{script}; {end}", "--strict")
+    assert message["verdict"] == verdict
+    assert message["filter"]["stderr"] == "550 no\n"
 
 
-@pytest.mark.parametrize("made", [b"", b"\xff\xfe", b"stolen\n"])
-def test_unknown_word_for_the_outfile_is_empty(records: Records, made: bytes) -> None:
-    (records.path / "outfile").write_bytes(made)
-    assert seen(records).outfile == "empty"
+def test_signal_to_the_group_that_the_filter_ignores_changes_nothing(rehearse: Rehearse) -> None:
+    assert rehearse.one("trap '' TERM; kill 0; echo 550 no >&2; exit 1")["reply"] == "550 no"
 
 
-def test_filter_that_closes_its_records_ends_nothing(rehearse: Rehearse) -> None:
-    command = 'R=$(dirname "$OUTFILE")/filter; echo x >"$R/status"; chmod 0 "$R"; kill -9 0'
-    result = rehearse("--json", "-c", command, *saved(rehearse, MESSAGE, MESSAGE))
-    assert (len(verdicts(result.stdout)), result.stderr) == (2, "")
+def test_standard_error_is_a_pipe(rehearse: Rehearse) -> None:
+    command = "echo 1 >/dev/stderr; echo 2 >&2; echo 550 last >/dev/stderr; exit 1"
+    message = rehearse.one(command)
+    assert message["filter"]["stderr"] == "1\n2\n550 last\n"
 
 
-# Messages that belong to the user of --user.
+def test_observer_adds_nothing_to_the_environment(rehearse: Rehearse) -> None:
+    names = rehearse.one("env >&2")["filter"]["stderr"]
+    found = {line.partition("=")[0] for line in names.splitlines()}
+    assert found - {*VARIABLES, "PATH", "PWD", "LC_CTYPE"} - {"b@example.org"} == set()
 
-ME = User("me", os.geteuid(), os.getegid())
-ANOTHER = User("another", os.geteuid() + 1, os.getegid())
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3], [9, 9, 9, 1], [100], [8, 8, 1] * 50])
+def test_tail_is_complete_after_each_write(tmp_path: Path, sizes: list[int]) -> None:
+    whole = b""
+    with (tmp_path / "record").open("w+b", 0) as file:
+        tail = Tail(file.fileno(), kept=8)
+        for number, size in enumerate(sizes):
+            data = bytes([number]) * size
+            whole += data
+            tail.add(data)
+            record = (tmp_path / "record").read_bytes()
+            assert record.endswith(whole[-8:])
+            assert len(record) <= 16
+
+
+def test_flood_of_standard_error_is_not_stored(rehearse: Rehearse) -> None:
+    command = (
+        f"yes | head -c 20000000 >&2; du -s {rehearse.temporary} | cut -f 1 >&2; "
+        "echo 550 last >&2; exit 1"
+    )
+    message = rehearse.one(command)
+    assert message["reply"] == "550 last"
+    assert len(message["filter"]["stderr"]) == STDERR_KEPT
+    assert int(message["filter"]["stderr"].split("\n")[-3]) < 2000
+
+
+# A command that the shell cannot parse.
+
+
+@pytest.mark.parametrize("command", ["exit 0 )", "'", "if"])
+@pytest.mark.parametrize("expected", [[], ["--expect", "fail"]])
+def test_syntax_error_is_exit_status_1(
+    rehearse: Rehearse, command: str, expected: list[str]
+) -> None:
+    result = rehearse("-c", command, *expected, *saved(rehearse, MESSAGE))
+    assert result.returncode == 1
+    assert "the shell cannot parse the command" in result.stdout
+
+
+def test_syntax_error_after_the_end_is_no_failure(rehearse: Rehearse) -> None:
+    assert rehearse("-c", "exit 0\n)", *saved(rehearse, MESSAGE)).returncode == 0
+
+
+# Sizes, depths and numbers.
+
+
+def test_large_timeout_is_accepted(rehearse: Rehearse) -> None:
+    assert rehearse.one("true", "-t", "99999999999")["verdict"] == "accept"
+
+
+def test_large_repeat_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = options.parse(["--repeat", "999999999", "-c", "true"])
+    monkeypatch.setattr(command, "rehearse", lambda mail, *_: not_rehearsed(mail.name, "test"))
+    each = command._rehearsals(sources.found(settings.messages), settings, 80)
+    assert next(iter(each))[1].outcome.reason == "test"
+
+
+def test_repeat_beyond_the_largest_is_refused(rehearse: Rehearse) -> None:
+    result = rehearse("--repeat", "1000000000")
+    assert (result.returncode, "must be a whole number from 1" in result.stderr) == (2, True)
+
+
+def test_nested_directories_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        Path("a").mkdir()
+        os.chdir("a")
+    Path("m.eml").write_bytes(MESSAGE)
+    os.chdir(tmp_path)
+    assert [source.read() for source in sources.found([Path("a")])] == [MESSAGE]
+    subprocess.run(["/bin/rm", "-rf", "a"], cwd=tmp_path, check=True)
+
+
+def test_directory_that_cannot_be_listed_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = Access.entries
+
+    def fails(access: Access, path: Path) -> dict[str, str]:
+        if path.name == "b":
+            raise PermissionError
+        return entries(access, path)
+
+    monkeypatch.setattr(Access, "entries", fails)
+    (tmp_path / "b").mkdir()
+    for name in ("a.eml", "c.eml"):
+        (tmp_path / name).write_bytes(MESSAGE)
+    found = sources.found([tmp_path])
+    assert [Path(source.name).name for source in found] == ["a.eml", "b", "c.eml"]
+    with pytest.raises(IsADirectoryError):
+        found[1].read()
+
+
+def test_sparse_file_leaves_the_others(rehearse: Rehearse) -> None:
+    names = saved(rehearse, MESSAGE, MESSAGE)
+    os.truncate(rehearse.directory / names[1], 3 << 30)
+    result = rehearse("--json", "-c", "true", *names)
+    assert (result.returncode, verdicts(result.stdout)["1.eml"]) == (1, "accept")
+    assert result.stderr == "rehearse: cannot read the message '2.eml': larger than 256 MiB\n"
+
+
+def test_device_without_end_leaves_the_others(
+    rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LIMIT", 1 << 20)
+    good, bad = sources.found(
+        [Path(rehearse.directory / rehearse.save(MESSAGE)), Path("/dev/zero")]
+    )
+    assert good.read() == MESSAGE
+    with pytest.raises(OSError, match="larger than"):
+        bad.read()
+
+
+def test_line_that_is_read_in_pieces_splits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_LINE", 100)
+    separator = b"From ann@example.net Mon Jan  6 12:00:00 2025\n"
+    box = tmp_path / "inbox"
+    box.write_bytes((separator + MESSAGE + b"x" * 100 + b"\n" + separator + b"\n") * 2)
+    assert len(sources.found([box])) == 2
+
+
+# Names longer than a file system takes.
+
+LONG = "a" * 300
+
+
+def test_long_word_of_a_command_is_not_watched() -> None:
+    settings = options.parse(["-c", f"sh -c ': {LONG}'"])
+    assert set(watch.state(settings)) == set(settings.messages)
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}/x"])
+def test_long_name_is_an_error_of_the_command_line(rehearse: Rehearse, name: str) -> None:
+    result = rehearse("--junit", name, "-c", "true")
+    assert (result.returncode, "File name too long" in result.stderr) == (2, True)
+
+
+# Files of the user of --user.
+
+NOBODY = User("nobody", 65534, 65534)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user's rights")
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Path:
-    """A directory with a message, and a link to one."""
-    (tmp_path / "secret").write_bytes(MESSAGE)
-    box = tmp_path / "box"
-    box.mkdir()
-    (box / "1.eml").write_bytes(MESSAGE)
-    (box / "2.eml").symlink_to(tmp_path / "secret")
-    return box
+def home() -> Iterator[Path]:
+    """A directory of root with secret/1.eml, and u/, which belongs to nobody."""
+    with tempfile.TemporaryDirectory(prefix="postprox-") as name:
+        top = Path(name)
+        top.chmod(0o755)
+        (top / "secret").mkdir(mode=0o700)
+        (top / "secret/1.eml").write_bytes(MESSAGE)
+        (top / "u/box").mkdir(parents=True)
+        yield top
 
 
-def test_link_of_the_user_among_messages_is_not_followed(box: Path) -> None:
-    message, link = sources.found([box], ME)
-    assert message.read() == MESSAGE
-    with pytest.raises(PermissionError, match="a link or FIFO of user me"):
-        link.read()
+def give(home: Path) -> None:
+    subprocess.run(["/bin/chown", "-hR", "nobody", home / "u"], check=True)
 
 
-def test_link_of_the_user_given_by_name_is_not_followed(box: Path) -> None:
-    with pytest.raises(CannotRunError, match=r"2\.eml': a link or FIFO of user me"):
-        sources.found([box / "2.eml"], ME)
+@as_root
+@pytest.mark.parametrize(
+    ("link", "target", "given"),
+    [
+        ("u/box/new", "secret", "u/box"),
+        ("u/box/1.eml", "secret/1.eml", "u/box"),
+        ("u/l", "secret", "u/l"),
+        ("u/l", "secret", "u/l/1.eml"),
+        ("u/l", ".", "u/l/secret/1.eml"),
+        ("u/1.eml", "secret/1.eml", "u/1.eml"),
+    ],
+)
+def test_link_of_the_user_gives_no_rights(home: Path, link: str, target: str, given: str) -> None:
+    (home / "u/box/cur").mkdir()
+    (home / link).symlink_to(home / target)
+    give(home)
+    assert readable(home / given) == []
 
 
-def test_link_of_somebody_else_is_followed(box: Path) -> None:
-    assert [source.read() for source in sources.found([box], ANOTHER)] == [MESSAGE, MESSAGE]
+def readable(path: Path) -> list[bytes]:
+    """Return the messages that are read for the user."""
+    texts = []
+    with contextlib.suppress(CannotRunError):
+        for source in sources.found([path], NOBODY):
+            with contextlib.suppress(PermissionError):
+                texts.append(source.read())
+    return texts
 
 
-def test_link_that_comes_after_the_look_is_not_followed(box: Path) -> None:
-    (source,) = sources.found([box / "1.eml"], ME)
-    (box / "1.eml").unlink()
-    (box / "1.eml").symlink_to(box.parent / "secret")
-    with pytest.raises(OSError, match="link"):
+@as_root
+def test_hard_link_of_the_user_gives_no_rights(home: Path) -> None:
+    (home / "secret/1.eml").chmod(0o600)
+    (home / "u/1.eml").hardlink_to(home / "secret/1.eml")
+    os.chown(home / "u", 65534, 65534)
+    with pytest.raises(CannotRunError, match="permission denied for the user nobody"):
+        sources.found([home / "u/1.eml"], NOBODY)
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_hard_link_in_a_public_directory_gives_no_rights(home: Path, mode: int) -> None:
+    (home / "secret/1.eml").chmod(0o600)
+    (home / "u/1.eml").hardlink_to(home / "secret/1.eml")
+    (home / "u").chmod(mode)
+    with pytest.raises(CannotRunError, match="permission denied for the user nobody"):
+        sources.found([home / "u/1.eml"], NOBODY)
+
+
+@as_root
+def test_private_message_of_root_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "link").symlink_to("secret")
+    monkeypatch.chdir(home)
+    for path in (home / "secret/1.eml", Path("secret"), Path("link/../secret/1.eml")):
+        (source,) = sources.found([path], NOBODY)
+        assert source.read() == MESSAGE
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+@as_root
+def test_link_to_a_readable_message_is_followed(home: Path) -> None:
+    (home / "public.eml").write_bytes(MESSAGE)
+    (home / "u/box/1.eml").symlink_to(home / "public.eml")
+    give(home)
+    assert [source.read() for source in sources.found([home / "u"], NOBODY)] == [MESSAGE]
+
+
+@as_root
+def test_link_that_appears_after_the_listing_gives_no_rights(home: Path) -> None:
+    (home / "u/1.eml").write_bytes(MESSAGE)
+    give(home)
+    (source,) = sources.found([home / "u"], NOBODY)
+    (home / "u/1.eml").unlink()
+    (home / "u/1.eml").symlink_to(home / "secret/1.eml")
+    with pytest.raises(PermissionError):
         source.read()
 
 
-def test_link_that_comes_between_look_and_open_is_not_followed(
-    box: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "is_symlink", lambda _: False)
-    with pytest.raises(CannotRunError, match="Too many levels of symbolic links"):
-        sources.found([box / "2.eml"], ME)
+@as_root
+def test_fifo_of_the_user_is_refused(home: Path) -> None:
+    os.mkfifo(home / "u/1.eml")
+    give(home)
+    with pytest.raises(CannotRunError, match="no regular file and belongs to the user nobody"):
+        sources.found([home / "u/1.eml"], NOBODY)
 
 
-def test_fifo_of_the_user_given_by_name_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "1.eml")
-    with pytest.raises(CannotRunError, match="a link or FIFO of user me"):
-        sources.found([tmp_path / "1.eml"], ME)
-
-
-def test_fifo_that_comes_after_the_look_is_refused(box: Path) -> None:
-    (source,) = sources.found([box / "1.eml"], ME)
-    (box / "1.eml").unlink()
-    os.mkfifo(box / "1.eml")
-    with pytest.raises(PermissionError, match="a link or FIFO of user me"):
-        source.read()
-
-
-def test_pipe_of_another_user_is_read() -> None:
+def test_pipe_of_root_is_read_for_another_user() -> None:
     reader, writer = os.pipe()
     os.write(writer, MESSAGE)
     os.close(writer)
-    (source,) = sources.found([Path(f"/dev/fd/{reader}")], ANOTHER)
+    (source,) = sources.found([Path(f"/dev/fd/{reader}")], NOBODY)
     os.close(reader)
     assert source.read() == MESSAGE
+
+
+# Standard streams.
+
+
+def shell(rehearse: Rehearse, words: str) -> subprocess.CompletedProcess[str]:
+    line = f"{shlex.join(COMMAND_LINE)} --brief -c true {words}"
+    return subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=rehearse.directory,
+        env=rehearse.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "stderr"),
+    [
+        (">&-", "standard output is closed"),
+        (">/dev/full", "cannot write to standard output: No space left on device"),
+        ("--json >/dev/full", "cannot write to standard output: No space left on device"),
+        ("--help >/dev/full", "cannot write to standard output: No space left on device"),
+        ("- <&-", "standard input is closed"),
+    ],
+)
+def test_unusable_stream_is_exit_status_1(rehearse: Rehearse, words: str, stderr: str) -> None:
+    result = shell(rehearse, words)
+    assert (result.returncode, result.stderr) == (1, f"rehearse: {stderr}\n")
+
+
+@pytest.mark.parametrize("words", ["missing 2>/dev/full", "missing 2>&-"])
+def test_unusable_standard_error_leaves_the_exit_status(rehearse: Rehearse, words: str) -> None:
+    result = shell(rehearse, words)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
+
+
+# The file of --junit.
+
+
+def test_junit_is_written_to_a_device(rehearse: Rehearse) -> None:
+    result = rehearse("--brief", "-c", "true", "--junit", "/dev/null", rehearse.save(MESSAGE))
+    assert (result.returncode, Path("/dev/null").is_char_device()) == (0, True)
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_junit_is_written_to_standard_output(rehearse: Rehearse, path: str) -> None:
+    shell(rehearse, f"--junit {path} {rehearse.save(MESSAGE)} >out")
+    text = (rehearse.directory / "out").read_text()
+    assert text.startswith("Rehearsal: ")
+    assert text.endswith("</testsuite>")
+
+
+@pytest.mark.parametrize("option", ["--json", "--github"])
+def test_junit_on_standard_output_excludes_other_formats(rehearse: Rehearse, option: str) -> None:
+    result = rehearse("-c", "true", option, "--junit", "/dev/stdout")
+    assert (result.returncode, "--junit: must be a file if" in result.stderr) == (2, True)
+
+
+def test_junit_is_written_to_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    target.write(tmp_path / "fifo", b"xml")
+    assert os.read(reader, 10) == b"xml"
+    os.close(reader)
+
+
+def test_junit_refuses_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious\n")
+    (tmp_path / "out.xml").symlink_to(tmp_path / "precious")
+    with pytest.raises(CannotRunError, match="no symbolic link"):
+        target.write(tmp_path / "out.xml", b"xml")
+    assert (tmp_path / "precious").read_text() == "precious\n"
+
+
+# Workflow commands on standard error.
+
+
+@pytest.mark.parametrize("words", [["##[error]x"], ["--##[error]x"]])
+def test_error_line_holds_no_workflow_command(rehearse: Rehearse, words: list[str]) -> None:
+    result = rehearse("--github", "-c", "true", *words)
+    assert ("##[" in result.stderr, "##\\x5berror" in result.stderr) == (False, True)
 
 
 # What GitHub and JUnit read.
@@ -349,16 +614,6 @@ def test_report_holds_no_workflow_command_of_a_message(rehearse: Rehearse, text:
     lines = [line.lstrip() for line in printed.splitlines()]
     assert [line for line in lines if line.startswith("::") or "##[" in line] == []
     assert "after" in printed
-
-
-def test_link_in_the_place_of_the_junit_file_is_not_followed(rehearse: Rehearse) -> None:
-    settings = options.parse(["-c", "true"])
-    target = rehearse.directory / "target"
-    target.write_text("precious\n")
-    (rehearse.directory / f"out.xml.{os.getpid()}").symlink_to(target)
-    (rehearse.directory / "out.xml").symlink_to(target)
-    ci.write_junit(rehearse.directory / "out.xml", settings, [])
-    assert target.read_text() == "precious\n"
 
 
 # The command line.

@@ -125,7 +125,7 @@ def test_repeat_points_out_a_verdict_that_changes(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
 def test_repeat_wants_a_number(rehearse: Rehearse, value: str) -> None:
     result = rehearse("--repeat", value)
-    assert (result.returncode, f"'{value}': give a positive" in result.stderr) == (2, True)
+    assert (result.returncode, f"'{value}': must be a whole number" in result.stderr) == (2, True)
 
 
 # What is expected.
@@ -251,7 +251,7 @@ def test_junit_can_hold_what_xml_cannot(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize("path", ["missing/out.xml", "."])
 def test_junit_wants_a_place(rehearse: Rehearse, path: str) -> None:
     result = rehearse("--junit", path)
-    assert (result.returncode, f"--junit: '{path}': give a file" in result.stderr) == (2, True)
+    assert (result.returncode, f"--junit: '{path}': must be a file" in result.stderr) == (2, True)
 
 
 # As somebody else.
