@@ -1,5 +1,5 @@
-"""Rehearse a filter: the real proxy, an upstream made for the occasion, and what happened.
+"""The rehearsal of a filter: a client, the real proxy, a test server upstream, and a report.
 
-Rule: the proxy is only used here, never changed or imitated; nothing of the proxy imports this
-package, which may therefore use all of the standard library.
+Rule: this package starts the proxy and never changes or imitates it. No module of the proxy imports
+this package, so it may use all of the standard library.
 """

@@ -1,7 +1,7 @@
-"""The client of a rehearsal: says what Postfix says to a proxy before its queue.
+"""The client of a rehearsal: sends the commands that Postfix sends to a before-queue filter.
 
-Rule: one message a session, in lock-step, in Postfix's order: EHLO, XFORWARD if it is offered,
-MAIL, RCPT, DATA, the message, QUIT.
+Rule: the client sends one message per session, without pipelining, in the order of Postfix: EHLO,
+XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HELLO = b"mx.example.org"
-#: How long the proxy may take for anything but a filter's run, in seconds.
-PATIENCE = 30.0
+#: The timeout for each reply and each write, without the time limit of the filter; in seconds.
+_TIMEOUT = 30.0
 #: The largest timeout that poll(2) can take, in seconds.
 _LARGEST = 2_000_000.0
 _UNKNOWN = b"[UNAVAILABLE]"
@@ -27,12 +27,12 @@ _PLAIN = frozenset(range(33, 127)) - frozenset(b"+=")
 
 
 class NoAnswerError(Exception):
-    """The proxy did not answer as a proxy does; the message says what came instead."""
+    """The proxy sent no valid reply; the message describes its output."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a message's envelope says, and where it claims to come from; b"" if not known."""
+    """The envelope and the sending server; b"" if unknown."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -41,9 +41,9 @@ class Envelope:
 
 
 class Client:
-    """A client on `peer`, which is connected to the proxy.
+    """A client on `peer`, a socket that is connected to the proxy.
 
-    `waiting` is entered while the reply to the message is awaited.
+    waiting: a context that is active until the reply to the message arrives.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class Client:
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
-        #: How long the reply to the message took, in seconds; 0.0 if none was sent.
+        #: The time until the reply to the message, in seconds; 0.0 if the client sent no message.
         self.waited = 0.0
 
     def deliver(self, envelope: Envelope, content: bytes, filter_limit: float) -> bytes:
-        """Hand one message over; return the reply that decides about it.
+        """Send one message; return the final reply.
 
         Raises:
-            NoAnswerError: the proxy did not answer.
+            NoAnswerError: the proxy sent no valid reply.
         """
-        greeting = self._answer(PATIENCE)
+        greeting = self._answer(_TIMEOUT)
         if greeting[:1] != b"2":
-            raise NoAnswerError(f"it said: {_shown(greeting)}")
+            raise NoAnswerError(f"unexpected greeting: {_shown(greeting)}")
         reply = self._open(envelope)
         if reply[:3] == b"354":
             reply = self._send_content(content, filter_limit)
@@ -72,7 +72,7 @@ class Client:
         return reply
 
     def _open(self, envelope: Envelope) -> bytes:
-        """Go as far as the reply to DATA, or to the first refusal."""
+        """Send the commands up to DATA; return its reply or the first refusal."""
         offered = self._command(b"EHLO " + HELLO)
         lines = [
             *_xforward(offered, envelope),
@@ -89,57 +89,57 @@ class Client:
     def _command(self, line: bytes) -> bytes:
         self._dialogue.note(CLIENT, PROXY, COMMAND, line + b"\r\n")
         self._send(line + b"\r\n")
-        return self._answer(PATIENCE)
+        return self._answer(_TIMEOUT)
 
     def _send_content(self, content: bytes, filter_limit: float) -> bytes:
         self._dialogue.note(CLIENT, PROXY, CONTENT, content)
         stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
         self._send(stuffed)
-        ending = time.monotonic()  # before the end is sent: the filter may start at once
+        ending = time.monotonic()  # The filter may start before sendall() returns.
         self._send(b".\r\n")
         with self._waiting:
-            reply = self._answer(PATIENCE + filter_limit)
+            reply = self._answer(_TIMEOUT + filter_limit)
         self.waited = time.monotonic() - ending
         return reply
 
     def _send(self, data: bytes) -> None:
-        self._peer.settimeout(PATIENCE)
+        self._peer.settimeout(_TIMEOUT)
         try:
             self._peer.sendall(data)
         except OSError as error:
-            raise NoAnswerError(f"it takes no more input ({error})") from None
+            raise NoAnswerError(f"cannot send to the proxy ({error})") from None
 
-    def _answer(self, patience: float) -> bytes:
+    def _answer(self, timeout: float) -> bytes:
         """Return one reply with all its lines."""
-        self._peer.settimeout(min(patience, _LARGEST))
+        self._peer.settimeout(min(timeout, _LARGEST))
         reply = b""
         while True:
-            line = self._line(patience)
+            line = self._line(timeout)
             reply += line
             if not (line[:3].isdigit() and line[3:4] in (b" ", b"-")):
-                raise NoAnswerError(f"it said: {_shown(self._last_words(line))}")
+                raise NoAnswerError(f"unexpected output: {_shown(self._last_words(line))}")
             if line[3:4] == b" ":
                 self._dialogue.note(PROXY, CLIENT, REPLY, reply)
                 return reply
 
     def _last_words(self, line: bytes) -> bytes:
-        """Return the last line of all that comes: of a traceback it is the one that tells."""
+        """Return the last line of the output: in a traceback it names the error."""
         try:
             while True:
                 line = self._line(1.0)
         except NoAnswerError:
             return line
 
-    def _line(self, patience: float) -> bytes:
+    def _line(self, timeout: float) -> bytes:
         while b"\n" not in self._held:
             try:
                 data = self._peer.recv(65536)
             except TimeoutError:
-                raise NoAnswerError(f"no answer in {patience:g} s") from None
+                raise NoAnswerError(f"no reply within {timeout:g} s") from None
             except OSError as error:
-                raise NoAnswerError(f"the connection broke ({error})") from None
+                raise NoAnswerError(f"the connection failed ({error})") from None
             if not data:
-                raise NoAnswerError("it closed the connection without an answer")
+                raise NoAnswerError("the proxy closed the connection without a reply")
             self._held += data
         line, end, self._held = self._held.partition(b"\n")
         return line + end

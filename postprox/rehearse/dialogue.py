@@ -1,6 +1,6 @@
-"""Who said what to whom, in order.
+"""The commands, replies and messages between client, proxy and upstream server, in order.
 
-Rule: this is a record; nobody acts on it.
+Rule: this module only records. No other module decides by it how to continue a session.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ COMMAND, REPLY, CONTENT = "command", "reply", "content"
 
 @dataclass(frozen=True)
 class Event:
-    """One thing said.
+    """One command, reply or message.
 
-    data: a command or a reply as it was on the wire; of a message the content, dots unstuffed
-        and without the final dot.
+    data: a command or a reply as on the wire, or the content of a message without dot-stuffing and
+        without the final dot.
     """
 
     source: str
@@ -26,26 +26,27 @@ class Event:
 
 
 class Dialogue:
-    """What client and upstream have heard and said, each appending from its own thread.
+    """The events that client and upstream server have observed, each in its own thread.
 
-    What is sent is noted before, what is received after; so causes stand before effects.
+    A sent event is recorded before it is sent, a received event after it arrives. So causes precede
+    effects.
     """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
 
     def note(self, source: str, target: str, kind: str, data: bytes) -> None:
-        """Append one thing said."""
+        """Append one event."""
         self._events.append(Event(source, target, kind, data))
 
     @property
     def events(self) -> list[Event]:
-        """All that was said; see `_settled` for the order."""
+        """All events; see `_settled` for the order."""
         return _settled(self._events)
 
     @property
     def received(self) -> bytes | None:
-        """The message that upstream has accepted, None if there is none."""
+        """The message that the upstream server has accepted, None without one."""
         for event in self._events:
             if event.kind == CONTENT and event.target == UPSTREAM:
                 return event.data
@@ -53,10 +54,10 @@ class Dialogue:
 
 
 def _settled(events: list[Event]) -> list[Event]:
-    """Return `events` with a rejection's two halves in one order, always.
+    """Return `events` with the two parts of a rejection in a fixed order.
 
-    The proxy tells the client and leaves upstream in the same instant; which of the two is seen
-    first is chance.
+    The proxy replies to the client and ends the upstream session at the same time. The order in
+    which the rehearsal observes them is random.
     """
     leaving = [
         event for event in events if _is_quit(event) or (event.source == UPSTREAM and _bye(event))
@@ -84,10 +85,10 @@ def _relayed(event: Event, answers: list[Event]) -> bool:
 
 
 def merged(events: list[Event]) -> list[Event]:
-    """Return `events` with what the proxy relays unchanged as one, from end to end.
+    """Return `events` with each event that the proxy relays unchanged as one from end to end.
 
-    A proxy in lock-step answers or relays a command before it takes the next; so only the last
-    thing said on either side can be what it relays.
+    Without pipelining the proxy replies to a command or relays it before it reads the next one. So
+    it can relay only the last event of either side.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

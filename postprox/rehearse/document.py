@@ -1,9 +1,9 @@
 """The JSON document of a rehearsal, for scripts.
 
-Rule: the names here are kept; new ones may come.
+Rule: the keys are stable. Later versions may add keys.
 
-Texts that come from files, from the wire or from the filter hold one octet per character
-(latin-1): `text.encode("latin-1")` gives the octets back.
+Texts from files, from the wire and from the filter have one octet per character
+(latin-1). `text.encode("latin-1")` returns the octets.
 
     format      1
     postprox    the proxy's version
@@ -11,25 +11,25 @@ Texts that come from files, from the wire or from the filter hold one octet per 
     timeout     -t, in seconds
     reject      -r, or --strict, which implies it
     strict      --strict
-    expected    a list of what --expect says
+    expected    a list of the values of --expect
     summary     {"messages": N, and for each verdict: N}
-    seconds     {"median", "slowest"}: the filter's time, null if it was never run
+    seconds     {"median", "slowest"}: the filter's duration, null without a run
     messages    a list, for each message:
         message     the file's name as given
         notes       a list of remarks on the file
         verdict     accept, reject, rewrite, discard, fail-open (the filter failed, the message
-                    passed), fail (it failed, 451), error (the proxy could not do its own part)
-        timed_out   whether the filter was killed at its time limit
-        reason      why the filter counts as failed, or ""
+                    passed), fail (it failed, 451), error (the proxy could not process the message)
+        timed_out   whether the proxy killed the filter at its time limit
+        reason      the reason of the filter's failure, or ""
         hints       a list of remarks for the filter's author
         reply       the reply to the message, without its line end
-        delivered   whether upstream received it
+        delivered   whether the upstream server received it
         sent        the message as the client sent it, dots unstuffed, lines ending in CRLF
-        received    the message as upstream received it, or null
+        received    the message as the upstream server received it, or null
         diff        unified diff of the two, [] if they are the same, null if there is nothing to
                     compare or too much
         envelope    {"sender", "recipients", "client_ip", "helo"}
-        filter      null if it was not run, else {"environment": {"EMAIL", "OUTFILE", "SENDER",
+        filter      null without a run, else {"environment": {"EMAIL", "OUTFILE", "SENDER",
                     "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT", "QUEUE_ID",
                     "CLIENT_NAME"}, "status": as a shell has it, null if killed,
                     "signal": its name or "", "stderr", "outfile": empty, filled or unusable,
@@ -37,8 +37,7 @@ Texts that come from files, from the wire or from the filter hold one octet per 
         dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
                     content, "text": with line ends; of a message the content}, in order
         proxy_exit_status
-        complaint   what is wrong: it is not as expected, or nothing was and the filter has failed;
-                    or ""
+        complaint   the difference from --expect, or without --expect the failure; or ""
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ FORMAT = 1
 
 
 def document(settings: Settings, rehearsals: list[Rehearsal], results: list[Result]) -> str:
-    """Return the document; `results` are those of the rehearsals."""
+    """Return the document for rehearsals and their results."""
     times = [done.seconds for done in results if done.seconds is not None]
     messages = [_message(rehearsal) for rehearsal in rehearsals]
     for message, done in zip(messages, results, strict=True):

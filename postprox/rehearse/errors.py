@@ -1,10 +1,10 @@
-"""What a rehearsal can fail with.
+"""The error of a rehearsal.
 
-Rule: each text names what is wrong, and is fit to be printed as it is.
+Rule: each text names the problem and is printed without a change.
 """
 
 from __future__ import annotations
 
 
 class CannotRunError(Exception):
-    """Something of the rehearsal itself could not run."""
+    """A part of the rehearsal itself could not run."""

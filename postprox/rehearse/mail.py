@@ -1,6 +1,6 @@
 """The messages of a rehearsal.
 
-Rule: a message is what a client would send: lines that end in CRLF, whatever the file has.
+Rule: a message has the form that a client sends. Each line ends in CRLF, also if the file has LF.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from email.utils import getaddresses
 
 SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
-#: A header is looked at up to this size; what Postfix takes (header_size_limit).
+#: The maximum size of a header that is parsed, in octets; the default of header_size_limit.
 _HEADER = 102400
-# What can stand in an envelope as it is; anything else is left to --sender and --recipient.
+# An address that an envelope can hold unchanged. For others there are --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
 #: The longest address of SMTP (RFC 5321 section 4.5.3.1.3, without the angle brackets).
 _LONGEST = 254
@@ -25,12 +25,12 @@ _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
 class Mail:
     """A message.
 
-    name: as it was given.
-    content: with CRLF line ends, the last line's too.
-    subject: as it stands in its header.
-    notes: what the user should know about how it was read.
-    sender: whom its header names as the sender, b"" for a bounce.
-    recipients: whom its header names.
+    name: the name on the command line.
+    content: the message with CRLF at the end of each line.
+    subject: the Subject field.
+    notes: remarks about the file.
+    sender: the sender in the header, b"" for a bounce.
+    recipients: the recipients in the header.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Mail:
 
 
 def from_octets(name: str, text: bytes) -> Mail:
-    """Make a message of a file's octets."""
+    """Parse a file's octets."""
     notes = []
     if text.startswith(b"From "):
         text = text.partition(b"\n")[2]
-        notes.append("the line 'From ...' of an mbox at its top is left out")
+        notes.append("the first line, 'From ...' of an mbox, is left out")
     if text and not _FIELD.match(text):
-        notes.append("it does not begin with a header field: is this a message?")
+        notes.append("the file does not begin with a header field; it may be no message")
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"
@@ -78,7 +78,7 @@ def _addresses(header: bytes, name: str) -> list[bytes]:
     try:
         found = [address for _, address in getaddresses([_field(header, name)])]
     except Exception:
-        # The parser recurses, and lets any of its own errors out: RecursionError, IndexError ...
+        # The parser raises errors of any type, such as RecursionError and IndexError.
         return []
     return [
         address.encode("ascii")

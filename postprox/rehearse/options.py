@@ -1,7 +1,7 @@
-"""The rehearsal's command line.
+"""The command line of the rehearsal.
 
-Rule: everything given is checked here, before anything is started; the proxy's own options are
-checked by the proxy's own parser, and in its words.
+Rule: this module checks all arguments before a process is started. The parser of the proxy checks
+the options of the proxy.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .proxy import User
 from .sources import STANDARD_INPUT
 from .text import printable, without_commands
 
-# How it was called, to be called so again.
+# The name of this command in the examples.
 _INSTALLED = "postprox-rehearse"
 PROGRAM = _INSTALLED if Path(sys.argv[0]).name == _INSTALLED else "python3 -m postprox.rehearse"
 
 
 def _short(path: Path) -> Path:
-    """Return `path` as seen from the working directory, if it is below it."""
+    """Return `path` relative to the working directory, if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except (ValueError, OSError):
@@ -41,13 +41,13 @@ def _short(path: Path) -> Path:
 _DEMO = Path(__file__).resolve().parent / "demo"
 _BUNDLED_FILTER = f"sh {shlex.quote(str(_short(_DEMO / 'filter.sh')))}"
 _DESCRIPTION = """\
-See what a filter does to a message before Postfix lets it loose on real mail:
-the real proxy runs it, between a client that talks as Postfix does and a mail
-server made for the occasion. Nothing leaves this machine.
+Run a filter with the real proxy before Postfix uses it on real mail. A test
+client sends each message in the same way as Postfix, and a test server
+receives it. Nothing leaves this machine.
 
-Without -c a small filter made for this shows how it works; without MESSAGE,
-three small messages do. A MESSAGE is a file with one message, an mbox, a
-Maildir, a directory with any of them, or - for standard input."""
+Without -c a sample filter runs. Without MESSAGE three sample messages are
+sent. A MESSAGE is a file with one message, an mbox, a Maildir, a directory
+with any of them, or - for standard input."""
 _EPILOG = f"""\
 examples:
   {PROGRAM}
@@ -57,29 +57,32 @@ examples:
   {PROGRAM} -c ./my-filter --watch message.eml
   {PROGRAM} -c ./my-filter --expect reject --junit out.xml spam/
 
-What the JSON document holds: python3 -m pydoc postprox.rehearse.document
+The keys of the JSON document: python3 -m pydoc postprox.rehearse.document
 
-The exit status is 0 when every message went through the proxy, whatever the
-filter did with it; with --expect, when it did that; 1 when it did not, or
-something could not run, such as the filter; 2 for a wrong command line.
+exit status:
+  0  the proxy processed each message; with --expect, each verdict was expected
+  1  another verdict than expected, or an error; for example, the filter could
+     not be started
+  2  an error in the command line
 """
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks for.
+    """The settings of the command line.
 
-    command: the filter's command, and whether it is the one made for the demonstration.
-    proxy_arguments: the options for the proxy; but neither -c nor -d.
-    directory: what -d says, "" without it.
-    user: who runs the proxy and the filter, None for who runs this.
-    repeat: how often each message is sent.
-    expected: some of `EXPECTATIONS`, none if anything may happen.
+    command, bundled_filter: the filter's command, and whether it is the sample filter.
+    proxy_arguments: the options for the proxy, without -c and -d.
+    directory: the value of -d, "" without it.
+    user: the user that runs the proxy and the filter, None for the current user.
+    repeat: the number of runs per message.
+    expected: the keys of `EXPECTATIONS` that are allowed, empty for all.
     full: whether the report is long; None if the number of messages decides.
     parses: whether the shell can parse the command.
-    github, junit: whether GitHub's annotations are printed; where JUnit's XML goes.
-    watch: whether it begins again when something changes.
-    sender, recipients, client_ip, helo: None is as the message or the rehearsal has it.
+    github: whether annotations of GitHub are printed.
+    junit: the file for JUnit's XML.
+    watch: whether each change starts a new run.
+    sender, recipients, client_ip, helo: the envelope; the sender is None for the message's own.
     """
 
     command: str
@@ -107,7 +110,7 @@ class Settings:
 
 
 def parse(arguments: list[str]) -> Settings:
-    """Return what `arguments` ask for; leave with status 2 if they are wrong."""
+    """Parse `arguments`; exit with status 2 if they are wrong."""
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
     passed = [
@@ -117,14 +120,14 @@ def parse(arguments: list[str]) -> Settings:
         *(["-v"] * given.verbose),
     ]
     try:
-        # Upstream's address is not known yet.
+        # The address of the upstream server is not known yet.
         proxy = proxy_options.parse([*passed, *_pair("-d", given.tempdir), "127.0.0.1:25"])
     except proxy_options.UsageError as error:
         parser.error(str(error))
     if given.messages.count(Path(STANDARD_INPUT)) and (given.watch or len(given.messages) > 1):
-        parser.error("-, standard input: give it alone, and without --watch")
+        parser.error("-: must be the only message, without --watch")
     if given.json and given.github:
-        parser.error("--github: its lines would break the document of --json; give one of the two")
+        parser.error("--github: cannot be combined with --json")
     mixed = given.junit is not None and target.is_descriptor(given.junit)
     if mixed and (given.json or given.github):
         parser.error("--junit: must be a file if --json or --github is given")
@@ -172,18 +175,26 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "messages", nargs="*", type=Path, metavar="MESSAGE", help="a message, LF or CRLF, or many"
+        "messages",
+        nargs="*",
+        type=Path,
+        metavar="MESSAGE",
+        help="one or more messages, with LF or CRLF",
     )
     parser.add_argument("-V", "--version", action="version", version=f"{_INSTALLED} {__version__}")
-    parser.add_argument("-c", "--command", metavar="CMD", help="the filter, as for the proxy")
+    parser.add_argument(
+        "-c", "--command", metavar="CMD", help="the filter command, as for the proxy"
+    )
     parser.add_argument(
         "--repeat", type=_count, default=1, metavar="N", help="send each message N times"
     )
     parser.add_argument(
-        "--watch", action="store_true", help="again when the filter or a message changes"
+        "--watch",
+        action="store_true",
+        help="run again after each change of the filter or a message",
     )
-    _add_output_options(parser.add_argument_group("what is printed, and the exit status"))
-    _add_proxy_options(parser.add_argument_group("options that go to the proxy"))
+    _add_output_options(parser.add_argument_group("output and exit status"))
+    _add_proxy_options(parser.add_argument_group("options for the proxy"))
     _add_envelope_options(parser.add_argument_group("the envelope"))
     return parser
 
@@ -194,45 +205,50 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         choices=tuple(EXPECTATIONS),
         default=[],
-        help="what should become of each message; may be given again (either is right)",
+        help="the expected verdict; may be repeated (each is allowed)",
     )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
         "--full",
         action="store_true",
         default=None,
-        help="everything about each message (up to ten messages)",
+        help="a full report of each message (default for up to ten)",
     )
     length.add_argument(
         "--brief",
         action="store_false",
         dest="full",
         default=None,
-        help="a line for each (more than ten)",
+        help="one line for each message (default for more than ten)",
     )
-    group.add_argument("--json", action="store_true", help="print one JSON document instead")
     group.add_argument(
-        "--github", action="store_true", help="GitHub's annotations for what was not right, too"
+        "--json", action="store_true", help="print one JSON document instead of the report"
     )
-    group.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit's XML, too")
+    group.add_argument(
+        "--github", action="store_true", help="add an annotation of GitHub for each problem"
+    )
+    group.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit's XML to FILE, too")
 
 
 def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("-d", "--tempdir", metavar="DIR", help="where EMAIL and OUTFILE are")
+    group.add_argument("-d", "--tempdir", metavar="DIR", help="the directory of EMAIL and OUTFILE")
     group.add_argument("-t", "--timeout", metavar="SEC", help="the filter's time limit (30)")
     group.add_argument(
-        "-r", "--reject", action="store_true", help="a filter's failure refuses the message (451)"
+        "-r",
+        "--reject",
+        action="store_true",
+        help="refuse the message with 451 if the filter fails",
     )
     group.add_argument(
         "--strict",
         action="store_true",
-        help="as -r, and status 1 rejects only if the last line begins with a code",
+        help="as -r, and status 1 without a reply code is a failure",
     )
     group.add_argument(
-        "--user", type=_user, metavar="NAME", help="run proxy and filter as this user (as root)"
+        "--user", type=_user, metavar="NAME", help="run proxy and filter as this user (root only)"
     )
     group.add_argument(
-        "-v", "--verbose", action="count", default=0, help="the proxy logs more, to syslog"
+        "-v", "--verbose", action="count", default=0, help="more log lines of the proxy in syslog"
     )
 
 
@@ -241,7 +257,7 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         "--sender",
         type=_address,
         metavar="ADDRESS",
-        help="MAIL FROM, '' for a bounce's (Return-Path or From of the message)",
+        help="MAIL FROM, '' for a bounce (default: Return-Path or From)",
     )
     group.add_argument(
         "--recipient",
@@ -249,21 +265,21 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="RCPT TO, may be given again (To of the message)",
+        help="RCPT TO, may be repeated (default: To)",
     )
     group.add_argument(
         "--client-ip",
         type=_client_ip,
         default=b"192.0.2.1",
         metavar="IP",
-        help="the sending server's address, '' if not known (192.0.2.1)",
+        help="the address of the sending server, '' if unknown (192.0.2.1)",
     )
     group.add_argument(
         "--helo",
         type=_harmless,
         default=b"mail.example.net",
         metavar="NAME",
-        help="the sending server's HELO, '' if not known (mail.example.net)",
+        help="the HELO name of the sending server, '' if unknown (mail.example.net)",
     )
 
 
@@ -288,9 +304,9 @@ def _user(text: str) -> User:
     try:
         entry = pwd.getpwnam(text)
     except KeyError:
-        raise argparse.ArgumentTypeError(f"{text!r}: there is no such user") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: unknown user") from None
     if os.geteuid() not in (0, entry.pw_uid):
-        raise argparse.ArgumentTypeError(f"{text!r}: only root can run a filter as another user")
+        raise argparse.ArgumentTypeError(f"{text!r}: another user requires root")
     return User(text, entry.pw_uid, entry.pw_gid)
 
 
@@ -301,7 +317,7 @@ def _pair(option: str, value: str | None) -> list[str]:
 def _harmless(text: str) -> bytes:
     value = os.fsencode(text)
     if any(octet < 32 or octet == 127 for octet in value):
-        raise argparse.ArgumentTypeError(f"{text!r} holds control characters: leave them out")
+        raise argparse.ArgumentTypeError(f"{text!r} must not contain control characters")
     return value
 
 
@@ -313,7 +329,7 @@ def _address(text: str) -> bytes:
 def _recipient(text: str) -> bytes:
     address = _address(text)
     if not address:
-        raise argparse.ArgumentTypeError(f"{text!r} is empty: give an address such as me@home.org")
+        raise argparse.ArgumentTypeError(f"{text!r} must be an address such as me@home.org")
     return address
 
 
@@ -322,5 +338,5 @@ def _client_ip(text: str) -> bytes:
         return str(ipaddress.ip_address(text)).encode() if text else b""
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no IP address: give one such as 192.0.2.1 or 2001:db8::1"
+            f"{text!r} must be an IP address such as 192.0.2.1 or 2001:db8::1"
         ) from None

@@ -1,7 +1,7 @@
-"""What a run of the filter means for the message, and what its author should know of it.
+"""The verdict on a message after a run of the filter, and hints for the filter's author.
 
-Rule: the verdict is the proxy's own function of what was observed; what came over the wire is
-held against it.
+Rule: the proxy's own function computes the verdict from the recorded run. The verdict is compared
+with the replies on the wire.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .filterrun import FILLED, UNUSABLE
 if TYPE_CHECKING:
     from .filterrun import FilterRun
 
-#: The proxy could not do its own part, and said so to the client.
+#: The verdict if the proxy could not process the message.
 ERROR = "error"
-#: All verdicts, as the log and the JSON document name them.
+#: All verdicts, with their names in the log and in the JSON document.
 VERDICTS = (
     verdict.ACCEPT,
     verdict.REJECT,
@@ -28,7 +28,7 @@ VERDICTS = (
     verdict.FAIL,
     ERROR,
 )
-#: What can be expected of a filter, and the verdicts that fulfil it.
+#: The values of --expect and their verdicts.
 EXPECTATIONS = {
     "accept": (verdict.ACCEPT,),
     "reject": (verdict.REJECT,),
@@ -37,20 +37,20 @@ EXPECTATIONS = {
     "fail": (verdict.FAIL, verdict.FAIL_OPEN),
 }
 _SHELL_SAYS = {
-    126: "the command cannot be executed: is it missing its x permission?",
+    126: "the command cannot be executed; check its x permission",
     127: "the shell found no such command (PATH is /usr/bin:/bin)",
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the message.
+    """The result for a message.
 
     verdict: one of `VERDICTS`.
-    reason: why the filter counts as failed, or "".
-    timed_out: whether the filter was killed at its time limit.
+    reason: the reason of the filter's failure, or "".
+    timed_out: whether the proxy killed the filter at its time limit.
     not_started: whether the shell could not start the filter.
-    hints: what its author should think about.
+    hints: remarks for the filter's author.
     """
 
     verdict: str
@@ -61,8 +61,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the proxy was told, -t, -r and --strict; and how long the client waited, in seconds."""
+class Conditions:
+    """The options -t, -r and --strict, the waiting time in seconds, and the syntax."""
 
     timeout: float
     reject_failures: bool
@@ -71,31 +71,35 @@ class Told:
     parses: bool = True
 
 
-def judge(run: FilterRun | None, told: Told, *, delivered: bool) -> Outcome:
-    """Judge one run; `delivered` is whether upstream has the message."""
-    late = (run is None or run.status is None) and told.waited >= told.timeout
+def judge(run: FilterRun | None, conditions: Conditions, *, delivered: bool) -> Outcome:
+    """Judge one run; `delivered` is whether the upstream server has the message."""
+    late = (run is None or run.status is None) and conditions.waited >= conditions.timeout
     if run is None and not late:
-        return Outcome(ERROR, "the proxy could not spool it: can -d DIR be written to?")
+        return Outcome(ERROR, "the proxy could not store the message; -d DIR must be writable")
     ended = verdict.Outcome(
         None if run is None else run.status,
         b"" if run is None else _last_line(run.stderr),
-        failure=_late(told) if late or run is None else failure(run, parses=told.parses),
+        failure=_late(conditions)
+        if late or run is None
+        else failure(run, parses=conditions.parses),
         replaced=run is not None and run.outfile == FILLED,
     )
-    judged = verdict.judge(ended, reject_failures=told.reject_failures, strict=told.strict)
+    judged = verdict.judge(
+        ended, reject_failures=conditions.reject_failures, strict=conditions.strict
+    )
     if delivered == bool(judged.reply):
-        return Outcome(ERROR, "the proxy answered in its own words after the filter had ended")
+        return Outcome(ERROR, "the proxy sent a reply of its own after the end of the filter")
     hints = () if run is None else _hints(run, rejected=judged.action == verdict.REJECT)
-    not_started = run is not None and _not_started(run, parses=told.parses)
+    not_started = run is not None and _not_started(run, parses=conditions.parses)
     return Outcome(judged.action, judged.reason, late, not_started, hints)
 
 
-def _late(told: Told) -> str:
-    return f"not done within {told.timeout:g} s (-t), killed with all its processes"
+def _late(conditions: Conditions) -> str:
+    return f"killed with all its processes after {conditions.timeout:g} s (-t)"
 
 
 def signal_name(run: FilterRun) -> str:
-    """Return the signal that has killed the filter, as far as a shell can tell, or ""."""
+    """Return the name of the signal in the exit status, or ""."""
     try:
         return signal.Signals((run.status or 0) - 128).name
     except ValueError:
@@ -111,11 +115,11 @@ def _not_started(run: FilterRun, *, parses: bool) -> bool:
 
 
 def failure(run: FilterRun, *, parses: bool = True) -> str:
-    """Return why the filter counts as failed; "" if its exit status decides."""
+    """Return the reason of a failure; "" if the exit status decides."""
     if run.status is None:
         return "killed, with its whole process group"
     if run.status == 0 and run.outfile == UNUSABLE:
-        return "OUTFILE is no regular file that can be read"
+        return "OUTFILE is no readable regular file"
     name = signal_name(run)
     if name:
         return f"exit status {run.status}: killed by signal {run.status - 128} ({name})"
@@ -136,14 +140,14 @@ def _hints(run: FilterRun, *, rejected: bool) -> tuple[str, ...]:
     hints = []
     if rejected and b"Traceback (most recent call last)" in run.stderr:
         hints.append(
-            "this looks like a crash of the filter, but status 1 rejects the mail: "
-            "let the filter end with status 2 when it fails, and use --strict"
+            "the filter probably crashed, but status 1 rejects the message; "
+            "end with status 2 on a failure, and use --strict"
         )
     elif rejected and not run.stderr.strip():
         hints.append(
-            "status 1 without a word on standard error: if this was no rejection "
-            "but a failure, let the filter end with status 2, and use --strict"
+            "status 1 without output on standard error rejects the message; "
+            "end with status 2 on a failure, and use --strict"
         )
     if run.status and run.outfile == FILLED:
-        hints.append("what it wrote to OUTFILE counts with status 0 only")
+        hints.append("the proxy uses OUTFILE only with status 0")
     return tuple(hints)

@@ -1,7 +1,6 @@
-"""What is going on right now, on the last line of a terminal.
+"""The progress on the last line of a terminal.
 
-Rule: it goes to standard error, only if that is a terminal, and is gone before anything else is
-printed.
+Rule: the line goes to standard error, only on a terminal. It is erased before any other output.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from .text import cut, printable
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: How often the seconds are counted on.
+#: The interval between two updates, in seconds.
 _TICK = 1.0
 _CLEAR = "\r\033[K"
 
 
 class Progress:
-    """A context that is entered while a filter runs; `begins` names the message before.
+    """A context for a filter's run; `begins` sets the message.
 
-    total: how many messages there are.
+    total: the number of messages.
     width: the terminal's, in columns.
     """
 
@@ -39,12 +38,12 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def begins(self, number: int, name: str) -> None:
-        """Say which message's turn it is."""
+        """Show the current message."""
         self._at = f"[{number}/{self._total}] {printable(name)}"
         self._show("")
 
     def ends(self) -> None:
-        """Take away what is shown."""
+        """Erase the line."""
         if self._shown:
             sys.stderr.write(_CLEAR)
             sys.stderr.flush()
@@ -74,7 +73,7 @@ class Progress:
 
     def _show(self, what: str) -> None:
         if self._shown:
-            # The last column stays free: some terminals begin a new line behind it.
+            # Some terminals begin a new line after the last column.
             name = cut(self._at, self._width - 1 - len(what))
             sys.stderr.write(f"{_CLEAR}{name}{what}")
             sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""The proxy of a rehearsal: a process of its own, started as Postfix's spawn(8) does.
+"""The proxy of a rehearsal: a child process, started in the same way as by spawn(8) of Postfix.
 
-Rule: one socket is its descriptors 0, 1 and 2; of this process's environment it sees nothing.
+Rule: one socket is file descriptors 0, 1 and 2. The proxy does not inherit the environment.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: spawn(8) gives a child this PATH and next to nothing else.
+#: The PATH that spawn(8) sets.
 PATH = "/usr/bin:/bin"
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: How long the proxy may take to end of itself, and after SIGTERM; in seconds.
+#: The timeouts for the exit of the proxy, before and after SIGTERM, in seconds.
 _LEAVE = 10.0
 _TERMINATE = 3.0
 
 
 @dataclass(frozen=True)
 class User:
-    """Who runs the proxy and its filter."""
+    """The user that runs the proxy and the filter."""
 
     name: str
     uid: int
@@ -33,7 +33,7 @@ class User:
 
 
 class Proxy:
-    """The proxy with `arguments`, run by `user`, while the context lasts.
+    """The proxy with `arguments`, run by `user`, until the context ends.
 
     Raises:
         OSError: it cannot be started.
@@ -43,7 +43,7 @@ class Proxy:
         self.socket, child = socket.socketpair()
         with child:
             self._process = subprocess.Popen(
-                # -P: a user's directory may hold modules of any name. -S: as the launcher does.
+                # -P: the working directory may contain modules. -S: the launcher uses it.
                 [sys.executable, "-S", "-P", "-m", "postprox", *arguments],
                 stdin=child.fileno(),
                 stdout=child.fileno(),
@@ -51,11 +51,11 @@ class Proxy:
                 env={"PATH": PATH, "PYTHONPATH": str(_PACKAGE.parent)},
                 umask=0o077,
                 start_new_session=True,
-                # The user's own group and no other, as spawn(8) has it.
+                # Only the user's primary group, as with spawn(8).
                 user=None if user is None else user.uid,
                 group=None if user is None else user.gid,
                 extra_groups=None if user is None else [user.gid],
-                restore_signals=False,  # spawn(8) leaves SIGPIPE ignored
+                restore_signals=False,  # spawn(8) leaves SIGPIPE ignored.
             )
         self.exit_status: int | None = None
 
@@ -74,12 +74,12 @@ class Proxy:
         self.exit_status = self._wait()
 
     def _wait(self) -> int:
-        for patience, stop in (
+        for timeout, stop in (
             (_LEAVE, self._process.terminate),
             (_TERMINATE, self._process.kill),
         ):
             try:
-                return self._process.wait(patience)
+                return self._process.wait(timeout)
             except subprocess.TimeoutExpired:
                 stop()
         return self._process.wait()

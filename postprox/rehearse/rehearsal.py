@@ -1,6 +1,6 @@
-"""One message's way: client, proxy, filter, upstream.
+"""One message through client, proxy, filter and upstream server.
 
-Rule: everything that is started here has ended, and its files are gone, when it returns or raises.
+Rule: each process and thread that this module starts has ended when it returns or raises.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from .filterrun import FilterRun
     from .options import Settings
 
-#: More lines than this between the first and the last difference are not compared: it could
-#: take minutes.
+#: The maximum number of lines between the first and the last difference. The comparison of more
+#: lines could take minutes.
 _COMPARED = 4000
-#: Lines shown around a difference.
+#: The number of lines around a difference.
 _CONTEXT = 2
 _HUNK = re.compile(r"@@ -(\d+)(.*) \+(\d+)(.*) @@")
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was observed of one message.
+    """The observations of one message.
 
-    reply: the reply that decided about it, with CRLF.
-    run: the filter's run, None if there was none.
-    received: what upstream accepted, None if nothing.
-    waited: how long the client waited for the reply to the message, in seconds.
+    reply: the final reply, with CRLF.
+    run: the filter's run, None without one.
+    received: the message that the upstream server accepted, None without one.
+    waited: the time until the reply to the message, in seconds.
     proxy_status: the proxy's exit status.
     """
 
@@ -58,7 +58,7 @@ class Rehearsal:
 
     @property
     def seconds(self) -> float | None:
-        """How long the filter ran; None if it did not."""
+        """The duration of the filter's run in seconds; None without a run."""
         if self.run is None:
             return self.waited if self.outcome.timed_out else None
         return self.waited if self.run.seconds is None else self.run.seconds
@@ -67,12 +67,12 @@ class Rehearsal:
 def rehearse(
     mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
 ) -> Rehearsal:
-    """Send `mail` through the proxy; `directory` is made, for files.
+    """Send `mail` through the proxy; create `directory` for files.
 
-    `waiting` is entered while the filter runs.
+    `waiting` is a context that is active during the filter's run.
 
     Raises:
-        CannotRunError: the proxy did not do its part.
+        CannotRunError: the proxy failed.
     """
     dialogue = Dialogue()
     envelope = _envelope(mail, settings)
@@ -83,7 +83,7 @@ def rehearse(
             Upstream(dialogue) as upstream,
         ):
             if settings.user is not None:
-                # Not before: the owner of the directory can put a link in the records' place.
+                # Not earlier: the owner of the directory can replace the records by a link.
                 os.chown(directory, settings.user.uid, settings.user.gid)
             arguments = [
                 *settings.proxy_arguments,
@@ -102,8 +102,8 @@ def rehearse(
             f"{mail.name}: the proxy could not be started{whose}: {_named(error)}"
         ) from None
     except MemoryError:
-        raise CannotRunError(f"{mail.name}: it is too large for the memory") from None
-    told = outcome.Told(
+        raise CannotRunError(f"{mail.name}: too large for the memory") from None
+    conditions = outcome.Conditions(
         settings.timeout, settings.reject, client.waited, settings.strict, settings.parses
     )
     delivered = dialogue.received is not None
@@ -113,7 +113,7 @@ def rehearse(
         events=dialogue.events,
         reply=reply,
         run=run,
-        outcome=outcome.judge(run, told, delivered=delivered),
+        outcome=outcome.judge(run, conditions, delivered=delivered),
         received=dialogue.received,
         waited=client.waited,
         proxy_status=proxy.exit_status,
@@ -121,7 +121,7 @@ def rehearse(
 
 
 def not_rehearsed(name: str, why: str) -> Rehearsal:
-    """Return what is known of a message for which the rehearsal itself failed."""
+    """Return the rehearsal of a message that could not be sent."""
     return Rehearsal(
         mail=Mail(name, b"", "", (), b"", ()),
         envelope=Envelope(b"", (), b"", b""),
@@ -158,7 +158,7 @@ def difference(sent: bytes, received: bytes) -> list[str] | None:
 
 def _difference(sent: bytes, received: bytes) -> list[str] | None:
     old, new = (text.decode("latin-1").split("\r\n")[:-1] for text in (sent, received))
-    # What they have in common at the beginning and the end may be long, and costs nothing so.
+    # The common beginning and end may be long. Their removal is fast.
     start = max(0, _common(old, new) - _CONTEXT)
     del old[:start], new[:start]
     end = max(0, _common(old[::-1], new[::-1]) - _CONTEXT)
@@ -170,13 +170,13 @@ def _difference(sent: bytes, received: bytes) -> list[str] | None:
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    """Return how many lines at the beginning are the same."""
+    """Return the number of equal lines at the beginning."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _moved(line: str, by: int) -> str:
-    """Return a diff's line; if it heads a hunk, with the line numbers moved on."""
+    """Return a line of a diff; in a hunk's header add `by` to the line numbers."""
     found = _HUNK.fullmatch(line)
     if not found:
         return line

@@ -1,7 +1,6 @@
-"""What became of all messages: how many of each verdict, how long it took, what was expected.
+"""The summary of all messages: verdicts, durations, expectations.
 
-Rule: of each message only a few words are kept, so that a long run takes hardly more memory than a
-short one.
+Rule: the summary keeps a few short texts per message, so that a long run needs little memory.
 """
 
 from __future__ import annotations
@@ -28,23 +27,24 @@ _COUNTED = {
     verdict.REJECT: "rejected",
     verdict.REWRITE: "rewritten",
     verdict.DISCARD: "discarded",
-    verdict.FAIL_OPEN: "passed unfiltered as the filter failed",
-    verdict.FAIL: "refused for now as the filter failed",
-    outcome.ERROR: "refused for now by the proxy",
+    verdict.FAIL_OPEN: "passed unfiltered because the filter failed",
+    verdict.FAIL: "temporarily refused because the filter failed",
+    outcome.ERROR: "temporarily refused by the proxy",
 }
-#: Of what was not as expected, so many are listed.
+#: The maximum number of listed messages with another verdict than expected.
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is kept of one message.
+    """The kept result of one message.
 
-    name: the message's; path: its file's, "" if there is none.
-    verdict: as the log names it; why: the reason of a failure, or the reply if it was refused.
-    seconds: how long the filter ran, None if it did not.
-    stderr: what it said, its end.
-    could_not_run: whether the filter could not be started, or the proxy not do its part.
+    name, path: the message and its file, "" without a file.
+    verdict: its name in the log.
+    why: the reason of a failure, or the reply of a refusal.
+    seconds: the duration of the filter's run, None without a run.
+    stderr: the end of the filter's standard error.
+    could_not_run: whether the filter could not be started, or the proxy failed.
     """
 
     name: str
@@ -57,49 +57,49 @@ class Result:
 
 
 def result(rehearsal: Rehearsal, path: str) -> Result:
-    """Return what is to be kept."""
+    """Return the result of a rehearsal."""
     run = rehearsal.run
-    said = b"" if run is None else run.stderr[-2000:]
+    stderr = b"" if run is None else run.stderr[-2000:]
     return Result(
         rehearsal.mail.name,
         path,
         rehearsal.outcome.verdict,
         why(rehearsal),
         rehearsal.seconds,
-        "\n".join(shown(line) for line in said.splitlines()),
+        "\n".join(shown(line) for line in stderr.splitlines()),
         rehearsal.outcome.not_started or rehearsal.outcome.verdict == outcome.ERROR,
     )
 
 
-def told(done: Result) -> str:
-    """Return the verdict, with the reason if there is one."""
+def verdict_text(done: Result) -> str:
+    """Return the verdict and its reason."""
     return f"{done.verdict}: {done.why}" if done.why else done.verdict
 
 
 def complaint(settings: Settings, done: Result) -> str:
-    """Return what is wrong with a result, "" if nothing is.
+    """Return the problem with a result, "" without one.
 
-    Without --expect it is wrong that the filter has failed.
+    Without --expect a failure of the filter is a problem.
     """
     if settings.expected:
         allowed = [each for word in settings.expected for each in outcome.EXPECTATIONS[word]]
         if done.verdict in allowed and not done.could_not_run:
             return ""
-        return f"expected {' or '.join(settings.expected)}, but it was {told(done)}"
+        return f"expected {' or '.join(settings.expected)}, but it was {verdict_text(done)}"
     if done.verdict in (verdict.FAIL, verdict.FAIL_OPEN, outcome.ERROR):
-        return told(done)
+        return verdict_text(done)
     return ""
 
 
 class Summary:
-    """Makes the last lines."""
+    """The last lines of a report."""
 
     def __init__(self, settings: Settings, paper: Paper) -> None:
         self._settings = settings
         self._paper = paper
 
     def text(self, results: list[Result]) -> str:
-        """Return the lines about all of them."""
+        """Return the summary."""
         verdicts = [done.verdict for done in results]
         counts = (f"{verdicts.count(name)} {_COUNTED[name]}" for name in _in_order(verdicts))
         total = f"{plural(len(results), 'message', 'messages')}: {', '.join(counts)}"
@@ -135,14 +135,14 @@ class Summary:
         return cut(row, self._paper.width)
 
     def _changing(self, results: list[Result]) -> list[str]:
-        """Return a line for each message whose verdict was not always the same."""
+        """Return a line for each message with different verdicts."""
         if self._settings.repeat == 1:
             return []
         seen: dict[str, list[str]] = {}
         for done in results:
             seen.setdefault(done.name, []).append(done.verdict)
         return [
-            cut(f"Not always the same: {printable(name)}: {', '.join(_in_order(verdicts))}", width)
+            cut(f"Different verdicts: {printable(name)}: {', '.join(_in_order(verdicts))}", width)
             for name, verdicts in seen.items()
             if len(set(verdicts)) > 1 and (width := self._paper.width)
         ]
@@ -155,7 +155,7 @@ class Summary:
         if not wrong:
             return [self._paper.painted(GREEN, f"Expected {expected}: so it was.")]
         lines = (
-            cut(f"  {printable(done.name)}: {told(done)}", self._paper.width)
+            cut(f"  {printable(done.name)}: {verdict_text(done)}", self._paper.width)
             for done in wrong[:_LISTED]
         )
         more = len(wrong) - _LISTED
@@ -177,7 +177,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _next_steps(settings: Settings) -> list[str]:
-    """Return what a newcomer may want to do now."""
+    """Return suggestions for the next command."""
     if settings.bundled_filter:
         return ["Next: your own filter and message,", f"  {PROGRAM} -c ./your-filter MESSAGE.eml"]
     steps = []

@@ -1,7 +1,6 @@
-"""A rehearsal as text for a terminal.
+"""The report of a rehearsal as text for a terminal.
 
-Rule: a newcomer understands it, in the width there is; nothing from a message or a filter reaches
-the terminal but printable characters.
+Rule: lines fit the width. Text from a message or a filter has only printable characters.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from .options import Settings
     from .rehearsal import Rehearsal
 
-#: Longer texts are cut in the middle of nowhere; the JSON document has them whole.
+#: The maximum numbers of lines. The JSON document has the complete texts.
 _DIFF_LINES = 60
 _STDERR_LINES = 20
 _STEP_LINES = 3
@@ -40,27 +39,27 @@ _HEADLINES = {
     outcome.ERROR: ("NOT HANDLED, refused for now", YELLOW),
 }
 _FATES = {
-    verdict.ACCEPT: "Upstream received it exactly as it was sent.",
-    verdict.REWRITE: "Upstream received what the filter wrote to OUTFILE.",
-    verdict.REJECT: "Upstream did not receive it: not delivered.",
+    verdict.ACCEPT: "The upstream server received the message unchanged.",
+    verdict.REWRITE: "The upstream server received the content of OUTFILE.",
+    verdict.REJECT: "The message was not delivered.",
     verdict.DISCARD: (
-        "Upstream did not receive it, yet the client believes that it was delivered: "
-        "a reply that starts with 2 throws the message away."
+        "The message was not delivered, but the client got a positive reply. "
+        "A reply that starts with 2 discards the message."
     ),
     verdict.FAIL_OPEN: (
-        "Now, without -r: upstream received the original, as if there were no filter. "
-        "With -r: the client would get a 451, keep the message and try again later."
+        "Without -r, as in this run, the upstream server receives the original message. "
+        "With -r, the client gets a 451 reply and sends the message again later."
     ),
     verdict.FAIL: (
-        "Now, with -r: not delivered; the client keeps the message and tries again later. "
-        "Without -r: upstream would receive the original, as if there were no filter."
+        "With -r, as in this run, the client gets a 451 reply and sends the message again later. "
+        "Without -r, the upstream server receives the original message."
     ),
-    outcome.ERROR: "Not delivered; the client keeps the message and tries again later.",
+    outcome.ERROR: "The message was not delivered. The client sends it again later.",
 }
-# The one change that the proxy itself makes (data.no-smuggling in the specification).
+# The only change by the proxy itself (data.no-smuggling in the specification).
 _FATES_STUFFED = (
-    "Upstream received the original, with one more dot where a bare CR stands before a dot: "
-    "some mail servers would take that for the end of the message."
+    "The upstream server received the original message with one more dot after each bare CR that "
+    "precedes a dot. Some mail servers would read that as the end of the message."
 )
 _MEANINGS = ("pass", "reject")
 _COLUMNS = "  client   proxy   upstream"
@@ -80,21 +79,21 @@ _COMMAND = re.compile(r"^[ \t]*::|##\[", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Paper:
-    """What is printed on.
+    """The properties of the output.
 
-    width: in columns.
-    colour: whether it takes escape sequences.
+    width: the width in columns.
+    colour: whether escape sequences are allowed.
     """
 
     width: int
     colour: bool
 
     def painted(self, colour: str, text: str) -> str:
-        """Return `text` in a colour."""
+        """Return `text` with the escape sequences of a colour."""
         return f"\033[{colour}m{text}\033[0m" if self.colour else text
 
     def paragraph(self, label: str, text: str) -> list[str]:
-        """Return lines that begin with a label."""
+        """Return wrapped lines with a label."""
         return textwrap.wrap(
             text, self.width, initial_indent=f"  {label + ':':<8} ", subsequent_indent=" " * 11
         )
@@ -104,7 +103,7 @@ class Paper:
         return [line for text in texts for line in self.paragraph(label, text)]
 
     def folded(self, line: str) -> list[str]:
-        """Break a line that is too long, anywhere: it may be a path, or worth copying."""
+        """Break a long line at any character, because it may be a path."""
         room = self.width - 6
         rest = line[self.width :]
         pieces = [rest[at : at + room] for at in range(0, len(rest), room)]
@@ -120,9 +119,9 @@ class Paper:
 
 
 class Report:
-    """Makes the text, piece by piece.
+    """The parts of the report.
 
-    total: how many messages there are, each run counted.
+    total: the number of runs.
     """
 
     def __init__(self, settings: Settings, total: int, paper: Paper) -> None:
@@ -132,7 +131,7 @@ class Report:
         self._opening: list[dialogue.Event] = []
 
     def opening(self) -> str:
-        """Return what comes first."""
+        """Return the first lines."""
         settings = self._settings
         count = plural(self._total, "message goes", "messages go")
         made = (
@@ -148,13 +147,13 @@ class Report:
                 *_filter_lines(printable(settings.command), self._paper.width),
                 *made,
                 f"           At most {settings.timeout:g} s; if it fails, the message {failing}.",
-                "Client:    speaks as Postfix does to a filter before its queue.",
-                "Upstream:  a mail server made for this; it takes everything.",
+                "Client:    sends the commands of Postfix to a before-queue filter.",
+                "Upstream:  a test server on this machine that accepts each message.",
             )
         )
 
     def message(self, number: int, rehearsal: Rehearsal) -> str:
-        """Return what is to be said about one message."""
+        """Return the full report of one message."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         name = printable(self._name(rehearsal))
         title = self._paper.painted(BOLD, f"[{number}/{self._total}] {name}:")
@@ -179,7 +178,7 @@ class Report:
         return PurePath(rehearsal.mail.name).name if bundled else rehearsal.mail.name
 
     def line(self, number: int, rehearsal: Rehearsal) -> str:
-        """Return one line about one message, for those of many."""
+        """Return the brief report of one message, one line."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         word = self._paper.painted(colour, f"{words.partition(',')[0]:<13}")
         seconds = rehearsal.seconds
@@ -190,7 +189,7 @@ class Report:
         return before + word + cut(after, self._paper.width - len(before) - 13)
 
     def _ladder(self, rehearsal: Rehearsal) -> list[str]:
-        """Return the dialogue: who says what, and how far it goes."""
+        """Return the dialogue with an arrow for each step."""
         steps = dialogue.merged(rehearsal.events)
         if not steps:
             return []
@@ -225,7 +224,7 @@ class Report:
         if received is None:
             return lines + self._paper.paragraph("Result", fate)
         if received == sent:
-            same = " It is the same as what was sent." if name == verdict.REWRITE else ""
+            same = " It equals the original message." if name == verdict.REWRITE else ""
             return lines + self._paper.paragraph("Result", fate + same)
         if name != verdict.REWRITE:
             fate = _FATES_STUFFED
@@ -234,7 +233,7 @@ class Report:
     def _diff(self, sent: bytes, received: bytes) -> list[str]:
         lines = difference(sent, received)
         if lines is None:
-            return ["           (too much has changed to be shown)"]
+            return ["           (the difference is too large for this report)"]
         more = len(lines) - _DIFF_LINES
         return [
             "",
@@ -263,9 +262,11 @@ class Report:
     def _stderr(self, run: FilterRun | None) -> list[str]:
         if run is None or not run.stderr.strip():
             return []
-        said = run.stderr.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")
-        before = len(said) - _STDERR_LINES
-        lines = [f"    | {printable(line.removesuffix(chr(13)))}" for line in said[-_STDERR_LINES:]]
+        output = run.stderr.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")
+        before = len(output) - _STDERR_LINES
+        lines = [
+            f"    | {printable(line.removesuffix(chr(13)))}" for line in output[-_STDERR_LINES:]
+        ]
         return [
             "  Its standard error:",
             *([f"    ... {before} lines before"] if before > 0 else []),
@@ -274,12 +275,12 @@ class Report:
 
 
 def _value(octets: bytes) -> str:
-    """Return a variable's value; RECIPIENTS has one a line."""
+    """Return a variable's value. RECIPIENTS has one address per line."""
     return shown(octets.replace(b"\n", b", ")) or "(blank)"
 
 
 def why(rehearsal: Rehearsal) -> str:
-    """Return why a message did not arrive as it should: a failure's reason, or the reply."""
+    """Return the reason of a failure, or the reply of a refusal."""
     if rehearsal.outcome.reason:
         return printable(rehearsal.outcome.reason)
     return "" if rehearsal.received is not None else shown(rehearsal.reply)
@@ -298,7 +299,7 @@ def without_commands(text: str) -> str:
 
 
 def _filter_lines(command: str, width: int) -> list[str]:
-    """Return the filter's command; a path in it stays whole, to be copied."""
+    """Return the filter's command without breaks in words: a user may copy a path."""
     return textwrap.wrap(
         command or "(an empty command)",
         width,
@@ -335,12 +336,12 @@ def _ended(run: FilterRun, reason: str) -> str:
 
 
 def time_taken(seconds: float) -> str:
-    """Return a time as people read it; the clock of the file system ticks no finer."""
+    """Return a duration for the report."""
     return f"{seconds:.2f} s" if seconds >= 0.01 else "less than 0.01 s"
 
 
 def cut(line: str, width: int) -> str:
-    """Return a line that fits."""
+    """Return a line of at most `width` columns."""
     return line if len(line) <= width else line[: width - 3] + "..."
 
 

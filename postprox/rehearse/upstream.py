@@ -1,6 +1,6 @@
-"""The upstream of a rehearsal: a mail server on loopback that takes everything.
+"""The upstream server of a rehearsal, on loopback.
 
-Rule: it delivers nothing anywhere; it only notes what it hears.
+Rule: the server accepts and records each message and delivers none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 GREETING = b"220 upstream.example.org ESMTP\r\n"
-# What Postfix offers, and CHUNKING, which the proxy takes out of the reply.
+# Extensions of Postfix, and CHUNKING, which the proxy removes from the reply.
 _EHLO = (
     b"250-upstream.example.org\r\n250-PIPELINING\r\n250-XFORWARD NAME ADDR PROTO HELO\r\n"
     b"250-8BITMIME\r\n250 CHUNKING\r\n"
@@ -37,7 +37,7 @@ _END = b"\r\n.\r\n"
 
 
 class Upstream:
-    """A server on a port of the system's choice, while the context lasts."""
+    """A server on a port that the system chooses, until the context ends."""
 
     def __init__(self, dialogue: Dialogue) -> None:
         self._dialogue = dialogue
@@ -47,7 +47,7 @@ class Upstream:
 
     @property
     def address(self) -> str:
-        """Where it listens, as HOST:PORT."""
+        """The listening address, as HOST:PORT."""
         host, port = self._listener.getsockname()[:2]
         return f"{host}:{port}"
 
@@ -72,37 +72,37 @@ class Upstream:
             try:
                 peer, _ = self._listener.accept()
             except OSError:
-                return  # it was shut
+                return  # The listener is closed.
             self._peer = peer
             with peer:
                 try:
                     self._converse(_Lines(peer))
                 except (OSError, EOFError, MemoryError):
-                    continue  # the proxy has gone
+                    continue  # The proxy has closed the connection.
 
     def _converse(self, lines: _Lines) -> None:
-        self._say(lines, GREETING)
+        self._reply(lines, GREETING)
         while True:
             line = lines.until(b"\n")
             self._dialogue.note(PROXY, UPSTREAM, COMMAND, line)
             verb = line.split(None, 1)[0].upper() if line.strip() else b""
-            self._say(lines, _REPLIES.get(verb, _UNKNOWN))
+            self._reply(lines, _REPLIES.get(verb, _UNKNOWN))
             if verb == b"QUIT":
                 return
             if verb == b"DATA":
                 self._dialogue.note(PROXY, UPSTREAM, CONTENT, lines.message())
-                self._say(lines, _ACCEPTED)
+                self._reply(lines, _ACCEPTED)
 
-    def _say(self, lines: _Lines, reply: bytes) -> None:
+    def _reply(self, lines: _Lines, reply: bytes) -> None:
         self._dialogue.note(UPSTREAM, PROXY, REPLY, reply)
         lines.peer.sendall(reply)
 
 
 class _Lines:
-    """A socket, read by pieces that end in a certain way.
+    """A socket that is read up to a separator.
 
     Raises:
-        EOFError: the other side has closed.
+        EOFError: the other side has closed the connection.
     """
 
     def __init__(self, peer: socket.socket) -> None:
@@ -123,7 +123,7 @@ class _Lines:
 
     def message(self) -> bytes:
         """Return a message's content, dots unstuffed (RFC 5321 section 4.5.2)."""
-        # The end of the DATA command's line counts: the content may be empty.
+        # The content may be empty, so the search needs the CRLF of the DATA command.
         self._held[:0] = b"\r\n"
         stuffed = self.until(_END)[: -len(_END) + 2]
         return stuffed.replace(b"\r\n.", b"\r\n")[2:]
@@ -133,4 +133,4 @@ def _shut(end: socket.socket) -> None:
     try:
         end.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # it is closed already
+        pass  # It is closed already.

@@ -1,6 +1,6 @@
-"""Waits until the filter or a message changes.
+"""The wait for a change of the filter or of a message.
 
-Rule: what counts is what stat(2) says of the files, looked at again and again; nothing is opened.
+Rule: a change is a different result of stat(2). This module opens no file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from . import sources
 if TYPE_CHECKING:
     from .options import Settings
 
-#: How often it is looked, in seconds.
+#: The interval between two checks, in seconds.
 _TICK = 0.25
 
 State = dict[Path, tuple[int, int, int]]
 
 
 def state(settings: Settings) -> State:
-    """Return what is there now of all files that matter."""
+    """Return inode, size and time of the filter's files and of the messages."""
     seen = {}
     for path in (
         *_filter_files(settings.command),
@@ -37,7 +37,7 @@ def state(settings: Settings) -> State:
 
 
 def changed(settings: Settings, before: State) -> str:
-    """Wait until something is not as `before`, and is at rest; return the name of one."""
+    """Wait until a file has changed and stays unchanged for one interval; return its name."""
     last = before
     while True:
         time.sleep(_TICK)
@@ -49,7 +49,7 @@ def changed(settings: Settings, before: State) -> str:
 
 
 def _filter_files(command: str) -> list[Path]:
-    """Return the words of a command that name a file: the filter, and what it is given."""
+    """Return the words of a command that name a file."""
     try:
         words = shlex.split(command)
     except ValueError:

@@ -16,7 +16,7 @@ from postprox.rehearse import mail
 from postprox.rehearse.client import HELLO
 from postprox.rehearse.dialogue import CLIENT, COMMAND, PROXY, REPLY, UPSTREAM, Dialogue, merged
 from postprox.rehearse.filterrun import FilterRun
-from postprox.rehearse.outcome import Told, judge
+from postprox.rehearse.outcome import Conditions, judge
 from postprox.rehearse.rehearsal import difference
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
 
@@ -93,7 +93,7 @@ def test_discard(rehearse: Rehearse) -> None:
         ("kill -9 $$", "killed by signal 9 (SIGKILL)"),
         ("exit 255", "exit status 255"),
         ("kill -9 0", "killed, with its whole process group"),
-        ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is no regular file"),
+        ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is no readable regular file"),
     ],
 )
 def test_failure_passes_the_message(rehearse: Rehearse, command: str, reason: str) -> None:
@@ -223,7 +223,7 @@ def test_crash_of_a_python_filter_is_pointed_out(rehearse: Rehearse) -> None:
 
 def test_silent_rejection_is_pointed_out(rehearse: Rehearse) -> None:
     (hint,) = rehearse.one("exit 1")["hints"]
-    assert "without a word" in hint
+    assert "without output" in hint
 
 
 def test_relative_command_is_pointed_out(rehearse: Rehearse) -> None:
@@ -483,11 +483,11 @@ def test_very_large_difference_is_not_computed() -> None:
 
 def test_status_that_does_not_fit_what_upstream_has_is_an_error() -> None:
     run = FilterRun({}, 0, b"", 0.1, "empty")
-    assert judge(run, Told(30, False, 0.1), delivered=False).verdict == "error"
+    assert judge(run, Conditions(30, False, 0.1), delivered=False).verdict == "error"
 
 
 def test_filter_killed_before_anything_was_recorded_has_timed_out() -> None:
-    assert judge(None, Told(0.001, False, 0.002), delivered=True).timed_out
+    assert judge(None, Conditions(0.001, False, 0.002), delivered=True).timed_out
 
 
 # What cannot run.
@@ -506,9 +506,9 @@ def test_missing_message_is_named(rehearse: Rehearse) -> None:
     [
         (["-t", "abc"], "-t 'abc': give"),
         (["-t", "0"], "-t '0': give"),
-        (["--client-ip", "1.2.3"], "--client-ip: '1.2.3' is no IP address: give one such as"),
-        (["--recipient", ""], "--recipient: '' is empty: give an address"),
-        (["--sender", "a\nb"], "--sender: 'a\\nb' holds control characters: leave them out"),
+        (["--client-ip", "1.2.3"], "--client-ip: '1.2.3' must be an IP address such as"),
+        (["--recipient", ""], "--recipient: '' must be an address"),
+        (["--sender", "a\nb"], "--sender: 'a\\nb' must not contain control characters"),
         (["--nosuch"], "unrecognized arguments: --nosuch"),
         (["-c"], "-c/--command: expected one argument"),
     ],
@@ -540,7 +540,7 @@ def test_proxy_that_does_not_start_is_reported(rehearse: Rehearse) -> None:
     result = rehearse("-c", "true", rehearse.save(MESSAGE))
     assert result.returncode == 1
     assert result.stderr == (
-        "rehearse: message.eml: the proxy failed: it said: ImportError: half installed\n"
+        "rehearse: message.eml: the proxy failed: unexpected output: ImportError: half installed\n"
     )
 
 
