@@ -142,7 +142,9 @@ def test_what_serves_no_message_is_told_so_once_and_nothing_else_is_played(broke
     done = command(
         "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
     )
-    assert "a session with one message fails: nothing else is played in stdio, command" in done.text
+    assert (
+        "a session with one message failed; nothing else is played in stdio, command" in done.text
+    )
     assert "level must: relay/one-message.smtp failed; nothing else was played" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
@@ -252,7 +254,7 @@ def test_what_lies_here_is_meant_where_a_path_says_so(
     [
         ("/etc/passwd", "/etc/passwd is not a transcript; the name must end in .smtp"),
         ("include", "no transcript in include"),
-        ("relay::stdio", "relay::stdio: a mode is one transcript's; of several: --modes stdio"),
+        ("relay::stdio", "relay::stdio: a mode can follow one transcript only; use --modes stdio"),
     ],
 )
 def test_a_name_that_is_no_transcripts_is_status_2(
@@ -288,7 +290,7 @@ def test_two_kinds_of_results_do_not_share_a_file(
 ) -> None:
     path = str(tmp_path / "r")
     assert main(["run", "reference", "--junit", path, "--results", path]) == 2
-    assert f"--results and --junit both go to '{path}'" in capsys.readouterr().err
+    assert f"--results and --junit must not both be '{path}'" in capsys.readouterr().err
 
 
 def test_list_gives_name_level_modes_clauses_and_title(capsys: pytest.CaptureFixture[str]) -> None:
