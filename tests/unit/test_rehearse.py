@@ -504,8 +504,8 @@ def test_missing_message_is_named(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["-t", "abc"], "-t 'abc': give"),
-        (["-t", "0"], "-t '0': give"),
+        (["-t", "abc"], "-t 'abc': must be"),
+        (["-t", "0"], "-t '0': must be"),
         (["--client-ip", "1.2.3"], "--client-ip: '1.2.3' must be an IP address such as"),
         (["--recipient", ""], "--recipient: '' must be an address"),
         (["--sender", "a\nb"], "--sender: 'a\\nb' must not contain control characters"),
