@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-#: The name under which the package is imported: in a checkout tests.conformance.
+#: The name under which the package is imported, which is tests.conformance in a checkout.
 PACKAGE_NAME = __name__.rpartition(".")[0]
 #: The top directory of the checkout, where the reference implementation lies. Meaningless in an
 #: installed package.

@@ -1,6 +1,6 @@
 """The name with which users load the pytest plugin: ``-p postprox_conformance.plugin``.
 
-Rule: this module only names the plugin; its hooks are in run/plugin.py.
+Rule: this module only names the plugin. Its hooks are in run/plugin.py.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def test_an_empty_environment_shows_and_lists(command: Path) -> None:
 
 def test_where_there_is_no_reference_an_implementation_must_be_named(command: Path) -> None:
     text = run(command.parent / "pytest", *NAMED, "--pyargs", "postprox_conformance", status=2)
-    assert "name what is to be judged: --implementation TOML|CMD" in text
+    assert "missing --implementation TOML|CMD" in text
 
 
 def test_where_there_is_no_reference_no_help_speaks_of_one(command: Path) -> None:

@@ -1,4 +1,4 @@
-"""The subcommands `list` and `show`: the contents of the suite, without playing anything."""
+"""The subcommands `list` and `show` for the contents of the suite, without playing anything."""
 
 from __future__ import annotations
 

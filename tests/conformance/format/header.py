@@ -1,4 +1,4 @@
-"""The header of a transcript: its keys, their values and defaults.
+"""The header of a transcript with its keys, their values and defaults.
 
 Rule: `KEYS` is the whole list. Any other key is an error.
 """

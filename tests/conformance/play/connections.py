@@ -263,7 +263,7 @@ class Listener:
 
 
 def accepted_pair() -> tuple[socket.socket, socket.socket]:
-    """Return a connected pair on loopback: the client's end and the accepted end."""
+    """Return a connected pair on loopback, the client's end and the accepted end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)

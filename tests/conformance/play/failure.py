@@ -22,7 +22,7 @@ _BLANK = "    "
 _SHOWN_FILE = 800
 
 
-#: Values that differ in every run: addresses and the run's directory.
+#: Values that differ in every run, which are addresses and the run's directory.
 _OF_THE_RUN = re.compile(
     r"127\.\d+\.\d+\.\d+:\d+|\[::1\]:\d+|/tmp/postprox-suite-\w+|\(waited [\d.]+ s\)"
 )

@@ -1,4 +1,4 @@
-"""The implementation under test: a command line, or a description with known divergences.
+"""The implementation under test, given by a command line, or a description with known divergences.
 
 Rule: every entry of such a file is checked. An unknown name is an error.
 """
@@ -27,7 +27,7 @@ class ImplementationError(Exception):
 
 @dataclass(frozen=True)
 class Divergence:
-    """A transcript that is known to fail; `mode` is None for every mode."""
+    """A transcript that is known to fail. `mode` is None for every mode."""
 
     transcript: str
     mode: str | None

@@ -29,7 +29,7 @@ from .matching import (
 )
 
 _SHOWN = 2000
-#: A waiting process uses no processor time: at most _IDLE_USE seconds within _IDLE_STRETCH seconds.
+#: A waiting process uses at most _IDLE_USE seconds of a processor within _IDLE_STRETCH seconds.
 _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 

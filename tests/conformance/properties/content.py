@@ -1,4 +1,4 @@
-"""A message in its four places: at the client, in EMAIL, in OUTFILE, at the upstream server.
+"""A message in its four places, at the client, in EMAIL, in OUTFILE, at the upstream server.
 
 Rule: written from the specification, line by line and without code of any implementation.
 Simplicity comes before speed, which is sufficient for tests.

@@ -48,7 +48,7 @@ class _Write:
 
 
 class Conversation:
-    """One client that follows its plan; `go_on` returns whether it still waits."""
+    """One client that follows its plan. `go_on` returns whether it still waits."""
 
     def __init__(self, harness: Harness, client: Connection, plan: Plan, whose: str) -> None:
         self.run = Run(plan)

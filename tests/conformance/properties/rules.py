@@ -1,4 +1,4 @@
-"""The rules for every session: each is a function from a run to a list of violations.
+"""The rules for every session. Each is a function from a run to a list of violations.
 
 Rule: pure functions, each about one subject, so that a violation has a name. Each docstring begins
 with the clauses of the specification.

@@ -52,7 +52,7 @@ class Run:
     exchanges: list[Exchange] = field(default_factory=list)
     #: Octets that the client received without a command.
     extra: bytes = b""
-    #: Why the plan was not completed: silence, a lost connection or output that is not SMTP.
+    #: Why the plan was not completed, such as silence, a lost connection or no SMTP reply.
     trouble: str = ""
     visits: list[UpstreamSession] = field(default_factory=list)
     filter_runs: list[FilterRun] = field(default_factory=list)

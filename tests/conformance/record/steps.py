@@ -98,7 +98,7 @@ class StepRecorder:
     # --- what the real client and the real upstream do
 
     def sent(self, actor: str, octets: bytes) -> None:
-        """Record *octets* of *actor* from one read: a write, or the rest of one."""
+        """Record *octets* of *actor* from one read as a write, or the rest of one."""
         if actor == "C":
             self._client_said.update(map(_heading, self._whole_lines("C>", octets)))
         else:

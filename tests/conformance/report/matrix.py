@@ -1,4 +1,4 @@
-"""The matrix of clauses by implementations: it counts and groups results.
+"""The matrix of clauses by implementations, which counts and groups results.
 
 Rule: no presentation here. A result is one transcript in one mode. It counts once in its
 implementation's totals, once in each group and once in each of its clauses.

@@ -168,7 +168,7 @@ def _name_and_mode(item: pytest.Item) -> tuple[str, str]:
 
 
 def is_judged(item: pytest.Item) -> bool:
-    """Whether *item* has a result: a transcript, or a property of random sessions."""
+    """Whether *item* has a result because it is a transcript or a property of random sessions."""
     return _name_and_mode(item) != ("", "")
 
 

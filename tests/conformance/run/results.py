@@ -1,4 +1,4 @@
-"""The writer of result files, which are JSON lines; `report.results` is the reader.
+"""The writer of result files, which are JSON lines. `report.results` is the reader.
 
 Rule: header first, footer last, each line as soon as it is known. So a partial file is recognisable
 as partial.

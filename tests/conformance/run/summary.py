@@ -39,7 +39,7 @@ def _row(name: str, cells: list[str]) -> str:
 
 
 def cause_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield each cause once, most frequent first: the text of one failure, names of the others."""
+    """Yield each cause once, most frequent first, as one text and the names of the others."""
     causes: dict[str, list[str]] = {}
     for result in results:
         if result.outcome == "failed":
