@@ -74,7 +74,7 @@ class Loop:
         self._signals: dict[int, Callable[[], None]] = {}
         self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
-        self._lost_time = 0.0  # seconds on the clock that do not count, see `_stop_clock`
+        self._lost_time = 0.0  # seconds on the clock that do not count, see `_is_held_up`
         self._was_held_up = False  # the previous iteration
         #: The number of descriptors that this iteration serves. Each waits for all others.
         self.ready_count = 1
@@ -159,10 +159,13 @@ class Loop:
             _pause(error)
 
     def _iterate(self) -> None:
-        began = self.clock()
-        self._serve(self._wait())
+        began, earliest = self.clock(), self._earliest
+        ready = self._wait()
+        waited = self.clock()
+        self._serve(ready)
         now = self.clock()
-        if self._stop_clock(began, now):
+        if now >= self._earliest and self._is_held_up(max(waited - earliest, now - waited)):
+            self._lost_time += now - began
             return
         if now >= self._earliest:
             # The wait may have ended without events (EINTR), and the handlers may have been slow.
@@ -171,19 +174,16 @@ class Loop:
             self._reap()  # a SIGCHLD may still be pending
             self._run_timers(now)
 
-    def _stop_clock(self, began: float, now: float) -> bool:
-        """Take back the time of an iteration in which the process was held up.
+    def _is_held_up(self, late: float) -> bool:
+        """Decide whether the process was held up, so that this iteration's time does not count.
 
         Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
         Therefore this time counts for no limit. The loop never takes back two iterations in a row.
         Otherwise no limit would end in a process that is always late.
 
-        began, now: the start of the iteration and the current time, in seconds on the clock.
+        late: the lateness of the wait, or the duration of its handlers, in seconds on the clock.
         """
-        late = (now - self._earliest) / self._speed
-        self._was_held_up = late > limits.HELD_UP and not self._was_held_up
-        if self._was_held_up:
-            self._lost_time += now - began
+        self._was_held_up = late > limits.HELD_UP * self._speed and not self._was_held_up
         return self._was_held_up
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:

@@ -349,13 +349,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*install, "--python", sys.executable], check=True, capture_output=True)
     (code,) = prefix.glob("lib/postprox/*/session")
     code.unlink()
-    os.mkfifo(code)
+    cache = prefix / "lib/postprox/postprox/core/__pycache__"
+    cache.mkdir()
+    os.mkfifo(cache / f"session.{sys.implementation.cache_tag}.pyc")
     return prefix
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM"])
 def test_a_start_that_a_signal_ends_says_nothing_to_the_client(installed: Path, name: str) -> None:
-    """The launcher waits for its byte code, which is a FIFO here, and gets none."""
+    """The interpreter waits for byte code of a module, which is a FIFO here, and gets none."""
     ours, theirs = socket.socketpair()
     client = Peer(ours)
     with theirs:
