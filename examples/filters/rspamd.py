@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # Seconds for rspamd's answer; less than the proxy's -t, so that the log can say what was slow.
-PATIENCE = 25
+TIMEOUT = 25
 # Octets of the largest answer that is read. Answers of rspamd have a few thousand.
 LARGEST = 1_000_000
 # Recipients that rspamd gets, and octets of each value: it refuses a request header above 80 KB.
@@ -251,7 +251,7 @@ def obey(answer: dict[str, Any], message: bytes) -> int:
 
 def too_late(*_: object) -> NoReturn:
     """End the filter, however many octets rspamd has sent."""
-    raise TimeoutError(f"no complete answer within {PATIENCE} s")
+    raise TimeoutError(f"no complete answer within {TIMEOUT} s")
 
 
 def main(arguments: list[str]) -> int:
@@ -259,7 +259,7 @@ def main(arguments: list[str]) -> int:
     message = Path(os.environ["EMAIL"]).read_bytes()
     where = arguments[0] if arguments else "127.0.0.1:11333"
     signal.signal(signal.SIGALRM, too_late)
-    signal.alarm(PATIENCE)
+    signal.alarm(TIMEOUT)
     try:
         answer = ask(where, message)
     except (OSError, http.client.HTTPException, ValueError) as error:
