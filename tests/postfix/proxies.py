@@ -265,7 +265,8 @@ class Installation:
 
     def box(self, script: str) -> Box:
         """A new recipient whose mail is judged by the shell script."""
-        box = Box(f"box{next(self._numbers)}", self.directory / "runs")
+        # After the queue Postfix sorts recipients, so that names sort as they are numbered.
+        box = Box(f"box{next(self._numbers):04}", self.directory / "runs")
         self.rewrite(box, script)
         return box
 
