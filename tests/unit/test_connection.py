@@ -732,12 +732,18 @@ def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
     client.sees_end()
 
 
+def without_transition(monkeypatch: pytest.MonkeyPatch, state: str, following: str) -> None:
+    """Take a transition out. The table itself stays, because its order is part of a picture."""
+    events = {key: event for key, event in states.TRANSITIONS[state].items() if key != following}
+    monkeypatch.setitem(states.TRANSITIONS, state, events)
+
+
 @pytest.mark.parametrize("state", [states.RECEIVING, states.FILTERING])
 def test_missing_transition_ends_in_421_without_delivery(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     following = {states.RECEIVING: states.FILTERING, states.FILTERING: states.DELIVERING}[state]
-    monkeypatch.delitem(states.TRANSITIONS[state], following)
+    without_transition(monkeypatch, state, following)
     monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
     client, upstream = site.data("-c", "true")
     client.says(*MESSAGE)
@@ -751,7 +757,7 @@ def test_missing_transition_ends_in_421_without_delivery(
 def test_missing_transition_after_delivery_ends_in_421(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(states.TRANSITIONS[states.DELIVERING], states.COMMAND)
+    without_transition(monkeypatch, states.DELIVERING, states.COMMAND)
     monkeypatch.setattr("postprox.shell.log.write_fault", lambda _: None)
     client, upstream = site.data("-c", "true")
     client.says(*MESSAGE)
