@@ -143,7 +143,7 @@ class Model:
     def _accepted(self) -> None:
         address = self.line[self.line.find(b"<") + 1 : -1]
         if self.verb == b"MAIL":
-            self.sender = address
+            self.sender = address or b"<>"
         elif self.verb == b"RCPT":
             self.recipients.append(address)
         elif self.line in HELLO or self.verb == b"RSET":
