@@ -223,7 +223,7 @@ def encoded(subject: str) -> str:
 
 
 def reply(answer: dict[str, Any], code: str, otherwise: str) -> None:
-    """Say what the sender is told: rspamd's words, in one line of printable ASCII."""
+    """Print the reply to the sender: the text of rspamd, in one line of printable ASCII."""
     given = " ".join(texts(table(answer.get("messages")).get("smtp_message")))
     words = re.sub(r"[^ -~]", "?", " ".join(given.split()))[:WORDS]
     print(code, words or otherwise, file=sys.stderr)
