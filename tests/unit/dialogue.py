@@ -20,6 +20,7 @@ from postprox.core.verdict import Outcome
 
 MAIL = b"MAIL FROM:<a@example>"
 RCPT = b"RCPT TO:<b@example>"
+MESSAGE = (b"Subject: x", b"", b"body", b".")
 
 #: The maximum length of input and output in a line of the history.
 _WIDTH = 200
@@ -229,6 +230,9 @@ class Dialogue:
     def logged(self, level: int) -> list[str]:
         return [text for at, text in self.log if at == level]
 
+    def verdict_lines(self) -> list[str]:
+        return [text for text in self.logged(log_levels.INFO) if " reply=" in text]
+
     # Error messages.
 
     def _sees(self, who: str, seen: bytearray, expected: bytes) -> None:
@@ -411,10 +415,16 @@ _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
 # Dialogues in a given state.
 
 
-def connected(**options: Any) -> Dialogue:
-    """Start a dialogue and relay the greeting."""
+def awaiting_greeting(**options: Any) -> Dialogue:
+    """Start a dialogue with a connection to a silent upstream server."""
     dialogue = Dialogue(**options)
     dialogue.upstream_connects()
+    return dialogue
+
+
+def connected(**options: Any) -> Dialogue:
+    """Start a dialogue and relay the greeting."""
+    dialogue = awaiting_greeting(**options)
     dialogue.upstream_says(b"220 up ESMTP")
     dialogue.client_sees(b"220 up ESMTP")
     return dialogue
@@ -438,14 +448,45 @@ def greeted(**options: Any) -> Dialogue:
 def in_transaction(**options: Any) -> Dialogue:
     """Start a dialogue with an accepted sender and recipient."""
     dialogue = greeted(**options)
+    begin_transaction(dialogue)
+    return dialogue
+
+
+def in_auth() -> Dialogue:
+    """Start a dialogue in which the client must respond to 334."""
+    dialogue = greeted()
+    relayed(dialogue, b"AUTH LOGIN", b"334 VXNlcm5hbWU6")
+    return dialogue
+
+
+def awaiting_reply(command: bytes = MAIL) -> Dialogue:
+    """Start a dialogue in which the reply to `command` is missing."""
+    dialogue = greeted()
+    dialogue.client_says(command)
+    dialogue.upstream_sees(command)
+    return dialogue
+
+
+def begin_transaction(dialogue: Dialogue) -> None:
     relayed(dialogue, MAIL)
     relayed(dialogue, RCPT)
-    return dialogue
 
 
 def begin_data(dialogue: Dialogue) -> None:
     dialogue.client_says(b"DATA")
     dialogue.client_sees_reply(b"354 ")
+
+
+def send_message(dialogue: Dialogue) -> None:
+    begin_data(dialogue)
+    dialogue.client_says(*MESSAGE)
+
+
+def accept_message(dialogue: Dialogue, reply: bytes = b"250 queued") -> None:
+    """Let the message pass the filter, and send the replies of the upstream server."""
+    dialogue.filter_ends(0)
+    dialogue.upstream_says(b"354 go on")
+    dialogue.upstream_says(reply)
 
 
 def in_data(**options: Any) -> Dialogue:
@@ -468,7 +509,7 @@ def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
 def in_filter(**options: Any) -> Dialogue:
     """Start a dialogue in which the filter runs."""
     dialogue = in_data(**options)
-    dialogue.client_says(b"Subject: x", b"", b"body", b".")
+    dialogue.client_says(*MESSAGE)
     dialogue.nothing_is_said()
     dialogue.filter_is_running()
     return dialogue
@@ -495,7 +536,7 @@ def sent(**options: Any) -> Dialogue:
     """Start a dialogue in which only the final reply is missing."""
     dialogue = in_delivery(**options)
     dialogue.upstream_says(b"354 go on")
-    dialogue.upstream_sees(b"Subject: x", b"", b"body", b".")
+    dialogue.upstream_sees(*MESSAGE)
     return dialogue
 
 
@@ -507,4 +548,30 @@ def rejected(**options: Any) -> Dialogue:
     dialogue.upstream_sees(b"QUIT")
     dialogue.upstream_says(b"221 bye")
     assert not dialogue.connected
+    return dialogue
+
+
+def reconnecting(**options: Any) -> Dialogue:
+    """Start a dialogue in which a command after a rejection requires a second connection."""
+    dialogue = rejected(**options)
+    dialogue.client_says(MAIL)
+    dialogue.upstream_connects()
+    return dialogue
+
+
+def replaying() -> Dialogue:
+    """Start a dialogue in which the second connection got EHLO again."""
+    dialogue = reconnecting()
+    dialogue.upstream_says(b"220 up again")
+    dialogue.upstream_sees(b"EHLO client.example")
+    return dialogue
+
+
+def resetting() -> Dialogue:
+    """Start a dialogue in which the proxy sent RSET after a refused DATA."""
+    dialogue = in_delivery()
+    dialogue.upstream_says(b"451 later")
+    dialogue.client_sees(b"451 later")
+    dialogue.client_says(MAIL)
+    dialogue.upstream_sees(b"RSET")
     return dialogue
