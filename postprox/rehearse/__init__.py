@@ -1,4 +1,4 @@
-"""The rehearsal of a filter: a client, the real proxy, a test server upstream, and a report.
+"""The rehearsal of a filter with a test client, the real proxy and a test server upstream.
 
 Rule: this package starts the proxy and never changes or imitates it. No module of the proxy imports
 this package, so it may use all of the standard library.

@@ -46,7 +46,7 @@ class _OutputError(Exception):
 
 
 def main() -> int:
-    """Run the command; return its exit status."""
+    """Run the command and return its exit status."""
     closed = sys.stdout is None
     _open_closed_streams()
     try:
@@ -124,7 +124,7 @@ def _flush() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send the rest of a stream to /dev/null: the interpreter writes it again at its end."""
+    """Send the rest of a stream to /dev/null, because the interpreter writes it again at exit."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -162,7 +162,7 @@ def _watch(settings: Settings) -> NoReturn:
 
 
 def _run(settings: Settings) -> int:
-    """Rehearse all messages once; return the exit status."""
+    """Rehearse all messages once and return the exit status."""
     each = sources.found(settings.messages, settings.user)
     results = _document(settings, each) if settings.json else _text(settings, each)
     if settings.github:
@@ -209,7 +209,7 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message as often as --repeat requires; a list of all could be too large."""
+    """Yield each message as often as --repeat requires, because a list could be too large."""
     progress = Progress(len(each) * settings.repeat, width)
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:

@@ -56,7 +56,7 @@ class Access:
             raise
 
     def mode(self, path: Path) -> int:
-        """Return the mode of a file; follow a link.
+        """Return the mode of a file, or of the target of a link.
 
         Raises:
             OSError: there is no such file, or access is denied.
@@ -163,7 +163,10 @@ def _reversed_names(path: Path) -> list[str]:
 
 
 def _can_change(user: User, directory: os.stat_result) -> bool:
-    """Return whether the user may replace a directory's entries; any group counts but root's."""
+    """Return whether the user may replace entries of a directory.
+
+    The user may be in any group, except that of root.
+    """
     mode = directory.st_mode
     writable = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and directory.st_gid)
     return directory.st_uid == user.uid or bool(writable and not mode & stat.S_ISVTX)

@@ -1,4 +1,4 @@
-"""The client of a rehearsal: sends the commands that Postfix sends to a before-queue filter.
+"""The client of a rehearsal, which sends the commands of Postfix to a before-queue filter.
 
 Rule: the client sends one message per session, without pipelining, in the order of Postfix: EHLO,
 XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HELLO = b"mx.example.org"
-#: The timeout for each reply and each write, without the time limit of the filter; in seconds.
+#: The timeout in seconds for each reply and each write, without the time limit of the filter.
 _TIMEOUT = 30.0
 #: The largest timeout that poll(2) can take, in seconds.
 _LARGEST = 2_000_000.0
@@ -27,12 +27,12 @@ _PLAIN = frozenset(range(33, 127)) - frozenset(b"+=")
 
 
 class NoAnswerError(Exception):
-    """The proxy sent no valid reply; the message describes its output."""
+    """The proxy sent no valid reply. The message describes its output."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The envelope and the sending server; b"" if unknown."""
+    """The envelope and the sending server, b"" if unknown."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -53,11 +53,11 @@ class Client:
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
-        #: The time until the reply to the message, in seconds; 0.0 if the client sent no message.
+        #: The time until the reply to the message, in seconds, or 0.0 without a message.
         self.waited = 0.0
 
     def deliver(self, envelope: Envelope, content: bytes, filter_limit: float) -> bytes:
-        """Send one message; return the final reply.
+        """Send one message and return the final reply.
 
         Raises:
             NoAnswerError: the proxy sent no valid reply.
@@ -72,7 +72,7 @@ class Client:
         return reply
 
     def _open(self, envelope: Envelope) -> bytes:
-        """Send the commands up to DATA; return its reply or the first refusal."""
+        """Send the commands up to DATA, and return its reply or the first refusal."""
         offered = self._command(b"EHLO " + HELLO)
         lines = [
             *_xforward(offered, envelope),
@@ -123,7 +123,7 @@ class Client:
                 return reply
 
     def _last_words(self, line: bytes) -> bytes:
-        """Return the last line of the output: in a traceback it names the error."""
+        """Return the last line of the output, which names the error in a traceback."""
         try:
             while True:
                 line = self._line(1.0)

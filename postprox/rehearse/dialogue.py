@@ -13,15 +13,13 @@ COMMAND, REPLY, CONTENT = "command", "reply", "content"
 
 @dataclass(frozen=True)
 class Event:
-    """One command, reply or message.
-
-    data: a command or a reply as on the wire, or the content of a message without dot-stuffing and
-        without the final dot.
-    """
+    """One command, reply or message."""
 
     source: str
     target: str
     kind: str
+    #: A command or a reply as on the wire, or the content of a message without dot-stuffing and
+    #: without the final dot.
     data: bytes
 
 
@@ -41,7 +39,7 @@ class Dialogue:
 
     @property
     def events(self) -> list[Event]:
-        """All events; see `_settled` for the order."""
+        """All events, in the order of `_settled`."""
         return _settled(self._events)
 
     @property

@@ -37,7 +37,7 @@ Texts from files, from the wire and from the filter have one octet per character
         dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
                     content, "text": with line ends; of a message the content}, in order
         proxy_exit_status
-        complaint   the difference from --expect, or without --expect the failure; or ""
+        complaint   the difference from --expect, or without --expect the failure, or ""
 """
 
 from __future__ import annotations

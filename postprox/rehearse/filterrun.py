@@ -33,31 +33,29 @@ _END = re.compile(rb"(\d{1,3}) (empty|filled|unusable) (\d{1,9}\.\d{6})\n")
 
 @dataclass(frozen=True)
 class FilterRun:
-    """One run of the filter.
+    """One run of the filter."""
 
-    environment: the variables that the proxy sets.
-    status: the exit status, 128 + N for signal N; None if the observer was killed too.
-    stderr: the end of standard error.
-    seconds: the duration; None if the observer was killed too.
-    outfile: the state of OUTFILE.
-    """
-
+    #: The variables that the proxy sets.
     environment: dict[str, bytes]
+    #: The exit status, or 128 + N for signal N, or None if the observer was killed too.
     status: int | None
+    #: The end of standard error.
     stderr: bytes
+    #: The duration, None if the observer was killed too.
     seconds: float | None
+    #: The state of OUTFILE.
     outfile: str
 
 
 def observed(command: str, directory: Path) -> str:
     """Return a command that runs `command` and records the run in `directory`."""
-    # -I and -S: the filter's user or its environment cannot add modules.
+    # With -I and -S neither the filter's user nor its environment can add modules.
     words = (sys.executable, "-I", "-S", observer.__file__, str(directory), command)
     return f"exec {shlex.join(words)}"
 
 
 def parses(command: str) -> bool:
-    """Return whether the shell can parse a command; the shell does not run it."""
+    """Return whether the shell can parse a command, without running it."""
     try:
         done = subprocess.run(
             ["/bin/sh", "-n", "-c", command],

@@ -11,7 +11,7 @@ from email.utils import getaddresses
 
 SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
-#: The maximum size of a header that is parsed, in octets; the default of header_size_limit.
+#: The maximum size of a parsed header in octets, the default of header_size_limit.
 _HEADER = 102400
 # An address that an envelope can hold unchanged. For others there are --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
@@ -23,21 +23,19 @@ _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
 
 @dataclass(frozen=True)
 class Mail:
-    """A message.
+    """A message."""
 
-    name: the name on the command line.
-    content: the message with CRLF at the end of each line.
-    subject: the Subject field.
-    notes: remarks about the file.
-    sender: the sender in the header, b"" for a bounce.
-    recipients: the recipients in the header.
-    """
-
+    #: The name on the command line.
     name: str
+    #: The message with CRLF at the end of each line.
     content: bytes
+    #: The Subject field.
     subject: str
+    #: Remarks about the file.
     notes: tuple[str, ...]
+    #: The sender in the header, b"" for a bounce.
     sender: bytes
+    #: The recipients in the header.
     recipients: tuple[bytes, ...]
 
 
@@ -48,7 +46,7 @@ def from_octets(name: str, text: bytes) -> Mail:
         text = text.partition(b"\n")[2]
         notes.append("the first line, 'From ...' of an mbox, is left out")
     if text and not _FIELD.match(text):
-        notes.append("the file does not begin with a header field; it may be no message")
+        notes.append("the file does not begin with a header field and may not be a message")
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"
@@ -88,7 +86,7 @@ def _addresses(header: bytes, name: str) -> list[bytes]:
 
 
 def _field(header: bytes, name: str) -> str:
-    """Return a field's body, unfolded; "" if there is none."""
+    """Return a field's body, unfolded, or "" without one."""
     pattern = rb"(?im)^%b[ \t]*:(.*(?:\n[ \t].*)*)" % re.escape(name.encode())
     found = re.search(pattern, header)
     return found[1].decode("utf-8", "replace").replace("\r\n", "") if found else ""

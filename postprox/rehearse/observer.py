@@ -1,4 +1,4 @@
-"""The observer of a filter's run: a program between the proxy and the filter.
+"""The observer of a filter's run, a program between the proxy and the filter.
 
 Rule: the observer imports nothing of this package. It changes nothing that the proxy or the filter
 can notice, except the parent of the filter's shell.
@@ -49,7 +49,7 @@ class Tail:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Append octets; shorten the record if it has twice the kept size."""
+        """Append octets, and shorten a record of twice the kept size."""
         self._last += data
         del self._last[: -self._kept]
         if self._size + len(data) <= 2 * self._kept:
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _opened_records(directory: str) -> dict[str, int]:
-    """Open the records and remove their names; a missing record is /dev/null."""
+    """Open the records, or /dev/null for a missing one, and remove their names."""
     opened = {}
     for name in RECORDS:
         path = f"{directory}/{name}"
@@ -106,7 +106,7 @@ def _opened_records(directory: str) -> dict[str, int]:
 
 
 def _run(command: str, environment: dict[str, str], tail: Tail) -> int:
-    """Run the command and forward its standard error; return its wait status."""
+    """Run the command, forward its standard error, and return its wait status."""
     exited, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
@@ -139,7 +139,7 @@ def _run(command: str, environment: dict[str, str], tail: Tail) -> int:
 
 
 def _forward(reader: int, tail: Tail) -> int:
-    """Forward one read; return its size, 0 at the end or if nothing is available."""
+    """Forward one read and return its size, or 0 if nothing is available."""
     try:
         data = os.read(reader, _READ_SIZE)
     except BlockingIOError:

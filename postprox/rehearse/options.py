@@ -60,57 +60,56 @@ examples:
 The keys of the JSON document: python3 -m pydoc postprox.rehearse.document
 
 exit status:
-  0  the proxy processed each message; with --expect, each verdict was expected
-  1  another verdict than expected, or an error; for example, the filter could
-     not be started
+  0  the proxy processed each message and, with --expect, each verdict was
+     expected
+  1  another verdict than expected, or an error such as a filter that cannot
+     be started
   2  an error in the command line
 """
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the command line.
+    """The settings of the command line."""
 
-    command, bundled_filter: the filter's command, and whether it is the sample filter.
-    proxy_arguments: the options for the proxy, without -c and -d.
-    directory: the value of -d, "" without it.
-    user: the user that runs the proxy and the filter, None for the current user.
-    repeat: the number of runs per message.
-    expected: the keys of `EXPECTATIONS` that are allowed, empty for all.
-    full: whether the report is long; None if the number of messages decides.
-    parses: whether the shell can parse the command.
-    github: whether annotations of GitHub are printed.
-    junit: the file for JUnit's XML.
-    watch: whether each change starts a new run.
-    sender, recipients, client_ip, helo: the envelope; the sender is None for the message's own.
-    """
-
+    #: The filter's command, and whether it is the sample filter.
     command: str
     bundled_filter: bool
     messages: tuple[Path, ...]
     bundled_messages: bool
+    #: The options for the proxy, without -c and -d.
     proxy_arguments: tuple[str, ...]
+    #: The value of -d, "" without it.
     directory: str
     timeout: float
     reject: bool
     strict: bool
+    #: The envelope. The sender is None for the sender of the message.
     sender: bytes | None
     recipients: tuple[bytes, ...]
     client_ip: bytes
     helo: bytes
+    #: The user that runs the proxy and the filter, None for the current user.
     user: User | None
+    #: The number of runs per message.
     repeat: int
+    #: The keys of `EXPECTATIONS` that are allowed, empty for all.
     expected: tuple[str, ...]
+    #: Whether the report is long, None if the number of messages decides.
     full: bool | None
+    #: Whether the shell can parse the command.
     parses: bool
     json: bool
+    #: Whether annotations of GitHub are printed.
     github: bool
+    #: The file for JUnit's XML.
     junit: Path | None
+    #: Whether each change starts a new run.
     watch: bool
 
 
 def parse(arguments: list[str]) -> Settings:
-    """Parse `arguments`; exit with status 2 if they are wrong."""
+    """Parse `arguments`, or exit with status 2 if they are wrong."""
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
     passed = [
@@ -159,7 +158,7 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that prints errors in printable characters: *.eml may match any name."""
+    """A parser that prints errors in printable characters, because *.eml may match any name."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))

@@ -44,19 +44,17 @@ _SHELL_SAYS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for a message.
+    """The result for a message."""
 
-    verdict: one of `VERDICTS`.
-    reason: the reason of the filter's failure, or "".
-    timed_out: whether the proxy killed the filter at its time limit.
-    not_started: whether the shell could not start the filter.
-    hints: remarks for the filter's author.
-    """
-
+    #: One of `VERDICTS`.
     verdict: str
+    #: The reason of the filter's failure, or "".
     reason: str = ""
+    #: Whether the proxy killed the filter at its time limit.
     timed_out: bool = False
+    #: Whether the shell could not start the filter.
     not_started: bool = False
+    #: Remarks for the filter's author.
     hints: tuple[str, ...] = ()
 
 
@@ -72,7 +70,10 @@ class Conditions:
 
 
 def judge(run: FilterRun | None, conditions: Conditions, *, delivered: bool) -> Outcome:
-    """Judge one run; `delivered` is whether the upstream server has the message."""
+    """Judge one run.
+
+    delivered: whether the upstream server has the message.
+    """
     late = (run is None or run.status is None) and conditions.waited >= conditions.timeout
     if run is None and not late:
         return Outcome(ERROR, "the proxy could not store the message; -d DIR must be writable")

@@ -22,7 +22,7 @@ _CLEAR = "\r\033[K"
 
 
 class Progress:
-    """A context for a filter's run; `begins` sets the message.
+    """A context for a filter's run. `begins` sets the message.
 
     total: the number of messages.
     width: the terminal's, in columns.

@@ -1,4 +1,4 @@
-"""The proxy of a rehearsal: a child process, started in the same way as by spawn(8) of Postfix.
+"""The proxy of a rehearsal, a child process that starts as under spawn(8) of Postfix.
 
 Rule: one socket is file descriptors 0, 1 and 2. The proxy does not inherit the environment.
 """
@@ -43,7 +43,7 @@ class Proxy:
         self.socket, child = socket.socketpair()
         with child:
             self._process = subprocess.Popen(
-                # -P: the working directory may contain modules. -S: the launcher uses it.
+                # The working directory may contain modules, hence -P. The launcher uses -S.
                 [sys.executable, "-S", "-P", "-m", "postprox", *arguments],
                 stdin=child.fileno(),
                 stdout=child.fileno(),

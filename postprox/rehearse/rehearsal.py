@@ -37,28 +37,26 @@ _HUNK = re.compile(r"@@ -(\d+)(.*) \+(\d+)(.*) @@")
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The observations of one message.
-
-    reply: the final reply, with CRLF.
-    run: the filter's run, None without one.
-    received: the message that the upstream server accepted, None without one.
-    waited: the time until the reply to the message, in seconds.
-    proxy_status: the proxy's exit status.
-    """
+    """The observations of one message."""
 
     mail: Mail
     envelope: Envelope
     events: list[Event]
+    #: The final reply, with CRLF.
     reply: bytes
+    #: The filter's run, None without one.
     run: FilterRun | None
     outcome: outcome.Outcome
+    #: The message that the upstream server accepted, None without one.
     received: bytes | None
+    #: The time until the reply to the message, in seconds.
     waited: float
+    #: The proxy's exit status.
     proxy_status: int | None
 
     @property
     def seconds(self) -> float | None:
-        """The duration of the filter's run in seconds; None without a run."""
+        """The duration of the filter's run in seconds, None without a run."""
         if self.run is None:
             return self.waited if self.outcome.timed_out else None
         return self.waited if self.run.seconds is None else self.run.seconds
@@ -67,9 +65,9 @@ class Rehearsal:
 def rehearse(
     mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
 ) -> Rehearsal:
-    """Send `mail` through the proxy; create `directory` for files.
+    """Send `mail` through the proxy, with its files in a new `directory`.
 
-    `waiting` is a context that is active during the filter's run.
+    waiting: a context that is active during the filter's run.
 
     Raises:
         CannotRunError: the proxy failed.
@@ -83,7 +81,7 @@ def rehearse(
             Upstream(dialogue) as upstream,
         ):
             if settings.user is not None:
-                # Not earlier: the owner of the directory can replace the records by a link.
+                # The owner of the directory can replace the records, so they are opened before.
                 os.chown(directory, settings.user.uid, settings.user.gid)
             arguments = [
                 *settings.proxy_arguments,
@@ -149,7 +147,7 @@ def _envelope(mail: Mail, settings: Settings) -> Envelope:
 
 
 def difference(sent: bytes, received: bytes) -> list[str] | None:
-    """Return a unified diff of two messages, octets as latin-1; None if they are too long."""
+    """Return a unified diff of two messages, octets as latin-1, or None if they are too long."""
     try:
         return _difference(sent, received)
     except MemoryError:
@@ -176,7 +174,7 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def _moved(line: str, by: int) -> str:
-    """Return a line of a diff; in a hunk's header add `by` to the line numbers."""
+    """Return a line of a diff, with `by` added to the line numbers of a hunk's header."""
     found = _HUNK.fullmatch(line)
     if not found:
         return line

@@ -1,4 +1,4 @@
-"""The messages: files, mailboxes (mbox and Maildir), directories, standard input.
+"""The messages from files, mailboxes (mbox and Maildir), directories and standard input.
 
 Rule: this module finds and counts the messages. Each message is read immediately before its run, so
 that the memory depends on the largest message and not on the mailbox. An empty file is no message.
@@ -32,7 +32,7 @@ LIMIT = 1 << 28
 _TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
 #: The maximum size of a line that is read at once.
 _LINE = 1 << 16
-# The line before each message of an mbox, as mail programs write it: an address and a date.
+# The line before each message of an mbox, with an address and a date.
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
 # The empty line after each message of an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
@@ -42,20 +42,18 @@ _QUOTED = re.compile(rb"(?m)^>(>*From )")
 
 @dataclass(frozen=True)
 class Source:
-    """One message and its position.
+    """One message and its position."""
 
-    name: the file's name; in an mbox with the message's number.
-    path: the file, None for standard input and for a pipe.
-    begin, end: the octets in the file; the end is None for the whole file.
-    octets: the content without `path`; None if it is too large.
-    user: the user with whose rights root opens the file, None for this process's own rights.
-    """
-
+    #: The file's name, in an mbox with the message's number.
     name: str
+    #: The file, None for standard input and for a pipe.
     path: Path | None
+    #: The octets in the file. The end is None for the whole file.
     begin: int = 0
     end: int | None = None
+    #: The content without `path`, None if it is too large.
     octets: bytes | None = b""
+    #: The user with whose rights root opens the file, None for this process's own rights.
     user: User | None = None
 
     @property
@@ -102,7 +100,7 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
     """Return the messages in `paths`, opened with the rights of `user`.
 
     Raises:
-        CannotRunError: a path cannot be read, or has no message; the text names each.
+        CannotRunError: a path cannot be read or has no message. The text names each such path.
     """
     sources: list[Source] = []
     wrong = []
@@ -157,7 +155,7 @@ def _once(name: str, file: BinaryIO) -> list[Source]:
 
 
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file; if it cannot be opened, the error comes at its own run."""
+    """Return the messages in a file. If it cannot be opened, its own run has the error."""
     try:
         return _in_file(path, user)
     except OSError:
@@ -167,7 +165,7 @@ def _in_directory(path: Path, user: User | None) -> list[Source]:
 def _files(access: Access, top: Path) -> Iterator[Path]:
     """Yield the files in a directory and below, in order.
 
-    A directory below that cannot be listed is yielded itself. A stack instead of recursion: the
+    A directory below that cannot be listed is yielded itself. There is no recursion, because the
     directories may be nested more deeply than Python's limit.
     """
     pending = [(top, DIRECTORY)]
@@ -187,7 +185,7 @@ def _files(access: Access, top: Path) -> Iterator[Path]:
 
 
 def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
-    """Return the files and directories in a directory; a link to a directory is left out."""
+    """Return the files and directories in a directory, without links to directories."""
     entries = access.entries(directory)
     if not all(_is(stat.S_ISDIR, access, directory / name, entries) for name in ("cur", "new")):
         return [
@@ -196,7 +194,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
             if not name.startswith(".")
             and (kind == DIRECTORY or _is(stat.S_ISREG, access, directory / name, entries))
         ]
-    # Of a Maildir: the delivered messages and the folders, but not tmp/.
+    # A Maildir has delivered messages and folders. Messages in tmp/ are incomplete.
     inside = []
     for name in ("new", "cur"):
         try:
@@ -231,7 +229,7 @@ def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[s
 
 
 def _in_file(path: Path, user: User | None) -> list[Source]:
-    """Return the message in a file, or the messages of an mbox; none if the file is empty."""
+    """Return the message in a file, the messages of an mbox, or none if the file is empty."""
     name = str(path)
     with Access(user).open(path) as file:
         seen = os.fstat(file.fileno())

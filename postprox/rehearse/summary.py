@@ -1,4 +1,4 @@
-"""The summary of all messages: verdicts, durations, expectations.
+"""The summary of all messages with their verdicts, durations and expectations.
 
 Rule: the summary keeps a few short texts per message, so that a long run needs little memory.
 """
@@ -37,22 +37,20 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Result:
-    """The kept result of one message.
+    """The kept result of one message."""
 
-    name, path: the message and its file, "" without a file.
-    verdict: its name in the log.
-    why: the reason of a failure, or the reply of a refusal.
-    seconds: the duration of the filter's run, None without a run.
-    stderr: the end of the filter's standard error.
-    could_not_run: whether the filter could not be started, or the proxy failed.
-    """
-
+    #: The message and its file, "" without a file.
     name: str
     path: str
+    #: Its name in the log.
     verdict: str
+    #: The reason of a failure, or the reply of a refusal.
     why: str
+    #: The duration of the filter's run, None without a run.
     seconds: float | None
+    #: The end of the filter's standard error.
     stderr: str
+    #: Whether the filter could not be started, or the proxy failed.
     could_not_run: bool
 
 
@@ -153,7 +151,7 @@ class Summary:
         expected = " or ".join(self._settings.expected)
         wrong = [done for done in results if complaint(self._settings, done)]
         if not wrong:
-            return [self._paper.painted(GREEN, f"Expected {expected}: so it was.")]
+            return [self._paper.painted(GREEN, f"Expected {expected}: every message was.")]
         lines = (
             cut(f"  {printable(done.name)}: {verdict_text(done)}", self._paper.width)
             for done in wrong[:_LISTED]
@@ -184,7 +182,7 @@ def _next_steps(settings: Settings) -> list[str]:
     if settings.bundled_messages:
         steps += ["Next: your own message,", f"  {PROGRAM} -c CMD MESSAGE.eml"]
     elif not settings.expected:
-        steps.append("Next: another -t, -r, --sender '' (a bounce) and more: see --help")
+        steps.append("Next: see --help for -t, -r, --sender '' (a bounce) and more")
     program = settings.command.split()[:1]
     if program and "/" in program[0] and not program[0].startswith("/"):
         steps.append(

@@ -1,7 +1,7 @@
 """The file of --junit.
 
 Rule: a new or regular file is replaced as a whole. A device, a FIFO or a file descriptor is written
-to and never replaced. A symbolic link is refused: in /tmp another user could put it there.
+to and never replaced. A symbolic link is refused, because in /tmp another user could create it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _is_stream(mode: int) -> bool:
 
 
 def _replace(path: Path, text: bytes) -> None:
-    # The name must be unpredictable: in /tmp another user could put a link there.
+    # In /tmp another user could create a link with a predictable name.
     temporary = path.with_name(f".junit-{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:

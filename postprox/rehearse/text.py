@@ -79,13 +79,11 @@ _COMMAND = re.compile(r"^[ \t]*::|##\[", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Paper:
-    """The properties of the output.
+    """The properties of the output."""
 
-    width: the width in columns.
-    colour: whether escape sequences are allowed.
-    """
-
+    #: The width in columns.
     width: int
+    #: Whether escape sequences are allowed.
     colour: bool
 
     def painted(self, colour: str, text: str) -> str:
@@ -143,10 +141,10 @@ class Report:
         failing = f"is refused with 451 ({why_refused})" if settings.reject else "passes (no -r)"
         return "\n".join(
             (
-                f"Rehearsal: {count} through the real proxy; nothing leaves this machine.",
+                f"Rehearsal: {count} through the real proxy. Nothing leaves this machine.",
                 *_filter_lines(printable(settings.command), self._paper.width),
                 *made,
-                f"           At most {settings.timeout:g} s; if it fails, the message {failing}.",
+                f"           At most {settings.timeout:g} s. If it fails, the message {failing}.",
                 "Client:    sends the commands of Postfix to a before-queue filter.",
                 "Upstream:  a test server on this machine that accepts each message.",
             )
@@ -299,7 +297,7 @@ def without_commands(text: str) -> str:
 
 
 def _filter_lines(command: str, width: int) -> list[str]:
-    """Return the filter's command without breaks in words: a user may copy a path."""
+    """Return the filter's command without breaks in words, because a user may copy a path."""
     return textwrap.wrap(
         command or "(an empty command)",
         width,

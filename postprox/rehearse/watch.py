@@ -37,7 +37,7 @@ def state(settings: Settings) -> State:
 
 
 def changed(settings: Settings, before: State) -> str:
-    """Wait until a file has changed and stays unchanged for one interval; return its name."""
+    """Wait until a file has changed and stays unchanged for one interval, and return its name."""
     last = before
     while True:
         time.sleep(_TICK)

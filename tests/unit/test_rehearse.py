@@ -31,7 +31,7 @@ def test_demonstration_shows_three_verdicts(rehearse: Rehearse) -> None:
 
 def test_first_line_says_what_happens(rehearse: Rehearse) -> None:
     first = rehearse().stdout.splitlines()[0]
-    assert first == "Rehearsal: 3 messages go through the real proxy; nothing leaves this machine."
+    assert first == "Rehearsal: 3 messages go through the real proxy. Nothing leaves this machine."
 
 
 def test_last_line_says_what_to_try_next(rehearse: Rehearse) -> None:
@@ -143,7 +143,7 @@ def test_strict(rehearse: Rehearse, command: str, verdict: str) -> None:
 
 def test_strict_is_named(rehearse: Rehearse) -> None:
     text = rehearse("--strict", "-c", "exit 1", rehearse.save(MESSAGE)).stdout
-    assert "if it fails, the message is refused with 451 (--strict)." in text
+    assert "If it fails, the message is refused with 451 (--strict)." in text
     assert "exit status 1 without a reply code (--strict)" in text
 
 

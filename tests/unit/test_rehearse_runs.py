@@ -149,7 +149,7 @@ def test_repeat_wants_a_number(rehearse: Rehearse, value: str) -> None:
 def test_expect(rehearse: Rehearse, command: str, expected: str, status: int) -> None:
     result = rehearse("--expect", expected, "-c", command, *save(rehearse, "x"))
     assert result.returncode == status
-    word = "so it was." if status == 0 else "1 message was not."
+    word = "every message was." if status == 0 else "1 message was not."
     assert f"\nExpected {expected}: {word}\n" in result.stdout
 
 
