@@ -1,7 +1,8 @@
 """The name and the level of each finding.
 
 Rule: names and levels only. `proxy_rules.py`, `postfix_rules.py` and `parameters.py` have the
-conditions. docs/check.md has the same table.
+conditions. To add a finding, add its name to `LEVELS`, its condition to one of these modules and
+its description to docs/check.md.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Rule: this module checks every option and argument. The message of a `UsageError` names the option
 and its value, then the problem. `TABLE` has one record per option. Parsing, the text of --help and
-the test of the manual page are derived from it. The parser is written by hand, because importing
-argparse or getopt takes longer than a session.
+the test of the manual page are derived from it. To add an option, add a record to `TABLE` and an
+attribute to `Options`. The parser is written by hand, because importing argparse or getopt takes
+longer than a session.
 """
 
 from .. import TYPE_CHECKING

@@ -1,6 +1,8 @@
-"""The language of steps: the verbs of each actor, and readers and writers of their arguments.
+"""The step words of each actor, and the readers and writers of their arguments.
 
-Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer.
+Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer. To add
+a step word, add it to `GRAMMAR`, its observation to `play/observers.py` or its action to
+`play/engine.py`, and its description to docs/transcripts.md.
 """
 
 from __future__ import annotations
