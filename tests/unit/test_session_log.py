@@ -12,11 +12,13 @@ from postprox.core.verdict import Outcome
 from tests.unit.dialogue import (
     MAIL,
     Dialogue,
+    connected,
     greeted,
     in_data,
     in_delivery,
     in_filter,
     in_transaction,
+    lines,
     relayed,
     send_message,
     sending,
@@ -152,12 +154,12 @@ def test_default_clock_speed_is_one() -> None:
 
 
 def test_command_and_reply_are_logged_verbatim() -> None:
-    dialogue = greeted()
-    dialogue.log.clear()
+    dialogue = connected()
     relayed(dialogue, MAIL, b"250 fine")
     assert dialogue.logged(log_levels.DEBUG) == [
+        f"upstream: {lines(b'220 up ESMTP')!r}",
         f"client: {MAIL!r}",
-        f"upstream: {b'250 fine' + bytes((13, 10))!r}",
+        f"upstream: {lines(b'250 fine')!r}",
     ]
 
 

@@ -264,6 +264,8 @@ def test_session_ends_with_upstream_connection() -> None:
             )
             for command in (b"NOOP", MAIL, RCPT, b"EHLO x", b"AUTH PLAIN x")
         ),
+        (replaying, 300, replies.UPSTREAM_SILENT, "reply to HELO or EHLO"),
+        (resetting, 300, replies.UPSTREAM_SILENT, "reply to RSET"),
         (in_keepalive, 300, replies.UPSTREAM_SILENT, "reply to NOOP"),
         (in_delivery, 120, replies.MESSAGE_LOST, "reply to DATA"),
         (sending, 180, replies.MESSAGE_LOST, "reply"),
