@@ -8,11 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from tests.conformance.format.nodes import Step
 from tests.conformance.play.connections import accepted_pair, unread
 from tests.conformance.play.filter_stub import parse_environment
+from tests.conformance.play.matching import State
+from tests.conformance.play.observers import Observers
 from tests.conformance.play.process import Command
 from tests.conformance.play.procfs import (
     command_line,
@@ -23,6 +28,9 @@ from tests.conformance.play.procfs import (
     process_group,
     sleeps,
 )
+
+if TYPE_CHECKING:
+    from tests.conformance.play.harness import Harness
 
 
 @pytest.fixture
@@ -51,6 +59,22 @@ def test_nobody_can_tell_for_a_unix_socket() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert unread(left) is None
+
+
+@pytest.mark.parametrize(("last_sent", "quiet"), [(99.0, True), (109.0, False)])
+def test_a_connection_that_still_sends_is_not_quiet(
+    monkeypatch: pytest.MonkeyPatch, last_sent: float, quiet: bool
+) -> None:
+    """The step begins at 100 s, requires 5 s, and is looked at again at 110 s."""
+    now = 100.0
+    monkeypatch.setattr("tests.conformance.play.observers.time.monotonic", lambda: now)
+    connection = SimpleNamespace(received=b"", last_sent=last_sent)
+    harness = SimpleNamespace(clients={"C": connection}, seconds=lambda seconds: seconds)
+    observers = Observers(cast("Harness", harness), lambda *_: None)
+    look = observers.look((Step("C", "<", "@quiet", 5.0),))
+    assert look().state is State.WAIT
+    now = 110.0
+    assert (look().state is State.YES) is quiet
 
 
 def test_an_environment_is_read_from_its_octets() -> None:

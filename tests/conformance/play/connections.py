@@ -29,6 +29,7 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self.name = name
         self.received = bytearray()
+        self.last_sent = 0.0  # time.monotonic() of the last octets that the kernel took
         self.ended = False  # received EOF or a reset
         self.closed = False  # closed by the suite
         self.half_closed = False
@@ -124,6 +125,7 @@ class Connection:
         try:
             while self._unsent:
                 count = self._sock.send(self._unsent[0])
+                self.last_sent = time.monotonic()
                 rest = self._unsent.popleft()[count:]
                 if rest:
                     self._unsent.appendleft(rest)

@@ -116,7 +116,8 @@ class Observers:
         return look(known[step.actor]) if verdict.state is State.YES else verdict
 
     def _quiet(self, step: Step) -> Observer:
-        until = time.monotonic() + self.quiet_time(step)
+        length = self.quiet_time(step)
+        begin = time.monotonic()
 
         def look() -> Verdict:
             known = self._harness.clients if step.kind == "C" else self._harness.upstreams
@@ -125,7 +126,9 @@ class Observers:
                 return no("a connection")
             if connection is not None and connection.received:
                 return no(describe(connection.received))
-            return YES if time.monotonic() >= until else WAIT
+            # A program that still reads a large send is not quiet yet.
+            since = begin if connection is None else max(begin, connection.last_sent)
+            return YES if time.monotonic() >= since + length else WAIT
 
         return look
 
