@@ -10,11 +10,12 @@ import hashlib
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from docs import imports
-from docs.imports import Import
+import grimp
+
 from postprox.core import states
 
 DOCS = Path(__file__).resolve().parent
@@ -54,54 +55,71 @@ def states_source() -> str:
 
 
 def modules_source() -> str:
-    """Return the picture of the proxy's modules, and which imports which.
+    """Return the picture of the proxy's modules and of their imports at run time.
 
-    Dashed is what is imported only when it is needed. What a longer way shows is
-    left out.
+    A dashed arrow is an import on first use. An arrow is omitted if a longer path shows the same
+    dependency.
     """
     arrows = _arrows()
     return _graph(
         "modules",
         *(line for room, words in ROOMS.items() for line in _room(room, words)),
         *(
-            f'    "{each.importer}" -> "{each.imported}"'
-            f"{' [style=dashed]' if each.when == imports.LATER else ''}"
-            for each in arrows
-            if not _shown_by_others(each, arrows)
+            f'    "{importer}" -> "{imported}"'
+            f"{' [style=dashed]' if _is_deferred(importer, imported) else ''}"
+            for importer, imports in arrows.items()
+            for imported in imports
+            if not _shown_by_others(importer, imported, arrows)
         ),
         *(f'    "{above}" -> "{below}" [style=invis]' for above, below in _STACKED),
     )
 
 
+def modules() -> list[str]:
+    """Return the names of the proxy's modules, without those of its tools."""
+    tools = ("postprox.check", "postprox.rehearse")
+    return sorted(name for name in _imports().modules if not name.startswith(tools))
+
+
+@cache
+def _imports() -> grimp.ImportGraph:
+    return grimp.build_graph("postprox", exclude_type_checking_imports=True, cache_dir=None)
+
+
 def _room(room: str, words: str) -> Iterator[str]:
     yield f'    subgraph "cluster {room}" {{'
     yield f'        label="{words}" labeljust=l style=filled color="#eeeeee"'
-    for name in imports.modules():
+    for name in modules():
         package, _, file = name.rpartition(".")
         if package == room and name not in ROOMS:
             yield f'        "{name}" [label="{file}"]'
     yield "    }"
 
 
-def _arrows() -> list[Import]:
-    """Return the imports of modules, at run time, but for those of packages (for their names)."""
-    return [
-        each
-        for each in imports.imports()
-        if each.when != imports.FOR_TYPES
-        and each.imported in imports.modules()
-        and each.imported not in ROOMS
-    ]
+def _arrows() -> dict[str, list[str]]:
+    """Return the imports of each module, without those of packages."""
+    return {
+        name: sorted(_imports().find_modules_directly_imported_by(name) - ROOMS.keys())
+        for name in modules()
+    }
 
 
-def _shown_by_others(arrow: Import, arrows: list[Import]) -> bool:
-    """Whether a way of several arrows leads where `arrow` leads."""
-    ahead = {each.imported for each in arrows if each.importer == arrow.importer} - {arrow.imported}
+def _is_deferred(importer: str, imported: str) -> bool:
+    """Whether each import statement is inside a function."""
+    file = DOCS.parent.joinpath(*importer.split(".")).with_suffix(".py")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    details = _imports().get_import_details(importer=importer, imported=imported)
+    return all(lines[each["line_number"] - 1].startswith(" ") for each in details)
+
+
+def _shown_by_others(importer: str, imported: str, arrows: dict[str, list[str]]) -> bool:
+    """Whether a longer path leads from `importer` to `imported`."""
+    ahead = {*arrows[importer]} - {imported}
     reached: set[str] = set()
     while ahead:
         reached |= ahead
-        ahead = {each.imported for each in arrows if each.importer in ahead} - reached
-    return arrow.imported in reached
+        ahead = {each for name in ahead for each in arrows[name]} - reached
+    return imported in reached
 
 
 def _wrapped(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The rooms of the proxy: who may import what, and what a session has loaded by when.
+"""The core's imports at run time, each module's docstring, and the modules that a session loads.
 
-`docs/imports.py` reads the syntax tree; the last tests look at a proxy at work.
+The contracts of `[tool.importlinter]` in pyproject.toml have the other rules for imports.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from graphlib import TopologicalSorter
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+import grimp
 import pytest
 
-from docs import imports
-from docs.imports import FOR_TYPES, Import
+from docs import draw
 from tests.unit.processes import (
     MESSAGE,
     Spawned,
@@ -29,75 +28,26 @@ from tests.unit.processes import (
     takes_message,
 )
 
-CORE, SHELL, COMMAND = range(3)
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def room(module: str) -> int:
-    return {"core": CORE, "shell": SHELL}.get(
-        module.removeprefix("postprox.").split(".")[0], COMMAND
+def test_core_imports_only_itself_at_run_time() -> None:
+    graph = grimp.build_graph(
+        "postprox",
+        include_external_packages=True,
+        exclude_type_checking_imports=True,
+        cache_dir=None,
     )
-
-
-def outward() -> Iterator[Import]:
-    """Yield the imports of what is not the proxy's."""
-    return (each for each in imports.imports() if each.imported not in imports.modules())
-
-
-def inward() -> Iterator[Import]:
-    """Yield the imports of the proxy's modules; the package itself is only a name."""
-    return (
-        each
-        for each in imports.imports()
-        if each.imported in imports.modules() and each.imported != imports.PACKAGE
-    )
-
-
-def test_the_core_needs_nothing_but_itself() -> None:
-    assert not [
-        each for each in outward() if room(each.importer) == CORE and each.when != FOR_TYPES
-    ]
-
-
-def test_the_types_that_the_core_names_are_no_io() -> None:
-    named = {each.imported for each in outward() if room(each.importer) == CORE}
-    assert named <= {"collections.abc", "typing"}
-
-
-def test_only_one_module_touches_the_interpreters_own_names_of_the_system() -> None:
-    own = {"posix", "_socket", "_signal"}
-    assert {each.importer for each in outward() if each.imported in own} == {
-        "postprox.shell.system"
-    }
-
-
-def test_arrows_only_point_down() -> None:
-    assert not [each for each in inward() if room(each.importer) < room(each.imported)]
-
-
-def test_no_arrows_make_a_circle() -> None:
-    graph: TopologicalSorter[str] = TopologicalSorter()
-    for each in inward():
-        graph.add(each.importer, each.imported)
-    graph.prepare()  # raises CycleError
-
-
-def test_the_proxy_does_not_know_its_rehearsal() -> None:
-    assert not [each for each in imports.imports() if "rehearse" in each.imported]
-
-
-def test_packages_import_nothing() -> None:
-    packages = {name for name, file in imports.modules().items() if file.stem == "__init__"}
-    assert not [each for each in imports.imports() if each.importer in packages]
+    core = {"postprox.core", *graph.find_descendants("postprox.core")}
+    imported = {each for name in core for each in graph.find_modules_directly_imported_by(name)}
+    assert imported - core == {"postprox"}  # for TYPE_CHECKING
 
 
 @pytest.mark.parametrize(
-    "file",
-    sorted(
-        str(file.relative_to(imports.ROOT)) for file in (imports.ROOT / "postprox").rglob("*.py")
-    ),
+    "file", sorted(str(file.relative_to(ROOT)) for file in (ROOT / "postprox").rglob("*.py"))
 )
 def test_a_module_opens_with_what_it_is_and_its_rule(file: str) -> None:
-    text = ast.get_docstring(ast.parse((imports.ROOT / file).read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
     what, _, rest = text.partition("\n\n")
     assert what.endswith(".")
     assert rest.startswith("Rule: ")
@@ -113,7 +63,7 @@ def functions(owner: ModuleType | type) -> Iterator[FunctionType]:
             yield from functions(member)
 
 
-@pytest.mark.parametrize("name", imports.modules())
+@pytest.mark.parametrize("name", draw.modules())
 def test_an_annotation_is_quoted_only_if_it_names_what_is_there_for_types_alone(name: str) -> None:
     module = importlib.import_module(name)
     annotations = [each.__annotations__.values() for each in functions(module)]
@@ -177,7 +127,7 @@ Spawn = Callable[..., Spawned]
 def spawn(tmp_path: Path) -> Iterator[Spawn]:
     """Start proxies that tell at their end which modules they have loaded."""
     (tmp_path / "modules").touch()
-    tell = (sys.executable, "-I", "-S", "-c", _TELL, str(tmp_path / "modules"), str(imports.ROOT))
+    tell = (sys.executable, "-I", "-S", "-c", _TELL, str(tmp_path / "modules"), str(ROOT))
     for start in starting(Spawned):
         yield partial(start, prelude=tell)
 

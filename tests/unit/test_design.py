@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from docs import imports, transitions
+from docs import draw, transitions
 
-TEXT = (imports.ROOT / "docs/design.md").read_text(encoding="utf-8")
-SPECIFICATION = (imports.ROOT / "docs/specification.md").read_text(encoding="utf-8")
+TEXT = (draw.DOCS / "design.md").read_text(encoding="utf-8")
+SPECIFICATION = (draw.DOCS / "specification.md").read_text(encoding="utf-8")
 CLAUSES = set(re.findall(r"^\| ([a-z]+\.[a-z0-9-]+) \|", SPECIFICATION, re.MULTILINE))
-MODULES = {name.rpartition(".")[2]: name for name in imports.modules()}
+MODULES = {name.rpartition(".")[2]: name for name in draw.modules()}
 MEMBERS = sorted(set(re.findall(r"`([a-z_]+\.[A-Za-z_-]+)`", TEXT)) - CLAUSES)
 
 
@@ -30,7 +30,7 @@ def test_a_name_of_the_design_is_one_of_the_code(name: str) -> None:
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", TEXT))))
 def test_a_link_of_the_design_leads_somewhere(link: str) -> None:
-    assert (imports.ROOT / "docs" / link).exists()
+    assert (draw.DOCS / link).exists()
 
 
 def test_the_names_are_found() -> None:
