@@ -46,13 +46,14 @@ def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_a
     for name in TAKEN:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, checkout / name)
-    run(sys.executable, "-m", "venv", environment)
-    commands, pip = environment / "bin", environment / "bin/pip"
-    run(pip, "wheel", "-q", "--no-deps", "-w", tmp_path / "wheels", checkout)
+    run(sys.executable, "-m", "venv", "--without-pip", environment)
+    commands = environment / "bin"
+    pip = (sys.executable, "-m", "pip", "--python", commands / "python")
+    run(*pip, "wheel", "-q", "--no-deps", "-w", tmp_path / "wheels", checkout)
     before = files_of(environment)
 
     (wheel,) = (tmp_path / "wheels").iterdir()
-    run(pip, "install", "-q", "--no-index", wheel)
+    run(*pip, "install", "-q", "--no-index", wheel)
     made = files_of(environment) - before
     assert {path.name for path in made if path.parent == commands} == {
         page.removesuffix(".1") for page in PAGES
@@ -65,7 +66,7 @@ def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_a
     assert "3 rejected" in run(commands / "postprox-rehearse", "-c", "exit 1")
     assert run(commands / "postprox-check", "--help").startswith("usage: postprox-check ")
 
-    run(pip, "uninstall", "-q", "-y", "postprox")
+    run(*pip, "uninstall", "-q", "-y", "postprox")
     assert files_of(environment) - before == set()
 
 
