@@ -152,10 +152,12 @@ def test_the_terminal_shows_a_table_by_group(right: Done) -> None:
 
 
 def test_results_are_the_same_from_parallel_workers(runner: Runner) -> None:
-    done = runner.run("-n", "2", in_corpus("cli"), in_corpus(SESSION))
-    alone = runner.run(in_corpus("cli"), in_corpus(SESSION))
+    transcripts = [*sorted(in_corpus("cli").glob("port-*.smtp")), in_corpus(SESSION)]
+    done = runner.run("-n", "2", *transcripts)
+    alone = runner.run(*transcripts)
     assert done.status == alone.status == 0
     assert done.names == alone.names
+    assert len(done.names) > len(transcripts)
 
 
 def junit_rows(path: Path) -> dict[str, ET.Element]:
@@ -247,7 +249,9 @@ def test_choosing_nothing_is_status_2(runner: Runner) -> None:
 
 
 def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
-    done = runner.run(in_corpus("data"), "--level", "must")
+    should = in_corpus("cli/exit-client-eof.smtp")
+    done = runner.run(should, in_corpus(MUST), "--level", "must")
+    assert done.names == [f"{MUST}::listen", f"{MUST}::stdio"]
     assert {one["level"] for one in done.records if one["type"] == "result"} == {"must"}
 
 

@@ -17,14 +17,17 @@ from hypothesis.errors import Flaky
 from .run import Run
 from .script import written
 
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
 #: Whether a deep search was requested, by name or by a profile of a thousand examples.
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep" or settings().max_examples >= 1000
+DEEP = _PROFILE == "deep" or settings().max_examples >= 1000
+#: The number of examples with the profile `few`, which tests of the suite's commands use.
+_FEW = 3
 
 
 def examples(usual: int, deep: int) -> settings:
     """Return settings for *usual* examples, always the same ones, or for a *deep* search."""
     return settings(
-        max_examples=deep if DEEP else usual,
+        max_examples=deep if DEEP else _FEW if _PROFILE == "few" else usual,
         derandomize=not DEEP,
         database=None,
         deadline=None,
