@@ -22,14 +22,14 @@ DESCRIPTORS = 4
 ENOUGH = 400
 
 
-def of_size(listener: Listener, size: int) -> Spent:
+def of_size(listener: Listener, size: int, enough: int) -> Spent:
     """Return what a message of so many octets takes."""
-    return mean(listener, max(1, min(50, 10_000_000 // size)), Message(size), 1)
+    return mean(listener, max(1, min(enough // 8, 10_000_000 // size)), Message(size), 1)
 
 
-def to_recipients(listener: Listener, recipients: int) -> Spent:
+def to_recipients(listener: Listener, recipients: int, enough: int) -> Spent:
     """Return what a message to so many recipients takes."""
-    return mean(listener, max(1, ENOUGH // recipients), MESSAGE, recipients)
+    return mean(listener, max(1, enough // recipients), MESSAGE, recipients)
 
 
 def mean(listener: Listener, times: int, message: Message, recipients: int) -> Spent:
@@ -45,10 +45,10 @@ def mean(listener: Listener, times: int, message: Message, recipients: int) -> S
     return taken.times(1 / times)
 
 
-def of_sessions(listener: Listener, sessions: int) -> Spent:
+def of_sessions(listener: Listener, sessions: int, enough: int) -> Spent:
     """Return what a message takes while so many sessions each send one, all in step."""
     clients = [connected(listener.address) for _ in range(sessions)]
-    times = max(1, ENOUGH // sessions)
+    times = max(1, enough // sessions)
 
     def send() -> None:
         for _ in range(times):
@@ -77,7 +77,7 @@ def in_step(clients: list[Client]) -> None:
         client.reply(b"250")
 
 
-Measure = Callable[[Listener, int], Spent]
+Measure = Callable[[Listener, int, int], Spent]
 CASES: tuple[tuple[Series, tuple[int, ...], Measure], ...] = (
     (Series("size", "a message by its size", "octets"), SIZES, of_size),
     (Series("recipients", "a message by its recipients", "recipients"), RECIPIENTS, to_recipients),
@@ -93,7 +93,7 @@ def measure(bench: Bench) -> Iterator[Series]:
             grown = Series(series.name, series.label, series.of).at(bench.places(places))
             for turn in bench.turns(5):
                 for point in grown.points:
-                    taken = of(listener, point.at)
+                    taken = of(listener, point.at, bench.part(ENOUGH))
                     if turn:
                         point.add(taken.times(1000))
             yield grown
