@@ -17,9 +17,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from tests.faults.answering import Answering
 from tests.faults.attacks import ATTACKS, FILTER, PATIENCE
 from tests.faults.proxies import Place, Server
+from tests.support.answering import Answering
 
 #: Seconds between two questions, and how long an answer may take beyond what the machine costs.
 _INTERVAL, _LIMIT = 0.002, 0.1

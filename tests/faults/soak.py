@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.faults.answering import Answering
+from tests.support.answering import Answering
 
 #: The sender's name says what the filter does with the message.
 FILTER = """case $SENDER in

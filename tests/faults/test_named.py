@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.answering import Answering
-from tests.faults.conftest import Serve, Start
 from tests.faults.proxies import Server
 from tests.faults.proxies import spawn as spawn_program
 from tests.faults.surroundings import (
@@ -26,18 +24,11 @@ from tests.faults.surroundings import (
     unread_log,
 )
 from tests.postfix.devlog import DevLog, may_unshare
-from tests.unit.peers import PATIENCE, Peer
-from tests.unit.processes import (
-    MESSAGE,
-    ROOT,
-    Upstream,
-    environment,
-    greeted,
-    in_data,
-    quits,
-    relays,
-    takes_message,
-)
+from tests.support.answering import Answering
+from tests.support.fixtures import Serve, Spawn
+from tests.support.peers import TIMEOUT, Peer
+from tests.support.proxies import ROOT, environment
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
 NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
@@ -231,7 +222,7 @@ def test_a_name_that_no_thread_can_ask_for_leaves_no_descriptor(
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
 def test_a_signal_before_the_final_reply_waits_for_it(
-    spawn: Start, upstream: Upstream, name: str
+    spawn: Spawn, upstream: Upstream, name: str
 ) -> None:
     proxy = spawn(upstream.address)
     peer = in_data(proxy.client, upstream)
@@ -250,7 +241,7 @@ def test_a_signal_before_the_final_reply_waits_for_it(
 
 @pytest.mark.parametrize("behind", [0, 6000, 60_000])
 def test_a_client_that_vanishes_behind_what_it_pipelined_is_seen(
-    spawn: Start, upstream: Upstream, tmp_path: Path, behind: int
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, behind: int
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -381,7 +372,7 @@ def test_a_start_that_a_signal_ends_says_nothing_to_the_client(installed: Path, 
 
 
 def test_an_environment_entry_without_a_name_is_no_error(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     nameless = (
         "import ctypes, sys\n"
@@ -403,7 +394,7 @@ def test_an_environment_entry_without_a_name_is_no_error(
 
 
 def test_an_outfile_that_changes_while_it_is_sent_is_not_delivered(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -430,7 +421,7 @@ def test_an_outfile_that_changes_while_it_is_sent_is_not_delivered(
 # 13
 
 
-def test_a_334_to_anything_but_auth_lets_no_line_through(spawn: Start, upstream: Upstream) -> None:
+def test_a_334_to_anything_but_auth_lets_no_line_through(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     relays(proxy.client, peer, b"EHLO x")
@@ -447,7 +438,7 @@ def test_a_334_to_anything_but_auth_lets_no_line_through(spawn: Start, upstream:
 
 @pytest.mark.parametrize("name", ["OUTFILE", "EMAIL"])
 def test_a_full_directory_in_a_files_place_is_removed_and_no_link_followed(
-    spawn: Start, upstream: Upstream, tmp_path: Path, name: str
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, name: str
 ) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
@@ -540,7 +531,7 @@ def test_clients_that_are_gone_hold_no_place(
 
 @NAME_SPACES
 def test_what_a_signal_ended_is_not_called_accepted(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     log = DevLog(tmp_path / "dev")
     gate = tmp_path / "gate"
@@ -592,7 +583,7 @@ FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
 def test_rejection_while_spawned_proxy_is_stopped_counts(
-    spawn: Start, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
     proxy = spawn("-t", "30", "-c", command, upstream.address, variables=FAST)
@@ -631,7 +622,7 @@ def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path)
 
 
 def test_blocked_filter_of_stopped_spawned_proxy_rejects(
-    spawn: Start, upstream: Upstream, tmp_path: Path, blocked: str
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)
     in_data(proxy.client, upstream)
@@ -699,13 +690,13 @@ LEAVES_AN_ORPHAN = "(sleep 0.01 &) ; exit 0"
 
 
 def wait_for_no_children(pid: int) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while Path(f"/proc/{pid}/task/{pid}/children").read_text():
         assert time.monotonic() < end, "a child is left"
         time.sleep(0.01)
 
 
-def test_spawned_proxy_reaps_orphans(spawn: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_spawned_proxy_reaps_orphans(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn(
         *("-c", LEAVES_AN_ORPHAN, "-d", str(tmp_path), upstream.address), prelude=INHERITING
     )
@@ -787,4 +778,4 @@ def test_four_descriptors_print_no_traceback() -> None:
     client.sees_reply(b"421 4.3.0 ")
     client.sees_end()
     client.leaves()
-    assert proxy.wait(PATIENCE) == 1
+    assert proxy.wait(TIMEOUT) == 1

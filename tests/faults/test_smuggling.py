@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from postprox.core.data import DotUnstuffer, encoded, normalized
-from tests.unit.peers import Peer, listening
-from tests.unit.processes import Spawned, Upstream, in_data, quits, relays
+from tests.support.peers import Peer, listening
+from tests.support.proxies import Spawned
+from tests.support.upstream import Upstream, in_data, quits, relays
 
 OCTETS = (b"\r", b"\n", b".", b"\0", b"x")
 LONGEST = 6

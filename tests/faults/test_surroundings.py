@@ -12,23 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.answering import Answering
-from tests.faults.conftest import Serve, Start
 from tests.faults.proxies import RUN
 from tests.faults.proxies import spawn as spawn_program
 from tests.faults.surroundings import NO_MORE_PROCESSES, NOBODY, limited, small_file_system
 from tests.postfix.devlog import may_unshare
-from tests.unit.peers import Peer
-from tests.unit.processes import (
-    MESSAGE,
-    Upstream,
-    environment,
-    greeted,
-    in_data,
-    quits,
-    relays,
-    takes_message,
-)
+from tests.support.answering import Answering
+from tests.support.fixtures import Serve, Spawn
+from tests.support.peers import Peer
+from tests.support.proxies import environment
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
 NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
@@ -63,7 +55,7 @@ def sends_large(client: Peer, octets: int) -> None:
 @NAME_SPACES
 @pytest.mark.parametrize("filtered", [(), ("-c", "exit 0")])
 def test_a_message_that_does_not_fit_is_refused_and_the_next_one_passes(
-    spawn: Start, upstream: Upstream, tmp_path: Path, filtered: tuple[str, ...]
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, filtered: tuple[str, ...]
 ) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), *filtered, upstream.address),
@@ -79,7 +71,7 @@ def test_a_message_that_does_not_fit_is_refused_and_the_next_one_passes(
 
 @NAME_SPACES
 def test_a_message_whose_copy_does_not_fit_is_not_passed_unfiltered(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", f'test -s "$EMAIL" || exit 0; {REFUSE_ALL}', upstream.address),
@@ -93,7 +85,7 @@ def test_a_message_whose_copy_does_not_fit_is_not_passed_unfiltered(
 
 @NAME_SPACES
 def test_a_file_system_without_room_for_a_name_costs_a_452(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
@@ -108,7 +100,7 @@ def test_a_file_system_without_room_for_a_name_costs_a_452(
 
 @NAME_SPACES
 def test_an_outfile_that_did_not_fit_is_the_filters_failure(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
         *("-r", "-d", str(tmp_path), "-c", 'yes > "$OUTFILE" || exit 75', upstream.address),
@@ -121,7 +113,7 @@ def test_an_outfile_that_did_not_fit_is_the_filters_failure(
 
 
 def test_a_directory_that_disappears_costs_a_452_and_not_the_session(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -135,7 +127,7 @@ def test_a_directory_that_disappears_costs_a_452_and_not_the_session(
 
 
 def test_a_directory_that_disappears_under_the_filter_costs_nothing(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -150,7 +142,7 @@ def test_a_directory_that_disappears_under_the_filter_costs_nothing(
 
 
 def test_a_file_past_its_size_limit_costs_a_452(
-    spawn: Start, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
@@ -236,7 +228,7 @@ def readable(user: int, directory: Path, pid: int) -> int:
 
 @ROOT_ONLY
 def test_another_user_cannot_open_the_files_and_descriptors_of_a_message(
-    spawn: Start, upstream: Upstream, for_all: Path
+    spawn: Spawn, upstream: Upstream, for_all: Path
 ) -> None:
     gate = for_all / "gate"
     os.mkfifo(gate)
@@ -250,7 +242,7 @@ def test_another_user_cannot_open_the_files_and_descriptors_of_a_message(
     quits(proxy.client, peer)
 
 
-def test_a_large_message_needs_no_memory(spawn: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_a_large_message_needs_no_memory(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", 'cat "$EMAIL" > "$OUTFILE"', upstream.address),
         prelude=limited("RLIMIT_AS", 48 << 20),

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Serve, Start
 from tests.faults.traced import some_calls
-from tests.unit.processes import MESSAGE, Upstream, in_data, quits, takes_message
+from tests.support.fixtures import Serve, Spawn
+from tests.support.upstream import MESSAGE, Upstream, in_data, quits, takes_message
 
 INDEXES = 8 if "POSTPROX_FAULTS" in os.environ else 2
 
@@ -44,7 +44,7 @@ def links_tried(directory: Path) -> int:
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_a_refused_linkat_costs_a_spawned_proxy_no_message(
-    spawn: Start, upstream: Upstream, tmp_path: Path, error: str
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, error: str
 ) -> None:
     arguments, how = refused_links(tmp_path, error, upstream.address)
     client = spawn(*arguments, **how).client

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from postprox.core import limits
-from tests.faults.answering import Answering
 from tests.faults.attacks import ATTACKS, FILTER
 from tests.faults.proxies import Place, Server
 from tests.faults.traced import Strace
+from tests.support.answering import Answering
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 

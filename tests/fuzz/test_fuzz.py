@@ -12,8 +12,8 @@ from postprox.core import data, verdict
 from postprox.core import session as core
 from tests.fuzz import grammar, session
 from tests.fuzz.source import Source
+from tests.support.proxies import ROOT
 from tests.unit.dialogue import UnexpectedError
-from tests.unit.processes import ROOT
 
 #: Where atheris is there to be installed (pyproject.toml); where it can be, it must be.
 FUZZED = platform.machine() == "x86_64" and sys.version_info < (3, 15)

@@ -261,7 +261,7 @@ def _put_on_disk(tree: Path, mutated: list[dict[str, Any]]) -> None:
     shutil.copytree(ROOT / "postprox", tree / "postprox", ignore=ignored)
     for mutant in mutated:
         (tree / "postprox" / mutant["file"]).write_text(mutant["source"])
-    importlib.import_module("tests.unit.processes").__dict__["ROOT"] = tree
+    importlib.import_module("tests.support.proxies").__dict__["ROOT"] = tree
 
 
 def _put_in_place(mutant: dict[str, Any]) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.support.fixtures import listener, serve, upstream
+
 from .instance import missing
 from .proxies import no_interpreter
 from .site import Site, running_site
+
+__all__ = ["listener", "serve", "upstream"]
 
 
 @pytest.fixture(scope="session")

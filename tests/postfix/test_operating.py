@@ -8,7 +8,7 @@ import configparser
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import pytest
 
 from postprox.core import limits
 from postprox.shell import log, stale_files
-from tests.unit.peers import listening
-from tests.unit.processes import MESSAGE, Serving, Upstream, greeted, in_data, starting
+from tests.support.fixtures import Serve
+from tests.support.proxies import Serving, starting
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data
 
 from . import readme
 from .client import message, submit
@@ -30,8 +31,6 @@ PAGE = (ROOT / "docs/operating.md").read_text()
 PROXYS, POSTFIXS = PAGE.partition("| Postfix's log says |")[::2]
 QUOTED = re.findall(r"(?m)^\| `([^`]+)` \|", PROXYS.partition("| the proxy's log says |")[2])
 QUOTED_OF_POSTFIX = re.findall(r"(?m)^\| `([^`]+)` \|", POSTFIXS)
-
-Serve = Callable[..., Serving]
 
 
 # --- what the logs say ---------------------------------------------------------------------------
@@ -131,20 +130,9 @@ def test_what_postfix_says_where_no_proxy_is(needs_postfix: None) -> None:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with listening() as listener:
-        upstream = Upstream(listener)
-        yield upstream
-        upstream.closes()
-
-
-@pytest.fixture
-def serve(lines: Site) -> Iterator[Serve]:
+def serve(serve: Serve, lines: Site) -> Serve:
     assert lines.syslog is not None
-    prelude = lines.syslog.private_dev()
-
-    for start in starting(Serving):
-        yield partial(start, prelude=prelude)
+    return partial(serve, prelude=lines.syslog.private_dev())
 
 
 def test_what_the_proxy_says_of_a_crash_with_status_1(

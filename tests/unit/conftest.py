@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import pytest
 
 from postprox.shell.loop import Loop
 from postprox.shell.system import environ
-from tests.unit.peers import fresh_loop, listening
-from tests.unit.processes import Upstream
+from tests.support.fixtures import listener, serve, spawn, upstream
+from tests.unit.peers import fresh_loop
 from tests.unit.rehearsing import Rehearse
+
+__all__ = ["listener", "serve", "spawn", "upstream"]
 
 # A service manager that has started the tests awaits nothing from the servers in them.
 environ.pop(b"NOTIFY_SOCKET", None)
@@ -22,19 +23,6 @@ environ.pop(b"NOTIFY_SOCKET", None)
 def loop() -> Iterator[Loop]:
     with fresh_loop() as loop:
         yield loop
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening() as listener:
-        yield listener
-
-
-@pytest.fixture
-def upstream(listener: socket.socket) -> Iterator[Upstream]:
-    upstream = Upstream(listener)
-    yield upstream
-    upstream.closes()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
-"""Clients and upstreams for tests of what touches sockets: on the proxy's own loop, or blocking.
+"""Peers on the proxy's own event loop, for tests of the modules that use sockets.
 
-Nothing here sleeps: a peer on the loop is an event like any other, and a blocking one waits for
-octets with a limit that only a failing test reaches.
+Rule: nothing here sleeps, because the octets of a peer are events of the loop.
 """
 
 from __future__ import annotations
@@ -15,18 +14,17 @@ from typing import TYPE_CHECKING
 
 from postprox.core import limits
 from postprox.shell.loop import IGNORED, POLL, READABLE, STOPPING, Loop
+from tests.support.peers import TIMEOUT, Peer
 
 if TYPE_CHECKING:
     from postprox.shell.loop import Poller
-
-PATIENCE = 20.0
 
 
 class _Watchdog:
     """Ends a test in which nothing happens any more."""
 
     def __init__(self, loop: Loop) -> None:
-        self.deadline = loop.clock() + PATIENCE
+        self.deadline = loop.clock() + TIMEOUT
         self.barks = False
 
     def timer(self) -> None:
@@ -70,15 +68,13 @@ def run_until(loop: Loop, done: Callable[[], object]) -> None:
         loop.remove(watchdog)
 
 
-class LoopPeer:
-    """One end of a connection, served by the loop that the proxy's end is served by too."""
+class LoopPeer(Peer):
+    """One end of a connection, on the loop that also serves the proxy's end."""
 
     def __init__(self, loop: Loop, connection: socket.socket) -> None:
+        super().__init__(connection, timeout=0)
         self._loop = loop
-        self.socket = connection
-        self.received = bytearray()
         self.ended = False
-        connection.setblocking(False)
         self.reads()
 
     def reads(self) -> None:
@@ -94,29 +90,13 @@ class LoopPeer:
             except BlockingIOError:
                 self._loop.run_once()
 
-    def says(self, *texts: bytes) -> None:
-        self.sends(b"".join(text + b"\r\n" for text in texts))
-
-    def sees(self, *texts: bytes) -> None:
-        """Wait for exactly these lines."""
-        expected = b"".join(text + b"\r\n" for text in texts)
-        run_until(self._loop, lambda: self.ended or len(self.received) >= len(expected))
-        assert self.received.startswith(expected), bytes(self.received)
-        del self.received[: len(expected)]
-
-    def sees_reply(self, beginning: bytes) -> None:
-        """Wait for one line that begins so."""
+    def line(self) -> bytes:
         run_until(self._loop, lambda: self.ended or b"\n" in self.received)
-        line, _, rest = bytes(self.received).partition(b"\n")
-        assert line.startswith(beginning), line
-        self.received[:] = rest
+        return self._next_line()
 
     def sees_end(self) -> None:
         run_until(self._loop, lambda: self.ended)
-        assert bytes(self.received) == b""
-
-    def ends(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
+        super().sees_end()
 
     def leaves(self) -> None:
         if self.socket.fileno() >= 0:
@@ -134,59 +114,6 @@ class LoopPeer:
             self.stops_reading()
 
 
-class Peer:
-    """One end of a connection to another process."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        connection.settimeout(PATIENCE)
-        self._held = b""
-
-    def sends(self, octets: bytes) -> None:
-        self.socket.sendall(octets)
-
-    def says(self, *texts: bytes) -> None:
-        self.sends(b"".join(text + b"\r\n" for text in texts))
-
-    def line(self) -> bytes:
-        """Wait for one line; what there is of it if the connection ends."""
-        while b"\n" not in self._held and (data := self.socket.recv(65536)):
-            self._held += data
-        line, end, self._held = self._held.partition(b"\n")
-        return line + end
-
-    def sees(self, *texts: bytes) -> None:
-        for text in texts:
-            line = self.line()
-            assert line == text + b"\r\n", line
-
-    def sees_reply(self, beginning: bytes) -> None:
-        line = self.line()
-        assert line.startswith(beginning), line
-        assert line.endswith(b"\r\n")
-
-    def sees_end(self) -> None:
-        line = self.line()
-        assert line == b"", line
-
-    def asks(self, command: bytes, reply: bytes) -> None:
-        self.says(command)
-        self.sees_reply(reply)
-
-    def ends(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
-
-    def leaves(self) -> None:
-        self.socket.close()
-
-
-def listening() -> socket.socket:
-    """A socket that an upstream listens on, at an address that is its own."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(PATIENCE)
-    return listener
-
-
 def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
     """A listener whose backlog is full, so that further clients wait for an answer."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
@@ -197,8 +124,3 @@ def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
         client.connect_ex(listener.getsockname())
         waiting.append(client)
     return listener, waiting
-
-
-def address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()
-    return f"{host}:{port}"

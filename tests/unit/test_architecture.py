@@ -17,16 +17,8 @@ import grimp
 import pytest
 
 from docs import draw
-from tests.unit.processes import (
-    MESSAGE,
-    Spawned,
-    Upstream,
-    greeted,
-    in_data,
-    quits,
-    starting,
-    takes_message,
-)
+from tests.support.fixtures import Spawn
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, takes_message
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,16 +112,13 @@ WITH_A_MESSAGE = {
     "postprox.shell.spool",
 }
 
-Spawn = Callable[..., Spawned]
-
 
 @pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Spawn]:
+def spawn(spawn: Spawn, tmp_path: Path) -> Spawn:
     """Start proxies that tell at their end which modules they have loaded."""
     (tmp_path / "modules").touch()
     tell = (sys.executable, "-I", "-S", "-c", _TELL, str(tmp_path / "modules"), str(ROOT))
-    for start in starting(Spawned):
-        yield partial(start, prelude=tell)
+    return partial(spawn, prelude=tell)
 
 
 @pytest.fixture

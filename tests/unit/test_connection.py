@@ -26,7 +26,8 @@ from postprox.shell.loop import EPOLL, Loop
 from postprox.shell.spool import Spool
 from postprox.shell.stream import Stream, never_delay
 from postprox.shell.system import posix
-from tests.unit.peers import LoopPeer, address, deaf_listener, fresh_loop, listening, run_until
+from tests.support.peers import address, listening
+from tests.unit.peers import LoopPeer, deaf_listener, fresh_loop, run_until
 
 MESSAGE = (b"Subject: x", b"", b"body", b".")
 

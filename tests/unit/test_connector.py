@@ -17,7 +17,8 @@ from postprox.core.address import UpstreamAddress
 from postprox.shell import connector
 from postprox.shell.connector import Connector, resolve
 from postprox.shell.loop import Loop
-from tests.unit.peers import deaf_listener, listening, run_until
+from tests.support.peers import listening
+from tests.unit.peers import deaf_listener, run_until
 
 
 @pytest.mark.parametrize(

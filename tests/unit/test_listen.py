@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NoReturn, cast
@@ -26,30 +26,13 @@ from postprox.core.options import parse
 from postprox.shell import listen
 from postprox.shell.loop import Loop
 from postprox.shell.metrics import Metrics
-from tests.unit.peers import PATIENCE, Peer, listening, run_until
-from tests.unit.processes import (
-    MESSAGE,
-    PYTHON,
-    ROOT,
-    Serving,
-    Upstream,
-    environment,
-    greeted,
-    in_data,
-    quits,
-    relays,
-    starting,
-    takes_message,
-    wait_for_end,
-)
+from tests.support.fixtures import Serve
+from tests.support.peers import TIMEOUT, Peer, listening
+from tests.support.proxies import PYTHON, ROOT, environment, wait_for_end
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
+from tests.unit.peers import run_until
 
-Serve = Callable[..., Serving]
 Fails = Callable[[], Exception]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    yield from starting(Serving)
 
 
 def silent(client: Peer) -> bool:
@@ -234,7 +217,7 @@ def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.1)
     exhausted = Exhausted(listener, error)
     server = listen.Server(parse(["up", "-l1"]))
-    with socket.create_connection(listener.getsockname(), PATIENCE):
+    with socket.create_connection(listener.getsockname(), TIMEOUT):
         server.accept_from([cast("socket.socket", exhausted)])
         began = loop.clock()
         run_until(loop, lambda: exhausted.tries == 3)
@@ -258,7 +241,7 @@ def test_clients_that_cannot_be_waited_for_are_waited_for_after_a_pause(
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
     monkeypatch.setattr(loop, "watch", fails_twice)
     exhausted = Exhausted(listener)
-    with socket.create_connection(listener.getsockname(), PATIENCE):
+    with socket.create_connection(listener.getsockname(), TIMEOUT):
         listen.Server(parse(["up", "-l1"])).accept_from([cast("socket.socket", exhausted)])
         run_until(loop, lambda: exhausted.tries)
     assert len(tries) == 3
@@ -278,7 +261,7 @@ def test_a_client_that_cannot_be_accepted_is_told_once_a_minute(
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
     monkeypatch.setattr(limits, "FULL_WARNING", pause)
     exhausted = Exhausted(listener)
-    with socket.create_connection(listener.getsockname(), PATIENCE):
+    with socket.create_connection(listener.getsockname(), TIMEOUT):
         listen.Server(parse(["up", "-l1"])).accept_from([cast("socket.socket", exhausted)])
         run_until(loop, lambda: exhausted.tries == 3)
     assert lines == ["cannot accept a client: Too many open files"] * told
@@ -398,7 +381,7 @@ def run_listening(*arguments: str, prelude: Sequence[str] = ()) -> subprocess.Co
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         env=environment(),
         check=False,
     )
@@ -410,7 +393,7 @@ def test_the_command_returns_once_it_serves(upstream: Upstream, tmp_path: Path) 
     command = f'echo $PPID >"{tmp_path}/pid"; exit 1'
     done = run_listening(upstream.address, "-l", f"{host}:{port}", "-c", command)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    client = Peer(socket.create_connection((host, port), PATIENCE))
+    client = Peer(socket.create_connection((host, port), TIMEOUT))
     peer = in_data(client, upstream)
     client.says(*MESSAGE)
     server = int((tmp_path / "pid").read_text())
@@ -450,7 +433,7 @@ def test_a_socket_meant_for_another_process_is_not_taken(upstream: Upstream) -> 
             [*PYTHON, "-m", "postprox", upstream.address, "-l", f"{host}:{port}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             env=variables,
             check=False,
         )
@@ -548,7 +531,7 @@ def test_with_few_descriptors_the_background_is_reached_or_one_line_written(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         env=environment(),
         check=False,
     )
@@ -644,7 +627,7 @@ def test_the_metrics_tell_how_many_clients_wait(
     server = serve(*told, upstream.address, variables={"POSTPROX_CLOCK_SPEED": "20"})
     greeted(server.client(), upstream)
     server.client()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while "postprox_waiting 1\n" not in metrics.read_text():
         assert time.monotonic() < deadline
 
@@ -720,7 +703,7 @@ def test_a_file_that_may_not_grow_is_an_error(
     assert (done.returncode, done.stderr) == (1, f"postprox: cannot write {file}: File too large\n")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((host, port), PATIENCE)
+        socket.create_connection((host, port), TIMEOUT)
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])

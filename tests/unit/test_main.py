@@ -8,35 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from postprox.core import replies
-from tests.unit.peers import listening
-from tests.unit.processes import (
-    MESSAGE,
-    PYTHON,
-    ROOT,
-    Spawned,
-    Upstream,
-    environment,
-    greeted,
-    in_data,
-    quits,
-    relays,
-    starting,
-    takes_message,
-    wait_for_end,
-)
-
-Spawn = Callable[..., Spawned]
-
-
-@pytest.fixture
-def spawn() -> Iterator[Spawn]:
-    yield from starting(Spawned)
+from tests.support.fixtures import Spawn
+from tests.support.peers import listening
+from tests.support.proxies import PYTHON, ROOT, environment, wait_for_end
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
 
 
 @pytest.fixture

@@ -29,16 +29,9 @@ import pytest
 from postprox import __version__
 from postprox.core import options, replies
 from tests.postfix.devlog import DevLog, may_unshare
-from tests.unit.peers import Peer, listening
-from tests.unit.processes import (
-    HAND_OVER,
-    MESSAGE,
-    Upstream,
-    greeted,
-    in_data,
-    quits,
-    takes_message,
-)
+from tests.support.peers import Peer
+from tests.support.proxies import Serving
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, takes_message
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
@@ -511,20 +504,14 @@ def test_a_server_needs_one_file_alone(own: Path, upstream: Upstream) -> None:
 
 def served_by_a_listener(launcher: Path, upstream: Upstream) -> None:
     """Start a listening server; have it serve a session, and stop it."""
-    with listening() as listener:
-        given = listener.fileno()
-        address = listener.getsockname()
-        command = [sys.executable, "-ISc", HAND_OVER, str(given), str(launcher), "-l1"]
-        server = subprocess.Popen([*command, "--foreground", upstream.address], pass_fds=[given])
+    server = Serving(upstream.address, command=[str(launcher)])
     try:
-        client = Peer(socket.create_connection(address, LIMIT))
+        client = server.client()
         quits(client, greeted(client, upstream))
-        client.leaves()
-        server.terminate()
-        assert server.wait(LIMIT) == 0
+        server.stop()
+        assert server.exit_status() == 0
     finally:
-        server.kill()
-        server.wait()
+        server.closes()
 
 
 def version(prefix: Path) -> Path:

@@ -13,22 +13,9 @@ from postprox.core import limits
 from postprox.core.options import parse
 from postprox.shell import listen, sd_notify
 from postprox.shell.loop import Loop
-from tests.unit.peers import PATIENCE
-from tests.unit.processes import (
-    MESSAGE,
-    Serving,
-    Upstream,
-    greeted,
-    in_data,
-    starting,
-)
-
-Serve = Callable[..., Serving]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    yield from starting(Serving)
+from tests.support.fixtures import Serve
+from tests.support.peers import TIMEOUT
+from tests.support.upstream import MESSAGE, Upstream, greeted, in_data
 
 
 class ServiceNotifier:
@@ -37,7 +24,7 @@ class ServiceNotifier:
     def __init__(self, name: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(name.replace("@", "\0"))
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(TIMEOUT)
         self.variables = {"NOTIFY_SOCKET": name}
 
     def hears(self) -> list[str]:

@@ -20,7 +20,8 @@ from postprox.shell import listen, newfile
 from postprox.shell.connection import Connection
 from postprox.shell.loop import Loop
 from postprox.shell.stream import Stream
-from tests.unit.peers import PATIENCE, run_until
+from tests.support.peers import TIMEOUT
+from tests.unit.peers import run_until
 
 Lines = list[tuple[int, str]]
 
@@ -77,7 +78,7 @@ class Site:
 
     def client(self) -> None:
         """Let one more client come."""
-        self.clients.append(socket.create_connection(self.listener.getsockname(), PATIENCE))
+        self.clients.append(socket.create_connection(self.listener.getsockname(), TIMEOUT))
 
     def has(self, number: int) -> None:
         """Wait until so many sessions have begun."""

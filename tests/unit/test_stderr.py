@@ -16,7 +16,7 @@ from postprox.core import limits, log_levels
 from postprox.core.options import parse
 from postprox.shell import listen, log, stderr
 from postprox.shell.stderr import StandardError
-from tests.unit.peers import PATIENCE
+from tests.support.peers import TIMEOUT
 
 
 class Pipe:
@@ -54,7 +54,7 @@ class Pipe:
         return lines
 
     def _read_more(self) -> None:
-        assert select.select([self.reader], [], [], PATIENCE)[0]
+        assert select.select([self.reader], [], [], TIMEOUT)[0]
         self._read += os.read(self.reader, 65536)
 
     def lose_reader(self) -> None:
@@ -79,7 +79,7 @@ def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardErr
     yield written
     # Its thread must not write any more once another file has the pipe's number.
     pipe.lose_reader()
-    monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", PATIENCE)
+    monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", TIMEOUT)
     written.flush_and_close()
 
 
@@ -174,7 +174,7 @@ def test_a_full_pipe_that_does_not_block_is_awaited(
     filled = pipe.fill()
     written = StandardError()
     written.write(log_levels.ERROR, "waits")
-    assert full.wait(PATIENCE)
+    assert full.wait(TIMEOUT)
     pipe.drain(filled)
     assert pipe.line().endswith(b": waits")
     assert (written.dropped, os.get_blocking(pipe.writer)) == (0, False)

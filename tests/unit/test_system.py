@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from postprox.shell.system import file_name, silence
-from tests.unit.processes import environment
+from tests.support.proxies import environment
 
 FILLED = """
 import os, sys

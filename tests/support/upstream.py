@@ -1,0 +1,80 @@
+"""An upstream server that a test scripts, and the steps of a session between it and a client.
+
+Rule: the test gives every line of both peers; nothing is answered by itself (see `answering`).
+"""
+
+from __future__ import annotations
+
+import socket
+
+from tests.support.peers import Peer, address
+
+MESSAGE = (b"Subject: x", b"", b"body", b".")
+
+
+class Upstream:
+    """The server to which the proxy under test connects."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._peers: list[Peer] = []
+        self.address = address(listener)
+
+    def accepts(self) -> Peer:
+        """Accept the next connection."""
+        accepted, _ = self._listener.accept()
+        self._peers.append(Peer(accepted))
+        return self._peers[-1]
+
+    def greets(self) -> Peer:
+        """Accept the next connection, and send the greeting."""
+        peer = self.accepts()
+        peer.says(b"220 up")
+        return peer
+
+    def closes(self) -> None:
+        for peer in self._peers:
+            peer.leaves()
+
+
+def greeted(client: Peer, upstream: Upstream) -> Peer:
+    """Begin a session; return the upstream server's end of it."""
+    peer = upstream.greets()
+    client.sees(b"220 up")
+    return peer
+
+
+def relays(client: Peer, peer: Peer, command: bytes, reply: bytes = b"250 ok") -> None:
+    client.says(command)
+    peer.sees(command)
+    peer.says(reply)
+    client.sees(reply)
+
+
+def begins_message(client: Peer, peer: Peer, sender: bytes = b"a@example") -> None:
+    """Send an envelope, and DATA up to its 354."""
+    for command in (b"MAIL FROM:<%b>" % sender, b"RCPT TO:<b@example>"):
+        relays(client, peer, command)
+    client.asks(b"DATA", b"354 ")
+
+
+def in_data(client: Peer, upstream: Upstream, sender: bytes = b"a@example") -> Peer:
+    """Begin a session up to the 354; return the upstream server's end of it."""
+    peer = greeted(client, upstream)
+    relays(client, peer, b"EHLO client")
+    begins_message(client, peer, sender)
+    return peer
+
+
+def takes_message(client: Peer, peer: Peer, *texts: bytes) -> None:
+    """Let the upstream server accept a message that has passed the filter."""
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    peer.sees(*texts)
+    peer.says(b"250 queued")
+    client.sees(b"250 queued")
+
+
+def quits(client: Peer, peer: Peer) -> None:
+    relays(client, peer, b"QUIT", b"221 bye")
+    client.sees_end()
