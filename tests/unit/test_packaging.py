@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,9 +28,19 @@ import pytest
 from postprox import __version__
 from postprox.core import options, replies
 from tests.postfix.devlog import DevLog, may_unshare
-from tests.support.peers import Peer
-from tests.support.proxies import Serving
-from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, takes_message
+from tests.support.fixtures import Serve, Spawn
+from tests.support.peers import listening
+from tests.support.proxies import Serving, Spawned
+from tests.support.upstream import (
+    MESSAGE,
+    Upstream,
+    begins_message,
+    greeted,
+    in_data,
+    quits,
+    relays,
+    takes_message,
+)
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
@@ -111,29 +120,25 @@ def others_python() -> str:
     pytest.skip(f"{OTHER_USER} can run no suitable interpreter")
 
 
-def session(command: list[str], user: str | None = None) -> list[bytes]:
-    """Run a proxy for a client that says QUIT at once; return what the client got, in lines."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(LIMIT)
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.settimeout(LIMIT)
-            target = f"127.0.0.1:{server.getsockname()[1]}"
-            descriptor = theirs.fileno()
-            proxy = subprocess.Popen(
-                [*command, target], stdin=descriptor, stdout=descriptor, stderr=2, user=user
-            )
-            theirs.close()
-            upstream, _ = server.accept()
-            with upstream, upstream.makefile("rb") as commands, ours.makefile("rb") as client:
-                upstream.sendall(b"220 up.example ESMTP\r\n")
-                got = [client.readline()]
-                ours.sendall(b"QUIT\r\n")
-                assert commands.readline() == b"QUIT\r\n"
-                upstream.sendall(b"221 bye\r\n")
-                got += client.readlines()
-            assert proxy.wait(LIMIT) == 0
-    return got
+def assert_serves(*command: str, user: str | None = None) -> None:
+    """Let a proxy serve a client that sends QUIT at once."""
+    with listening() as listener:
+        upstream = Upstream(listener)
+        proxy = Spawned(upstream.address, command=command, stderr=2, user=user)
+        try:
+            quits(proxy.client, greeted(proxy.client, upstream))
+            assert proxy.exit_status() == 0
+        finally:
+            proxy.closes()
+            upstream.closes()
+
+
+def passes_message(proxy: Spawned, upstream: Upstream) -> None:
+    peer = in_data(proxy.client, upstream)
+    proxy.client.says(*MESSAGE)
+    takes_message(proxy.client, peer, *MESSAGE)
+    quits(proxy.client, peer)
+    assert proxy.exit_status() == 0
 
 
 def test_the_installed_command_prints_its_version(launcher: Path) -> None:
@@ -142,35 +147,25 @@ def test_the_installed_command_prints_its_version(launcher: Path) -> None:
 
 
 def test_the_installed_command_runs_a_session(launcher: Path) -> None:
-    assert session([str(launcher)]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+    assert_serves(str(launcher))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty /dev takes root")
-def test_without_dev_null_the_client_is_told_and_nothing_else(launcher: Path) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        client = theirs.fileno()
-        started = f"mount -t tmpfs none /dev && exec {launcher} 127.0.0.1:1"
-        command = ["/usr/bin/unshare", "--mount", "sh", "-c", started]
-        subprocess.run(command, stdin=client, stdout=client, stderr=client, check=False)
-        assert ours.recv(65536) == replies.INTERNAL_ERROR
+def test_without_dev_null_the_client_is_told_and_nothing_else(spawn: Spawn, launcher: Path) -> None:
+    started = f"mount -t tmpfs none /dev && exec {launcher} 127.0.0.1:1"
+    client = spawn(command=["/usr/bin/unshare", "--mount", "sh", "-c", started]).client
+    client.sees(replies.INTERNAL_ERROR.rstrip())
+    client.sees_end()
 
 
-def test_a_session_with_a_message_needs_one_file_alone(own: Path, upstream: Upstream) -> None:
+def test_a_session_with_a_message_needs_one_file_alone(
+    spawn: Spawn, own: Path, upstream: Upstream
+) -> None:
     library = own / "lib/postprox"
     shutil.rmtree(library / "postprox")
     shutil.rmtree(library / sys.implementation.cache_tag / "postprox")
-    ours, theirs = socket.socketpair()
-    with theirs:
-        command = [f"{own}/sbin/postprox", "-v", "-c", "true", "-d", f"{own}", upstream.address]
-        proxy = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
-    client = Peer(ours)
-    peer = in_data(client, upstream)
-    client.says(*MESSAGE)
-    takes_message(client, peer, *MESSAGE)
-    quits(client, peer)
-    client.leaves()
-    assert proxy.wait(LIMIT) == 0
+    arguments = ["-v", "-c", "true", "-d", f"{own}", upstream.address]
+    passes_message(spawn(*arguments, command=[f"{own}/sbin/postprox"], stderr=2), upstream)
 
 
 def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path: Path) -> None:
@@ -185,16 +180,11 @@ def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path:
     assert where == f'  File "{source}", line {number}, in verb'
 
 
-def test_a_start_that_fails_says_nothing_to_the_client(own: Path) -> None:
+def test_a_start_that_fails_says_nothing_to_the_client(spawn: Spawn, own: Path) -> None:
     shutil.rmtree((own / "lib/postprox").resolve())
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        end = theirs.fileno()
-        command = [f"{own}/sbin/postprox", "127.0.0.1:9"]
-        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
-        assert proxy.wait(LIMIT) == 1
-        theirs.close()
-        assert ours.recv(4096) == b""
+    proxy = spawn("127.0.0.1:9", command=[f"{own}/sbin/postprox"])
+    assert proxy.exit_status() == 1
+    proxy.client.sees_end()
 
 
 def test_a_start_that_fails_tells_the_administrator(own: Path) -> None:
@@ -209,8 +199,7 @@ def test_a_start_that_fails_tells_the_administrator(own: Path) -> None:
 def test_the_installed_command_runs_a_session_as_another_user(place: Path) -> None:
     done = install("--prefix", place, "--python", others_python())
     assert done.returncode == 0, done.stderr
-    got = session([f"{place}/sbin/postprox"], user=OTHER_USER)
-    assert got == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+    assert_serves(f"{place}/sbin/postprox", user=OTHER_USER)
 
 
 def test_the_launcher_isolates_the_interpreter(launcher: Path) -> None:
@@ -237,7 +226,7 @@ def test_a_command_reads_byte_code_and_no_source(prefix: Path, name: str) -> Non
 
 def test_without_byte_code_for_its_python_the_sources_run(own: Path) -> None:
     shutil.rmtree(own / "lib/postprox" / sys.implementation.cache_tag)
-    assert session([f"{own}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+    assert_serves(f"{own}/sbin/postprox")
 
 
 def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
@@ -252,7 +241,7 @@ def test_byte_code_for_another_python_replaces_that_of_the_last(own: Path) -> No
     (library / tag).rename(library / "cpython-309")
     assert bytecode(library).returncode == 0
     assert [path.name for path in library.glob("cpython*")] == [tag]
-    assert session([f"{own}/sbin/postprox"]) == [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
+    assert_serves(f"{own}/sbin/postprox")
 
 
 def test_byte_code_on_which_no_session_runs_replaces_nothing(own: Path) -> None:
@@ -323,8 +312,6 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "another-hash": lambda _: marshal.dumps((compile("", "", "exec"), [], [])) + bytes(8),
 }
 
-QUICK = [b"220 up.example ESMTP\r\n", b"221 bye\r\n"]
-
 
 @pytest.fixture(scope="module")
 def damaged(prefix: Path) -> Iterator[Path]:
@@ -345,28 +332,18 @@ def damage(prefix: Path, how: str) -> None:
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_byte_code_runs_the_sources(damaged: Path, how: str) -> None:
     damage(damaged, how)
-    assert session([f"{damaged}/sbin/postprox"]) == QUICK
+    assert_serves(f"{damaged}/sbin/postprox")
 
 
 @pytest.mark.parametrize(
     "how", ["empty", "half", "right-hash-of-no-groups", "right-hash-of-groups-that-fail"]
 )
 def test_damaged_byte_code_filters_a_message(
-    damaged: Path, how: str, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        end = theirs.fileno()
-        command = [f"{damaged}/sbin/postprox", "-c", "true", "-d", str(tmp_path), upstream.address]
-        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
-    client = Peer(ours)
-    peer = in_data(client, upstream)
-    client.says(*MESSAGE)
-    takes_message(client, peer, *MESSAGE)
-    quits(client, peer)
-    client.leaves()
-    assert proxy.wait(LIMIT) == 0
+    arguments = ["-c", "true", "-d", str(tmp_path), upstream.address]
+    passes_message(spawn(*arguments, command=[f"{damaged}/sbin/postprox"]), upstream)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +361,7 @@ def test_byte_code_in_no_file_runs_the_sources(
     launcher = place / "launcher"
     launcher.write_text((damaged / "sbin/postprox").read_text().replace(str(damaged), str(place)))
     launcher.chmod(0o755)
-    assert session([str(launcher)]) == QUICK
+    assert_serves(str(launcher))
 
 
 def put_fifo(path: Path) -> None:
@@ -435,7 +412,7 @@ def test_byte_code_of_another_version_under_this_name_runs_the_sources(own: Path
     launcher.write_text(
         text.replace("import MAGIC_NUMBER\n", "import MAGIC_NUMBER as _\nMAGIC_NUMBER = b'1234'\n")
     )
-    assert session([str(launcher)]) == QUICK
+    assert_serves(str(launcher))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
@@ -443,7 +420,7 @@ def test_byte_code_that_cannot_be_read_runs_the_sources(place: Path) -> None:
     install("--prefix", place, "--python", others_python())
     (code,) = place.glob("lib/postprox/*/session")
     code.chmod(0o600)
-    assert session([f"{place}/sbin/postprox"], user=OTHER_USER) == QUICK
+    assert_serves(f"{place}/sbin/postprox", user=OTHER_USER)
 
 
 @pytest.mark.parametrize("call", ["open", "fstat", "read"])
@@ -462,25 +439,20 @@ def test_byte_code_that_a_disk_error_keeps_runs_the_sources(
     program = tmp_path / "program"
     program.write_text(f"{head}{imports}{broken}{rest}")
     assert rest
-    assert session([PYTHON, "-ISB", str(program)]) == QUICK
+    assert_serves(PYTHON, "-ISB", str(program))
 
 
 @pytest.mark.skipif(not may_unshare(), reason="a /dev/log of its own takes a mount namespace")
 @pytest.mark.parametrize("how", ["empty", "half"])
 def test_damaged_byte_code_is_logged_and_nothing_written_to_descriptor_2(
-    damaged: Path, how: str, upstream: Upstream, tmp_path: Path
+    spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
     log = DevLog(tmp_path / "dev")
-    ours, theirs = socket.socketpair()
-    with theirs:
-        end = theirs.fileno()
-        command = [*log.private_dev(), f"{damaged}/sbin/postprox", upstream.address]
-        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
-    client = Peer(ours)
-    quits(client, greeted(client, upstream))
-    client.leaves()
-    assert proxy.wait(LIMIT) == 0
+    command = [f"{damaged}/sbin/postprox"]
+    proxy = spawn(upstream.address, command=command, prelude=log.private_dev())
+    quits(proxy.client, greeted(proxy.client, upstream))
+    assert proxy.exit_status() == 0
     log.close()
     (line,) = log.lines
     size = bundle(damaged).stat().st_size
@@ -491,27 +463,25 @@ def test_damaged_byte_code_is_logged_and_nothing_written_to_descriptor_2(
     )
 
 
-def test_a_server_with_damaged_byte_code_serves(damaged: Path, upstream: Upstream) -> None:
+def assert_server_serves(server: Serving, upstream: Upstream) -> None:
+    client = server.client()
+    quits(client, greeted(client, upstream))
+    server.stop()
+    assert server.exit_status() == 0
+
+
+def test_a_server_with_damaged_byte_code_serves(
+    serve: Serve, damaged: Path, upstream: Upstream
+) -> None:
     damage(damaged, "half")
-    served_by_a_listener(damaged / "sbin/postprox", upstream)
+    server = serve(upstream.address, command=[f"{damaged}/sbin/postprox"])
+    assert_server_serves(server, upstream)
 
 
-def test_a_server_needs_one_file_alone(own: Path, upstream: Upstream) -> None:
+def test_a_server_needs_one_file_alone(serve: Serve, own: Path, upstream: Upstream) -> None:
     shutil.rmtree(own / "lib/postprox/postprox")
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
-    served_by_a_listener(own / "sbin/postprox", upstream)
-
-
-def served_by_a_listener(launcher: Path, upstream: Upstream) -> None:
-    """Start a listening server; have it serve a session, and stop it."""
-    server = Serving(upstream.address, command=[str(launcher)])
-    try:
-        client = server.client()
-        quits(client, greeted(client, upstream))
-        server.stop()
-        assert server.exit_status() == 0
-    finally:
-        server.closes()
+    assert_server_serves(serve(upstream.address, command=[f"{own}/sbin/postprox"]), upstream)
 
 
 def version(prefix: Path) -> Path:
@@ -530,31 +500,24 @@ def test_the_version_before_stays_and_older_ones_go(own: Path) -> None:
     assert versions(own) == set(installed[1:])
 
 
-def test_a_session_keeps_its_version_during_an_upgrade(own: Path, upstream: Upstream) -> None:
+def test_a_session_keeps_its_version_during_an_upgrade(
+    spawn: Spawn, own: Path, upstream: Upstream
+) -> None:
     """It imports what a message needs only when there is one: the sources, without byte code."""
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag))
-    ours, theirs = socket.socketpair()
-    with theirs:
-        end = theirs.fileno()
-        command = [f"{own}/sbin/postprox", "-d", str(own), upstream.address]
-        proxy = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
-    client = Peer(ours)
+    proxy = spawn("-d", str(own), upstream.address, command=[f"{own}/sbin/postprox"])
+    client = proxy.client
     peer = greeted(client, upstream)
     before = version(own)
     install("--prefix", own, "--python", PYTHON)
     assert version(own) != before
     shutil.rmtree(version(own))  # what it imports now, it cannot have from there
-    for command_line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-        client.says(command_line)
-        peer.sees(command_line)
-        peer.says(b"250 ok")
-        client.sees(b"250 ok")
-    client.asks(b"DATA", b"354 ")
+    relays(client, peer, b"EHLO client")
+    begins_message(client, peer)
     client.says(*MESSAGE)
     takes_message(client, peer, *MESSAGE)
     quits(client, peer)
-    client.leaves()
-    assert proxy.wait(LIMIT) == 0
+    assert proxy.exit_status() == 0
 
 
 def test_no_session_fails_while_it_is_installed_again_and_again(own: Path) -> None:
@@ -566,7 +529,7 @@ def test_no_session_fails_while_it_is_installed_again_and_again(own: Path) -> No
     for thread in installing:
         thread.start()
         while thread.is_alive():
-            assert session([f"{own}/sbin/postprox"]) == QUICK
+            assert_serves(f"{own}/sbin/postprox")
             sessions += 1
         thread.join()
     assert sessions >= len(installing)
@@ -607,9 +570,9 @@ def test_an_installation_without_versions_is_replaced_and_no_session_fails(
     thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
     thread.start()
     while thread.is_alive():
-        assert session([f"{unversioned}/sbin/postprox"]) == QUICK
+        assert_serves(f"{unversioned}/sbin/postprox")
     assert (unversioned / "lib/postprox").is_symlink()
-    assert session([f"{unversioned}/sbin/postprox"]) == QUICK
+    assert_serves(f"{unversioned}/sbin/postprox")
     assert {path.name for path in (unversioned / "lib").iterdir()} == {
         *("postprox", "postprox-versions")
     }
@@ -631,7 +594,7 @@ def test_an_old_launcher_runs_a_new_version(unversioned: Path) -> None:
     old = (unversioned / "sbin/postprox").read_text()
     install("--prefix", unversioned, "--python", PYTHON)
     (unversioned / "sbin/postprox").write_text(old)
-    assert session([f"{unversioned}/sbin/postprox"]) == QUICK
+    assert_serves(f"{unversioned}/sbin/postprox")
 
 
 def test_an_installation_without_versions_is_uninstalled(unversioned: Path) -> None:
@@ -683,7 +646,7 @@ def test_the_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
     arguments = ("--prefix", tmp_path)
     done = install(*arguments, "--python", PYTHON, under=f"/usr/bin/env {shell}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert session([f"{tmp_path}/sbin/postprox"]) == QUICK
+    assert_serves(f"{tmp_path}/sbin/postprox")
     gone = install(*arguments, "--uninstall", under=f"/usr/bin/env {shell}")
     assert (gone.returncode, gone.stderr) == (0, "")
 
