@@ -1,22 +1,25 @@
-"""An upstream that takes everything, and counts it, while the test looks elsewhere."""
+"""An upstream server that accepts every message, in threads, without a script.
+
+Rule: it counts messages and keeps none, because the messages of an attack are large.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+from collections.abc import Iterable
 
 
 class Answering:
-    """Listens on a port of its own and answers each command with success, in threads."""
+    """Listens on a free port and replies to each command with success."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         host, port = self._listener.getsockname()
         self.address = f"{host}:{port}"
-        #: How many messages were taken, and how many commands in all.
+        #: The number of accepted messages.
         self.messages = 0
-        self.commands = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -24,6 +27,10 @@ class Answering:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def take(self, lines: Iterable[bytes]) -> bool:
+        """Read a message; return whether its end came."""
+        return any(line == b".\r\n" for line in lines)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -35,11 +42,10 @@ class Answering:
         with contextlib.suppress(OSError), peer, peer.makefile("rb") as lines:
             peer.sendall(b"220 up.example ESMTP\r\n")
             for line in lines:
-                self.commands += 1
                 verb = line.split()[0].upper()
                 if verb == b"DATA":
                     peer.sendall(b"354 go on\r\n")
-                    if not any(text == b".\r\n" for text in lines):
+                    if not self.take(lines):
                         return
                     self.messages += 1
                 peer.sendall(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -26,6 +27,7 @@ from postprox.core.options import parse
 from postprox.shell import listen
 from postprox.shell.loop import Loop
 from postprox.shell.metrics import Metrics
+from tests.support.answering import Answering
 from tests.support.fixtures import Serve
 from tests.support.peers import TIMEOUT, Peer, listening
 from tests.support.proxies import PYTHON, ROOT, environment, wait_for_end
@@ -108,22 +110,16 @@ def test_upstream_that_cannot_be_reached_is_told_to_each(serve: Serve) -> None:
         client.sees_end()
 
 
-class SmtpServer:
-    """The smallest upstream that many clients can talk to at once."""
+class Keeping(Answering):
+    """An upstream server that keeps the messages."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.received: list[bytes] = []
 
-    async def serves(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 up\r\n")
-        while line := await reader.readline():
-            if line == b"DATA\r\n":
-                writer.write(b"354 go on\r\n")
-                self.received.append(await reader.readuntil(b"\r\n.\r\n"))
-            writer.write(b"221 bye\r\n" if line == b"QUIT\r\n" else b"250 ok\r\n")
-            if line == b"QUIT\r\n":
-                break
-        writer.close()
+    def take(self, lines: Iterable[bytes]) -> bool:
+        self.received.append(b"".join(takewhile(b".\r\n".__ne__, lines)))
+        return True
 
 
 FILTER = 'read -r first <"$EMAIL"; case $first in *spam*) echo 550 spam >&2; exit 1;; esac'
@@ -143,19 +139,15 @@ async def deliver(address: tuple[str, int], number: int) -> int:
 
 
 def test_a_hundred_clients_at_once(serve: Serve, tmp_path: Path) -> None:
-    async def deliver_all() -> tuple[list[int], list[bytes]]:
-        upstream = SmtpServer()
-        listener = await asyncio.start_server(upstream.serves, "127.0.0.1", 0, backlog=200)
-        async with listener:
-            host, port = listener.sockets[0].getsockname()
-            server = serve("-c", FILTER, "-d", str(tmp_path), f"{host}:{port}")
-            codes = await asyncio.gather(*(deliver(server.address, n) for n in range(100)))
-        return list(codes), upstream.received
+    async def deliver_all(address: tuple[str, int]) -> list[int]:
+        return await asyncio.gather(*(deliver(address, number) for number in range(100)))
 
-    codes, received = asyncio.run(deliver_all())
+    with contextlib.closing(Keeping()) as upstream:
+        server = serve("-c", FILTER, "-d", str(tmp_path), upstream.address)
+        codes = asyncio.run(deliver_all(server.address))
     assert codes == [250, 550] * 50
-    expected = [b"Subject: ham\r\n\r\n%d\r\n.\r\n" % number for number in range(0, 100, 2)]
-    assert sorted(received) == sorted(expected)
+    expected = [b"Subject: ham\r\n\r\n%d\r\n" % number for number in range(0, 100, 2)]
+    assert sorted(upstream.received) == sorted(expected)
     assert list(tmp_path.iterdir()) == []
 
 
