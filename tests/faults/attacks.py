@@ -8,14 +8,15 @@ What the filter does is in the sender's name.
 from __future__ import annotations
 
 import fcntl
-import socket
 import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-PATIENCE = 60.0
+from tests.support.peers import Peer, connected
+
+TIMEOUT = 60.0
 
 #: The filter of all attacks.
 FILTER = """case $SENDER in
@@ -29,61 +30,40 @@ esac"""
 Attack = Callable[[tuple[str, int], int], None]
 
 
-class _Client:
-    """A client that knows when it is answered, and else nothing."""
+def _greeted(address: tuple[str, int]) -> Peer:
+    client = connected(address, TIMEOUT)
+    client.reply()
+    return client
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, PATIENCE)
-        self._lines = self.socket.makefile("rb")
-        self.told()
 
-    def __enter__(self) -> _Client:
-        return self
+def _begin(client: Peer, sender: bytes, recipients: tuple[bytes, ...] = (b"b",)) -> None:
+    """Go as far as the content of a message."""
+    client.request(b"MAIL FROM:<" + sender + b"@example>")
+    for recipient in recipients:
+        client.request(b"RCPT TO:<" + recipient + b"@example>")
+    client.request(b"DATA")
 
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self.socket.close()
 
-    def told(self) -> bytes:
-        line = self._lines.readline()
-        while line[3:4] == b"-":
-            line = self._lines.readline()
-        return line
+def _send(
+    client: Peer, sender: bytes, content: bytes, times: int, recipients: tuple[bytes, ...]
+) -> None:
+    """Send a message whose content is repeated."""
+    _begin(client, sender, recipients)
+    for _ in range(times):
+        client.sends(content)
+    client.request(b"\r\n.")
 
-    def asks(self, command: bytes) -> bytes:
-        self.socket.sendall(command + b"\r\n")
-        return self.told()
 
-    def begins(self, sender: bytes, recipients: tuple[bytes, ...] = (b"b",)) -> None:
-        """Come as far as the content of a message."""
-        self.asks(b"MAIL FROM:<" + sender + b"@example>")
-        for recipient in recipients:
-            self.asks(b"RCPT TO:<" + recipient + b"@example>")
-        self.asks(b"DATA")
+def _unsent(client: Peer) -> bool:
+    """Whether the server's system has not yet received all octets of the client."""
+    queued = fcntl.ioctl(client.socket, termios.TIOCOUTQ, bytes(4))
+    return struct.unpack("i", queued) != (0,)
 
-    @property
-    def unsent(self) -> bool:
-        """Whether the server's machine has not taken all that was sent."""
-        told = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
-        return struct.unpack("i", told) != (0,)
 
-    def leaves(self) -> None:
-        """Say that nothing more comes."""
-        self.socket.shutdown(socket.SHUT_WR)
-
-    def is_let_go(self) -> None:
-        """Wait until the server has closed the connection, too."""
-        while self.socket.recv(65536):
-            pass
-
-    def sends(
-        self, sender: bytes, content: bytes, times: int, recipients: tuple[bytes, ...]
-    ) -> None:
-        """Send a message whose content is so many times the same."""
-        self.begins(sender, recipients)
-        for _ in range(times):
-            self.socket.sendall(content)
-        self.asks(b"\r\n.")
+def _await_close(client: Peer) -> None:
+    """Wait until the server has closed the connection, too."""
+    while client.socket.recv(65536):
+        pass
 
 
 def _message(sender: bytes, line: bytes) -> Attack:
@@ -91,47 +71,45 @@ def _message(sender: bytes, line: bytes) -> Attack:
 
     def attack(address: tuple[str, int], megabytes: int) -> None:
         content = line * ((1 << 20) // len(line))
-        with _Client(address) as client:
-            client.asks(b"HELO attacker")
-            client.sends(sender, content, megabytes, (b"b",))
+        with _greeted(address) as client:
+            client.request(b"HELO attacker")
+            _send(client, sender, content, megabytes, (b"b",))
 
     return attack
 
 
 def _many_refused(address: tuple[str, int], megabytes: int) -> None:
     """Commands that the proxy refuses by itself, as fast as they are taken."""
-    with _Client(address) as client:
+    with _greeted(address) as client:
         for _ in range(megabytes):
-            client.socket.sendall(b"STARTTLS\r\n" * 2000)
+            client.sends(b"STARTTLS\r\n" * 2000)
             for _ in range(2000):
-                client.told()
+                client.reply()
 
 
 def _endless_line(address: tuple[str, int], megabytes: int) -> None:
-    with _Client(address) as client:
+    with _greeted(address) as client:
         for _ in range(megabytes):
-            client.socket.sendall(b"x" * (1 << 20))
-        client.asks(b"")
+            client.sends(b"x" * (1 << 20))
+        client.request(b"")
 
 
 def _long_recipients(address: tuple[str, int], megabytes: int) -> None:
     """Twenty recipients as long as a command line may be, which the log line names."""
     recipients = tuple(b'"' + b"\x01" * 16000 + b'%d"' % number for number in range(20))
-    with _Client(address) as client:
-        client.asks(b"HELO attacker")
+    with _greeted(address) as client:
+        client.request(b"HELO attacker")
         for _ in range(megabytes):
-            client.sends(b"refuse", b"x\r\n", 1, recipients)
+            _send(client, b"refuse", b"x\r\n", 1, recipients)
 
 
 def _crowd(address: tuple[str, int], megabytes: int) -> None:
     """Ninety clients that come and go."""
     for _ in range(megabytes):
         with ExitStack() as crowd:
-            sockets = [
-                crowd.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(90)
-            ]
-            for client in sockets:
-                client.recv(100)
+            clients = [crowd.enter_context(connected(address, TIMEOUT)) for _ in range(90)]
+            for client in clients:
+                client.reply()
 
 
 #: How many megabytes are worth one round of a crowd that sends something.
@@ -143,15 +121,15 @@ def _rounds(megabytes: int) -> range:
 
 
 @contextmanager
-def _crowd_of(size: int, address: tuple[str, int]) -> Iterator[list[_Client]]:
+def _crowd_of(size: int, address: tuple[str, int]) -> Iterator[list[Peer]]:
     with ExitStack() as crowd:
-        clients = [crowd.enter_context(_Client(address)) for _ in range(size)]
+        clients = [crowd.enter_context(_greeted(address)) for _ in range(size)]
         for client in clients:
-            client.asks(b"HELO attacker")
+            client.request(b"HELO attacker")
         yield clients
 
 
-def _at_once(clients: list[_Client], does: Callable[[_Client], None]) -> None:
+def _at_once(clients: list[Peer], does: Callable[[Peer], None]) -> None:
     """Let all clients do something, and wait until they have."""
     threads = [threading.Thread(target=does, args=(client,)) for client in clients]
     for thread in threads:
@@ -163,34 +141,34 @@ def _at_once(clients: list[_Client], does: Callable[[_Client], None]) -> None:
 def _held_lines(address: tuple[str, int], megabytes: int) -> None:
     """Twenty clients whose filter sleeps, with as many commands held as can be, who leave."""
     for _ in _rounds(megabytes):
-        with _crowd_of(20, address) as clients, _Client(address) as other:
+        with _crowd_of(20, address) as clients, _greeted(address) as other:
             for client in clients:
-                client.begins(b"sleep")
-                client.socket.sendall(b"x\r\n.\r\n" + b"\n" * 65000)
-            while any(client.unsent for client in clients):
-                other.asks(b"STARTTLS")
+                _begin(client, b"sleep")
+                client.sends(b"x\r\n.\r\n" + b"\n" * 65000)
+            while any(_unsent(client) for client in clients):
+                other.request(b"STARTTLS")
             for _ in range(50):  # turns of the loop, in which it reads them
-                other.asks(b"STARTTLS")
+                other.request(b"STARTTLS")
             for client in clients:
-                client.leaves()
+                client.ends()
             for client in clients:
-                client.is_let_go()
+                _await_close(client)
 
 
 def _ninety_messages(line: bytes) -> Attack:
     """Ninety clients that send a megabyte of message each, at once, and leave in it."""
     content = line * ((1 << 20) // len(line))
 
-    def send(client: _Client) -> None:
-        client.socket.sendall(content)
-        client.leaves()
-        client.is_let_go()
+    def send(client: Peer) -> None:
+        client.sends(content)
+        client.ends()
+        _await_close(client)
 
     def attack(address: tuple[str, int], megabytes: int) -> None:
         for _ in _rounds(megabytes):
             with _crowd_of(90, address) as clients:
                 for client in clients:
-                    client.begins(b"pass")
+                    _begin(client, b"pass")
                 _at_once(clients, send)
 
     return attack
@@ -199,10 +177,10 @@ def _ninety_messages(line: bytes) -> Attack:
 def _ninety_refused(address: tuple[str, int], megabytes: int) -> None:
     """Ninety clients that send thousands of commands each, at once, and then read the replies."""
 
-    def send(client: _Client) -> None:
-        client.socket.sendall(b"STARTTLS\r\n" * 4000)
-        client.leaves()
-        client.is_let_go()
+    def send(client: Peer) -> None:
+        client.sends(b"STARTTLS\r\n" * 4000)
+        client.ends()
+        _await_close(client)
 
     for _ in _rounds(megabytes):
         with _crowd_of(90, address) as clients:

@@ -8,7 +8,6 @@ waits is what the machine costs; what the first one waits beyond that is bounded
 from __future__ import annotations
 
 import multiprocessing
-import socket
 import sys
 import tempfile
 import time
@@ -17,9 +16,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from tests.faults.attacks import ATTACKS, FILTER, PATIENCE
+from tests.faults.attacks import ATTACKS, FILTER, TIMEOUT
 from tests.faults.proxies import Place, Server
 from tests.support.answering import Answering
+from tests.support.peers import connected
 
 #: Seconds between two questions, and how long an answer may take beyond what the machine costs.
 _INTERVAL, _LIMIT = 0.002, 0.1
@@ -31,12 +31,11 @@ _AMOUNT = 200
 def ask(address: tuple[str, int], over: Event, waits: SimpleQueue[float]) -> None:
     """Ask again and again until it is over; say how long the longest answer took."""
     longest = 0.0
-    with socket.create_connection(address, PATIENCE) as client, client.makefile("rb") as replies:
-        replies.readline()
+    with connected(address, TIMEOUT) as client:
+        client.reply()
         while not over.is_set():
             began = time.monotonic()
-            client.sendall(b"STARTTLS\r\n")
-            replies.readline()
+            client.request(b"STARTTLS")
             took = time.monotonic() - began
             longest = max(longest, took)
             time.sleep(max(0.0, _INTERVAL - took))

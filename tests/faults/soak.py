@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,6 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.support.answering import Answering
+from tests.support.peers import connected
+from tests.support.proxies import Serving
 
 #: The sender's name says what the filter does with the message.
 FILTER = """case $SENDER in
@@ -42,37 +42,25 @@ WARM_UP = 1000
 #: Kilobytes by which memory may differ, which is what the allocator holds of any burst.
 MEMORY = 2048
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
-def told(reader: object) -> str:
-    line = reader.readline()  # type: ignore[attr-defined]
-    while line[3:4] == b"-":
-        line = reader.readline()  # type: ignore[attr-defined]
-    return str(line[:3], "ascii")
-
-
-def one(port: int, kind: str, *, leaves: bool) -> str:
-    """Send one message, or half of it; return what was told."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        reader = client.makefile("rb")
-        told(reader)
-        for command in ("EHLO soak", f"MAIL FROM:<{kind}@example>", "RCPT TO:<b@example>", "DATA"):
-            client.sendall(f"{command}\r\n".encode())
-            told(reader)
-        client.sendall(b"Subject: soak\r\n\r\n" + b"text\r\n" * 200)
+def one(address: tuple[str, int], kind: str, *, leaves: bool) -> str:
+    """Send one message, or half of it; return the code of its reply."""
+    with connected(address, TIMEOUT) as client:
+        client.reply()
+        sender = f"MAIL FROM:<{kind}@example>".encode()
+        for command in (b"EHLO soak", sender, b"RCPT TO:<b@example>", b"DATA"):
+            client.request(command)
+        client.sends(b"Subject: soak\r\n\r\n" + b"text\r\n" * 200)
         if leaves:
-            reader.close()
             return "left"
-        client.sendall(b".\r\n")
-        reply = told(reader)
-        client.sendall(b"QUIT\r\n")
-        told(reader)
-        reader.close()
-        return reply
+        reply = client.request(b".")
+        client.request(b"QUIT")
+        return reply[:3].decode()
 
 
-def send(port: int, count: int, seed: int) -> Counter[str]:
+def send(address: tuple[str, int], count: int, seed: int) -> Counter[str]:
     """Send `count` messages from `CLIENTS` clients at once; return what was not as expected."""
     wrong: Counter[str] = Counter()
 
@@ -81,7 +69,7 @@ def send(port: int, count: int, seed: int) -> Counter[str]:
         for _ in range(count // CLIENTS):
             (kind,) = chance.choices(list(EXPECTED), WEIGHTS)
             leaves = chance.randrange(ABORTS) == 0
-            reply = one(port, kind, leaves=leaves)
+            reply = one(address, kind, leaves=leaves)
             if not leaves and reply != EXPECTED[kind]:
                 wrong[f"{kind}: {reply}"] += 1
 
@@ -103,7 +91,7 @@ def held(pid: int) -> tuple[int, int, int]:
 
 def settled(pid: int) -> tuple[int, int, int]:
     """Return what it has once its last sessions and filters are gone."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     before = held(pid)
     while time.monotonic() < end:
         time.sleep(3)  # longer than the proxy waits for upstream's 221, on its quick clock
@@ -114,41 +102,27 @@ def settled(pid: int) -> tuple[int, int, int]:
     return before
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def main() -> int:
     """Run it; 0 if all was told as expected and nothing has grown or is left."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.soak", description=__doc__)
     parser.add_argument("messages", nargs="?", type=int, default=100_000)
     wanted = parser.parse_args()
-    upstream, port = Answering(), free_port()
+    upstream = Answering()
     with tempfile.TemporaryDirectory(prefix="postprox-soak-") as directory:
-        options = ["-l", str(port), "--foreground", "-r", "-t", "5", "-d", directory]
-        proxy = subprocess.Popen(
-            [sys.executable, "-S", "-m", "postprox", *options, "-c", FILTER, upstream.address],
-            env={**os.environ, "POSTPROX_CLOCK_SPEED": "5"},
-        )
+        arguments = ["-r", "-t", "5", "-d", directory, "-c", FILTER, upstream.address]
+        server = Serving(*arguments, variables={"POSTPROX_CLOCK_SPEED": "5"})
         try:
-            while proxy.poll() is None:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            wrong = send(port, WARM_UP, 0)
-            before = settled(proxy.pid)
+            wrong = send(server.address, WARM_UP, 0)
+            before = settled(server.process.pid)
             began = time.monotonic()
-            wrong += send(port, wanted.messages, 1)
+            wrong += send(server.address, wanted.messages, 1)
             took = time.monotonic() - began
-            after = settled(proxy.pid)
+            after = settled(server.process.pid)
             left = os.listdir(directory)  # noqa: PTH208
+            server.stop()
+            status = server.exit_status()
         finally:
-            proxy.terminate()
-            status = proxy.wait(PATIENCE)
+            server.closes()
             upstream.close()
     print(f"{wanted.messages} messages in {took:.0f} s; unexpected: {dict(wrong) or 'nothing'}")
     print(f"descriptors, KB, children: {before} before, {after} after; files left: {len(left)}")
