@@ -18,7 +18,8 @@ from tests.faults.filters import KINDS
 from tests.faults.ledger import KEPT, Message, judge
 from tests.faults.proxies import RUN, Place, Server, spawn
 from tests.faults.scenario import Scenario
-from tests.faults.stage import INTERNAL, Client, Stage, Upstream
+from tests.faults.stage import INTERNAL, Client, GoneError, Stage, Upstream, read_reply
+from tests.support.peers import TIMEOUT
 
 #: Calls whose failure loses a peer: what upstream answered, or what the client was to be told. The
 #: client cannot know then (RFC 1047).
@@ -226,7 +227,7 @@ class Bystander:
     async def begins(self, server: Server) -> None:
         """Come as far as the message."""
         self._reader, self._writer = await asyncio.open_connection(sock=server.client())
-        await self._reader.readline()
+        await read_reply(self._reader)
         sender = b"MAIL FROM:<" + self.stage.second.address + b">"
         for command in (b"HELO bystander", sender, b"RCPT TO:<a@b>", b"DATA"):
             await self._says(command + b"\r\n")
@@ -235,14 +236,14 @@ class Bystander:
         """Send the message; return what was answered."""
         try:
             answer = await self._says(b"Subject: x\r\n\r\nx\r\n.\r\n")
-        except (OSError, TimeoutError) as error:
+        except (GoneError, OSError, TimeoutError) as error:
             answer = repr(error).encode()
         self._writer.close()
         return answer
 
     async def _says(self, octets: bytes) -> bytes:
         self._writer.write(octets)
-        return await asyncio.wait_for(self._reader.readline(), 20)
+        return await asyncio.wait_for(read_reply(self._reader), TIMEOUT)
 
 
 def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = ()) -> Findings:

@@ -11,15 +11,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults import filters
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0
+from tests.support.peers import TIMEOUT, connected_pair, listening
+from tests.support.proxies import ISOLATED_PYTHON, ROOT, activated
 
 #: Every time limit of the proxy is so many times shorter; where signals are sent less so, because
 #: what is left of a session after one is a matter of seconds.
@@ -28,21 +26,11 @@ SPEED, SPEED_WITH_SIGNALS = 100, 10
 #: The filter's time limit, in seconds of the wall: none is late, all are.
 _ON_TIME, _LATE = 30, 0.4
 
-#: One interpreter in all, as the installed launcher starts it; LISTEN_FDS is for the last process.
-PYTHON = (sys.executable, "-I", "-S", "-bb", "-W", "error", "-W", "ignore::ResourceWarning")
 RUN = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from postprox.__main__ import main
 sys.exit(main())
-"""
-_HAND_OVER = """
-import posix, sys
-given = int(sys.argv.pop(1))
-if given != 3:
-    posix.dup2(given, 3)
-    posix.close(given)
-posix.environ.update({b"LISTEN_FDS": b"1", b"LISTEN_PID": b"%d" % posix.getpid()})
 """
 
 
@@ -90,20 +78,10 @@ class Process:
     """A running proxy."""
 
     def __init__(
-        self,
-        command: list[str],
-        environment: dict[str, str],
-        stdio: int,
-        stderr: int,
-        passed: tuple[int, ...] = (),
+        self, command: list[str], environment: dict[str, str], stdin: int, stdout: int, stderr: int
     ) -> None:
         self._process = subprocess.Popen(
-            command,
-            stdin=stdio,
-            stdout=stdio,
-            stderr=stderr,
-            env=environment,
-            pass_fds=passed,
+            command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr
         )
         self.pid = self._process.pid
         self._end = os.pidfd_open(self.pid)  # readable when it has ended
@@ -135,7 +113,7 @@ class Process:
         ended = asyncio.Event()
         loop.add_reader(self._end, ended.set)
         try:
-            await asyncio.wait_for(ended.wait(), PATIENCE)
+            await asyncio.wait_for(ended.wait(), TIMEOUT)
         except TimeoutError:
             return None
         finally:
@@ -161,36 +139,25 @@ def spawn(
 
     run: the program, which imports the proxy and calls its `main`.
     """
-    ours, theirs = _pair()
+    ours, theirs = connected_pair()
     with theirs:
-        command = [*PYTHON, "-c", run, *arguments]
-        return Process(command, environment, theirs.fileno(), theirs.fileno()), ours
+        command = [*ISOLATED_PYTHON, "-c", run, *arguments]
+        return Process(command, environment, *[theirs.fileno()] * 3), ours
 
 
 class Server:
-    """A listening proxy in the foreground, on a socket that was made for it."""
+    """A listening proxy in the foreground, on a passed socket."""
 
     def __init__(
         self, arguments: list[str], environment: dict[str, str], stderr: Path, run: str = RUN
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener, stderr.open("ab") as said:
+        with listening() as listener, stderr.open("ab") as log:
             self.address = listener.getsockname()
-            number = listener.fileno()
-            given = [str(number), *arguments, "-l1", "--foreground", "--log", "syslog"]
-            command = [*PYTHON, "-c", _HAND_OVER + run, *given]
-            with Path(os.devnull).open("rb") as null:
-                self.process = Process(
-                    command, environment, null.fileno(), said.fileno(), (number,)
-                )
+            options = ["-l1", "--foreground", "--log", "syslog"]
+            command = activated(*ISOLATED_PYTHON, "-c", run, *arguments, *options)
+            descriptors = (listener.fileno(), subprocess.DEVNULL, log.fileno())
+            self.process = Process(command, environment, *descriptors)
 
     def client(self) -> socket.socket:
         """Connect a client."""
-        return socket.create_connection(self.address, PATIENCE)
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a TCP connection: unlike a socketpair(2), it can be reset."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname(), PATIENCE)
-        theirs, _ = listener.accept()
-        return ours, theirs
+        return socket.create_connection(self.address, TIMEOUT)

@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn
 
 from tests.faults.ledger import Delivery, Message
-from tests.faults.proxies import PATIENCE, Place, Process
+from tests.faults.proxies import Place, Process
 from tests.faults.scenario import LEADING_TO, Scenario
+from tests.support.peers import TIMEOUT
 
 #: After a deed, so that the proxy sees it before it sees what follows. Both orders are right.
 _SEEN = 0.01
@@ -154,7 +155,7 @@ class Client:
     async def session(self) -> None:
         """Go through the whole session, as far as it goes."""
         try:
-            async with asyncio.timeout(2 * PATIENCE):
+            async with asyncio.timeout(2 * TIMEOUT):
                 await self._converse()
         except (GoneError, ConnectionError):
             pass
@@ -227,12 +228,8 @@ class Client:
         await self._writer.drain()
 
     async def _reply(self) -> bytes:
-        reply, more = b"", True
-        while more:
-            line = await self._reader.readline()
-            if not line:
-                raise GoneError
-            reply, more = reply + line, line[3:4] == b"-"
+        reply = await read_reply(self._reader)
+        for line in reply.splitlines(keepends=True):
             if not _LINE.fullmatch(line):
                 self._stage.violations.append(f"the client was sent {line[:60]!r}")
         if reply.startswith(_INTERNAL):
@@ -261,6 +258,16 @@ class Client:
             self._writer.write_eof()
         else:
             self._silent = True
+
+
+async def read_reply(reader: asyncio.StreamReader) -> bytes:
+    """Read one reply, of any number of lines."""
+    reply = b""
+    while line := await reader.readline():
+        reply += line
+        if line[3:4] != b"-":
+            return reply
+    raise GoneError
 
 
 class Upstream:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.proxies import ROOT
 from tests.postfix.devlog import DEVICES, ENTER, UNSHARE
+from tests.support.proxies import ISOLATED_PYTHON, ROOT
 
 NOBODY = 65534
 
@@ -53,9 +53,13 @@ def limited(name: str, value: int) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", program]
 
 
-#: A program for `proxies`: nobody's, who may have no further process or thread. It loads everything
-#: before, for nobody may not read every Python's directory.
-NO_MORE_PROCESSES = f"""
+def _program(text: str) -> list[str]:
+    return [*ISOLATED_PYTHON, "-c", text]
+
+
+#: The proxy as nobody, without a further process or thread. It loads all modules before, because
+#: nobody may not be able to read the directory of this Python.
+NO_MORE_PROCESSES = _program(f"""
 import pkgutil, posix, resource, sys, traceback
 sys.path.insert(0, {str(ROOT)!r})
 import postprox.shell, postprox.core
@@ -68,16 +72,16 @@ posix.setuid({NOBODY})
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 from postprox.__main__ import main
 sys.exit(main())
-"""
+""")
 
 
-def other_system(functions: str) -> str:
-    """Return a program for `proxies`: the proxy on a system of which some calls are others.
+def other_system(functions: str) -> list[str]:
+    """Return the proxy on a system of which some calls are others, as a command.
 
     functions: their definitions, by the names that they have in `posix`. They may use `posix`
         itself, and `_thread`, `stat` and `is_file`, and are in the list `ours`.
     """
-    return f"""
+    return _program(f"""
 import _thread, posix, stat, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import postprox.shell.system as system
@@ -92,7 +96,7 @@ for function in ours:
     setattr(system.posix, function.__name__, function)
 from postprox.__main__ import main
 sys.exit(main())
-"""
+""")
 
 
 def descriptors(pid: int) -> int:

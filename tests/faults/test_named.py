@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.proxies import Server
-from tests.faults.proxies import spawn as spawn_program
 from tests.faults.surroundings import (
     NO_MORE_PROCESSES,
     descriptors,
@@ -27,8 +25,17 @@ from tests.postfix.devlog import DevLog, may_unshare
 from tests.support.answering import Answering
 from tests.support.fixtures import Serve, Spawn
 from tests.support.peers import TIMEOUT, Peer
-from tests.support.proxies import ROOT, environment
-from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
+from tests.support.proxies import ROOT
+from tests.support.upstream import (
+    MESSAGE,
+    Upstream,
+    begins_message,
+    greeted,
+    in_data,
+    quits,
+    relays,
+    takes_message,
+)
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
 NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
@@ -36,10 +43,6 @@ NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces ar
 
 def sends_message(client: Peer) -> None:
     client.says(*MESSAGE)
-
-
-def by_an_interpreter(program: str) -> list[str]:
-    return [sys.executable, "-I", "-S", "-c", program]
 
 
 # 1
@@ -54,10 +57,7 @@ def test_a_filter_that_leaves_its_process_group_ends_no_other_session(
     bystander = server.client()
     behind = in_data(bystander, upstream)
     evil = server.client()
-    peer = greeted(evil, upstream)
-    for line in (b"EHLO x", b"MAIL FROM:<evil@example>", b"RCPT TO:<b@example>"):
-        relays(evil, peer, line)
-    evil.asks(b"DATA", b"354 ")
+    peer = in_data(evil, upstream, b"evil@example")
     sends_message(evil)
     takes_message(evil, peer, *MESSAGE)
     sends_message(bystander)
@@ -82,19 +82,14 @@ ours = [write]
 
 
 def test_the_filters_time_does_not_run_while_its_copy_is_made(
-    upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
-    process, connection = spawn_program(arguments, environment(), other_system(_SLOW_DISK))
-    client = Peer(connection)
-    try:
-        peer = in_data(client, upstream)
-        sends_message(client)
-        client.sees(b"550 virus")
-        peer.sees(b"QUIT")
-    finally:
-        client.leaves()
-        process.end()
+    client = spawn(*arguments, command=other_system(_SLOW_DISK)).client
+    peer = in_data(client, upstream)
+    sends_message(client)
+    client.sees(b"550 virus")
+    peer.sees(b"QUIT")
 
 
 # 3
@@ -112,18 +107,12 @@ def test_a_log_that_nobody_reads_delays_no_message_and_no_end(
         peer = in_data(client, upstream)
         for number in range(40):
             if number:
-                begin_again(client, peer)
+                begins_message(client, peer)
             sends_message(client)
             takes_message(client, peer, *MESSAGE)
         server.stop()
         bystander.sees_reply(b"421 ")
         assert server.exit_status() == 0
-
-
-def begin_again(client: Peer, peer: Peer) -> None:
-    for line in (b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-        relays(client, peer, line)
-    client.asks(b"DATA", b"354 ")
 
 
 # 4
@@ -171,27 +160,21 @@ ours = [write]
 
 
 def test_after_a_write_that_failed_nothing_more_of_the_message_is_sent(
-    upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
-    program = other_system(_WRITE_FAILS.replace("errno.ENOBUFS", str(errno.ENOBUFS)))
-    arguments = [upstream.address, "-d", str(tmp_path)]
-    process, connection = spawn_program(arguments, environment(), program)
-    client = Peer(connection)
-    try:
-        peer = in_data(client, upstream)
-        client.sends(b"%068d\r\n" * 6000 % tuple(range(6000)) + b".\r\n")
-        peer.sees(b"DATA")
-        peer.says(b"354 go on")
-        number = 0
-        while line := peer.line():
-            assert line != b".\r\n"
-            assert line == b"%068d\r\n" % number or not line.endswith(b"\n")
-            number += 1
-        assert number < 6000
-        client.sees_reply(b"451 ")
-    finally:
-        client.leaves()
-        process.end()
+    system = other_system(_WRITE_FAILS.replace("errno.ENOBUFS", str(errno.ENOBUFS)))
+    client = spawn(upstream.address, "-d", str(tmp_path), command=system).client
+    peer = in_data(client, upstream)
+    client.sends(b"%068d\r\n" * 6000 % tuple(range(6000)) + b".\r\n")
+    peer.sees(b"DATA")
+    peer.says(b"354 go on")
+    number = 0
+    while line := peer.line():
+        assert line != b".\r\n"
+        assert line == b"%068d\r\n" % number or not line.endswith(b"\n")
+        number += 1
+    assert number < 6000
+    client.sees_reply(b"451 ")
 
 
 # 6
@@ -199,21 +182,17 @@ def test_after_a_write_that_failed_nothing_more_of_the_message_is_sent(
 
 @ROOT_ONLY
 def test_a_name_that_no_thread_can_ask_for_leaves_no_descriptor(
-    upstream: Upstream, tmp_path: Path
+    serve: Serve, upstream: Upstream
 ) -> None:
     port = upstream.address.rpartition(":")[2]
-    stderr = tmp_path / "stderr"
-    server = Server([f"localhost:{port}"], environment(), stderr, NO_MORE_PROCESSES)
-    try:
-        open_by = []
-        for _ in range(12):
-            client = Peer(server.client())
-            client.sees_reply(b"421 ")
-            client.sees_end()
-            client.leaves()
-            open_by.append(descriptors(server.process.pid))
-    finally:
-        server.process.end()
+    server = serve("--log", "syslog", f"localhost:{port}", command=NO_MORE_PROCESSES)
+    open_by = []
+    for _ in range(12):
+        client = server.client()
+        client.sees_reply(b"421 ")
+        client.sees_end()
+        client.leaves()
+        open_by.append(descriptors(server.process.pid))
     assert open_by[-1] <= open_by[0] + 2
 
 
@@ -307,28 +286,23 @@ _LARGE = 20_000_000
     ids=["message", "OUTFILE"],
 )
 def test_the_space_of_a_large_file_is_freed_where_no_other_session_waits(
-    answering: Answering, tmp_path: Path, lines: int, command: list[str]
+    spawn: Spawn, answering: Answering, tmp_path: Path, lines: int, command: list[str]
 ) -> None:
     spool, told = tmp_path / "spool", tmp_path / "told"
     spool.mkdir()
     os.mkfifo(told)
     arguments = [answering.address, "-d", str(spool), *command]
-    program = other_system(_WHO_CLOSES)
-    process, connection = spawn_program(arguments, environment(TOLD=str(told)), program)
-    client = Peer(connection)
-    try:
-        client.sees_reply(b"220 ")
-        for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>"):
-            client.asks(line, b"250 ")
-        client.asks(b"DATA", b"354 ")
-        client.sends((b"x" * 70 + b"\r\n") * lines + b".\r\n")
-        client.sees_reply(b"550 " if command else b"250 ")
-        closings = told.read_text()  # of OUTFILE and of its lock
-        assert closings
-        assert closings.replace("another thread", "") == ""
-    finally:
-        client.leaves()
-        process.end()
+    system, variables = other_system(_WHO_CLOSES), {"TOLD": str(told)}
+    client = spawn(*arguments, command=system, variables=variables).client
+    client.sees_reply(b"220 ")
+    for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>"):
+        client.asks(line, b"250 ")
+    client.asks(b"DATA", b"354 ")
+    client.sends((b"x" * 70 + b"\r\n") * lines + b".\r\n")
+    client.sees_reply(b"550 " if command else b"250 ")
+    closings = told.read_text()  # of OUTFILE and of its lock
+    assert closings
+    assert closings.replace("another thread", "") == ""
 
 
 # 10
@@ -349,23 +323,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM"])
-def test_a_start_that_a_signal_ends_says_nothing_to_the_client(installed: Path, name: str) -> None:
+def test_a_start_that_a_signal_ends_says_nothing_to_the_client(
+    spawn: Spawn, installed: Path, name: str
+) -> None:
     """The interpreter waits for byte code of a module, which is a FIFO here, and gets none."""
-    ours, theirs = socket.socketpair()
-    client = Peer(ours)
-    with theirs:
-        command = [str(installed / "sbin/postprox"), "127.0.0.1:1"]
-        stdio = theirs.fileno()
-        proxy = subprocess.Popen(command, stdin=stdio, stdout=stdio, stderr=stdio)
-    try:
-        while Path(f"/proc/{proxy.pid}/wchan").read_text() != "wait_for_partner":
-            assert proxy.poll() is None
-        proxy.send_signal(signal.Signals[f"SIG{name}"])
-        client.sees_end()
-    finally:
-        proxy.kill()
-        assert proxy.wait()
-        client.leaves()
+    proxy = spawn("127.0.0.1:1", command=[str(installed / "sbin/postprox")])
+    while Path(f"/proc/{proxy.process.pid}/wchan").read_text() != "wait_for_partner":
+        assert proxy.process.poll() is None
+    proxy.process.send_signal(signal.Signals[f"SIG{name}"])
+    proxy.client.sees_end()
+    assert proxy.exit_status()
 
 
 # 11
@@ -477,26 +444,21 @@ ours = [close]
 
 
 def test_a_client_is_answered_before_the_files_are_removed_and_whatever_becomes_of_that(
-    upstream: Upstream, tmp_path: Path
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool, gate = tmp_path / "spool", tmp_path / "gate"
     spool.mkdir()
     os.mkfifo(gate)
-    process, connection = spawn_program(
-        ["-v", upstream.address, "-d", str(spool)],
-        environment(GATE=str(gate)),
-        other_system(_CLOSE_WAITS),
-    )
-    client = Peer(connection)
-    try:
-        peer = in_data(client, upstream)
-        sends_message(client)
-        takes_message(client, peer, *MESSAGE)
-        gate.write_text("\n")
-        quits(client, peer)
-    finally:
-        client.leaves()
-        process.end()
+    client = spawn(
+        *("-v", upstream.address, "-d", str(spool)),
+        command=other_system(_CLOSE_WAITS),
+        variables={"GATE": str(gate)},
+    ).client
+    peer = in_data(client, upstream)
+    sends_message(client)
+    takes_message(client, peer, *MESSAGE)
+    gate.write_text("\n")
+    quits(client, peer)
 
 
 # 16
@@ -658,25 +620,22 @@ ours = [read]
 """
 
 
-def test_rejection_during_a_long_handler_counts(upstream: Upstream, tmp_path: Path) -> None:
+def test_rejection_during_a_long_handler_counts(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
+) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
     for path in (started, gate):
         os.mkfifo(path)
-    process, connection = spawn_program(
-        [upstream.address, "-c", f"echo > {started}; read -r _ < {gate}; {REJECT}"],
-        environment(GATE=str(gate)),
-        other_system(_LONG_HANDLER),
-    )
-    client = Peer(connection)
-    try:
-        in_data(client, upstream)
-        sends_message(client)
-        started.read_text()
-        client.says(b"NOOP")
-        client.sees(b"550 virus")
-    finally:
-        client.leaves()
-        process.end()
+    client = spawn(
+        *(upstream.address, "-c", f"echo > {started}; read -r _ < {gate}; {REJECT}"),
+        command=other_system(_LONG_HANDLER),
+        variables={"GATE": str(gate)},
+    ).client
+    in_data(client, upstream)
+    sends_message(client)
+    started.read_text()
+    client.says(b"NOOP")
+    client.sees(b"550 virus")
 
 
 # 19
@@ -715,10 +674,7 @@ def test_server_reaps_orphans(serve: Serve, upstream: Upstream, tmp_path: Path) 
     )
     for sender in (b"a@example", b"late@example"):
         client = server.client()
-        peer = greeted(client, upstream)
-        for line in (b"EHLO x", b"MAIL FROM:<%s>" % sender, b"RCPT TO:<b@example>"):
-            relays(client, peer, line)
-        client.asks(b"DATA", b"354 ")
+        peer = in_data(client, upstream, sender)
         sends_message(client)
         takes_message(client, peer, *MESSAGE)
         quits(client, peer)
@@ -743,39 +699,23 @@ ours = [waitpid, waitid]
 
 @pytest.mark.parametrize(("functions", "reply"), [(_NO_WAIT4, b"550 "), (_NO_WAIT, b"451 ")])
 def test_failing_wait_lets_no_message_pass(
-    upstream: Upstream, tmp_path: Path, functions: str, reply: bytes
+    spawn: Spawn, upstream: Upstream, tmp_path: Path, functions: str, reply: bytes
 ) -> None:
     arguments = [upstream.address, "-t", "2", "-d", str(tmp_path), "-c", REJECT]
-    process, connection = spawn_program(arguments, environment(), other_system(functions))
-    client = Peer(connection)
-    try:
-        peer = in_data(client, upstream)
-        sends_message(client)
-        client.sees_reply(reply)
-        peer.sees(b"QUIT")
-    finally:
-        client.leaves()
-        process.end()
+    client = spawn(*arguments, command=other_system(functions)).client
+    peer = in_data(client, upstream)
+    sends_message(client)
+    client.sees_reply(reply)
+    peer.sees(b"QUIT")
 
 
 # 21
 
 
-def test_four_descriptors_print_no_traceback() -> None:
+def test_four_descriptors_print_no_traceback(spawn: Spawn) -> None:
     # Without -S, the interpreter's own module `site` may fail before the program begins.
-    program = [sys.executable, "-S", "-m", "postprox", "127.0.0.1:9"]
-    ours, theirs = socket.socketpair()
-    with theirs:
-        limit = limited("RLIMIT_NOFILE", 4)
-        proxy = subprocess.Popen(
-            [*limit, *program],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=theirs.fileno(),
-            env=environment(),
-        )
-    client = Peer(ours)
-    client.sees_reply(b"421 4.3.0 ")
-    client.sees_end()
-    client.leaves()
-    assert proxy.wait(TIMEOUT) == 1
+    program = [sys.executable, "-S", "-m", "postprox"]
+    proxy = spawn("127.0.0.1:9", command=program, prelude=limited("RLIMIT_NOFILE", 4))
+    proxy.client.sees_reply(b"421 4.3.0 ")
+    proxy.client.sees_end()
+    assert proxy.exit_status() == 1

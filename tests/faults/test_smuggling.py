@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from postprox.core.data import DotUnstuffer, encoded, normalized
-from tests.support.peers import Peer, listening
-from tests.support.proxies import Spawned
-from tests.support.upstream import Upstream, in_data, quits, relays
+from tests.support.fixtures import Spawn
+from tests.support.peers import Peer
+from tests.support.upstream import Upstream, begins_message, in_data, quits
 
 OCTETS = (b"\r", b"\n", b".", b"\0", b"x")
 LONGEST = 6
@@ -114,27 +114,17 @@ def test_the_models_see_an_early_end(server: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["exit 0", 'cat "$EMAIL" > "$OUTFILE"'])
-def test_a_whole_proxy_sends_what_its_parts_do(command: str, tmp_path: Path) -> None:
+def test_a_whole_proxy_sends_what_its_parts_do(
+    spawn: Spawn, upstream: Upstream, command: str, tmp_path: Path
+) -> None:
     drawn = random.Random(6).sample(list(sequences(b"\r")) + list(sequences(b"\n")), 40)  # noqa: S311
-    with listening() as listener:
-        upstream = Upstream(listener)
-        proxy = Spawned(upstream.address, "-d", str(tmp_path), "-c", command)
-        try:
-            peer = in_data(proxy.client, upstream)
-            for number, sequence in enumerate(drawn):
-                if number:
-                    begin_again(proxy.client, peer)
-                assert_not_smuggled(sent_on(proxy.client, peer, b"x" + sequence))
-            quits(proxy.client, peer)
-        finally:
-            proxy.closes()
-            upstream.closes()
-
-
-def begin_again(client: Peer, peer: Peer) -> None:
-    for command in (b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-        relays(client, peer, command)
-    client.asks(b"DATA", b"354 ")
+    client = spawn(upstream.address, "-d", str(tmp_path), "-c", command).client
+    peer = in_data(client, upstream)
+    for number, sequence in enumerate(drawn):
+        if number:
+            begins_message(client, peer)
+        assert_not_smuggled(sent_on(client, peer, b"x" + sequence))
+    quits(client, peer)
 
 
 def sent_on(client: Peer, peer: Peer, text: bytes) -> bytes:

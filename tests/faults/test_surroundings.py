@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -13,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.proxies import RUN
-from tests.faults.proxies import spawn as spawn_program
 from tests.faults.surroundings import NO_MORE_PROCESSES, NOBODY, limited, small_file_system
 from tests.postfix.devlog import may_unshare
 from tests.support.answering import Answering
 from tests.support.fixtures import Serve, Spawn
 from tests.support.peers import Peer
-from tests.support.proxies import environment
+from tests.support.proxies import ISOLATED_PYTHON
 from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
@@ -164,26 +162,21 @@ FEW_DESCRIPTORS = range(4, 15)
 @pytest.mark.parametrize("logging", [(), ("-v",)])
 @pytest.mark.parametrize("descriptors", FEW_DESCRIPTORS)
 def test_however_few_descriptors_there_are_the_client_is_answered_and_nothing_passes(
-    answering: Answering, tmp_path: Path, descriptors: int, logging: tuple[str, ...]
+    spawn: Spawn, answering: Answering, tmp_path: Path, descriptors: int, logging: tuple[str, ...]
 ) -> None:
     limit = f"(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
     program = f"import resource\nresource.setrlimit{limit}\n{RUN}"
     arguments = ["-d", str(tmp_path), *logging, "-c", REFUSE_ALL, answering.address]
-    process, connection = spawn_program(arguments, environment(), program)
-    client = Peer(connection)
-    try:
-        last = client.line()
-        for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
-            if last[:1] not in (b"2", b"3"):
-                break
-            client.says(line)
-            last = client.line()
-        assert last[:1] in (b"4", b"5")
-        assert not answering.messages
-        client.leaves()
-        assert asyncio.run(process.exit_status()) in (0, 1)
-    finally:
-        process.end()
+    proxy = spawn(*arguments, command=[*ISOLATED_PYTHON, "-c", program])
+    last = proxy.client.reply()
+    for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
+        if last[:1] not in (b"2", b"3"):
+            break
+        last = proxy.client.request(line)
+    assert last[:1] in (b"4", b"5")
+    assert not answering.messages
+    proxy.client.leaves()
+    assert proxy.exit_status() in (0, 1)
     assert not list(tmp_path.iterdir())
 
 
@@ -199,23 +192,18 @@ def for_all() -> Iterator[Path]:
 @ROOT_ONLY
 @pytest.mark.parametrize("rejecting", [(), ("-r",)])
 def test_a_process_too_many_lets_no_message_past_the_filter(
-    upstream: Upstream, for_all: Path, rejecting: tuple[str, ...]
+    spawn: Spawn, upstream: Upstream, for_all: Path, rejecting: tuple[str, ...]
 ) -> None:
     arguments = ["-d", str(for_all), *rejecting, "-c", REFUSE_ALL, upstream.address]
-    process, connection = spawn_program(arguments, environment(), NO_MORE_PROCESSES)
-    client = Peer(connection)
-    try:
-        peer = in_data(client, upstream)
-        client.says(*MESSAGE)
-        client.sees_reply(b"451 ")
-        peer.sees(b"QUIT")
-        peer.leaves()
-        client.asks(b"QUIT", b"221 ")
-        client.sees_end()
-        assert not list(for_all.iterdir())
-    finally:
-        client.leaves()
-        process.end()
+    client = spawn(*arguments, command=NO_MORE_PROCESSES).client
+    peer = in_data(client, upstream)
+    client.says(*MESSAGE)
+    client.sees_reply(b"451 ")
+    peer.sees(b"QUIT")
+    peer.leaves()
+    client.asks(b"QUIT", b"221 ")
+    client.sees_end()
+    assert not list(for_all.iterdir())
 
 
 def readable(user: int, directory: Path, pid: int) -> int:

@@ -66,10 +66,7 @@ def test_a_slow_filter_delays_nobody_else(serve: Serve, upstream: Upstream, tmp_
     command = f'case $SENDER in slow*) read -r go <"{tmp_path}/gate";; esac'
     server = serve("-c", command, upstream.address)
     slow, quick = server.client(), server.client()
-    slow_peer = greeted(slow, upstream)
-    for line in (b"EHLO client", b"MAIL FROM:<slow@example>", b"RCPT TO:<b@example>"):
-        relays(slow, slow_peer, line)
-    slow.asks(b"DATA", b"354 ")
+    slow_peer = in_data(slow, upstream, b"slow@example")
     slow.says(*MESSAGE)
     quick_peer = in_data(quick, upstream)
     quick.says(*MESSAGE)
