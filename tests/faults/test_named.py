@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -481,8 +479,7 @@ def test_clients_that_are_gone_hold_no_place(
         client.says(b"RCPT TO:<c@example>")
         peer.sees(b"RCPT TO:<c@example>")
         if reset:
-            linger = struct.pack("ii", 1, 0)
-            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            client.resets()
         client.leaves()
     served = server.client()
     greeted(served, upstream)

@@ -1,16 +1,15 @@
-"""The outside world: an SMTP client that sends one message and tells what it was answered."""
+"""The tests' client of Postfix: its messages, its address, and sessions of raw octets."""
 
 from __future__ import annotations
 
-import re
-import smtplib
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from tests.support.client import HELO, Reply, Session, connect
+from tests.support.peers import Peer, connected
 
 from .instance import Address
-
-HELO = "client.example"
-
-Reply = tuple[int, bytes]
+from .proxies import Box
 
 
 def message(subject: str, body: str = "Hello,\n.\n..two dots\nbye") -> bytes:
@@ -31,48 +30,32 @@ def unix(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def connect(server: Address, helo: str = HELO) -> smtplib.SMTP:
-    """A session past EHLO; ended by `with`."""
-    session = smtplib.SMTP(*server, timeout=60)
-    session.ehlo(helo)
-    return session
-
-
-def connect_from(server: Address, address: str, helo: str = HELO) -> smtplib.SMTP:
-    """A session past EHLO that Postfix takes for one from the address."""
-    session = connect(server)
-    assert session.docmd("XCLIENT", f"ADDR={address}")[0] == 220
-    session.ehlo(helo)
-    return session
-
-
-def begin_data(session: smtplib.SMTP, sender: str, recipients: Sequence[str]) -> None:
-    """An accepted envelope, and DATA."""
-    session.mail(sender)
-    for recipient in recipients:
-        assert session.rcpt(recipient)[0] == 250
-    assert session.docmd("DATA")[0] == 354
-
-
-def transact(
-    session: smtplib.SMTP, sender: str, recipients: Sequence[str], content: bytes
-) -> Reply:
-    """One transaction; the reply to the first command that was refused, or to the message."""
-    reply: Reply = session.mail(sender)
-    accepted = 0
-    if reply[0] == 250:
-        for recipient in recipients:
-            reply = session.rcpt(recipient)
-            accepted += reply[0] == 250
-    if accepted:
-        reply = session.docmd("DATA")
-    if reply[0] == 354:
-        session.send(re.sub(rb"(?m)^\.", b"..", content) + b".\r\n")
-        reply = session.getreply()
-    return reply
+@contextlib.contextmanager
+def connect_from(server: Address, address: str, helo: str = HELO) -> Iterator[Session]:
+    """Begin a session that Postfix takes for one from the address."""
+    with connect(server) as session:
+        assert session.command(f"XCLIENT ADDR={address}")[0] == 220
+        session.run(session.smtp.ehlo(hostname=helo))
+        yield session
 
 
 def submit(server: Address, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
-    """One message in a session of its own."""
+    """Send one message in a session of its own."""
     with connect(server) as session:
-        return transact(session, sender, recipients, content)
+        return session.transact(sender, recipients, content)
+
+
+def begin_envelope(server: Address, box: Box) -> Peer:
+    """Begin a raw session, up to an accepted recipient."""
+    peer = connected(server, 60)
+    peer.sees_reply(b"220 ")
+    for command in (f"EHLO {HELO}", f"MAIL FROM:<{box.sender}>", f"RCPT TO:<{box.address}>"):
+        peer.asks(command.encode(), b"250")
+    return peer
+
+
+def begin_data(server: Address, box: Box) -> Peer:
+    """Begin a raw session, up to the 354."""
+    peer = begin_envelope(server, box)
+    peer.asks(b"DATA", b"354 ")
+    return peer

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import smtplib
 import socketserver
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.client import Session, connect
 
 from .instance import Address
 
@@ -76,18 +77,14 @@ def _trust_all() -> ssl.SSLContext:
 HOME = "198.51.100.9"
 
 
-def log_in(server: Address, wrapped: bool) -> smtplib.SMTP:
-    """A session of an authenticated user from afar, past AUTH; ended by `with`."""
+@contextlib.contextmanager
+def log_in(server: Address, wrapped: bool) -> Iterator[Session]:
+    """Begin a session of an authenticated user from afar."""
     context = _trust_all()
-    session = (
-        smtplib.SMTP_SSL(*server, timeout=60, context=context)
-        if wrapped
-        else smtplib.SMTP(*server, timeout=60)
-    )
-    session.ehlo("laptop.example")
-    assert session.docmd("XCLIENT", f"ADDR={HOME}")[0] == 220
-    session.ehlo("laptop.example")
-    if not wrapped:
-        session.starttls(context=context)
-    session.login("alice", "secret")
-    return session
+    with connect(server, "laptop.example", tls=context if wrapped else None) as session:
+        assert session.command(f"XCLIENT ADDR={HOME}")[0] == 220
+        session.run(session.smtp.ehlo())
+        if not wrapped:
+            session.run(session.smtp.starttls(tls_context=context))
+        session.run(session.smtp.login("alice", "secret"))
+        yield session

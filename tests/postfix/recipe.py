@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.client import Reply
+from tests.support.proxies import activated
+
 from . import login, readme
-from .client import Reply, connect_from, transact
+from .client import connect_from
 from .instance import PATIENCE, Address, Postfix, public_directory
 from .proxies import GROUP, USER, Installation
 from .scanner import Scanner
@@ -120,13 +123,13 @@ class Recipe:
     def send(self, content: bytes, recipient: str, sender: str = "alice@mail.test") -> Reply:
         """Send a message from outside, as if it were one of ours."""
         with connect_from(self.postfix.addresses["smtp"], OUTSIDE) as session:
-            return transact(session, sender, [recipient], content)
+            return session.transact(sender, [recipient], content)
 
     def submit(self, service: str, content: bytes, recipient: str) -> Reply:
         """Send a message as an authenticated user does, at either submission service."""
         server = self.postfix.addresses[service]
         with login.log_in(server, wrapped=service == "submissions") as session:
-            return transact(session, "alice@mail.test", [recipient], content)
+            return session.transact("alice@mail.test", [recipient], content)
 
     def arrivals(self, recipient: str, subject: str) -> list[bytes]:
         """Every message with the subject that the recipient has, once nothing is under way."""
@@ -202,16 +205,12 @@ def unit_command() -> str:
     return str(command)
 
 
-#: Does for a command what systemd does: its socket is descriptor 3, and meant for this process.
-ACTIVATE = 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&0 </dev/null'
-
-
 @contextlib.contextmanager
 def listening_proxy(line: str, address: Address, installation: Installation) -> Iterator[None]:
     """Run the unit's command line as systemd does, with a socket that is open already."""
     with socket.create_server(address) as listener:
         proxy = subprocess.Popen(
-            ["/bin/sh", "-c", ACTIVATE, "sh", *shlex.split(line)],
+            activated(*shlex.split(line)),
             stdin=listener.fileno(),
             user=USER,
             group=GROUP,

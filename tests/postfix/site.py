@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .client import Reply, submit
+from tests.support.client import Reply
+
+from .client import submit
 from .devlog import DevLog, may_unshare
 from .instance import Postfix, public_directory, wait_for
 from .proxies import Box, Installation

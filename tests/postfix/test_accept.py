@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .client import connect, message, submit, transact, unix
+from tests.support.client import connect
+
+from .client import begin_envelope, message, submit, unix
 from .instance import without_trace
 from .site import Site
 
@@ -37,11 +39,9 @@ def test_a_line_of_any_length_arrives_as_it_was_sent(site: Site, way: str) -> No
 
 def test_a_message_sent_in_chunks_arrives_as_it_was_sent(site: Site) -> None:
     box, content = site.proxy.box("exit 0"), message("BDAT")
-    with connect(site.postfix.addresses["open_before"]) as session:
-        session.mail(box.sender)
-        session.rcpt(box.address)
-        session.send(f"BDAT {len(content)} LAST\r\n".encode() + content)
-        assert session.getreply()[0] == 250
+    with begin_envelope(site.postfix.addresses["open_before"], box) as peer:
+        peer.sends(f"BDAT {len(content)} LAST\r\n".encode() + content)
+        peer.sees_reply(b"250 ")
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
@@ -84,7 +84,7 @@ def test_several_messages_in_one_client_session(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(3)]
     with connect(site.postfix.addresses["open_before"]) as session:
         for box in boxes:
-            transact(session, box.sender, [box.address], message(box.name))
+            session.transact(box.sender, [box.address], message(box.name))
     for box in boxes:
         delivered = site.postfix.wait_delivered(box.address)
         assert without_trace(delivered) == unix(message(box.name))
@@ -103,8 +103,8 @@ def test_every_recipient_gets_the_message_after_one_run_of_the_filter(site: Site
 def test_a_recipient_that_upstream_refuses_is_refused_to_the_client(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses["open_before"]) as session:
-        session.mail(box.sender)
-        reply = session.rcpt("refused@mail.test")
+        session.command(f"MAIL FROM:<{box.sender}>")
+        reply = session.command("RCPT TO:<refused@mail.test>")
     assert reply == (554, b"5.7.1 <refused@mail.test>: Recipient address rejected: Access denied")
 
 

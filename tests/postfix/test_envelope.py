@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .client import connect, connect_from, message, submit, transact
+from tests.support.client import connect
+
+from .client import connect_from, message, submit
 from .site import Site
 
 WAYS = ("open_before", "open_adjusted", "open_after")
@@ -21,7 +23,7 @@ def test_sender_and_first_recipient(site: Site, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_null_sender(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
-    submit(site.postfix.addresses[way], "<>", [box.address], message("bounce"))
+    submit(site.postfix.addresses[way], "", [box.address], message("bounce"))
     assert box.wait_run().sender == "<>"
 
 
@@ -32,14 +34,14 @@ def test_the_null_sender(site: Site, way: str) -> None:
 def test_the_remote_address(site: Site, way: str, address: str, seen: str) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses[way], address) as session:
-        transact(session, box.sender, [box.address], message("from afar"))
+        session.transact(box.sender, [box.address], message("from afar"))
     assert box.wait_run().remote_ip == seen
 
 
 def test_a_remote_address_that_postfix_does_not_know(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses["open_before"], "[UNAVAILABLE]") as session:
-        transact(session, box.sender, [box.address], message("from nowhere"))
+        session.transact(box.sender, [box.address], message("from nowhere"))
     assert box.wait_run().remote_ip == ""
 
 
@@ -48,7 +50,7 @@ def test_a_remote_address_that_postfix_does_not_know(site: Site) -> None:
 def test_the_helo_of_the_remote_client(site: Site, way: str, helo: str) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way], helo) as session:
-        transact(session, box.sender, [box.address], message("hello"))
+        session.transact(box.sender, [box.address], message("hello"))
     assert box.wait_run().helo == helo
 
 
@@ -63,8 +65,7 @@ def test_the_first_recipient_is_the_first_that_upstream_accepts(site: Site) -> N
 def test_a_sender_in_utf8(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way]) as session:
-        session.command_encoding = "utf-8"
-        session.docmd("MAIL", "FROM:<j\u00f6rg@mail.test> SMTPUTF8")
-        session.rcpt(box.address)
+        session.command("MAIL FROM:<j\u00f6rg@mail.test> SMTPUTF8")
+        session.command(f"RCPT TO:<{box.address}>")
         assert session.data(message("internationalised"))[0] == 250
     assert box.wait_run().sender == "j\u00f6rg@mail.test"

@@ -22,12 +22,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.client import Reply
+from tests.support.peers import connected, listening
+from tests.support.proxies import activated
+from tests.support.upstream import Upstream, greeted
+
 from . import readme
-from .client import Reply, connect_from, message, transact
+from .client import connect_from, message
 from .devlog import DevLog, may_unshare
 from .instance import PATIENCE, Address, Postfix, public_directory, wait_for
 from .proxies import GROUP, USER, Box, Installation
-from .recipe import ACTIVATE, BEFORE, own_names, renamed
+from .recipe import BEFORE, own_names, renamed
 
 PAGE = (Path(__file__).parents[2] / "docs/growing.md").read_text()
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
@@ -80,10 +85,8 @@ class Machine:
         """Boot it. Its port is its own: when it fails, nobody answers there."""
         with socket.create_server(self._address) as listener:
             as_user = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"]
-            command = ["/bin/sh", "-c", ACTIVATE, "sh", *as_user, *self._command]
-            self.process = subprocess.Popen(
-                [*self._wrapper, *command], stdin=listener.fileno(), cwd="/"
-            )
+            command = [*self._wrapper, *activated(*as_user, *self._command)]
+            self.process = subprocess.Popen(command, stdin=listener.fileno(), cwd="/")
 
     def fail(self) -> None:
         """Take its power away: proxy and filters stop where they are."""
@@ -112,7 +115,7 @@ class Grown:
 
     def send(self, box: Box) -> Reply:
         with connect_from(self.postfix.addresses["smtp"], OUTSIDE) as session:
-            return transact(session, box.sender, [box.address], message("grown"))
+            return session.transact(box.sender, [box.address], message("grown"))
 
     def box(self, script: str = "exit 0") -> tuple[Box, Path]:
         """A recipient, and the file in which its filter notes in which spool it has run."""
@@ -180,8 +183,8 @@ def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
 
 def answers(address: Address) -> bool:
     """Whether somebody greets there."""
-    with contextlib.suppress(OSError), socket.create_connection(address, 5) as client:
-        return client.recv(4) == b"220 "
+    with contextlib.suppress(OSError), connected(address, 5) as client:
+        return client.line().startswith(b"220 ")
     return False
 
 
@@ -273,29 +276,24 @@ def test_no_question_after_its_health_is_a_line_in_the_proxys_log() -> None:
 def test_two_proxies_share_one_port() -> None:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(public_directory("postprox-shared-"))
-        upstream = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        host, port = upstream.getsockname()
+        upstream = Upstream(stack.enter_context(listening()))
+        stack.callback(upstream.closes)
         launcher = Installation(directory).launcher
         first = stack.enter_context(socket.create_server(("127.0.0.1", 0), reuse_port=True))
         address = first.getsockname()
         second = stack.enter_context(socket.create_server(address, reuse_port=True))
         proxies = []
         for listener in (first, second):
-            command = [str(launcher), "-l", "1", "--foreground", f"{host}:{port}"]
-            proxy = subprocess.Popen(
-                ["/bin/sh", "-c", ACTIVATE, "sh", *command], stdin=listener.fileno(), cwd="/"
-            )
+            command = activated(str(launcher), "-l", "1", "--foreground", upstream.address)
+            proxy = subprocess.Popen(command, stdin=listener.fileno(), cwd="/")
             stack.callback(proxy.wait, PATIENCE)
             stack.callback(proxy.terminate)
             proxies.append(proxy.pid)
         served: set[int] = set()
 
         def both() -> bool:
-            client = stack.enter_context(socket.create_connection(address, PATIENCE))
-            accepted, (_, theirs) = upstream.accept()
-            stack.enter_context(accepted)
-            accepted.sendall(b"220 up\r\n")
-            assert client.recv(100) == b"220 up\r\n"
+            peer = greeted(stack.enter_context(connected(address)), upstream)
+            _, theirs = peer.socket.getpeername()
             served.update(pid for pid in proxies if theirs in ports(pid))
             return served == set(proxies)
 

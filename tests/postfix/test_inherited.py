@@ -7,13 +7,14 @@ refused or waits, the filter does not learn the client's address, or a signature
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from .client import connect_from, message, transact, unix
+from tests.support.peers import connected
+
+from .client import connect_from, message, unix
 from .recipe import (
     AFTER,
     BEFORE,
@@ -102,7 +103,7 @@ def passes(site: Recipe, service: str) -> bool:
     for number in (1, 2):
         content = message(f"{service} {number}")
         with connect_from(site.postfix.addresses[service], OUTSIDE) as session:
-            reply = transact(session, "alice@mail.test", [BOB, CAROL], content)
+            reply = session.transact("alice@mail.test", [BOB, CAROL], content)
         if reply[0] != 250:
             return False
         arrived += [
@@ -177,8 +178,8 @@ def greetings(site: Recipe, number: int) -> list[bytes]:
     """The code of each greeting, with so many connections open at once."""
     with contextlib.ExitStack() as stack:
         address = site.postfix.addresses["smtp"]
-        peers = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(number)]
-        return [peer.recv(512)[:3] for peer in peers]
+        peers = [stack.enter_context(connected(address, 30)) for _ in range(number)]
+        return [peer.line()[:3] for peer in peers]
 
 
 def test_one_client_has_ten_connections() -> None:

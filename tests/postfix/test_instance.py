@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.peers import connected
+
 from .client import message, submit, unix
 from .instance import Address, Postfix, public_directory, without_trace
 
@@ -51,4 +53,4 @@ def test_nothing_runs_after_the_end(needs_postfix: None) -> None:
         with Postfix(path, ["plain"], plain_services) as postfix:
             address = postfix.addresses["plain"]
         with pytest.raises(ConnectionRefusedError):
-            submit(address, "a@mail.test", ["b@mail.test"], message("late"))
+            connected(address)

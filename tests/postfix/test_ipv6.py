@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .client import HELO, message, unix
+from tests.support.client import HELO
+
+from .client import message, unix
 from .instance import without_trace
 from .proxies import Run
 from .site import Site

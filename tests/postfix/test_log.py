@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .client import connect_from, message, transact
+from .client import connect_from, message
 from .site import Site, running_site
 
 INFO, WARNING = "<22>", "<20>"  # facility mail
@@ -25,7 +25,7 @@ def _needs_syslog(site: Site) -> None:
 def test_one_line_for_an_accepted_message(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses[way], "192.0.2.9", "log.example") as session:
-        transact(session, box.sender, [box.address], message("logged"))
+        session.transact(box.sender, [box.address], message("logged"))
     line = site.wait_syslog(box.sender, box.address)
     assert line.startswith(INFO)
     assert " postprox[" in line
@@ -63,7 +63,7 @@ def test_fail2ban_finds_who_was_rejected_and_nobody_else(site: Site, tmp_path: P
         (passing, "192.0.2.8", forged),
     ):
         with connect_from(site.postfix.addresses["open_before"], client) as session:
-            transact(session, sender, [box.address], message("logged"))
+            session.transact(sender, [box.address], message("logged"))
     site.wait_syslog("verdict=accept", passing.address)
     assert site.syslog is not None
     # As a syslog daemon writes them: without the priority, with the host's name.

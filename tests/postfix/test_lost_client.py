@@ -6,12 +6,11 @@ with the proxy is over, by closing. Here the real thing does it.
 
 from __future__ import annotations
 
-import smtplib
-import socket
-
 import pytest
 
-from .client import begin_data, connect, message
+from tests.support.peers import Peer
+
+from .client import begin_data, message
 from .proxies import Box
 from .site import Site
 
@@ -25,37 +24,32 @@ def check_nothing_came_of_it(site: Site, box: Box) -> None:
     assert site.postfix.delivered(box.address) == []
 
 
-def inside_data(site: Site, address_name: str, box: Box) -> smtplib.SMTP:
+def inside_data(site: Site, address_name: str, box: Box) -> Peer:
     """A session in which a part of the content has been sent."""
-    session = connect(site.postfix.addresses[address_name])
-    begin_data(session, box.sender, [box.address])
-    session.send(CUT_SHORT)
-    return session
+    peer = begin_data(site.postfix.addresses[address_name], box)
+    peer.sends(CUT_SHORT)
+    return peer
 
 
 @pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
 def test_a_client_that_closes_inside_data(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
-    inside_data(site, address_name, box).close()
+    inside_data(site, address_name, box).leaves()
     check_nothing_came_of_it(site, box)
 
 
 @pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
 def test_a_client_that_resets_the_connection_inside_data(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
-    session = inside_data(site, address_name, box)
-    assert session.sock is not None
-    # Linger for no time: close() resets.
-    session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
-    session.close()
+    inside_data(site, address_name, box).resets()
     check_nothing_came_of_it(site, box)
 
 
 def test_a_client_that_says_quit_inside_data_and_closes(site: Site) -> None:
     box = site.proxy.box("exit 0")
-    session = inside_data(site, "open_proxy", box)
-    session.send(b"QUIT\r\n")
-    session.close()
+    peer = inside_data(site, "open_proxy", box)
+    peer.says(b"QUIT")
+    peer.leaves()
     check_nothing_came_of_it(site, box)
 
 

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from .client import Reply, connect_from, message, transact, unix
+from tests.support.client import Reply
+
+from .client import connect_from, message, unix
 from .instance import Address, Postfix, public_directory, wait_for, without_trace
 from .proxies import GROUP, UPSTREAM_OPTIONS, USER, Installation
 from .recipe import own_names, renamed
@@ -60,7 +62,7 @@ class Side:
 
     def send(self, recipient: str, subject: str, sender: str = "alice@mail.test") -> Reply:
         with connect_from(self.postfix.addresses["smtp"], OUTSIDE) as session:
-            return transact(session, sender, [recipient], message(subject))
+            return session.transact(sender, [recipient], message(subject))
 
     def arrived(self, subject: str) -> bytes:
         """The one message with the subject that Bob has."""

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.filters import printed
+from tests.support.client import Reply
 
 from . import login
-from .client import Reply, connect_from, message, transact
+from .client import connect_from, message
 from .devlog import may_unshare
 from .instance import Address, Postfix, program, public_directory, wait_for
 from .recipe import AFTER, ARCHIVE, BEFORE, BOB, OUTSIDE, SPAWNED, Recipe, running_recipe
@@ -40,8 +41,8 @@ def forms(domain: str) -> list[str]:
 def envelope(server: Address, sender: str, recipient: str, client: str = OUTSIDE) -> Reply:
     """The last reply to an envelope whose addresses are sent as they are."""
     with connect_from(server, client) as session:
-        reply: Reply = session.docmd("MAIL", f"FROM:<{sender}>")
-        return session.docmd("RCPT", f"TO:<{recipient}>") if reply[0] == 250 else reply
+        reply = session.command(f"MAIL FROM:<{sender}>")
+        return session.command(f"RCPT TO:<{recipient}>") if reply[0] == 250 else reply
 
 
 @contextlib.contextmanager
@@ -110,8 +111,8 @@ def test_our_own_networks_may_be_us(guarded: Postfix) -> None:
 )
 def test_a_stranger_does_not_have_our_name(guarded: Postfix, helo: str) -> None:
     with connect_from(guarded.addresses["smtp"], OUTSIDE, helo) as session:
-        session.docmd("MAIL", "FROM:<>")
-        assert session.docmd("RCPT", "TO:<bob@example.org>")[0] == 550
+        session.command("MAIL FROM:<>")
+        assert session.command("RCPT TO:<bob@example.org>")[0] == 550
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,8 @@ def test_a_stranger_does_not_have_our_name(guarded: Postfix, helo: str) -> None:
 )
 def test_a_user_writes_as_nobody_else(guarded: Postfix, sender: str, code: int) -> None:
     with login.log_in(guarded.addresses["submission"], wrapped=False) as session:
-        session.docmd("MAIL", f"FROM:<{sender}>")
-        assert session.docmd("RCPT", "TO:<bob@example.net>")[0] == code
+        session.command(f"MAIL FROM:<{sender}>")
+        assert session.command("RCPT TO:<bob@example.net>")[0] == code
 
 
 # --- greylisting ------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_the_printed_opendkim_signs_our_own_mail() -> None:
     ):
         for client, recipient in (("127.0.0.1", "bob@example.org"), (OUTSIDE, "eve@example.org")):
             with connect_from(postfix.addresses["smtp"], client) as session:
-                assert transact(session, "alice@example.org", [recipient], content)[0] == 250
+                assert session.transact("alice@example.org", [recipient], content)[0] == 250
         signed = postfix.wait_delivered("bob@example.org")
         assert (is_signed(signed), fits(signed)) == (True, True)
         assert re.search(rb"d=example\.org;\s+s=mail2026;", signed)
@@ -261,9 +262,7 @@ def test_the_filter_sees_an_address_as_it_was_typed(before: Recipe, form: str) -
     boss = form if form == "BOSS@mail.test" else "boss@mail.test"
     known = len(before.postfix.delivered(boss))
     with connect_from(before.postfix.addresses["smtp"], OUTSIDE) as session:
-        session.docmd("MAIL", f"FROM:<{form}>")
-        session.docmd("RCPT", f"TO:<{form}>")
-        assert session.data(message("typed"))[0] == 250
+        assert session.transact(form, [form], message("typed"))[0] == 250
     before.postfix.wait_quiet()
     (delivered,) = before.postfix.delivered(boss)[known:]
     ((sender, recipient),) = re.findall(rb"(?m)^X-Seen: (.*)\|(.*)$", delivered)

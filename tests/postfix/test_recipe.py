@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .client import connect_from, message, transact, unix
+from .client import connect_from, message, unix
 from .instance import public_directory, without_trace
 from .recipe import (
     AFTER,
@@ -92,7 +92,7 @@ def test_an_alias_and_the_archive_get_one_copy(recipe: Recipe, service: str) -> 
 def test_mail_to_very_many_is_filtered_once_and_archived_once(recipe: Recipe) -> None:
     addresses = [f"member{number}@mail.test" for number in range(120)]
     with connect_from(recipe.postfix.addresses["smtp"], OUTSIDE) as session:
-        reply = transact(session, "list@mail.test", addresses, message("to many"))
+        reply = session.transact("list@mail.test", addresses, message("to many"))
     assert reply[0] == 250
     assert len(recipe.arrivals(ARCHIVE, "to many")) == 1
     # Wherever it was queued, it was one message: never split among runs of the filter.
@@ -162,11 +162,7 @@ def test_the_signature_fits_a_message_that_the_filter_has_changed(mode: str) -> 
 def test_before_the_queue_the_filter_has_the_addresses_as_typed(typed: str) -> None:
     with running_recipe(BEFORE, SPAWNED, ENVELOPE) as own:
         with connect_from(own.postfix.addresses["smtp"], OUTSIDE) as session:
-            assert session.docmd("MAIL", f"FROM:<{typed}>")[0] == 250
-            assert session.docmd("RCPT", f"TO:<{typed}>")[0] == 250
-            assert session.docmd("DATA")[0] == 354
-            session.send(message("typed") + b".\r\n")
-            assert session.getreply()[0] == 250
+            assert session.transact(typed, [typed], message("typed"))[0] == 250
         arrived = own.arrival(BOB, "typed")
     assert f"X-Envelope: {typed}, {typed}\n".encode() in arrived
     assert b"Return-Path: <bob@mail.test>\n" in arrived

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .client import connect, message, transact
+from tests.support.client import connect
+
+from .client import message
 from .site import Site
 
 VIRUS = "echo looking >&2; echo '550 5.7.1 Message contains a virus' >&2; exit 1"
@@ -64,7 +66,7 @@ def test_nothing_of_it_is_delivered_or_left_behind(site: Site, way: str) -> None
 def test_the_next_message_of_the_session_passes(site: Site, way: str) -> None:
     rejected, passed = site.proxy.box(VIRUS), site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way]) as session:
-        first = transact(session, rejected.sender, [rejected.address], message("first"))
-        second = transact(session, passed.sender, [passed.address], message("second"))
+        first = session.transact(rejected.sender, [rejected.address], message("first"))
+        second = session.transact(passed.sender, [passed.address], message("second"))
     assert (first[0], second[0]) == (550, 250)
     site.postfix.wait_delivered(passed.address)

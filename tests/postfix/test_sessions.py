@@ -5,7 +5,9 @@ Whether a session was reused is written in the mail log, as `conn_use=N`.
 
 from __future__ import annotations
 
-from .client import connect, connect_from, message, transact
+from tests.support.client import connect
+
+from .client import connect_from, message
 from .proxies import Run
 from .site import Site
 
@@ -17,7 +19,7 @@ def test_every_message_of_a_reused_session_has_an_envelope_of_its_own(site: Site
     for number, box in enumerate(boxes):
         front = site.postfix.addresses["open_cached"]
         with connect_from(front, f"192.0.2.{number}", f"helo{number}.example") as session:
-            transact(session, box.sender, [box.address], message(box.name))
+            session.transact(box.sender, [box.address], message(box.name))
     runs = [box.wait_run() for box in boxes]
     assert runs == [
         Run(box.sender, box.address, f"192.0.2.{number}", f"helo{number}.example")
@@ -32,7 +34,7 @@ def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
     boxes = [site.proxy.box(script) for script in scripts]
     with connect(site.postfix.addresses["open_cached"]) as session:
         for box in boxes:
-            transact(session, box.sender, [box.address], message(box.name))
+            session.transact(box.sender, [box.address], message(box.name))
     site.postfix.wait_log(f"to=<{boxes[1].address}>{REUSED}bounced")
     site.postfix.wait_log(f"to=<{boxes[2].address}>{REUSED}sent")
     site.postfix.wait_delivered(boxes[2].address)
@@ -41,7 +43,7 @@ def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
 def test_a_reused_session_goes_on_after_a_refused_recipient(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses["open_cached"]) as session:
-        transact(session, box.sender, ["refused@mail.test"], message("to none"))
-        transact(session, "<>", [box.address], message("to one"))
+        session.transact(box.sender, ["refused@mail.test"], message("to none"))
+        session.transact("", [box.address], message("to one"))
     site.postfix.wait_delivered(box.address)
     assert box.wait_run().sender == "<>"

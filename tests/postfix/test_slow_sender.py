@@ -11,7 +11,7 @@ import pytest
 
 from postprox.core import limits
 
-from .client import begin_data, connect, message
+from .client import begin_data, message
 from .proxies import VARIANTS
 from .site import Site
 
@@ -26,13 +26,11 @@ WRITES = 20  # in a second
 def test_a_sender_of_400_octets_a_second_passes(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     content = message("slow", "\n".join(["x" * 78] * (OCTETS // 80)))
-    with connect(site.postfix.addresses[way]) as session:
-        begin_data(session, box.sender, [box.address])
+    with begin_data(site.postfix.addresses[way], box) as peer:
         began = time.monotonic()
         for number in range(0, len(content), RATE // WRITES):
             time.sleep(max(0.0, began + number / RATE - time.monotonic()))
-            session.send(content[number : number + RATE // WRITES])
+            peer.sends(content[number : number + RATE // WRITES])
         assert time.monotonic() - began > limits.MESSAGE_TIME / SPEED
-        session.send(b".\r\n")
-        assert session.getreply()[0] == 250
+        peer.asks(b".", b"250 ")
     assert site.postfix.wait_delivered(box.address)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from .client import begin_data, connect, message
+from .client import begin_data, message
 from .site import Site
 
 NO_ENDS = (
@@ -31,11 +31,9 @@ def test_one_message_comes_of_one(site: Site, address_name: str, no_end: str) ->
     box, victim = site.proxy.box("exit 0"), site.proxy.box("exit 0")
     commands = f"MAIL FROM:<>\r\nRCPT TO:<{victim.address}>\r\nDATA\r\n".encode()
     end = no_end.encode().decode("unicode_escape").encode()
-    with connect(site.postfix.addresses[address_name]) as session:
-        begin_data(session, box.sender, [box.address])
-        session.send(message("outer", "text")[:-2] + end + commands + message("inner", "text"))
-        session.send(b".\r\n")
-        assert session.getreply()[0] == 250
+    with begin_data(site.postfix.addresses[address_name], box) as peer:
+        peer.sends(message("outer", "text")[:-2] + end + commands + message("inner", "text"))
+        peer.asks(b".", b"250 ")
     delivered = site.postfix.wait_delivered(box.address)
     assert victim.address.encode() in delivered
     assert b"Subject: inner" in delivered

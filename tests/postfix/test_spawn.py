@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from .client import begin_data, connect, message
+from .client import begin_data, message
 from .site import Site, running_site
 
 
@@ -67,10 +67,8 @@ def test_a_message_under_way_is_delivered_once_when_postfix_starts_again(
 def test_nothing_goes_on_when_postfix_stops_while_the_filter_runs(needs_postfix: None) -> None:
     with running_site() as own:
         box = own.proxy.box("sleep 600")
-        with connect(own.postfix.addresses["open_before"]) as session:
-            begin_data(session, box.sender, [box.address])
-            session.send(message("interrupted", "text") + b".\r\n")
+        with begin_data(own.postfix.addresses["open_before"], box) as peer:
+            peer.sends(message("interrupted", "text") + b".\r\n")
             box.wait_run()
             own.postfix.stop()  # demands that no process is left
-            session.close()
         assert list(own.proxy.spool.iterdir()) == []

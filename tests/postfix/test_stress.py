@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .client import connect_from, message, transact
+from .client import connect_from, message
 from .recipe import BEFORE, BOB, OUTSIDE, SPAWNED, Besides, Recipe, running_recipe
 
 pytestmark = pytest.mark.usefixtures("needs_postfix")
@@ -45,7 +45,7 @@ def replies(site: Recipe) -> list[int]:
 
     def send(service: str) -> int:
         with connect_from(site.postfix.addresses[service], OUTSIDE) as session:
-            return transact(session, "a@mail.test", [BOB], message(service))[0]
+            return session.transact("a@mail.test", [BOB], message(service))[0]
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(send, SERVICES))

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
+from tests.support.peers import connected
+
 from .client import message, submit
-from .instance import Address
 from .site import Site
-
-
-def first_line(proxy: Address) -> tuple[bytes, bytes]:
-    """What the proxy says first, and all that it says afterwards."""
-    with socket.create_connection(proxy, timeout=20) as connection:
-        said = b"".join(iter(lambda: connection.recv(4096), b""))
-    line, _, rest = said.partition(b"\r\n")
-    return line, rest
 
 
 @pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
@@ -54,9 +45,9 @@ def test_without_a_spool_the_mail_waits_in_the_queue(site: Site) -> None:
 
 
 def test_without_upstream_the_greeting_is_421_and_nothing_else_is_said(site: Site) -> None:
-    line, rest = first_line(site.postfix.addresses["cut-off_proxy"])
-    assert line.startswith(b"421 ")
-    assert rest == b""
+    with connected(site.postfix.addresses["cut-off_proxy"]) as client:
+        client.sees_reply(b"421 ")
+        client.sees_end()
 
 
 def test_without_upstream_the_client_is_told_to_come_again(site: Site) -> None:
@@ -72,9 +63,9 @@ def test_without_upstream_the_mail_waits_in_the_queue(site: Site) -> None:
 
 
 def test_a_wrong_option_costs_the_client_one_421_line(site: Site) -> None:
-    line, rest = first_line(site.postfix.addresses["misconfigured_proxy"])
-    assert line.startswith(b"421 4.3.5 ")
-    assert rest == b""
+    with connected(site.postfix.addresses["misconfigured_proxy"]) as client:
+        client.sees_reply(b"421 4.3.5 ")
+        client.sees_end()
 
 
 def test_a_wrong_option_leaves_the_mail_in_the_queue(site: Site) -> None:

@@ -6,6 +6,7 @@ Rule: a peer sends exactly the octets that it is given, and waits with one timeo
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Self
 
 #: Seconds that a peer waits for octets; only a failing test reaches it.
@@ -79,6 +80,11 @@ class Peer:
         self.socket.shutdown(socket.SHUT_WR)
 
     def leaves(self) -> None:
+        self.socket.close()
+
+    def resets(self) -> None:
+        """Close a TCP connection with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
 
