@@ -28,7 +28,7 @@ def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
     proxy = stack.enter_context(listening(command))
     for _ in range(filters):
         client = connected(proxy.address)
-        stack.callback(client.close)
+        stack.callback(client.leaves)
         client.begin(SLEEPER)
         client.pour(MESSAGE)
     return proxy

@@ -68,13 +68,13 @@ def in_step(clients: list[Client]) -> None:
         (b"DATA", b"354"),
     ):
         for client in clients:
-            client.say(line)
+            client.says(line)
         for client in clients:
-            client.reply(code)
+            client.expect(code)
     for client in clients:
         client.pour(MESSAGE)
     for client in clients:
-        client.reply(b"250")
+        client.expect(b"250")
 
 
 Measure = Callable[[Listener, int, int], Spent]

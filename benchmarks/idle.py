@@ -45,7 +45,7 @@ def beside(command: list[str], sessions: int) -> Iterator[tuple[Listener, float]
         if not all(client.undisturbed() for client in clients):
             raise NotHereError("idle sessions were ended: this took longer than they may")
         for client in clients:
-            client.close()
+            client.leaves()
 
 
 def measure(bench: Bench) -> Iterator[Measured]:

@@ -31,7 +31,7 @@ class Passed:
 def copied(command: list[str], message: Message) -> Passed:
     """Return what the copier takes."""
     with Process(command) as process:
-        process.client.reply(b"354")
+        process.client.expect(b"354")
         alone = spent(process.own, lambda: process.client.content(message))
     return Passed(process.wait(), alone)
 

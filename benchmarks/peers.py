@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.support.peers import Peer, connected_pair
+from tests.support.proxies import activated
+
 from . import clock
 from .clock import Spent
 
@@ -61,37 +64,27 @@ def upstream() -> Iterator[Upstream]:
     process.wait(LIMIT)
 
 
-class Client:
+class Client(Peer):
     """An SMTP client on a connected socket."""
 
-    def __init__(self, peer: socket.socket) -> None:
-        self._socket = peer
-        self._socket.settimeout(LIMIT)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, LIMIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def reply(self, code: bytes) -> None:
-        """Wait for one whole reply; it has to have this code."""
-        data = b""
-        while not data.endswith(b"\r\n") or data.splitlines()[-1][3:4] == b"-":
-            more = self._socket.recv(65536)
-            if not more:
-                raise BrokenDialogueError(f"the connection was closed instead of {code!r}")
-            data += more
-        if data[:3] != code:
-            raise BrokenDialogueError(f"{data!r} instead of {code!r}")
-
-    def say(self, line: bytes) -> None:
-        """Send a command, and do not wait."""
-        self._socket.sendall(line + b"\r\n")
+    def expect(self, code: bytes) -> None:
+        """Wait for a reply with this code."""
+        reply = self.reply()
+        if reply[:3] != code:
+            raise BrokenDialogueError(f"{reply!r} instead of {code!r}")
 
     def command(self, line: bytes, code: bytes = b"250") -> None:
         """Send a command and wait for its reply."""
-        self.say(line)
-        self.reply(code)
+        self.says(line)
+        self.expect(code)
 
     def hello(self) -> None:
         """Take the greeting and introduce ourselves."""
-        self.reply(b"220")
+        self.expect(b"220")
         self.command(b"EHLO client.test")
 
     def begin(self, sender: bytes = b"sender@example.com", recipients: int = 1) -> None:
@@ -105,12 +98,12 @@ class Client:
     def content(self, message: Message) -> None:
         """Send a message and its end, and wait for the reply."""
         self.pour(message)
-        self.reply(b"250")
+        self.expect(b"250")
 
     def pour(self, message: Message) -> None:
         """Send a message and its end, and do not wait."""
         for block in message.wire():
-            self._socket.sendall(block)
+            self.sends(block)
 
     def send(self, message: Message, recipients: int = 1) -> None:
         """Send one message as a whole transaction."""
@@ -120,15 +113,11 @@ class Client:
     def quit(self) -> None:
         """End in order."""
         self.command(b"QUIT", b"221")
-        self.close()
+        self.leaves()
 
     def undisturbed(self) -> bool:
         """Say whether the connection is open and nothing was said on it."""
-        return not _readable(self._socket.fileno(), 0)
-
-    def close(self) -> None:
-        """Go without a word."""
-        self._socket.close()
+        return not _readable(self.socket.fileno(), 0)
 
 
 @dataclass(frozen=True)
@@ -158,9 +147,7 @@ class Process:
     """
 
     def __init__(self, command: list[str]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.socket = socket.create_connection(listener.getsockname(), timeout=LIMIT)
-            theirs, _ = listener.accept()
+        self.socket, theirs = connected_pair()
         with theirs:
             both = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), wanted) for wanted in (0, 1)]
             self._began = time.perf_counter()
@@ -230,10 +217,6 @@ def run(command: list[str]) -> Spent:
     return _ended(os.posix_spawn(command[0], command, os.environ), began)
 
 
-#: Starts a program with descriptor 3 as systemd passes a listening socket to it.
-_ACTIVATE = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"'
-
-
 @dataclass(frozen=True)
 class Listener:
     """A proxy that listens."""
@@ -255,12 +238,9 @@ def listening(command: list[str], host: str = "127.0.0.1") -> Iterator[Listener]
     """A proxy in listen mode; at the end it is told to stop at once."""
     with socket.create_server((host, 0), backlog=512) as listener:
         address = listener.getsockname()
-        pid = os.posix_spawn(
-            "/bin/sh",
-            ["sh", "-c", _ACTIVATE, *command, "--listen", str(address[1]), "--foreground"],
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)],
-        )
+        started = activated(*command, "--listen", str(address[1]), "--foreground")
+        passed = [(os.POSIX_SPAWN_DUP2, listener.fileno(), 0)]
+        pid = os.posix_spawn(started[0], started, os.environ, file_actions=passed)
     try:
         yield Listener(pid, address)
     finally:

@@ -19,7 +19,7 @@ MESSAGE = Message(4096)
 def quit_only(command: list[str]) -> Spent:
     """Return what a session takes that says QUIT after the greeting."""
     with Process(command) as process:
-        process.client.reply(b"220")
+        process.client.expect(b"220")
         process.client.quit()
     return process.wait()
 

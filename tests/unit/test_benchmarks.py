@@ -233,6 +233,6 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_program_that_says_something_else_is_killed_and_gives_no_figure() -> None:
     command = ["/bin/sh", "-c", r"printf '554 no\r\n'; exec sleep 1000"]
     with pytest.raises(BrokenDialogueError, match="554 no"), Process(command) as process:
-        process.client.reply(b"220")
+        process.client.expect(b"220")
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
