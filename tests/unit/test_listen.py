@@ -144,6 +144,7 @@ def test_a_hundred_clients_at_once(serve: Serve, tmp_path: Path) -> None:
     assert codes == [250, 550] * 50
     expected = [b"Subject: ham\r\n\r\n%d\r\n" % number for number in range(0, 100, 2)]
     assert sorted(upstream.received) == sorted(expected)
+    assert upstream.messages == len(expected)
     assert list(tmp_path.iterdir()) == []
 
 

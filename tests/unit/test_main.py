@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -556,16 +555,7 @@ def test_another_python_is_refused_by_name() -> None:
     )
 
 
-def test_another_python_answers_a_client_with_421_alone() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        subprocess.run(
-            [*PYTHON, "-c", _OTHER_PYTHON, "127.0.0.1:25"],
-            env=environment(),
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=theirs.fileno(),
-            check=False,
-        )
-        theirs.close()
-        assert ours.recv(65536) == replies.MISCONFIGURED
+def test_another_python_answers_a_client_with_421_alone(spawn: Spawn) -> None:
+    client = spawn("127.0.0.1:25", command=[*PYTHON, "-c", _OTHER_PYTHON]).client
+    client.sees(replies.MISCONFIGURED.rstrip())
+    client.sees_end()
