@@ -18,29 +18,23 @@ from tests.support.answering import Answering
 from tests.support.fixtures import Serve, Spawn
 from tests.support.peers import Peer
 from tests.support.proxies import ISOLATED_PYTHON
-from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
+from tests.support.upstream import (
+    MESSAGE,
+    Upstream,
+    greeted,
+    in_data,
+    in_transaction,
+    passes_next_message,
+    quits,
+    relays,
+    takes_message,
+)
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
 NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
 
 REFUSE_ALL = "echo '550 virus' >&2; exit 1"
 LARGE = b"x" * 70 + b"\r\n"
-
-
-def next_message_passes(client: Peer, upstream: Upstream) -> None:
-    """After a message that could not be handled, upstream is connected to anew."""
-    client.says(b"MAIL FROM:<a@example>")
-    peer = upstream.greets()
-    peer.sees(b"EHLO client")
-    peer.says(b"250 ok")
-    peer.sees(b"MAIL FROM:<a@example>")
-    peer.says(b"250 ok")
-    client.sees(b"250 ok")
-    relays(client, peer, b"RCPT TO:<b@example>")
-    client.asks(b"DATA", b"354 ")
-    client.says(*MESSAGE)
-    takes_message(client, peer, *MESSAGE)
-    quits(client, peer)
 
 
 def sends_large(client: Peer, octets: int) -> None:
@@ -64,7 +58,7 @@ def test_a_message_that_does_not_fit_is_refused_and_the_next_one_passes(
     proxy.client.sees_reply(b"452 ")
     peer.sees(b"QUIT")
     peer.says(b"221 bye")
-    next_message_passes(proxy.client, upstream)
+    passes_next_message(proxy.client, upstream)
 
 
 @NAME_SPACES
@@ -89,9 +83,7 @@ def test_a_file_system_without_room_for_a_name_costs_a_452(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
         prelude=small_file_system(tmp_path, "nr_inodes=1"),
     )
-    peer = greeted(proxy.client, upstream)
-    for line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-        relays(proxy.client, peer, line)
+    peer = in_transaction(proxy.client, upstream)
     proxy.client.asks(b"DATA", b"452 ")
     quits(proxy.client, peer)
 
@@ -116,9 +108,7 @@ def test_a_directory_that_disappears_costs_a_452_and_not_the_session(
     spool = tmp_path / "spool"
     spool.mkdir()
     proxy = spawn("-d", str(spool), "-c", "exit 0", upstream.address)
-    peer = greeted(proxy.client, upstream)
-    for line in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-        relays(proxy.client, peer, line)
+    peer = in_transaction(proxy.client, upstream)
     spool.rmdir()
     proxy.client.asks(b"DATA", b"452 ")
     quits(proxy.client, peer)
@@ -151,7 +141,7 @@ def test_a_file_past_its_size_limit_costs_a_452(
     proxy.client.sees_reply(b"452 ")
     peer.sees(b"QUIT")
     peer.says(b"221 bye")
-    next_message_passes(proxy.client, upstream)
+    passes_next_message(proxy.client, upstream)
 
 
 #: A spawned proxy is given so few descriptors in all. Three are its client's, and with a fourth

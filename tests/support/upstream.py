@@ -51,19 +51,46 @@ def relays(client: Peer, peer: Peer, command: bytes, reply: bytes = b"250 ok") -
     client.sees(reply)
 
 
-def begins_message(client: Peer, peer: Peer, sender: bytes = b"a@example") -> None:
+def sends_envelope(client: Peer, peer: Peer, sender: bytes = b"a@example") -> None:
+    relays(client, peer, b"MAIL FROM:<%b>" % sender)
+    relays(client, peer, b"RCPT TO:<b@example>")
+
+
+def begins_message(client: Peer, peer: Peer) -> None:
     """Send an envelope, and DATA up to its 354."""
-    for command in (b"MAIL FROM:<%b>" % sender, b"RCPT TO:<b@example>"):
-        relays(client, peer, command)
+    sends_envelope(client, peer)
     client.asks(b"DATA", b"354 ")
+
+
+def in_transaction(client: Peer, upstream: Upstream, sender: bytes = b"a@example") -> Peer:
+    """Begin a session up to an accepted recipient; return the upstream server's end of it."""
+    peer = greeted(client, upstream)
+    relays(client, peer, b"EHLO client")
+    sends_envelope(client, peer, sender)
+    return peer
 
 
 def in_data(client: Peer, upstream: Upstream, sender: bytes = b"a@example") -> Peer:
     """Begin a session up to the 354; return the upstream server's end of it."""
-    peer = greeted(client, upstream)
-    relays(client, peer, b"EHLO client")
-    begins_message(client, peer, sender)
+    peer = in_transaction(client, upstream, sender)
+    client.asks(b"DATA", b"354 ")
     return peer
+
+
+def passes_next_message(client: Peer, upstream: Upstream) -> None:
+    """Send a message in a session whose upstream connection has ended, and QUIT."""
+    client.says(b"MAIL FROM:<a@example>")
+    peer = upstream.greets()
+    peer.sees(b"EHLO client")
+    peer.says(b"250 ok")
+    peer.sees(b"MAIL FROM:<a@example>")
+    peer.says(b"250 ok")
+    client.sees(b"250 ok")
+    relays(client, peer, b"RCPT TO:<b@example>")
+    client.asks(b"DATA", b"354 ")
+    client.says(*MESSAGE)
+    takes_message(client, peer, *MESSAGE)
+    quits(client, peer)
 
 
 def takes_message(client: Peer, peer: Peer, *texts: bytes) -> None:

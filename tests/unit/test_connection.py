@@ -27,9 +27,8 @@ from postprox.shell.spool import Spool
 from postprox.shell.stream import Stream, never_delay
 from postprox.shell.system import posix
 from tests.support.peers import address, listening
+from tests.support.upstream import MESSAGE, relays, sends_envelope
 from tests.unit.peers import LoopPeer, deaf_listener, fresh_loop, run_until
-
-MESSAGE = (b"Subject: x", b"", b"body", b".")
 
 
 class Site:
@@ -65,15 +64,14 @@ class Site:
         client = self.serves(*options)
         upstream = self.upstream()
         client.sees(b"220 up")
-        for command in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-            self.relays(client, upstream, command, b"250 ok")
+        relays(client, upstream, b"EHLO client")
+        sends_envelope(client, upstream)
         return client, upstream
 
     def data(self, *options: str) -> tuple[LoopPeer, LoopPeer]:
         """Go on to the 354."""
         client, upstream = self.transaction(*options)
-        client.says(b"DATA")
-        client.sees_reply(b"354 ")
+        client.asks(b"DATA", b"354 ")
         return client, upstream
 
     def stalled(self) -> tuple[LoopPeer, LoopPeer]:
@@ -87,12 +85,6 @@ class Site:
         upstream.stops_reading()
         upstream.says(b"354 go on")
         return client, upstream
-
-    def relays(self, client: LoopPeer, upstream: LoopPeer, command: bytes, reply: bytes) -> None:
-        client.says(command)
-        upstream.sees(command)
-        upstream.says(reply)
-        client.sees(reply)
 
     def is_over(self, exit_status: int = 0) -> None:
         run_until(self.loop, lambda: self.ended)

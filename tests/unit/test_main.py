@@ -16,7 +16,16 @@ from postprox.core import replies
 from tests.support.fixtures import Spawn
 from tests.support.peers import listening
 from tests.support.proxies import PYTHON, ROOT, environment, wait_for_end
-from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, relays, takes_message
+from tests.support.upstream import (
+    MESSAGE,
+    Upstream,
+    greeted,
+    in_data,
+    in_transaction,
+    passes_next_message,
+    quits,
+    takes_message,
+)
 
 
 @pytest.fixture
@@ -486,9 +495,7 @@ def test_a_background_child_that_holds_standard_error_delays_nothing(
 
 def test_a_missing_directory_is_a_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn("-d", str(tmp_path / "missing"), upstream.address)
-    peer = greeted(proxy.client, upstream)
-    for command in (b"EHLO client", b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>"):
-        relays(proxy.client, peer, command)
+    peer = in_transaction(proxy.client, upstream)
     proxy.client.asks(b"DATA", b"452 4.3.1 ")
     quits(proxy.client, peer)
     assert proxy.exit_status() == 0
@@ -518,17 +525,7 @@ def test_after_a_message_that_was_too_large_a_small_one_passes(
     in_data(client, upstream)
     client.says(*([b"x" * 998] * 100), b".")
     client.sees_reply(b"452 4.3.1 ")
-    client.says(b"MAIL FROM:<a@example>")
-    peer = upstream.greets()
-    peer.sees(b"EHLO client")
-    peer.says(b"250 up")
-    peer.sees(b"MAIL FROM:<a@example>")
-    peer.says(b"250 ok")
-    client.sees(b"250 ok")
-    relays(client, peer, b"RCPT TO:<b@example>")
-    client.asks(b"DATA", b"354 ")
-    client.says(*MESSAGE)
-    takes_message(client, peer, *MESSAGE)
+    passes_next_message(client, upstream)
 
 
 # Another implementation of Python

@@ -16,8 +16,9 @@ from postprox.core import limits
 from postprox.shell import listen
 from postprox.shell.loop import READABLE, Loop
 from postprox.shell.stream import Stream
+from tests.support.upstream import MESSAGE
 from tests.unit.peers import LoopPeer, run_until
-from tests.unit.test_connection import MESSAGE, Site, settles, site
+from tests.unit.test_connection import Site, settles, site
 
 __all__ = ["site"]
 
