@@ -375,7 +375,8 @@ class Clock:
     """A clock that is set by hand."""
 
     def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = loop.clock()
+        # Whole seconds, so that sums and differences of times are exact.
+        self.now = float(int(loop.clock()) + 1)
         monkeypatch.setattr(loop, "clock", lambda: self.now)
 
 
