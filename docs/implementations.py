@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conformance.format.clauses import load_clauses
+from tests.conformance.format.requirements import specification
 from tests.conformance.format.vocabulary import (
     INVARIANT_PREFIX,
     OLD_INVARIANT_PREFIX,
     PROPERTY_PREFIX,
 )
-from tests.conformance.paths import SPECIFICATION, SUFFIX
+from tests.conformance.paths import SUFFIX
 from tests.conformance.report.results import Run, read_run
 from tests.conformance.run.results import Known, Result
 from tests.conformance.run.verdict import STALE
@@ -171,11 +171,11 @@ def _detail(one: Kept, found: Kept) -> str:
 
 
 def _every_clause(kept: list[Kept]) -> Iterator[str]:
-    clauses = [clause.name for clause in load_clauses(SPECIFICATION.read_text("utf-8"))]
+    families = [family.name for family in specification().families]
     nothing: Kept = {"judged": 0, "missed": {}}
     rows = (
         [name, *(_with_example(one["clauses"].get(name, nothing)) for one in kept)]
-        for name in clauses
+        for name in families
     )
     yield "## Every clause\n"
     yield _table(["clause", *map(_title, kept)], rows)

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .cli import list_command, run_command
+from .cli import explain_command, list_command, run_command
 from .cli.options import refuse
 from .record import command as recording
 from .report import command as reporting
@@ -27,6 +27,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     run_command.add_run(words)
     list_command.add_list(words)
     list_command.add_show(words)
+    explain_command.add_explain(words)
     reporting.add_report(words)
     recording.add_record(words)
     run_command.add_compare(words)

@@ -17,7 +17,7 @@ from .play.needs import lacking
 from .play.preflight import CANARY_FAILS
 from .properties.plan import Plan
 from .properties.player import perform, perform_together
-from .properties.rules import CLAUSES, broken
+from .properties.rules import REQUIRES, broken
 from .properties.search import Search, examples
 from .properties.strategies import concurrent_sessions, plans
 from .run.items import PROPERTY_MARKER, divergence_of, suite_of
@@ -28,7 +28,7 @@ def judged(request: pytest.FixtureRequest) -> Settings:
     """The implementation from `--implementation`."""
     suite = suite_of(request.config)
     mode = request.node.get_closest_marker(PROPERTY_MARKER).kwargs["mode"]
-    if mode not in suite.modes or not suite.plays("should"):
+    if mode not in suite.modes or not suite.judges_everything:
         pytest.skip("this level or mode was not selected")
     if reason := lacking(["listen", "filter"] if mode == "listen" else ["filter"], suite.settings):
         pytest.skip(reason)
@@ -46,7 +46,7 @@ def search(request: pytest.FixtureRequest) -> Search:
 @pytest.mark.conformance_property(
     name=f"{PROPERTY_PREFIX}sessions",
     title="Random sessions, each in order",
-    clauses=CLAUSES,
+    requires=REQUIRES,
     mode="stdio",
 )
 def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
@@ -63,7 +63,7 @@ def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
 @pytest.mark.conformance_property(
     name=f"{PROPERTY_PREFIX}crowds",
     title="Random sessions of several clients at the same time, each in order",
-    clauses=CLAUSES,
+    requires=REQUIRES,
     mode="listen",
 )
 def test_every_session_of_a_crowd_is_in_order(judged: Settings, search: Search) -> None:

@@ -38,8 +38,7 @@ from tests.conformance.format.writer import write_transcript
 HEADER = """\
 +++
 title = "a title"
-clauses = ["relay.commands"]
-level = "must"
+requires = ["relay.commands-1"]
 filter = "exit 0"
 +++
 """
@@ -265,7 +264,7 @@ def test_lines_that_do_not_fit_together_are_named(lines: list[str], at: int, mes
 
 
 def test_filter_steps_need_a_filter() -> None:
-    text = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nF< run\n'
+    text = '+++\ntitle = "t"\nrequires = ["a.b-1"]\n+++\nF< run\n'
     assert "requires 'filter' in the header" in error_of(text).message
 
 
@@ -280,16 +279,17 @@ def test_a_last_line_without_its_end_is_refused() -> None:
     ("line", "message"),
     [
         ('titel = "x"', "unknown key 'titel' (did you mean 'title'?)"),
-        ('level = "most"', "one of must, should, may"),
-        ("clauses = []", "must have at least one entry"),
-        ('clauses = "a.b"', "a list of strings"),
+        ('level = "must"', "'level' is a key of format 1; format 2 has requires"),
+        ('clauses = ["a.b"]', "'clauses' is a key of format 1; format 2 has requires"),
+        ("requires = []", "must have at least one entry"),
+        ('requires = "a.b-1"', "a list of strings"),
         ('title = ""', "a string with a visible character"),
         ('modes = ["command", "stdio"]', "cannot be combined"),
         ('modes = ["lisen"]', "did you mean 'listen'"),
         ('needs = ["ipv7"]', "did you mean 'ipv6'"),
         ("clock = 0", "a positive number"),
         ("takes = 2", "'takes' requires 'clock'"),
-        ("format = 2", "knows format 1 only"),
+        ("format = 1", "format must be 2, not 1"),
         ("limits = { fsze = 1024 }", "did you mean 'fsize'"),
         ("limits = { fsize = 1000 }", "a multiple of 1024"),
         ("env = { A = 1 }", "a table of strings"),
@@ -308,7 +308,7 @@ def test_a_wrong_header_line_is_named(line: str, message: str) -> None:
     assert message in error.message
 
 
-@pytest.mark.parametrize("key", ["title", "clauses", "level"])
+@pytest.mark.parametrize("key", ["title", "requires"])
 def test_what_the_header_must_say_is_demanded(key: str) -> None:
     lines = [one for one in HEADER.splitlines() if not one.startswith(f"{key} =")]
     assert f"missing key '{key}'" in error_of("\n".join(lines) + "\n").message
@@ -328,7 +328,7 @@ def test_a_filter_comes_with_its_argv() -> None:
 
 
 def test_without_a_filter_there_is_no_command() -> None:
-    assert Header("t", ("a.b",), "must").arguments == ("-d", "{tmp}", "{upstream}")
+    assert Header("t", ("a.b-1",)).arguments == ("-d", "{tmp}", "{upstream}")
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_every_kind_of_step_is_written_as_it_was_read() -> None:
 
 def test_every_header_key_is_written_as_it_was_read() -> None:
     header = Header(
-        title='A "title" with \\ and \u00e9', clauses=("a.b", "c.d"), level="may",
+        title='A "title" with \\ and \u00e9', requires=("a.b-1", "c.d-2"),
         modes=("listen",), needs=("ipv6", "syslog"), argv=("-c", "{filter}", "-l", "{listen}"),
         env={"A": "b c"}, files={"f.txt": "one\ntwo\n"}, limits={"fsize": 4096}, clock=100,
         takes=1.5, upstream="unix", tmp="missing", syslog="absent", background=True,

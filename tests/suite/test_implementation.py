@@ -68,6 +68,6 @@ def test_divergence_of_an_invariant_keeps_its_old_name(tmp_path: Path, name: str
     path = tmp_path / "one.toml"
     path.write_text(
         'name = "one"\nargv = ["true"]\n'
-        f'[[divergence]]\ntranscript = "{name}"\nkind = "bug"\nreason = "why"\n'
+        f'[[divergence]]\ntranscripts = ["{name}"]\nkind = "bug"\nreason = "why"\n'
     )
     assert find_implementation(str(path)).divergence("invariant/stop", "listen")

@@ -12,12 +12,15 @@ from tests.conformance.run.invariant_results import (
 from tests.conformance.run.results import Result
 
 NAME = "invariant/stop"
+REQUIREMENT = "listen.stop-9"
 PLAIN = Implementation("p", ("p",))
 KNOWING = Implementation("p", ("p",), divergences=(Divergence(NAME, None, "bug", "known"),))
 
 
 def failure(where: str) -> Failure:
-    return Failure(f"{where} expected an end; got none", "all there is to know", "no end")
+    return Failure(
+        f"{where} expected an end; got none", "all there is to know", "no end", REQUIREMENT
+    )
 
 
 def results(*seen: InvariantObservation, implementation: Implementation = PLAIN) -> list[Result]:
@@ -46,6 +49,7 @@ def test_a_rule_that_is_broken_is_told_by_the_first_run_and_counted() -> None:
         InvariantObservation("stop", "listen", failure("b.smtp")),
     )
     assert (one.outcome, one.level, one.clauses) == ("failed", "should", ("listen.stop",))
+    assert (one.requirement, one.requirements) == (REQUIREMENT, (REQUIREMENT,))
     assert one.message == "in 2 of 3 runs, first a.smtp expected an end; got none"
     assert one.text.endswith("all there is to know")
 

@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 
-from tests.conformance.format.clauses import Clause, load_clauses
 from tests.conformance.format.loader import (
     included_names,
     load_transcript,
@@ -16,17 +15,14 @@ from tests.conformance.format.loader import (
 )
 from tests.conformance.format.nodes import Transcript, walk
 from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.requirements import specification
 from tests.conformance.format.vocabulary import GROUPS
 from tests.conformance.format.writer import write_transcript
-from tests.conformance.paths import PART_SUFFIX, SPECIFICATION, TRANSCRIPTS
+from tests.conformance.paths import PART_SUFFIX, TRANSCRIPTS
+from tests.conformance.play.failure import states_exit_status
 from tests.conformance.play.implementation import find_implementation
 
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
-
-
-@pytest.fixture(scope="module")
-def clauses() -> dict[str, Clause]:
-    return {clause.name: clause for clause in load_clauses(SPECIFICATION.read_text())}
 
 
 @pytest.fixture(scope="module")
@@ -53,75 +49,21 @@ def test_no_two_transcripts_share_a_title(corpus: list[Transcript]) -> None:
     assert [title for title, count in titles.items() if count > 1] == []
 
 
-def test_every_clause_named_is_in_the_specification(
-    corpus: list[Transcript], clauses: dict[str, Clause]
-) -> None:
-    unknown = [
-        f"{transcript.name}: {name}"
-        for transcript in corpus
-        for name in transcript.header.clauses
-        if name not in clauses
-    ]
-    assert unknown == []
-
-
-def test_every_level_is_one_at_which_a_named_clause_speaks(
-    corpus: list[Transcript], clauses: dict[str, Clause]
-) -> None:
-    wrong = [
-        f"{transcript.name}: no {transcript.header.level} in {transcript.header.clauses}"
-        for transcript in corpus
-        if transcript.header.level != "may"  # whatever is left open can be observed
-        and not any(
-            transcript.header.level in clauses[name].parts
-            for name in transcript.header.clauses
-            if name in clauses
-        )
-    ]
-    assert wrong == []
-
-
-def test_no_transcript_at_must_names_a_clause_that_does_not_speak_at_must(
-    corpus: list[Transcript], clauses: dict[str, Clause]
-) -> None:
-    wrong = [
-        f"{transcript.name}: {name}"
-        for transcript in corpus
-        if transcript.header.level == "must"
-        for name in transcript.header.clauses
-        if name in clauses and "must" not in clauses[name].parts
-    ]
-    assert wrong == []
-
-
-#: Whose exit status a clause at must gives: what cannot be reached, what only prints, -l.
-EXIT_AT_MUST = {
-    *("relay.connect-failed", "cli.help", "cli.license", "cli.version", "listen.background"),
-}
-
-
-def test_no_transcript_at_must_demands_what_clauses_at_should_alone_do(
+def test_transcript_with_exit_status_cites_requirement_about_it(
     corpus: list[Transcript],
 ) -> None:
-    wrong = [
-        f"{transcript.name}: {step.source}"
+    assert [
+        transcript.name
         for transcript in corpus
-        if transcript.header.level == "must"
+        if not any(states_exit_status(one) for one in transcript.requirements)
         for step in walk(transcript.steps)
-        if (step.kind, step.verb, str(step.argument)) == ("P", "tmp", "empty")
-        or (step.kind == "P" and step.verb in ("memory", "growth"))
-        or (
-            (step.kind, step.verb) == ("P", "exit")
-            and str(step.argument) != "any"
-            and EXIT_AT_MUST.isdisjoint(transcript.header.clauses)
-        )
-    ]
-    assert wrong == []
+        if (step.kind, step.verb) == ("P", "exit") and str(step.argument) != "any"
+    ] == []
 
 
-def test_only_the_clause_that_names_a_size_is_judged_by_one(corpus: list[Transcript]) -> None:
+def test_only_data_size_is_judged_by_resident_memory(corpus: list[Transcript]) -> None:
     measured = {
-        transcript.header.clauses[0]
+        transcript.subject.family
         for transcript in corpus
         for step in walk(transcript.steps)
         if step.verb == "memory"
@@ -129,20 +71,14 @@ def test_only_the_clause_that_names_a_size_is_judged_by_one(corpus: list[Transcr
     assert measured == {"data.size"}
 
 
-#: Parts of clauses that no transcript can judge, each with the reason.
-UNJUDGED = {("files.stale", "should"): "no transcript can age a file"}
+#: Families that no transcript can judge, each with the reason.
+UNJUDGED = {"files.stale": "no transcript can age a file"}
 
 
-def test_every_part_of_every_clause_is_judged(
-    corpus: list[Transcript], clauses: dict[str, Clause]
-) -> None:
-    judged = {
-        (name, transcript.header.level)
-        for transcript in corpus
-        for name in transcript.header.clauses
-    }
-    parts = {(clause.name, level) for clause in clauses.values() for level in clause.parts}
-    assert sorted(parts - judged) == sorted(UNJUDGED)
+def test_every_family_is_judged(corpus: list[Transcript]) -> None:
+    judged = {name for transcript in corpus for name in transcript.families}
+    families = {family.name for family in specification().families}
+    assert families - judged == set(UNJUDGED)
 
 
 def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> None:
@@ -161,6 +97,6 @@ def test_every_part_says_first_what_it_is_for() -> None:
 def test_a_peer_written_from_the_specification_fails_nothing_at_must() -> None:
     peer = find_implementation("postprox-go")
     levels = {
-        load_transcript(TRANSCRIPTS / one.transcript).header.level for one in peer.divergences
+        load_transcript(TRANSCRIPTS / one.transcript).subject.level for one in peer.divergences
     }
     assert levels == {"should"}

@@ -74,7 +74,7 @@ class Recorder:
 
     def __init__(self, upstream: str, path: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "tests.conformance", "record", "--upstream", upstream]
-        command += ["-o", str(path), "--title", "A live session", "--clause", "relay.commands"]
+        command += ["-o", str(path), "--title", "A live session", "--requires", "relay.commands-1"]
         self.process = subprocess.Popen(
             [*command, *arguments],
             cwd=ROOT,
@@ -257,7 +257,7 @@ def failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...,
     """What the recorder complains of before it listens."""
 
     def complaint(*arguments: str) -> str:
-        common = ["--title", "t", "--clause", "relay.order", "-o", str(tmp_path / "x.smtp")]
+        common = ["--title", "t", "--requires", "relay.order-1", "-o", str(tmp_path / "x.smtp")]
         status = main(["record", *common, "--upstream", "127.0.0.1:1", *arguments])
         assert status == 2
         return capsys.readouterr().err
@@ -275,7 +275,10 @@ def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--clause", "relay.ordr"), "unknown clause 'relay.ordr' (did you mean 'relay.order'?)"),
+        (
+            ("--requires", "relay.ordr-1"),
+            "unknown requirement 'relay.ordr-1' (did you mean 'relay.order-1'?)",
+        ),
         (("--", "127.0.0.1:25"), "missing {upstream}"),
         (("--upstream", "nowhere"), "an address must be"),
         (("--listen", "unix:/tmp/x"), "must be HOST:PORT"),
@@ -435,7 +438,7 @@ def test_every_octet_is_written_so_that_it_is_read_again() -> None:
     steps = StepRecorder()
     steps.sent("C", bytes(range(256)) + b"\r\n@eof\r\n  \r\n" + b"}" * 99)
     text = "".join(f"{line}\n" for line in written(steps))
-    header = f'{FENCE}\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n{FENCE}\n'
+    header = f'{FENCE}\ntitle = "t"\nrequires = ["a.b-1"]\n{FENCE}\n'
     again: Transcript = parse_transcript(header + text, "it")
     assert again.steps == steps.steps
 

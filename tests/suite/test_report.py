@@ -1,4 +1,4 @@
-"""The reports and the list of clauses: what the files hold is on the page, and nothing else."""
+"""The reports: what the files hold is on the page, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,17 +13,33 @@ from typing import Any
 import pytest
 
 from tests.conformance.__main__ import main
-from tests.conformance.format.clauses import Clause, load_clauses
+from tests.conformance.format.requirements import (
+    Family,
+    Requirement,
+)
 from tests.conformance.format.vocabulary import OUTCOMES
-from tests.conformance.paths import SPECIFICATION
 from tests.conformance.report.matrix import Matrix, build
 from tests.conformance.report.render import html, markdown
 from tests.conformance.report.results import ResultFileError, parse_run, visible
 
-CLAUSES = [
-    Clause("cli.host", "must", "HOST is a name. should: also `[IPv6]:PORT`."),
-    Clause("relay.order", "should", "in the **order** of its commands"),
-    Clause("filter.reject", "must", "status 1"),
+
+def requirement(name: str, level: str, sentence: str) -> Requirement:
+    harm, source = {"must": ("lost", "manual"), "should": ("stalled", "RFC 5321")}[level]
+    return Requirement(name, level, harm, "relay", (source,), sentence)
+
+
+FAMILIES = [
+    Family(
+        "cli.host",
+        (
+            requirement("cli.host-1", "must", "HOST MUST be a name."),
+            requirement("cli.host-2", "should", "HOST SHOULD be `[IPv6]:PORT` as well."),
+        ),
+    ),
+    Family(
+        "relay.order", (requirement("relay.order-1", "should", "in the **order** of commands"),)
+    ),
+    Family("filter.reject", (requirement("filter.reject-1", "must", "status 1"),)),
 ]
 TITLE = "Reject: the last line is the reply"
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -75,7 +91,7 @@ def whole(*results: dict[str, Any], head: dict[str, Any] | None = None) -> bytes
 
 
 def matrix(*files: bytes) -> Matrix:
-    return build(CLAUSES, [parse_run(file, f"{n}.jsonl") for n, file in enumerate(files)])
+    return build(FAMILIES, [parse_run(file, f"{n}.jsonl") for n, file in enumerate(files)])
 
 
 class _Page(HTMLParser):
@@ -108,68 +124,6 @@ def clause_part(page: str, name: str) -> str:
     return _Page(match[0]).text
 
 
-# The clauses.
-
-
-def table(*rows: str) -> str:
-    return "\n".join(("## cli: x", "", "| clause | level | statement |", "|---|---|---|", *rows))
-
-
-def test_specification_has_its_groups_in_order() -> None:
-    clauses = load_clauses(SPECIFICATION.read_text("utf-8"))
-    groups = list(dict.fromkeys(clause.group for clause in clauses))
-    assert groups == ["cli", "relay", "data", "filter", "files", "listen", "log"]
-
-
-def test_specification_loses_no_row() -> None:
-    text = SPECIFICATION.read_text("utf-8")
-    rows = re.findall(r"^\| ([a-z]+\.[a-z0-9-]+(?: / [a-z]+\.[a-z0-9-]+)*) \|", text, re.M)
-    names = [name for row in rows for name in row.split(" / ")]
-    assert [clause.name for clause in load_clauses(text)] == names
-
-
-def test_row_of_three_names_is_three_clauses() -> None:
-    clauses = load_clauses(table("| cli.help / cli.license / cli.version | must | exit 0 |"))
-    assert [(c.name, c.level, c.statement) for c in clauses] == [
-        (name, "must", "exit 0") for name in ("cli.help", "cli.license", "cli.version")
-    ]
-
-
-def test_escaped_pipe_belongs_to_the_statement() -> None:
-    (clause,) = load_clauses(table(r"| cli.x | must | `a \| b` |"))
-    assert clause.statement == "`a | b`"
-
-
-@pytest.mark.parametrize(
-    ("level", "statement", "parts"),
-    [
-        ("must", "this", ("must",)),
-        ("must", "this. should: that", ("must", "should")),
-        ("should", "this", ("should",)),
-        ("should", "this. should: that", ("should",)),
-        ("must", "what one should do", ("must",)),
-        ("must", "this. should: that. may: more", ("must", "should", "may")),
-    ],
-)
-def test_parts_of_a_clause(level: str, statement: str, parts: tuple[str, ...]) -> None:
-    assert Clause("cli.x", level, statement).parts == parts
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("no table", "missing table of clauses"),
-        (table("| cli.x | shall | y |"), "line 5: level 'shall' must be one of must, should, may"),
-        (table("| cli.x | must | a | b |"), "line 5: a row must have three cells, not 4"),
-        (table("| cli | must | y |"), "line 5: 'cli' must be a clause name"),
-        (table("| cli.x | must | y |", "| cli.x | must | z |"), "line 6: duplicate clause cli.x"),
-    ],
-)
-def test_wrong_table_is_refused_by_line(text: str, error: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(error)):
-        load_clauses(text)
-
-
 # Reading result files.
 
 
@@ -183,7 +137,7 @@ def test_wrong_table_is_refused_by_line(text: str, error: str) -> None:
         (b"[]\n", "f:1: each line must be a JSON object"),
         (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
         (octets(result()), "f:1: no header"),
-        (octets(header(format=3)), "f:1: format 3; must be 1 or 2"),
+        (octets(header(format=4)), "f:1: format 4; must be 1 or 2 or 3"),
         (octets({"type": "header"}), 'f:1: "format" is missing'),
         (octets(header(started="today")), "f:1: \"started\" is 'today'; must be an ISO 8601"),
         (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio'; must be a list"),
@@ -257,7 +211,7 @@ def test_what_would_not_show_is_written_out(text: str, shown: str) -> None:
 
 
 def cell(shown: Matrix, clause: str, column: int = 0) -> dict[str, dict[str, int]]:
-    (row,) = (row for group in shown.groups for row in group.rows if row.clause.name == clause)
+    (row,) = (row for group in shown.groups for row in group.rows if row.family.name == clause)
     return {level: dict(tally.counts) for level, tally in row.cells[column].tallies}
 
 
@@ -273,8 +227,8 @@ def test_result_counts_in_every_clause_it_names() -> None:
 
 
 def test_result_counts_once_in_a_group_and_in_the_totals() -> None:
-    clauses = [Clause("cli.a", "must", ""), Clause("cli.b", "must", "")]
-    shown = build(clauses, [parse_run(whole(result(clauses=["cli.a", "cli.b"])), "f")])
+    families = [Family("cli.a", ()), Family("cli.b", ())]
+    shown = build(families, [parse_run(whole(result(clauses=["cli.a", "cli.b"])), "f")])
     assert shown.groups[0].tallies[0].counts == (("passed", 1),)
     assert shown.columns[0].tally().counts == (("passed", 1),)
 
@@ -346,7 +300,7 @@ def test_says_what_was_tested_when_and_by_which_suite(render: Any) -> None:
 @RENDERERS
 def test_clauses_keep_the_order_of_the_specification(render: Any) -> None:
     text = render(matrix(whole(result())))
-    places = [text.index(clause.name) for clause in CLAUSES]
+    places = [text.index(clause.name) for clause in FAMILIES]
     assert places == sorted(places)
 
 
@@ -405,7 +359,7 @@ def test_divergence_has_kind_and_reason(render: Any) -> None:
 
 @RENDERERS
 def test_failure_text_stands_once_however_many_clauses_it_names(render: Any) -> None:
-    names = [clause.name for clause in CLAUSES]
+    names = [clause.name for clause in FAMILIES]
     failed = result(clauses=names, outcome="failed", message="expected 554\n     got 250")
     assert render(matrix(whole(failed))).count("expected 554\n     got 250") == 1
 
@@ -517,7 +471,9 @@ def test_clause_opens_to_statement_and_transcripts() -> None:
 def test_implementations_stand_side_by_side_in_a_clause() -> None:
     files = whole(result(), head=named("one")), whole(result(outcome="failed"), head=named("two"))
     text = clause_part(html(matrix(*files)), "filter.reject")
-    assert text.startswith("filter.reject must one 1.0 ✓ 1 passed two 1.0 ✗ 1 failed status 1")
+    assert text.startswith(
+        "filter.reject must one 1.0 ✓ 1 passed two 1.0 ✗ 1 failed filter.reject-1 status 1"
+    )
     assert text.endswith("✓ passed stdio ✗ failed stdio")
 
 
@@ -536,7 +492,7 @@ def test_clause_nobody_judged_says_so() -> None:
 
 def test_markdown_of_a_statement_becomes_html() -> None:
     page = html(matrix(whole(result())))
-    assert "also <code>[IPv6]:PORT</code>." in page
+    assert "SHOULD be <code>[IPv6]:PORT</code> as well" in page
     assert "the <strong>order</strong> of" in page
 
 

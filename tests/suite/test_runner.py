@@ -17,10 +17,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.conformance.format.requirements import specification
+from tests.conformance.play.invariants import RULES
+
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = f'"{sys.executable}" -m postprox "$@"'
 SESSION = "relay/greeting-ehlo-quit.smtp"
 MUST = "relay/one-message.smtp"
+#: A requirement of level must, and one of level may.
+MUST_ID = "relay.commands-1"
+MAY_ID = next(one.id for one in specification().requirements.values() if one.level == "may")
 
 IMPLEMENTATION = """\
 name = "bent"
@@ -87,9 +93,7 @@ class Runner:
     def transcript(self, script: str, header: str = "") -> Path:
         """A transcript of its own."""
         path = self._directory / "own.smtp"
-        path.write_text(
-            f'+++\ntitle = "t"\nclauses = ["relay.commands"]\nlevel = "must"\n{header}+++\n{script}'
-        )
+        path.write_text(f'+++\ntitle = "t"\nrequires = ["{MUST_ID}"]\n{header}+++\n{script}')
         return path
 
     def run(self, *arguments: object) -> Done:
@@ -143,7 +147,7 @@ def test_a_result_file_has_header_results_and_footer(right: Done) -> None:
 def test_the_footer_counts(right: Done) -> None:
     assert right.records[-1] == {
         "type": "footer", "passed": 2 + len(right.unasked),
-        "failed": 0, "skipped": 0, "diverged": 0, "stale": 0, "exit_status": 0,
+        "failed": 0, "skipped": 0, "diverged": 0, "stale": 0, "exit_status": 0, "stopped": "",
     }  # fmt: skip
 
 
@@ -240,7 +244,7 @@ def test_an_argv_that_is_no_program_is_status_2(runner: Runner) -> None:
 def test_a_transcript_that_cannot_be_read_is_status_2(runner: Runner) -> None:
     done = runner.run(runner.transcript("C> @cloze\n"))
     assert done.status == 2
-    assert "own.smtp:6: unknown step '@cloze' (did you mean '@close'?)" in done.text
+    assert "own.smtp:5: unknown step '@cloze' (did you mean '@close'?)" in done.text
 
 
 def test_choosing_nothing_is_status_2(runner: Runner) -> None:
@@ -280,7 +284,7 @@ def test_the_last_lines_are_the_verdict(right: Done) -> None:
 
 def test_what_is_permitted_only_never_fails_the_run(runner: Runner) -> None:
     path = runner.transcript("U> 220 here\nC< 220 there\n")
-    path.write_text(path.read_text().replace('"must"', '"may"'))
+    path.write_text(path.read_text().replace(MUST_ID, MAY_ID))
     done = runner.run(path)
     assert (done.status, done.outcomes) == (0, ["skipped", "skipped"])
 
@@ -291,7 +295,7 @@ WRONG = IMPLEMENTATION.format(command='"echo nonsense"', capabilities='["listen"
 RIGHT = IMPLEMENTATION.format(
     command=json.dumps(f"exec {REFERENCE}"), capabilities='["listen", "foreground"]'
 )
-DIVERGENCE = '[[divergence]]\ntranscript = "{}"\nkind = "bug"\nreason = "known"\n'
+DIVERGENCE = '[[divergence]]\ntranscripts = ["{}"]\nkind = "bug"\nreason = "known"\n'
 
 
 def test_a_known_divergence_is_as_expected(runner: Runner) -> None:
@@ -317,7 +321,7 @@ def test_a_divergence_that_comes_and_goes_may_pass(runner: Runner) -> None:
 
 
 def test_a_known_divergence_may_be_of_one_mode(runner: Runner) -> None:
-    path = runner.described(RIGHT + DIVERGENCE.format(SESSION) + 'mode = "listen"\n')
+    path = runner.described(RIGHT + DIVERGENCE.format(f"{SESSION}::listen"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.outcomes == ["passed", "stale"]
 
@@ -333,8 +337,13 @@ def test_a_divergence_that_names_nothing_is_status_2(runner: Runner) -> None:
     ("line", "message"),
     [
         ("nmae = 1", "did you mean 'name'"),
-        ("[[divergence]]\ntranscript = 'x'\nkind = 'odd'\nreason = 'y'", "one of bug, wontfix"),
-        ("[[divergence]]\ntranscript = 'x'\nkind = 'bug'", "'reason' is missing"),
+        ("[[divergence]]\ntranscripts = ['x']\nkind = 'odd'\nreason = 'y'", "one of bug, wontfix"),
+        ("[[divergence]]\ntranscripts = ['x']\nkind = 'bug'", "'reason' is missing"),
+        ("[[divergence]]\ntranscript = 'x'", "'transcript' is now a list: transcripts = ["),
+        (
+            "[[divergence]]\ntranscripts = ['x::lsten']\nkind = 'bug'\nreason = 'y'",
+            "divergence x::lsten: mode must be one of stdio, listen, command, not 'lsten'",
+        ),
     ],
 )
 def test_a_wrong_implementation_file_is_status_2(runner: Runner, line: str, message: str) -> None:
@@ -367,6 +376,8 @@ def test_what_a_transcript_does_not_await_fails_it(
     assert message in done.text
 
 
+TEMP_DIRECTORY = next(rule for rule in RULES if rule.name == "temp-directory")
+
 #: What breaks a rule that holds unasked, that rule, its clause, and what is told of it.
 BREAKS = {
     "fd 2": (
@@ -379,7 +390,7 @@ BREAKS = {
     ),
     "descendant left": (
         f"sleep 60 </dev/null >/dev/null 2>&1 & exec {REFERENCE}",
-        *("processes", "relay.idle", "no descendant to survive"),
+        *("processes", "cli.exit", "no descendant to survive"),
     ),
     "killed": (
         f"{REFERENCE}; kill -9 $$",
@@ -429,15 +440,14 @@ def test_who_ends_otherwise_after_sigterm_misses_that_alone(runner: Runner) -> N
     ]
 
 
-@pytest.mark.parametrize("clause", ["files.gone", "data.client-lost"])
-def test_a_transcript_about_what_holds_unasked_is_failed_by_it(runner: Runner, clause: str) -> None:
+@pytest.mark.parametrize("requirement", TEMP_DIRECTORY.requires)
+def test_transcript_that_cites_invariant_fails_by_it(runner: Runner, requirement: str) -> None:
     path = runner.transcript("@include include/greeting.smtp-part\nC> @eof\nU< QUIT\n")
-    path.write_text(
-        path.read_text().replace('"must"', '"should"').replace("relay.commands", clause)
-    )
+    path.write_text(path.read_text().replace(f'"{MUST_ID}"', f'"{MUST_ID}", "{requirement}"'))
     bent = runner.bent(f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}')
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
     assert done.outcomes == ["failed"]
+    assert done.records[1]["requirement"] == requirement
     assert "invariant/temp-directory::stdio" not in done.unasked
 
 

@@ -20,7 +20,7 @@ from tests.conformance.properties.search import Search
 from tests.conformance.run.items import SUITE
 
 WRONG = ["final_replies: one", "final_replies: two", "nothing_left: an echo"]
-TRANSCRIPT = '+++\ntitle = "t"\nclauses = ["a.b"]\nlevel = "must"\n+++\nC> QUIT\n'
+TRANSCRIPT = '+++\ntitle = "t"\nrequires = ["a.b-1"]\n+++\nC> QUIT\n'
 
 
 def failure(action: Callable[[], None]) -> str:

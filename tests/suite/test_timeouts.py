@@ -7,17 +7,19 @@ from dataclasses import replace
 import pytest
 
 from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.requirements import specification
 from tests.conformance.play.harness import Settings
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.play.timeouts import AdaptiveTimeout
 from tests.conformance.run.items import suite_of
 from tests.conformance.run.suite import play_fairly
 
+#: A requirement of each level.
+REQUIREMENTS = {one.level: one.id for one in specification().requirements.values()}
 NEVER_SAID = """\
 +++
 title = "t"
-clauses = ["relay.replies"]
-level = "{level}"
+requires = ["{requirement}"]
 +++
 U> 220 here
 C< 220 here
@@ -65,7 +67,7 @@ def hasty(request: pytest.FixtureRequest) -> Settings:
 
 def waited(level: str, settings: Settings) -> str:
     """For how long a transcript that fails has been waited for."""
-    transcript = parse_transcript(NEVER_SAID.format(level=level), "t")
+    transcript = parse_transcript(NEVER_SAID.format(requirement=REQUIREMENTS[level]), "t")
     failure = play_fairly(transcript, "stdio", settings).failure
     assert failure is not None
     return failure.summary.rpartition("(waited ")[2]
@@ -100,7 +102,9 @@ def test_pass_of_second_play_counts_and_is_measured(
             return 0.0
 
     timeouts = Hasty(left=0)
-    transcript = parse_transcript(NEVER_SAID.format(level="must").replace("U< NOOP\n", ""), "t")
+    transcript = parse_transcript(
+        NEVER_SAID.format(requirement=REQUIREMENTS["must"]).replace("U< NOOP\n", ""), "t"
+    )
     settings = replace(hasty, timeout=10.0, timeouts=timeouts)
     assert play_fairly(transcript, "stdio", settings).failure is None
     assert timeouts.replays["must"] == AdaptiveTimeout().replays["must"]

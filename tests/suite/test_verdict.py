@@ -68,11 +68,6 @@ def test_what_could_not_be_judged_is_named_with_its_level() -> None:
     )
 
 
-def test_each_miss_is_named_by_clause_and_whole_name() -> None:
-    lines = list(verdict(result("a"), result("b", "failed", "should")).lines())
-    assert lines[-1] == "  missed (should) relay.eof: relay/b.smtp [stdio]"
-
-
 def test_a_selection_is_called_one() -> None:
     assert "  only a selection was judged: 2 of 9 transcripts" in list(verdict(*ALL, of=9).lines())
 

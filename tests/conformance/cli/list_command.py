@@ -19,8 +19,12 @@ _EXIT_WRONG = 2
 
 def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `list`."""
-    parser = words.add_parser("list", help="list transcripts, one per line, with level and clauses")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a group or a transcript")
+    parser = words.add_parser(
+        "list", help="list transcripts, one per line, with level and requirements"
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="a group, family, requirement or transcript"
+    )
     parser.add_argument("--level", choices=LEVELS, help="select one level")
     parser.set_defaults(do=_list)
 
@@ -28,7 +32,7 @@ def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def add_show(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `show`."""
     parser = words.add_parser("show", help="print a transcript with its included files expanded")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a transcript")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a transcript, or as for list")
     parser.set_defaults(do=_show)
 
 
@@ -36,14 +40,14 @@ def _list(options: argparse.Namespace) -> int:
     def line(transcript: Transcript) -> str:
         header = transcript.header
         return "\t".join(
-            (transcript.name, header.level, ",".join(header.modes), ",".join(header.clauses),
-             header.title)
+            (transcript.name, transcript.subject.level, ",".join(header.modes),
+             ",".join(header.requires), header.title)
         )  # fmt: skip
 
     return _print(
         line(transcript)
         for transcript in _transcripts(options.names)
-        if options.level in (None, transcript.header.level)
+        if options.level in (None, transcript.subject.level)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ..format.loader import ChoiceError, check_names_differ, chosen
+from ..format.vocabulary import SOURCES
 from ..paths import (
     COMPARISON,
     COMPARISON_TEST,
@@ -26,10 +28,13 @@ from ..paths import (
     SUFFIX,
     TRANSCRIPTS,
 )
+from ..play.process import kill_children_since
+from ..play.procfs import children
 from ..properties.compare import ASPECTS
 from ..report.command import add_outputs, check_outputs, write_outputs
 from ..report.results import ResultFileError, read_run
-from ..run.verdict import NOT_JUDGED, Verdict
+from ..run.junit import write_nothing_judged
+from ..run.verdict import NOT_JUDGED, STALE, Verdict
 from .options import keywords, number, one_of
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
@@ -51,7 +56,13 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
     # Without a default argparse would report NAME as missing together with IMPLEMENTATION.
     add("names", nargs="*", default=[], metavar="NAME",
-        help="select groups, transcripts, NAME::MODE")  # fmt: skip
+        help="select groups, families, requirements, transcripts, NAME::MODE")  # fmt: skip
+    add("--name", metavar="TEXT", help="the implementation's name in the report")
+    add("--failed", type=Path, metavar="RESULTS", help="select what failed in an earlier run")
+    add("--exitfirst", action="store_true", help="stop at the first failure")
+    add("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
+    add("--source", metavar="WORD",
+        help=f"judge by the requirements of one source only: {', '.join(SOURCES)}")  # fmt: skip
     add("--strict", action="store_true", help="require all of level should as well")
     add("--level", default="may", help="up to this level: must, should, may (default: all)")
     add("--modes", default="stdio,listen,command", metavar="LIST", help="select modes")
@@ -67,7 +78,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("-j", "--jobs", type=number, default=_JOBS, metavar="N",
         help=f"number of parallel workers (default: {_JOBS})")  # fmt: skip
     add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")
-    add("--junit", metavar="FILE", help="write them as JUnit's XML")
+    add("--junit", type=Path, metavar="FILE", help="write them as JUnit's XML")
     add_outputs(parser)
     parser.set_defaults(do=_run)
 
@@ -91,8 +102,26 @@ def _pytest(arguments: list[str]) -> int:
     plain = ["-p", f"{PACKAGE_NAME}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
     plain += ["-q", "--no-header", "--assert=plain"]
-    with _no_other_plugins():
-        return int(pytest.main([*plain, *arguments]))
+    before = children()
+    with _no_other_plugins(), _stopped_by_signals():
+        try:
+            return int(pytest.main([*plain, *arguments]))
+        finally:
+            kill_children_since(before)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """End the run by SIGTERM and SIGHUP as by SIGINT."""
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -114,28 +143,47 @@ def _run(options: argparse.Namespace) -> int:
         results = options.results or Path(directory) / "results.jsonl"
         try:
             check_outputs(options, results=options.results, junit=options.junit)
-            status = _pytest(_run_arguments(options, results))
-            if status not in _DONE:
-                return EXIT_SUITE
+            arguments = _run_arguments(options, results)
+            _remove(results, options.junit)
+            status = _pytest(arguments)
+            if not results.exists():
+                return EXIT_SUITE  # a wrong option, about which a line was printed
             run = read_run(results)
             write_outputs(options, [run])
+            if options.junit and not options.junit.exists():
+                write_nothing_judged(options.junit, "; ".join(run.gaps))
         except (ChoiceError, ResultFileError, OSError) as error:
             print(f"conformance: {error}", file=sys.stderr)
             return EXIT_SUITE
+    if status not in _DONE:
+        return EXIT_SUITE
     return _exit_status(run.verdict, strict=options.strict)
+
+
+def _remove(*paths: Path | None) -> None:
+    """Remove the files of an earlier run, which a stopped run would leave in place."""
+    for path in paths:
+        if path is not None and path.is_file():
+            path.unlink()
 
 
 def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     arguments = ["--implementation", options.implementation, "--results", str(results)]
     arguments += ["--level", options.level, "--modes", options.modes]
-    arguments += ["--time-scale", options.time_scale, "--tb=no", "-rN"]
-    if options.slow:
-        arguments.append("--slow")
-    if options.keywords:
-        arguments += ["-k", options.keywords]
-    if options.junit:
-        arguments += ["--junitxml", options.junit]
-    places = [place for name in options.names for place in chosen(name)]
+    arguments += ["--time-scale", options.time_scale, "--tb=no", "-rN", "--progress"]
+    arguments += ["--slow"] if options.slow else []
+    arguments += ["--exitfirst"] if options.exitfirst else []
+    values = {
+        "--source": options.source,
+        "--name": options.name,
+        "--shard": options.shard,
+        "-k": options.keywords,
+        "--junitxml": options.junit,
+    }
+    for option, value in values.items():
+        arguments += [option, str(value)] if value else []
+    names = [*options.names, *(_failed(options.failed) if options.failed else ())]
+    places = [place for name in names for place in chosen(name)]
     check_names_differ(places)
     single = bool(places) and all(SUFFIX in place for place in places)
     if options.jobs > 1 and not (single and len(places) <= options.jobs):
@@ -143,6 +191,15 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     if single:
         return [*arguments, *places]
     return [*arguments, "--smoke", *(places or [str(TRANSCRIPTS), str(PROPERTIES)])]
+
+
+def _failed(path: Path) -> list[str]:
+    """Return the names of what failed in the run of the result file *path*."""
+    missed = [one for one in read_run(path).results if one.outcome in ("failed", STALE)]
+    names = [f"{one.transcript}::{one.mode}" for one in missed if one.is_transcript]
+    if not names:
+        raise ChoiceError(f"{path}: no transcript failed")
+    return names
 
 
 def _exit_status(verdict: Verdict, *, strict: bool) -> int:

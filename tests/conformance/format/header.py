@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .payload import VARIABLES, did_you_mean
-from .vocabulary import LEVELS, MODES
+from .vocabulary import MODES
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_MODES = ("stdio", "listen")
 UPSTREAMS = (
     "listening",
@@ -80,8 +80,9 @@ class Header:
     """The settings of a transcript, from the text before its first step."""
 
     title: str
-    clauses: tuple[str, ...]
-    level: str
+    #: Identifiers of requirements. The first one is the subject of the transcript, which asserts
+    #: the others as well.
+    requires: tuple[str, ...]
     format: int = FORMAT
     argv: tuple[str, ...] | None = None
     filter: str | None = None
@@ -112,12 +113,14 @@ class Header:
 def read_header(table: Mapping[str, object]) -> Header:
     """Return the header in a parsed TOML table; HeaderError names the problem and its key."""
     for key in table:
+        if key in _KEYS_OF_FORMAT_1:
+            raise HeaderError(key, f"'{key}' is a key of format 1; {_REPLACEMENT}")
         if key not in KEYS:
             raise HeaderError(
                 key,
                 f"unknown key '{key}'{did_you_mean(key, list(KEYS))}; there are {', '.join(KEYS)}",
             )
-    for key in ("title", "clauses", "level"):
+    for key in _REQUIRED:
         if key not in table:
             raise HeaderError("", f"missing key '{key}'")
     values: dict[str, Any] = {key: KEYS[key](key, value) for key, value in table.items()}
@@ -194,7 +197,7 @@ def _boolean(key: str, value: object) -> bool:
 
 def _format(key: str, value: object) -> int:
     if value != FORMAT:
-        raise HeaderError(key, f"format {value!r}: this suite knows format {FORMAT} only")
+        raise HeaderError(key, f"format must be {FORMAT}, not {value!r}; {_REPLACEMENT}")
     return FORMAT
 
 
@@ -232,8 +235,7 @@ def _descriptors(key: str, value: object) -> tuple[int, ...]:
 KEYS: dict[str, Callable[[str, object], object]] = {
     "format": _format,
     "title": _text,
-    "clauses": _some_texts,
-    "level": _one_of(LEVELS),
+    "requires": _some_texts,
     "modes": _several_of(MODES),
     "needs": _several_of(CAPABILITIES),
     "argv": _texts,
@@ -252,14 +254,18 @@ KEYS: dict[str, Callable[[str, object], object]] = {
     "filter": _text,
 }
 
+_REQUIRED = ("title", "requires")
+_KEYS_OF_FORMAT_1 = ("clauses", "level")
+_REPLACEMENT = 'format 2 has requires = ["relay.idle-1"], with identifiers of the specification'
+
 
 def write_header(header: Header) -> str:
     """Return TOML for every key of *header* that differs from its default."""
-    plain = Header(header.title, header.clauses, header.level)
+    plain = Header(header.title, header.requires)
     lines = [
         f"{key} = {_toml(getattr(header, key))}\n"
         for key in KEYS
-        if key in ("title", "clauses", "level") or getattr(header, key) != getattr(plain, key)
+        if key in _REQUIRED or getattr(header, key) != getattr(plain, key)
     ]
     return "".join(lines)
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..paths import SPECIFICATION, SUFFIX, TRANSCRIPTS
-from .clauses import load_clauses
+from ..paths import SUFFIX, TRANSCRIPTS
 from .nodes import Either, FormatError, Include, Node, Note, Step, Transcript
 from .payload import did_you_mean
 from .reader import line_of_key, parse_part, parse_transcript
+from .requirements import specification
 from .vocabulary import GROUPS
 
 _MAXIMUM_DEPTH = 8
@@ -42,18 +42,13 @@ def load_transcript(path: Path) -> Transcript:
     name = transcript_name(path)
     text = _text(path, name)
     transcript = parse_transcript(text, name)
-    for clause in transcript.header.clauses:
-        if clause not in _clause_names():
-            line = line_of_key(text.split("\n")[1:], "clauses")
-            meant = did_you_mean(clause, _clause_names())
-            raise FormatError(name, line, f"unknown clause '{clause}'{meant}")
+    known = specification().requirements
+    for one in transcript.header.requires:
+        if one not in known:
+            line = line_of_key(text.split("\n")[1:], "requires")
+            meant = did_you_mean(one, list(known))
+            raise FormatError(name, line, f"unknown requirement '{one}'{meant}")
     return replace(transcript, steps=_with_includes(transcript.steps, name, 0))
-
-
-@functools.cache
-def _clause_names() -> tuple[str, ...]:
-    clauses = load_clauses(SPECIFICATION.read_text(encoding="utf-8"))
-    return tuple(clause.name for clause in clauses)
 
 
 def _text(path: Path, name: str) -> str:
@@ -131,21 +126,38 @@ def _end(path: Path) -> str:
 
 
 def chosen(name: str) -> list[str]:
-    """Return the paths for *name*, which is a group or one or more transcripts, with their ::MODE.
+    """Return the paths for *name*, with their ::MODE.
 
-    The suite's own names have precedence. A path that begins with a dot or a slash is never one of
+    A name is a group, a family, a requirement, a transcript or a directory of transcripts. The
+    suite's own names have precedence. A path that begins with a dot or a slash is never one of
     the suite's names.
     """
     place, colons, mode = name.partition("::")
-    path = _found(place)
+    cited = citing(place)
+    path = cited[0].parent if cited else _found(place)
+    if path.is_dir() and colons:
+        raise ChoiceError(f"{name}: a mode can follow one transcript only; use --modes {mode}")
+    if cited:
+        return [str(one) for one in cited]
     if path.is_dir():
-        if colons:
-            raise ChoiceError(f"{name}: a mode can follow one transcript only; use --modes {mode}")
         below = _transcripts_below(path, place)
         return [str(path)] if path.is_relative_to(TRANSCRIPTS) else [str(one) for one in below]
     if path.suffix != SUFFIX:
         raise ChoiceError(f"{place} is not a transcript; the name must end in {SUFFIX}")
     return [f"{path}{colons}{mode}"]
+
+
+def citing(name: str) -> list[Path]:
+    """Return the transcripts that cite the requirement or the family *name*."""
+    known = specification()
+    if name not in known.requirements and name not in {family.name for family in known.families}:
+        return []
+    transcripts = {path: load_transcript(path) for path in transcript_paths()}
+    return [
+        path
+        for path, transcript in transcripts.items()
+        if name in (*transcript.header.requires, *transcript.families)
+    ]
 
 
 def _found(place: str) -> Path:
@@ -156,8 +168,9 @@ def _found(place: str) -> Path:
         if path.exists():
             return path.resolve()
     known = [*GROUPS, *(str(path.relative_to(TRANSCRIPTS)) for path in transcript_paths())]
+    known += specification().requirements
     raise ChoiceError(
-        "unknown transcript or group "
+        "unknown transcript, group or requirement "
         f"{place}{did_you_mean(place, known) or did_you_mean(f'{place}{SUFFIX}', known)}"
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from .header import Header
 from .payload import Payload
+from .requirements import Requirement, families_of, specification
 
 
 class FormatError(Exception):
@@ -106,6 +107,22 @@ class Transcript:
     name: str
     header: Header
     steps: tuple[Node, ...]
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """The cited requirements, which the loader has found in the specification."""
+        known = specification().requirements
+        return tuple(known[one] for one in self.header.requires)
+
+    @property
+    def subject(self) -> Requirement:
+        """The first cited requirement, from which level and harm follow."""
+        return self.requirements[0]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of the cited requirements, in order."""
+        return families_of(self.requirements)
 
 
 def walk(nodes: tuple[Node, ...]) -> list[Step]:

@@ -5,8 +5,16 @@ Rule: each list is defined here once, in display order.
 
 from __future__ import annotations
 
-#: The levels of a clause and of a transcript about it, strictest first.
+#: The levels of a requirement and of a transcript about it, strictest first.
 LEVELS = ("must", "should", "may")
+#: The harm of breaking a requirement that a message or its secrecy suffers, worst first.
+MAIL_HARMS = ("lost", "duplicated", "unfiltered", "altered", "exposed")
+#: The harm of breaking a requirement, worst first.
+HARMS = (*MAIL_HARMS, "stalled", "misreported", "inconvenient")
+#: The profiles of programs that a requirement can bind, the widest first.
+BINDS = ("relay", "transparent", "synchronous", "filter", "postprox")
+#: The first words of the sources of a requirement.
+SOURCES = ("manual", "RFC", "CVE", "Postfix", "safety")
 #: The modes in which a transcript is played.
 MODES = ("stdio", "listen", "command")
 #: The outcomes of one transcript in one mode.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..format.nodes import Either, Include, Node, Note, Step, walk
 from ..format.payload import visible
+from ..format.requirements import Requirement, specification
 from ..format.vocabulary import FILTER_VARIABLES
 from ..format.writer import write_step
 from .dialogue import shorten
@@ -38,11 +39,37 @@ class Failure:
     text: str
     #: The part that failures with the same reason share.
     cause: str
+    #: The identifier of the broken requirement.
+    requirement: str
 
 
 def failure_of(harness: Harness, error: StepFailedError) -> Failure:
     """Return the report of *error*."""
-    return Failure(_summary(harness, error), "\n".join(_sections(harness, error)), _cause(error))
+    broken = _broken(harness, error)
+    sections = [stated(broken), *_sections(harness, error)]
+    return Failure(_summary(harness, error), "\n".join(sections), _cause(error), broken.id)
+
+
+def _broken(harness: Harness, error: StepFailedError) -> Requirement:
+    """Return the broken requirement. A wrong exit status breaks the cited one about it."""
+    if error.requirement:
+        return specification().requirements[error.requirement]
+    ended = harness.process is not None and harness.process.status is not None
+    if ended and error.step is not None and (error.step.kind, error.step.verb) == ("P", "exit"):
+        for one in harness.transcript.requirements:
+            if states_exit_status(one):
+                return one
+    return harness.transcript.subject
+
+
+def states_exit_status(requirement: Requirement) -> bool:
+    """Whether *requirement* is about the exit status."""
+    return requirement.family == "cli.exit" or "exit status" in requirement.sentence
+
+
+def stated(requirement: Requirement) -> str:
+    """Return the sentence of *requirement* with its identifier and its harm."""
+    return f"{requirement.sentence} ({requirement.id}: {requirement.harm or 'permitted'})"
 
 
 def _cause(error: StepFailedError) -> str:
@@ -54,7 +81,7 @@ def _sections(harness: Harness, error: StepFailedError) -> list[str]:
     header = harness.header
     return [
         _summary(harness, error),
-        f"{header.title} ({', '.join(header.clauses)}: {header.level})",
+        header.title,
         "",
         *_script(harness, error),
         "",

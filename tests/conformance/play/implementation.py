@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,7 +114,7 @@ _KEYS = {
     "env": dict,
     "divergence": list,
 }
-_DIVERGENCE_KEYS = {"transcript": str, "mode": str, "kind": str, "reason": str, "sometimes": bool}
+_DIVERGENCE_KEYS = {"reason": str, "kind": str, "transcripts": list, "sometimes": bool}
 
 
 def parse_implementation(table: Mapping[str, object], directory: Path) -> Implementation:
@@ -139,33 +139,37 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
         capabilities=frozenset(capabilities),
         clock_env=None if clock is None else str(clock),
         env={name: _filled(str(value)) for name, value in environment.items()},
-        divergences=tuple(_divergence(one) for one in divergences),
+        divergences=tuple(one for table in divergences for one in _divergences(table)),
     )
 
 
-def _divergence(table: object) -> Divergence:
+def _divergences(table: object) -> Iterator[Divergence]:
+    """Yield the divergence of each transcript that *table* names."""
     if not isinstance(table, dict):
         raise ImplementationError("'divergence' must be a list of tables: [[divergence]]")
-    _check_keys(table, _DIVERGENCE_KEYS, required=("transcript", "kind", "reason"))
+    if "transcript" in table:
+        raise ImplementationError(
+            f"'transcript' is now a list: transcripts = [\"{table['transcript']}\"]; "
+            "one mode is written NAME::MODE"
+        )
+    _check_keys(table, _DIVERGENCE_KEYS, required=("transcripts", "kind", "reason"))
     if table["kind"] not in KINDS:
         raise ImplementationError(
-            f"divergence {table['transcript']}: kind must be one of "
+            f"divergence '{table['reason']}': kind must be one of "
             f"{', '.join(KINDS)}, not '{table['kind']}'"
         )
     if not table["reason"].strip():
-        raise ImplementationError(f"divergence {table['transcript']}: the reason is empty")
-    if table.get("mode", MODES[0]) not in MODES:
-        raise ImplementationError(
-            f"divergence {table['transcript']}: mode must be one of "
-            f"{', '.join(MODES)}, not '{table['mode']}'"
+        raise ImplementationError(f"divergence {table['transcripts']}: the reason is empty")
+    for text in _texts(table, "transcripts"):
+        name, _, mode = text.partition("::")
+        if mode and mode not in MODES:
+            raise ImplementationError(
+                f"divergence {text}: mode must be one of {', '.join(MODES)}, not '{mode}'"
+            )
+        sometimes = bool(table.get("sometimes", False))
+        yield Divergence(
+            current_name(name), mode or None, table["kind"], table["reason"], sometimes
         )
-    return Divergence(
-        current_name(table["transcript"]),
-        table.get("mode"),
-        table["kind"],
-        table["reason"],
-        bool(table.get("sometimes", False)),
-    )
 
 
 def _check_keys(

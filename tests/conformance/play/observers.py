@@ -39,13 +39,17 @@ Group = tuple[Step, ...]
 
 
 class StepFailedError(Exception):
-    """A failed step; `step` is None for a rule that applies to every transcript."""
+    """A failed step; `step` is None for a rule that applies to every transcript.
 
-    def __init__(self, step: Step | None, expected: str, got: str) -> None:
+    `requirement` is the broken requirement, or "" for the subject of the transcript.
+    """
+
+    def __init__(self, step: Step | None, expected: str, got: str, requirement: str = "") -> None:
         super().__init__(f"expected {expected}; got {got}")
         self.step = step
         self.expected = expected
         self.got = got
+        self.requirement = requirement
 
 
 class Observers:

@@ -18,8 +18,7 @@ from .implementation import Implementation
 _SESSION = """\
 +++
 title = "Whether it starts"
-clauses = ["relay.replies"]
-level = "must"
+requires = ["relay.replies-1"]
 modes = ["stdio"]
 syslog = "absent"
 +++

@@ -60,6 +60,24 @@ def _take_no_notice(_number: int, _frame: object) -> None:
     """Do nothing. See `start_children_with_default_signals`."""
 
 
+def kill_children_since(before: set[int]) -> None:
+    """Kill the children of this process except *before*, with their descendants."""
+    for _ in range(_KILLING_ROUNDS):
+        if not _kill_once(before):
+            break
+        time.sleep(_KILLING_PAUSE)
+
+
+def _kill_once(before: set[int]) -> bool:
+    """Send SIGKILL to all that `kill_children_since` kills. Return False if there are none."""
+    living = {pid for pid in children() - before if is_alive(pid)}
+    for root in living:
+        for pid in descendants(root):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+    return bool(living)
+
+
 @dataclass
 class Command:
     """The settings of a process before its start."""
@@ -187,21 +205,11 @@ class Process:
 
     def kill_all(self) -> None:
         """Kill the process and its descendants. Safe in the watchdog's thread."""
-        for pid in self._living():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _living(self) -> set[int]:
-        roots = {pid for pid in children() - self._before if is_alive(pid)}
-        return set().union(*(descendants(pid) for pid in roots)) if roots else set()
+        _kill_once(self._before)
 
     def close(self) -> None:
         """Kill and reap everything."""
-        for _ in range(_KILLING_ROUNDS):
-            if not self._living():
-                break
-            self.kill_all()
-            time.sleep(_KILLING_PAUSE)
+        kill_children_since(self._before)
         self._reap()
         self._forget()
 

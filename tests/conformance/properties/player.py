@@ -340,7 +340,6 @@ def _transcript(arguments: tuple[str, ...], whose: str) -> Transcript:
     header = Header(
         "A random session",
         (),
-        "should",
         argv=arguments,
         filter=_FILTER.format(whose=whose) if "{filter}" in arguments else None,
     )

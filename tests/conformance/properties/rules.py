@@ -1,7 +1,7 @@
 """The rules for every session. Each is a function from a run to a list of violations.
 
-Rule: pure functions, each about one subject, so that a violation has a name. Each docstring begins
-with the clauses of the specification.
+Rule: pure functions, each about one subject, so that a violation has a name. `INVARIANTS`
+has the requirements of each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Invariant = Callable[[Run], Iterator[str]]
 
 
 def replies_one_for_one(run: Run) -> Iterator[str]:
-    """relay.order, data.held: one reply for each command, two for DATA with a 354."""
+    """One reply for each command, two for DATA with a 354."""
     if run.trouble:
         yield run.trouble
     if run.extra:
@@ -40,7 +40,7 @@ def replies_one_for_one(run: Run) -> Iterator[str]:
 
 
 def replies_in_order(run: Run) -> Iterator[str]:
-    """relay.order, relay.replies: each reply is upstream's reply to that command."""
+    """Each reply is upstream's reply to that command."""
     for name in _ENVELOPE:
         given = [asked.reply for asked in run.asked if asked.verb == name]
         for (command, exchange), reply in zip(run.commands(name), given, strict=False):
@@ -53,7 +53,7 @@ def replies_in_order(run: Run) -> Iterator[str]:
 
 
 def greetings_relayed(run: Run) -> Iterator[str]:
-    """relay.replies, relay.ehlo: the greeting, and the reply to EHLO without hidden extensions."""
+    """The greeting, and the reply to EHLO without hidden extensions."""
     given = {asked.line: asked.reply for asked in run.asked}
     for command, exchange in run.commands(b"EHLO", b"HELO"):
         if not exchange.replies or command.line not in given:
@@ -72,7 +72,7 @@ def _without_hidden(reply: bytes) -> bytes:
 
 
 def commands_relayed(run: Run) -> Iterator[str]:
-    """relay.commands: upstream gets all commands of the client, unchanged and in order."""
+    """Upstream gets all commands of the client, unchanged and in order."""
     sent = [command.line for command, exchange in run.commands(*_ENVELOPE) if exchange.replies]
     got = [asked.line for asked in run.asked if asked.verb in _ENVELOPE]
     if got[: len(sent)] != sent:
@@ -80,7 +80,7 @@ def commands_relayed(run: Run) -> Iterator[str]:
 
 
 def no_command_of_its_own(run: Run) -> Iterator[str]:
-    """data.no-smuggling: upstream gets only commands of the client's dialogue."""
+    """Upstream gets only commands of the client's dialogue."""
     sent = {item.line for item in run.plan.items if isinstance(item, Command)}
     for asked in run.asked:
         if asked.line not in sent and asked.line.upper() not in _OWN_COMMANDS:
@@ -91,7 +91,7 @@ def no_command_of_its_own(run: Run) -> Iterator[str]:
 
 
 def hello_replayed(run: Run) -> Iterator[str]:
-    """filter.reject-session: a new upstream connection gets the same greeting as the first."""
+    """A new upstream connection gets the same greeting as the first."""
     if not run.exchanges or run.exchanges[0].item.verb not in (b"EHLO", b"HELO"):
         return
     for visit in run.visits[1:]:
@@ -101,7 +101,7 @@ def hello_replayed(run: Run) -> Iterator[str]:
 
 
 def data_permitted(run: Run) -> Iterator[str]:
-    """data.needs-recipient: 354 if and only if there is a sender and a recipient."""
+    """354 if and only if there is a sender and a recipient."""
     for fate in fates(run):
         codes = fate.exchange.codes[:1]
         if fate.permitted and codes not in ([354], []):
@@ -111,7 +111,7 @@ def data_permitted(run: Run) -> Iterator[str]:
 
 
 def content_faithful(run: Run) -> Iterator[str]:
-    """data.faithful, filter.outfile: upstream gets the message or its replacement."""
+    """Upstream gets the message or its replacement."""
     for fate, delivery in zip(_to_deliver(run), run.deliveries, strict=False):
         got = content.unstuffed(delivery.wire)
         assert fate.passed is not None
@@ -120,7 +120,7 @@ def content_faithful(run: Run) -> Iterator[str]:
 
 
 def delivered_once(run: Run) -> Iterator[str]:
-    """data.held, filter.accept, filter.reject: each accepted message is delivered exactly once."""
+    """Each accepted message is delivered exactly once."""
     wanted = [(fate.mail.line, fate.recipients) for fate in _to_deliver(run) if fate.mail]
     got = [(delivery.mail, delivery.recipients) for delivery in run.deliveries]
     if got != wanted:
@@ -128,7 +128,7 @@ def delivered_once(run: Run) -> Iterator[str]:
 
 
 def nothing_of_the_rejected(run: Run) -> Iterator[str]:
-    """filter.reject, data.upstream-refuses: upstream gets DATA only for an accepted message."""
+    """Upstream gets DATA only for an accepted message."""
     wanted = sum(fate.passed is not None for fate in _complete(run))
     got = sum(asked.verb == b"DATA" for asked in run.asked)
     if got > wanted:
@@ -136,7 +136,7 @@ def nothing_of_the_rejected(run: Run) -> Iterator[str]:
 
 
 def final_replies(run: Run) -> Iterator[str]:
-    """data.final-reply, filter.reject, filter.failure, data.upstream-refuses: who decides."""
+    """Who decides."""
     deliveries = iter(run.deliveries)
     refusals = iter(
         asked.reply for asked in run.asked if asked.verb == b"DATA" and code(asked.reply) != 354
@@ -165,7 +165,7 @@ def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
 
 
 def upstream_left_with_quit(run: Run) -> Iterator[str]:
-    """filter.reject, relay.eof: upstream gets QUIT after a rejection and at the end."""
+    """Upstream gets QUIT after a rejection and at the end."""
     rejections = sum(fate.rejected for fate in _complete(run))
     ended = [visit.asked[-1:] != [] and visit.asked[-1].verb == b"QUIT" for visit in run.visits]
     if run.trouble:
@@ -177,21 +177,21 @@ def upstream_left_with_quit(run: Run) -> Iterator[str]:
 
 
 def nothing_smuggled(run: Run) -> Iterator[str]:
-    """data.no-smuggling: no line end of any server makes an early end of data."""
+    """No line end of any server makes an early end of data."""
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
             yield f"with {name} as line end, the data ends early in {visible(delivery.wire[:400])}"
 
 
 def filter_run_once(run: Run) -> Iterator[str]:
-    """filter.run: once for every message, and never otherwise."""
+    """Once for every message, and never otherwise."""
     wanted = len(_complete(run)) if run.plan.filtering else 0
     if not run.trouble and len(run.filter_runs) != wanted:
         yield f"{wanted} messages, {len(run.filter_runs)} runs of the filter"
 
 
 def filter_sees_the_message(run: Run) -> Iterator[str]:
-    """filter.email, filter.outfile: EMAIL has the message, OUTFILE exists and is empty."""
+    """EMAIL has the message, OUTFILE exists and is empty."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         wanted = content.in_email(fate.message.body)
         if filter_run.email != wanted:
@@ -201,7 +201,7 @@ def filter_sees_the_message(run: Run) -> Iterator[str]:
 
 
 def filter_sees_the_envelope(run: Run) -> Iterator[str]:
-    """filter.env: SENDER, RECIPIENT, REMOTEIP, HELO belong to this transaction."""
+    """SENDER, RECIPIENT, REMOTEIP, HELO belong to this transaction."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         for name, wanted in fate.environment.items():
             got = filter_run.environment.get(name)
@@ -210,7 +210,7 @@ def filter_sees_the_envelope(run: Run) -> Iterator[str]:
 
 
 def nothing_left(run: Run) -> Iterator[str]:
-    """files.gone, cli.exit, cli.stderr-silent: no file, process or output remains; status 0."""
+    """No file, process or output remains; status 0."""
     yield from run.leftovers
     if not run.trouble and run.status != 0:
         yield f"exit status {run.status}"
@@ -218,31 +218,33 @@ def nothing_left(run: Run) -> Iterator[str]:
         yield f"on standard error: {visible(run.stderr[:400])}"
 
 
-INVARIANTS: tuple[Invariant, ...] = (
-    replies_one_for_one,
-    replies_in_order,
-    greetings_relayed,
-    commands_relayed,
-    no_command_of_its_own,
-    hello_replayed,
-    data_permitted,
-    content_faithful,
-    delivered_once,
-    nothing_of_the_rejected,
-    final_replies,
-    upstream_left_with_quit,
-    nothing_smuggled,
-    filter_run_once,
-    filter_sees_the_message,
-    filter_sees_the_envelope,
-    nothing_left,
-)
-
-
-#: The clauses of each invariant, from its docstring before the colon.
-CLAUSES = {
-    one.__name__: tuple((one.__doc__ or "").partition(": ")[0].split(", ")) for one in INVARIANTS
+#: Each rule with its requirements. The first one is broken by a violation.
+INVARIANTS: dict[Invariant, tuple[str, ...]] = {
+    replies_one_for_one: ("relay.order-2", "data.held-2"),
+    replies_in_order: ("relay.order-1", "relay.replies-2"),
+    greetings_relayed: ("relay.ehlo-1", "relay.ehlo-7", "relay.replies-1"),
+    commands_relayed: ("relay.commands-1",),
+    no_command_of_its_own: ("relay.commands-4", "data.no-smuggling-1"),
+    hello_replayed: ("filter.reject-session-6",),
+    data_permitted: ("data.needs-recipient-3", "data.needs-recipient-6"),
+    content_faithful: ("data.faithful-1", "filter.outfile-5"),
+    delivered_once: ("filter.accept-2", "filter.reject-3", "data.held-5"),
+    nothing_of_the_rejected: ("filter.reject-3", "data.upstream-refuses-1"),
+    final_replies: (
+        "data.final-reply-1",
+        "filter.reject-2",
+        "filter.failure-6",
+        "data.upstream-refuses-3",
+    ),
+    upstream_left_with_quit: ("filter.reject-4", "relay.eof-1"),
+    nothing_smuggled: ("data.no-smuggling-2", "data.no-smuggling-1", "data.no-smuggling-3"),
+    filter_run_once: ("filter.run-1", "filter.run-2"),
+    filter_sees_the_message: ("filter.email-1", "filter.outfile-2"),
+    filter_sees_the_envelope: ("filter.env-1", "filter.env-2"),
+    nothing_left: ("files.gone-1", "cli.exit-1", "cli.stderr-silent-1"),
 }
+#: The requirements of each rule by its name.
+REQUIRES = {rule.__name__: requires for rule, requires in INVARIANTS.items()}
 
 
 def broken(run: Run) -> list[str]:

@@ -23,12 +23,13 @@ from .run import Run, Utterance, code
 _RUN = re.compile(rb"(.)\1{39,}", re.DOTALL)
 
 
-def as_transcript(run: Run, title: str, clauses: tuple[str, ...] = ("relay.order",)) -> Transcript:
+def as_transcript(
+    run: Run, title: str, requires: tuple[str, ...] = ("relay.order-1",)
+) -> Transcript:
     """Return *run* as a transcript."""
     header = Header(
         title,
-        clauses,
-        "should",
+        requires,
         argv=run.plan.arguments,
         filter=_filter(run) if run.plan.filtering else None,
     )

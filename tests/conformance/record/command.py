@@ -11,14 +11,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..format.clauses import load_clauses
 from ..format.header import Header, read_header
 from ..format.nodes import FormatError, Transcript
 from ..format.payload import did_you_mean
 from ..format.reader import parse_transcript
-from ..format.vocabulary import LEVELS
+from ..format.requirements import specification
 from ..format.writer import write_transcript
-from ..paths import INSTALLED, SPECIFICATION, SUFFIX
+from ..paths import INSTALLED, SUFFIX
 from ..play.harness import HarnessError, Settings
 from ..play.host import Host
 from ..play.implementation import ImplementationError, default_implementation, find_implementation
@@ -38,7 +37,7 @@ _ERRORS = (
     ValueError,
 )
 _USAGE = """\
-%(prog)s --upstream HOST:PORT -o FILE.smtp --title TEXT --clause NAME ...
+%(prog)s --upstream HOST:PORT -o FILE.smtp --title TEXT --requires ID ...
            [options] [-- ARGUMENT ...]"""
 _EPILOG = (
     "The arguments after -- are the proxy's, with {upstream}, {tmp} and "
@@ -62,8 +61,8 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--upstream", required=True, metavar="HOST:PORT", help="the real upstream; or unix:/path")
     add("-o", "--output", required=True, type=Path, metavar="FILE.smtp", help="a new file")
     add("--title", required=True, metavar="TEXT", help="the behaviour in one sentence")
-    add("--clause", required=True, action="append", metavar="NAME", help="may be repeated")
-    add("--level", choices=LEVELS, default=LEVELS[0], help="default: must")
+    add("--requires", required=True, action="append", metavar="ID", help="a requirement that the "
+        "transcript asserts; may be repeated")  # fmt: skip
     add("--filter", type=Path, metavar="FILE", help="the filter, as a command for sh")
     add("--email", action="store_true", help="record the filter's EMAIL as well")
     add("--comment", action="append", default=[], metavar="TEXT", help="a line above the script")
@@ -75,11 +74,11 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _header(options: argparse.Namespace) -> Header:
-    known = [clause.name for clause in load_clauses(SPECIFICATION.read_text(encoding="utf-8"))]
-    for name in options.clause:
+    known = list(specification().requirements)
+    for name in options.requires:
         if name not in known:
-            raise RecordError(f"unknown clause '{name}'{did_you_mean(name, known)}")
-    table = {"title": options.title, "clauses": options.clause, "level": options.level}
+            raise RecordError(f"unknown requirement '{name}'{did_you_mean(name, known)}")
+    table = {"title": options.title, "requires": options.requires}
     if options.filter is not None:
         table["filter"] = options.filter.read_text(encoding="ascii")
     if options.arguments:

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..format.clauses import load_clauses
-from ..paths import SPECIFICATION
+from ..format.requirements import specification
 from .badge import badge_json, badge_svg
 from .matrix import build
 from .render import html, markdown
@@ -48,7 +47,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
     """Write the files that *options* name."""
-    matrix = build(load_clauses(SPECIFICATION.read_text("utf-8")), runs)
+    matrix = build(specification().families, runs)
     for target, render in ((options.html, html), (options.markdown, markdown)):
         if target is not None:
             _write(target, render(matrix))

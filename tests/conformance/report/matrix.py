@@ -1,7 +1,7 @@
-"""The matrix of clauses by implementations, which counts and groups results.
+"""The matrix of families by implementations, which counts and groups results.
 
 Rule: no presentation here. A result is one transcript in one mode. It counts once in its
-implementation's totals, once in each group and once in each of its clauses.
+implementation's totals, once in each group and once in each of its families.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, groupby
 
-from ..format.clauses import Clause
+from ..format.requirements import Family
 from ..format.vocabulary import LEVELS, OUTCOMES
 from ..run.results import Known, Result
 from .results import Run
 
 #: Order of precedence: the first outcome that occurs determines the appearance of several together.
 WEIGHT = ("failed", "diverged", "stale", "passed", "skipped")
-
-UNKNOWN = "unknown"  # the level of a clause that is in transcripts but not in the specification
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Entry:
-    """A transcript below its clause, with its outcomes in each column."""
+    """A transcript below its family, with its outcomes in each column."""
 
     transcript: str
     title: str
@@ -130,7 +128,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cell:
-    """One column of one clause: a tally for each level, none if nothing was judged."""
+    """One column of one family: a tally for each level, none if nothing was judged."""
 
     tallies: tuple[tuple[str, Tally], ...]
 
@@ -142,15 +140,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One clause: a cell for each column, and the transcripts."""
+    """One family: a cell for each column, and the transcripts."""
 
-    clause: Clause
+    family: Family
     cells: tuple[Cell, ...]
     entries: tuple[Entry, ...]
 
     @property
     def levels(self) -> tuple[str, ...]:
-        seen = {*self.clause.parts, *(entry.level for entry in self.entries)}
+        seen = {*self.family.levels, *(entry.level for entry in self.entries)}
         return tuple(level for level in LEVELS if level in seen)
 
     @property
@@ -161,7 +159,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The clauses whose names begin with the same word."""
+    """The families whose names begin with the same word."""
 
     name: str
     rows: tuple[Row, ...]
@@ -198,17 +196,17 @@ class Matrix:
         return tuple(dict.fromkeys(column.run.suite_version for column in self.columns))
 
 
-def build(clauses: Sequence[Clause], runs: Sequence[Run]) -> Matrix:
-    """Return the matrix of *runs* over *clauses*, in the order of both."""
+def build(families: Sequence[Family], runs: Sequence[Run]) -> Matrix:
+    """Return the matrix of *runs* over *families*, in the order of both."""
     numbers = count(1)
     columns = tuple(
         Column(label, run, _findings(run, numbers))
         for label, run in zip(_labels(runs), runs, strict=True)
     )
-    everything = [*clauses, *_strangers(clauses, runs)]
-    groups = dict.fromkeys(clause.group for clause in everything)
+    everything = [*families, *_strangers(families, runs)]
+    groups = dict.fromkeys(family.group for family in everything)
     return Matrix(
-        columns, tuple(_group(g, [c for c in everything if c.group == g], columns) for g in groups)
+        columns, tuple(_group(g, [f for f in everything if f.group == g], columns) for g in groups)
     )
 
 
@@ -221,11 +219,11 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _strangers(clauses: Sequence[Clause], runs: Sequence[Run]) -> list[Clause]:
-    """Return the clauses that transcripts name and the specification lacks."""
+def _strangers(families: Sequence[Family], runs: Sequence[Run]) -> list[Family]:
+    """Return the families that results name and the specification lacks."""
     named = {name for run in runs for result in run.results for name in result.clauses}
-    strange = sorted(named - {clause.name for clause in clauses})
-    return [Clause(name, UNKNOWN, "Not in this specification.") for name in strange]
+    strange = sorted(named - {family.name for family in families})
+    return [Family(name, (), "Not in this specification.") for name in strange]
 
 
 def _findings(run: Run, numbers: Iterator[int]) -> tuple[Finding, ...]:
@@ -249,29 +247,29 @@ def _levels(results: Iterable[Result]) -> tuple[str, ...]:
     return tuple(level for level in LEVELS if level in seen)
 
 
-def _group(name: str, clauses: Sequence[Clause], columns: Sequence[Column]) -> Group:
-    names = {clause.name for clause in clauses}
+def _group(name: str, families: Sequence[Family], columns: Sequence[Column]) -> Group:
+    names = {family.name for family in families}
     return Group(
         name,
-        tuple(_row(clause, columns) for clause in clauses),
+        tuple(_row(family, columns) for family in families),
         tuple(Tally.of(r for r in c.run.results if names & set(r.clauses)) for c in columns),
     )
 
 
-def _row(clause: Clause, columns: Sequence[Column]) -> Row:
-    judged = [[r for r in c.run.results if clause.name in r.clauses] for c in columns]
+def _row(family: Family, columns: Sequence[Column]) -> Row:
+    judged = [[r for r in c.run.results if family.name in r.clauses] for c in columns]
     return Row(
-        clause,
-        tuple(_cell(clause, results) for results in judged),
+        family,
+        tuple(_cell(family, results) for results in judged),
         tuple(_entries(judged, columns)),
     )
 
 
-def _cell(clause: Clause, results: Sequence[Result]) -> Cell:
-    """Return tallies at all levels of the clause, to show gaps, and at others with results."""
+def _cell(family: Family, results: Sequence[Result]) -> Cell:
+    """Return tallies at all levels of the family, to show gaps, and at others with results."""
     if not results:
         return Cell(())
-    levels = {*clause.parts, *_levels(results)}
+    levels = {*family.levels, *_levels(results)}
     return Cell(
         tuple(
             (level, Tally.of(r for r in results if r.level == level))

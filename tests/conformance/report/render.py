@@ -84,6 +84,6 @@ def _unfolded(name: str) -> str:
 
 
 def _statement(text: str) -> Markup:
-    """Return a clause's statement as HTML, from the Markdown in the specification's tables."""
+    """Return a requirement's sentence as HTML, from the Markdown in the specification's tables."""
     safe = _CODE.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(_STRONG.sub(r"<strong>\1</strong>", safe))  # noqa: S704

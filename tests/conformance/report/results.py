@@ -1,4 +1,4 @@
-"""The reader of result files (JSON lines, formats 1 and 2).
+"""The reader of result files (JSON lines, formats 1 to 3).
 
 Rule: a file is read whole or refused by name and line. Only a missing end is accepted, because an
 interrupted run is worth reading; `Run.gaps` describes it.
@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from ..format.vocabulary import KINDS, LEVELS, OUTCOMES, current_name
+from ..format.vocabulary import HARMS, KINDS, LEVELS, OUTCOMES, current_name
 from ..run.results import READABLE_FORMATS, Known, Result
 from ..run.verdict import STALE, Verdict, judge
 
@@ -35,6 +36,11 @@ class Run:
     started: datetime
     level: str | None
     modes: tuple[str, ...]
+    #: The only source whose requirements were judged, or "" for all.
+    by_source: str
+    #: Machine, Python, user and time scale, "" in older files.
+    environment: str
+    specification_version: str
     results: tuple[Result, ...]
     exit_status: int | None
     gaps: tuple[str, ...]
@@ -47,7 +53,7 @@ class Run:
     @property
     def verdict(self) -> Verdict:
         """The verdict on the results."""
-        return judge(self.results, self.suite_transcripts, self.modes)
+        return judge(self.results, self.suite_transcripts, self.modes, self.by_source)
 
 
 def read_run(path: Path) -> Run:
@@ -64,7 +70,7 @@ def parse_run(octets: bytes, source: str) -> Run:
     records, gaps = _records(octets, source)
     if not records or records[0].text("type") != "header":
         raise ResultFileError(
-            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 2, …}}'
+            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 3, …}}'
         )
     header, body = records[0], records[1:]
     if header.value("format") not in READABLE_FORMATS:
@@ -207,7 +213,17 @@ def _result(record: _Record) -> Result:
         divergence=divergence,
         cause=record.text("cause") if "cause" in record.fields else "",
         text=record.text("text") if "text" in record.fields else "",
+        **(_of_format_3(record) if "requirements" in record.fields else {}),
     )
+
+
+def _of_format_3(record: _Record) -> dict[str, Any]:
+    return {
+        "requirements": record.texts("requirements"),
+        "harm": record.one_of("harm", ("", *HARMS)),
+        "requirement": record.text("requirement"),
+        "sentence": record.text("sentence"),
+    }
 
 
 def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[str, ...]:
@@ -216,10 +232,24 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     there = Counter(result.outcome for result in results)
     # Older files do not count this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
-    return tuple(
+    stopped = footer.text("stopped") if "stopped" in footer.fields else ""
+    return ((stopped,) if stopped else ()) + tuple(
         f"the footer counts {footer.count(outcome)} {outcome}, but there are {there[outcome]}"
         for outcome in counted
         if footer.count(outcome) != there[outcome]
+    )
+
+
+def _environment(header: _Record) -> str:
+    machine = header.record("machine")
+    return ", ".join(
+        (
+            machine.text("system"),
+            f"{machine.count('processors')} processors",
+            f"Python {header.text('python')}",
+            "root" if header.value("root") else "not root",
+            f"time scale {header.value('time_scale')}",
+        )
     )
 
 
@@ -237,6 +267,11 @@ def _run(
         started=header.time("started"),
         level=header.text_or_none("level"),
         modes=header.texts("modes"),
+        by_source=header.text("source") if "source" in header.fields else "",
+        environment=_environment(header) if "machine" in header.fields else "",
+        specification_version=suite.text("specification")
+        if "specification" in suite.fields
+        else "",
         results=results,
         exit_status=footer.count("exit_status") if footer else None,
         gaps=gaps,

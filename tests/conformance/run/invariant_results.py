@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from ..format.vocabulary import INVARIANT_PREFIX, MODES
 from ..play.failure import Failure
 from ..play.implementation import Implementation
-from ..play.invariants import LEVEL, RULES, Rule
-from .results import Known, Result
+from ..play.invariants import RULES, Rule
+from .results import Known, Result, basis
 from .verdict import STALE
 
 
@@ -56,20 +56,19 @@ class InvariantResults:
         name = INVARIANT_PREFIX + rule.name
         failure = self._first.get(key)
         if failure is None:
-            return Result(name, mode, rule.title, rule.clauses, LEVEL, "passed")
+            return Result(name, mode, rule.title, outcome="passed", **basis(rule.requires[:1]))
         known = implementation.divergence(name, mode)
         message = f"in {self._broken[key]} of {self._runs[key]} runs, first {failure.summary}"
         return Result(
             transcript=name,
             mode=mode,
             title=rule.title,
-            clauses=rule.clauses,
-            level=LEVEL,
             outcome="failed" if known is None else "diverged",
             message=message,
             divergence=Known(known.kind, known.reason) if known else None,
             cause=failure.cause,
-            text=f"{name} [{mode}] {message}\n\n{failure.text}" if known is None else "",
+            text=failure.text if known is None else "",
+            **basis(rule.requires[:1], failure.requirement),
         )
 
 

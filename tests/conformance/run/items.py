@@ -16,6 +16,8 @@ import pytest
 
 from ..format.loader import load_transcript
 from ..format.nodes import FormatError, Transcript
+from ..format.requirements import specification
+from ..format.vocabulary import LEVELS
 from ..paths import INSTALLED, TRANSCRIPTS
 from ..play.failure import Failure
 from ..play.implementation import Divergence
@@ -23,12 +25,12 @@ from ..play.needs import missing_need
 from ..play.preflight import CANARY_FAILS, SMOKE
 from ..play.process import adopt_orphans
 from .invariant_results import InvariantObservation
-from .results import Known, Result
+from .results import Known, Result, basis
 from .suite import Suite, play_fairly
 from .verdict import PERMITTED, STALE
 
 SUITE = pytest.StashKey[Suite]()
-#: The marker of a property test: its `name`, `title`, `mode`, and `clauses` by rule.
+#: The marker of a property test: its `name`, `title`, `mode`, and `requires` by rule.
 PROPERTY_MARKER = "conformance_property"
 
 
@@ -56,7 +58,7 @@ class TranscriptFile(pytest.File):
         """Yield the transcript once for each selected mode."""
         transcript = load_transcript(self.path)
         suite = suite_of(self.config)
-        if not suite.plays(transcript.header.level):
+        if not suite.judges(transcript.subject):
             return
         for mode in transcript.header.modes:
             if mode in suite.modes:
@@ -79,9 +81,12 @@ class TranscriptItem(pytest.Item):
         self.transcript = transcript
         self.mode = self.name
         self.invariants: tuple[InvariantObservation, ...] = ()
+        #: The broken requirement of a failed run, also of a known divergence.
+        self.broken = ""
         header = transcript.header
         self.extra_keyword_matches.update(
-            {transcript.name, header.title, header.level, *header.clauses}
+            {transcript.name, header.title, transcript.subject.level}
+            | {*header.requires, *transcript.families}
         )
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -95,14 +100,22 @@ class TranscriptItem(pytest.Item):
         if reason:
             pytest.skip(reason)
         failure = self._failure(suite)
+        self.broken = failure.requirement if failure is not None else ""
         known = divergence_of(self)
         if known is None:
-            if failure is not None and self.transcript.header.level == "may":
-                pytest.xfail(PERMITTED + failure.summary)
             if failure is not None:
-                raise JudgedError(failure)
+                self._report(failure, suite)
         else:
             judge_divergence(self.transcript.name, self.mode, known, failed=failure is not None)
+
+    def _report(self, failure: Failure, suite: Suite) -> NoReturn:
+        """Raise for *failure*, if the broken requirement is one that the run judges."""
+        broken = specification().requirements[failure.requirement]
+        if not suite.judges(broken):
+            pytest.skip(f"{broken.id} was not selected: {failure.summary}")
+        if broken.level == "may":
+            pytest.xfail(PERMITTED + failure.summary)
+        raise JudgedError(failure)
 
     def _failure(self, suite: Suite) -> Failure | None:
         smoke_failure = suite.smoke_failures.get(self.mode)
@@ -151,7 +164,7 @@ def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -
             f"{name} [{mode}] passes, but is listed as a known "
             f"divergence ({known.kind}: {known.reason}): remove the entry"
         )
-        raise StaleError(Failure(f"{name} [{mode}] a known divergence passes", text, text))
+        raise StaleError(Failure(f"{name} [{mode}] a known divergence passes", text, text, ""))
 
 
 def divergence_of(item: pytest.Item) -> Divergence | None:
@@ -176,35 +189,37 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
     """Return the result of *item*."""
     name, mode = _name_and_mode(item)
     error = call.excinfo.value if call.excinfo else None
-    title, clauses, level = _headings(item, error)
+    title, cited, broken = _headings(item, error)
     known = divergence_of(item)
     diverged, stale = hasattr(report, "wasxfail"), isinstance(error, StaleError)
     return Result(
         transcript=name,
         mode=mode,
         title=title,
-        clauses=clauses,
-        level=level,
         outcome=STALE if stale else _outcome(report, permitted=diverged and known is None),
         seconds=round(call.duration, 4),
         message=str(error) if error else "",
         divergence=Known(known.kind, known.reason) if known and (diverged or stale) else None,
         cause=error.failure.cause if isinstance(error, JudgedError) else "",
         text=error.failure.text if isinstance(error, JudgedError) and not diverged else "",
+        **basis(cited, broken),
     )
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
-    """Return title, clauses and level. For a broken property only the broken rule's clauses."""
+    """Return the title, the cited requirements, and the broken one or ""."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
-        return header.title, header.clauses, header.level
+        return header.title, header.requires, item.broken
     marker = item.get_closest_marker(PROPERTY_MARKER)
     assert marker is not None
-    clauses: dict[str, tuple[str, ...]] = marker.kwargs["clauses"]
-    everything = tuple(dict.fromkeys(itertools.chain.from_iterable(clauses.values())))
-    rule = str(error).partition(":")[0]
-    return str(marker.kwargs["title"]), clauses.get(rule, everything), "should"
+    requires: dict[str, tuple[str, ...]] = marker.kwargs["requires"]
+    known = specification().requirements
+    cited = dict.fromkeys(itertools.chain.from_iterable(requires.values()))
+    # The strictest is the first one, from which the level of a pass follows.
+    everything = tuple(sorted(cited, key=lambda one: LEVELS.index(known[one].level)))
+    by_rule = requires.get(str(error).partition(":")[0], ("",))
+    return str(marker.kwargs["title"]), everything, by_rule[0]
 
 
 def _outcome(report: pytest.TestReport, *, permitted: bool) -> str:

@@ -1,12 +1,15 @@
 """JUnit's XML: rows named like results, and rows for results without an item.
 
-Rule: pytest writes the file. This module only passes values to it.
+Rule: pytest writes the file, and this module passes values to it. Only if a run ended before it
+began, this module writes the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -26,6 +29,15 @@ def add_row(config: pytest.Config, result: Result) -> None:
     """Add a row for *result*, which has no item of pytest's."""
     for writer in _writers(config):
         writer.pytest_runtest_logreport(_report(result))
+
+
+def write_nothing_judged(path: Path, reason: str) -> None:
+    """Write a file with one error, the *reason* why nothing was judged."""
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(suites, "testsuite", name="conformance", tests="1", errors="1")
+    case = ET.SubElement(suite, "testcase", classname="conformance", name="run")
+    ET.SubElement(case, "error", message=reason)
+    ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _report(result: Result) -> pytest.TestReport:

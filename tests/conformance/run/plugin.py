@@ -15,12 +15,16 @@ import pytest
 
 from ..format.loader import ChoiceError, check_choice, transcript_paths
 from ..format.nodes import FormatError
-from ..format.vocabulary import LEVELS, MODES
+from ..format.vocabulary import LEVELS, MODES, SOURCES
 from ..paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from ..play.failure import Failure
 from ..play.implementation import ImplementationError
 from ..play.preflight import CannotStartError
-from ..play.process import adopt_orphans, start_children_with_default_signals
+from ..play.process import (
+    adopt_orphans,
+    kill_children_since,
+    start_children_with_default_signals,
+)
 from .invariant_results import InvariantObservation
 from .items import (
     PROPERTY_MARKER,
@@ -35,15 +39,17 @@ from .items import (
     suite_of,
 )
 from .junit import add_row, name_row
+from .progress import Progress
 from .results import Known, Result
 from .suite import OptionError, Suite
-from .summary import cause_lines, summary_lines
+from .summary import failure_lines, harm_lines, summary_lines
 from .verdict import STALE, judge
 
 _RESULT = "conformance"
 _SMOKE = "conformance_smoke"
 _SLOWEST = "conformance_slowest"
 _EXIT_HARNESS = 2
+_FIRST_FAILURE = "stopped at the first failure"
 
 
 #: Errors that end the run before it begins, with a line about the cause.
@@ -73,6 +79,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run transcripts up to this level only: must, should, may (default: all)",
     )
     group.addoption(
+        "--source",
+        metavar="WORD",
+        help=f"judge by the requirements of one source only: {', '.join(SOURCES)}",
+    )
+    group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
+    group.addoption("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
+    group.addoption(
         "--modes",
         default=",".join(MODES),
         metavar="LIST",
@@ -86,6 +99,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--slow", action="store_true", help="run transcripts about long time limits in real time"
+    )
+    group.addoption(
+        "--progress",
+        action="store_true",
+        help="print the number of results every ten seconds instead of a letter for each",
     )
     group.addoption("--results", type=Path, metavar="FILE.jsonl", help="write JSON lines")
     group.addoption(
@@ -106,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Create the Suite, and add the transcripts if the arguments name the suite's own directory."""
     start_children_with_default_signals()
     config.addinivalue_line(
-        "markers", f"{PROPERTY_MARKER}(name, title, clauses, mode): a property of random sessions"
+        "markers", f"{PROPERTY_MARKER}(name, title, requires, mode): a property of random sessions"
     )
     suite = config.stash[SUITE] = Suite(config)
     if not suite.is_worker:
@@ -177,6 +195,15 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the shard of `--shard`. All modes of a transcript are in one shard."""
+    shard = suite_of(config).shard
+    files = {path: number for number, path in enumerate(dict.fromkeys(one.path for one in items))}
+    kept = [one for one in items if shard.has(files[one.path])]
+    config.hook.pytest_deselected(items=[one for one in items if one not in kept])
+    items[:] = kept
+
+
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -195,6 +222,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         elif _means_comparison(config):
             suite.begin_comparison()
     except _MISTAKES as error:
+        if suite.file is not None:
+            suite.file.end(_EXIT_HARNESS, stopped=str(error))
         give_up(config, str(error), _EXIT_HARNESS)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if suite.smoke_failures and reporter is not None:
@@ -258,7 +287,44 @@ class Controller:
         self._suite = suite
         self._told: dict[str, str] = {}
         self._nothing_chosen = False
+        self._stopped = ""
+        self._progress: Progress | None = None
         self._no_items: list[Result] = []
+
+    @pytest.hookimpl(trylast=True)  # after the options have been checked
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Start the lines about progress."""
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if session.config.getoption("--progress") and reporter is not None:
+            self._progress = Progress(lambda line: reporter.write_line(line, flush=True))
+            self._progress.start()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Count the selected results."""
+        self._expect(len(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Count the results that a worker has selected, which are the same for all workers."""
+        self._expect(len(ids))
+
+    def _expect(self, results: int) -> None:
+        if self._progress is not None:
+            self._progress.total = results
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport, config: pytest.Config
+    ) -> tuple[str, str, str] | None:
+        """Print no letter for a result if there are lines about progress."""
+        if self._progress is None or (report.when != "call" and report.passed):
+            return None
+        return report.outcome, "", ""
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Keep the reason for an early end."""
+        first = isinstance(excinfo.value, pytest.Session.Interrupted)
+        self._stopped = _FIRST_FAILURE if first else "stopped by a signal"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -270,6 +336,8 @@ class Controller:
                     self._suite.tally.add(_seen(seen))
                 result = _result(facts["result"])
                 self._suite.add(result)
+                if self._progress is not None:
+                    self._progress.add(result.outcome)
                 name_row(self._suite.config, report, result)
                 if result.outcome == "failed":
                     self._told.setdefault(result.cause, str(report.longrepr))
@@ -278,6 +346,14 @@ class Controller:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Set the exit status: 0 as expected, 1 unexpected results, 2 an error of the suite."""
         suite = self._suite
+        if self._progress is not None:
+            self._progress.stop()
+        if session.shouldfail or self._stopped == _FIRST_FAILURE:
+            self._stopped = _FIRST_FAILURE
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._stopped:
+            # A worker would first play its transcript to the end.
+            kill_children_since(suite.children_before)
         if _means_transcripts(session.config):
             none = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
             self._nothing_chosen = none
@@ -290,28 +366,28 @@ class Controller:
             if result.outcome in ("failed", STALE) and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if suite.file is not None:
-            suite.file.end(int(session.exitstatus))
+            suite.file.end(int(session.exitstatus), self._stopped)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print failures by cause, a table by clause group, and the verdict."""
+        """Print failures in full, then their causes, a table by group, and the verdict."""
         suite = self._suite
         if self._nothing_chosen:
             terminalreporter.write_line(f"conformance: {_why_nothing(suite)}")
         if not suite.outcomes:
             return
         if suite.config.option.tbstyle == "no":
-            for line in cause_lines(suite.outcomes, self._told):
+            for line in failure_lines(suite.outcomes, self._told):
                 terminalreporter.write_line(line)
         else:  # pytest itself prints failures of items
             for text in [result.text for result in self._no_items if result.text]:
                 terminalreporter.write_line(f"\n{text}")
-        verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes)
+        verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes, suite.source)
         implementation = suite.settings.implementation
         name = f"{implementation.name} {implementation.version}".strip()
         terminalreporter.section(f"conformance of {name}")
-        for line in summary_lines(suite.outcomes):
+        for line in harm_lines(suite.outcomes):
             terminalreporter.write_line(line)
-        for line in verdict.lines():
+        for line in (*summary_lines(suite.outcomes), *verdict.lines()):
             terminalreporter.write_line(line)
 
 
@@ -321,6 +397,8 @@ def _why_nothing(suite: Suite) -> str:
     asked = [f"-k '{words}'"] if words else []
     if suite.level != LEVELS[-1]:
         asked.append(f"--level {suite.level}")
+    if suite.source:
+        asked.append(f"--source {suite.source}")
     if set(suite.modes) != set(MODES):
         asked.append(f"--modes {','.join(suite.modes)}")
     return f"nothing was played{'; no transcript matches ' if asked else ''}{' and '.join(asked)}"
@@ -337,5 +415,6 @@ def _result(table: dict[str, object]) -> Result:
     return replace(
         result,
         clauses=tuple(result.clauses),
+        requirements=tuple(result.requirements),
         divergence=Known(**known) if isinstance(known, dict) else None,
     )

@@ -1,26 +1,28 @@
 """The writer of result files, which are JSON lines. `report.results` is the reader.
 
 Rule: header first, footer last, each line as soon as it is known. So a partial file is recognisable
-as partial.
+as partial. `results.schema.json` describes the lines.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from ..format.requirements import families_of, specification
 from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 
-FORMAT = 2
-#: Format 1 has other names for the results of invariants. The rest is equal.
-READABLE_FORMATS = (1, FORMAT)
-#: Version of the transcripts' requirements. A change of the runner does not change it.
-SUITE_VERSION = "1.0"
+FORMAT = 3
+#: Formats 1 and 2 have no requirements and no machine. Format 1 has other names for the results of
+#: invariants.
+READABLE_FORMATS = (1, 2, FORMAT)
+#: Version of the transcripts. A change of the runner does not change it.
+SUITE_VERSION = "2.0"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ class Result:
     cause: str = ""
     #: The failure report, many lines.
     text: str = ""
+    #: The requirements that the transcript cites. The first one is its subject.
+    requirements: tuple[str, ...] = ()
+    #: The harm of breaking the subject, or of the broken requirement.
+    harm: str = ""
+    #: The broken requirement and its sentence, "" if none is broken.
+    requirement: str = ""
+    sentence: str = ""
 
     @property
     def is_property(self) -> bool:
@@ -66,6 +75,24 @@ class Result:
         return not (self.is_property or self.is_invariant)
 
 
+def basis(cited: tuple[str, ...], broken: str = "") -> dict[str, Any]:
+    """Return the fields of a result that follow from the requirements *cited*.
+
+    A miss counts against the *broken* requirement alone.
+    """
+    known = specification().requirements
+    decisive = known[broken or cited[0]]
+    judged = (decisive,) if broken else tuple(known[one] for one in cited)
+    return {
+        "clauses": families_of(judged),
+        "level": decisive.level,
+        "requirements": cited,
+        "harm": decisive.harm,
+        "requirement": broken,
+        "sentence": decisive.sentence if broken else "",
+    }
+
+
 @dataclass
 class ResultFile:
     """A result file that is written line by line."""
@@ -74,32 +101,22 @@ class ResultFile:
     _file: IO[str] | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
-    def begin(
-        self, implementation: dict[str, object], transcripts: int, level: str, modes: Sequence[str]
-    ) -> None:
-        """Write the header."""
+    def begin(self, facts: Mapping[str, object]) -> None:
+        """Write the header with the *facts* of the run."""
         self._file = self.path.open("w", encoding="utf-8")
-        self._line(
-            {
-                "type": "header",
-                "format": FORMAT,
-                "implementation": implementation,
-                "suite": {"transcripts": transcripts, "version": SUITE_VERSION},
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "level": level,
-                "modes": list(modes),
-            }
-        )
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._line({"type": "header", "format": FORMAT, "started": started, **facts})
 
     def add(self, result: Result) -> None:
         """Write one result."""
         self.counts[result.outcome] += 1
         self._line({"type": "result", **asdict(result)})
 
-    def end(self, exit_status: int) -> None:
-        """Write the footer."""
+    def end(self, exit_status: int, stopped: str = "") -> None:
+        """Write the footer. *stopped* is the reason for an early end."""
         counts = {outcome: self.counts[outcome] for outcome in OUTCOMES}
-        self._line({"type": "footer", **counts, "exit_status": exit_status})
+        end = {"exit_status": exit_status, "stopped": stopped}
+        self._line({"type": "footer", **counts, **end})
         if self._file is not None:
             self._file.close()
             self._file = None

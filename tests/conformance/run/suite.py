@@ -7,30 +7,33 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from ..format.header import Header
+from ..format.header import FORMAT as TRANSCRIPT_FORMAT
 from ..format.loader import load_transcript, transcript_paths
 from ..format.nodes import Transcript
 from ..format.payload import did_you_mean
-from ..format.vocabulary import INVARIANT_PREFIX, LEVELS, MODES, PROPERTY_PREFIX
+from ..format.requirements import Requirement, specification
+from ..format.vocabulary import INVARIANT_PREFIX, LEVELS, MODES, PROPERTY_PREFIX, SOURCES
 from ..paths import TRANSCRIPTS
 from ..play.engine import play
 from ..play.failure import Failure, failure_of
 from ..play.harness import Harness, Settings
 from ..play.host import Host
 from ..play.implementation import Implementation, default_implementation, find_implementation
-from ..play.invariants import LEVEL, RULES, Observed
+from ..play.invariants import RULES, Observed
 from ..play.needs import missing_need
 from ..play.observers import StepFailedError
 from ..play.preflight import CANARY_FAILS, SMOKE, ask, check_start
 from ..play.process import adopt_orphans
+from ..play.procfs import children
 from ..play.timeouts import AdaptiveTimeout
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
-from .results import Result, ResultFile
+from .results import SUITE_VERSION, Result, ResultFile, basis
 from .verdict import selection
 
 #: The properties of random sessions, and the mode of each search.
@@ -42,6 +45,26 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
 
 class OptionError(Exception):
     """An invalid value in the command line."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part *number* of *total* parts."""
+
+    number: int = 1
+    total: int = 1
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """Parse I/N."""
+        number, slash, total = text.partition("/")
+        if slash and number.isdecimal() and total.isdecimal() and 0 < int(number) <= int(total):
+            return cls(int(number), int(total))
+        raise OptionError(f"--shard must be I/N with I from 1 to N, not '{text}'")
+
+    def has(self, index: int) -> bool:
+        """Whether the file with this *index* belongs to the part."""
+        return index % self.total == self.number - 1
 
 
 @dataclass
@@ -56,6 +79,11 @@ class Suite:
     tally: InvariantResults = field(default_factory=InvariantResults)
     #: The failures of the smoke test by mode.
     smoke_failures: dict[str, Failure] = field(default_factory=dict)
+
+    #: The child processes that this process had before the run.
+    children_before: set[int] = field(default_factory=children)
+    #: The part of the transcripts that is played.
+    shard: Shard = field(default_factory=Shard)
 
     def __post_init__(self) -> None:
         self.settings = Settings(Implementation("", ()), self.host)
@@ -75,21 +103,37 @@ class Suite:
         """The selected level."""
         return str(self.config.getoption("--level"))
 
-    def plays(self, level: str) -> bool:
-        """Whether *level* is selected."""
-        return LEVELS.index(level) <= LEVELS.index(self.level)
+    @property
+    def source(self) -> str:
+        """The only source whose requirements are judged, or "" for all."""
+        return str(self.config.getoption("--source") or "")
+
+    def judges(self, requirement: Requirement) -> bool:
+        """Whether level and source of *requirement* are selected."""
+        selected = LEVELS.index(requirement.level) <= LEVELS.index(self.level)
+        return selected and (not self.source or requirement.is_from(self.source))
+
+    @property
+    def judges_everything(self) -> bool:
+        """Whether all requirements of levels must and should are selected."""
+        return self.level != "must" and not self.source
 
     def configure(self) -> None:
         """Read the options and the implementation's description."""
         _check("--level", self.level, LEVELS)
+        _check("--source", self.source or SOURCES[0], SOURCES)
         for mode in self.modes:
             _check("--modes", mode, MODES)
+        if shard := self.config.getoption("--shard"):
+            self.shard = Shard.of(str(shard))
         named = self.config.getoption("--implementation")
         implementation = (
             default_implementation() if named is None else find_implementation(str(named))
         )
         if not implementation.described:
             implementation = _with_foreground_as_printed(implementation)
+        if name := self.config.getoption("--name"):
+            implementation = replace(implementation, name=str(name))
         self.settings = Settings(
             implementation,
             self.host,
@@ -100,19 +144,14 @@ class Suite:
 
     def begin(self) -> None:
         """Check once per run that the program starts and that its divergences have known names."""
-        implementation = self.settings.implementation
+        adopt_orphans()
+        implementation = _with_version_as_printed(self.settings.implementation)
+        self.settings.implementation = implementation
+        self._open_file()
         if implementation.divergences:
             implementation.check_names(_modes_of_everything())
-        adopt_orphans()
         if "stdio" in self.modes:
             check_start(self.settings)
-        environment = {**os.environ, **implementation.env}
-        if not implementation.version:
-            printed = ask(implementation, environment, "--version").stdout
-            first_line = printed.partition("\n")[0]
-            version = first_line.removeprefix(implementation.name).strip() or "unknown"
-            self.settings.implementation = replace(implementation, version=version)
-        self._open_file()
         if self.config.getoption("--smoke"):
             self._play_smoke()
 
@@ -147,24 +186,40 @@ class Suite:
         implementation = self.settings.implementation
         self.file.begin(
             {
-                "name": implementation.name,
-                "version": implementation.version,
-                "argv": list(implementation.argv),
-            },
-            len(transcript_paths()),
-            self.level,
-            self.modes,
+                "implementation": {
+                    "name": implementation.name,
+                    "version": implementation.version,
+                    "argv": list(implementation.argv),
+                },
+                "suite": {
+                    "transcripts": len(transcript_paths()),
+                    "version": SUITE_VERSION,
+                    "format": TRANSCRIPT_FORMAT,
+                    "specification": specification().version,
+                },
+                "machine": {
+                    "system": platform.platform(),
+                    "architecture": platform.machine(),
+                    "processors": len(os.sched_getaffinity(0)),
+                },
+                "python": platform.python_version(),
+                "root": os.geteuid() == 0,
+                "time_scale": self.settings.time_scale,
+                "level": self.level,
+                "source": self.source,
+                "modes": self.modes,
+            }
         )
 
     def add_smoke(self) -> list[Result]:
         """Add failures of the smoke test that caused skips, unless it was itself selected."""
         skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
         present = {one.mode for one in self.outcomes if one.transcript == SMOKE}
-        header = load_transcript(TRANSCRIPTS / SMOKE).header
-        modes = [mode for mode in header.modes if mode in self.smoke_failures]
+        smoke = load_transcript(TRANSCRIPTS / SMOKE)
+        modes = [mode for mode in smoke.header.modes if mode in self.smoke_failures]
         missing = [mode for mode in modes if mode in skipped] or modes[:1]
         results = [
-            _failed(SMOKE, mode, header, self.smoke_failures[mode])
+            _failed(smoke, mode, self.smoke_failures[mode])
             for mode in missing
             if skipped and not present
         ]
@@ -174,10 +229,13 @@ class Suite:
 
     def add_invariants(self) -> list[Result]:
         """Add the results of invariants, one for each mode."""
-        if not self.plays(LEVEL):
-            return []
-        whole = not selection(self.outcomes, len(transcript_paths()), self.modes)
-        results = self.tally.results(self.settings.implementation)
+        whole = not selection(self.outcomes, len(transcript_paths()), self.modes, self.source)
+        known = specification().requirements
+        results = [
+            one
+            for one in self.tally.results(self.settings.implementation)
+            if self.judges(known[one.requirements[0]])
+        ]
         if whole:
             results = [stale_if_known(one, self.settings.implementation) for one in results]
         for result in results:
@@ -205,7 +263,7 @@ class Played:
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
     """Play *transcript*. Play it again with the full timeout if a reduced one may be the cause."""
-    timeouts, level = settings.timeouts, transcript.header.level
+    timeouts, level = settings.timeouts, transcript.subject.level
     played = play_once(transcript, mode, settings)
     if played.failure is None or not played.hasty or not timeouts.may_replay(level):
         return played
@@ -228,20 +286,24 @@ def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
         harness.close()
 
 
-def _failed(name: str, mode: str, header: Header, failure: Failure) -> Result:
+def _failed(transcript: Transcript, mode: str, failure: Failure) -> Result:
+    header = transcript.header
     return Result(
-        *(name, mode, header.title, header.clauses, header.level, "failed"),
+        *(transcript.name, mode, header.title),
+        outcome="failed",
         message=failure.summary,
         cause=failure.cause,
         text=failure.text,
+        **basis(header.requires, failure.requirement),
     )
 
 
 def _seen(harness: Harness, observed: Observed) -> InvariantObservation:
     if observed.kept:
-        return InvariantObservation(observed.rule, harness.mode)
-    error = StepFailedError(None, observed.expected, observed.got)
-    return InvariantObservation(observed.rule, harness.mode, failure_of(harness, error))
+        return InvariantObservation(observed.rule.name, harness.mode)
+    requirement = observed.rule.requires[0]
+    error = StepFailedError(None, observed.expected, observed.got, requirement)
+    return InvariantObservation(observed.rule.name, harness.mode, failure_of(harness, error))
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:
@@ -266,6 +328,15 @@ def _positive(option: str, text: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise OptionError(f"{option} must be a positive number, not '{text}'")
     return number
+
+
+def _with_version_as_printed(implementation: Implementation) -> Implementation:
+    """Return *implementation* with the first line of --version if its description has none."""
+    if implementation.version:
+        return implementation
+    printed = ask(implementation, {**os.environ, **implementation.env}, "--version").stdout
+    version = printed.partition("\n")[0].removeprefix(implementation.name).strip()
+    return replace(implementation, version=version or "unknown")
 
 
 def _with_foreground_as_printed(implementation: Implementation) -> Implementation:

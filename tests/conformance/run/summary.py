@@ -1,6 +1,7 @@
-"""The terminal's summary: failures by cause, outcomes by clause group.
+"""The terminal's summary: failures in full, their causes, outcomes by group.
 
-Rule: a common cause of several failures is printed once, in full, with the names of the others.
+Rule: a common cause of several failures is printed once, in full, with the names of the others. The
+last screen begins with the causes, worst harm first.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..format.vocabulary import GROUPS, OUTCOMES
+from .causes import by_harm, causes
 from .results import Result
 
 #: Number of further failures with the same cause that are named. The verdict names all of them.
 _NAMED = 20
+#: Number of causes of one harm that are printed. A page has all of them.
+_CAUSES = 20
 
 
 def summary_lines(results: Iterable[Result]) -> list[str]:
@@ -38,8 +42,22 @@ def _row(name: str, cells: list[str]) -> str:
     return f"{name:<10}" + "".join(f"{cell:>10}" for cell in cells)
 
 
-def cause_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield each cause once, most frequent first, as one text and the names of the others."""
+def harm_lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield each harm with the smallest set of causes, each with one example."""
+    for heading, found in by_harm(causes(results)).items():
+        yield f"{heading}:"
+        for cause in found[:_CAUSES]:
+            one = cause.example
+            yield f"  {one.sentence or one.title} ({one.requirement or ', '.join(one.clauses)})"
+            others = f" and {cause.others} others" if cause.others else ""
+            further = f", also {', '.join(cause.further)}" if cause.further else ""
+            yield f"    {one.transcript} [{one.mode}]{others}{further}"
+        if len(found) > _CAUSES:
+            yield f"  and {len(found) - _CAUSES} more ways; --html has all of them"
+
+
+def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
+    """Yield the text of each failure once, most frequent first, with the names of equal ones."""
     causes: dict[str, list[str]] = {}
     for result in results:
         if result.outcome == "failed":

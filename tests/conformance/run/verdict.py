@@ -1,7 +1,7 @@
 """The verdict on the results of a run, in words.
 
 Rule: pure functions. A verdict never covers transcripts that were not played. Level must decides,
-level should is listed, a known divergence counts as a miss, and a stale divergence does not.
+a known divergence counts as a miss, and a stale divergence does not.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ NOT_JUDGED = "not judged"
 
 #: The first words of the message about a `may` that the implementation does not implement.
 PERMITTED = "permitted: "
-#: Number of misses that are named for each clause if an implementation is not conformant.
-_NAMED = 10
 _MISSED = ("failed", "diverged")
 #: The outcome of a pass that the implementation's description lists as a divergence.
 STALE = "stale"
@@ -52,7 +50,7 @@ class Verdict:
     must: int
     should: int
     unjudged: tuple[Unjudged, ...]
-    #: "" if every transcript of the suite was tried in every mode.
+    #: "" if every transcript of the suite was tried in every mode, and every requirement counts.
     selection: str
     #: Passes at any level that are listed as known divergences.
     stale: tuple[Result, ...] = ()
@@ -79,7 +77,7 @@ class Verdict:
         return f"{self.word}: {', '.join(count for count in counts if count)}"
 
     def lines(self) -> Iterator[str]:
-        """Return the verdict, the missing results, and the misses by clause with full names."""
+        """Return the verdict, the results that are missing, and stale entries."""
         yield f"verdict: {self.sentence}"
         if self.selection:
             yield f"  only a selection was judged: {self.selection}"
@@ -87,11 +85,6 @@ class Verdict:
             yield f"  not judged: {unjudged}"
         if self.stale:
             yield f"  {self._stale_entries}"
-        for level in ("must", "should"):
-            for clauses, names in _by_clauses(self.missed_at(level)):
-                named = names[:_NAMED] if self.word == NOT_CONFORMANT else names
-                more = f" and {len(names) - len(named)} more" if len(names) > len(named) else ""
-                yield f"  missed ({level}) {clauses}: {', '.join(named)}{more}"
 
     @property
     def _stale_entries(self) -> str:
@@ -104,8 +97,13 @@ class Verdict:
         )
 
 
-def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> Verdict:
-    """Return the verdict on *results* in *modes* for a suite of *transcripts* transcripts."""
+def judge(
+    results: Sequence[Result], transcripts: int, modes: Sequence[str], source: str = ""
+) -> Verdict:
+    """Return the verdict on *results* in *modes* for a suite of *transcripts* transcripts.
+
+    If there is a *source*, only its requirements were judged.
+    """
     everything = [result for result in results if result.level != "may"]
     judged = [result for result in everything if result.outcome != "skipped"]
     missed = tuple(result for result in judged if result.outcome in _MISSED)
@@ -115,17 +113,21 @@ def judge(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> 
         sum(result.level == "must" for result in judged),
         sum(result.level == "should" for result in judged),
         _unjudged(everything),
-        selection(results, transcripts, modes),
+        selection(results, transcripts, modes, source),
         tuple(result for result in results if result.outcome == STALE),
     )
 
 
-def selection(results: Sequence[Result], transcripts: int, modes: Sequence[str]) -> str:
+def selection(
+    results: Sequence[Result], transcripts: int, modes: Sequence[str], source: str = ""
+) -> str:
     """Return which part of *transcripts* in all modes was selected, or "" for all of them."""
     tried = len({result.transcript for result in results if result.is_transcript})
     parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
     if not set(MODES) <= set(modes):
         parts.append(f"in {', '.join(modes)} only")
+    if source:
+        parts.append(f"requirements of source {source} only")
     return ", ".join(parts)
 
 
@@ -154,14 +156,6 @@ def _unjudged(results: list[Result]) -> tuple[Unjudged, ...]:
         Unjudged(reason, len(those), sum(result.level == "must" for result in those))
         for reason, those in reasons.items()
     )
-
-
-def _by_clauses(missed: tuple[Result, ...]) -> Iterator[tuple[str, list[str]]]:
-    together: dict[str, list[Result]] = {}
-    for result in sorted(missed, key=lambda one: (one.clauses, one.transcript)):
-        together.setdefault(", ".join(result.clauses), []).append(result)
-    for clauses, results in together.items():
-        yield clauses, _names(results)
 
 
 def _names(results: Iterable[Result]) -> list[str]:

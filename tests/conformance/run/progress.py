@@ -1,0 +1,58 @@
+"""The progress of a run: a line with the number of results, from the first seconds on.
+
+Rule: a thread writes the line, so that it appears also while no result arrives.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+#: Seconds before the first line, and between further lines.
+_FIRST = 5.0
+_INTERVAL = 10.0
+
+
+class Progress:
+    """The counts of a run, and the thread that writes them with *write*."""
+
+    def __init__(
+        self, write: Callable[[str], None], first: float = _FIRST, interval: float = _INTERVAL
+    ) -> None:
+        #: Number of selected results, 0 until it is known.
+        self.total = 0
+        self._write = write
+        self._first = first
+        self._interval = interval
+        self._began = time.monotonic()
+        self._results = 0
+        self._missed = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def add(self, outcome: str) -> None:
+        """Count a result."""
+        self._results += 1
+        self._missed += outcome == "failed"
+
+    def line(self) -> str:
+        """Return the line."""
+        of = f" of {self.total}" if self.total else ""
+        seconds = round(time.monotonic() - self._began)
+        return f"{self._results}{of} results, {self._missed} failed, {seconds} s"
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = self._first
+        while not self._ended.wait(pause):
+            self._write(self.line())
+            pause = self._interval
