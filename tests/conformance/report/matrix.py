@@ -14,6 +14,7 @@ from itertools import count, groupby
 
 from ..format.requirements import Family
 from ..format.vocabulary import LEVELS, OUTCOMES
+from ..run.causes import Cause, by_harm, causes
 from ..run.results import Known, Result
 from .results import Run
 
@@ -96,6 +97,11 @@ class Column:
     @property
     def levels(self) -> tuple[str, ...]:
         return _levels(self.run.results)
+
+    @cached_property
+    def harms(self) -> dict[str, list[Cause]]:
+        """The causes of all misses under the heading of their harm."""
+        return by_harm(causes(self.run.results))
 
     @cached_property
     def anchors(self) -> dict[Result, str]:
