@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from ..format.loader import citing, load_transcript
 from ..format.payload import did_you_mean
-from ..format.requirements import Family, Requirement, Specification, specification
+from ..format.requirements import Family, Requirement, as_json, specification
 
 _EXIT_WRONG = 2
 _WIDTH = 100
@@ -25,21 +23,10 @@ def add_explain(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.set_defaults(do=_explain)
 
 
-def specification_json(read: Specification) -> str:
-    """Return the specification as JSON."""
-    table = {
-        "version": read.version,
-        "families": [
-            {"name": one.name, "group": one.group, **asdict(one)} for one in read.families
-        ],
-    }
-    return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
-
-
 def _explain(options: argparse.Namespace) -> int:
     read = specification()
     if options.json:
-        sys.stdout.write(specification_json(read))
+        sys.stdout.write(as_json(read))
         return 0
     families = {one.name: one for one in read.families}
     for name in options.names:

@@ -101,7 +101,8 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _pytest(arguments: list[str]) -> int:
     plain = ["-p", f"{PACKAGE_NAME}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
-    plain += ["-q", "--no-header", "--assert=plain"]
+    # Without tmpdir no directories of other runs of pytest are removed, which can take long.
+    plain += ["-q", "--no-header", "--assert=plain", "-p", "no:tmpdir"]
     before = children()
     with _no_other_plugins(), _stopped_by_signals():
         try:

@@ -133,11 +133,13 @@ def chosen(name: str) -> list[str]:
     the suite's names.
     """
     place, colons, mode = name.partition("::")
-    cited = citing(place)
-    path = cited[0].parent if cited else _found(place)
+    cited = citing(place) if specification().has(place) else None
+    path = TRANSCRIPTS if cited is not None else _found(place)
     if path.is_dir() and colons:
         raise ChoiceError(f"{name}: a mode can follow one transcript only; use --modes {mode}")
-    if cited:
+    if cited == []:
+        raise ChoiceError(f"no transcript cites {place}")
+    if cited is not None:
         return [str(one) for one in cited]
     if path.is_dir():
         below = _transcripts_below(path, place)
@@ -149,9 +151,6 @@ def chosen(name: str) -> list[str]:
 
 def citing(name: str) -> list[Path]:
     """Return the transcripts that cite the requirement or the family *name*."""
-    known = specification()
-    if name not in known.requirements and name not in {family.name for family in known.families}:
-        return []
     transcripts = {path: load_transcript(path) for path in transcript_paths()}
     return [
         path

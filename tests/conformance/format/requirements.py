@@ -7,9 +7,10 @@ of a requirement follows from its harm and its source.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..paths import SPECIFICATION
 from .vocabulary import BINDS, HARMS, LEVELS, MAIL_HARMS, SOURCES
@@ -80,6 +81,10 @@ class Specification:
         """Each requirement by its identifier."""
         return {one.id: one for family in self.families for one in family.requirements}
 
+    def has(self, name: str) -> bool:
+        """Whether *name* is a family or a requirement."""
+        return name in self.requirements or any(name == one.name for one in self.families)
+
 
 def families_of(requirements: Iterable[Requirement]) -> tuple[str, ...]:
     """Return the families of *requirements*, each once, in order."""
@@ -90,6 +95,12 @@ def families_of(requirements: Iterable[Requirement]) -> tuple[str, ...]:
 def specification() -> Specification:
     """Return the suite's own specification."""
     return parse_specification(SPECIFICATION.read_text(encoding="utf-8"))
+
+
+def as_json(read: Specification) -> str:
+    """Return the specification *read* as JSON."""
+    table = {"version": read.version, "families": [asdict(one) for one in read.families]}
+    return json.dumps(table, indent=1) + "\n"
 
 
 def parse_specification(text: str) -> Specification:

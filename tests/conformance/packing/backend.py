@@ -1,11 +1,13 @@
 """The build backend: setuptools on the current files, only for wheels.
 
-Rule: a wheel has the files of the checkout. Leftovers of an earlier build are ignored.
+Rule: a wheel has the files of the checkout, and the specification as JSON, made from its tables.
+Leftovers of an earlier build are ignored.
 """
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,8 @@ build_editable = build_meta.build_editable
 #: The directory in which setuptools collects files and from which it never removes any.
 _GATHERED = Path("build", "lib")
 
+_SPECIFICATION = Path("specification.json")
+
 Settings = Mapping[str, str | list[str] | None] | None
 
 
@@ -30,8 +34,24 @@ def build_wheel(
 ) -> str:
     """Build the wheel in *wheel_directory* and return its name."""
     shutil.rmtree(_GATHERED, ignore_errors=True)
-    name: str = build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+    _SPECIFICATION.write_text(_specification_json(), encoding="utf-8")
+    try:
+        name: str = build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+    finally:
+        _SPECIFICATION.unlink()
     return name
+
+
+def _specification_json() -> str:
+    """Return the output of a program that imports only the parser of the specification."""
+    here = Path.cwd()
+    program = (
+        "import sys, types; package = types.ModuleType('suite'); package.__path__ = [sys.argv[1]]; "
+        "sys.modules['suite'] = package; from suite.format import requirements as read; "
+        "print(read.as_json(read.specification()), end='')"
+    )
+    command = [sys.executable, "-c", program, str(here)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> NoReturn:

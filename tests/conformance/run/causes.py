@@ -45,15 +45,17 @@ class Cause:
         return self.example.harm
 
     @property
-    def others(self) -> int:
-        """The number of misses beside the example."""
-        return len(self.results) - 1
+    def broken(self) -> str:
+        """The broken requirement of the example, or its clauses in older files."""
+        return _broken(self.example)
 
     @property
-    def further(self) -> tuple[str, ...]:
-        """The other broken requirements."""
-        broken = dict.fromkeys(_broken(one) for one in self.results)
-        return tuple(broken)[1:]
+    def others(self) -> str:
+        """Return the number of misses beside the example, and their other requirements."""
+        number = len(self.results) - 1
+        further = tuple(dict.fromkeys(map(_broken, self.results)))[1:]
+        also = f", also {', '.join(further)}" if further else ""
+        return f"and {number} other{'' if number == 1 else 's'}{also}" if number else ""
 
 
 def causes(results: Iterable[Result]) -> tuple[Cause, ...]:

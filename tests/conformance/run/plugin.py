@@ -389,6 +389,8 @@ class Controller:
             terminalreporter.write_line(line)
         for line in (*summary_lines(suite.outcomes), *verdict.lines()):
             terminalreporter.write_line(line)
+        if self._stopped:
+            terminalreporter.write_line(f"  not complete: {self._stopped}")
 
 
 def _why_nothing(suite: Suite) -> str:

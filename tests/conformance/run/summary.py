@@ -48,10 +48,8 @@ def harm_lines(results: Iterable[Result]) -> Iterator[str]:
         yield f"{heading}:"
         for cause in found[:_CAUSES]:
             one = cause.example
-            yield f"  {one.sentence or one.title} ({one.requirement or ', '.join(one.clauses)})"
-            others = f" and {cause.others} others" if cause.others else ""
-            further = f", also {', '.join(cause.further)}" if cause.further else ""
-            yield f"    {one.transcript} [{one.mode}]{others}{further}"
+            yield f"  {one.sentence or one.title} ({cause.broken})"
+            yield f"    {one.transcript} [{one.mode}] {cause.others}".rstrip()
         if len(found) > _CAUSES:
             yield f"  and {len(found) - _CAUSES} more ways; --html has all of them"
 

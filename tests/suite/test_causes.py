@@ -1,0 +1,87 @@
+"""Causes: the smallest set that explains all misses, worst harm first."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.run.causes import by_harm, causes
+from tests.conformance.run.results import Known, Result
+from tests.conformance.run.summary import harm_lines
+
+
+def miss(
+    name: str, harm: str, requirement: str, *, cause: str = "", reason: str = "", outcome: str = ""
+) -> Result:
+    known = Known("bug", reason) if reason else None
+    level = "should" if harm in ("stalled", "misreported") else "must"
+    return Result(
+        *(f"relay/{name}.smtp", "stdio", "t", (requirement.rpartition("-")[0],), level),
+        outcome or ("diverged" if known else "failed"),
+        divergence=known,
+        cause=cause,
+        requirements=(requirement,),
+        harm=harm,
+        requirement=requirement,
+        sentence=f"The proxy MUST keep {requirement}.",
+    )
+
+
+LOST = miss("lost", "lost", "data.end-1", cause="x")
+STALLED = miss("stalled", "stalled", "relay.idle-1", cause="y")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        miss("other", "stalled", "data.end-1", cause="z"),
+        miss("other", "stalled", "relay.idle-1", cause="x"),
+    ],
+    ids=["same requirement", "same step, expectation and observation"],
+)
+def test_misses_with_one_mark_are_one_cause(other: Result) -> None:
+    (cause,) = causes([other, LOST])
+    assert cause.example == LOST
+    assert cause.harm == "lost"
+
+
+def test_misses_with_one_reason_are_one_cause() -> None:
+    known = [miss(name, "lost", f"data.end-{name}", reason="It is so.") for name in ("1", "2")]
+    (cause,) = causes(known)
+    assert cause.others == "and 1 other, also data.end-2"
+
+
+def test_marks_connect_misses_in_a_chain() -> None:
+    middle = miss("middle", "altered", "relay.idle-1", cause="x")
+    (cause,) = causes([STALLED, middle, LOST])
+    assert cause.results == (LOST, middle, STALLED)
+
+
+def test_misses_without_common_mark_are_ordered_by_harm() -> None:
+    assert [cause.example for cause in causes([STALLED, LOST])] == [LOST, STALLED]
+
+
+def test_passes_and_skips_have_no_cause() -> None:
+    results = [miss(one, "lost", "data.end-1", outcome=one) for one in ("passed", "skipped")]
+    assert causes(results) == ()
+
+
+def test_heading_counts_the_ways() -> None:
+    three = [miss(name, "lost", f"data.end-{name}", cause=name) for name in ("1", "2", "3")]
+    assert list(by_harm(causes([*three, STALLED]))) == ["loses mail in 3 ways", "stalls in 1 way"]
+
+
+def test_terminal_begins_with_harm_and_sentence() -> None:
+    assert list(harm_lines([STALLED, LOST]))[:3] == [
+        "loses mail in 1 way:",
+        "  The proxy MUST keep data.end-1. (data.end-1)",
+        "    relay/lost.smtp [stdio]",
+    ]
+
+
+def test_results_of_older_files_are_grouped_by_clause() -> None:
+    old = Result("relay/a.smtp", "stdio", "a title", ("relay.eof",), "must", "failed")
+    assert list(harm_lines([old])) == [
+        "misses clauses in 1 way:",
+        "  a title (relay.eof)",
+        "    relay/a.smtp [stdio]",
+    ]
