@@ -6,8 +6,12 @@ Implementations are the reference itself, bent by a line of shell before or behi
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,8 @@ import pytest
 
 from tests.conformance.__main__ import main
 from tests.conformance.paths import ROOT
+from tests.conformance.play.procfs import is_alive
+from tests.conformance.run.progress import Progress
 
 MUST = "relay/one-message.smtp::stdio"
 SHOULD = "cli/exit-client-eof.smtp::stdio"
@@ -70,7 +76,7 @@ def test_a_miss_at_should_is_named_and_is_status_1_with_strict_only(bent: Path) 
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
         assert "verdict: not judged at must: 1 of " in done.text
-        assert "missed (should) cli.exit, relay.eof: cli/exit-client-eof.smtp [stdio]" in done.text
+        assert "    cli/exit-client-eof.smtp [stdio]" in done.text
         assert done.status == status
 
 
@@ -154,7 +160,7 @@ def test_what_breaks_a_should_everywhere_is_conformant_and_told_so_once(tmp_path
     noisy = program(tmp_path / "noisy", before="echo oops >&2")
     done = command("run", noisy, "--modes", "stdio", "-k", "one-message or greeting-ehlo", "-j1")
     assert "verdict: conformant, not strict" in done.text
-    assert "missed (should) cli.stderr-silent: invariant/standard-error [stdio]" in done.text
+    assert "(cli.stderr-silent-1)\n    invariant/standard-error [stdio]" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 0
 
@@ -380,3 +386,101 @@ def test_an_aspect_that_is_misspelt_is_told_which_was_meant(
         main(["compare", "reference", "reference", "-k", "delivries"])
     assert caught.value.code == 2
     assert "did you mean 'deliveries'?" in capsys.readouterr().err
+
+
+# --- a run that does not come to its end ----------------------------------------------------------
+
+
+def outputs(directory: Path) -> dict[str, Path]:
+    """The files of a run, by option."""
+    names = {"results": "jsonl", "html": "html", "junit": "xml"}
+    return {f"--{option}": directory / f"out.{ending}" for option, ending in names.items()}
+
+
+#: A program that begins its greeting. It writes down the process of each session.
+SILENT = """\
+case $1 in --*) exit;; esac
+echo $$ >>{}
+printf '220 '
+exec sleep 99
+"""
+
+
+def test_program_that_cannot_be_started_has_reports(tmp_path: Path) -> None:
+    files = outputs(tmp_path)
+    words = [word for option in files.items() for word in option]
+    done = command("run", "/no/such/program", MUST, *words)
+    assert done.status == 2
+    reason = "cannot start /no/such/program: the program is missing"
+    assert all(reason in path.read_text() for path in files.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "jobs", "starts"),
+    [((MUST,), 1, 2), ((MUST, SHOULD, "relay/greeting-ehlo-quit.smtp::stdio"), 2, 3)],
+    ids=["one process", "workers"],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_run_has_reports_and_leaves_no_process(
+    tmp_path: Path, names: tuple[str, ...], jobs: int, starts: int, number: signal.Signals
+) -> None:
+    pids = tmp_path / "pids"
+    silent = program(tmp_path / "silent", before=SILENT.format(pids))
+    files = outputs(tmp_path)
+    words = [str(word) for option in files.items() for word in option]
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.conformance", "run", str(silent), *names),
+            *("-j", str(jobs), "--time-scale", "5", *words),
+        ],
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while run.poll() is None and len(pids.read_text().split() if pids.exists() else ()) < starts:
+        time.sleep(0.01)
+    run.send_signal(number)
+    assert run.wait(60) == 2
+    assert "stopped by a signal" in files["--results"].read_text()
+    assert "stopped by a signal" in files["--html"].read_text()
+    assert files["--junit"].exists()
+    assert [pid for pid in pids.read_text().split() if is_alive(int(pid))] == []
+
+
+def test_first_failure_ends_the_run(broken: Path, tmp_path: Path) -> None:
+    results = tmp_path / "out.jsonl"
+    done = command("run", broken, MUST, SHOULD, "--exitfirst", "-j1", "--results", results)
+    assert "  not complete: stopped at the first failure" in done.text
+    assert done.status == 1
+    assert results.read_text().count('"type": "result"') == 1
+
+
+def test_failed_ones_of_earlier_run_are_selected(bent: Path, tmp_path: Path) -> None:
+    results, name = tmp_path / "out.jsonl", "cli/help.smtp::command"
+    assert "only a selection" in command("run", bent, MUST, SHOULD, "--results", results).text
+    again = command("run", bent, "--failed", results, "--name", "again")
+    assert "conformance of again" in again.text
+    assert f"{SHOULD.partition('::')[0]} [stdio]" in again.text
+    assert "selection was judged: 1 of" in again.text
+    assert command("run", "reference", name, "--results", results).status == 0
+    nothing = command("run", bent, "--failed", results)
+    assert (nothing.status, nothing.text) == (2, f"conformance: {results}: no transcript failed\n")
+
+
+def test_progress_is_a_line_with_the_numbers() -> None:
+    written = threading.Event()
+    lines: list[str] = []
+
+    def write(line: str) -> None:
+        lines.append(line)
+        written.set()
+
+    progress = Progress(write, first=0.001, interval=60)
+    progress.total = 7
+    progress.add("passed")
+    progress.add("failed")
+    progress.start()
+    assert written.wait(30)
+    progress.stop()
+    assert lines == ["2 of 7 results, 1 failed, 0 s"]

@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.conformance.format.requirements import specification
+from tests.conformance.paths import PACKAGE
 from tests.conformance.play.invariants import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -593,3 +594,91 @@ def test_a_step_in_a_part_that_is_included_twice_is_marked_where_it_failed(runne
 def test_a_failure_shows_nothing_of_the_suite_itself(failure: str) -> None:
     assert "Traceback" not in failure
     assert ".py:" not in failure
+
+
+# --- the broken requirement -----------------------------------------------------------------------
+
+#: A session whose exit status is asserted.
+EXIT = "@include include/greeting.smtp-part\nC> @eof\nU< QUIT\nP< exit 0\n"
+
+
+def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str, object]:
+    """The result of a session that is right, apart from its exit status."""
+    path = runner.transcript(EXIT)
+    path.write_text(path.read_text().replace(f'"{MUST_ID}"', f'"{MUST_ID}"{cites}'))
+    bent = runner.bent(f"{REFERENCE}; exit 9")
+    done = runner.run(path, "--modes", "stdio", "--implementation", bent, *arguments)
+    return done.records[1]
+
+
+def test_wrong_exit_status_breaks_cited_requirement_of_cli_exit(runner: Runner) -> None:
+    result = after_wrong_status(runner, cites=', "cli.exit-2"')
+    assert result["requirement"] == "cli.exit-2"
+    assert (result["level"], result["harm"]) == ("should", "misreported")
+    assert result["clauses"] == ["cli.exit"]
+    assert result["requirements"] == [MUST_ID, "cli.exit-2"]
+    assert str(result["text"]).startswith(str(result["sentence"]))
+
+
+def test_wrong_exit_status_without_citation_breaks_subject(runner: Runner) -> None:
+    result = after_wrong_status(runner, cites="")
+    assert (result["requirement"], result["level"]) == (MUST_ID, "must")
+
+
+def test_broken_requirement_of_other_source_is_not_judged(runner: Runner) -> None:
+    result = after_wrong_status(runner, "--source", "manual", cites=', "cli.exit-2"')
+    assert result["outcome"] == "skipped"
+    assert str(result["message"]).startswith("cli.exit-2 was not selected: ")
+
+
+def test_source_selects_transcripts_and_verdict_states_it(runner: Runner) -> None:
+    path = runner.transcript("U> 220 x\nC< 220 x\n")
+    done = runner.run(path, "--modes", "stdio", "--source", "manual")
+    assert done.records[0]["source"] == "manual"
+    assert "requirements of source manual only" in done.text
+    assert runner.run(path, "--modes", "stdio", "--source", "CVE").status == 2
+
+
+def test_failed_property_breaks_requirement_of_its_rule(runner: Runner) -> None:
+    properties = ROOT / "tests" / "conformance" / "test_properties.py"
+    bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=["filter"])
+    done = runner.run(in_corpus(SESSION), properties, "--implementation", bent, "--modes", "stdio")
+    (failed,) = (one for one in done.records if one.get("transcript") == "properties/sessions")
+    assert (failed["outcome"], failed["requirement"]) == ("failed", "files.gone-1")
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("1/2", "cli/help.smtp"), ("2/2", "cli/license-long.smtp")]
+)
+def test_shard_is_a_part_of_the_transcripts(runner: Runner, part: str, name: str) -> None:
+    done = runner.run(
+        in_corpus("cli/help.smtp"), in_corpus("cli/license-long.smtp"), "--shard", part
+    )
+    assert done.names == [f"{name}::command"]
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "x/y"])
+def test_impossible_shard_is_status_2(runner: Runner, part: str) -> None:
+    done = runner.run(in_corpus("cli/help.smtp"), "--shard", part)
+    assert f"--shard must be I/N with I from 1 to N, not '{part}'" in done.text
+    assert done.status == 2
+
+
+def test_header_has_machine_and_three_versions(right: Done) -> None:
+    head = right.records[0]
+    suite, machine = head["suite"], head["machine"]
+    assert isinstance(suite, dict)
+    assert isinstance(machine, dict)
+    assert (suite["specification"], suite["format"]) == (specification().version, 2)
+    assert {"version", "transcripts"} <= suite.keys()
+    assert machine.keys() == {"system", "architecture", "processors"}
+    assert (head["root"], head["time_scale"]) == (os.geteuid() == 0, 1.0)
+
+
+SCHEMA = json.loads((PACKAGE / "results.schema.json").read_text())["$defs"]
+
+
+def test_result_file_has_the_keys_of_the_schema(right: Done) -> None:
+    for record in right.records:
+        known = SCHEMA[record["type"]]
+        assert set(record) == set(known["properties"]) == set(known["required"])
