@@ -44,7 +44,7 @@ HELPED = {
     "help-conformance.txt": ("tests.conformance", "--help"),
     **{
         f"help-conformance-{word}.txt": ("tests.conformance", word, "--help")
-        for word in ("run", "list", "show", "report", "record", "compare")
+        for word in ("run", "list", "show", "explain", "report", "record", "compare")
     },
 }
 _WORDS = re.compile(r"[A-Za-z]{2,}")

@@ -11,7 +11,7 @@ from docs import draw, transitions
 
 TEXT = (draw.DOCS / "design.md").read_text(encoding="utf-8")
 SPECIFICATION = (draw.DOCS / "specification.md").read_text(encoding="utf-8")
-CLAUSES = set(re.findall(r"^\| ([a-z]+\.[a-z0-9-]+) \|", SPECIFICATION, re.MULTILINE))
+CLAUSES = set(re.findall(r"^### ([a-z]+\.[a-z0-9-]+)$", SPECIFICATION, re.MULTILINE))
 MODULES = {name.rpartition(".")[2]: name for name in draw.modules()}
 MEMBERS = sorted(set(re.findall(r"`([a-z_]+\.[A-Za-z_-]+)`", TEXT)) - CLAUSES)
 
