@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.format.loader import transcript_paths
+from tests.conformance.format.requirements import as_json, specification
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.run.results import SUITE_VERSION
 
@@ -117,6 +118,14 @@ def test_every_transcript_travels_in_the_wheel(wheel: Path) -> None:
         names = archive.namelist()
     carried = {name.partition("/transcripts/")[2] for name in names if name.endswith(".smtp")}
     assert carried == {path.relative_to(TRANSCRIPTS).as_posix() for path in transcript_paths()}
+
+
+def test_wheel_has_schema_and_specification_as_json(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        made = archive.read("postprox_conformance/specification.json").decode()
+        schema = archive.read("postprox_conformance/results.schema.json")
+    assert made == as_json(specification())
+    assert schema == (PACKAGE / "results.schema.json").read_bytes()
 
 
 def test_what_an_earlier_build_has_left_does_not_travel(wheel: Path) -> None:
