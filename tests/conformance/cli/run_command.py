@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -38,6 +39,7 @@ from ..run.verdict import NOT_JUDGED, STALE, Verdict
 from .options import keywords, number, one_of
 
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 #: Number of workers. A run of a transcript waits longer than it computes.
 _JOBS = 3 * len(os.sched_getaffinity(0))
@@ -103,25 +105,27 @@ def _pytest(arguments: list[str]) -> int:
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
     # Without tmpdir no directories of other runs of pytest are removed, which can take long.
     plain += ["-q", "--no-header", "--assert=plain", "-p", "no:tmpdir"]
-    before = children()
     with _no_other_plugins(), _stopped_by_signals():
-        try:
-            return int(pytest.main([*plain, *arguments]))
-        finally:
-            kill_children_since(before)
+        return int(pytest.main([*plain, *arguments]))
 
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """End the run by SIGTERM and SIGHUP as by SIGINT."""
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
+    """End the run by SIGINT, SIGTERM and SIGHUP, and with it all processes that it has started."""
+    there = children()
+
+    def stop(_number: int, _frame: object) -> NoReturn:
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
+        # Otherwise a worker would first play its transcript to the end.
+        kill_children_since(there)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 

@@ -20,11 +20,7 @@ from ..paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from ..play.failure import Failure
 from ..play.implementation import ImplementationError
 from ..play.preflight import CannotStartError
-from ..play.process import (
-    adopt_orphans,
-    kill_children_since,
-    start_children_with_default_signals,
-)
+from ..play.process import adopt_orphans, start_children_with_default_signals
 from .invariant_results import InvariantObservation
 from .items import (
     PROPERTY_MARKER,
@@ -351,9 +347,6 @@ class Controller:
         if session.shouldfail or self._stopped == _FIRST_FAILURE:
             self._stopped = _FIRST_FAILURE
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._stopped:
-            # A worker would first play its transcript to the end.
-            kill_children_since(suite.children_before)
         if _means_transcripts(session.config):
             none = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
             self._nothing_chosen = none

@@ -30,7 +30,6 @@ from ..play.needs import missing_need
 from ..play.observers import StepFailedError
 from ..play.preflight import CANARY_FAILS, SMOKE, ask, check_start
 from ..play.process import adopt_orphans
-from ..play.procfs import children
 from ..play.timeouts import AdaptiveTimeout
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
 from .results import SUITE_VERSION, Result, ResultFile, basis
@@ -80,8 +79,6 @@ class Suite:
     #: The failures of the smoke test by mode.
     smoke_failures: dict[str, Failure] = field(default_factory=dict)
 
-    #: The child processes that this process had before the run.
-    children_before: set[int] = field(default_factory=children)
     #: The part of the transcripts that is played.
     shard: Shard = field(default_factory=Shard)
 
