@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -484,3 +485,9 @@ def test_progress_is_a_line_with_the_numbers() -> None:
     assert written.wait(30)
     progress.stop()
     assert lines == ["2 of 7 results, 1 failed, 0 s"]
+
+
+def test_progress_shows_while_a_transcript_is_played(tmp_path: Path) -> None:
+    silent = program(tmp_path / "silent", before=SILENT.format("/dev/null"))
+    done = command("run", silent, MUST, "-j1")
+    assert re.search(r"^0 of 1 results, 0 failed, \d+ s$", done.text, re.MULTILINE)

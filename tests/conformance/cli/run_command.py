@@ -193,6 +193,9 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     single = bool(places) and all(SUFFIX in place for place in places)
     if options.jobs > 1 and not (single and len(places) <= options.jobs):
         arguments += ["-n", str(options.jobs)]
+    else:
+        # Otherwise a line about progress is captured while a transcript is played.
+        arguments.append("--capture=no")
     if single:
         return [*arguments, *places]
     return [*arguments, "--smoke", *(places or [str(TRANSCRIPTS), str(PROPERTIES)])]
