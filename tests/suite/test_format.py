@@ -157,6 +157,7 @@ def test_visible_octets_are_printable_ascii(content: bytes) -> None:
         ("C< 250 ok\\", "C", "<", "", Payload((b"250 ok",))),
         ("U> \\@eof", "U", ">", "", Payload((b"@eof",), b"\r\n")),
         ("C> @close", "C", ">", "@close", None),
+        ("U< @message", "U", "<", "@message", None),
         ("U< @quiet", "U", "<", "@quiet", 0.1),
         ("U2< @quiet 1.5s", "U2", "<", "@quiet", 1.5),
         ("U> @wait 5m", "U", ">", "@wait", 300.0),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conformance.format.nodes import ReplyPattern
 from tests.conformance.play.matching import (
+    MessageAwaited,
     OctetsAwaited,
     ReplyAwaited,
     State,
@@ -121,6 +122,44 @@ def test_an_enhanced_code_is_compared_by_number(wanted: str, came: bytes, state:
 )
 def test_a_text_is_judged(operator: str, wanted: bytes, text: bytes, fits: bool) -> None:
     assert text_fits(operator, wanted, text) is fits
+
+
+def message(came: bytes) -> Verdict:
+    return MessageAwaited().look(bytearray(came))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\r\n", b"a\r..\rb\r\n", b"a\r\r\n", b"..\r\n", b"a\n..\r\n", b"a.\r\n"]
+)
+def test_message_with_one_end_of_data_is_taken(content: bytes) -> None:
+    wire = content + b".\r\n"
+    assert message(wire + b"QUIT\r\n") == Verdict(State.YES, len(wire))
+
+
+@pytest.mark.parametrize(
+    "content", [b"a\n.\n", b"a\n.\r\n", b"a\r\n.\n", b"a\r.\r", b"a\r.\r\n", b".\n", b".\rb"]
+)
+def test_earlier_end_of_data_for_another_reader_fails(content: bytes) -> None:
+    assert message(content + b"QUIT\r\n.\r\n").state is State.NO
+
+
+@pytest.mark.parametrize("came", [b"", b".", b".\r", b"hello\r\n", b"hello\r\n.", b"hello\r\n.\r"])
+def test_message_without_end_is_not_decided(came: bytes) -> None:
+    assert message(came).state is State.WAIT
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a"])), st.data())
+def test_message_is_judged_alike_however_it_is_cut(parts: list[bytes], data: st.DataObject) -> None:
+    wire = b"".join(parts) + b"\r\n.\r\n"
+    awaited, buffer, rest = MessageAwaited(), bytearray(), wire
+    verdict = awaited.look(buffer)
+    while rest and verdict.state is State.WAIT:
+        count = data.draw(st.integers(1, len(rest)))
+        buffer += rest[:count]
+        rest = rest[count:]
+        verdict = awaited.look(buffer)
+    whole = message(wire)
+    assert (verdict.state, verdict.used) == (whole.state, whole.used)
 
 
 def test_what_came_is_shown_by_the_line_that_differs() -> None:

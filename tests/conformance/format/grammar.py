@@ -223,7 +223,13 @@ GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
         "@listen": NOTHING,
     },
     "U+": {"": LINE},
-    "U<": {"": LINE, "@connect": NOTHING, "@eof": NOTHING, "@quiet": QUIET},
+    "U<": {
+        "": LINE,
+        "@connect": NOTHING,
+        "@message": NOTHING,
+        "@eof": NOTHING,
+        "@quiet": QUIET,
+    },
     "F>": {"gate": GATE},
     "F<": {
         "run": NOTHING,

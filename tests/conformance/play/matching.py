@@ -59,6 +59,34 @@ class OctetsAwaited:
         return next(at for at in range(self._compared, end) if buffer[at] != self.expected[at])
 
 
+#: An end of data for a reader that ends lines at LF, with or without CR before it, or at CR.
+_END_FOR_ANY_READER = re.compile(rb"(?:\A|(?<=\n))\.\r?\n|(?:\A|(?<=\r))\.\r")
+_END_OF_DATA = re.compile(rb"(?:\A|(?<=\r\n))\.\r\n")
+#: Octets of an end of data that can still be incomplete at the end of the buffer.
+_INCOMPLETE_END = 2
+
+
+class MessageAwaited:
+    """A wait for a message whose end of data is the first for readers of CRLF, LF and CR."""
+
+    def __init__(self) -> None:
+        self._searched = 0
+
+    def look(self, buffer: bytearray) -> Verdict:
+        """Return the verdict on *buffer*, from which nothing was removed since the last call."""
+        end = _END_FOR_ANY_READER.search(buffer, self._searched)
+        if end is None:
+            self._searched = max(0, len(buffer) - _INCOMPLETE_END)
+            return WAIT
+        if found := _END_OF_DATA.match(buffer, end.start()):
+            return Verdict(State.YES, found.end())
+        if buffer == b".\r":
+            return WAIT
+        return no(
+            f"an earlier end of data for a reader of CR or LF: {describe(buffer, end.start())}"
+        )
+
+
 def describe(buffer: bytearray, difference: int = 0) -> str:
     """Return the line of *buffer* with octet *difference*, as visible octets."""
     if not buffer:

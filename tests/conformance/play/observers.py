@@ -19,6 +19,7 @@ from .harness import Harness
 from .matching import (
     WAIT,
     YES,
+    MessageAwaited,
     OctetsAwaited,
     ReplyAwaited,
     State,
@@ -34,6 +35,7 @@ _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
 Observer = Callable[[], Verdict]
+Awaited = MessageAwaited | OctetsAwaited | ReplyAwaited
 #: A step and the `+` lines that continue it.
 Group = tuple[Step, ...]
 
@@ -100,8 +102,10 @@ class Observers:
             return self._quiet(step)
         if step.verb == "@eof":
             return lambda: self._on_connection(step, _at_end)
-        awaited: OctetsAwaited | ReplyAwaited
-        if isinstance(step.argument, ReplyPattern):
+        awaited: Awaited
+        if step.verb == "@message":
+            awaited = MessageAwaited()
+        elif isinstance(step.argument, ReplyPattern):
             awaited = ReplyAwaited(step.argument)
         else:
             awaited = OctetsAwaited(self.octets(group))
@@ -330,6 +334,8 @@ class Observers:
         text = step.source or step.verb
         if step.verb == "@quiet":
             return f"{step.actor} to stay silent"
+        if step.verb == "@message":
+            return "a message with one end of data for every reader"
         if step.mark == "<" and step.kind in "CU" and not step.verb:
             return shorten(visible(self.octets((step,))), 400)
         if step.verb == "listens":
@@ -359,7 +365,7 @@ class Observers:
         return f"the process has ended with status {self._harness.process.status}"
 
 
-def _take(connection: Connection, awaited: OctetsAwaited | ReplyAwaited) -> Verdict:
+def _take(connection: Connection, awaited: Awaited) -> Verdict:
     verdict = awaited.look(connection.received)
     if verdict.state is State.YES:
         connection.take(verdict.used)
