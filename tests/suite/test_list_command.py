@@ -100,4 +100,4 @@ def test_peer_diverges_at_must_only_where_it_is_older() -> None:
     musts = {
         name for name in transcripts if load_transcript(TRANSCRIPTS / name).subject.level == "must"
     }
-    assert musts == {"filter/outfile-changes.smtp"}
+    assert musts == {"data/early-250-in-the-content.smtp", "filter/outfile-changes.smtp"}
