@@ -47,7 +47,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_octets_not_yet_read_are_counted() -> None:
-    client, server = accepted_pair()
+    client, server = accepted_pair("default", 10)
     with client, server:
         client.sendall(b"abc")
         assert unread(client) == 3
@@ -79,6 +79,15 @@ def test_a_connection_that_still_sends_is_not_quiet(
 
 def test_an_environment_is_read_from_its_octets() -> None:
     assert parse_environment(b"A=1\0B=x=\xff\n\0C=\0") == {"A": b"1", "B": b"x=\xff\n", "C": b""}
+
+
+def test_small_buffers_split_a_large_write() -> None:
+    client, server = accepted_pair("small", 10)
+    with client, server:
+        server.setblocking(False)
+        accepted = [server.send(bytes(18_000)) for _ in range(3)]
+    assert accepted[:2] == [18_000, 18_000]
+    assert accepted[2] < 18_000
 
 
 def test_a_process_that_runs_is_alive(child: subprocess.Popen[bytes]) -> None:

@@ -31,6 +31,7 @@ ON_PORT_25 = ("port-25", "127.0.0.2:25", "127.0.0.3:25")
 TMPS = ("empty", "missing", "file", "readonly", "full")
 FD2S = ("watched", "socket")
 SYSLOGS = ("present", "absent")
+BUFFERS = ("default", "small")
 LIMITS = ("fsize", "nofile", "as")
 
 #: Optional capabilities of an implementation, listed in its description.
@@ -98,6 +99,7 @@ class Header:
     tmp: str = "empty"
     fd2: str = "watched"
     syslog: str = "present"
+    buffers: str = "default"
     background: bool = False
     listen_fds: bool = False
 
@@ -249,6 +251,7 @@ KEYS: dict[str, Callable[[str, object], object]] = {
     "tmp": _one_of(TMPS),
     "fd2": _one_of(FD2S),
     "syslog": _one_of(SYSLOGS),
+    "buffers": _one_of(BUFFERS),
     "background": _boolean,
     "listen_fds": _boolean,
     "filter": _text,

@@ -264,12 +264,35 @@ class Listener:
             self.arrived.popleft().close()
 
 
-def accepted_pair() -> tuple[socket.socket, socket.socket]:
+#: The socket options of a client, by the header's key `buffers`. The peer derives the size of its
+#: own send buffer from the segment size.
+_OPTIONS = {
+    "default": (),
+    "small": (
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, 4096),
+        (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536),
+    ),
+}
+
+
+def connect(address: tuple[str, int], buffers: str, timeout: float) -> socket.socket:
+    """Return a client's connection to *address*."""
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.socket())
+        for option in _OPTIONS[buffers]:
+            client.setsockopt(*option)
+        client.settimeout(timeout)
+        client.connect(address)
+        stack.pop_all()
+    return client
+
+
+def accepted_pair(buffers: str, timeout: float) -> tuple[socket.socket, socket.socket]:
     """Return a connected pair on loopback, the client's end and the accepted end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
-        client = socket.create_connection(listener.getsockname())
+        client = connect(listener.getsockname(), buffers, timeout)
         server, _ = listener.accept()
     return client, server
 

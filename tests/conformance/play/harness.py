@@ -22,7 +22,7 @@ from typing import IO
 from ..format.header import ON_PORT_25
 from ..format.nodes import Transcript, walk
 from ..format.vocabulary import FILTER_VARIABLES
-from .connections import Connection, Listener, accepted_pair
+from .connections import Connection, Listener, accepted_pair, connect
 from .dialogue import Dialogue
 from .filter_stub import FilterStub
 from .host import Host, Namespace
@@ -311,7 +311,7 @@ class Harness:
 
     def start_session(self) -> None:
         """Start one process on one accepted socket, as spawn(8) does (mode stdio)."""
-        client, server = accepted_pair()
+        client, server = accepted_pair(self.header.buffers, self.timeout)
         with server, (self.directory / "stderr").open("wb") as stderr:
             error = server.fileno() if self.header.fd2 == "socket" else stderr
             self._start(server.fileno(), server.fileno(), error)
@@ -355,7 +355,7 @@ class Harness:
         def connected() -> bool:
             nonlocal sock
             with contextlib.suppress(OSError):
-                sock = socket.create_connection(self.listen, timeout=self.timeout)
+                sock = connect(self.listen, self.header.buffers, self.timeout)
             return sock is not None or not (self.process and self.process.alive)
 
         self.wait_until(connected, pause=_CONNECT_AGAIN)
