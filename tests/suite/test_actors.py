@@ -202,10 +202,12 @@ def test_an_address_is_the_one_at_which_clients_are_served(
 
 def test_limits_are_set_by_the_process_itself() -> None:
     command = Command(
-        ["sh", "-c", "ulimit -f; ulimit -n"], {}, 0, 1, 2, {"fsize": 4096, "nofile": 20}
-    )
+        ["sh", "-c", "ulimit -f; ulimit -n; ulimit -s; grep processes /proc/self/limits"],
+        {}, 0, 1, 2, {"fsize": 4096, "nofile": 20, "stack": 524288, "nproc": 5000},
+    )  # fmt: skip
     done = subprocess.run(command.words, capture_output=True, check=True)
-    assert done.stdout == b"8\n20\n"
+    assert done.stdout.split()[:3] == [b"8", b"20", b"512"]
+    assert b" 5000 " in done.stdout
 
 
 def test_a_listening_socket_becomes_descriptor_3() -> None:

@@ -293,6 +293,7 @@ def test_a_last_line_without_its_end_is_refused() -> None:
         ("format = 1", "format must be 2, not 1"),
         ("limits = { fsze = 1024 }", "did you mean 'fsize'"),
         ("limits = { fsize = 1000 }", "a multiple of 1024"),
+        ("limits = { stack = 1000 }", "a multiple of 1024"),
         ("env = { A = 1 }", "a table of strings"),
         ('upstream = "down"', "one of listening"),
         ("background = true", 'requires modes = ["listen"]'),

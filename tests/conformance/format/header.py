@@ -32,7 +32,9 @@ TMPS = ("empty", "missing", "file", "readonly", "full")
 FD2S = ("watched", "socket")
 SYSLOGS = ("present", "absent")
 BUFFERS = ("default", "small")
-LIMITS = ("fsize", "nofile", "as")
+LIMITS = ("fsize", "nofile", "as", "stack", "nproc")
+#: Limits in octets that a shell sets in larger units.
+_LIMITS_IN_OCTETS = ("fsize", "as", "stack")
 
 #: Optional capabilities of an implementation, listed in its description.
 IMPLEMENTATION_CAPABILITIES = (
@@ -219,7 +221,7 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
             )
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise HeaderError(key, f"the limit '{name}' must be an integer, not {number!r}")
-        if name in ("fsize", "as") and number % 1024:
+        if name in _LIMITS_IN_OCTETS and number % 1024:
             raise HeaderError(key, f"the limit '{name}' must be a multiple of 1024, not {number}")
     return dict(value)
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -37,6 +38,12 @@ _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NO
 _TMPFS_SIZE = 65536
 #: A new listening port sends no event, so connecting is retried at this interval (seconds).
 _CONNECT_AGAIN = 0.005
+_REPEAT = re.compile(r"\{([0-9]+)\*([^{}]*)\}")
+
+
+def _repeated(text: str) -> str:
+    """Replace each `{N*text}` in a value of the environment by the text N times."""
+    return _REPEAT.sub(lambda found: int(found[1]) * found[2], text)
 
 
 class HarnessError(Exception):
@@ -283,7 +290,9 @@ class Harness:
             environment.pop(implementation.clock_env, None)
             if self.header.clock:
                 environment[implementation.clock_env] = f"{self.header.clock:g}"
-        environment.update({name: self._filled(text) for name, text in self.header.env.items()})
+        environment.update(
+            {name: _repeated(self._filled(text)) for name, text in self.header.env.items()}
+        )
         return environment
 
     def _start(

@@ -106,11 +106,22 @@ class Command:
 _HAND_OVER = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS;"
 
 
+_LIMIT_COMMANDS = {
+    "fsize": "ulimit -f {}",
+    "nofile": "ulimit -n {}",
+    "as": "ulimit -v {}",
+    "stack": "ulimit -s {}",
+    # bash has -u, and in dash the option is -p.
+    "nproc": "{{ ulimit -u {0} 2>/dev/null || ulimit -p {0}; }}",
+}
+#: Octets per unit of ulimit. POSIX counts -f in blocks of 512 octets.
+_LIMIT_UNITS = {"fsize": 512, "as": 1024, "stack": 1024}
+
+
 def _limit_commands(limits: Mapping[str, int]) -> str:
-    # POSIX counts ulimit -f in blocks of 512 octets, and -v, where it exists, in units of 1024.
-    ways = {"fsize": ("-f", 512), "nofile": ("-n", 1), "as": ("-v", 1024)}
     return " ".join(
-        f"ulimit {ways[name][0]} {number // ways[name][1]} &&" for name, number in limits.items()
+        _LIMIT_COMMANDS[name].format(number // _LIMIT_UNITS.get(name, 1)) + " &&"
+        for name, number in limits.items()
     )
 
 
