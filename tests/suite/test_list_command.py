@@ -20,7 +20,6 @@ from tests.conformance.format.vocabulary import GROUPS
 from tests.conformance.format.writer import write_transcript
 from tests.conformance.paths import PART_SUFFIX, TRANSCRIPTS
 from tests.conformance.play.failure import states_exit_status
-from tests.conformance.play.implementation import find_implementation
 
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
 
@@ -92,12 +91,3 @@ def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> 
 def test_every_part_says_first_what_it_is_for() -> None:
     parts = sorted(TRANSCRIPTS.rglob(f"*{PART_SUFFIX}"))
     assert [path.name for path in parts if not path.read_text("ascii").startswith("# ")] == []
-
-
-def test_peer_diverges_at_must_only_where_it_is_older() -> None:
-    peer = find_implementation("postprox-go")
-    transcripts = {one.transcript for one in peer.divergences}
-    musts = {
-        name for name in transcripts if load_transcript(TRANSCRIPTS / name).subject.level == "must"
-    }
-    assert musts == {"data/early-250-in-the-content.smtp", "filter/outfile-changes.smtp"}
