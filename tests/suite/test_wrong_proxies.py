@@ -55,7 +55,6 @@ UNBREAKABLE = {
     "files.stale": "no transcript can age a file",
     "filter.env-more": "an implementation that sets no further variables conforms",
     "listen.pid-file": "an implementation that writes no process id conforms",
-    "log.dialogue": "a broken proxy of its own is missing",
     "relay.lockstep": "an implementation that sends several commands at once conforms",
 }
 
