@@ -2,10 +2,12 @@
 
 Rule: one task for each module.
 
-- `probe.py` reads the system. It runs `access.py` to test the permissions of another user.
-- `postconf.py`, `values.py` and `unit.py` parse its input.
-- `routes.py` and `setup.py` find the route of mail between services and proxies.
-- `proxy_rules.py`, `postfix_rules.py` and `parameters.py` are the rules. `rules.py` applies them.
-- `findings.py` has names and levels, `fixes.py` has the lines to write.
+- `probe.py` reads files. It runs `access.py` to test the permissions of another user. `machine.py`
+  reads the running system, and `running.py` converts that to facts.
+- `postconf.py`, `values.py` and `unit.py` parse the input.
+- `selection.py`, `routes.py` and `setup.py` find the proxies and the route of mail through them.
+- `proxy_rules.py`, `filter_rules.py`, `sandbox.py`, `postfix_rules.py`, `inherited_rules.py`,
+  `master_rules.py`, `running_rules.py` and `parameters.py` are the rules. `rules.py` applies them.
+- `findings.py` has names and levels, `fixes.py` makes the commands.
 - `report.py` formats the report.
 """

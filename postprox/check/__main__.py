@@ -10,15 +10,16 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NoReturn, TextIO
 
 from .. import __version__
-from . import probe, report
-from .postconf import Configuration, UnreadableError
-from .routes import Proxy, is_proxy, listening_proxy, routes, spawned_proxies
+from . import probe, report, running, selection
+from .facts import UnitState
+from .machine import Machine
+from .postconf import UnreadableError
+from .routes import is_proxy
 from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
@@ -27,10 +28,12 @@ from .unit import Unit
 UNREADABLE = 2
 
 DESCRIPTION = """\
-Check whether the configurations of Postfix and of its proxies fit together. Each finding has the
-problem, its effect on mail, and the command to run or the line to write. Nothing is changed. Run
-the command as root, because only root can test the permissions of the proxy's user. Exit status:
-0, no findings; 1, warnings; 2, mail is refused, lost or not filtered, or the check failed.
+Check whether the configurations of Postfix and of its proxies fit together, and whether the proxies
+run. Each finding has the problem, its effect on mail, and the commands that correct it. The check
+changes nothing, but it connects to the port of each proxy, which can start a service that waits for
+its socket. Run the command as root, because only root can test the permissions of the proxy's user.
+Exit status: 0, no findings; 1, warnings; 2, mail is refused, lost or not filtered, or the check
+failed; 3, no findings, but an item could not be checked.
 """
 
 
@@ -52,21 +55,40 @@ def main() -> int:
 
 def _run(words: list[str]) -> int:
     """Print the report or an error. Return the exit status."""
+    wanted = None
     try:
         wanted = _arguments(words)
-        configuration = probe.read_configuration(wanted.config)
-        proxies = list(_proxies(configuration, wanted))
-        facts = {proxy: probe.probe(configuration, proxy) for proxy in proxies}
+        setup = _setup(wanted)
     except SystemExit as end:  # argparse has printed a help text or an error
         return int(end.code or 0)
     except (UnreadableError, OSError, ValueError) as error:
-        print(f"postprox-check: {report.printable(_in_words(error))}", file=sys.stderr)
+        reason = _in_words(error)
+        print(f"postprox-check: {report.printable(reason)}", file=sys.stderr)
+        if wanted and wanted.json:
+            sys.stdout.write(report.error_as_json(reason, UNREADABLE))
         return UNREADABLE
-    setup = Setup(configuration, proxies, facts)
-    findings = list(judge(setup))
-    write = report.as_json if wanted.json else report.as_text
-    sys.stdout.write(write(findings, list(unchecked(setup))))
-    return report.status(findings)
+    result = report.Result(setup, list(judge(setup)), list(unchecked(setup)))
+    sys.stdout.write(report.as_json(result) if wanted.json else report.as_text(result))
+    return result.status
+
+
+def _setup(wanted: argparse.Namespace) -> Setup:
+    """Collect the input of the rules."""
+    configuration = probe.read_configuration(wanted.config)
+    machine = Machine()
+    units = _units(wanted)
+    states: tuple[dict[str, UnitState], str] = ({}, "")
+    if not wanted.offline:
+        states = running.states_of(machine, [unit for unit in units if unit.installed])
+    if wanted.unit or wanted.command_line:
+        proxies = selection.chosen(configuration, units)
+    else:
+        proxies = selection.installed(configuration, units, states[0])
+    facts = {proxy: probe.probe(configuration, proxy) for proxy in proxies}
+    if wanted.offline:
+        return Setup(configuration, proxies, facts)
+    seen = running.running_facts(machine, configuration, proxies, states)
+    return Setup(configuration, proxies, facts, seen)
 
 
 def _in_words(error: Exception) -> str:
@@ -103,7 +125,8 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         "postprox-check",
-        usage="postprox-check [--config DIR] [--unit FILE] [--json] [-V] [-- COMMAND LINE]",
+        usage="postprox-check [--config DIR] [--unit FILE] [--offline] [--json] [-V] "
+        "[-- COMMAND LINE]",
         description=DESCRIPTION,
         epilog="After --, give the command line of a proxy outside master.cf and systemd.",
     )
@@ -111,6 +134,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--config", default="", metavar="DIR", help="directory of main.cf and master.cf"
     )
     parser.add_argument("--unit", metavar="FILE", help="systemd unit of a listening proxy")
+    parser.add_argument("--offline", action="store_true", help="do not look at the running system")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     index = words.index("--") if "--" in words else len(words)
@@ -122,26 +146,13 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     return wanted
 
 
-def _proxies(configuration: Configuration, wanted: argparse.Namespace) -> Iterator[Proxy]:
-    """Return the proxies of master.cf and of the options.
-
-    Without an option, the installed units that receive mail are added.
-    """
-    spawned = list(spawned_proxies(configuration))
-    yield from spawned
+def _units(wanted: argparse.Namespace) -> list[Unit]:
+    """Read the units that the options select, or all installed ones."""
     if wanted.unit:
-        yield listening_proxy(probe.read_unit(Path(wanted.unit)))
+        return [probe.read_unit(Path(wanted.unit).absolute())]
     if wanted.command_line:
-        yield listening_proxy(Unit("command line after --", wanted.command_line, user=""))
-    if wanted.unit or wanted.command_line:
-        return
-    used = [route.endpoint for route in routes(configuration)]
-    taken = [proxy.endpoint for proxy in spawned]
-    for proxy in map(listening_proxy, probe.installed_units()):
-        place = proxy.endpoint
-        if place and place not in taken and any(other.is_at(place) for other in used):
-            taken.append(place)
-            yield proxy
+        return [Unit("command line after --", wanted.command_line, user="")]
+    return list(probe.installed_units())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The state of this machine that decides whether a proxy can run.
+"""The state of this machine that decides whether a proxy can run, and what runs.
 
-Rule: data only. probe.py collects it, the rules evaluate it. None means unknown.
+Rule: data only. probe.py and machine.py collect it, the rules evaluate it. None means unknown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .routes import Endpoint
 
 UNLIMITED = 1 << 62
 
@@ -19,9 +22,19 @@ class ProgramFacts:
     is_directory: bool = False
     #: Whether the user can execute it. That includes the permissions of its directories.
     executable: bool | None = None
+    #: The first directory that the user cannot search; "" if there is none.
+    closed_directory: str = ""
+    #: The file or the directories of it that every user can write to.
+    open_paths: tuple[str, ...] = ()
     #: The interpreter in the first line; "" if there is none.
     interpreter: str = ""
     interpreter_executable: bool | None = True
+    #: Whether the file begins with the byte order mark of UTF-8.
+    has_mark: bool = False
+    #: Whether a line that the kernel or the shell reads ends with CR LF.
+    has_crlf: bool = False
+    #: The first error of the interpreter's parser; "" if there is none.
+    syntax_error: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,8 @@ class SpoolFacts:
     #: Free octets and free files.
     free: int = UNLIMITED
     free_files: int = UNLIMITED
+    #: The first directory on the way that the user cannot search; "" if there is none.
+    closed_directory: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,9 +62,11 @@ class ProxyFacts:
     filter: ProgramFacts | None = None
     #: The reason why the filter was not checked; or "".
     filter_unchecked: str = ""
+    #: The shell's syntax error in the filter command; or "".
+    command_error: str = ""
     #: Whether the upstream server is on this machine, but neither listens nor is in master.cf.
     upstream_missing: bool = False
-    #: None if the proxy has a private /tmp.
+    #: None if systemd makes the directory when it starts the proxy.
     spool: SpoolFacts | None = None
     #: The reason for unknown permissions of the proxy's user.
     unknown_permissions: str = ""
@@ -60,3 +77,51 @@ class ProxyFacts:
         return any(seen.exists and seen.executable is None for seen in programs) or bool(
             self.spool and self.spool.exists and self.spool.writable is None
         )
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """The state of one unit, as `systemctl show` prints it."""
+
+    name: str
+    #: LoadState, such as loaded, not-found, masked, bad-setting.
+    load: str = "loaded"
+    #: ActiveState and SubState, such as active and running, activating and auto-restart.
+    active: str = "inactive"
+    sub: str = "dead"
+    #: UnitFileState, such as enabled, disabled, static.
+    file: str = "disabled"
+    #: Result, such as success, exit-code.
+    result: str = "success"
+    #: The exit status of the main process.
+    status: int = 0
+    #: Whether a file of the unit is newer than the configuration in use.
+    needs_reload: bool = False
+    #: The command line of the main process; empty if there is none.
+    words: tuple[str, ...] = ()
+
+    def is_failing(self) -> bool:
+        """Return whether the last starts failed."""
+        return self.active == "failed" or (self.sub == "auto-restart" and self.result != "success")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening socket of TCP, with the name of its program; "" if unknown."""
+
+    endpoint: Endpoint
+    program: str = ""
+
+
+@dataclass(frozen=True)
+class RunningFacts:
+    """The running system."""
+
+    #: Whether the master(8) of this configuration runs.
+    postfix: bool | None = None
+    #: The units by name, and the reason if they are unknown.
+    units: Mapping[str, UnitState] = field(default_factory=dict)
+    units_unknown: str = ""
+    listeners: tuple[Listener, ...] = ()
+    #: The greeting at each address, or the error.
+    greetings: Mapping[Endpoint, str] = field(default_factory=dict)

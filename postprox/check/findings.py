@@ -1,13 +1,17 @@
 """The name and the level of each finding.
 
-Rule: names and levels only. `proxy_rules.py`, `postfix_rules.py` and `parameters.py` have the
-conditions. To add a finding, add its name to `LEVELS`, its condition to one of these modules and
-its description to docs/check.md.
+Rule: names and levels only. The modules named `*_rules.py` and `parameters.py` have the conditions.
+To add a finding, add its name to `LEVELS`, its condition to one of these modules and its
+description to docs/check.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .fixes import Edit
 
 #: Mail is delivered and filtered, but the configuration has a fault.
 WARNING = 1
@@ -17,43 +21,82 @@ DANGER = 2
 #: The level of each finding. The highest one is the exit status of the command.
 LEVELS = {
     "command-line": DANGER,
+    "braces": DANGER,
+    "replaced": DANGER,
+    "exec-start": DANGER,
     "user": DANGER,
     "program": DANGER,
     "no-filter": DANGER,
     "filter": DANGER,
     "interpreter": DANGER,
+    "byte-order-mark": DANGER,
+    "line-ends": DANGER,
+    "syntax": DANGER,
+    "filter-open": WARNING,
     "no-reject": WARNING,
     "no-strict": WARNING,
     "spool": DANGER,
     "spool-open": WARNING,
     "spool-full": DANGER,
-    "no-proxy": WARNING,
+    "status-file": WARNING,
+    "no-proxy": DANGER,
     "no-way": DANGER,
+    "wrong-port": DANGER,
     "no-upstream": DANGER,
+    "open-relay": DANGER,
+    "port-twice": DANGER,
+    "defined-twice": WARNING,
+    "indented": DANGER,
+    "transport": DANGER,
     "loop": DANGER,
     "starttls": DANGER,
+    "inherited": DANGER,
+    "inherited-limit": WARNING,
     "milters": WARNING,
+    "unsigned": WARNING,
     "mapped-twice": WARNING,
     "mapped-never": DANGER,
     "xforward": WARNING,
-    "time-limit": WARNING,
+    "time-limit": DANGER,
     "process-limit": WARNING,
     "number": DANGER,
     "columns": DANGER,
     "lmtp": DANGER,
+    "postfix-stopped": DANGER,
+    "not-enabled": WARNING,
+    "not-running": DANGER,
+    "masked": DANGER,
+    "failing": DANGER,
+    "not-reloaded": WARNING,
+    "no-greeting": DANGER,
 }
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A fault, its location, and the command to run or the line to write."""
+class Fault:
+    """A fault, its location, and the edits that correct it."""
 
     name: str
     where: str
     problem: str
-    remedy: str
+    edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault, its location, and the commands that correct it."""
+
+    name: str
+    where: str
+    problem: str
+    commands: tuple[str, ...]
 
     @property
     def level(self) -> int:
         """`WARNING` or `DANGER`."""
         return LEVELS[self.name]
+
+    @property
+    def remedy(self) -> str:
+        """Return the commands as one line for a shell."""
+        return "; ".join(self.commands)

@@ -1,93 +1,389 @@
-"""Commands and lines that change the configuration of Postfix or of a unit.
+"""Edits of the configuration of Postfix or of a unit, and the commands that make them.
 
-Rule: text only. Nothing is executed. Each command can be pasted into a shell.
+Rule: text only. Nothing is executed. Each command can be pasted into a shell. A command contains
+all edits of its target, so that no command undoes another one (`Plan`).
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ..core.options import Options, UsageError, parse
-from .postconf import Configuration, Service, join_words
-from .routes import Proxy, arguments
+from .findings import Fault, Finding
+from .postconf import Configuration, Service, join_words, split_words
+from .routes import FilterStage, Proxy, Route, arguments
+from .unit import SocketUnit, Unit, quoted
+
+#: The name of the drop-in that the commands write. It is the last one in the order of systemd.
+DROP_IN = "zz-postprox-check.conf"
 
 
-def set_main(configuration: Configuration, name: str, value: str) -> str:
+@dataclass(frozen=True)
+class Main:
+    """A parameter in main.cf."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Own:
+    """A parameter of one service in master.cf."""
+
+    service: Service
+    name: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of one service in master.cf, such as `command` or `service`, its name."""
+
+    service: Service
+    name: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting in the drop-in of a unit."""
+
+    unit: Unit | SocketUnit
+    name: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """The command line of a proxy that is neither in master.cf nor in a unit."""
+
+    proxy: Proxy
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A command that is independent of all others."""
+
+    command: str
+
+
+Place = Main | Own | Column | Setting | Words | Shell
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The change of one place: a function from the current text to the new one."""
+
+    place: Place
+    change: Callable[[str], str]
+
+
+def run(command: str) -> Edit:
+    """Run a command that changes no configuration."""
+    return Edit(Shell(command), lambda old: old)
+
+
+def set_main(name: str, value: str) -> Edit:
     """Set a parameter in main.cf."""
-    return f"{configuration.postconf} -e {shlex.quote(f'{name}={value}')}"
+    return Edit(Main(name), lambda _: value)
 
 
-def set_own(configuration: Configuration, service: Service, name: str, value: str) -> str:
+def set_own(service: Service, name: str, value: str) -> Edit:
     """Set a parameter of one service in master.cf."""
-    return f"{configuration.postconf} -P {shlex.quote(f'{service.label}/{name}={value}')}"
+    return Edit(Own(service, name), lambda _: value)
 
 
-def set_field(configuration: Configuration, service: Service, name: str, value: str) -> str:
+def raise_own(service: Service, name: str, seconds: float) -> Edit:
+    """Set a time limit of one service to at least this value."""
+
+    def change(old: str) -> str:
+        present = re.fullmatch(r"([0-9]+)s", old)
+        return old if present and int(present[1]) >= seconds else f"{seconds:.0f}s"
+
+    return Edit(Own(service, name), change)
+
+
+def add_item(service: Service, name: str, item: str) -> Edit:
+    """Add an item to a list parameter of one service."""
+    return Edit(Own(service, name), lambda old: ",".join(dict.fromkeys([*_items(old), item])))
+
+
+def remove_item(service: Service, name: str, item: str) -> Edit:
+    """Remove an item from a list parameter of one service."""
+    return Edit(
+        Own(service, name), lambda old: ",".join(each for each in _items(old) if each != item)
+    )
+
+
+def _items(text: str) -> list[str]:
+    return re.findall(r"[^,\s]+", text)
+
+
+def set_field(service: Service, name: str, value: str) -> Edit:
     """Set a column of one service in master.cf."""
-    return f"{configuration.postconf} -F {shlex.quote(f'{service.label}/{name}={value}')}"
+    return Edit(Column(service, name), lambda _: value)
 
 
-def add_arguments(configuration: Configuration, proxy: Proxy, *more: str) -> str:
+def set_user(service: Service, user: str) -> Edit:
+    """Set the user of a command of spawn(8)."""
+
+    def change(words: list[str]) -> list[str]:
+        program, *others = (word for word in words if not word.startswith("user="))
+        return [program, f"user={user}", *others]
+
+    return _set_command(service, change)
+
+
+def set_program(service: Service, program: str) -> Edit:
+    """Set the program of Postfix that serves mail for a service."""
+    return _set_command(service, lambda words: [program, *words[1:]])
+
+
+def _set_command(service: Service, change: Callable[[list[str]], list[str]]) -> Edit:
+    return Edit(
+        Column(service, "command"),
+        lambda old: join_words(tuple(change(split_words(old)))),
+    )
+
+
+def keep(service: Service) -> Edit:
+    """Keep one of several services of the same name."""
+    return Edit(Column(service, "service"), lambda old: old)
+
+
+def remove(configuration: Configuration, service: Service) -> Edit:
+    """Remove a service from master.cf."""
+    return run(f"{configuration.postconf} -MX {shlex.quote(service.label)}")
+
+
+def add_line(configuration: Configuration, name: str, line: str) -> Edit:
+    """Add a service of the type unix to master.cf."""
+    return run(f"{configuration.postconf} -M {shlex.quote(f'{name}/unix={name} unix {line}')}")
+
+
+def redirect(route: Route, address: str) -> Edit:
+    """Set the address of a route, in master.cf if it is set there."""
+    name = route.stage.value
+    value = address
+    if route.stage is FilterStage.AFTER_QUEUE:
+        host, _, port = address.rpartition(":")
+        value = f"{route.transport_name}:[{host.strip('[]')}]:{port}"
+    return set_own(route.source, name, value) if name in route.source.own else set_main(name, value)
+
+
+def set_address(proxy: Proxy, address: str) -> Edit:
+    """Set the address where the proxy listens."""
+    if proxy.service is not None:
+        return set_field(proxy.service, "service", address)
+    if proxy.unit and proxy.unit.socket:
+        return set_setting(proxy.unit.socket, "ListenStream", address)
+    return set_arguments(proxy, lambda words: _with_address(list(words), address))
+
+
+def _with_address(words: list[str], address: str) -> list[str]:
+    kept: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word in ("-l", "--listen"):
+            words[:1] = []
+        elif not re.match("-l|--listen=", word):
+            kept.append(word)
+    return ["-l", address, *kept]
+
+
+def set_setting(unit: Unit | SocketUnit, name: str, value: str) -> Edit:
+    """Set a setting of a unit."""
+    return Edit(Setting(unit, name), lambda _: value)
+
+
+def add_path(unit: Unit, name: str, path: str) -> Edit:
+    """Add a path to a setting of a unit."""
+    return Edit(Setting(unit, name), lambda old: " ".join(dict.fromkeys([*old.split(), path])))
+
+
+def add_arguments(proxy: Proxy, *more: str) -> Edit:
     """Insert arguments before those of the proxy."""
-    return _set_command(configuration, proxy, [*more, *arguments(proxy.words)])
+
+    def change(words: Sequence[str]) -> list[str]:
+        given = list(words)
+        return given if given[: len(more)] == list(more) else [*more, *given]
+
+    return set_arguments(proxy, change)
 
 
-def set_directory(configuration: Configuration, proxy: Proxy, wanted: Options, value: str) -> str:
+def set_directory(proxy: Proxy, value: str) -> Edit:
     """Set the directory for messages. Replace `-d` if present, because the last one wins."""
-    old = wanted.directory
-    words = arguments(proxy.words)
+    return set_arguments(proxy, lambda words: _with_directory(list(words), value))
+
+
+def _with_directory(words: list[str], value: str) -> list[str]:
+    old = _directory(words, Options().directory)
     # The mark in the parsed directory shows the argument to replace, in any spelling of -d.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
     ]
-    try:
-        directory = parse(marked).directory
-    except UsageError:
-        directory = old
+    directory = _directory(marked, old)
     if directory == old:
-        return add_arguments(configuration, proxy, "-d", value)
+        return ["-d", value, *words]
     index = int(directory.rpartition("/")[2])
-    new = words[index].removesuffix(old) + value
-    return _set_command(configuration, proxy, [*words[:index], new, *words[index + 1 :]])
+    return [*words[:index], words[index].removesuffix(old) + value, *words[index + 1 :]]
 
 
-def _set_command(configuration: Configuration, proxy: Proxy, more: Sequence[str]) -> str:
-    program = len(proxy.words) - len(arguments(proxy.words))
-    words = (*proxy.words[:program], *more)
-    if proxy.service is None:
-        return f"ExecStart={shlex.join(words)}"
-    command = proxy.service.words
-    start = next(index for index, word in enumerate(command) if word.startswith("argv="))
-    whole = (*command[:start], f"argv={words[0]}", *words[1:])
-    return set_field(configuration, proxy.service, "command", join_words(whole))
+def _directory(words: Sequence[str], default: str) -> str:
+    try:
+        return parse(words).directory
+    except UsageError:
+        return default
 
 
-def set_user(configuration: Configuration, service: Service, user: str) -> str:
-    """Set the user of a command of spawn(8)."""
-    program, *others = (word for word in service.words if not word.startswith("user="))
-    words = (program, f"user={user}", *others)
-    return set_field(configuration, service, "command", join_words(words))
+def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]) -> Edit:
+    """Change the arguments of a proxy."""
+
+    def changed(words: Sequence[str]) -> list[str]:
+        count = len(words) - len(arguments(words))
+        return [*words[:count], *change(words[count:])]
+
+    if proxy.service is not None:
+
+        def command(words: list[str]) -> list[str]:
+            start = next(index for index, word in enumerate(words) if word.startswith("argv="))
+            program, *rest = changed([words[start].removeprefix("argv="), *words[start + 1 :]])
+            return [*words[:start], f"argv={program}", *rest]
+
+        return _set_command(proxy.service, command)
+    place = Setting(proxy.unit, "ExecStart") if proxy.unit and proxy.unit.path else Words(proxy)
+    return Edit(place, lambda old: shlex.join(changed(shlex.split(old))))
 
 
-def set_program(configuration: Configuration, service: Service, program: str) -> str:
-    """Set the program of Postfix that serves mail for a service."""
-    words = (program, *service.words[1:])
-    return set_field(configuration, service, "command", join_words(words))
-
-
-def add_user(user: str) -> str:
+def add_user(user: str) -> Edit:
     """Create a user and a group for the proxy. A number is the id of the user."""
     is_number = re.fullmatch("[0-9]+", user)
-    return (
+    return run(
         "useradd --system --user-group --no-create-home --home-dir /nonexistent "
         f"--shell /usr/sbin/nologin {f'--uid {user} postprox' if is_number else shlex.quote(user)}"
     )
 
 
-def make_spool(user: str, directory: str) -> str:
+def make_spool(user: str, directory: str) -> Edit:
     """Create a directory for messages."""
     name = shlex.quote(user or "postprox")
-    return f"install -d -o {name} -g {name} -m 0700 {shlex.quote(directory)}"
+    return run(f'install -d -o {name} -g "$(id -gn {name})" -m 0700 {shlex.quote(directory)}')
+
+
+class Plan:
+    """All edits of all faults, and the commands for each of them."""
+
+    def __init__(self, configuration: Configuration, faults: Sequence[Fault]) -> None:
+        self._configuration = configuration
+        self._postconf = configuration.postconf
+        self._values: dict[Place, str] = {}
+        for edit in (edit for fault in faults for edit in fault.edits):
+            old = self._values.get(edit.place)
+            self._values[edit.place] = edit.change(
+                self._current(edit.place) if old is None else old
+            )
+
+    def finding(self, fault: Fault) -> Finding:
+        """Return the finding that has the commands for a fault."""
+        commands = dict.fromkeys(
+            command for edit in fault.edits for command in self._commands(edit.place)
+        )
+        return Finding(fault.name, fault.where, fault.problem, tuple(commands))
+
+    def _current(self, place: Place) -> str:
+        text = ""
+        match place:
+            case Main(name):
+                text = self._configuration.parameter(name)
+            case Own(service, name):
+                text = service.parameter(name)
+            case Column(service, name):
+                text = service.column(name)
+            case Setting(Unit(words=words), "ExecStart"):
+                text = shlex.join(words)
+            case Setting(Unit(settings=settings), name):
+                text = " ".join(settings.get(name, ()))
+            case Words(proxy):
+                text = shlex.join(proxy.words)
+        return text
+
+    def _commands(self, place: Place) -> Iterator[str]:
+        match place:
+            case Shell(command):
+                yield command
+            case Main(name):
+                yield f"{self._postconf} -e {shlex.quote(f'{name}={self._values[place]}')}"
+            case Setting(unit, _):
+                yield from self._drop_in(unit)
+            case Words():
+                yield self._values[place]
+            case Own(service, name) | Column(service, name):
+                yield from self._service_commands(service, name, isinstance(place, Own))
+
+    def _service_commands(self, service: Service, name: str, is_own: bool) -> Iterator[str]:
+        columns = {p.name: self._values[p] for p in self._places(Column) if p.service is service}
+        own = {p.name: self._values[p] for p in self._places(Own) if p.service is service}
+        if {"service", "command"} & columns.keys():
+            command = columns.get("command", service.column("command"))
+            columns["command"] = _with_parameters(command, own)
+            own = {}
+        if "service" in columns:
+            # Another service can have the old name, and only one finding removes it.
+            if not is_own and name == "service":
+                yield f"{self._postconf} -MX {shlex.quote(service.label)}"
+            yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
+        elif is_own and own:
+            yield f"{self._postconf} -P {shlex.quote(f'{service.label}/{name}={own[name]}')}"
+        else:
+            field = "command" if is_own else name
+            value = columns[field]
+            yield f"{self._postconf} -F {shlex.quote(f'{service.label}/{field}={value}')}"
+
+    def _places(self, kind: type[Own] | type[Column]) -> Iterator[Own | Column]:
+        return (place for place in self._values if isinstance(place, kind))
+
+    def _drop_in(self, unit: Unit | SocketUnit) -> Iterator[str]:
+        lines = ["[Socket]" if isinstance(unit, SocketUnit) else "[Service]"]
+        for place, value in self._values.items():
+            if isinstance(place, Setting) and place.unit is unit:
+                text = quoted(shlex.split(value)) if place.name == "ExecStart" else value
+                lines += [f"{place.name}=", *([f"{place.name}={text}"] if text else [])]
+        directory = shlex.quote(unit.drop_ins)
+        yield f"mkdir -p {directory}"
+        yield f"printf '%s\\n' {shlex.join(lines)} > {directory}/{DROP_IN}"
+        if unit.installed:
+            yield "systemctl daemon-reload"
+            # A socket that a service uses cannot be restarted.
+            stopped = [each.replace(".socket", ".service") for each in unit.instances]
+            if isinstance(unit, SocketUnit):
+                yield f"systemctl stop {shlex.join(stopped)}"
+            yield f"systemctl restart {shlex.join(unit.instances)}"
+
+
+def _with_parameters(command: str, own: dict[str, str]) -> str:
+    """Set parameters in the command of a service of master.cf."""
+    program, *words = split_words(command)
+    kept: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word == "-o" and words and words[0].partition("=")[0].strip() in own:
+            words.pop(0)
+        else:
+            kept.append(word)
+    added = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]
+    return join_words((program, *kept, *added))
+
+
+def _line(service: Service, columns: dict[str, str]) -> str:
+    """Return the argument of `postconf -M` for a service with other columns."""
+    names = ("service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit")
+    values = [columns.get(name, service.column(name)) for name in names]
+    line = " ".join([*values, columns["command"]])
+    return f"{values[0]}/{values[1]}={line}"
+
+
+def plan(configuration: Configuration, faults: Iterable[Fault]) -> list[Finding]:
+    """Return a finding for each fault."""
+    found = list(faults)
+    made = Plan(configuration, found)
+    return [made.finding(fault) for fault in found]

@@ -8,33 +8,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import fixes, values
-from .findings import Finding
+from .findings import Fault
+from .fixes import Edit
 from .postconf import DEFAULTS, Configuration
 
 _NO_PROCESS_LIMIT = "-"
 
 
-def numbers(configuration: Configuration) -> Iterator[Finding]:
+def numbers(configuration: Configuration) -> Iterator[Fault]:
     """Find numbers that Postfix refuses. The programs that read them do not run."""
     for name, value in configuration.main.items():
         if values.is_refused(name, value):
-            remedy = fixes.set_main(configuration, name, _default(name))
+            remedy = fixes.set_main(name, _default(name))
             yield _refused("main.cf", name, value, remedy)
     for service in configuration.services:
         where = f"master.cf, {service.label}"
         for name, value in service.own.items():
             if values.is_refused(name, value):
-                remedy = fixes.set_own(configuration, service, name, _default(name))
+                remedy = fixes.set_own(service, name, _default(name))
                 yield _refused(where, name, value, remedy)
         limit = service.process_limit
         if limit != _NO_PROCESS_LIMIT and values.process_limit(limit) is None:
-            remedy = fixes.set_field(configuration, service, "process_limit", _NO_PROCESS_LIMIT)
+            remedy = fixes.set_field(service, "process_limit", _NO_PROCESS_LIMIT)
             yield _refused(where, "process_limit", limit, remedy)
 
 
-def _refused(where: str, name: str, value: str, remedy: str) -> Finding:
+def _refused(where: str, name: str, value: str, remedy: Edit) -> Fault:
     problem = f"Postfix refuses {name} = {value!r}; programs that read this number do not run"
-    return Finding("number", where, problem, remedy)
+    return Fault("number", where, problem, (remedy,))
 
 
 def _default(name: str) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from . import values
 
@@ -17,6 +19,7 @@ DEFAULTS = {
     "compatibility_level": "0",
     "default_destination_concurrency_limit": "20",
     "default_process_limit": "100",
+    "inet_interfaces": "all",
     "message_size_limit": "10240000",
     "queue_directory": "/var/spool/postfix",
     "smtp_data_done_timeout": "600s",
@@ -42,6 +45,7 @@ class Service:
     private: str
     unprivileged: str
     chroot: str
+    wakeup: str
     process_limit: str
     #: The command and its arguments, as Postfix splits them.
     words: tuple[str, ...]
@@ -53,6 +57,12 @@ class Service:
     def label(self) -> str:
         """Return the name of the service for postconf(1)."""
         return f"{self.name}/{self.type}"
+
+    def column(self, name: str) -> str:
+        """Return a column by its name for postconf(1)."""
+        if name == "command":
+            return join_words(self.words)
+        return str(getattr(self, {"service": "name"}.get(name, name)))
 
     @property
     def program(self) -> str:
@@ -90,13 +100,21 @@ class Configuration:
     """main.cf and master.cf in `directory`; "" means the default directory of Postfix."""
 
     main: Mapping[str, str]
+    #: The services that Postfix runs. If several have one name, Postfix uses the last.
     services: tuple[Service, ...]
     directory: str = ""
+    #: The services that Postfix ignores, because a later one has the same name.
+    ignored: tuple[Service, ...] = ()
 
     @property
     def postconf(self) -> str:
         """Return the command that reads and changes this configuration."""
         return f"postconf -c {shlex.quote(self.directory)}" if self.directory else "postconf"
+
+    @property
+    def postfix(self) -> str:
+        """Return the command that starts and reloads Postfix with this configuration."""
+        return f"postfix -c {shlex.quote(self.directory)}" if self.directory else "postfix"
 
     def parameter(self, name: str) -> str:
         """Return the value in main.cf, or the default."""
@@ -127,8 +145,23 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
     for path, value in _assignments(overrides, "-P"):
         label, _, name = path.rpartition("/")
         own.setdefault(label, {})[name] = value
-    services = tuple(_service(line, parameters, own) for line in master.split("\n") if line)
-    return Configuration(parameters, services, directory)
+    lines = [_service(line, parameters, own) for line in master.split("\n") if line]
+    last = {service.label: service for service in lines}
+    counts = Counter(service.label for service in lines)
+    services = tuple(
+        replace(each, own=_own(each.words)) if counts[each.label] > 1 else each
+        for each in last.values()
+    )
+    ignored = tuple(
+        replace(each, own=_own(each.words)) for each in lines if last[each.label] is not each
+    )
+    return Configuration(parameters, services, directory, ignored)
+
+
+def _own(words: Sequence[str]) -> dict[str, str]:
+    """Return the parameters of a command. postconf(1) mixes those of services with one name."""
+    pairs = [word.partition("=") for option, word in pairwise(words) if option == "-o"]
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
@@ -143,13 +176,14 @@ def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, 
     fields = re.split(f"[{_BLANKS}]+", line.strip(_BLANKS), maxsplit=7)
     if len(fields) < 8:
         raise UnreadableError(f"postconf -M printed {line!r}; must have 8 fields")
-    name, kind, private, unprivileged, chroot, _, limit, command = fields
+    name, kind, private, unprivileged, chroot, wakeup, limit, command = fields
     return Service(
         name=name,
         type=kind,
         private=private,
         unprivileged=unprivileged,
         chroot=chroot,
+        wakeup=wakeup,
         process_limit=limit,
         words=tuple(split_words(command)),
         main=main,

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from ..core.options import Options
 from . import fixes, xforward
-from .findings import Finding
+from .findings import Fault
+from .fixes import Edit
 from .postconf import Configuration, Service
-from .routes import FilterStage, Proxy, target_endpoint
+from .routes import Endpoint, FilterStage, Proxy, Route, routes, target_endpoint
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
@@ -27,18 +28,110 @@ _NO_MAPPINGS = "no_address_mappings"
 _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
-def no_way(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
-    """Report a proxy that receives no mail."""
-    if proxy.endpoint is not None and not setup.routes_to(proxy):
-        yield Finding(
+def no_proxy(setup: Setup) -> Iterator[Fault]:
+    """Report a Postfix without a proxy."""
+    found = list(routes(setup.configuration))
+    effect = "no proxy was checked" if found else "mail passes unfiltered"
+    yield Fault(
+        "no-proxy",
+        "master.cf",
+        f"no postprox is in master.cf or in a unit that receives mail; {effect}",
+        (fixes.run("postprox-check --unit FILE, or postprox-check -- postprox -l PORT ..."),),
+    )
+
+
+def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report a proxy that receives no mail, unless a route exists that the check does not see."""
+    endpoint = proxy.endpoint
+    if endpoint is None or setup.routes_to(proxy) or other_routes(setup.configuration):
+        return
+    if not setup.lost_routes():
+        yield Fault(
             "no-way",
             proxy.where,
-            f"no service of Postfix sends mail to {proxy.endpoint}; mail passes unfiltered",
-            fixes.set_main(setup.configuration, "smtpd_proxy_filter", str(proxy.endpoint)),
+            f"no service of Postfix sends mail to {endpoint}; mail passes unfiltered",
+            _way(setup, proxy, endpoint),
         )
 
 
-def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
+    name = FilterStage.BEFORE_QUEUE.value
+    behind = setup.reinjection_service(proxy)
+    own = [fixes.set_own(behind, name, "")] if behind else []
+    return (*own, fixes.set_main(name, str(nearest(endpoint))))
+
+
+def nearest(endpoint: Endpoint) -> Endpoint:
+    """Return the address with which this machine reaches a listener."""
+    return endpoint._replace(host="127.0.0.1") if endpoint.is_open() else endpoint
+
+
+def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
+    """Report a route to an address of this machine where no server listens."""
+    idle = [proxy for proxy in setup.proxies if proxy.endpoint and not setup.routes_to(proxy)]
+    nothing_listens = setup.running is not None and setup.listener_at(route.endpoint) is None
+    if not idle and not (nothing_listens and setup.running and setup.running.postfix):
+        return
+    if setup.listener_at(route.endpoint) is not None:
+        return
+    name, effect = route.stage.value, "all its mail gets 451"
+    if route.stage is FilterStage.AFTER_QUEUE:
+        effect = "all its mail stays in the queue"
+    edits: tuple[Edit, ...] = (fixes.run("postconf -n | grep 1002; ss -ltn"),)
+    if idle and idle[0].endpoint:
+        edits = (fixes.redirect(route, str(nearest(idle[0].endpoint))),)
+    yield Fault(
+        "wrong-port",
+        f"master.cf, {route.source.label}",
+        f"it sends mail to {route.endpoint} ({name}), but no server listens there; {effect}",
+        edits,
+    )
+
+
+def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
+    """Report a route that passes by the filter to the service behind it."""
+    service = setup.service_at(route.endpoint)
+    proxy = next((p for p in setup.proxies if setup.reinjection_service(p) is service), None)
+    if service is None or proxy is None or proxy.endpoint is None or setup.proxy_at(route):
+        return
+    yield Fault(
+        "no-way",
+        f"master.cf, {route.source.label}",
+        f"it sends mail to {service.label} ({route.stage.value}), which is behind the filter; its "
+        "mail passes unfiltered",
+        (fixes.redirect(route, str(nearest(proxy.endpoint))),),
+    )
+
+
+#: Parameters that can route mail to a proxy, which the check does not read.
+_OTHER_ROUTES = (
+    *("relayhost", "sender_dependent_relayhost_maps", "transport_maps", "default_transport"),
+    *("relay_transport", "local_transport", "virtual_transport", "mailbox_transport"),
+    *("sender_dependent_default_transport_maps", "header_checks", "body_checks"),
+)
+_DEFAULT_TRANSPORTS = ("smtp", "relay", "local", "virtual", "lmtp", "")
+
+
+def other_routes(configuration: Configuration) -> list[str]:
+    """Return the parameters that can route mail to a proxy, which the check does not read.
+
+    An access table can have the action FILTER.
+    """
+    named = [
+        name
+        for name in _OTHER_ROUTES
+        if configuration.main.get(name, "").strip().partition(":")[0] not in _DEFAULT_TRANSPORTS
+    ]
+    stages = (f"smtpd_{stage}_restrictions" for stage in (*_STAGES, "data", "end_of_data"))
+    tables = [
+        name
+        for name in stages
+        if any("check_" in service.parameter(name) for service in configuration.services)
+    ]
+    return named + tables
+
+
+def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a timeout of Postfix that is not longer than that of the filter."""
     found = setup.routes_to(proxy)
     fronts = distinct(route.source for route in found if route.stage is FilterStage.BEFORE_QUEUE)
@@ -47,18 +140,16 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]
     for service, name in waiting:
         timeout = service.seconds(name)
         if wanted.timeout >= timeout:
-            yield Finding(
+            yield Fault(
                 "time-limit",
                 proxy.where,
                 f"the filter has {wanted.timeout:g} s (-t), but {service.label} aborts after "
                 f"{timeout} s ({name}); slow messages are never delivered",
-                fixes.set_own(
-                    setup.configuration, service, name, f"{wanted.timeout + timeout:.0f}s"
-                ),
+                (fixes.raise_own(service, name, wanted.timeout + timeout),),
             )
 
 
-def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
+def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report more smtpd(8) processes than the proxies can serve."""
     behind = setup.reinjection_service(proxy)
     fronts = [
@@ -72,18 +163,18 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
         return
     without = "" if sharing_factor == SPEED_ADJUST_FACTOR else " without speed_adjust"
     share = max(SPEED_ADJUST_FACTOR * proxy.capacity // len(fronts), 1)
-    yield Finding(
+    yield Fault(
         "process-limit",
         proxy.where,
         f"{process_count or 'an unlimited number of'} processes of {_labels(fronts)} share "
         f"{proxy.capacity} proxies{without}; under load mail gets 451",
-        "; ".join(
-            [fixes.set_main(setup.configuration, "smtpd_proxy_options", "speed_adjust")]
-            + [
-                fixes.set_field(setup.configuration, front, "process_limit", str(share))
+        (
+            fixes.set_main("smtpd_proxy_options", "speed_adjust"),
+            *(
+                fixes.set_field(front, "process_limit", str(share))
                 for front in fronts
                 if not 0 < front.limit() <= share
-            ]
+            ),
         ),
     )
 
@@ -101,32 +192,30 @@ def _labels(services: Sequence[Service]) -> str:
     return ", ".join(service.label for service in services)
 
 
-def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
+def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a transport that uses lmtp(8). The proxy does not support its command LHLO."""
     for transport in setup.transports_to(proxy):
         if transport.program == "lmtp":
-            yield Finding(
+            yield Fault(
                 "lmtp",
                 proxy.where,
                 f"{transport.label} uses lmtp(8), which the proxy does not support; "
                 "no mail is delivered",
-                fixes.set_program(setup.configuration, transport, "smtp"),
+                (fixes.set_program(transport, "smtp"),),
             )
 
 
-def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
+def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report more smtp(8) processes than proxies."""
     for transport in setup.transports_to(proxy):
         process_count = _concurrency(setup.configuration, transport)
         if proxy.capacity and not 0 < process_count <= proxy.capacity:
-            yield Finding(
+            yield Fault(
                 "process-limit",
                 proxy.where,
                 f"{process_count or 'an unlimited number of'} processes of {transport.label} "
                 f"share {proxy.capacity} proxies; under load they wait for a greeting",
-                fixes.set_field(
-                    setup.configuration, transport, "process_limit", str(proxy.capacity)
-                ),
+                (fixes.set_field(transport, "process_limit", str(proxy.capacity)),),
             )
 
 
@@ -138,35 +227,71 @@ def _concurrency(configuration: Configuration, transport: Service) -> int:
     return min((limit for limit in limits if limit > 0), default=0)
 
 
-def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report mail that is filtered again without end."""
     for route in setup.routes_from(behind):
         if setup.comes_back(route, proxy):
             name = route.stage.value
-            yield Finding(
+            yield Fault(
                 "loop",
                 proxy.where,
                 f"{behind.label} sends filtered mail to the filter again ({name}); "
                 "mail loops and is never delivered",
-                fixes.set_own(setup.configuration, behind, name, ""),
+                (fixes.set_own(behind, name, ""),),
             )
 
 
-def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report milters that can mistake mail from outside for local mail."""
     milter_list = behind.parameter("smtpd_milters")
     overrides = behind.tokens(_OVERRIDES)
     outside = [route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)]
     if milter_list and "no_milters" not in overrides and outside:
-        yield Finding(
+        yield Fault(
             "milters",
             proxy.where,
             f"{behind.label} passes all filtered mail to milters ({milter_list}), including mail "
             f"from {outside[0].label}; a signing milter treats it as local mail",
-            fixes.set_own(
-                setup.configuration, behind, _OVERRIDES, ",".join([*overrides, "no_milters"])
-            ),
+            (fixes.add_item(behind, _OVERRIDES, "no_milters"),),
         )
+
+
+def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report milters before the filter that get no message, so that they cannot sign it.
+
+    Before the queue, Postfix passes only commands to milters (MILTER_README).
+    """
+    services = [each for each in setup.configuration.services if each.program == "smtpd"]
+    has_own_service = any(map(_is_for_users, services))
+    for route in setup.routes_to(proxy):
+        front = route.source
+        milter_list = front.parameter("smtpd_milters")
+        is_before = route.stage is FilterStage.BEFORE_QUEUE
+        if not is_before or not milter_list or "no_milters" in front.tokens(_OVERRIDES):
+            continue
+        if front is setup.reinjection_service(proxy) or not _takes_users(front, has_own_service):
+            continue
+        edits = [fixes.set_own(front, FilterStage.BEFORE_QUEUE.value, "")]
+        if not _is_for_users(front):
+            folder = "/usr/local/share/doc/postprox/examples/postfix"
+            path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
+            edits = [
+                fixes.run(f"cat {folder}/before-queue-{part}.master.cf >> {path}")
+                for part in ("users", "submission")
+            ]
+        yield Fault(
+            "unsigned",
+            f"master.cf, {front.label}",
+            f"milters ({milter_list}) get no message where smtpd_proxy_filter is set; mail of your "
+            "own users is not signed (docs/postfix.md, A milter that signs)",
+            tuple(edits),
+        )
+
+
+def _takes_users(front: Service, has_own_service: bool) -> bool:
+    """Return whether local users send mail by the service."""
+    is_open = front.parameter("smtpd_sasl_auth_enable") == "yes" or not has_own_service
+    return _is_for_users(front) or is_open
 
 
 def _is_for_users(front: Service) -> bool:
@@ -177,7 +302,7 @@ def _is_for_users(front: Service) -> bool:
     )
 
 
-def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report addresses that are mapped twice or never, before and after the filter."""
     if setup.routes_from(behind):
         return  # another filter follows, and the mappings can follow that filter
@@ -189,79 +314,76 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
             and _NO_MAPPINGS not in route.source.tokens(_OVERRIDES)
         )
         if is_mapped_before and is_mapped_behind:
-            yield Finding(
+            yield Fault(
                 "mapped-twice",
                 proxy.where,
                 f"{route.source.label} and {behind.label} both map addresses; "
                 "always_bcc and similar copies are delivered twice",
-                fixes.set_own(
-                    setup.configuration, behind, _OVERRIDES, ",".join([_NO_MAPPINGS, *overrides])
-                ),
+                (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS),),
             )
             return
         if not is_mapped_before and not is_mapped_behind:
-            others = [name for name in overrides if name != _NO_MAPPINGS]
-            yield Finding(
+            yield Fault(
                 "mapped-never",
                 proxy.where,
                 f"addresses of mail from {route.source.label} are never mapped ({_NO_MAPPINGS}); "
                 "mail for virtual aliases is not delivered",
-                fixes.set_own(setup.configuration, behind, _OVERRIDES, ",".join(others)),
+                (fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS),),
             )
             return
 
 
 def xforward_refused(
     setup: Setup, proxy: Proxy, wanted: Options, behind: Service
-) -> Iterator[Finding]:
+) -> Iterator[Fault]:
     """Report an upstream server that does not permit XFORWARD from the proxy."""
     name = "smtpd_authorized_xforward_hosts"
     if xforward.permits(behind.tokens(name), target_endpoint(wanted.target).host) is False:
-        yield Finding(
+        yield Fault(
             "xforward",
             proxy.where,
             f"{behind.label} does not permit XFORWARD from the proxy ({name}); "
             "the filter does not get REMOTEIP and HELO of the sender",
-            fixes.set_own(setup.configuration, behind, name, "127.0.0.0/8,[::1]/128"),
+            (fixes.set_own(behind, name, "127.0.0.0/8,[::1]/128"),),
         )
 
 
-def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
+def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a transport that does not send XFORWARD to the proxy."""
     name = "smtp_send_xforward_command"
     for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) != "yes":
-            yield Finding(
+            yield Fault(
                 "xforward",
                 proxy.where,
                 f"{transport.label} sends no XFORWARD ({name}); "
                 "the filter does not get REMOTEIP and HELO of the sender",
-                fixes.set_own(setup.configuration, transport, name, "yes"),
+                (fixes.set_own(transport, name, "yes"),),
             )
 
 
-def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Finding]:
+def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report an upstream server that requires STARTTLS."""
     name = "smtpd_tls_security_level"
     if behind.parameter(name) == "encrypt":
-        yield Finding(
+        yield Fault(
             "starttls",
             proxy.where,
             f"{behind.label} requires STARTTLS, which the proxy does not support; "
             "all mail is refused",
-            fixes.set_own(setup.configuration, behind, name, "none"),
+            (fixes.set_own(behind, name, "none"),),
         )
 
 
-def starttls_before(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
+def starttls_before(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a transport that requires STARTTLS."""
     name = "smtp_tls_security_level"
     for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) in _TLS_DEMANDED:
-            yield Finding(
+            yield Fault(
                 "starttls",
                 proxy.where,
                 f"{transport.label} requires STARTTLS, which the proxy does not support; "
                 "all mail is deferred",
-                fixes.set_own(setup.configuration, transport, name, "none"),
+                (fixes.set_own(transport, name, "none"),),
             )

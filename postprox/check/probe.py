@@ -6,6 +6,7 @@ tests the permissions of another user, which requires root.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pwd
 import re
@@ -19,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from . import access
+from . import access, machine, sandbox
 from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
-from .unit import Unit
+from .unit import SocketUnit, Unit, parse_socket
 from .unit import parse as parse_unit
 
 #: The PATH that spawn(8) gives its command, and that of systemd.
@@ -118,7 +119,7 @@ def _text(path: Path) -> str:
 
 
 def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[Unit]:
-    """Read the installed units of postprox with their drop-ins, templates last.
+    """Read the installed units of postprox with their drop-ins and sockets, templates last.
 
     If several have the same name, the earliest directory has precedence, as for systemd.
     """
@@ -127,25 +128,30 @@ def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[U
         for path in Path(directory).glob("postprox*.service"):
             paths.setdefault(path.name, path)
     for name in sorted(paths, key=lambda name: ("@" in name, name)):
-        if paths[name].is_file():  # a masked unit is a link to /dev/null
+        if _is_unit(paths[name]):
             yield read_unit(paths[name], directories)
 
 
-def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
-    """Read a unit and its drop-ins. Without directories, drop-ins are next to the unit.
+def _is_unit(path: Path) -> bool:
+    return path.is_file() or _is_masked(path)
+
+
+def _is_masked(path: Path) -> bool:
+    """Return whether the path is a masked unit, which is a link to /dev/null."""
+    return os.path.realpath(path) == os.devnull
+
+
+def read_unit(path: Path, directories: Sequence[str] = UNIT_DIRECTORIES) -> Unit:
+    """Read a unit, its drop-ins and its socket, which can be next to it or in the directories.
 
     Raises:
         OSError: a file cannot be opened.
         UnreadableError: a file is not a regular file, is not a text, is too large or has a syntax
             error.
     """
-    drop_ins = {
-        drop_in.name: drop_in
-        for place in reversed(directories or [str(path.parent)])
-        for drop_in in Path(place, f"{path.name}.d").glob("*.conf")
-    }
-    used = [drop_ins[name] for name in sorted(drop_ins) if drop_ins[name].is_file()]
-    texts = [_text(file) for file in (path, *used)]
+    own = str(path.parent)
+    places = list(directories if own in directories else [own, *directories])
+    texts = [_text(file) for file in _with_drop_ins(path, places)]
     try:
         named = parse_unit(path.name, texts, {}).environment_files
         files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
@@ -153,7 +159,57 @@ def read_unit(path: Path, directories: Sequence[str] = ()) -> Unit:
     except ValueError as error:
         raise UnreadableError(f"{path} or its drop-ins or environment files: {error}") from None
     unit.user = _user_name(unit.user)
+    unit.path = str(path)
+    unit.installed = own in directories
+    unit.masked = _is_masked(path)
+    unit.drop_ins = f"{places[0]}/{path.name}.d"
+    links = [link.name for place in places for link in Path(place).glob("*.[wr]*s/postprox*")]
+    unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, path.stem)))
+    unit.instances = _instances(path.name, unit.enabled)
+    unit.socket = _socket_of(unit, places)
     return unit
+
+
+def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
+    """Yield a unit and its drop-ins. The first of the places has precedence."""
+    if not _is_masked(path):
+        yield path
+    drop_ins = {
+        drop_in.name: drop_in
+        for place in reversed(places)
+        for drop_in in Path(place, f"{path.name}.d").glob("*.conf")
+    }
+    yield from (drop_ins[name] for name in sorted(drop_ins) if drop_ins[name].is_file())
+
+
+def _is_of(link: str, stem: str) -> bool:
+    """Return whether a link of *.wants belongs to the service or its socket."""
+    name, _, kind = link.rpartition(".")
+    is_own = name.startswith(stem) if stem.endswith("@") else name == stem
+    return is_own and kind in ("service", "socket")
+
+
+def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
+    """Return the services that systemd starts. Without a known instance, a template has one."""
+    if not name.removesuffix(".service").endswith("@"):
+        return (name,)
+    stems = sorted({each.rpartition(".")[0] for each in enabled} - {name.rpartition(".")[0]})
+    return tuple(f"{stem}.service" for stem in stems) or (name.replace("@.", "@1."),)
+
+
+def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
+    """Read the socket unit with the name of a service; None if there is none."""
+    name = unit.name.replace(".service", ".socket")
+    paths = [Path(place, name) for place in places if _is_unit(Path(place, name))]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return None
+    found = parse_socket(name, [_text(file) for file in _with_drop_ins(path, places)])
+    found.masked = _is_masked(paths[0])
+    found.drop_ins = f"{places[0]}/{name}.d"
+    found.installed = unit.installed
+    found.instances = tuple(each.replace(".service", ".socket") for each in unit.instances)
+    return found
 
 
 def _user_name(user: str) -> str:
@@ -169,9 +225,10 @@ def _user_name(user: str) -> str:
 def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     """Collect the facts about a proxy."""
     user = proxy.user
-    program, unchecked = None, ""
+    program, unchecked, command_error = None, "", ""
     if proxy.options is not None and proxy.options.command is not None:
         search = SPAWN_PATH if proxy.service else SYSTEMD_PATH
+        command_error = machine.shell_error(proxy.options.command)
         program, unchecked = _filter(proxy.options.command, user, search)
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
     return ProxyFacts(
@@ -179,6 +236,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         program=_program(proxy.words[0] if proxy.words else "", user, SYSTEMD_PATH),
         filter=program,
         filter_unchecked=unchecked,
+        command_error=command_error,
         upstream_missing=_upstream_missing(configuration, proxy),
         spool=_spool(proxy),
         unknown_permissions=_unknown_permissions(user),
@@ -254,30 +312,49 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
     except FileNotFoundError:
         return ProgramFacts(path, exists=False)
     except OSError:
-        return ProgramFacts(path, exists=True)
+        return ProgramFacts(path, exists=True, closed_directory=_closed(path, user))
     is_file = stat.S_ISREG(mode)
-    interpreter = _interpreter(path, search) if is_file else ""
+    script = _script(path) if is_file else b""
+    interpreter = _interpreter(script, search)
+    has_crlf = machine.has_crlf(interpreter, script)
+    executable = _may(user, os.X_OK, path) if is_file else False
     return ProgramFacts(
         path=path,
         exists=True,
         is_directory=stat.S_ISDIR(mode),
-        executable=_may(user, os.X_OK, path) if is_file else False,
+        executable=executable,
+        closed_directory="" if executable else _closed(path, user),
+        open_paths=machine.open_paths(path),
         interpreter=interpreter,
         interpreter_executable=_may(user, os.X_OK, interpreter) if interpreter else True,
+        has_mark=script.startswith(codecs.BOM_UTF8),
+        has_crlf=has_crlf,
+        syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
 
 
-def _interpreter(path: str, search: str) -> str:
-    """Return the interpreter of a script. For env(1) this is the program that env(1) starts."""
+def _closed(path: str, user: str) -> str:
+    """Return the first directory on the way to a path that the user cannot search."""
+    return machine.closed_directory(path, lambda directory: _may(user, os.X_OK, directory))
+
+
+def _script(path: str) -> bytes:
+    """Read a script; b"" if the file is a binary program or cannot be read."""
     try:
         with _opened(path) as file:
-            line = file.readline(256).decode("latin-1")
+            text = file.read(machine.LARGEST_SCRIPT) or b""
     except (OSError, UnreadableError):
-        return ""
+        return b""
+    return b"" if text.startswith(b"\x7fELF") else text
+
+
+def _interpreter(script: bytes, search: str) -> str:
+    """Return the interpreter of a script. For env(1) this is the program that env(1) starts."""
+    line = script[:256].partition(b"\n")[0].decode("latin-1")
     if not line.startswith("#!"):
         return ""
     # As in the kernel, a CR before LF is part of the name, and a NUL ends the line.
-    words = re.split("[ \t]+", line[2:].rstrip("\n").partition("\0")[0].strip(" \t"))
+    words = re.split("[ \t]+", line[2:].partition("\0")[0].strip(" \t"))
     if words[0].endswith("/env") and len(words) > 1:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
         return shutil.which(name, path=search) or name
@@ -310,18 +387,20 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
     if proxy.options is None:
         return None
     directory = Path(proxy.options.directory)
-    if proxy.unit and proxy.unit.private_tmp and directory.is_relative_to("/tmp"):  # noqa: S108
+    if proxy.unit and sandbox.is_made_by_systemd(proxy.unit, str(directory)):
         return None
     try:
         status, system = directory.stat(), os.statvfs(directory)
     except OSError:
         return SpoolFacts(exists=False)
     rights = [_may(proxy.user, right, str(directory)) for right in (os.W_OK, os.X_OK)]
+    writable = None if None in rights else all(rights)
     return SpoolFacts(
         exists=stat.S_ISDIR(status.st_mode),
-        writable=None if None in rights else all(rights),
+        writable=writable,
         mode=stat.S_IMODE(status.st_mode),
         free=system.f_bavail * system.f_frsize,
         # A file system without a limit of files, such as btrfs, reports 0 files in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,
+        closed_directory="" if writable else _closed(str(directory), proxy.user),
     )

@@ -1,56 +1,160 @@
-"""Faults of a proxy itself: its user, program, filter and spool directory.
+"""Faults of a proxy itself: its command line, user, program and directory for messages.
 
 Rule: one pure function for each finding.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ..core.options import Options
-from . import fixes
+from ..core.options import Options, UsageError, parse
+from . import fixes, sandbox
 from .facts import ProgramFacts, ProxyFacts
-from .findings import Finding
-from .routes import Proxy
+from .findings import Fault
+from .fixes import Edit
+from .routes import Proxy, arguments, is_proxy
 from .setup import Setup
 
 #: spawn(8) refuses to run a command as one of these users.
 _REFUSED_USERS = ("root", "postfix")
 #: The permission bits of group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
+_OWN_SPOOL = "/var/spool/postprox"
 
 
-def command_line(proxy: Proxy) -> Iterator[Finding]:
+def command_line(proxy: Proxy) -> Iterator[Fault]:
     """Report a command line that the proxy refuses."""
-    yield Finding(
-        "command-line",
-        proxy.where,
-        f"all mail is refused; the command line is wrong: {proxy.error}",
-        "postprox --help",
+    if corrected := _with_quoted_filter(proxy):
+        place = "braces" if proxy.service else "quotes"
+        yield Fault(
+            "braces",
+            proxy.where,
+            f"the filter of -c has arguments and must stand in {place} there; the proxy refuses "
+            f"its command line, and all mail gets 451: {proxy.error}",
+            (fixes.set_arguments(proxy, lambda _: corrected),),
+        )
+    else:
+        yield Fault(
+            "command-line",
+            proxy.where,
+            f"all mail is refused; the command line is wrong: {proxy.error}",
+            (_corrected(proxy),),
+        )
+
+
+def _corrected(proxy: Proxy) -> Edit:
+    """Return a command line that the proxy accepts, with as much as possible of the present one."""
+    if not is_proxy(proxy.words):
+        return fixes.run("postprox --help")
+    words = list(arguments(proxy.words))
+    if "-l [IP:]PORT is missing" in proxy.error:
+        return fixes.add_arguments(proxy, "-l", "10025", "--foreground")
+    accepted = next(filter(_is_accepted, _without_a_part(words)), None)
+    if accepted is None:
+        return fixes.run("postprox --help")
+    return fixes.set_arguments(proxy, lambda _: accepted)
+
+
+def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the words without one of them, and without two of them."""
+    for count in (1, 2):
+        for index in range(len(words)):
+            yield [*words[:index], *words[index + count :]]
+
+
+def _is_accepted(words: Sequence[str]) -> bool:
+    try:
+        return not parse(words).information
+    except UsageError:
+        return False
+
+
+def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report braces or quotes that became a part of the filter command."""
+    found = re.fullmatch(r"\s*\{(/.*)\}\s*|'(/.*)'|\"(/.*)\"", wanted.command or "")
+    if found and (command := next(filter(None, found.groups()), "")):
+        yield Fault(
+            "braces",
+            proxy.where,
+            f"the braces or quotes round {command} in -c are part of the command; the filter "
+            "cannot run",
+            (_set_filter(proxy, wanted, command.strip()),),
+        )
+
+
+def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
+    """Replace the filter command, in any spelling of -c."""
+    old = wanted.command or ""
+    return fixes.set_arguments(
+        proxy, lambda words: [re.sub(f"{re.escape(old)}$", lambda _: command, w) for w in words]
     )
 
 
-def user(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
+def _with_quoted_filter(proxy: Proxy) -> list[str]:
+    """Return the arguments with the filter of -c and its arguments as one word.
+
+    The result is empty if that does not make the command line right.
+    """
+    if not is_proxy(proxy.words) or proxy.options is not None:
+        return []
+    words = list(arguments(proxy.words))
+    for index in (i for i, word in enumerate(words) if word in ("-c", "--command")):
+        for end in range(index + 3, len(words)):
+            command = " ".join(words[index + 1 : end]).strip("{}'\"")
+            candidate = [*words[: index + 1], command, *words[end:]]
+            if _is_accepted(candidate):
+                return candidate
+    return []
+
+
+def replaced(proxy: Proxy) -> Iterator[Fault]:
+    """Report text for the filter that systemd replaces."""
+    if proxy.unit and proxy.unit.replaced:
+        part = proxy.unit.replaced[0]
+        yield Fault(
+            "replaced",
+            proxy.where,
+            f"systemd replaces {part} in ExecStart, or refuses the unit; the filter does not get "
+            f"this text (write {part[0]}{part})",
+            (fixes.set_arguments(proxy, lambda words: words),),
+        )
+
+
+def exec_start(proxy: Proxy) -> Iterator[Fault]:
+    """Report a unit with more than one ExecStart=."""
+    unit = proxy.unit
+    if unit and len(unit.settings.get("ExecStart", ())) > 1 and unit.setting("Type") != "oneshot":
+        yield Fault(
+            "exec-start",
+            proxy.where,
+            "ExecStart is set twice, and systemd refuses the unit; an empty ExecStart= must stand "
+            "before the second one; all mail gets 451",
+            (fixes.set_arguments(proxy, lambda words: words),),
+        )
+
+
+def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing, unknown or forbidden user."""
     if proxy.service and (not proxy.user or proxy.user in _REFUSED_USERS):
         user_is = f"cannot be {proxy.user}" if proxy.user else "is missing"
-        yield Finding(
+        yield Fault(
             "user",
             proxy.where,
             f"user= of spawn(8) {user_is}; the proxy cannot start, and all mail gets 451",
-            fixes.set_user(setup.configuration, proxy.service, "postprox"),
+            (fixes.set_user(proxy.service, "postprox"),),
         )
     elif not facts.user_exists:
-        yield Finding(
+        yield Fault(
             "user",
             proxy.where,
             f"user {proxy.user} does not exist; the proxy cannot start, and all mail gets 451",
-            fixes.add_user(proxy.user),
+            (fixes.add_user(proxy.user),),
         )
 
 
-def columns(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
+def columns(proxy: Proxy) -> Iterator[Fault]:
     """Report columns of master.cf with which spawn(8) cannot start the proxy."""
     service = proxy.service
     if service is None:
@@ -61,149 +165,154 @@ def columns(setup: Setup, proxy: Proxy) -> Iterator[Finding]:
         *(["chroot"] if service.is_chrooted() else []),
     ]
     if wrong:
-        yield Finding(
+        yield Fault(
             "columns",
             proxy.where,
             f"{', '.join(wrong)} must be n in master.cf; spawn(8) cannot start the proxy, and all "
             "mail is refused",
-            "; ".join(fixes.set_field(setup.configuration, service, name, "n") for name in wrong),
+            tuple(fixes.set_field(service, name, "n") for name in wrong),
         )
 
 
-def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Finding]:
+def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing proxy program, or one that its user cannot execute."""
-    for problem, remedy in _cannot_run(facts.program, proxy.user):
-        yield Finding("program", proxy.where, f"{problem}; all mail is refused", remedy)
+    for problem, remedy in cannot_run(facts.program, proxy.user):
+        yield Fault("program", proxy.where, f"{problem}; all mail is refused", (remedy,))
 
 
-def _cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, str]]:
+def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
+    """Return the reason why a user cannot execute a program, and the edit for it."""
     path = shlex.quote(seen.path)
-    if not seen.exists:
-        yield f"{seen.path} does not exist", f"ls -l {path}"
-    elif seen.is_directory:
-        yield f"{seen.path} is a directory", f"ls -l {path}"
-    elif seen.executable is False:
+    if seen.closed_directory:
         yield (
-            f"user {name} cannot execute {seen.path} (namei -m {path} shows the permissions)",
-            f"chmod a+rx {path}",
+            f"user {name} cannot enter {seen.closed_directory}, where {seen.path} lies",
+            fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}"),
         )
+    elif not seen.exists:
+        yield f"{seen.path} does not exist", fixes.run(f"ls -l {path}")
+    elif seen.is_directory:
+        yield f"{seen.path} is a directory", fixes.run(f"ls -l {path}")
+    elif seen.executable is False:
+        yield f"user {name} cannot execute {seen.path}", fixes.run(f"chmod a+rx {path}")
 
 
-def filter_command(
-    setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts
-) -> Iterator[Finding]:
-    """Report a missing filter, or one that cannot be executed."""
-    if wanted.command is None:
-        yield Finding(
-            "no-filter",
-            proxy.where,
-            "-c is missing; all mail passes unfiltered",
-            fixes.add_arguments(setup.configuration, proxy, "-c", "/usr/local/bin/mail-filter"),
-        )
-        return
-    seen = facts.filter
-    if seen is None:
-        return
-    effect = "all mail is deferred" if wanted.reject else "all mail passes unfiltered"
-    for problem, remedy in _cannot_run(seen, proxy.user):
-        yield Finding(
-            "filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", remedy
-        )
-    if seen.interpreter_executable is False:
-        yield Finding(
-            "interpreter",
-            proxy.where,
-            f"the filter {seen.path} requires the interpreter {seen.interpreter!r}, "
-            f"which user {proxy.user} cannot execute; {effect}",
-            f"head -n 1 {shlex.quote(seen.path)} | cat -A",
-        )
-
-
-def no_reject(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def no_reject(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a proxy that passes mail if the filter fails."""
     if wanted.command is not None and not wanted.reject:
-        yield Finding(
+        yield Fault(
             "no-reject",
             proxy.where,
             "-r is missing; if the filter fails, mail passes unfiltered",
-            fixes.add_arguments(setup.configuration, proxy, "--strict"),
+            (fixes.add_arguments(proxy, "--strict"),),
         )
 
 
-def no_strict(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def no_strict(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a proxy that rejects mail if the filter crashes."""
     if wanted.command is not None and wanted.reject and not wanted.strict:
-        yield Finding(
+        yield Fault(
             "no-strict",
             proxy.where,
             "--strict is missing; if the filter crashes with exit status 1, mail is rejected",
-            fixes.add_arguments(setup.configuration, proxy, "--strict"),
+            (fixes.add_arguments(proxy, "--strict"),),
         )
 
 
-def no_upstream(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing upstream server."""
     if facts.upstream_missing:
         target = wanted.target.text
-        yield Finding(
+        services = [each for each in setup.configuration.services if setup.is_for_filtered(each)]
+        edits = [_send_to(proxy, services[0].name)] if len(services) == 1 else []
+        hint = fixes.run("cat /usr/local/share/doc/postprox/examples/postfix/*.master.cf")
+        yield Fault(
             "no-upstream",
             proxy.where,
             f"no server listens at {target}, the upstream server of the proxy; all mail gets 451",
-            f"add a service {target} to master.cf as in postprox(1), POSTFIX",
+            tuple(edits) or (hint,),
         )
 
 
-def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+def _send_to(proxy: Proxy, address: str) -> Edit:
+    """Replace HOST:PORT, the only argument that is no option."""
+    old = proxy.options.target.text if proxy.options else ""
+    return fixes.set_arguments(
+        proxy, lambda words: [address if word == old else word for word in words]
+    )
+
+
+def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing directory for messages, or one that its user cannot write to."""
     seen = facts.spool
-    if seen is None or (seen.exists and seen.writable is not False):
+    name = f"{wanted.directory}, the directory for messages"
+    if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, wanted.directory)):
+        directory = "/tmp" if proxy.unit.private_tmp else _OWN_SPOOL  # noqa: S108
+        problem, edit = f"the unit hides {name} ({setting})", fixes.set_directory(proxy, directory)
+    elif seen is None:
         return
-    problem = (
-        f"user {proxy.user} cannot write to {wanted.directory}, the directory for messages"
-        if seen.exists
-        else f"{wanted.directory}, the directory for messages, does not exist"
-    )
-    yield Finding(
-        "spool",
-        proxy.where,
-        f"{problem}; all mail gets 452",
-        fixes.make_spool(proxy.user, wanted.directory),
-    )
+    elif not seen.exists or (seen.writable is False and not seen.closed_directory):
+        problem = "" if seen.exists else f"{name}, does not exist"
+        problem = problem or f"user {proxy.user} cannot write to {name}"
+        edit = fixes.make_spool(proxy.user, wanted.directory)
+    elif seen.closed_directory:
+        problem = f"user {proxy.user} cannot enter {seen.closed_directory}, where {name}, lies"
+        edit = fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}")
+    elif proxy.unit and (setting := sandbox.protecting_setting(proxy.unit, wanted.directory)):
+        problem = f"the unit cannot write to {name} ({setting})"
+        edit = fixes.add_path(proxy.unit, "ReadWritePaths", wanted.directory)
+    else:
+        return
+    yield Fault("spool", proxy.where, f"{problem}; all mail gets 452", (edit,))
 
 
-def spool_open(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a file of --metrics or --pid-file that the unit cannot write."""
+    for option, path in (("--metrics", wanted.metrics), ("--pid-file", wanted.pid_file)):
+        if proxy.unit is None or not path or not proxy.unit.path:
+            continue
+        directory = path.rpartition("/")[0] or "/"
+        hiding = sandbox.hiding_setting(proxy.unit, directory)
+        if setting := hiding or sandbox.protecting_setting(proxy.unit, directory):
+            yield Fault(
+                "status-file",
+                proxy.where,
+                f"the unit cannot write {path} ({option}, {setting}); no program can read the "
+                "state of the proxy there",
+                (fixes.add_path(proxy.unit, "ReadWritePaths", directory),),
+            )
+
+
+def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a directory for messages that is open to other users."""
     seen = facts.spool
     if seen is None or not seen.exists or not seen.mode & _OTHERS:
         return
-    remedy = f"chmod 0700 {shlex.quote(wanted.directory)}"
+    edits: tuple[Edit, ...] = (fixes.run(f"chmod 0700 {shlex.quote(wanted.directory)}"),)
     if seen.mode & _STICKY:
-        own = "/var/spool/postprox"
-        remedy = (
-            f"{fixes.make_spool(proxy.user, own)}; "
-            f"{fixes.set_directory(setup.configuration, proxy, wanted, own)}"
-        )
-    yield Finding(
+        edits = (fixes.make_spool(proxy.user, _OWN_SPOOL), fixes.set_directory(proxy, _OWN_SPOOL))
+        if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
+            edits = (*edits, fixes.add_path(proxy.unit, "ReadWritePaths", _OWN_SPOOL))
+    yield Fault(
         "spool-open",
         proxy.where,
         f"{wanted.directory}, the directory for messages, is open to other users "
         f"(mode {seen.mode:04o})",
-        remedy,
+        edits,
     )
 
 
-def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Finding]:
+def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a directory for messages with too little space for the largest message."""
     seen = facts.spool
     largest = setup.configuration.number("message_size_limit")
     if seen is None or not seen.exists or (seen.free >= max(largest, 1) and seen.free_files):
         return
     directory = shlex.quote(wanted.directory)
-    yield Finding(
+    yield Fault(
         "spool-full",
         proxy.where,
         f"{wanted.directory} has no space for a message of {largest} octets "
         f"(message_size_limit), with {seen.free} octets and {seen.free_files} files free; "
         "mail gets 452",
-        f"df -h {directory}; df -i {directory}",
+        (fixes.run(f"df -h {directory}; df -i {directory}"),),
     )

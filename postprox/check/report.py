@@ -6,28 +6,84 @@ Rule: text only. The exit status is the highest level. The text has only printab
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from .findings import Finding
+from .. import __version__
+from .findings import DANGER, Finding
+from .routes import Proxy
+from .setup import Setup
 
-_WORDS = {1: "warning", 2: "DANGER"}
+_WORDS = {1: "warning", DANGER: "DANGER"}
+#: The exit status without findings if an item could not be checked.
+INCOMPLETE = 3
+#: The width of a line, and the indentation of commands.
+WIDTH = 80
+_INDENT = "    "
 
 
-def status(findings: Sequence[Finding]) -> int:
-    """Return the exit status, which is the highest level; 0 without findings."""
-    return max((finding.level for finding in findings), default=0)
+@dataclass(frozen=True)
+class Result:
+    """The result of a check."""
+
+    setup: Setup
+    findings: Sequence[Finding]
+    unchecked: Sequence[str]
+
+    @property
+    def status(self) -> int:
+        """Return the exit status: the highest level, else whether all items were checked."""
+        complete = INCOMPLETE if self.unchecked else 0
+        return max((finding.level for finding in self.findings), default=complete)
 
 
-def as_text(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
+def as_text(result: Result) -> str:
     """Format the report for a terminal. It is empty without findings and unchecked items."""
-    lines = []
-    for finding in sorted(findings, key=lambda finding: -finding.level):
-        lines += [
-            f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]",
-            f"    {finding.remedy}",
-        ]
-    lines += [f"not checked: {text}" for text in unchecked]
-    return "".join(f"{printable(line)}\n" for line in lines)
+    lines: list[str] = []
+    for finding in sorted(result.findings, key=lambda finding: -finding.level):
+        title = f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]"
+        lines += _wrapped(title)
+        for command in finding.commands:
+            lines += wrapped_command(printable(command))
+    for text in result.unchecked:
+        lines += _wrapped(f"not checked: {text}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(printable(text), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def wrapped_command(command: str) -> list[str]:
+    """Break a command into lines that the shell joins again.
+
+    A break between two words is a backslash. Within a word in single quotes, the quotation ends
+    before the backslash and begins again in the first column of the next line.
+    """
+    lines = [_INDENT]
+    for piece, is_in_quotes in _pieces(command):
+        text = piece if lines[-1].strip() else piece.lstrip()
+        # A break needs room for a quote, a blank and a backslash.
+        if len(lines[-1]) + len(text) <= WIDTH - 3 or lines[-1] == _INDENT:
+            lines[-1] += text
+        elif is_in_quotes:
+            lines[-1] += "'\\"
+            lines.append(f"'{piece}")
+        else:
+            lines[-1] += " \\"
+            lines.append(_INDENT * 2 + piece.lstrip())
+    return lines
+
+
+def _pieces(command: str) -> Iterator[tuple[str, bool]]:
+    """Split a command before its blanks. Yield each piece, and whether it begins in quotes."""
+    is_in_quotes = False
+    for piece in re.split(r"(?= )", command):
+        yield piece, is_in_quotes
+        # shlex.quote writes a single quote as a quotation of its own.
+        is_in_quotes ^= piece.replace("'\"'\"'", "").count("'") % 2 == 1
 
 
 def printable(text: str) -> str:
@@ -37,10 +93,11 @@ def printable(text: str) -> str:
     )
 
 
-def as_json(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
-    """Format the findings, the unchecked items and the exit status as one JSON object."""
-    report = {
-        "findings": [
+def as_json(result: Result) -> str:
+    """Format the whole result as one JSON object."""
+    return _document(
+        proxies=[_proxy(proxy) for proxy in result.setup.proxies],
+        findings=[
             {
                 "name": finding.name,
                 "level": finding.level,
@@ -48,9 +105,28 @@ def as_json(findings: Sequence[Finding], unchecked: Sequence[str]) -> str:
                 "problem": finding.problem,
                 "remedy": finding.remedy,
             }
-            for finding in findings
+            for finding in result.findings
         ],
-        "unseen": list(unchecked),
-        "status": status(findings),
+        unseen=list(result.unchecked),
+        running=result.setup.running is not None,
+        status=result.status,
+    )
+
+
+def error_as_json(reason: str, status: int) -> str:
+    """Format the failure of the check as one JSON object."""
+    return _document(proxies=[], findings=[], unseen=[], running=False, status=status, error=reason)
+
+
+def _document(**items: object) -> str:
+    return json.dumps({"version": __version__, "error": "", **items}, indent=2) + "\n"
+
+
+def _proxy(proxy: Proxy) -> dict[str, object]:
+    return {
+        "where": proxy.where,
+        "listen": [str(endpoint) for endpoint in proxy.endpoints],
+        "upstream": proxy.options.target.text if proxy.options else "",
+        "user": proxy.user,
+        "command": list(proxy.words),
     }
-    return json.dumps(report, indent=2) + "\n"

@@ -17,6 +17,8 @@ from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
 from .unit import LARGEST_COMMAND, Unit
 
+#: Values of inet_interfaces that only this machine reaches.
+_OWN_INTERFACES = {"loopback-only", "localhost", "127.0.0.1", "::1", "[::1]"}
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: Wildcard addresses of listeners, each with the local hosts that reach them.
@@ -51,6 +53,10 @@ class Endpoint(NamedTuple):
             return self.host in _WILDCARDS[listener.host]
         return "localhost" in (self.host, listener.host)
 
+    def is_open(self) -> bool:
+        """Return whether the endpoint is at every address of this machine."""
+        return not self.path and self.host in _WILDCARDS
+
     def is_here(self) -> bool:
         """Return whether the endpoint is known to be on this machine."""
         return bool(self.path) or self.host in _LOOPBACK
@@ -65,8 +71,8 @@ class Proxy:
     """A proxy from master.cf, from a unit or from a command line."""
 
     where: str
-    #: The address of the proxy; None if unknown.
-    endpoint: Endpoint | None
+    #: The addresses of the proxy; empty if unknown.
+    endpoints: tuple[Endpoint, ...]
     #: The program and its arguments.
     words: tuple[str, ...]
     #: None if the arguments are wrong. `error` then has the reason.
@@ -78,6 +84,15 @@ class Proxy:
     #: The service of spawn(8) or the unit that runs the proxy.
     service: Service | None = None
     unit: Unit | None = None
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Return the first address of the proxy; None if unknown."""
+        return self.endpoints[0] if self.endpoints else None
+
+    def is_at(self, endpoint: Endpoint) -> bool:
+        """Return whether a connection to the endpoint reaches the proxy."""
+        return any(endpoint.is_at(own) for own in self.endpoints)
 
 
 class FilterStage(Enum):
@@ -95,6 +110,7 @@ class Route:
     source: Service
     endpoint: Endpoint
     transport: Service | None = None
+    transport_name: str = ""
 
 
 def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | None:
@@ -103,7 +119,17 @@ def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | Non
         folder = "public" if service.private == "n" else "private"
         return Endpoint("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
     host, _, port = service.name.rpartition(":")
+    if not host:
+        host = _interface(service.tokens("inet_interfaces"))
     return _endpoint(_bare(host), port) if service.type == "inet" else None
+
+
+def _interface(names: Sequence[str]) -> str:
+    """Return the host for a service without one; "" if it listens at more than one address."""
+    own = [name for name in names if name in _OWN_INTERFACES]
+    if "all" in names or (own and len(own) < len(names)):
+        return ""
+    return "localhost" if own else names[0]
 
 
 def _endpoint(host: str, port: str) -> Endpoint | None:
@@ -192,7 +218,7 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
             wanted, error = _parsed(words)
             yield Proxy(
                 where=f"master.cf, {service.label}",
-                endpoint=listening_endpoint(service, queue),
+                endpoints=tuple(filter(None, [listening_endpoint(service, queue)])),
                 words=words,
                 options=wanted,
                 error=error,
@@ -214,23 +240,36 @@ def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def listening_proxy(unit: Unit) -> Proxy:
-    """Return the proxy of a unit or of a command line."""
+    """Return the proxy of a unit or of a command line.
+
+    If systemd passes sockets to the proxy, they replace the address of `-l`.
+    """
     wanted, error = (
         _parsed(unit.words) if is_proxy(unit.words) else (None, "it does not run postprox")
     )
-    endpoint = Endpoint(*wanted.listen) if wanted and wanted.listen else None
-    if wanted and endpoint is None and unit.user:
+    if wanted and wanted.listen is None and unit.user:
         wanted, error = None, "-l [IP:]PORT is missing; a service must listen"
+    endpoints = [listen_stream(text) for text in (unit.socket.listen if unit.socket else ())]
+    if not endpoints and wanted and wanted.listen:
+        endpoints = [Endpoint(*wanted.listen)]
     return Proxy(
         where=unit.name,
-        endpoint=endpoint,
+        endpoints=tuple(filter(None, endpoints)),
         words=unit.words,
         options=wanted,
         error=error,
         user=unit.user,
-        capacity=wanted.max_sessions if wanted else 0,
+        capacity=max(len(unit.instances), 1) * wanted.max_sessions if wanted else 0,
         unit=unit,
     )
+
+
+def listen_stream(text: str) -> Endpoint | None:
+    """Parse ListenStream= (systemd.socket(5)). A single number is a port of every address."""
+    if text.startswith("/"):
+        return Endpoint("", 0, text)
+    host, _, port = text.rpartition(":")
+    return _endpoint(_bare(host) or "*", port) if port.isdigit() else None
 
 
 def routes(configuration: Configuration) -> Iterator[Route]:
@@ -245,9 +284,8 @@ def routes(configuration: Configuration) -> Iterator[Route]:
             for hop in filter(None, service.tokens(FilterStage.AFTER_QUEUE.value)):
                 name, _, where = hop.partition(":")
                 if endpoint := next_hop(where, queue):
-                    yield Route(
-                        FilterStage.AFTER_QUEUE, service, endpoint, configuration.transport(name)
-                    )
+                    transport = configuration.transport(name)
+                    yield Route(FilterStage.AFTER_QUEUE, service, endpoint, transport, name)
 
 
 def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:

@@ -1,6 +1,6 @@
 """The application of all rules to all proxies.
 
-Rule: calls the rules with their input. The conditions are in proxy_rules.py, postfix_rules.py and
+Rule: calls the rules with their input. The conditions are in the modules named `*_rules.py` and in
 parameters.py.
 """
 
@@ -9,45 +9,85 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core.options import Options
-from . import parameters, postfix_rules, proxy_rules
-from .findings import Finding
-from .routes import FilterStage, Proxy, routes, upstream
+from . import (
+    filter_rules,
+    fixes,
+    inherited_rules,
+    master_rules,
+    parameters,
+    postfix_rules,
+    proxy_rules,
+    running_rules,
+)
+from .findings import DANGER, LEVELS, Fault, Finding
+from .routes import Proxy, routes, upstream
 from .setup import Setup
 
 
-def judge(setup: Setup) -> Iterator[Finding]:
+def judge(setup: Setup) -> list[Finding]:
     """Find all faults."""
-    yield from parameters.numbers(setup.configuration)
-    if not setup.proxies:
-        yield Finding(
-            "no-proxy",
-            "master.cf",
-            "no postprox is in master.cf or in a unit that receives mail; no proxy was checked",
-            "postprox-check --unit FILE, or postprox-check -- postprox -l PORT ...",
-        )
+    faults = [*_configuration_faults(setup)]
     for proxy in setup.proxies:
-        if proxy.options is None:
+        own = list(_proxy_faults(setup, proxy))
+        if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
+            # A fault of this level can be the cause that there is no greeting.
+            own += running_rules.no_greeting(setup, proxy, setup.running)
+        faults += own
+    return fixes.plan(setup.configuration, faults)
+
+
+def _configuration_faults(setup: Setup) -> Iterator[Fault]:
+    yield from parameters.numbers(setup.configuration)
+    yield from master_rules.indented_services(setup.configuration)
+    yield from master_rules.indented_parameters(setup.configuration)
+    yield from master_rules.defined_twice(setup)
+    yield from master_rules.port_twice(setup)
+    yield from master_rules.missing_transport(setup)
+    if setup.running:
+        yield from running_rules.postfix_stopped(setup, setup.running)
+    if not setup.proxies:
+        yield from postfix_rules.no_proxy(setup)
+    for route in setup.lost_routes():
+        yield from postfix_rules.wrong_port(setup, route)
+    for route in routes(setup.configuration):
+        yield from postfix_rules.bypass(setup, route)
+
+
+def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    yield from master_rules.foreign_port(setup, proxy)
+    yield from master_rules.open_relay(setup, proxy)
+    yield from proxy_rules.columns(proxy)
+    yield from proxy_rules.exec_start(proxy)
+    if setup.running:
+        yield from running_rules.unit_state(proxy, setup.running)
+    if proxy.options is None:
+        if not (proxy.unit and proxy.unit.masked):
             yield from proxy_rules.command_line(proxy)
-        else:
-            yield from _proxy_findings(setup, proxy, proxy.options)
-            yield from _postfix_findings(setup, proxy, proxy.options)
+        return
+    yield from _own_faults(setup, proxy, proxy.options)
+    yield from _postfix_faults(setup, proxy, proxy.options)
 
 
-def _proxy_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     facts = setup.facts[proxy]
-    yield from proxy_rules.columns(setup, proxy)
-    yield from proxy_rules.user(setup, proxy, facts)
+    yield from proxy_rules.braces(proxy, wanted)
+    yield from proxy_rules.replaced(proxy)
+    yield from proxy_rules.user(proxy, facts)
     yield from proxy_rules.program(proxy, facts)
-    yield from proxy_rules.filter_command(setup, proxy, wanted, facts)
-    yield from proxy_rules.no_reject(setup, proxy, wanted)
-    yield from proxy_rules.no_strict(setup, proxy, wanted)
-    yield from proxy_rules.no_upstream(proxy, wanted, facts)
+    yield from filter_rules.no_filter(proxy, wanted)
+    yield from filter_rules.command_syntax(proxy, wanted, facts)
+    yield from filter_rules.filter_command(proxy, wanted, facts)
+    yield from filter_rules.filter_open(proxy, facts)
+    yield from proxy_rules.no_reject(proxy, wanted)
+    yield from proxy_rules.no_strict(proxy, wanted)
+    yield from proxy_rules.no_upstream(setup, proxy, wanted, facts)
     yield from proxy_rules.spool(proxy, wanted, facts)
-    yield from proxy_rules.spool_open(setup, proxy, wanted, facts)
+    yield from proxy_rules.spool_open(proxy, wanted, facts)
     yield from proxy_rules.spool_full(setup, proxy, wanted, facts)
+    yield from proxy_rules.status_files(proxy, wanted)
 
 
-def _postfix_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Finding]:
+def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from postfix_rules.no_way(setup, proxy)
     yield from postfix_rules.time_limit(setup, proxy, wanted)
     yield from postfix_rules.fronts_limit(setup, proxy)
@@ -55,40 +95,53 @@ def _postfix_findings(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[F
     yield from postfix_rules.transports_limit(setup, proxy)
     yield from postfix_rules.xforward_unsent(setup, proxy)
     yield from postfix_rules.starttls_before(setup, proxy)
+    yield from postfix_rules.unsigned(setup, proxy)
+    yield from inherited_rules.at_transport(setup, proxy)
     if behind := setup.reinjection_service(proxy):
         yield from postfix_rules.loop(setup, proxy, behind)
         yield from postfix_rules.milters(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
         yield from postfix_rules.xforward_refused(setup, proxy, wanted, behind)
         yield from postfix_rules.starttls_behind(setup, proxy, behind)
+        yield from inherited_rules.at_smtpd(proxy, wanted, behind)
+        yield from inherited_rules.limits(setup, proxy, wanted, behind)
 
 
 def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
-    found = list(routes(setup.configuration))
     if setup.proxies:
-        for place in dict.fromkeys(
-            route.endpoint for route in found if setup.proxy_at(route) is None
-        ):
+        places = [
+            route.endpoint
+            for route in routes(setup.configuration)
+            if setup.proxy_at(route) is None and not list(postfix_rules.bypass(setup, route))
+        ]
+        lost = {r.endpoint for r in setup.lost_routes() if list(postfix_rules.wrong_port(setup, r))}
+        for place in dict.fromkeys(place for place in places if place not in lost):
             yield f"the server that listens at {place} (give --unit FILE or -- COMMAND LINE)"
-    for route in found:
-        if route.stage is FilterStage.AFTER_QUEUE and route.transport is None:
-            yield f"the transport from {route.source.label} to {route.endpoint} (not in master.cf)"
     for proxy in setup.proxies:
         if proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
             )
+    if setup.running and setup.running.postfix is None:
+        yield "whether Postfix runs (run postprox-check as root)"
+    if setup.running and setup.running.units_unknown:
+        yield f"the state of units ({setup.running.units_unknown})"
 
 
 def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
-    if proxy.endpoint is None:
+    if not proxy.endpoints:
         yield "the address at which the proxy listens"
+    for endpoint in proxy.endpoints:
+        if not endpoint.is_here() and not endpoint.is_open():
+            yield f"whether a firewall lets only Postfix connect to {endpoint}"
+    if proxy.endpoint and not setup.routes_to(proxy):
+        names = postfix_rules.other_routes(setup.configuration)
+        if names:
+            yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"
     if upstream(setup.configuration, proxy) is None and not facts.upstream_missing:
         yield f"the upstream server at {wanted.target.text}"
-    if proxy.unit is not None and proxy.unit.unclear:
-        yield proxy.unit.unclear
     if facts.filter_unchecked:
         yield facts.filter_unchecked
     if facts.has_unknown_permissions() and facts.user_exists:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .facts import ProxyFacts
+from .facts import Listener, ProxyFacts, RunningFacts
 from .postconf import Configuration, Service
-from .routes import Proxy, Route, routes, upstream
+from .routes import Endpoint, Proxy, Route, listening_endpoint, routes, upstream
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,36 @@ class Setup:
     configuration: Configuration
     proxies: Sequence[Proxy]
     facts: Mapping[Proxy, ProxyFacts]
+    #: None if the running system is not part of the check.
+    running: RunningFacts | None = None
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
         """Return the routes to the proxy."""
-        endpoint = proxy.endpoint
+        return [route for route in routes(self.configuration) if proxy.is_at(route.endpoint)]
+
+    def service_at(self, endpoint: Endpoint) -> Service | None:
+        """Return the service of this Postfix that a connection to the endpoint reaches."""
+        queue = self.configuration.parameter("queue_directory")
+        for service in self.configuration.services:
+            listener = listening_endpoint(service, queue)
+            if listener is not None and endpoint.is_at(listener):
+                return service
+        return None
+
+    def lost_routes(self) -> list[Route]:
+        """Return the routes that lead to this machine, but to no proxy and no service."""
         return [
             route
             for route in routes(self.configuration)
-            if endpoint and route.endpoint.is_at(endpoint)
+            if route.endpoint.is_here()
+            and self.proxy_at(route) is None
+            and self.service_at(route.endpoint) is None
         ]
+
+    def listener_at(self, endpoint: Endpoint) -> Listener | None:
+        """Return the listening socket that a connection to the endpoint reaches."""
+        listeners = self.running.listeners if self.running else ()
+        return next((each for each in listeners if endpoint.is_at(each.endpoint)), None)
 
     def transports_to(self, proxy: Proxy) -> list[Service]:
         """Return the transports that send mail to the proxy after the queue."""
@@ -40,9 +61,7 @@ class Setup:
 
     def proxy_at(self, route: Route) -> Proxy | None:
         """Return the proxy at the end of a route."""
-        return next(
-            (p for p in self.proxies if p.endpoint and route.endpoint.is_at(p.endpoint)), None
-        )
+        return next((proxy for proxy in self.proxies if proxy.is_at(route.endpoint)), None)
 
     def routes_from(self, service: Service) -> list[Route]:
         """Return the routes from a service."""
@@ -52,6 +71,10 @@ class Setup:
         """Return the upstream server of the proxy if it is an smtpd(8) of this Postfix."""
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
+
+    def is_for_filtered(self, service: Service) -> bool:
+        """Return whether a service looks like the one of the recipe where filtered mail returns."""
+        return service.program == "smtpd" and "smtpd_authorized_xforward_hosts" in service.own
 
     def comes_back(self, route: Route, goal: Proxy) -> bool:
         """Return whether mail on this route reaches the proxy, also through other filters."""

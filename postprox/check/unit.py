@@ -1,7 +1,7 @@
-"""The parser of a systemd unit that runs the proxy.
+"""The parser of the systemd units that run the proxy: a service and its sockets.
 
-Rule: text in, one command out. It reads only the settings of systemd.unit(5) and systemd.exec(5)
-that decide how the proxy runs. It takes linear time.
+Rule: text in, settings and one command out. It reads only the settings of systemd.unit(5),
+systemd.exec(5) and systemd.socket(5) that decide how the proxy runs. It takes linear time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(eq=False)
+class SocketUnit:
+    """A socket unit that starts the proxy."""
+
+    name: str
+    #: The values of ListenStream=.
+    listen: tuple[str, ...]
+    #: The directory of its drop-ins.
+    drop_ins: str = ""
+    #: Whether systemd reads the file, and whether it is a link to /dev/null.
+    installed: bool = False
+    masked: bool = False
+    #: The names that systemd starts.
+    instances: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
 class Unit:
     """The settings of a unit and its drop-ins that matter for the proxy."""
 
@@ -24,11 +40,55 @@ class Unit:
     private_tmp: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     environment_files: list[str] = field(default_factory=list)
-    #: The reason why the command line is incomplete; or "".
-    unclear: str = ""
+    #: All settings of the section [Service]. An empty value removes the earlier ones.
+    settings: dict[str, list[str]] = field(default_factory=dict)
+    #: Parts of ExecStart= that systemd replaces by another text than a path or a name.
+    replaced: tuple[str, ...] = ()
+    #: The file and the directory of its drop-ins; "" for a command line.
+    path: str = ""
+    drop_ins: str = ""
+    #: Whether systemd reads the file, and whether it is a link to /dev/null.
+    installed: bool = False
+    masked: bool = False
+    #: The names that systemd starts. A template has one for each instance.
+    instances: tuple[str, ...] = ()
+    #: The instances, and their sockets, that are started at boot.
+    enabled: tuple[str, ...] = ()
+    socket: SocketUnit | None = None
+
+    def setting(self, name: str, default: str = "") -> str:
+        """Return the value of a setting."""
+        return (self.settings.get(name) or [default])[-1]
+
+    def is_set(self, name: str) -> bool:
+        """Return the value of a boolean setting."""
+        return self.setting(name) in _TRUE
+
+    def paths(self, name: str) -> list[str]:
+        """Return the items of a list of paths, without their prefixes."""
+        items = " ".join(self.settings.get(name, ())).split()
+        return [item.lstrip("-+") for item in items]
 
 
 _TRUE = ("1", "yes", "true", "on")
+
+#: The variables that the proxy sets for the filter.
+FILTER_VARIABLES = (
+    *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "RECIPIENTS", "RECIPIENTCOUNT"),
+    *("REMOTEIP", "HELO", "QUEUE_ID", "CLIENT_NAME"),
+)
+
+#: Specifiers with a fixed text (systemd.unit(5)). Those of the unit's name are in `_specifiers`.
+_SPECIFIERS = {
+    "%": "%",
+    "C": "/var/cache",
+    "E": "/etc",
+    "L": "/var/log",
+    "S": "/var/lib",
+    "T": "/tmp",  # noqa: S108
+    "V": "/var/tmp",  # noqa: S108
+    "t": "/run",
+}
 
 #: The maximum length of a command line, in characters. Without a limit the variables of a small
 #: file can expand to gigabytes.
@@ -53,39 +113,42 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     Raises:
         ValueError: a quotation is not closed, or the command line is too long.
     """
-    unit = Unit(name)
-    command = ""
-    for key, value in _settings(texts):
-        if key == "ExecStart":
-            command = value
-        elif key == "User":
-            unit.user = value or "root"
-        elif key == "DynamicUser":
-            unit.dynamic_user = value in _TRUE
-        elif key == "PrivateTmp":
-            unit.private_tmp = value in _TRUE
-        elif key == "Environment":
-            unit.environment.update(_variables(split_words(value)))
-        elif key == "EnvironmentFile" and value:
-            unit.environment_files.append(value.removeprefix("-"))
-    if unit.dynamic_user:
-        unit.private_tmp = True
+    unit = Unit(name, settings=_settings(texts, "Service"))
+    unit.user = unit.setting("User", "root")
+    unit.dynamic_user = unit.is_set("DynamicUser")
+    unit.private_tmp = unit.dynamic_user or unit.is_set("PrivateTmp")
+    for value in unit.settings.get("Environment", ()):
+        unit.environment.update(_variables(split_words(value)))
+    unit.environment_files = [
+        value.removeprefix("-") for value in unit.settings.get("EnvironmentFile", ())
+    ]
     for path in _last_of_each(unit.environment_files):
         unit.environment.update(_variables(split_words(files.get(path, ""), comments=True)))
-    _expand(unit, command)
+    _expand(unit, unit.setting("ExecStart"))
     return unit
 
 
-def _settings(texts: Sequence[str]) -> list[tuple[str, str]]:
-    found = []
+def parse_socket(name: str, texts: Sequence[str]) -> SocketUnit:
+    """Parse a socket unit and its drop-ins, in this order."""
+    return SocketUnit(name, tuple(_settings(texts, "Socket").get("ListenStream", ())))
+
+
+def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for text in texts:
         section = ""
         for line in text.replace("\\\n", " ").split("\n"):
+            if line.startswith(("#", ";")):
+                continue
             name, equals, value = line.partition("=")
             if header := re.fullmatch(r"\[(\w+)\]", line.strip(_BLANKS)):
                 section = header[1]
-            elif section == "Service" and equals:
-                found.append((name.strip(_BLANKS), value.strip(_BLANKS)))
+            elif section == wanted and equals:
+                values = found.setdefault(name.strip(_BLANKS), [])
+                if value.strip(_BLANKS):
+                    values.append(value.strip(_BLANKS))
+                else:
+                    values.clear()
     return found
 
 
@@ -128,30 +191,69 @@ def split_words(text: str, *, comments: bool = False) -> list[str]:
 
 
 def _expand(unit: Unit, command: str) -> None:
-    """Expand `$NAME` to words and `${NAME}` to a part of a word (systemd.service(5)).
+    """Expand `$NAME` to words, `${NAME}` to a part of a word, and specifiers.
+
+    A part that systemd replaces although it looks like text for the filter stays, and is in
+    `replaced` (systemd.service(5), systemd.unit(5)).
 
     Raises:
         ValueError: the command line is longer than `LARGEST_COMMAND`.
     """
     words: list[str] = []
-    room = LARGEST_COMMAND
+    replaced: dict[str, None] = {}
+    left = LARGEST_COMMAND
+    specifiers = _SPECIFIERS | _name_specifiers(unit.name)
 
-    def value(name: str) -> str:
-        nonlocal room
-        text = unit.environment.get(name, "")
-        room -= len(text)
-        if room < 0:
+    def limited(text: str) -> str:
+        nonlocal left
+        left -= len(text)
+        if left < 0:
             raise ValueError(_TOO_LONG)
         return text
 
-    room -= len(command)
-    if room < 0:
-        raise ValueError(_TOO_LONG)
-    for word in split_words(command.lstrip("-@:+!")):
+    def part(found: re.Match[str]) -> str:
+        if found["escaped"]:
+            return "$"
+        name = found["name"]
+        is_of_filter = name in FILTER_VARIABLES and name not in unit.environment
+        if is_of_filter or (not name and found["specifier"] not in specifiers):
+            replaced[found[0]] = None
+            return found[0]
+        return limited(unit.environment.get(name, "")) if name else specifiers[found["specifier"]]
+
+    for word in split_words(limited(command).lstrip("-@:+!")):
         if alone := re.fullmatch(r"\$(\w+)", word):
-            words += split_words(value(alone[1]))
+            words += split_words(limited(unit.environment.get(alone[1], "")))
         else:
-            words.append(re.sub(r"\$\{(\w+)\}", lambda name: value(name[1]), word))
+            words.append(_REPLACED.sub(part, word))
     unit.words = tuple(words)
-    if specifier := re.search(r"%[a-zA-Z]", command):
-        unit.unclear = f"the specifier {specifier[0]} in ExecStart, which is not expanded"
+    unit.replaced = tuple(replaced)
+
+
+_REPLACED = re.compile(
+    r"(?P<escaped>\$\$) | \$\{(?P<name>\w+)\} | %(?P<specifier>.?)", re.DOTALL | re.VERBOSE
+)
+
+
+def _name_specifiers(name: str) -> dict[str, str]:
+    """Return the specifiers of the unit's name. A template counts as its instance 1."""
+    if name.partition(".")[0].endswith("@"):
+        name = name.replace("@.", "@1.", 1)
+    whole = name.rpartition(".")[0] or name
+    prefix, _, instance = whole.partition("@")
+    last = prefix.rpartition("-")[2]
+    return dict(
+        zip("nNpPiIj", (name, whole, prefix, prefix, instance, instance, last), strict=True)
+    )
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Format a command line for ExecStart=. The parser of this module is the inverse."""
+    return " ".join(_quoted(word.replace("$", "$$").replace("%", "%%")) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if re.fullmatch(r"[\w@%+=:,./$\[\]-]+", word, re.ASCII):
+        return word
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -55,3 +55,8 @@ def process_limit(text: str) -> int | None:
     """Parse the column maxproc. Postfix ignores characters after the digits."""
     found = re.match(r"0*([0-9]{1,9})(?![0-9])", text)
     return int(found[1]) if found else None
+
+
+def whole(text: str) -> int | None:
+    """Parse a number without a range."""
+    return number("message_size_limit", text)

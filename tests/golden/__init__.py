@@ -22,7 +22,10 @@ from functools import partial
 from pathlib import Path
 
 from postprox.check.findings import Finding
-from postprox.check.report import as_json
+from postprox.check.postconf import parse
+from postprox.check.report import Result, as_json
+from postprox.check.routes import spawned_proxies
+from postprox.check.setup import Setup
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).resolve().parent
@@ -47,6 +50,7 @@ HELPED = {
         for word in ("run", "list", "show", "explain", "report", "record", "compare")
     },
 }
+_SERVICE = "127.0.0.1:25 inet n n n - 1 spawn argv=/postprox up\n"
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 
 
@@ -108,8 +112,10 @@ def rehearsal_keys() -> str:
 
 def check_keys() -> str:
     """Return the keys of the document that ``postprox-check --json`` prints."""
-    finding = Finding("no-filter", "service", "problem", "remedy")
-    return _keys(json.loads(as_json([finding], ["a file"])))
+    (proxy,) = spawned_proxies(configuration := parse("", _SERVICE, ""))
+    finding = Finding("no-filter", "service", "problem", ("remedy",))
+    result = Result(Setup(configuration, [proxy], {}), [finding], ["a file"])
+    return _keys(json.loads(as_json(result)))
 
 
 def _keys(document: object, place: str = "") -> str:

@@ -167,9 +167,9 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def public_directory(prefix: str) -> Iterator[Path]:
+def public_directory(prefix: str, parent: str | None = None) -> Iterator[Path]:
     """A new directory every user may enter (those of pytest are root's alone), gone at the end."""
-    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         directory = Path(name).resolve()
         directory.chmod(0o755)
         yield directory

@@ -35,6 +35,7 @@ smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_
 FRONT = "smtp inet n - n - - smtpd\n"
 
 Edit = Callable[[str], str]
+CHECK = [sys.executable, "-m", "postprox.check"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,18 @@ class Said:
     output: str
     errors: str
 
+    @property
+    def text(self) -> str:
+        """The output without its line breaks."""
+        return " ".join(self.output.split())
+
     def names(self) -> set[str]:
         """The findings, each by name."""
         return set(re.findall(r"\[([a-z-]+)\]$", self.output, re.M))
 
     def remedies(self) -> list[str]:
-        """The commands against them."""
-        return re.findall(r"^    (.+)$", self.output, re.M)
+        """The commands against them. A command can have several lines."""
+        return re.findall(r"^    ((?:.+\\\n)*.+)$", self.output, re.M)
 
 
 class Machine:
@@ -96,7 +102,7 @@ class Machine:
     def check(self, *arguments: str) -> Said:
         """Run the command on it."""
         done = subprocess.run(
-            [sys.executable, "-m", "postprox.check", "--config", self.etc, *arguments],
+            [*CHECK, "--config", self.etc, "--offline", *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -111,7 +117,8 @@ class Machine:
 
 @pytest.fixture
 def machine(needs_postfix: None) -> Iterator[Machine]:
-    with public_directory("postprox-check-") as directory:
+    # A unit with PrivateTmp= does not see the files in /tmp.
+    with public_directory("postprox-check-", "/var/lib") as directory:
         yield Machine(directory)
 
 
@@ -172,8 +179,8 @@ WRONG = [
     Wrong("mapped-never", 2, AFTER, main=added(f"{OVERRIDES}{UNMAPPED}\n")),
     Wrong("xforward", 1, BEFORE, master=replaced(f"-o {XFORWARD_HOSTS}=127.0.0.0/8", "")),
     Wrong("xforward", 1, AFTER, master=replaced("-o smtp_send_xforward_command=yes", "")),
-    Wrong("time-limit", 1, BEFORE, main=replaced("= 100s", "= 1m")),
-    Wrong("time-limit", 1, AFTER, main=added("smtp_data_done_timeout = 60\n")),
+    Wrong("time-limit", 2, BEFORE, main=replaced("= 100s", "= 1m")),
+    Wrong("time-limit", 2, AFTER, main=added("smtp_data_done_timeout = 60\n")),
     Wrong("process-limit", 1, BEFORE, main=replaced("smtpd_proxy_options = speed_adjust", "")),
     Wrong("process-limit", 1, BEFORE, main=added("default_process_limit = 500\n")),
     Wrong("process-limit", 1, BEFORE, master=replaced(FRONT, "smtp inet n - n - 0 smtpd\n")),
@@ -244,11 +251,6 @@ RIGHT = {
     "a port without a host": (BEFORE, replaced("127.0.0.1:10025", "10025"), same),
     "a port after a colon": (BEFORE, replaced("127.0.0.1:10025", ":10025"), same),
     "a port of the internet": (BEFORE, replaced("127.0.0.1:10025", "inet:10025"), same),
-    "a listener at every address": (
-        BEFORE,
-        same,
-        replaced("127.0.0.1:10025 inet", "0.0.0.0:10025 inet"),
-    ),
     "another filter in main.cf after ours": (
         BEFORE,
         added("content_filter = other:[127.0.0.1]:10099\n"),
@@ -262,7 +264,7 @@ def test_what_is_right_is_not_complained_about(machine: Machine, name: str) -> N
     mode, main, master = RIGHT[name]
     machine.write(mode, SPAWNED, main, master)
     said = machine.check()
-    assert (said.status, said.names(), said.errors) == (0, set(), "")
+    assert (said.names(), said.errors) == (set(), "")
 
 
 def found(machine: Machine, *arguments: str) -> Said:
@@ -275,8 +277,8 @@ def test_a_user_that_nobody_has_made(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("user=postprox", "user=nobody-made-me"))
     said = machine.check()
     assert (said.status, said.names()) == (2, {"user"})
-    assert "user nobody-made-me does not exist; the proxy cannot start" in said.output
-    assert "    useradd --system " in said.output
+    assert "user nobody-made-me does not exist; the proxy cannot start" in said.text
+    assert " useradd --system " in said.text
 
 
 def test_a_filter_that_is_not_there(machine: Machine) -> None:
@@ -284,7 +286,7 @@ def test_a_filter_that_is_not_there(machine: Machine) -> None:
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
     assert f"{machine.filter} does not exist; the filter cannot run, and all mail is deferred" in (
-        said.output
+        said.text
     )
 
 
@@ -294,7 +296,7 @@ def test_a_directory_for_a_filter(machine: Machine) -> None:
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
     assert f"{machine.filter} is a directory; the filter cannot run, and all mail is deferred" in (
-        said.output
+        said.text
     )
 
 
@@ -302,7 +304,7 @@ def test_a_filter_that_its_user_may_not_run(machine: Machine) -> None:
     machine.filter.chmod(0o700)
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
-    assert f"user nobody cannot execute {machine.filter}" in said.output
+    assert f"user nobody cannot execute {machine.filter}" in said.text
     machine.run(said.remedies())
     assert found(machine) == Said(0, "", "")
 
@@ -319,14 +321,15 @@ def test_a_filter_without_its_interpreter(machine: Machine, first_line: str) -> 
     machine.filter.write_text(f"{first_line}\n")
     said = found(machine)
     assert (said.status, said.names()) == (2, {"interpreter"})
-    assert "no-such-" in said.output
+    assert "no-such-" in said.text
 
 
 def test_a_filter_that_was_written_on_windows(machine: Machine) -> None:
     machine.filter.write_bytes(b"#!/bin/sh\r\nexit 0\r\n")
     said = found(machine)
-    assert said.names() == {"interpreter"}
-    assert r"requires the interpreter '/bin/sh\r', which user nobody cannot execute" in said.output
+    assert said.names() == {"line-ends"}
+    machine.run(said.remedies())
+    assert found(machine) == Said(0, "", "")
 
 
 def test_a_proxy_that_is_not_installed(machine: Machine) -> None:
@@ -339,7 +342,7 @@ def test_a_command_line_that_the_proxy_would_refuse(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-t 60", "-t never"))
     said = machine.check()
     assert (said.status, said.names()) == (2, {"command-line"})
-    assert "-t 'never': must be a positive number" in said.output
+    assert "-t 'never': must be a positive number" in said.text
 
 
 def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
@@ -349,14 +352,15 @@ def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
     )
     said = machine.check()
     assert (said.status, said.names()) == (2, {"no-upstream"})
-    assert f"no server listens at {nobody}, the upstream server of the proxy" in said.output
+    assert f"no server listens at {nobody}, the upstream server of the proxy" in said.text
 
 
 def test_a_spool_directory_that_is_not_there(machine: Machine) -> None:
     machine.spool.rmdir()
     said = found(machine)
     assert (said.status, said.names()) == (2, {"spool"})
-    assert f"    install -d -o {USER} -g {USER} -m 0700 {machine.spool}\n" in said.output
+    machine.run(said.remedies())
+    assert found(machine) == Said(0, "", "")
 
 
 def test_a_spool_directory_of_somebody_else(machine: Machine) -> None:
@@ -376,7 +380,7 @@ def test_the_spool_directory_that_everybody_has(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-d /var/spool/postprox", ""))
     said = machine.check()
     assert (said.status, said.names()) == (1, {"spool-open"})
-    assert "/tmp, the directory for messages, is open to other users" in said.output
+    assert "/tmp, the directory for messages, is open to other users" in said.text
 
 
 def test_a_full_disk(machine: Machine) -> None:
@@ -388,7 +392,7 @@ def test_a_full_disk(machine: Machine) -> None:
     finally:
         subprocess.run(["/bin/umount", spool], check=True)
     assert (said.status, said.names()) == (2, {"spool-full"})
-    assert "has no space for a message of 10240000 octets" in said.output
+    assert "has no space for a message of 10240000 octets" in said.text
 
 
 def test_a_unit_that_does_not_listen(machine: Machine) -> None:
@@ -397,27 +401,29 @@ def test_a_unit_that_does_not_listen(machine: Machine) -> None:
         "--unit", str(machine.unit(unit_command().replace("-l 10025 --foreground", "")))
     )
     assert (said.status, said.names()) == (2, {"command-line"})
-    assert "-l [IP:]PORT is missing; a service must listen" in said.output
+    assert "-l [IP:]PORT is missing; a service must listen" in said.text
 
 
 def test_a_unit_without_strict_gets_a_line_for_it(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace("--strict", "-r"))))
     assert (said.status, said.names()) == (1, {"no-strict"})
-    assert f"    ExecStart={machine.launcher} --strict -l 10025 " in said.output
+    machine.run(said.remedies())
+    assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
 def test_a_unit_without_r_gets_a_line_for_it(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace(" --strict ", " "))))
     assert (said.status, said.names()) == (1, {"no-reject"})
-    assert f"    ExecStart={machine.launcher} --strict -l 10025 " in said.output
+    machine.run(said.remedies())
+    assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
 def test_a_proxy_that_is_not_to_be_seen_is_named(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
-    assert said.status == 0  # the second proxy, which is seen, is right
+    assert said.status == 3  # the second proxy, which is seen, is right
     assert said.output.startswith("not checked: the server that listens at 127.0.0.1:10025 ")
 
 
@@ -426,14 +432,14 @@ def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
     line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())
     assert said.names() == {"no-reject"}
-    assert "not checked: command line after --: the user that runs the proxy" in said.output
+    assert "not checked: command line after --: the user that runs the proxy" in said.text
 
 
 def test_a_postfix_without_any_proxy(machine: Machine) -> None:
     (machine.etc / "main.cf").write_text(MAIN_CF)
     (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
     said = machine.check()
-    assert (said.status, said.names()) == (1, {"no-proxy"})
+    assert (said.status, said.names()) == (2, {"no-proxy"})
 
 
 def test_json(machine: Machine) -> None:

@@ -26,7 +26,7 @@ def found(main: str = "", master: str = FRONT + PROXY, overrides: str = "") -> l
     """What is wrong with a configuration, as postconf(1) prints it."""
     configuration = parse(MAIN + main, master, overrides)
     proxies = list(spawned_proxies(configuration))
-    return list(judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))))
+    return judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
 
 
 def names(findings: list[Finding]) -> set[str]:

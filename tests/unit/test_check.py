@@ -16,6 +16,7 @@ from postprox.check.postconf import UnreadableError, join_words, parse, split_wo
 from postprox.check.probe import installed_units
 from postprox.check.routes import Endpoint, is_proxy
 from postprox.check.values import seconds
+from postprox.core.envelope import Envelope
 
 DOCUMENT = Path(__file__).parents[2] / "docs/check.md"
 
@@ -77,7 +78,7 @@ def test_the_last_drop_in_of_a_unit_decides() -> None:
         {},
     )
     assert read.words == ("/b", "3 4")
-    assert (read.user, read.private_tmp, read.unclear) == ("first", False, "")
+    assert (read.user, read.private_tmp, read.replaced) == ("first", False, ())
 
 
 def test_variables_of_a_unit() -> None:
@@ -106,9 +107,36 @@ def test_installed_units_with_their_drop_ins_the_administrators_before_the_packa
     assert next(installed_units([str(etc), str(usr)])).words == ("/etc/10-a",)
 
 
-def test_a_specifier_is_named_as_unclear() -> None:
-    read = unit.parse("postprox@.service", ["[Service]\nExecStart=/p -l %i up\n"], {})
-    assert read.unclear == "the specifier %i in ExecStart, which is not expanded"
+@pytest.mark.parametrize(
+    ("command", "words", "replaced"),
+    [
+        ("/p -l %i up", ("/p", "-l", "1", "up"), ()),
+        ("/p --metrics /run/%N/p.prom", ("/p", "--metrics", "/run/postprox@1/p.prom"), ()),
+        ("/p -c 'f 50%% $$EMAIL'", ("/p", "-c", "f 50% $EMAIL"), ()),
+        ("/p -c 'date +%H'", ("/p", "-c", "date +%H"), ("%H",)),
+        ("/p -c 'f 50%'", ("/p", "-c", "f 50%"), ("%",)),
+        ("/p -c 'f \"${EMAIL}\"'", ("/p", "-c", 'f "${EMAIL}"'), ("${EMAIL}",)),
+        ("/p -c 'f \"$EMAIL\"' ${OTHER}", ("/p", "-c", 'f "$EMAIL"', ""), ()),
+    ],
+)
+def test_specifiers_and_variables_in_exec_start(
+    command: str, words: tuple[str, ...], replaced: tuple[str, ...]
+) -> None:
+    read = unit.parse("postprox@.service", [f"[Service]\nExecStart={command}\n"], {})
+    assert (read.words, read.replaced) == (words, replaced)
+
+
+@pytest.mark.parametrize(
+    "words", [("/p", "-c", 'f "$EMAIL" 50%'), ("/p", "", "a'b", "c\\d", "e f"), ("/p", "a\tb")]
+)
+def test_quoted_command_line_is_parsed_as_before(words: tuple[str, ...]) -> None:
+    text = f"[Service]\nExecStart={unit.quoted(words)}\n"
+    assert unit.parse("p.service", [text], {}).words == words
+
+
+def test_variables_of_the_filter_are_those_of_the_proxy() -> None:
+    given = {name.decode() for name in Envelope().environment(b"")}
+    assert set(unit.FILTER_VARIABLES) == given | {"EMAIL", "OUTFILE"}
 
 
 def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from postprox.check import access, fixes, probe, unit
+from postprox.check.findings import Fault
 from postprox.check.postconf import UnreadableError, parse
 from postprox.check.routes import listening_proxy, spawned_proxies
 from postprox.check.rules import judge
@@ -41,12 +42,16 @@ def test_file_beside_a_unit_that_has_no_end_is_not_read(
     assert probe.read_unit(path).words == ("/p", "up")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)])
-def test_installed_unit_that_is_masked_or_a_fifo_is_left_out(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    make(tmp_path / "postprox.service")
+def test_installed_unit_that_is_a_fifo_is_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "postprox.service")
     assert list(probe.installed_units([str(tmp_path)])) == []
+
+
+def test_link_to_dev_null_is_a_masked_unit(tmp_path: Path) -> None:
+    for name in ("postprox.service", "postprox.socket"):
+        (tmp_path / name).symlink_to(os.devnull)
+    (read,) = probe.installed_units([str(tmp_path)])
+    assert (read.masked, read.words, read.socket) == (True, (), None)
 
 
 @pytest.mark.parametrize("name", ["main.cf", "master.cf"])
@@ -67,7 +72,7 @@ def test_postconf_that_does_not_end_is_ended(
 
 def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
-    assert probe._interpreter(str(tmp_path / "filter"), "/bin") == ""
+    assert probe._script(str(tmp_path / "filter")) == b""
 
 
 @pytest.mark.parametrize(
@@ -110,11 +115,8 @@ def test_unit_with_an_open_quote_is_named(tmp_path: Path, line: str) -> None:
         (b"#!/usr/bin/env  sh\n", "/bin/sh"),
     ],
 )
-def test_first_line_of_a_filter_is_read_as_the_kernel_does(
-    tmp_path: Path, line: bytes, interpreter: str
-) -> None:
-    (tmp_path / "filter").write_bytes(line)
-    assert probe._interpreter(str(tmp_path / "filter"), "/bin") == interpreter
+def test_first_line_of_a_filter_is_read_as_the_kernel_does(line: bytes, interpreter: str) -> None:
+    assert probe._interpreter(line, "/bin") == interpreter
 
 
 @pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
@@ -122,7 +124,7 @@ def test_unit_whatever_its_command_is_looked_at(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
     case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
-    assert "command-line" in names(list(judge(case)))
+    assert "command-line" in names(judge(case))
 
 
 # What the proxy's user may do.
@@ -261,12 +263,11 @@ def test_unknown_numeric_user_is_created_with_that_id(tmp_path: Path) -> None:
     ],
 )
 def test_fix_replaces_the_directory_for_messages(given: str, expected: str) -> None:
-    configuration = parse(MAIN, FRONT, "")
     words = ("/usr/bin/python3", "-m", "postprox", *shlex.split(given))
     proxy = listening_proxy(unit.Unit("u.service", words))
-    assert proxy.options is not None
-    line = fixes.set_directory(configuration, proxy, proxy.options, "/new")
-    assert line == f"ExecStart=/usr/bin/python3 -m postprox {expected}"
+    edits = (fixes.set_directory(proxy, "/new"),)
+    (finding,) = fixes.plan(parse(MAIN, FRONT, ""), [Fault("spool-open", "", "", edits)])
+    assert finding.remedy == f"/usr/bin/python3 -m postprox {expected}"
 
 
 def test_fix_of_a_shared_directory_is_effective(tmp_path: Path) -> None:

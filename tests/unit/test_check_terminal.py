@@ -13,6 +13,9 @@ from postprox import __version__
 from postprox.check import __main__ as command
 from postprox.check import report
 from postprox.check.findings import Finding
+from postprox.check.postconf import parse
+from postprox.check.report import Result
+from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, postconf
 
 # What reaches the terminal.
@@ -35,7 +38,7 @@ def checked(
     for option, text in [("nx", main), ("M", master), ("Px", "")]:
         (directory / option).write_text(text)
     postconf(directory, monkeypatch, f'for option; do :; done; cat "{directory}/${{option#-}}"')
-    monkeypatch.setattr(sys, "argv", ["postprox-check", *arguments])
+    monkeypatch.setattr(sys, "argv", ["postprox-check", "--offline", *arguments])
     return command.main()
 
 
@@ -131,7 +134,8 @@ def test_no_control_character_of_a_wrong_option_is_printed(
 
 
 def test_json_keeps_what_is_no_printable_character() -> None:
-    text = report.as_json([Finding("user", "\x1b", "\x7f", "\u202e")], [])
+    setup = Setup(parse("", "", ""), [], {})
+    text = report.as_json(Result(setup, [Finding("user", "\x1b", "\x7f", ("\u202e",))], []))
     assert not has_controls(text)
     (finding,) = json.loads(text)["findings"]
     assert (finding["where"], finding["problem"], finding["remedy"]) == ("\x1b", "\x7f", "\u202e")

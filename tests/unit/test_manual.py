@@ -17,6 +17,8 @@ import pytest
 
 from postprox import help_text
 from postprox.check import findings, report
+from postprox.check.postconf import parse
+from postprox.check.setup import Setup
 from postprox.core import log_lines, options, replies, verdict
 from postprox.core.envelope import Envelope
 from postprox.core.message import Message
@@ -125,8 +127,9 @@ def test_every_quotation_in_a_page_ends_before_the_next(page: str) -> None:
 
 
 def test_the_page_of_check_has_the_names_of_its_json() -> None:
-    found = findings.Finding("filter", "here", "a problem", "a remedy")
-    (finding,) = json.loads(report.as_json([found], []))["findings"]
+    found = findings.Finding("filter", "here", "a problem", ("a remedy",))
+    result = report.Result(Setup(parse("", "", ""), [], {}), [found], [])
+    (finding,) = json.loads(report.as_json(result))["findings"]
     *names, last = map(quoted, finding)
     sentence = f"Each finding has {', '.join(names)} and {last}."
     assert sentence in rendered("postprox-check")

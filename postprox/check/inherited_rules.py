@@ -1,0 +1,149 @@
+"""Settings of main.cf that stop mail at the services before and behind the proxy.
+
+Rule: one pure function for each finding. examples/postfix/ has the option against each setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..core.options import Options
+from . import fixes, values, xforward
+from .findings import Fault
+from .postconf import Service
+from .routes import Proxy, target_endpoint
+from .setup import Setup, distinct
+
+_OWN_HOSTS = "127.0.0.0/8,[::1]/128"
+#: The interval of NOOP while the filter runs, in seconds. Postfix must wait longer for a command.
+_KEEPALIVE = 60
+_STAGES = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
+_PERMITS = ("permit", "permit_mynetworks", "permit_inet_interfaces")
+_REJECTS = ("reject", "defer", "defer_if_permit", "reject_plaintext_session")
+#: Limits for one client. A value of 0 is no limit.
+_CLIENT_LIMITS = (
+    *("smtpd_client_connection_rate_limit", "smtpd_client_message_rate_limit"),
+    *("smtpd_client_recipient_rate_limit", "smtpd_client_new_tls_session_rate_limit"),
+)
+
+
+def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
+    """Report settings with which the service behind the proxy refuses its mail."""
+    stops = [
+        ("smtpd_tls_wrappermode", "yes", "no", "waits for a TLS handshake"),
+        ("smtpd_enforce_tls", "yes", "no", "requires STARTTLS"),
+        ("smtpd_tls_req_ccert", "yes", "no", "requires a certificate of the client"),
+    ]
+    for name, value, own, effect in stops:
+        if behind.parameter(name) == value:
+            yield _stopped(proxy, behind, name, own, f"{behind.label} {effect}")
+    if behind.parameter("smtpd_upstream_proxy_protocol"):
+        name = "smtpd_upstream_proxy_protocol"
+        yield _stopped(proxy, behind, name, "", f"{behind.label} waits for a PROXY line")
+    host = target_endpoint(wanted.target).host
+    is_own = not behind.parameter("mynetworks") or xforward.permits(
+        behind.tokens("mynetworks"), host
+    )
+    for stage in _STAGES:
+        yield from _restriction(proxy, behind, stage, is_own)
+
+
+def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None) -> Iterator[Fault]:
+    """Report a list of restrictions that refuses all clients on this machine."""
+    name = f"smtpd_{stage}_restrictions"
+    for word in behind.tokens(name):
+        if word == "permit" or (word in _PERMITS and is_own is not False):
+            return
+        is_relay_only = stage == "relay" and word.endswith("_unauth_destination")
+        if word in _REJECTS or (is_relay_only and is_own is False):
+            own = "permit_mynetworks,reject" if stage == "relay" else ""
+            edits = [fixes.set_own(behind, name, own)]
+            if stage == "relay":
+                edits.append(fixes.set_own(behind, "mynetworks", _OWN_HOSTS))
+            yield Fault(
+                "inherited",
+                proxy.where,
+                f"{behind.label} has {name} = {behind.parameter(name)}, which refuses filtered "
+                "mail",
+                tuple(edits),
+            )
+            return
+
+
+def _stopped(proxy: Proxy, service: Service, name: str, own: str, effect: str) -> Fault:
+    return Fault(
+        "inherited",
+        proxy.where,
+        f"{effect} ({name}), which the proxy does not send; no filtered mail arrives",
+        (fixes.set_own(service, name, own),),
+    )
+
+
+def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
+    """Report limits of the service behind the proxy that some mail exceeds."""
+    name = "smtpd_client_event_limit_exceptions"
+    # The default value is $mynetworks.
+    exceptions = behind.tokens(name) if name in behind.own or name in behind.main else []
+    host = target_endpoint(wanted.target).host
+    is_limited = (name in behind.own or name in behind.main) and not xforward.permits(
+        exceptions, host
+    )
+    used = [each for each in _CLIENT_LIMITS if behind.parameter(each).strip("0")]
+    if used and is_limited:
+        yield Fault(
+            "inherited",
+            proxy.where,
+            f"{behind.label} limits each client ({used[0]}), and all filtered mail comes from one; "
+            "most of it is refused",
+            (fixes.set_own(behind, name, _OWN_HOSTS),),
+        )
+    timeout = values.seconds(behind.parameter("smtpd_timeout") or "300s")
+    if timeout is not None and timeout <= min(_KEEPALIVE, wanted.timeout):
+        yield Fault(
+            "inherited-limit",
+            proxy.where,
+            f"{behind.label} waits only {timeout} s for a command (smtpd_timeout); mail whose "
+            "filter takes longer is refused",
+            (
+                fixes.set_own(behind, "stress", ""),
+                fixes.set_own(behind, "smtpd_timeout", "300s"),
+            ),
+        )
+    fronts = distinct(route.source for route in setup.routes_to(proxy))
+    yield from _smaller(proxy, behind, fronts, "smtpd_recipient_limit", "1000")
+    yield from _smaller(proxy, behind, fronts, "message_size_limit", "10240000")
+
+
+def _smaller(
+    proxy: Proxy, behind: Service, fronts: Sequence[Service], name: str, default: str
+) -> Iterator[Fault]:
+    """Report a limit that is smaller behind the filter than before it."""
+    own = values.whole(behind.parameter(name) or default)
+    for front in fronts:
+        other = values.whole(front.parameter(name) or default)
+        if own and other is not None and (not other or own < other):
+            yield Fault(
+                "inherited-limit",
+                proxy.where,
+                f"{behind.label} permits less than {front.label} ({name} {own}, {other}); mail "
+                "between the two limits is refused",
+                (fixes.set_own(behind, name, str(other)),),
+            )
+            return
+
+
+def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report settings with which a transport delivers nothing to the proxy, or passes it by."""
+    for transport in setup.smtp_transports_to(proxy):
+        for name in ("smtp_tls_wrappermode", "smtp_enforce_tls"):
+            if transport.parameter(name) == "yes":
+                yield _stopped(proxy, transport, name, "no", f"{transport.label} requires TLS")
+        for name in ("smtp_fallback_relay", "fallback_relay"):
+            if transport.parameter(name):
+                yield Fault(
+                    "inherited",
+                    proxy.where,
+                    f"{transport.label} sends mail to another server while the proxy is down "
+                    f"({name}); it passes unfiltered",
+                    (fixes.set_own(transport, name, ""),),
+                )

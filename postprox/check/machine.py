@@ -1,0 +1,201 @@
+"""Input from the running system: systemd, sockets, processes, and files on the way to the filter.
+
+Rule: reads only, and decides nothing. The only data that it sends is QUIT, to the proxy's own port.
+That connection can start a service that waits for its socket.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+from .postconf import UnreadableError
+from .routes import Endpoint
+
+#: Seconds for systemctl(1), for a shell that parses a file, and for a greeting.
+TIMEOUT = 10.0
+#: The largest file whose lines are read, in octets.
+LARGEST_SCRIPT = 1 << 20
+_LARGEST_REPLY = 4096
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+#: The host that reaches a listener at every address.
+_NEAREST = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+#: Shells that parse a script without running it (-n).
+_SHELLS = ("sh", "dash", "bash", "ksh", "mksh", "zsh")
+_PARSE_PYTHON = "import ast, sys; ast.parse(sys.stdin.buffer.read())"
+
+
+class Machine:
+    """The running system of this machine."""
+
+    def show(self, names: Sequence[str], properties: Sequence[str]) -> str:
+        """Return the output of `systemctl show` for units.
+
+        Raises:
+            UnreadableError: systemctl(1) is missing or failed, for example without systemd.
+        """
+        program = shutil.which("systemctl", path=os.environ.get("PATH", _PATH))
+        if program is None:
+            raise UnreadableError("systemctl is missing")
+        command = [program, "show", "--no-pager", f"--property={','.join(properties)}", *names]
+        done = _run(command, b"")
+        if done is None or done.returncode:
+            lines = done.stderr.decode(errors="backslashreplace").splitlines() if done else []
+            raise UnreadableError(f"systemctl show: {lines[0] if lines else 'timed out'}")
+        return done.stdout.decode(errors="backslashreplace")
+
+    def command_line(self, pid: int) -> tuple[str, ...]:
+        """Return the command line of a process; empty if it has ended."""
+        try:
+            text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="backslashreplace")
+        except OSError:
+            return ()
+        return tuple(text.split("\0")[:-1])
+
+    def sockets(self) -> str:
+        """Return the kernel's tables of TCP sockets."""
+        tables = (Path("/proc/net", name) for name in ("tcp", "tcp6"))
+        return "".join(table.read_text() for table in tables if table.exists())
+
+    def owners(self, inodes: Collection[int]) -> dict[int, str]:
+        """Return the name of a program for each socket, as far as the caller may see it."""
+        wanted = {f"socket:[{inode}]": inode for inode in inodes}
+        found: dict[int, str] = {}
+        for process in Path("/proc").glob("[0-9]*") if inodes else ():
+            try:
+                links = {str(entry.readlink()) for entry in (process / "fd").iterdir()}
+                name = (process / "comm").read_text().strip()
+            except OSError:  # the process has ended, or belongs to another user
+                continue
+            for link in links & wanted.keys():
+                # systemd keeps a socket that it has passed on to a service.
+                if found.get(wanted[link]) != "systemd":
+                    found[wanted[link]] = name
+        return found
+
+    def master_runs(self, queue_directory: str) -> bool | None:
+        """Return whether the master(8) of this queue directory runs; None if unknown."""
+        try:
+            pid = int(Path(queue_directory, "pid/master.pid").read_text())
+            return Path(f"/proc/{pid}/comm").read_text() == "master\n"
+        except PermissionError:
+            return None
+        except (OSError, ValueError):
+            return False
+
+    def greeting(self, endpoint: Endpoint) -> str:
+        """Return the last line of the greeting at an address, or the error.
+
+        The server gets QUIT afterwards, so that its log has no lost connection.
+        """
+        host = _NEAREST.get(endpoint.host, endpoint.host)
+        try:
+            if endpoint.path:
+                client = socket.socket(socket.AF_UNIX)
+                client.settimeout(TIMEOUT)
+                client.connect(endpoint.path)
+            else:
+                client = socket.create_connection((host, endpoint.port), TIMEOUT)
+            with client, client.makefile("rwb") as stream:
+                line = b"-"
+                while line[3:4] == b"-" or line == b"-":
+                    line = stream.readline(_LARGEST_REPLY)
+                stream.write(b"QUIT\r\n")
+                stream.flush()
+                stream.readline(_LARGEST_REPLY)
+        except TimeoutError:
+            return f"timed out after {TIMEOUT:g} s"
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        return line.decode(errors="backslashreplace").strip() or "connection closed"
+
+
+def _run(command: Sequence[str], content: bytes) -> subprocess.CompletedProcess[bytes] | None:
+    """Run a program without environment; None if it did not end in time or cannot start."""
+    try:
+        return subprocess.run(
+            command,
+            input=content,
+            capture_output=True,
+            env={"PATH": _PATH, "LC_ALL": "C"},
+            cwd="/",
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def shell_error(command: str) -> str:
+    """Return the shell's syntax error in a command; "" if there is none. Nothing runs."""
+    return _first_line(_run(["/bin/sh", "-n"], command.encode(errors="surrogateescape") + b"\n"))
+
+
+def syntax_error(interpreter: str, script: bytes) -> str:
+    """Return the syntax error in a script of sh(1) or Python; "" if there is none or if unknown.
+
+    A program of this machine parses the text, not the one in the first line of the script, which
+    another user may have written. Nothing in the script runs.
+    """
+    name = PurePosixPath(interpreter or "sh").name
+    if name in _SHELLS:
+        program = shutil.which(name, path=_PATH)
+        return _first_line(_run([program, "-n"], script)) if program else ""
+    if interpreter and os.path.realpath(interpreter) == os.path.realpath(sys.executable):
+        return _last_line(_run([sys.executable, "-I", "-S", "-c", _PARSE_PYTHON], script))
+    return ""
+
+
+def has_crlf(interpreter: str, script: bytes) -> bool:
+    """Return whether a CR before LF is part of a line that the kernel or a shell reads."""
+    if not script.startswith(b"#!"):
+        return False
+    is_shell = PurePosixPath(interpreter.rstrip("\r")).name in _SHELLS
+    return b"\r\n" in (script if is_shell else script.partition(b"\n")[0] + b"\n")
+
+
+def _first_line(done: subprocess.CompletedProcess[bytes] | None) -> str:
+    lines = done.stderr.decode(errors="backslashreplace").split("\n") if done else [""]
+    return lines[0].strip() if done and done.returncode else ""
+
+
+def _last_line(done: subprocess.CompletedProcess[bytes] | None) -> str:
+    lines = done.stderr.decode(errors="backslashreplace").strip().split("\n") if done else [""]
+    return lines[-1].strip() if done and done.returncode else ""
+
+
+def directories(path: str) -> list[str]:
+    """Return the directories on the way to a file, the root first."""
+    return [str(parent) for parent in reversed(PurePosixPath(path).parents)]
+
+
+def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str:
+    """Return the first directory on the way to a file that cannot be searched."""
+    for directory in directories(path):
+        if may_search(directory) is False:
+            return directory
+    return ""
+
+
+def open_paths(path: str) -> tuple[str, ...]:
+    """Return the file and the directories on the way to it that every user can write to.
+
+    In a directory with the sticky bit, a user cannot replace the file of another user.
+    """
+    found = []
+    for each in [path, *directories(path)]:
+        try:
+            mode = Path(each).stat().st_mode
+        except OSError:
+            continue
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            found.append(each)
+    return tuple(found)

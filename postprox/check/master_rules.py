@@ -1,0 +1,253 @@
+"""Faults in the entries of master.cf and main.cf, and in the ports that proxies use.
+
+Rule: one pure function for each finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from . import fixes
+from .findings import Fault
+from .fixes import Edit
+from .postconf import Configuration, Service
+from .routes import Endpoint, FilterStage, Proxy, Route, listening_endpoint, routes
+from .setup import Setup, distinct
+
+#: The transport to the proxy in examples/postfix/after-queue.master.cf, without its name.
+SCAN = (
+    "smtp -o syslog_name=postfix/scan -o smtp_send_xforward_command=yes "
+    "-o disable_mime_output_conversion=yes -o smtp_line_length_limit=0 -o smtp_generic_maps= "
+    "-o smtp_header_checks= -o smtp_mime_header_checks= -o smtp_nested_header_checks= "
+    "-o smtp_body_checks= -o smtp_tls_security_level=none -o smtp_tls_wrappermode=no "
+    "-o smtp_tls_policy_maps= -o smtp_fallback_relay="
+)
+
+_COLUMNS = re.compile(
+    r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
+)
+#: Parameters of the recipe for main.cf.
+_RECIPE = (
+    *("smtpd_proxy_filter", "smtpd_proxy_options", "smtpd_proxy_timeout", "content_filter"),
+    *("smtpd_client_connection_count_limit", "scan_destination_recipient_limit"),
+)
+
+
+def indented_services(configuration: Configuration) -> Iterator[Fault]:
+    """Report an entry of master.cf that begins with a blank, which continues the one before."""
+    for service in configuration.services:
+        found = [each for each in _COLUMNS.finditer(" ".join(service.words)) if each.start()]
+        if found:
+            yield _indented(
+                "master.cf",
+                f"the entry {found[0]['name']} begins with a blank; Postfix reads it as "
+                f"arguments of {service.label}, and the service does not exist",
+                [
+                    _unindent(configuration, "master.cf", f"{each['name']} {each['type']}")
+                    for each in found
+                ],
+            )
+
+
+def indented_parameters(configuration: Configuration) -> Iterator[Fault]:
+    """Report a parameter of main.cf that begins with a blank, which continues the one before."""
+    for name, value in configuration.main.items():
+        found = [each for each in _RECIPE if re.search(rf"(^|\s){each}\s*=", value)]
+        if found:
+            yield _indented(
+                "main.cf",
+                f"the line {found[0]} begins with a blank; Postfix reads it as a part of {name}, "
+                "and it has no effect",
+                [_unindent(configuration, "main.cf", each) for each in found],
+            )
+
+
+def _indented(where: str, problem: str, edits: Sequence[Edit]) -> Fault:
+    return Fault("indented", where, problem, tuple(edits))
+
+
+def _unindent(configuration: Configuration, file: str, start: str) -> Edit:
+    pattern = re.sub(r"([][.*/])", r"\\\1", start).replace(" ", "[[:blank:]]\\+")
+    path = f'"$({configuration.postconf} -h config_directory)/{file}"'
+    return fixes.run(f"sed -i 's/^[[:blank:]]*\\({pattern}[[:blank:]]\\)/\\1/' {path}")
+
+
+def defined_twice(setup: Setup) -> Iterator[Fault]:
+    """Report a service that a later one with the same name replaces."""
+    for earlier in distinct(setup.configuration.ignored):
+        last = next(s for s in setup.configuration.services if s.label == earlier.label)
+        proxy = next((proxy for proxy in setup.proxies if proxy.service is last), None)
+        if proxy is None or earlier.program == "spawn":
+            yield Fault(
+                "defined-twice",
+                f"master.cf, {last.label}",
+                "it is defined twice; Postfix ignores all but the last one",
+                (fixes.keep(last),),
+            )
+        else:
+            yield Fault(
+                "port-twice",
+                f"master.cf, {last.label}",
+                f"it replaces an earlier {earlier.program}(8) service of the same name; mail for "
+                "that service goes to the proxy, and can loop",
+                tuple(_apart(setup, proxy, earlier)),
+            )
+
+
+def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
+    """Move the proxy to a free port, and keep the earlier service."""
+    host, _, port = earlier.name.rpartition(":")
+    number = free_port(setup, int(port) + 100 if port.isdigit() else 10125)
+    address = f"{host or '127.0.0.1'}:{number}"
+    yield fixes.set_address(proxy, address)
+    yield fixes.keep(earlier)
+    yield fixes.set_main(FilterStage.BEFORE_QUEUE.value, address)
+    yield fixes.set_own(earlier, FilterStage.BEFORE_QUEUE.value, "")
+
+
+def free_port(setup: Setup, first: int) -> int:
+    """Return the first port that neither this configuration nor a known listener uses."""
+    queue = setup.configuration.parameter("queue_directory")
+    services = (listening_endpoint(each, queue) for each in setup.configuration.services)
+    used = {endpoint.port for endpoint in services if endpoint}
+    used |= {endpoint.port for proxy in setup.proxies for endpoint in proxy.endpoints}
+    used |= {each.endpoint.port for each in (setup.running.listeners if setup.running else ())}
+    return next(port for port in range(first, 65536) if port not in used)
+
+
+def port_twice(setup: Setup) -> Iterator[Fault]:
+    """Report two servers that listen at one address."""
+    queue = setup.configuration.parameter("queue_directory")
+    owners = [
+        (service, listening_endpoint(service, queue)) for service in setup.configuration.services
+    ]
+    for (first, one), (second, other) in _pairs(owners):
+        if one and other and (one.is_at(other) or other.is_at(one)):
+            edit = fixes.remove(setup.configuration, first)
+            yield _taken(f"master.cf, {second.label}", str(other), first.label, edit)
+    for proxy in setup.proxies:
+        for service, endpoint in owners if proxy.unit else ():
+            if endpoint and any(_overlap(endpoint, own) for own in proxy.endpoints):
+                edit = fixes.run(_disable(proxy))
+                yield _taken(proxy.where, str(endpoint), service.label, edit)
+
+
+def _overlap(one: Endpoint, other: Endpoint) -> bool:
+    return one.is_at(other) or other.is_at(one)
+
+
+def _pairs(
+    owners: Sequence[tuple[Service, Endpoint | None]],
+) -> Iterator[tuple[tuple[Service, Endpoint | None], tuple[Service, Endpoint | None]]]:
+    """Yield the neighbours in the order of ports, and so each pair with one port once."""
+    ordered = sorted(
+        (owner for owner in owners if owner[1]), key=lambda owner: owner[1] or Endpoint("", 0)
+    )
+    by_port = sorted(ordered, key=lambda owner: owner[1].port if owner[1] else 0)
+    return pairwise(by_port)
+
+
+def _taken(where: str, address: str, other: str, edit: Edit) -> Fault:
+    return Fault(
+        "port-twice",
+        where,
+        f"{other} listens at {address} too; one of the two cannot start, and a failed "
+        "`postfix reload` ends Postfix",
+        (edit,),
+    )
+
+
+def _disable(proxy: Proxy) -> str:
+    names = list(proxy.unit.instances if proxy.unit else ())
+    sockets = list(proxy.unit.socket.instances if proxy.unit and proxy.unit.socket else ())
+    return f"systemctl disable --now {' '.join([*sockets, *names])}"
+
+
+def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report a port of the proxy where another program listens."""
+    expected = ("master", "") if proxy.service else ("systemd", "postprox", "python3", "")
+    for endpoint in proxy.endpoints:
+        found = setup.listener_at(endpoint)
+        if found and not found.program.startswith(tuple(filter(None, expected))) and found.program:
+            yield Fault(
+                "port-twice",
+                proxy.where,
+                f"{found.program} listens at {found.endpoint}; the proxy cannot listen there, and "
+                "a failed `postfix reload` ends Postfix",
+                _moved(setup, proxy, endpoint),
+            )
+
+
+def _moved(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
+    new = endpoint._replace(port=free_port(setup, endpoint.port + 100))
+    routes_here = setup.routes_to(proxy)
+    return (
+        fixes.set_address(proxy, str(new)),
+        *(fixes.redirect(route, str(new)) for route in routes_here),
+    )
+
+
+def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report a proxy that other machines reach.
+
+    Postfix behind the filter takes all clients of the proxy for this machine.
+    """
+    endpoints = [endpoint for endpoint in proxy.endpoints if endpoint.is_open()]
+    if endpoints:
+        own = endpoints[0]._replace(host="::1" if endpoints[0].host == "::" else "127.0.0.1")
+        yield Fault(
+            "open-relay",
+            proxy.where,
+            f"the proxy listens at all addresses (port {own.port}); every machine can send mail "
+            "through it as if it were this one, an open relay",
+            (fixes.set_address(proxy, str(own)),),
+        )
+        return
+    for endpoint in proxy.endpoints:
+        found = [each.endpoint for each in (setup.running.listeners if setup.running else ())]
+        if any(each.is_open() and endpoint.is_at(each) for each in found):
+            yield Fault(
+                "open-relay",
+                proxy.where,
+                f"a server listens at all addresses (port {endpoint.port}) since an earlier "
+                "configuration; every machine can send mail through it, an open relay",
+                (fixes.run(_restart(setup, proxy)),),
+            )
+
+
+def _restart(setup: Setup, proxy: Proxy) -> str:
+    unit = proxy.unit
+    if unit is None:
+        return f"{setup.configuration.postfix} stop; {setup.configuration.postfix} start"
+    sockets = " ".join(unit.socket.instances) if unit.socket else ""
+    services = " ".join(unit.instances)
+    if not sockets:
+        return f"systemctl daemon-reload; systemctl restart {services}"
+    return f"systemctl daemon-reload; systemctl stop {services}; systemctl restart {sockets}"
+
+
+def missing_transport(setup: Setup) -> Iterator[Fault]:
+    """Report a transport of content_filter that is not in master.cf."""
+    seen: set[str] = set()
+    for route in routes(setup.configuration):
+        name = route.transport_name
+        if route.stage is FilterStage.AFTER_QUEUE and route.transport is None and name not in seen:
+            seen.add(name)
+            yield Fault(
+                "transport",
+                f"master.cf, {route.source.label}",
+                f"content_filter uses the transport {name}, which is not in master.cf; all its "
+                "mail stays in the queue",
+                (
+                    fixes.add_line(
+                        setup.configuration, name, f"- - n - {_size(setup, route)} {SCAN}"
+                    ),
+                ),
+            )
+
+
+def _size(setup: Setup, route: Route) -> str:
+    proxy = setup.proxy_at(route)
+    return str(proxy.capacity) if proxy and proxy.capacity else "20"

@@ -1,0 +1,109 @@
+"""The facts about the running system, from `systemctl show` and the kernel's table of sockets.
+
+Rule: text in, facts out. All input comes through a `Machine`, so that a test can have another one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from .facts import Listener, RunningFacts, UnitState
+from .machine import Machine
+from .postconf import Configuration, UnreadableError
+from .routes import Endpoint, Proxy, routes
+from .unit import Unit
+
+#: The properties of a unit that the rules use (org.freedesktop.systemd1(5)).
+PROPERTIES = (
+    *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus"),
+    *("NeedDaemonReload", "MainPID"),
+)
+
+_LISTEN = "0A"
+
+
+def unit_states(text: str) -> Iterator[tuple[UnitState, int]]:
+    """Parse the output of `systemctl show`: each unit with the pid of its main process."""
+    for block in text.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if name := values.get("Id", ""):
+            state = UnitState(
+                name,
+                load=values.get("LoadState", ""),
+                active=values.get("ActiveState", ""),
+                sub=values.get("SubState", ""),
+                file=values.get("UnitFileState", ""),
+                result=values.get("Result", "success"),
+                status=_number(values.get("ExecMainStatus", "")),
+                needs_reload=values.get("NeedDaemonReload") == "yes",
+            )
+            yield state, _number(values.get("MainPID", ""))
+
+
+def _number(text: str) -> int:
+    return int(text[:9]) if text.isascii() and text.isdigit() else 0
+
+
+def listening_sockets(table: str) -> Iterator[tuple[Endpoint, int]]:
+    """Parse /proc/net/tcp or tcp6: the address of each listening socket, and its inode."""
+    for line in table.splitlines():
+        words = line.split()
+        if len(words) > 9 and words[3] == _LISTEN and words[9].isdigit():
+            host, _, port = words[1].partition(":")
+            yield Endpoint(_address(host), int(port, 16)), int(words[9])
+
+
+def _address(text: str) -> str:
+    """Convert an address of the kernel, whose words of 4 octets have the order of the host."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    octets = struct.pack(f"={len(words)}I", *words)
+    return str(ipaddress.ip_address(octets))
+
+
+def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitState], str]:
+    """Return the state of each unit and its socket by name, or the reason why it is unknown."""
+    names = [
+        name
+        for unit in units
+        for name in (*unit.instances, *(unit.socket.instances if unit.socket else ()))
+    ]
+    if not names:
+        return {}, ""
+    try:
+        text = machine.show(names, PROPERTIES)
+    except UnreadableError as error:
+        return {}, str(error)
+    return {
+        state.name: replace(state, words=machine.command_line(pid) if pid else ())
+        for state, pid in unit_states(text)
+    }, ""
+
+
+def running_facts(
+    machine: Machine,
+    configuration: Configuration,
+    proxies: Sequence[Proxy],
+    states: tuple[Mapping[str, UnitState], str],
+) -> RunningFacts:
+    """Collect the facts about the running system."""
+    postfix = machine.master_runs(configuration.parameter("queue_directory"))
+    own = [endpoint for proxy in proxies for endpoint in proxy.endpoints]
+    ports = {endpoint.port for endpoint in own}
+    ports |= {route.endpoint.port for route in routes(configuration)}
+    found = [each for each in listening_sockets(machine.sockets()) if each[0].port in ports]
+    owners = machine.owners({inode for _, inode in found})
+    return RunningFacts(
+        postfix=postfix,
+        units=states[0],
+        units_unknown=states[1],
+        listeners=tuple(Listener(endpoint, owners.get(inode, "")) for endpoint, inode in found),
+        greetings={
+            endpoint: machine.greeting(endpoint)
+            for proxy in proxies
+            if proxy.options and (postfix or proxy.service is None)
+            for endpoint in proxy.endpoints
+        },
+    )

@@ -1,0 +1,208 @@
+"""Faults of the running system: units, sockets and the proxy's greeting.
+
+Rule: one pure function for each finding, of the facts in `Setup.running`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from . import fixes
+from .facts import RunningFacts, UnitState
+from .findings import Fault
+from .routes import Proxy
+from .setup import Setup
+from .unit import Unit
+
+#: The exit status of systemd for a step before the proxy's start (systemd.exec(5)).
+_STEPS = {
+    200: "it cannot enter its directory",
+    203: "it cannot execute the program in ExecStart",
+    216: "its group does not exist",
+    217: "its user does not exist",
+    226: "its namespace cannot be set up; a path of ReadWritePaths= or BindPaths= may be missing",
+    233: "its directory in /run cannot be made",
+    238: "its directory in /var/lib cannot be made",
+}
+
+
+def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
+    """Report a Postfix that does not run."""
+    if seen.postfix is False:
+        yield Fault(
+            "postfix-stopped",
+            "master(8)",
+            "Postfix does not run with this configuration; no mail is received",
+            (fixes.run(f"{setup.configuration.postfix} start"),),
+        )
+
+
+def unit_state(proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
+    """Report units that are masked, failing, stopped, not enabled or out of date."""
+    unit = proxy.unit
+    if unit is None or not unit.installed:
+        return
+    services = [seen.units[name] for name in unit.instances if name in seen.units]
+    names = unit.socket.instances if unit.socket else ()
+    sockets = [seen.units[name] for name in names if name in seen.units]
+    yield from _masked(unit, services, sockets)
+    if not services:
+        return
+    found = [*_failing(unit, services), *_failing_sockets(sockets)]
+    if not found and not _is_masked(unit, [*services, *sockets]):
+        found = [*_stopped(unit, services, sockets)]
+    yield from found
+    yield from _not_enabled(unit, services, sockets)
+    if not found:
+        yield from _out_of_date(proxy, unit, services, sockets)
+
+
+def _is_masked(unit: Unit, states: list[UnitState]) -> bool:
+    files = [unit.masked, bool(unit.socket and unit.socket.masked)]
+    return any(files) or any(state.load == "masked" for state in states)
+
+
+def _masked(unit: Unit, services: list[UnitState], sockets: list[UnitState]) -> Iterator[Fault]:
+    if not _is_masked(unit, [*services, *sockets]):
+        return
+    names = [state.name for state in (*sockets, *services) if state.load == "masked"]
+    if not names:
+        own = unit.instances if unit.masked else ()
+        names = [*own, *(unit.socket.instances if unit.socket and unit.socket.masked else ())]
+    yield Fault(
+        "masked",
+        unit.name,
+        f"{' and '.join(names)} masked, and systemd does not start it; all mail gets 451",
+        (fixes.run(f"systemctl unmask {' '.join(names)}"), fixes.run(_start(unit))),
+    )
+
+
+def _start(unit: Unit) -> str:
+    """Return the command that starts a unit, now and at boot."""
+    names = unit.socket.instances if unit.socket else unit.instances
+    return f"systemctl enable --now {' '.join(names)}"
+
+
+def _failing(unit: Unit, services: list[UnitState]) -> Iterator[Fault]:
+    for state in services:
+        reason = _STEPS.get(state.status, f"exit status {state.status}")
+        if state.load in ("bad-setting", "error"):
+            reason = "systemd refuses a setting in its files"
+        elif not state.is_failing():
+            continue
+        elif state.result not in ("exit-code", "success"):
+            reason = f"result {state.result}"
+        yield Fault(
+            "failing",
+            state.name,
+            f"the service fails ({reason}); mail waits or gets 451",
+            (
+                fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
+                fixes.run(f"systemctl status --no-pager {state.name}"),
+            ),
+        )
+
+
+def _failing_sockets(sockets: list[UnitState]) -> Iterator[Fault]:
+    for state in sockets:
+        if state.is_failing() or state.load in ("bad-setting", "error"):
+            yield Fault(
+                "failing",
+                state.name,
+                f"the socket fails (result {state.result}), for example because another program "
+                "listens at its address; all mail gets 451",
+                (
+                    fixes.run(f"systemctl restart {state.name}"),
+                    fixes.run(f"systemctl status --no-pager {state.name}; ss -ltnp"),
+                ),
+            )
+
+
+def _stopped(unit: Unit, services: list[UnitState], sockets: list[UnitState]) -> Iterator[Fault]:
+    states = sockets or services
+    for state in states:
+        service = state.name.replace(".socket", ".service")
+        running = [each for each in services if each.name == service and each.active == "active"]
+        if state.active != "active" and not running:
+            yield Fault(
+                "not-running",
+                unit.name,
+                f"{state.name} is not started; all mail gets 451",
+                (fixes.run(_start(unit)),),
+            )
+            return
+
+
+def _not_enabled(
+    unit: Unit, services: list[UnitState], sockets: list[UnitState]
+) -> Iterator[Fault]:
+    if unit.enabled or any(
+        state.file not in ("disabled", "", "masked") for state in (*services, *sockets)
+    ):
+        return
+    if not _is_masked(unit, [*services, *sockets]):
+        yield Fault(
+            "not-enabled",
+            unit.name,
+            "neither the service nor its socket is started at boot; all mail gets 451 afterwards",
+            (fixes.run(_start(unit)),),
+        )
+
+
+def _out_of_date(
+    proxy: Proxy, unit: Unit, services: list[UnitState], sockets: list[UnitState]
+) -> Iterator[Fault]:
+    """Report a service that runs with another command line than its unit."""
+    for state in services:
+        is_other = bool(state.words) and not _runs(state.words, proxy.words)
+        if state.needs_reload or is_other:
+            yield Fault(
+                "not-reloaded",
+                state.name,
+                "the service runs with an earlier version of its unit",
+                (fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),),
+            )
+    for state in sockets:
+        if state.needs_reload:
+            service = state.name.replace(".socket", ".service")
+            yield Fault(
+                "not-reloaded",
+                state.name,
+                "the socket listens with an earlier version of its unit",
+                (
+                    fixes.run("systemctl daemon-reload"),
+                    fixes.run(f"systemctl stop {service}; systemctl restart {state.name}"),
+                ),
+            )
+
+
+def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    """Return whether a process runs the command. The kernel adds an interpreter before it."""
+    names = [PurePosixPath(word).name for word in running]
+    if not words or PurePosixPath(words[0]).name not in names:
+        return True  # a process before the proxy's start
+    return running[-len(words) + 1 :] == words[1:]
+
+
+def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
+    """Report a proxy of which no connection gets a greeting."""
+    for endpoint in proxy.endpoints:
+        greeting = seen.greetings.get(endpoint, "220")
+        if greeting.startswith("220"):
+            continue
+        is_reloaded = "connection refused" not in greeting and "no such file" not in greeting
+        edit = fixes.run(f"{setup.configuration.postfix} reload")
+        if is_reloaded and "4.4.1" not in greeting:
+            edit = fixes.run(
+                "journalctl --no-pager -t postprox -n 20; tail -n 20 /var/log/mail.log"
+            )
+        elif proxy.unit:
+            names = proxy.unit.socket.instances if proxy.unit.socket else proxy.unit.instances
+            edit = fixes.run(f"systemctl restart {' '.join(names)}")
+        yield Fault(
+            "no-greeting",
+            proxy.where,
+            f"a connection to {endpoint} gets {greeting!r} instead of 220; mail gets 451 or waits",
+            (edit,),
+        )

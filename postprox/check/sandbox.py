@@ -1,0 +1,81 @@
+"""The directories that systemd hides from a unit, makes for it, or lets it write to.
+
+Rule: a pure function of the unit and a path (systemd.exec(5)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from .unit import Unit
+
+_HOMES = ("/home", "/root", "/run/user")
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
+#: The settings that make directories, each with their parent.
+_MADE = {
+    "RuntimeDirectory": "/run",
+    "StateDirectory": "/var/lib",
+    "CacheDirectory": "/var/cache",
+    "LogsDirectory": "/var/log",
+}
+#: The read-only directories for each value of ProtectSystem=.
+_PROTECTED = {
+    **dict.fromkeys(("1", "yes", "true", "on"), ("/usr", "/boot", "/efi")),
+    "full": ("/usr", "/boot", "/efi", "/etc"),
+    "strict": ("/",),
+}
+_NEVER_PROTECTED = ("/dev", "/proc", "/sys")
+_NO = ("", "0", "no", "false", "off")
+
+
+def is_below(path: str, directories: Sequence[str]) -> bool:
+    """Return whether the path is one of the directories, or below one."""
+    return any(PurePosixPath(path).is_relative_to(directory) for directory in directories)
+
+
+def is_made_by_systemd(unit: Unit, path: str) -> bool:
+    """Return whether systemd makes the directory when it starts the unit."""
+    if unit.private_tmp and path.rstrip("/") in _TEMPORARY:
+        return True
+    return path.rstrip("/") in _made(unit)
+
+
+def _made(unit: Unit) -> list[str]:
+    name = unit.name.rpartition(".")[0].replace("@", "@1") if "@." in unit.name else unit.name
+    name = name.removesuffix(".service")
+    return [
+        f"{parent}/{item.partition(':')[0].replace('%N', name).replace('%n', unit.name)}"
+        for setting, parent in _MADE.items()
+        for item in unit.paths(setting)
+    ]
+
+
+def hiding_setting(unit: Unit, path: str) -> str:
+    """Return the setting that hides a path from the unit; "" if there is none."""
+    home = unit.setting("ProtectHome")
+    if home not in (*_NO, "read-only") and is_below(path, _HOMES):
+        return f"ProtectHome={home}"
+    if unit.private_tmp and is_below(path, _TEMPORARY) and not is_made_by_systemd(unit, path):
+        return "DynamicUser=yes" if unit.dynamic_user else "PrivateTmp=yes"
+    for name in ("InaccessiblePaths", "TemporaryFileSystem"):
+        for item in unit.paths(name):
+            if is_below(path, [item.partition(":")[0]]):
+                return f"{name}={item}"
+    return ""
+
+
+def protecting_setting(unit: Unit, path: str) -> str:
+    """Return the setting that forbids the unit to write to a path; "" if there is none."""
+    private = _TEMPORARY if unit.private_tmp else ()
+    writable = [*_made(unit), *unit.paths("ReadWritePaths"), *private, *_NEVER_PROTECTED]
+    level = "strict" if unit.dynamic_user else unit.setting("ProtectSystem")
+    home = ["/home", "/root"] if unit.setting("ProtectHome") == "read-only" else []
+    protected = {
+        "ProtectHome=read-only": home,
+        "ReadOnlyPaths=": unit.paths("ReadOnlyPaths"),
+        f"ProtectSystem={level}": _PROTECTED.get(level, ()),
+    }
+    if is_below(path, writable):
+        return ""
+    return next((name for name, paths in protected.items() if is_below(path, paths)), "")

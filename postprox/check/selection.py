@@ -1,0 +1,60 @@
+"""The selection of the proxies that are checked.
+
+Rule: a pure function of the configuration, the installed units and their states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .facts import UnitState
+from .postconf import Configuration
+from .routes import Proxy, listening_proxy, routes, spawned_proxies
+from .unit import Unit
+
+
+def chosen(configuration: Configuration, units: Sequence[Unit]) -> list[Proxy]:
+    """Return the proxies of master.cf, and those of the units that the user has chosen."""
+    return [*spawned_proxies(configuration), *map(listening_proxy, units)]
+
+
+def installed(
+    configuration: Configuration, units: Sequence[Unit], states: Mapping[str, UnitState]
+) -> list[Proxy]:
+    """Return the proxies of master.cf, and the installed units that receive mail.
+
+    A unit that receives none is returned too if it is in use and some mail has no receiver.
+    """
+    spawned = list(spawned_proxies(configuration))
+    listening = list(map(listening_proxy, units))
+    in_use = [proxy for proxy in listening if proxy.unit and _is_used(proxy.unit, states)]
+    used = [route.endpoint for route in routes(configuration)]
+    receiving = [proxy for proxy in in_use if any(proxy.is_at(each) for each in used)]
+    others = [*spawned, *receiving]
+    if used and all(any(proxy.is_at(each) for proxy in others) for each in used):
+        return others
+    return [*spawned, *(in_use or _idle(spawned, listening))]
+
+
+def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:
+    """Return whether the unit or its socket is started at boot, runs or fails."""
+    names = (*unit.instances, *(unit.socket.instances if unit.socket else ()))
+    return bool(unit.enabled) or any(
+        name in states and states[name].active not in ("", "inactive") for name in names
+    )
+
+
+def _idle(others: Sequence[Proxy], listening: Sequence[Proxy]) -> list[Proxy]:
+    """Return the units that would receive mail if they ran, one for each address."""
+    found = list(others)
+    for proxy in listening:
+        if _is_configured(proxy) and not any(
+            other.is_at(endpoint) for other in found for endpoint in proxy.endpoints
+        ):
+            found.append(proxy)
+    return found[len(others) :]
+
+
+def _is_configured(proxy: Proxy) -> bool:
+    """Return whether the unit has another command line than the packaged one."""
+    return proxy.options is None or proxy.options.command is not None
