@@ -42,7 +42,7 @@ def main() -> int:
     output, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(output), redirect_stderr(errors):
-            status = _run(sys.argv[1:])
+            status = run(sys.argv[1:])
         problem = _write(sys.stdout, output.getvalue())
         if problem:
             status = UNREADABLE
@@ -53,7 +53,7 @@ def main() -> int:
     return status
 
 
-def _run(words: list[str]) -> int:
+def run(words: list[str]) -> int:
     """Print the report or an error. Return the exit status."""
     wanted = None
     try:
@@ -85,10 +85,10 @@ def _setup(wanted: argparse.Namespace) -> Setup:
     else:
         proxies = selection.installed(configuration, units, states[0])
     facts = {proxy: probe.probe(configuration, proxy) for proxy in proxies}
-    if wanted.offline:
-        return Setup(configuration, proxies, facts)
-    seen = running.running_facts(machine, configuration, proxies, states)
-    return Setup(configuration, proxies, facts, seen)
+    seen = None
+    if not wanted.offline:
+        seen = running.running_facts(machine, configuration, proxies, states)
+    return Setup(configuration, proxies, facts, seen, probe.examples())
 
 
 def _in_words(error: Exception) -> str:

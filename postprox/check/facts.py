@@ -107,10 +107,10 @@ class UnitState:
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening socket of TCP, with the name of its program; "" if unknown."""
+    """A listening socket of TCP, with the programs that have it; empty if unknown."""
 
     endpoint: Endpoint
-    program: str = ""
+    programs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

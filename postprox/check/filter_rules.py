@@ -34,15 +34,12 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
         return
     effect = _effect(wanted)
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, seen.path)):
-        name, _, value = setting.partition("=")
-        shown = "read-only" if name == "ProtectHome" else "no"
-        edit = fixes.set_setting(proxy.unit, name, shown)
         yield Fault(
             "filter",
             proxy.where,
-            f"the unit hides the filter {seen.path} ({name}={value}); the filter cannot run, and "
+            f"the unit hides the filter {seen.path} ({setting}); the filter cannot run, and "
             f"{effect}",
-            (edit,),
+            (fixes.show(proxy.unit, setting),),
         )
     for problem, edit in cannot_run(seen, proxy.user):
         yield Fault(

@@ -41,6 +41,7 @@ LEVELS = {
     "status-file": WARNING,
     "no-proxy": DANGER,
     "no-way": DANGER,
+    "unused": WARNING,
     "wrong-port": DANGER,
     "no-upstream": DANGER,
     "open-relay": DANGER,

@@ -155,6 +155,15 @@ def remove(configuration: Configuration, service: Service) -> Edit:
     return run(f"{configuration.postconf} -MX {shlex.quote(service.label)}")
 
 
+def stop(configuration: Configuration, proxy: Proxy) -> Edit:
+    """Remove a proxy from master.cf, or disable its unit."""
+    if proxy.service is not None:
+        return remove(configuration, proxy.service)
+    unit = proxy.unit or Unit("")
+    names = [*(unit.socket.instances if unit.socket else ()), *unit.instances]
+    return run(f"systemctl disable --now {shlex.join(names)}")
+
+
 def add_line(configuration: Configuration, name: str, line: str) -> Edit:
     """Add a service of the type unix to master.cf."""
     return run(f"{configuration.postconf} -M {shlex.quote(f'{name}/unix={name} unix {line}')}")
@@ -193,6 +202,12 @@ def _with_address(words: list[str], address: str) -> list[str]:
 def set_setting(unit: Unit | SocketUnit, name: str, value: str) -> Edit:
     """Set a setting of a unit."""
     return Edit(Setting(unit, name), lambda _: value)
+
+
+def show(unit: Unit, setting: str) -> Edit:
+    """Change a setting that hides files from a unit."""
+    name = setting.partition("=")[0]
+    return set_setting(unit, name, {"ProtectHome": "read-only", "PrivateTmp": "no"}.get(name, ""))
 
 
 def add_path(unit: Unit, name: str, path: str) -> Edit:

@@ -6,6 +6,7 @@ That connection can start a service that waits for its socket.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -65,20 +66,16 @@ class Machine:
         tables = (Path("/proc/net", name) for name in ("tcp", "tcp6"))
         return "".join(table.read_text() for table in tables if table.exists())
 
-    def owners(self, inodes: Collection[int]) -> dict[int, str]:
-        """Return the name of a program for each socket, as far as the caller may see it."""
+    def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
+        """Return the programs that have each socket, as far as the caller may see them."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
-        found: dict[int, str] = {}
+        found: dict[int, set[str]] = {}
         for process in Path("/proc").glob("[0-9]*") if inodes else ():
-            try:
-                links = {str(entry.readlink()) for entry in (process / "fd").iterdir()}
+            # A process can end, or belong to another user.
+            with contextlib.suppress(OSError):
                 name = (process / "comm").read_text().strip()
-            except OSError:  # the process has ended, or belongs to another user
-                continue
-            for link in links & wanted.keys():
-                # systemd keeps a socket that it has passed on to a service.
-                if found.get(wanted[link]) != "systemd":
-                    found[wanted[link]] = name
+                for link in _links(process / "fd") & wanted.keys():
+                    found.setdefault(wanted[link], set()).add(name)
         return found
 
     def master_runs(self, queue_directory: str) -> bool | None:
@@ -116,6 +113,15 @@ class Machine:
         except OSError as error:
             return (error.strerror or str(error)).lower()
         return line.decode(errors="backslashreplace").strip() or "connection closed"
+
+
+def _links(directory: Path) -> set[str]:
+    """Return the descriptors of a process, as names."""
+    links = set()
+    for entry in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is closed
+            links.add(str(entry.readlink()))
+    return links
 
 
 def _run(command: Sequence[str], content: bytes) -> subprocess.CompletedProcess[bytes] | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from . import fixes
 from .findings import Fault
@@ -35,7 +34,13 @@ _RECIPE = (
 )
 
 
-def indented_services(configuration: Configuration) -> Iterator[Fault]:
+def indented(configuration: Configuration) -> Iterator[Fault]:
+    """Report lines that begin with a blank, and so continue the line before."""
+    yield from _indented_services(configuration)
+    yield from _indented_parameters(configuration)
+
+
+def _indented_services(configuration: Configuration) -> Iterator[Fault]:
     """Report an entry of master.cf that begins with a blank, which continues the one before."""
     for service in configuration.services:
         found = [each for each in _COLUMNS.finditer(" ".join(service.words)) if each.start()]
@@ -51,7 +56,7 @@ def indented_services(configuration: Configuration) -> Iterator[Fault]:
             )
 
 
-def indented_parameters(configuration: Configuration) -> Iterator[Fault]:
+def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
     """Report a parameter of main.cf that begins with a blank, which continues the one before."""
     for name, value in configuration.main.items():
         found = [each for each in _RECIPE if re.search(rf"(^|\s){each}\s*=", value)]
@@ -69,9 +74,9 @@ def _indented(where: str, problem: str, edits: Sequence[Edit]) -> Fault:
 
 
 def _unindent(configuration: Configuration, file: str, start: str) -> Edit:
-    pattern = re.sub(r"([][.*/])", r"\\\1", start).replace(" ", "[[:blank:]]\\+")
+    pattern = re.sub(r"([][.*/+?])", r"\\\1", start).replace(" ", "[ \\t]+")
     path = f'"$({configuration.postconf} -h config_directory)/{file}"'
-    return fixes.run(f"sed -i 's/^[[:blank:]]*\\({pattern}[[:blank:]]\\)/\\1/' {path}")
+    return fixes.run(f"sed -E -i 's/^[ \\t]+({pattern}[ \\t=])/\\1/' {path}")
 
 
 def defined_twice(setup: Setup) -> Iterator[Fault]:
@@ -118,64 +123,59 @@ def free_port(setup: Setup, first: int) -> int:
 
 
 def port_twice(setup: Setup) -> Iterator[Fault]:
-    """Report two servers that listen at one address."""
+    """Report a service of master.cf at the address of a proxy.
+
+    The master(8) of one Postfix can bind an address twice (SO_REUSEPORT), and the kernel then
+    shares out the connections. It cannot bind the address of a unit.
+    """
     queue = setup.configuration.parameter("queue_directory")
-    owners = [
-        (service, listening_endpoint(service, queue)) for service in setup.configuration.services
-    ]
-    for (first, one), (second, other) in _pairs(owners):
-        if one and other and (one.is_at(other) or other.is_at(one)):
-            edit = fixes.remove(setup.configuration, first)
-            yield _taken(f"master.cf, {second.label}", str(other), first.label, edit)
     for proxy in setup.proxies:
-        for service, endpoint in owners if proxy.unit else ():
-            if endpoint and any(_overlap(endpoint, own) for own in proxy.endpoints):
-                edit = fixes.run(_disable(proxy))
-                yield _taken(proxy.where, str(endpoint), service.label, edit)
+        for service in setup.configuration.services:
+            endpoint = listening_endpoint(service, queue)
+            if endpoint is None or service is proxy.service:
+                continue
+            if any(_is_same(endpoint, own, proxy) for own in proxy.endpoints):
+                yield _taken(setup, proxy, service, endpoint)
 
 
-def _overlap(one: Endpoint, other: Endpoint) -> bool:
+def _is_same(one: Endpoint, other: Endpoint, proxy: Proxy) -> bool:
+    if proxy.service and (one.is_open() or other.is_open()):
+        return one == other  # Linux prefers the listener at one address
     return one.is_at(other) or other.is_at(one)
 
 
-def _pairs(
-    owners: Sequence[tuple[Service, Endpoint | None]],
-) -> Iterator[tuple[tuple[Service, Endpoint | None], tuple[Service, Endpoint | None]]]:
-    """Yield the neighbours in the order of ports, and so each pair with one port once."""
-    ordered = sorted(
-        (owner for owner in owners if owner[1]), key=lambda owner: owner[1] or Endpoint("", 0)
+def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> Fault:
+    edits = (
+        *_moved(setup, proxy, endpoint),
+        fixes.set_own(service, FilterStage.BEFORE_QUEUE.value, ""),
     )
-    by_port = sorted(ordered, key=lambda owner: owner[1].port if owner[1] else 0)
-    return pairwise(by_port)
-
-
-def _taken(where: str, address: str, other: str, edit: Edit) -> Fault:
+    if any(each.service is service for each in setup.proxies):
+        edits = (fixes.stop(setup.configuration, proxy),)
+    effect = (
+        "each of the two gets a part of the mail"
+        if proxy.service
+        else "one of the two cannot start, and a failed `postfix reload` ends Postfix"
+    )
     return Fault(
         "port-twice",
-        where,
-        f"{other} listens at {address} too; one of the two cannot start, and a failed "
-        "`postfix reload` ends Postfix",
-        (edit,),
+        proxy.where,
+        f"{service.label} of master.cf listens at {endpoint} too; {effect}",
+        edits,
     )
-
-
-def _disable(proxy: Proxy) -> str:
-    names = list(proxy.unit.instances if proxy.unit else ())
-    sockets = list(proxy.unit.socket.instances if proxy.unit and proxy.unit.socket else ())
-    return f"systemctl disable --now {' '.join([*sockets, *names])}"
 
 
 def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a port of the proxy where another program listens."""
-    expected = ("master", "") if proxy.service else ("systemd", "postprox", "python3", "")
+    # The kernel and systemd pass a listening socket on to child processes.
+    expected = {"master"} if proxy.service else {"systemd", "postprox", "python3"}
     for endpoint in proxy.endpoints:
         found = setup.listener_at(endpoint)
-        if found and not found.program.startswith(tuple(filter(None, expected))) and found.program:
+        if found and found.programs and not expected & found.programs:
             yield Fault(
                 "port-twice",
                 proxy.where,
-                f"{found.program} listens at {found.endpoint}; the proxy cannot listen there, and "
-                "a failed `postfix reload` ends Postfix",
+                f"{min(found.programs)} listens at {found.endpoint}; the proxy cannot listen "
+                "there, and a failed `postfix reload` ends Postfix",
                 _moved(setup, proxy, endpoint),
             )
 

@@ -5,6 +5,7 @@ Rule: one pure function for each finding.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from ..core.options import Options
@@ -43,9 +44,21 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
 def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that receives no mail, unless a route exists that the check does not see."""
     endpoint = proxy.endpoint
-    if endpoint is None or setup.routes_to(proxy) or other_routes(setup.configuration):
+    has_way = setup.routes_to(proxy) or other_routes(setup.configuration)
+    # The corrections of lost routes and bypasses give the proxy a route.
+    is_corrected = setup.lost_routes() or any(
+        list(bypass(setup, route)) for route in routes(setup.configuration)
+    )
+    if endpoint is None or has_way or is_corrected:
         return
-    if not setup.lost_routes():
+    if any(map(setup.routes_to, setup.proxies)):
+        yield Fault(
+            "unused",
+            proxy.where,
+            f"no service of Postfix sends mail to {endpoint}; the proxy is not used",
+            tuple(_use(setup, proxy)),
+        )
+    else:
         yield Fault(
             "no-way",
             proxy.where,
@@ -59,6 +72,20 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
     behind = setup.reinjection_service(proxy)
     own = [fixes.set_own(behind, name, "")] if behind else []
     return (*own, fixes.set_main(name, str(nearest(endpoint))))
+
+
+def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
+    """Send mail of local users to a proxy with milters behind it, or else stop the proxy."""
+    behind = setup.reinjection_service(proxy)
+    fronts = [each for each in setup.configuration.services if each.program == "smtpd"]
+    unsigned_fronts = [
+        each
+        for each in fronts
+        if _is_for_users(each) and _has_milters(each) and setup.routes_from(each)
+    ]
+    if behind and _has_milters(behind) and unsigned_fronts:
+        return _signed(setup, unsigned_fronts[0])
+    return [fixes.stop(setup.configuration, proxy)]
 
 
 def nearest(endpoint: Endpoint) -> Endpoint:
@@ -244,9 +271,8 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report milters that can mistake mail from outside for local mail."""
     milter_list = behind.parameter("smtpd_milters")
-    overrides = behind.tokens(_OVERRIDES)
     outside = [route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)]
-    if milter_list and "no_milters" not in overrides and outside:
+    if _has_milters(behind) and outside:
         yield Fault(
             "milters",
             proxy.where,
@@ -266,19 +292,16 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     for route in setup.routes_to(proxy):
         front = route.source
         milter_list = front.parameter("smtpd_milters")
-        is_before = route.stage is FilterStage.BEFORE_QUEUE
-        if not is_before or not milter_list or "no_milters" in front.tokens(_OVERRIDES):
+        if route.stage is not FilterStage.BEFORE_QUEUE or not _has_milters(front):
             continue
-        if front is setup.reinjection_service(proxy) or not _takes_users(front, has_own_service):
+        behind = setup.reinjection_service(proxy)
+        if front is behind or (behind and _has_milters(behind)):
             continue
-        edits = [fixes.set_own(front, FilterStage.BEFORE_QUEUE.value, "")]
+        if not _takes_users(front, has_own_service):
+            continue
+        edits = _signed(setup, front)
         if not _is_for_users(front):
-            folder = "/usr/local/share/doc/postprox/examples/postfix"
-            path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
-            edits = [
-                fixes.run(f"cat {folder}/before-queue-{part}.master.cf >> {path}")
-                for part in ("users", "submission")
-            ]
+            edits = _own_path(setup, milter_list)
         yield Fault(
             "unsigned",
             f"master.cf, {front.label}",
@@ -286,6 +309,39 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "own users is not signed (docs/postfix.md, A milter that signs)",
             tuple(edits),
         )
+
+
+def _has_milters(service: Service) -> bool:
+    return bool(service.parameter("smtpd_milters")) and (
+        "no_milters" not in service.tokens(_OVERRIDES)
+    )
+
+
+def _signed(setup: Setup, front: Service) -> list[Edit]:
+    """Send mail of a service to a proxy with milters behind it, or else past the filter."""
+    name = FilterStage.BEFORE_QUEUE.value
+    for proxy in setup.proxies:
+        behind = setup.reinjection_service(proxy)
+        if behind and _has_milters(behind) and proxy.endpoint:
+            address = str(nearest(proxy.endpoint))
+            return [
+                fixes.set_own(front, name, address),
+                fixes.set_own(front, "smtpd_milters", ""),
+                fixes.set_own(front, "smtpd_milter_maps", ""),
+            ]
+    return [fixes.set_own(front, name, "")]
+
+
+def _own_path(setup: Setup, milter_list: str) -> list[Edit]:
+    """Add the recipe for mail of local users: submission, a second proxy, and a signing service."""
+    postconf = setup.configuration.postconf
+    path = f'"$({postconf} -h config_directory)/master.cf"'
+    own = shlex.quote(f"127.0.0.1:10028/inet/smtpd_milters={milter_list}")
+    files = [f"{setup.examples}/before-queue-{part}.master.cf" for part in ("users", "submission")]
+    return [
+        *(fixes.run(f"cat {shlex.quote(file)} >> {path}") for file in files),
+        fixes.run(f"{postconf} -P {own}"),
+    ]
 
 
 def _takes_users(front: Service, has_own_service: bool) -> bool:

@@ -118,12 +118,23 @@ def _text(path: Path) -> str:
     return text
 
 
-def installed_units(directories: Sequence[str] = UNIT_DIRECTORIES) -> Iterator[Unit]:
+def examples() -> str:
+    """Return the directory with the recipe for Postfix."""
+    places = [
+        *("/usr/share/doc/postprox", "/usr/local/share/doc/postprox"),
+        *(f"{sys.prefix}/share/doc/postprox", str(Path(__file__).parents[2])),
+    ]
+    found = [place for place in places if Path(place, "examples/postfix").is_dir()]
+    return f"{[*found, places[1]][0]}/examples/postfix"
+
+
+def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
     """Read the installed units of postprox with their drop-ins and sockets, templates last.
 
     If several have the same name, the earliest directory has precedence, as for systemd.
     """
     paths: dict[str, Path] = {}
+    directories = directories or UNIT_DIRECTORIES
     for directory in directories:
         for path in Path(directory).glob("postprox*.service"):
             paths.setdefault(path.name, path)
@@ -141,7 +152,7 @@ def _is_masked(path: Path) -> bool:
     return os.path.realpath(path) == os.devnull
 
 
-def read_unit(path: Path, directories: Sequence[str] = UNIT_DIRECTORIES) -> Unit:
+def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     """Read a unit, its drop-ins and its socket, which can be next to it or in the directories.
 
     Raises:
@@ -150,6 +161,7 @@ def read_unit(path: Path, directories: Sequence[str] = UNIT_DIRECTORIES) -> Unit
             error.
     """
     own = str(path.parent)
+    directories = directories or UNIT_DIRECTORIES
     places = list(directories if own in directories else [own, *directories])
     texts = [_text(file) for file in _with_drop_ins(path, places)]
     try:

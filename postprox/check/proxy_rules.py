@@ -72,15 +72,14 @@ def _is_accepted(words: Sequence[str]) -> bool:
 
 
 def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report braces or quotes that became a part of the filter command."""
-    found = re.fullmatch(r"\s*\{(/.*)\}\s*|'(/.*)'|\"(/.*)\"", wanted.command or "")
-    if found and (command := next(filter(None, found.groups()), "")):
+    """Report braces that became a part of the filter command."""
+    found = re.fullmatch(r"\s*\{\s*(/.*?)\s*\}\s*", wanted.command or "")
+    if found:
         yield Fault(
             "braces",
             proxy.where,
-            f"the braces or quotes round {command} in -c are part of the command; the filter "
-            "cannot run",
-            (_set_filter(proxy, wanted, command.strip()),),
+            f"the braces round {found[1]} in -c are part of the command; the filter cannot run",
+            (_set_filter(proxy, wanted, found[1]),),
         )
 
 
@@ -176,6 +175,14 @@ def columns(proxy: Proxy) -> Iterator[Fault]:
 
 def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing proxy program, or one that its user cannot execute."""
+    path = facts.program.path
+    if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, path)):
+        yield Fault(
+            "program",
+            proxy.where,
+            f"the unit hides {path} ({setting}); all mail is refused",
+            (fixes.show(proxy.unit, setting),),
+        )
     for problem, remedy in cannot_run(facts.program, proxy.user):
         yield Fault("program", proxy.where, f"{problem}; all mail is refused", (remedy,))
 
@@ -224,7 +231,7 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
         target = wanted.target.text
         services = [each for each in setup.configuration.services if setup.is_for_filtered(each)]
         edits = [_send_to(proxy, services[0].name)] if len(services) == 1 else []
-        hint = fixes.run("cat /usr/local/share/doc/postprox/examples/postfix/*.master.cf")
+        hint = fixes.run(f"cat {setup.examples}/*.master.cf")
         yield Fault(
             "no-upstream",
             proxy.where,

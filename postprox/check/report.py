@@ -22,6 +22,7 @@ INCOMPLETE = 3
 #: The width of a line, and the indentation of commands.
 WIDTH = 80
 _INDENT = "    "
+_LONGEST_PIECE = 60
 
 
 @dataclass(frozen=True)
@@ -59,31 +60,43 @@ def _wrapped(text: str) -> list[str]:
 def wrapped_command(command: str) -> list[str]:
     """Break a command into lines that the shell joins again.
 
-    A break between two words is a backslash. Within a word in single quotes, the quotation ends
-    before the backslash and begins again in the first column of the next line.
+    A break between two words is a backslash. A break within a word is a backslash too, and the next
+    line begins in the first column. In single quotes, the quotation ends before the backslash and
+    begins again after it.
     """
     lines = [_INDENT]
     for piece, is_in_quotes in _pieces(command):
-        text = piece if lines[-1].strip() else piece.lstrip()
-        # A break needs room for a quote, a blank and a backslash.
-        if len(lines[-1]) + len(text) <= WIDTH - 3 or lines[-1] == _INDENT:
-            lines[-1] += text
+        # A break needs columns for a quote, a blank and a backslash.
+        if len(lines[-1]) + len(piece) <= WIDTH - 3 or not lines[-1].strip():
+            lines[-1] += piece
         elif is_in_quotes:
             lines[-1] += "'\\"
             lines.append(f"'{piece}")
-        else:
+        elif piece.startswith(" "):
             lines[-1] += " \\"
             lines.append(_INDENT * 2 + piece.lstrip())
+        else:
+            lines[-1] += "\\"
+            lines.append(piece)
     return lines
 
 
 def _pieces(command: str) -> Iterator[tuple[str, bool]]:
-    """Split a command before its blanks. Yield each piece, and whether it begins in quotes."""
+    """Split a command before its blanks, and a long word anywhere but at a quote.
+
+    Yield each piece, and whether it begins in single quotes.
+    """
     is_in_quotes = False
-    for piece in re.split(r"(?= )", command):
-        yield piece, is_in_quotes
-        # shlex.quote writes a single quote as a quotation of its own.
-        is_in_quotes ^= piece.replace("'\"'\"'", "").count("'") % 2 == 1
+    for word in re.split(r"(?= )", command):
+        for piece in _split(word):
+            yield piece, is_in_quotes
+            # shlex.quote writes a single quote as a quotation of its own.
+            is_in_quotes ^= piece.replace("'\"'\"'", "").count("'") % 2 == 1
+
+
+def _split(word: str) -> list[str]:
+    pieces = re.findall(rf".{{1,{_LONGEST_PIECE}}}(?!['\"])", word)
+    return pieces if "".join(pieces) == word else [word]
 
 
 def printable(text: str) -> str:

@@ -20,14 +20,10 @@ from .unit import LARGEST_COMMAND, Unit
 #: Values of inet_interfaces that only this machine reaches.
 _OWN_INTERFACES = {"loopback-only", "localhost", "127.0.0.1", "::1", "[::1]"}
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-#: Wildcard addresses of listeners, each with the local hosts that reach them.
-_WILDCARDS = {
-    "": _LOOPBACK,
-    "*": _LOOPBACK,
-    "0.0.0.0": ("127.0.0.1", "localhost"),  # noqa: S104
-    "::": ("::1", "localhost"),
-}
+#: The addresses of the name localhost.
+_LOCALHOST = ("127.0.0.1", "::1", "localhost")
+#: Wildcard addresses of listeners, each with the versions of IP that they accept.
+_WILDCARDS = {"": {4, 6}, "*": {4, 6}, "0.0.0.0": {4}, "::": {6}}  # noqa: S104
 #: Programs of Postfix that add mail to the queue and therefore use content_filter.
 _ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
@@ -47,11 +43,10 @@ class Endpoint(NamedTuple):
             return False
         if self.host == listener.host:
             return True
-        if not self.is_here():
-            return False
         if listener.host in _WILDCARDS:
-            return self.host in _WILDCARDS[listener.host]
-        return "localhost" in (self.host, listener.host)
+            return bool(_loopback_versions(self.host) & _WILDCARDS[listener.host])
+        hosts = (self.host, listener.host)
+        return "localhost" in hosts and all(host in _LOCALHOST for host in hosts)
 
     def is_open(self) -> bool:
         """Return whether the endpoint is at every address of this machine."""
@@ -59,11 +54,20 @@ class Endpoint(NamedTuple):
 
     def is_here(self) -> bool:
         """Return whether the endpoint is known to be on this machine."""
-        return bool(self.path) or self.host in _LOOPBACK
+        return bool(self.path or _loopback_versions(self.host))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"unix:{self.path}" if self.path else f"{host}:{self.port}"
+
+
+def _loopback_versions(host: str) -> set[int]:
+    """Return the versions of IP with which a host is this machine; empty for other hosts."""
+    if host == "localhost":
+        return {4, 6}
+    if host.startswith("127."):
+        return {4}
+    return {6} if host == "::1" else set()
 
 
 @dataclass(frozen=True, eq=False)

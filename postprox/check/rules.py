@@ -26,6 +26,10 @@ from .setup import Setup
 
 def judge(setup: Setup) -> list[Finding]:
     """Find all faults."""
+    indented = list(master_rules.indented(setup.configuration))
+    if indented:
+        # Each other finding would be a consequence.
+        return fixes.plan(setup.configuration, indented)
     faults = [*_configuration_faults(setup)]
     for proxy in setup.proxies:
         own = list(_proxy_faults(setup, proxy))
@@ -38,8 +42,6 @@ def judge(setup: Setup) -> list[Finding]:
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
-    yield from master_rules.indented_services(setup.configuration)
-    yield from master_rules.indented_parameters(setup.configuration)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
     yield from master_rules.missing_transport(setup)
@@ -109,6 +111,9 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
 
 def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
+    if list(master_rules.indented(setup.configuration)):
+        yield "all else, until the lines that begin with a blank are corrected"
+        return
     if setup.proxies:
         places = [
             route.endpoint

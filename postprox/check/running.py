@@ -99,7 +99,9 @@ def running_facts(
         postfix=postfix,
         units=states[0],
         units_unknown=states[1],
-        listeners=tuple(Listener(endpoint, owners.get(inode, "")) for endpoint, inode in found),
+        listeners=tuple(
+            Listener(endpoint, frozenset(owners.get(inode, ()))) for endpoint, inode in found
+        ),
         greetings={
             endpoint: machine.greeting(endpoint)
             for proxy in proxies

@@ -22,6 +22,8 @@ class Setup:
     facts: Mapping[Proxy, ProxyFacts]
     #: None if the running system is not part of the check.
     running: RunningFacts | None = None
+    #: The directory with the recipe for Postfix.
+    examples: str = "/usr/local/share/doc/postprox/examples/postfix"
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
         """Return the routes to the proxy."""

@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -109,8 +110,8 @@ class Machine:
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
-    def run(self, commands: Sequence[str]) -> None:
-        """Do as the command says."""
+    def run(self, commands: Iterable[str]) -> None:
+        """Run the printed commands."""
         for command in commands:
             subprocess.run(["/bin/sh", "-ec", command], env={"PATH": PROGRAMS}, check=True)
 
@@ -164,6 +165,22 @@ class Wrong(NamedTuple):
     master: Edit = same
 
 
+AMAVIS = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter= -o mynetworks=127.0.0.0/8\n"
+
+
+def service(text: str, name: str) -> str:
+    """The entry of a service in master.cf."""
+    found = re.search(rf"^{re.escape(name)} .*\n(?:[ #].*\n)*", text, re.M)
+    assert found
+    return found[0]
+
+
+def without(line: str) -> Edit:
+    """Remove the recipe's own values of a parameter from master.cf."""
+    name = line.partition(" ")[0]
+    return lambda text: re.sub(rf" *-o {name}=\S*", "", text)
+
+
 WRONG = [
     Wrong("no-reject", 1, BEFORE, master=replaced(" --strict ", " ")),
     Wrong("no-strict", 1, BEFORE, master=replaced(" --strict ", " -r ")),
@@ -208,6 +225,44 @@ WRONG = [
     Wrong("number", 2, BEFORE, main=added("default_process_limit = ${limit}\n")),
     Wrong("number", 2, BEFORE, main=added("smtpd_proxy_timeout = 100x\n")),
     Wrong("number", 2, AFTER, main=added("scan_destination_concurrency_limit = few\n")),
+    # Addresses and ports.
+    Wrong("open-relay", 2, BEFORE, master=replaced("127.0.0.1:10025 inet", "0.0.0.0:10025 inet")),
+    Wrong("open-relay", 2, AFTER, master=replaced("127.0.0.1:10025 inet", "10025 inet")),
+    Wrong("wrong-port", 2, BEFORE, main=replaced("127.0.0.1:10025", "127.0.0.1:10035")),
+    Wrong("wrong-port", 2, AFTER, main=replaced("[127.0.0.1]:10025", "[127.0.0.1]:10035")),
+    Wrong("no-way", 2, BEFORE, main=replaced("127.0.0.1:10025", "127.0.0.1:10026")),
+    Wrong("port-twice", 2, BEFORE, master=lambda text: AMAVIS + text),
+    Wrong("defined-twice", 1, BEFORE, master=lambda text: text + service(text, "127.0.0.1:10026")),
+    Wrong("defined-twice", 1, AFTER, master=lambda text: text + service(text, "127.0.0.1:10025")),
+    Wrong("transport", 2, AFTER, master=lambda text: text.replace(service(text, "scan"), "")),
+    Wrong("transport", 2, AFTER, master=replaced("scan unix", "sacn unix")),
+    # Text that was pasted.
+    Wrong("indented", 2, BEFORE, main=lambda text: textwrap.indent(text, "    ")),
+    Wrong("indented", 2, AFTER, main=lambda text: textwrap.indent(text, "\t")),
+    Wrong("indented", 2, BEFORE, master=replaced("127.0.0.1:10026 inet", " 127.0.0.1:10026 inet")),
+    Wrong("indented", 2, AFTER, master=replaced("scan unix", "    scan unix")),
+    Wrong("braces", 2, BEFORE, master=replaced("mail-filter ", "mail-filter --fast ", 1)),
+    Wrong("braces", 2, AFTER, master=replaced("mail-filter ", "mail-filter fast ", 1)),
+    Wrong(
+        "braces", 2, BEFORE, master=replaced("-c /usr/local/bin/mail-filter", "-c '/bin/true a'")
+    ),
+    # Settings of main.cf, without the recipe's option against each.
+    *(
+        Wrong("inherited", 2, mode, main=added(f"{line}\n"), master=without(line))
+        for mode, line in (
+            (BEFORE, "smtpd_tls_wrappermode = yes"),
+            (BEFORE, "smtpd_upstream_proxy_protocol = haproxy"),
+            (BEFORE, "smtpd_client_restrictions = permit_sasl_authenticated, defer"),
+            (AFTER, "smtpd_recipient_restrictions = permit_sasl_authenticated, reject"),
+            (AFTER, "smtpd_data_restrictions = reject"),
+            (AFTER, "smtp_tls_wrappermode = yes"),
+            (AFTER, "smtp_fallback_relay = [127.0.0.1]:10026"),
+        )
+    ),
+    *(
+        Wrong("inherited-limit", 1, BEFORE, main=added(f"{line}\n"), master=without(line))
+        for line in ("smtpd_timeout = 10s",)
+    ),
 ]
 
 
@@ -220,6 +275,66 @@ def test_what_is_wrong_is_found_alone_and_mended_by_what_is_printed(
     assert (said.status, said.names(), said.errors) == (wrong.level, {wrong.name}, "")
     machine.run([machine.named(command) for command in said.remedies()])
     assert machine.check() == Said(0, "", "")
+
+
+def test_signing_milter_before_the_filter_is_found(machine: Machine) -> None:
+    own_proxy = "10027 -o smtpd_milters= -o smtpd_milter_maps="
+    machine.write(BEFORE, SPAWNED, same, replaced(own_proxy, "10025", 1))
+    said = machine.check()
+    assert (said.status, said.names()) == (1, {"process-limit", "unsigned", "unused"})
+    machine.run(said.remedies())
+    assert "unsigned" not in machine.check().names()
+
+
+def test_recipe_without_a_service_for_users_is_unsigned(machine: Machine) -> None:
+    first = readme.master_cf(BEFORE)
+    machine.write(BEFORE, SPAWNED, same, lambda _: FRONT + readme.spawned() + first)
+    said = machine.check()
+    assert (said.status, said.names()) == (1, {"unsigned"})
+    machine.run([machine.named(command) for command in said.remedies()])
+    assert "unsigned" not in machine.check().names()
+
+
+#: A configuration with four faults. Three of them change one service, two change another one.
+FOUR = (
+    lambda text: text.replace(" --strict ", " ", 1).replace("-d /var/spool/postprox", "", 1),
+    lambda text: text.replace(",no_milters", "").replace(f"{OVERRIDES}", f"{OVERRIDES}{UNMAPPED},"),
+)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_commands_pasted_in_any_order_correct_all_faults(machine: Machine, reverse: bool) -> None:
+    machine.write(BEFORE, SPAWNED, same, lambda text: FOUR[1](FOUR[0](text)))
+    said = machine.check()
+    assert said.names() == {"no-reject", "spool-open", "milters", "mapped-never"}
+    commands = [
+        command.replace("/var/spool/postprox", str(machine.spool)) for command in said.remedies()
+    ]
+    machine.run(reversed(commands) if reverse else commands)
+    assert machine.check() == Said(0, "", "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "transport_maps = static:scan:[127.0.0.1]:10025",
+        "relayhost = [127.0.0.1]:10025",
+        "default_transport = scan:[127.0.0.1]:10025",
+        "header_checks = pcre:/etc/postfix/header_checks",
+        "smtpd_client_restrictions = check_client_access static:FILTER",
+    ],
+)
+def test_other_route_is_not_checked(machine: Machine, line: str) -> None:
+    machine.write(
+        BEFORE,
+        SPAWNED,
+        replaced("smtpd_proxy_filter = 127.0.0.1:10025", line),
+        lambda text: FRONT + readme.spawned() + readme.master_cf(BEFORE),
+    )
+    said = machine.check()
+    assert (said.status, said.names()) == (3, set())
+    assert f"whether mail is routed to 127.0.0.1:10025 by {line.partition(' ')[0]}" in said.text
+    assert "unfiltered" not in said.text
 
 
 RIGHT = {

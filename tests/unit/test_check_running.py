@@ -1,0 +1,732 @@
+"""postprox-check on a machine with systemd: units, sockets, processes and greetings.
+
+The texts of `systemctl show` are recorded. Units and drop-ins are in a directory of the test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from postprox.check import __main__ as command
+from postprox.check import probe, running, sandbox
+from postprox.check.machine import Machine
+from postprox.check.postconf import UnreadableError
+from postprox.check.routes import Endpoint
+from postprox.check.unit import Unit
+from tests.unit.checking import FRONT, MAIN, postconf
+
+ROOT = Path(__file__).parents[2]
+BEHIND = "127.0.0.1:10026 inet n - n - - smtpd -o smtpd_proxy_filter= -o x=y\n"
+OWN = (
+    "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
+    "127.0.0.1:10026/inet/smtpd_authorized_xforward_hosts = 127.0.0.0/8\n"
+)
+PROXY_PORT = Endpoint("127.0.0.1", 10025)
+FRONT_SPEED = "smtpd_proxy_options = speed_adjust\n"
+
+#: What `systemctl show` prints for each kind of state, but Id (systemd 252).
+SHOWN = {
+    "running": "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=disabled\n"
+    "Result=success\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=7",
+    "listening": "LoadState=loaded\nActiveState=active\nSubState=listening\n"
+    "UnitFileState=enabled\nResult=success\nNeedDaemonReload=no",
+    "waiting": "LoadState=loaded\nActiveState=inactive\nSubState=dead\nUnitFileState=disabled\n"
+    "Result=success\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=0",
+    "disabled": "LoadState=loaded\nActiveState=active\nSubState=listening\n"
+    "UnitFileState=disabled\nResult=success\nNeedDaemonReload=no",
+    "masked": "LoadState=masked\nActiveState=inactive\nSubState=dead\nUnitFileState=masked\n"
+    "Result=success\nNeedDaemonReload=no",
+    "restarting": "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\n"
+    "UnitFileState=disabled\nResult=exit-code\nExecMainStatus=203\nNeedDaemonReload=no\nMainPID=0",
+    "failed": "LoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\n"
+    "Result=resources\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=0",
+    "refused": "LoadState=bad-setting\nActiveState=inactive\nSubState=dead\n"
+    "UnitFileState=disabled\nResult=success\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=0",
+    "outdated": "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=disabled\n"
+    "Result=success\nExecMainStatus=0\nNeedDaemonReload=yes\nMainPID=7",
+}
+LISTENING = "0: 0100007F:2729 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 {} 1\n"
+EVERYWHERE = LISTENING.replace("0100007F", "00000000")
+
+
+class FakeMachine(Machine):
+    """A machine whose state the test sets."""
+
+    def __init__(self) -> None:
+        self.states = {"postprox.service": "running", "postprox.socket": "listening"}
+        self.table = LISTENING.format(11)
+        self.programs = {11: {"systemd", "postprox"}}
+        self.greetings = {PROXY_PORT: "220 mail.test ESMTP Postfix"}
+        self.postfix: bool | None = True
+        self.words: Sequence[str] = ()
+
+    def show(self, names: Sequence[str], properties: Sequence[str]) -> str:
+        if not self.states:
+            raise UnreadableError("systemctl show: System has not been booted with systemd")
+        none = "LoadState=not-found\nActiveState=inactive\nSubState=dead"
+        return "\n\n".join(
+            f"Id={name}\n{SHOWN[self.states[name]] if name in self.states else none}"
+            for name in names
+        )
+
+    def command_line(self, pid: int) -> tuple[str, ...]:
+        return tuple(self.words)
+
+    def sockets(self) -> str:
+        return self.table
+
+    def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
+        return {inode: self.programs[inode] for inode in inodes}
+
+    def master_runs(self, queue_directory: str) -> bool | None:
+        return self.postfix
+
+    def greeting(self, endpoint: Endpoint) -> str:
+        return self.greetings.get(endpoint, "connection refused")
+
+
+class Site:
+    """A site with the packaged unit and its socket, both right."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.units = directory / "system"
+        self.units.mkdir()
+        self.machine = FakeMachine()
+        self.main = MAIN + FRONT_SPEED
+        self.master = FRONT + BEHIND
+        self.filter = directory / "mail-filter"
+        self.launcher = directory / "postprox"
+        for program in (self.filter, self.launcher):
+            program.write_text("#!/bin/sh\nexit 0\n")
+            program.chmod(0o755)
+        for name in ("postprox.service", "postprox.socket"):
+            shutil.copy(ROOT / "packaging" / name, self.units)
+        self.arguments = (
+            "-l 10025 --foreground --strict -t 60 -d /run/postprox "
+            f"-c {self.filter} 127.0.0.1:10026"
+        )
+        self.write(self.arguments)
+        self.enable("sockets.target.wants/postprox.socket")
+
+    def write(self, arguments: str, *more: str, name: str = "postprox.service") -> None:
+        """Write the drop-in of the service."""
+        line = f"{self.launcher} {arguments}"
+        self.drop_in(name, "Service", "User=nobody", "ExecStart=", f"ExecStart={line}", *more)
+
+    def drop_in(self, unit: str, section: str, *lines: str) -> None:
+        folder = self.units / f"{unit}.d"
+        folder.mkdir(exist_ok=True)
+        (folder / "local.conf").write_text("\n".join([f"[{section}]", *lines, ""]))
+
+    def enable(self, link: str) -> None:
+        path = self.units / link
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(self.units / path.name)
+
+    def disable(self) -> None:
+        shutil.rmtree(self.units / "sockets.target.wants")
+
+
+class Checked:
+    """The document of --json, and the text."""
+
+    def __init__(self, status: int, document: str) -> None:
+        self.status = status
+        self.document = json.loads(document)
+        assert self.document["status"] == status
+
+    def names(self) -> list[str]:
+        return sorted(finding["name"] for finding in self.document["findings"])
+
+    def __getattr__(self, name: str) -> str:
+        return "\n".join(str(finding[name]) for finding in self.document["findings"])
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    made = Site(tmp_path)
+    monkeypatch.setattr(probe, "UNIT_DIRECTORIES", (str(made.units),))
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
+    # The programs of the test lie in /tmp, which the unit hides.
+    monkeypatch.setattr(sandbox, "_TEMPORARY", ())
+    monkeypatch.setattr(command, "Machine", lambda: made.machine)
+    postconf(tmp_path, monkeypatch, f'for o; do :; done; cat "{tmp_path}/${{o#-}}"')
+    return made
+
+
+def check(site: Site, capsys: pytest.CaptureFixture[str], *arguments: str) -> Checked:
+    """Run the command."""
+    for option, text in [("nx", site.main), ("M", site.master), ("Px", OWN)]:
+        (site.directory / option).write_text(text)
+    status = command.run(["--json", *arguments])
+    return Checked(status, capsys.readouterr().out)
+
+
+def apply(site: Site, checked: Checked) -> None:
+    """Run the printed commands, with a systemctl(1) that does nothing."""
+    programs = site.directory / "programs"
+    (programs / "systemctl").write_text("#!/bin/sh\n")
+    (programs / "systemctl").chmod(0o755)
+    environment = {"PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    subprocess.run(["/bin/sh", "-ec", checked.remedy], env=environment, check=True)
+
+
+def test_right_unit_and_socket_are_silent(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    checked = check(site, capsys)
+    assert (checked.status, checked.names(), checked.document["unseen"]) == (0, [], [])
+    assert [each["listen"] for each in checked.document["proxies"]] == [["127.0.0.1:10025"]]
+
+
+def test_idle_service_behind_a_socket_is_silent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.states["postprox.service"] = "waiting"
+    assert check(site, capsys).names() == []
+
+
+class State(NamedTuple):
+    """A state of a unit, and what is found."""
+
+    state: str
+    name: str
+    unit: str
+    remedy: str
+
+
+STATES = [
+    State("masked", "masked", "postprox.socket", "systemctl unmask postprox.socket"),
+    State("masked", "masked", "postprox.service", "systemctl unmask postprox.service"),
+    State("waiting", "not-running", "postprox.socket", "systemctl enable --now postprox.socket"),
+    State("failed", "failing", "postprox.socket", "systemctl restart postprox.socket"),
+    State("restarting", "failing", "postprox.service", "systemctl restart postprox.service"),
+    State("refused", "failing", "postprox.service", "systemctl restart postprox.service"),
+    State("outdated", "not-reloaded", "postprox.service", "systemctl daemon-reload"),
+]
+
+
+@pytest.mark.parametrize("case", STATES, ids=lambda case: f"{case.state} {case.unit}")
+def test_state_of_a_unit_is_a_finding(
+    site: Site, capsys: pytest.CaptureFixture[str], case: State
+) -> None:
+    state, name, unit, remedy = case
+    site.machine.states[unit] = state
+    if unit == "postprox.socket":
+        site.machine.states["postprox.service"] = "waiting"
+    checked = check(site, capsys)
+    assert checked.names() == [name]
+    assert remedy in checked.remedy
+
+
+def test_failing_service_has_the_step_of_systemd(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.states["postprox.service"] = "restarting"
+    assert "it cannot execute the program in ExecStart" in check(site, capsys).problem
+
+
+def test_socket_that_is_not_enabled_is_a_warning(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.disable()
+    site.machine.states["postprox.socket"] = "disabled"
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["not-enabled"])
+    assert checked.remedy == "systemctl enable --now postprox.socket"
+
+
+def test_unit_that_nobody_has_started_is_danger(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.disable()
+    site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
+    site.machine.table = ""
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["not-enabled", "not-running"])
+
+
+def test_other_command_line_of_the_process_is_a_warning(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.words = ("/usr/bin/python3", "-ISB", str(site.launcher), "-l", "10025", "old")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["not-reloaded"])
+
+
+def test_present_command_line_of_the_process_is_silent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (proxy,) = check(site, capsys).document["proxies"]
+    site.machine.words = ("/usr/bin/python3", "-ISB", *proxy["command"])
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("stream", ["10025", "0.0.0.0:10025", "[::]:10025"])
+def test_socket_at_all_addresses_is_an_open_relay(
+    site: Site, capsys: pytest.CaptureFixture[str], stream: str
+) -> None:
+    site.drop_in("postprox.socket", "Socket", "ListenStream=", f"ListenStream={stream}")
+    if stream == "[::]:10025":
+        site.main = site.main.replace("127.0.0.1:10025", "[::1]:10025")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["open-relay"])
+    apply(site, checked)
+    site.machine.greetings[Endpoint("::1", 10025)] = "220"
+    assert check(site, capsys).names() == []
+
+
+def test_second_listen_stream_without_a_reset_is_seen(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.drop_in("postprox.socket", "Socket", "ListenStream=0.0.0.0:10035")
+    assert check(site, capsys).names() == ["open-relay"]
+
+
+def test_socket_that_still_listens_everywhere_is_an_open_relay(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.table = EVERYWHERE.format(11)
+    checked = check(site, capsys)
+    assert checked.names() == ["open-relay"]
+    assert checked.remedy.endswith("systemctl restart postprox.socket")
+
+
+def test_other_port_of_the_socket_is_a_wrong_port(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.drop_in("postprox.socket", "Socket", "ListenStream=", "ListenStream=127.0.0.1:10035")
+    site.machine.table = ""
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["wrong-port"])
+    assert checked.remedy == "postconf -e smtpd_proxy_filter=127.0.0.1:10035"
+    assert "all its mail gets 451" in checked.problem
+
+
+def test_foreign_program_at_the_port_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.programs = {11: {"amavisd"}}
+    checked = check(site, capsys)
+    assert checked.names() == ["port-twice"]
+    assert "amavisd listens at 127.0.0.1:10025" in checked.problem
+    apply_drop_in = checked.remedy.partition("postconf")[0].rstrip("; ")
+    assert "ListenStream=127.0.0.1:10125" in apply_drop_in
+
+
+def test_service_of_master_cf_at_the_port_of_the_unit_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.master += (
+        f"127.0.0.1:10025 inet n n n - 20 spawn user=nobody argv={site.launcher} --strict"
+        f" -c {site.filter} 127.0.0.1:10026\n"
+    )
+    site.machine.programs = {11: {"systemd", "postprox", "master"}}
+    checked = check(site, capsys)
+    assert "port-twice" in checked.names()
+    assert "systemctl disable --now postprox.socket postprox.service" in checked.remedy
+
+
+@pytest.mark.parametrize(
+    ("greeting", "remedy"),
+    [
+        ("connection refused", "systemctl restart postprox.socket"),
+        ("421 4.4.1 Cannot connect to the mail server", "systemctl restart postprox.socket"),
+        ("timed out after 10 s", "journalctl"),
+    ],
+)
+def test_proxy_without_a_greeting_is_danger(
+    site: Site, capsys: pytest.CaptureFixture[str], greeting: str, remedy: str
+) -> None:
+    site.machine.greetings[PROXY_PORT] = greeting
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["no-greeting"])
+    assert greeting in checked.problem
+    assert remedy in checked.remedy
+
+
+def test_postfix_that_does_not_run_is_danger(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.postfix = False
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["postfix-stopped"])
+    assert checked.remedy == "postfix start"
+
+
+def test_unknown_state_is_status_3(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.machine.states = {}
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (3, [])
+    assert "not been booted with systemd" in checked.document["unseen"][0]
+
+
+def test_offline_leaves_the_running_system_out(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.postfix = False
+    site.machine.states = {}
+    checked = check(site, capsys, "--offline")
+    assert (checked.status, checked.document["running"]) == (0, False)
+
+
+# Units and their files.
+
+
+def test_exec_start_without_a_reset_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"ExecStart={site.launcher} {site.arguments}"
+    site.drop_in("postprox.service", "Service", "User=nobody", line)
+    site.machine.states["postprox.service"] = "refused"
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["exec-start", "failing"])
+    apply(site, checked)
+    site.machine.states["postprox.service"] = "running"
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("part", ["50%", "+%H", "${EMAIL}"])
+def test_text_that_systemd_replaces_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    site.write(site.arguments.replace(str(site.filter), f"'{site.filter} {part}'"))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["replaced"])
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert f"{site.filter} {part}" in again.document["proxies"][0]["command"]
+
+
+def test_refused_unit_is_blamed_itself(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
+    shutil.copy(ROOT / "packaging/postprox@.socket", site.units)
+    site.write(site.arguments.replace("-t 60", "-t never"))
+    site.machine.states["postprox.service"] = "restarting"
+    checked = check(site, capsys)
+    assert {finding["where"] for finding in checked.document["findings"]} == {"postprox.service"}
+    assert checked.names() == ["command-line", "failing"]
+    apply(site, checked)
+    site.machine.states["postprox.service"] = "running"
+    assert check(site, capsys).names() == []
+
+
+def test_instances_beside_the_packaged_unit_are_silent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.disable()
+    shutil.rmtree(site.units / "postprox.service.d")
+    shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
+    shutil.copy(ROOT / "packaging/postprox@.socket", site.units)
+    site.write(site.arguments.replace("/run/postprox", "/run/%N"), name="postprox@.service")
+    site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
+    for number in (1, 2):
+        site.enable(f"sockets.target.wants/postprox@{number}.socket")
+        site.machine.states |= {
+            f"postprox@{number}.socket": "listening",
+            f"postprox@{number}.service": "waiting",
+        }
+    checked = check(site, capsys)
+    assert (checked.status, checked.names(), checked.document["unseen"]) == (0, [], [])
+    site.machine.states["postprox@2.service"] = "restarting"
+    (finding,) = check(site, capsys).document["findings"]
+    assert (finding["name"], finding["where"]) == ("failing", "postprox@2.service")
+
+
+def test_packaged_unit_beside_a_spawned_proxy_is_silent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.disable()
+    shutil.rmtree(site.units / "postprox.service.d")
+    site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
+    site.machine.programs = {11: {"master"}}
+    spool = site.directory / "spool"
+    spool.mkdir(mode=0o700)
+    site.master += (
+        f"127.0.0.1:10025 inet n n n - 20 spawn user=nobody argv={site.launcher} --strict"
+        f" -d {spool} -c {site.filter} 127.0.0.1:10026\n"
+    )
+    checked = check(site, capsys)
+    assert (checked.status, checked.names(), checked.document["unseen"]) == (0, [], [])
+
+
+@pytest.mark.parametrize("place", ["system", "."])
+def test_unit_by_its_file_has_the_drop_ins_of_all_directories(
+    site: Site, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    file = site.directory / place / "postprox.service"
+    if not file.exists():
+        shutil.copy(site.units / "postprox.service", file)
+    checked = check(site, capsys, "--unit", str(file))
+    assert (checked.status, checked.names()) == (0, [])
+
+
+def test_directory_that_the_unit_cannot_write_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool = site.directory / "spool"
+    spool.mkdir(mode=0o700)
+    site.write(site.arguments.replace("/run/postprox", str(spool)))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["spool"])
+    assert "ProtectSystem=strict" in checked.problem or "DynamicUser" in checked.problem
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+def test_directory_below_a_private_tmp_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "_TEMPORARY", ("/tmp",))
+    monkeypatch.setattr(sandbox, "hiding_setting", _hidden_spool)
+    site.write(site.arguments.replace("/run/postprox", "/tmp/spool"))
+    checked = check(site, capsys)
+    assert checked.names() == ["spool"]
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+_hiding_setting = sandbox.hiding_setting
+
+
+def _hidden_spool(unit: Unit, path: str) -> str:
+    """The programs of the test lie in /tmp."""
+    return _hiding_setting(unit, path) if path == "/tmp/spool" else ""
+
+
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_status_file_that_the_unit_cannot_write_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    site.write(f"{option} /var/spool/x/state {site.arguments}")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["status-file"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+def test_status_file_in_the_runtime_directory_is_silent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(f"--metrics /run/%N/postprox.prom {site.arguments}")
+    assert check(site, capsys).names() == []
+
+
+def test_filter_in_a_home_directory_is_hidden(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "_HOMES", (str(site.directory),))
+    checked = check(site, capsys)
+    assert (checked.status, set(checked.names())) == (2, {"filter", "program"})
+    assert "ProtectHome=yes" in checked.problem
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("written", ["{{{filter} --fast}}", "{filter} --fast", "{{{filter}}}"])
+def test_filter_of_a_unit_with_braces_or_without_quotes_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], written: str
+) -> None:
+    own = written.format(filter=site.filter)
+    site.write(site.arguments.replace(str(site.filter), own))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["braces"])
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert own.strip("{}") in again.document["proxies"][0]["command"]
+
+
+def test_commands_for_one_unit_contain_all_corrections(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = site.arguments.replace("--strict ", "").replace("/run/postprox", "/var/tmp/x")
+    site.write(f"--pid-file /srv/pid {arguments}")
+    remedies = [finding["remedy"] for finding in check(site, capsys).document["findings"]]
+    drop_ins = [remedy.partition("mkdir -p")[2] for remedy in remedies if "mkdir -p" in remedy]
+    assert len(drop_ins) > 1
+    assert len(set(drop_ins)) == 1
+    assert "--strict" in drop_ins[0]
+    assert "ReadWritePaths=/srv" in drop_ins[0]
+
+
+# The text of the filter.
+
+TEXTS = {
+    "byte order mark": (b"\xef\xbb\xbf#!/bin/sh\nexit 0\n", "byte-order-mark"),
+    "CR in the first line": (b"#!/bin/sh\r\nexit 0\r\n", "line-ends"),
+    "CR in other lines": (b"#!/bin/sh\nif true; then\r\nexit 0\r\nfi\r\n", "line-ends"),
+    "CR in Python": (b"#!/usr/bin/python3\r\nexit()\r\n", "line-ends"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_of_the_filter_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    text, expected = TEXTS[name]
+    site.filter.write_bytes(text)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, [expected])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+    assert site.filter.read_bytes() == text.replace(b"\xef\xbb\xbf", b"").replace(b"\r", b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("#!/bin/sh\nif true; then\n", "Syntax error: end of file unexpected"),
+        ("#!/bin/bash\nif true; then\n", "unexpected end of file"),
+        ("if true; then\n", "Syntax error: end of file unexpected"),
+        (f"#!{sys.executable}\ndef f(:\n", "SyntaxError"),
+    ],
+)
+def test_syntax_error_of_the_filter_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], text: str, error: str
+) -> None:
+    site.filter.write_text(text)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["syntax"])
+    assert error in checked.problem
+
+
+def test_right_python_filter_is_silent(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.filter.write_text(f"#!{sys.executable}\nimport nothing_of_this_name\n")
+    assert check(site, capsys).names() == []
+
+
+def test_filter_is_not_run(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    started = site.directory / "started"
+    site.filter.write_text(f"#!/bin/bash\ntouch {started}\n$(touch {started})\n")
+    site.write(site.arguments.replace(str(site.filter), f"'{site.filter} $(touch {started})'"))
+    check(site, capsys)
+    assert not started.exists()
+
+
+def test_command_that_the_shell_cannot_parse_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(site.arguments.replace(str(site.filter), f"'{site.filter} ('"))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["syntax"])
+
+
+@pytest.mark.parametrize("name", ["mail-filter", "."])
+def test_filter_that_every_user_can_change_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = site.directory / name
+    path.chmod(0o777)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["filter-open"])
+    apply(site, checked)
+    assert path.stat().st_mode & 0o777 == 0o775
+    assert check(site, capsys).names() == []
+
+
+def test_closed_directory_is_named_instead_of_the_filter(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = site.directory / "closed"
+    closed.mkdir(mode=0o700)
+    site.filter = Path(shutil.move(site.filter, closed))
+    site.write(f"{site.arguments.replace('mail-filter', 'closed/mail-filter')}")
+
+    def may(user: str, right: int, path: str) -> bool:
+        is_open = bool(closed.stat().st_mode & 1)
+        return is_open or not Path(path).is_relative_to(closed)
+
+    monkeypatch.setattr(probe, "_may", may)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert checked.remedy == f"chmod a+x {closed}"
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+# The machine itself.
+
+
+def test_kernels_table_has_the_address_of_each_listener() -> None:
+    table = (
+        LISTENING.format(11)
+        + "1: 00000000000000000000000001000000:0019 00000000000000000000000000000000:0000 0A"
+        " 00000000:00000000 00:00000000 00000000 0 0 12 1\n"
+        + "2: 0100007F:1A2B 0100007F:2729 01 00000000:00000000 00:00000000 00000000 0 0 13 1\n"
+    )
+    found = list(running.listening_sockets(table))
+    assert found == [(PROXY_PORT, 11), (Endpoint("::1", 25), 12)]
+
+
+def test_machine_sees_its_own_listener() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = running.listening_sockets(Machine().sockets())
+        (inode,) = [inode for endpoint, inode in found if endpoint == Endpoint("127.0.0.1", port)]
+        assert Path("/proc/self/comm").read_text().strip() in Machine().owners({inode})[inode]
+
+
+@pytest.mark.parametrize(
+    ("sent", "greeting"),
+    [
+        (b"220 mail.test ESMTP\r\n", "220 mail.test ESMTP"),
+        (b"220-one\r\n220 two\r\n", "220 two"),
+        (b"421 4.4.1 No\r\n", "421 4.4.1 No"),
+        (b"", "connection closed"),
+    ],
+)
+def test_machine_reads_a_greeting_and_sends_quit(sent: bytes, greeting: str) -> None:
+    received: list[bytes] = []
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client:
+            client.sendall(sent)
+            if sent:
+                received.append(client.recv(100))
+                client.sendall(b"221 2.0.0 Bye\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        endpoint = Endpoint("127.0.0.1", server.getsockname()[1])
+        assert Machine().greeting(endpoint) == greeting
+        thread.join()
+    assert received == ([b"QUIT\r\n"] if sent else [])
+    assert Machine().greeting(endpoint) == "connection refused"
+
+
+def test_machine_without_systemd_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text("#!/bin/sh\necho 'System has not been booted with systemd' >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnreadableError, match="has not been booted"):
+        Machine().show(["postprox.service"], running.PROPERTIES)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(UnreadableError, match="systemctl is missing"):
+        Machine().show(["postprox.service"], running.PROPERTIES)
+
+
+@pytest.mark.parametrize(("text", "runs"), [("{pid}\n", False), ("x", False), (None, False)])
+def test_master_that_is_another_process_does_not_run(
+    tmp_path: Path, text: str | None, runs: bool
+) -> None:
+    (tmp_path / "pid").mkdir()
+    if text is not None:
+        (tmp_path / "pid/master.pid").write_text(text.format(pid=os.getpid()))
+    assert Machine().master_runs(str(tmp_path)) is runs
