@@ -57,8 +57,8 @@ FILTER = """#!/bin/sh
 if grep -q VIRUS "$EMAIL"; then echo '550 5.7.1 The message contains a virus' >&2; exit 1; fi
 """
 SEND = """
-postprox-check
 postfix start 2>/dev/null
+postprox-check
 python3 - <<'END'
 import pathlib, smtplib, time
 
