@@ -24,6 +24,9 @@ class ProgramFacts:
     executable: bool | None = None
     #: The first directory that the user cannot search; "" if there is none.
     closed_directory: str = ""
+    #: Whether the user can read it, if it is a script, and whether its mount forbids programs.
+    readable: bool | None = True
+    has_noexec: bool = False
     #: The file or the directories of it that every user can write to.
     open_paths: tuple[str, ...] = ()
     #: The interpreter in the first line; "" if there is none.
@@ -68,6 +71,8 @@ class ProxyFacts:
     upstream_missing: bool = False
     #: None if systemd makes the directory when it starts the proxy.
     spool: SpoolFacts | None = None
+    #: The paths in settings of the unit that do not exist, but must.
+    missing_paths: tuple[str, ...] = ()
     #: The reason for unknown permissions of the proxy's user.
     unknown_permissions: str = ""
 

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from ..core.options import Options
 from . import fixes, sandbox
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
+from .fixes import Edit
 from .proxy_rules import cannot_run
 from .routes import Proxy
+
+#: The interpreter of a script, by the end of its name.
+_LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
 
 
 def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -77,7 +82,14 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             proxy.where,
             f"the filter {seen.path} requires the interpreter {seen.interpreter!r}, "
             f"which user {proxy.user} cannot execute; {effect}",
-            (fixes.run(f"head -n 1 {path} | cat -A"),),
+            (_first_line(seen),),
+        )
+    elif not seen.interpreter and (name := _LANGUAGES.get(PurePosixPath(seen.path).suffix)):
+        yield Fault(
+            "interpreter",
+            proxy.where,
+            f"the filter {seen.path} has no line #!, and sh(1) runs it; {effect}",
+            (fixes.run(f"sed -i '1i #!/usr/bin/env {name}' {path}"),),
         )
     elif seen.syntax_error:
         yield Fault(
@@ -86,6 +98,14 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             f"the filter {seen.path} has a syntax error; {effect}: {seen.syntax_error}",
             (fixes.run(f"{seen.interpreter or '/bin/sh'} -n {path}"),),
         )
+
+
+def _first_line(seen: ProgramFacts) -> Edit:
+    """Correct `#!/usr/bin/env NAME OPTION`, which requires -S, or else show the line."""
+    path = shlex.quote(seen.path)
+    if " " in seen.interpreter:
+        return fixes.run(f"sed -i '1s|/env |/env -S |' {path}")
+    return fixes.run(f"head -n 1 {path} | cat -A")
 
 
 def command_syntax(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:

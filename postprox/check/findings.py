@@ -24,6 +24,7 @@ LEVELS = {
     "braces": DANGER,
     "replaced": DANGER,
     "exec-start": DANGER,
+    "background": DANGER,
     "user": DANGER,
     "program": DANGER,
     "no-filter": DANGER,

@@ -225,6 +225,12 @@ def add_arguments(proxy: Proxy, *more: str) -> Edit:
     return set_arguments(proxy, change)
 
 
+def send_to(proxy: Proxy, address: str) -> Edit:
+    """Set HOST:PORT of a proxy, the only argument that is no option."""
+    old = proxy.options.target.text if proxy.options else ""
+    return set_arguments(proxy, lambda words: [address if word == old else word for word in words])
+
+
 def set_directory(proxy: Proxy, value: str) -> Edit:
     """Set the directory for messages. Replace `-d` if present, because the last one wins."""
     return set_arguments(proxy, lambda words: _with_directory(list(words), value))

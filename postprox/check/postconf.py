@@ -16,6 +16,7 @@ from . import values
 
 #: Default values of the parameters that are used here (postconf(5)).
 DEFAULTS = {
+    "command_time_limit": "1000s",
     "compatibility_level": "0",
     "default_destination_concurrency_limit": "20",
     "default_process_limit": "100",

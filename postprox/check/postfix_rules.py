@@ -13,7 +13,16 @@ from . import fixes, xforward
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
-from .routes import Endpoint, FilterStage, Proxy, Route, routes, target_endpoint
+from .routes import (
+    Endpoint,
+    FilterStage,
+    Proxy,
+    Route,
+    malformed_routes,
+    routes,
+    target_endpoint,
+    upstream,
+)
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
@@ -45,10 +54,10 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that receives no mail, unless a route exists that the check does not see."""
     endpoint = proxy.endpoint
     has_way = setup.routes_to(proxy) or other_routes(setup.configuration)
-    # The corrections of lost routes and bypasses give the proxy a route.
-    is_corrected = setup.lost_routes() or any(
-        list(bypass(setup, route)) for route in routes(setup.configuration)
-    )
+    # Their corrections give the proxy a route.
+    faults = [*malformed(setup), *unfiltered(setup)]
+    faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
+    is_corrected = bool(faults or setup.lost_routes())
     if endpoint is None or has_way or is_corrected:
         return
     if any(map(setup.routes_to, setup.proxies)):
@@ -116,18 +125,69 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
 
 
 def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
-    """Report a route that passes by the filter to the service behind it."""
+    """Report a route to a service of Postfix that receives mail itself."""
     service = setup.service_at(route.endpoint)
-    proxy = next((p for p in setup.proxies if setup.reinjection_service(p) is service), None)
-    if service is None or proxy is None or proxy.endpoint is None or setup.proxy_at(route):
+    if service is None or service.program != "smtpd" or setup.proxy_at(route):
         return
-    yield Fault(
-        "no-way",
-        f"master.cf, {route.source.label}",
-        f"it sends mail to {service.label} ({route.stage.value}), which is behind the filter; its "
-        "mail passes unfiltered",
-        (fixes.redirect(route, str(nearest(proxy.endpoint))),),
-    )
+    if proxy := _proxy_for(setup):
+        yield Fault(
+            "no-way",
+            f"master.cf, {route.source.label}",
+            f"it sends mail to {service.label} ({route.stage.value}), which is no filter; its mail "
+            "passes unfiltered, or loops",
+            (fixes.redirect(route, str(proxy)),),
+        )
+
+
+def _proxy_for(setup: Setup) -> Endpoint | None:
+    """Return the address of a proxy without a route, or else that of the first proxy."""
+    proxies = sorted(setup.proxies, key=lambda proxy: bool(setup.routes_to(proxy)))
+    return next((nearest(each.endpoint) for each in proxies if each.endpoint), None)
+
+
+def malformed(setup: Setup) -> Iterator[Fault]:
+    """Report a value that is no address of a filter."""
+    for service, stage, value in malformed_routes(setup.configuration):
+        address = _proxy_for(setup)
+        if address is None:
+            continue
+        transport = value.partition(":")[0] if stage is FilterStage.AFTER_QUEUE else ""
+        route = Route(stage, service, address, None, transport)
+        yield Fault(
+            "wrong-port",
+            f"master.cf, {service.label}",
+            f"{stage.value} = {value!r} is no address of a filter; its mail gets 451, or is sent "
+            "elsewhere unfiltered",
+            (fixes.redirect(route, str(address)),),
+        )
+
+
+def unfiltered(setup: Setup) -> Iterator[Fault]:
+    """Report a service for mail from outside that sends it to no filter.
+
+    An empty value in master.cf is intended, unless a proxy receives no mail.
+    """
+    address = _proxy_for(setup)
+    if address is None or other_routes(setup.configuration):
+        return
+    name = FilterStage.BEFORE_QUEUE.value
+    is_idle = any(proxy.endpoint and not setup.routes_to(proxy) for proxy in setup.proxies)
+    is_used = any(map(setup.routes_to, setup.proxies))
+    for service in setup.configuration.services:
+        is_intended = not is_idle and {name, FilterStage.AFTER_QUEUE.value} & service.own.keys()
+        is_for_strangers = setup.is_public(service) and not _is_for_users(service)
+        if is_used and is_for_strangers and not is_intended and not has_filter(service):
+            yield Fault(
+                "no-way",
+                f"master.cf, {service.label}",
+                "it sends mail to no filter; its mail passes unfiltered",
+                (fixes.set_own(service, name, str(address)),),
+            )
+
+
+def has_filter(service: Service) -> bool:
+    """Return whether a service sends mail to any filter."""
+    return any(service.parameter(stage.value) for stage in FilterStage)
 
 
 #: Parameters that can route mail to a proxy, which the check does not read.
@@ -259,13 +319,114 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     for route in setup.routes_from(behind):
         if setup.comes_back(route, proxy):
             name = route.stage.value
+            edits = (fixes.set_own(behind, name, ""),)
+            other = setup.place_for_filtered(proxy)
+            if other and not setup.is_for_filtered(behind):
+                edits = (fixes.send_to(proxy, other.name),)
             yield Fault(
                 "loop",
                 proxy.where,
                 f"{behind.label} sends filtered mail to the filter again ({name}); "
                 "mail loops and is never delivered",
-                (fixes.set_own(behind, name, ""),),
+                edits,
             )
+
+
+def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a proxy whose upstream server is a proxy that sends mail to it."""
+    seen: list[Proxy] = []
+    current: Proxy | None = proxy
+    while current and current not in seen and current.options:
+        seen.append(current)
+        target = target_endpoint(current.options.target)
+        current = next((each for each in setup.proxies if each.is_at(target)), None)
+    if current is proxy:
+        other = setup.place_for_filtered(proxy)
+        edit = fixes.send_to(proxy, other.name) if other else fixes.run("postprox --help")
+        yield Fault(
+            "loop",
+            proxy.where,
+            f"the proxy sends filtered mail to {wanted.target.text}, which is its own address; no "
+            "mail is delivered",
+            (edit,),
+        )
+
+
+def wrong_program(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report an upstream server in master.cf that is not smtpd(8)."""
+    service = upstream(setup.configuration, proxy)
+    if service and service.program not in ("smtpd", "spawn", "lmtpd"):
+        yield Fault(
+            "no-upstream",
+            proxy.where,
+            f"{service.label}, the upstream server of the proxy, is {service.program}(8), not "
+            "smtpd(8); all mail gets 451",
+            (fixes.set_program(service, "smtpd"),),
+        )
+
+
+def open_service(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report a service behind the filter that takes mail from other machines."""
+    endpoint = setup.endpoint_of(behind)
+    if not setup.is_for_filtered(behind) or endpoint is None or not endpoint.is_open():
+        return
+    is_closed = "reject" in behind.tokens("smtpd_relay_restrictions")
+    outside = [each for each in behind.tokens("mynetworks") if not _is_loopback(each)]
+    if not is_closed or outside or not behind.tokens("mynetworks"):
+        own = f"127.0.0.1:{endpoint.port}"
+        yield Fault(
+            "open-relay",
+            proxy.where,
+            f"{behind.label} behind the filter listens at all addresses; mail that other machines "
+            "send there passes unfiltered",
+            (fixes.set_field(behind, "service", own),),
+        )
+
+
+def _is_loopback(network: str) -> bool:
+    return network.startswith(("127.", "[::1]", "::1"))
+
+
+def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a time limit of spawn(8) that ends the proxy before its filter."""
+    name = "command_time_limit"
+    if proxy.service and wanted.timeout >= proxy.service.seconds(name):
+        yield Fault(
+            "time-limit",
+            proxy.where,
+            f"the filter has {wanted.timeout:g} s (-t), but spawn(8) ends the proxy after "
+            f"{proxy.service.seconds(name)} s ({name}); slow messages are never delivered",
+            (fixes.raise_own(proxy.service, name, wanted.timeout + 940),),
+        )
+
+
+def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report an IPv6 address of the proxy in a Postfix that uses IPv4 only, or the reverse."""
+    unused = {"ipv4": ":", "ipv6": "."}.get(setup.configuration.parameter("inet_protocols"))
+    service = upstream(setup.configuration, proxy)
+    hosts = [setup.endpoint_of(each) for each in (proxy.service, service) if each]
+    if unused and any(host and unused in host.host for host in hosts):
+        yield Fault(
+            "wrong-port",
+            proxy.where,
+            "a service of the proxy has an address of the version of IP that inet_protocols = "
+            f"{setup.configuration.parameter('inet_protocols')} excludes; all mail gets 451",
+            (fixes.set_main("inet_protocols", "all"),),
+        )
+
+
+def behind_limit(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report fewer smtpd(8) processes behind the proxies than proxies."""
+    fronts = distinct(route.source for route in setup.routes_to(proxy))
+    most = min(filter(None, (proxy.capacity, _total(fronts))), default=0)
+    if 0 < behind.limit() < most:
+        yield Fault(
+            "process-limit",
+            proxy.where,
+            f"{most} proxies share {behind.limit()} processes of {behind.label}; under load mail "
+            "gets 451",
+            (fixes.set_field(behind, "process_limit", str(most)),),
+        )
 
 
 def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
@@ -394,6 +555,15 @@ def xforward_refused(
 ) -> Iterator[Fault]:
     """Report an upstream server that does not permit XFORWARD from the proxy."""
     name = "smtpd_authorized_xforward_hosts"
+    keywords = "smtpd_discard_ehlo_keywords"
+    if "xforward" in behind.parameter(keywords).lower():
+        yield Fault(
+            "xforward",
+            proxy.where,
+            f"{behind.label} does not offer XFORWARD ({keywords}); "
+            "the filter does not get REMOTEIP and HELO of the sender",
+            (fixes.set_own(behind, keywords, ""),),
+        )
     if xforward.permits(behind.tokens(name), target_endpoint(wanted.target).host) is False:
         yield Fault(
             "xforward",

@@ -251,8 +251,17 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         command_error=command_error,
         upstream_missing=_upstream_missing(configuration, proxy),
         spool=_spool(proxy),
+        missing_paths=tuple(_missing_paths(proxy.unit)) if proxy.unit else (),
         unknown_permissions=_unknown_permissions(user),
     )
+
+
+def _missing_paths(unit: Unit) -> Iterator[str]:
+    """Yield the paths that the unit requires and that do not exist. A prefix `-` permits that."""
+    for name in ("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths"):
+        for item in " ".join(unit.settings.get(name, ())).split():
+            if item.startswith("/") and "%" not in item and not Path(item).exists():
+                yield item
 
 
 def _unknown_permissions(user: str) -> str:
@@ -336,6 +345,8 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
         is_directory=stat.S_ISDIR(mode),
         executable=executable,
         closed_directory="" if executable else _closed(path, user),
+        readable=_may(user, os.R_OK, path) if script else True,
+        has_noexec=is_file and bool(os.statvfs(path).f_flag & os.ST_NOEXEC),
         open_paths=machine.open_paths(path),
         interpreter=interpreter,
         interpreter_executable=_may(user, os.X_OK, interpreter) if interpreter else True,
@@ -367,6 +378,8 @@ def _interpreter(script: bytes, search: str) -> str:
         return ""
     # As in the kernel, a CR before LF is part of the name, and a NUL ends the line.
     words = re.split("[ \t]+", line[2:].partition("\0")[0].strip(" \t"))
+    if words[0].endswith("/env") and len(words) > 2 and not words[1].startswith("-"):
+        return " ".join(words[1:])  # the kernel passes one argument
     if words[0].endswith("/env") and len(words) > 1:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
         return shutil.which(name, path=search) or name

@@ -14,7 +14,7 @@ from . import fixes, sandbox
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
-from .routes import Proxy, arguments, is_proxy
+from .routes import FilterStage, Proxy, arguments, is_proxy
 from .setup import Setup
 
 #: spawn(8) refuses to run a command as one of these users.
@@ -108,6 +108,50 @@ def _with_quoted_filter(proxy: Proxy) -> list[str]:
     return []
 
 
+def background(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a unit whose proxy goes to the background."""
+    if proxy.unit and proxy.unit.path and not wanted.foreground:
+        yield Fault(
+            "background",
+            proxy.where,
+            "--foreground is missing; systemd passes its socket to a process that ends, and all "
+            "mail gets 451",
+            (fixes.add_arguments(proxy, "--foreground"),),
+        )
+
+
+def network(proxy: Proxy) -> Iterator[Fault]:
+    """Report a unit that cannot reach its upstream server."""
+    for name, refused, own in (
+        ("PrivateNetwork", ("1", "yes", "true", "on"), "no"),
+        ("IPAddressDeny", ("any",), ""),
+    ):
+        if proxy.unit and proxy.unit.setting(name) in refused:
+            if name == "IPAddressDeny" and proxy.unit.settings.get("IPAddressAllow"):
+                continue
+            yield Fault(
+                "no-upstream",
+                proxy.where,
+                f"the unit has no network ({name}={proxy.unit.setting(name)}) and cannot reach the "
+                "upstream server; all mail gets 451",
+                (fixes.set_setting(proxy.unit, name, own),),
+            )
+
+
+def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report files and directories without which systemd does not start the unit."""
+    for path in facts.missing_paths:
+        is_file = proxy.unit is not None and path in proxy.unit.environment_files
+        command = "touch" if is_file else "install -d"
+        yield Fault(
+            "failing",
+            proxy.where,
+            f"{path} in a setting of the unit does not exist, and systemd does not start the "
+            "service; all mail gets 451",
+            (fixes.run(f"{command} {shlex.quote(path)}"),),
+        )
+
+
 def replaced(proxy: Proxy) -> Iterator[Fault]:
     """Report text for the filter that systemd replaces."""
     if proxy.unit and proxy.unit.replaced:
@@ -199,8 +243,13 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
         yield f"{seen.path} does not exist", fixes.run(f"ls -l {path}")
     elif seen.is_directory:
         yield f"{seen.path} is a directory", fixes.run(f"ls -l {path}")
+    elif seen.has_noexec:
+        edit = fixes.run(f'mount -o remount,exec "$(findmnt -n -o TARGET -T {path})"')
+        yield f"the file system of {seen.path} is mounted with noexec", edit
     elif seen.executable is False:
         yield f"user {name} cannot execute {seen.path}", fixes.run(f"chmod a+rx {path}")
+    elif seen.readable is False:
+        yield f"user {name} cannot read the script {seen.path}", fixes.run(f"chmod a+rx {path}")
 
 
 def no_reject(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -229,23 +278,24 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
     """Report a missing upstream server."""
     if facts.upstream_missing:
         target = wanted.target.text
-        services = [each for each in setup.configuration.services if setup.is_for_filtered(each)]
-        edits = [_send_to(proxy, services[0].name)] if len(services) == 1 else []
-        hint = fixes.run(f"cat {setup.examples}/*.master.cf")
+        other = setup.place_for_filtered(proxy)
+        edit = fixes.send_to(proxy, other.name) if other else _add_service(setup, proxy, target)
         yield Fault(
             "no-upstream",
             proxy.where,
             f"no server listens at {target}, the upstream server of the proxy; all mail gets 451",
-            tuple(edits) or (hint,),
+            (edit,),
         )
 
 
-def _send_to(proxy: Proxy, address: str) -> Edit:
-    """Replace HOST:PORT, the only argument that is no option."""
-    old = proxy.options.target.text if proxy.options else ""
-    return fixes.set_arguments(
-        proxy, lambda words: [address if word == old else word for word in words]
-    )
+def _add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
+    """Append the recipe's service for filtered mail."""
+    is_after = any(route.stage is FilterStage.AFTER_QUEUE for route in setup.routes_to(proxy))
+    file = f"{setup.examples}/{'after' if is_after else 'before'}-queue.master.cf"
+    start = "/^127.0.0.1:10026/"
+    script = shlex.quote(f"{start},$ {{ s{start[:-1]}/{target}/; p; }}")
+    path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
+    return fixes.run(f"sed -n {script} {shlex.quote(file)} >> {path}")
 
 
 def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
@@ -285,8 +335,17 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
                 proxy.where,
                 f"the unit cannot write {path} ({option}, {setting}); no program can read the "
                 "state of the proxy there",
-                (fixes.add_path(proxy.unit, "ReadWritePaths", directory),),
+                (
+                    fixes.run(_make_directory(proxy.user, directory)),
+                    fixes.add_path(proxy.unit, "ReadWritePaths", directory),
+                ),
             )
+
+
+def _make_directory(user: str, directory: str) -> str:
+    """Return the command that creates a directory. An existing one keeps its owner."""
+    name, path = shlex.quote(user or "postprox"), shlex.quote(directory)
+    return f"test -d {path} || install -d -o {name} -m 0755 {path}"
 
 
 def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:

@@ -153,6 +153,8 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
     if kind == "unix:":
         return _socket(rest, queue_directory)
     host, _, port = (rest if kind == "inet:" else text).rpartition(":")
+    if "[" in host.lstrip("["):
+        return None
     return _endpoint(_bare(host) or "localhost", port)
 
 
@@ -290,6 +292,22 @@ def routes(configuration: Configuration) -> Iterator[Route]:
                 if endpoint := next_hop(where, queue):
                     transport = configuration.transport(name)
                     yield Route(FilterStage.AFTER_QUEUE, service, endpoint, transport, name)
+
+
+def malformed_routes(
+    configuration: Configuration,
+) -> Iterator[tuple[Service, FilterStage, str]]:
+    """Find each service with a value that is no address of a filter."""
+    queue = configuration.parameter("queue_directory")
+    for service in configuration.services:
+        before = service.parameter(FilterStage.BEFORE_QUEUE.value)
+        after = service.parameter(FilterStage.AFTER_QUEUE.value)
+        hops = [hop.partition(":")[2] for hop in service.tokens("content_filter")]
+        if service.program == "smtpd" and before:
+            if proxy_filter(before, queue) is None:
+                yield service, FilterStage.BEFORE_QUEUE, before
+        elif service.program in _ENTRANCES and after and not any(hops):
+            yield service, FilterStage.AFTER_QUEUE, after
 
 
 def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:

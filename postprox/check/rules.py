@@ -49,6 +49,8 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
         yield from running_rules.postfix_stopped(setup, setup.running)
     if not setup.proxies:
         yield from postfix_rules.no_proxy(setup)
+    yield from postfix_rules.malformed(setup)
+    yield from postfix_rules.unfiltered(setup)
     for route in setup.lost_routes():
         yield from postfix_rules.wrong_port(setup, route)
     for route in routes(setup.configuration):
@@ -74,6 +76,9 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     facts = setup.facts[proxy]
     yield from proxy_rules.braces(proxy, wanted)
     yield from proxy_rules.replaced(proxy)
+    yield from proxy_rules.background(proxy, wanted)
+    yield from proxy_rules.network(proxy)
+    yield from proxy_rules.missing_files(proxy, facts)
     yield from proxy_rules.user(proxy, facts)
     yield from proxy_rules.program(proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)
@@ -92,6 +97,10 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from postfix_rules.no_way(setup, proxy)
     yield from postfix_rules.time_limit(setup, proxy, wanted)
+    yield from postfix_rules.session_limit(proxy, wanted)
+    yield from postfix_rules.own_loop(setup, proxy, wanted)
+    yield from postfix_rules.wrong_program(setup, proxy)
+    yield from postfix_rules.protocol(setup, proxy)
     yield from postfix_rules.fronts_limit(setup, proxy)
     yield from postfix_rules.lmtp(setup, proxy)
     yield from postfix_rules.transports_limit(setup, proxy)
@@ -101,6 +110,8 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
     yield from inherited_rules.at_transport(setup, proxy)
     if behind := setup.reinjection_service(proxy):
         yield from postfix_rules.loop(setup, proxy, behind)
+        yield from postfix_rules.open_service(setup, proxy, behind)
+        yield from postfix_rules.behind_limit(setup, proxy, behind)
         yield from postfix_rules.milters(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
         yield from postfix_rules.xforward_refused(setup, proxy, wanted, behind)

@@ -74,6 +74,25 @@ class Setup:
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
 
+    def endpoint_of(self, service: Service) -> Endpoint | None:
+        """Return the address of a service."""
+        return listening_endpoint(service, self.configuration.parameter("queue_directory"))
+
+    def is_public(self, service: Service) -> bool:
+        """Return whether an smtpd(8) receives mail from other machines."""
+        endpoint = self.endpoint_of(service)
+        is_here = endpoint is not None and endpoint.is_here()
+        is_behind = any(self.reinjection_service(proxy) is service for proxy in self.proxies)
+        return service.program == "smtpd" and not (
+            is_here or is_behind or self.is_for_filtered(service)
+        )
+
+    def place_for_filtered(self, proxy: Proxy) -> Service | None:
+        """Return a service for filtered mail that no other proxy uses."""
+        others = [self.reinjection_service(each) for each in self.proxies if each is not proxy]
+        found = [each for each in self.configuration.services if self.is_for_filtered(each)]
+        return next((each for each in found if each not in others), None)
+
     def is_for_filtered(self, service: Service) -> bool:
         """Return whether a service looks like the one of the recipe where filtered mail returns."""
         return service.program == "smtpd" and "smtpd_authorized_xforward_hosts" in service.own

@@ -14,7 +14,7 @@ NUMBERS = {
     "message_size_limit": None,
 }
 #: Time parameters. The minimum is 1 s.
-TIMES = ("smtp_data_done_timeout", "smtpd_proxy_timeout")
+TIMES = ("command_time_limit", "smtp_data_done_timeout", "smtpd_proxy_timeout")
 #: Suffix of the parameters that begin with the name of a transport.
 TRANSPORT_LIMIT = "_destination_concurrency_limit"
 

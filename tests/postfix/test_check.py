@@ -181,6 +181,14 @@ def without(line: str) -> Edit:
     return lambda text: re.sub(rf" *-o {name}=\S*", "", text)
 
 
+def open_behind(text: str) -> str:
+    """The service for filtered mail at all addresses, for the networks of the site."""
+    text = text.replace("127.0.0.1:10026 inet", "0.0.0.0:10026 inet")
+    return text.replace("mynetworks=127.0.0.0/8", "mynetworks=10.0.0.0/8,127.0.0.0/8", 1)
+
+
+KEYWORDS = "smtpd_discard_ehlo_keywords"
+
 WRONG = [
     Wrong("no-reject", 1, BEFORE, master=replaced(" --strict ", " ")),
     Wrong("no-strict", 1, BEFORE, master=replaced(" --strict ", " -r ")),
@@ -236,6 +244,46 @@ WRONG = [
     Wrong("defined-twice", 1, AFTER, master=lambda text: text + service(text, "127.0.0.1:10025")),
     Wrong("transport", 2, AFTER, master=lambda text: text.replace(service(text, "scan"), "")),
     Wrong("transport", 2, AFTER, master=replaced("scan unix", "sacn unix")),
+    Wrong("open-relay", 2, BEFORE, master=open_behind),
+    Wrong("wrong-port", 2, BEFORE, main=replaced("127.0.0.1:10025", "127.0.0.1")),
+    Wrong("wrong-port", 2, BEFORE, main=replaced("127.0.0.1:10025", "127.0.0.1:10025 # filter")),
+    Wrong("wrong-port", 2, BEFORE, main=replaced("127.0.0.1:10025", "smtp:[127.0.0.1]:10025")),
+    Wrong("wrong-port", 2, AFTER, main=replaced("scan:[127.0.0.1]:10025", "scan")),
+    Wrong(
+        "wrong-port",
+        2,
+        BEFORE,
+        main=lambda text: text.replace("127.0.0.1", "[::1]") + "inet_protocols = ipv4\n",
+        master=lambda text: text.replace("127.0.0.1:100", "[::1]:100").replace(
+            "127.0.0.0/8", "[::1]/128"
+        ),
+    ),
+    Wrong("no-way", 2, AFTER, main=replaced("scan:[127.0.0.1]:10025", "scan:[127.0.0.1]")),
+    Wrong("no-way", 2, BEFORE, master=replaced(FRONT, f"{FRONT[:-1]} -o smtpd_proxy_filter=\n")),
+    Wrong("loop", 2, BEFORE, master=replaced("filter 127.0.0.1:10026", "filter 127.0.0.1:10025")),
+    Wrong(
+        "no-upstream",
+        2,
+        BEFORE,
+        master=replaced("0026 inet n - n - - smtpd", "0026 inet n - n - - qmqpd"),
+    ),
+    Wrong(
+        "no-upstream",
+        2,
+        BEFORE,
+        master=lambda text: text.replace(service(text, "127.0.0.1:10026"), ""),
+    ),
+    Wrong("time-limit", 2, BEFORE, main=added("command_time_limit = 30s\n")),
+    Wrong(
+        "process-limit", 1, BEFORE, master=replaced("0026 inet n - n - -", "0026 inet n - n - 1")
+    ),
+    Wrong(
+        "xforward",
+        1,
+        BEFORE,
+        main=added(f"{KEYWORDS} = xforward\n"),
+        master=without(f"{KEYWORDS} "),
+    ),
     # Text that was pasted.
     Wrong("indented", 2, BEFORE, main=lambda text: textwrap.indent(text, "    ")),
     Wrong("indented", 2, AFTER, main=lambda text: textwrap.indent(text, "\t")),

@@ -509,7 +509,7 @@ def _hidden_spool(unit: Unit, path: str) -> str:
 def test_status_file_that_the_unit_cannot_write_is_found(
     site: Site, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    site.write(f"{option} /var/spool/x/state {site.arguments}")
+    site.write(f"{option} {site.directory}/new/state {site.arguments}")
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (1, ["status-file"])
     apply(site, checked)
@@ -561,6 +561,45 @@ def test_commands_for_one_unit_contain_all_corrections(
     assert "ReadWritePaths=/srv" in drop_ins[0]
 
 
+def test_unit_without_foreground_is_found(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.write(site.arguments.replace("--foreground ", ""))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["background"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("line", ["PrivateNetwork=yes", "IPAddressDeny=any"])
+def test_unit_without_network_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    site.write(site.arguments, line)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["no-upstream"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+def test_unit_with_an_allowed_network_is_silent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(site.arguments, "IPAddressDeny=any", "IPAddressAllow=localhost")
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("setting", ["EnvironmentFile", "ReadWritePaths"])
+def test_missing_path_of_a_unit_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    site.write(site.arguments, f"{setting}=-{site.directory}/optional")
+    assert check(site, capsys).names() == []
+    site.write(site.arguments, f"{setting}={site.directory}/required")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["failing"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
 # The text of the filter.
 
 TEXTS = {
@@ -600,6 +639,51 @@ def test_syntax_error_of_the_filter_is_found(
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["syntax"])
     assert error in checked.problem
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("f.py", "import os\n", "#!/usr/bin/env python3"),
+        ("f", "#!/usr/bin/env python3 -u\n", "#!/usr/bin/env -S python3 -u"),
+    ],
+)
+def test_first_line_of_the_filter_is_corrected(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, str, str],
+) -> None:
+    name, text, first = case
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: " " not in path)
+    own = site.directory / name
+    own.write_text(text)
+    own.chmod(0o755)
+    site.write(site.arguments.replace(str(site.filter), str(own)))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["interpreter"])
+    apply(site, checked)
+    assert own.read_text().splitlines()[0] == first
+    assert check(site, capsys).names() == []
+
+
+def test_script_that_the_user_cannot_read_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: right != os.R_OK)
+    checked = check(site, capsys)
+    assert (checked.status, set(checked.names())) == (2, {"filter", "program"})
+    assert f"cannot read the script {site.filter}" in checked.problem
+
+
+def test_filter_on_a_mount_with_noexec_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "ST_NOEXEC", os.statvfs(site.directory).f_flag | 1)
+    checked = check(site, capsys)
+    assert (checked.status, set(checked.names())) == (2, {"filter", "program"})
+    assert "mounted with noexec" in checked.problem
+    assert "mount -o remount,exec" in checked.remedy
 
 
 def test_right_python_filter_is_silent(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
