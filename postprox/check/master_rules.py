@@ -167,10 +167,11 @@ def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> 
 def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a port of the proxy where another program listens."""
     # The kernel and systemd pass a listening socket on to child processes.
-    expected = {"master"} if proxy.service else {"systemd", "postprox", "python3"}
+    expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
     for endpoint in proxy.endpoints:
         found = setup.listener_at(endpoint)
-        if found and found.programs and not expected & found.programs:
+        programs = found.programs if found else frozenset()
+        if found and programs and not any(name.startswith(expected) for name in programs):
             yield Fault(
                 "port-twice",
                 proxy.where,

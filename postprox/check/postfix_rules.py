@@ -180,7 +180,8 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "no-way",
                 f"master.cf, {service.label}",
-                "it sends mail to no filter; its mail passes unfiltered",
+                "it sends mail to no filter, and its mail passes unfiltered; if that is intended, "
+                f"set {name} to an empty value for this service",
                 (fixes.set_own(service, name, str(address)),),
             )
 

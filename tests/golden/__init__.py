@@ -6,6 +6,7 @@ Rule: a change of wording shows as a change of a file here, and nowhere else doe
 - ``texts-*.txt``: every text of three words or more that is not a docstring: replies, log lines,
   error messages, findings. ``{}`` stands for a value.
 - ``keys-*.txt``: the keys of the JSON documents.
+- ``report-*.txt``: a report, with its line breaks.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from postprox.check.facts import ProgramFacts, ProxyFacts, SpoolFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import parse
-from postprox.check.report import Result, as_json
+from postprox.check.report import Result, as_json, as_text
 from postprox.check.routes import spawned_proxies
+from postprox.check.rules import judge, unchecked
 from postprox.check.setup import Setup
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +121,34 @@ def check_keys() -> str:
     return _keys(json.loads(as_json(result)))
 
 
+_MAIN = """\
+compatibility_level = 3.6
+queue_directory = /var/spool/postfix
+smtpd_proxy_filter = 127.0.0.1:10025
+smtpd_milters = inet:127.0.0.1:8891
+message_size_limit = 10MB
+transport_maps = hash:/etc/postfix/transport
+"""
+_MASTER = """\
+smtp inet n - n - - smtpd
+10025 inet n - n - 20 spawn user=postprox argv=/usr/local/sbin/postprox -t 100 -c {/f --a 'b c'} \
+127.0.0.1:10026
+127.0.0.1:10026 inet n - n - - smtpd -o receive_override_options=no_address_mappings
+127.0.0.1:10030 inet n n n - 20 spawn user=postprox argv=/usr/local/sbin/postprox up.example
+"""
+_OVERRIDES = "127.0.0.1:10026/inet/receive_override_options = no_address_mappings\n"
+
+
+def check_report() -> str:
+    """Return what ``postprox-check`` prints for a configuration with faults of many kinds."""
+    configuration = parse(_MAIN, _MASTER.replace("\\\n", ""), _OVERRIDES)
+    proxies = list(spawned_proxies(configuration))
+    program = ProgramFacts("/usr/local/sbin/postprox", exists=True, executable=True)
+    facts = ProxyFacts(True, program, spool=SpoolFacts(exists=True, writable=True, mode=0o1777))
+    setup = Setup(configuration, proxies, dict.fromkeys(proxies, facts))
+    return as_text(Result(setup, judge(setup), list(unchecked(setup))))
+
+
 def _keys(document: object, place: str = "") -> str:
     """Return the places of all values in a document, a line each."""
     if isinstance(document, dict):
@@ -132,4 +163,5 @@ PRODUCERS: dict[str, Callable[[], str]] = {
     **{name: partial(printed, *words) for name, words in HELPED.items()},
     "keys-rehearse.txt": rehearsal_keys,
     "keys-check.txt": check_keys,
+    "report-check.txt": check_report,
 }

@@ -1,7 +1,8 @@
-"""postprox-check: a report that cannot be written, and a signal."""
+"""postprox-check: the lines of its report, a report that cannot be written, and a signal."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -10,8 +11,50 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from postprox.check.__main__ import run
+from postprox.check.findings import Finding
+from postprox.check.postconf import parse
+from postprox.check.report import WIDTH, Result, wrapped_command
+from postprox.check.setup import Setup
+from tests.golden import check_report
 from tests.unit.checking import FRONT, MAIN
+
+
+def test_every_line_of_a_report_has_at_most_80_columns() -> None:
+    assert max(map(len, check_report().splitlines())) <= WIDTH
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(alphabet="ab /,'\"\\$`{}", max_size=150), min_size=1, max_size=4))
+def test_shell_joins_a_wrapped_command(words: list[str]) -> None:
+    lines = wrapped_command(shlex.join(["printf", "<%s>", *words]))
+    done = subprocess.run(
+        ["/bin/sh"], input="\n".join(lines), stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "".join(f"<{word}>" for word in words)
+
+
+def test_status_is_the_highest_level_or_3() -> None:
+    setup = Setup(parse("", "", ""), [], {})
+    warning, danger = (Finding(name, "", "", ()) for name in ("no-reject", "no-filter"))
+    seen = [
+        Result(setup, findings, unchecked).status
+        for findings in ([], [warning], [warning, danger])
+        for unchecked in ([], ["an item"])
+    ]
+    assert seen == [0, 3, 1, 1, 2, 2]
+
+
+def test_failed_check_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--json", "--unit", "/nonexistent/x.service", "--config", "/nonexistent"]) == 2
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["status"] == 2
+    assert document["error"] in printed.err
+
 
 SCRIPT = """
 import sys
