@@ -53,7 +53,7 @@ LEVELS = {
     "loop": DANGER,
     "starttls": DANGER,
     "inherited": DANGER,
-    "inherited-limit": WARNING,
+    "inherited-risk": WARNING,
     "milters": WARNING,
     "unsigned": WARNING,
     "mapped-twice": WARNING,

@@ -5,7 +5,7 @@ Rule: one pure function for each finding. examples/postfix/ has the option again
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..core.options import Options
 from . import fixes, values, xforward
@@ -27,6 +27,39 @@ _CLIENT_LIMITS = (
 )
 
 
+#: Settings that stop or change a part of the mail, each with the recipe's value and the effect.
+_RISKS_BEHIND = {
+    "smtpd_sasl_auth_enable": ("no", "refuses all mail while the server for AUTH is down"),
+    "smtpd_command_filter": ("", "can change the commands of the proxy"),
+    "smtpd_discard_ehlo_keyword_address_maps": (
+        "",
+        "can refuse XFORWARD, and then the filter has no REMOTEIP",
+    ),
+}
+_CHANGES = "changes the message before the filter"
+_RISKS_AT_TRANSPORT = {
+    "smtp_tls_policy_maps": ("", "can require TLS, which the proxy does not support"),
+    **dict.fromkeys(
+        (
+            *("smtp_generic_maps", "smtp_header_checks", "smtp_mime_header_checks"),
+            *("smtp_nested_header_checks", "smtp_body_checks"),
+        ),
+        ("", _CHANGES),
+    ),
+}
+
+
+def _risks(proxy: Proxy, service: Service, risks: Mapping[str, tuple[str, str]]) -> Iterator[Fault]:
+    for name, (own, effect) in risks.items():
+        if service.parameter(name) not in ("", "no"):
+            yield Fault(
+                "inherited-risk",
+                proxy.where,
+                f"{service.label} {effect} ({name})",
+                (fixes.set_own(service, name, own),),
+            )
+
+
 def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
     """Report settings with which the service behind the proxy refuses its mail."""
     stops = [
@@ -46,6 +79,7 @@ def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
     )
     for stage in _STAGES:
         yield from _restriction(proxy, behind, stage, is_own)
+    yield from _risks(proxy, behind, _RISKS_BEHIND)
 
 
 def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None) -> Iterator[Fault]:
@@ -100,7 +134,7 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
     timeout = values.seconds(behind.parameter("smtpd_timeout") or "300s")
     if timeout is not None and timeout <= min(_KEEPALIVE, wanted.timeout):
         yield Fault(
-            "inherited-limit",
+            "inherited-risk",
             proxy.where,
             f"{behind.label} waits only {timeout} s for a command (smtpd_timeout); mail whose "
             "filter takes longer is refused",
@@ -123,7 +157,7 @@ def _smaller(
         other = values.whole(front.parameter(name) or default)
         if own and other is not None and (not other or own < other):
             yield Fault(
-                "inherited-limit",
+                "inherited-risk",
                 proxy.where,
                 f"{behind.label} permits less than {front.label} ({name} {own}, {other}); mail "
                 "between the two limits is refused",
@@ -135,6 +169,7 @@ def _smaller(
 def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report settings with which a transport delivers nothing to the proxy, or passes it by."""
     for transport in setup.smtp_transports_to(proxy):
+        yield from _risks(proxy, transport, _RISKS_AT_TRANSPORT)
         for name in ("smtp_tls_wrappermode", "smtp_enforce_tls"):
             if transport.parameter(name) == "yes":
                 yield _stopped(proxy, transport, name, "no", f"{transport.label} requires TLS")

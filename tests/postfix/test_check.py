@@ -308,7 +308,7 @@ WRONG = [
         )
     ),
     *(
-        Wrong("inherited-limit", 1, BEFORE, main=added(f"{line}\n"), master=without(line))
+        Wrong("inherited-risk", 1, BEFORE, main=added(f"{line}\n"), master=without(line))
         for line in ("smtpd_timeout = 10s",)
     ),
 ]

@@ -1,0 +1,126 @@
+"""postprox-check: settings of main.cf that the services of the recipe inherit."""
+
+from __future__ import annotations
+
+import pytest
+
+from postprox.check.findings import Finding
+from tests.unit.checking import FRONT, PROXY, found
+
+BEHIND = "127.0.0.1:10026 inet n - n - - smtpd -o x=y\n"
+TRANSPORT = "scan unix - - n - 20 smtp -o x=y\n"
+BEFORE = FRONT + PROXY.replace(" up", " 127.0.0.1:10026") + BEHIND
+SPEED = "smtpd_proxy_options = speed_adjust\n"
+OWN = "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
+XFORWARD = "127.0.0.1:10026/inet/smtpd_authorized_xforward_hosts = 127.0.0.0/8\n"
+UNMAPPED = "127.0.0.1:10026/inet/receive_override_options = no_address_mappings\n"
+AFTER = (
+    "smtpd_proxy_filter =\ncontent_filter = scan:[127.0.0.1]:10025\n"
+    "smtp_send_xforward_command = yes\n"
+)
+
+
+def before(line: str, own: str = "") -> list[Finding]:
+    return found(f"{SPEED}{line}\n", BEFORE, OWN + XFORWARD + own)
+
+
+def after(line: str, own: str = "") -> list[Finding]:
+    more = "127.0.0.1:10026/inet/content_filter =\n" + UNMAPPED
+    return found(f"{AFTER}{line}\n", BEFORE + TRANSPORT, OWN + XFORWARD + more + own)
+
+
+def test_recipe_without_settings_is_silent() -> None:
+    assert before("") == after("") == []
+
+
+BEHIND_THE_PROXY = {
+    "smtpd_tls_wrappermode = yes": ("inherited", "no"),
+    "smtpd_enforce_tls = yes": ("inherited", "no"),
+    "smtpd_tls_req_ccert = yes": ("inherited", "no"),
+    "smtpd_upstream_proxy_protocol = haproxy": ("inherited", ""),
+    "smtpd_client_restrictions = reject": ("inherited", ""),
+    "smtpd_helo_restrictions = check_helo_access hash:/h, defer": ("inherited", ""),
+    "smtpd_sender_restrictions = permit_sasl_authenticated, reject": ("inherited", ""),
+    "smtpd_recipient_restrictions = permit_sasl_authenticated, reject": ("inherited", ""),
+    "smtpd_data_restrictions = reject": ("inherited", ""),
+    "smtpd_end_of_data_restrictions = reject": ("inherited", ""),
+    "smtpd_sasl_auth_enable = yes": ("inherited-risk", "no"),
+    "smtpd_command_filter = pcre:/f": ("inherited-risk", ""),
+    "smtpd_discard_ehlo_keyword_address_maps = cidr:/f": ("inherited-risk", ""),
+}
+AT_THE_TRANSPORT = {
+    "smtp_tls_wrappermode = yes": ("inherited", "no"),
+    "smtp_enforce_tls = yes": ("inherited", "no"),
+    "smtp_fallback_relay = [192.0.2.1]": ("inherited", ""),
+    "smtp_tls_policy_maps = hash:/p": ("inherited-risk", ""),
+    "smtp_header_checks = pcre:/h": ("inherited-risk", ""),
+    "smtp_body_checks = pcre:/b": ("inherited-risk", ""),
+    "smtp_generic_maps = hash:/g": ("inherited-risk", ""),
+}
+
+
+@pytest.mark.parametrize("line", BEHIND_THE_PROXY)
+def test_setting_behind_the_proxy_is_found(line: str) -> None:
+    name, own = BEHIND_THE_PROXY[line]
+    parameter = line.partition(" ")[0]
+    assert (name, f"postconf -P 127.0.0.1:10026/inet/{parameter}={own}") in {
+        (finding.name, finding.remedy) for finding in before(line)
+    }
+    assert not {"inherited", "inherited-risk"} & {
+        finding.name for finding in before(line, f"127.0.0.1:10026/inet/{parameter} = {own}\n")
+    }
+
+
+@pytest.mark.parametrize("line", AT_THE_TRANSPORT)
+def test_setting_at_the_transport_is_found(line: str) -> None:
+    name, own = AT_THE_TRANSPORT[line]
+    parameter = line.partition(" ")[0]
+    (finding,) = after(line)
+    assert (finding.name, finding.remedy) == (name, f"postconf -P scan/unix/{parameter}={own}")
+    assert after(line, f"scan/unix/{parameter} = {own}\n") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "smtpd_client_restrictions = permit_mynetworks, reject",
+        "smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination",
+        "smtpd_recipient_restrictions = reject_unauth_destination",
+        "smtpd_recipient_restrictions = permit",
+        "smtpd_timeout = 300s",
+        "smtpd_client_event_limit_exceptions = 127.0.0.0/8\nsmtpd_client_message_rate_limit = 9",
+        "smtpd_client_message_rate_limit = 9",
+        "smtpd_client_message_rate_limit = 0\nsmtpd_client_event_limit_exceptions =",
+    ],
+)
+def test_setting_that_permits_this_machine_is_silent(line: str) -> None:
+    assert [each for each in before(line) if each.name.startswith("inherited")] == []
+
+
+def test_networks_without_this_machine_refuse_filtered_mail() -> None:
+    (finding,) = before(
+        "mynetworks = 192.0.2.0/24\nsmtpd_relay_restrictions = permit_mynetworks, reject"
+    )
+    assert finding.name == "inherited"
+    assert "/mynetworks=127.0.0.0/8,[::1]/128" in finding.remedy
+
+
+def test_limit_for_each_client_is_found() -> None:
+    lines = "smtpd_client_connection_rate_limit = 1\nsmtpd_client_event_limit_exceptions ="
+    (finding,) = before(lines)
+    assert (finding.name, finding.level) == ("inherited", 2)
+
+
+@pytest.mark.parametrize(("timeout", "names"), [("10s", ["inherited-risk"]), ("61s", [])])
+def test_short_time_limit_for_commands_is_found(timeout: str, names: list[str]) -> None:
+    assert [finding.name for finding in before(f"smtpd_timeout = {timeout}")] == names
+
+
+@pytest.mark.parametrize("name", ["smtpd_recipient_limit", "message_size_limit"])
+def test_smaller_limit_behind_the_filter_is_found(name: str) -> None:
+    (finding,) = before(f"{name} = 5000", f"127.0.0.1:10026/inet/{name} = 50\n")
+    assert (finding.name, finding.remedy) == (
+        "inherited-risk",
+        f"postconf -P 127.0.0.1:10026/inet/{name}=5000",
+    )
+    assert before(f"{name} = 5000") == []
