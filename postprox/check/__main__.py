@@ -88,7 +88,8 @@ def _setup(wanted: argparse.Namespace) -> Setup:
     seen = None
     if not wanted.offline:
         seen = running.running_facts(machine, configuration, proxies, states)
-    return Setup(configuration, proxies, facts, seen, probe.examples())
+    tables = probe.table_texts(configuration)
+    return Setup(configuration, proxies, facts, seen, tables, probe.examples())
 
 
 def _in_words(error: Exception) -> str:

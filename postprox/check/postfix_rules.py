@@ -39,21 +39,27 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
 def no_proxy(setup: Setup) -> Iterator[Fault]:
-    """Report a Postfix without a proxy."""
-    found = list(routes(setup.configuration))
-    effect = "no proxy was checked" if found else "mail passes unfiltered"
+    """Report a Postfix that filters nothing. A filter on another machine is an unchecked item."""
+    if setup.proxies or any(map(has_filter, setup.configuration.services)):
+        return
+    directory = f'"$({setup.configuration.postconf} -h config_directory)"'
+    files = {"spawned.master.cf": "master.cf", "before-queue.master.cf": "master.cf"}
+    files["before-queue.main.cf"] = "main.cf"
     yield Fault(
         "no-proxy",
         "master.cf",
-        f"no postprox is in master.cf or in a unit that receives mail; {effect}",
-        (fixes.run("postprox-check --unit FILE, or postprox-check -- postprox -l PORT ..."),),
+        "no postprox is in master.cf or in a unit that receives mail; mail passes unfiltered",
+        tuple(
+            fixes.run(f"cat {shlex.quote(f'{setup.examples}/{file}')} >> {directory}/{own}")
+            for file, own in files.items()
+        ),
     )
 
 
 def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that receives no mail, unless a route exists that the check does not see."""
     endpoint = proxy.endpoint
-    has_way = setup.routes_to(proxy) or other_routes(setup.configuration)
+    has_way = setup.routes_to(proxy) or setup.possible_routes(proxy)
     # Their corrections give the proxy a route.
     faults = [*malformed(setup), *unfiltered(setup)]
     faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
@@ -113,14 +119,13 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     name, effect = route.stage.value, "all its mail gets 451"
     if route.stage is FilterStage.AFTER_QUEUE:
         effect = "all its mail stays in the queue"
-    edits: tuple[Edit, ...] = (fixes.run("postconf -n | grep 1002; ss -ltn"),)
-    if idle and idle[0].endpoint:
-        edits = (fixes.redirect(route, str(nearest(idle[0].endpoint))),)
+    address = _proxy_for(setup)
+    edit = fixes.redirect(route, str(address)) if address else fixes.run("ss -ltnp")
     yield Fault(
         "wrong-port",
         f"master.cf, {route.source.label}",
         f"it sends mail to {route.endpoint} ({name}), but no server listens there; {effect}",
-        edits,
+        (edit,),
     )
 
 
@@ -168,7 +173,7 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
     An empty value in master.cf is intended, unless a proxy receives no mail.
     """
     address = _proxy_for(setup)
-    if address is None or other_routes(setup.configuration):
+    if address is None or any(map(setup.possible_routes, setup.proxies)):
         return
     name = FilterStage.BEFORE_QUEUE.value
     is_idle = any(proxy.endpoint and not setup.routes_to(proxy) for proxy in setup.proxies)
@@ -189,34 +194,6 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
 def has_filter(service: Service) -> bool:
     """Return whether a service sends mail to any filter."""
     return any(service.parameter(stage.value) for stage in FilterStage)
-
-
-#: Parameters that can route mail to a proxy, which the check does not read.
-_OTHER_ROUTES = (
-    *("relayhost", "sender_dependent_relayhost_maps", "transport_maps", "default_transport"),
-    *("relay_transport", "local_transport", "virtual_transport", "mailbox_transport"),
-    *("sender_dependent_default_transport_maps", "header_checks", "body_checks"),
-)
-_DEFAULT_TRANSPORTS = ("smtp", "relay", "local", "virtual", "lmtp", "")
-
-
-def other_routes(configuration: Configuration) -> list[str]:
-    """Return the parameters that can route mail to a proxy, which the check does not read.
-
-    An access table can have the action FILTER.
-    """
-    named = [
-        name
-        for name in _OTHER_ROUTES
-        if configuration.main.get(name, "").strip().partition(":")[0] not in _DEFAULT_TRANSPORTS
-    ]
-    stages = (f"smtpd_{stage}_restrictions" for stage in (*_STAGES, "data", "end_of_data"))
-    tables = [
-        name
-        for name in stages
-        if any("check_" in service.parameter(name) for service in configuration.services)
-    ]
-    return named + tables
 
 
 def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:

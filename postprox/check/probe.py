@@ -7,6 +7,7 @@ tests the permissions of another user, which requires root.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import pwd
 import re
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from . import access, machine, sandbox
+from . import access, machine, sandbox, tables
 from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
@@ -35,6 +36,8 @@ SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMEOUT = 10.0
 #: The maximum size of a unit, drop-in or environment file, in octets.
 LARGEST_FILE = 1 << 16
+#: The maximum size of a table that is searched, in octets.
+LARGEST_TABLE = 1 << 22
 
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",
@@ -116,6 +119,17 @@ def _text(path: Path) -> str:
     if "\0" in text or len(octets) > LARGEST_FILE:
         raise UnreadableError(f"{path} must be a text of at most {LARGEST_FILE} octets")
     return text
+
+
+def table_texts(configuration: Configuration) -> dict[str, str]:
+    """Read the text files of tables that can route mail, as far as they can be read."""
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(tables.table_files(configuration)):
+        with contextlib.suppress(OSError, UnreadableError), _opened(path) as file:
+            octets = file.read(LARGEST_TABLE + 1) or b""
+            if len(octets) <= LARGEST_TABLE:
+                found[path] = octets.decode("latin-1")
+    return found
 
 
 def examples() -> str:

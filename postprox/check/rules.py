@@ -47,8 +47,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from master_rules.missing_transport(setup)
     if setup.running:
         yield from running_rules.postfix_stopped(setup, setup.running)
-    if not setup.proxies:
-        yield from postfix_rules.no_proxy(setup)
+    yield from postfix_rules.no_proxy(setup)
     yield from postfix_rules.malformed(setup)
     yield from postfix_rules.unfiltered(setup)
     for route in setup.lost_routes():
@@ -125,15 +124,14 @@ def unchecked(setup: Setup) -> Iterator[str]:
     if list(master_rules.indented(setup.configuration)):
         yield "all else, until the lines that begin with a blank are corrected"
         return
-    if setup.proxies:
-        places = [
-            route.endpoint
-            for route in routes(setup.configuration)
-            if setup.proxy_at(route) is None and not list(postfix_rules.bypass(setup, route))
-        ]
-        lost = {r.endpoint for r in setup.lost_routes() if list(postfix_rules.wrong_port(setup, r))}
-        for place in dict.fromkeys(place for place in places if place not in lost):
-            yield f"the server that listens at {place} (give --unit FILE or -- COMMAND LINE)"
+    places = [
+        route.endpoint
+        for route in routes(setup.configuration)
+        if setup.proxy_at(route) is None and not list(postfix_rules.bypass(setup, route))
+    ]
+    lost = {r.endpoint for r in setup.lost_routes() if list(postfix_rules.wrong_port(setup, r))}
+    for place in dict.fromkeys(place for place in places if place not in lost):
+        yield f"the server that listens at {place} (give --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
         if proxy.options is not None:
             yield from (
@@ -152,10 +150,9 @@ def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     for endpoint in proxy.endpoints:
         if not endpoint.is_here() and not endpoint.is_open():
             yield f"whether a firewall lets only Postfix connect to {endpoint}"
-    if proxy.endpoint and not setup.routes_to(proxy):
-        names = postfix_rules.other_routes(setup.configuration)
-        if names:
-            yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"
+    names = setup.possible_routes(proxy)
+    if names and not setup.routes_to(proxy):
+        yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"
     if upstream(setup.configuration, proxy) is None and not facts.upstream_missing:
         yield f"the upstream server at {wanted.target.text}"
     if facts.filter_unchecked:

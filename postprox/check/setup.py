@@ -6,8 +6,9 @@ Rule: finds routes. It reports no fault.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from . import tables
 from .facts import Listener, ProxyFacts, RunningFacts
 from .postconf import Configuration, Service
 from .routes import Endpoint, Proxy, Route, listening_endpoint, routes, upstream
@@ -22,6 +23,8 @@ class Setup:
     facts: Mapping[Proxy, ProxyFacts]
     #: None if the running system is not part of the check.
     running: RunningFacts | None = None
+    #: The texts of tables by path. A table that is missing is unknown.
+    tables: Mapping[str, str] = field(default_factory=dict)
     #: The directory with the recipe for Postfix.
     examples: str = "/usr/local/share/doc/postprox/examples/postfix"
 
@@ -73,6 +76,14 @@ class Setup:
         """Return the upstream server of the proxy if it is an smtpd(8) of this Postfix."""
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
+
+    def possible_routes(self, proxy: Proxy) -> list[str]:
+        """Return the parameters that can route mail to a proxy by a table or a transport."""
+        return [
+            name
+            for endpoint in proxy.endpoints
+            for name in tables.possible_routes(self.configuration, self.tables, endpoint)
+        ]
 
     def endpoint_of(self, service: Service) -> Endpoint | None:
         """Return the address of a service."""

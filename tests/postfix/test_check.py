@@ -366,23 +366,43 @@ def test_commands_pasted_in_any_order_correct_all_faults(machine: Machine, rever
     "line",
     [
         "transport_maps = static:scan:[127.0.0.1]:10025",
+        "transport_maps = mysql:/etc/postfix/transport.cf",
         "relayhost = [127.0.0.1]:10025",
         "default_transport = scan:[127.0.0.1]:10025",
-        "header_checks = pcre:/etc/postfix/header_checks",
-        "smtpd_client_restrictions = check_client_access static:FILTER",
+        "header_checks = pcre:{table}",
+        "smtpd_client_restrictions = check_client_access hash:{table}",
     ],
 )
 def test_other_route_is_not_checked(machine: Machine, line: str) -> None:
+    table = machine.directory / "table"
+    line = line.format(table=table)
     machine.write(
         BEFORE,
         SPAWNED,
         replaced("smtpd_proxy_filter = 127.0.0.1:10025", line),
         lambda text: FRONT + readme.spawned() + readme.master_cf(BEFORE),
     )
+    table.write_text("a.test FILTER scan:[127.0.0.1]:10025\n")
     said = machine.check()
     assert (said.status, said.names()) == (3, set())
     assert f"whether mail is routed to 127.0.0.1:10025 by {line.partition(' ')[0]}" in said.text
     assert "unfiltered" not in said.text
+    table.write_text("a.test REJECT\n")
+    if str(table) in line:
+        assert machine.check().names() == {"no-way"}
+
+
+def test_route_to_another_host_is_no_way(machine: Machine) -> None:
+    line = (
+        "relayhost = [mail.example]:587\nsmtpd_client_restrictions = check_client_access static:OK"
+    )
+    machine.write(
+        BEFORE,
+        SPAWNED,
+        replaced("smtpd_proxy_filter = 127.0.0.1:10025", line),
+        lambda text: FRONT + readme.spawned() + readme.master_cf(BEFORE),
+    )
+    assert machine.check().names() == {"no-way"}
 
 
 RIGHT = {
@@ -603,6 +623,19 @@ def test_a_postfix_without_any_proxy(machine: Machine) -> None:
     (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
     said = machine.check()
     assert (said.status, said.names()) == (2, {"no-proxy"})
+    machine.run([machine.named(command) for command in said.remedies()])
+    for file in ("main.cf", "master.cf"):
+        (machine.etc / file).write_text(machine.named((machine.etc / file).read_text()))
+    assert "no-proxy" not in machine.check().names()
+    assert machine.check().status == 1
+
+
+def test_filter_on_another_machine_is_not_checked(machine: Machine) -> None:
+    (machine.etc / "main.cf").write_text(f"{MAIN_CF}smtpd_proxy_filter = 192.0.2.1:10025\n")
+    (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
+    said = machine.check()
+    assert (said.status, said.names()) == (3, set())
+    assert "the server that listens at 192.0.2.1:10025" in said.text
 
 
 def test_json(machine: Machine) -> None:

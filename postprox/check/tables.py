@@ -1,0 +1,72 @@
+"""The parameters of Postfix that can route mail to a proxy by a table or a transport.
+
+Rule: a pure function of the parameters and of the texts of their tables. The check does not apply a
+table. It searches for the port of the proxy in its text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from .postconf import Configuration
+from .routes import Endpoint
+
+_ROUTES = (
+    *("relayhost", "sender_dependent_relayhost_maps", "transport_maps", "default_transport"),
+    *("relay_transport", "local_transport", "virtual_transport", "mailbox_transport"),
+    *("sender_dependent_default_transport_maps", "header_checks", "body_checks"),
+)
+#: An access table can have the action FILTER.
+_RESTRICTIONS = tuple(
+    f"smtpd_{stage}_restrictions"
+    for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
+)
+#: Types of tables with a text file that has the same path.
+_FILES = (
+    *("btree", "cdb", "cidr", "dbm", "fail", "hash", "lmdb", "pcre", "regexp", "sdbm", "texthash"),
+)
+_TABLE = re.compile(r"(?:proxy:)?\b(?P<type>[a-z][a-z0-9]*):(?P<path>/[^\s,{}]+)")
+
+
+def table_files(configuration: Configuration) -> Iterator[str]:
+    """Return the text files of all tables that can route mail."""
+    for _, value in _values(configuration):
+        yield from (found["path"] for found in _TABLE.finditer(value) if found["type"] in _FILES)
+
+
+def possible_routes(
+    configuration: Configuration, texts: Mapping[str, str], endpoint: Endpoint
+) -> list[str]:
+    """Return the parameters that can route mail to an address.
+
+    A table that is not in `texts` can have any content.
+    """
+    return list(
+        dict.fromkeys(
+            name
+            for name, value in _values(configuration)
+            if any(text is None or _names(text, endpoint) for text in _texts(value, texts))
+        )
+    )
+
+
+def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    for name in _ROUTES:
+        yield name, configuration.main.get(name, "")
+    for service in configuration.services:
+        for name in _RESTRICTIONS:
+            yield name, service.parameter(name)
+
+
+def _texts(value: str, texts: Mapping[str, str]) -> Iterator[str | None]:
+    """Yield a value and the text of each table in it; None if the text is unknown."""
+    yield value
+    for found in _TABLE.finditer(value):
+        yield texts.get(found["path"]) if found["type"] in _FILES else None
+
+
+def _names(text: str, endpoint: Endpoint) -> bool:
+    if endpoint.path:
+        return endpoint.path in text
+    return bool(re.search(rf":{endpoint.port}\b", text))
