@@ -7,8 +7,9 @@ Rule: one task for each module.
 - `postconf.py`, `values.py` and `unit.py` parse the input.
 - `selection.py`, `routes.py`, `tables.py` and `setup.py` find the proxies and the route of mail
   through them.
-- `proxy_rules.py`, `filter_rules.py`, `sandbox.py`, `postfix_rules.py`, `inherited_rules.py`,
-  `master_rules.py`, `running_rules.py` and `parameters.py` are the rules. `rules.py` applies them.
+- `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,
+  `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` are the rules.
+  `rules.py` applies them.
 - `findings.py` has names and levels, `fixes.py` makes the commands.
 - `report.py` formats the report.
 """

@@ -25,6 +25,8 @@ LEVELS = {
     "replaced": DANGER,
     "exec-start": DANGER,
     "background": DANGER,
+    "unit-setting": DANGER,
+    "unit-stop": WARNING,
     "user": DANGER,
     "program": DANGER,
     "no-filter": DANGER,

@@ -259,7 +259,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
-        program=_program(proxy.words[0] if proxy.words else "", user, SYSTEMD_PATH),
+        program=_program(_found(proxy.words[0] if proxy.words else ""), user, SYSTEMD_PATH),
         filter=program,
         filter_unchecked=unchecked,
         command_error=command_error,
@@ -268,6 +268,11 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         missing_paths=tuple(_missing_paths(proxy.unit)) if proxy.unit else (),
         unknown_permissions=_unknown_permissions(user),
     )
+
+
+def _found(program: str) -> str:
+    """Return the path of a program, which systemd searches too if its name has no slash."""
+    return program if "/" in program else shutil.which(program, path=SYSTEMD_PATH) or program
 
 
 def _missing_paths(unit: Unit) -> Iterator[str]:

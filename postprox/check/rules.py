@@ -18,6 +18,7 @@ from . import (
     postfix_rules,
     proxy_rules,
     running_rules,
+    unit_rules,
 )
 from .findings import DANGER, LEVELS, Fault, Finding
 from .routes import Proxy, routes, upstream
@@ -60,7 +61,9 @@ def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from master_rules.foreign_port(setup, proxy)
     yield from master_rules.open_relay(setup, proxy)
     yield from proxy_rules.columns(proxy)
-    yield from proxy_rules.exec_start(proxy)
+    yield from unit_rules.exec_start(proxy)
+    yield from unit_rules.settings(proxy)
+    yield from unit_rules.stop(proxy)
     if setup.running:
         yield from running_rules.unit_state(proxy, setup.running)
     if proxy.options is None:
@@ -74,10 +77,10 @@ def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     facts = setup.facts[proxy]
     yield from proxy_rules.braces(proxy, wanted)
-    yield from proxy_rules.replaced(proxy)
-    yield from proxy_rules.background(proxy, wanted)
-    yield from proxy_rules.network(proxy)
-    yield from proxy_rules.missing_files(proxy, facts)
+    yield from unit_rules.replaced(proxy)
+    yield from unit_rules.background(proxy, wanted)
+    yield from unit_rules.network(proxy)
+    yield from unit_rules.missing_files(proxy, facts)
     yield from proxy_rules.user(proxy, facts)
     yield from proxy_rules.program(proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)

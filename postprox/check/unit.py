@@ -18,6 +18,8 @@ class SocketUnit:
     name: str
     #: The values of ListenStream=.
     listen: tuple[str, ...]
+    #: Whether systemd starts one service for each connection.
+    accept: bool = False
     #: The directory of its drop-ins.
     drop_ins: str = ""
     #: Whether systemd reads the file, and whether it is a link to /dev/null.
@@ -130,7 +132,9 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
 
 def parse_socket(name: str, texts: Sequence[str]) -> SocketUnit:
     """Parse a socket unit and its drop-ins, in this order."""
-    return SocketUnit(name, tuple(_settings(texts, "Socket").get("ListenStream", ())))
+    settings = _settings(texts, "Socket")
+    accept = (settings.get("Accept") or ["no"])[-1] in _TRUE
+    return SocketUnit(name, tuple(settings.get("ListenStream", ())), accept)
 
 
 def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:

@@ -587,6 +587,56 @@ def test_unit_with_an_allowed_network_is_silent(
     assert check(site, capsys).names() == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Type=forking",
+        "RootDirectory=/srv/jail",
+        "NoExecPaths=/",
+        "RestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX",
+        "RemainAfterExit=yes",
+    ],
+)
+def test_setting_that_stops_the_proxy_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    site.write(site.arguments, line)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["unit-setting"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("line", ["Accept=yes", "ListenStream=\nListenDatagram=127.0.0.1:10025"])
+def test_socket_that_passes_no_listener_is_found(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    site.drop_in("postprox.socket", "Socket", line)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["unit-setting"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+def test_unit_that_kills_its_filters_is_a_warning(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(site.arguments, "KillMode=control-group")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["unit-stop"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+def test_program_without_a_slash_is_searched(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{site.directory}:{probe.SYSTEMD_PATH}")
+    line = f"ExecStart=postprox {site.arguments}"
+    site.drop_in("postprox.service", "Service", "User=nobody", "ExecStart=", line)
+    assert check(site, capsys).names() == []
+
+
 @pytest.mark.parametrize("setting", ["EnvironmentFile", "ReadWritePaths"])
 def test_missing_path_of_a_unit_is_found(
     site: Site, capsys: pytest.CaptureFixture[str], setting: str

@@ -1,0 +1,143 @@
+"""Faults in the settings of a unit with which systemd does not run the proxy as intended.
+
+Rule: one pure function for each finding.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from ..core.options import Options
+from . import fixes
+from .facts import ProxyFacts
+from .findings import Fault
+from .routes import Proxy
+
+#: Settings that stop the service, each with a pattern of the wrong values, the right value and the
+#: effect.
+_STOPPING = (
+    ("Type", ("forking", "oneshot", "dbus"), "notify", "systemd takes the service for failed"),
+    ("RemainAfterExit", ("1", "yes", "true", "on"), "no", "systemd does not start it again"),
+    ("RootDirectory", None, "", "the programs of the proxy do not exist there"),
+    ("NoExecPaths", ("/",), "", "no program can run"),
+)
+
+
+def settings(proxy: Proxy) -> Iterator[Fault]:
+    """Report settings that stop the service."""
+    unit = proxy.unit
+    if unit is None:
+        return
+    for name, wrong, right, effect in _STOPPING:
+        value = unit.setting(name)
+        if value and (wrong is None or value in wrong):
+            yield Fault(
+                "unit-setting",
+                proxy.where,
+                f"{name}={value}: {effect}; all mail gets 451",
+                (fixes.set_setting(unit, name, right),),
+            )
+    families = " ".join(unit.settings.get("RestrictAddressFamilies", ()))
+    if families and not families.startswith("~") and "AF_INET" not in families.split():
+        yield Fault(
+            "unit-setting",
+            proxy.where,
+            f"RestrictAddressFamilies={families}: the proxy cannot use TCP; all mail gets 451",
+            (fixes.add_path(unit, "RestrictAddressFamilies", "AF_INET AF_INET6"),),
+        )
+    if unit.socket and (unit.socket.accept or not unit.socket.listen):
+        name, right = ("Accept", "no") if unit.socket.accept else ("ListenStream", _stream(proxy))
+        yield Fault(
+            "unit-setting",
+            unit.socket.name,
+            f"{name} of the socket is wrong; systemd passes no listening socket of TCP to the "
+            "proxy, and all mail gets 451",
+            (fixes.set_setting(unit.socket, name, right),),
+        )
+
+
+def _stream(proxy: Proxy) -> str:
+    return str(proxy.endpoint) if proxy.endpoint else "127.0.0.1:10025"
+
+
+def stop(proxy: Proxy) -> Iterator[Fault]:
+    """Report a unit that kills the filters when it stops the proxy."""
+    unit = proxy.unit
+    if unit and unit.path and unit.setting("KillMode", "control-group") == "control-group":
+        yield Fault(
+            "unit-stop",
+            proxy.where,
+            "without KillMode=mixed a stop of the service kills the filters of messages under way",
+            (fixes.set_setting(unit, "KillMode", "mixed"),),
+        )
+
+
+def background(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a unit whose proxy goes to the background."""
+    if proxy.unit and proxy.unit.path and not wanted.foreground:
+        yield Fault(
+            "background",
+            proxy.where,
+            "--foreground is missing; systemd passes its socket to a process that ends, and all "
+            "mail gets 451",
+            (fixes.add_arguments(proxy, "--foreground"),),
+        )
+
+
+def network(proxy: Proxy) -> Iterator[Fault]:
+    """Report a unit that cannot reach its upstream server."""
+    for name, refused, own in (
+        ("PrivateNetwork", ("1", "yes", "true", "on"), "no"),
+        ("IPAddressDeny", ("any",), ""),
+    ):
+        if proxy.unit and proxy.unit.setting(name) in refused:
+            if name == "IPAddressDeny" and proxy.unit.settings.get("IPAddressAllow"):
+                continue
+            yield Fault(
+                "no-upstream",
+                proxy.where,
+                f"the unit has no network ({name}={proxy.unit.setting(name)}) and cannot reach the "
+                "upstream server; all mail gets 451",
+                (fixes.set_setting(proxy.unit, name, own),),
+            )
+
+
+def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report files and directories without which systemd does not start the unit."""
+    for path in facts.missing_paths:
+        is_file = proxy.unit is not None and path in proxy.unit.environment_files
+        command = "touch" if is_file else "install -d"
+        yield Fault(
+            "failing",
+            proxy.where,
+            f"{path} in a setting of the unit does not exist, and systemd does not start the "
+            "service; all mail gets 451",
+            (fixes.run(f"{command} {shlex.quote(path)}"),),
+        )
+
+
+def replaced(proxy: Proxy) -> Iterator[Fault]:
+    """Report text for the filter that systemd replaces."""
+    if proxy.unit and proxy.unit.replaced:
+        part = proxy.unit.replaced[0]
+        yield Fault(
+            "replaced",
+            proxy.where,
+            f"systemd replaces {part} in ExecStart, or refuses the unit; the filter does not get "
+            f"this text (write {part[0]}{part})",
+            (fixes.set_arguments(proxy, lambda words: words),),
+        )
+
+
+def exec_start(proxy: Proxy) -> Iterator[Fault]:
+    """Report a unit with more than one ExecStart=."""
+    unit = proxy.unit
+    if unit and len(unit.settings.get("ExecStart", ())) > 1 and unit.setting("Type") != "oneshot":
+        yield Fault(
+            "exec-start",
+            proxy.where,
+            "ExecStart is set twice, and systemd refuses the unit; an empty ExecStart= must stand "
+            "before the second one; all mail gets 451",
+            (fixes.set_arguments(proxy, lambda words: words),),
+        )
