@@ -7,6 +7,7 @@ That connection can start a service that waits for its socket.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import socket
@@ -102,17 +103,24 @@ class Machine:
             else:
                 client = socket.create_connection((host, endpoint.port), TIMEOUT)
             with client, client.makefile("rwb") as stream:
-                line = b"-"
-                while line[3:4] == b"-" or line == b"-":
+                line = stream.readline(_LARGEST_REPLY)
+                while line[3:4] == b"-":
                     line = stream.readline(_LARGEST_REPLY)
-                stream.write(b"QUIT\r\n")
-                stream.flush()
-                stream.readline(_LARGEST_REPLY)
+                if line:
+                    _quit(stream)
         except TimeoutError:
             return f"timed out after {TIMEOUT:g} s"
         except OSError as error:
             return (error.strerror or str(error)).lower()
         return line.decode(errors="backslashreplace").strip() or "connection closed"
+
+
+def _quit(stream: io.BufferedRWPair) -> None:
+    """End a session. The server can have closed the connection."""
+    with contextlib.suppress(OSError):
+        stream.write(b"QUIT\r\n")
+        stream.flush()
+        stream.readline(_LARGEST_REPLY)
 
 
 def _links(directory: Path) -> set[str]:

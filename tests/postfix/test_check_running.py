@@ -1,0 +1,120 @@
+"""postprox-check on a running Postfix: the recipe is silent, and ports and processes are seen."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from . import readme
+from .instance import Postfix, public_directory
+from .proxies import Installation
+from .recipe import AFTER, BEFORE, NAMES, SPAWNED, master_cf, own_names, own_places, renamed
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+CHECK = [sys.executable, "-m", "postprox.check"]
+FILTER = "#!/bin/sh\nexit 0\n"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running Postfix with the recipe."""
+
+    postfix: Postfix
+
+    def check(self, *arguments: str) -> tuple[int, str]:
+        """Run the command. Return its exit status and its output on one line."""
+        done = subprocess.run(
+            [*CHECK, "--config", f"{self.postfix.directory}/etc", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Change a configuration file."""
+        path = self.postfix.directory / "etc" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        os.utime(self.postfix.directory / "etc/main.cf", (0, 0))
+
+
+@pytest.fixture(params=[BEFORE, AFTER])
+def running(needs_postfix: None, request: pytest.FixtureRequest) -> Iterator[Running]:
+    mode = request.param
+    with public_directory("postprox-running-") as directory:
+        installation = Installation(directory)
+        mail_filter = installation.executable("mail-filter", FILTER)
+        names = own_names(installation.launcher, mail_filter, installation.spool)
+        with Postfix(
+            directory,
+            NAMES,
+            lambda addresses: (
+                f"{addresses['smtp']} inet n - n - - smtpd\n"
+                + renamed(master_cf(mode, SPAWNED), names | own_places(addresses))
+            ),
+            lambda addresses: renamed(readme.main_cf(mode), names | own_places(addresses)),
+        ) as postfix:
+            yield Running(postfix)
+
+
+def test_running_recipe_is_silent(running: Running) -> None:
+    assert running.check() == (0, "")
+    assert "quit=1 commands=1" in running.postfix.log()
+    assert "lost connection" not in running.postfix.log()
+
+
+@pytest.mark.parametrize("running", [BEFORE], indirect=True)
+def test_service_that_postfix_has_not_read_is_found(running: Running) -> None:
+    proxy = str(running.postfix.addresses["proxy"])
+    with socket.create_server((running.postfix.addresses["proxy"].host, 0)) as free:
+        port = free.getsockname()[1]
+    other = f"{running.postfix.addresses['proxy'].host}:{port}"
+    running.edit("master.cf", f"{proxy} inet", f"{other} inet")
+    running.edit("main.cf", proxy, other)
+    status, text = running.check()
+    assert (status, "[no-greeting]" in text, "'connection refused'" in text) == (2, True, True)
+    assert text.endswith(f"postfix -c {running.postfix.directory}/etc reload")
+    assert running.check("--offline") == (0, "")
+    running.postfix.reload()
+    running.postfix.wait_log("reload -- version")
+    assert running.check() == (0, "")
+
+
+@pytest.mark.parametrize("running", [BEFORE], indirect=True)
+def test_foreign_program_at_the_port_is_found(running: Running) -> None:
+    proxy = running.postfix.addresses["proxy"]
+    with socket.create_server((proxy.host, 0)) as foreign:
+        port = foreign.getsockname()[1]
+        running.edit("master.cf", f"{proxy} inet", f"{proxy.host}:{port} inet")
+        running.edit("main.cf", str(proxy), f"{proxy.host}:{port}")
+        foreign.settimeout(10)
+        status, text = running.check("--json")
+    assert status == 2
+    assert '"name": "port-twice"' in text
+    assert f"listens at {proxy.host}:{port}; the proxy cannot listen there" in text
+
+
+@pytest.mark.parametrize("running", [BEFORE], indirect=True)
+def test_upstream_server_that_refuses_shows_in_the_greeting(running: Running) -> None:
+    running.edit("master.cf", "argv=", "argv=/bin/false argv=")
+    running.postfix.reload()
+    running.edit("master.cf", "argv=/bin/false argv=", "argv=")
+    status, text = running.check()
+    assert (status, "[no-greeting]" in text) == (2, True)
+    assert "'connection closed'" in text
+
+
+@pytest.mark.parametrize("running", [BEFORE], indirect=True)
+def test_postfix_that_has_ended_is_found(running: Running) -> None:
+    running.postfix.stop()
+    status, text = running.check()
+    assert (status, "[postfix-stopped]" in text) == (2, True)
