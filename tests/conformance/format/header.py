@@ -93,6 +93,7 @@ class Header:
     needs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    programs: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     inherits: tuple[int, ...] = ()
     clock: float | None = None
@@ -245,6 +246,7 @@ KEYS: dict[str, Callable[[str, object], object]] = {
     "argv": _texts,
     "env": _string_table,
     "files": _string_table,
+    "programs": _string_table,
     "limits": _limits,
     "inherits": _descriptors,
     "clock": _positive,

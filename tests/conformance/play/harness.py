@@ -218,6 +218,10 @@ class Harness:
         (self.directory / "files").mkdir()
         for name, content in self.header.files.items():
             (self.directory / "files" / name).write_text(content)
+        for name, content in self.header.programs.items():
+            program = self.directory / "files" / name
+            program.write_text(content)
+            program.chmod(0o755)
         if self.header.filter is not None:
             steps = walk(self.transcript.steps)
             gates = {str(step.argument) for step in steps if step.verb == "gate"}
