@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
+#: The characters of a command that sh(1) would split at blanks and otherwise leave as they are.
+#: `~`, `=` and `#` are absent, because sh gives them a meaning in some places of a word.
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
+#: Errors of exec that mean a lack of resources (filter.no-resources). sh(1) would report them as
+#: status 126: EIO, E2BIG, EAGAIN, ENOMEM, ENFILE, EMFILE.
+_OUT_OF_RESOURCES = (5, 7, 11, 12, 23, 24)
+
 
 def _changeable_signals() -> "Collection[int]":
     """Return the signals with a changeable disposition. The C library reserves some."""
@@ -26,7 +33,9 @@ _DESCRIPTORS = 1024
 
 
 class Filter:
-    """A running filter: `sh -c command` in its own process group (filter.stdio).
+    """A running filter, the result of `sh -c command`, in its own process group (filter.stdio).
+
+    A command of plain words is executed without sh(1), which saves one process per message.
 
     environment: its complete environment. An entry without a name, which exec allows, is omitted.
 
@@ -43,19 +52,8 @@ class Filter:
         self.stderr, child_stderr = posix.pipe()
         try:
             posix.set_blocking(self.stderr, False)
-            self.pid = posix.posix_spawn(
-                SHELL,
-                ("sh", "-c", command),
-                {name: value for name, value in environment.items() if name},
-                file_actions=(
-                    (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
-                    (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0),
-                    (posix.POSIX_SPAWN_DUP2, child_stderr, 2),
-                ),
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=_SIGNALS,
-            )
+            variables = {name: value for name, value in environment.items() if name}
+            self.pid = _start(command, variables, child_stderr)
         except OSError:
             close(self.stderr)
             raise
@@ -107,6 +105,57 @@ class Filter:
     def close(self) -> None:
         """Close the pipe of standard error."""
         close(self.stderr)
+
+
+def _start(command: str, environment: dict[bytes, bytes], stderr: int) -> int:
+    """Start the filter and return its process id.
+
+    sh(1) gets the command also if its program cannot be executed. So the status, 126 or 127, and
+    the text on standard error are those of sh, and sh runs a script without `#!`.
+    """
+    if words := _plain_words(command):
+        try:
+            return _spawn(words[0], words, _with_working_directory(environment), stderr)
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise
+    return _spawn(SHELL, ["sh", "-c", command], environment, stderr)
+
+
+def _plain_words(command: str) -> list[str]:
+    """Return the words of a command that sh(1) would only split, [] for any other command."""
+    words = command.split(" ")
+    plain = command.startswith("/") and all(words) and _PLAIN.issuperset("".join(words))
+    return words if plain else []
+
+
+def _with_working_directory(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Set PWD as sh(1) does: an inherited value stays if it names the working directory."""
+    here = posix.stat(".")
+    try:
+        named = posix.stat(environment.get(b"PWD", b""))
+        is_current = (named.st_dev, named.st_ino) == (here.st_dev, here.st_ino)
+    except OSError:
+        is_current = False
+    if is_current and environment[b"PWD"].startswith(b"/"):
+        return environment
+    return {**environment, b"PWD": posix.getcwdb()}
+
+
+def _spawn(path: str, words: list[str], environment: dict[bytes, bytes], stderr: int) -> int:
+    return posix.posix_spawn(
+        path,
+        words,
+        environment,
+        file_actions=(
+            (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0),
+            (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0),
+            (posix.POSIX_SPAWN_DUP2, stderr, 2),
+        ),
+        setpgroup=0,
+        setsigmask=(),
+        setsigdef=_SIGNALS,
+    )
 
 
 def _keep_descriptors_private() -> None:

@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,3 +228,110 @@ def test_an_error_of_closing_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> N
         running = Filter("exit 3", {})
     assert running.outcome(exit_code(running)).status == 3
     running.close()
+
+
+def script(path: Path, text: str, mode: int = 0o755) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_plain_command_is_child_of_proxy(tmp_path: Path) -> None:
+    parent = script(tmp_path / "parent", "#!/bin/sh\necho $PPID >&2\n")
+    assert run(str(parent)).last_stderr_line == str(os.getpid()).encode()
+
+
+def test_plain_command_receives_its_words(tmp_path: Path) -> None:
+    words = script(tmp_path / "words", '#!/bin/sh\necho "$0 $# $*" >&2\n')
+    expected = f"{words} 3 a b@c,d --x:50%+".encode()
+    assert run(f"{words} a b@c,d --x:50%+").last_stderr_line == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["a  b", "a ", "~", "x=~", "$HOME", "a;true", "*", "'a b'", "a\tb", "#a", "a\\b", "{a,b}"],
+)
+def test_other_command_goes_through_shell(tmp_path: Path, arguments: str) -> None:
+    words = script(tmp_path / "words", '#!/bin/sh\nprintf "<%s>" "$@" >&2\n')
+    command = f"{words} {arguments}"
+    variables = {"PATH": os.environ["PATH"], "HOME": "/home/of/filter"}
+    by_shell = subprocess.run(
+        ["/bin/sh", "-c", command], env=variables, stderr=subprocess.PIPE, check=False
+    )
+    assert run(command, HOME=b"/home/of/filter").last_stderr_line == by_shell.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mode", "status"),
+    [
+        ("missing", None, 0, 127),
+        ("closed", "#!/bin/sh\n", 0o644, 126),
+        ("no-interpreter", "#!/nonexistent/sh\n", 0o755, 127),
+        ("carriage-return", "#!/bin/sh\r\nexit 0\r\n", 0o755, 127),
+        ("no-first-line", "exit 3\n", 0o755, 3),
+        ("empty", "", 0o755, 0),
+    ],
+)
+def test_unexecutable_plain_command_has_status_of_shell(
+    tmp_path: Path, name: str, text: str | None, mode: int, status: int
+) -> None:
+    path = tmp_path / name
+    if text is not None:
+        script(path, text, mode)
+    outcome = run(str(path))
+    assert outcome.status == status
+    if status in (126, 127):
+        assert outcome.last_stderr_line.startswith(f"sh: 1: {path}: ".encode())
+
+
+def test_directory_as_plain_command_has_status_126(tmp_path: Path) -> None:
+    assert run(str(tmp_path)).status == 126
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.E2BIG, errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE]
+)
+def test_exec_without_resources_is_not_retried(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    started: list[str] = []
+
+    def refuse(path: str, *_: object, **__: object) -> int:
+        started.append(path)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(posix, "posix_spawn", refuse)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        Filter("/bin/true", {})
+    assert started == ["/bin/true"]
+
+
+@pytest.mark.parametrize("inherited", [None, b"", b"/nonexistent", b"."])
+def test_plain_command_gets_working_directory(tmp_path: Path, inherited: bytes | None) -> None:
+    show = script(tmp_path / "show.py", f"#!{sys.executable} -IS\n{SHOW_DIRECTORY}")
+    variables = {} if inherited is None else {"PWD": inherited}
+    assert run(str(show), **variables).last_stderr_line == os.fsencode(Path.cwd())
+
+
+def test_pwd_that_names_working_directory_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show = script(tmp_path / "show.py", f"#!{sys.executable} -IS\n{SHOW_DIRECTORY}")
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    link = os.fsencode(tmp_path / "link")
+    assert run(str(show), PWD=link).last_stderr_line == link
+
+
+SHOW_DIRECTORY = "import os, sys; sys.stderr.write(os.environ['PWD'])\n"
+
+
+def test_plain_command_leads_its_process_group(tmp_path: Path) -> None:
+    program = "import os, sys; print(os.getpgrp() == os.getpid(), file=sys.stderr)"
+    show = script(tmp_path / "show.py", f"#!{sys.executable} -IS\n{program}\n")
+    assert run(str(show)).last_stderr_line == b"True"
+
+
+def test_plain_command_killed_by_signal_is_reported_so(tmp_path: Path) -> None:
+    killed = script(tmp_path / "killed", "#!/bin/sh\nkill -TERM $$\n")
+    assert run(str(killed)).failure == "killed by signal 15"
