@@ -276,8 +276,8 @@ def _put_in_place(mutant: dict[str, Any]) -> None:
 
 def _exchange(owner: Any, changed: Any) -> None:
     """Let the functions and constants of a module or class be those of another."""
-    for name, new in list(vars(changed).items()):
-        old = vars(owner).get(name)
+    for name, value in list(vars(changed).items()):
+        old, new = vars(owner).get(name), _with_functions_of(owner, value)
         if isinstance(new, property) and isinstance(old, property):
             _exchange_code(old.fget, new.fget)
         elif isinstance(new, types.FunctionType) and isinstance(old, types.FunctionType):
@@ -285,12 +285,25 @@ def _exchange(owner: Any, changed: Any) -> None:
         elif name.startswith("__") or new is old:
             continue
         elif isinstance(new, dict) and isinstance(old, dict):
-            _fill(old, new)
+            _fill(old, {key: _with_functions_of(owner, value) for key, value in new.items()})
         elif isinstance(new, type) and isinstance(old, type):
             if new.__module__ == changed.__dict__.get("__name__", new.__module__):
                 _exchange(old, new)
         elif _is_constant(new) and new != old:
             setattr(owner, name, new)
+
+
+def _with_functions_of(owner: Any, value: Any) -> Any:
+    """Replace the functions in a tuple by those of the same name of a module or class."""
+    if isinstance(value, tuple):
+        return tuple(_function_of(owner, item) for item in value)
+    return value
+
+
+def _function_of(owner: Any, value: Any) -> Any:
+    if isinstance(value, types.FunctionType):
+        return vars(owner).get(value.__name__, value)
+    return _with_functions_of(owner, value)
 
 
 def _fill(table: dict[Any, Any], changed: dict[Any, Any]) -> None:
@@ -310,5 +323,5 @@ def _exchange_code(old: Any, new: Any) -> None:
 
 def _is_constant(value: object) -> bool:
     if isinstance(value, tuple | frozenset):
-        return all(_is_constant(item) for item in value)
+        return all(_is_constant(item) or isinstance(item, types.FunctionType) for item in value)
     return isinstance(value, int | float | bytes | str | re.Pattern | type(None))

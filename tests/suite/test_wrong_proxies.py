@@ -1,4 +1,4 @@
-"""The suite detects every broken proxy of tests/fixtures with a transcript of the broken clause.
+"""The suite detects each broken proxy with a transcript that cites the broken requirement.
 
 Rule: only the broken rule counts. A broken proxy must start, must not crash, and must pass a
 transcript that does not touch the rule. The unbroken proxy must pass each detecting transcript with
@@ -8,13 +8,11 @@ the same timeout.
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 
@@ -31,7 +29,8 @@ from tests.conformance.play.observers import StepFailedError
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.play.timeouts import AdaptiveTimeout
 from tests.conformance.run.items import suite_of
-from tests.fixtures import BROKEN_PROXIES, BrokenProxy
+from tests.fixtures import BrokenProxy
+from tests.suite.broken_proxies import BROKEN_PROXIES, GROUPS
 
 LEAST = 40
 #: Lines of the longest broken proxy, so that a reader sees its one fault at once.
@@ -49,24 +48,6 @@ UNREAD = {
 
 INVARIANT = "invariant"
 
-#: Families that no broken proxy can break, each with the reason.
-UNBREAKABLE = {
-    "cli.strict": "an implementation without the option conforms",
-    "files.stale": "no transcript can age a file",
-    "filter.env-more": "an implementation that sets no further variables conforms",
-    "listen.pid-file": "an implementation that writes no process id conforms",
-    "relay.lockstep": "an implementation that sends several commands at once conforms",
-}
-
-GROUPS = [
-    module.name
-    for module in pkgutil.iter_modules(fixtures.__path__)
-    if not module.name.startswith("_")
-]
-for group in GROUPS:
-    import_module(f"{fixtures.__name__}.{group}")
-
-FAMILIES = {family.name for family in specification().families}
 REQUIREMENTS = set(specification().requirements)
 #: Imports of every module that a session with one message loads.
 SESSION_IMPORTS = (
@@ -95,7 +76,7 @@ def with_short_timeout(settings: Settings, name: str) -> Settings:
 def difference(name: str, settings: Settings) -> str:
     """Return where the implementation and the transcript (in its first mode) differ, "" if nowhere.
 
-    The text for a broken invariant, which has a clause of its own, starts with INVARIANT.
+    The text for a broken invariant, which has requirements of its own, starts with INVARIANT.
     """
     transcript = load_transcript(TRANSCRIPTS / name)
     mode = transcript.header.modes[0]
@@ -151,47 +132,35 @@ def test_broken_proxies_are_enough() -> None:
     assert len(BROKEN_PROXIES) >= LEAST
 
 
-def test_each_breakable_family_is_broken() -> None:
-    assert FAMILIES - {family_of(proxy.clause) for proxy in BROKEN_PROXIES.values()} == set(
-        UNBREAKABLE
-    )
-
-
-def family_of(name: str) -> str:
-    """Return the family of a requirement, or the name of a family itself."""
-    return name if name in FAMILIES else name.rpartition("-")[0]
-
-
-def test_clause_exists_and_belongs_to_the_group() -> None:
+def test_requirement_exists_and_belongs_to_group() -> None:
     assert [
-        f"{name}: {proxy.clause}"
+        f"{name}: {proxy.requirement}"
         for name, proxy in BROKEN_PROXIES.items()
-        if proxy.clause not in FAMILIES | REQUIREMENTS or not in_group(name, proxy.clause)
+        if proxy.requirement not in REQUIREMENTS or not in_group(name, proxy.requirement)
     ] == []
 
 
-def in_group(name: str, clause: str) -> bool:
-    """Whether the clause is in the group, such as relay.idle in relay_idle."""
+def in_group(name: str, requirement: str) -> bool:
+    """Whether the requirement is in the group, such as relay.idle in relay_idle."""
     group = name.partition(".")[0]
-    return clause.replace(".", "_").replace("-", "_").startswith(group)
+    return requirement.replace(".", "_").replace("-", "_").startswith(group)
 
 
-def test_detecting_transcripts_exist_and_cite_the_clause() -> None:
+def test_detecting_transcripts_exist_and_cite_the_requirement() -> None:
     assert [
         name
         for name, proxy in BROKEN_PROXIES.items()
-        if not proxy.caught_by or not all(judges(one, proxy.clause) for one in proxy.caught_by)
+        if not proxy.caught_by or not all(judges(one, proxy.requirement) for one in proxy.caught_by)
     ] == []
 
 
-def judges(name: str, clause: str) -> bool:
-    """Whether the transcript exists, cites the clause, and fails if the clause is broken."""
+def judges(name: str, requirement: str) -> bool:
+    """Whether the transcript exists, cites the requirement, and can fail."""
     path = TRANSCRIPTS / name
     if not path.is_file():
         return False
     transcript = load_transcript(path)
-    cited = {*transcript.families, *transcript.header.requires}
-    return clause in cited and transcript.subject.level != "may"
+    return requirement in transcript.header.requires and transcript.subject.level != "may"
 
 
 def test_passed_transcript_exists() -> None:
@@ -214,7 +183,7 @@ def docstring(proxy: BrokenProxy) -> str:
 
 
 def test_no_two_broken_proxies_are_equal() -> None:
-    assert repeated((p.clause, docstring(p)) for p in BROKEN_PROXIES.values()) == []
+    assert repeated((p.requirement, docstring(p)) for p in BROKEN_PROXIES.values()) == []
     assert repeated(code(proxy) for proxy in BROKEN_PROXIES.values()) == []
 
 

@@ -369,7 +369,7 @@ class Harness:
             nonlocal sock
             with contextlib.suppress(OSError):
                 sock = connect(self.listen, self.header.buffers, self.timeout)
-            return sock is not None or not (self.process and self.process.alive)
+            return sock is not None or not self._may_bind_later
 
         self.wait_until(connected, pause=_CONNECT_AGAIN)
         if sock is None:
@@ -377,6 +377,14 @@ class Harness:
         self.dialogue.event(f"{actor}>", "@connect")
         self.clients[actor] = Connection(self.loop, sock, self.dialogue, actor)
         return True
+
+    @property
+    def _may_bind_later(self) -> bool:
+        """Whether a refused connection is to be repeated: not after a command has returned."""
+        process = self.process
+        if process is None or not process.alive:
+            return False
+        return not (self.header.background and process.in_background)
 
     @functools.cached_property
     def variables(self) -> dict[str, bytes]:

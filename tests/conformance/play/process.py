@@ -132,6 +132,7 @@ class Process:
         self._loop = loop
         self._dialogue = dialogue
         self.status: int | None = None
+        self.in_background = False  # whether this is the server that the command left behind
         self._before = children()
         self._popen: subprocess.Popen[bytes] | None = subprocess.Popen(
             command.words,
@@ -175,6 +176,7 @@ class Process:
         if not servers:
             return False
         self.pid, self._popen, self.status = servers[0], None, None
+        self.in_background = True
         self._watch()
         return True
 
