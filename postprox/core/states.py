@@ -16,50 +16,53 @@ FILTERING = "filtering"  # the exit of the filter
 DELIVERING = "delivering"  # the upstream server's replies to DATA and to the end of data
 CLOSED = "closed"  # no event, because the client's connection is closed
 
-#: State to next state to event. A session starts in CONNECTING. Termination (files.term) and a
-#: fault of the proxy lead from every state to CLOSED. The upstream server "fails" if its connection
-#: is refused or lost, if a reply is late or invalid, or if it refuses a command of the proxy that
-#: the client did not send.
+#: State to next state to event. A session starts in CONNECTING. A termination signal (files.term)
+#: and an internal error lead from every state to CLOSED. The upstream server "fails" if its
+#: connection is refused or lost, if a reply is late or invalid, or if it refuses a command that the
+#: proxy itself issued.
 TRANSITIONS = {
     CONNECTING: {
         COMMAND: "the upstream server sends its first greeting",
         AWAITING_REPLY: "a new connection is ready and the pending command is relayed",
-        CLOSED: "the upstream server fails, or the client is lost",
+        CLOSED: "the upstream server fails, or the client disconnects",
     },
     COMMAND: {
         COMMAND: "the proxy itself answers the command",
         AWAITING_REPLY: "the command is relayed",
         CONNECTING: "the command requires a new connection to the upstream server",
         OPENING_SPOOL: "the client sends DATA after an accepted recipient",
-        CLOSED: "QUIT is answered, the client is lost or late, or the session ends with 421",
+        CLOSED: "QUIT is answered, 421 is sent, or the client disconnects or times out",
     },
     AUTH_RESPONSE: {
         AWAITING_REPLY: "the response is relayed",
-        CLOSED: "the client is lost or late, or the session ends with 421",
+        CLOSED: "421 is sent, or the client disconnects or times out",
     },
     AWAITING_REPLY: {
         COMMAND: "the reply is relayed",
         AUTH_RESPONSE: "a 334 reply to AUTH is relayed",
         AWAITING_REPLY: "the proxy's own RSET is accepted and the pending command is relayed",
-        CLOSED: "the upstream server fails, or the client is lost",
+        CLOSED: "the upstream server fails, or the client disconnects",
     },
     OPENING_SPOOL: {
         RECEIVING: "the spool is open and the proxy sends 354",
         COMMAND: "the spool cannot be created and the proxy sends 452",
-        CLOSED: "the proxy has a fault",
+        CLOSED: "the proxy has an internal error",
     },
     RECEIVING: {
         FILTERING: "the client sends the end of data",
-        CLOSED: "the client is lost or late, or the upstream server fails",
+        CLOSED: "the client disconnects or times out, or the upstream server fails",
     },
     FILTERING: {
         DELIVERING: "the message passes, or there is no filter",
-        COMMAND: "the filter rejects or discards the message or fails (-r), or the spool fails",
-        CLOSED: "the client is lost, or the upstream server fails",
+        COMMAND: "the message is rejected or discarded, the filter fails (-r), or the spool fails",
+        CLOSED: "the client disconnects, or the upstream server fails",
     },
     DELIVERING: {
-        COMMAND: "the reply to DATA or the final reply is relayed, or the message cannot be read",
-        CLOSED: "the client is lost before the end of data is sent, or the upstream server fails",
+        COMMAND: "DATA is refused, the final reply is relayed, or the message cannot be read",
+        CLOSED: (
+            "the client disconnects before the end of data is sent upstream, "
+            "or the upstream server fails"
+        ),
     },
     CLOSED: {},
 }
