@@ -79,7 +79,7 @@ def main() -> int:
             kept = longest <= _LIMIT + control
             passed &= kept
             print(
-                f"{name:40}{1000 * longest:7.1f} ms; beside another server {1000 * control:5.1f} ms"
+                f"{name:40}{1000 * longest:7.1f} ms; without an attack {1000 * control:5.1f} ms"
                 f"{'' if kept else '  TOO LONG'}",
                 flush=True,
             )
