@@ -30,7 +30,7 @@ def test_silence_holds_a_slot_for_600_seconds(stage: Callable[[], Dialogue]) -> 
     dialogue = stage()
     time_passes_in_data(dialogue, DAY)
     assert dialogue.client_is_hung_up
-    assert f"{dialogue.now - BEGAN:.0f} s without an octet" in PAGE
+    assert f"for {dialogue.now - BEGAN:.0f} s without sending an octet" in PAGE
 
 
 def test_a_command_every_600_seconds_holds_a_slot() -> None:
