@@ -6,20 +6,24 @@ CONTRIBUTING.md says when to run which.
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 from pathlib import Path
 
 import nox
+import nox.command
 
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 STRICT_PYTEST = ["python", "-bb", "-m", "pytest", "-n", "auto"]
-WHICH_PEER = (
-    "nox -s peers -- FOLDER builds the Go module in FOLDER (go.mod, package main), a program with "
-    "postprox's command line. Its sources are no part of this repository; what it is known to miss "
-    "stands in tests/conformance/implementations/postprox-go.toml"
+WHICH_PEERS = (
+    "nox -s peers -- FOLDER... judges the implementation in each FOLDER: a Go module (go.mod, "
+    "package main) or a Perl program (postprox.pl). Their sources are no part of this repository; "
+    "tests/conformance/implementations/ has postprox-go.toml and postprox-perl.toml, with their "
+    "known divergences"
 )
 
 
@@ -50,20 +54,43 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Build the implementation in Go that lies in FOLDER and judge it: nox -s peers -- FOLDER."""
-    if not session.posargs:
-        session.skip(f"no folder is given: {WHICH_PEER}")
-    folder, *options = session.posargs
-    if not Path(folder, "go.mod").is_file():
-        session.error(f"there is no {folder}/go.mod: {WHICH_PEER}")
+    """Judge the other implementations, in Go or Perl: nox -s peers -- FOLDER... [OPTION...]."""
+    folders = list(itertools.takewhile(os.path.isdir, session.posargs))
+    options = session.posargs[len(folders) :]
+    if not folders:
+        session.skip(f"no folder is given: {WHICH_PEERS}")
     session.install("-e", ".[test]")
-    built = session.create_tmp()
-    program = Path(built).resolve() / "postprox-go"
-    with session.chdir(folder):
-        session.run("go", "build", "-buildvcs=false", "-o", str(program), ".", external=True)
-    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
-    judged = ("tests/conformance", "--implementation", "postprox-go", *options)
-    session.run(*STRICT_PYTEST, *judged, env={"PATH": path})
+    programs = Path(session.create_tmp()).resolve()
+    names = [put_peer(session, Path(folder), programs) for folder in folders]
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    failed = [name for name in names if not is_as_announced(session, name, options, path)]
+    if failed:
+        session.error(f"not as announced: {', '.join(failed)}")
+
+
+def put_peer(session: nox.Session, folder: Path, programs: Path) -> str:
+    """Put the program of `folder` into `programs`, and return its name."""
+    if (folder / "go.mod").is_file():
+        program = programs / "postprox-go"
+        with session.chdir(folder):
+            session.run("go", "build", "-buildvcs=false", "-o", str(program), ".", external=True)
+    elif (folder / "postprox.pl").is_file():
+        program = programs / "postprox-perl"
+        shutil.copy(folder / "postprox.pl", program)
+        program.chmod(0o755)
+    else:
+        session.error(f"{folder} has neither go.mod nor postprox.pl: {WHICH_PEERS}")
+    return program.name
+
+
+def is_as_announced(session: nox.Session, name: str, options: list[str], path: str) -> bool:
+    """Judge the program `name`; is every failure a known divergence, and each of those seen?"""
+    judged = ("tests/conformance", "--implementation", name, *options)
+    try:
+        session.run(*STRICT_PYTEST, *judged, env={"PATH": path})
+    except nox.command.CommandFailed:
+        return False
+    return True
 
 
 @nox.session
