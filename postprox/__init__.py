@@ -1,9 +1,10 @@
 """postprox: a minimal SMTP proxy that runs a filter command on every message.
 
-Rule: nothing is imported here, for everything imports this.
+Rule: this module imports nothing, because every other module imports it.
 """
 
 __version__ = "1.0.0"
 
-#: What type checkers take for true. Importing it from `typing` costs more than a whole session.
+#: True for type checkers only. Importing the constant from `typing` costs more than a whole
+#: session.
 TYPE_CHECKING = False

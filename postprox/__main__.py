@@ -68,7 +68,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     from .shell.loop import STOPPING, Loop
     from .shell.stream import Stream
 
-    silence(STDERR)  # a session writes nothing there (cli.stderr-silent)
+    silence(STDERR)  # a session writes nothing to it (cli.stderr-silent)
     loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
@@ -87,7 +87,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     # The session imports the log with its first line.
     if log := sys.modules.get(f"{__package__}.shell.log"):
         log.destination.flush_and_close()
-    # The normal exit of the interpreter would only take time, because there is nothing to clean up.
+    # There is nothing to clean up, so the normal exit of the interpreter would only take time.
     posix._exit(connection.session.exit_status)
 
 

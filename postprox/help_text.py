@@ -1,6 +1,6 @@
 """The texts of --help, --license and --version.
 
-Rule: texts for users. The lines about options are derived from `options.TABLE`. A session does not
+Rule: texts for users. The lines about options are derived from `options.TABLE`. Sessions do not
 import this module.
 """
 
@@ -14,7 +14,7 @@ _INDENT = 27
 
 
 def _synopsis() -> str:
-    """Return the short options in brackets, which adjacent options without argument share."""
+    """Return the short options in brackets. Adjacent options without an argument share a pair."""
     parts: list[str] = []
     flags = ""
     for letter, _, argument, _, _, applies, _ in options.TABLE:
@@ -50,17 +50,18 @@ Usage: postprox HOST:PORT {_synopsis()}
        postprox -{_information()}
 
 Relay SMTP between standard input and output and the mail server at HOST:PORT,
-and run a filter command that decides about every message. Postfix's spawn(8)
-starts postprox. HOST is a name, an IPv4 address or [IPv6 address]. HOST:PORT
-may also be unix:/path. Without :PORT the port is 25.
+and run a filter command that passes, changes or rejects each message.
+Postfix's spawn(8) starts postprox. HOST is a name, an IPv4 address or [IPv6
+address]. HOST:PORT may also be unix:/path. The default port is 25.
 
 {_OPTIONS}
 
-CMD gets the message in the file $EMAIL, and SENDER, RECIPIENT, REMOTEIP and
-HELO in its environment. Exit status 0: the message passes. If $OUTFILE has
-content, that replaces the message. 1: the message is rejected with the last
-line of standard error. 2 or more, a signal or a timeout: CMD has failed (see
--r). The manual page postprox(1) describes all options and the log.
+CMD finds the message in the file $EMAIL, and SENDER, RECIPIENT, REMOTEIP and
+HELO in its environment. Exit status 0 passes the message, or the content of
+$OUTFILE instead if that file is not empty. Exit status 1 rejects the message
+with the last line of standard error. A status of 2 or more, a signal and a
+timeout are failures of CMD (see -r). The manual page postprox(1) describes
+all options and the log.
 """
 
 _LICENSE = """\

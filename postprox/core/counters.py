@@ -1,7 +1,7 @@
 """Counters of a server, for `--metrics` and `systemctl status`.
 
-Rule: this module counts and does not decide. It keeps only the verdict, the result and the filter's
-run time of a message.
+Rule: this module counts and does not decide. Of a message it keeps only the verdict, the result and
+the filter's run time.
 """
 
 #: Upper bounds of the histogram of run times, in seconds. They separate fast checks, scanners and

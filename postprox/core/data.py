@@ -31,13 +31,13 @@ _AMBIGUOUS = (
 
 
 class DotUnstuffer:
-    """The decoder of the client's input after 354, to content for the file and for upstream."""
+    """The decoder from the client's input after 354 to content for the file and for upstream."""
 
     __slots__ = ("_encoder", "_first", "_pending", "complete", "trailing", "wire")
 
     def __init__(self) -> None:
         self._pending = _END[:2]  # the data begins at the start of a line
-        self._first = True  # whether `_pending` has that CRLF, which is not content
+        self._first = True  # whether `_pending` contains that CRLF, which is not content
         self._encoder = DotStuffer()
         #: The encoding of the content that `feed` returned last, with the end of data if complete.
         self.wire: bytes

@@ -1,7 +1,7 @@
 """The envelope of one transaction, and the filter's environment built from it.
 
 Rule: an envelope ends with its transaction (filter.env-reset). Its values come from a remote host
-and must not be trusted.
+and cannot be trusted.
 """
 
 from . import limits

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 DELIVERED = "delivered"  # the upstream server accepted the message
 DISCARDED = "discarded"  # the filter replied 2yz to the client, and nothing was delivered
 REFUSED = "refused"  # the client got 5yz
-DEFERRED = "deferred"  # the client got 4yz and tries again
-LOST = "lost"  # the client was lost before it got a reply
+DEFERRED = "deferred"  # the client got 4yz and will try again
+LOST = "lost"  # the client was lost before a reply was sent
 UNKNOWN = "unknown"  # the end of data was sent upstream, without a final reply (RFC 1047)
 
 _BARE = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"\\')

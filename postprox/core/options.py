@@ -24,15 +24,15 @@ LISTEN_ADDRESS = "127.0.0.1"
 #: information and exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
-#: A variable of the environment. It divides all timeouts, so that tests take seconds instead of
-#: minutes (docs/conformance.md).
+#: An environment variable that divides all timeouts, so that tests take seconds instead of minutes
+#: (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 
 
 class UsageError(Exception):
-    """An error in the command line, with the message for the user."""
+    """An error in the command line. Its text is the message for the user."""
 
 
 class Options:
@@ -57,7 +57,7 @@ class Options:
     )
 
     def __init__(self) -> None:
-        #: The name of the option that prints information and exits, "" if none is given.
+        #: The name of the given option that prints information and exits, or "".
         self.information = ""
         #: The address of the upstream server.
         self.target: UpstreamAddress
@@ -145,7 +145,7 @@ def _target(given: list[str]) -> UpstreamAddress:
 
 
 def _set(options: Options, name: str, shown: str, value: str) -> None:
-    """Store the value of the option `name`, which the command line has as `shown`."""
+    """Store the value of the option `name`, given on the command line as `shown`."""
     attribute, check, _ = _LONG[name]
     setattr(options, attribute, check(shown, value))
     if options.strict:
@@ -221,17 +221,17 @@ TABLE: "tuple[Record, ...]" = (
     ("r", "reject", "", "reject", _flag, EVERYWHERE,
      "refuse a message with 451 if CMD fails, instead of\nletting it pass"),
     ("", "strict", "", "strict", _flag, EVERYWHERE,
-     "status 1 rejects only with a reply code; implies -r"),
+     "treat status 1 without a reply code as a failure;\nimplies -r"),
     ("v", "verbose", "", "log_level", _flag, EVERYWHERE,
-     "log every message; twice: every command too"),
+     "log every message; if given twice, every command too"),
     ("l", "listen", "[IP:]PORT", "listen", _address, EVERYWHERE,
-     f"listen there, as a server in the background\n(default IP: {LISTEN_ADDRESS})"),
+     f"listen on this address as a background server\n(default IP: {LISTEN_ADDRESS})"),
     ("", "foreground", "", "foreground", _flag, LISTENING,
      "with -l: stay in the foreground"),
     ("", "log", "syslog|stderr", "log", _log, EVERYWHERE,
-     "with -l --foreground: the log destination (default:\nsyslog; without /dev/log stderr)"),
+     "with -l --foreground: the log destination (default:\nsyslog, or stderr without /dev/log)"),
     ("", "max-sessions", "N", "max_sessions", _count, LISTENING,
-     "with -l: serve N clients at once (default: {})"),
+     "with -l: serve at most N clients (default: {})"),
     ("", "metrics", "FILE", "metrics", _file, LISTENING,
      "with -l: write metrics for Prometheus to FILE"),
     ("", "pid-file", "FILE", "pid_file", _file, LISTENING,
@@ -296,7 +296,7 @@ def _read_cluster(word: str, arguments: list[str]) -> "Iterable[tuple[str, str, 
 
 
 def _one_line(word: str) -> str:
-    """Escape a word that has control characters."""
+    """Escape a word that contains control characters."""
     return word if word.isprintable() else ascii(word)
 
 

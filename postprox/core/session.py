@@ -70,7 +70,7 @@ class Session:
         self._turn_began: float
         self._commands = smtp.CommandReader()
         self._upstream = upstream.UpstreamLink(self._act, clock)
-        self._greeted = False  # whether the client has got the upstream server's greeting
+        self._greeted = False  # whether the upstream server's greeting was sent to the client
         self._line = b""  # the current command
         self._hello = b""  # the accepted HELO or EHLO command
         self._authenticated = False
@@ -157,10 +157,10 @@ class Session:
         self._advance()
 
     def client_lost(self) -> None:
-        """End the session of a client with a broken connection, and ignore its buffered input.
+        """End a session whose client connection is broken, and ignore the client's buffered input.
 
-        The session still awaits the final reply if the end of data was sent upstream. The log
-        line then has the result of the message.
+        The session still awaits the final reply if the end of data was sent upstream. The log line
+        then contains the result of the message.
         """
         self._client_eof = True
         self._commands.take_buffered()
@@ -228,7 +228,7 @@ class Session:
         self._filter_deadline = self._message.filter_began + self._options.timeout
 
     def filter_finished(self, outcome: "Outcome") -> None:
-        """Refuse or deliver the message by the filter's outcome."""
+        """Refuse or deliver the message, depending on the filter's outcome."""
         if self._filter_deadline != limits.NEVER:
             self._message.filter_seconds = self._clock() - self._message.filter_began
             self._filter_deadline = limits.NEVER
@@ -293,9 +293,9 @@ class Session:
         self._upstream.disconnect()
 
     def crash(self) -> None:
-        """End the session with 421 after a fault of the proxy.
+        """End the session with 421 after an internal error.
 
-        The client gets 421 in every state, because the fault may precede the parsing of a command.
+        The client gets 421 in every state, because the error may precede the parsing of a command.
         """
         self._abort(replies.INTERNAL_ERROR)
         self._upstream.disconnect()
@@ -305,7 +305,8 @@ class Session:
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
 
-        `timer` handles the rest of a long series, so that other sessions are served in between.
+        `timer` handles the rest of a long series later, so that other sessions are served
+        meanwhile.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -666,7 +667,7 @@ class Session:
     @property
     def _message(self) -> "Message":
         if self._current_message is None:
-            raise AssertionError("no message is under way")
+            raise AssertionError("no message is in progress")
         return self._current_message
 
     @property
@@ -744,9 +745,9 @@ class Session:
             self._log(log_levels.INFO, "%s", line)
 
     def _fail_upstream(self, reply: bytes, message_reply: bytes) -> None:
-        """End the session because of the upstream server.
+        """End the session after a failure of the upstream server.
 
-        message_reply: the reply instead of `reply` if a message is being delivered.
+        message_reply: replaces `reply` if a message is being delivered.
         """
         delivering = self._state == DELIVERING
         self._upstream.disconnect()
@@ -781,7 +782,7 @@ class Session:
     def _log_dialogue(self, peer: str, text: bytes, redacted: bytes) -> None:
         """Log a command or a reply at debug level.
 
-        redacted: the text to log if the current command may be a password. Replies quote commands.
+        redacted: the text to log if the current command may be a password. A reply may quote it.
         """
         if self._options.log_level >= log_levels.DEBUG:
             shown = text if smtp.verb(self._line) in _LOGGABLE else redacted

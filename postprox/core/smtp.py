@@ -21,7 +21,7 @@ class BadReplyError(Exception):
 
 
 class CommandReader:
-    """The input buffer of the client, read by lines.
+    """The buffer of client input, read line by line.
 
     The reader drops the rest of a line that is too long, and the octets that BDAT announces.
     """
@@ -129,7 +129,7 @@ class Reply:
 
 
 class ReplyReader:
-    """The input buffer of the upstream server, read by replies."""
+    """The buffer of input from the upstream server, read reply by reply."""
 
     __slots__ = ("_buffer", "_code", "_line")
 

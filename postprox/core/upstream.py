@@ -63,7 +63,7 @@ class UpstreamLink:
         self.awaited = NOTHING
         #: The time of the last command or reply.
         self.used: float
-        #: The time at which the awaited reply or connection is late, or infinity.
+        #: The time at which the awaited reply or connection times out, or infinity.
         self.deadline = limits.NEVER
 
     def connect(self) -> None:
@@ -90,7 +90,7 @@ class UpstreamLink:
         self._shorten_for_lost_client()
 
     def client_gone(self) -> None:
-        """Shorten the timeouts of replies that decide about no message (relay.idle)."""
+        """Shorten the timeouts of replies on which no message depends (relay.idle)."""
         self._client_is_gone = True
         self._shorten_for_lost_client()
 
@@ -99,7 +99,7 @@ class UpstreamLink:
         self.deadline = min(self.deadline, self._clock() + limit)
 
     def progress(self) -> None:
-        """Start the timeout of the next block after the upstream server accepted one."""
+        """Restart the block timeout after the upstream server has accepted a block."""
         self._extend(limits.UPSTREAM_BLOCK)
 
     @property

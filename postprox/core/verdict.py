@@ -1,4 +1,4 @@
-"""The verdict on a message, which `judge` maps from the filter's exit status.
+"""The verdict on a message, which `judge` derives from the filter's exit status.
 
 Rule: only this module decides whether a message passes, is replaced or is refused, and with which
 reply. `judge` is a pure function.
@@ -78,7 +78,7 @@ class Verdict:
 
 
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
-    """Map the exit status of the filter to a verdict on the message.
+    """Derive the verdict on the message from the filter's exit status.
 
     reject_failures: whether a failure refuses the message (``-r``).
     strict: whether a rejection without a reply code is a failure (``--strict``, cli.strict).

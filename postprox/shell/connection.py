@@ -1,4 +1,4 @@
-"""The I/O of one session, which performs the actions of `core.session`.
+"""The I/O of one session: it performs the actions that `core.session` requests.
 
 Rule: this module does not interpret SMTP. A connection owns the descriptors, the files and the
 filter of one session. It releases all of them at the end, also after an internal error.
@@ -27,7 +27,7 @@ class Connection:
     """The connection of one client, with its upstream connection, message and filter.
 
     finished: called once with the connection, after everything is released.
-    counters: counts the messages, None without a server.
+    counters: counts the messages, or None without a server.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Connection:
         self._client = client
         self._finished = finished
         self._counters = counters
-        #: Logs a line at most once a minute for all sessions of a server. None without a server.
+        #: A function that logs a line at most once a minute per server, or None without a server.
         self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
@@ -56,7 +56,7 @@ class Connection:
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
-        self._client_lost = False  # the session got `client_lost`
+        self._client_lost = False  # `client_lost` was reported to the session
         self._closed = False
         loop.add(self)
 
@@ -69,9 +69,9 @@ class Connection:
         self._guarded(self.session.stop)
 
     def terminate(self, timeout: float) -> None:
-        """End the session now, and write only as much as the kernel accepts without waiting.
+        """End the session now, and write only the output that the kernel accepts without waiting.
 
-        timeout: the timeout in seconds for the final reply to a message that upstream has.
+        timeout: the timeout in seconds for the final reply, if the message was sent upstream.
         """
         self._guarded(self.session.terminate, timeout)
         if self.session.client_closed:
@@ -115,7 +115,7 @@ class Connection:
             self._run_actions()
         except Exception as second:
             report(second)
-            if not self.session.client_closed:  # otherwise the client has its last reply
+            if not self.session.client_closed:  # otherwise the client already has its last reply
                 self._client.write(replies.INTERNAL_ERROR)
         finally:
             self._close()

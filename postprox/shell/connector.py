@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..core.address import UpstreamAddress
     from .loop import Loop
 
-    #: A family and an address in it, as getaddrinfo(3) returns them.
+    #: An address family and an address, as returned by getaddrinfo(3).
     Address = tuple[int, socket._Address]
 
 
@@ -65,7 +65,7 @@ class Connector:
         self._try_next()
 
     def cancel(self) -> None:
-        """Stop without a call of `connected` or `failed`."""
+        """Stop without calling `connected` or `failed`."""
         if self._resolver is not None:
             self._resolver.cancel()
         self._abandon("")
@@ -128,7 +128,7 @@ class Connector:
 
 
 def _in_progress(error: OSError, family: int) -> bool:
-    """Whether connect(2) returned EINPROGRESS and not the EAGAIN of a full backlog."""
+    """Whether connect(2) returned EINPROGRESS, not EAGAIN because of a full backlog."""
     return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
@@ -136,7 +136,7 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
     """Return the addresses of `target`.
 
     Raises:
-        socket.gaierror: there is no address. With AI_NUMERICHOST, `target` is not numeric.
+        socket.gaierror: there is no address, or with AI_NUMERICHOST `target` is not numeric.
     """
     host = target.host.encode("utf-8", "surrogateescape")
     found = socket.getaddrinfo(host, target.port, 0, socket.SOCK_STREAM, 0, flags)

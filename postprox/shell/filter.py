@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SHELL = "/bin/sh"
 
 #: The characters of a command that sh(1) would split at blanks and otherwise leave as they are.
-#: `~`, `=` and `#` are absent, because sh gives them a meaning in some places of a word.
+#: `~`, `=` and `#` are excluded, because sh(1) interprets them at some positions of a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: Errors of exec that mean a lack of resources (filter.no-resources). sh(1) would report them as
 #: status 126: EIO, E2BIG, EAGAIN, ENOMEM, ENFILE, EMFILE.
@@ -28,7 +28,7 @@ def _changeable_signals() -> "Collection[int]":
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list them. It is the usual limit.
+#: The number of descriptors to check if the system cannot list them. This is the usual limit.
 _DESCRIPTORS = 1024
 
 
@@ -85,7 +85,7 @@ class Filter:
 
     @property
     def said(self) -> bytes:
-        """The last line of standard error so far that is not blank, b"" if there is none."""
+        """The last non-blank line of standard error so far, or b"" if there is none."""
         for _ in range(limits.STDERR_DRAIN // limits.READ_SIZE):
             if not self.read_stderr():
                 break
@@ -100,7 +100,7 @@ class Filter:
             try:
                 kill(self.pid, signal.SIGKILL)
             except OSError:
-                pass  # the group is empty, or belongs to another user now
+                pass  # the group is empty, or now belongs to another user
 
     def close(self) -> None:
         """Close the pipe of standard error."""
@@ -110,8 +110,8 @@ class Filter:
 def _start(command: str, environment: dict[bytes, bytes], stderr: int) -> int:
     """Start the filter and return its process id.
 
-    sh(1) gets the command also if its program cannot be executed. So the status, 126 or 127, and
-    the text on standard error are those of sh, and sh runs a script without `#!`.
+    If the program cannot be executed, sh(1) gets the command. The exit status (126 or 127) and the
+    text on standard error then come from sh(1), which also runs scripts without `#!`.
     """
     if words := _plain_words(command):
         try:
@@ -123,7 +123,7 @@ def _start(command: str, environment: dict[bytes, bytes], stderr: int) -> int:
 
 
 def _plain_words(command: str) -> list[str]:
-    """Return the words of a command that sh(1) would only split, [] for any other command."""
+    """Return the words of a command that sh(1) would only split, or [] for any other command."""
     words = command.split(" ")
     plain = command.startswith("/") and all(words) and _PLAIN.issuperset("".join(words))
     return words if plain else []

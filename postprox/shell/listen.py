@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 #: The maximum number of digits in LISTEN_FDS. No process has more descriptors.
 _LONGEST_COUNT = 9
-#: The offset of tcpi_unacked in struct tcp_info. A listening socket has its backlog there.
+#: The offset of tcpi_unacked in struct tcp_info. For a listening socket it contains the length of
+#: the backlog.
 _TCP_INFO_UNACKED = 24
 
 
@@ -82,7 +83,7 @@ def _logs_to_stderr(options: "Options") -> bool:
 
 
 class _PidFile:
-    """The file of `--pid-file`, if given. The process with its id removes it.
+    """The file of `--pid-file`, if given. The process whose id it contains removes the file.
 
     The file is written before fork(2), with the id of the parent, because an error after fork(2)
     would be too late. The descriptor stays open, so that no other file gets the same inode.
@@ -106,10 +107,10 @@ class _PidFile:
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
-        """Write the id of `child`, which removes the file at its end.
+        """Write the id of `child`, which removes the file when it exits.
 
         Raises:
-            OSError: the file cannot be written. The child has got SIGTERM.
+            OSError: the file cannot be written. SIGTERM has been sent to the child.
         """
         if not self._path:
             return
@@ -144,7 +145,7 @@ class Server:
         self._capacity = _sessions_allowed(options.max_sessions)
         self._stop_by = limits.NEVER
         self._pause_end = limits.NEVER
-        self._warned: dict[str, float] = {}  # the time of the last log line, by text
+        self._warned: dict[str, float] = {}  # maps a log line to the time when it was last written
         self._loop = Loop(options.clock_speed, EPOLL)
         self._loop.add(self)
         log.syslog.attach(self._loop.clock, self._loop.note_deadline)
@@ -194,7 +195,7 @@ class Server:
 
     @property
     def deadline(self) -> float:
-        """The end of the pause before the next accept(2), or of the grace period."""
+        """The end of the pause before the next accept(2), or the end of the grace period."""
         return min(self._stop_by, self._pause_end)
 
     def timer(self) -> None:
@@ -308,7 +309,7 @@ class Server:
         )
 
     def _stop(self) -> None:
-        """Stop with the grace period, after a second signal with a short timeout."""
+        """Stop with the grace period; after a second signal, with a short timeout."""
         if not self._listeners:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return

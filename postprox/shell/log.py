@@ -4,8 +4,8 @@ Rule: the log never blocks and never raises. Input from clients cannot forge or 
 missing syslog daemon is not an error.
 
 If the daemon does not read, its socket buffer fills up. While the daemon restarts, there is no
-socket. In both cases informational lines are dropped and counted, and a later line has the count.
-Errors and warnings are buffered up to a limit. A server can write to standard error instead
+socket. In both cases informational lines are dropped and counted, and a later line reports the
+count. Errors and warnings are buffered up to a limit. A server can write to standard error instead
 (`stderr`).
 
 Logs: the number of dropped lines, and internal errors with a traceback.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
             """Write a line."""
 
         def flush_and_close(self) -> None:
-            """Write the buffered lines at the end of the process."""
+            """Write the buffered lines before the process exits."""
 
 
 _SOCKET = "/dev/log"
@@ -42,7 +42,7 @@ class Syslog:
 
     def __init__(self) -> None:
         self._daemon: socket.socket | None = None
-        self._daemon_seen = False  # there was a daemon in this process's lifetime
+        self._daemon_seen = False  # a daemon was reached during the lifetime of this process
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
@@ -184,7 +184,7 @@ def dropped(count: int) -> str:
 def printable(text: str) -> str:
     """Return the beginning of `text` in printable ASCII, with other characters escaped.
 
-    `text` is cut first, because a client may have sent a megabyte of it.
+    `text` is truncated first, because a client may have sent a megabyte.
     """
     return "".join(
         character if " " <= character <= "~" else ascii(character)[1:-1]

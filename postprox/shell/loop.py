@@ -1,8 +1,8 @@
 """The event loop: descriptors, deadlines, child processes and signals.
 
-Rule: the loop does not know SMTP or sessions. It has one thread, and no callback may block. The
-exception of a callback is logged, and the other callbacks still run. A timer runs only after all
-events that happened before the check of the deadline.
+Rule: the loop knows nothing about SMTP or sessions. It has one thread, and no callback may block.
+The exception of a callback is logged, and the other callbacks still run. A timer runs only after
+all events that happened before the check of the deadline.
 
 The loop does not read all deadlines in each iteration. It keeps a lower bound of them. A timer
 source with an earlier deadline reports it (`note_deadline`). The loop reads all deadlines only
@@ -47,8 +47,9 @@ EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 #: Ignored signals. Scripts send them to servers that then reopen their log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
-#: Signals that terminate the process in order (files.term): all with the default action to end
-#: it, except signals for a fault of the process. The interpreter ignores SIGPIPE and SIGXFSZ.
+#: Signals that cause an orderly termination (files.term): all signals whose default action is to
+#: end the process, except signals for a fault of the process. The interpreter ignores SIGPIPE and
+#: SIGXFSZ.
 STOPPING = signal.valid_signals() - {
     *IGNORED,
     *(signal.SIGKILL, signal.SIGSTOP),  # cannot be handled
@@ -74,9 +75,9 @@ class Loop:
         self._signals: dict[int, Callable[[], None]] = {}
         self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # no deadline is earlier
-        self._lost_time = 0.0  # seconds on the clock that do not count, see `_is_held_up`
+        self._lost_time = 0.0  # seconds on the clock that do not count (see `_is_held_up`)
         self._was_held_up = False  # the previous iteration
-        #: The number of descriptors that this iteration serves. Each waits for all others.
+        #: The number of descriptors that this iteration serves. Each one waits for the others.
         self.ready_count = 1
         #: The clock's time for the check of deadlines, while timers run.
         self.now = -limits.NEVER
@@ -131,7 +132,7 @@ class Loop:
         )  # the parent process may have blocked them
 
     def on_child_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
-        """Call `handler` with the exit code of child process `pid` at its end.
+        """Call `handler` with the exit code of child process `pid` when it exits.
 
         A negative code is the number of the signal that ended the child process. None means that
         the system does not report exit codes. Then the child process may still be running.
@@ -155,7 +156,7 @@ class Loop:
         """Wait for the next event or deadline and handle it without raising."""
         try:
             self._iterate()
-        except Exception as error:  # mostly no memory, and the events are reported again
+        except Exception as error:  # usually a lack of memory; the events are reported again
             _pause(error)
 
     def _iterate(self) -> None:
@@ -178,8 +179,8 @@ class Loop:
         """Decide whether the process was held up, so that this iteration's time does not count.
 
         Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
-        Therefore this time counts for no limit. The loop never takes back two iterations in a row.
-        Otherwise no limit would end in a process that is always late.
+        Therefore this time counts for no limit. The loop never excludes two consecutive iterations.
+        Otherwise no time limit would ever expire in a process that is always late.
 
         late: the lateness of the wait, or the duration of its handlers, in seconds on the clock.
         """
@@ -231,7 +232,7 @@ class Loop:
             numbers = set(posix.read(self._wakeup, 4096))
         except BlockingIOError:
             return
-        except (OSError, MemoryError) as error:  # keep the handler, or all signals would be lost
+        except (OSError, MemoryError) as error:  # removing the handler would lose all signals
             _pause(error)
             return
         for number in numbers:
@@ -240,7 +241,7 @@ class Loop:
     def _reap(self) -> None:
         """Reap all exited child processes and call their handlers.
 
-        Orphans of filters have no handler. They are child processes of process 1.
+        Orphaned child processes of filters have no handler. They occur if the proxy is process 1.
         """
         try:
             self._reap_by(_next_ended)

@@ -1,8 +1,8 @@
 """The files that a server writes for other programs (`--metrics`, `--pid-file`).
 
 Rule: this module opens no existing file. It writes a new file with a unique name in the directory
-of FILE, and renames it to FILE. So a link or a FIFO with either name has no effect, and a reader
-of FILE never sees partial content.
+of FILE, and renames it to FILE. A link or a FIFO at either name therefore has no effect, and a
+reader of FILE never sees partial content.
 """
 
 import errno
@@ -74,7 +74,7 @@ def _refuse_devices(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process with this id runs. The own id belonged to an earlier process."""
+    """Whether another process with this id is running. A file with its own id is an old one."""
     if pid == os.getpid():
         return False
     try:

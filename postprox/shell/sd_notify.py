@@ -29,7 +29,7 @@ class ServiceNotifier:
         self._loop = loop
         self._status = status
         self._address = _notify_address()
-        # Opened now, because the watchdog must also work without free descriptors.
+        # The socket is opened here, because the watchdog must work even without free descriptors.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind) if self._address else None
         self._period = _watchdog_seconds() / 2 or limits.STATUS
@@ -64,7 +64,7 @@ class ServiceNotifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:
-            pass  # the manager does not read or is gone, and its own timeout handles that
+            pass  # the manager does not read or has exited; its own timeout covers this case
 
 
 def _notify_address() -> bytes:

@@ -1,10 +1,11 @@
 """The files of one message.
 
-Rule: the spool is a file without a name. It has the message as the proxy sends it to the upstream
-server. No change to EMAIL or OUTFILE changes the spool. (Processes of the same user can reach it
-through /proc, see SECURITY.md.) A filter gets a copy of the message (EMAIL) and an empty file
-(OUTFILE). The proxy writes EMAIL while it receives the message, and names it when the filter
-starts. Both names exist only while the filter runs, so no other file can be left (files.gone).
+Rule: the spool is a file without a name. It contains the message as the proxy sends it to the
+upstream server. No change to EMAIL or OUTFILE changes the spool. (Processes of the same user can
+reach it through /proc, see SECURITY.md.) A filter gets a copy of the message (EMAIL) and an empty
+file (OUTFILE). The proxy writes EMAIL while it receives the message, and links it to its name when
+the filter starts. Both names exist only while the filter runs, so no file remains at other times
+(files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
 recognises the files of a killed proxy.
@@ -53,7 +54,7 @@ class Spool:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
         self._created_paths: list[str] = []
         self._copy = -1
-        self._empty_outfile = -1  # as it was made, and locked; a filter may replace it
+        self._empty_outfile = -1  # as created, and locked; a filter may replace it
         self._error: OSError | None = None
         self._replacement_state: tuple[int, int]
         self._size = 0
@@ -97,7 +98,7 @@ class Spool:
             raise self._error
 
     def create_filter_files(self) -> None:
-        """Give EMAIL its name, and create the empty OUTFILE.
+        """Link EMAIL to its name, and create the empty OUTFILE.
 
         Raises:
             OSError: one of the files cannot be created.
@@ -120,8 +121,8 @@ class Spool:
     def open_outfile(self) -> int | None:
         """Return a descriptor of OUTFILE, None if the file is empty or missing.
 
-        The proxy opens the file once. If that fails, only the error decides, because the name may
-        belong to another file by then.
+        The proxy opens the file once. If that fails, the proxy evaluates only the error, because
+        the name may refer to another file by then.
 
         Raises:
             NotAFileError: OUTFILE is not a regular file.
@@ -136,23 +137,23 @@ class Spool:
 
             if error.errno not in (ELOOP, ENXIO):  # a link, a socket
                 raise
-            raise NotAFileError("OUTFILE is no regular file") from None
+            raise NotAFileError("OUTFILE is not a regular file") from None
         status = posix.fstat(descriptor)
         if is_regular(status) and status.st_size:
             self._replacement_state = _state(status)
             return descriptor
         close(descriptor)
         if not is_regular(status):
-            raise NotAFileError("OUTFILE is no regular file")
+            raise NotAFileError("OUTFILE is not a regular file")
         return None
 
     @property
     def original(self) -> int:
-        """The descriptor of the message in its encoding for SMTP."""
+        """The descriptor of the message as encoded for SMTP."""
         return self._content
 
     def original_blocks(self) -> "Iterator[bytes]":
-        """Yield the message in its encoding for SMTP; no error follows the last block.
+        """Yield the message as encoded for SMTP; no error follows the last block.
 
         Raises:
             OSError: the file cannot be read, or is too short.
@@ -237,7 +238,7 @@ class Spool:
 def blocks(descriptor: int) -> "Iterator[bytes]":
     """Yield the content of a file from its start, in blocks.
 
-    There is no read past the end, because its error would come after all content was sent.
+    The function does not read past the end, because an error would come after all content was sent.
     """
     size, offset = posix.fstat(descriptor).st_size, 0
     while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
@@ -251,7 +252,7 @@ def _state(status: posix.stat_result) -> tuple[int, int]:
 
 
 def close_in_background(descriptor: int) -> None:
-    """Close a file, a large one in a thread, because freeing its space takes long."""
+    """Close a file. A large file is closed in a thread, because freeing its space takes time."""
     try:
         large = posix.fstat(descriptor).st_size > limits.LARGE_FILE
     except OSError:

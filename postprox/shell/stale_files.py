@@ -1,8 +1,9 @@
 """The removal of files that killed proxies left in the spool directory (files.stale).
 
-Rule: a file is removed only under four conditions. It has a name of postprox, it is a regular file
-of this user, it is old, and no running proxy has a lock on EMAIL or OUTFILE of the same message.
-Names contain no process id, because processes in other pid namespaces may share the directory.
+Rule: a file is removed only under four conditions. Its name has the form that postprox uses, it is
+a regular file of this user, it is old, and no running proxy holds a lock on EMAIL or OUTFILE of the
+same message. Names contain no process id, because processes in other pid namespaces may share the
+directory.
 
 Logs: the number of removed files.
 """
@@ -46,7 +47,7 @@ def _removed(stem: Path) -> int:
             with _locked(outfile) as locked:
                 removed += locked and _remove(outfile)
     elif _is_old(email, limits.STALE):
-        # A filter that edits EMAIL in place puts an unlocked file under its name.
+        # A filter that edits EMAIL may replace it by an unlocked file.
         with _locked(email) as email_locked, _locked(outfile) as outfile_locked:
             if email_locked and outfile_locked:
                 # OUTFILE first, because the next server needs EMAIL to find OUTFILE.
@@ -75,7 +76,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file, and yield False if a running proxy has the lock, or on an error.
+    """Lock a file, and yield False if a running proxy holds the lock, or on an error.
 
     Yield True if there is no regular file of this user to lock.
     """
@@ -117,7 +118,7 @@ def _make_readable(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take a shared lock, which a readable descriptor allows. A proxy has an exclusive lock."""
+    """Take a shared lock, which a readable descriptor allows. A proxy holds an exclusive lock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

@@ -29,7 +29,7 @@ class StandardError:
     """
 
     def __init__(self) -> None:
-        #: Lines, each with the reported number of dropped lines.
+        #: The queued lines, each with the number of dropped lines that it reports.
         self._lines: deque[tuple[bytes, int]] = deque()
         self._waiting = 0  # unwritten octets, including the thread's current line
         self._unreported = 0

@@ -1,4 +1,4 @@
-"""The functions of the operating system, with the shortest import time.
+"""Functions of the operating system, imported in the shortest time.
 
 Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
@@ -45,7 +45,7 @@ _FILE_TYPE, _REGULAR, _SOCKET = 0o170000, 0o100000, 0o140000
 
 
 def add_standard_descriptors() -> None:
-    """Open descriptors 0, 1 and 2 if they are closed, so that no socket or spool gets them."""
+    """Open descriptors 0, 1 and 2 if they are closed, so that no socket or spool uses them."""
     while (descriptor := posix.open("/dev/null", posix.O_RDWR)) <= STDERR:
         posix.set_inheritable(descriptor, True)
     posix.close(descriptor)
@@ -84,8 +84,8 @@ def file_name(path: str) -> bytes:
 def keep_freed_memory() -> None:
     """Let the C library keep one or two megabytes of freed memory for the next block.
 
-    By default it returns the memory of each block of a message to the system. Getting it again,
+    By default it returns the memory of each block of a message to the system. Allocating it again,
     page by page, takes as long as all work on the block. Freeing one large object raises the
-    threshold for that (mallopt(3), M_MMAP_THRESHOLD).
+    threshold (mallopt(3), M_MMAP_THRESHOLD).
     """
     bytes(1 << 20)

@@ -63,7 +63,7 @@ def test_long_input_is_truncated() -> None:
 def test_exception_of_session_has_dialogue() -> None:
     dialogue = connected()
     dialogue.filter_runs = True
-    with pytest.raises(AssertionError, match="no message is under way") as failure:
+    with pytest.raises(AssertionError, match="no message is in progress") as failure:
         dialogue.filter_ends(1, b"spam")
     assert failure.value.__notes__[0].endswith("  command        F> ends: 1 spam")
 

@@ -27,8 +27,8 @@ def last_stderr_line(text: bytes) -> bytes:
         (Outcome(0, b"550 no"), False, "accept", b""),
         (Outcome(0, replaced=True), False, "rewrite", b""),
         (Outcome(0, replaced=True), True, "rewrite", b""),
-        (Outcome(0, failure="OUTFILE is no regular file"), False, "fail-open", b""),
-        (Outcome(0, failure="OUTFILE is no regular file"), True, "fail", FILTER_FAILED),
+        (Outcome(0, failure="OUTFILE is not a regular file"), False, "fail-open", b""),
+        (Outcome(0, failure="OUTFILE is not a regular file"), True, "fail", FILTER_FAILED),
         (Outcome(1, b"spam found"), False, "reject", b"554 spam found\r\n"),
         (Outcome(1, b"spam found"), True, "reject", b"554 spam found\r\n"),
         (Outcome(1, b"450 later"), False, "reject", b"450 later\r\n"),
@@ -63,7 +63,7 @@ def test_the_filters_end_decides(
         (Outcome(126), "exit status 126 (the command cannot be executed)"),
         (Outcome(127), "exit status 127 (the command was not found)"),
         (Outcome(failure="killed by signal 15"), "killed by signal 15"),
-        (Outcome(0, failure="OUTFILE is no regular file"), "OUTFILE is no regular file"),
+        (Outcome(0, failure="OUTFILE is not a regular file"), "OUTFILE is not a regular file"),
     ],
 )
 @pytest.mark.parametrize("reject_failures", [False, True])
