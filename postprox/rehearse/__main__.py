@@ -1,6 +1,6 @@
 """The command `postprox-rehearse`, or `python3 -m postprox.rehearse`.
 
-Rule: this module ends everything that it has started and removes its files, also on Ctrl-C.
+Rule: this module ends all processes that it has started and removes its files, even on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        raise _OutputError from None  # The reader needs no more, which is no error to report.
+        raise _OutputError from None  # The reader needs no more output, which is not an error.
     except OSError as error:
         raise _OutputError(error.strerror) from None
 
@@ -124,7 +124,7 @@ def _flush() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send the rest of a stream to /dev/null, because the interpreter writes it again at exit."""
+    """Redirect a stream to /dev/null, because the interpreter writes the buffered rest at exit."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -156,7 +156,7 @@ def _watch(settings: Settings) -> NoReturn:
             _run(settings)
         except CannotRunError as error:
             _complain(str(error))  # An editor may have removed the file for a moment.
-        _print("\nWaiting until the filter or a message changes (Ctrl-C ends) ...")
+        _print("\nWaiting for a change to the filter or a message (press Ctrl-C to stop) ...")
         name = watch.changed(settings, before)
         _print(shown(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n"))
 
@@ -209,12 +209,12 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message as often as --repeat requires, because a list could be too large."""
+    """Yield each message as often as --repeat requires. A list of them could be too large."""
     progress = Progress(len(each) * settings.repeat, width)
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:
         if settings.user is not None:
-            parent.chmod(0o711)  # The user must reach the directories in it.
+            parent.chmod(0o711)  # The user needs access to the directories in it.
         for number, source in enumerate(todo, 1):
             directory = parent / str(number)
             progress.begins(number, source.name)
@@ -236,7 +236,7 @@ def _message(source: Source) -> Mail:
     except OSError as error:
         why = error.strerror
     except MemoryError:
-        why = "too large for the memory"
+        why = "too large for the available memory"
     raise CannotRunError(f"cannot read the message {source.name!r}: {why}")
 
 

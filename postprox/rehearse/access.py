@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 #: The kinds of a directory's entries.
 DIRECTORY, LINK, FILE, OTHER = "directory", "link", "file", "other"
-#: A file descriptor of this process by its path, as in <(command).
+#: The path of a file descriptor of this process, as in <(command).
 DESCRIPTOR = re.compile(r"/dev/(?:stdin|stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
 #: The limit of symbolic links in a path, as in Linux.
 _MAX_LINKS = 40
 
 
 class Access:
-    """Access with the rights of `user`, if this process is root and the user is not."""
+    """Access with the rights of `user` if this process runs as root and the user is not root."""
 
     def __init__(self, user: User | None) -> None:
         self._user = None if user is None or os.geteuid() or not user.uid else user
@@ -47,7 +47,7 @@ class Access:
         try:
             seen = os.fstat(file)
             if seen.st_uid == self._user.uid and not stat.S_ISREG(seen.st_mode):
-                why = f"it is no regular file and belongs to the user {self._user.name}"
+                why = f"it is not a regular file and belongs to the user {self._user.name}"
                 raise PermissionError(errno.EPERM, why, str(path))
             os.set_blocking(file, True)
             return os.fdopen(file, "rb")
@@ -121,7 +121,7 @@ def _open_as_root(path: Path, flags: int, user: User) -> int:
     """Open a file that the user cannot read, component by component.
 
     Raises:
-        PermissionError: the user could have changed what the path leads to.
+        PermissionError: the user could have changed the target of the path.
     """
     here = os.open("/" if path.is_absolute() else ".", os.O_PATH | os.O_DIRECTORY)
     names = _reversed_names(path) or ["."]
@@ -152,7 +152,7 @@ def _open_as_root(path: Path, flags: int, user: User) -> int:
                 here = step
             else:
                 os.close(step)
-                # Between the check and this only root can replace the file.
+                # Between the check and this call only root can replace the file.
                 return os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
     finally:
         os.close(here)
@@ -173,7 +173,7 @@ def _can_change(user: User, directory: os.stat_result) -> bool:
 
 
 def _can_be_planted(user: User, directory: os.stat_result, seen: os.stat_result) -> bool:
-    """Return whether the user may have made an entry of a directory such as /tmp."""
+    """Return whether the user may have created an entry in a directory such as /tmp."""
     if not directory.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
         return False
     hard_link = stat.S_ISREG(seen.st_mode) and seen.st_nlink > 1

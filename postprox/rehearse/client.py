@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HELLO = b"mx.example.org"
-#: The timeout in seconds for each reply and each write, without the time limit of the filter.
+#: The timeout in seconds for each reply and each write, excluding the filter's time limit.
 _TIMEOUT = 30.0
-#: The largest timeout that poll(2) can take, in seconds.
+#: The largest timeout that poll(2) accepts, in seconds.
 _LARGEST = 2_000_000.0
 _UNKNOWN = b"[UNAVAILABLE]"
 # Octets that xtext leaves as they are (RFC 3461 section 4).
@@ -32,7 +32,7 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Envelope:
-    """The envelope and the sending server, b"" if unknown."""
+    """The envelope and the identity of the sending server. A value is b"" if unknown."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -41,7 +41,7 @@ class Envelope:
 
 
 class Client:
-    """A client on `peer`, a socket that is connected to the proxy.
+    """A client on `peer`, a socket connected to the proxy.
 
     waiting: a context that is active until the reply to the message arrives.
     """
@@ -146,7 +146,7 @@ class Client:
 
 
 def _xforward(offered: bytes, envelope: Envelope) -> list[bytes]:
-    """Return the XFORWARD command in the words that are offered, if any (XFORWARD_README)."""
+    """Return the XFORWARD command with the offered attributes, if any (XFORWARD_README)."""
     known = {
         b"NAME": b"",
         b"ADDR": (b"IPv6:" if b":" in envelope.client_ip else b"") + envelope.client_ip,

@@ -1,6 +1,6 @@
 """The commands, replies and messages between client, proxy and upstream server, in order.
 
-Rule: this module only records. No other module decides by it how to continue a session.
+Rule: this module only records. No module uses the record to decide how to continue a session.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Event:
 class Dialogue:
     """The events that client and upstream server have observed, each in its own thread.
 
-    A sent event is recorded before it is sent, a received event after it arrives. So causes precede
-    effects.
+    A sent event is recorded before it is sent, a received event after it arrives. Causes therefore
+    precede their effects.
     """
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ class Dialogue:
 
     @property
     def events(self) -> list[Event]:
-        """All events, in the order of `_settled`."""
+        """All events, in the order that `_settled` returns."""
         return _settled(self._events)
 
     @property
     def received(self) -> bytes | None:
-        """The message that the upstream server has accepted, None without one."""
+        """The message that the upstream server has accepted, or None."""
         for event in self._events:
             if event.kind == CONTENT and event.target == UPSTREAM:
                 return event.data
@@ -83,10 +83,10 @@ def _relayed(event: Event, answers: list[Event]) -> bool:
 
 
 def merged(events: list[Event]) -> list[Event]:
-    """Return `events` with each event that the proxy relays unchanged as one from end to end.
+    """Return `events`, with each event that the proxy relayed unchanged merged into one.
 
-    Without pipelining the proxy replies to a command or relays it before it reads the next one. So
-    it can relay only the last event of either side.
+    Without pipelining the proxy replies to a command or relays it before it reads the next one. It
+    can therefore relay only the last event of either side.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

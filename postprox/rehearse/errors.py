@@ -1,6 +1,6 @@
 """The error of a rehearsal.
 
-Rule: each text names the problem and is printed without a change.
+Rule: each text names the problem and is printed unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The record of a filter's run, and the command that makes it.
+"""The record of a filter run, and the command that writes it.
 
 Rule: the rehearsal reads only files that it has created and opened before the filter starts. The
 filter's user cannot replace them.
@@ -70,7 +70,7 @@ def parses(command: str) -> bool:
 
 
 class Records:
-    """The records of a run, in a new directory that belongs to `user` if there is one.
+    """The records of a run, in a new directory that belongs to `user` if not None.
 
     The files stay open in the context. The observer removes their names.
     """
@@ -99,7 +99,7 @@ class Records:
             os.close(file)
 
     def run(self) -> FilterRun | None:
-        """Return the recorded run, None if the filter was not started."""
+        """Return the recorded run, or None if the filter was not started."""
         environment = self._read(observer.ENVIRONMENT)
         if not environment:
             return None

@@ -1,6 +1,6 @@
-"""Results as annotations of GitHub.
+"""Results as GitHub annotations.
 
-Rule: the text about a message is that of `summary.complaint`.
+Rule: the text about a message comes from `summary.complaint`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def lines(settings: Settings, results: list[Result]) -> list[str]:
-    """Return a workflow command for each message with a complaint."""
+    """Return a GitHub workflow command for each message with a complaint."""
     found = []
     for done in results:
         why = complaint(settings, done)

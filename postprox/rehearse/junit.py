@@ -1,6 +1,6 @@
-"""Results as JUnit's XML.
+"""Results as JUnit XML.
 
-Rule: the text about a message is that of `summary.complaint`.
+Rule: the text about a message comes from `summary.complaint`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The messages of a rehearsal.
 
-Rule: a message has the form that a client sends. Each line ends in CRLF, also if the file has LF.
+Rule: a message has the form in which a client sends it. Each line ends in CRLF, even if the file
+uses LF.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
 #: The maximum size of a parsed header in octets, the default of header_size_limit.
 _HEADER = 102400
-# An address that an envelope can hold unchanged. For others there are --sender and --recipient.
+# An address that an envelope can hold unchanged. For other addresses, use --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
-#: The longest address of SMTP (RFC 5321 section 4.5.3.1.3, without the angle brackets).
+#: The maximum length of an address in SMTP (RFC 5321 section 4.5.3.1.3, without the angle
+#: brackets).
 _LONGEST = 254
 # A header field (RFC 5322 section 2.2), or the empty line of an empty header.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
@@ -33,7 +35,7 @@ class Mail:
     subject: str
     #: Remarks about the file.
     notes: tuple[str, ...]
-    #: The sender in the header, b"" for a bounce.
+    #: The sender in the header, or b"" for a bounce.
     sender: bytes
     #: The recipients in the header.
     recipients: tuple[bytes, ...]
@@ -44,7 +46,7 @@ def from_octets(name: str, text: bytes) -> Mail:
     notes = []
     if text.startswith(b"From "):
         text = text.partition(b"\n")[2]
-        notes.append("the first line, 'From ...' of an mbox, is left out")
+        notes.append("the first line, an mbox separator ('From ...'), is omitted")
     if text and not _FIELD.match(text):
         notes.append("the file does not begin with a header field and may not be a message")
     content = re.sub(rb"\r?\n", b"\r\n", text)
@@ -86,7 +88,7 @@ def _addresses(header: bytes, name: str) -> list[bytes]:
 
 
 def _field(header: bytes, name: str) -> str:
-    """Return a field's body, unfolded, or "" without one."""
+    """Return the unfolded body of a field, or "" if the field is missing."""
     pattern = rb"(?im)^%b[ \t]*:(.*(?:\n[ \t].*)*)" % re.escape(name.encode())
     found = re.search(pattern, header)
     return found[1].decode("utf-8", "replace").replace("\r\n", "") if found else ""

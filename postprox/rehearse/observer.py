@@ -1,4 +1,4 @@
-"""The observer of a filter's run, a program between the proxy and the filter.
+"""The observer of a filter run, a program between the proxy and the filter.
 
 Rule: the observer imports nothing of this package. It changes nothing that the proxy or the filter
 can notice, except the parent of the filter's shell.
@@ -6,8 +6,8 @@ can notice, except the parent of the filter's shell.
 Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
 their names, so that the filter cannot change them. It runs `sh -c COMMAND` in its own process
 group. Standard error of the filter is a pipe, as in production. The observer forwards each read to
-the proxy and keeps the last octets in a record. Then it ends with the status or the signal of the
-filter.
+the proxy and keeps the last octets in a record. Then it ends with the exit status or the signal of
+the filter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STDERR_KEPT = 1 << 18
 EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
 _READ_SIZE = 1 << 16
 #: The maximum size of the output that is read after the filter's exit. A background process may
-#: write without end.
+#: write endlessly.
 _DRAIN = 1 << 20
 
 
@@ -66,7 +66,7 @@ class Tail:
 
 
 def main() -> None:
-    """Run the command and end as it ends."""
+    """Run the command and end with the same status or signal."""
     directory, command = sys.argv[1:]
     environment = dict(os.environ)
     # The rehearsal sets PYTHONPATH for the proxy. spawn(8) does not set it.
@@ -101,7 +101,7 @@ def _opened_records(directory: str) -> dict[str, int]:
     try:
         os.rmdir(directory)  # noqa: PTH106
     except OSError:
-        pass  # An earlier filter's process may have moved it.
+        pass  # A process of an earlier filter may have moved it.
     return opened
 
 
@@ -154,7 +154,7 @@ def _write(file: int, data: bytes) -> None:
         while data:
             data = data[os.write(file, data) :]
     except OSError:
-        pass  # The proxy has closed its end, or the disk is full. The filter goes on.
+        pass  # The proxy has closed its end, or the disk is full. The filter continues.
 
 
 def _outfile(environment: dict[str, str]) -> str:
@@ -170,7 +170,7 @@ def _outfile(environment: dict[str, str]) -> str:
 
 
 def _die_by(number: int) -> None:
-    """Die by the signal that has killed the shell, without a core file of the observer."""
+    """Terminate by the signal that killed the shell, without a core file of the observer."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

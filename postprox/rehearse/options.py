@@ -62,9 +62,9 @@ The keys of the JSON document: python3 -m pydoc postprox.rehearse.document
 exit status:
   0  the proxy processed each message and, with --expect, each verdict was
      expected
-  1  another verdict than expected, or an error such as a filter that cannot
-     be started
-  2  an error in the command line
+  1  a verdict differed from --expect, or an error occurred, for example the
+     filter could not be started
+  2  the command line is invalid
 """
 
 
@@ -72,44 +72,44 @@ exit status:
 class Settings:
     """The settings of the command line."""
 
-    #: The filter's command, and whether it is the sample filter.
+    #: The filter command, and whether it is the sample filter.
     command: str
     bundled_filter: bool
     messages: tuple[Path, ...]
     bundled_messages: bool
-    #: The options for the proxy, without -c and -d.
+    #: The proxy options except -c and -d.
     proxy_arguments: tuple[str, ...]
-    #: The value of -d, "" without it.
+    #: The value of -d, or "".
     directory: str
     timeout: float
     reject: bool
     strict: bool
-    #: The envelope. The sender is None for the sender of the message.
+    #: The envelope. If the sender is None, it is taken from the message.
     sender: bytes | None
     recipients: tuple[bytes, ...]
     client_ip: bytes
     helo: bytes
-    #: The user that runs the proxy and the filter, None for the current user.
+    #: The user that runs the proxy and the filter, or None for the current user.
     user: User | None
     #: The number of runs per message.
     repeat: int
-    #: The keys of `EXPECTATIONS` that are allowed, empty for all.
+    #: The allowed keys of `EXPECTATIONS`; all are allowed if empty.
     expected: tuple[str, ...]
-    #: Whether the report is long, None if the number of messages decides.
+    #: Whether the report is long, or None if that depends on the number of messages.
     full: bool | None
     #: Whether the shell can parse the command.
     parses: bool
     json: bool
-    #: Whether annotations of GitHub are printed.
+    #: Whether GitHub annotations are printed.
     github: bool
-    #: The file for JUnit's XML.
+    #: The file for JUnit XML.
     junit: Path | None
-    #: Whether each change starts a new run.
+    #: Whether each change of a file starts a new run.
     watch: bool
 
 
 def parse(arguments: list[str]) -> Settings:
-    """Parse `arguments`, or exit with status 2 if they are wrong."""
+    """Parse `arguments`, or exit with status 2 if they are invalid."""
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
     passed = [
@@ -124,7 +124,7 @@ def parse(arguments: list[str]) -> Settings:
     except proxy_options.UsageError as error:
         parser.error(str(error))
     if given.messages.count(Path(STANDARD_INPUT)) and (given.watch or len(given.messages) > 1):
-        parser.error("-: must be the only message, without --watch")
+        parser.error("-: must be the only message and cannot be combined with --watch")
     if given.json and given.github:
         parser.error("--github: cannot be combined with --json")
     mixed = given.junit is not None and target.is_descriptor(given.junit)
@@ -158,7 +158,7 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that prints errors in printable characters, because *.eml may match any name."""
+    """A parser that escapes unprintable characters in errors, because *.eml may match any name."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))
@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="run again after each change of the filter or a message",
+        help="run again after each change to the filter or a message",
     )
     _add_output_options(parser.add_argument_group("output and exit status"))
     _add_proxy_options(parser.add_argument_group("options for the proxy"))
@@ -204,34 +204,36 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         choices=tuple(EXPECTATIONS),
         default=[],
-        help="the expected verdict; may be repeated (each is allowed)",
+        help="the expected verdict; repeat the option to allow several",
     )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
         "--full",
         action="store_true",
         default=None,
-        help="a full report of each message (default for up to ten)",
+        help="print a full report of each message (default for up to ten)",
     )
     length.add_argument(
         "--brief",
         action="store_false",
         dest="full",
         default=None,
-        help="one line for each message (default for more than ten)",
+        help="print one line for each message (default for more than ten)",
     )
     group.add_argument(
         "--json", action="store_true", help="print one JSON document instead of the report"
     )
     group.add_argument(
-        "--github", action="store_true", help="add an annotation of GitHub for each problem"
+        "--github", action="store_true", help="print a GitHub annotation for each problem"
     )
-    group.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit's XML to FILE, too")
+    group.add_argument("--junit", type=_file, metavar="FILE", help="also write JUnit XML to FILE")
 
 
 def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-d", "--tempdir", metavar="DIR", help="the directory of EMAIL and OUTFILE")
-    group.add_argument("-t", "--timeout", metavar="SEC", help="the filter's time limit (30)")
+    group.add_argument(
+        "-t", "--timeout", metavar="SEC", help="the filter's time limit in seconds (default: 30)"
+    )
     group.add_argument(
         "-r",
         "--reject",
@@ -241,13 +243,16 @@ def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--strict",
         action="store_true",
-        help="as -r, and status 1 without a reply code is a failure",
+        help="like -r; also treat status 1 without a reply code as a failure",
     )
     group.add_argument(
-        "--user", type=_user, metavar="NAME", help="run proxy and filter as this user (root only)"
+        "--user",
+        type=_user,
+        metavar="NAME",
+        help="run the proxy and the filter as this user (root only)",
     )
     group.add_argument(
-        "-v", "--verbose", action="count", default=0, help="more log lines of the proxy in syslog"
+        "-v", "--verbose", action="count", default=0, help="make the proxy log more lines to syslog"
     )
 
 
@@ -256,7 +261,7 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         "--sender",
         type=_address,
         metavar="ADDRESS",
-        help="MAIL FROM, '' for a bounce (default: Return-Path or From)",
+        help="the address in MAIL FROM, '' for a bounce (default: from Return-Path or From)",
     )
     group.add_argument(
         "--recipient",
@@ -264,21 +269,21 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="RCPT TO, may be repeated (default: To)",
+        help="an address in RCPT TO; may be repeated (default: from To)",
     )
     group.add_argument(
         "--client-ip",
         type=_client_ip,
         default=b"192.0.2.1",
         metavar="IP",
-        help="the address of the sending server, '' if unknown (192.0.2.1)",
+        help="the address of the sending server, '' if unknown (default: 192.0.2.1)",
     )
     group.add_argument(
         "--helo",
         type=_harmless,
         default=b"mail.example.net",
         metavar="NAME",
-        help="the HELO name of the sending server, '' if unknown (mail.example.net)",
+        help="the HELO name of the sending server, '' if unknown (default: mail.example.net)",
     )
 
 

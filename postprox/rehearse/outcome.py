@@ -1,4 +1,4 @@
-"""The verdict on a message after a run of the filter, and hints for the filter's author.
+"""The verdict on a message after a filter run, and hints for the author of the filter.
 
 Rule: the proxy's own function computes the verdict from the recorded run. The verdict is compared
 with the replies on the wire.
@@ -48,7 +48,7 @@ class Outcome:
 
     #: One of `VERDICTS`.
     verdict: str
-    #: The reason of the filter's failure, or "".
+    #: The reason for the filter failure, or "".
     reason: str = ""
     #: Whether the proxy killed the filter at its time limit.
     timed_out: bool = False
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The options -t, -r and --strict, the waiting time in seconds, and the syntax."""
+    """The options -t, -r and --strict, the elapsed seconds, and whether the shell can parse CMD."""
 
     timeout: float
     reject_failures: bool
@@ -72,7 +72,7 @@ class Conditions:
 def judge(run: FilterRun | None, conditions: Conditions, *, delivered: bool) -> Outcome:
     """Judge one run.
 
-    delivered: whether the upstream server has the message.
+    delivered: whether the upstream server received the message.
     """
     late = (run is None or run.status is None) and conditions.waited >= conditions.timeout
     if run is None and not late:
@@ -89,7 +89,7 @@ def judge(run: FilterRun | None, conditions: Conditions, *, delivered: bool) -> 
         ended, reject_failures=conditions.reject_failures, strict=conditions.strict
     )
     if delivered == bool(judged.reply):
-        return Outcome(ERROR, "the proxy sent a reply of its own after the end of the filter")
+        return Outcome(ERROR, "after the filter exited, the proxy sent its own reply")
     hints = () if run is None else _hints(run, rejected=judged.action == verdict.REJECT)
     not_started = run is not None and _not_started(run, parses=conditions.parses)
     return Outcome(judged.action, judged.reason, late, not_started, hints)
@@ -110,17 +110,17 @@ def signal_name(run: FilterRun) -> str:
 def _not_started(run: FilterRun, *, parses: bool) -> bool:
     """Return whether the shell could not start the filter.
 
-    A shell may end with 0 or 1 before it comes to a line that it cannot parse.
+    A shell may exit with status 0 or 1 before it reaches a line that it cannot parse.
     """
     return run.status in _SHELL_SAYS or (not parses and run.status not in (0, 1, None))
 
 
 def failure(run: FilterRun, *, parses: bool = True) -> str:
-    """Return the reason of a failure; "" if the exit status decides."""
+    """Return the reason for a failure, or "" if the exit status determines the verdict."""
     if run.status is None:
         return "killed, with its whole process group"
     if run.status == 0 and run.outfile == UNUSABLE:
-        return "OUTFILE is no readable regular file"
+        return "OUTFILE is not a readable regular file"
     name = signal_name(run)
     if name:
         return f"exit status {run.status}: killed by signal {run.status - 128} ({name})"

@@ -22,10 +22,10 @@ _CLEAR = "\r\033[K"
 
 
 class Progress:
-    """A context for a filter's run. `begins` sets the message.
+    """A context manager for a filter run. `begins` sets the message.
 
     total: the number of messages.
-    width: the terminal's, in columns.
+    width: the width of the terminal in columns.
     """
 
     def __init__(self, total: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""The proxy of a rehearsal, a child process that starts as under spawn(8) of Postfix.
+"""The proxy of a rehearsal, a child process that is started as by Postfix's spawn(8).
 
 Rule: one socket is file descriptors 0, 1 and 2. The proxy does not inherit the environment.
 """
@@ -55,7 +55,7 @@ class Proxy:
                 user=None if user is None else user.uid,
                 group=None if user is None else user.gid,
                 extra_groups=None if user is None else [user.gid],
-                restore_signals=False,  # spawn(8) leaves SIGPIPE ignored.
+                restore_signals=False,  # spawn(8) also leaves SIGPIPE ignored.
             )
         self.exit_status: int | None = None
 

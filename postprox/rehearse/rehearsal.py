@@ -44,10 +44,10 @@ class Rehearsal:
     events: list[Event]
     #: The final reply, with CRLF.
     reply: bytes
-    #: The filter's run, None without one.
+    #: The run of the filter, or None.
     run: FilterRun | None
     outcome: outcome.Outcome
-    #: The message that the upstream server accepted, None without one.
+    #: The message that the upstream server accepted, or None.
     received: bytes | None
     #: The time until the reply to the message, in seconds.
     waited: float
@@ -56,7 +56,7 @@ class Rehearsal:
 
     @property
     def seconds(self) -> float | None:
-        """The duration of the filter's run in seconds, None without a run."""
+        """The duration of the filter run in seconds, or None without a run."""
         if self.run is None:
             return self.waited if self.outcome.timed_out else None
         return self.waited if self.run.seconds is None else self.run.seconds
@@ -81,7 +81,7 @@ def rehearse(
             Upstream(dialogue) as upstream,
         ):
             if settings.user is not None:
-                # The owner of the directory can replace the records, so they are opened before.
+                # The owner of the directory can replace the records, so they are opened earlier.
                 os.chown(directory, settings.user.uid, settings.user.gid)
             arguments = [
                 *settings.proxy_arguments,
@@ -100,7 +100,7 @@ def rehearse(
             f"{mail.name}: the proxy could not be started{whose}: {_named(error)}"
         ) from None
     except MemoryError:
-        raise CannotRunError(f"{mail.name}: too large for the memory") from None
+        raise CannotRunError(f"{mail.name}: too large for the available memory") from None
     conditions = outcome.Conditions(
         settings.timeout, settings.reject, client.waited, settings.strict, settings.parses
     )
@@ -147,7 +147,7 @@ def _envelope(mail: Mail, settings: Settings) -> Envelope:
 
 
 def difference(sent: bytes, received: bytes) -> list[str] | None:
-    """Return a unified diff of two messages, octets as latin-1, or None if they are too long."""
+    """Return a unified diff of two messages, decoded as latin-1, or None if they are too long."""
     try:
         return _difference(sent, received)
     except MemoryError:

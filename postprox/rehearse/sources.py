@@ -1,8 +1,8 @@
 """The messages from files, mailboxes (mbox and Maildir), directories and standard input.
 
 Rule: this module finds and counts the messages. Each message is read immediately before its run, so
-that the memory depends on the largest message and not on the mailbox. An empty file is no message.
-A message that cannot be read does not end the run of the others.
+that the memory depends on the largest message and not on the mailbox. An empty file is not a
+message. A message that cannot be read does not prevent the runs of the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LINE = 1 << 16
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
 # The empty line after each message of an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
-# A line of the message itself that the writer of an mbox has quoted (mboxrd).
+# A "From " line of the message itself, quoted by the writer of the mbox (mboxrd).
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
 
 
@@ -44,16 +44,16 @@ _QUOTED = re.compile(rb"(?m)^>(>*From )")
 class Source:
     """One message and its position."""
 
-    #: The file's name, in an mbox with the message's number.
+    #: The file name. For a message of an mbox, its number follows.
     name: str
-    #: The file, None for standard input and for a pipe.
+    #: The file, or None for standard input and for a pipe.
     path: Path | None
     #: The octets in the file. The end is None for the whole file.
     begin: int = 0
     end: int | None = None
-    #: The content without `path`, None if it is too large.
+    #: The content if `path` is None, or None if it is too large.
     octets: bytes | None = b""
-    #: The user with whose rights root opens the file, None for this process's own rights.
+    #: The user whose rights root uses to open the file, or None for the rights of this process.
     user: User | None = None
 
     @property
@@ -62,7 +62,7 @@ class Source:
         return self.begin > 0 or self.end is not None
 
     def read(self) -> bytes:
-        """Return the message without the mbox's own lines.
+        """Return the message without the separator lines of the mbox.
 
         Raises:
             OSError: it cannot be read, or it is too large.
@@ -87,7 +87,7 @@ class Source:
 
 
 def _bounded(file: BinaryIO) -> bytes | None:
-    """Return the rest of a file, None if it is too large."""
+    """Return the rest of a file, or None if it is too large."""
     pieces = []
     size = 0
     while size <= LIMIT and (piece := file.read(1 << 20)):
@@ -100,7 +100,7 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
     """Return the messages in `paths`, opened with the rights of `user`.
 
     Raises:
-        CannotRunError: a path cannot be read or has no message. The text names each such path.
+        CannotRunError: a path cannot be read or contains no message. The text names each such path.
     """
     sources: list[Source] = []
     wrong = []
@@ -113,7 +113,9 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
             name = str(error.filename or path)
             wrong.append(f"cannot read the message {name!r}: {error.strerror}")
         except MemoryError:
-            wrong.append(f"cannot read the message {str(path)!r}: too large for the memory")
+            wrong.append(
+                f"cannot read the message {str(path)!r}: too large for the available memory"
+            )
     if wrong:
         raise CannotRunError("; ".join(wrong))
     return sources
@@ -155,7 +157,7 @@ def _once(name: str, file: BinaryIO) -> list[Source]:
 
 
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file. If it cannot be opened, its own run has the error."""
+    """Return the messages in a file. If it cannot be opened, the error is reported at its run."""
     try:
         return _in_file(path, user)
     except OSError:
@@ -165,8 +167,8 @@ def _in_directory(path: Path, user: User | None) -> list[Source]:
 def _files(access: Access, top: Path) -> Iterator[Path]:
     """Yield the files in a directory and below, in order.
 
-    A directory below that cannot be listed is yielded itself. There is no recursion, because the
-    directories may be nested more deeply than Python's limit.
+    A directory below that cannot be listed is yielded itself. The function is not recursive,
+    because directories may be nested more deeply than Python's limit.
     """
     pending = [(top, DIRECTORY)]
     while pending:
@@ -200,7 +202,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
         try:
             messages = access.entries(directory / name)
         except OSError:
-            inside.append((directory / name, FILE))  # The error comes at its own run.
+            inside.append((directory / name, FILE))  # The error is reported at its run.
             continue
         inside += [
             (directory / name / message, FILE)
@@ -223,7 +225,7 @@ def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[s
     try:
         return test(access.mode(path))
     except PermissionError:
-        return test is stat.S_ISREG  # The error comes at its own run.
+        return test is stat.S_ISREG  # The error is reported at its run.
     except OSError:
         return False
 

@@ -31,24 +31,24 @@ _COUNTED = {
     verdict.FAIL: "temporarily refused because the filter failed",
     outcome.ERROR: "temporarily refused by the proxy",
 }
-#: The maximum number of listed messages with another verdict than expected.
+#: The maximum number of listed messages with an unexpected verdict.
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class Result:
-    """The kept result of one message."""
+    """The stored result of one message."""
 
-    #: The message and its file, "" without a file.
+    #: The name of the message and its file, or "" without a file.
     name: str
     path: str
-    #: Its name in the log.
+    #: The name of its verdict in the log.
     verdict: str
-    #: The reason of a failure, or the reply of a refusal.
+    #: The reason for a failure, or the reply of a refusal.
     why: str
-    #: The duration of the filter's run, None without a run.
+    #: The duration of the filter run, or None without a run.
     seconds: float | None
-    #: The end of the filter's standard error.
+    #: The last octets of the filter's standard error.
     stderr: str
     #: Whether the filter could not be started, or the proxy failed.
     could_not_run: bool
@@ -75,15 +75,15 @@ def verdict_text(done: Result) -> str:
 
 
 def complaint(settings: Settings, done: Result) -> str:
-    """Return the problem with a result, "" without one.
+    """Return the problem with a result, or "".
 
-    Without --expect a failure of the filter is a problem.
+    Without --expect, a failure of the filter is a problem.
     """
     if settings.expected:
         allowed = [each for word in settings.expected for each in outcome.EXPECTATIONS[word]]
         if done.verdict in allowed and not done.could_not_run:
             return ""
-        return f"expected {' or '.join(settings.expected)}, but it was {verdict_text(done)}"
+        return f"expected {' or '.join(settings.expected)}, got {verdict_text(done)}"
     if done.verdict in (verdict.FAIL, verdict.FAIL_OPEN, outcome.ERROR):
         return verdict_text(done)
     return ""
@@ -151,13 +151,16 @@ class Summary:
         expected = " or ".join(self._settings.expected)
         wrong = [done for done in results if complaint(self._settings, done)]
         if not wrong:
-            return [self._paper.painted(GREEN, f"Expected {expected}: every message was.")]
+            return [
+                self._paper.painted(GREEN, f"Every message had the expected verdict ({expected}).")
+            ]
         lines = (
             cut(f"  {printable(done.name)}: {verdict_text(done)}", self._paper.width)
             for done in wrong[:_LISTED]
         )
         more = len(wrong) - _LISTED
-        head = f"Expected {expected}: {plural(len(wrong), 'message was', 'messages were')} not."
+        count = plural(len(wrong), "message", "messages")
+        head = f"{count} did not have the expected verdict ({expected})."
         return [
             self._paper.painted(RED, head),
             *lines,
@@ -177,15 +180,16 @@ def _seconds(seconds: float) -> str:
 def _next_steps(settings: Settings) -> list[str]:
     """Return suggestions for the next command."""
     if settings.bundled_filter:
-        return ["Next: your own filter and message,", f"  {PROGRAM} -c ./your-filter MESSAGE.eml"]
+        return [
+            "Next, use your own filter and message:",
+            f"  {PROGRAM} -c ./your-filter MESSAGE.eml",
+        ]
     steps = []
     if settings.bundled_messages:
-        steps += ["Next: your own message,", f"  {PROGRAM} -c CMD MESSAGE.eml"]
+        steps += ["Next, use your own message:", f"  {PROGRAM} -c CMD MESSAGE.eml"]
     elif not settings.expected:
-        steps.append("Next: see --help for -t, -r, --sender '' (a bounce) and more")
+        steps.append("Next, see --help for options such as -t, -r and --sender '' (a bounce).")
     program = settings.command.split()[:1]
     if program and "/" in program[0] and not program[0].startswith("/"):
-        steps.append(
-            f"In master.cf give the full path: {printable(program[0])} is not found there."
-        )
+        steps.append(f"In master.cf, use the full path of {printable(program[0])}.")
     return steps

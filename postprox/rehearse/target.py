@@ -27,7 +27,7 @@ def is_descriptor(path: Path) -> bool:
 
 
 def problem(path: Path) -> str:
-    """Return why XML cannot be written to `path`, "" if it can.
+    """Return why XML cannot be written to `path`, or "" if it can.
 
     Raises:
         OSError: the file system refuses the path.
@@ -41,7 +41,7 @@ def problem(path: Path) -> str:
     if mode is not None and _is_stream(mode):
         return "" if os.access(path, os.W_OK) else "cannot be written to"
     if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        return "must be a file, and no symbolic link, block device or socket"
+        return "must be a file, not a symbolic link, block device or socket"
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         return "must be a file in a writable directory"
     return ""

@@ -1,6 +1,7 @@
 """The report of a rehearsal as text for a terminal.
 
-Rule: lines fit the width. Text from a message or a filter has only printable characters.
+Rule: lines fit the width. Text from a message or a filter is printed with unprintable characters
+escaped.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _FATES = {
     ),
     outcome.ERROR: "The message was not delivered. The client sends it again later.",
 }
-# The only change by the proxy itself (data.no-smuggling in the specification).
+# The only change that the proxy itself makes (data.no-smuggling in the specification).
 _FATES_STUFFED = (
     "The upstream server received the original message with one more dot after each bare CR that "
     "precedes a dot. Some mail servers would read that as the end of the message."
@@ -73,13 +74,13 @@ _ARROWS = {
     (dialogue.UPSTREAM, dialogue.PROXY): "              <---------    ",
 }
 _FILTER = "          filter            "
-#: The beginning of a workflow command of GitHub: "::" after blanks, or "##[" anywhere.
+#: The beginning of a GitHub workflow command: "::" after blanks, or "##[" anywhere.
 _COMMAND = re.compile(r"^[ \t]*::|##\[", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The properties of the output."""
+    """The width and the style of the output."""
 
     #: The width in columns.
     width: int
@@ -131,9 +132,9 @@ class Report:
     def opening(self) -> str:
         """Return the first lines."""
         settings = self._settings
-        count = plural(self._total, "message goes", "messages go")
+        count = plural(self._total, "message passes", "messages pass")
         made = (
-            ["           (comes with postprox: no lotteries, no tracking in links)"]
+            ["           (sample filter: rejects lottery mail, removes tracking from links)"]
             if settings.bundled_filter
             else []
         )
@@ -144,7 +145,7 @@ class Report:
                 f"Rehearsal: {count} through the real proxy. Nothing leaves this machine.",
                 *_filter_lines(printable(settings.command), self._paper.width),
                 *made,
-                f"           At most {settings.timeout:g} s. If it fails, the message {failing}.",
+                f"           Timeout {settings.timeout:g} s. If it fails, the message {failing}.",
                 "Client:    sends the commands of Postfix to a before-queue filter.",
                 "Upstream:  a test server on this machine that accepts each message.",
             )
@@ -194,7 +195,7 @@ class Report:
         first = next((at for at, step in enumerate(steps) if step.data[:4] == b"MAIL"), 0)
         opening, self._opening = self._opening, steps[:first]
         if not opening:
-            lines = [f"{_COLUMNS}    (an arrow from end to end: relayed unchanged)"]
+            lines = [f"{_COLUMNS}    (an arrow across all columns: relayed unchanged)"]
         elif opening == steps[:first]:
             lines = [_COLUMNS, f"{_INDENT}(greeting, EHLO and XFORWARD as before)"]
             steps = steps[first:]
@@ -236,7 +237,7 @@ class Report:
         return [
             "",
             *(self._diff_line(line) for line in lines[:_DIFF_LINES]),
-            *([f"    ... {more} more lines (--json has them)"] if more > 0 else []),
+            *([f"    ... {more} more lines (use --json to see them)"] if more > 0 else []),
         ]
 
     def _diff_line(self, line: str) -> str:
@@ -273,12 +274,12 @@ class Report:
 
 
 def _value(octets: bytes) -> str:
-    """Return a variable's value. RECIPIENTS has one address per line."""
+    """Return the value of a variable. RECIPIENTS contains one address per line."""
     return shown(octets.replace(b"\n", b", ")) or "(blank)"
 
 
 def why(rehearsal: Rehearsal) -> str:
-    """Return the reason of a failure, or the reply of a refusal."""
+    """Return the reason for a failure, or the reply of a refusal."""
     if rehearsal.outcome.reason:
         return printable(rehearsal.outcome.reason)
     return "" if rehearsal.received is not None else shown(rehearsal.reply)
@@ -292,12 +293,12 @@ def printable(text: str) -> str:
 
 
 def without_commands(text: str) -> str:
-    """Return a text in which GitHub finds no workflow command."""
+    """Return a text that contains no GitHub workflow command."""
     return _COMMAND.sub(lambda found: f"{found[0][:-1]}\\x{ord(found[0][-1]):02x}", text)
 
 
 def _filter_lines(command: str, width: int) -> list[str]:
-    """Return the filter's command without breaks in words, because a user may copy a path."""
+    """Return the filter command, wrapped only between words, because a user may copy a path."""
     return textwrap.wrap(
         command or "(an empty command)",
         width,
@@ -309,7 +310,7 @@ def _filter_lines(command: str, width: int) -> list[str]:
 
 
 def shown(octets: bytes) -> str:
-    """Return octets in printable characters, without their line end."""
+    """Return octets as printable characters, without their line end."""
     return printable(octets.decode("utf-8", "backslashreplace").removesuffix("\r\n"))
 
 

@@ -22,7 +22,7 @@ State = dict[Path, tuple[int, int, int]]
 
 
 def state(settings: Settings) -> State:
-    """Return inode, size and time of the filter's files and of the messages."""
+    """Return the inode, size and time of each file of the filter and of each message."""
     seen = {}
     for path in (
         *_filter_files(settings.command),
@@ -49,7 +49,7 @@ def changed(settings: Settings, before: State) -> str:
 
 
 def _filter_files(command: str) -> list[Path]:
-    """Return the words of a command that name a file."""
+    """Return the words of a command that are file names."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -61,4 +61,4 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return False  # Any word of a command may be longer than a file's name can be.
+        return False  # A word of a command may exceed the maximum length of a file name.

@@ -93,7 +93,7 @@ def test_discard(rehearse: Rehearse) -> None:
         ("kill -9 $$", "killed by signal 9 (SIGKILL)"),
         ("exit 255", "exit status 255"),
         ("kill -9 0", "killed, with its whole process group"),
-        ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is no readable regular file"),
+        ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is not a readable regular file"),
     ],
 )
 def test_failure_passes_the_message(rehearse: Rehearse, command: str, reason: str) -> None:

@@ -105,7 +105,9 @@ def test_message_too_large_for_the_memory_leaves_the_others(
     assert command._run(options.parse(["--json", "-c", "true", *names])) == 1
     printed = capsys.readouterr()
     assert verdicts(printed.out) == {"1.eml": "error", "2.eml": "accept"}
-    assert printed.err == ("rehearse: cannot read the message '1.eml': too large for the memory\n")
+    assert printed.err == (
+        "rehearse: cannot read the message '1.eml': too large for the available memory\n"
+    )
 
 
 # Empty files.
@@ -143,7 +145,7 @@ def test_filter_that_cannot_be_started_is_exit_status_1_whatever_is_expected(
 ) -> None:
     result = rehearse("--brief", "-c", command, *expected, *saved(rehearse, MESSAGE))
     assert result.returncode == 1
-    assert ("1 message was not." in result.stdout) == bool(expected)
+    assert ("1 message did not have the expected verdict" in result.stdout) == bool(expected)
 
 
 def test_filter_whose_interpreter_is_missing_is_exit_status_1(rehearse: Rehearse) -> None:
@@ -477,7 +479,7 @@ def test_link_that_appears_after_the_listing_gives_no_rights(home: Path) -> None
 def test_fifo_of_the_user_is_refused(home: Path) -> None:
     os.mkfifo(home / "u/1.eml")
     give(home)
-    with pytest.raises(CannotRunError, match="no regular file and belongs to the user nobody"):
+    with pytest.raises(CannotRunError, match="not a regular file and belongs to the user nobody"):
         sources.found([home / "u/1.eml"], NOBODY)
 
 
@@ -592,7 +594,7 @@ def test_file_name_is_escaped_for_github(
     text = rehearse("--github", "--expect", "reject", "-c", "true", rehearse.save(MESSAGE, name))
     (line,) = (line for line in text.stdout.splitlines() if line.lstrip().startswith("::"))
     assert line == (
-        f"::error file={path},title=postprox-rehearse::{shown}: expected reject, but it was accept"
+        f"::error file={path},title=postprox-rehearse::{shown}: expected reject, got accept"
     )
 
 

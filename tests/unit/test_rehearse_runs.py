@@ -149,7 +149,7 @@ def test_repeat_wants_a_number(rehearse: Rehearse, value: str) -> None:
 def test_expect(rehearse: Rehearse, command: str, expected: str, status: int) -> None:
     result = rehearse("--expect", expected, "-c", command, *save(rehearse, "x"))
     assert result.returncode == status
-    word = "every message was." if status == 0 else "1 message was not."
+    word = "Every message had" if status == 0 else "1 message did not have"
     assert f"\nExpected {expected}: {word}\n" in result.stdout
 
 
@@ -166,7 +166,10 @@ def test_either_of_two_may_be_expected(rehearse: Rehearse) -> None:
 
 def test_what_was_not_expected_is_listed(rehearse: Rehearse) -> None:
     text = rehearse("--expect", "accept", "-c", FILTER, *save(rehearse, "pass", "reject")).stdout
-    assert "\nExpected accept: 1 message was not.\n  1-reject.eml: reject: 550 no\n" in text
+    assert (
+        "\n1 message did not have the expected verdict (accept).\n  1-reject.eml: reject: 550 no\n"
+        in text
+    )
 
 
 def test_a_proxy_that_could_not_do_its_part_is_never_expected(rehearse: Rehearse) -> None:
@@ -186,7 +189,7 @@ def test_expect_with_the_document(rehearse: Rehearse) -> None:
     document = json.loads(result.stdout)
     assert (result.returncode, document["expected"]) == (1, ["reject"])
     complaints = [message["complaint"] for message in document["messages"]]
-    assert complaints == ["expected reject, but it was accept", ""]
+    assert complaints == ["expected reject, got accept", ""]
 
 
 def test_the_document_has_the_filters_times(rehearse: Rehearse) -> None:
@@ -204,7 +207,7 @@ def test_github_names_what_was_not_expected(rehearse: Rehearse) -> None:
     (line,) = (line for line in text.splitlines() if line.startswith("::"))
     where, _, what = line.partition("::1-reject.eml: ")
     assert where == "::error file=1-reject.eml,title=postprox-rehearse"
-    assert what == "expected accept, but it was reject: 550 no"
+    assert what == "expected accept, got reject: 550 no"
 
 
 def test_github_without_expectations_names_failures(rehearse: Rehearse) -> None:
