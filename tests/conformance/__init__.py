@@ -1,1 +1,1 @@
-"""The conformance suite: transcripts that test any implementation by its input and output."""
+"""The conformance suite: transcripts that test an implementation through its input and output."""

@@ -16,7 +16,9 @@ from .record import command as recording
 from .report import command as reporting
 from .run.results import SUITE_VERSION
 
-_DESCRIPTION = "Judge any program that claims to be postprox, clause by clause."
+_DESCRIPTION = (
+    "Test whether a program conforms to the postprox specification, requirement by requirement."
+)
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand in *arguments* and return the exit status."""
     parser, words = _parsers()
     options, further = parser.parse_known_args(arguments)
-    # argparse accepts names only before the options, but users also write them after the options.
+    # argparse accepts names only before the options, but users also give them after the options.
     if further and not (hasattr(options, "names") and all(word[:1] != "-" for word in further)):
         refuse(words[options.command], further)
     if further:

@@ -1,7 +1,7 @@
 """The paths of all files of the suite that are not code.
 
-Rule: no other module knows a path. In an installed package the transcripts lie beside the modules.
-In a checkout they are read from its top directory.
+Rule: no other module contains a path. In an installed package the transcripts are next to the
+modules. In a checkout they are in its top directory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 #: The name under which the package is imported, which is tests.conformance in a checkout.
 PACKAGE_NAME = __name__.rpartition(".")[0]
-#: The top directory of the checkout, where the reference implementation lies. Meaningless in an
+#: The top directory of the checkout, which contains the reference implementation. Meaningless in an
 #: installed package.
 ROOT = PACKAGE.parents[1]
 INSTALLED = (PACKAGE / "transcripts").is_dir()
@@ -26,6 +26,6 @@ PROPERTIES = PACKAGE / "test_properties.py"
 COMPARISON = PACKAGE / "test_comparison.py"
 COMPARISON_TEST = "test_two_implementations_agree"
 
-#: The suffixes of a transcript and of a part that is only included.
+#: The suffixes of a transcript and of an included part.
 SUFFIX = ".smtp"
 PART_SUFFIX = ".smtp-part"

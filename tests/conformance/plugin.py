@@ -1,4 +1,4 @@
-"""The name with which users load the pytest plugin: ``-p postprox_conformance.plugin``.
+"""The name under which users load the pytest plugin: ``-p postprox_conformance.plugin``.
 
 Rule: this module only names the plugin. Its hooks are in run/plugin.py.
 """

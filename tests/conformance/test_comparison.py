@@ -1,6 +1,6 @@
 """A search for the shortest dialogue on which two implementations differ.
 
-Rule: each aspect is searched separately, so that one known difference hides no other.
+Rule: each aspect has a search of its own, so that one known difference does not hide others.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .properties.search import Search, examples
 from .properties.strategies import plans
 from .run.items import suite_of
 
-#: Time limit of an awaited event. Silence is a difference like any other here, and is awaited a
-#: hundred times.
+#: Time limit of an awaited event. The limit is short, because a missing event counts as a
+#: difference and is awaited a hundred times.
 _ASLEEP = 0.3
 
 

@@ -1,7 +1,7 @@
 """Properties of random sessions, beyond transcripts.
 
 Rule: this module only sets the number of sessions. `properties.strategies` draws them,
-`properties.rules` has the rules, and `properties.search` reports failures.
+`properties.rules` contains the rules, and `properties.search` reports failures.
 
 ``HYPOTHESIS_PROFILE=deep`` draws many.
 """

@@ -142,7 +142,7 @@ def test_a_known_divergence_that_passes_is_status_1_at_any_level(tmp_path: Path,
 def test_one_cause_is_told_once(bent: Path) -> None:
     done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
     assert done.text.count("expected: exit 0") == 1
-    assert "for the same reason 1 more: " in done.text
+    assert "1 more for the same reason: " in done.text
 
 
 def test_what_serves_no_message_is_told_so_once_and_nothing_else_is_played(broken: Path) -> None:
@@ -260,7 +260,10 @@ def test_what_lies_here_is_meant_where_a_path_says_so(
     [
         ("/etc/passwd", "/etc/passwd is not a transcript; the name must end in .smtp"),
         ("include", "no transcript in include"),
-        ("relay::stdio", "relay::stdio: a mode can follow one transcript only; use --modes stdio"),
+        (
+            "relay::stdio",
+            "relay::stdio: only the name of one transcript can have a mode; use --modes stdio",
+        ),
     ],
 )
 def test_a_name_that_is_no_transcripts_is_status_2(

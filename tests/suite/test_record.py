@@ -268,7 +268,7 @@ def failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...,
 def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "there.smtp"
     path.write_text("precious")
-    assert "is there already" in failure("-o", str(path))
+    assert "already exists" in failure("-o", str(path))
     assert path.read_text() == "precious"
 
 

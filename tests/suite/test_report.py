@@ -626,7 +626,7 @@ def test_wrong_file_is_one_line_and_nothing_is_written(
     page = tmp_path / "r.html"
     assert main(["report", str(results), "--html", str(page)]) == 2
     assert re.fullmatch(
-        rf"report: {re.escape(str(results))}:1: no JSON: .*\n", capsys.readouterr().err
+        rf"report: {re.escape(str(results))}:1: not JSON: .*\n", capsys.readouterr().err
     )
     assert not page.exists()
 

@@ -263,7 +263,10 @@ def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--level", "mst"), "--level knows must, should, may, not 'mst' (did you mean 'must'?)"),
+        (
+            ("--level", "mst"),
+            "--level must be one of must, should, may, not 'mst' (did you mean 'must'?)",
+        ),
         (("--modes", "stdio,lisen"), "not 'lisen' (did you mean 'listen'?)"),
         (("--time-scale", "0"), "--time-scale must be a positive number, not '0'"),
         (("--time-scale", "nan"), "--time-scale must be a positive number, not 'nan'"),
@@ -395,7 +398,7 @@ BREAKS = {
     ),
     "killed": (
         f"{REFERENCE}; kill -9 $$",
-        *("death", "cli.exit", "no death by a signal that was not sent"),
+        *("death", "cli.exit", "no death by a signal that the suite did not send"),
     ),
 }
 
@@ -564,7 +567,7 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
         "    in EMAIL: Subject: x\\n\\nhello\\n",
         "process: ",
         "syslog: ",
-        "again: python -m pytest ",
+        "run it again: python -m pytest ",
         "own.smtp::stdio",
     ],
 )

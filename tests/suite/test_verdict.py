@@ -82,8 +82,8 @@ def test_what_is_listed_and_passes_is_not_missed_but_unexpected_and_named() -> N
     assert stale.sentence == "conformant: all 2 at must, all 2 at should"
     assert stale.unexpected
     assert list(stale.lines())[-1] == (
-        "  2 known divergences of the implementation's file pass: remove the entries, or those of "
-        "these modes: relay/c.smtp [stdio], relay/d.smtp [stdio]"
+        "  2 known divergences in the implementation file now pass; remove the entries for: "
+        "relay/c.smtp [stdio], relay/d.smtp [stdio]"
     )
 
 

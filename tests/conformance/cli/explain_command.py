@@ -17,7 +17,9 @@ _WIDTH = 100
 
 def add_explain(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `explain`."""
-    parser = words.add_parser("explain", help="print a requirement, its reasons and transcripts")
+    parser = words.add_parser(
+        "explain", help="print a requirement with its rationale and its transcripts"
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="a requirement, or a family")
     parser.add_argument("--json", action="store_true", help="print the whole specification as JSON")
     parser.set_defaults(do=_explain)

@@ -1,4 +1,4 @@
-"""The subcommands `list` and `show` for the contents of the suite, without playing anything."""
+"""The subcommands `list` and `show`, which print the contents of the suite and play nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def add_show(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `show`."""
     parser = words.add_parser("show", help="print a transcript with its included files expanded")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a transcript, or as for list")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a transcript, or any other name that 'list' accepts",
+    )
     parser.set_defaults(do=_show)
 
 

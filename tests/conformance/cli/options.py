@@ -1,4 +1,4 @@
-"""Checks of options and values that argparse does not make.
+"""Checks of options and values that argparse does not perform.
 
 Rule: an impossible value is reported before anything is played, with a suggestion.
 """
@@ -19,7 +19,7 @@ _NODES = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast
 
 
 def number(text: str) -> int:
-    """Parse a number from 1."""
+    """Parse a whole number of at least 1."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"must be at least 1, not '{text}'")
     return int(text)
@@ -28,7 +28,9 @@ def number(text: str) -> int:
 def keywords(text: str) -> str:
     """Parse an expression of pytest's -k. Otherwise each worker would report an error."""
     if text and not _is_expression(text):
-        raise argparse.ArgumentTypeError(f"'{text}' must be words with and, or, not and ( )")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' must be words combined with 'and', 'or', 'not' and parentheses"
+        )
     return text
 
 
@@ -46,12 +48,12 @@ def _is_expression(text: str) -> bool:
 
 
 def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
-    """Return a parser that accepts one of *known*, each of which is a *what*."""
+    """Return a parser that accepts one of *known*. *what* is the noun for errors."""
 
     def read(text: str) -> str:
         if text not in known:
             raise argparse.ArgumentTypeError(
-                f"unknown {what} '{text}'{did_you_mean(text, list(known))}; there are "
+                f"unknown {what} '{text}'{did_you_mean(text, list(known))}; valid names: "
                 f"{', '.join(known)}"
             )
         return text
@@ -60,7 +62,7 @@ def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
 
 
 def refuse(parser: argparse.ArgumentParser, further: Sequence[str]) -> None:
-    """Report unknown arguments *further* of *parser* and exit with status 2."""
+    """Report the unknown arguments *further* and exit with status 2."""
     known = re.findall(r"--[a-z-]+", parser.format_help())
     option = next((word.partition("=")[0] for word in further if word.startswith("-")), "")
     parser.error(f"unrecognized arguments: {' '.join(further)}{did_you_mean(option, known)}")

@@ -1,7 +1,7 @@
 """The subcommands `run` and `compare`: pytest plays, and the result file decides the exit status.
 
-Rule: the current directory and the environment have no influence: no configuration, no pytest
-options, no other plugin.
+Rule: the current directory and the environment have no effect: no configuration file, pytest option
+or other plugin is used.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ from .options import keywords, number, one_of
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-#: Number of workers. A run of a transcript waits longer than it computes.
+#: Number of workers. A transcript spends more time waiting than computing.
 _JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
-Exit status: 0 conformant, with or without all of level should (--strict: with); also when all that
-was missed at level must is a known divergence of the implementation's file. 1 not, or a known
-divergence has stopped diverging. 2 it could not be judged: a wrong option, a program that cannot be
-started."""
+The exit status is 0 if the implementation meets every requirement of level must. A failure that the
+implementation file lists as a known divergence does not count. With --strict, the requirements of
+level should count as well. The exit status is 1 if such a requirement is not met, or if a known
+divergence no longer occurs. It is 2 if the implementation could not be judged, for example because
+an option is invalid or the program cannot be started."""
 
 
 def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,15 +61,31 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("names", nargs="*", default=[], metavar="NAME",
         help="select groups, families, requirements, transcripts, NAME::MODE")  # fmt: skip
     add("--name", metavar="TEXT", help="the implementation's name in the report")
-    add("--failed", type=Path, metavar="RESULTS", help="select what failed in an earlier run")
+    add(
+        "--failed",
+        type=Path,
+        metavar="RESULTS",
+        help="select the transcripts that failed in an earlier run",
+    )
     add("--exitfirst", action="store_true", help="stop at the first failure")
     add("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
     add("--source", metavar="WORD",
-        help=f"judge by the requirements of one source only: {', '.join(SOURCES)}")  # fmt: skip
-    add("--strict", action="store_true", help="require all of level should as well")
-    add("--level", default="may", help="up to this level: must, should, may (default: all)")
-    add("--modes", default="stdio,listen,command", metavar="LIST", help="select modes")
-    add("-k", dest="keywords", type=keywords, metavar="WORDS", help="select transcripts that match")
+        help=f"judge only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
+    add("--strict", action="store_true", help="also require every requirement of level should")
+    add("--level", default="may", help="judge up to this level: must, should or may (default: may)")
+    add(
+        "--modes",
+        default="stdio,listen,command",
+        metavar="LIST",
+        help="select modes (default: all)",
+    )
+    add(
+        "-k",
+        dest="keywords",
+        type=keywords,
+        metavar="WORDS",
+        help="select by a pytest -k expression",
+    )
     add(
         "--slow",
         action="store_true",
@@ -80,7 +97,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("-j", "--jobs", type=number, default=_JOBS, metavar="N",
         help=f"number of parallel workers (default: {_JOBS})")  # fmt: skip
     add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")
-    add("--junit", type=Path, metavar="FILE", help="write them as JUnit's XML")
+    add("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
     add_outputs(parser)
     parser.set_defaults(do=_run)
 
@@ -90,10 +107,10 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = words.add_parser(
         "compare", help="search for the shortest dialogue on which two implementations differ"
     )
-    parser.add_argument("one", metavar="A", help="as for run")
-    parser.add_argument("other", metavar="B", help="as for run")
+    parser.add_argument("one", metavar="A", help="a command line, or a file FILE.toml")
+    parser.add_argument("other", metavar="B", help="a command line, or a file FILE.toml")
     parser.add_argument("-k", dest="aspect", type=one_of("aspect", list(ASPECTS)), metavar="ASPECT",
-        help=f"only this: {', '.join(ASPECTS)}")  # fmt: skip
+        help=f"compare one aspect only: {', '.join(ASPECTS)}")  # fmt: skip
     parser.add_argument(
         "-j", "--jobs", type=number, default=_JOBS, metavar="N", help="number of parallel workers"
     )
@@ -103,7 +120,7 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _pytest(arguments: list[str]) -> int:
     plain = ["-p", f"{PACKAGE_NAME}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
-    # Without tmpdir no directories of other runs of pytest are removed, which can take long.
+    # Without tmpdir, pytest does not remove directories of other runs, which can take long.
     plain += ["-q", "--no-header", "--assert=plain", "-p", "no:tmpdir"]
     with _no_other_plugins(), _stopped_by_signals():
         return int(pytest.main([*plain, *arguments]))
@@ -166,7 +183,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _remove(*paths: Path | None) -> None:
-    """Remove the files of an earlier run, which a stopped run would leave in place."""
+    """Remove the output files of an earlier run, which a stopped run would not replace."""
     for path in paths:
         if path is not None and path.is_file():
             path.unlink()
@@ -194,7 +211,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     if options.jobs > 1 and not (single and len(places) <= options.jobs):
         arguments += ["-n", str(options.jobs)]
     else:
-        # Otherwise a line about progress is captured while a transcript is played.
+        # Otherwise pytest captures progress lines while a transcript is played.
         arguments.append("--capture=no")
     if single:
         return [*arguments, *places]
@@ -202,7 +219,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
 
 
 def _failed(path: Path) -> list[str]:
-    """Return the names of what failed in the run of the result file *path*."""
+    """Return the names of the transcripts that failed in the result file *path*."""
     missed = [one for one in read_run(path).results if one.outcome in ("failed", STALE)]
     names = [f"{one.transcript}::{one.mode}" for one in missed if one.is_transcript]
     if not names:

@@ -1,1 +1,1 @@
-"""The format of transcripts: from text to nodes and back, and the clauses of the specification."""
+"""The format of transcripts: its reader and writer, and the requirements of the specification."""

@@ -1,8 +1,8 @@
 """The step words of each actor, and the readers and writers of their arguments.
 
-Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer. To add
-a step word, add it to `GRAMMAR`, its observation to `play/observers.py` or its action to
-`play/engine.py`, and its description to docs/transcripts.md.
+Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer. To add a
+step word, add it to `GRAMMAR` and describe it in docs/transcripts.md. Add its observation to
+`play/observers.py` or its action to `play/engine.py`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def _word(*choices: str) -> Callable[[str], str]:
 
 def _read_exit(text: str) -> str:
     if text not in ("nonzero", "any") and not (text.isdigit() and int(text) < 256):
-        raise PayloadError(f"exit must have a status (0 to 255), nonzero or any, not '{text}'")
+        raise PayloadError(
+            f"exit requires a status from 0 to 255, 'nonzero' or 'any', not '{text}'"
+        )
     return text
 
 
@@ -143,7 +145,7 @@ def _read_text_test(text: str) -> TextTest:
     if operator == "empty":
         _read_nothing(rest)
     elif not rest:
-        raise PayloadError(f"'{operator}' what?")
+        raise PayloadError(f"'{operator}' requires a text")
     if operator != "matches":
         return TextTest(operator, parse_payload(rest, b""))
     try:

@@ -71,7 +71,7 @@ PLACEHOLDERS = ("filter", *VARIABLES)
 
 
 class HeaderError(ValueError):
-    """An invalid header; `key` names the wrong entry."""
+    """An error in a header; `key` names the invalid entry."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -83,8 +83,8 @@ class Header:
     """The settings of a transcript, from the text before its first step."""
 
     title: str
-    #: Identifiers of requirements. The first one is the subject of the transcript, which asserts
-    #: the others as well.
+    #: Identifiers of requirements. The first one is the subject of the transcript. The transcript
+    #: also asserts the others.
     requires: tuple[str, ...]
     format: int = FORMAT
     argv: tuple[str, ...] | None = None
@@ -108,7 +108,7 @@ class Header:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The implementation's arguments, or the default if the header has no argv."""
+        """The arguments of the implementation, or the default if the header has no argv."""
         if self.argv is not None:
             return self.argv
         command = ("-c", "{filter}") if self.filter is not None else ()
@@ -123,7 +123,8 @@ def read_header(table: Mapping[str, object]) -> Header:
         if key not in KEYS:
             raise HeaderError(
                 key,
-                f"unknown key '{key}'{did_you_mean(key, list(KEYS))}; there are {', '.join(KEYS)}",
+                f"unknown key '{key}'{did_you_mean(key, list(KEYS))}; "
+                f"valid keys: {', '.join(KEYS)}",
             )
     for key in _REQUIRED:
         if key not in table:
@@ -143,7 +144,7 @@ def _check_together(header: Header) -> None:
     if header.takes is not None and header.clock is None:
         raise HeaderError("takes", "'takes' requires 'clock'")
     if header.filter is not None and header.argv and "{filter}" not in "".join(header.argv):
-        raise HeaderError("argv", "missing {filter} in argv, although there is a filter")
+        raise HeaderError("argv", "argv must contain {filter}, because the header has a filter")
 
 
 def _text(key: str, value: object) -> str:
@@ -218,7 +219,8 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
     for name, number in value.items():
         if name not in LIMITS:
             raise HeaderError(
-                key, f"'{key}' knows {', '.join(LIMITS)}, not '{name}'{did_you_mean(name, LIMITS)}"
+                key,
+                f"'{key}' must be {', '.join(LIMITS)}, not '{name}'{did_you_mean(name, LIMITS)}",
             )
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise HeaderError(key, f"the limit '{name}' must be an integer, not {number!r}")

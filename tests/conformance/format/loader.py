@@ -1,4 +1,4 @@
-"""Transcripts from disk, with the parts that they include.
+"""The loader of transcripts and the parts that they include.
 
 Rule: a name is a path under transcripts/. The reader interprets the text.
 """
@@ -30,7 +30,7 @@ def transcript_paths() -> list[Path]:
 
 
 def transcript_name(path: Path) -> str:
-    """Return the transcript's path under transcripts/, or its file name if it lies elsewhere."""
+    """Return the path of a transcript under transcripts/, or its file name if it is elsewhere."""
     resolved = path.resolve()
     if resolved.is_relative_to(TRANSCRIPTS):
         return resolved.relative_to(TRANSCRIPTS).as_posix()
@@ -75,7 +75,7 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
                 node, branches=tuple(_with_includes(branch, name, depth) for branch in branches)
             )
         case Step():
-            # Each inclusion gets its own nodes, so that a failure is marked at the right place.
+            # Each inclusion gets its own nodes, so that a failure is marked at the correct line.
             return replace(node)
         case Note():
             return node
@@ -121,7 +121,7 @@ def check_choice(text: str, directory: Path) -> None:
 
 
 def _end(path: Path) -> str:
-    """Return group and file of a name, for comparison."""
+    """Return the group and the file of a name, for comparison."""
     return "/".join(path.parts[-2:])
 
 
@@ -136,7 +136,9 @@ def chosen(name: str) -> list[str]:
     cited = citing(place) if specification().has(place) else None
     path = TRANSCRIPTS if cited is not None else _found(place)
     if path.is_dir() and colons:
-        raise ChoiceError(f"{name}: a mode can follow one transcript only; use --modes {mode}")
+        raise ChoiceError(
+            f"{name}: only the name of one transcript can have a mode; use --modes {mode}"
+        )
     if cited == []:
         raise ChoiceError(f"no transcript cites {place}")
     if cited is not None:

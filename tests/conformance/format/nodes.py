@@ -1,6 +1,6 @@
 """A parsed transcript: a header and one ordered list of nodes.
 
-Rule: plain values. Reader and writer know their textual form.
+Rule: nodes are plain values. Only the reader and the writer know their textual form.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class FormatError(Exception):
 
 @dataclass(frozen=True)
 class ReplyPattern:
-    """The argument of `C?`: reply codes (`x` for any digit) and maybe an enhanced code's prefix."""
+    """The argument of `C?`: reply codes (`x` is any digit), maybe an enhanced code prefix."""
 
     codes: tuple[str, ...]
     enhanced: str | None = None
@@ -53,7 +53,7 @@ Argument = None | float | int | str | Payload | ReplyPattern | Named | TextTest
 class Step:
     """One line of the script: actor, direction, verb and argument."""
 
-    actor: str  # C, U, F or P; C2, U2 ... for further connections
+    actor: str  # C, U, F or P; C2, U2 and so on for further connections
     mark: str  # one of > + < ?
     verb: str  # "" for a line of plain octets
     argument: Argument
@@ -73,7 +73,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Either:
-    """Alternatives. The first one whose first step is observed is played."""
+    """Alternatives. The suite plays the first one whose first step is observed."""
 
     branches: tuple[tuple[Node, ...], ...]
     line: int = field(default=0, compare=False)
@@ -110,13 +110,13 @@ class Transcript:
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
-        """The cited requirements, which the loader has found in the specification."""
+        """The cited requirements, which the loader looks up in the specification."""
         known = specification().requirements
         return tuple(known[one] for one in self.header.requires)
 
     @property
     def subject(self) -> Requirement:
-        """The first cited requirement, from which level and harm follow."""
+        """The first cited requirement, which determines the level and the harm."""
         return self.requirements[0]
 
     @property

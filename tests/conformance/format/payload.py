@@ -1,4 +1,4 @@
-"""Octets in the notation of transcripts (printable ASCII, escapes, repeats): parse and write.
+"""The parser and the writer of octets in the notation of transcripts (ASCII, escapes, repeats).
 
 Rule: `parse_payload` reads the text, `Payload.text` writes it, `Payload.octets` evaluates it.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-#: Names allowed in `\{name}`. The runner supplies their values when it plays a transcript.
+#: Names allowed in `\{name}`. The engine supplies their values when it plays a transcript.
 VARIABLES = ("tmp", "upstream", "host", "port", "listen", "listen-port", "files")
 
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
@@ -22,12 +22,12 @@ _SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
 
 class PayloadError(ValueError):
-    """An error in a piece of text. The message may suggest a correction."""
+    """An error in the text of octets. The message may suggest a correction."""
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """`\\{N*text}`: a text N times."""
+    """`\\{N*text}`: N copies of a text."""
 
     count: int
     parts: tuple[Part, ...]
@@ -51,11 +51,11 @@ class Payload:
     end: bytes = b""
 
     def octets(self, variables: Mapping[str, bytes]) -> bytes:
-        """Return the octets, with the run's values for variables."""
+        """Return the octets, with the values of variables in this run."""
         return b"".join(_octets(part, variables) for part in self.parts) + self.end
 
     def text(self, implied: bytes) -> str:
-        """Return the transcript's text for it, on a line where *implied* is appended."""
+        """Return the text in a transcript, for a line to which *implied* is appended."""
         text = "".join(_text(part) for part in self.parts)
         if text.startswith("@"):
             text = "\\" + text
@@ -153,7 +153,7 @@ class _Reader:
             return self._braces()
         if letter not in _ESCAPES:
             raise PayloadError(
-                f"unknown escape \\{letter}; there are \\r \\n \\t \\0 \\\\ \\@ \\}} \\xHH "
+                f"unknown escape \\{letter}; valid escapes: \\r \\n \\t \\0 \\\\ \\@ \\}} \\xHH "
                 "\\{N*text} \\{name}, and \\ at the end of a line (no CRLF)"
             )
         return _ESCAPES[letter]
@@ -174,7 +174,9 @@ class _Reader:
         if mark == "}":
             return _variable(word)
         if mark != "*" or not word.isdigit():
-            raise PayloadError(f"\\{{{word}: a repeat reads \\{{N*text}}, a variable \\{{name}}")
+            raise PayloadError(
+                f"\\{{{word}: write a repetition as \\{{N*text}} and a variable as \\{{name}}"
+            )
         if int(word) > _MAXIMUM_REPEAT:
             raise PayloadError(f"\\{{{word}*...}}: at most {_MAXIMUM_REPEAT} times")
         return Repeat(int(word), self.parts(inside=True))
@@ -188,7 +190,7 @@ def _variable(name: str) -> Variable:
     if name not in VARIABLES:
         raise PayloadError(
             f"unknown variable \\{{{name}}}{did_you_mean(name, VARIABLES)}; "
-            "text is repeated with \\{N*text}"
+            "to repeat a text, write \\{N*text}"
         )
     return Variable(name)
 

@@ -17,7 +17,7 @@ _STEP = re.compile(r"([CUFP])([2-9]?)([>+<?])(?: (.*))?")
 
 
 def parse_transcript(text: str, name: str) -> Transcript:
-    """Return the transcript in *text*; FormatError has the place and the reason of an error."""
+    """Return the transcript in *text*; FormatError has the position and cause of an error."""
     lines = _printable_lines(text, name)
     if not lines or lines[0] != FENCE:
         raise FormatError(name, 1, f"the first line must be {FENCE}, which opens the TOML header")
@@ -73,7 +73,7 @@ def _parse_steps(lines: list[str], name: str, first: int) -> tuple[Node, ...]:
 
 
 class _ScriptReader:
-    """A parser of script lines. `either` nests. Any other line is one node."""
+    """A parser of script lines. `either` can be nested. Any other line is one node."""
 
     def __init__(self, lines: list[str], name: str, first: int) -> None:
         self._lines = lines
@@ -84,7 +84,7 @@ class _ScriptReader:
     def read(self) -> tuple[Node, ...]:
         nodes = self._nodes()
         if self._at < len(self._lines):
-            raise self._error(f"'{self._lines[self._at]}' without an 'either' before it")
+            raise self._error(f"'{self._lines[self._at]}' requires an 'either' before it")
         return nodes
 
     def _error(self, message: str, at: int | None = None) -> FormatError:
@@ -180,7 +180,7 @@ def _parse_step(line: str, number: int) -> Step:
 
 
 def _split_verb(text: str, verbs: dict[str, ArgumentKind]) -> tuple[str, str]:
-    """Split a step into verb and argument. In a line of octets the first word is no verb."""
+    """Split a step into verb and argument. In a line of octets the first word is not a verb."""
     word, _, rest = text.partition(" ")
     if word in verbs and word:
         return word, rest
@@ -199,9 +199,9 @@ def _unknown_line(line: str) -> str:
     if word[:2] in GRAMMAR and len(word) > 2:
         return f"missing blank after {word[:2]}: '{word[:2]} {line[2:]}'"
     return (
-        f"unknown step '{word}'{did_you_mean(word, choices)}; a line begins with "
-        "an actor and a mark (C> C+ C< C? U> U+ U< F> F< F+ P> P<), or is "
-        "either, or, end, @include FILE, a # comment or empty"
+        f"unknown step '{word}'{did_you_mean(word, choices)}; a line must begin with "
+        "an actor and a mark (C> C+ C< C? U> U+ U< F> F< F+ P> P<), or be 'either', "
+        "'or', 'end', '@include FILE', a comment that begins with #, or empty"
     )
 
 

@@ -26,13 +26,13 @@ _VERSION = re.compile(r"^Version ([0-9.]*[0-9])\b", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Requirement:
-    """One sentence of the specification that can be broken alone."""
+    """One sentence of the specification that can be violated on its own."""
 
     id: str
     level: str
     #: "" if the level is may.
     harm: str
-    #: The smallest profile of programs that the requirement binds.
+    #: The smallest profile of programs to which the requirement applies.
     binds: str
     sources: tuple[str, ...]
     sentence: str
@@ -59,7 +59,7 @@ class Family:
 
     @property
     def group(self) -> str:
-        """The first word of the name: cli, relay, data and so on."""
+        """The first word of the name, such as cli, relay or data."""
         return self.name.partition(".")[0]
 
     @property
@@ -104,7 +104,7 @@ def as_json(read: Specification) -> str:
 
 
 def parse_specification(text: str) -> Specification:
-    """Return the specification in *text*; ValueError names a wrong line."""
+    """Return the specification in *text*; ValueError names an invalid line."""
     version = _VERSION.search(text)
     if version is None:
         raise ValueError("missing line 'Version N' in the specification")
@@ -186,13 +186,13 @@ def _requirement(cells: list[str], family: str, earlier: list[Requirement]) -> R
 def _check_id(name: str, family: str, earlier: list[Requirement]) -> None:
     found = _ID.fullmatch(name)
     if not found or found[1] != family:
-        raise ValueError(f"'{name}' must be '{family}-N', as the heading above it says")
+        raise ValueError(f"'{name}' must be '{family}-N' to match the heading above it")
     if earlier and int(found[2]) <= int(earlier[-1].id.rpartition("-")[2]):
         raise ValueError(f"{name} must have a higher number than {earlier[-1].id}")
 
 
 def level_of(harm: str, sources: tuple[str, ...]) -> str:
-    """Return the level that follows from *harm* and *sources*."""
+    """Return the level for a *harm* and its *sources*."""
     if not harm:
         return "may"
     return "must" if harm in MAIL_HARMS or "manual" in sources else "should"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 #: The levels of a requirement and of a transcript about it, strictest first.
 LEVELS = ("must", "should", "may")
-#: The harm of breaking a requirement that a message or its secrecy suffers, worst first.
+#: The kinds of harm to a message or its secrecy if a requirement is violated, worst first.
 MAIL_HARMS = ("lost", "duplicated", "unfiltered", "altered", "exposed")
-#: The harm of breaking a requirement, worst first.
+#: All kinds of harm if a requirement is violated, worst first.
 HARMS = (*MAIL_HARMS, "stalled", "misreported", "inconvenient")
-#: The profiles of programs that a requirement can bind, the widest first.
+#: The profiles of programs to which a requirement can apply, widest first.
 BINDS = ("relay", "transparent", "synchronous", "filter", "postprox")
 #: The first words of the sources of a requirement.
 SOURCES = ("manual", "RFC", "CVE", "Postfix", "safety")
@@ -32,7 +32,7 @@ FILTER_VARIABLES = ("EMAIL", "OUTFILE", *ENVELOPE_VARIABLES)
 #: Prefixes of the names of results that are not transcripts.
 PROPERTY_PREFIX = "properties/"
 INVARIANT_PREFIX = "invariant/"
-#: INVARIANT_PREFIX in result files of format 1 and in descriptions of that time.
+#: INVARIANT_PREFIX in result files of format 1 and in descriptions from that time.
 OLD_INVARIANT_PREFIX = "unasked/"
 
 

@@ -1,18 +1,18 @@
 """An adapter for proxsmtpd(8), of Debian's proxsmtp: `proxsmtpd.py HOST:PORT -l ... -c ...`.
 
-Rule: proxsmtpd decides what happens between messages, in messages and with messages. The adapter
-only replaces designed differences, which would fail every transcript.
+Rule: proxsmtpd itself handles every session and message. The adapter only hides intended
+differences that would fail every transcript.
 
 - It translates the command line (HOST:PORT, -c, -d, -t, -l, --foreground) into proxsmtpd.conf(5).
 - It translates the filter's contract (`filter_message`, which proxsmtpd runs as FilterCommand). A
   nonempty OUTFILE is copied over EMAIL. Status 2 and more becomes 0 without -r, and 451 with it.
-  RECIPIENT, REMOTEIP and HELO get their names. Line ends and dots are not changed.
-- It restores upstream's words where proxsmtpd puts its own name into the greeting and into the
-  reply to EHLO, and it restores PIPELINING, which proxsmtpd removes. Every transcript has them. So
-  the clients' port, with its backlog, belongs to this module.
+  RECIPIENT, REMOTEIP and HELO are set. Line ends and dots are not changed.
+- It restores the greeting and the EHLO reply of upstream, in which proxsmtpd inserts its own name,
+and it restores PIPELINING, which proxsmtpd removes. Every transcript contains them. The port for
+clients, with its backlog, therefore belongs to this module.
 
 proxsmtpd replaces this process. A child relays the octets and ends with proxsmtpd. The adapter
-writes nothing into DIR. Its files lie next to DIR, so that they are removed together if this
+writes nothing into DIR. Its files are next to DIR, so that they are removed with DIR if this
 process is killed.
 """
 
@@ -47,7 +47,7 @@ FilterTimeout: {timeout}
 TempDirectory: {tempdir}
 """
 FILTER = "FilterCommand: exec {python} -S -E {module} --as-filter\n"
-#: The name that proxsmtpd puts in place of upstream's words.
+#: The name that proxsmtpd inserts instead of the text from upstream.
 GREETING, HELLO = b"220 smtp.passthru", (b"250 smtp.passthru", b"250-smtp.passthru")
 TAKEN_OUT = b"PIPELINING"
 _PR_SET_PDEATHSIG = 1
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
 
 
 def beside(passage: Passage, pid: int) -> None:
-    """Start a child that relays the octets as long as the process *pid* lives."""
+    """Start a child that relays the octets as long as the process *pid* exists."""
     if os.fork() == 0:
         os.setsid()
         passage.serve(pid)
@@ -123,7 +123,7 @@ def configuration(options: argparse.Namespace, files: str) -> str:
 
 
 def next_to(directory: str) -> str | None:
-    """Return the directory for files of this module: next to *directory*, or None at the top."""
+    """Return the directory for files of this module, next to *directory*, or None at the root."""
     parent = Path(directory).parent
     return None if parent == Path("/") else str(parent)
 
@@ -145,11 +145,11 @@ def pid_of(pidfile: str) -> int:
     sys.exit(f"{PROGRAM}: no pid file")
 
 
-# --- the filter's contract
+# --- the filter interface
 
 
 def filter_message() -> int:
-    """Run the command as postprox would. Return the status that proxsmtpd must get."""
+    """Run the command like postprox. Return the exit status for proxsmtpd."""
     command, files = os.environ.pop(COMMAND), os.environ.pop(FILES)
     reject = os.environ.pop(REJECT, "")
     descriptor, outfile = tempfile.mkstemp(dir=files)
@@ -190,7 +190,7 @@ def replaced(outfile: Path, email: str) -> int:
     return 0
 
 
-# --- what goes over the wire
+# --- the octets on the wire
 
 
 class Passage:
@@ -244,7 +244,7 @@ class Passage:
             time.sleep(0.005)
 
     def _inside(self) -> socket.socket | None:
-        """Return a connection to proxsmtpd, or None if it accepts no more."""
+        """Return a connection to proxsmtpd, or None if it no longer accepts any."""
         inside = socket.socket(socket.AF_UNIX)
         try:
             inside.connect(str(self._files / "in"))
@@ -264,7 +264,7 @@ class Passage:
 
 
 class Words:
-    """Upstream's last reply, and the client's text in place of proxsmtpd's own name."""
+    """The last reply from upstream, and its text for the client instead of proxsmtpd's own name."""
 
     def __init__(self) -> None:
         self._greeting: list[bytes] = []
@@ -273,11 +273,11 @@ class Words:
         self._over = False
         self._unfinished = b""
         self._held = b""
-        #: Within a reply to EHLO: the lines of upstream's reply up to the removed one.
+        #: Within a reply to EHLO: the lines of the reply from upstream up to the removed one.
         self._before: list[bytes] = []
 
     def said(self, octets: bytes) -> bytes:
-        """Store upstream's last reply, which proxsmtpd gets unchanged."""
+        """Store the last reply from upstream, which is sent to proxsmtpd unchanged."""
         *lines, self._unfinished = (self._unfinished + octets).split(b"\n")
         for line in lines:
             if self._over:
@@ -289,7 +289,7 @@ class Words:
         return octets
 
     def told(self, octets: bytes) -> bytes:
-        """Return the client's text for these octets. Buffer a possible name of proxsmtpd."""
+        """Return these octets as sent to the client, and buffer a possible name of proxsmtpd."""
         *lines, self._held = (self._held + octets).split(b"\n")
         told = b"".join(self._line(line + b"\n") for line in lines)
         names = (GREETING, *HELLO)

@@ -1,25 +1,25 @@
 """An adapter for spampd(8), of Debian's package spampd: `spampd.py HOST:PORT -l ADDRESS:PORT ...`.
 
-Rule: spampd decides what happens between messages, in messages, at their end and with them. The
-adapter only replaces designed differences, which would fail every transcript.
+Rule: spampd itself handles every session and message. The adapter only hides intended differences
+that would fail every transcript.
 
-- spampd relays DATA and its 354 before the content. The adapter holds DATA back on the way to
-  upstream, once a recipient has been accepted. spampd gets a 354 from the adapter, and upstream
-  gets DATA when spampd begins to send the content. If upstream refuses DATA then, spampd gets that
-  reply for the message.
-- After QUIT spampd waits until the client closes. The adapter closes the connection when upstream
-  has replied 221 to QUIT, as clients do.
-- It translates the command line: -t, the time limit for a message, becomes --satimeout, and
+- spampd relays DATA and its 354 before the content. After a recipient was accepted, the adapter
+holds back DATA. spampd gets a 354 from the adapter, and upstream
+  gets DATA when spampd begins to send the content. If upstream then refuses DATA, spampd gets that
+  reply to the message.
+- After QUIT spampd waits until the client closes. Like a client, the adapter closes the connection
+when upstream has replied 221 to QUIT. - It translates the command line: -t, the time limit for a
+message, becomes --satimeout, and
   --foreground becomes --nodetach. spampd has no use for DIR of -d, because its messages are in
   unnamed files in /tmp.
 - With --maxsize=0 every message is too large for a scan and is relayed unchanged. SpamAssassin is
-  started with all its rules nevertheless, which takes a second.
+still started with all its rules, which takes a second.
 
-So the clients' port, with its backlog, and the connection to upstream belong to this module. An
-unreachable upstream looks to spampd like one that closes at once. spampd replaces this process. A
-child relays the octets and ends with spampd. The files of both lie next to DIR, so that they are
-removed together if this process is killed. spampd has no administrator's filter (-c, -r) and no
-mode stdio.
+The port for clients, with its backlog, and the connection to upstream therefore belong to this
+module. To spampd, an unreachable upstream looks like one that closes at once. spampd replaces this
+process. A child relays the octets and ends with spampd. The files of both are next to DIR, so that
+they are removed with DIR if this process is killed. spampd has no administrator's filter (-c, -r)
+and no mode stdio.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PROGRAM = "/usr/sbin/spampd"
 _SETTLING = 0.3
 GO_AHEAD = b"354 go ahead\r\n"
 DATA = re.compile(rb"DATA[ \t]*\r\n", re.IGNORECASE)
-#: Commands after which no recipient is accepted any more.
+#: Commands after which no recipient is accepted.
 ANEW = (b"EHLO", b"HELO", b"MAIL", b"RSET")
 #: Lines, and the state of an incomplete last one.
 PIECES = re.compile(rb"[^\n]*\n|[^\n]+")
@@ -119,7 +119,7 @@ def silence(*descriptors: int) -> None:
     os.close(null)
 
 
-# --- what goes over the wire
+# --- the octets on the wire
 
 
 def started(path: str, lifeline: int) -> bool:
@@ -152,7 +152,7 @@ def serve(
             continue
         start(passed, client, inside)
         start(passed, inside, client)
-        # One client at a time, because only the order shows which client spampd connects for.
+        # One client at a time, because only the order shows for which client spampd connects.
         if lifeline in select.select([up.fileno(), lifeline], [], [])[0]:
             return
         spampd, _ = up.accept()
@@ -160,7 +160,7 @@ def serve(
 
 
 def start(target: Callable[..., None], *arguments: object) -> None:
-    """Run it in a thread."""
+    """Run a function in a thread."""
     threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
@@ -189,7 +189,7 @@ def relay(client: socket.socket, spampd: socket.socket, upstream: tuple[str, int
 
 
 class Passage:
-    """One connection from spampd to upstream, with replies of this module in between."""
+    """One connection from spampd to upstream, into which this module inserts replies."""
 
     def __init__(
         self, client: socket.socket, inside: socket.socket, outside: socket.socket
@@ -200,7 +200,7 @@ class Passage:
         self._command = b""
         #: Whether a recipient has been accepted for the next message.
         self._recipient = False
-        #: Whether upstream's next reply belongs to the DATA that was held back.
+        #: Whether the next reply from upstream belongs to the DATA that was held back.
         self._held = False
         self._reply = b""
         self._go_ahead = False
@@ -250,7 +250,8 @@ class Passage:
                 for piece in PIECES.findall(octets):
                     line, held = line + piece, self._held
                     if piece.endswith(b"\n"):
-                        # First, because spampd may send its next command before this continues.
+                        # This comes first, because spampd may send its next command before this
+                        # thread continues.
                         self._heard(line)
                         line = b""
                     if not held:

@@ -1,7 +1,7 @@
-"""The build backend: setuptools on the current files, only for wheels.
+"""The build backend: setuptools applied to the current files, for wheels only.
 
-Rule: a wheel has the files of the checkout, and the specification as JSON, made from its tables.
-Leftovers of an earlier build are ignored.
+Rule: a wheel contains the files of the checkout and the specification as JSON, generated from its
+tables. Leftovers of an earlier build are ignored.
 """
 
 from __future__ import annotations

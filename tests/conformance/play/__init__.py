@@ -1,1 +1,1 @@
-"""Playing one transcript: peers, observers, invariants. Only here is an implementation started."""
+"""The player of one transcript: peers, observers, invariants. Only here an implementation runs."""

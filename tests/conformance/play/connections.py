@@ -1,6 +1,6 @@
 """Sockets of the suite: client connections that it opens, upstream connections that it accepts.
 
-Rule: received octets are buffered until a step takes them. Nothing is judged here.
+Rule: received octets are buffered until a step consumes them. This module does not judge them.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self.name = name
         self.received = bytearray()
-        self.last_sent = 0.0  # time.monotonic() of the last octets that the kernel took
+        self.last_sent = 0.0  # time.monotonic() when the kernel last accepted octets
         self.ended = False  # received EOF or a reset
         self.closed = False  # closed by the suite
         self.half_closed = False
         self.paused = False  # reading is paused
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
-            # Without Nagle's algorithm each write of a transcript is sent on its own.
+            # Without Nagle's algorithm, each write of a transcript is sent separately.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self._ready)
 
     @property
     def sock(self) -> socket.socket:
-        """The socket itself, for queries to the system."""
+        """The socket itself, for queries to the kernel."""
         return self._sock
 
     @property
@@ -76,7 +76,7 @@ class Connection:
             self._watch()
 
     def end_writing(self) -> None:
-        """Half-close: the other side reads EOF and can still send."""
+        """Close the sending direction: the other side reads EOF and can still send."""
         self._dialogue.event(f"{self.name}>", "@eof")
         self.half_closed = True
         with contextlib.suppress(OSError):
@@ -146,8 +146,8 @@ class Connection:
 class Fragment:
     """A write that must be read before the next write, so that the split is visible.
 
-    An implementation may stop reading while it waits for the other side. Then only the split is
-    lost. So the wait is bounded and is never a failure.
+    An implementation may stop reading while it waits for the other side. In that case only the
+    split is lost. The wait therefore has a time limit and never fails.
     """
 
     _TIMEOUT = 0.1
@@ -164,7 +164,7 @@ class Fragment:
         return read or connection.ended or time.monotonic() > self._deadline
 
 
-#: Addresses of the suite's upstream server. Any other upstream listens at 127.0.0.1 and a free
+#: Addresses of the suite's upstream server. Any other upstream listens on 127.0.0.1 and a free
 #: port.
 _BOUND_TO = {
     "ipv6": ("::1", 0),
@@ -177,7 +177,7 @@ _BOUND_TO = {
 
 
 class Listener:
-    """The suite's upstream server. New connections wait in `arrived` until a step names them."""
+    """The suite's upstream server. New connections are in `arrived` until a step needs them."""
 
     def __init__(self, loop: Loop, kind: str, directory: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -229,13 +229,13 @@ class Listener:
         self._loop.watch(self._sock, READ, self._accept)
 
     def refuse(self) -> None:
-        """Refuse connections from now on. Keep the port."""
+        """Refuse connections from now on, and keep the port."""
         self._loop.forget(self._sock)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _fill_backlog(self) -> None:
-        """Fill the backlog of one, so that connecting is never answered."""
+        """Fill the backlog of length one, so that no connection attempt is answered."""
         self._sock.listen(0)
         for _ in range(2):
             filler = socket.socket()
@@ -265,7 +265,7 @@ class Listener:
 
 
 #: The socket options of a client, by the header's key `buffers`. The peer derives the size of its
-#: own send buffer from the segment size.
+#: send buffer from the segment size.
 _OPTIONS = {
     "default": (),
     "small": (
@@ -297,7 +297,7 @@ def accepted_pair(buffers: str, timeout: float) -> tuple[socket.socket, socket.s
     return client, server
 
 
-# --- how much the other side has not yet read: asked of the kernel (sock_diag(7)) -----------------
+# --- the number of unread octets at the peer, from the kernel (sock_diag(7)) -----------------
 
 _SOCK_DIAG_BY_FAMILY = 20
 _NETLINK_SOCK_DIAG = 4

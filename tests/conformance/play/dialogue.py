@@ -1,4 +1,4 @@
-"""The log of octets and events in the order in which the suite saw them, for the failure's text."""
+"""The log of octets and events in the order in which the suite saw them, for failure reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..format.payload import visible
 
-#: Only the beginning of a large message is kept (octets).
+#: The number of octets that are kept of a large message.
 _KEPT_OCTETS = 2000
 _SHOWN_LINES = 60
 _SHOWN_WIDTH = 160
@@ -26,7 +26,7 @@ class Dialogue:
         self._entries: list[_Entry] = []
 
     def said(self, who: str, octets: bytes) -> None:
-        """Record *octets* of *who* (`C>`, `U<` ...). Join them to an unfinished entry of *who*."""
+        """Record *octets* of *who* (such as `C>`), if possible in an unfinished entry of *who*."""
         if not self._entries or self._entries[-1].who != who:
             self._entries.append(_Entry(who, bytearray()))
         entry = self._entries[-1]
@@ -39,7 +39,7 @@ class Dialogue:
         self._entries.append(_Entry(f"{who} --", bytearray(octets), len(octets)))
 
     def lines(self) -> list[str]:
-        """Return the dialogue as text, one line each, and only the last lines of a long one."""
+        """Return the dialogue as lines of text, and only the last lines of a long dialogue."""
         lines: list[str] = []
         for entry in self._entries:
             lines += _entry_lines(entry)

@@ -1,7 +1,7 @@
-"""The player of one transcript against one implementation.
+"""The engine, which plays one transcript against one implementation.
 
-Rule: the script is one totally ordered list. Each `<` waits for an event, so the suite sleeps only
-at @wait and @quiet.
+Rule: the script is one ordered list of steps. Each `<` waits for an event, so the engine sleeps
+only at @wait and @quiet.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .matching import WAIT, State, Verdict, no
 from .observers import Group, Observer, Observers, StepFailedError
 from .process import Watchdog
 
-#: Interval between checks of a state that sends no event, such as a file (seconds).
+#: Interval in seconds between checks of a state that causes no event, such as a file.
 _LOOK_AGAIN = 0.005
 _LOOKED_AT_AGAIN = ("killed", "tmp", "memory", "idle", "listens", "stdout", "stderr")
-#: Interval between checks whether a fragment has been read (seconds).
+#: Interval in seconds between checks whether a fragment has been read.
 _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
 
 
 def play(harness: Harness) -> list[Observed]:
-    """Play the harness's transcript; StepFailedError has the failed step.
+    """Play the transcript of the harness; StepFailedError contains the failed step.
 
     Return the observations of invariants, which are judged apart from the transcript.
     """
@@ -45,7 +45,7 @@ def play(harness: Harness) -> list[Observed]:
 
 
 def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
-    """Group each step of *nodes* with the `+` lines that continue it. Drop notes."""
+    """Group each step of *nodes* with the `+` lines that continue it, and omit notes."""
     group: list[Step] = []
     for node in nodes:
         if isinstance(node, Step) and node.mark == "+":
@@ -74,7 +74,7 @@ class Engine:
         self._last_write: Connection | None = None
         self._last_was_fragment = False
 
-    # --- the beginning and the end ----------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------
 
     def start(self) -> None:
         """Start the process, and the client unless the transcript has a step for it."""
@@ -140,7 +140,7 @@ class Engine:
             self._write(group)
 
     def _await(self, step: Step, look: Observer) -> None:
-        """Run the loop until *look* has a verdict. Raise unless *step* was observed."""
+        """Run the loop until *look* returns a verdict, and raise unless *step* was observed."""
         extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
@@ -194,7 +194,8 @@ class Engine:
             else:
                 self.run((node,))
 
-    # --- doing (>) --------------------------------------------------------------------------------
+    # --- actions (>)
+    # --------------------------------------------------------------------------------
 
     def _write(self, group: Group) -> None:
         connection = self._connection(group[0])
@@ -233,8 +234,8 @@ class Engine:
 
     def _end(self, step: Step) -> None:
         connection = self._connection(step)
-        # If the suite does not read from a connection, the implementation may not read either.
-        # Unsent octets are lost then.
+        # If the suite does not read from a connection, the implementation may stop reading too.
+        # Unsent octets are then lost.
         self._loop.turn_until(lambda: connection.sent or connection.paused, self._harness.timeout)
         ways = {
             "@eof": connection.end_writing,
@@ -259,7 +260,7 @@ class Engine:
 
 
 def _until_yes(looks: list[Observer]) -> list[Verdict]:
-    """Return the verdicts of *looks* up to the first yes, because a yes consumes its input."""
+    """Return the verdicts of *looks* up to the first positive one, which consumes its input."""
     verdicts: list[Verdict] = []
     for look in looks:
         verdicts.append(look())

@@ -1,6 +1,6 @@
 """The report of a failure: the transcript with the failed step marked, and all observations.
 
-Rule: plain text from the harness's records. Nothing is judged here.
+Rule: plain text from the records of the harness. This module does not judge.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLANK = "    "
 _SHOWN_FILE = 800
 
 
-#: Values that differ in every run, which are addresses and the run's directory.
+#: Values that differ in every run: addresses, the directory and waiting times.
 _OF_THE_RUN = re.compile(
     r"127\.\d+\.\d+\.\d+:\d+|\[::1\]:\d+|/tmp/postprox-suite-\w+|\(waited [\d.]+ s\)"
 )
@@ -37,9 +37,9 @@ class Failure:
     summary: str
     #: The full report, many lines.
     text: str
-    #: The part that failures with the same reason share.
+    #: The part that is equal in failures with the same cause.
     cause: str
-    #: The identifier of the broken requirement.
+    #: The identifier of the violated requirement.
     requirement: str
 
 
@@ -51,7 +51,7 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 
 
 def _broken(harness: Harness, error: StepFailedError) -> Requirement:
-    """Return the broken requirement. A wrong exit status breaks the cited one about it."""
+    """Return the violated requirement: for a wrong exit status the cited one about it."""
     if error.requirement:
         return specification().requirements[error.requirement]
     ended = harness.process is not None and harness.process.status is not None
@@ -132,7 +132,7 @@ def _difference(error: StepFailedError) -> list[str]:
 def _shown(
     nodes: tuple[Node, ...], indent: str, failed: Step | None
 ) -> list[tuple[str, Step | None]]:
-    """Return each line of the script with its step. Expand the include that contains *failed*."""
+    """Yield each line of the script with its step. Expand the include that contains *failed*."""
     lines: list[tuple[str, Step | None]] = []
     for node in nodes:
         match node:

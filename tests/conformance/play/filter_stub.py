@@ -1,7 +1,7 @@
-"""The filter: a wrapper in sh around the transcript's text, and its records for the suite.
+"""The filter: a shell wrapper around the transcript's script, and its records for the suite.
 
-Rule: a run is recorded before the transcript's text starts, so that the record exists however the
-filter ends. The wrapper runs thousands of times, so it starts only two short commands (mkdir, cp).
+Rule: a run is recorded before the script starts, so that the record exists no matter how the filter
+ends. The wrapper runs thousands of times, so it starts only two short commands (mkdir, cp).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .loop import READ, Loop
 from .procfs import descendants, is_alive, process_group
 
 # The suite's variables are not exported, so the filter's environment is the proxy's. <> opens a
-# fifo without waiting for its other end.
+# FIFO without waiting for its other end.
 _WRAPPER = """\
 suite_box={box}
 suite_tmp={tmp}
@@ -47,7 +47,7 @@ class FilterRun:
 
 
 class FilterStub:
-    """The directory with the records of the filter's runs, and its gates."""
+    """The directory with the records of the filter runs, and the gates."""
 
     def __init__(self, loop: Loop, directory: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -63,7 +63,7 @@ class FilterStub:
     @property
     def command(self) -> str:
         """The shell command for {filter}."""
-        # Sourced, so the text runs in the process that the implementation started.
+        # The script is sourced, so it runs in the process that the implementation started.
         return f". {shlex.quote(str(self._directory / 'wrapper'))}"
 
     def prepare(self, text: str, tmp: str, gates: set[str]) -> None:
@@ -143,7 +143,7 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def group_members(run: FilterRun) -> list[int]:
-    """Return living processes of the run: the filter and, if it leads a process group, that group.
+    """Return the processes of a run: the filter, and its process group if it leads one.
 
     All processes of an implementation are descendants of this process, which adopts orphans.
     """

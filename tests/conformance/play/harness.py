@@ -1,6 +1,6 @@
 """All resources of one run: sockets, directories, process, filter, syslog.
 
-Rule: the harness starts and stops things. The engine decides what is right.
+Rule: the harness starts and stops resources. The engine judges the implementation.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ from .loop import READ, Loop
 from .process import Command, Process
 from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
 
-#: Variables that an implementation sets or reads. The suite's own environment must not leak into
-#: it.
+#: Variables that an implementation sets or reads. They are removed from the inherited environment.
 _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 _TMPFS_SIZE = 65536
-#: A new listening port sends no event, so connecting is retried at this interval (seconds).
+#: Interval in seconds of connection attempts, because a new listening port causes no event.
 _CONNECT_AGAIN = 0.005
 _REPEAT = re.compile(r"\{([0-9]+)\*([^{}]*)\}")
 
@@ -52,7 +51,7 @@ class HarnessError(Exception):
 
 @dataclass
 class Settings:
-    """The settings from the command line, equal for all runs."""
+    """The settings from the command line, which are the same for all runs."""
 
     implementation: Implementation
     host: Host
@@ -62,13 +61,13 @@ class Settings:
     timeout: float = 10.0
     #: The same limit, reduced for programs that fail by timeout.
     timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
-    #: Broken invariants: name and mode.
+    #: The violated invariants, by name and mode.
     broken: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass
 class Ports:
-    """A pool of listening addresses for implementations. No two in use are equal.
+    """A pool of listening addresses for implementations. No address is used twice at the same time.
 
     Each run has its own address in 127/8, so neither another run nor an outgoing connection can
     occupy the port.
@@ -83,7 +82,7 @@ class Ports:
         return host, 10025 + number % 7
 
     def next_bare(self) -> tuple[str, int]:
-        """Reserve a port at 127.0.0.1, which is the address of a port given alone."""
+        """Reserve a port at 127.0.0.1, the default address of --listen."""
         number = os.getpid() * 127 + next(self._counter)
         return "127.0.0.1", 10032 + number % 20000  # below the kernel's range of ephemeral ports
 
@@ -179,7 +178,7 @@ class Harness:
 
     @property
     def _real_time(self) -> float:
-        """The additional time for a transcript with a fast clock that the implementation lacks."""
+        """The additional time if a transcript has a fast clock and the implementation does not."""
         if not self.header.clock or self.speed != 1.0:
             return 0.0
         return self.header.takes or self.settings.timeout * self.header.clock
@@ -196,7 +195,7 @@ class Harness:
         return self._waited(time.monotonic() - began - extra, came)
 
     def _waited(self, seconds: float, came: bool) -> bool:
-        """Adjust the time limits after a wait of *seconds* for an event that *came* or did not."""
+        """Adjust the time limits after a wait of *seconds*. *came*: whether the event occurred."""
         timeouts = self.settings.timeouts
         # With a faster clock the time depends on the clock, not on the program.
         if came and not self.header.clock:
@@ -210,7 +209,7 @@ class Harness:
         """Convert a time of the transcript into seconds of this run."""
         return written / self.speed
 
-    # --- setting up
+    # --- setup
 
     def prepare(self) -> None:
         """Create everything except the process."""
@@ -246,7 +245,7 @@ class Harness:
 
     @property
     def tmp_seen(self) -> Path:
-        """The temp directory from the suite's side, even if it is mounted only for the process."""
+        """The temp directory as the suite sees it, even if only the process has it mounted."""
         return self.namespace.inside(self.tmp) if self._mounted and self.namespace else self.tmp
 
     # --- the implementation
@@ -391,7 +390,7 @@ class Harness:
         """Return the values of `\\{name}` in payloads."""
         return {name: os.fsencode(value) for name, value in self.placeholders.items()}
 
-    # --- taking down
+    # --- teardown
 
     def kill(self) -> None:
         """End the process and its descendants without the event loop."""

@@ -1,6 +1,6 @@
 """Capabilities of this machine and user: a private /dev/log, mounts, addresses.
 
-Rule: all changes are made in private namespaces, which end with the process that holds them.
+Rule: all changes are made in private namespaces, which exist only as long as their process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# /dev becomes a small directory with the usual harmless devices and a dangling link "log". The
+# /dev becomes a small directory with the usual harmless devices and the dangling link "log". The
 # devices are bind-mounted because many containers refuse mknod. Each run points the link at its own
 # socket.
 _HOLDER = """
@@ -43,12 +43,12 @@ read -r line
 
 #: A name with two addresses in the private /etc/hosts: 127.0.0.2 and 127.0.0.3.
 TWO_ADDRESSES = "two.addresses.test"
-#: A name that most machines have. The private /etc/hosts always has it.
+#: A name that most machines define. The private /etc/hosts always contains it.
 LOCALHOST = "localhost"
 
 
 class Namespace:
-    """A private mount namespace, held by a process until the suite closes it."""
+    """A private mount namespace. A process keeps it until the suite closes it."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="postprox-suite-ns-"))
@@ -80,11 +80,11 @@ class Namespace:
 
     @property
     def pid(self) -> int:
-        """The id of the process that holds the namespace."""
+        """The id of the process that keeps the namespace."""
         return self._holder.pid
 
     def _hosts(self) -> Path:
-        """Return the machine's /etc/hosts, followed by the names of transcripts."""
+        """Return /etc/hosts of this machine, followed by the names that transcripts use."""
         path = self._directory / "hosts"
         with contextlib.suppress(OSError):
             path.write_text(Path("/etc/hosts").read_text() + "\n")
@@ -123,7 +123,7 @@ class Namespace:
         subprocess.run([*self.prefix, "umount", "-l", str(path)], check=False, capture_output=True)
 
     def close(self) -> None:
-        """End the holding process and with it the namespace."""
+        """End the process that keeps the namespace, which removes the namespace."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         self._holder.stdin.close()
@@ -133,7 +133,7 @@ class Namespace:
 
 
 class Network:
-    """A private network namespace that has only loopback, held by a file descriptor."""
+    """A private network namespace with loopback only. A file descriptor keeps it."""
 
     def __init__(self) -> None:
         # Entering is permanent for a thread, so a separate thread enters it.
@@ -167,14 +167,14 @@ _IFF_UP = 1
 
 
 def _call(name: str, *arguments: int) -> None:
-    """Call a system call for which this version of Python has no function."""
+    """Make a system call for which this version of Python has no function."""
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def _new_network() -> int:
-    """Enter a new network, set its loopback up and return its file descriptor."""
+    """Enter a new network, enable its loopback interface and return its file descriptor."""
     _call("unshare", _CLONE_NEWNET)
     with socket.socket() as sock:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
@@ -190,7 +190,7 @@ class Host:
 
     @functools.cached_property
     def capabilities(self) -> frozenset[str]:
-        """The available ones of HOST_CAPABILITIES."""
+        """The available members of HOST_CAPABILITIES."""
         found = {"root" if os.geteuid() == 0 else "unprivileged"}
         if self.namespace is not None:
             found |= {"syslog", "mounts"}

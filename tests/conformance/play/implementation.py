@@ -1,4 +1,4 @@
-"""The implementation under test, given by a command line, or a description with known divergences.
+"""The implementation under test: a command line, or a file that describes it and its divergences.
 
 Rule: every entry of such a file is checked. An unknown name is an error.
 """
@@ -33,7 +33,7 @@ class Divergence:
     mode: str | None
     kind: str
     reason: str
-    #: Whether the failure is a race, so that a pass is no error.
+    #: Whether the failure is a race, in which case a pass is not an error.
     sometimes: bool = False
 
 
@@ -48,7 +48,7 @@ class Implementation:
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     divergences: tuple[Divergence, ...] = ()
-    #: Whether a file describes it; False for a bare command line.
+    #: Whether a file describes the implementation; False for a command line.
     described: bool = True
 
     def divergence(self, transcript: str, mode: str) -> Divergence | None:
@@ -125,7 +125,7 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
         if one not in IMPLEMENTATION_CAPABILITIES:
             raise ImplementationError(
                 f"unknown capability '{one}'{did_you_mean(one, IMPLEMENTATION_CAPABILITIES)}; "
-                f"there are {', '.join(IMPLEMENTATION_CAPABILITIES)}"
+                f"valid capabilities: {', '.join(IMPLEMENTATION_CAPABILITIES)}"
             )
     environment = table.get("env", {})
     divergences = table.get("divergence", [])
@@ -178,10 +178,12 @@ def _check_keys(
     for key, value in table.items():
         if key not in keys:
             raise ImplementationError(
-                f"unknown key '{key}'{did_you_mean(key, list(keys))}; there are {', '.join(keys)}"
+                f"unknown key '{key}'{did_you_mean(key, list(keys))}; valid keys: {', '.join(keys)}"
             )
         if not isinstance(value, keys[key]):
-            raise ImplementationError(f"'{key}' is a {keys[key].__name__}, not {value!r}")
+            raise ImplementationError(
+                f"'{key}' must be of type {keys[key].__name__}, not {value!r}"
+            )
     for key in required:
         if not table.get(key):
             raise ImplementationError(f"'{key}' is missing")

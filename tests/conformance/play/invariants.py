@@ -1,8 +1,8 @@
-"""The invariants: rules for every transcript, about the end of a run and its leftovers.
+"""The invariants: rules that apply to every transcript, about the end of a run and its leftovers.
 
-Rule: exactly the list of docs/transcripts.md, "True of every transcript". Unexpected output and a
-session that does not end fail the transcript itself. The other rules have requirements and results
-of their own.
+Rule: the invariants are those in docs/transcripts.md, "True of every transcript". Unexpected output
+and a session that does not end fail the transcript itself. The other rules have requirements and
+results of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError
 
 _SHOWN = 2000
-#: Time limit for a rule that is already known to be broken (seconds).
+#: Time limit in seconds for a rule that is already known to be violated.
 _MOMENT = 0.1
 
 
@@ -30,15 +30,15 @@ class Rule:
 
     name: str
     title: str
-    #: The requirement that the result is about. The others state the same rule for special
-    #: situations. A transcript that cites one of them is failed by this rule.
+    #: The requirement that the result is about. Its other requirements state the same rule for
+    #: special situations. If the rule is violated, a transcript that cites one of them fails.
     requires: tuple[str, ...]
     modes: tuple[str, ...]
 
 
 _STANDARD_ERROR = Rule(
     "standard-error",
-    "While proxying nothing is written to file descriptor 2",
+    "While proxying, the process writes nothing to file descriptor 2",
     ("cli.stderr-silent-1",),
     ("stdio",),  # the log of a server may go there (log.stderr)
 )
@@ -56,12 +56,12 @@ _TEMP_DIRECTORY = Rule(
 )
 _PROCESSES = Rule(
     "processes",
-    "No process outlives the one that was started",
+    "No child process outlives the process that the suite started",
     ("cli.exit-8", "filter.timeout-4", "files.term-1", "data.client-lost-6", "listen.stop-5"),
     MODES,
 )
 _DEATH = Rule(
-    "death", "The process dies by no signal but one that was sent", ("cli.exit-6",), MODES
+    "death", "The process is killed only by a signal that the suite sent", ("cli.exit-6",), MODES
 )
 _STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop-9",), ("listen",))
 #: All rules.
@@ -70,7 +70,7 @@ RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK
 
 @dataclass(frozen=True)
 class Observed:
-    """One rule in one run: kept, or the expectation and the observation."""
+    """One rule in one run: satisfied, or violated with the expectation and the observation."""
 
     rule: Rule
     expected: str = ""
@@ -78,23 +78,23 @@ class Observed:
 
     @property
     def kept(self) -> bool:
-        """Whether the rule was kept."""
+        """Whether the rule was satisfied."""
         return not self.expected
 
 
 class InvariantChecker:
-    """The end of one run and its judgement."""
+    """Ends one run and judges it by the rules."""
 
     def __init__(self, harness: Harness, looks: Observers, steps: list[Step]) -> None:
         self._harness = harness
         self._observers = looks
         self._verbs = {step.verb for step in steps}
         self._sent_sigterm = False
-        #: The observations of rules, except rules of the transcript itself.
+        #: The observations of rules, except rules that the transcript itself cites.
         self.observed: list[Observed] = []
 
     def _judge(self, rule: Rule, expected: str, look: Callable[[], str]) -> None:
-        """Record the result of *look*, which describes how *rule* is broken, or returns ""."""
+        """Record the result of *look*, which returns how *rule* is violated, or ""."""
         got = look()
         if got and (cited := self._cited(rule)):
             raise StepFailedError(None, expected, got, cited)
@@ -108,7 +108,7 @@ class InvariantChecker:
         return next((one for one in cited if one in rule.requires), "")
 
     def _is_news(self, rule: Rule) -> bool:
-        """Whether a broken *rule* would change a result, which makes it worth a wait."""
+        """Whether a violation of *rule* would change a result, so that waiting for it is useful."""
         known = (rule.name, self._harness.mode) in self._harness.settings.broken
         return bool(self._cited(rule)) or not known
 
@@ -138,8 +138,8 @@ class InvariantChecker:
 
         if not harness.wait_until(over):
             what = "the session" if harness.mode == "listen" else "the process"
-            raise StepFailedError(None, f"{what} to end after the script", "it still runs")
-        # The last output may still be on its way through the kernel.
+            raise StepFailedError(None, f"{what} to end after the script", "it is still running")
+        # The last output may still be in a buffer of the kernel.
         harness.loop.turn(0)
         over()
 
@@ -166,7 +166,7 @@ class InvariantChecker:
 
     def judge_end(self) -> None:
         """Judge the process: exit status and leftovers."""
-        self._judge(_DEATH, "no death by a signal that was not sent", self._died)
+        self._judge(_DEATH, "no death by a signal that the suite did not send", self._died)
         expected = "no descendant to survive the process"
         self._judge(_PROCESSES, expected, lambda: self._left(_PROCESSES, processes))
         expected = "an empty temp directory"
@@ -201,7 +201,7 @@ class InvariantChecker:
             raise StepFailedError(None, "no further run of the filter", got)
 
     def judge_output(self) -> None:
-        """Check that descriptor 2 of the SMTP channel is empty and that there is no traceback."""
+        """Check that descriptor 2 of the SMTP channel is empty and no traceback was printed."""
         if self._harness.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
             expected = "nothing on file descriptor 2 (it is the SMTP channel)"
             self._judge(_STANDARD_ERROR, expected, self._on_standard_error)
@@ -221,7 +221,7 @@ class InvariantChecker:
 
 
 def _say_goodbye(upstream: Connection) -> None:
-    """Answer a late QUIT and a late EOF, which every transcript permits after its script."""
+    """Reply to a late QUIT and EOF, which every transcript permits after its script."""
     if not upstream.closed and bytes(upstream.received).upper() == b"QUIT\r\n":
         upstream.take(len(upstream.received))
         upstream.send(b"221 2.0.0 bye\r\n")

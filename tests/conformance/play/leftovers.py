@@ -10,7 +10,7 @@ from collections.abc import Callable
 from .harness import Harness
 from .procfs import command_line
 
-#: The length of that moment (seconds).
+#: The maximum length of that moment in seconds.
 AFTERMATH = 2.0
 _LOOK_AGAIN = 0.005
 
@@ -18,7 +18,7 @@ _LOOK_AGAIN = 0.005
 def still_left(
     harness: Harness, look: Callable[[], list[str]], seconds: float = AFTERMATH
 ) -> list[str]:
-    """Return the result of *look* after *seconds*, or at once if *look* finds nothing."""
+    """Return the result of *look* after *seconds*, or as soon as *look* finds nothing."""
     found: list[str] = []
 
     def clean() -> bool:

@@ -1,6 +1,6 @@
 """The event loop: callbacks for files that become readable or writable.
 
-Rule: nothing here knows SMTP.
+Rule: this module knows nothing about SMTP.
 """
 
 from __future__ import annotations

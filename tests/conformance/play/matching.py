@@ -1,6 +1,6 @@
 """Comparison of received with expected octets.
 
-Rule: pure functions and values, from octets to a verdict.
+Rule: pure functions and values, which map octets to a verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state of an observation, with the `used` octets or the octets that it `got` instead."""
+    """The state of an observation: the `used` octets, or the octets that it `got` instead."""
 
     state: State
     used: int = 0
@@ -67,7 +67,7 @@ _INCOMPLETE_END = 2
 
 
 class MessageAwaited:
-    """A wait for a message whose end of data is the first for readers of CRLF, LF and CR."""
+    """A wait for a message whose first end of data is the same for readers of CRLF, LF and CR."""
 
     def __init__(self) -> None:
         self._searched = 0

@@ -1,4 +1,4 @@
-"""The capabilities that a transcript requires, and whether implementation and machine have them."""
+"""The capabilities that a transcript requires, and a check whether they are available."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..format.header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_P
 from ..format.nodes import Transcript, walk
 from .harness import Settings
 
-#: Time limit for a transcript with `clock` that is played in real time (seconds).
+#: Time limit in seconds for a transcript with `clock` that is played in real time.
 REAL_TIME_ALLOWANCE = 5.0
 
 _WHY = {
@@ -61,7 +61,7 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
 
 
 def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
-    """Return a text about the first of *capabilities* that is missing, or None."""
+    """Return a text about the first missing one of *capabilities*, or None."""
     implementation = settings.implementation
     for one in capabilities:
         if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:

@@ -1,7 +1,6 @@
 """Observers: functions that decide whether a step has been observed, and the texts of failures.
 
-Rule: an observer never waits and never judges anything beyond its step. It returns yes, no or not
-yet.
+Rule: an observer never waits and judges only its step. Its verdict is yes, no or not yet.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Observers:
         self._resident_before: int | None = None
         #: Whether a step has sent a signal to the process.
         self.signalled = False
-        #: Steps that must hold when they are reached and again at the end.
+        #: Steps that must hold when the engine reaches them, and again at the end.
         self.lasting: list[tuple[Step, Observer]] = []
 
     def look(self, group: Group) -> Observer:
@@ -79,7 +78,7 @@ class Observers:
                 return self._look_at_process(step)
 
     def with_process(self, look: Observer) -> Verdict:
-        """Return the verdict of *look*. If it waits and the process has ended, fail."""
+        """Return the verdict of *look*. Fail if it still waits and the process has ended."""
         verdict = look()
         if (
             verdict.state is State.WAIT
@@ -284,7 +283,7 @@ class Observers:
             if time.monotonic() < began + _IDLE_STRETCH:
                 return WAIT
             more = process.processor_time() - used
-            if more <= _IDLE_USE:  # a process that waits for a processor uses none either
+            if more <= _IDLE_USE:  # a process that waits for a processor does not use it either
                 return YES if process.sleeps() else WAIT
             began, used = time.monotonic(), used + more
             return WAIT
@@ -328,7 +327,7 @@ class Observers:
             step.argument.octets(variables) for step in group if isinstance(step.argument, Payload)
         )
 
-    # --- words for the failure --------------------------------------------------------------------
+    # --- texts of failures --------------------------------------------------------------------
 
     def expected(self, step: Step) -> str:
         text = step.source or step.verb

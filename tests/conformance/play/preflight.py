@@ -1,4 +1,4 @@
-"""A check that the implementation starts and serves one message, before anything else is played.
+"""A check that the implementation starts and relays one message, before other transcripts.
 
 Rule: an error that would fail every transcript is reported once, here.
 """
@@ -87,7 +87,7 @@ def _await_sign_of_life(harness: Harness, implementation: Implementation) -> Non
         )
     said = harness.output("stderr").decode("utf-8", "backslashreplace").strip()
     why = f"it exited with status {process.status} before it connected upstream"
-    raise _cannot_start(implementation, why + (f"; it said:\n{said}" if said else ""))
+    raise _cannot_start(implementation, why + (f"; its output:\n{said}" if said else ""))
 
 
 def ask(implementation: Implementation, environment: dict[str, str], option: str) -> Answer:

@@ -1,4 +1,4 @@
-"""The implementation's process: start, observation, and the end of it and its descendants.
+"""The implementation's process: its start, its observation, and the end of it and its descendants.
 
 Rule: signals are sent only to processes that were started here and to their descendants.
 """
@@ -30,7 +30,7 @@ from .procfs import (
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
-#: `subprocess` restores these in every child.
+#: The signals that `subprocess` restores in every child process.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 #: Time limit of `close` for processes that cannot be killed (seconds).
 _KILLING_ROUNDS = 500
@@ -47,8 +47,9 @@ def start_children_with_default_signals() -> None:
     """Keep inherited signal dispositions and the inherited signal mask from every child process.
 
     A background job of a script inherits an ignored SIGINT, and nohup(1) passes on an ignored
-    SIGHUP. execve(2) keeps an ignored signal ignored, but resets a handled one to its default. So
-    this process still takes no notice of such a signal, and its children behave as on a terminal.
+    SIGHUP. execve(2) keeps an ignored signal ignored, but resets a handled one to its default. This
+    process therefore handles such a signal by doing nothing, and its children behave as on a
+    terminal.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     for number in signal.valid_signals():
@@ -69,7 +70,7 @@ def kill_children_since(before: set[int]) -> None:
 
 
 def _kill_once(before: set[int]) -> bool:
-    """Send SIGKILL to all that `kill_children_since` kills. Return False if there are none."""
+    """Send SIGKILL to the processes of `kill_children_since`. Return False if there are none."""
     living = {pid for pid in children() - before if is_alive(pid)}
     for root in living:
         for pid in descendants(root):
@@ -90,12 +91,13 @@ class Command:
     limits: Mapping[str, int] = field(default_factory=dict)
     #: File descriptors to inherit, open on /dev/null.
     inherits: Sequence[int] = ()
-    #: Whether standard input is a listening socket to pass on as systemd does (sd_listen_fds(3)).
+    #: Whether standard input is a listening socket that is passed on like by systemd
+    #: (sd_listen_fds(3)).
     hands_over_listener: bool = False
 
     @property
     def words(self) -> list[str]:
-        """Return the argv, behind a shell for settings that only the process itself can make."""
+        """Return the argv, after a shell for settings that only the process itself can make."""
         before = _limit_commands(self.limits)
         before += "".join(f" exec {number}</dev/null;" for number in self.inherits)
         if self.hands_over_listener:
@@ -126,7 +128,7 @@ def _limit_commands(limits: Mapping[str, int]) -> str:
 
 
 class Process:
-    """One started command; `status` is its exit status once known, negative for a signal."""
+    """A started command; `status` is its exit status once it is known, negative for a signal."""
 
     def __init__(self, loop: Loop, command: Command, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -167,11 +169,11 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs, according to the event loop."""
+        """Whether the process is still running, according to the event loop."""
         return self.status is None
 
     def follow_to_background(self) -> bool:
-        """Watch the server that the command left behind, from now on."""
+        """From now on, watch the server that the command left in the background."""
         servers = sorted(pid for pid in self.orphans() if is_alive(pid))
         if not servers:
             return False
@@ -197,7 +199,7 @@ class Process:
         return found
 
     def peak_memory(self) -> int:
-        """Return the peak resident memory of the process or one of its children (octets)."""
+        """Return the largest peak resident memory of the process and its children, in octets."""
         return max((peak_memory(pid) for pid in descendants(self.pid)), default=0)
 
     def resident_memory(self) -> int:

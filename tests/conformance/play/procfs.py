@@ -13,12 +13,12 @@ from pathlib import Path
 
 #: A state in /proc/net/tcp (TCP_LISTEN of the kernel's tcp_states.h).
 _LISTENING = "0A"
-#: Larger than any file here that is read at once (octets).
+#: A size in octets that exceeds every file that is read at once.
 _FILE = 65536
 
 
 def _read(path: str) -> str:
-    """Return the content of a file of /proc, "" if it is gone. pathlib would be too slow here."""
+    """Return the content of a file of /proc, or "" if it is gone. pathlib would be too slow."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -32,7 +32,7 @@ def _read(path: str) -> str:
 
 
 def _stat(directory: str) -> list[str] | None:
-    """Return the fields of a stat file after the command's name: state, parent, group and so on."""
+    """Return the fields of a stat file after the command name, such as state, parent and group."""
     text = _read(f"{directory}/stat")
     return text[text.rindex(")") + 2 :].split() if text else None
 
@@ -46,7 +46,7 @@ def _tasks(pid: int | str) -> list[str]:
 
 
 def _states(pid: int) -> list[str]:
-    """Return the state of each thread of *pid*: R, S, D, Z and so on."""
+    """Return the state of each thread of *pid*, such as R, S, D or Z."""
     return [fields[0] for task in _tasks(pid) if (fields := _stat(task))]
 
 
@@ -137,7 +137,7 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def _address(written: str) -> str:
-    """Return an address that such a table has in words of the machine's byte order."""
+    """Decode an address of such a table, which consists of words in host byte order."""
     host, port = written.split(":")
     words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
     address = ipaddress.ip_address(b"".join(words))

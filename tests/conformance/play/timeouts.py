@@ -1,8 +1,8 @@
 """Adaptive time limits for awaited events, from the measured speed of the program.
 
 Rule: a program with frequent timeouts gets a reduced time limit. The limit stays far above its
-slowest response, and a transcript that fails by a reduced timeout is played again, so the reduction
-causes no false failure.
+slowest response, and a transcript that fails because of a reduced timeout is played again, so the
+reduction causes no false failure.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 #: REDUCED_DIVISOR. For a known divergence it is divided from the start.
 EXPIRED_BEFORE_REDUCED = 10
 REDUCED_DIVISOR = 5
-#: A response may take this many times as long as the slowest one so far.
+#: The maximum duration of a response, as a multiple of the slowest one so far.
 _MARGIN = 3
-#: Limit of second plays, counted over all workers. After that many confirmed failures of a level,
-#: further ones are not played again.
+#: The maximum number of replays, counted over all workers. After this number of confirmed failures
+#: of a level, further failures of that level are not replayed.
 _REPLAYS = {"must": 8, "should": 4}
 
 
@@ -28,12 +28,12 @@ class AdaptiveTimeout:
     left: float = EXPIRED_BEFORE_REDUCED
     #: Time of the slowest response so far (seconds).
     slowest: float = 0.0
-    #: Second plays left for each level.
+    #: Replays left for each level.
     replays: dict[str, int] = field(default_factory=lambda: dict(_REPLAYS))
 
     @classmethod
     def shared(cls, workers: int) -> AdaptiveTimeout:
-        """Return the state of one of *workers*."""
+        """Return the state of one of *workers* parallel workers."""
         replays = {level: max(1, number // workers) for level, number in _REPLAYS.items()}
         return cls(max(1, EXPIRED_BEFORE_REDUCED // workers), replays=replays)
 
@@ -43,15 +43,15 @@ class AdaptiveTimeout:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether there were too many timeouts."""
+        """Whether the number of timeouts exceeds its limit."""
         return self.left <= 0
 
     def limit(self, whole: float) -> float:
-        """Return the time limit in place of *whole*."""
+        """Return the time limit that replaces *whole*."""
         return min(whole, self.at_least(whole / REDUCED_DIVISOR)) if self.is_reduced else whole
 
     def at_least(self, seconds: float) -> float:
-        """Return *seconds*, or more for a slower program."""
+        """Return *seconds*, or a longer time for a slow program."""
         return max(seconds, _MARGIN * self.slowest)
 
     def observed(self, seconds: float) -> None:
@@ -63,9 +63,9 @@ class AdaptiveTimeout:
         self.left -= 1
 
     def may_replay(self, level: str) -> bool:
-        """Whether to play a transcript of *level* again that failed by a reduced timeout."""
+        """Whether to replay a transcript of *level* that failed because of a reduced timeout."""
         return self.replays.get(level, 0) > 0
 
     def confirmed(self, level: str) -> None:
-        """Record that the second play failed."""
+        """Record that the replay failed."""
         self.replays[level] -= 1

@@ -1,1 +1,1 @@
-"""Properties: random sessions, and the rules for every one of them."""
+"""Properties: random sessions, and the rules that apply to each of them."""

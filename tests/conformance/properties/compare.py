@@ -1,8 +1,8 @@
 """The comparison of two implementations by the observable results of a plan.
 
-Rule: only results that every implementation must have in common. Wording, timing and additional
-commands to the upstream server may differ. Aspects are compared separately, so that one known
-difference does not hide the others.
+Rule: only results that must be equal in all implementations are compared. Wording, timing and
+additional commands to the upstream server may differ. Aspects are compared separately, so that one
+known difference does not hide others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _replies(run: Run) -> list[str]:
 
 
 def _answers(exchange: Exchange) -> list[str]:
-    """Return the codes, with equal codes for alternatives that a clause permits."""
+    """Return the codes, with one code for alternatives that a requirement permits."""
     codes = exchange.codes
     if isinstance(exchange.item, Message) and codes in ([503], [554]):
         return ["503 or 554 (data.needs-recipient)"]

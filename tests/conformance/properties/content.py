@@ -1,4 +1,4 @@
-"""A message in its four places, at the client, in EMAIL, in OUTFILE, at the upstream server.
+"""A message in its four forms: at the client, in EMAIL, in OUTFILE, at the upstream server.
 
 Rule: written from the specification, line by line and without code of any implementation.
 Simplicity comes before speed, which is sufficient for tests.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _SMTP_LINE_END = b"\r\n"
-#: Octets that some servers accept as the end of a line.
+#: Octets that some servers accept as a line end.
 LINE_ENDS = {
     "CRLF": re.compile(rb"\r\n"),
     "LF": re.compile(rb"\r?\n"),
@@ -19,7 +19,7 @@ LINE_ENDS = {
 
 
 def legal_body(octets: bytes) -> bytes:
-    """Return *octets* as a client may send them after the 354: whole lines, none a single dot."""
+    """Return *octets* as a client may send them after 354: whole lines, none of them a lone dot."""
     if not octets:
         return b""
     lines = octets.removesuffix(_SMTP_LINE_END).split(_SMTP_LINE_END)
@@ -48,7 +48,7 @@ def replaced_by(outfile: bytes) -> bytes:
 
 
 def _upstream(text: bytes) -> bytes:
-    """Replace LF by CRLF, and double a dot after a bare CR, which is the only change of content."""
+    """Replace LF by CRLF, and double a dot after a bare CR, the only change to the content."""
     return text.replace(b"\r.", b"\r..").replace(b"\n", _SMTP_LINE_END)
 
 
@@ -58,7 +58,7 @@ def early_ends(wire: bytes) -> list[str]:
 
 
 def rejection(words: bytes) -> bytes | None:
-    """Return the reply made of a filter's output, or None for the implementation's own reply.
+    """Return the reply from a filter's output, or None for the implementation's own reply.
 
     The specification leaves open whether a line of only control characters is blank
     (filter.reject-empty).
@@ -74,6 +74,6 @@ def rejection(words: bytes) -> bytes | None:
 
 
 def variable(value: bytes) -> bytes:
-    """Return the value of an environment variable: 99 octets, whole characters, no controls."""
+    """Return the value of a variable: up to 99 octets, whole characters, none of them controls."""
     harmless = bytes(octet for octet in value if octet >= 32 and octet != 127)
     return harmless[:99].decode("utf-8", "ignore").encode()

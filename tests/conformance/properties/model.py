@@ -1,7 +1,7 @@
-"""The required fate of each message of a session, from the specification.
+"""The required outcome of each message in a session, according to the specification.
 
 Rule: a pure function of the plan and of the replies to the client, which decide what was accepted.
-Observations at upstream and filter are compared with it and never used for it.
+Observations at the upstream server and the filter are compared with the result but are no input.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .run import Exchange, Run
 
 @dataclass
 class ExpectedOutcome:
-    """The required fate of one DATA command."""
+    """The required outcome of one DATA command."""
 
     message: Message
     exchange: Exchange
-    #: Whether there was a sender and a recipient.
+    #: Whether a sender and a recipient were accepted.
     permitted: bool
     mail: Command | None
     recipients: tuple[bytes, ...]
-    #: The filter's variables, without those that must not be judged.
+    #: The variables of the filter, except those that must not be judged.
     environment: dict[str, bytes]
     filtering: bool
     rejects_failures: bool
@@ -50,7 +50,7 @@ class ExpectedOutcome:
 
     @property
     def delivered(self) -> bool:
-        """Whether upstream must be offered the message, which it may still refuse."""
+        """Whether the implementation must send the message upstream, which may still refuse it."""
         return (
             self.passed is not None and self.mail is not None and self.mail.data_answer.code == 354
         )
@@ -58,7 +58,7 @@ class ExpectedOutcome:
 
 @dataclass
 class _Transaction:
-    """The replies that the client has received for it so far."""
+    """The replies that the client has received in one transaction so far."""
 
     mail: Command | None = None
     recipients: list[Command] = field(default_factory=list)
@@ -68,7 +68,7 @@ class _Transaction:
 
 
 def fates(run: Run) -> list[ExpectedOutcome]:
-    """Return the fate of every message, in order."""
+    """Return the required outcome of every message, in order."""
     found = []
     transaction, helo = _Transaction(), b""
     for exchange in run.exchanges:

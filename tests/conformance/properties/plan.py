@@ -1,6 +1,6 @@
-"""The plan of one session: all input of client, upstream and filter, drawn before the session.
+"""The plan of one session: all input from client, upstream and filter, drawn before the session.
 
-Rule: a plan has only intentions. A `run.Run` has the results, which `model` and `rules` judge.
+Rule: a plan contains no results. They are in a `run.Run`, which `model` and `rules` judge.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import string
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-#: The last commands of a pipelined group (RFC 2920 section 3.1). HELO is treated alike.
+#: The last commands of a pipelined group (RFC 2920 section 3.1). HELO is treated in the same way.
 _ENDS_A_GROUP = (b"EHLO", b"HELO", b"NOOP", b"DATA", b"QUIT")
 #: Characters without a special meaning in the shell and its printf.
 _PLAIN = (string.ascii_letters + string.digits + " .,:-<>@").encode()
@@ -17,7 +17,7 @@ _PLAIN = (string.ascii_letters + string.digits + " .,:-<>@").encode()
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply of upstream: its code, and whether it has two lines."""
+    """A reply from upstream: its code, and whether it has two lines."""
 
     code: int
     long: bool = False
@@ -28,7 +28,7 @@ class Answer:
         return self.code < 300
 
     def octets(self, words: bytes) -> bytes:
-        """Return the reply with the given words."""
+        """Return the reply with the given text."""
         code = b"%d" % self.code
         before = code + b"-" + words + b" at length\r\n" if self.long else b""
         return before + code + b" " + words + b"\r\n"
@@ -40,13 +40,13 @@ GO_ON = Answer(354)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of the client, and upstream's reply to it in the right order."""
+    """A command line of the client, and the reply from upstream if it is in the correct order."""
 
     line: bytes
-    #: Whether it is sent together with the command before it, if RFC 2920 permits that.
+    #: Whether it is sent together with the preceding command, if RFC 2920 permits that.
     joined: bool = False
     answer: Answer = OK
-    #: MAIL and RCPT: the address as the filter gets it.
+    #: MAIL and RCPT: the address as the filter receives it.
     address: bytes = b""
     #: XFORWARD: names in upper case and their decoded values.
     attributes: tuple[tuple[bytes, bytes], ...] = ()
@@ -72,7 +72,7 @@ class Verdict:
 
     @property
     def script(self) -> str:
-        """Return the verdict as sh."""
+        """Return the verdict as a shell script."""
         lines = [f"exit {self.status}\n"]
         if self.words:
             lines.insert(0, f"{_printf(self.words)} >&2\n")
@@ -83,9 +83,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Message:
-    """DATA and, after a 354, a message."""
+    """The command DATA and, after 354, a message."""
 
-    #: In the form of the wire, without the dot at its end.
+    #: The content as on the wire, without the final dot.
     body: bytes
     verdict: Verdict = field(default_factory=Verdict)
     joined: bool = False
@@ -104,10 +104,10 @@ class Plan:
     """One session."""
 
     items: tuple[Item, ...]
-    #: Whether the client closes its side, together with a final QUIT.
+    #: Whether the client closes its sending direction together with a final QUIT.
     half_closes: bool = False
-    #: For each write of the client the positions of cuts, from its start or, if negative, from its
-    #: end.
+    #: For each write of the client, the positions at which it is split: from its start or, if
+    #: negative, from its end.
     cuts: tuple[tuple[int, ...], ...] = ()
     #: The extensions that upstream offers.
     keywords: tuple[bytes, ...] = ()
@@ -139,7 +139,7 @@ def may_be_followed(name: bytes) -> bool:
 
 
 def pieces(octets: bytes, cuts: tuple[int, ...]) -> list[bytes]:
-    """Return *octets*, cut at those of *cuts* that lie inside."""
+    """Return *octets*, split at those positions in *cuts* that are inside."""
     places = {cut if cut > 0 else len(octets) + cut for cut in cuts}
     inside = [0, *sorted(place for place in places if 0 < place < len(octets)), len(octets)]
     return [octets[start:end] for start, end in pairwise(inside)]

@@ -1,7 +1,7 @@
-"""The player of plans: clients that follow a plan, and an upstream server that answers.
+"""The player of plans: clients that follow a plan, and an upstream server that replies.
 
-Rule: nothing here sleeps, and nothing is judged. Every wait has a time limit, and a timeout is
-recorded as the run's trouble.
+Rule: this module neither sleeps nor judges. Every wait has a time limit, and a timeout is recorded
+in `Run.trouble`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .run import Exchange, NoReplyError, Run, Utterance, next_reply
 from .upstream import GREETING, Ledger, Server
 
 _LOOK_AGAIN = 0.001
-#: Time limit without an event while the implementation and all its descendants sleep (seconds). An
+#: Time limit in seconds without an event while the implementation and all its descendants sleep. An
 #: implementation that computes or waits for a processor gets the full timeout.
 _ASLEEP = 3.0
-#: The filter reads its verdict from a file that the client writes just before the message.
+#: The filter reads its verdict from a file that the client writes immediately before the message.
 _FILTER = '. "$suite_tmp/../verdict{whose}"\n'
 
 
 class _LostError(Exception):
-    """A conversation that cannot continue. The text has the reason."""
+    """A conversation that cannot continue. The text contains the reason."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class _Write:
 
 
 class Conversation:
-    """One client that follows its plan. `go_on` returns whether it still waits."""
+    """A client that follows its plan. `go_on` returns whether it is still waiting."""
 
     def __init__(self, harness: Harness, client: Connection, plan: Plan, whose: str) -> None:
         self.run = Run(plan)
@@ -151,7 +151,7 @@ def _due(exchange: Exchange) -> str:
 
 
 class _Performance:
-    """All parties of one run."""
+    """All peers of one run."""
 
     def __init__(
         self, harness: Harness, conversations: Mapping[bytes, Conversation], asleep: float
@@ -167,14 +167,14 @@ class _Performance:
         self._events = 0
 
     def whole(self) -> None:
-        """Run until every client has finished, or nothing happens any more."""
+        """Run until every client has finished or no further event occurs."""
         if not self._until(lambda: all(one.finished for one in self._conversations.values())):
             for one in self._conversations.values():
                 if not one.finished:
                     one.give_up("silence")
 
     def goodbye(self) -> None:
-        """Wait for the end of the process, if it must end."""
+        """Wait until the process exits, if it must exit."""
         process = self._harness.process
         assert process is not None
         if not self._in_trouble():
@@ -225,7 +225,7 @@ class _Performance:
         return all(sleeps(pid) for pid in descendants(process.pid))
 
     def _go_on(self) -> None:
-        """Let every party continue."""
+        """Let every peer continue."""
         while self._harness.listener.arrived:
             self._welcome(self._harness.listener.arrived.popleft())
         self._hear_filters()
@@ -237,7 +237,7 @@ class _Performance:
 
     def _welcome(self, connection: Connection) -> None:
         server = Server(self._books)
-        self._harness.retired.append(connection)  # closed by the harness in any case
+        self._harness.retired.append(connection)  # the harness closes it in any case
         self._servers.append((connection, server))
         self._hear(server, "U<", event="@connect")
         self._hear(server, "U>", GREETING)
@@ -262,8 +262,8 @@ class _Performance:
         for name, book in self._books.items():
             if server.book is book:
                 log = self._conversations[name].run.said
-                # Until a client's HELO the session of a connection is unknown. The first one is the
-                # beginning.
+                # The session of a connection is unknown before the client's HELO. The first session
+                # is assumed.
                 place = len(log) if any(one.connection for one in log) else 0
                 log[place:place] = self._unclaimed.pop(number, [])
                 log.append(said)

@@ -1,7 +1,7 @@
-"""The rules for every session. Each is a function from a run to a list of violations.
+"""The rules for every session. Each rule is a function that maps a run to a list of violations.
 
-Rule: pure functions, each about one subject, so that a violation has a name. `INVARIANTS`
-has the requirements of each.
+Rule: pure functions, each about one subject, so that each violation has a name. `INVARIANTS` maps
+each rule to its requirements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .run import Run, code
 
 #: Extensions that would let content bypass the filter (relay.ehlo).
 HIDDEN = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
-#: Commands that an implementation may send to upstream on its own.
+#: Commands that an implementation may send upstream on its own.
 _OWN_COMMANDS = (b"DATA", b"RSET", b"NOOP", b"QUIT")
 _RELAYED = (b"HELO", b"EHLO", b"MAIL", b"RCPT", b"XFORWARD")
 _ENVELOPE = (b"MAIL", b"RCPT", b"XFORWARD")
@@ -25,7 +25,7 @@ Invariant = Callable[[Run], Iterator[str]]
 
 
 def replies_one_for_one(run: Run) -> Iterator[str]:
-    """One reply for each command, two for DATA with a 354."""
+    """Each command gets one reply; DATA with 354 gets two."""
     if run.trouble:
         yield run.trouble
     if run.extra:
@@ -40,7 +40,7 @@ def replies_one_for_one(run: Run) -> Iterator[str]:
 
 
 def replies_in_order(run: Run) -> Iterator[str]:
-    """Each reply is upstream's reply to that command."""
+    """Each reply is the reply of upstream to that command."""
     for name in _ENVELOPE:
         given = [asked.reply for asked in run.asked if asked.verb == name]
         for (command, exchange), reply in zip(run.commands(name), given, strict=False):
@@ -53,7 +53,7 @@ def replies_in_order(run: Run) -> Iterator[str]:
 
 
 def greetings_relayed(run: Run) -> Iterator[str]:
-    """The greeting, and the reply to EHLO without hidden extensions."""
+    """The client gets the greeting of upstream, and its EHLO reply without hidden extensions."""
     given = {asked.line: asked.reply for asked in run.asked}
     for command, exchange in run.commands(b"EHLO", b"HELO"):
         if not exchange.replies or command.line not in given:
@@ -101,7 +101,7 @@ def hello_replayed(run: Run) -> Iterator[str]:
 
 
 def data_permitted(run: Run) -> Iterator[str]:
-    """354 if and only if there is a sender and a recipient."""
+    """DATA gets 354 if and only if a sender and a recipient were accepted."""
     for fate in fates(run):
         codes = fate.exchange.codes[:1]
         if fate.permitted and codes not in ([354], []):
@@ -136,7 +136,7 @@ def nothing_of_the_rejected(run: Run) -> Iterator[str]:
 
 
 def final_replies(run: Run) -> Iterator[str]:
-    """Who decides."""
+    """The final reply comes from upstream, the filter or the implementation, as specified."""
     deliveries = iter(run.deliveries)
     refusals = iter(
         asked.reply for asked in run.asked if asked.verb == b"DATA" and code(asked.reply) != 354
@@ -177,21 +177,21 @@ def upstream_left_with_quit(run: Run) -> Iterator[str]:
 
 
 def nothing_smuggled(run: Run) -> Iterator[str]:
-    """No line end of any server makes an early end of data."""
+    """With no line end that any server accepts, the data ends early."""
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
             yield f"with {name} as line end, the data ends early in {visible(delivery.wire[:400])}"
 
 
 def filter_run_once(run: Run) -> Iterator[str]:
-    """Once for every message, and never otherwise."""
+    """The filter runs exactly once for every message."""
     wanted = len(_complete(run)) if run.plan.filtering else 0
     if not run.trouble and len(run.filter_runs) != wanted:
         yield f"{wanted} messages, {len(run.filter_runs)} runs of the filter"
 
 
 def filter_sees_the_message(run: Run) -> Iterator[str]:
-    """EMAIL has the message, OUTFILE exists and is empty."""
+    """EMAIL contains the message, and OUTFILE exists and is empty."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         wanted = content.in_email(fate.message.body)
         if filter_run.email != wanted:
@@ -210,7 +210,7 @@ def filter_sees_the_envelope(run: Run) -> Iterator[str]:
 
 
 def nothing_left(run: Run) -> Iterator[str]:
-    """No file, process or output remains; status 0."""
+    """The run leaves no file, process or output, and exits with status 0."""
     yield from run.leftovers
     if not run.trouble and run.status != 0:
         yield f"exit status {run.status}"
@@ -218,7 +218,7 @@ def nothing_left(run: Run) -> Iterator[str]:
         yield f"on standard error: {visible(run.stderr[:400])}"
 
 
-#: Each rule with its requirements. The first one is broken by a violation.
+#: Each rule with its requirements. A violation counts against the first one.
 INVARIANTS: dict[Invariant, tuple[str, ...]] = {
     replies_one_for_one: ("relay.order-2", "data.held-2"),
     replies_in_order: ("relay.order-1", "relay.replies-2"),
@@ -248,15 +248,16 @@ REQUIRES = {rule.__name__: requires for rule, requires in INVARIANTS.items()}
 
 
 def broken(run: Run) -> list[str]:
-    """Return every violation in *run*, each with the name of its invariant."""
+    """Return every violation in *run*, each with the name of its rule."""
     return [f"{one.__name__}: {wrong}" for one in INVARIANTS for wrong in one(run)]
 
 
-# --- small readings of a run ----------------------------------------------------------------------
+# --- helpers that evaluate a run
+# ----------------------------------------------------------------------
 
 
 def _complete(run: Run) -> list[ExpectedOutcome]:
-    """Yield the messages that were sent and answered."""
+    """Yield the messages that were sent and got a reply."""
     return [fate for fate in fates(run) if len(fate.exchange.replies) == 2]
 
 

@@ -1,6 +1,6 @@
 """The result of a plan: all observations of one client's session.
 
-Rule: observations only. Nothing is judged here.
+Rule: this module contains observations and does not judge.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .upstream import Asked, Delivery, UpstreamSession
 
 @dataclass
 class Exchange:
-    """One input of the client and the replies to it: one, or two after a 354."""
+    """One command of the client and its replies: one, or two if the first is 354."""
 
     item: Item
     replies: list[bytes] = field(default_factory=list)
@@ -26,37 +26,37 @@ class Exchange:
 
     @property
     def accepted(self) -> bool:
-        """Whether the (last) reply is a 2yz."""
+        """Whether the last reply is a 2yz reply."""
         return bool(self.replies) and 200 <= self.codes[-1] < 300
 
 
 @dataclass(eq=False)
 class Utterance:
-    """One write, reply, command or event, in the order in which the suite saw it."""
+    """One write, reply, command or event, as observed by the suite."""
 
     #: As in a transcript: C> C< U> U<, and the text of an event.
     mark: str
     octets: bytes = b""
     event: str = ""
     filter_run: FilterRun | None = None
-    #: The number of upstream's connection, from 1.
+    #: The number of the upstream connection, starting at 1.
     connection: int = 0
 
 
 @dataclass
 class Run:
-    """One client's session, seen from outside."""
+    """The observations of one client's session."""
 
     plan: Plan
     greeting: bytes = b""
     exchanges: list[Exchange] = field(default_factory=list)
-    #: Octets that the client received without a command.
+    #: Octets that the client received without a pending command.
     extra: bytes = b""
-    #: Why the plan was not completed, such as silence, a lost connection or no SMTP reply.
+    #: The reason for an incomplete plan, such as a timeout, a lost connection or an invalid reply.
     trouble: str = ""
     visits: list[UpstreamSession] = field(default_factory=list)
     filter_runs: list[FilterRun] = field(default_factory=list)
-    #: The exit status of the process, or in mode listen of the server.
+    #: The exit status of the process, or of the server in mode listen.
     status: int | None = None
     stderr: bytes = b""
     #: Files in the temp directory, processes and connections that outlived the session.
@@ -74,7 +74,7 @@ class Run:
         return [delivery for visit in self.visits for delivery in visit.deliveries]
 
     def commands(self, *verbs: bytes) -> list[tuple[Command, Exchange]]:
-        """Return the exchanges about commands named *verbs*."""
+        """Return the exchanges whose command is one of *verbs*."""
         return [
             (exchange.item, exchange)
             for exchange in self.exchanges

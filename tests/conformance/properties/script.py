@@ -1,7 +1,7 @@
-"""A run as a transcript that a person can read, change and check in.
+"""The conversion of a run to a transcript that a person can read, edit and commit.
 
-Rule: each observation becomes a step that awaits it, in the observed order. Replies in the
-implementation's own words are awaited by their code.
+Rule: each observation becomes a step that awaits it, in the observed order. Replies with the
+implementation's own text are awaited by their code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def as_transcript(
 
 
 def written(run: Run, title: str, notes: list[str]) -> str:
-    """Return the text of the transcript of *run*, with *notes* before its first step."""
+    """Return the transcript of *run* as text, with *notes* before its first step."""
     transcript = as_transcript(run, title)
     comments = tuple(Note(f"# {line}".rstrip()) for note in notes for line in note.splitlines())
     return write_transcript(
@@ -46,7 +46,7 @@ def written(run: Run, title: str, notes: list[str]) -> str:
 
 
 def _filter(run: Run) -> str:
-    """Return the verdicts as sh, selected by a counter if there are several."""
+    """Return the verdicts as a shell script. If there are several, a counter selects one."""
     scripts = [
         fate.message.verdict.script for fate in fates(run) if fate.exchange.codes[:1] == [354]
     ] or ["exit 0\n"]
@@ -78,7 +78,7 @@ def _steps(run: Run) -> Iterator[Node]:
 def _one_connection_after_the_other(said: list[Utterance]) -> Iterator[Utterance]:
     """Return *said* with the end of each upstream connection before the next one begins.
 
-    In reality they may overlap. In a transcript the steps of the old connection come first.
+    Connections may overlap in reality. In a transcript the steps of the old connection come first.
     """
     ahead = list(said)
     while ahead:

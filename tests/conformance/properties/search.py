@@ -1,7 +1,7 @@
 """A search for a session that violates a rule, and the report of the violation.
 
-Rule: only the first broken rule is reported, with the shortest session found. Its consequences are
-not.
+Rule: only the first violated rule is reported, with the shortest session found, but not its
+consequences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FEW = 3
 
 
 def examples(usual: int, deep: int) -> settings:
-    """Return settings for *usual* examples, always the same ones, or for a *deep* search."""
+    """Return the settings for *usual* reproducible examples, or for a *deep* search."""
     return settings(
         max_examples=deep if DEEP else _FEW if _PROFILE == "few" else usual,
         derandomize=not DEEP,
@@ -46,11 +46,11 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether to stop: a known divergence need not be shrunk."""
+        """Whether to stop, because a known divergence need not be shrunk."""
         return bool(self._wrong) and not self._shrinks
 
     def judge(self, run: Run, wrong: list[str], title: str) -> None:
-        """Fail with the first of the violations *wrong* of *run*."""
+        """Fail with the first of the violations *wrong* in *run*."""
         self._sessions += 1
         if not wrong:
             return
@@ -59,14 +59,14 @@ class Search:
         fail("\n".join(self._wrong), told(run, title, self._wrong))
 
     def through(self, search: Callable[[], None]) -> None:
-        """Run the search. Report a failure that does not recur as such."""
+        """Run the search, and report a failure that does not recur as a race."""
         try:
             search()
         except Flaky:
             fail(
                 f"{self._wrong[0]}\n"
                 f"in one of {self._sessions} sessions, but not when it was played again:\n"
-                "a race of the program's, or of a slow machine (--time-scale 3)"
+                "the program has a race, or the machine is slow (try --time-scale 3)"
             )
 
 
@@ -76,5 +76,5 @@ def fail(*paragraphs: str) -> NoReturn:
 
 
 def told(run: Run, title: str, notes: list[str]) -> str:
-    """Return the failed session as the draft of a transcript."""
+    """Return the failed session as a draft transcript."""
     return f"the shortest dialogue found, as a transcript:\n\n{written(run, title, notes)}"

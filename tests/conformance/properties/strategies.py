@@ -1,7 +1,7 @@
-"""Random sessions: possible inputs, and how they are cut and joined.
+"""Random sessions: possible inputs, and how they are split and joined.
 
-Rule: everything drawn is legal for a client and for a server, and has a defined result in the
-specification. Octets with a history of misinterpretation are drawn more often.
+Rule: all drawn input is legal for a client or server, and the specification defines its result.
+Octets with a history of misinterpretation are drawn more often.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ BODIES = st.lists(_BODY_PIECES, max_size=8).map(b"".join).map(legal_body)
 _OUTFILE_PIECES = st.sampled_from(
     [b"b", b"\n", b"\r\n", b".", b"\n.\n", b"\0", b"\xff", b"\r.", b"X-Spam: no\n\n", b"z" * 600]
 )
-#: Without CR at the end, because the specification leaves open whether it belongs to the line end
-#: that is added.
+#: The text does not end with CR, because the specification does not define whether that CR is part
+#: of the added line end.
 OUTFILES = st.lists(_OUTFILE_PIECES, max_size=6).map(b"".join).map(lambda text: text.rstrip(b"\r"))
 
 _PREFIXES = st.sampled_from(
@@ -62,14 +62,14 @@ VERDICTS = st.builds(
 
 
 def _mostly(usual: Answer, *others: Answer) -> st.SearchStrategy[Answer]:
-    """Draw *usual* often enough that a session makes progress in spite of several other draws."""
+    """Draw *usual* so often that a session makes progress despite other draws."""
     return st.sampled_from([usual] * 4 * len(others) + [*others])
 
 
 _ANSWERS = _mostly(OK, Answer(250, True), Answer(450), Answer(550, True))
 _JOINED = st.booleans()
 
-#: The written form, and the form that the filter gets.
+#: The form in the command, and the form that the filter receives.
 _ADDRESSES = (
     (b"<a@example>", b"a@example"),
     (b"<b.c+d@example>", b"b.c+d@example"),
@@ -133,7 +133,7 @@ MESSAGES = st.builds(Message, BODIES, VERDICTS, _JOINED)
 def _sessions(
     hellos: st.SearchStrategy[Command], forwards: st.SearchStrategy[Command], most: int
 ) -> st.SearchStrategy[tuple[Item, ...]]:
-    """Draw a greeting, transactions, commands between them, perhaps QUIT."""
+    """Draw a greeting, transactions, commands between them and optionally QUIT."""
     strays = st.one_of(_commands(b"NOOP", b"RSET", b"NOOP  x "), recipients(), hellos, MESSAGES)
     begun = st.tuples(
         st.lists(forwards, max_size=2),

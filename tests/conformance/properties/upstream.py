@@ -1,7 +1,7 @@
-"""A small correct SMTP server that answers as planned and records everything.
+"""A small correct SMTP server that replies as planned and records its input.
 
-Rule: no sockets. Octets in, octets out. It reads strictly: CRLF ends a line, CRLF.CRLF ends the
-data. Other interpretations of the same octets are judged later (`rules`).
+Rule: this module is sans-I/O. It reads strictly: only CRLF ends a line, and only CRLF.CRLF ends the
+data. `rules` judges other interpretations of the same octets.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class UpstreamSession:
 
     asked: list[Asked] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
-    #: Octets that are neither a whole command nor a whole message.
+    #: Octets that are neither a complete command nor a complete message.
     rest: bytes = b""
 
 
 class Ledger:
-    """The replies of upstream in one client's session, over all its connections."""
+    """The replies of upstream in the session of one client, over all its connections."""
 
     def __init__(self, plan: Plan) -> None:
         self.keywords = plan.keywords
@@ -80,7 +80,7 @@ class Ledger:
 
 
 class Server:
-    """One connection; *books* maps the client's HELO to its session, b"" to the default one."""
+    """One connection; *books* maps a client's HELO to its session, and b"" to the default one."""
 
     def __init__(self, books: Mapping[bytes, Ledger]) -> None:
         self._books = books
@@ -104,7 +104,7 @@ class Server:
             book.visits.append(self.visit)
 
     def feed(self, octets: bytes) -> list[tuple[bytes, bytes]]:
-        """Return each complete command or message, with the reply to it."""
+        """Return each complete command or message with its reply."""
         self._held += octets
         said = []
         while not self.closes and (taken := self._taken()) is not None:
@@ -114,7 +114,7 @@ class Server:
         return said
 
     def _taken(self) -> bytes | None:
-        """Return the next command with its line end, or message with its dot, if complete."""
+        """Return the next complete command with its line end, or message with its final dot."""
         if self._in_data:
             end = (b"\r\n" + self._held).find(_END_OF_DATA) + len(_END_OF_DATA) - 2
             complete = end > len(_END_OF_DATA) - 3

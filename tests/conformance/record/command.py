@@ -1,7 +1,7 @@
 """The subcommand `record`.
 
-Rule: a transcript is written whole, after it has been parsed again. Otherwise nothing is written
-and the reason is printed.
+Rule: a transcript is written completely, after it has been parsed again. If that fails, nothing is
+written and the reason is printed.
 """
 
 from __future__ import annotations
@@ -65,8 +65,14 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "transcript asserts; may be repeated")  # fmt: skip
     add("--filter", type=Path, metavar="FILE", help="the filter, as a command for sh")
     add("--email", action="store_true", help="record the filter's EMAIL as well")
-    add("--comment", action="append", default=[], metavar="TEXT", help="a line above the script")
-    add("--sessions", type=int, default=1, metavar="N", help="record N, one after the other")
+    add(
+        "--comment",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a comment line above the script",
+    )
+    add("--sessions", type=int, default=1, metavar="N", help="record N sessions, one after another")
     default = "" if INSTALLED else "; default: this checkout"
     add("--implementation", metavar="TOML|CMD", required=INSTALLED, help=f"the proxy{default}")
     add("arguments", nargs="*", metavar="ARGUMENT", help=argparse.SUPPRESS)
@@ -99,11 +105,11 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise RecordError("--sessions must be at least 1")
     for number in range(1, options.sessions + 1):
         if _path(options.output, number).exists():
-            raise RecordError(f"{_path(options.output, number)} is there already")
+            raise RecordError(f"{_path(options.output, number)} already exists")
 
 
 def _text(transcript: Transcript, comments: list[str]) -> str:
-    """Return the transcript's text, with *comments* above the script, once it parses as equal."""
+    """Return the transcript as text with *comments*, and raise if it does not parse as equal."""
     text = write_transcript(transcript)
     if parse_transcript(text, transcript.name).steps != transcript.steps:
         raise RecordError(f"{transcript.name} cannot be written in this format")
@@ -126,7 +132,7 @@ def _record_all(options: argparse.Namespace, plan: Plan) -> None:
 
 
 def _numbered(plan: Plan, number: int) -> Plan:
-    """Return *plan* for one of several sessions. No two transcripts share a title."""
+    """Return *plan* for one of several sessions, because transcript titles must be unique."""
     if number == 1:
         return plan
     return replace(plan, header=replace(plan.header, title=f"{plan.header.title} ({number})"))
@@ -146,7 +152,7 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Record as in *options* and return the exit status."""
+    """Record according to *options* and return the exit status."""
     adopt_orphans()
     start_children_with_default_signals()
     try:

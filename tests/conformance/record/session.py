@@ -1,6 +1,6 @@
 """One recorded session: octets are relayed in both directions and recorded as steps.
 
-Rule: the output of the proxy is recorded before the reaction to it is relayed to the proxy.
+Rule: the output of the proxy is recorded before the response to it is relayed to the proxy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAUSE = 0.2
 _NAMES = ("U", *(f"U{number}" for number in range(2, 10)))
 
 # The filter's text runs in a shell of its own, so that its standard error is recorded before it is
-# passed on. The recorded transcript has only the text.
+# relayed. The recorded transcript contains only the text.
 _OVERHEARD = """\
 (
 {text}
@@ -43,7 +43,7 @@ class RecordError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings from before the first client."""
+    """The settings of a recording, made before the first client connects."""
 
     header: Header
     upstream: Address
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass
 class _Link:
-    """The proxy's end and the real end of one connection."""
+    """The two ends of one relayed connection: the proxy's and the real one."""
 
     actor: str
     inner: Connection
@@ -108,7 +108,7 @@ class Recording:
             harness.close()
         return Transcript(name, self._plan.header, self._steps.steps)
 
-    # --- passing on
+    # --- relaying
 
     def _relay(self) -> None:
         process = self._harness.process
@@ -188,7 +188,7 @@ class Recording:
         if gone and time.monotonic() - self._moved > _TIMEOUT:
             raise RecordError("the session has ended, but the proxy still runs")
 
-    # --- the end
+    # --- end of the session
 
     def _end(self) -> None:
         process = self._harness.process

@@ -1,7 +1,7 @@
 """The steps of a transcript from the events of a session, in the observed order.
 
-Rule: an event that was seen before octets were relayed precedes them, because only earlier events
-can be its cause. So in a replay every `<` has been caused when it is awaited.
+Rule: an event that was observed before octets were relayed precedes them, because the octets cannot
+be its cause. In a replay, the cause of every `<` therefore precedes it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..format.payload import Part, Payload, Repeat
 from ..format.vocabulary import ENVELOPE_VARIABLES
 from ..play.filter_stub import FilterRun
 
-#: A read that ends within a line is part of a longer write if it has this length, else a fragment.
-#: A read that ends with a line is such a part if it is as long as a block.
+#: A read of this length that ends within a line is part of a longer write; a shorter one is a
+#: fragment. A read that ends with a line is such a part if it is as long as a block.
 _PIECE = 1024
 _BLOCK = 16384
 #: Minimum number of equal lines, or equal octets in a line, that are written as a repeat.
@@ -30,7 +30,7 @@ _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
 
 @dataclass(frozen=True)
 class ReplyLine:
-    """One line of a reply, without the mark of a further line."""
+    """One line of a reply, without the continuation mark."""
 
     code: bytes
     text: bytes
@@ -53,7 +53,7 @@ def _heading(line: bytes) -> bytes:
 
 
 def _may_go_on(write: bytes) -> bool:
-    """Whether the next read from the same side continues *write*."""
+    """Whether the next read from the same peer continues *write*."""
     return len(write) >= (_BLOCK if write.endswith(CRLF) else _PIECE)
 
 
@@ -69,7 +69,7 @@ def _is_shortened(reply: Reply, whole: Reply) -> bool:
 
 @dataclass
 class _Line:
-    """Octets of one direction of a connection that are no complete line or reply yet."""
+    """Octets of one direction of a connection that do not yet form a complete line or reply."""
 
     partial: bytes = b""
     lines: list[bytes] = field(default_factory=list)
@@ -95,7 +95,7 @@ class StepRecorder:
         self._end_write()
         return tuple(self._steps)
 
-    # --- what the real client and the real upstream do
+    # --- events of the real client and the real upstream
 
     def sent(self, actor: str, octets: bytes) -> None:
         """Record *octets* of *actor* from one read as a write, or the rest of one."""
@@ -125,7 +125,7 @@ class StepRecorder:
         """Record an event of *actor* without octets: `@eof`."""
         self._add(Step(actor, ">", verb, None))
 
-    # --- what the proxy is seen to do
+    # --- observed events of the proxy
 
     def seen(self, actor: str, octets: bytes) -> None:
         """Record *octets* from the proxy to *actor*."""
@@ -140,7 +140,7 @@ class StepRecorder:
         self._await(actor, b"".join(line + CRLF for line in lines))
 
     def _note_who_asks(self, actor: str, line: bytes) -> None:
-        """Note that upstream's reply to a line of the proxy's own (NOOP, QUIT) is not relayed."""
+        """Note that the reply to the proxy's own command (NOOP, QUIT) is not relayed."""
         if self._client_said[line]:
             self._client_said[line] -= 1
             self._asks_itself.discard(actor)
@@ -176,7 +176,7 @@ class StepRecorder:
         return replies
 
     def _add_reply(self, lines: list[bytes]) -> None:
-        """Return a step that awaits upstream's and the filter's words, and the proxy's code."""
+        """Return a step that awaits the proxy's own replies by code and other replies exactly."""
         reply = read_reply(lines)
         if reply is None or self._is_passed_on(reply) or self._is_the_filters(lines):
             self._await("C", b"".join(line + CRLF for line in lines))
@@ -184,7 +184,7 @@ class StepRecorder:
         self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
 
     def _is_passed_on(self, reply: Reply) -> bool:
-        """Whether it is a reply of upstream. Earlier replies were not relayed."""
+        """Whether this is a reply of upstream, in which case earlier replies were not relayed."""
         if reply[0].code == b"354":
             return False  # a proxy that holds messages gives its own reply
         for position, said in enumerate(self._upstream_said):
@@ -196,7 +196,7 @@ class StepRecorder:
     def _is_the_filters(self, lines: list[bytes]) -> bool:
         return any(lines in ([said], [b"554 " + said]) for said in self._filter_said)
 
-    # --- the filter and the process
+    # --- events of the filter and the process
 
     def filter_run(self, run: FilterRun) -> None:
         """Record the start of the filter."""
@@ -207,7 +207,7 @@ class StepRecorder:
                 self._add(Step("F", "<", "env", Named(name, value)))
 
     def read_email(self, run: FilterRun) -> None:
-        """Record the message that the filter got."""
+        """Record the message that the filter received."""
         mark, verb = "<", "email"
         for line in (run.email or b"").splitlines(keepends=True) or [b""]:
             self._add(Step("F", mark, verb, Payload(_parts(line))))
@@ -230,7 +230,7 @@ def payload_lines(octets: bytes) -> list[Payload]:
 
 
 def _repeated(equal: list[bytes]) -> list[Payload]:
-    """Return equal lines as a repeat. The last one is separate and has the implied line end."""
+    """Return equal lines as a repeat. The last line is separate and has the implied line end."""
     line, count = equal[0], len(equal)
     if count < _EQUAL_LINES:
         return [Payload(_parts(line), CRLF)] * count

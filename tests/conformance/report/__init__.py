@@ -1,1 +1,1 @@
-"""Reports from result files. No implementation is run here."""
+"""Reports from result files. This package does not run any implementation."""

@@ -1,7 +1,7 @@
 """The verdict as a badge: an SVG, or an endpoint for shields.io.
 
-Rule: a badge has the version of the suite and exactly the word of the verdict. Only a whole run
-gets a positive colour.
+Rule: a badge contains the version of the suite and exactly the word of the verdict. Only a complete
+run gets a positive colour.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HEXADECIMAL = {
 
 
 def _words(run: Run) -> tuple[str, str, str]:
-    """Return label, message and colour."""
+    """Return the label, the message and the colour."""
     verdict = run.verdict
     in_part = bool(run.gaps or verdict.selection)
     message = f"{verdict.word} (in part)" if in_part else verdict.word

@@ -40,8 +40,12 @@ def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add the options for output files."""
     add = parser.add_argument
-    add("--html", metavar="FILE", help="write one self-contained page ('-': here)")
-    add("--markdown", metavar="FILE", help="write a Markdown matrix ('-': here)")
+    add(
+        "--html",
+        metavar="FILE",
+        help="write one self-contained HTML page ('-' for standard output)",
+    )
+    add("--markdown", metavar="FILE", help="write a Markdown matrix ('-' for standard output)")
     add("--badge", metavar="FILE", help="write the verdict: FILE.svg, or FILE.json for shields.io")
 
 

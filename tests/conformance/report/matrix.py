@@ -1,7 +1,7 @@
 """The matrix of families by implementations, which counts and groups results.
 
-Rule: no presentation here. A result is one transcript in one mode. It counts once in its
-implementation's totals, once in each group and once in each of its families.
+Rule: this module contains no presentation. A result is one transcript in one mode. It counts once
+in its implementation's totals, once in each group and once in each of its families.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..run.causes import Cause, by_harm, causes
 from ..run.results import Known, Result
 from .results import Run
 
-#: Order of precedence: the first outcome that occurs determines the appearance of several together.
+#: Order of precedence: the first outcome that occurs determines the appearance of a group of
+#: outcomes.
 WEIGHT = ("failed", "diverged", "stale", "passed", "skipped")
 
 
@@ -39,7 +40,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Finding:
-    """A result with a text (failed, diverged, skipped), once for all modes with the same text.
+    """A result with a text (failed, diverged or skipped), once for all modes with the same text.
 
     Skips of one implementation with the same text are one finding for all transcripts.
     """
@@ -100,18 +101,18 @@ class Column:
 
     @cached_property
     def harms(self) -> dict[str, list[Cause]]:
-        """The causes of all misses under the heading of their harm."""
+        """The causes of all misses, by the heading of their harm."""
         return by_harm(causes(self.run.results))
 
     @cached_property
     def anchors(self) -> dict[Result, str]:
-        """The place of a result's text in the report."""
+        """The anchor of a result's text in the report."""
         return {result: finding.anchor for finding in self.findings for result in finding.results}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """An outcome, its modes, and the place of its text."""
+    """An outcome, its modes, and the anchor of its text."""
 
     outcome: str
     modes: tuple[str, ...]
@@ -134,7 +135,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cell:
-    """One column of one family: a tally for each level, none if nothing was judged."""
+    """One column of one family: a tally for each level, empty if nothing was judged."""
 
     tallies: tuple[tuple[str, Tally], ...]
 
@@ -226,7 +227,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _strangers(families: Sequence[Family], runs: Sequence[Run]) -> list[Family]:
-    """Return the families that results name and the specification lacks."""
+    """Return the families that occur in results but not in the specification."""
     named = {name for run in runs for result in run.results for name in result.clauses}
     strange = sorted(named - {family.name for family in families})
     return [Family(name, (), "Not in this specification.") for name in strange]
@@ -272,7 +273,7 @@ def _row(family: Family, columns: Sequence[Column]) -> Row:
 
 
 def _cell(family: Family, results: Sequence[Result]) -> Cell:
-    """Return tallies at all levels of the family, to show gaps, and at others with results."""
+    """Return tallies at all levels of the family, to show gaps, and at other judged levels."""
     if not results:
         return Cell(())
     levels = {*family.levels, *_levels(results)}

@@ -1,6 +1,6 @@
 """Rendering of the matrix as text.
 
-Rule: the templates decide what is shown where. This module makes text safe to show.
+Rule: the templates define the layout. This module escapes text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..format.writer import write_unfolded
 from ..paths import TEMPLATES, TRANSCRIPTS
 from .matrix import Matrix
 
-#: Symbols of the outcomes. Colour is never the only sign of an outcome.
+#: Symbols of the outcomes. Colour is never the only indication of an outcome.
 SYMBOLS = {"passed": "✓", "failed": "✗", "diverged": "≠", "stale": "!", "skipped": "○", "none": "—"}
 
 # Characters with a meaning within a line. The templates never put text at the start of a line.

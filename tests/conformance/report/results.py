@@ -1,7 +1,8 @@
 """The reader of result files (JSON lines, formats 1 to 3).
 
-Rule: a file is read whole or refused by name and line. Only a missing end is accepted, because an
-interrupted run is worth reading; `Run.gaps` describes it.
+Rule: a file is read completely, or rejected with an error that has its name and line. Only a
+missing end is accepted, because the results of an interrupted run are useful. `Run.gaps` describes
+it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Run:
 
     @property
     def transcripts(self) -> int:
-        """The number of different transcripts that were tried."""
+        """The number of different transcripts with a result."""
         return len({result.transcript for result in self.results if result.is_transcript})
 
     @property
@@ -95,7 +96,7 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Record:
-    """One line of the file. Its methods require a key and a type."""
+    """One line of the file. Its methods require a key with a value of a certain type."""
 
     source: str
     line: int
@@ -127,7 +128,7 @@ class _Record:
     def count(self, key: str) -> int:
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(f'"{key}" is {value!r}; must be an integer from 0')
+            raise self.error(f'"{key}" is {value!r}; must be a non-negative integer')
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -171,7 +172,7 @@ def _record(line: bytes, source: str, number: int) -> _Record:
     except UnicodeDecodeError as error:
         raise ResultFileError(f"{where}: not UTF-8 (octet {error.start + 1})") from error
     except (ValueError, RecursionError) as error:
-        raise ResultFileError(f"{where}: no JSON: {error}") from error
+        raise ResultFileError(f"{where}: not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ResultFileError(f"{where}: each line must be a JSON object")
     return _Record(source, number, fields)
@@ -230,7 +231,7 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     if footer is None:
         return ("missing footer; the run did not end",)
     there = Counter(result.outcome for result in results)
-    # Older files do not count this outcome.
+    # The footer of an older file lacks this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     stopped = footer.text("stopped") if "stopped" in footer.fields else ""
     return ((stopped,) if stopped else ()) + tuple(

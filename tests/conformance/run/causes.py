@@ -1,7 +1,7 @@
-"""The causes of a run's misses: the smallest set that explains all of them.
+"""The causes of the misses in a run: the smallest set that explains all of them.
 
-Rule: pure functions. Two misses have one cause if they break the same requirement, if they agree in
-step, expectation and observation, or if the implementation's description gives one reason.
+Rule: pure functions. Two misses have the same cause if they violate the same requirement, if their
+step, expectation and observation are equal, or if the implementation file gives the same reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..format.vocabulary import HARMS, LEVELS
 from .results import Result
 
-#: What a program does that breaks a requirement, by its harm.
+#: The effect of a program that violates a requirement, by the harm of the requirement.
 DEEDS = {
     "lost": "loses mail",
     "duplicated": "duplicates mail",
@@ -30,13 +30,13 @@ _MISSED = ("failed", "diverged")
 
 @dataclass(frozen=True)
 class Cause:
-    """Misses with one cause. The worst one comes first."""
+    """Misses with the same cause, worst first."""
 
     results: tuple[Result, ...]
 
     @property
     def example(self) -> Result:
-        """The miss that stands for all."""
+        """The miss that represents all others."""
         return self.results[0]
 
     @property
@@ -46,12 +46,12 @@ class Cause:
 
     @property
     def broken(self) -> str:
-        """The broken requirement of the example, or its clauses in older files."""
+        """The violated requirement of the example, or its cited requirements in older files."""
         return _broken(self.example)
 
     @property
     def others(self) -> str:
-        """Return the number of misses beside the example, and their other requirements."""
+        """Return the number of misses besides the example, and their other requirements."""
         number = len(self.results) - 1
         further = tuple(dict.fromkeys(map(_broken, self.results)))[1:]
         also = f", also {', '.join(further)}" if further else ""

@@ -1,6 +1,6 @@
 """The results of invariants: one for each rule and mode, from the observations of all runs.
 
-Rule: counts and names. Nothing is judged here. A broken rule is one miss, not thousands.
+Rule: this module counts and does not judge. A violated rule is one miss, not thousands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class InvariantObservation:
 
     rule: str
     mode: str
-    #: None if the rule was kept.
+    #: None if the rule was satisfied.
     failure: Failure | None = None
 
 
@@ -43,7 +43,7 @@ class InvariantResults:
             self._first.setdefault(key, seen.failure)
 
     def results(self, implementation: Implementation) -> list[Result]:
-        """Return a result for each rule in each mode with a run that could break it."""
+        """Return a result for each rule in each mode with a run that could violate it."""
         return [
             self._result(rule, mode, implementation)
             for rule in RULES
@@ -73,7 +73,7 @@ class InvariantResults:
 
 
 def stale_if_known(result: Result, implementation: Implementation) -> Result:
-    """Return *result* of a whole run, stale if it passes although it is a known divergence."""
+    """Return *result* of a complete run, stale if it passes although it is a known divergence."""
     known = implementation.divergence(result.transcript, result.mode)
     if result.outcome != "passed" or known is None or known.sometimes:
         return result

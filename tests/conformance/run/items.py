@@ -1,6 +1,6 @@
 """Transcripts in pytest: a file, an item for each mode, and a result for each item.
 
-Rule: an item plays its transcript. Known divergences must fail, everything else must pass.
+Rule: an item plays its transcript. Known divergences must fail, and everything else must pass.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TranscriptItem(pytest.Item):
         self.transcript = transcript
         self.mode = self.name
         self.invariants: tuple[InvariantObservation, ...] = ()
-        #: The broken requirement of a failed run, also of a known divergence.
+        #: The violated requirement of a failed run, including a known divergence.
         self.broken = ""
         header = transcript.header
         self.extra_keyword_matches.update(
@@ -109,7 +109,7 @@ class TranscriptItem(pytest.Item):
             judge_divergence(self.transcript.name, self.mode, known, failed=failure is not None)
 
     def _report(self, failure: Failure, suite: Suite) -> NoReturn:
-        """Raise for *failure*, if the broken requirement is one that the run judges."""
+        """Raise for *failure* if the run judges the violated requirement."""
         broken = specification().requirements[failure.requirement]
         if not suite.judges(broken):
             pytest.skip(f"{broken.id} was not selected: {failure.summary}")
@@ -151,7 +151,7 @@ class TranscriptItem(pytest.Item):
     ) -> str:
         """Return the failure's own text instead of a traceback through the suite."""
         if isinstance(excinfo.value, JudgedError):
-            return f"{excinfo.value.failure.text}\n\nagain: {self.again}"
+            return f"{excinfo.value.failure.text}\n\nrun it again: {self.again}"
         return str(super().repr_failure(excinfo))
 
 
@@ -207,7 +207,7 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
-    """Return the title, the cited requirements, and the broken one or ""."""
+    """Return the title, the cited requirements, and the violated requirement or ""."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
         return header.title, header.requires, item.broken
@@ -216,7 +216,7 @@ def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tupl
     requires: dict[str, tuple[str, ...]] = marker.kwargs["requires"]
     known = specification().requirements
     cited = dict.fromkeys(itertools.chain.from_iterable(requires.values()))
-    # The strictest is the first one, from which the level of a pass follows.
+    # The strictest requirement comes first and determines the level of a pass.
     everything = tuple(sorted(cited, key=lambda one: LEVELS.index(known[one].level)))
     by_rule = requires.get(str(error).partition(":")[0], ("",))
     return str(marker.kwargs["title"]), everything, by_rule[0]
@@ -235,9 +235,9 @@ def is_the_suites_fault(error: BaseException | None) -> bool:
 
 
 def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
-    """End the run before it begins."""
+    """End the run before it starts."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
-        config.pluginmanager.unregister(reporter)  # it would only add a frame to the message
+        config.pluginmanager.unregister(reporter)  # it would only frame the message
     pytest.exit("nothing was judged", returncode=status)

@@ -1,7 +1,7 @@
-"""JUnit's XML: rows named like results, and rows for results without an item.
+"""JUnit XML: rows named like results, and rows for results without an item.
 
-Rule: pytest writes the file, and this module passes values to it. Only if a run ended before it
-began, this module writes the file.
+Rule: pytest writes the file, and this module passes values to it. This module writes the file only
+if a run ended before it started.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .verdict import STALE
 
 
 def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:
-    """Name the row after its result instead of its file's location, which may be the suite's."""
+    """Name the row after its result, because its file may be outside the user's directory."""
     for writer in _writers(config):
         case = writer.node_reporter(report)
         case.add_attribute("classname", result.transcript.replace("/", "."))
@@ -26,7 +26,7 @@ def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -
 
 
 def add_row(config: pytest.Config, result: Result) -> None:
-    """Add a row for *result*, which has no item of pytest's."""
+    """Add a row for *result*, which has no pytest item."""
     for writer in _writers(config):
         writer.pytest_runtest_logreport(_report(result))
 

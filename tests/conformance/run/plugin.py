@@ -1,6 +1,6 @@
 """The suite as a pytest plugin: options, collection, exit status, terminal output.
 
-Rule: pytest decides which items run and when. The engine decides what is right. This module
+Rule: pytest selects and schedules the items. The engine judges the implementation. This module
 connects both.
 """
 
@@ -48,7 +48,7 @@ _EXIT_HARNESS = 2
 _FIRST_FAILURE = "stopped at the first failure"
 
 
-#: Errors that end the run before it begins, with a line about the cause.
+#: Errors that end the run before it starts, with one line about the cause.
 _MISTAKES = (
     ChoiceError,
     FormatError,
@@ -72,12 +72,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--level",
         default=LEVELS[-1],
         metavar="LEVEL",
-        help="run transcripts up to this level only: must, should, may (default: all)",
+        help="run transcripts up to this level: must, should or may (default: may)",
     )
     group.addoption(
         "--source",
         metavar="WORD",
-        help=f"judge by the requirements of one source only: {', '.join(SOURCES)}",
+        help=f"judge only the requirements from one source: {', '.join(SOURCES)}",
     )
     group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
     group.addoption("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
@@ -91,7 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-scale",
         default="1",
         metavar="F",
-        help="multiply the suite's timeouts by F (slow machines: 3; a quick look: 0.2)",
+        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 for a quick look",
     )
     group.addoption(
         "--slow", action="store_true", help="run transcripts about long time limits in real time"
@@ -129,7 +129,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Close the host also after a run that ended before it began."""
+    """Close the host, even after a run that ended before it started."""
     suite_of(config).host.close()
 
 
@@ -139,7 +139,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     suite_of(session.config).host.close()
 
 
-# --- what is meant by the command line ------------------------------------------------------------
+# --- evaluation of the command line ------------------------------------------------------------
 
 
 def _paths(config: pytest.Config) -> list[Path]:
@@ -229,7 +229,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send the result and the slowness of the smoke test to each worker of pytest-xdist."""
+    """Send the smoke test's result and the response time to each worker of pytest-xdist."""
     suite = suite_of(node.config)
     node.workerinput[_SMOKE] = {
         mode: asdict(failure) for mode, failure in suite.smoke_failures.items()
@@ -289,7 +289,7 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)  # after the options have been checked
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Start the lines about progress."""
+        """Start the progress lines."""
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if session.config.getoption("--progress") and reporter is not None:
             self._progress = Progress(lambda line: reporter.write_line(line, flush=True))
@@ -312,13 +312,13 @@ class Controller:
     def pytest_report_teststatus(
         self, report: pytest.TestReport, config: pytest.Config
     ) -> tuple[str, str, str] | None:
-        """Print no letter for a result if there are lines about progress."""
+        """Print no letter for a result if progress lines are printed."""
         if self._progress is None or (report.when != "call" and report.passed):
             return None
         return report.outcome, "", ""
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Keep the reason for an early end."""
+        """Store the reason for an early end."""
         first = isinstance(excinfo.value, pytest.Session.Interrupted)
         self._stopped = _FIRST_FAILURE if first else "stopped by a signal"
 
@@ -338,7 +338,7 @@ class Controller:
                 if result.outcome == "failed":
                     self._told.setdefault(result.cause, str(report.longrepr))
 
-    @pytest.hookimpl(tryfirst=True)  # before JUnit's XML is written
+    @pytest.hookimpl(tryfirst=True)  # before JUnit XML is written
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Set the exit status: 0 as expected, 1 unexpected results, 2 an error of the suite."""
         suite = self._suite

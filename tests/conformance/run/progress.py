@@ -1,6 +1,6 @@
-"""The progress of a run: a line with the number of results, from the first seconds on.
+"""The progress of a run: a line with the number of results, printed from the first seconds on.
 
-Rule: a thread writes the line, so that it appears also while no result arrives.
+Rule: a thread writes the line, so that it appears even while no result arrives.
 """
 
 from __future__ import annotations

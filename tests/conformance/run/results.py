@@ -1,7 +1,7 @@
 """The writer of result files, which are JSON lines. `report.results` is the reader.
 
-Rule: header first, footer last, each line as soon as it is known. So a partial file is recognisable
-as partial. `results.schema.json` describes the lines.
+Rule: the header comes first and the footer last, and each line is written as soon as it is known. A
+partial file is therefore recognisable. `results.schema.json` describes the lines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUITE_VERSION = "2.0"
 
 @dataclass(frozen=True)
 class Known:
-    """A difference that the implementation's description announces."""
+    """A known divergence from the implementation file."""
 
     kind: str
     reason: str
@@ -53,9 +53,9 @@ class Result:
     text: str = ""
     #: The requirements that the transcript cites. The first one is its subject.
     requirements: tuple[str, ...] = ()
-    #: The harm of breaking the subject, or of the broken requirement.
+    #: The harm of violating the subject, or of the violated requirement.
     harm: str = ""
-    #: The broken requirement and its sentence, "" if none is broken.
+    #: The violated requirement and its sentence, or "".
     requirement: str = ""
     sentence: str = ""
 
@@ -78,7 +78,7 @@ class Result:
 def basis(cited: tuple[str, ...], broken: str = "") -> dict[str, Any]:
     """Return the fields of a result that follow from the requirements *cited*.
 
-    A miss counts against the *broken* requirement alone.
+    A miss counts only against the *broken* requirement.
     """
     known = specification().requirements
     decisive = known[broken or cited[0]]

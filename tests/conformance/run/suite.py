@@ -48,7 +48,7 @@ class OptionError(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """Part *number* of *total* parts."""
+    """Part *number* of *total* parts of the selected transcripts."""
 
     number: int = 1
     total: int = 1
@@ -153,7 +153,7 @@ class Suite:
             self._play_smoke()
 
     def begin_comparison(self) -> None:
-        """Check that both implementations start. Otherwise every search would find only that."""
+        """Check that both implementations start, because no search is useful otherwise."""
         adopt_orphans()
         other = find_implementation(str(self.config.getoption("--compare")))
         for implementation in (self.settings.implementation, other):
@@ -259,7 +259,7 @@ class Played:
 
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
-    """Play *transcript*. Play it again with the full timeout if a reduced one may be the cause."""
+    """Play *transcript*, and again with the full timeout if a reduced one may be the cause."""
     timeouts, level = settings.timeouts, transcript.subject.level
     played = play_once(transcript, mode, settings)
     if played.failure is None or not played.hasty or not timeouts.may_replay(level):
@@ -313,7 +313,8 @@ def _modes_of_everything() -> dict[str, tuple[str, ...]]:
 def _check(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise OptionError(
-            f"{option} knows {', '.join(choices)}, not '{value}'{did_you_mean(value, choices)}"
+            f"{option} must be one of {', '.join(choices)}, not '{value}'"
+            f"{did_you_mean(value, choices)}"
         )
 
 

@@ -1,7 +1,7 @@
-"""The terminal's summary: failures in full, their causes, outcomes by group.
+"""The terminal's summary: failures in full, their causes, and outcomes by group.
 
 Rule: a common cause of several failures is printed once, in full, with the names of the others. The
-last screen begins with the causes, worst harm first.
+last part starts with the causes, worst harm first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .results import Result
 
 #: Number of further failures with the same cause that are named. The verdict names all of them.
 _NAMED = 20
-#: Number of causes of one harm that are printed. A page has all of them.
+#: Number of causes of one harm that are printed. The HTML page lists all of them.
 _CAUSES = 20
 
 
@@ -51,11 +51,11 @@ def harm_lines(results: Iterable[Result]) -> Iterator[str]:
             yield f"  {one.sentence or one.title} ({cause.broken})"
             yield f"    {one.transcript} [{one.mode}] {cause.others}".rstrip()
         if len(found) > _CAUSES:
-            yield f"  and {len(found) - _CAUSES} more ways; --html has all of them"
+            yield f"  and {len(found) - _CAUSES} more ways; --html lists them all"
 
 
 def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield the text of each failure once, most frequent first, with the names of equal ones."""
+    """Yield the text of each different failure once, most frequent first, with the other names."""
     causes: dict[str, list[str]] = {}
     for result in results:
         if result.outcome == "failed":
@@ -66,4 +66,4 @@ def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterato
         if others := names[1:]:
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
             named = ", ".join(others[:_NAMED]) + more
-            yield f"for the same reason {len(others)} more: {named}"
+            yield f"{len(others)} more for the same reason: {named}"

@@ -1,7 +1,7 @@
 """The verdict on the results of a run, in words.
 
-Rule: pure functions. A verdict never covers transcripts that were not played. Level must decides,
-a known divergence counts as a miss, and a stale divergence does not.
+Rule: pure functions. A verdict never covers transcripts that were not played. Level must determines
+the verdict. A known divergence counts as a miss, and a stale divergence does not.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .results import Result
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"
 NOT_CONFORMANT = "not conformant"
-#: The words of the verdict. A miss at level should is listed. Without a full run at level must
-#: there is no "conformant".
+#: The words of the verdict. Misses at level should are listed. Without a full run at level must, no
+#: word says "conformant".
 NOT_AT_MUST = "not judged at must"
 NOT_JUDGED = "not judged"
 
@@ -42,7 +42,7 @@ class Unjudged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word of the verdict, and its basis."""
+    """The word of the verdict, and the results on which it is based."""
 
     word: str
     missed: tuple[Result, ...]
@@ -50,7 +50,7 @@ class Verdict:
     must: int
     should: int
     unjudged: tuple[Unjudged, ...]
-    #: "" if every transcript of the suite was tried in every mode, and every requirement counts.
+    #: "" if every transcript was played in every mode, and every requirement counts.
     selection: str
     #: Passes at any level that are listed as known divergences.
     stale: tuple[Result, ...] = ()
@@ -61,7 +61,7 @@ class Verdict:
 
     @property
     def unexpected(self) -> bool:
-        """Whether there is an unannounced miss at level must or a stale divergence."""
+        """Whether there is an unknown miss at level must or a stale divergence."""
         failed = any(result.outcome == "failed" for result in self.missed_at("must"))
         return failed or bool(self.stale)
 
@@ -91,10 +91,7 @@ class Verdict:
         names = ", ".join(_names(self.stale))
         count = f"{len(self.stale)} known divergence{'' if len(self.stale) == 1 else 's'}"
         passes = "passes" if len(self.stale) == 1 else "pass"
-        return (
-            f"{count} of the implementation's file {passes}: remove the entries, "
-            f"or those of these modes: {names}"
-        )
+        return f"{count} in the implementation file now {passes}; remove the entries for: {names}"
 
 
 def judge(
