@@ -218,7 +218,7 @@ def test_a_line_of_its_own_includes_a_script() -> None:
         ("P< exit 300", "a status"),
         ("P< exit", "a status"),
         ("P< stderr contain x", "did you mean 'contains'"),
-        ("P< stderr contains", "'contains' what"),
+        ("P< stderr contains", "'contains' requires a text"),
         ("P< stderr matches (", "invalid regular expression"),
         ("P< tmp clean", "one of empty, filled"),
         ("P< memory 32M", "'below 32M'"),
@@ -297,7 +297,7 @@ def test_a_last_line_without_its_end_is_refused() -> None:
         ("env = { A = 1 }", "a table of strings"),
         ('upstream = "down"', "one of listening"),
         ("background = true", 'requires modes = ["listen"]'),
-        ('argv = ["{upstream}"]', "missing {filter} in argv"),
+        ('argv = ["{upstream}"]', "argv must contain {filter}"),
         ("title =", "the header is not TOML"),
     ],
 )

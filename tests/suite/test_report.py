@@ -131,9 +131,9 @@ def clause_part(page: str, name: str) -> str:
     ("content", "error"),
     [
         (b"", "f:1: no header"),
-        (b"hello\n", "f:1: no JSON"),
-        (b"hello", "f:1: no JSON"),
-        (b"[" * 100_000 + b"\n", "f:1: no JSON"),
+        (b"hello\n", "f:1: not JSON"),
+        (b"hello", "f:1: not JSON"),
+        (b"[" * 100_000 + b"\n", "f:1: not JSON"),
         (b"[]\n", "f:1: each line must be a JSON object"),
         (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
         (octets(result()), "f:1: no header"),
@@ -147,8 +147,8 @@ def clause_part(page: str, name: str) -> str:
         (octets(header(), result(outcome="good")), "f:2: \"outcome\" is 'good'; must be one"),
         (octets(header(), result(level=1)), 'f:2: "level" is 1; must be a string'),
         (octets(header(), result(divergence={"kind": "x"})), "f:2: \"kind\" is 'x'; must be"),
-        (octets(header(), footer(passed=True)), 'f:2: "passed" is True; must be an integer'),
-        (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: no JSON"),
+        (octets(header(), footer(passed=True)), 'f:2: "passed" is True; must be a non-negative integer'),
+        (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: not JSON"),
         (
             octets(header(), result(), result()),
             "f:3: duplicate result of filter/reject.smtp in mode stdio; the first is in line 2",
