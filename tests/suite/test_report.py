@@ -147,7 +147,10 @@ def clause_part(page: str, name: str) -> str:
         (octets(header(), result(outcome="good")), "f:2: \"outcome\" is 'good'; must be one"),
         (octets(header(), result(level=1)), 'f:2: "level" is 1; must be a string'),
         (octets(header(), result(divergence={"kind": "x"})), "f:2: \"kind\" is 'x'; must be"),
-        (octets(header(), footer(passed=True)), 'f:2: "passed" is True; must be a non-negative integer'),
+        (
+            octets(header(), footer(passed=True)),
+            'f:2: "passed" is True; must be a non-negative integer',
+        ),
         (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: not JSON"),
         (
             octets(header(), result(), result()),

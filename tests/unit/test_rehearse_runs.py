@@ -403,13 +403,17 @@ def test_watch_begins_again_when_the_filter_changes(rehearse: Rehearse) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert _until(process, "Waiting until")[-2] == "1 message: 1 accepted"
+        assert _until(process, "Waiting for a change")[-2] == "1 message: 1 accepted"
         script.write_text("echo 550 no >&2; exit 1\n")
-        lines = _until(process, "Waiting until")
+        lines = _until(process, "Waiting for a change")
         assert [line for line in lines if line.endswith("  filter has changed.")]
         assert "1 message: 1 rejected" in lines
         (rehearse.directory / names[0]).write_bytes(MESSAGE + b"more\n")
-        assert [line for line in _until(process, "Waiting until") if "0-x.eml has changed" in line]
+        assert [
+            line
+            for line in _until(process, "Waiting for a change")
+            if "0-x.eml has changed" in line
+        ]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
 
@@ -420,7 +424,7 @@ def _until(process: subprocess.Popen[str], start: str) -> list[str]:
     for line in process.stdout:
         lines.append(line.rstrip("\n"))
         if line.startswith(start):
-            return [line for line in lines if line and not line.startswith(("Next:", "In master"))]
+            return [line for line in lines if line and not line.startswith(("Next,", "In master"))]
     raise AssertionError(lines)
 
 
@@ -433,9 +437,9 @@ def test_watch_survives_a_message_that_is_gone_for_a_moment(rehearse: Rehearse) 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        _until(process, "Waiting until")
+        _until(process, "Waiting for a change")
         rehearse.save(MESSAGE, "later.eml")
-        assert "1 message: 1 accepted" in _until(process, "Waiting until")
+        assert "1 message: 1 accepted" in _until(process, "Waiting for a change")
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
     assert stderr == (
