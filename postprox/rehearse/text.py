@@ -132,7 +132,7 @@ class Report:
     def opening(self) -> str:
         """Return the first lines."""
         settings = self._settings
-        count = plural(self._total, "message passes", "messages pass")
+        count = plural(self._total, "message goes", "messages go")
         made = (
             ["           (sample filter: rejects lottery mail, removes tracking from links)"]
             if settings.bundled_filter
