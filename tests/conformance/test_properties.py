@@ -49,7 +49,7 @@ def search(request: pytest.FixtureRequest) -> Search:
     requires=REQUIRES,
     mode="stdio",
 )
-def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
+def test_every_session_satisfies_rules(judged: Settings, search: Search) -> None:
     @examples(usual=40, deep=1500)
     @given(plan=plans())
     def sessions(plan: Plan) -> None:
@@ -66,7 +66,7 @@ def test_every_session_is_in_order(judged: Settings, search: Search) -> None:
     requires=REQUIRES,
     mode="listen",
 )
-def test_every_session_of_a_crowd_is_in_order(judged: Settings, search: Search) -> None:
+def test_every_concurrent_session_satisfies_rules(judged: Settings, search: Search) -> None:
     @examples(usual=4, deep=300)
     @given(crowd=concurrent_sessions())
     def sessions(crowd: dict[bytes, Plan]) -> None:

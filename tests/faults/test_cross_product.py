@@ -18,23 +18,23 @@ SAMPLE, SEED, PARTS = 500, 30, 5
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_promise_is_kept_whatever_fails(part: int) -> None:
+def test_guarantees_hold_under_random_faults(part: int) -> None:
     account = run(sample(SAMPLE, SEED)[part::PARTS], at_once=12)
     assert not account.violations
     assert not account.unforeseen
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_the_list_of_doubtful_faults_names_faults() -> None:
+def test_list_of_doubtful_faults_contains_valid_names() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 
-def test_a_scenario_follows_from_its_name() -> None:
+def test_scenario_names_are_unique() -> None:
     names = [scenario.name for scenario in every_scenario()]
     assert len(set(names)) == len(names)
 
 
-def test_every_part_of_a_scenario_is_in_the_sample() -> None:
+def test_sample_contains_every_scenario_part() -> None:
     def parts(scenarios: list[Scenario]) -> set[str]:
         return {part for s in scenarios for part in (s.mode, s.kind, s.who, s.moment, s.deed)}
 
@@ -50,7 +50,7 @@ def test_every_part_of_a_scenario_is_in_the_sample() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_what_was_planned_and_never_done_is_told(
+def test_unperformed_scenario_counts_as_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

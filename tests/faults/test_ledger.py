@@ -47,7 +47,7 @@ def judged(it: Message, *, rejecting: bool = False) -> Judgement:
         message(told=b"", ended=False, seen=[]),
     ],
 )
-def test_kept(it: Message) -> None:
+def test_correct_outcome_is_accepted(it: Message) -> None:
     assert judged(it) == Judgement(KEPT)
 
 
@@ -72,13 +72,13 @@ def test_kept(it: Message) -> None:
         (message(told=b"", left_at="ended", upstream=[taken()]), "gone before"),
     ],
 )
-def test_violated(it: Message, reason: str) -> None:
+def test_wrong_outcome_counts_as_violation(it: Message, reason: str) -> None:
     judgement = judged(it)
     assert judgement.outcome == VIOLATED
     assert reason in judgement.reason
 
 
-def test_with_r_a_failed_filter_lets_nothing_through() -> None:
+def test_failed_filter_with_reject_delivers_nothing() -> None:
     it = message("fails", upstream=[taken()])
     assert judged(it, rejecting=True).outcome == VIOLATED
     assert judged(message("fails", told=LATER), rejecting=True) == Judgement(KEPT)
@@ -91,5 +91,5 @@ def test_with_r_a_failed_filter_lets_nothing_through() -> None:
         message(told=b"", left_at="taken", upstream=[taken()]),
     ],
 )
-def test_in_doubt(it: Message) -> None:
+def test_missing_final_reply_is_in_doubt(it: Message) -> None:
     assert judged(it).outcome == IN_DOUBT

@@ -46,7 +46,7 @@ def sends_message(client: Peer) -> None:
 # 1
 
 
-def test_a_filter_that_leaves_its_process_group_ends_no_other_session(
+def test_filter_leaving_its_group_keeps_other_sessions(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     escape = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(5)"
@@ -79,7 +79,7 @@ ours = [write]
 """
 
 
-def test_the_filters_time_does_not_run_while_its_copy_is_made(
+def test_filter_timeout_excludes_copy_of_email(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
@@ -94,7 +94,7 @@ def test_the_filters_time_does_not_run_while_its_copy_is_made(
 
 
 @NAME_SPACES
-def test_a_log_that_nobody_reads_delays_no_message_and_no_end(
+def test_unread_log_does_not_delay_message_or_exit(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     with unread_log(tmp_path) as prelude:
@@ -121,7 +121,7 @@ OTHERS = [1, *range(12, 17)]
 
 
 @pytest.mark.parametrize("idle", OTHERS)
-def test_descriptors_that_others_use_up_delay_a_message_and_let_none_past_the_filter(
+def test_descriptor_shortage_delays_message_without_bypassing_filter(
     serve: Serve, answering: Answering, tmp_path: Path, idle: int
 ) -> None:
     server = serve(
@@ -157,7 +157,7 @@ ours = [write]
 """
 
 
-def test_after_a_write_that_failed_nothing_more_of_the_message_is_sent(
+def test_failed_write_ends_transmission_of_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     system = other_system(_WRITE_FAILS.replace("errno.ENOBUFS", str(errno.ENOBUFS)))
@@ -179,9 +179,7 @@ def test_after_a_write_that_failed_nothing_more_of_the_message_is_sent(
 
 
 @ROOT_ONLY
-def test_a_name_that_no_thread_can_ask_for_leaves_no_descriptor(
-    serve: Serve, upstream: Upstream
-) -> None:
+def test_failed_resolver_thread_leaves_no_descriptor(serve: Serve, upstream: Upstream) -> None:
     port = upstream.address.rpartition(":")[2]
     server = serve("--log", "syslog", f"localhost:{port}", command=NO_MORE_PROCESSES)
     open_by = []
@@ -198,7 +196,7 @@ def test_a_name_that_no_thread_can_ask_for_leaves_no_descriptor(
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
-def test_a_signal_before_the_final_reply_waits_for_it(
+def test_signal_before_final_reply_waits_for_it(
     spawn: Spawn, upstream: Upstream, name: str
 ) -> None:
     proxy = spawn(upstream.address)
@@ -217,7 +215,7 @@ def test_a_signal_before_the_final_reply_waits_for_it(
 
 
 @pytest.mark.parametrize("behind", [0, 6000, 60_000])
-def test_a_client_that_vanishes_behind_what_it_pipelined_is_seen(
+def test_client_loss_after_pipelined_input_is_detected(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, behind: int
 ) -> None:
     gate = tmp_path / "gate"
@@ -238,7 +236,7 @@ def test_a_client_that_vanishes_behind_what_it_pipelined_is_seen(
 STALL = 0.1
 
 
-def test_the_log_line_of_long_recipients_delays_no_other_session(
+def test_long_recipients_in_log_do_not_delay_session(
     serve: Serve, answering: Answering, tmp_path: Path
 ) -> None:
     server = serve("-d", str(tmp_path), "-c", "exit 2", answering.address)
@@ -283,7 +281,7 @@ _LARGE = 20_000_000
     ],
     ids=["message", "OUTFILE"],
 )
-def test_the_space_of_a_large_file_is_freed_where_no_other_session_waits(
+def test_freeing_large_file_does_not_delay_other_session(
     spawn: Spawn, answering: Answering, tmp_path: Path, lines: int, command: list[str]
 ) -> None:
     spool, told = tmp_path / "spool", tmp_path / "told"
@@ -321,7 +319,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM"])
-def test_a_start_that_a_signal_ends_says_nothing_to_the_client(
+def test_start_interrupted_by_signal_sends_nothing_to_client(
     spawn: Spawn, installed: Path, name: str
 ) -> None:
     """The interpreter waits for byte code of a module, which is a FIFO here, and gets none."""
@@ -336,7 +334,7 @@ def test_a_start_that_a_signal_ends_says_nothing_to_the_client(
 # 11
 
 
-def test_an_environment_entry_without_a_name_is_no_error(
+def test_environment_entry_without_name_is_not_an_error(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     nameless = (
@@ -358,7 +356,7 @@ def test_an_environment_entry_without_a_name_is_no_error(
 # 12
 
 
-def test_an_outfile_that_changes_while_it_is_sent_is_not_delivered(
+def test_outfile_changed_during_transmission_is_not_delivered(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -386,7 +384,7 @@ def test_an_outfile_that_changes_while_it_is_sent_is_not_delivered(
 # 13
 
 
-def test_a_334_to_anything_but_auth_lets_no_line_through(spawn: Spawn, upstream: Upstream) -> None:
+def test_reply_334_without_auth_is_rejected(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     relays(proxy.client, peer, b"EHLO x")
@@ -402,7 +400,7 @@ def test_a_334_to_anything_but_auth_lets_no_line_through(spawn: Spawn, upstream:
 
 
 @pytest.mark.parametrize("name", ["OUTFILE", "EMAIL"])
-def test_a_full_directory_in_a_files_place_is_removed_and_no_link_followed(
+def test_full_directory_at_file_path_is_removed_safely(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, name: str
 ) -> None:
     precious = tmp_path / "precious"
@@ -441,7 +439,7 @@ ours = [close]
 """
 
 
-def test_a_client_is_answered_before_the_files_are_removed_and_whatever_becomes_of_that(
+def test_client_reply_precedes_file_removal(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool, gate = tmp_path / "spool", tmp_path / "gate"
@@ -463,7 +461,7 @@ def test_a_client_is_answered_before_the_files_are_removed_and_whatever_becomes_
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_clients_that_are_gone_hold_no_place(
+def test_slots_of_lost_clients_are_freed(
     serve: Serve,
     upstream: Upstream,
     reset: bool,
@@ -489,7 +487,7 @@ def test_clients_that_are_gone_hold_no_place(
 
 
 @NAME_SPACES
-def test_what_a_signal_ended_is_not_called_accepted(
+def test_message_terminated_by_signal_is_not_logged_accepted(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     log = DevLog(tmp_path / "dev")
@@ -541,7 +539,7 @@ def gated(tmp_path: Path) -> tuple[Path, Path, str]:
 FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
-def test_rejection_while_spawned_proxy_is_stopped_counts(
+def test_rejection_while_spawned_proxy_is_suspended_counts(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -552,7 +550,7 @@ def test_rejection_while_spawned_proxy_is_stopped_counts(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_while_server_is_stopped_counts(
+def test_rejection_while_server_is_suspended_counts(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -580,7 +578,7 @@ def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path)
     process.send_signal(signal.SIGCONT)
 
 
-def test_blocked_filter_of_stopped_spawned_proxy_rejects(
+def test_blocked_filter_of_suspended_spawned_proxy_rejects(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -590,7 +588,7 @@ def test_blocked_filter_of_stopped_spawned_proxy_rejects(
     proxy.client.sees(b"550 virus")
 
 
-def test_blocked_filter_of_stopped_server_rejects(
+def test_blocked_filter_of_suspended_server_rejects(
     serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -617,7 +615,7 @@ ours = [read]
 """
 
 
-def test_rejection_during_a_long_handler_counts(
+def test_rejection_during_long_handler_counts(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
@@ -695,7 +693,7 @@ ours = [waitpid, waitid]
 
 
 @pytest.mark.parametrize(("functions", "reply"), [(_NO_WAIT4, b"550 "), (_NO_WAIT, b"451 ")])
-def test_failing_wait_lets_no_message_pass(
+def test_failing_wait_does_not_deliver_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, functions: str, reply: bytes
 ) -> None:
     arguments = [upstream.address, "-t", "2", "-d", str(tmp_path), "-c", REJECT]

@@ -20,7 +20,7 @@ SEED = int(os.environ.get("POSTPROX_SEED", random.randrange(1 << 20) if DEEP els
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_message_of_a_long_session_is_accounted_for(part: int) -> None:
+def test_every_message_of_long_session_is_accounted_for(part: int) -> None:
     first = SEED * 1_000_000 + part * COUNT
     account = play(iter(range(first, first + COUNT)), at_once=6)
     assert not account.violations, f"POSTPROX_SEED={SEED}"
@@ -28,5 +28,5 @@ def test_every_message_of_a_long_session_is_accounted_for(part: int) -> None:
     assert account.outcomes[KEPT] > COUNT
 
 
-def test_a_session_follows_from_its_number() -> None:
+def test_session_number_determines_session() -> None:
     assert planned(42) == planned(42) != planned(43)

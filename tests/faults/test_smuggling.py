@@ -68,7 +68,7 @@ def received(pieces: list[bytes]) -> tuple[bytes, bytes, DotUnstuffer]:
 
 
 @pytest.mark.parametrize("first", OCTETS)
-def test_no_message_shows_an_end_before_its_own(first: bytes) -> None:
+def test_message_has_no_early_end_of_data(first: bytes) -> None:
     for sequence in sequences(first):
         data = sequence + b"\r\n" + END
         content, _, decoder = received([data])
@@ -78,7 +78,7 @@ def test_no_message_shows_an_end_before_its_own(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", OCTETS)
-def test_no_outfile_shows_an_end_before_its_own(first: bytes) -> None:
+def test_outfile_has_no_early_end_of_data(first: bytes) -> None:
     for sequence in sequences(first):
         for cut in range(len(sequence)):
             text = normalized([sequence[:cut], sequence[cut:]])
@@ -86,7 +86,7 @@ def test_no_outfile_shows_an_end_before_its_own(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", OCTETS)
-def test_every_cut_of_a_message_gives_the_same_message(first: bytes) -> None:
+def test_message_is_independent_of_block_boundaries(first: bytes) -> None:
     """Octet by octet, and in two pieces at any place."""
     for sequence in sequences(first):
         data = sequence + b"\r\n" + END
@@ -97,7 +97,7 @@ def test_every_cut_of_a_message_gives_the_same_message(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", OCTETS)
-def test_every_cut_of_a_content_gives_the_same_message(first: bytes) -> None:
+def test_content_is_independent_of_block_boundaries(first: bytes) -> None:
     for sequence in sequences(first):
         whole = b"".join(encoded([sequence]))
         replacing = b"".join(encoded(normalized([sequence])))
@@ -108,13 +108,13 @@ def test_every_cut_of_a_content_gives_the_same_message(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("server", LINE_ENDS)
-def test_the_models_see_an_early_end(server: str) -> None:
+def test_models_detect_early_end_of_data(server: str) -> None:
     ending = {"CRLF": b"\r\n", "LF": b"\n", "CR": b"\r", "any": b"\n"}[server]
     assert shown_end(b"x" + ending + b"." + ending + b"x\r\n.\r\n", server) > 0
 
 
 @pytest.mark.parametrize("command", ["exit 0", 'cat "$EMAIL" > "$OUTFILE"'])
-def test_a_whole_proxy_sends_what_its_parts_do(
+def test_proxy_output_equals_output_of_its_parts(
     spawn: Spawn, upstream: Upstream, command: str, tmp_path: Path
 ) -> None:
     drawn = random.Random(6).sample(list(sequences(b"\r")) + list(sequences(b"\n")), 40)  # noqa: S311

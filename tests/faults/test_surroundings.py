@@ -46,7 +46,7 @@ def sends_large(client: Peer, octets: int) -> None:
 
 @NAME_SPACES
 @pytest.mark.parametrize("filtered", [(), ("-c", "exit 0")])
-def test_a_message_that_does_not_fit_is_refused_and_the_next_one_passes(
+def test_oversized_message_is_refused_and_next_delivered(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, filtered: tuple[str, ...]
 ) -> None:
     proxy = spawn(
@@ -62,7 +62,7 @@ def test_a_message_that_does_not_fit_is_refused_and_the_next_one_passes(
 
 
 @NAME_SPACES
-def test_a_message_whose_copy_does_not_fit_is_not_passed_unfiltered(
+def test_message_with_truncated_copy_is_not_delivered_unfiltered(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
@@ -76,9 +76,7 @@ def test_a_message_whose_copy_does_not_fit_is_not_passed_unfiltered(
 
 
 @NAME_SPACES
-def test_a_file_system_without_room_for_a_name_costs_a_452(
-    spawn: Spawn, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_missing_inode_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
         prelude=small_file_system(tmp_path, "nr_inodes=1"),
@@ -89,9 +87,7 @@ def test_a_file_system_without_room_for_a_name_costs_a_452(
 
 
 @NAME_SPACES
-def test_an_outfile_that_did_not_fit_is_the_filters_failure(
-    spawn: Spawn, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_truncated_outfile_fails_filter(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn(
         *("-r", "-d", str(tmp_path), "-c", 'yes > "$OUTFILE" || exit 75', upstream.address),
         prelude=small_file_system(tmp_path, "size=128k"),
@@ -102,7 +98,7 @@ def test_an_outfile_that_did_not_fit_is_the_filters_failure(
     peer.sees(b"QUIT")
 
 
-def test_a_directory_that_disappears_costs_a_452_and_not_the_session(
+def test_removed_directory_gives_452_and_keeps_session(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
@@ -114,7 +110,7 @@ def test_a_directory_that_disappears_costs_a_452_and_not_the_session(
     quits(proxy.client, peer)
 
 
-def test_a_directory_that_disappears_under_the_filter_costs_nothing(
+def test_directory_removed_by_filter_does_not_affect_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
@@ -129,9 +125,7 @@ def test_a_directory_that_disappears_under_the_filter_costs_nothing(
 # Limits
 
 
-def test_a_file_past_its_size_limit_costs_a_452(
-    spawn: Spawn, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_file_over_size_limit_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
         prelude=limited("RLIMIT_FSIZE", 200_000),
@@ -151,7 +145,7 @@ FEW_DESCRIPTORS = range(4, 15)
 
 @pytest.mark.parametrize("logging", [(), ("-v",)])
 @pytest.mark.parametrize("descriptors", FEW_DESCRIPTORS)
-def test_however_few_descriptors_there_are_the_client_is_answered_and_nothing_passes(
+def test_descriptor_shortage_gives_reply_and_delivers_nothing(
     spawn: Spawn, answering: Answering, tmp_path: Path, descriptors: int, logging: tuple[str, ...]
 ) -> None:
     limit = f"(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
@@ -181,7 +175,7 @@ def for_all() -> Iterator[Path]:
 
 @ROOT_ONLY
 @pytest.mark.parametrize("rejecting", [(), ("-r",)])
-def test_a_process_too_many_lets_no_message_past_the_filter(
+def test_failed_fork_does_not_bypass_filter(
     spawn: Spawn, upstream: Upstream, for_all: Path, rejecting: tuple[str, ...]
 ) -> None:
     arguments = ["-d", str(for_all), *rejecting, "-c", REFUSE_ALL, upstream.address]
@@ -205,7 +199,7 @@ def readable(user: int, directory: Path, pid: int) -> int:
 
 
 @ROOT_ONLY
-def test_another_user_cannot_open_the_files_and_descriptors_of_a_message(
+def test_other_user_cannot_open_message_files_or_descriptors(
     spawn: Spawn, upstream: Upstream, for_all: Path
 ) -> None:
     gate = for_all / "gate"
@@ -220,7 +214,9 @@ def test_another_user_cannot_open_the_files_and_descriptors_of_a_message(
     quits(proxy.client, peer)
 
 
-def test_a_large_message_needs_no_memory(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_large_message_requires_constant_memory(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
+) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", 'cat "$EMAIL" > "$OUTFILE"', upstream.address),
         prelude=limited("RLIMIT_AS", 48 << 20),
@@ -240,9 +236,7 @@ def test_a_large_message_needs_no_memory(spawn: Spawn, upstream: Upstream, tmp_p
 # Clients
 
 
-def test_idle_clients_hold_their_places_and_the_next_one_waits_for_one(
-    serve: Serve, upstream: Upstream
-) -> None:
+def test_idle_clients_occupy_slots_and_next_client_waits(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "4", upstream.address)
     idle = [server.client() for _ in range(4)]
     peers = [greeted(client, upstream) for client in idle]

@@ -24,7 +24,7 @@ def chain(*commands: str) -> str:
 
 
 @pytest.mark.parametrize("length", range(1, 6))
-def test_each_sees_what_the_last_one_wrote(run: Filter, length: int) -> None:
+def test_each_filter_reads_output_of_previous_filter(run: Filter, length: int) -> None:
     words = ["one", "two", "three", "four", "five"][:length]
     ended = run(chain(*map(append, words)))
     assert ended.status == 0
@@ -41,7 +41,7 @@ def test_each_sees_what_the_last_one_wrote(run: Filter, length: int) -> None:
         ([append("one"), append("two"), "true"], "one two"),
     ],
 )
-def test_who_writes_nothing_changes_nothing(
+def test_filter_without_output_keeps_message(
     run: Filter, commands: list[str], added: str | None
 ) -> None:
     written = run(chain(*commands)).written
@@ -49,29 +49,29 @@ def test_who_writes_nothing_changes_nothing(
     assert written == expected
 
 
-def test_the_first_rejection_ends_it_in_its_own_words(run: Filter) -> None:
+def test_first_rejection_ends_chain_with_its_reply(run: Filter) -> None:
     ended = run(chain("true", "echo 550 5.7.1 no >&2; exit 1", "exit 2"))
     assert (ended.status, ended.reply) == (1, "550 5.7.1 no")
 
 
-def test_a_failure_ends_it_and_names_the_filter_and_its_time(run: Filter) -> None:
+def test_failure_ends_chain_with_filter_name_and_time(run: Filter) -> None:
     ended = run(chain("true", "/usr/bin/env sh -c 'echo broken >&2; exit 3'", "exit 1"))
     assert ended.status == 2
     pattern = r"chain\.py: env failed with status 3 after \d+\.\d\d s: broken"
     assert re.fullmatch(pattern, ended.reply)
 
 
-def test_a_crash_with_status_1_is_a_failure(run: Filter) -> None:
+def test_crash_with_status_1_gives_status_2(run: Filter) -> None:
     ended = run(chain("python3 -c 'raise ValueError'"))
     assert ended.status == 2
     assert "python3 failed with status 1 and no code after" in ended.reply
 
 
-def test_a_filter_that_is_missing_is_a_failure(run: Filter) -> None:
+def test_missing_filter_gives_status_2(run: Filter) -> None:
     assert "nosuch failed with status 127" in run(chain("/nonexistent/nosuch")).reply
 
 
-def test_each_is_named_and_timed(run: Filter) -> None:
+def test_each_filter_is_logged_with_its_time(run: Filter) -> None:
     said = run(chain("true", "echo 550 5.7.1 no >&2; exit 1")).said
     said = re.sub(r"\d+\.\d\d", "N", said)
     assert said.splitlines() == [
@@ -83,7 +83,7 @@ def test_each_is_named_and_timed(run: Filter) -> None:
     ]
 
 
-def test_the_one_that_is_too_slow_is_named(tmp_path: Path) -> None:
+def test_slow_filter_is_named_at_timeout(tmp_path: Path) -> None:
     for name in ("email", "outfile"):
         (tmp_path / name).touch()
     files = {"EMAIL": str(tmp_path / "email"), "OUTFILE": str(tmp_path / "outfile")}
@@ -100,11 +100,11 @@ def test_the_one_that_is_too_slow_is_named(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["email", "outfile"]
 
 
-def test_a_background_child_is_not_waited_for(run: Filter) -> None:
+def test_background_child_is_not_awaited(run: Filter) -> None:
     assert run(chain("sleep 50 & true", append("one"))).written == MESSAGE + b"one\n"
 
 
-def test_crlf_becomes_lf_for_the_next(run: Filter) -> None:
+def test_crlf_becomes_lf_for_next_filter(run: Filter) -> None:
     written = run(chain(r'printf "a\r\nb\r\n" >"$OUTFILE"', append("c"))).written
     assert written == b"a\nb\nc\n"
 
@@ -116,31 +116,31 @@ def test_crlf_becomes_lf_for_the_next(run: Filter) -> None:
         'cp "$EMAIL" "$OUTFILE.new"; mv "$OUTFILE.new" "$OUTFILE"',
     ],
 )
-def test_a_file_renamed_over_outfile_counts(run: Filter, first: str) -> None:
+def test_file_renamed_over_outfile_is_read(run: Filter, first: str) -> None:
     assert run(chain(first, append("one"))).written == MESSAGE + b"one\n"
 
 
-def test_a_removed_outfile_is_there_again_for_the_next(run: Filter) -> None:
+def test_removed_outfile_is_recreated_for_next_filter(run: Filter) -> None:
     assert run(chain('rm "$OUTFILE"', '[ -f "$OUTFILE" ]')).status == 0
 
 
-def test_a_message_that_is_read_only_is_no_hindrance(run: Filter) -> None:
+def test_read_only_message_is_accepted(run: Filter) -> None:
     run.email.write_bytes(MESSAGE)
     run.email.chmod(0o400)
     assert run.again(chain(append("one"), append("two"))).written == MESSAGE + b"one\ntwo\n"
 
 
-def test_a_directory_as_outfile_is_a_failure(run: Filter) -> None:
+def test_directory_as_outfile_gives_status_2(run: Filter) -> None:
     assert run(chain('rm "$OUTFILE"; mkdir "$OUTFILE"', "true")).status == 2
 
 
 @pytest.mark.parametrize("broken", ["", " ", "'", "(", "\udcff"])
-def test_a_command_that_is_none_is_a_failure(run: Filter, broken: str) -> None:
+def test_invalid_command_gives_status_2(run: Filter, broken: str) -> None:
     assert run(chain("true", broken)).status == 2
 
 
 @pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
-def test_a_filter_can_have_any_name(run: Filter, tmp_path: Path, name: str) -> None:
+def test_filter_name_is_arbitrary(run: Filter, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text('#!/bin/sh\n{ cat "$EMAIL"; echo one; } >"$OUTFILE"\n')
     path.chmod(0o755)
@@ -150,12 +150,12 @@ def test_a_filter_can_have_any_name(run: Filter, tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("message", [b"", b"\0", b"\nno header\n", b"A: " + b"x" * 999_999, b"a\r"])
-def test_any_message_comes_to_the_second(run: Filter, message: bytes) -> None:
+def test_any_message_reaches_second_filter(run: Filter, message: bytes) -> None:
     ended = run(chain(append("one"), append("two")), message)
     assert (ended.status, ended.written) == (0, message + b"one\ntwo\n")
 
 
-def test_a_full_disk_is_a_failure(run: Filter) -> None:
+def test_full_disk_gives_status_2(run: Filter) -> None:
     # No file may have more than one block; the second filter's is copied last.
     copies = 'cat "$EMAIL" >"$OUTFILE" 2>/dev/null || { echo the disk is full >&2; exit 2; }'
     ended = run(f"trap '' XFSZ; ulimit -f 1; exec {chain(copies, copies)}", b"x" * 100_000)
@@ -163,11 +163,11 @@ def test_a_full_disk_is_a_failure(run: Filter) -> None:
 
 
 @pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE"])
-def test_a_missing_variable_is_a_failure(run: Filter, missing: str) -> None:
+def test_missing_variable_gives_status_2(run: Filter, missing: str) -> None:
     assert run(f"unset {missing}; {chain('true')}").status == 2
 
 
-def test_words_of_a_filter_that_are_no_text_are_a_failure_or_a_reply(run: Filter) -> None:
+def test_binary_filter_output_gives_status_2_or_reply(run: Filter) -> None:
     assert run(chain(r"printf '\377\0\n' >&2; exit 3")).status == 2
     assert run(chain(r"printf '550 5.7.1 no\rmore\n' >&2; exit 1")).status == 1
     assert run(chain(r"printf '550 \377\n250 ok\n550 5.7.1 \377\n' >&2; exit 1")).reply.startswith(
@@ -175,11 +175,11 @@ def test_words_of_a_filter_that_are_no_text_are_a_failure_or_a_reply(run: Filter
     )
 
 
-def test_without_filters_it_fails(run: Filter) -> None:
+def test_empty_chain_gives_status_2(run: Filter) -> None:
     assert run(chain()).status == 2
 
 
-def test_real_filters(run: Filter, clamd: Path, spamd: Path) -> None:
+def test_chain_of_real_filters_passes_and_rejects(run: Filter, clamd: Path, spamd: Path) -> None:
     filters = [
         command("size-limit.sh", 100_000),
         command("clamav.sh", clamd),
@@ -191,6 +191,6 @@ def test_real_filters(run: Filter, clamd: Path, spamd: Path) -> None:
     assert virus.reply.startswith("550 5.7.1 The message contains a virus: ")
 
 
-def test_a_scanner_that_is_down_is_a_failure_of_the_chain(run: Filter, stopped_clamd: Path) -> None:
+def test_stopped_scanner_fails_chain(run: Filter, stopped_clamd: Path) -> None:
     ended = run(chain(command("size-limit.sh", 100_000), f"{FILTERS}/clamav.sh {stopped_clamd}"))
     assert (ended.status, "chain.py: clamav.sh failed" in ended.reply) == (2, True)

@@ -16,19 +16,19 @@ HELLO = "postprox/rehearse/demo/1-hello.eml"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_is_listed_and_executable(name: str) -> None:
+def test_each_filter_is_listed_and_executable(name: str) -> None:
     assert f"[`{name}`](filters/{name})" in README
     assert (FILTERS / name).stat().st_mode & 0o111
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_says_what_an_administrator_needs_to_know(name: str) -> None:
+def test_each_filter_documents_requirements_usage_and_failure(name: str) -> None:
     for word in ("Needs:", "Use:", "Down:"):
         assert re.search(rf"(?m)^{word} ", head(name)), word
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".sh")])
-def test_shell_syntax(name: str) -> None:
+def test_shell_script_has_valid_syntax(name: str) -> None:
     subprocess.run(["/bin/sh", "-n", FILTERS / name], check=True)
 
 
@@ -52,7 +52,7 @@ def here(clamd: Path, spamd: Path, rspamd: Path, tmp_path: Path) -> Callable[[st
 
 
 @pytest.mark.parametrize(("name", "use"), [(name, use) for name in NAMES for use in uses(name)])
-def test_use(here: Callable[[str], str], name: str, use: str) -> None:
+def test_documented_usage_works(here: Callable[[str], str], name: str, use: str) -> None:
     message = rehearse(here(use), ROOT / HELLO, "--strict")
     # Where a server of the machine itself is asked, there may be none: then the filter fails.
     asks_the_machine = re.search(r"(clamav|spamassassin)\.sh(?! [1/])|rspamd\.py(?! /)", use)
@@ -60,11 +60,11 @@ def test_use(here: Callable[[str], str], name: str, use: str) -> None:
     assert message["filter"]["status"] in allowed, message["filter"]["stderr"]
 
 
-def test_each_names_a_use() -> None:
+def test_each_filter_documents_usage() -> None:
     assert [name for name in NAMES if not uses(name)] == []
 
 
-def test_the_command_with_which_a_copy_is_tried(tmp_path: Path) -> None:
+def test_documented_copy_command_works(tmp_path: Path) -> None:
     lines = re.findall(r"^    (cp .*|python3 .*)$", README, re.MULTILINE)
     script = "\n".join(lines).replace("my-filter", f"{tmp_path}/my-filter").replace("./", "")
     done = subprocess.run(

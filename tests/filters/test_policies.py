@@ -168,18 +168,20 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("kind", REJECTED)
-def test_a_forbidden_attachment_is_rejected(run: Filter, attachments: Path, kind: str) -> None:
+def test_forbidden_attachment_is_rejected(run: Filter, attachments: Path, kind: str) -> None:
     ended = run(command("rspamd.py", attachments), REJECTED[kind])
     assert (ended.status, ended.reply) == (1, NOT_ACCEPTED)
 
 
 @pytest.mark.parametrize("kind", MISSED)
-def test_what_the_page_says_is_missed_passes(run: Filter, attachments: Path, kind: str) -> None:
+def test_attachment_documented_as_undetected_is_accepted(
+    run: Filter, attachments: Path, kind: str
+) -> None:
     assert run(command("rspamd.py", attachments), MISSED[kind]).status == 0
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
-def test_other_attachments_pass(run: Filter, attachments: Path, kind: str) -> None:
+def test_other_attachments_are_accepted(run: Filter, attachments: Path, kind: str) -> None:
     assert run(command("rspamd.py", attachments), ACCEPTED[kind]).status == 0
 
 
@@ -198,7 +200,7 @@ def redis(place: Path, *lines: str) -> list[str]:
         return client.makefile("rb").read().decode().split("\r\n")
 
 
-def test_a_doubtful_message_is_greylisted_and_passes_later(run: Filter, greylisting: Path) -> None:
+def test_suspicious_message_is_greylisted_then_accepted(run: Filter, greylisting: Path) -> None:
     ask = command("rspamd.py", greylisting)
     for _ in range(2):
         ended = run(ask, DOUBTFUL)
@@ -212,11 +214,11 @@ def test_a_doubtful_message_is_greylisted_and_passes_later(run: Filter, greylist
     assert run(ask, DOUBTFUL).status == 0
 
 
-def test_while_redis_is_down_no_message_is_greylisted(run: Filter) -> None:
+def test_stopped_redis_disables_greylisting(run: Filter) -> None:
     for place in running(["Greylisting"]):
         redis(place, "SHUTDOWN NOSAVE")
         assert run(command("rspamd.py", place), DOUBTFUL).status == 0
 
 
-def test_good_mail_is_not_delayed(run: Filter, greylisting: Path) -> None:
+def test_legitimate_mail_is_accepted_immediately(run: Filter, greylisting: Path) -> None:
     assert run(command("rspamd.py", greylisting), GOOD, SENDER="new@example.net").status == 0

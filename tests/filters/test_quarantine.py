@@ -24,7 +24,7 @@ def kept(directory: Path) -> list[bytes]:
     return [path.read_bytes() for path in directory.glob("new/*")]
 
 
-def test_a_virus_is_kept_and_the_sender_told_nothing(
+def test_virus_is_stored_without_notifying_sender(
     run: Filter, clamd: Path, directory: Path
 ) -> None:
     virus = MESSAGE + EICAR.encode() + b"\n"
@@ -39,7 +39,7 @@ def test_a_virus_is_kept_and_the_sender_told_nothing(
     assert b"X-Quarantine-Reason: 550 5.7.1 The message contains a virus: Test.EICAR" in head
 
 
-def test_while_clamd_is_down_nothing_is_kept_and_nothing_passes(
+def test_stopped_clamd_stores_and_delivers_nothing(
     run: Filter, stopped_clamd: Path, directory: Path
 ) -> None:
     ended = run(command("quarantine.py", directory, FILTERS / "clamav.sh", stopped_clamd))
@@ -56,7 +56,7 @@ def test_while_clamd_is_down_nothing_is_kept_and_nothing_passes(
         ("kill -9 $$", 2, "quarantine.py: the filter failed with status -9: not a word"),
     ],
 )
-def test_everything_else_is_as_the_other_filter_says(
+def test_other_results_of_wrapped_filter_are_unchanged(
     run: Filter, directory: Path, filter_command: str, status: int, reply: str
 ) -> None:
     ended = run(command("quarantine.py", directory, filter_command))
@@ -64,32 +64,30 @@ def test_everything_else_is_as_the_other_filter_says(
     assert kept(directory) == []
 
 
-def test_what_the_other_filter_has_written_passes(run: Filter, directory: Path) -> None:
+def test_output_of_other_filter_is_delivered(run: Filter, directory: Path) -> None:
     written = run(command("quarantine.py", directory, 'echo new >"$OUTFILE"')).written
     assert written == b"new\n"
 
 
-def test_it_can_keep_and_reject(run: Filter, directory: Path) -> None:
+def test_reject_option_stores_and_rejects(run: Filter, directory: Path) -> None:
     ended = run(command("quarantine.py", "--reject", directory, REJECT))
     assert (ended.reply, len(kept(directory))) == ("550 5.7.1 no", 1)
 
 
-def test_all_recipients_are_kept_where_they_are_told(run: Filter, directory: Path) -> None:
+def test_all_recipients_are_stored(run: Filter, directory: Path) -> None:
     run(command("quarantine.py", directory, REJECT), RECIPIENTS="a@example.org\nb@example.org")
     (message,) = kept(directory)
     assert b"\nX-Envelope-To: a@example.org\nX-Envelope-To: b@example.org\n" in message
 
 
-def test_nobody_else_can_read_it(run: Filter, directory: Path) -> None:
+def test_stored_message_is_private(run: Filter, directory: Path) -> None:
     run(command("quarantine.py", directory, REJECT))
     (path,) = directory.glob("new/*")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(directory.stat().st_mode) & 0o077 == 0
 
 
-def test_it_is_on_the_disk_before_the_sender_is_told(
-    run: Filter, directory: Path, tmp_path: Path
-) -> None:
+def test_message_is_synced_before_reply(run: Filter, directory: Path, tmp_path: Path) -> None:
     needs("strace")
     trace = tmp_path / "trace"
     calls = f"strace -f -qq -o {trace} -e trace=fsync,rename,write"
@@ -98,14 +96,14 @@ def test_it_is_on_the_disk_before_the_sender_is_told(
     assert seen == ["fsync", "rename", "fsync", "250 2.7.1"]
 
 
-def test_a_message_that_cannot_be_kept_is_a_failure(run: Filter, tmp_path: Path) -> None:
+def test_failed_storage_gives_status_2(run: Filter, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = run(command("quarantine.py", tmp_path / "file", REJECT))
     assert ended.status == 2
     assert ended.reply.startswith("quarantine.py: the message cannot be kept: ")
 
 
-def test_a_full_disk_is_a_failure_and_leaves_nothing(run: Filter, directory: Path) -> None:
+def test_full_disk_gives_status_2_and_leaves_nothing(run: Filter, directory: Path) -> None:
     # No file may have more than one block, which stands in for a full disk.
     limited = f"ulimit -f 1; exec {command('quarantine.py', directory, REJECT)}"
     ended = run(limited, MESSAGE + b"x" * 100_000)
@@ -115,7 +113,7 @@ def test_a_full_disk_is_a_failure_and_leaves_nothing(run: Filter, directory: Pat
 
 
 @pytest.mark.parametrize("name", ["tmp", "new", "cur"])
-def test_a_planted_link_in_the_directory_is_a_failure(
+def test_link_in_quarantine_directory_gives_status_2(
     run: Filter, directory: Path, tmp_path: Path, name: str
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -126,14 +124,14 @@ def test_a_planted_link_in_the_directory_is_a_failure(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_directory_that_others_can_write_is_a_failure(run: Filter, directory: Path) -> None:
+def test_world_writable_directory_gives_status_2(run: Filter, directory: Path) -> None:
     directory.mkdir()
     directory.chmod(0o777)
     ended = run(command("quarantine.py", directory, REJECT))
     assert (ended.status, "other users can write" in ended.reply) == (2, True)
 
 
-def test_the_administrators_own_link_is_followed(
+def test_link_created_by_administrator_is_followed(
     run: Filter, directory: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -143,19 +141,19 @@ def test_the_administrators_own_link_is_followed(
 
 
 @pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
-def test_a_directory_can_have_any_name(run: Filter, tmp_path: Path, name: str) -> None:
+def test_directory_name_is_arbitrary(run: Filter, tmp_path: Path, name: str) -> None:
     assert run(f"cd {tmp_path}; {command('quarantine.py', name, REJECT)}").status == 1
     assert len(kept(tmp_path / name)) == 1
 
 
 @pytest.mark.parametrize("message", [b"", b"\0", b"\nno header\n", b"A: " + b"x" * 999_999, b"a\r"])
-def test_any_message_is_kept_as_it_is(run: Filter, directory: Path, message: bytes) -> None:
+def test_any_message_is_stored_unchanged(run: Filter, directory: Path, message: bytes) -> None:
     run(command("quarantine.py", directory, REJECT), message)
     (stored,) = kept(directory)
     assert stored.partition(b"X-Quarantine-Reason: 550 5.7.1 no\n")[2] == message
 
 
-def test_nothing_of_the_envelope_adds_a_field(run: Filter, directory: Path) -> None:
+def test_envelope_cannot_add_header_field(run: Filter, directory: Path) -> None:
     reason = r"printf '550 5.7.1 \033no\rmore\n' >&2; exit 1"
     envelope = {"SENDER": "a\r\n\nx\udcff", "RECIPIENTS": "b\r\nc\x1b"}
     run(command("quarantine.py", directory, reason), MESSAGE, **envelope)
@@ -166,14 +164,12 @@ def test_nothing_of_the_envelope_adds_a_field(run: Filter, directory: Path) -> N
 
 
 @pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE", "SENDER"])
-def test_a_missing_variable_is_a_failure(run: Filter, directory: Path, missing: str) -> None:
+def test_missing_variable_gives_status_2(run: Filter, directory: Path, missing: str) -> None:
     ended = run(f"unset {missing}; {command('quarantine.py', directory, REJECT)}")
     assert (ended.status, [path for path in directory.rglob("*") if path.is_file()]) == (2, [])
 
 
-def test_a_message_is_let_out_by_the_command_that_the_file_names(
-    run: Filter, directory: Path
-) -> None:
+def test_documented_command_releases_message(run: Filter, directory: Path) -> None:
     run(command("quarantine.py", directory, REJECT))
     text = (FILTERS / "quarantine.py").read_text()
     (sed,) = re.findall(r"^    (sed .*) FILE \| sendmail", text, re.MULTILINE)
@@ -183,5 +179,5 @@ def test_a_message_is_let_out_by_the_command_that_the_file_names(
 
 
 @pytest.mark.parametrize("arguments", [[], ["x"], ["--reject", "x"]])
-def test_wrong_arguments_are_a_failure(run: Filter, arguments: list[str]) -> None:
+def test_invalid_arguments_give_status_2(run: Filter, arguments: list[str]) -> None:
     assert run(command("quarantine.py", *arguments)).status == 2

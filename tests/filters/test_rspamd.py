@@ -17,62 +17,62 @@ import pytest
 from .conftest import FILTERS, MESSAGE, Filter, command, needs
 
 
-def test_other_mail_passes_as_it_is(run: Filter, rspamd: Path) -> None:
+def test_other_mail_is_accepted_unchanged(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd))
     assert (ended.status, ended.written) == (0, b"")
 
 
-def test_greylist_passes(run: Filter, rspamd: Path) -> None:
+def test_greylist_action_accepts(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"perhaps pills\n")
     assert (ended.status, ended.written) == (0, b"")
 
 
-def test_add_header_marks(run: Filter, rspamd: Path) -> None:
+def test_add_header_action_marks_message(run: Filter, rspamd: Path) -> None:
     message = MESSAGE + b"cheap pills\n"
     ended = run(command("rspamd.py", rspamd), message)
     assert (ended.status, ended.written) == (0, b"X-Spam: Yes\n" + message)
 
 
-def test_rewrite_subject(run: Filter, rspamd: Path) -> None:
+def test_rewrite_subject_action_changes_subject(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"lottery\n")
     assert ended.status == 0
     assert ended.written.startswith(b"Subject: [spam] x\nFrom: ")
     assert ended.written.count(b"Subject:") == 1
 
 
-def test_a_subject_that_is_not_ascii_is_encoded(run: Filter, rspamd: Path) -> None:
+def test_non_ascii_subject_is_encoded(run: Filter, rspamd: Path) -> None:
     message = MESSAGE.replace(b"x\n", "Grüße\n".encode()) + b"lottery\n"
     written = run(command("rspamd.py", rspamd), message).written
     assert written.startswith(b"Subject: =?UTF-8?Q?=5Bspam=5D_Gr=C3=BC=C3=9Fe?=\n")
     assert written.isascii()
 
 
-def test_reject(run: Filter, rspamd: Path) -> None:
+def test_reject_action_rejects(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"cheapest pills of all\n")
     assert (ended.status, ended.reply) == (1, "554 5.7.1 The message looks like spam")
 
 
-def test_rspamds_own_words_are_one_line(run: Filter, rspamd: Path) -> None:
+def test_reply_text_from_rspamd_is_one_line(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"own words\n")
     assert (ended.status, ended.said) == (1, "554 5.7.1 We know you 250 too well\n")
 
 
-def test_soft_reject_is_for_now(run: Filter, rspamd: Path) -> None:
+def test_soft_reject_gives_451(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"later\n")
     assert (ended.status, ended.reply) == (1, "451 4.7.1 Come back later")
 
 
-def test_rspamd_learns_the_envelope(run: Filter, rspamd: Path) -> None:
+def test_rspamd_receives_envelope(run: Filter, rspamd: Path) -> None:
     envelope = {"SENDER": "spammer@example.net", "REMOTEIP": "192.0.2.66", "HELO": "evil.example"}
     assert run(command("rspamd.py", rspamd), MESSAGE, **envelope).status == 1
 
 
-def test_an_envelope_that_is_not_known_is_left_out(run: Filter, rspamd: Path) -> None:
+def test_unknown_envelope_values_are_omitted(run: Filter, rspamd: Path) -> None:
     unknown = dict.fromkeys(("SENDER", "RECIPIENT", "REMOTEIP", "HELO"), "")
     assert run(command("rspamd.py", rspamd), MESSAGE, **unknown).status == 0
 
 
-def test_header_fields_are_added_and_removed(run: Filter, rspamd: Path) -> None:
+def test_answer_adds_and_removes_header_fields(run: Filter, rspamd: Path) -> None:
     head = b"X-Spam-Level: *\n\t*\nX-Kept: 1\nx-spam-level: ***\nX-Kept: 2\nX-Last: 1\nX-Last: 2\n"
     ended = run(command("rspamd.py", rspamd), head + MESSAGE + b"headers\n")
     assert ended.status == 0
@@ -83,12 +83,12 @@ def test_header_fields_are_added_and_removed(run: Filter, rspamd: Path) -> None:
     assert rest == b"X-Last: 1\n" + MESSAGE + b"headers\n"
 
 
-def test_a_message_without_a_body_keeps_its_header(run: Filter, rspamd: Path) -> None:
+def test_message_without_body_keeps_its_header(run: Filter, rspamd: Path) -> None:
     written = run(command("rspamd.py", rspamd), b"Subject: x\n\ncheap pills").written
     assert written == b"X-Spam: Yes\nSubject: x\n\ncheap pills"
 
 
-def test_it_fails_while_rspamd_is_down(run: Filter, stopped_rspamd: Path) -> None:
+def test_stopped_rspamd_gives_status_2(run: Filter, stopped_rspamd: Path) -> None:
     ended = run(command("rspamd.py", stopped_rspamd), MESSAGE + b"cheapest pills of all\n")
     assert ended.status == 2
     assert ended.reply.startswith(f"rspamd.py: rspamd at {stopped_rspamd} does not answer: ")
@@ -168,7 +168,7 @@ def impostor() -> Iterator[Impostor]:
     ],
     ids=lambda value: repr(value)[:50],
 )
-def test_an_answer_that_is_not_understood_is_a_failure(
+def test_invalid_answer_gives_status_2(
     run: Filter, impostor: Impostor, status: int, answer: object
 ) -> None:
     ended = run(command("rspamd.py", impostor.gives(answer, status)))
@@ -182,7 +182,7 @@ EMPTY = pytest.mark.parametrize("empty", [[], {}, None, [[]], [None]], ids=repr)
 
 @EMPTY
 @pytest.mark.parametrize("name", ["add_headers", "remove_headers", "change_from", "add_rcpt"])
-def test_an_empty_table_changes_nothing(
+def test_empty_table_changes_nothing(
     run: Filter, impostor: Impostor, name: str, empty: object
 ) -> None:
     for milter in (empty, {name: empty}, {"add_headers": {"X-A": empty}}):
@@ -192,14 +192,14 @@ def test_an_empty_table_changes_nothing(
 
 
 @EMPTY
-def test_reject_without_words_rejects(run: Filter, impostor: Impostor, empty: object) -> None:
+def test_reject_without_reply_text_rejects(run: Filter, impostor: Impostor, empty: object) -> None:
     for messages in (empty, {"smtp_message": empty}):
         place = impostor.gives({"action": "reject", "messages": messages})
         ended = run(command("rspamd.py", place))
         assert (ended.status, ended.said) == (1, "554 5.7.1 The message looks like spam\n")
 
 
-def test_a_list_of_objects_is_one_object(run: Filter, impostor: Impostor) -> None:
+def test_list_of_objects_is_merged(run: Filter, impostor: Impostor) -> None:
     adding = [{"X-A": "1"}, {"X-A": "2", "X-B": "3"}]
     milter = [{"remove_headers": [{"Subject": 1}]}, {"add_headers": adding}]
     place = impostor.gives({"action": "no action", "milter": milter})
@@ -210,7 +210,7 @@ def test_a_list_of_objects_is_one_object(run: Filter, impostor: Impostor) -> Non
     assert run(command("rspamd.py", place)).reply == "554 5.7.1 one two"
 
 
-def test_an_empty_lua_table_is_an_empty_list(tmp_path: Path) -> None:
+def test_empty_lua_table_is_empty_list(tmp_path: Path) -> None:
     """rspamd's own encoder, which the above is made for."""
     needs("rspamadm")
     program = tmp_path / "program.lua"
@@ -221,9 +221,7 @@ def test_an_empty_lua_table_is_an_empty_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["change_from", "add_rcpt", "del_rcpt"])
-def test_a_change_of_the_envelope_is_a_failure(
-    run: Filter, impostor: Impostor, change: str
-) -> None:
+def test_envelope_change_gives_status_2(run: Filter, impostor: Impostor, change: str) -> None:
     answer = {"action": "no action", "milter": {change: ["x@example.org"]}}
     ended = run(command("rspamd.py", impostor.gives(answer)))
     assert (ended.status, ended.reply.endswith(f"a filter cannot do {change}")) == (2, True)
@@ -241,14 +239,14 @@ def test_a_change_of_the_envelope_is_a_failure(
         ("discard", 1, "250 2.7.1 Discarded"),
     ],
 )
-def test_every_action_of_rspamd_is_known(
+def test_every_rspamd_action_is_handled(
     run: Filter, impostor: Impostor, action: str, status: int, reply: str
 ) -> None:
     ended = run(command("rspamd.py", impostor.gives({"action": action})))
     assert (ended.status, ended.reply) == (status, reply)
 
 
-def test_two_signatures_are_two_fields(run: Filter, impostor: Impostor) -> None:
+def test_two_signatures_give_two_fields(run: Filter, impostor: Impostor) -> None:
     answer = {"action": "no action", "dkim-signature": ["a=rsa-sha256;\r\n\tb=x", "a=ed25519"]}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     assert written == (
@@ -271,7 +269,7 @@ def test_two_signatures_are_two_fields(run: Filter, impostor: Impostor) -> None:
         ([-2.0, "3"], "1"),
     ],
 )
-def test_removed_fields_are_counted_in_the_message_as_it_was(
+def test_removed_fields_are_counted_in_original_message(
     run: Filter, impostor: Impostor, positions: object, kept: str
 ) -> None:
     answer = {"action": "add header", "milter": {"remove_headers": {"X-A": positions}}}
@@ -282,7 +280,7 @@ def test_removed_fields_are_counted_in_the_message_as_it_was(
     assert written == b"X-Spam: Yes\n" + rest
 
 
-def test_nothing_of_an_answer_ends_a_field_or_a_reply(run: Filter, impostor: Impostor) -> None:
+def test_answer_cannot_end_field_or_reply(run: Filter, impostor: Impostor) -> None:
     hostile = "a\r\n\r\n \n\tb\x00\x1b\u2028c\ud800\r250 ok\n"
     answer = {"action": "no action", "milter": {"add_headers": {"X-A": hostile}}}
     written = run(command("rspamd.py", impostor.gives(answer))).written
@@ -294,21 +292,19 @@ def test_nothing_of_an_answer_ends_a_field_or_a_reply(run: Filter, impostor: Imp
 
 
 @pytest.mark.parametrize("name", ["", "X A", "X:", "X\nY", "\u00fc"])
-def test_a_name_that_no_field_can_have_is_a_failure(
-    run: Filter, impostor: Impostor, name: str
-) -> None:
+def test_invalid_field_name_gives_status_2(run: Filter, impostor: Impostor, name: str) -> None:
     answer = {"action": "no action", "milter": {"add_headers": {name: "x"}}}
     assert run(command("rspamd.py", impostor.gives(answer))).status == 2
 
 
-def test_numbers_and_lists_can_be_values_of_fields(run: Filter, impostor: Impostor) -> None:
+def test_numbers_and_lists_are_valid_field_values(run: Filter, impostor: Impostor) -> None:
     fields = {"X-A": 5, "X-B": [{"value": "1", "order": 1}, "2"]}
     answer = {"action": "no action", "milter": {"add_headers": fields}}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     assert written == b"X-A: 5\nX-B: 1\nX-B: 2\n" + MESSAGE
 
 
-def test_a_long_subject_becomes_encoded_words(run: Filter, impostor: Impostor) -> None:
+def test_long_subject_becomes_encoded_words(run: Filter, impostor: Impostor) -> None:
     answer = {"action": "rewrite subject", "subject": "\u20ac\n" * 30}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     subject = email.message_from_bytes(written, policy=email.policy.default)["Subject"]
@@ -316,13 +312,13 @@ def test_a_long_subject_becomes_encoded_words(run: Filter, impostor: Impostor) -
     assert max(map(len, written.splitlines())) < 78
 
 
-def test_a_subject_cannot_add_a_field(run: Filter, impostor: Impostor) -> None:
+def test_subject_cannot_add_field(run: Filter, impostor: Impostor) -> None:
     answer = {"action": "rewrite subject", "subject": "a\r\nX-Evil: b"}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     assert written.startswith(b"Subject: a X-Evil: b\nFrom: ")
 
 
-def test_an_answer_that_is_not_utf_8_is_understood(run: Filter, impostor: Impostor) -> None:
+def test_answer_with_invalid_utf_8_is_accepted(run: Filter, impostor: Impostor) -> None:
     answer = b'{"action": "no action", "symbols": {"X": "\xe9\xff"}}'
     assert run(command("rspamd.py", impostor.gives(answer))).status == 0
 
@@ -331,7 +327,7 @@ def test_an_answer_that_is_not_utf_8_is_understood(run: Filter, impostor: Impost
     "message",
     [b"", b"\n", b"\nX-A: text\n\ntext", b"X-B: x", b"X-B: x\n", b"\0\n", b"X-B:\n\n", b"a\r\n"],
 )
-def test_a_message_that_loses_nothing_stays_as_it_is(
+def test_message_without_removed_field_is_unchanged(
     run: Filter, impostor: Impostor, message: bytes
 ) -> None:
     answer = {"action": "no action", "milter": {"remove_headers": {"X-A": 0}}}
@@ -339,12 +335,12 @@ def test_a_message_that_loses_nothing_stays_as_it_is(
     assert (ended.status, ended.written in (b"", message + b"\n")) == (0, True)
 
 
-def test_a_full_disk_is_a_failure(run: Filter, impostor: Impostor) -> None:
+def test_full_disk_gives_status_2(run: Filter, impostor: Impostor) -> None:
     place = impostor.gives({"action": "add header"})
     assert run(command("rspamd.py", place), OUTFILE="/dev/full").status == 2
 
 
-def test_an_answer_that_trickles_has_one_time_limit(
+def test_slow_answer_has_one_timeout(
     run: Filter, impostor: Impostor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended_it = threading.Event()
@@ -386,7 +382,7 @@ HOSTILE = {
     [(name, value) for name, values in HOSTILE.items() for value in values],
     ids=lambda value: repr(value)[:30],
 )
-def test_no_octets_of_the_envelope_pass_or_stop_a_message(
+def test_envelope_octets_do_not_affect_verdict(
     run: Filter, rspamd: Path, name: str, value: str
 ) -> None:
     assert run(command("rspamd.py", rspamd), MESSAGE, **{name: value}).status == 0
@@ -395,7 +391,7 @@ def test_no_octets_of_the_envelope_pass_or_stop_a_message(
 
 
 @pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE", "SENDER", "HELO"])
-def test_a_missing_variable_is_a_failure(run: Filter, rspamd: Path, missing: str) -> None:
+def test_missing_variable_gives_status_2(run: Filter, rspamd: Path, missing: str) -> None:
     spam = MESSAGE + b"cheap pills\n"
     ended = run(f"unset {missing}; {command('rspamd.py', rspamd)}", spam)
     assert (ended.status, missing in ended.reply) == (2, True)

@@ -8,17 +8,17 @@ from .conftest import MESSAGE, Filter, command
 
 
 @pytest.mark.parametrize(("limit", "status"), [(len(MESSAGE), 0), (len(MESSAGE) - 1, 1)])
-def test_size_limit(run: Filter, limit: int, status: int) -> None:
+def test_size_limit_determines_exit_status(run: Filter, limit: int, status: int) -> None:
     assert run(command("size-limit.sh", limit)).status == status
 
 
-def test_size_limit_says_how_much_is_too_much(run: Filter) -> None:
+def test_size_limit_reports_size_and_limit(run: Filter) -> None:
     reply = "552 5.3.4 The message is too large: 56 octets, and we take 10"
     assert run(command("size-limit.sh", 10), b"Subject: x\n" + b"x" * 45).reply == reply
 
 
 @pytest.mark.parametrize("limit", ["", "10M", "-1", "9" * 16, "9" * 30, "1 -o 1", "1\t2"])
-def test_size_limit_that_is_no_number_is_named(run: Filter, limit: str) -> None:
+def test_size_limit_without_valid_number_is_reported(run: Filter, limit: str) -> None:
     ended = run(command("size-limit.sh", limit))
     assert (ended.status, f"'{limit}'" in ended.reply) == (2, True)
 
@@ -28,9 +28,9 @@ def test_size_limit_counts_nul_octets(run: Filter) -> None:
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_size_limit_without_a_file_is_a_failure(run: Filter, email: str) -> None:
+def test_size_limit_without_file_gives_status_2(run: Filter, email: str) -> None:
     assert run(command("size-limit.sh", 10), EMAIL=email).status == 2
 
 
-def test_size_limit_fails_without_a_message(run: Filter) -> None:
+def test_size_limit_without_message_gives_status_2(run: Filter) -> None:
     assert run.again(command("size-limit.sh", 1000)).status == 2

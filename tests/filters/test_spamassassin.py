@@ -22,78 +22,76 @@ def test_spam_is_marked(run: Filter, spamd: Path) -> None:
     assert ended.written.endswith(b"\n\nhello\ncheap pills\n")
 
 
-def test_other_mail_is_marked_as_such(run: Filter, spamd: Path) -> None:
+def test_other_mail_is_marked_as_not_spam(run: Filter, spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd))
     assert ended.status == 0
     assert b"X-Spam-Status: No, score=" in ended.written
 
 
-def test_many_points_are_rejected(run: Filter, spamd: Path) -> None:
+def test_high_score_is_rejected(run: Filter, spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd), CERTAIN)
     assert (ended.status, ended.reply) == (1, "550 5.7.1 The message looks like spam")
 
 
-def test_the_points_are_an_argument(run: Filter, spamd: Path) -> None:
+def test_score_threshold_is_set_by_argument(run: Filter, spamd: Path) -> None:
     assert run(command("spamassassin.sh", 6, "-U", spamd), MESSAGE + b"cheap pills\n").status == 1
 
 
-def test_points_in_the_message_itself_do_not_count(run: Filter, spamd: Path) -> None:
+def test_forged_score_in_message_is_ignored(run: Filter, spamd: Path) -> None:
     forged = b"X-Spam-Status: Yes, score=99.0 required=5.0\n"
     assert run(command("spamassassin.sh", 15, "-U", spamd), forged + MESSAGE + forged).status == 0
 
 
-def test_the_envelopes_sender_counts(run: Filter, spamd: Path) -> None:
+def test_envelope_sender_affects_score(run: Filter, spamd: Path) -> None:
     filter_command = command("spamassassin.sh", 15, "-U", spamd)
     assert b"TEST_SENDER" in run(filter_command, SENDER="spammer@example.net").written
     assert b"TEST_SENDER" not in run(filter_command, SENDER="<>").written
 
 
-def test_the_envelopes_sender_is_taken_out_again_and_the_messages_own_stays(
-    run: Filter, spamd: Path
-) -> None:
+def test_added_envelope_sender_field_is_removed(run: Filter, spamd: Path) -> None:
     own = b"X-Envelope-From: own@example.net\n"
     written = run(command("spamassassin.sh", 15, "-U", spamd), own + MESSAGE).written
     assert written.count(b"X-Envelope-From:") == 1
     assert own in header(written)
 
 
-def test_8_bit_and_nul_pass(run: Filter, spamd: Path) -> None:
+def test_8_bit_and_nul_octets_are_unchanged(run: Filter, spamd: Path) -> None:
     content = MESSAGE + b"\xe9\xff \xc3\xa9\n"
     written = run(command("spamassassin.sh", 15, "-U", spamd), content).written
     assert written.endswith(b"hello\n\xe9\xff \xc3\xa9\n")
 
 
-def test_large_mail_passes_unseen(run: Filter, tmp_path: Path) -> None:
+def test_large_mail_is_accepted_unscanned(run: Filter, tmp_path: Path) -> None:
     nobody = tmp_path / "nobody.sock"
     ended = run(command("spamassassin.sh", 15, "-U", nobody), MESSAGE + b"x" * 600_000 + b"\n")
     assert (ended.status, ended.written) == (0, b"")
 
 
-def test_it_fails_while_spamd_is_down(run: Filter, stopped_spamd: Path) -> None:
+def test_stopped_spamd_gives_status_2(run: Filter, stopped_spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd), CERTAIN)
     assert ended.status == 2
     assert ended.reply == "spamc has no answer from spamd: is it running?"
 
 
-def test_it_fails_where_spamd_has_never_run(run: Filter, stopped_spamd: Path) -> None:
+def test_missing_spamd_socket_gives_status_2(run: Filter, stopped_spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd.with_name("none")), CERTAIN)
     assert ended.status == 2
     assert ended.reply == "spamc has no answer from spamd: is it running?"
 
 
-def test_it_fails_where_spamc_is_not_installed(run: Filter, tmp_path: Path) -> None:
+def test_missing_spamc_gives_status_2(run: Filter, tmp_path: Path) -> None:
     ended = run(command("spamassassin.sh"), PATH=only(tmp_path, "wc", "cat", "sed", "head"))
     assert (ended.status, ended.reply) == (2, "spamc ended with status 127")
 
 
-def test_it_fails_when_the_marked_message_cannot_be_written(run: Filter, spamd: Path) -> None:
+def test_unwritable_outfile_gives_status_2(run: Filter, spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd), OUTFILE="/dev/full")
     assert ended.status == 2
     assert "cannot write OUTFILE" in ended.said
 
 
 @pytest.mark.parametrize("points", ["many", "-1", "1.5", "99999", "9" * 30])
-def test_points_that_are_no_number_are_named(run: Filter, points: str) -> None:
+def test_invalid_score_threshold_is_reported(run: Filter, points: str) -> None:
     ended = run(command("spamassassin.sh", points))
     assert (ended.status, f"'{points}'" in ended.reply) == (2, True)
 
@@ -109,7 +107,7 @@ def test_points_that_are_no_number_are_named(run: Filter, points: str) -> None:
         b"a\r\n",
     ],
 )
-def test_what_is_hardly_a_message_is_marked(run: Filter, spamd: Path, message: bytes) -> None:
+def test_malformed_message_is_marked(run: Filter, spamd: Path, message: bytes) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd), message)
     assert (ended.status, ended.written.endswith(message)) == (0, True)
     assert b"X-Spam-Status: No, score=" in header(ended.written)
@@ -118,7 +116,7 @@ def test_what_is_hardly_a_message_is_marked(run: Filter, spamd: Path, message: b
 @pytest.mark.parametrize(
     "sender", ["x\n\nX: ", "x\r\nX-Spam-Status: No, score=-99", "\udcff%s\\c", ""]
 )
-def test_no_sender_changes_the_message(run: Filter, spamd: Path, sender: str) -> None:
+def test_sender_cannot_change_message(run: Filter, spamd: Path, sender: str) -> None:
     filter_command = command("spamassassin.sh", 15, "-U", spamd)
     ended = run(filter_command, SENDER=sender)
     assert (ended.status, ended.written.endswith(b"\n" + MESSAGE)) == (0, True)
@@ -127,15 +125,15 @@ def test_no_sender_changes_the_message(run: Filter, spamd: Path, sender: str) ->
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_without_a_file_it_fails(run: Filter, spamd: Path, email: str) -> None:
+def test_missing_file_gives_status_2(run: Filter, spamd: Path, email: str) -> None:
     assert run(command("spamassassin.sh", 15, "-U", spamd), EMAIL=email).status == 2
 
 
-def test_it_fails_without_a_message(run: Filter, spamd: Path) -> None:
+def test_missing_message_gives_status_2(run: Filter, spamd: Path) -> None:
     assert run.again(command("spamassassin.sh", 15, "-U", spamd)).status == 2
 
 
-def test_an_answer_without_points_is_a_failure(run: Filter, tmp_path: Path) -> None:
+def test_answer_without_score_gives_status_2(run: Filter, tmp_path: Path) -> None:
     # As of a spamd whose configuration clears all header fields.
     spamc = tmp_path / "spamc"
     spamc.write_text("#!/bin/sh\nexec cat\n")
@@ -162,7 +160,7 @@ def test_an_answer_without_points_is_a_failure(run: Filter, tmp_path: Path) -> N
     ],
     ids=lambda value: str(value)[:22],
 )
-def test_a_score_of_any_length_is_a_number(
+def test_score_of_any_length_is_parsed(
     run: Filter, tmp_path: Path, score: str, status: int
 ) -> None:
     spamc = tmp_path / "spamc"

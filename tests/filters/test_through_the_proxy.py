@@ -41,7 +41,9 @@ def save(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.mark.parametrize("scanner", SCANNERS)
-def test_up(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str) -> None:
+def test_running_scanner_determines_verdict(
+    request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str
+) -> None:
     asked = filter_command(scanner, request.getfixturevalue(scanner))
     good = rehearse(asked, save(MESSAGE), "--strict")
     assert good["verdict"] in ("accept", "rewrite")
@@ -50,7 +52,9 @@ def test_up(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scann
 
 
 @pytest.mark.parametrize("scanner", SCANNERS)
-def test_down(request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str) -> None:
+def test_stopped_scanner_gives_temporary_rejection(
+    request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str
+) -> None:
     asked = filter_command(scanner, request.getfixturevalue(f"stopped_{scanner}"))
     for message in (MESSAGE, BAD):
         said = rehearse(asked, save(message), "--strict")
@@ -71,7 +75,7 @@ def hung() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("scanner", SCANNERS)
-def test_hung(save: Callable[[bytes], Path], hung: Path, scanner: str) -> None:
+def test_hanging_scanner_times_out(save: Callable[[bytes], Path], hung: Path, scanner: str) -> None:
     needs("clamdscan", "spamc")
     place = hung
     if scanner == "clamd":
@@ -86,7 +90,7 @@ def append(word: str) -> str:
     return f'{{ cat "$EMAIL"; echo {word}; }} >"$OUTFILE"'
 
 
-def test_a_chain_that_fails_late_has_not_touched_the_original(
+def test_failing_chain_does_not_change_original_message(
     save: Callable[[bytes], Path],
 ) -> None:
     # Without -r, for it is the original that passes then; and the second filter writes to EMAIL.
@@ -95,9 +99,7 @@ def test_a_chain_that_fails_late_has_not_touched_the_original(
     assert (said["verdict"], said["received"]) == ("fail-open", said["sent"])
 
 
-def test_a_chain_at_the_time_limit_names_the_slow_one_and_leaves_nothing(
-    save: Callable[[bytes], Path], tmp_path: Path
-) -> None:
+def test_timed_out_chain_names_slow_filter(save: Callable[[bytes], Path], tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     chain = command("chain.py", append("one"), append("two"), "/bin/sleep 60")
@@ -107,6 +109,6 @@ def test_a_chain_at_the_time_limit_names_the_slow_one_and_leaves_nothing(
     assert list(spool.iterdir()) == []
 
 
-def test_a_chain_rewrites(save: Callable[[bytes], Path]) -> None:
+def test_chain_rewrites_message(save: Callable[[bytes], Path]) -> None:
     said = rehearse(command("chain.py", append("one"), append("two")), save(MESSAGE), "--strict")
     assert said["received"] == said["sent"] + "one\r\ntwo\r\n"

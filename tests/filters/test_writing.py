@@ -40,7 +40,7 @@ def settled(text: str) -> str:
 
 
 @pytest.mark.parametrize(("command", "printed"), SESSIONS, ids=lambda value: value[:40])
-def test_what_is_printed(directory: Path, command: str, printed: str) -> None:
+def test_documented_output_is_current(directory: Path, command: str, printed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         cwd=directory,
@@ -55,11 +55,11 @@ def test_what_is_printed(directory: Path, command: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda value: value[:30])
-def test_shell_syntax(snippet: str) -> None:
+def test_shell_script_has_valid_syntax(snippet: str) -> None:
     subprocess.run(["/bin/sh", "-n", "-c", snippet], check=True)
 
 
-def test_all_recipients_or_the_first() -> None:
+def test_recipients_snippet_uses_all_or_first() -> None:
     (snippet,) = (text for text in SNIPPETS if text.startswith("recipients="))
     script = snippet + 'printf "%s\\n" "$recipients"'
     for variables, expected in (
@@ -72,12 +72,12 @@ def test_all_recipients_or_the_first() -> None:
         assert done.stdout == expected
 
 
-def test_every_file_of_the_page_is_used() -> None:
+def test_every_file_in_page_is_used() -> None:
     commands = " ".join(command for command, _ in SESSIONS)
     unused = [name for name, _ in FILES if name not in commands]
     assert unused == []
 
 
-def test_links() -> None:
+def test_links_are_valid() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert target.startswith("https://") or (ROOT / "docs" / target).exists(), target

@@ -28,7 +28,7 @@ FAILS += bytes((0, 5, 2, 2, 0, 1, 1, 1, 0))
 
 @pytest.mark.skipif(not FUZZED, reason="there is no atheris for this machine")
 @pytest.mark.parametrize("seed", [1, 2])
-def test_no_input_of_a_search_breaks_grammar_or_session(seed: int) -> None:
+def test_rules_hold_for_fuzzer_inputs(seed: int) -> None:
     options = ["--seconds", "0", "--inputs", str(INPUTS), "--seed", str(seed)]
     command = [sys.executable, "-bb", "-m", "tests.fuzz", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=LIMIT)
@@ -36,12 +36,12 @@ def test_no_input_of_a_search_breaks_grammar_or_session(seed: int) -> None:
     assert f"Done {INPUTS} runs".encode() in done.stderr
 
 
-def test_an_input_is_a_whole_session_with_two_messages() -> None:
+def test_example_input_delivers_two_messages() -> None:
     source = Source(bytes((0b1001, 0, 0, 0)) + session.WHOLE)
     assert session.played(source).deliveries == 2
 
 
-def test_a_message_that_goes_past_its_filter_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_bypassing_filter_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     session.holds(Source(FAILS))
     accepted = verdict.Verdict(verdict.ACCEPT)
     monkeypatch.setattr(verdict, "judge", lambda *_, **__: accepted)
@@ -49,21 +49,21 @@ def test_a_message_that_goes_past_its_filter_is_seen(monkeypatch: pytest.MonkeyP
         session.holds(Source(FAILS))
 
 
-def test_a_client_that_is_told_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_reply_to_client_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     end = core.Session._end_message
     monkeypatch.setattr(core.Session, "_end_message", lambda self, _: end(self, b"250 fine\r\n"))
     with pytest.raises(UnexpectedError, match="something else"):
         session.holds(Source(bytes((0b1001, 0, 0, 0)) + session.WHOLE))
 
 
-def test_a_second_reply_that_is_awaited_is_seen() -> None:
+def test_second_awaited_reply_is_detected() -> None:
     source = Source(bytes((0, 0, 0, 0)) + session.CONNECTED + bytes((0, 0)))
     ledger = session.played(source, ends=False)
     with pytest.raises(UnexpectedError, match="two replies"):
         ledger.session._upstream.ask(b"NOOP", "reply")
 
 
-def test_a_message_that_shows_an_early_end_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_end_of_data_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_stuffed", lambda block: block)
     with pytest.raises(AssertionError):
         grammar.message(Source(b"\x63x\n.\nx\r\n.\r\n"))

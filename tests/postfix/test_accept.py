@@ -16,28 +16,28 @@ WAYS = ("open_before", "open_adjusted", "open_after")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_accepted_message_arrives_as_it_was_sent(site: Site, way: str) -> None:
+def test_message_accepted_by_filter_is_delivered_unchanged(site: Site, way: str) -> None:
     box, content = site.proxy.box("exit 0"), message("accepted")
     assert site.send(way, box, content)[0] == 250
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_eight_bit_text_and_odd_dots_arrive_as_they_were_sent(site: Site, way: str) -> None:
+def test_eight_bit_text_and_dots_are_delivered_unchanged(site: Site, way: str) -> None:
     box, content = site.proxy.box("exit 0"), message("octets", ".\n..\n.x\n\n \xe9\u20ac\t\n.\n")
     assert site.send(way, box, content)[0] == 250
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_a_line_of_any_length_arrives_as_it_was_sent(site: Site, way: str) -> None:
+def test_line_of_any_length_is_delivered_unchanged(site: Site, way: str) -> None:
     # Not after the queue: there smtp(8) folds it.
     box, content = site.proxy.box("exit 0"), message("long line", "." + "x" * 100_000)
     assert site.send(way, box, content)[0] == 250
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
-def test_a_message_sent_in_chunks_arrives_as_it_was_sent(site: Site) -> None:
+def test_message_by_bdat_is_delivered_unchanged(site: Site) -> None:
     box, content = site.proxy.box("exit 0"), message("BDAT")
     with begin_envelope(site.postfix.addresses["open_before"], box) as peer:
         peer.sends(f"BDAT {len(content)} LAST\r\n".encode() + content)
@@ -46,7 +46,7 @@ def test_a_message_sent_in_chunks_arrives_as_it_was_sent(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_twenty_megabytes_arrive_as_they_were_sent(site: Site, way: str) -> None:
+def test_message_of_20_mb_is_delivered_unchanged(site: Site, way: str) -> None:
     line = "".join(chr(33 + n % 94) for n in range(77))
     box, content = site.proxy.box("exit 0"), message("large", f"{line}\n" * (20_000_000 // 78))
     assert site.send(way, box, content)[0] == 250
@@ -56,7 +56,7 @@ def test_twenty_megabytes_arrive_as_they_were_sent(site: Site, way: str) -> None
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_the_filter_reads_the_message_with_unix_line_ends(site: Site, way: str) -> None:
+def test_filter_reads_message_with_lf_line_ends(site: Site, way: str) -> None:
     copy = site.proxy.directory / "runs" / f"{way}-copy"
     box, content = site.proxy.box(f'cp "$EMAIL" "{copy}"'), message("read me")
     site.send(way, box, content)
@@ -65,7 +65,7 @@ def test_the_filter_reads_the_message_with_unix_line_ends(site: Site, way: str) 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_outfile_replaces_the_message(site: Site, way: str) -> None:
+def test_outfile_content_is_delivered(site: Site, way: str) -> None:
     box = site.proxy.box("""sed 's/^Subject: /&[checked] /' "$EMAIL" >"$OUTFILE" """)
     site.send(way, box, message("rewritten"))
     delivered = without_trace(site.postfix.wait_delivered(box.address))
@@ -73,14 +73,14 @@ def test_the_outfile_replaces_the_message(site: Site, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_left_behind(site: Site, way: str) -> None:
+def test_accepted_message_leaves_no_files(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     site.send(way, box, message("tidy"))
     site.postfix.wait_delivered(box.address)
     site.proxy.wait_clean(site.postfix)
 
 
-def test_several_messages_in_one_client_session(site: Site) -> None:
+def test_session_with_several_messages_delivers_all(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(3)]
     with connect(site.postfix.addresses["open_before"]) as session:
         for box in boxes:
@@ -91,7 +91,7 @@ def test_several_messages_in_one_client_session(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_every_recipient_gets_the_message_after_one_run_of_the_filter(site: Site, way: str) -> None:
+def test_message_to_several_recipients_is_filtered_once(site: Site, way: str) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(5)]
     addresses = [box.address for box in boxes]
     submit(site.postfix.addresses[way], boxes[0].sender, addresses, message("to many"))
@@ -100,7 +100,7 @@ def test_every_recipient_gets_the_message_after_one_run_of_the_filter(site: Site
     assert [len(box.runs()) for box in boxes] == [1, 0, 0, 0, 0]
 
 
-def test_a_recipient_that_upstream_refuses_is_refused_to_the_client(site: Site) -> None:
+def test_recipient_refused_by_upstream_is_refused(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses["open_before"]) as session:
         session.command(f"MAIL FROM:<{box.sender}>")
@@ -108,7 +108,7 @@ def test_a_recipient_that_upstream_refuses_is_refused_to_the_client(site: Site) 
     assert reply == (554, b"5.7.1 <refused@mail.test>: Recipient address rejected: Access denied")
 
 
-def test_a_recipient_that_upstream_refuses_does_not_keep_the_others_from_their_mail(
+def test_refused_recipient_does_not_affect_other_recipients(
     site: Site,
 ) -> None:
     box = site.proxy.box("exit 0")
@@ -119,7 +119,7 @@ def test_a_recipient_that_upstream_refuses_does_not_keep_the_others_from_their_m
     assert b"<refused@mail.test>: host 127." in bounce
 
 
-def test_data_without_an_accepted_recipient_runs_no_filter(site: Site) -> None:
+def test_data_without_accepted_recipient_runs_no_filter(site: Site) -> None:
     box = site.proxy.box("exit 0")
     submit(
         site.postfix.addresses["open_after"], box.sender, ["refused@mail.test"], message("to none")
@@ -129,7 +129,7 @@ def test_data_without_an_accepted_recipient_runs_no_filter(site: Site) -> None:
     assert runs == []
 
 
-def test_more_clients_than_proxies_are_all_served(site: Site) -> None:
+def test_clients_exceeding_process_limit_are_all_served(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(25)]
     with ThreadPoolExecutor(len(boxes)) as clients:
         replies = clients.map(lambda box: site.send("open_before", box, message(box.name)), boxes)

@@ -98,7 +98,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_alert_fires_when_it_should(tmp_path: Path, name: str) -> None:
+def test_alert_fires_at_expected_minute(tmp_path: Path, name: str) -> None:
     series, minute, firing = CASES[name]
     alerts = [line.split()[-1] for line in ALERTS.splitlines() if "- alert:" in line]
     (tmp_path / "alerts.yml").write_text(ALERTS)
@@ -133,6 +133,6 @@ def test_an_alert_fires_when_it_should(tmp_path: Path, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_seen_firing() -> None:
+def test_every_alert_has_firing_case() -> None:
     alerts = {line.split()[-1] for line in ALERTS.splitlines() if "- alert:" in line}
     assert alerts == {name for case in CASES.values() for name in case.firing}

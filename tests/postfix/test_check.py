@@ -140,13 +140,13 @@ def added(more: str) -> Edit:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_the_readmes_spawned_proxy_is_right(machine: Machine, mode: str) -> None:
+def test_spawned_proxy_of_readme_has_no_findings(machine: Machine, mode: str) -> None:
     machine.write(mode, SPAWNED, same, same)
     assert machine.check() == Said(0, "", "")
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_the_readmes_listening_proxy_is_right(machine: Machine, mode: str) -> None:
+def test_listening_proxy_of_readme_has_no_findings(machine: Machine, mode: str) -> None:
     machine.write(mode, LISTENING, same, same)
     assert machine.check("--unit", str(machine.unit(unit_command()))) == Said(0, "", "")
 
@@ -315,9 +315,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.mode}")
-def test_what_is_wrong_is_found_alone_and_mended_by_what_is_printed(
-    machine: Machine, wrong: Wrong
-) -> None:
+def test_each_error_is_found_and_fixed_by_remedy(machine: Machine, wrong: Wrong) -> None:
     machine.write(wrong.mode, SPAWNED, wrong.main, wrong.master)
     said = machine.check()
     assert (said.status, said.names(), said.errors) == (wrong.level, {wrong.name}, "")
@@ -443,7 +441,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_what_is_right_is_not_complained_about(machine: Machine, name: str) -> None:
+def test_correct_configuration_has_no_findings(machine: Machine, name: str) -> None:
     mode, main, master = RIGHT[name]
     machine.write(mode, SPAWNED, main, master)
     said = machine.check()
@@ -456,7 +454,7 @@ def found(machine: Machine, *arguments: str) -> Said:
     return machine.check(*arguments)
 
 
-def test_a_user_that_nobody_has_made(machine: Machine) -> None:
+def test_unknown_user_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("user=postprox", "user=nobody-made-me"))
     said = machine.check()
     assert (said.status, said.names()) == (2, {"user"})
@@ -464,7 +462,7 @@ def test_a_user_that_nobody_has_made(machine: Machine) -> None:
     assert " useradd --system " in said.text
 
 
-def test_a_filter_that_is_not_there(machine: Machine) -> None:
+def test_missing_filter_is_reported(machine: Machine) -> None:
     machine.filter.unlink()
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
@@ -473,7 +471,7 @@ def test_a_filter_that_is_not_there(machine: Machine) -> None:
     )
 
 
-def test_a_directory_for_a_filter(machine: Machine) -> None:
+def test_directory_as_filter_is_reported(machine: Machine) -> None:
     machine.filter.unlink()
     machine.filter.mkdir()
     said = found(machine)
@@ -483,7 +481,7 @@ def test_a_directory_for_a_filter(machine: Machine) -> None:
     )
 
 
-def test_a_filter_that_its_user_may_not_run(machine: Machine) -> None:
+def test_filter_not_executable_by_user_is_reported(machine: Machine) -> None:
     machine.filter.chmod(0o700)
     said = found(machine)
     assert (said.status, said.names()) == (2, {"filter"})
@@ -492,7 +490,7 @@ def test_a_filter_that_its_user_may_not_run(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_a_filter_in_a_directory_that_its_user_may_not_enter(machine: Machine) -> None:
+def test_filter_in_inaccessible_directory_is_reported(machine: Machine) -> None:
     closed = machine.directory / "closed"
     closed.mkdir(mode=0o700)
     machine.filter = Path(shutil.move(machine.filter, closed))
@@ -500,14 +498,14 @@ def test_a_filter_in_a_directory_that_its_user_may_not_enter(machine: Machine) -
 
 
 @pytest.mark.parametrize("first_line", ["#!/usr/bin/no-such-sh", "#!/usr/bin/env no-such-python"])
-def test_a_filter_without_its_interpreter(machine: Machine, first_line: str) -> None:
+def test_filter_without_interpreter_is_reported(machine: Machine, first_line: str) -> None:
     machine.filter.write_text(f"{first_line}\n")
     said = found(machine)
     assert (said.status, said.names()) == (2, {"interpreter"})
     assert "no-such-" in said.text
 
 
-def test_a_filter_that_was_written_on_windows(machine: Machine) -> None:
+def test_filter_script_with_crlf_is_reported(machine: Machine) -> None:
     machine.filter.write_bytes(b"#!/bin/sh\r\nexit 0\r\n")
     said = found(machine)
     assert said.names() == {"line-ends"}
@@ -515,20 +513,20 @@ def test_a_filter_that_was_written_on_windows(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_a_proxy_that_is_not_installed(machine: Machine) -> None:
+def test_missing_proxy_program_is_reported(machine: Machine) -> None:
     machine.launcher.unlink()
     said = found(machine)
     assert (said.status, said.names()) == (2, {"program"})
 
 
-def test_a_command_line_that_the_proxy_would_refuse(machine: Machine) -> None:
+def test_invalid_proxy_command_line_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-t 60", "-t never"))
     said = machine.check()
     assert (said.status, said.names()) == (2, {"command-line"})
     assert "-t 'never': must be a positive number" in said.text
 
 
-def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
+def test_unreachable_upstream_of_proxy_is_reported(machine: Machine) -> None:
     nobody = f"unix:{machine.directory}/nobody"
     machine.write(
         BEFORE, SPAWNED, same, replaced("mail-filter 127.0.0.1:10026", f"mail-filter {nobody}")
@@ -538,7 +536,7 @@ def test_a_proxy_whose_filtered_mail_nobody_takes(machine: Machine) -> None:
     assert f"no server listens at {nobody}, the upstream server of the proxy" in said.text
 
 
-def test_a_spool_directory_that_is_not_there(machine: Machine) -> None:
+def test_missing_spool_directory_is_reported(machine: Machine) -> None:
     machine.spool.rmdir()
     said = found(machine)
     assert (said.status, said.names()) == (2, {"spool"})
@@ -546,12 +544,12 @@ def test_a_spool_directory_that_is_not_there(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_a_spool_directory_of_somebody_else(machine: Machine) -> None:
+def test_foreign_spool_directory_is_reported(machine: Machine) -> None:
     shutil.chown(machine.spool, "root", "root")
     assert found(machine).names() == {"spool"}
 
 
-def test_a_spool_directory_that_others_may_read(machine: Machine) -> None:
+def test_world_readable_spool_directory_is_reported(machine: Machine) -> None:
     machine.spool.chmod(0o755)
     said = found(machine)
     assert (said.status, said.names()) == (1, {"spool-open"})
@@ -559,14 +557,14 @@ def test_a_spool_directory_that_others_may_read(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_the_spool_directory_that_everybody_has(machine: Machine) -> None:
+def test_shared_spool_directory_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-d /var/spool/postprox", ""))
     said = machine.check()
     assert (said.status, said.names()) == (1, {"spool-open"})
     assert "/tmp, the directory for messages, is open to other users" in said.text
 
 
-def test_a_full_disk(machine: Machine) -> None:
+def test_full_disk_is_reported(machine: Machine) -> None:
     spool = machine.spool
     mount = f"mount -t tmpfs -o size=64k,uid={USER},mode=0700 none {spool}"
     subprocess.run(["/bin/sh", "-ec", mount], check=True)
@@ -578,7 +576,7 @@ def test_a_full_disk(machine: Machine) -> None:
     assert "has no space for a message of 10240000 octets" in said.text
 
 
-def test_a_unit_that_does_not_listen(machine: Machine) -> None:
+def test_unit_without_listen_option_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check(
         "--unit", str(machine.unit(unit_command().replace("-l 10025 --foreground", "")))
@@ -587,7 +585,7 @@ def test_a_unit_that_does_not_listen(machine: Machine) -> None:
     assert "-l [IP:]PORT is missing; a service must listen" in said.text
 
 
-def test_a_unit_without_strict_gets_a_line_for_it(machine: Machine) -> None:
+def test_unit_without_strict_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace("--strict", "-r"))))
     assert (said.status, said.names()) == (1, {"no-strict"})
@@ -595,7 +593,7 @@ def test_a_unit_without_strict_gets_a_line_for_it(machine: Machine) -> None:
     assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
-def test_a_unit_without_r_gets_a_line_for_it(machine: Machine) -> None:
+def test_unit_without_reject_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace(" --strict ", " "))))
     assert (said.status, said.names()) == (1, {"no-reject"})
@@ -603,14 +601,14 @@ def test_a_unit_without_r_gets_a_line_for_it(machine: Machine) -> None:
     assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
-def test_a_proxy_that_is_not_to_be_seen_is_named(machine: Machine) -> None:
+def test_unknown_proxy_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
     assert said.status == 3  # the second proxy, which is seen, is right
     assert said.output.startswith("not checked: the server that listens at 127.0.0.1:10025 ")
 
 
-def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
+def test_command_line_replaces_unit(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())
@@ -618,7 +616,7 @@ def test_a_command_line_takes_a_units_place(machine: Machine) -> None:
     assert "not checked: command line after --: the user that runs the proxy" in said.text
 
 
-def test_a_postfix_without_any_proxy(machine: Machine) -> None:
+def test_postfix_without_proxy_is_reported(machine: Machine) -> None:
     (machine.etc / "main.cf").write_text(MAIN_CF)
     (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
     said = machine.check()
@@ -638,7 +636,7 @@ def test_filter_on_another_machine_is_not_checked(machine: Machine) -> None:
     assert "the server that listens at 192.0.2.1:10025" in said.text
 
 
-def test_json(machine: Machine) -> None:
+def test_json_report_has_findings(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced(" --strict ", " ", 1))
     said = machine.check("--json")
     report = json.loads(said.output)
@@ -655,7 +653,7 @@ def test_json(machine: Machine) -> None:
         ("main.cf", None, "main.cf: No such file or directory"),
     ],
 )
-def test_a_configuration_that_cannot_be_read_is_one_line(
+def test_unreadable_configuration_is_reported_in_one_line(
     machine: Machine, file: str, text: str | None, complaint: str
 ) -> None:
     machine.write(BEFORE, SPAWNED, same, same)
@@ -670,14 +668,14 @@ def test_a_configuration_that_cannot_be_read_is_one_line(
     assert complaint in line
 
 
-def test_a_unit_that_cannot_be_read_is_one_line(machine: Machine) -> None:
+def test_unreadable_unit_is_reported_in_one_line(machine: Machine) -> None:
     said = found(machine, "--unit", "/nonexistent/postprox.service")
     assert (said.status, said.output) == (2, "")
     assert len(said.errors.splitlines()) == 1
     assert "/nonexistent/postprox.service" in said.errors
 
 
-def test_a_unit_that_is_a_fifo_is_one_line(machine: Machine) -> None:
+def test_unit_fifo_is_reported_in_one_line(machine: Machine) -> None:
     path = machine.directory / "postprox.service"
     os.mkfifo(path)
     said = found(machine, "--unit", str(path))
@@ -685,7 +683,7 @@ def test_a_unit_that_is_a_fifo_is_one_line(machine: Machine) -> None:
     assert said.errors == f"postprox-check: {path} is not a regular file\n"
 
 
-def test_a_unit_without_a_command_is_a_wrong_command_line(machine: Machine) -> None:
+def test_unit_without_command_is_reported(machine: Machine) -> None:
     path = machine.directory / "postprox.service"
     path.write_text("[Service]\nExecStart=\n")
     said = found(machine, "--unit", str(path))
@@ -695,14 +693,14 @@ def test_a_unit_without_a_command_is_a_wrong_command_line(machine: Machine) -> N
 @pytest.mark.parametrize(
     "text", ["", "10MB", "0x10", "-1", "-0", "+5", "0", str(2**63 - 1), str(2**63), "0" * 99 + "7"]
 )
-def test_a_number_is_refused_as_postfix_refuses_it(tmp_path: Path, text: str) -> None:
+def test_number_check_agrees_with_postfix(tmp_path: Path, text: str) -> None:
     (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\nmessage_size_limit = {text}\n")
     command = ["postmap", "-c", str(tmp_path), "-q", "a", "inline:{a=b}"]
     done = subprocess.run(command, env={"PATH": PROGRAMS}, capture_output=True, check=False)
     assert values.is_refused("message_size_limit", text) == (done.returncode != 0)
 
 
-def test_what_is_no_proxys_command_line_is_a_wrong_argument(machine: Machine) -> None:
+def test_command_without_proxy_is_rejected(machine: Machine) -> None:
     said = found(machine, "--", "ls", "-l")
     assert (said.status, said.output) == (2, "")
     assert "-- requires a complete command line" in said.errors

@@ -34,19 +34,19 @@ def scanner() -> Iterator[Scanner]:
 
 
 @pytest.mark.parametrize("way", ["strict_before", "strict_after"])
-def test_a_clean_message_passes(site: Site, scanner: Scanner, way: str) -> None:
+def test_clean_message_is_delivered(site: Site, scanner: Scanner, way: str) -> None:
     box = site.proxy.box(FILTER.format(config=scanner.config))
     assert site.send(way, box, message("clean"))[0] == 250
     site.postfix.wait_delivered(box.address)
 
 
-def test_a_virus_is_rejected(site: Site, scanner: Scanner) -> None:
+def test_virus_is_rejected(site: Site, scanner: Scanner) -> None:
     box = site.proxy.box(FILTER.format(config=scanner.config))
     reply = site.send("strict_before", box, message("virus", EICAR))
     assert reply == (550, b"Message contains a virus")
 
 
-def test_a_virus_is_bounced(site: Site, scanner: Scanner) -> None:
+def test_virus_is_bounced(site: Site, scanner: Scanner) -> None:
     box = site.proxy.box(FILTER.format(config=scanner.config))
     site.send("strict_after", box, message("virus", EICAR))
     bounce = site.postfix.wait_delivered(box.sender)

@@ -13,7 +13,7 @@ WAYS = ("open_before", "open_adjusted", "open_after")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_sender_and_first_recipient(site: Site, way: str) -> None:
+def test_filter_receives_sender_and_first_recipient(site: Site, way: str) -> None:
     box, other = site.proxy.box("exit 0"), site.proxy.box("exit 0")
     submit(site.postfix.addresses[way], box.sender, [box.address, other.address], message("two"))
     run = box.wait_run()
@@ -21,7 +21,7 @@ def test_sender_and_first_recipient(site: Site, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_null_sender(site: Site, way: str) -> None:
+def test_filter_receives_null_sender(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     submit(site.postfix.addresses[way], "", [box.address], message("bounce"))
     assert box.wait_run().sender == "<>"
@@ -31,14 +31,14 @@ def test_the_null_sender(site: Site, way: str) -> None:
 @pytest.mark.parametrize(
     ("address", "seen"), [("192.0.2.7", "192.0.2.7"), ("IPV6:2001:db8::7", "2001:db8::7")]
 )
-def test_the_remote_address(site: Site, way: str, address: str, seen: str) -> None:
+def test_filter_receives_remote_address(site: Site, way: str, address: str, seen: str) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses[way], address) as session:
         session.transact(box.sender, [box.address], message("from afar"))
     assert box.wait_run().remote_ip == seen
 
 
-def test_a_remote_address_that_postfix_does_not_know(site: Site) -> None:
+def test_unavailable_remote_address_is_empty(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses["open_before"], "[UNAVAILABLE]") as session:
         session.transact(box.sender, [box.address], message("from nowhere"))
@@ -47,14 +47,14 @@ def test_a_remote_address_that_postfix_does_not_know(site: Site) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("helo", ["mail.example.org", "evil+name=$x"])
-def test_the_helo_of_the_remote_client(site: Site, way: str, helo: str) -> None:
+def test_filter_receives_helo_of_remote_client(site: Site, way: str, helo: str) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way], helo) as session:
         session.transact(box.sender, [box.address], message("hello"))
     assert box.wait_run().helo == helo
 
 
-def test_the_first_recipient_is_the_first_that_upstream_accepts(site: Site) -> None:
+def test_first_recipient_is_first_accepted_by_upstream(site: Site) -> None:
     box = site.proxy.box("exit 0")
     addresses = ["refused@mail.test", box.address]
     submit(site.postfix.addresses["open_after"], box.sender, addresses, message("second"))
@@ -62,7 +62,7 @@ def test_the_first_recipient_is_the_first_that_upstream_accepts(site: Site) -> N
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_sender_in_utf8(site: Site, way: str) -> None:
+def test_filter_receives_sender_in_utf8(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way]) as session:
         session.command("MAIL FROM:<j\u00f6rg@mail.test> SMTPUTF8")

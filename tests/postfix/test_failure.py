@@ -22,7 +22,7 @@ SLOW = 'echo replaced >"$OUTFILE"; sleep 600'
         pytest.param("hasty_after", SLOW, id="slow-after"),
     ],
 )
-def test_the_original_message_passes_without_reject_option(
+def test_filter_failure_without_reject_delivers_original_message(
     site: Site, way: str, script: str
 ) -> None:
     box, content = site.proxy.box(script), message("unfiltered")
@@ -38,9 +38,7 @@ def test_the_original_message_passes_without_reject_option(
         pytest.param("hasty-strict_before", SLOW, id="slow"),
     ],
 )
-def test_the_client_is_told_to_come_again_with_reject_option(
-    site: Site, way: str, script: str
-) -> None:
+def test_filter_failure_with_reject_gives_client_451(site: Site, way: str, script: str) -> None:
     box = site.proxy.box(script)
     assert site.send(way, box, message("held back"))[0] == 451
     site.proxy.wait_clean(site.postfix)
@@ -54,7 +52,7 @@ def test_the_client_is_told_to_come_again_with_reject_option(
         pytest.param("hasty-strict_after", SLOW, id="slow"),
     ],
 )
-def test_the_mail_waits_in_the_queue_with_reject_option(site: Site, way: str, script: str) -> None:
+def test_filter_failure_with_reject_keeps_mail_queued(site: Site, way: str, script: str) -> None:
     box = site.proxy.box(script)
     site.send(way, box, message("held back"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
@@ -64,7 +62,7 @@ def test_the_mail_waits_in_the_queue_with_reject_option(site: Site, way: str, sc
     site.proxy.wait_clean(site.postfix)
 
 
-def test_mail_that_waited_is_delivered_once_the_filter_is_repaired(site: Site) -> None:
+def test_queued_mail_is_delivered_after_filter_repair(site: Site) -> None:
     box, content = site.proxy.box(BROKEN), message("repaired")
     site.send("strict_after", box, content)
     site.postfix.wait_log(rf"to=<{box.address}>.*status=deferred")

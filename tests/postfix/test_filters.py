@@ -59,7 +59,7 @@ def chained(installed: Path, *commands: str) -> str:
 
 
 @pytest.mark.parametrize("way", ["strict_before", "strict_after"])
-def test_good_mail_arrives_with_its_points(site: Site, chain: str, way: str) -> None:
+def test_legitimate_mail_is_delivered_with_score(site: Site, chain: str, way: str) -> None:
     box = site.proxy.box(chain)
     assert site.send(way, box, message("good"))[0] == 250
     delivered = site.postfix.wait_delivered(box.address)
@@ -67,14 +67,14 @@ def test_good_mail_arrives_with_its_points(site: Site, chain: str, way: str) -> 
     assert b"X-Envelope-From" not in delivered
 
 
-def test_a_virus_is_rejected_while_the_sender_is_connected(site: Site, chain: str) -> None:
+def test_virus_is_rejected_during_smtp_session(site: Site, chain: str) -> None:
     box = site.proxy.box(chain)
     code, text = site.send("strict_before", box, message("virus", daemons.EICAR))
     assert code == 550
     assert text.startswith(b"5.7.1 The message contains a virus: Test.EICAR")
 
 
-def test_spam_is_marked_and_arrives(site: Site, chain: str) -> None:
+def test_spam_is_marked_and_delivered(site: Site, chain: str) -> None:
     box = site.proxy.box(chain)
     assert site.send("strict_before", box, message("spam", "cheap pills"))[0] == 250
     assert b"\nX-Spam-Flag: YES\n" in site.postfix.wait_delivered(box.address)
@@ -86,9 +86,7 @@ def test_certain_spam_is_rejected(site: Site, chain: str) -> None:
     assert reply == (550, b"5.7.1 The message looks like spam")
 
 
-def test_a_scanner_that_is_down_holds_the_mail_and_is_named_in_the_log(
-    site: Site, installed: Path
-) -> None:
+def test_stopped_scanner_defers_mail_and_is_logged(site: Site, installed: Path) -> None:
     needs("clamdscan")
     configuration = installed / "down.conf"
     configuration.write_text(f"LocalSocket {installed}/nobody.sock\n")
@@ -100,7 +98,7 @@ def test_a_scanner_that_is_down_holds_the_mail_and_is_named_in_the_log(
         assert 'said="chain.py: clamav.sh failed with status 2 after ' in line
 
 
-def test_each_command_of_the_texts_reaches_the_proxy_as_it_is_written(
+def test_documented_commands_reach_proxy_unchanged(
     needs_postfix: None,
 ) -> None:
     written = as_written()

@@ -194,7 +194,7 @@ def grown() -> Iterator[Grown]:
         yield site
 
 
-def test_haproxy_has_nothing_to_say_against_the_configuration(tmp_path: Path) -> None:
+def test_haproxy_accepts_configuration(tmp_path: Path) -> None:
     file = tmp_path / "haproxy.cfg"
     file.write_text(CONFIGURATION)
     checked = subprocess.run(
@@ -203,7 +203,7 @@ def test_haproxy_has_nothing_to_say_against_the_configuration(tmp_path: Path) ->
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_both_machines_filter_and_are_told_whose_mail_it_is(grown: Grown) -> None:
+def test_both_machines_filter_with_remote_address(grown: Grown) -> None:
     box, note = grown.box()
     for _ in range(6):
         assert grown.send(box)[0] == 250
@@ -215,7 +215,7 @@ def test_both_machines_filter_and_are_told_whose_mail_it_is(grown: Grown) -> Non
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_machine_that_has_failed_costs_no_message(grown: Grown, which: int) -> None:
+def test_failed_machine_does_not_lose_messages(grown: Grown, which: int) -> None:
     box, note = grown.box()
     grown.machines[which].fail()
     assert [grown.send(box)[0] for _ in range(6)] == [250] * 6
@@ -224,7 +224,7 @@ def test_a_machine_that_has_failed_costs_no_message(grown: Grown, which: int) ->
     assert len(grown.postfix.delivered(box.address)) == 6
 
 
-def test_a_message_on_a_machine_that_fails_comes_again_and_arrives_once(grown: Grown) -> None:
+def test_message_on_failing_machine_is_delivered_once(grown: Grown) -> None:
     gate = grown.installation.directory / "runs/gate"
     box, note = grown.box(f"[ -e {gate} ] && exit 0; touch {gate}; sleep 600")
     with ThreadPoolExecutor() as clients:
@@ -239,7 +239,7 @@ def test_a_message_on_a_machine_that_fails_comes_again_and_arrives_once(grown: G
     assert len(grown.postfix.delivered(box.address)) == 1
 
 
-def test_with_no_machine_left_nothing_passes_unfiltered(grown: Grown) -> None:
+def test_failure_of_all_machines_delivers_nothing(grown: Grown) -> None:
     box, _ = grown.box()
     for machine in grown.machines:
         machine.fail()
@@ -247,7 +247,7 @@ def test_with_no_machine_left_nothing_passes_unfiltered(grown: Grown) -> None:
     assert grown.postfix.delivered(box.address) == []
 
 
-def test_a_machine_that_is_back_filters_again() -> None:
+def test_recovered_machine_filters_again() -> None:
     with running(lambda text: text.replace("downinter 5s", "downinter 50ms")) as grown:
         box, note = grown.box()
         back = grown.machines[0]
@@ -262,7 +262,7 @@ def test_a_machine_that_is_back_filters_again() -> None:
         wait_for("the machine to be asked again", at_work)
 
 
-def test_no_question_after_its_health_is_a_line_in_the_proxys_log() -> None:
+def test_health_checks_are_not_logged_by_proxy() -> None:
     with running(lambda text: text.replace("inter 60s", "inter 50ms")) as grown:
         if grown.syslog is None:
             pytest.skip("a /dev/log of one's own needs a mount namespace, which is forbidden here")

@@ -124,7 +124,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Recipe]:
 
 
 @pytest.mark.parametrize("service", ["smtp", "own"])
-def test_mail_passes_whatever_main_cf_has_for_all_services(site: Recipe, service: str) -> None:
+def test_mail_is_delivered_despite_global_settings(site: Recipe, service: str) -> None:
     assert passes(site, service)
 
 
@@ -138,7 +138,7 @@ def without(option: str) -> Edit:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_without_its_option_an_inherited_setting_does_harm(name: str) -> None:
+def test_missing_option_inherits_harmful_setting(name: str) -> None:
     main, option, mode = SETTINGS[name]
     besides = Besides(f"{main}\n", FRONT)
     with running_recipe(mode, SPAWNED, MARK, without(option), besides) as own:
@@ -153,14 +153,14 @@ def no_proxy(text: str) -> str:
     return text.replace("argv=/usr/local/sbin/postprox", "argv=/bin/false")
 
 
-def test_no_fallback_relay_gets_mail_while_the_proxy_is_down() -> None:
+def test_fallback_relay_is_not_used_without_proxy() -> None:
     with running_recipe(AFTER, SPAWNED, MARK, no_proxy, FALLBACK) as own:
         own.send(message("waits"), BOB)
         own.postfix.wait_log("postfix/scan.*status=deferred")
         assert own.arrivals(BOB, "waits") == []
 
 
-def test_without_its_option_a_fallback_relay_gets_mail_unfiltered() -> None:
+def test_missing_option_sends_unfiltered_mail_to_fallback_relay() -> None:
     def edit(text: str) -> str:
         return no_proxy(text).replace(" -o smtp_fallback_relay=\n", "\n")
 
@@ -182,12 +182,12 @@ def greetings(site: Recipe, number: int) -> list[bytes]:
         return [peer.line()[:3] for peer in peers]
 
 
-def test_one_client_has_ten_connections() -> None:
+def test_client_is_limited_to_ten_connections() -> None:
     with running_recipe(BEFORE, SPAWNED, MARK, besides=STRANGER) as own:
         assert sorted(greetings(own, 11)) == [b"220"] * 10 + [b"421"]
 
 
-def test_without_the_limit_one_client_has_more_connections() -> None:
+def test_missing_limit_permits_more_connections() -> None:
     def edit(text: str) -> str:
         return text.replace(COUNT_LIMIT, "")
 

@@ -30,25 +30,25 @@ def postfix(directory: Path) -> Iterator[Postfix]:
         yield running
 
 
-def test_a_message_is_delivered_as_it_was_sent(postfix: Postfix) -> None:
+def test_message_is_delivered_unchanged(postfix: Postfix) -> None:
     content = message("plain")
     reply = submit(postfix.addresses["plain"], "a@mail.test", ["b@mail.test"], content)
     assert reply[0] == 250
     assert without_trace(postfix.wait_delivered("b@mail.test")) == unix(content)
 
 
-def test_nothing_is_in_transit_after_delivery(postfix: Postfix) -> None:
+def test_delivery_leaves_empty_queue(postfix: Postfix) -> None:
     submit(postfix.addresses["plain"], "a@mail.test", ["c@mail.test"], message("queue"))
     postfix.wait_delivered("c@mail.test")
     postfix.wait_quiet()
 
 
-def test_delivery_is_seen_in_the_log(postfix: Postfix) -> None:
+def test_delivery_is_logged(postfix: Postfix) -> None:
     submit(postfix.addresses["plain"], "a@mail.test", ["d@mail.test"], message("log"))
     assert postfix.wait_log(r"to=<d@mail\.test>.*status=(\w+)")[1] == "sent"
 
 
-def test_nothing_runs_after_the_end(needs_postfix: None) -> None:
+def test_stop_ends_all_processes(needs_postfix: None) -> None:
     with public_directory("postprox-instance-") as path:
         with Postfix(path, ["plain"], plain_services) as postfix:
             address = postfix.addresses["plain"]

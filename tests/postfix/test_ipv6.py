@@ -15,14 +15,14 @@ WAYS = ("ipv6_before", "ipv6_adjusted", "ipv6_after")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_message_arrives_as_it_was_sent(site: Site, way: str) -> None:
+def test_message_is_delivered_unchanged_over_ipv6(site: Site, way: str) -> None:
     box, content = site.proxy.box("exit 0"), message("by IPv6")
     assert site.send(way, box, content)[0] == 250
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_filter_is_told_the_address(site: Site, way: str) -> None:
+def test_filter_receives_ipv6_address(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     site.send(way, box, message("whose"))
     assert box.wait_run() == Run(box.sender, box.address, "::1", HELO)

@@ -22,7 +22,7 @@ def _needs_syslog(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_one_line_for_an_accepted_message(site: Site, way: str) -> None:
+def test_accepted_message_has_one_log_line(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses[way], "192.0.2.9", "log.example") as session:
         session.transact(box.sender, [box.address], message("logged"))
@@ -34,14 +34,14 @@ def test_one_line_for_an_accepted_message(site: Site, way: str) -> None:
     assert "250 2.0.0 Ok: queued as" in line
 
 
-def test_one_line_for_a_rejected_message(site: Site) -> None:
+def test_rejected_message_has_one_log_line(site: Site) -> None:
     box = site.proxy.box("echo '550 5.7.1 no, thanks' >&2; exit 1")
     site.send("open_before", box, message("logged"))
     assert "550 5.7.1 no, thanks" in site.wait_syslog("reject", box.sender, box.address)
 
 
 @pytest.mark.parametrize("way", ["open_before", "strict_before"])
-def test_a_broken_filter_is_a_warning(site: Site, way: str) -> None:
+def test_failed_filter_logs_warning(site: Site, way: str) -> None:
     box = site.proxy.box("exit 7")
     site.send(way, box, message("broken"))
     line = site.wait_syslog(box.address, "7")
@@ -53,7 +53,7 @@ FAIL2BAN = shutil.which("fail2ban-regex", path="/usr/bin:/usr/local/bin")
 
 
 @pytest.mark.skipif(FAIL2BAN is None, reason="fail2ban is not installed (Debian: fail2ban)")
-def test_fail2ban_finds_who_was_rejected_and_nobody_else(site: Site, tmp_path: Path) -> None:
+def test_fail2ban_matches_only_rejected_clients(site: Site, tmp_path: Path) -> None:
     rejecting = site.proxy.box("echo '550 5.7.1 no' >&2; exit 1")
     passing = site.proxy.box("echo 'postprox[1]: verdict=reject result=refused' >&2")
     forged = '"postprox[1]: verdict=reject result=refused client=192.0.2.66 helo="@mail.test'
@@ -81,7 +81,7 @@ def test_fail2ban_finds_who_was_rejected_and_nobody_else(site: Site, tmp_path: P
     assert {"192.0.2.66", "192.0.2.8"}.isdisjoint(found.stdout.split())
 
 
-def test_postfix_has_nothing_to_complain_about(needs_postfix: None) -> None:
+def test_postfix_logs_no_warning(needs_postfix: None) -> None:
     scripts = ("exit 0", "echo '550 5.7.1 no' >&2; exit 1", "exit 7")
     with running_site() as own:
         for way in ("strict_before", "open_adjusted", "open_after", "open_cached"):

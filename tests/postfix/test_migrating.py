@@ -129,7 +129,7 @@ def listens(address: Address) -> bool:
     return f" {octets}:{address.port:04X} 00000000:0000 0A " in Path("/proc/net/tcp").read_text()
 
 
-def test_an_old_filter_stays_as_it_is_and_so_does_what_becomes_of_mail(side: Side) -> None:
+def test_old_filter_behaves_unchanged_with_adapter(side: Side) -> None:
     side.run(BACK, "adapted")
     before = side.send(BOB, "by the old"), side.send(NOBODY, "by the old")
     side.run(TO_THE_NEW, "adapted")
@@ -144,7 +144,7 @@ def test_an_old_filter_stays_as_it_is_and_so_does_what_becomes_of_mail(side: Sid
         assert without_trace(arrived.removeprefix(marked)) == unix(message(subject))
 
 
-def test_the_way_back_is_the_same_line(side: Side) -> None:
+def test_documented_command_restores_old_filter(side: Side) -> None:
     side.run(TO_THE_NEW, "new")
     side.run(BACK, "new")
     assert side.send(BOB, "back again")[0] == 250
@@ -162,7 +162,7 @@ FATES = [
 
 
 @pytest.mark.parametrize(("script", "there", "here"), FATES)
-def test_how_a_filter_ends_means_what_the_page_says(
+def test_filter_exit_status_has_documented_meaning(
     side: Side, script: str, there: str, here: str
 ) -> None:
     old_filter = side.installation.directory / "bin/old-filter"
@@ -174,11 +174,11 @@ def test_how_a_filter_ends_means_what_the_page_says(
     assert rehearsed(script, "-r") == here
 
 
-def test_out_of_time_is_a_failure() -> None:
+def test_timeout_counts_as_failed_filter() -> None:
     assert rehearsed("sleep 9", "-r", "-t", "0.1") == FAILED
 
 
-def test_the_adapter_fails_where_the_old_filter_has_written_nothing(side: Side) -> None:
+def test_adapter_fails_if_old_filter_writes_nothing(side: Side) -> None:
     adapter = side.installation.directory / "bin/from-proxsmtp"
     assert rehearsed(f"{adapter} true", "--strict") == FAILED
     assert rehearsed(f"{adapter} sh -c 'kill -9 $$'", "--strict") == FAILED
@@ -201,7 +201,7 @@ def rehearsed(command: str, *options: str, status: int = 0) -> str:
     return str(said["reply"])
 
 
-def test_what_is_now_an_error_in_a_command_line_is_found() -> None:
+def test_obsolete_command_line_is_reported() -> None:
     (command,) = re.findall(r"(?m)^    postprox-check -- (.*)$", PAGE)
     checked = subprocess.run(
         [sys.executable, "-m", "postprox.check", "--", *shlex.split(command)],
@@ -214,7 +214,7 @@ def test_what_is_now_an_error_in_a_command_line_is_found() -> None:
     assert "-t" in checked.stdout
 
 
-def test_the_rehearsal_of_the_page(tmp_path: Path) -> None:
+def test_documented_rehearsal_command_works(tmp_path: Path) -> None:
     (command,) = re.findall(r"(?m)^        postprox-rehearse (.*)$", PAGE)
     mail_filter = tmp_path / "mail-filter"
     mail_filter.write_text("#!/bin/sh\nexit 0\n")
@@ -232,6 +232,6 @@ def test_the_rehearsal_of_the_page(tmp_path: Path) -> None:
     assert "1 message: 1 accepted" in done.stdout
 
 
-def test_a_filter_that_refuses_everything_as_filter_type_reject_does() -> None:
+def test_filter_type_reject_has_documented_replacement() -> None:
     (command,) = re.findall(r"`-c \{(echo .*?)\}`", PAGE)
     assert rehearsed(command, "--strict") == "530 No"

@@ -77,7 +77,7 @@ NEVER_THERE = {
 }
 
 
-def test_every_line_that_is_quoted_is_tried() -> None:
+def test_every_quoted_log_line_has_test() -> None:
     assert set(QUOTED) == set(FILTERS) | LISTENING
     assert set(QUOTED_OF_POSTFIX) == set(OF_POSTFIX) | set(NEVER_THERE.values())
 
@@ -90,7 +90,7 @@ def lines(site: Site) -> Site:
 
 
 @pytest.mark.parametrize(("quoted", "case"), FILTERS.items(), ids=list(FILTERS))
-def test_what_the_proxy_says_of_a_filter_or_its_surroundings(
+def test_proxy_logs_filter_and_system_errors_as_quoted(
     lines: Site, quoted: str, case: tuple[str, str]
 ) -> None:
     assert lines.syslog is not None
@@ -101,7 +101,7 @@ def test_what_the_proxy_says_of_a_filter_or_its_surroundings(
 
 
 @pytest.mark.parametrize(("quoted", "way"), OF_POSTFIX.items(), ids=list(OF_POSTFIX))
-def test_what_postfix_says(site: Site, quoted: str, way: str) -> None:
+def test_postfix_log_lines_match_quotation(site: Site, quoted: str, way: str) -> None:
     before = site.postfix.log().count(quoted)
     script = "sleep 3" if way == "open_impatient" else "exit 2"
     site.send(way, site.proxy.box(script), message("operating"))
@@ -109,7 +109,7 @@ def test_what_postfix_says(site: Site, quoted: str, way: str) -> None:
     site.proxy.wait_clean(site.postfix)
 
 
-def test_what_postfix_says_where_no_proxy_is(needs_postfix: None) -> None:
+def test_postfix_log_without_proxy_matches_quotation(needs_postfix: None) -> None:
     with (
         public_directory("postprox-operating-") as directory,
         Postfix(
@@ -135,7 +135,7 @@ def serve(serve: Serve, lines: Site) -> Serve:
     return partial(serve, prelude=lines.syslog.private_dev())
 
 
-def test_what_the_proxy_says_of_a_crash_with_status_1(
+def test_crash_with_status_1_is_logged_as_quoted(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve("--strict", "-c", "exit 1", upstream.address).client()
@@ -144,15 +144,13 @@ def test_what_the_proxy_says_of_a_crash_with_status_1(
     assert lines.wait_syslog("filter failed: exit status 1 without a reply code (--strict)")
 
 
-def test_what_the_proxy_says_of_an_upstream_that_closes(
-    serve: Serve, upstream: Upstream, lines: Site
-) -> None:
+def test_upstream_close_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
     client = serve(upstream.address).client()
     greeted(client, upstream).leaves()
     assert lines.wait_syslog("upstream closed the connection")
 
 
-def test_what_the_proxy_says_of_an_upstream_that_is_none(
+def test_invalid_upstream_reply_is_logged_as_quoted(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     serve(upstream.address).client()
@@ -160,9 +158,7 @@ def test_what_the_proxy_says_of_an_upstream_that_is_none(
     assert lines.wait_syslog("upstream does not speak SMTP")
 
 
-def test_what_the_proxy_says_when_all_places_are_taken(
-    serve: Serve, upstream: Upstream, lines: Site
-) -> None:
+def test_session_limit_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
     greeted(serve("--max-sessions", "1", upstream.address).client(), upstream)
     assert lines.wait_syslog("session limit reached (1), further clients wait")
 
@@ -170,16 +166,12 @@ def test_what_the_proxy_says_when_all_places_are_taken(
 FAST = {"POSTPROX_CLOCK_SPEED": "200"}
 
 
-def test_what_the_proxy_logs_of_a_silent_client(
-    serve: Serve, upstream: Upstream, lines: Site
-) -> None:
+def test_silent_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
     greeted(serve(upstream.address, variables=FAST).client(), upstream)
     assert lines.wait_syslog("the client is silent")
 
 
-def test_what_the_proxy_logs_of_a_slow_client(
-    serve: Serve, upstream: Upstream, lines: Site
-) -> None:
+def test_slow_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
     client = serve(upstream.address, variables=FAST).client()
     peer = in_data(client, upstream)
     for _ in range(int(limits.MESSAGE_TIME // limits.KEEPALIVE) - 1):
@@ -189,16 +181,14 @@ def test_what_the_proxy_logs_of_a_slow_client(
     assert lines.wait_syslog("the client is too slow")
 
 
-def test_what_the_proxy_logs_of_an_lmtp_client(
-    serve: Serve, upstream: Upstream, lines: Site
-) -> None:
+def test_lmtp_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
     client = serve(upstream.address).client()
     greeted(client, upstream)
     client.says(b"LHLO client.example")
     assert lines.wait_syslog("the client speaks LMTP")
 
 
-def test_what_the_proxy_says_when_its_numbers_cannot_be_written(
+def test_unwritable_metrics_are_logged_as_quoted(
     serve: Serve, upstream: Upstream, lines: Site, tmp_path: Path
 ) -> None:
     file = tmp_path / "there/postprox.prom"
@@ -211,7 +201,7 @@ def test_what_the_proxy_says_when_its_numbers_cannot_be_written(
     assert lines.wait_syslog("cannot write --metrics")
 
 
-def test_what_the_proxy_says_when_a_message_is_in_doubt(
+def test_unknown_delivery_result_is_logged_as_quoted(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve("-v", upstream.address).client()
@@ -225,9 +215,7 @@ def test_what_the_proxy_says_when_a_message_is_in_doubt(
     assert lines.wait_syslog("result=unknown")
 
 
-def test_what_the_proxy_says_of_a_killed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stale_files_are_logged_as_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "postprox-0123456789abcdef.email").touch()
     said: list[str] = []
     monkeypatch.setattr(log, "write", lambda _, text: said.append(text))
@@ -237,7 +225,7 @@ def test_what_the_proxy_says_of_a_killed_one(
     assert said == [f"removed 1 stale files of a killed proxy from {tmp_path}"]
 
 
-def test_report_of_dropped_lines_is_worded_as_quoted() -> None:
+def test_dropped_lines_are_reported_as_quoted() -> None:
     # tests/unit/test_log.py and test_stderr.py let a log that is not read drop lines.
     assert log.dropped(2).endswith("log lines were dropped")
 
@@ -294,20 +282,20 @@ def default(name: str) -> int:
     return int(value.strip().removesuffix("s"))
 
 
-def test_every_time_that_is_named_is_compared() -> None:
+def test_every_documented_time_limit_has_test() -> None:
     assert set(LIMITS) == set(TIMES)
 
 
 @pytest.mark.parametrize("what", TIMES)
-def test_a_time_is_what_the_page_says(what: str) -> None:
+def test_time_limit_matches_documentation(what: str) -> None:
     assert int(LIMITS[what]) == TIMES[what]()
 
 
-def test_the_rate_of_a_message_is_what_the_page_says() -> None:
+def test_message_rate_matches_documentation() -> None:
     assert f"for every {limits.MESSAGE_RATE} octets" in PAGE
 
 
-def test_the_keepalive_comes_before_postfix_gives_up() -> None:
+def test_keepalive_precedes_documented_postfix_timeout() -> None:
     assert f"NOOP after {limits.KEEPALIVE:g} s of silence" in PAGE
     (waits,) = (limit for what, limit in LIMITS.items() if "`smtpd_timeout`" in what)
     assert int(waits) > limits.KEEPALIVE
@@ -337,13 +325,13 @@ def figure(way: str, load: str = "") -> float:
         (r"about (\d+) MB of memory", ("peak memory with a message of 1 GB and `-c true`",)),
     ],
 )
-def test_a_figure_is_about_what_was_measured(printed: str, row: tuple[str, ...]) -> None:
+def test_figure_matches_measurement(printed: str, row: tuple[str, ...]) -> None:
     (value,) = re.findall(printed, PAGE)
     # Nearly enough for whoever buys a machine; docs/performance.md has them as they are.
     assert float(value) == pytest.approx(figure(*row), rel=0.5)
 
 
-def test_the_descriptors_that_are_named() -> None:
+def test_descriptor_counts_match_documentation() -> None:
     own = limits.OWN_DESCRIPTORS
     assert f"{limits.SESSION_DESCRIPTORS} for each session, {own} besides" in PAGE
     allowed = unit("Service", "LimitNOFILE")
@@ -360,7 +348,7 @@ BLOCKS = readme.indented(PAGE)
 (UPGRADE,) = (block for block in BLOCKS if block.startswith("sh packaging/install"))
 
 
-def test_the_spool_in_memory(tmp_path: Path) -> None:
+def test_spool_in_tmpfs_is_created_as_documented(tmp_path: Path) -> None:
     user, *_ = readme.indented(readme.section("Set up Postfix"))
     seen = """
 stat -f -c %T /var/spool/postprox; stat -c '%U %G %a' /var/spool/postprox
@@ -378,13 +366,13 @@ try
     ]
 
 
-def test_the_upgrade(tmp_path: Path) -> None:
+def test_upgrade_commands_work_as_documented(tmp_path: Path) -> None:
     printed = run(tmp_path, f"{UPGRADE}/usr/local/sbin/postprox --version\n")
     assert "\npostprox " in printed
     assert (tmp_path / "told").read_text() == "restart postprox.service\n"
 
 
-def test_several_on_one_port(tmp_path: Path) -> None:
+def test_several_proxies_share_port_as_documented(tmp_path: Path) -> None:
     page = (ROOT / "docs/growing.md").read_text()
     (commands,) = (block for block in readme.indented(page) if block.startswith("cp "))
     printed = run(tmp_path, f"{commands}ls /etc/systemd/system\n")
@@ -406,7 +394,7 @@ def apparmor(profile: str, directory: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(PARSER is None, reason="AppArmor is not installed (Debian: apparmor)")
-def test_apparmor_understands_the_profile(tmp_path: Path) -> None:
+def test_apparmor_accepts_profile(tmp_path: Path) -> None:
     assert apparmor(PROFILE, tmp_path).returncode == 0
     assert apparmor(PROFILE.replace(" rwkl,", " rwkl", 1), tmp_path).returncode != 0
 
@@ -415,7 +403,7 @@ def test_apparmor_understands_the_profile(tmp_path: Path) -> None:
 PROMTOOL = program("promtool")
 
 
-def test_every_number_that_an_alert_asks_for_is_written(upstream: Upstream, tmp_path: Path) -> None:
+def test_metrics_in_alerts_exist(upstream: Upstream, tmp_path: Path) -> None:
     file = tmp_path / "postprox.prom"
     for start in starting(Serving):
         server = start("-c", "exit 1", "--metrics", str(file), upstream.address)
@@ -431,7 +419,7 @@ def test_every_number_that_an_alert_asks_for_is_written(upstream: Upstream, tmp_
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="Prometheus is not installed (Debian: prometheus)")
-def test_prometheus_understands_the_alerts(tmp_path: Path) -> None:
+def test_prometheus_accepts_alerts(tmp_path: Path) -> None:
     file = tmp_path / "alerts.yml"
     file.write_text(ALERTS)
     checked = subprocess.run(
@@ -440,7 +428,7 @@ def test_prometheus_understands_the_alerts(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_units_drop_in(tmp_path: Path) -> None:
+def test_systemd_accepts_unit_drop_in(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd is not installed")
@@ -461,6 +449,6 @@ def test_the_units_drop_in(tmp_path: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_the_status_is_as_the_proxy_tells_it() -> None:
+def test_documented_status_matches_proxy() -> None:
     (status,) = re.findall(r'`Status: "([^"]+)"`', PAGE)
     assert re.fullmatch(r"sessions: \d+, filters: \d+; accept \d+, reject \d+", status)

@@ -91,17 +91,17 @@ def guarded() -> Iterator[Postfix]:
 
 
 @pytest.mark.parametrize("sender", [*forms("example.org"), "boss@sub.example.org"])
-def test_a_stranger_is_not_one_of_us(guarded: Postfix, sender: str) -> None:
+def test_foreign_client_with_local_sender_is_rejected(guarded: Postfix, sender: str) -> None:
     code, text = envelope(guarded.addresses["smtp"], sender, "bob@example.org")
     assert (code, text[-48:]) == (550, OURS[1][-48:])
 
 
 @pytest.mark.parametrize("sender", ["", "boss@example.net", "boss@notexample.org"])
-def test_others_may_write(guarded: Postfix, sender: str) -> None:
+def test_foreign_client_with_foreign_sender_is_accepted(guarded: Postfix, sender: str) -> None:
     assert envelope(guarded.addresses["smtp"], sender, "bob@example.org")[0] == 250
 
 
-def test_our_own_networks_may_be_us(guarded: Postfix) -> None:
+def test_client_in_mynetworks_with_local_sender_is_accepted(guarded: Postfix) -> None:
     reply = envelope(guarded.addresses["smtp"], "boss@example.org", "x@example.org", "127.0.0.9")
     assert reply[0] == 250
 
@@ -109,7 +109,7 @@ def test_our_own_networks_may_be_us(guarded: Postfix) -> None:
 @pytest.mark.parametrize(
     "helo", ["example.org", "MX.example.org", "example.org.", "x.example.org."]
 )
-def test_a_stranger_does_not_have_our_name(guarded: Postfix, helo: str) -> None:
+def test_foreign_client_with_local_helo_is_rejected(guarded: Postfix, helo: str) -> None:
     with connect_from(guarded.addresses["smtp"], OUTSIDE, helo) as session:
         session.command("MAIL FROM:<>")
         assert session.command("RCPT TO:<bob@example.org>")[0] == 550
@@ -127,7 +127,9 @@ def test_a_stranger_does_not_have_our_name(guarded: Postfix, helo: str) -> None:
         ("alice@example.net", 553),
     ],
 )
-def test_a_user_writes_as_nobody_else(guarded: Postfix, sender: str, code: int) -> None:
+def test_user_with_other_sender_address_is_rejected(
+    guarded: Postfix, sender: str, code: int
+) -> None:
     with login.log_in(guarded.addresses["submission"], wrapped=False) as session:
         session.command(f"MAIL FROM:<{sender}>")
         assert session.command("RCPT TO:<bob@example.net>")[0] == code
@@ -153,7 +155,7 @@ def running_postgrey(directory: Path, address: Address) -> Iterator[None]:
             daemon.terminate()
 
 
-def test_a_stranger_is_greylisted_by_postgrey_and_passes_later() -> None:
+def test_postgrey_first_defers_then_accepts_foreign_client() -> None:
     with site("Greylisting", front) as postfix:
         server = postfix.addresses["smtp"]
         # Down: mail waits.
@@ -201,7 +203,7 @@ def running_signer(directory: Path, address: Address) -> Iterator[None]:
             daemon.kill()
 
 
-def test_the_printed_opendkim_signs_our_own_mail() -> None:
+def test_documented_opendkim_signs_own_mail() -> None:
     def services(addresses: Mapping[str, Address]) -> str:
         return front(addresses).replace(
             "smtpd\n", f"smtpd -o smtpd_milters=inet:{addresses['signer']}\n"
@@ -258,7 +260,7 @@ def before() -> Iterator[Recipe]:
 
 
 @pytest.mark.parametrize("form", forms("mail.test"))
-def test_the_filter_sees_an_address_as_it_was_typed(before: Recipe, form: str) -> None:
+def test_filter_receives_address_as_typed(before: Recipe, form: str) -> None:
     boss = form if form == "BOSS@mail.test" else "boss@mail.test"
     known = len(before.postfix.delivered(boss))
     with connect_from(before.postfix.addresses["smtp"], OUTSIDE) as session:
@@ -283,13 +285,13 @@ PLAIN = [
 
 @pytest.mark.parametrize(("address", "expected"), PLAIN)
 @pytest.mark.parametrize("plain", [plain_in_sh, plain_in_python])
-def test_plain_addresses_are_the_same_in_both_languages(
+def test_plain_addresses_are_equal_in_python_and_shell(
     plain: Callable[[str], str], address: str, expected: str | None
 ) -> None:
     assert plain(address) == (address if expected is None else expected)
 
 
-def test_with_always_bcc_after_the_queue_the_first_recipient_is_the_archive() -> None:
+def test_always_bcc_makes_archive_first_recipient() -> None:
     with running_recipe(AFTER, SPAWNED, REPORT) as recipe:
         assert recipe.send(message("copied"), BOB)[0] == 250
         assert f"|{ARCHIVE}\n".encode() in recipe.arrival(BOB, "copied")

@@ -53,14 +53,14 @@ def recipe(request: pytest.FixtureRequest, scanner: Scanner) -> Iterator[Recipe]
         yield running
 
 
-def test_mail_from_outside_arrives_as_it_was_sent(recipe: Recipe) -> None:
+def test_external_mail_is_delivered_unchanged(recipe: Recipe) -> None:
     content = message("from outside", "x" * 5000)
     assert recipe.send(content, BOB)[0] == 250
     arrived = without_trace(recipe.arrival(BOB, "from outside"))
     assert arrived.endswith(unix(content))
 
 
-def test_mail_from_outside_is_never_signed(recipe: Recipe) -> None:
+def test_external_mail_is_never_signed(recipe: Recipe) -> None:
     assert recipe.send(message("forged"), BOB)[0] == 250
     assert not is_signed(recipe.arrival(BOB, "forged"))
 
@@ -73,13 +73,13 @@ def test_own_mail_is_signed(recipe: Recipe, service: str) -> None:
     assert fits(signed)
 
 
-def test_verifying_milters_see_the_message_after_the_queue_only(recipe: Recipe) -> None:
+def test_verifying_milters_run_only_after_queue(recipe: Recipe) -> None:
     recipe.send(message("verified"), BOB)
     assert is_verified(recipe.arrival(BOB, "verified")) == (recipe.mode == AFTER)
 
 
 @pytest.mark.parametrize("service", ["smtp", *SERVICES])
-def test_an_alias_and_the_archive_get_one_copy(recipe: Recipe, service: str) -> None:
+def test_alias_and_archive_receive_one_copy(recipe: Recipe, service: str) -> None:
     content = message(f"copies by {service}")
     if service == "smtp":
         recipe.send(content, ALIAS)
@@ -89,7 +89,7 @@ def test_an_alias_and_the_archive_get_one_copy(recipe: Recipe, service: str) -> 
         assert len(recipe.arrivals(address, f"copies by {service}")) == 1
 
 
-def test_mail_to_very_many_is_filtered_once_and_archived_once(recipe: Recipe) -> None:
+def test_mail_to_120_recipients_is_filtered_once(recipe: Recipe) -> None:
     addresses = [f"member{number}@mail.test" for number in range(120)]
     with connect_from(recipe.postfix.addresses["smtp"], OUTSIDE) as session:
         reply = session.transact("list@mail.test", addresses, message("to many"))
@@ -99,7 +99,7 @@ def test_mail_to_very_many_is_filtered_once_and_archived_once(recipe: Recipe) ->
     assert set(re.findall(r"from=<list@.*nrcpt=(\d+)", recipe.postfix.log())) == {"121"}
 
 
-def test_a_virus_is_refused(recipe: Recipe) -> None:
+def test_virus_is_rejected(recipe: Recipe) -> None:
     reply = recipe.send(message("virus", EICAR), BOB)
     if recipe.mode == BEFORE:
         assert reply == (550, b"5.7.1 The message contains a virus")
@@ -109,13 +109,13 @@ def test_a_virus_is_refused(recipe: Recipe) -> None:
     assert recipe.arrivals(BOB, "virus") == []
 
 
-def test_a_virus_of_an_own_user_is_refused_where_his_mail_is_filtered(recipe: Recipe) -> None:
+def test_virus_from_local_user_is_rejected_if_filtered(recipe: Recipe) -> None:
     reply = recipe.submit("submission", message("own virus", EICAR), BOB)
     assert reply[0] == (550 if recipe.mode == BEFORE else 250)
     assert recipe.arrivals(BOB, "own virus") == []
 
 
-def test_mail_of_local_programs_is_filtered_after_the_queue_only(recipe: Recipe) -> None:
+def test_local_mail_is_filtered_only_after_queue(recipe: Recipe) -> None:
     sender, recipient = "program@mail.test", "operator@mail.test"
     recipe.postfix.sendmail(sender, recipient, unix(message("local virus", EICAR)))
     if recipe.mode == BEFORE:
@@ -126,7 +126,7 @@ def test_mail_of_local_programs_is_filtered_after_the_queue_only(recipe: Recipe)
         assert recipe.arrivals(recipient, "local virus") == []
 
 
-def test_while_clamd_is_down_a_virus_waits(recipe: Recipe, scanner: Scanner) -> None:
+def test_stopped_clamd_defers_virus(recipe: Recipe, scanner: Scanner) -> None:
     scanner.stop()
     try:
         reply = recipe.send(message("virus meanwhile", EICAR), BOB)
@@ -139,7 +139,7 @@ def test_while_clamd_is_down_a_virus_waits(recipe: Recipe, scanner: Scanner) -> 
 
 
 @pytest.mark.parametrize(("mode", "proxy"), WAYS)
-def test_postfix_has_nothing_to_complain_about(scanner: Scanner, mode: str, proxy: str) -> None:
+def test_postfix_logs_no_warning(scanner: Scanner, mode: str, proxy: str) -> None:
     with running_recipe(mode, proxy, scanning_filter(scanner)) as own:
         own.send(message("clean"), BOB)
         own.send(message("virus", EICAR), BOB)
@@ -150,7 +150,7 @@ def test_postfix_has_nothing_to_complain_about(scanner: Scanner, mode: str, prox
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_the_signature_fits_a_message_that_the_filter_has_changed(mode: str) -> None:
+def test_signature_is_valid_for_modified_message(mode: str) -> None:
     with running_recipe(mode, SPAWNED, FOOTER) as own:
         own.submit("submission", message("changed"), BOB)
         arrived = own.arrival(BOB, "changed")
@@ -159,7 +159,7 @@ def test_the_signature_fits_a_message_that_the_filter_has_changed(mode: str) -> 
 
 
 @pytest.mark.parametrize("typed", ["bob@mail.test.", "bob @ mail.test", "bob(x)@mail.test"])
-def test_before_the_queue_the_filter_has_the_addresses_as_typed(typed: str) -> None:
+def test_before_queue_filter_receives_addresses_as_typed(typed: str) -> None:
     with running_recipe(BEFORE, SPAWNED, ENVELOPE) as own:
         with connect_from(own.postfix.addresses["smtp"], OUTSIDE) as session:
             assert session.transact(typed, [typed], message("typed"))[0] == 250
@@ -176,7 +176,7 @@ def test_before_the_queue_the_filter_has_the_addresses_as_typed(typed: str) -> N
         (AFTER, "aaron@mail.test", "aaron@mail.test"),
     ],
 )
-def test_after_the_queue_the_archive_is_a_recipient_in_alphabetical_order(
+def test_after_queue_archive_is_recipient_in_alphabetical_order(
     mode: str, recipient: str, seen: str
 ) -> None:
     with running_recipe(mode, SPAWNED, ENVELOPE) as own:
@@ -198,19 +198,19 @@ def without(words: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_with_milters_behind_the_filter_forged_mail_is_signed(mode: str) -> None:
+def test_milters_after_filter_sign_forged_mail(mode: str) -> None:
     with running_recipe(mode, SPAWNED, "exit 0", without(",no_milters")) as own:
         own.send(message("forged"), BOB)
         assert is_signed(own.arrival(BOB, "forged"))
 
 
-def test_with_mappings_on_both_sides_the_archive_gets_two_copies() -> None:
+def test_address_mapping_on_both_sides_duplicates_archive_copy() -> None:
     with running_recipe(AFTER, SPAWNED, "exit 0", without("no_address_mappings,")) as own:
         own.send(message("twice"), BOB)
         assert len(own.arrivals(ARCHIVE, "twice")) == 2
 
 
-def test_without_r_a_virus_passes_while_the_scanner_is_down() -> None:
+def test_missing_reject_option_delivers_virus_without_scanner() -> None:
     with running_recipe(BEFORE, SPAWNED, "exit 2", without(" --strict")) as own:
         assert own.send(message("virus", EICAR), BOB)[0] == 250
         assert own.arrivals(BOB, "virus") != []

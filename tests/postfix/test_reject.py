@@ -14,13 +14,13 @@ SPAM = "echo 'spam found' >&2; exit 1"
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_the_filters_last_line_is_the_clients_reply(site: Site, way: str) -> None:
+def test_last_line_of_filter_is_reply_to_client(site: Site, way: str) -> None:
     box = site.proxy.box(VIRUS)
     reply = site.send(way, box, message("virus"))
     assert reply == (550, b"5.7.1 Message contains a virus")
 
 
-def test_the_filters_last_line_is_in_the_bounce(site: Site) -> None:
+def test_last_line_of_filter_is_in_bounce(site: Site) -> None:
     box = site.proxy.box(VIRUS)
     assert site.send("open_after", box, message("virus"))[0] == 250
     bounce = site.postfix.wait_delivered(box.sender)
@@ -29,23 +29,23 @@ def test_the_filters_last_line_is_in_the_bounce(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_plain_text_becomes_554(site: Site, way: str) -> None:
+def test_rejection_without_code_gives_554(site: Site, way: str) -> None:
     assert site.send(way, site.proxy.box(SPAM), message("spam")) == (554, b"spam found")
 
 
-def test_plain_text_becomes_554_in_the_bounce(site: Site) -> None:
+def test_plain_text_in_bounce_becomes_554(site: Site) -> None:
     box = site.proxy.box(SPAM)
     site.send("open_after", box, message("spam"))
     bounce = site.postfix.wait_delivered(box.sender)
     assert b"\nDiagnostic-Code: smtp; 554 spam found\n" in bounce
 
 
-def test_a_temporary_rejection_leaves_the_mail_to_the_client(site: Site) -> None:
+def test_temporary_rejection_gives_client_4yz(site: Site) -> None:
     box = site.proxy.box("echo '450 4.7.1 Try again later' >&2; exit 1")
     assert site.send("open_before", box, message("greylisted")) == (450, b"4.7.1 Try again later")
 
 
-def test_a_temporary_rejection_leaves_the_mail_in_the_queue(site: Site) -> None:
+def test_temporary_rejection_keeps_mail_in_queue(site: Site) -> None:
     box = site.proxy.box("echo '450 4.7.1 Try again later' >&2; exit 1")
     site.send("open_after", box, message("greylisted"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
@@ -54,7 +54,7 @@ def test_a_temporary_rejection_leaves_the_mail_in_the_queue(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted", "open_after"])
-def test_nothing_of_it_is_delivered_or_left_behind(site: Site, way: str) -> None:
+def test_rejected_message_is_not_delivered_or_stored(site: Site, way: str) -> None:
     box = site.proxy.box(VIRUS)
     site.send(way, box, message("virus"))
     box.wait_run()
@@ -63,7 +63,7 @@ def test_nothing_of_it_is_delivered_or_left_behind(site: Site, way: str) -> None
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_the_next_message_of_the_session_passes(site: Site, way: str) -> None:
+def test_message_after_rejection_in_same_session_is_delivered(site: Site, way: str) -> None:
     rejected, passed = site.proxy.box(VIRUS), site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way]) as session:
         first = session.transact(rejected.sender, [rejected.address], message("first"))

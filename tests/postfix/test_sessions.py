@@ -14,7 +14,7 @@ from .site import Site
 REUSED = r".*conn_use=\d+.*status="
 
 
-def test_every_message_of_a_reused_session_has_an_envelope_of_its_own(site: Site) -> None:
+def test_each_message_of_cached_connection_has_own_envelope(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(3)]
     for number, box in enumerate(boxes):
         front = site.postfix.addresses["open_cached"]
@@ -29,7 +29,7 @@ def test_every_message_of_a_reused_session_has_an_envelope_of_its_own(site: Site
     site.postfix.wait_log(f"to=<{boxes[2].address}>{REUSED}sent")
 
 
-def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
+def test_cached_connection_is_reused_after_rejection(site: Site) -> None:
     scripts = ("exit 0", "echo '550 5.7.1 no' >&2; exit 1", "exit 0")
     boxes = [site.proxy.box(script) for script in scripts]
     with connect(site.postfix.addresses["open_cached"]) as session:
@@ -40,7 +40,7 @@ def test_a_reused_session_goes_on_after_a_rejection(site: Site) -> None:
     site.postfix.wait_delivered(boxes[2].address)
 
 
-def test_a_reused_session_goes_on_after_a_refused_recipient(site: Site) -> None:
+def test_cached_connection_is_reused_after_refused_recipient(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses["open_cached"]) as session:
         session.transact(box.sender, ["refused@mail.test"], message("to none"))

@@ -63,14 +63,14 @@ def run(directory: Path, commands: str, *namespaces: str) -> str:
     return done.stdout
 
 
-def test_the_user_and_his_directory(tmp_path: Path) -> None:
+def test_commands_create_user_and_directory(tmp_path: Path) -> None:
     commands, *_ = readme.indented(readme.section("Set up Postfix"))
     seen = "id -un postprox; getent passwd postprox | cut -d: -f7; stat -c '%U %G %a' $SPOOL"
     printed = run(tmp_path, f"{commands}\nSPOOL=/var/spool/postprox\n{seen}\n")
     assert printed == "postprox\n/usr/sbin/nologin\npostprox postprox 700\n"
 
 
-def test_the_service_and_its_command_line(tmp_path: Path) -> None:
+def test_commands_install_service_and_command_line(tmp_path: Path) -> None:
     _, commands, *_ = readme.indented(readme.section("Set up Postfix"))
     seen = "cd /etc/systemd/system; ls; grep -A1 '^ExecStart=$' postprox.service.d/local.conf"
     printed = run(tmp_path, f"{commands}\n{seen}\n").splitlines()
@@ -82,7 +82,7 @@ def test_the_service_and_its_command_line(tmp_path: Path) -> None:
     assert said == "daemon-reload\nenable --now postprox.socket\n"
 
 
-def test_what_a_killed_proxy_leaves_goes_after_a_day(tmp_path: Path) -> None:
+def test_stale_files_are_removed_after_one_day(tmp_path: Path) -> None:
     user, _, _, line, *_ = readme.indented(readme.section("Set up Postfix"))
     file = "/etc/tmpfiles.d/postprox.conf"
     tried = f"systemd-tmpfiles --create --clean {file}; cat {file}"
@@ -93,9 +93,7 @@ def test_what_a_killed_proxy_leaves_goes_after_a_day(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
 @pytest.mark.parametrize("proxy", [SPAWNED, LISTENING])
-def test_who_follows_the_readme_to_the_letter_is_told_that_all_is_well(
-    tmp_path: Path, mode: str, proxy: str
-) -> None:
+def test_complete_readme_setup_has_no_findings(tmp_path: Path, mode: str, proxy: str) -> None:
     if reason := missing():
         pytest.skip(reason)
     main = f"compatibility_level = 3.6\n{readme.main_cf(mode)}"

@@ -152,7 +152,7 @@ def with_signer(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_submission_service_goes_on_as_the_page_says(tmp_path: Path, name: str) -> None:
+def test_submission_service_works_as_documented(tmp_path: Path, name: str) -> None:
     mode, command, filtered, signed = OWN[name]
     steps = [*with_signer(tmp_path), of_readme(mode)]
     if command is not None:
@@ -169,7 +169,7 @@ def test_a_submission_service_goes_on_as_the_page_says(tmp_path: Path, name: str
     assert seen["codes"] == [250, 550 if filtered and mode == BEFORE else 250]
 
 
-def test_the_submission_file_replaces_a_submission_service(tmp_path: Path) -> None:
+def test_submission_file_replaces_submission_service(tmp_path: Path) -> None:
     steps = [
         of_readme(BEFORE),
         readme.commands("Mail of your own users"),
@@ -184,7 +184,7 @@ def test_the_submission_file_replaces_a_submission_service(tmp_path: Path) -> No
 RENUMBERED, NOT_AGAIN, LED_ON = 0, 1, 2
 
 
-def test_amavis_and_the_proxy_both_filter_before_the_queue(tmp_path: Path) -> None:
+def test_amavis_and_proxy_filter_before_queue(tmp_path: Path) -> None:
     printed = commands("Another filter, such as amavis")
     steps = [START_AMAVIS, printed[RENUMBERED], printed[NOT_AGAIN]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)
@@ -192,7 +192,7 @@ def test_amavis_and_the_proxy_both_filter_before_the_queue(tmp_path: Path) -> No
     assert seen["codes"] == [250, 550]
 
 
-def test_amavis_and_the_proxy_both_filter_after_the_queue(tmp_path: Path) -> None:
+def test_amavis_and_proxy_filter_after_queue(tmp_path: Path) -> None:
     printed = commands("Another filter, such as amavis")
     renumbered = printed[RENUMBERED].replace("before-queue", "after-queue")
     steps = [START_AMAVIS, renumbered, printed[LED_ON]]
@@ -200,14 +200,14 @@ def test_amavis_and_the_proxy_both_filter_after_the_queue(tmp_path: Path) -> Non
     assert (seen["arrived"], seen["filtered"], seen["amavis"]) == (True, True, True)
 
 
-def test_a_service_that_takes_back_mail_must_not_filter_it_again(tmp_path: Path) -> None:
+def test_reinjection_service_with_filter_causes_mail_loop(tmp_path: Path) -> None:
     printed = commands("Another filter, such as amavis")
     steps = [START_AMAVIS, printed[RENUMBERED]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)
     assert (seen["arrived"], seen["too many hops"]) == (False, True)
 
 
-def test_with_the_recipes_ports_mail_of_amavis_goes_round(tmp_path: Path) -> None:
+def test_port_conflict_with_amavis_causes_mail_loop(tmp_path: Path) -> None:
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, [START_AMAVIS, of_readme(BEFORE)], port=25)
     assert (seen["arrived"], seen["too many hops"]) == (False, True)
 
@@ -218,7 +218,7 @@ smtpd pass - - y - - smtpd
 """
 
 
-def test_mail_that_postscreen_passes_on_is_filtered(tmp_path: Path) -> None:
+def test_mail_accepted_by_postscreen_is_filtered(tmp_path: Path) -> None:
     seen = tried(tmp_path, "", POSTSCREEN, [of_readme(BEFORE)], port=25)
     assert (seen["arrived"], seen["filtered"]) == (True, True)
     assert seen["codes"] == [250, 550]

@@ -27,7 +27,9 @@ NO_ENDS = (
 
 @pytest.mark.parametrize("no_end", NO_ENDS)
 @pytest.mark.parametrize("address_name", ["open_before", "open_adjusted", "open_proxy"])
-def test_one_message_comes_of_one(site: Site, address_name: str, no_end: str) -> None:
+def test_false_end_of_data_does_not_split_message(
+    site: Site, address_name: str, no_end: str
+) -> None:
     box, victim = site.proxy.box("exit 0"), site.proxy.box("exit 0")
     commands = f"MAIL FROM:<>\r\nRCPT TO:<{victim.address}>\r\nDATA\r\n".encode()
     end = no_end.encode().decode("unicode_escape").encode()

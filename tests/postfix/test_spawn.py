@@ -18,24 +18,24 @@ def output_of(site: Site, commands: str) -> str:
     return (path / f"out.{box.name}").read_text()
 
 
-def test_the_filter_runs_as_the_user_of_the_service(site: Site) -> None:
+def test_filter_runs_as_user_of_service(site: Site) -> None:
     assert output_of(site, "id -un") == "nobody\n"
 
 
-def test_a_broken_pipe_ends_a_command_of_the_filter(site: Site) -> None:
+def test_broken_pipe_terminates_command_in_filter(site: Site) -> None:
     # spawn(8) starts its command with SIGPIPE ignored, and so does Python.
     assert output_of(site, "(sh -c 'kill -PIPE $$'; echo $?)") == "141\n"
 
 
-def test_the_filter_has_no_connection_of_the_proxys(site: Site) -> None:
+def test_filter_inherits_no_connection_of_proxy(site: Site) -> None:
     assert "socket:" not in output_of(site, 'for fd in /proc/$$/fd/*; do readlink "$fd"; done')
 
 
-def test_the_filter_reads_nothing_from_the_client(site: Site) -> None:
+def test_filter_reads_no_input_from_client(site: Site) -> None:
     assert output_of(site, "readlink /proc/$$/fd/0") == "/dev/null\n"
 
 
-def test_a_message_under_way_passes_when_postfix_reads_its_configuration_again(
+def test_current_message_is_delivered_during_postfix_reload(
     needs_postfix: None,
 ) -> None:
     with running_site() as own, ThreadPoolExecutor() as clients:
@@ -48,7 +48,7 @@ def test_a_message_under_way_passes_when_postfix_reads_its_configuration_again(
         own.postfix.wait_delivered(box.address)
 
 
-def test_a_message_under_way_is_delivered_once_when_postfix_starts_again(
+def test_current_message_is_delivered_once_after_postfix_restart(
     needs_postfix: None,
 ) -> None:
     with running_site() as own:
@@ -64,7 +64,7 @@ def test_a_message_under_way_is_delivered_once_when_postfix_starts_again(
         assert len(own.postfix.delivered(box.address)) == 1
 
 
-def test_nothing_goes_on_when_postfix_stops_while_the_filter_runs(needs_postfix: None) -> None:
+def test_postfix_stop_during_filter_delivers_nothing(needs_postfix: None) -> None:
     with running_site() as own:
         box = own.proxy.box("sleep 600")
         with begin_data(own.postfix.addresses["open_before"], box) as peer:

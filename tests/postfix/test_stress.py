@@ -52,12 +52,12 @@ def replies(site: Recipe) -> list[int]:
 
 
 @pytest.mark.parametrize("seconds", [11, pytest.param(40, marks=LONG)])
-def test_a_slow_filters_mail_arrives_under_stress(seconds: int) -> None:
+def test_slow_filter_delivers_under_stress(seconds: int) -> None:
     with running_recipe(BEFORE, SPAWNED, f"sleep {seconds}", stressed, FIXED) as site:
         assert replies(site) == [250, 250]
 
 
-def test_without_its_options_stress_refuses_a_slow_filters_mail() -> None:
+def test_stress_without_options_refuses_slow_filter_mail() -> None:
     def edit(text: str) -> str:
         return stressed(text.replace(OPTIONS, ""))
 
@@ -70,7 +70,7 @@ def test_keepalives_do_not_count_as_errors() -> None:
         assert replies(site) == [250, 250]
 
 
-def test_without_its_error_limit_keepalives_end_the_session() -> None:
+def test_missing_error_limit_ends_session_after_keepalives() -> None:
     def edit(text: str) -> str:
         return with_keepalives(text).replace(HARD_LIMIT, "")
 

@@ -46,7 +46,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def test_octets_not_yet_read_are_counted() -> None:
+def test_unread_octets_are_counted() -> None:
     client, server = accepted_pair("default", 10)
     with client, server:
         client.sendall(b"abc")
@@ -55,14 +55,14 @@ def test_octets_not_yet_read_are_counted() -> None:
         assert unread(client) == 1
 
 
-def test_nobody_can_tell_for_a_unix_socket() -> None:
+def test_unread_octets_of_unix_socket_are_unknown() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert unread(left) is None
 
 
 @pytest.mark.parametrize(("last_sent", "quiet"), [(99.0, True), (109.0, False)])
-def test_a_connection_that_still_sends_is_not_quiet(
+def test_sending_connection_is_not_quiet(
     monkeypatch: pytest.MonkeyPatch, last_sent: float, quiet: bool
 ) -> None:
     """The step begins at 100 s, requires 5 s, and is looked at again at 110 s."""
@@ -77,7 +77,7 @@ def test_a_connection_that_still_sends_is_not_quiet(
     assert (look().state is State.YES) is quiet
 
 
-def test_an_environment_is_read_from_its_octets() -> None:
+def test_environment_is_parsed_from_octets() -> None:
     assert parse_environment(b"A=1\0B=x=\xff\n\0C=\0") == {"A": b"1", "B": b"x=\xff\n", "C": b""}
 
 
@@ -90,22 +90,22 @@ def test_small_buffers_split_a_large_write() -> None:
     assert accepted[2] < 18_000
 
 
-def test_a_process_that_runs_is_alive(child: subprocess.Popen[bytes]) -> None:
+def test_running_process_is_alive(child: subprocess.Popen[bytes]) -> None:
     assert is_alive(child.pid)
     assert process_group(child.pid) == child.pid
 
 
-def test_a_zombie_is_not_alive() -> None:
+def test_zombie_process_is_not_alive() -> None:
     with subprocess.Popen([sys.executable, "-ISc", "pass"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert not is_alive(child.pid)
 
 
-def test_a_command_line_is_shown_in_words(child: subprocess.Popen[bytes]) -> None:
+def test_command_line_is_split_into_words(child: subprocess.Popen[bytes]) -> None:
     assert command_line(child.pid) == "/bin/cat"
 
 
-def test_a_process_that_is_gone_has_no_words() -> None:
+def test_missing_process_has_no_command_line() -> None:
     assert command_line(2**22 + 1) == "?"
 
 
@@ -120,7 +120,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def test_what_a_second_thread_starts_is_a_descendant() -> None:
+def test_child_of_second_thread_is_descendant() -> None:
     program = """
 import subprocess, threading
 def second():
@@ -140,7 +140,7 @@ def comes_to_sleep(pid: int) -> None:
         assert time.monotonic() < give_up
 
 
-def test_a_process_whose_second_thread_works_does_not_sleep(
+def test_process_with_busy_second_thread_is_not_sleeping(
     child: subprocess.Popen[bytes],
 ) -> None:
     program = """
@@ -158,7 +158,7 @@ threading.Thread(target=second).start()
     comes_to_sleep(child.pid)
 
 
-def test_a_process_whose_first_thread_has_ended_is_alive() -> None:
+def test_process_with_exited_main_thread_is_alive() -> None:
     program = """
 import ctypes, os, sys, threading
 def second():
@@ -192,15 +192,13 @@ def bound(family: socket.AddressFamily, host: str) -> tuple[socket.socket, int]:
         (socket.AF_INET6, "::", "[::]"),
     ],
 )
-def test_an_address_is_the_one_at_which_clients_are_served(
-    family: socket.AddressFamily, host: str, shown: str
-) -> None:
+def test_listening_address_is_found(family: socket.AddressFamily, host: str, shown: str) -> None:
     listener, port = bound(family, host)
     with listener:
         assert f"{shown}:{port}" in listens(os.getpid())
 
 
-def test_limits_are_set_by_the_process_itself() -> None:
+def test_process_sets_its_own_limits() -> None:
     command = Command(
         ["sh", "-c", "ulimit -f; ulimit -n; ulimit -s; grep processes /proc/self/limits"],
         {}, 0, 1, 2, {"fsize": 4096, "nofile": 20, "stack": 524288, "nproc": 5000},
@@ -210,7 +208,7 @@ def test_limits_are_set_by_the_process_itself() -> None:
     assert b" 5000 " in done.stdout
 
 
-def test_a_listening_socket_becomes_descriptor_3() -> None:
+def test_listening_socket_becomes_descriptor_3() -> None:
     show = 'echo $LISTEN_FDS; [ "$LISTEN_PID" = $$ ] && readlink /proc/$$/fd/3'
     command = Command(["sh", "-c", show], {}, 0, 1, 2, hands_over_listener=True)
     with socket.create_server(("127.0.0.1", 0)) as listener:

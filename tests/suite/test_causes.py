@@ -38,25 +38,25 @@ STALLED = miss("stalled", "stalled", "relay.idle-1", cause="y")
     ],
     ids=["same requirement", "same step, expectation and observation"],
 )
-def test_misses_with_one_mark_are_one_cause(other: Result) -> None:
+def test_failures_with_same_mark_have_one_cause(other: Result) -> None:
     (cause,) = causes([other, LOST])
     assert cause.example == LOST
     assert cause.harm == "lost"
 
 
-def test_misses_with_one_reason_are_one_cause() -> None:
+def test_failures_with_same_reason_have_one_cause() -> None:
     known = [miss(name, "lost", f"data.end-{name}", reason="It is so.") for name in ("1", "2")]
     (cause,) = causes(known)
     assert cause.others == "and 1 other, also data.end-2"
 
 
-def test_marks_connect_misses_in_a_chain() -> None:
+def test_failures_with_common_marks_are_grouped_transitively() -> None:
     middle = miss("middle", "altered", "relay.idle-1", cause="x")
     (cause,) = causes([STALLED, middle, LOST])
     assert cause.results == (LOST, middle, STALLED)
 
 
-def test_misses_without_common_mark_are_ordered_by_harm() -> None:
+def test_failures_without_common_mark_are_ordered_by_harm() -> None:
     assert [cause.example for cause in causes([STALLED, LOST])] == [LOST, STALLED]
 
 
@@ -65,12 +65,12 @@ def test_passes_and_skips_have_no_cause() -> None:
     assert causes(results) == ()
 
 
-def test_heading_counts_the_ways() -> None:
+def test_heading_counts_causes() -> None:
     three = [miss(name, "lost", f"data.end-{name}", cause=name) for name in ("1", "2", "3")]
     assert list(by_harm(causes([*three, STALLED]))) == ["loses mail in 3 ways", "stalls in 1 way"]
 
 
-def test_terminal_begins_with_harm_and_sentence() -> None:
+def test_terminal_output_begins_with_harm_and_requirement() -> None:
     assert list(harm_lines([STALLED, LOST]))[:3] == [
         "loses mail in 1 way:",
         "  The proxy MUST keep data.end-1. (data.end-1)",

@@ -67,13 +67,13 @@ def broken(tmp_path: Path) -> Path:
     return program(tmp_path / "broken", before="echo oops; echo oops >&2")
 
 
-def test_conformant_is_status_0() -> None:
+def test_conformant_implementation_gives_status_0() -> None:
     done = command("run", "reference", MUST, SHOULD, "--strict")
     assert "verdict: conformant: all 1 at must, all 6 at should" in done.text
     assert done.status == 0
 
 
-def test_a_miss_at_should_is_named_and_is_status_1_with_strict_only(bent: Path) -> None:
+def test_should_failure_gives_status_1_with_strict_only(bent: Path) -> None:
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
         assert "verdict: not judged at must: 1 of " in done.text
@@ -89,25 +89,25 @@ def test_a_miss_at_should_is_named_and_is_status_1_with_strict_only(bent: Path) 
         ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
     ],
 )
-def test_what_the_environment_tells_pytest_does_not_count(name: str, value: str) -> None:
+def test_pytest_environment_variables_are_ignored(name: str, value: str) -> None:
     done = command("run", "reference", MUST, SHOULD, "-j2", **{name: value})
     assert "only a selection was judged: 2 of " in done.text
     assert done.status == 0
 
 
-def test_only_the_implementation_is_demanded() -> None:
+def test_only_implementation_argument_is_required() -> None:
     done = command("run")
     assert done.text.endswith("the following arguments are required: IMPLEMENTATION\n")
     assert done.status == 2
 
 
-def test_a_miss_at_must_is_status_1(broken: Path) -> None:
+def test_must_failure_gives_status_1(broken: Path) -> None:
     done = command("run", broken, MUST)
     assert "verdict: not conformant: 1 of 1 missed at must" in done.text
     assert done.status == 1
 
 
-def test_a_miss_at_must_that_the_file_announces_is_status_0(broken: Path) -> None:
+def test_known_must_divergence_gives_status_0(broken: Path) -> None:
     path = broken.with_suffix(".toml")
     path.write_text(
         f'name = "broken"\nargv = ["{broken}"]\n[[divergence]]\n'
@@ -118,7 +118,7 @@ def test_a_miss_at_must_that_the_file_announces_is_status_0(broken: Path) -> Non
     assert done.status == 0
 
 
-def test_a_program_that_says_nothing_is_not_told_that_it_cannot_be_started(tmp_path: Path) -> None:
+def test_silent_program_is_not_reported_as_missing(tmp_path: Path) -> None:
     silent = program(tmp_path / "silent", before='test "${1#--}" = "$1" || exit; exec sleep 60')
     done = command("run", silent, MUST, "--time-scale", "0.05")
     assert f"conformance: {silent} was started, but within 0.5 s it neither connected" in done.text
@@ -127,7 +127,7 @@ def test_a_program_that_says_nothing_is_not_told_that_it_cannot_be_started(tmp_p
 
 
 @pytest.mark.parametrize("name", [MUST, SHOULD])
-def test_a_known_divergence_that_passes_is_status_1_at_any_level(tmp_path: Path, name: str) -> None:
+def test_passing_known_divergence_gives_status_1(tmp_path: Path, name: str) -> None:
     path = tmp_path / "right.toml"
     path.write_text(
         f'name = "right"\nargv = ["{program(tmp_path / "right")}"]\n[[divergence]]\n'
@@ -139,13 +139,13 @@ def test_a_known_divergence_that_passes_is_status_1_at_any_level(tmp_path: Path,
     assert done.status == 1
 
 
-def test_one_cause_is_told_once(bent: Path) -> None:
+def test_repeated_cause_is_reported_once(bent: Path) -> None:
     done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
     assert done.text.count("expected: exit 0") == 1
     assert "1 more for the same reason: " in done.text
 
 
-def test_what_serves_no_message_is_told_so_once_and_nothing_else_is_played(broken: Path) -> None:
+def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
     done = command(
         "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
     )
@@ -157,7 +157,7 @@ def test_what_serves_no_message_is_told_so_once_and_nothing_else_is_played(broke
     assert done.status == 1
 
 
-def test_what_breaks_a_should_everywhere_is_conformant_and_told_so_once(tmp_path: Path) -> None:
+def test_repeated_should_failure_is_reported_once(tmp_path: Path) -> None:
     noisy = program(tmp_path / "noisy", before="echo oops >&2")
     done = command("run", noisy, "--modes", "stdio", "-k", "one-message or greeting-ehlo", "-j1")
     assert "verdict: conformant, not strict" in done.text
@@ -166,7 +166,7 @@ def test_what_breaks_a_should_everywhere_is_conformant_and_told_so_once(tmp_path
     assert done.status == 0
 
 
-def test_a_group_is_not_played_either_where_no_message_passes(broken: Path) -> None:
+def test_failing_smoke_test_skips_selected_group(broken: Path) -> None:
     done = command("run", broken, "files", "--modes", "stdio")
     assert "verdict: not conformant: 1 of 1 missed at must" in done.text
     assert "at level must: relay/one-message.smtp failed; nothing else was" in done.text
@@ -175,13 +175,13 @@ def test_a_group_is_not_played_either_where_no_message_passes(broken: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["relay/one-mesage.smtp", "relay/one-mesage", "/no/such.smtp"])
-def test_a_misspelt_transcript_is_status_2(name: str) -> None:
+def test_misspelt_transcript_gives_status_2(name: str) -> None:
     done = command("run", "reference", name)
     assert f"unknown transcript, group or requirement {name}" in done.text
     assert done.status == 2
 
 
-def test_a_name_that_is_misspelt_is_told_which_was_meant(
+def test_misspelt_name_gives_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["show", "relay/one-mesage"]) == 2
@@ -197,12 +197,12 @@ def own_transcript(path: Path, *, title: str = "t") -> Path:
     return path
 
 
-def test_a_transcript_of_ones_own_is_played_from_anywhere(tmp_path: Path) -> None:
+def test_own_transcript_is_played_from_any_directory(tmp_path: Path) -> None:
     path = own_transcript(tmp_path / "own.smtp")
     assert command("run", "reference", path).status == 0
 
 
-def test_transcripts_of_ones_own_are_all_that_is_taken_of_their_directory(tmp_path: Path) -> None:
+def test_only_given_own_transcripts_are_collected(tmp_path: Path) -> None:
     for name in ("a", "b"):
         own_transcript(tmp_path / "own" / f"{name}.smtp", title=name)
     for name in ("__init__", "conftest", "test_it"):
@@ -212,7 +212,7 @@ def test_transcripts_of_ones_own_are_all_that_is_taken_of_their_directory(tmp_pa
     assert done.status == 0
 
 
-def test_unknown_requirement_is_status_2(tmp_path: Path) -> None:
+def test_unknown_requirement_gives_status_2(tmp_path: Path) -> None:
     path = own_transcript(tmp_path / "own.smtp")
     path.write_text(path.read_text().replace("relay.replies-1", "relay.repleis-1"))
     done = command("run", "reference", path)
@@ -222,7 +222,7 @@ def test_unknown_requirement_is_status_2(tmp_path: Path) -> None:
     assert done.status == 2
 
 
-def test_what_results_could_not_tell_apart_is_not_played(tmp_path: Path) -> None:
+def test_transcripts_with_same_result_name_are_rejected(tmp_path: Path) -> None:
     paths = [own_transcript(tmp_path / place / "own.smtp") for place in ("a", "b")]
     done = command("run", "reference", *paths)
     assert done.text == (
@@ -238,9 +238,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return own_transcript(tmp_path / "log" / "own.smtp")
 
 
-def test_a_group_is_meant_whatever_lies_here(
-    beside: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_group_name_precedes_local_path(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "log"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert listed
@@ -248,7 +246,7 @@ def test_a_group_is_meant_whatever_lies_here(
 
 
 @pytest.mark.parametrize("name", ["./log", "{there}"])
-def test_what_lies_here_is_meant_where_a_path_says_so(
+def test_explicit_path_precedes_group_name(
     beside: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["list", name.format(there=beside.parent)]) == 0
@@ -266,14 +264,14 @@ def test_what_lies_here_is_meant_where_a_path_says_so(
         ),
     ],
 )
-def test_a_name_that_is_no_transcripts_is_status_2(
+def test_name_without_transcript_gives_status_2(
     capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert main(["run", "reference", name]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_results_and_pages_are_written(tmp_path: Path) -> None:
+def test_results_and_reports_are_written(tmp_path: Path) -> None:
     names = {option: tmp_path / f"r.{option}" for option in ("html", "markdown", "junit")}
     badge = tmp_path / "badge.json"
     options = [word for option, path in names.items() for word in (f"--{option}", path)]
@@ -283,7 +281,7 @@ def test_results_and_pages_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["html", "markdown", "badge", "junit", "results"])
-def test_what_cannot_be_written_is_said_before_the_run(
+def test_unwritable_output_is_reported_before_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
 ) -> None:
     path = tmp_path / "no" / "such.svg"
@@ -294,7 +292,7 @@ def test_what_cannot_be_written_is_said_before_the_run(
     assert not path.parent.exists()
 
 
-def test_two_kinds_of_results_do_not_share_a_file(
+def test_outputs_with_same_path_are_rejected(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = str(tmp_path / "r")
@@ -302,7 +300,7 @@ def test_two_kinds_of_results_do_not_share_a_file(
     assert f"--results and --junit must not both be '{path}'" in capsys.readouterr().err
 
 
-def test_list_gives_name_level_modes_requirements_and_title(
+def test_list_prints_name_level_modes_requirements_title(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "relay/one-message"]) == 0
@@ -312,12 +310,12 @@ def test_list_gives_name_level_modes_requirements_and_title(
     assert title.startswith("A session of one message")
 
 
-def test_names_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_after_options_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--level", "must", "relay/one-message"]) == 0
     assert capsys.readouterr().out.startswith("relay/one-message.smtp\t")
 
 
-def test_an_option_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_option_gives_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["list", "--lvel", "must"])
     assert caught.value.code == 2
@@ -339,7 +337,7 @@ def test_an_option_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[s
         ("-k", "relay=eof", "'relay=eof' must be words"),
     ],
 )
-def test_a_value_that_cannot_be_is_status_2(
+def test_invalid_option_value_gives_status_2(
     capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -348,7 +346,7 @@ def test_a_value_that_cannot_be_is_status_2(
     assert message in capsys.readouterr().err
 
 
-def test_where_nothing_is_chosen_it_is_said_by_what() -> None:
+def test_empty_selection_lists_its_filters() -> None:
     done = command("run", "reference", MUST, "-k", "no_such and not (it or that)", "--level=must")
     assert (
         "conformance: nothing was played; no transcript matches "
@@ -357,19 +355,19 @@ def test_where_nothing_is_chosen_it_is_said_by_what() -> None:
     assert done.status == 2
 
 
-def test_list_of_a_group_is_that_group(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_of_group_contains_only_that_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "listen", "--level", "must"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all(line.startswith("listen/") and "\tmust\t" in line for line in lines)
 
 
-def test_show_unfolds_what_is_included(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_expands_included_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "relay/one-message"]) == 0
     assert "  |   | C> MAIL FROM:<a@example>\n" in capsys.readouterr().out
 
 
-def test_two_that_are_one_agree() -> None:
+def test_comparison_of_equal_implementations_passes() -> None:
     few = {"HYPOTHESIS_PROFILE": "few"}
     done = command("compare", "reference", "reference", "-k", "deliveries", **few)
     assert "1 passed" in done.text
@@ -377,13 +375,13 @@ def test_two_that_are_one_agree() -> None:
 
 
 @pytest.mark.parametrize("pair", [("reference", "/no/such"), ("/no/such", "reference")])
-def test_what_cannot_be_started_is_not_compared(pair: tuple[str, str]) -> None:
+def test_missing_program_is_not_compared(pair: tuple[str, str]) -> None:
     done = command("compare", *pair)
     assert "conformance: cannot start /no/such: the program is missing" in done.text
     assert done.status == 2
 
 
-def test_an_aspect_that_is_misspelt_is_told_which_was_meant(
+def test_misspelt_property_gives_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -410,7 +408,7 @@ exec sleep 99
 """
 
 
-def test_program_that_cannot_be_started_has_reports(tmp_path: Path) -> None:
+def test_missing_program_is_in_reports(tmp_path: Path) -> None:
     files = outputs(tmp_path)
     words = [word for option in files.items() for word in option]
     done = command("run", "/no/such/program", MUST, *words)
@@ -425,7 +423,7 @@ def test_program_that_cannot_be_started_has_reports(tmp_path: Path) -> None:
     ids=["one process", "workers"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_run_has_reports_and_leaves_no_process(
+def test_interrupted_run_writes_reports_and_leaves_no_process(
     tmp_path: Path, names: tuple[str, ...], jobs: int, starts: int, number: signal.Signals
 ) -> None:
     pids = tmp_path / "pids"
@@ -452,7 +450,7 @@ def test_stopped_run_has_reports_and_leaves_no_process(
     assert [pid for pid in pids.read_text().split() if is_alive(int(pid))] == []
 
 
-def test_first_failure_ends_the_run(broken: Path, tmp_path: Path) -> None:
+def test_exitfirst_ends_run_at_first_failure(broken: Path, tmp_path: Path) -> None:
     results = tmp_path / "out.jsonl"
     done = command("run", broken, MUST, SHOULD, "--exitfirst", "-j1", "--results", results)
     assert "  not complete: stopped at the first failure" in done.text
@@ -460,7 +458,7 @@ def test_first_failure_ends_the_run(broken: Path, tmp_path: Path) -> None:
     assert results.read_text().count('"type": "result"') == 1
 
 
-def test_failed_ones_of_earlier_run_are_selected(bent: Path, tmp_path: Path) -> None:
+def test_failed_results_of_earlier_run_are_selected(bent: Path, tmp_path: Path) -> None:
     results, name = tmp_path / "out.jsonl", "cli/help.smtp::command"
     assert "only a selection" in command("run", bent, MUST, SHOULD, "--results", results).text
     again = command("run", bent, "--failed", results, "--name", "again")
@@ -472,7 +470,7 @@ def test_failed_ones_of_earlier_run_are_selected(bent: Path, tmp_path: Path) -> 
     assert (nothing.status, nothing.text) == (2, f"conformance: {results}: no transcript failed\n")
 
 
-def test_progress_is_a_line_with_the_numbers() -> None:
+def test_progress_line_has_counts() -> None:
     written = threading.Event()
     lines: list[str] = []
 
@@ -490,7 +488,7 @@ def test_progress_is_a_line_with_the_numbers() -> None:
     assert lines == ["2 of 7 results, 1 failed, 0 s"]
 
 
-def test_progress_shows_while_a_transcript_is_played(tmp_path: Path) -> None:
+def test_progress_is_shown_during_transcript(tmp_path: Path) -> None:
     silent = program(tmp_path / "silent", before=SILENT.format("/dev/null"))
     done = command("run", silent, MUST, "-j1")
     assert re.search(r"^0 of 1 results, 0 failed, \d+ s$", done.text, re.MULTILINE)

@@ -28,12 +28,12 @@ MADE_UP = {"recorded/my-server-accept.smtp"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_transcript_that_a_page_names_is_there(page: Path) -> None:
+def test_every_transcript_named_in_pages_exists(page: Path) -> None:
     names = set(NAME.findall(page.read_text("utf-8"))) - MADE_UP
     assert sorted(name for name in names if not (TRANSCRIPTS / name).is_file()) == []
 
 
-def test_pages_name_transcripts() -> None:
+def test_pages_mention_transcripts() -> None:
     assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
 
 
@@ -44,11 +44,11 @@ def test_pages_name_transcripts() -> None:
         ("transcripts.md", "at most {}, and it is played without a faster clock too"),
     ],
 )
-def test_pages_say_what_is_played_in_real_time(page: str, words: str) -> None:
+def test_pages_state_real_time_allowance(page: str, words: str) -> None:
     assert words.format(f"{REAL_TIME_ALLOWANCE:g}") in (ROOT / "docs" / page).read_text("utf-8")
 
 
-def test_contributing_maps_every_module_of_the_suite() -> None:
+def test_contributing_lists_every_suite_module() -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     rows = page[page.index("| `tests/conformance/` |") :].partition("\n\n")[0]
     modules = {path.name for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")}
@@ -58,18 +58,18 @@ def test_contributing_maps_every_module_of_the_suite() -> None:
     }
 
 
-def test_the_table_of_parts_is_made_of_their_first_comments_of_today() -> None:
+def test_table_of_included_parts_is_current() -> None:
     text = parts.README.read_text("utf-8")
     assert f"| `include/quit.smtp-part` | {QUIT} |" in text
     assert parts.with_table(text) == text, "python3 -m docs.parts writes it anew"
 
 
-def test_the_transcript_to_learn_to_read_by_is_one() -> None:
+def test_example_transcript_in_readme_is_current() -> None:
     shown = parts.README.read_text("utf-8").split("```\n")[1]
     assert shown == (TRANSCRIPTS / "filter" / "reject-prefix.smtp").read_text("ascii")
 
 
-def test_the_page_of_implementations_is_made_of_what_is_kept_of_them() -> None:
+def test_implementations_page_is_current() -> None:
     text = implementations.PAGE.read_text("utf-8")
     assert implementations.all_kept()[0]["name"] == "postprox"
     assert implementations.with_tables(text) == text, "python3 -m docs.implementations writes it"
@@ -93,11 +93,11 @@ def test_the_page_of_implementations_is_made_of_what_is_kept_of_them() -> None:
         ),
     ],
 )
-def test_a_miss_leads_to_where_it_is_told(name: str, link: str) -> None:
+def test_failure_links_to_its_report(name: str, link: str) -> None:
     assert implementations._link(name) == link
 
 
-def test_what_an_implementation_misses_is_kept_by_its_reason() -> None:
+def test_failures_of_implementation_are_grouped_by_reason() -> None:
     def result(name: str, outcome: str, known: Known | None = None) -> Result:
         clauses = ("data.end", "data.no-smuggling")
         return Result(name, "stdio", "t", clauses, "must", outcome, divergence=known)
@@ -121,7 +121,7 @@ def test_what_an_implementation_misses_is_kept_by_its_reason() -> None:
     assert implementations.about(results, ("files.gone",))["judged"] == 0
 
 
-def test_a_wish_is_broken_by_what_breaks_it_and_by_nothing_else() -> None:
+def test_only_matching_failures_break_criterion() -> None:
     wish = implementations.Wish(("files.gone",), ("A file stays",))
     stays, words = (
         Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)
@@ -137,7 +137,7 @@ def test_a_wish_is_broken_by_what_breaks_it_and_by_nothing_else() -> None:
     }
 
 
-def test_every_wish_names_clauses_and_reasons_that_there_are() -> None:
+def test_criteria_name_existing_clauses_and_reasons() -> None:
     texts = [path.read_text("utf-8") for path in IMPLEMENTATIONS.glob("*.toml")]
     reasons = {
         known["reason"] for text in texts for known in tomllib.loads(text).get("divergence", [])

@@ -32,13 +32,13 @@ def test_family_has_all_requirements(capsys: pytest.CaptureFixture[str]) -> None
     assert all(one.sentence in text for one in FAMILY.requirements)
 
 
-def test_without_names_families_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_without_names_lists_families(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [one.name for one in specification().families]
 
 
-def test_unknown_requirement_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_requirement_gives_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "relay.ordr-1"]) == 2
     message = "unknown requirement relay.ordr-1 (did you mean 'relay.order-1'?)"
     assert message in capsys.readouterr().err
@@ -54,14 +54,14 @@ def test_json_has_every_requirement(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", [CITED.family, CITED.id])
-def test_list_takes_family_and_requirement(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_list_accepts_family_and_requirement(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["list", name]) == 0
     cited = [line.split("\t")[3] for line in capsys.readouterr().out.splitlines()]
     assert cited
     assert all(name in one for one in cited)
 
 
-def test_requirement_without_transcript_is_named(
+def test_requirement_without_transcript_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.conformance.format.loader.citing", lambda _name: [])

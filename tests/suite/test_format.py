@@ -86,7 +86,7 @@ def error_of(text: str) -> FormatError:
         ("in \\{tmp}", b"in /t\r\n"),
     ],
 )
-def test_text_means_octets(text: str, meant: bytes) -> None:
+def test_text_is_decoded_to_octets(text: str, meant: bytes) -> None:
     assert octets(text) == meant
 
 
@@ -104,13 +104,13 @@ def test_text_means_octets(text: str, meant: bytes) -> None:
         ("@include a", r"text that begins with @ must be written as \\@"),
     ],
 )
-def test_text_that_means_nothing_is_refused(text: str, message: str) -> None:
+def test_invalid_text_is_rejected(text: str, message: str) -> None:
     with pytest.raises(PayloadError, match=message):
         parse_payload(text, b"\r\n")
 
 
 @given(st.binary(), st.booleans())
-def test_any_octets_can_be_written_and_read_again(content: bytes, ended: bool) -> None:
+def test_written_octets_are_read_unchanged(content: bytes, ended: bool) -> None:
     payload = Payload((content,) if content else (), b"\r\n" if ended else b"")
     assert parse_payload(payload.text(b"\r\n"), b"\r\n") == payload
 
@@ -136,7 +136,7 @@ PARTS: st.SearchStrategy[Part] = st.recursive(
 
 
 @given(st.lists(PARTS, min_size=1, max_size=4).map(joined))
-def test_any_repeats_can_be_written_and_read_again(parts: tuple[Part, ...]) -> None:
+def test_written_repeats_are_read_unchanged(parts: tuple[Part, ...]) -> None:
     payload = Payload(parts, b"\r\n")
     assert parse_payload(payload.text(b"\r\n"), b"\r\n") == payload
 
@@ -175,26 +175,28 @@ def test_visible_octets_are_printable_ascii(content: bytes) -> None:
         ("P< memory below 32M", "P", "<", "memory", 32 << 20),
     ],
 )
-def test_a_line_is_a_step(line: str, actor: str, mark: str, verb: str, argument: Argument) -> None:
+def test_line_is_parsed_as_step(
+    line: str, actor: str, mark: str, verb: str, argument: Argument
+) -> None:
     assert step(line) == Step(actor, mark, verb, argument)
 
 
-def test_alternatives_hold_their_own_steps() -> None:
+def test_alternatives_have_separate_steps() -> None:
     (either,) = steps("either", "U< QUIT", "U> 221", "or", "end")
     assert isinstance(either, Either)
     assert [len(branch) for branch in either.branches] == [2, 0]
 
 
-def test_alternatives_nest() -> None:
+def test_nested_alternatives_are_parsed() -> None:
     nodes = steps("either", "C? 250", "either", "U< A", "or", "U< B", "end", "or", "C? 4xx", "end")
     assert len(walk(nodes)) == 4
 
 
-def test_comments_and_empty_lines_are_kept() -> None:
+def test_comments_and_empty_lines_are_preserved() -> None:
     assert steps("# why", "") == (Note("# why"), Note(""))
 
 
-def test_a_line_of_its_own_includes_a_script() -> None:
+def test_include_line_is_parsed() -> None:
     assert steps("@include include/x.smtp-part") == (Include("include/x.smtp-part"),)
 
 
@@ -235,13 +237,13 @@ def test_a_line_of_its_own_includes_a_script() -> None:
         ("C> a\tb", "printable ASCII"),
     ],
 )
-def test_a_wrong_line_is_named_with_what_was_meant(line: str, message: str) -> None:
+def test_invalid_line_is_reported_with_suggestion(line: str, message: str) -> None:
     error = error_of(f"{HEADER}# a comment\n{line}\n")
     assert (error.name, error.line) == ("filter/x.smtp", FIRST + 1)
     assert re.search(message, error.message)
 
 
-def test_the_error_reads_file_line_text() -> None:
+def test_error_has_file_line_and_text() -> None:
     assert str(error_of(f"{HEADER}nonsense\n")).startswith(
         f"filter/x.smtp:{FIRST}: unknown step 'nonsense'"
     )
@@ -258,18 +260,18 @@ def test_the_error_reads_file_line_text() -> None:
         (["C> a", "U+ b"], 1, "the write on the line before"),
     ],
 )
-def test_lines_that_do_not_fit_together_are_named(lines: list[str], at: int, message: str) -> None:
+def test_inconsistent_lines_are_reported(lines: list[str], at: int, message: str) -> None:
     error = error_of(HEADER + "".join(f"{line}\n" for line in lines))
     assert error.line == FIRST + at
     assert message in error.message
 
 
-def test_filter_steps_need_a_filter() -> None:
+def test_filter_steps_require_filter() -> None:
     text = '+++\ntitle = "t"\nrequires = ["a.b-1"]\n+++\nF< run\n'
     assert "requires 'filter' in the header" in error_of(text).message
 
 
-def test_a_last_line_without_its_end_is_refused() -> None:
+def test_last_line_without_line_end_is_rejected() -> None:
     assert error_of(HEADER + "C> NOOP").line == FIRST
 
 
@@ -301,7 +303,7 @@ def test_a_last_line_without_its_end_is_refused() -> None:
         ("title =", "the header is not TOML"),
     ],
 )
-def test_a_wrong_header_line_is_named(line: str, message: str) -> None:
+def test_invalid_header_line_is_reported(line: str, message: str) -> None:
     key = line.partition(" ")[0]
     plain = [one for one in HEADER.splitlines() if not one.startswith(f"{key} =")]
     plain.insert(2, line)
@@ -311,32 +313,32 @@ def test_a_wrong_header_line_is_named(line: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["title", "requires"])
-def test_what_the_header_must_say_is_demanded(key: str) -> None:
+def test_missing_header_key_is_reported(key: str) -> None:
     lines = [one for one in HEADER.splitlines() if not one.startswith(f"{key} =")]
     assert f"missing key '{key}'" in error_of("\n".join(lines) + "\n").message
 
 
-def test_a_file_begins_with_its_header() -> None:
+def test_missing_header_is_reported() -> None:
     assert "the first line must be +++" in error_of("C> NOOP\n").message
 
 
-def test_a_header_is_closed() -> None:
+def test_unclosed_header_is_reported() -> None:
     assert "not closed" in error_of("+++\ntitle = 'x'\n").message
 
 
-def test_a_filter_comes_with_its_argv() -> None:
+def test_filter_determines_default_argv() -> None:
     header = parse_transcript(HEADER, "x").header
     assert header.arguments == ("-c", "{filter}", "-d", "{tmp}", "{upstream}")
 
 
-def test_without_a_filter_there_is_no_command() -> None:
+def test_header_without_filter_has_no_command() -> None:
     assert Header("t", ("a.b-1",)).arguments == ("-d", "{tmp}", "{upstream}")
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_step_is_written_as_it_was_read() -> None:
+def test_every_step_kind_is_written_as_read() -> None:
     lines = [
         "# a comment",
         "",
@@ -367,7 +369,7 @@ def test_every_kind_of_step_is_written_as_it_was_read() -> None:
     assert write_transcript(parse_transcript(text, "x")) == text
 
 
-def test_every_header_key_is_written_as_it_was_read() -> None:
+def test_every_header_key_is_written_as_read() -> None:
     header = Header(
         title='A "title" with \\ and \u00e9', requires=("a.b-1", "c.d-2"),
         modes=("listen",), needs=("ipv6", "syslog"), argv=("-c", "{filter}", "-l", "{listen}"),

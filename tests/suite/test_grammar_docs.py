@@ -46,21 +46,21 @@ def known() -> set[tuple[str, str]]:
     return {("P>", "*") if verb in SIGNALS else (begin, verb) for begin, verb in every}
 
 
-def test_every_step_of_the_grammar_is_documented() -> None:
+def test_every_grammar_step_is_documented() -> None:
     assert known() - set(steps()) == set()
 
 
-def test_every_documented_step_is_in_the_grammar() -> None:
+def test_every_documented_step_is_in_grammar() -> None:
     assert set(steps()) - known() == set()
 
 
-def test_every_test_of_a_text_is_documented() -> None:
+def test_every_text_comparison_is_documented() -> None:
     sentence = PAGE[PAGE.index("A TEST is") :].partition("\n\n")[0]
     words = {code.split()[0] for code in re.findall(r"`([^`]*)`", sentence)}
     assert words - {"^", "$"} == set(TEXT_OPERATORS)
 
 
-def test_every_key_of_the_header_is_documented() -> None:
+def test_every_header_key_is_documented() -> None:
     table = PAGE[PAGE.index("| key | value | meaning |") :].partition("\n\n")[0]
     assert set(re.findall(r"^\| `([a-z0-9_]+)`", table, re.MULTILINE)) == set(KEYS)
 
@@ -70,7 +70,7 @@ def test_every_capability_is_documented() -> None:
     assert set(CAPABILITIES) <= set(re.findall(r"`([a-z0-9-]+)`", paragraph))
 
 
-def test_structural_words_are_read_as_documented() -> None:
+def test_structural_words_are_parsed_as_documented() -> None:
     text = "C> @connect\neither\nC< @eof\nor\nend\n@include include/quit.smtp-part\n"
     assert len(parse_part(text, "part")) == 3
     assert "`either` / `or` / `end`" in PAGE

@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("sh A=b ./x /dev/null", ("{sh}", "A=b", "{here}/x", "/dev/null")),
     ],
 )
-def test_words_that_name_files_are_meant_from_where_the_suite_is_started(
+def test_file_arguments_are_relative_to_current_directory(
     here: Path, line: str, words: tuple[str, ...]
 ) -> None:
     (sh, *_) = find_implementation("sh").argv
@@ -38,12 +38,12 @@ def test_words_that_name_files_are_meant_from_where_the_suite_is_started(
     assert find_implementation(line).argv == expected
 
 
-def test_a_program_without_a_slash_is_looked_for_on_the_path_only(here: Path) -> None:
+def test_program_without_slash_is_searched_on_path_only(here: Path) -> None:
     assert (here / "x").exists()
     assert find_implementation("x").argv == ("x",)
 
 
-def test_a_relative_path_finds_programs_that_are_started_elsewhere(
+def test_relative_path_entry_resolves_to_absolute_program(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", ".")
@@ -51,9 +51,7 @@ def test_a_relative_path_finds_programs_that_are_started_elsewhere(
 
 
 @pytest.mark.parametrize("name", ["{there}/x.toml", "../there/x.toml"])
-def test_words_of_a_file_are_meant_from_where_it_lies(
-    here: Path, tmp_path: Path, name: str
-) -> None:
+def test_words_of_file_are_relative_to_its_directory(here: Path, tmp_path: Path, name: str) -> None:
     there = tmp_path / "there"
     there.mkdir()
     (there / "other.py").touch()
@@ -64,7 +62,7 @@ def test_words_of_a_file_are_meant_from_where_it_lies(
 
 
 @pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
-def test_divergence_of_an_invariant_keeps_its_old_name(tmp_path: Path, name: str) -> None:
+def test_divergence_accepts_old_name_of_invariant(tmp_path: Path, name: str) -> None:
     path = tmp_path / "one.toml"
     path.write_text(
         'name = "one"\nargv = ["true"]\n'

@@ -38,14 +38,14 @@ def masks(lines: list[str]) -> dict[str, int]:
     return {line[:6]: int(line[7:], 16) for line in lines if line.startswith("Sig")}
 
 
-def test_ignored_signals_are_default_in_a_child() -> None:
+def test_ignored_signals_are_default_in_child() -> None:
     ignored = masks(run())["SigIgn"]
     assert {number for number in signal.valid_signals() if ignored >> (number - 1) & 1} == set()
 
 
-def test_blocked_signals_are_unblocked_in_a_child() -> None:
+def test_blocked_signals_are_unblocked_in_child() -> None:
     assert masks(run())["SigBlk"] == 0
 
 
-def test_ignored_signals_still_do_not_end_the_suite() -> None:
+def test_ignored_signals_do_not_end_suite() -> None:
     assert "still here" in run()

@@ -30,7 +30,7 @@ def results(*seen: InvariantObservation, implementation: Implementation = PLAIN)
     return tally.results(implementation)
 
 
-def test_a_rule_that_is_kept_everywhere_passes_once_in_each_mode() -> None:
+def test_satisfied_rule_passes_once_in_each_mode() -> None:
     kept = results(
         InvariantObservation("stop", "listen"),
         InvariantObservation("stop", "listen"),
@@ -42,7 +42,7 @@ def test_a_rule_that_is_kept_everywhere_passes_once_in_each_mode() -> None:
     ]
 
 
-def test_a_rule_that_is_broken_is_told_by_the_first_run_and_counted() -> None:
+def test_broken_rule_reports_first_run_and_count() -> None:
     (one,) = results(
         InvariantObservation("stop", "listen"),
         InvariantObservation("stop", "listen", failure("a.smtp")),
@@ -54,14 +54,14 @@ def test_a_rule_that_is_broken_is_told_by_the_first_run_and_counted() -> None:
     assert one.text.endswith("all there is to know")
 
 
-def test_a_rule_that_is_known_to_be_broken_diverges() -> None:
+def test_rule_with_known_divergence_diverges() -> None:
     (one,) = results(
         InvariantObservation("stop", "listen", failure("a.smtp")), implementation=KNOWING
     )
     assert one.outcome == "diverged"
 
 
-def test_a_rule_that_is_known_to_be_broken_and_is_not_is_stale() -> None:
+def test_satisfied_rule_with_known_divergence_is_stale() -> None:
     (one,) = results(InvariantObservation("stop", "listen"), implementation=KNOWING)
     assert one.outcome == "passed"
     assert stale_if_known(one, KNOWING).outcome == "stale"

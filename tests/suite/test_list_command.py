@@ -29,7 +29,7 @@ def corpus() -> list[Transcript]:
     return [load_transcript(path) for path in transcript_paths()]
 
 
-def test_every_transcript_written_again_reads_the_same() -> None:
+def test_every_transcript_is_written_as_read() -> None:
     read = {path: parse_transcript(path.read_text("ascii"), "it") for path in transcript_paths()}
     assert [
         transcript_name(path)
@@ -38,17 +38,17 @@ def test_every_transcript_written_again_reads_the_same() -> None:
     ] == []
 
 
-def test_every_name_is_a_group_and_words() -> None:
+def test_every_transcript_name_is_group_and_words() -> None:
     names = [transcript_name(path) for path in transcript_paths()]
     assert [name for name in names if not PATH.fullmatch(name)] == []
 
 
-def test_no_two_transcripts_share_a_title(corpus: list[Transcript]) -> None:
+def test_transcript_titles_are_unique(corpus: list[Transcript]) -> None:
     titles = Counter(transcript.header.title for transcript in corpus)
     assert [title for title, count in titles.items() if count > 1] == []
 
 
-def test_transcript_with_exit_status_cites_requirement_about_it(
+def test_transcript_with_exit_status_cites_requirement(
     corpus: list[Transcript],
 ) -> None:
     assert [
@@ -60,7 +60,7 @@ def test_transcript_with_exit_status_cites_requirement_about_it(
     ] == []
 
 
-def test_only_data_size_is_judged_by_resident_memory(corpus: list[Transcript]) -> None:
+def test_only_data_size_measures_resident_memory(corpus: list[Transcript]) -> None:
     measured = {
         transcript.subject.family
         for transcript in corpus
@@ -74,13 +74,13 @@ def test_only_data_size_is_judged_by_resident_memory(corpus: list[Transcript]) -
 UNJUDGED = {"files.stale": "no transcript can age a file"}
 
 
-def test_every_family_is_judged(corpus: list[Transcript]) -> None:
+def test_every_family_has_transcript(corpus: list[Transcript]) -> None:
     judged = {name for transcript in corpus for name in transcript.families}
     families = {family.name for family in specification().families}
     assert families - judged == set(UNJUDGED)
 
 
-def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> None:
+def test_every_part_is_included(corpus: list[Transcript]) -> None:
     parts = {
         path.relative_to(TRANSCRIPTS).as_posix() for path in TRANSCRIPTS.rglob(f"*{PART_SUFFIX}")
     }
@@ -88,6 +88,6 @@ def test_every_included_file_is_included_somewhere(corpus: list[Transcript]) -> 
     assert parts - included == set()
 
 
-def test_every_part_says_first_what_it_is_for() -> None:
+def test_every_part_begins_with_comment() -> None:
     parts = sorted(TRANSCRIPTS.rglob(f"*{PART_SUFFIX}"))
     assert [path.name for path in parts if not path.read_text("ascii").startswith("# ")] == []

@@ -26,22 +26,22 @@ def reply(codes: str, came: bytes, enhanced: str | None = None) -> Verdict:
     return ReplyAwaited(ReplyPattern(tuple(codes.split("|")), enhanced)).look(bytearray(came))
 
 
-def test_octets_are_taken_and_no_more() -> None:
+def test_only_expected_octets_are_consumed() -> None:
     assert octets(b"250 ok\r\n", b"250 ok\r\n221 bye\r\n") == Verdict(State.YES, 8)
 
 
 @pytest.mark.parametrize("came", [b"", b"2", b"250 ok\r"])
-def test_a_beginning_is_not_decided(came: bytes) -> None:
+def test_incomplete_octets_are_undecided(came: bytes) -> None:
     assert octets(b"250 ok\r\n", came).state is State.WAIT
 
 
-def test_the_first_wrong_octet_decides() -> None:
+def test_first_wrong_octet_fails() -> None:
     verdict = octets(b"250 ok\r\n", b"251")
     assert (verdict.state, verdict.got) == (State.NO, "251")
 
 
 @given(st.binary(min_size=1), st.data())
-def test_octets_are_recognised_however_they_are_cut(expected: bytes, data: st.DataObject) -> None:
+def test_octets_match_at_any_block_boundaries(expected: bytes, data: st.DataObject) -> None:
     awaited, buffer, rest = OctetsAwaited(expected), bytearray(), expected
     while rest:
         assert awaited.look(buffer).state is State.WAIT
@@ -61,14 +61,14 @@ def test_octets_are_recognised_however_they_are_cut(expected: bytes, data: st.Da
         ("503|554", b"554 no\r\n", 8),
     ],
 )
-def test_a_whole_reply_fits(codes: str, came: bytes, used: int) -> None:
+def test_complete_reply_matches(codes: str, came: bytes, used: int) -> None:
     assert reply(codes, came) == Verdict(State.YES, used)
 
 
 @pytest.mark.parametrize(
     "came", [b"", b"25", b"250 ok", b"250 ok\r", b"250-one\r\n", b"250-a\r\n2"]
 )
-def test_a_reply_is_awaited_whole(came: bytes) -> None:
+def test_incomplete_reply_is_undecided(came: bytes) -> None:
     assert reply("250", came).state is State.WAIT
 
 
@@ -86,7 +86,7 @@ def test_a_reply_is_awaited_whole(came: bytes) -> None:
         b"x" * 5000,
     ],
 )
-def test_what_is_no_such_reply_is_refused(came: bytes) -> None:
+def test_different_reply_fails(came: bytes) -> None:
     assert reply("250", came).state is State.NO
 
 
@@ -101,7 +101,7 @@ def test_what_is_no_such_reply_is_refused(came: bytes) -> None:
         ("4.3.0", b"451\r\n", State.NO),
     ],
 )
-def test_an_enhanced_code_is_compared_by_number(wanted: str, came: bytes, state: State) -> None:
+def test_enhanced_codes_are_compared_by_number(wanted: str, came: bytes, state: State) -> None:
     assert reply("451", came, wanted).state is state
 
 
@@ -120,7 +120,9 @@ def test_an_enhanced_code_is_compared_by_number(wanted: str, came: bytes, state:
         ("empty", b"", b"x", False),
     ],
 )
-def test_a_text_is_judged(operator: str, wanted: bytes, text: bytes, fits: bool) -> None:
+def test_text_is_compared_by_operator(
+    operator: str, wanted: bytes, text: bytes, fits: bool
+) -> None:
     assert text_fits(operator, wanted, text) is fits
 
 
@@ -162,9 +164,9 @@ def test_message_is_judged_alike_however_it_is_cut(parts: list[bytes], data: st.
     assert (verdict.state, verdict.used) == (whole.state, whole.used)
 
 
-def test_what_came_is_shown_by_the_line_that_differs() -> None:
+def test_first_different_line_is_shown() -> None:
     assert describe(bytearray(b"one\r\ntwo\r\nthree\r\n"), 6) == "two\\r\\n"
 
 
-def test_nothing_is_called_nothing() -> None:
+def test_missing_octets_are_shown_as_nothing() -> None:
     assert describe(bytearray()) == "nothing"

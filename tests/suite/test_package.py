@@ -113,7 +113,7 @@ def proxy(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_transcript_travels_in_the_wheel(wheel: Path) -> None:
+def test_wheel_contains_every_transcript(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     carried = {name.partition("/transcripts/")[2] for name in names if name.endswith(".smtp")}
@@ -128,12 +128,12 @@ def test_wheel_has_schema_and_specification_as_json(wheel: Path) -> None:
     assert schema == (PACKAGE / "results.schema.json").read_bytes()
 
 
-def test_what_an_earlier_build_has_left_does_not_travel(wheel: Path) -> None:
+def test_files_of_earlier_build_are_excluded(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert [name for name in archive.namelist() if name.endswith(LEFT.name)] == []
 
 
-def test_who_wants_a_source_distribution_is_told_what_there_is(
+def test_source_distribution_is_rejected_with_explanation(
     installed: Installed, tmp_path: Path
 ) -> None:
     run(*PIP, "install", "-q", "--no-compile", "--target", tmp_path, "setuptools>=77")
@@ -144,13 +144,13 @@ def test_who_wants_a_source_distribution_is_told_what_there_is(
     assert "python -m build --wheel" in text
 
 
-def test_nothing_of_the_checkouts_own_travels_in_the_wheel(wheel: Path) -> None:
+def test_wheel_excludes_checkout_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert [name for name in names if "reference" in name or "wrong" in name] == []
 
 
-def test_an_empty_environment_judges_without_the_proxy(command: Path, proxy: Path) -> None:
+def test_installed_suite_runs_without_proxy(command: Path, proxy: Path) -> None:
     chosen = (
         "relay/one-message",
         "filter/accept",
@@ -166,44 +166,42 @@ def test_an_empty_environment_judges_without_the_proxy(command: Path, proxy: Pat
     )
 
 
-def test_an_empty_environment_searches_for_properties(command: Path, proxy: Path) -> None:
+def test_installed_suite_runs_properties(command: Path, proxy: Path) -> None:
     chosen = ("-k", "one-message or every_session")
     text = run(command, "run", proxy, *chosen, HYPOTHESIS_PROFILE="few")
     assert "properties         2" in text
 
 
-def test_an_empty_environment_shows_and_lists(command: Path) -> None:
+def test_installed_suite_shows_and_lists_transcripts(command: Path) -> None:
     assert "C> MAIL FROM:<a@example>" in run(command, "show", "relay/one-message")
     assert len(run(command, "list").splitlines()) == len(transcript_paths())
     assert run(command, "--version") == f"postprox-conformance {SUITE_VERSION}\n"
 
 
-def test_where_there_is_no_reference_an_implementation_must_be_named(command: Path) -> None:
+def test_missing_reference_requires_implementation(command: Path) -> None:
     text = run(command.parent / "pytest", *NAMED, "--pyargs", "postprox_conformance", status=2)
     assert "missing --implementation TOML|CMD" in text
 
 
-def test_where_there_is_no_reference_no_help_speaks_of_one(command: Path) -> None:
+def test_missing_reference_is_absent_from_help(command: Path) -> None:
     assert "this checkout" not in run(command, "record", "--help")
     assert "this checkout" not in run(command.parent / "pytest", *NAMED, "--help")
 
 
-def test_pytest_judges_where_the_plugin_is_named(command: Path, proxy: Path) -> None:
+def test_pytest_runs_suite_if_plugin_is_named(command: Path, proxy: Path) -> None:
     one = ("--pyargs", "postprox_conformance", "-k", "one-message", "--implementation", proxy)
     text = run(command.parent / "pytest", *NAMED, *one)
     assert "verdict: conformant: all 2 at must" in text
 
 
-def test_other_peoples_tests_are_left_alone(command: Path, tmp_path: Path) -> None:
+def test_unrelated_tests_are_unaffected(command: Path, tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text("def test_a(): assert True\n")
     text = run(command.parent / "pytest", "-q", cwd=tmp_path)
     assert "1 passed" in text
     assert "conformance" not in text
 
 
-def test_other_peoples_options_may_have_the_names_of_the_suites(
-    command: Path, tmp_path: Path
-) -> None:
+def test_unrelated_options_have_no_conflict(command: Path, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "def pytest_addoption(parser): parser.addoption('--slow', action='store_true')\n"
     )
@@ -219,14 +217,12 @@ def test_other_peoples_options_may_have_the_names_of_the_suites(
     ],
     ids=["pytest", "run"],
 )
-def test_a_checkout_judges_though_the_package_is_installed_too(
-    command: Path, words: tuple[str, ...]
-) -> None:
+def test_checkout_precedes_installed_package(command: Path, words: tuple[str, ...]) -> None:
     text = run(command.parent / "python", "-B", *words, cwd=ROOT)
     assert "verdict: conformant: all 2 at must" in text
 
 
-def test_a_workflows_step_installs_judges_and_leaves_results(
+def test_workflow_step_installs_runs_and_writes_results(
     installed: Installed, proxy: Path, tmp_path: Path
 ) -> None:
     suite = installed.checkout / TAKEN[0]
@@ -248,13 +244,13 @@ def test_a_workflows_step_installs_judges_and_leaves_results(
     assert "| verdict | conformant" in summary.read_text()
 
 
-def test_the_workflows_step_hands_over_what_its_script_asks_for() -> None:
+def test_workflow_step_passes_required_variables() -> None:
     step = (PACKAGE / "action.yml").read_text()
     script = (PACKAGE / "action.sh").read_text()
     given = set(re.findall(r"^ {8}([A-Z]+): ", step, re.MULTILINE))
     assert given == set(re.findall(r"\$\{?(IMPLEMENTATION|ARGUMENTS|SUITE)\b", script))
 
 
-def test_the_container_copies_what_is_there() -> None:
+def test_container_copies_existing_files() -> None:
     copied = re.findall(r"^COPY (\S+) ", (PACKAGE / "Containerfile").read_text(), re.MULTILINE)
     assert set(map(Path, copied)) == {*TAKEN, *FILES}

@@ -88,7 +88,7 @@ def right_run() -> Run:
     )
 
 
-def test_a_right_run_breaks_nothing() -> None:
+def test_correct_run_satisfies_every_invariant() -> None:
     assert broken(right_run()) == []
 
 
@@ -209,13 +209,13 @@ WRONG: list[tuple[str, str, Spoil]] = [
 
 
 @pytest.mark.parametrize(("name", "how", "spoil"), WRONG, ids=[f"{n}-{how}" for n, how, _ in WRONG])
-def test_a_wrong_run_is_told_by_its_invariant(name: str, how: str, spoil: Spoil) -> None:
+def test_wrong_run_breaks_its_invariant(name: str, how: str, spoil: Spoil) -> None:
     run = right_run()
     spoil(run)
     assert name in {wrong.partition(":")[0] for wrong in broken(run)}
 
 
-def test_every_invariant_can_be_broken() -> None:
+def test_every_invariant_has_breaking_run() -> None:
     assert {name for name, _, _ in WRONG} == {one.__name__ for one in INVARIANTS}
 
 
@@ -239,21 +239,21 @@ def fate_of(verdict: Verdict, *, rejects_failures: bool = False) -> bytes | None
         (Verdict(2, b"new"), b".dot\r\nx\r\n.\ry\r..z\r\n"),
     ],
 )
-def test_what_becomes_of_a_message(verdict: Verdict, passed: bytes | None) -> None:
+def test_verdict_determines_delivered_content(verdict: Verdict, passed: bytes | None) -> None:
     assert fate_of(verdict) == passed
 
 
-def test_a_failure_with_r_passes_nothing() -> None:
+def test_failure_with_reject_delivers_nothing() -> None:
     assert fate_of(Verdict(2), rejects_failures=True) is None
 
 
-def test_a_reset_ends_the_transaction() -> None:
+def test_rset_ends_transaction() -> None:
     run = right_run()
     run.exchanges.insert(5, Exchange(Command(b"RSET"), [b"250 ok\r\n"]))
     assert [fate.permitted for fate in fates(run)] == [False, True]
 
 
-def test_what_xforward_said_is_left_open_where_it_was_refused_later() -> None:
+def test_xforward_refused_later_is_undetermined() -> None:
     run = right_run()
     run.exchanges.insert(2, Exchange(FORWARD, [b"501 no\r\n"]))
     assert set(fates(run)[0].environment) == {"SENDER", "RECIPIENT"}
@@ -278,7 +278,7 @@ def test_what_xforward_said_is_left_open_where_it_was_refused_later() -> None:
         (b"550 " + b"n" * 600, b"550 " + b"n" * 506),
     ],
 )
-def test_a_rejection_is_one_line(words: bytes, line: bytes | None) -> None:
+def test_rejection_is_one_line(words: bytes, line: bytes | None) -> None:
     assert content.rejection(words) == (None if line is None else line + b"\r\n")
 
 
@@ -290,7 +290,7 @@ def test_a_rejection_is_one_line(words: bytes, line: bytes | None) -> None:
         ("é".encode() * 60, "é".encode() * 49),
     ],
 )
-def test_a_variable_is_harmless(value: bytes, seen: bytes) -> None:
+def test_variable_is_sanitized(value: bytes, seen: bytes) -> None:
     assert content.variable(value) == seen
 
 
@@ -304,16 +304,16 @@ def test_a_variable_is_harmless(value: bytes, seen: bytes) -> None:
         (b"x\n.\ry\r\n", ["any"]),
     ],
 )
-def test_an_early_end_is_seen_by_the_line_end_it_takes(wire: bytes, ends: list[str]) -> None:
+def test_early_end_is_found_by_line_end(wire: bytes, ends: list[str]) -> None:
     assert content.early_ends(wire) == ends
 
 
-def test_a_legal_body_has_no_end_in_it() -> None:
+def test_legal_body_has_no_early_end() -> None:
     assert content.legal_body(b".\r\nx\r\n.\r\n.\r\ny") == b"..\r\nx\r\n..\r\n..\r\ny\r\n"
 
 
 @given(body=BODIES)
-def test_a_drawn_body_ends_where_it_ends(body: bytes) -> None:
+def test_generated_body_has_one_end(body: bytes) -> None:
     wire = b"\r\n" + body + b".\r\n"
     assert wire.find(b"\r\n.\r\n") == len(wire) - 5
 
@@ -322,13 +322,13 @@ def test_a_drawn_body_ends_where_it_ends(body: bytes) -> None:
 
 
 @given(plan=plans())
-def test_a_drawn_session_is_legal(plan: Plan) -> None:
+def test_generated_session_is_legal(plan: Plan) -> None:
     lines = [item.line for item in plan.items if isinstance(item, Command)]
     assert not any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines)
     assert b"QUIT" not in [item.verb for item in plan.items[:-1]]
 
 
-def test_a_group_ends_where_rfc_2920_ends_it() -> None:
+def test_pipelining_group_follows_rfc_2920() -> None:
     verbs = (b"MAIL", b"RCPT", b"RSET", b"XFORWARD", b"EHLO", b"NOOP", b"DATA", b"QUIT")
     assert [may_be_followed(verb) for verb in verbs] == [True] * 4 + [False] * 4
 
@@ -342,11 +342,11 @@ def test_a_group_ends_where_rfc_2920_ends_it() -> None:
         ((0, 6, 7, -6, -9), [b"abcdef"]),
     ],
 )
-def test_octets_are_cut_where_the_plan_says(cuts: tuple[int, ...], cut: list[bytes]) -> None:
+def test_octets_are_split_as_planned(cuts: tuple[int, ...], cut: list[bytes]) -> None:
     assert pieces(b"abcdef", cuts) == cut
 
 
-def test_a_verdict_is_written_in_sh() -> None:
+def test_verdict_is_written_as_shell_script() -> None:
     verdict = Verdict(1, b"a'\n", b"no%\0")
     assert verdict.script == (
         "printf '%b' 'a\\0047\\0012' >\"$OUTFILE\"\nprintf '%b' 'no\\0045\\0000' >&2\nexit 1\n"
@@ -365,7 +365,7 @@ def served(*items: Command) -> tuple[Server, Ledger]:
     return Server({b"": book}), book
 
 
-def test_the_server_answers_as_planned() -> None:
+def test_server_replies_as_planned() -> None:
     server, _ = served(MAIL, REFUSED, RCPT)
     said = b"MAIL FROM:<a@x>\r\nRCPT TO:<r@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"
     assert answers(server, said) == [
@@ -376,13 +376,13 @@ def test_the_server_answers_as_planned() -> None:
     ]
 
 
-def test_the_server_keeps_to_the_order_of_commands() -> None:
+def test_server_requires_order_of_commands() -> None:
     server, _ = served(MAIL, MAIL)
     said = b"RCPT TO:<b@x>\r\nMAIL FROM:<a@x>\r\nMAIL FROM:<a@x>\r\nDATA\r\n"
     assert [answer[:3] for answer in answers(server, said)] == [b"503", b"250", b"503", b"503"]
 
 
-def test_the_server_reads_a_message_to_its_one_end() -> None:
+def test_server_reads_message_to_its_end() -> None:
     server, book = served(MAIL, RCPT)
     body = b"x\n.\n\r\n.\ry\r\n..\r\n"
     for octet in b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n" + body + b".\r\nQUIT\r\n":
@@ -393,13 +393,13 @@ def test_the_server_reads_a_message_to_its_one_end() -> None:
     assert server.closes
 
 
-def test_the_server_takes_an_empty_message() -> None:
+def test_server_accepts_empty_message() -> None:
     server, book = served(MAIL, RCPT)
     server.feed(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n.\r\n")
     assert book.visits[0].deliveries[0].wire == b""
 
 
-def test_a_connection_belongs_to_whose_helo_it_says() -> None:
+def test_helo_name_identifies_connection() -> None:
     books = {b"one": Ledger(Plan(())), b"two": Ledger(Plan(()))}
     Server(books).feed(b"EHLO two\r\n")
     assert [len(book.visits) for book in books.values()] == [0, 1]
@@ -417,12 +417,12 @@ def test_a_connection_belongs_to_whose_helo_it_says() -> None:
         (b"250 ok", None),
     ],
 )
-def test_a_reply_is_taken_whole(octets: bytes, taken: bytes | None) -> None:
+def test_reply_is_read_completely(octets: bytes, taken: bytes | None) -> None:
     assert next_reply(octets) == taken
 
 
 @pytest.mark.parametrize("octets", [b"hello\r\n", b"250-a\r\n550 b\r\n", b"2500\r\n", b"\r\n"])
-def test_what_is_no_reply_is_told(octets: bytes) -> None:
+def test_invalid_reply_raises_error(octets: bytes) -> None:
     with pytest.raises(NoReplyError):
         next_reply(octets)
 
@@ -430,7 +430,7 @@ def test_what_is_no_reply_is_told(octets: bytes) -> None:
 # --- two runs, and one written down ---------------------------------------------------------------
 
 
-def test_equal_runs_differ_in_nothing() -> None:
+def test_equal_runs_have_no_differences() -> None:
     assert [differences(aspect, right_run(), right_run()) for aspect in ASPECTS] == [[]] * len(
         ASPECTS
     )
@@ -451,7 +451,7 @@ def test_equal_runs_differ_in_nothing() -> None:
         ("sender", variable(0, "SENDER", b"x"), "SENDER=a@x | SENDER=x"),
     ],
 )
-def test_a_difference_is_told_by_its_aspect(aspect: str, spoil: Spoil, line: str) -> None:
+def test_difference_is_reported_under_its_aspect(aspect: str, spoil: Spoil, line: str) -> None:
     other = right_run()
     spoil(other)
     found = {name: differences(name, right_run(), other) for name in ASPECTS}
@@ -459,7 +459,7 @@ def test_a_difference_is_told_by_its_aspect(aspect: str, spoil: Spoil, line: str
     assert found[aspect][0].startswith(line)
 
 
-def test_answers_that_a_clause_leaves_open_are_equal() -> None:
+def test_replies_permitted_by_clause_are_equal() -> None:
     def refused(code: int) -> Run:
         message = Message(b"x\r\n")
         return Run(Plan((message,)), exchanges=[Exchange(message, [b"%d no\r\n" % code])])
@@ -468,7 +468,7 @@ def test_answers_that_a_clause_leaves_open_are_equal() -> None:
     assert differences("replies", refused(503), refused(501)) != []
 
 
-def test_what_a_broken_off_session_never_said_differs_in_its_end_alone() -> None:
+def test_aborted_session_differs_only_in_its_end() -> None:
     other = right_run()
     other.trouble = "silence"
     del other.exchanges[5:], other.visits[:], other.filter_runs[:]
@@ -514,16 +514,16 @@ P< exit 0
 """
 
 
-def test_a_run_is_written_as_a_transcript() -> None:
+def test_run_is_written_as_transcript() -> None:
     assert written(told_run(), "A title", ["found"]).rpartition("+++\n")[2] == STEPS
 
 
-def test_the_transcript_of_a_run_reads_as_it_was_written() -> None:
+def test_transcript_of_run_is_read_as_written() -> None:
     transcript = as_transcript(told_run(), "A title")
     assert parse_transcript(write_transcript(transcript), transcript.name) == transcript
 
 
-def test_several_verdicts_are_counted_off() -> None:
+def test_multiple_verdicts_are_numbered() -> None:
     script = as_transcript(told_run(), "A title").header.filter
     assert script is not None
     assert "1)\nexit 0\n;;\n2)\nprintf" in script

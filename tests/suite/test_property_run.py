@@ -27,7 +27,7 @@ PLAN = Plan(
 )
 
 
-def test_a_run_written_as_a_transcript_can_be_played(request: pytest.FixtureRequest) -> None:
+def test_run_written_as_transcript_can_be_played(request: pytest.FixtureRequest) -> None:
     adopt_orphans()
     settings = suite_of(request.config).settings
     run = perform(PLAN, settings)

@@ -182,7 +182,7 @@ U> 221 2.0.0 up.example says bye
 """.strip().split("\n")
 
 
-def test_a_live_session_is_recorded_and_plays_again(upstream: str, tmp_path: Path) -> None:
+def test_recorded_session_can_be_played(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "live.smtp"
     with recording(upstream, path) as address:
         deliver(address, b"Subject: x\r\n\r\n.dot \xe9\r\n")
@@ -192,7 +192,7 @@ def test_a_live_session_is_recorded_and_plays_again(upstream: str, tmp_path: Pat
     replay(path, "listen")
 
 
-def test_a_rejection_is_recorded_with_the_filters_words(upstream: str, tmp_path: Path) -> None:
+def test_rejection_is_recorded_with_filter_output(upstream: str, tmp_path: Path) -> None:
     text = tmp_path / "filter"
     text.write_text("echo 'no thanks' >&2\nexit 1\n")
     path = tmp_path / "rejected.smtp"
@@ -216,7 +216,7 @@ def test_a_rejection_is_recorded_with_the_filters_words(upstream: str, tmp_path:
     replay(path, "stdio")
 
 
-def test_octets_read_in_one_go_are_one_write(upstream: str, tmp_path: Path) -> None:
+def test_octets_of_one_read_become_one_write(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "pipelined.smtp"
     with recording(upstream, path) as address, socket.create_connection(address) as client:
         client.settimeout(SECONDS)
@@ -229,7 +229,7 @@ def test_octets_read_in_one_go_are_one_write(upstream: str, tmp_path: Path) -> N
     replay(path, "stdio")
 
 
-def test_the_arguments_behind_the_dashes_are_the_transcripts(upstream: str, tmp_path: Path) -> None:
+def test_arguments_after_dashes_are_recorded(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "arguments.smtp"
     arguments = ("-v", "-d", "{tmp}", "{upstream}")
     with recording(upstream, path, "--", *arguments) as address:
@@ -237,7 +237,7 @@ def test_the_arguments_behind_the_dashes_are_the_transcripts(upstream: str, tmp_
     assert load_transcript(path).header.argv == arguments
 
 
-def test_several_sessions_are_several_transcripts(upstream: str, tmp_path: Path) -> None:
+def test_multiple_sessions_give_multiple_transcripts(upstream: str, tmp_path: Path) -> None:
     with recording(upstream, tmp_path / "one.smtp", "--sessions", "2") as address:
         deliver(address, b"first\r\n")
         deliver(address, b"second\r\n")
@@ -245,7 +245,7 @@ def test_several_sessions_are_several_transcripts(upstream: str, tmp_path: Path)
     assert titles == ["A live session (2)", "A live session"]
 
 
-def test_a_comment_stands_above_the_script(upstream: str, tmp_path: Path) -> None:
+def test_comment_precedes_script(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "commented.smtp"
     with recording(upstream, path, "--comment", "smtplib of Python") as address:
         deliver(address, b"hello\r\n")
@@ -265,7 +265,7 @@ def failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...,
     return complaint
 
 
-def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "there.smtp"
     path.write_text("precious")
     assert "already exists" in failure("-o", str(path))
@@ -289,13 +289,13 @@ def test_an_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_pa
         (("--implementation", "/no/such"), "cannot start /no/such: the program is missing"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_a_client_comes(
+def test_invalid_arguments_are_reported_before_recording(
     failure: Callable[..., str], arguments: tuple[str, ...], complaint: str
 ) -> None:
     assert complaint in failure(*arguments)
 
 
-def test_an_upstream_that_refuses_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+def test_unreachable_upstream_does_not_write_transcript(tmp_path: Path) -> None:
     path = tmp_path / "x.smtp"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -318,34 +318,34 @@ def written(steps: StepRecorder) -> list[str]:
     return [write_step(step) for step in steps.steps if isinstance(step, Step)]
 
 
-def test_what_upstream_said_is_awaited_exactly() -> None:
+def test_relayed_reply_is_expected_exactly() -> None:
     steps = StepRecorder()
     steps.sent("U", b"250-one\r\n250 two\r\n")
     steps.seen("C", b"250-one\r\n250 two\r\n")
     assert written(steps)[2:] == ["C< 250-one", "C< 250 two"]
 
 
-def test_a_reply_that_lacks_lines_of_upstreams_is_awaited_exactly() -> None:
+def test_relayed_reply_with_missing_lines_is_expected_exactly() -> None:
     steps = StepRecorder()
     steps.sent("U", EHLO_REPLY)
     steps.seen("C", b"250 up.example\r\n")
     assert written(steps)[4:] == ["C< 250 up.example"]
 
 
-def test_words_of_the_proxys_own_are_awaited_by_their_code() -> None:
+def test_reply_of_proxy_is_expected_by_code() -> None:
     steps = StepRecorder()
     steps.seen("C", b"502 5.5.1 not\r\n")
     assert written(steps) == ["C? 502"]
 
 
-def test_a_reply_that_was_passed_on_does_not_account_for_a_second_one() -> None:
+def test_second_equal_reply_is_expected_by_code() -> None:
     steps = StepRecorder()
     steps.sent("U", b"250 ok\r\n")
     steps.seen("C", b"250 ok\r\n250 ok\r\n")
     assert written(steps)[1:] == ["C< 250 ok", "C? 250"]
 
 
-def test_what_upstream_said_to_the_proxys_own_command_is_not_passed_on() -> None:
+def test_reply_to_command_of_proxy_is_not_relayed() -> None:
     steps = StepRecorder()
     steps.seen("U", b"QUIT\r\n")
     steps.sent("U", b"221 bye\r\n")
@@ -354,7 +354,7 @@ def test_what_upstream_said_to_the_proxys_own_command_is_not_passed_on() -> None
     assert written(steps)[-2:] == ["C> QUIT", "C? 221"]
 
 
-def test_what_upstream_said_to_the_clients_command_is_awaited_exactly() -> None:
+def test_reply_to_command_of_client_is_expected_exactly() -> None:
     steps = StepRecorder()
     steps.sent("C", b"quit \r\n")
     steps.seen("U", b"QUIT\r\n")
@@ -363,7 +363,7 @@ def test_what_upstream_said_to_the_clients_command_is_awaited_exactly() -> None:
     assert written(steps)[-1] == "C< 221 bye"
 
 
-def test_a_354_is_the_proxys_even_if_upstream_said_the_same() -> None:
+def test_reply_354_is_attributed_to_proxy() -> None:
     steps = StepRecorder()
     steps.sent("U", b"354 go on\r\n")
     steps.seen("C", b"354 go on\r\n")
@@ -371,19 +371,19 @@ def test_a_354_is_the_proxys_even_if_upstream_said_the_same() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"550 5.7.1 spam", b"554 550 5.7.1 spam"])
-def test_the_filters_words_are_awaited_exactly(reply: bytes) -> None:
+def test_filter_output_is_expected_exactly(reply: bytes) -> None:
     steps = StepRecorder([b"first", b"550 5.7.1 spam"])
     steps.seen("C", reply + b"\r\n")
     assert written(steps) == [f"C< {reply.decode()}"]
 
 
-def test_what_is_no_reply_is_awaited_exactly() -> None:
+def test_invalid_reply_is_expected_exactly() -> None:
     steps = StepRecorder()
     steps.seen("C", b"hello\r\n250-a\r\n550 b\r\n")
     assert written(steps) == ["C< hello", "C< 250-a", "C< 550 b"]
 
 
-def test_a_line_that_comes_in_two_reads_is_one() -> None:
+def test_line_of_two_reads_is_one_step() -> None:
     steps = StepRecorder()
     steps.seen("U", b"NO")
     steps.sent("U", b"250 a\r\n")
@@ -391,21 +391,21 @@ def test_a_line_that_comes_in_two_reads_is_one() -> None:
     assert written(steps) == ["U> 250 a", "U< NOOP"]
 
 
-def test_a_line_without_its_end_is_awaited_before_the_end() -> None:
+def test_line_without_line_end_precedes_eof() -> None:
     steps = StepRecorder()
     steps.seen("U", b"half")
     steps.observed("U", "@eof")
     assert written(steps) == ["U< half\\", "U< @eof"]
 
 
-def test_a_fragment_stays_one() -> None:
+def test_partial_writes_are_recorded_separately() -> None:
     steps = StepRecorder()
     steps.sent("C", b"NO")
     steps.sent("C", b"OP\r\n")
     assert written(steps) == ["C> NO\\", "C> OP"]
 
 
-def test_the_pieces_of_a_long_write_are_joined() -> None:
+def test_parts_of_long_write_are_joined() -> None:
     steps = StepRecorder()
     lines = b"".join(b"line %d\r\n" % number for number in range(200))
     steps.sent("C", lines + b"the la")
@@ -413,14 +413,14 @@ def test_the_pieces_of_a_long_write_are_joined() -> None:
     assert written(steps)[-2:] == ["C+ the last", "C+ ."]
 
 
-def test_a_block_that_ends_with_a_line_goes_on() -> None:
+def test_block_ending_with_line_is_continued() -> None:
     steps = StepRecorder()
     steps.sent("C", b"same line\r\n" * 2000)
     steps.sent("C", b"same line\r\n" * 2000)
     assert written(steps) == [r"C> \{3999*same line\r\n}same line"]
 
 
-def test_two_writes_with_something_between_are_two() -> None:
+def test_interrupted_writes_are_separate_steps() -> None:
     steps = StepRecorder()
     steps.sent("C", b"x" * 2000)
     steps.seen("U", b"NOOP\r\n")
@@ -428,13 +428,13 @@ def test_two_writes_with_something_between_are_two() -> None:
     assert written(steps) == ["C> \\{2000*x}\\", "U< NOOP", "C> x"]
 
 
-def test_what_is_said_over_and_over_is_written_once() -> None:
+def test_repeated_text_is_written_once() -> None:
     steps = StepRecorder()
     steps.sent("C", b"same\r\n" * 5000 + b"x" * 3000 + b"\r\n")
     assert written(steps) == [r"C> \{4999*same\r\n}same", r"C+ \{3000*x}"]
 
 
-def test_every_octet_is_written_so_that_it_is_read_again() -> None:
+def test_every_octet_is_written_as_readable_text() -> None:
     steps = StepRecorder()
     steps.sent("C", bytes(range(256)) + b"\r\n@eof\r\n  \r\n" + b"}" * 99)
     text = "".join(f"{line}\n" for line in written(steps))
@@ -443,13 +443,13 @@ def test_every_octet_is_written_so_that_it_is_read_again() -> None:
     assert again.steps == steps.steps
 
 
-def test_a_variable_that_is_not_there_is_not_awaited() -> None:
+def test_missing_variable_is_not_expected() -> None:
     steps = StepRecorder()
     steps.filter_run(FilterRun(1, 1, {"SENDER": b"<>", "EMAIL": b"/tmp/x"}, b"", 0o600, b""))
     assert written(steps) == ["F< run", "F< env SENDER=<>"]
 
 
-def test_an_empty_message_is_recorded_as_one() -> None:
+def test_empty_message_is_recorded() -> None:
     steps = StepRecorder()
     steps.read_email(FilterRun(1, 1, {}, b"", 0o600, b""))
     assert written(steps) == ["F< email"]

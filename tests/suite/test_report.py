@@ -158,7 +158,7 @@ def clause_part(page: str, name: str) -> str:
         ),
     ],
 )
-def test_wrong_file_is_refused_by_name_and_line(content: bytes, error: str) -> None:
+def test_invalid_file_is_rejected_with_line(content: bytes, error: str) -> None:
     with pytest.raises(ResultFileError) as caught:
         parse_run(content, "f")
     assert str(caught.value).startswith(error)
@@ -180,20 +180,20 @@ def test_wrong_file_is_refused_by_name_and_line(content: bytes, error: str) -> N
         ),
     ],
 )
-def test_missing_end_is_a_gap(content: bytes, gaps: tuple[str, ...]) -> None:
+def test_missing_footer_is_reported_as_gap(content: bytes, gaps: tuple[str, ...]) -> None:
     assert parse_run(content, "f").gaps == gaps
 
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
-def test_either_name_of_an_invariant_is_read(number: int, name: str) -> None:
+def test_both_names_of_invariant_are_accepted(number: int, name: str) -> None:
     content = octets(header(format=number), result(transcript=name, mode="listen"))
     (read,) = parse_run(content, "f").results
     assert read.transcript == "invariant/stop"
     assert read.is_invariant
 
 
-def test_last_line_without_line_end_counts() -> None:
+def test_last_line_without_newline_is_read() -> None:
     assert parse_run(whole(result()).rstrip(b"\n"), "f").gaps == ()
 
 
@@ -206,7 +206,7 @@ def test_last_line_without_line_end_counts() -> None:
         ("\u202egnp", "\\u202egnp"),
     ],
 )
-def test_what_would_not_show_is_written_out(text: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
@@ -218,25 +218,25 @@ def cell(shown: Matrix, clause: str, column: int = 0) -> dict[str, dict[str, int
     return {level: dict(tally.counts) for level, tally in row.cells[column].tallies}
 
 
-def test_each_mode_of_a_transcript_counts() -> None:
+def test_each_mode_of_transcript_is_counted() -> None:
     shown = matrix(whole(result(), result(mode="listen", outcome="failed")))
     assert cell(shown, "filter.reject") == {"must": {"passed": 1, "failed": 1}}
 
 
-def test_result_counts_in_every_clause_it_names() -> None:
+def test_result_counts_in_every_cited_clause() -> None:
     shown = matrix(whole(result(clauses=["filter.reject", "relay.order"], level="should")))
     assert cell(shown, "filter.reject") == {"must": {}, "should": {"passed": 1}}
     assert cell(shown, "relay.order") == {"should": {"passed": 1}}
 
 
-def test_result_counts_once_in_a_group_and_in_the_totals() -> None:
+def test_result_counts_once_per_group_and_total() -> None:
     families = [Family("cli.a", ()), Family("cli.b", ())]
     shown = build(families, [parse_run(whole(result(clauses=["cli.a", "cli.b"])), "f")])
     assert shown.groups[0].tallies[0].counts == (("passed", 1),)
     assert shown.columns[0].tally().counts == (("passed", 1),)
 
 
-def test_part_of_a_clause_without_a_result_shows_as_empty() -> None:
+def test_clause_level_without_results_is_empty() -> None:
     assert cell(matrix(whole(result(clauses=["cli.host"]))), "cli.host") == {
         "must": {"passed": 1},
         "should": {},
@@ -256,31 +256,31 @@ def test_part_of_a_clause_without_a_result_shows_as_empty() -> None:
         (("skipped",), "skipped"),
     ],
 )
-def test_verdict_of_a_cell(outcomes: tuple[str, ...], verdict: str) -> None:
+def test_cell_verdict_depends_on_outcomes(outcomes: tuple[str, ...], verdict: str) -> None:
     results = [result(mode=str(n), outcome=outcome) for n, outcome in enumerate(outcomes)]
     (row,) = matrix(whole(*results)).groups[2].rows
     assert row.cells[0].verdict == verdict
 
 
-def test_same_words_in_both_modes_are_one_finding() -> None:
+def test_same_message_in_both_modes_is_one_finding() -> None:
     failed = [result(mode=mode, outcome="failed", message="no") for mode in ("listen", "stdio")]
     (finding,) = matrix(whole(*failed)).columns[0].found("failed")
     assert finding.modes == ("stdio", "listen")
 
 
-def test_skips_for_one_reason_are_one_finding() -> None:
+def test_skips_with_same_reason_are_one_finding() -> None:
     skips = [result(transcript=name, outcome="skipped", message="no ipv6") for name in "ab"]
     (finding,) = matrix(whole(*skips)).columns[0].found("skipped")
     assert finding.transcripts == ("a", "b")
 
 
-def test_clause_outside_the_specification_is_shown() -> None:
+def test_clause_outside_specification_is_listed() -> None:
     shown = matrix(whole(result(clauses=["mime.type"])))
     assert shown.groups[-1].name == "mime"
     assert cell(shown, "mime.type") == {"must": {"passed": 1}}
 
 
-def test_columns_that_read_the_same_are_told_apart_by_file() -> None:
+def test_columns_with_same_label_have_file_name() -> None:
     shown = matrix(whole(result()), whole(result()))
     assert [column.label for column in shown.columns] == [
         "postprox 1.0 (0.jsonl)",
@@ -294,21 +294,21 @@ RENDERERS = pytest.mark.parametrize("render", [html, markdown], ids=["html", "ma
 
 
 @RENDERERS
-def test_says_what_was_tested_when_and_by_which_suite(render: Any) -> None:
+def test_report_has_implementation_date_and_suite_version(render: Any) -> None:
     text = render(matrix(whole(result())))
     for needed in ("postprox 1.0", "my postprox", "2025-11-22 14:31:07 UTC", "1 of 1 transcripts"):
         assert needed in text
 
 
 @RENDERERS
-def test_clauses_keep_the_order_of_the_specification(render: Any) -> None:
+def test_clauses_have_order_of_specification(render: Any) -> None:
     text = render(matrix(whole(result())))
     places = [text.index(clause.name) for clause in FAMILIES]
     assert places == sorted(places)
 
 
 @RENDERERS
-def test_columns_keep_the_order_of_the_files(render: Any) -> None:
+def test_columns_have_order_of_files(render: Any) -> None:
     text = render(matrix(whole(head=named("zeta")), whole(head=named("alpha"))))
     assert 0 < text.index("zeta 1.0") < text.index("alpha 1.0")
 
@@ -321,24 +321,24 @@ def test_columns_keep_the_order_of_the_files(render: Any) -> None:
         (whole(result(), head=header(suite={"transcripts": 9, "version": "7"})), "SELECTION"),
     ],
 )
-def test_what_is_not_the_whole_suite_says_so(render: Any, content: bytes, word: str) -> None:
+def test_incomplete_run_has_warning(render: Any, content: bytes, word: str) -> None:
     assert word in render(matrix(content))
 
 
 @RENDERERS
 @pytest.mark.parametrize("word", ["PARTIAL", "SELECTION", "MIXED"])
-def test_whole_run_carries_no_warning(render: Any, word: str) -> None:
+def test_complete_run_has_no_warning(render: Any, word: str) -> None:
     assert word not in render(matrix(whole(result())))
 
 
 @RENDERERS
-def test_different_suites_say_so(render: Any) -> None:
+def test_different_suite_versions_have_warning(render: Any) -> None:
     other = header(suite={"transcripts": 1, "version": "8"})
     assert "MIXED" in render(matrix(whole(result()), whole(result(), head=other)))
 
 
 @RENDERERS
-def test_partial_run_is_never_as_expected(render: Any) -> None:
+def test_partial_run_is_never_reported_as_expected(render: Any) -> None:
     content = octets(header(), result(), footer(passed=5))
     assert "as expected" not in render(matrix(content))
 
@@ -348,7 +348,7 @@ def test_partial_run_is_never_as_expected(render: Any) -> None:
     ("status", "words"),
     [(0, "✓ as expected"), (1, "✗ not as expected"), (2, "✗ the harness failed (exit status 2)")],
 )
-def test_judgement_is_the_exit_status(render: Any, status: int, words: str) -> None:
+def test_report_states_exit_status(render: Any, status: int, words: str) -> None:
     assert words in render(matrix(octets(header(), footer(exit_status=status))))
 
 
@@ -361,14 +361,14 @@ def test_divergence_has_kind_and_reason(render: Any) -> None:
 
 
 @RENDERERS
-def test_failure_text_stands_once_however_many_clauses_it_names(render: Any) -> None:
+def test_failure_text_is_printed_once(render: Any) -> None:
     names = [clause.name for clause in FAMILIES]
     failed = result(clauses=names, outcome="failed", message="expected 554\n     got 250")
     assert render(matrix(whole(failed))).count("expected 554\n     got 250") == 1
 
 
 @RENDERERS
-def test_same_files_give_the_same_text(render: Any) -> None:
+def test_equal_files_give_equal_text(render: Any) -> None:
     files = [whole(result(outcome="failed")), whole(result(), head=named("b"))]
     assert render(matrix(*files)) == render(matrix(*files))
 
@@ -404,14 +404,14 @@ def hostile_page() -> str:
     )
 
 
-def test_hostile_text_is_text_wherever_it_stands() -> None:
+def test_hostile_text_is_escaped() -> None:
     page = _Page(hostile_page())
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     assert page.text.count(HOSTILE) > 10
 
 
-def test_failures_of_one_cause_stand_together_and_the_first_tells_all() -> None:
+def test_failures_of_one_cause_are_grouped() -> None:
     same = {"outcome": "failed", "cause": "C< 250: it hangs"}
     page = html(
         matrix(
@@ -428,32 +428,32 @@ def test_failures_of_one_cause_stand_together_and_the_first_tells_all() -> None:
     assert "told already" not in failures
 
 
-def test_failure_text_is_shown_as_it_came() -> None:
+def test_failure_text_is_printed_unchanged() -> None:
     message = f"expected  <b>&amp;\n  got     {HOSTILE}"
     page = _Page(html(matrix(whole(result(outcome="failed", message=message)))))
     assert message in page.texts or message in "".join(page.texts)
 
 
-def test_page_can_be_encoded_whatever_the_messages_hold() -> None:
+def test_page_with_any_message_can_be_encoded() -> None:
     page = html(matrix(whole(result(outcome="failed", message="\udcff\0"))))
     assert b"\\udcff\\x00" in page.encode()
 
 
-def test_page_needs_nothing_beside_itself() -> None:
+def test_page_requires_no_other_file() -> None:
     page = _Page(html(matrix(whole(result()))))
     assert page.attributes("src") == []
     assert all(link.startswith("#") for link in page.attributes("href"))
     assert "url(" not in "".join(page.texts)
 
 
-def test_browser_is_told_to_run_the_one_script_and_no_other() -> None:
+def test_content_security_policy_permits_only_one_script() -> None:
     page = html(matrix(whole()))
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
 
 
-def test_links_lead_somewhere_and_no_place_is_there_twice() -> None:
+def test_link_targets_exist_and_ids_are_unique() -> None:
     results = [
         result(transcript=outcome, outcome=outcome, clauses=["cli.host", "filter.reject"])
         for outcome in OUTCOMES
@@ -464,14 +464,14 @@ def test_links_lead_somewhere_and_no_place_is_there_twice() -> None:
     assert {link[1:] for link in page.attributes("href")} <= set(places)
 
 
-def test_clause_opens_to_statement_and_transcripts() -> None:
+def test_clause_contains_statement_and_transcripts() -> None:
     failed = result(mode="listen", outcome="failed")
     text = clause_part(html(matrix(whole(result(), failed))), "filter.reject")
     for needed in ("status 1", TITLE, "filter/reject.smtp", "✗ failed listen", "✓ passed stdio"):
         assert needed in text
 
 
-def test_implementations_stand_side_by_side_in_a_clause() -> None:
+def test_implementations_are_listed_side_by_side() -> None:
     files = whole(result(), head=named("one")), whole(result(outcome="failed"), head=named("two"))
     text = clause_part(html(matrix(*files)), "filter.reject")
     assert text.startswith(
@@ -480,47 +480,47 @@ def test_implementations_stand_side_by_side_in_a_clause() -> None:
     assert text.endswith("✓ passed stdio ✗ failed stdio")
 
 
-def test_transcript_only_one_implementation_was_judged_by() -> None:
+def test_transcript_of_one_implementation_is_marked() -> None:
     only = result(transcript="filter/only.smtp")
     files = whole(result(), only, head=named("one")), whole(result(), head=named("two"))
     text = clause_part(html(matrix(*files)), "filter.reject")
     assert "filter/only.smtp · must ✓ passed stdio — not judged" in text
 
 
-def test_clause_nobody_judged_says_so() -> None:
+def test_clause_without_result_is_marked() -> None:
     text = clause_part(html(matrix(whole(result()))), "cli.host")
     assert "— not judged" in text
     assert text.endswith("No transcript judged this clause.")
 
 
-def test_markdown_of_a_statement_becomes_html() -> None:
+def test_markdown_of_statement_becomes_html() -> None:
     page = html(matrix(whole(result())))
     assert "SHOULD be <code>[IPv6]:PORT</code> as well" in page
     assert "the <strong>order</strong> of" in page
 
 
-def test_partial_page_says_so_in_title_banner_card_and_heads() -> None:
+def test_partial_page_has_warning_in_all_parts() -> None:
     page = html(matrix(octets(header(), result())))
     assert "<title>PARTIAL: postprox conformance" in page
     assert '<p class="alert"><strong>PARTIAL</strong> The results of postprox 1.0' in page
     assert page.count('<span class="badge partial">PARTIAL</span>') == 3
 
 
-def test_filters_know_the_levels_of_rows_and_failures() -> None:
+def test_html_filters_include_levels() -> None:
     failed = result(clauses=["cli.host"], level="should", outcome="failed")
     page = html(matrix(whole(failed)))
     assert 'id="cli.host" data-levels="must should" data-failed="should"' in page
     assert 'id="filter.reject" data-levels="must" data-failed=""' in page
 
 
-def test_controls_stay_away_without_a_script() -> None:
+def test_controls_are_hidden_without_script() -> None:
     assert '<form id="controls" hidden>' in html(matrix(whole()))
 
 
 # The Markdown.
 
 
-def test_markdown_cells_count() -> None:
+def test_markdown_cells_have_counts() -> None:
     files = (
         whole(result(), result(mode="listen", outcome="skipped"), head=named("one")),
         whole(result(outcome="failed"), head=named("two")),
@@ -532,7 +532,7 @@ def test_markdown_cells_count() -> None:
     assert "| all | ✓ 1 ○ 1 | ✗ 1 |\n" in text
 
 
-def test_markdown_has_a_row_for_each_property() -> None:
+def test_markdown_has_row_for_each_property() -> None:
     passed = result(transcript="properties/sessions")
     failed = result(transcript="properties/crowds", mode="listen", outcome="failed")
     files = whole(passed, head=named("one")), whole(passed, failed, head=named("two"))
@@ -543,27 +543,27 @@ def test_markdown_has_a_row_for_each_property() -> None:
     ) in text
 
 
-def test_markdown_speaks_of_properties_only_where_there_are_any() -> None:
+def test_markdown_without_properties_has_no_properties_section() -> None:
     assert "## Properties" not in markdown(matrix(whole(result())))
 
 
-def test_markdown_cell_tells_must_from_should() -> None:
+def test_markdown_cell_separates_must_and_should() -> None:
     text = markdown(matrix(whole(result(clauses=["cli.host"], level="should"))))
     assert "| cli.host | must, should | must —; should ✓ 1 |\n" in text
 
 
-def test_markdown_escapes_what_is_not_in_a_fence() -> None:
+def test_markdown_outside_fence_is_escaped() -> None:
     hostile = "a|b <script> *c* `d` [e](f)\n# g"
     text = markdown(matrix(whole(result(title=hostile, outcome="failed"))))
     assert r"**a\|b \<script> \*c\* \`d\` \[e\](f) # g**" in text
 
 
-def test_markdown_fence_is_longer_than_any_in_the_text() -> None:
+def test_markdown_fence_is_longer_than_inner_fences() -> None:
     text = markdown(matrix(whole(result(outcome="failed", message="x\n````\ny"))))
     assert "\n`````text\nx\n````\ny\n`````\n" in text
 
 
-def test_markdown_tables_have_no_gap() -> None:
+def test_markdown_tables_are_rectangular() -> None:
     lines = markdown(matrix(whole(result()), whole(result(), head=named("b")))).splitlines()
     widths = {
         line.count("|")
@@ -583,14 +583,14 @@ def results(tmp_path: Path) -> Path:
     return path
 
 
-def test_writes_what_is_asked_for(results: Path, tmp_path: Path) -> None:
+def test_requested_reports_are_written(results: Path, tmp_path: Path) -> None:
     page, text = tmp_path / "r.html", tmp_path / "r.md"
     assert main(["report", str(results), "--html", str(page), "--markdown", str(text)]) == 0
     assert page.read_text("utf-8").startswith("<!doctype html>\n")
     assert text.read_text("utf-8").startswith("# postprox conformance\n")
 
 
-def test_dash_is_standard_output(results: Path, capfdbinary: Any) -> None:
+def test_dash_writes_to_standard_output(results: Path, capfdbinary: Any) -> None:
     assert main(["report", str(results), "--markdown", "-"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"# postprox conformance\n")
 
@@ -604,25 +604,25 @@ def test_dash_is_standard_output(results: Path, capfdbinary: Any) -> None:
         (["--html", "/"], "/: is a directory"),
     ],
 )
-def test_wrong_options_are_named(
+def test_invalid_options_are_reported(
     options: list[str], error: str, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", str(results), *options]) == 2
     assert error in capsys.readouterr().err
 
 
-def test_a_failure_unfolds_its_transcript() -> None:
+def test_failure_includes_its_transcript() -> None:
     failed = result(transcript="relay/one-message.smtp", outcome="failed", message="no")
     page = html(matrix(whole(failed)))
     assert "  |   | C&gt; MAIL FROM:&lt;a@example&gt;" in page
 
 
-def test_the_verdict_stands_in_every_report(tmp_path: Path) -> None:
+def test_every_report_has_verdict(tmp_path: Path) -> None:
     for render in (html, markdown):
         assert "conformant: all 1 at must" in render(matrix(whole(result())))
 
 
-def test_wrong_file_is_one_line_and_nothing_is_written(
+def test_invalid_file_gives_one_line_and_no_report(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results.write_bytes(b"hello\n")
@@ -638,7 +638,7 @@ def test_wrong_file_is_one_line_and_nothing_is_written(
     ("missing", "why"),
     [("results.jsonl", "No such file"), ("no/such/r.html", "missing directory")],
 )
-def test_path_that_is_not_there_is_named(
+def test_missing_path_is_reported(
     missing: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "given.jsonl"

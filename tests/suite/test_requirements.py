@@ -33,7 +33,7 @@ def test_groups_are_in_order() -> None:
     assert list(groups) == ["cli", "relay", "data", "filter", "files", "listen", "log"]
 
 
-def test_no_row_is_lost() -> None:
+def test_every_row_is_read() -> None:
     text = SPECIFICATION.read_text("utf-8")
     rows = re.findall(r"^\| ([a-z]+\.[a-z0-9-]+-[0-9]+) \|", text, re.M)
     assert list(specification().requirements) == rows
@@ -57,12 +57,12 @@ def test_notes_belong_to_family() -> None:
     assert (family.source, family.reference) == ("RFC 1047.", "9 s.")
 
 
-def test_other_table_defines_nothing() -> None:
+def test_table_without_requirements_is_ignored() -> None:
     text = document(ROW, below="| word | meaning |\n|---|---|\n| client | a client |")
     assert list(parse_specification(text).requirements) == ["cli.x-1"]
 
 
-def test_version_is_that_of_the_document() -> None:
+def test_version_is_read_from_document() -> None:
     assert parse_specification(document(ROW, version="3.1")).version == "3.1"
 
 
@@ -84,7 +84,7 @@ def test_version_is_that_of_the_document() -> None:
         (document(ROW.replace("The proxy MUST do x.", "")), "line 6: cli.x-1 has no sentence"),
     ],
 )
-def test_wrong_table_is_named_by_line(text: str, error: str) -> None:
+def test_invalid_table_is_reported_with_line(text: str, error: str) -> None:
     with pytest.raises(ValueError, match=re.escape(error)):
         parse_specification(text)
 
@@ -100,16 +100,14 @@ def test_wrong_table_is_named_by_line(text: str, error: str) -> None:
         ("", ("manual",), "may"),
     ],
 )
-def test_level_follows_from_harm_and_manual(
-    harm: str, sources: tuple[str, ...], level: str
-) -> None:
+def test_level_depends_on_harm_and_manual(harm: str, sources: tuple[str, ...], level: str) -> None:
     assert level_of(harm, sources) == level
 
 
 @pytest.mark.parametrize(
     ("source", "is_from"), [("manual", True), ("RFC", True), ("CVE", False), ("Postfix", False)]
 )
-def test_source_is_known_by_its_first_word(source: str, is_from: bool) -> None:
+def test_source_is_identified_by_first_word(source: str, is_from: bool) -> None:
     row = ROW.replace("manual", "RFC 5321 4.1.1.4, manual")
     requirement = parse_specification(document(row)).requirements["cli.x-1"]
     assert requirement.is_from(source) is is_from

@@ -136,27 +136,27 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Runner(tmp_path_factory.mktemp("right")).run(in_corpus(SESSION))
 
 
-def test_the_reference_passes_in_both_modes_with_status_0(right: Done) -> None:
+def test_reference_passes_in_both_modes_with_status_0(right: Done) -> None:
     assert (right.status, right.outcomes) == (0, ["passed", "passed"])
 
 
-def test_a_result_file_has_header_results_and_footer(right: Done) -> None:
+def test_result_file_has_header_results_and_footer(right: Done) -> None:
     assert [one["type"] for one in right.records[:3]] == ["header", "result", "result"]
     assert right.records[-1]["type"] == "footer"
 
 
-def test_the_footer_counts(right: Done) -> None:
+def test_footer_has_counts(right: Done) -> None:
     assert right.records[-1] == {
         "type": "footer", "passed": 2 + len(right.unasked),
         "failed": 0, "skipped": 0, "diverged": 0, "stale": 0, "exit_status": 0, "stopped": "",
     }  # fmt: skip
 
 
-def test_the_terminal_shows_a_table_by_group(right: Done) -> None:
+def test_terminal_output_has_table_by_group(right: Done) -> None:
     assert "relay              2         -         -         -" in right.text
 
 
-def test_results_are_the_same_from_parallel_workers(runner: Runner) -> None:
+def test_results_of_parallel_workers_are_equal(runner: Runner) -> None:
     transcripts = [*sorted(in_corpus("cli").glob("port-*.smtp")), in_corpus(SESSION)]
     done = runner.run("-n", "2", *transcripts)
     alone = runner.run(*transcripts)
@@ -171,7 +171,7 @@ def junit_rows(path: Path) -> dict[str, ET.Element]:
     return {f"{case.get('classname')} {case.get('name')}": case for case in cases}
 
 
-def test_junit_has_a_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
+def test_junit_has_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
     done = runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
     rows = set(junit_rows(tmp_path / "junit.xml"))
     results = [one for one in done.records if one["type"] == "result"]
@@ -180,7 +180,7 @@ def test_junit_has_a_row_for_each_result(runner: Runner, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_junit_knows_a_property_by_its_name(runner: Runner, tmp_path: Path, workers: str) -> None:
+def test_junit_row_has_name_of_property(runner: Runner, tmp_path: Path, workers: str) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     junit = tmp_path / "junit.xml"
@@ -188,7 +188,7 @@ def test_junit_knows_a_property_by_its_name(runner: Runner, tmp_path: Path, work
     assert set(junit_rows(junit)) == {"properties.sessions stdio", "properties.crowds listen"}
 
 
-def test_junit_tells_of_what_holds_unasked_and_does_not(runner: Runner, tmp_path: Path) -> None:
+def test_junit_reports_broken_invariant(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     bent = runner.bent(f"echo noise >&2; exec {REFERENCE}")
     runner.run(in_corpus(SESSION), "--implementation", bent, "--junitxml", junit)
@@ -198,9 +198,7 @@ def test_junit_tells_of_what_holds_unasked_and_does_not(runner: Runner, tmp_path
     assert "nothing on file descriptor 2" in (rows[failed[0]].findtext("failure") or "")
 
 
-def test_junit_skips_a_known_divergence_of_what_holds_unasked(
-    runner: Runner, tmp_path: Path
-) -> None:
+def test_junit_skips_known_divergence_of_invariant(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     path = runner.bent(f"echo noise >&2; exec {REFERENCE}")
     path.write_text(path.read_text() + DIVERGENCE.format("invariant/standard-error"))
@@ -210,9 +208,7 @@ def test_junit_skips_a_known_divergence_of_what_holds_unasked(
     assert row.find("skipped") is not None
 
 
-def test_junit_tells_of_the_canary_for_which_nothing_else_was_played(
-    runner: Runner, tmp_path: Path
-) -> None:
+def test_junit_reports_failing_smoke_test(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     bent = runner.bent("echo nonsense")
     runner.run(in_corpus(SESSION), "--canary", "--implementation", bent, "--junitxml", junit)
@@ -220,40 +216,40 @@ def test_junit_tells_of_the_canary_for_which_nothing_else_was_played(
     assert "relay.one-message.smtp stdio" in failed
 
 
-def test_an_implementation_that_is_always_wrong_fails_with_status_1(runner: Runner) -> None:
+def test_wrong_implementation_fails_with_status_1(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--implementation", runner.bent("echo nonsense"))
     assert done.status == 1
     assert set(done.outcomes) == {"failed"}
 
 
-def test_one_that_cannot_be_started_says_so_once_with_status_2(runner: Runner) -> None:
+def test_missing_program_is_reported_once_with_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus("filter"), "--implementation", f"{sys.executable} -m no_such_one")
     assert done.status == 2
     assert done.text.count("No module named no_such_one") == 1
 
 
-def test_a_mere_command_line_is_judged_in_both_modes(runner: Runner) -> None:
+def test_command_line_is_run_in_both_modes(runner: Runner) -> None:
     command = f"""sh -c 'PYTHONPATH="{ROOT}" exec {sys.executable} -m postprox "$@"' sh"""
     done = runner.run(in_corpus(SESSION), "--implementation", command)
     assert (done.status, done.outcomes) == (0, ["passed", "passed"])
 
 
-def test_an_argv_that_is_no_program_is_status_2(runner: Runner) -> None:
+def test_argv_without_program_gives_status_2(runner: Runner) -> None:
     assert runner.run(in_corpus(SESSION), "--implementation", "/no/such/program").status == 2
 
 
-def test_a_transcript_that_cannot_be_read_is_status_2(runner: Runner) -> None:
+def test_unreadable_transcript_gives_status_2(runner: Runner) -> None:
     done = runner.run(runner.transcript("C> @cloze\n"))
     assert done.status == 2
     assert "own.smtp:5: unknown step '@cloze' (did you mean '@close'?)" in done.text
 
 
-def test_choosing_nothing_is_status_2(runner: Runner) -> None:
+def test_empty_selection_gives_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "-k", "no_such_transcript")
     assert (done.status, done.outcomes) == (2, [])
 
 
-def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
+def test_level_option_excludes_lower_levels(runner: Runner) -> None:
     should = in_corpus("cli/exit-client-eof.smtp")
     done = runner.run(should, in_corpus(MUST), "--level", "must")
     assert done.names == [f"{MUST}::listen", f"{MUST}::stdio"]
@@ -274,7 +270,7 @@ def test_a_level_above_the_one_asked_for_is_not_run(runner: Runner) -> None:
         (("transcripts/cli/help.smtp::stdio",), "has no mode stdio, only command"),
     ],
 )
-def test_what_cannot_be_is_status_2(
+def test_invalid_option_gives_status_2(
     runner: Runner, arguments: tuple[str, ...], message: str
 ) -> None:
     done = runner.run(in_corpus(SESSION), *arguments)
@@ -282,11 +278,11 @@ def test_what_cannot_be_is_status_2(
     assert message in done.text
 
 
-def test_the_last_lines_are_the_verdict(right: Done) -> None:
+def test_verdict_is_last_line(right: Done) -> None:
     assert "verdict: conformant: all 2 at must" in right.text
 
 
-def test_what_is_permitted_only_never_fails_the_run(runner: Runner) -> None:
+def test_may_requirement_never_fails_run(runner: Runner) -> None:
     path = runner.transcript("U> 220 here\nC< 220 there\n")
     path.write_text(path.read_text().replace(MUST_ID, MAY_ID))
     done = runner.run(path)
@@ -302,14 +298,14 @@ RIGHT = IMPLEMENTATION.format(
 DIVERGENCE = '[[divergence]]\ntranscripts = ["{}"]\nkind = "bug"\nreason = "known"\n'
 
 
-def test_a_known_divergence_is_as_expected(runner: Runner) -> None:
+def test_known_divergence_is_expected(runner: Runner) -> None:
     path = runner.described(WRONG + DIVERGENCE.format(SESSION))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert (done.status, done.outcomes) == (0, ["diverged", "diverged"])
     assert done.records[1]["divergence"] == {"kind": "bug", "reason": "known"}
 
 
-def test_a_known_divergence_that_passes_fails_the_run(runner: Runner) -> None:
+def test_passing_known_divergence_fails_run(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format(SESSION))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert (done.status, done.outcomes) == (1, ["stale", "stale"])
@@ -317,20 +313,20 @@ def test_a_known_divergence_that_passes_fails_the_run(runner: Runner) -> None:
     assert f"verdict: conformant: all {len(done.outcomes)} at must" in done.text
 
 
-def test_a_divergence_that_comes_and_goes_may_pass(runner: Runner) -> None:
+def test_flaky_divergence_is_permitted_to_pass(runner: Runner) -> None:
     for implementation, outcome in ((RIGHT, "passed"), (WRONG, "diverged")):
         path = runner.described(implementation + DIVERGENCE.format(SESSION) + "sometimes = true\n")
         done = runner.run(in_corpus(SESSION), "--implementation", path)
         assert (done.status, done.outcomes) == (0, [outcome, outcome])
 
 
-def test_a_known_divergence_may_be_of_one_mode(runner: Runner) -> None:
+def test_known_divergence_applies_to_one_mode(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format(f"{SESSION}::listen"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.outcomes == ["passed", "stale"]
 
 
-def test_a_divergence_that_names_nothing_is_status_2(runner: Runner) -> None:
+def test_divergence_without_transcript_gives_status_2(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.status == 2
@@ -350,7 +346,9 @@ def test_a_divergence_that_names_nothing_is_status_2(runner: Runner) -> None:
         ),
     ],
 )
-def test_a_wrong_implementation_file_is_status_2(runner: Runner, line: str, message: str) -> None:
+def test_invalid_implementation_file_gives_status_2(
+    runner: Runner, line: str, message: str
+) -> None:
     done = runner.run(in_corpus(SESSION), "--implementation", runner.described(RIGHT + line))
     assert done.status == 2
     assert message in done.text
@@ -369,9 +367,7 @@ BEHIND_D = 'for word; do [ "$before" = -d ] && dir=$word; before=$word; done;'
     ],
     ids=["says more", "never ends"],
 )
-def test_what_a_transcript_does_not_await_fails_it(
-    runner: Runner, command: str, message: str
-) -> None:
+def test_unexpected_behaviour_fails_transcript(runner: Runner, command: str, message: str) -> None:
     done = runner.run(
         *(in_corpus(MUST), "--modes", "stdio", "--time-scale", "0.2"),
         *("--implementation", runner.bent(command)),
@@ -406,7 +402,7 @@ BREAKS = {
 @pytest.mark.parametrize(
     ("command", "rule", "clause", "message"), BREAKS.values(), ids=BREAKS.keys()
 )
-def test_what_holds_unasked_is_a_miss_of_its_own_clause_and_of_no_transcript(
+def test_broken_invariant_fails_only_its_clause(
     runner: Runner, command: str, rule: str, clause: str, message: str
 ) -> None:
     done = runner.run(
@@ -421,7 +417,7 @@ def test_what_holds_unasked_is_a_miss_of_its_own_clause_and_of_no_transcript(
     assert message in done.text
 
 
-def test_what_holds_unasked_has_one_result_however_many_break_it(runner: Runner) -> None:
+def test_broken_invariant_has_one_result(runner: Runner) -> None:
     bent = runner.bent(f"echo oops >&2; exec {REFERENCE}", capabilities=["filter"])
     done = runner.run(
         *(in_corpus("recorded"), "-n", "2", "--modes", "stdio", "-k", "relay.eof"),
@@ -433,7 +429,7 @@ def test_what_holds_unasked_has_one_result_however_many_break_it(runner: Runner)
     assert message.startswith(f"in {runs} of {runs} runs, first ")
 
 
-def test_who_ends_otherwise_after_sigterm_misses_that_alone(runner: Runner) -> None:
+def test_wrong_exit_after_sigterm_fails_only_its_requirement(runner: Runner) -> None:
     done = runner.run(
         *(in_corpus(MUST), "--modes", "listen", "--time-scale", "0.2"),
         *("--implementation", runner.bent(f"trap '' TERM; {REFERENCE}; exit 3")),
@@ -445,7 +441,7 @@ def test_who_ends_otherwise_after_sigterm_misses_that_alone(runner: Runner) -> N
 
 
 @pytest.mark.parametrize("requirement", TEMP_DIRECTORY.requires)
-def test_transcript_that_cites_invariant_fails_by_it(runner: Runner, requirement: str) -> None:
+def test_transcript_citing_broken_invariant_fails(runner: Runner, requirement: str) -> None:
     path = runner.transcript("@include include/greeting.smtp-part\nC> @eof\nU< QUIT\n")
     path.write_text(path.read_text().replace(f'"{MUST_ID}"', f'"{MUST_ID}", "{requirement}"'))
     bent = runner.bent(f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}')
@@ -455,11 +451,11 @@ def test_transcript_that_cites_invariant_fails_by_it(runner: Runner, requirement
     assert "invariant/temp-directory::stdio" not in done.unasked
 
 
-def test_what_holds_unasked_is_not_judged_where_level_must_is_asked_for(runner: Runner) -> None:
+def test_level_must_excludes_invariants(runner: Runner) -> None:
     assert runner.run(in_corpus(MUST), "--level", "must").unasked == {}
 
 
-def test_a_known_divergence_may_be_what_holds_unasked(runner: Runner) -> None:
+def test_known_divergence_applies_to_invariant(runner: Runner) -> None:
     path = runner.bent(f"echo oops >&2; exec {REFERENCE}")
     path.write_text(path.read_text() + DIVERGENCE.format("invariant/standard-error"))
     done = runner.run(in_corpus(MUST), "--modes", "stdio", "--implementation", path)
@@ -467,12 +463,12 @@ def test_a_known_divergence_may_be_what_holds_unasked(runner: Runner) -> None:
     assert done.unasked["invariant/standard-error::stdio"]["outcome"] == "diverged"
 
 
-def test_what_nobody_awaited_is_a_failure(runner: Runner) -> None:
+def test_unexpected_output_fails_transcript(runner: Runner) -> None:
     done = runner.run(runner.transcript("U> 220 a\\r\\n220 b\nC< 220 a\n"), "--modes", "stdio")
     assert done.status == 1
 
 
-def test_a_second_connection_nobody_awaited_is_a_failure(runner: Runner) -> None:
+def test_unexpected_connection_fails_transcript(runner: Runner) -> None:
     bent = runner.bent(
         f'for port; do :; done; {sys.executable} -c "import socket; '
         f"socket.create_connection(('127.0.0.1', ${{port#*:}}))\" & wait; exec {REFERENCE}"
@@ -484,13 +480,13 @@ def test_a_second_connection_nobody_awaited_is_a_failure(runner: Runner) -> None
     assert done.status == 1
 
 
-def test_a_server_without_foreground_is_found_and_stopped(runner: Runner) -> None:
+def test_server_without_foreground_is_found_and_stopped(runner: Runner) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen"])
     done = runner.run(in_corpus(SESSION), "--modes", "listen", "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed"])
 
 
-def test_what_the_implementation_cannot_do_is_skipped_with_the_reason(runner: Runner) -> None:
+def test_missing_capability_skips_with_reason(runner: Runner) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=[])
     done = runner.run(in_corpus(SESSION), "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed", "skipped"])
@@ -505,9 +501,7 @@ def test_what_the_implementation_cannot_do_is_skipped_with_the_reason(runner: Ru
         'argv = ["-c", "exec {filter}", "{upstream}"]\nfilter = "exit 0"\n',
     ],
 )
-def test_a_transcript_with_a_filter_is_skipped_where_there_is_none(
-    runner: Runner, header: str
-) -> None:
+def test_missing_filter_capability_skips_transcript(runner: Runner, header: str) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
     path = runner.transcript("U> 220 x\nC< 220 x\n", header)
     done = runner.run(path, in_corpus(SESSION), "--implementation", bent)
@@ -515,7 +509,7 @@ def test_a_transcript_with_a_filter_is_skipped_where_there_is_none(
     assert "bent lacks 'filter'" in done.text
 
 
-def test_random_sessions_are_skipped_where_there_is_no_filter(runner: Runner) -> None:
+def test_missing_filter_capability_skips_random_sessions(runner: Runner) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent)
@@ -523,7 +517,7 @@ def test_random_sessions_are_skipped_where_there_is_no_filter(runner: Runner) ->
     assert "bent lacks 'filter'" in done.text
 
 
-def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: Runner) -> None:
+def test_missing_clock_variable_skips_long_timeouts(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -531,7 +525,7 @@ def test_a_transcript_of_long_limits_is_skipped_without_a_faster_clock(runner: R
     assert "--slow plays it in real time" in done.text
 
 
-def test_a_transcript_of_short_limits_is_played_without_a_faster_clock(runner: Runner) -> None:
+def test_missing_clock_variable_plays_short_timeouts(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 5\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -571,17 +565,17 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
         "own.smtp::stdio",
     ],
 )
-def test_a_failure_shows_what_a_person_needs(failure: str, text: str) -> None:
+def test_failure_has_diagnostic_details(failure: str, text: str) -> None:
     assert text in failure
 
 
-def test_a_failure_shows_where_it_should_have_listened(runner: Runner) -> None:
+def test_failure_has_expected_listening_address(runner: Runner) -> None:
     header = 'argv = ["-l", "{listen}", "{upstream}"]\n'
     done = runner.run(runner.transcript("P< listens \\{upstream}\n", header), "--modes", "listen")
     assert re.search(r"expected: listens 127\.0\.0\.1:\d+\n", done.text)
 
 
-def test_a_step_in_a_part_that_is_included_twice_is_marked_where_it_failed(runner: Runner) -> None:
+def test_failed_step_in_repeated_part_is_marked(runner: Runner) -> None:
     path = runner.transcript(
         "@include include/greeting.smtp-part\n@include include/mail.smtp-part\n"
         "C> @eof\nU< QUIT\n@include include/mail.smtp-part\n"
@@ -594,7 +588,7 @@ def test_a_step_in_a_part_that_is_included_twice_is_marked_where_it_failed(runne
     ]
 
 
-def test_a_failure_shows_nothing_of_the_suite_itself(failure: str) -> None:
+def test_failure_has_no_suite_internals(failure: str) -> None:
     assert "Traceback" not in failure
     assert ".py:" not in failure
 
@@ -614,7 +608,7 @@ def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str,
     return done.records[1]
 
 
-def test_wrong_exit_status_breaks_cited_requirement_of_cli_exit(runner: Runner) -> None:
+def test_wrong_exit_status_breaks_cited_cli_exit_requirement(runner: Runner) -> None:
     result = after_wrong_status(runner, cites=', "cli.exit-2"')
     assert result["requirement"] == "cli.exit-2"
     assert (result["level"], result["harm"]) == ("should", "misreported")
@@ -623,18 +617,18 @@ def test_wrong_exit_status_breaks_cited_requirement_of_cli_exit(runner: Runner) 
     assert str(result["text"]).startswith(str(result["sentence"]))
 
 
-def test_wrong_exit_status_without_citation_breaks_subject(runner: Runner) -> None:
+def test_wrong_exit_status_without_citation_breaks_first_requirement(runner: Runner) -> None:
     result = after_wrong_status(runner, cites="")
     assert (result["requirement"], result["level"]) == (MUST_ID, "must")
 
 
-def test_broken_requirement_of_other_source_is_not_judged(runner: Runner) -> None:
+def test_broken_requirement_of_other_source_is_skipped(runner: Runner) -> None:
     result = after_wrong_status(runner, "--source", "manual", cites=', "cli.exit-2"')
     assert result["outcome"] == "skipped"
     assert str(result["message"]).startswith("cli.exit-2 was not selected: ")
 
 
-def test_source_selects_transcripts_and_verdict_states_it(runner: Runner) -> None:
+def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -> None:
     path = runner.transcript("U> 220 x\nC< 220 x\n")
     done = runner.run(path, "--modes", "stdio", "--source", "manual")
     assert done.records[0]["source"] == "manual"
@@ -653,7 +647,7 @@ def test_failed_property_breaks_requirement_of_its_rule(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("part", "name"), [("1/2", "cli/help.smtp"), ("2/2", "cli/license-long.smtp")]
 )
-def test_shard_is_a_part_of_the_transcripts(runner: Runner, part: str, name: str) -> None:
+def test_shard_runs_part_of_transcripts(runner: Runner, part: str, name: str) -> None:
     done = runner.run(
         in_corpus("cli/help.smtp"), in_corpus("cli/license-long.smtp"), "--shard", part
     )
@@ -661,13 +655,13 @@ def test_shard_is_a_part_of_the_transcripts(runner: Runner, part: str, name: str
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "x/y"])
-def test_impossible_shard_is_status_2(runner: Runner, part: str) -> None:
+def test_invalid_shard_gives_status_2(runner: Runner, part: str) -> None:
     done = runner.run(in_corpus("cli/help.smtp"), "--shard", part)
     assert f"--shard must be I/N with I from 1 to N, not '{part}'" in done.text
     assert done.status == 2
 
 
-def test_header_has_machine_and_three_versions(right: Done) -> None:
+def test_result_header_has_machine_and_versions(right: Done) -> None:
     head = right.records[0]
     suite, machine = head["suite"], head["machine"]
     assert isinstance(suite, dict)
@@ -681,7 +675,7 @@ def test_header_has_machine_and_three_versions(right: Done) -> None:
 SCHEMA = json.loads((PACKAGE / "results.schema.json").read_text())["$defs"]
 
 
-def test_result_file_has_the_keys_of_the_schema(right: Done) -> None:
+def test_result_file_keys_match_schema(right: Done) -> None:
     for record in right.records:
         known = SCHEMA[record["type"]]
         assert set(record) == set(known["properties"]) == set(known["required"])

@@ -29,20 +29,20 @@ def failure(action: Callable[[], None]) -> str:
     return str(caught.value)
 
 
-def test_a_rule_that_only_echoes_the_first_is_not_told() -> None:
+def test_consequential_rule_is_not_reported() -> None:
     text = failure(lambda: Search(shrinks=True).judge(Run(Plan(())), WRONG, "t"))
     assert text.startswith("final_replies: one\nfinal_replies: two\n\nthe shortest dialogue found")
     assert "nothing_left" not in text
 
 
-def test_what_is_known_to_be_wrong_is_not_made_shorter() -> None:
+def test_known_failure_is_not_shrunk() -> None:
     for shrinks in (True, False):
         search = Search(shrinks=shrinks)
         failure(lambda search=search: search.judge(Run(Plan(())), WRONG, "t"))  # type: ignore[misc]
         assert search.over is not shrinks
 
 
-def test_a_race_is_told_in_three_lines() -> None:
+def test_race_is_reported_in_three_lines() -> None:
     search = Search(shrinks=True)
 
     def found_and_not_found_again() -> None:
@@ -74,7 +74,7 @@ def test_last_permitted_timeout_reduces_limit(
         assert harness.timeout == usual / 5
 
 
-def test_what_is_known_to_fail_is_waited_for_less_and_tires_nobody(
+def test_known_failure_has_reduced_timeout_without_budget_use(
     request: pytest.FixtureRequest,
 ) -> None:
     known = replace(

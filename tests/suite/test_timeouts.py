@@ -31,7 +31,7 @@ def tired(slowest: float = 0.0) -> AdaptiveTimeout:
     return AdaptiveTimeout(left=0, slowest=slowest)
 
 
-def test_limit_is_full_before_ten_timeouts() -> None:
+def test_limit_is_reduced_after_permitted_timeouts() -> None:
     timeouts = AdaptiveTimeout(left=2)
     timeouts.expired()
     assert timeouts.limit(10.0) == 10.0
@@ -46,15 +46,15 @@ def test_reduced_limit_exceeds_slowest_response() -> None:
     assert timeouts.limit(10.0) == 4.5
 
 
-def test_reduced_limit_never_exceeds_full_one() -> None:
+def test_reduced_limit_never_exceeds_full_limit() -> None:
     assert tired(slowest=9.0).limit(10.0) == 10.0
 
 
-def test_who_plays_beside_others_has_a_share_of_what_may_run_out() -> None:
+def test_parallel_worker_gets_share_of_timeouts() -> None:
     assert AdaptiveTimeout.shared(4) == AdaptiveTimeout(left=2, replays={"must": 2, "should": 1})
 
 
-def test_one_that_plays_beside_many_has_something_all_the_same() -> None:
+def test_share_of_timeouts_is_at_least_one() -> None:
     assert AdaptiveTimeout.shared(99) == AdaptiveTimeout(left=1, replays={"must": 1, "should": 1})
 
 
@@ -73,12 +73,12 @@ def waited(level: str, settings: Settings) -> str:
     return failure.summary.rpartition("(waited ")[2]
 
 
-def test_failure_by_reduced_timeout_is_played_again(hasty: Settings) -> None:
+def test_failure_by_reduced_timeout_is_replayed(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     assert waited("must", hasty) == "0.25 s)"
 
 
-def test_so_many_are_played_again_and_no_more(hasty: Settings) -> None:
+def test_replays_are_limited_in_number(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     hasty.timeouts.replays["must"] = 1
     waited("must", hasty)
@@ -86,13 +86,13 @@ def test_so_many_are_played_again_and_no_more(hasty: Settings) -> None:
     assert waited("must", hasty) != "0.25 s)"
 
 
-def test_what_fails_at_should_takes_nothing_from_what_is_for_must(hasty: Settings) -> None:
+def test_should_failure_does_not_use_must_replays(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     waited("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
-def test_pass_of_second_play_counts_and_is_measured(
+def test_passed_replay_counts_and_is_measured(
     hasty: Settings,
 ) -> None:
     class Hasty(AdaptiveTimeout):

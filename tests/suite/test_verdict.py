@@ -52,32 +52,32 @@ ALL = (result("a"), result("b", level="should"))
         *("known divergence", "no must", "nothing judged"),
     ],
 )  # fmt: skip
-def test_the_verdict_is_a_sentence(results: tuple[Result, ...], sentence: str) -> None:
+def test_verdict_is_one_sentence(results: tuple[Result, ...], sentence: str) -> None:
     assert verdict(*results).sentence == sentence
 
 
-def test_what_is_permitted_only_is_never_missed() -> None:
+def test_may_requirement_is_never_missed() -> None:
     permitted = result("c", "skipped", "may", "permitted: expected 250; got 251")
     assert list(verdict(*ALL, permitted).lines()) == [f"verdict: {verdict(*ALL).sentence}"]
 
 
-def test_what_could_not_be_judged_is_named_with_its_level() -> None:
+def test_skipped_result_is_listed_with_its_level() -> None:
     skipped = result("c", "skipped", message="needs to be run as root")
     assert "  not judged: 1 result, 1 of them at level must: needs to be run as root" in list(
         verdict(*ALL, skipped).lines()
     )
 
 
-def test_a_selection_is_called_one() -> None:
+def test_selection_is_reported() -> None:
     assert "  only a selection was judged: 2 of 9 transcripts" in list(verdict(*ALL, of=9).lines())
 
 
-def test_only_what_the_file_does_not_announce_is_unexpected() -> None:
+def test_unknown_divergence_is_unexpected() -> None:
     assert not verdict(result("a", "diverged")).unexpected
     assert verdict(result("a", "failed")).unexpected
 
 
-def test_what_is_listed_and_passes_is_not_missed_but_unexpected_and_named() -> None:
+def test_stale_divergence_is_unexpected_but_not_missed() -> None:
     stale = verdict(*ALL, result("c", "stale"), result("d", "stale", "should"))
     assert stale.sentence == "conformant: all 2 at must, all 2 at should"
     assert stale.unexpected
@@ -103,7 +103,7 @@ def run(*results: Result, transcripts: int = 1) -> Run:
     return parse_run("".join(json.dumps(line) + "\n" for line in lines).encode(), "r.jsonl")
 
 
-def test_a_badge_for_shields_names_the_suites_version_and_the_verdict() -> None:
+def test_shields_badge_has_suite_version_and_verdict() -> None:
     assert json.loads(badge_json(run(result("a")))) == {
         "schemaVersion": 1,
         "label": "postprox suite 7",
@@ -121,18 +121,18 @@ def test_a_badge_for_shields_names_the_suites_version_and_the_verdict() -> None:
         ("skipped", "must", "not judged (in part)", "lightgrey"),
     ],
 )
-def test_a_badge_of_a_selection_says_so_and_praises_nobody(
+def test_badge_of_selection_is_marked_and_not_green(
     outcome: str, level: str, message: str, colour: str
 ) -> None:
     badge = json.loads(badge_json(run(result("a", outcome, level), transcripts=9)))
     assert (badge["message"], badge["color"]) == (message, colour)
 
 
-def test_a_badge_of_what_was_not_judged_at_must_is_grey() -> None:
+def test_badge_without_must_results_is_grey() -> None:
     badge = json.loads(badge_json(run(result("a", level="should"))))
     assert (badge["message"], badge["color"]) == ("not judged at must", "lightgrey")
 
 
-def test_a_badge_is_a_picture_with_its_words() -> None:
+def test_badge_is_svg_with_its_text() -> None:
     picture = ET.fromstring(badge_svg(run(result("a"))))  # noqa: S314  (our own)
     assert picture.get("aria-label") == "postprox suite 7: conformant"

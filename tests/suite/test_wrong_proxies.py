@@ -105,7 +105,7 @@ def signs_of_a_crash(harness: Harness) -> list[str]:
 @pytest.mark.parametrize(
     "name", sorted({name for proxy in BROKEN_PROXIES.values() for name in proxy.caught_by})
 )
-def test_unbroken_proxy_passes_with_short_timeout(
+def test_unmodified_proxy_passes_with_short_timeout(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     adopt_orphans()
@@ -115,7 +115,7 @@ def test_unbroken_proxy_passes_with_short_timeout(
 
 
 @pytest.mark.parametrize("name", BROKEN_PROXIES)
-def test_broken_proxy_is_caught(name: str, request: pytest.FixtureRequest) -> None:
+def test_broken_proxy_is_detected(name: str, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--implementation") not in (None, REFERENCE):
         pytest.skip("the broken proxies are this checkout's and judge the suite")
     adopt_orphans()
@@ -128,7 +128,7 @@ def test_broken_proxy_is_caught(name: str, request: pytest.FixtureRequest) -> No
         assert not caught.startswith(INVARIANT), f"{transcript}: {caught}"
 
 
-def test_broken_proxies_are_enough() -> None:
+def test_at_least_40_broken_proxies_exist() -> None:
     assert len(BROKEN_PROXIES) >= LEAST
 
 
@@ -182,7 +182,7 @@ def docstring(proxy: BrokenProxy) -> str:
     return proxy.change.__doc__ or ""
 
 
-def test_no_two_broken_proxies_are_equal() -> None:
+def test_broken_proxies_are_distinct() -> None:
     assert repeated((p.requirement, docstring(p)) for p in BROKEN_PROXIES.values()) == []
     assert repeated(code(proxy) for proxy in BROKEN_PROXIES.values()) == []
 
@@ -204,7 +204,7 @@ def test_broken_proxy_is_short() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_group_imports_only_what_a_session_loads(group: str) -> None:
+def test_group_imports_only_modules_of_session(group: str) -> None:
     imported = f"{fixtures.__name__}.{group}"
     script = (
         f"import sys; {SESSION_IMPORTS}; before = set(sys.modules); import {imported}; "
@@ -216,6 +216,6 @@ def test_group_imports_only_what_a_session_loads(group: str) -> None:
     assert run.stdout.split() == [imported]
 
 
-def test_replace_requires_an_existing_name() -> None:
+def test_replacement_requires_existing_name() -> None:
     with pytest.raises(AttributeError):
         fixtures.replace(replies, "NO_SUCH_REPLY", b"")

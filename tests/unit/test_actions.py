@@ -33,7 +33,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("action", KINDS, ids=repr)
-def test_an_action_equals_only_its_like(action: actions.Action) -> None:
+def test_action_equals_only_equal_actions(action: actions.Action) -> None:
     assert [other for other in KINDS if other == action] == [action]
 
 
@@ -44,7 +44,7 @@ def test_equal_actions_have_equal_hashes() -> None:
     )
 
 
-def test_an_action_shows_what_it_carries() -> None:
+def test_repr_contains_arguments() -> None:
     assert repr(actions.Log(log_levels.ERROR, "x")) == "Log(3, 'x')"
 
 
@@ -59,5 +59,5 @@ def all_kinds(base: type[actions.Action] = actions.Action) -> set[type[actions.A
     [connection._PERFORM.keys(), dialogue._PERFORM.keys(), {type(action) for action in KINDS}],
     ids=["connection", "dialogue", "these tests"],
 )
-def test_every_action_is_known(known: set[type[actions.Action]]) -> None:
+def test_every_action_is_handled(known: set[type[actions.Action]]) -> None:
     assert set(known) == all_kinds()

@@ -23,7 +23,7 @@ from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, t
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_core_imports_only_itself_at_run_time() -> None:
+def test_core_imports_only_core_at_run_time() -> None:
     graph = grimp.build_graph(
         "postprox",
         include_external_packages=True,
@@ -38,7 +38,7 @@ def test_core_imports_only_itself_at_run_time() -> None:
 @pytest.mark.parametrize(
     "file", sorted(str(file.relative_to(ROOT)) for file in (ROOT / "postprox").rglob("*.py"))
 )
-def test_a_module_opens_with_what_it_is_and_its_rule(file: str) -> None:
+def test_module_docstring_has_summary_and_rule(file: str) -> None:
     text = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
     what, _, rest = text.partition("\n\n")
     assert what.endswith(".")
@@ -56,7 +56,7 @@ def functions(owner: ModuleType | type) -> Iterator[FunctionType]:
 
 
 @pytest.mark.parametrize("name", draw.modules())
-def test_an_annotation_is_quoted_only_if_it_names_what_is_there_for_types_alone(name: str) -> None:
+def test_only_annotations_of_type_only_imports_are_quoted(name: str) -> None:
     module = importlib.import_module(name)
     annotations = [each.__annotations__.values() for each in functions(module)]
     for quoted in (text for texts in annotations for text in texts if isinstance(text, str)):
@@ -126,7 +126,7 @@ def loaded(tmp_path: Path) -> Callable[[], set[str]]:
     return lambda: set((tmp_path / "modules").read_text().split())
 
 
-def test_what_is_loaded_before_the_first_message(
+def test_modules_loaded_before_first_message(
     spawn: Spawn, upstream: Upstream, loaded: Callable[[], set[str]]
 ) -> None:
     proxy = spawn("-c", "true", upstream.address)
@@ -135,7 +135,7 @@ def test_what_is_loaded_before_the_first_message(
     assert loaded() == FIRST
 
 
-def test_what_is_loaded_with_a_message(
+def test_modules_loaded_with_first_message(
     spawn: Spawn, upstream: Upstream, loaded: Callable[[], set[str]], tmp_path: Path
 ) -> None:
     proxy = spawn("-c", "true", "-d", str(tmp_path), upstream.address)

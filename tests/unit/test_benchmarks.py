@@ -48,7 +48,7 @@ def results() -> Results:
 
 
 @pytest.mark.parametrize("name", sorted(command.MEASURES))
-def test_each_benchmark_runs_in_miniature(
+def test_every_benchmark_runs_in_miniature_mode(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = tmp_path / "figures.json"
@@ -67,7 +67,7 @@ def test_each_benchmark_runs_in_miniature(
     assert all(figure.label in said for figure in measured.figures)
 
 
-def test_a_program_beside_is_measured_too(tmp_path: Path) -> None:
+def test_additional_program_is_measured(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
     beside = f"again={sys.executable} -m postprox {{upstream}}"
     arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--beside", beside]
@@ -76,7 +76,7 @@ def test_a_program_beside_is_measured_too(tmp_path: Path) -> None:
     assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
-def test_every_figure_with_a_bar_is_in_the_documentation() -> None:
+def test_every_figure_with_limit_is_documented() -> None:
     kept = Results.read(ROOT / document.FIGURES)
     assert kept.missing == kept.broken == {}
     assert [figure.bar() for figure in kept.figures if figure.bar()] == [
@@ -87,13 +87,13 @@ def test_every_figure_with_a_bar_is_in_the_documentation() -> None:
     ]
 
 
-def test_the_documents_say_what_the_kept_figures_are() -> None:
+def test_documents_match_stored_figures() -> None:
     for path, text in document.texts(Results.read(ROOT / document.FIGURES), ROOT).items():
         said = path.read_text(encoding="utf-8")
         assert said == text, f"run: python3 -m benchmarks --document {document.FIGURES}"
 
 
-def test_the_plots_are_of_the_kept_figures() -> None:
+def test_plots_match_stored_figures() -> None:
     for shown in Results.read(ROOT / document.FIGURES).shown():
         assert document.digest(shown) in (ROOT / document.plot(shown.name)).read_text("utf-8"), (
             f"run: python3 -m benchmarks --document {document.FIGURES}"
@@ -101,7 +101,7 @@ def test_the_plots_are_of_the_kept_figures() -> None:
 
 
 @pytest.mark.parametrize("shown", [SERIES, COMPARISON], ids=["series", "comparison"])
-def test_a_plot_shows_its_names_as_text(shown: Series | Comparison, tmp_path: Path) -> None:
+def test_plot_contains_labels_as_text(shown: Series | Comparison, tmp_path: Path) -> None:
     plots = pytest.importorskip("benchmarks.plots", reason="the extra `bench` is not installed")
     path = tmp_path / "plot.svg"
     plots.draw(shown, path, "made of this")
@@ -110,13 +110,13 @@ def test_a_plot_shows_its_names_as_text(shown: Series | Comparison, tmp_path: Pa
     assert "made of this" in text
 
 
-def test_what_is_kept_is_what_was_measured(tmp_path: Path) -> None:
+def test_stored_results_equal_measured_results(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     results().write(path)
     assert Results.read(path) == results()
 
 
-def test_a_document_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
+def test_document_is_replaced_only_between_markers(tmp_path: Path) -> None:
     path = tmp_path / "document.md"
     path.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
     assert document.replaced(path, "new") == (
@@ -124,18 +124,18 @@ def test_a_document_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
     )
 
 
-def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
+def test_document_without_markers_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "document.md"
     path.write_text("no marks")
     with pytest.raises(SystemExit, match="has no region"):
         document.replaced(path, "new")
 
 
-def test_values_are_shown_as_their_median_and_range() -> None:
+def test_values_are_printed_as_median_and_range() -> None:
     assert report.summary([3.0, 1.0, 20.0]) == "3.00 (1.00 .. 20.0)"
 
 
-def test_one_value_is_shown_without_a_range() -> None:
+def test_single_value_is_printed_without_range() -> None:
     assert report.summary([1234.5]) == "1234"
 
 
@@ -150,30 +150,30 @@ def test_one_value_is_shown_without_a_range() -> None:
         (Figure([0.49]), ""),
     ],
 )
-def test_a_figure_is_judged_by_its_median(figure: Figure, verdict: str) -> None:
+def test_figure_is_compared_by_its_median(figure: Figure, verdict: str) -> None:
     assert figure.verdict() == verdict
 
 
-def test_processor_time_and_the_clock_stand_side_by_side() -> None:
+def test_processor_time_and_elapsed_time_are_reported() -> None:
     figure = Figure(label="what", at_most=2).compare([Spent(6.0, 1.0)], [Spent(3.0, 4.0)])
     cells = [cell.strip() for cell in report.figures([figure]).splitlines()[-1].split("|")]
     assert cells[1:-1] == ["what", "x", "2.00", "0.25", "≤ 2", "meets"]
 
 
-def test_a_slope_is_the_exponent_of_the_last_step() -> None:
+def test_slope_is_exponent_of_last_step() -> None:
     assert SERIES.slope() == pytest.approx(0.30103)  # ten times as many, twice as much
     assert SERIES.each() == pytest.approx(2.0 / 900)
 
 
-def test_ways_are_compared_round_by_round() -> None:
+def test_variants_are_compared_round_by_round() -> None:
     assert COMPARISON.next_to_first(COMPARISON.ways[1]) == [Spent(3.0, 3.0), Spent(2.0, 3.0)]
 
 
-def test_the_report_names_what_was_not_measured() -> None:
+def test_report_lists_missing_measurements() -> None:
     assert report.everything(results()).endswith("Not measured: memory: no room")
 
 
-def test_what_breaks_is_told_and_the_rest_is_kept(
+def test_failing_benchmark_is_reported_and_others_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def breaks(_: object) -> Iterator[Figure]:
@@ -188,49 +188,49 @@ def test_what_breaks_is_told_and_the_rest_is_kept(
     assert [figure.label for figure in Results.read(kept).figures] == ["before it broke"]
 
 
-def test_a_command_is_given_its_upstream_and_its_options() -> None:
+def test_command_contains_upstream_address_and_options() -> None:
     assert SUBJECT.command("[::1]:25", "-v") == ["one", "[::1]:25", "-v"]
 
 
-def test_a_message_ends_once_and_with_its_last_octets() -> None:
+def test_message_ends_once_at_its_last_octets() -> None:
     wire = b"".join(Message(1_000_000).wire())
     assert wire.find(b"\r\n.\r\n") == len(wire) - 5
 
 
-def test_the_smallest_message_has_an_end() -> None:
+def test_smallest_message_has_end_of_data() -> None:
     assert b"".join(Message(1).wire()).endswith(b"\r\n.\r\n")
 
 
-def test_processor_time_is_that_of_the_process_asked_for() -> None:
+def test_processor_time_is_that_of_requested_process() -> None:
     with Process(["/bin/sleep", "0.01"]) as idle:
         at_work = clock.spent(lambda: clock.own(os.getpid()), lambda: sum(range(3_000_000)))
         assert at_work.processor > clock.own(idle.pid)
     idle.wait()
 
 
-def test_a_family_has_what_its_dead_have_used() -> None:
+def test_processor_time_includes_reaped_children() -> None:
     before = clock.family(os.getpid())
     run([sys.executable, "-IS", "-c", "for _ in range(3_000_000): pass"])
     assert clock.family(os.getpid()) - before > 0.01
 
 
-def test_a_command_that_fails_gives_no_figure() -> None:
+def test_failing_command_gives_no_result() -> None:
     with pytest.raises(BrokenDialogueError, match="ended with wait status"):
         run(["/bin/false"])
 
 
-def test_what_this_machine_cannot_do_is_said() -> None:
+def test_missing_system_resource_is_reported() -> None:
     with pytest.raises(NotHereError, match="needs 9999999999 open files"):
         needs_descriptors(9_999_999_999)
 
 
-def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_benchmark_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["speed"])
     assert "'speed' is none of startup, listening" in capsys.readouterr().err
 
 
-def test_a_program_that_says_something_else_is_killed_and_gives_no_figure() -> None:
+def test_unexpected_output_kills_program_without_result() -> None:
     command = ["/bin/sh", "-c", r"printf '554 no\r\n'; exec sleep 1000"]
     with pytest.raises(BrokenDialogueError, match="554 no"), Process(command) as process:
         process.client.expect(b"220")

@@ -31,11 +31,11 @@ DOCUMENT = Path(__file__).parents[2] / "docs/check.md"
         ("  ", []),
     ],
 )
-def test_words_of_master_cf(text: str, words: list[str]) -> None:
+def test_master_cf_is_split_into_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-def test_words_are_written_as_they_are_read() -> None:
+def test_joined_words_are_split_unchanged() -> None:
     words = ("argv=/b", "-c", "/f --x 'y z'", "up")
     assert tuple(split_words(join_words(words))) == words
 
@@ -43,11 +43,11 @@ def test_words_are_written_as_they_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("100s", 100), ("2m", 120), ("1h", 3600), ("7", 7), ("soon", None)]
 )
-def test_times(text: str, value: float | None) -> None:
+def test_time_values_are_converted_to_seconds(text: str, value: float | None) -> None:
     assert seconds(text) == value
 
 
-def test_a_service_has_its_own_parameters_before_those_of_main_cf() -> None:
+def test_service_parameters_override_main_cf() -> None:
     read = parse(
         main="content_filter = a:b\nmynetworks = 127.0.0.0/8\n",
         master="smtp inet n - n - - smtpd -o content_filter=\n",
@@ -63,12 +63,12 @@ def test_a_service_has_its_own_parameters_before_those_of_main_cf() -> None:
 @pytest.mark.parametrize(
     ("main", "master"), [("no equals sign\n", ""), ("", "smtp inet n - n - smtpd\n")]
 )
-def test_what_postconf_does_not_print_is_refused(main: str, master: str) -> None:
+def test_unexpected_postconf_output_is_rejected(main: str, master: str) -> None:
     with pytest.raises(UnreadableError, match=r"postconf -[nM] printed"):
         parse(main, master, "")
 
 
-def test_the_last_drop_in_of_a_unit_decides() -> None:
+def test_last_drop_in_of_unit_takes_effect() -> None:
     read = unit.parse(
         "postprox.service",
         [
@@ -81,13 +81,13 @@ def test_the_last_drop_in_of_a_unit_decides() -> None:
     assert (read.user, read.private_tmp, read.replaced) == ("first", False, ())
 
 
-def test_variables_of_a_unit() -> None:
+def test_variables_of_unit_are_expanded() -> None:
     text = "[Service]\nEnvironment=A=1 'B=2 3'\nEnvironmentFile=-/etc/p\nExecStart=/p $B ${B} $C\n"
     read = unit.parse("postprox.service", [text], {"/etc/p": "# comment\nC='-c x y'\n"})
     assert read.words == ("/p", "2", "3", "2 3", "-c", "x", "y")
 
 
-def test_installed_units_with_their_drop_ins_the_administrators_before_the_packages(
+def test_administrator_drop_ins_precede_package_drop_ins(
     tmp_path: Path,
 ) -> None:
     etc, usr = tmp_path / "etc", tmp_path / "usr"
@@ -139,7 +139,7 @@ def test_variables_of_the_filter_are_those_of_the_proxy() -> None:
     assert set(unit.FILTER_VARIABLES) == given | {"EMAIL", "OUTFILE"}
 
 
-def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:
+def test_dynamic_user_has_private_tmp() -> None:
     assert unit.parse("p", ["[Service]\nDynamicUser=yes\n"], {}).private_tmp
 
 
@@ -156,7 +156,9 @@ def test_a_dynamic_user_has_a_tmp_of_its_own() -> None:
         (Endpoint("", 0, "/a"), Endpoint("", 0), False),
     ],
 )
-def test_who_is_reached(here: Endpoint, listener: Endpoint, reached: bool) -> None:
+def test_endpoint_reaches_matching_listener(
+    here: Endpoint, listener: Endpoint, reached: bool
+) -> None:
     assert here.is_at(listener) == reached
 
 
@@ -173,7 +175,9 @@ def test_who_is_reached(here: Endpoint, listener: Endpoint, reached: bool) -> No
         (["mx.example"], "127.0.0.1", False),
     ],
 )
-def test_who_may_xforward(hosts: list[str], target: str, permitted: bool | None) -> None:
+def test_xforward_permission_depends_on_authorized_hosts(
+    hosts: list[str], target: str, permitted: bool | None
+) -> None:
     assert xforward.permits(hosts, target) is permitted
 
 
@@ -187,16 +191,16 @@ def test_who_may_xforward(hosts: list[str], target: str, permitted: bool | None)
         ([], False),
     ],
 )
-def test_what_is_a_proxy(words: list[str], ours: bool) -> None:
+def test_proxy_command_is_recognised(words: list[str], ours: bool) -> None:
     assert is_proxy(words) == ours
 
 
-def test_the_document_has_every_finding_with_its_level() -> None:
+def test_document_lists_every_finding_with_its_level() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| ([12]) \|", DOCUMENT.read_text(), re.M)
     assert {name: int(level) for name, level in rows} == LEVELS
 
 
-def test_defaults_are_only_of_what_is_asked_for() -> None:
+def test_defaults_cover_only_used_parameters() -> None:
     sources = "".join(path.read_text() for path in Path(postconf.__file__).parent.glob("*.py"))
     asked = {name for name in postconf.DEFAULTS if sources.count(f'"{name}"') > 1}
     assert asked == set(postconf.DEFAULTS)

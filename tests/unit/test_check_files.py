@@ -24,7 +24,7 @@ from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
 # Files that have no end, or are no text.
 
 
-def test_unit_that_is_a_fifo_is_not_read(tmp_path: Path) -> None:
+def test_unit_fifo_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     with pytest.raises(UnreadableError, match="is not a regular file"):
         probe.read_unit(tmp_path / "postprox.service")
@@ -32,7 +32,7 @@ def test_unit_that_is_a_fifo_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 @pytest.mark.parametrize("name", ["postprox.service.d/a.conf", "environment"])
-def test_file_beside_a_unit_that_has_no_end_is_not_read(
+def test_endless_file_next_to_unit_is_not_read(
     tmp_path: Path, name: str, make: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "postprox.service"
@@ -55,22 +55,20 @@ def test_link_to_dev_null_is_a_masked_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["main.cf", "master.cf"])
-def test_configuration_that_is_a_fifo_is_not_read(tmp_path: Path, name: str) -> None:
+def test_configuration_fifo_is_not_read(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UnreadableError, match=rf"{name} is not a regular file"):
         probe.read_configuration(str(tmp_path))
 
 
-def test_postconf_that_does_not_end_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_postconf_is_terminated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIMEOUT", 0.1)
     postconf(tmp_path, monkeypatch, "exec sleep 60")
     with pytest.raises(UnreadableError, match="-nx: timed out after"):
         probe.read_configuration("")
 
 
-def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
+def test_filter_fifo_has_no_interpreter(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
     assert probe._script(str(tmp_path / "filter")) == b""
 
@@ -79,7 +77,7 @@ def test_filter_that_is_a_fifo_has_no_interpreter(tmp_path: Path) -> None:
     "octets",
     [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * probe.LARGEST_FILE + b"\n"],
 )
-def test_unit_that_is_no_text_is_named(tmp_path: Path, octets: bytes) -> None:
+def test_unit_without_valid_text_is_reported(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
     with pytest.raises(UnreadableError, match=r"u\.service must be a text of at most"):
         probe.read_unit(tmp_path / "u.service")
@@ -92,13 +90,13 @@ class BlockingFile(io.BytesIO):
         return None  # type: ignore[return-value]
 
 
-def test_unit_that_would_block_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocking_unit_file_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())
     assert probe.read_unit(Path("u.service")).words == ()
 
 
 @pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
-def test_unit_with_an_open_quote_is_named(tmp_path: Path, line: str) -> None:
+def test_unit_with_unclosed_quote_is_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\n{line}\n")
     with pytest.raises(UnreadableError, match=r"u\.service or its drop-ins .*: a quotation is "):
         probe.read_unit(tmp_path / "u.service")
@@ -115,12 +113,12 @@ def test_unit_with_an_open_quote_is_named(tmp_path: Path, line: str) -> None:
         (b"#!/usr/bin/env  sh\n", "/bin/sh"),
     ],
 )
-def test_first_line_of_a_filter_is_read_as_the_kernel_does(line: bytes, interpreter: str) -> None:
+def test_filter_shebang_is_parsed_like_by_kernel(line: bytes, interpreter: str) -> None:
     assert probe._interpreter(line, "/bin") == interpreter
 
 
 @pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
-def test_unit_whatever_its_command_is_looked_at(words: str) -> None:
+def test_unit_with_any_command_is_probed(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
     case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
@@ -168,9 +166,7 @@ def terminal() -> Iterator[None]:
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look for another user")
-def test_process_that_looks_for_the_user_is_out_of_the_users_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_user_cannot_signal_access_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report").touch()
     spy = tmp_path / "spy.py"
     spy.write_text(SPY.format(report=str(tmp_path / "report"), access=access.__file__))
@@ -191,7 +187,7 @@ def test_process_that_looks_for_the_user_is_out_of_the_users_reach(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look for another user")
-def test_what_another_user_may_do(tmp_path: Path) -> None:
+def test_access_of_another_user_is_probed(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     assert probe._may("nobody", os.W_OK, "/tmp") is True
@@ -201,7 +197,7 @@ def test_what_another_user_may_do(tmp_path: Path) -> None:
     assert probe._may("no-such-user", os.X_OK, "/bin/sh") is None
 
 
-def test_look_that_takes_too_long_is_no_answer(
+def test_access_probe_timeout_gives_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
@@ -213,7 +209,7 @@ def test_look_that_takes_too_long_is_no_answer(
 # Units of systemd.
 
 
-def test_unit_that_is_a_directory_is_refused(tmp_path: Path) -> None:
+def test_unit_directory_is_rejected(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UnreadableError, match="is not a regular file"):
         probe.read_unit(tmp_path)
@@ -231,7 +227,7 @@ def test_unit_that_is_a_directory_is_refused(tmp_path: Path) -> None:
         ("nobody", "nobody"),
     ],
 )
-def test_numeric_user_of_a_unit_becomes_a_name(tmp_path: Path, user: str, name: str) -> None:
+def test_numeric_user_of_unit_is_resolved(tmp_path: Path, user: str, name: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\nUser={user}\n")
     assert probe.read_unit(tmp_path / "u.service").user == name
 
@@ -262,7 +258,7 @@ def test_unknown_numeric_user_is_created_with_that_id(tmp_path: Path) -> None:
         ("-d 5 -t 5 -l 1 up", "-d /new -d 5 -t 5 -l 1 up"),
     ],
 )
-def test_fix_replaces_the_directory_for_messages(given: str, expected: str) -> None:
+def test_fix_replaces_spool_directory(given: str, expected: str) -> None:
     words = ("/usr/bin/python3", "-m", "postprox", *shlex.split(given))
     proxy = listening_proxy(unit.Unit("u.service", words))
     edits = (fixes.set_directory(proxy, "/new"),)
@@ -270,7 +266,7 @@ def test_fix_replaces_the_directory_for_messages(given: str, expected: str) -> N
     assert finding.remedy == f"/usr/bin/python3 -m postprox {expected}"
 
 
-def test_fix_of_a_shared_directory_is_effective(tmp_path: Path) -> None:
+def test_fix_of_shared_directory_is_effective(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -75,12 +75,12 @@ def test_expansion_of_variables_is_bounded(tmp_path: Path, reference: str) -> No
         probe.read_unit(tmp_path / "u.service")
 
 
-def test_command_line_of_the_largest_size_is_read() -> None:
+def test_command_line_of_maximum_size_is_read() -> None:
     text = f"[Service]\nEnvironment=A={'a' * 15_000}\nExecStart=/p ${{A}} $A\n"
     assert unit.parse("u", [text], {}).words == ("/p", "a" * 15_000, "a" * 15_000)
 
 
-def test_environment_file_named_often_is_split_once() -> None:
+def test_repeated_environment_file_is_split_once() -> None:
     text = "[Service]\n" + "EnvironmentFile=/e\nEnvironmentFile=/f\n" * 2_000 + "ExecStart=/p $A"
     files = {"/e": "A=1 " * 10_000, "/f": "A=2 " * 10_000}
     start = time.process_time()
@@ -89,7 +89,7 @@ def test_environment_file_named_often_is_split_once() -> None:
 
 
 @given(st.text(alphabet="ab '\"\\#\n\t=$"), st.booleans())
-def test_words_are_split_as_shlex_does(text: str, comments: bool) -> None:
+def test_words_are_split_like_by_shlex(text: str, comments: bool) -> None:
     try:
         expected: list[str] | None = shlex.split(text, comments=comments)
     except ValueError:

@@ -61,7 +61,7 @@ MASTER_CF = {
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("name", MAIN_CF)
-def test_no_control_character_of_main_cf_is_printed(
+def test_control_characters_of_main_cf_are_escaped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -76,7 +76,7 @@ def test_no_control_character_of_main_cf_is_printed(
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("name", MASTER_CF)
-def test_no_control_character_of_master_cf_is_printed(
+def test_control_characters_of_master_cf_are_escaped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -101,7 +101,7 @@ def test_no_control_character_of_master_cf_is_printed(
         f"EnvironmentFile=/{HOSTILE}\nExecStart=$A",
     ],
 )
-def test_no_control_character_of_a_unit_is_printed(
+def test_control_characters_of_unit_are_escaped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -116,7 +116,7 @@ def test_no_control_character_of_a_unit_is_printed(
     assert printed.out or printed.err
 
 
-def test_no_control_character_of_postconfs_error_is_printed(
+def test_control_characters_of_postconf_error_are_escaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     postconf(tmp_path, monkeypatch, r"printf 'postconf: fatal: a\033[31mb\n' >&2; exit 1")
@@ -125,7 +125,7 @@ def test_no_control_character_of_postconfs_error_is_printed(
     assert capsys.readouterr().err.endswith(": a\\x1b[31mb\n")
 
 
-def test_no_control_character_of_a_wrong_option_is_printed(
+def test_control_characters_of_unknown_option_are_escaped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["postprox-check", "--\x1b[31m"])
@@ -133,7 +133,7 @@ def test_no_control_character_of_a_wrong_option_is_printed(
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_json_keeps_what_is_no_printable_character() -> None:
+def test_json_escapes_unprintable_characters() -> None:
     setup = Setup(parse("", "", ""), [], {})
     text = report.as_json(Result(setup, [Finding("user", "\x1b", "\x7f", ("\u202e",))], []))
     assert not has_controls(text)
@@ -142,7 +142,7 @@ def test_json_keeps_what_is_no_printable_character() -> None:
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
-def test_version(option: str) -> None:
+def test_version_option_prints_version(option: str) -> None:
     words = [sys.executable, "-m", "postprox.check", option]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
     assert done.stdout == f"postprox-check {__version__}\n"

@@ -34,7 +34,7 @@ REFUSED = ["", " ", "10MB", "ten", "1.5", "0x10", "\u00b2", "\u0663", "1 2", "9"
         "scan_destination_concurrency_limit",
     ],
 )
-def test_number_that_postfix_refuses_is_a_finding(name: str, text: str) -> None:
+def test_number_rejected_by_postfix_is_reported(name: str, text: str) -> None:
     (finding,) = (each for each in found(f"{name} = {text}\n") if each.name == "number")
     assert (finding.level, finding.where) == (2, "main.cf")
     assert f"{name} = " in finding.problem
@@ -57,7 +57,7 @@ def test_number_that_postfix_refuses_is_a_finding(name: str, text: str) -> None:
         ("myhostname", "10MB"),
     ],
 )
-def test_number_that_postfix_accepts_is_no_finding(name: str, text: str) -> None:
+def test_number_accepted_by_postfix_is_not_reported(name: str, text: str) -> None:
     assert "number" not in names(found(f"{name} = {text}\n"))
 
 
@@ -74,17 +74,17 @@ def test_number_that_postfix_accepts_is_no_finding(name: str, text: str) -> None
         ("smtpd_proxy_timeout", "10x"),
     ],
 )
-def test_number_out_of_range_is_a_finding(name: str, text: str) -> None:
+def test_number_out_of_range_is_reported(name: str, text: str) -> None:
     assert "number" in names(found(f"{name} = {text}\n"))
 
 
 @pytest.mark.parametrize("text", REFUSED)
 @pytest.mark.parametrize("name", ["default_process_limit", "smtpd_proxy_timeout"])
-def test_default_is_judged_in_the_place_of_a_refused_number(name: str, text: str) -> None:
+def test_rejected_number_is_replaced_by_its_default(name: str, text: str) -> None:
     assert names(found(f"{name} = {text}\n")) == QUIET | {"number"}
 
 
-def test_refused_number_of_a_service_is_a_finding() -> None:
+def test_rejected_number_of_service_is_reported() -> None:
     (finding,) = (
         each
         for each in found(overrides="smtp/inet/smtpd_proxy_timeout = soon\n")
@@ -95,7 +95,7 @@ def test_refused_number_of_a_service_is_a_finding() -> None:
 
 
 @pytest.mark.parametrize("limit", ["ten", "\u00b2", "-5", "9" * 5000])
-def test_process_limit_that_postfix_refuses_is_a_finding(limit: str) -> None:
+def test_process_limit_rejected_by_postfix_is_reported(limit: str) -> None:
     (finding,) = (
         each
         for each in found(master=FRONT.replace(" 20 ", f" {limit} ") + PROXY)
@@ -120,7 +120,7 @@ def test_process_limit_that_postfix_refuses_is_a_finding(limit: str) -> None:
         ("n n -", []),
     ],
 )
-def test_columns_that_keep_spawn_from_starting_the_proxy(columns: str, wrong: list[str]) -> None:
+def test_columns_that_prevent_spawn_are_reported(columns: str, wrong: list[str]) -> None:
     findings = found(master=FRONT + PROXY.replace("n n n", columns))
     remedies = [each.remedy for each in findings if each.name == "columns"]
     commands = [f"postconf -F 127.0.0.1:10025/inet/{name}=n" for name in wrong]
@@ -130,7 +130,7 @@ def test_columns_that_keep_spawn_from_starting_the_proxy(columns: str, wrong: li
 @pytest.mark.parametrize(
     ("level", "chrooted"), [("0", True), ("1", False), ("2", False), ("3.6", False)]
 )
-def test_default_of_the_column_chroot_depends_on_the_level(level: str, chrooted: bool) -> None:
+def test_default_chroot_depends_on_compatibility_level(level: str, chrooted: bool) -> None:
     main = f"compatibility_level = {level}\n"
     master = FRONT + PROXY.replace("n n n", "n n -")
     assert ("columns" in names(found(main, master))) == chrooted
@@ -146,13 +146,13 @@ lmtp_send_xforward_command = yes
 LMTP = "scan unix - - n - 20 lmtp -o lmtp_generic_maps=\n"
 
 
-def test_transport_of_lmtp_is_a_finding() -> None:
+def test_lmtp_transport_is_reported() -> None:
     (finding,) = (each for each in found(SCAN, LMTP + FRONT + PROXY) if each.name == "lmtp")
     assert (finding.level, finding.where) == (2, "master.cf, 127.0.0.1:10025/inet")
     assert finding.remedy == "postconf -F 'scan/unix/command=smtp -o lmtp_generic_maps='"
 
 
-def test_transport_of_lmtp_is_not_judged_by_parameters_of_smtp() -> None:
+def test_lmtp_transport_is_not_checked_by_smtp_parameters() -> None:
     main = f"{SCAN}smtp_tls_security_level = encrypt\nsmtp_data_done_timeout = 1\n"
     assert "smtp_" not in "".join(
         each.problem for each in found(main, LMTP + FRONT + PROXY) if "lmtp_" not in each.problem
@@ -185,7 +185,7 @@ def test_transport_of_lmtp_is_not_judged_by_parameters_of_smtp() -> None:
         ("127.0.0.1:99999", None),
     ],
 )
-def test_where_smtpd_proxy_filter_leads(text: str, place: Endpoint | None) -> None:
+def test_smtpd_proxy_filter_is_resolved(text: str, place: Endpoint | None) -> None:
     assert proxy_filter(text, "/queue") == place
 
 
@@ -202,7 +202,7 @@ def test_where_smtpd_proxy_filter_leads(text: str, place: Endpoint | None) -> No
         ("", None),
     ],
 )
-def test_where_the_next_hop_of_content_filter_leads(text: str, place: Endpoint | None) -> None:
+def test_next_hop_of_content_filter_is_resolved(text: str, place: Endpoint | None) -> None:
     assert next_hop(text, "/queue") == place
 
 
@@ -217,11 +217,11 @@ def test_where_the_next_hop_of_content_filter_leads(text: str, place: Endpoint |
         ("192.0.2.1", "0.0.0.0", False),
     ],
 )
-def test_listener_at_every_address(here: str, listener: str, reached: bool) -> None:
+def test_wildcard_listener_matches_address(here: str, listener: str, reached: bool) -> None:
     assert Endpoint(here, 25).is_at(Endpoint(listener, 25)) == reached
 
 
-def test_name_of_a_user_is_quoted_in_a_remedy() -> None:
+def test_user_name_is_quoted_in_remedy() -> None:
     facts = ProxyFacts(user_exists=False, program=ProgramFacts("/p/postprox", exists=True))
     master = FRONT + PROXY.replace("nobody", "a;reboot")
     configuration = parse(MAIN, master, "")

@@ -124,7 +124,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_a_session_from_greeting_to_quit(site: Site) -> None:
+def test_complete_session_ends_on_quit(site: Site) -> None:
     client, upstream = site.transaction()
     client.says(b"QUIT")
     upstream.sees(b"QUIT")
@@ -135,7 +135,7 @@ def test_a_session_from_greeting_to_quit(site: Site) -> None:
     site.is_over()
 
 
-def test_upstream_that_cannot_be_reached(site: Site) -> None:
+def test_unreachable_upstream_gives_421(site: Site) -> None:
     with listening() as closed:
         where = address(closed)
     client = site.serves("-c", "true", upstream=where)
@@ -145,7 +145,7 @@ def test_upstream_that_cannot_be_reached(site: Site) -> None:
     site.is_over(exit_status=1)
 
 
-def test_upstream_that_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upstream_connect_timeout_gives_421(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CONNECT", 0.1)
     deaf, waiting = deaf_listener()
     client = site.serves(upstream=address(deaf))
@@ -155,7 +155,7 @@ def test_upstream_that_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPat
         connection.close()
 
 
-def test_a_message_passes(site: Site) -> None:
+def test_accepted_message_is_delivered(site: Site) -> None:
     client, upstream = site.data("-c", "true")
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -166,7 +166,7 @@ def test_a_message_passes(site: Site) -> None:
     assert list(site.directory.iterdir()) == []
 
 
-def test_the_filter_decides(site: Site) -> None:
+def test_filter_rejection_is_sent_to_client(site: Site) -> None:
     client, upstream = site.data("-c", "echo looking; echo 550 no >&2; exit 1")
     client.says(*MESSAGE)
     client.sees(b"550 no")
@@ -174,7 +174,7 @@ def test_the_filter_decides(site: Site) -> None:
     assert list(site.directory.iterdir()) == []
 
 
-def test_the_filter_sees_message_and_envelope(site: Site, tmp_path: Path) -> None:
+def test_filter_receives_message_and_envelope(site: Site, tmp_path: Path) -> None:
     command = f'cat "$EMAIL" >{tmp_path}/seen; echo "$SENDER $RECIPIENT $HELO" >>{tmp_path}/seen'
     client, upstream = site.data("-c", command)
     client.says(b"..caf\xe9", b".")
@@ -191,7 +191,7 @@ def test_the_filter_sees_message_and_envelope(site: Site, tmp_path: Path) -> Non
         'rm "$EMAIL"; printf "new\\n.dot\\n" >"$OUTFILE"',
     ],
 )
-def test_outfile_replaces_the_message(site: Site, command: str) -> None:
+def test_outfile_replaces_message(site: Site, command: str) -> None:
     client, upstream = site.data("-c", command)
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -215,7 +215,7 @@ def test_outfile_replaces_the_message(site: Site, command: str) -> None:
         "exec /nonexistent/program",
     ],
 )
-def test_the_original_passes(site: Site, command: str) -> None:
+def test_original_message_is_delivered_without_outfile(site: Site, command: str) -> None:
     client, upstream = site.data("-c", command)
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -236,14 +236,14 @@ def test_the_original_passes(site: Site, command: str) -> None:
         "exec /nonexistent/program",
     ],
 )
-def test_a_failed_filter_is_a_451_if_so_wished(site: Site, command: str) -> None:
+def test_failed_filter_gives_451_with_reject_option(site: Site, command: str) -> None:
     client, upstream = site.data("-r", "-c", command)
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
     upstream.sees(b"QUIT")
 
 
-def test_without_the_means_to_start_a_filter_no_message_passes(
+def test_filter_start_failure_gives_451(
     site: Site, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
@@ -263,7 +263,7 @@ def no_end_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(posix, name, fails)
 
 
-def test_filter_whose_end_cannot_be_learnt_gets_451(
+def test_unknown_exit_status_gives_451(
     site: Site, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     client, upstream = site.data("-c", "echo '550 virus' >&2; exit 1")
@@ -277,7 +277,7 @@ def test_filter_whose_end_cannot_be_learnt_gets_451(
     assert 'said="550 virus"' in warning
 
 
-def test_running_filter_whose_end_cannot_be_learnt_is_killed(
+def test_running_filter_with_unknown_status_is_killed(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started = tmp_path / "started"
@@ -294,9 +294,7 @@ def test_running_filter_whose_end_cannot_be_learnt_is_killed(
     os.close(child)
 
 
-def test_reaped_filter_is_not_killed_when_its_session_crashes(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_does_not_signal_reaped_filter(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
     monkeypatch.setattr("postprox.shell.filter.Filter.kill", lambda self: killed.append(self.pid))
 
@@ -310,9 +308,7 @@ def test_reaped_filter_is_not_killed_when_its_session_crashes(
     assert killed == []
 
 
-def test_without_the_means_to_read_outfile_no_message_passes(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outfile_open_failure_gives_451(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Spool) -> NoReturn:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -355,7 +351,7 @@ class FifoReader:
 
 
 @pytest.mark.parametrize("loss", [LoopPeer.ends, LoopPeer.leaves])
-def test_a_client_that_is_gone_has_the_filter_killed(
+def test_client_loss_kills_filter(
     site: Site, tmp_path: Path, loss: Callable[[LoopPeer], None]
 ) -> None:
     started = gate(tmp_path)
@@ -381,7 +377,7 @@ def wait_until_dead(pid: int) -> None:
         os.close(descriptor)
 
 
-def test_a_filter_out_of_time_is_killed_with_its_children(site: Site, tmp_path: Path) -> None:
+def test_filter_timeout_kills_its_process_group(site: Site, tmp_path: Path) -> None:
     started = gate(tmp_path)
     client, _ = site.data("-r", "-t", "0.3", "-c", f"sleep 1000 & echo $! >{started}; wait")
     client.says(*MESSAGE)
@@ -390,9 +386,7 @@ def test_a_filter_out_of_time_is_killed_with_its_children(site: Site, tmp_path: 
     wait_until_dead(child)
 
 
-def test_a_filter_out_of_time_is_gone_before_its_message_goes_on(
-    site: Site, tmp_path: Path
-) -> None:
+def test_timed_out_filter_is_killed_before_delivery(site: Site, tmp_path: Path) -> None:
     started = gate(tmp_path)
     client, upstream = site.data("-t", "0.3", "-c", f"echo $$ >{started}; exec sleep 1000")
     client.says(*MESSAGE)
@@ -402,7 +396,7 @@ def test_a_filter_out_of_time_is_gone_before_its_message_goes_on(
     assert list(site.directory.iterdir()) == []
 
 
-def test_what_a_filter_out_of_time_said_is_in_the_log(site: Site, logged: list[str]) -> None:
+def test_standard_error_of_timed_out_filter_is_logged(site: Site, logged: list[str]) -> None:
     client, _ = site.data("-r", "-t", "0.3", "-c", "echo the scanner is down >&2; exec sleep 1000")
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
@@ -410,9 +404,7 @@ def test_what_a_filter_out_of_time_said_is_in_the_log(site: Site, logged: list[s
     assert "time" in line
 
 
-def test_a_background_child_that_holds_standard_error_delays_nothing(
-    site: Site, tmp_path: Path
-) -> None:
+def test_background_child_holding_standard_error_is_not_awaited(site: Site, tmp_path: Path) -> None:
     held = gate(tmp_path)
     client, _ = site.data("-c", f"{{ cat {held}; }} & echo 550 no >&2; exit 1")
     client.says(*MESSAGE)
@@ -420,26 +412,26 @@ def test_a_background_child_that_holds_standard_error_delays_nothing(
     held.open("wb").close()
 
 
-def test_a_background_child_that_goes_on_talking_delays_nothing(site: Site) -> None:
+def test_background_child_writing_output_is_not_awaited(site: Site) -> None:
     client, _ = site.data("-c", "yes >&2 & exit 0")
     client.says(*MESSAGE)
     run_until(site.loop, lambda: site.connection.session._state == "delivering")
 
 
-def test_three_megabytes_of_standard_error(site: Site) -> None:
+def test_large_standard_error_does_not_delay_reply(site: Site) -> None:
     command = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1"
     client, _ = site.data("-c", command)
     client.says(*MESSAGE)
     client.sees(b"550 no")
 
 
-def test_a_missing_directory_is_a_452(site: Site) -> None:
+def test_missing_directory_gives_452(site: Site) -> None:
     client, _ = site.transaction("-d", str(site.directory / "missing"))
     client.says(b"DATA")
     client.sees_reply(b"452 4.3.1 ")
 
 
-def test_a_directory_that_goes_away_is_a_452(site: Site) -> None:
+def test_directory_removed_during_data_gives_452(site: Site) -> None:
     client, upstream = site.data("-c", "true")
     site.directory.rmdir()
     client.says(*MESSAGE)
@@ -448,7 +440,7 @@ def test_a_directory_that_goes_away_is_a_452(site: Site) -> None:
     site.directory.mkdir()
 
 
-def test_a_large_message_passes_whole(site: Site) -> None:
+def test_large_message_is_delivered_completely(site: Site) -> None:
     line = b"x" * 998
     client, upstream = site.data()
     for _ in range(100):
@@ -468,24 +460,20 @@ def test_a_large_message_passes_whole(site: Site) -> None:
         (1000, limits.MIN_READ),
     ],
 )
-def test_of_a_message_so_much_is_read_at_once_as_the_number_of_clients_allows(
-    site: Site, ready_count: int, size: int
-) -> None:
+def test_message_read_size_depends_on_ready_count(site: Site, ready_count: int, size: int) -> None:
     site.data()
     site.loop.ready_count = ready_count
     assert site.connection._read_size == size
 
 
 @pytest.mark.parametrize(("ready_count", "size"), [(6, limits.READ_SIZE), (1000, limits.MIN_READ)])
-def test_of_commands_less_is_read_at_once_if_there_are_many(
-    site: Site, ready_count: int, size: int
-) -> None:
+def test_command_read_size_depends_on_ready_count(site: Site, ready_count: int, size: int) -> None:
     site.transaction()
     site.loop.ready_count = ready_count
     assert site.connection._read_size == size
 
 
-def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site) -> None:
+def test_blocked_upstream_socket_is_not_written(site: Site) -> None:
     client, _upstream = site.stalled()
     sending = site.connection._upstream
     assert sending is not None
@@ -495,7 +483,7 @@ def test_a_slow_upstream_is_sent_no_more_than_it_takes(site: Site) -> None:
     assert sending.unsent <= 2 * limits.COPY_SIZE
 
 
-def test_each_block_that_upstream_takes_gives_it_time_for_the_next(site: Site) -> None:
+def test_each_written_block_restarts_upstream_timeout(site: Site) -> None:
     _, upstream = site.stalled()
     run_until(site.loop, lambda: site.connection._block)
     before = site.connection.session.deadline
@@ -505,14 +493,14 @@ def test_each_block_that_upstream_takes_gives_it_time_for_the_next(site: Site) -
     assert before < site.connection.session.deadline
 
 
-def test_an_upstream_that_fails_while_it_is_sent_the_message_is_told(site: Site) -> None:
+def test_upstream_reset_during_message_gives_451(site: Site) -> None:
     client, upstream = site.stalled()
     run_until(site.loop, lambda: site.connection._block)
     upstream.leaves()  # with octets unread, which resets the connection
     client.sees_reply(b"451 ")
 
 
-def test_an_upstream_that_cannot_be_written_to_is_told(
+def test_upstream_write_failure_is_reported_to_client(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, _ = site.transaction()
@@ -533,7 +521,7 @@ def test_an_upstream_that_cannot_be_written_to_is_told(
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, None])
-def test_what_upstream_says_before_the_end_has_gone_is_not_the_reply_to_it(
+def test_reply_before_end_of_data_is_not_final(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
 ) -> None:
     client, upstream = site.data()
@@ -557,7 +545,7 @@ def test_what_upstream_says_before_the_end_has_gone_is_not_the_reply_to_it(
     client.sees_reply(b"451 ")
 
 
-def test_a_message_that_cannot_be_read_whole_gets_no_end(site: Site) -> None:
+def test_truncated_spool_is_not_delivered(site: Site) -> None:
     client, upstream = site.data()
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -570,7 +558,7 @@ def test_a_message_that_cannot_be_read_whole_gets_no_end(site: Site) -> None:
     assert bytes(upstream.received) == b"Sub"
 
 
-def test_a_replacement_that_changes_while_it_is_sent_gets_no_end(
+def test_outfile_changed_during_delivery_is_not_delivered(
     site: Site, listener: socket.socket, tmp_path: Path
 ) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -591,7 +579,7 @@ def test_a_replacement_that_changes_while_it_is_sent_gets_no_end(
     assert not upstream.received.endswith(b"\r\n.\r\n")
 
 
-def test_the_files_of_a_message_are_closed_once(site: Site) -> None:
+def test_files_of_message_are_closed_once(site: Site) -> None:
     client, upstream = site.data("-c", "exit 1")
     client.says(*MESSAGE)
     client.sees_reply(b"554 ")
@@ -604,9 +592,7 @@ def test_the_files_of_a_message_are_closed_once(site: Site) -> None:
     os.close(number)
 
 
-def test_a_question_to_the_name_service_is_given_up_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_name_resolution_is_cancelled_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     given_up: list[Resolver] = []
     asked = threading.Event()
     cancel = Resolver.cancel
@@ -635,7 +621,7 @@ def settles(site: Site) -> None:
     run_until(site.loop, lambda: site.connection.deadline > site.loop.clock())
 
 
-def test_a_client_that_does_not_read_is_not_read(site: Site) -> None:
+def test_client_with_unread_replies_is_not_read(site: Site) -> None:
     """Memory stays bounded against a client that makes the proxy talk and never listens."""
     client, _ = site.transaction()
     client.stops_reading()
@@ -652,7 +638,7 @@ def test_a_client_that_does_not_read_is_not_read(site: Site) -> None:
     assert site.connection._client.unsent < most
 
 
-def test_upstream_is_not_read_while_the_client_does_not_read(site: Site) -> None:
+def test_unread_replies_suspend_reads_from_upstream(site: Site) -> None:
     client, upstream = site.transaction()
     client.stops_reading()
     reply = b"250-" + b"x" * 60_000
@@ -666,9 +652,7 @@ def test_upstream_is_not_read_while_the_client_does_not_read(site: Site) -> None
     assert site.connection._client.unsent < limits.UNREAD_REPLIES + limits.REPLY + limits.READ_SIZE
 
 
-def test_an_error_of_the_program_ends_one_session_only(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exception_ends_only_its_session(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     faults: list[Exception] = []
     monkeypatch.setattr("postprox.shell.log.write_fault", faults.append)
     monkeypatch.setattr(module, "_PERFORM", {})
@@ -678,9 +662,7 @@ def test_an_error_of_the_program_ends_one_session_only(
     assert [type(fault) for fault in faults] == [KeyError, KeyError]
 
 
-def test_an_error_of_the_program_is_told_to_the_client(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exception_is_reported_to_client(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise RuntimeError
 
@@ -694,9 +676,7 @@ def test_an_error_of_the_program_is_told_to_the_client(
     site.is_over(exit_status=1)
 
 
-def test_an_error_of_the_program_waits_for_no_upstream(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exception_does_not_wait_for_upstream(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     client, upstream = site.data()
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -708,7 +688,7 @@ def test_an_error_of_the_program_waits_for_no_upstream(
     client.sees_end()
 
 
-def test_an_error_on_the_way_out_is_told_to_the_client_all_the_same(
+def test_second_exception_is_reported_to_client(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -732,7 +712,7 @@ def without_transition(monkeypatch: pytest.MonkeyPatch, state: str, following: s
 
 
 @pytest.mark.parametrize("state", [states.RECEIVING, states.FILTERING])
-def test_missing_transition_ends_in_421_without_delivery(
+def test_missing_transition_gives_421_without_delivery(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     following = {states.RECEIVING: states.FILTERING, states.FILTERING: states.DELIVERING}[state]
@@ -747,7 +727,7 @@ def test_missing_transition_ends_in_421_without_delivery(
     site.is_over(exit_status=1)
 
 
-def test_missing_transition_after_delivery_ends_in_421(
+def test_missing_transition_after_delivery_gives_421(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_transition(monkeypatch, states.DELIVERING, states.COMMAND)
@@ -765,7 +745,7 @@ def test_missing_transition_after_delivery_ends_in_421(
 
 
 @pytest.mark.parametrize("options", [(), ("-c", "true")])
-def test_terminating_leaves_nothing(site: Site, options: tuple[str, ...]) -> None:
+def test_termination_removes_all_resources(site: Site, options: tuple[str, ...]) -> None:
     client, upstream = site.data(*options)
     client.says(b"Subject: x")
     site.connection.terminate(0)
@@ -776,7 +756,7 @@ def test_terminating_leaves_nothing(site: Site, options: tuple[str, ...]) -> Non
     site.is_over(exit_status=1)
 
 
-def test_stopping_waits_for_the_message(site: Site) -> None:
+def test_stop_waits_for_current_message(site: Site) -> None:
     client, upstream = site.data()
     site.connection.stop()
     client.says(*MESSAGE)
@@ -792,7 +772,7 @@ def test_stopping_waits_for_the_message(site: Site) -> None:
     site.is_over()
 
 
-def test_a_client_whose_session_was_cut_short_sees_the_end_before_it_ends(
+def test_aborted_session_waits_for_client_close(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LINGER", limits.CLIENT_IDLE)
@@ -806,7 +786,7 @@ def test_a_client_whose_session_was_cut_short_sees_the_end_before_it_ends(
     site.is_over(exit_status=1)
 
 
-def test_a_reply_is_not_lost_because_of_input_that_nobody_reads(site: Site) -> None:
+def test_unread_input_does_not_discard_reply(site: Site) -> None:
     """Closing with unread input resets a TCP connection, and what was sent is lost."""
     client, upstream = site.transaction()
     client.says(b"NOOP", *([b"NOOP"] * 1000))
@@ -878,7 +858,7 @@ ENDS = ["client ends", "client leaves", "upstream ends", "stop", "terminate"]
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_loop_s_bound_holds_whatever_happens(
+def test_earliest_deadline_is_correct_after_random_events(
     seed: int, listener: socket.socket, tmp_path: Path
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - chosen anew, the same each time
@@ -899,14 +879,14 @@ def test_the_loop_s_bound_holds_whatever_happens(
 LMTP = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
 
 
-def test_an_lmtp_client_is_logged_by_its_own_session(site: Site, logged: list[str]) -> None:
+def test_lmtp_client_is_logged_by_its_session(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     client.says(b"LHLO client")
     client.sees(replies.NOT_LMTP.rstrip())
     assert logged == [LMTP]
 
 
-def test_an_lmtp_client_is_logged_by_its_server(site: Site, logged: list[str]) -> None:
+def test_lmtp_client_is_logged_by_its_server(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     lines: list[str] = []
     site.connection.log_seldom = lambda _level, text: lines.append(text)

@@ -37,12 +37,12 @@ from tests.unit.peers import deaf_listener, run_until
         ("unix:25", "unix", 25),
     ],
 )
-def test_host_and_port(text: str, host: str, port: int) -> None:
+def test_host_and_port_are_parsed(text: str, host: str, port: int) -> None:
     target = UpstreamAddress(text)
     assert (target.host, target.port, target.path) == (host, port, "")
 
 
-def test_a_unix_domain_socket() -> None:
+def test_unix_socket_path_is_parsed() -> None:
     assert UpstreamAddress("unix:/run/mx:25").path == "/run/mx:25"
 
 
@@ -67,7 +67,7 @@ def test_a_unix_domain_socket() -> None:
         ("unix:run/mx", "not 'run/mx'"),
     ],
 )
-def test_no_host_and_port(text: str, error: str) -> None:
+def test_invalid_upstream_address_is_rejected(text: str, error: str) -> None:
     with pytest.raises(ValueError, match=re.escape(error)):
         UpstreamAddress(text)
 
@@ -106,19 +106,19 @@ def port_of(listener: socket.socket) -> int:
     return port
 
 
-def test_an_address_is_reached(loop: Loop, listener: socket.socket) -> None:
+def test_connection_to_ip_address_succeeds(loop: Loop, listener: socket.socket) -> None:
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
     with attempt.connection() as ours, listener.accept()[0] as theirs:
         assert ours.getpeername() == theirs.getsockname()
         assert not os.get_blocking(ours.fileno())
 
 
-def test_a_name_is_reached(loop: Loop, listener: socket.socket) -> None:
+def test_connection_to_host_name_succeeds(loop: Loop, listener: socket.socket) -> None:
     with Try(loop, f"localhost:{port_of(listener)}").start().connection() as ours:
         assert ours.getpeername() == listener.getsockname()
 
 
-def test_an_ipv6_address_is_reached(loop: Loop) -> None:
+def test_connection_to_ipv6_address_succeeds(loop: Loop) -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     try:
@@ -129,7 +129,7 @@ def test_an_ipv6_address_is_reached(loop: Loop) -> None:
         assert ours.family == socket.AF_INET6
 
 
-def test_a_unix_domain_socket_is_reached(loop: Loop, tmp_path: Path) -> None:
+def test_connection_to_unix_socket_succeeds(loop: Loop, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "mx"))
         listener.listen()
@@ -142,7 +142,7 @@ def closed_port() -> int:
         return port_of(listener)
 
 
-def test_a_closed_port_is_told(loop: Loop) -> None:
+def test_closed_port_is_reported(loop: Loop) -> None:
     target = f"127.0.0.1:{closed_port()}"
     assert Try(loop, target).start().reason() == f"{target}: Connection refused"
 
@@ -155,11 +155,11 @@ def test_a_closed_port_is_told(loop: Loop) -> None:
         ("/" + "x" * 200, "AF_UNIX path too long"),
     ],
 )
-def test_a_socket_that_is_not_there_is_told(loop: Loop, path: str, reason: str) -> None:
+def test_missing_unix_socket_is_reported(loop: Loop, path: str, reason: str) -> None:
     assert reason in Try(loop, f"unix:{path}").start().reason()
 
 
-def test_a_unix_domain_socket_whose_backlog_is_full_is_told(loop: Loop, tmp_path: Path) -> None:
+def test_full_backlog_of_unix_socket_is_reported(loop: Loop, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
         listener.bind(path)
@@ -170,7 +170,7 @@ def test_a_unix_domain_socket_whose_backlog_is_full_is_told(loop: Loop, tmp_path
 
 
 @pytest.mark.parametrize("host", ["name.invalid", "x" * 300, "a..b", "caf\xe9.invalid", "\udcff.x"])
-def test_a_name_that_is_none_is_told(loop: Loop, host: str) -> None:
+def test_unresolvable_name_is_reported(loop: Loop, host: str) -> None:
     assert Try(loop, f"{host}:25").start().reason().startswith(f"{host}:25: ")
 
 
@@ -201,7 +201,7 @@ def test_every_address_is_tried(
         assert ours.getpeername() == listener.getsockname()
 
 
-def test_a_family_that_this_machine_does_not_have_is_passed_over(
+def test_unsupported_address_family_is_skipped(
     loop: Loop, listener: socket.socket, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([(socket.AF_X25, ("x", 0)), (socket.AF_INET, listener.getsockname())])
@@ -209,21 +209,21 @@ def test_a_family_that_this_machine_does_not_have_is_passed_over(
         assert ours.getpeername() == listener.getsockname()
 
 
-def test_the_last_address_gives_the_reason(
+def test_last_address_gives_failure_reason(
     loop: Loop, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([(socket.AF_INET, ("127.0.0.1", closed_port()))] * 2)
     assert Try(loop, "mx.example").start().reason() == "mx.example: Connection refused"
 
 
-def test_a_name_without_addresses_is_told(
+def test_name_without_addresses_is_reported(
     loop: Loop, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([])
     assert Try(loop, "mx.example").start().reason() == "mx.example: no address found"
 
 
-def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+def test_unresponsive_address_leaves_time_for_next_address(
     loop: Loop,
     listener: socket.socket,
     resolving: Callable[[Addresses], None],
@@ -242,7 +242,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         connection.close()
 
 
-def test_the_last_address_that_does_not_answer_is_the_end(loop: Loop) -> None:
+def test_unresponsive_last_address_gives_timeout(loop: Loop) -> None:
     deaf, waiting = deaf_listener()
     attempt = Try(loop, "{}:{}".format(*deaf.getsockname())).start()
     attempt.connector.timer()
@@ -251,16 +251,14 @@ def test_the_last_address_that_does_not_answer_is_the_end(loop: Loop) -> None:
         connection.close()
 
 
-def test_an_attempt_that_has_succeeded_waits_for_nothing(
-    loop: Loop, listener: socket.socket
-) -> None:
+def test_successful_attempt_has_no_deadline(loop: Loop, listener: socket.socket) -> None:
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
     with attempt.connection() as ours:
         assert ours.fileno() not in loop._watched
     assert attempt.connector.deadline == limits.NEVER
 
 
-def test_an_attempt_that_is_cancelled_calls_nobody(loop: Loop, listener: socket.socket) -> None:
+def test_cancelled_attempt_does_not_call_handler(loop: Loop, listener: socket.socket) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
     attempt.connector.cancel()
@@ -270,7 +268,7 @@ def test_an_attempt_that_is_cancelled_calls_nobody(loop: Loop, listener: socket.
     assert (attempt.descriptors, attempt.reasons) == ([], [])
 
 
-def test_a_slow_name_service_delays_nobody(
+def test_slow_name_resolution_does_not_delay_other_session(
     loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answer = threading.Event(), threading.Event()
@@ -292,9 +290,7 @@ def test_a_slow_name_service_delays_nobody(
     attempt.connection().close()
 
 
-def test_without_a_thread_to_ask_the_name_service_the_reason_is_told(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resolver_thread_failure_is_reported(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -302,9 +298,7 @@ def test_without_a_thread_to_ask_the_name_service_the_reason_is_told(
     assert "cannot start a thread for name resolution" in Try(loop, "mx.example").start().reason()
 
 
-def test_a_question_to_the_name_service_may_be_given_up(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_name_resolution_can_be_cancelled(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     answer, answered = threading.Event(), threading.Event()
 
     def slow(target: UpstreamAddress, flags: int) -> object:

@@ -29,7 +29,7 @@ def test_table_has_rows() -> None:
 
 
 @pytest.mark.parametrize(("question", "place"), ROWS)
-def test_named_place_exists(question: str, place: str) -> None:
+def test_named_location_exists(question: str, place: str) -> None:
     text = "".join(path.read_text("utf-8") for path in files(place))
     for name in re.findall(r"`(?:Session\.)?([A-Za-z_]+)`", place):
         assert re.search(rf"\b{name}\b", text), f"{question}: there is no {name}"

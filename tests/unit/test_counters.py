@@ -15,7 +15,7 @@ def test_messages_are_counted_by_verdict_and_result() -> None:
     assert 'postprox_messages_total{verdict="accept",result="deferred"} 1' in lines
 
 
-def test_the_verdicts_in_words() -> None:
+def test_summary_lists_verdict_counts() -> None:
     counters = Counters()
     assert counters.summary == ""
     for verdict, result in [("reject", "refused"), ("accept", "delivered"), ("accept", "lost")]:
@@ -23,7 +23,7 @@ def test_the_verdicts_in_words() -> None:
     assert counters.summary == "accept 2, reject 1"
 
 
-def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> None:
+def test_filter_seconds_are_counted_in_matching_buckets() -> None:
     assert SECONDS == (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
     counters = Counters()
     counters.count("accept", "delivered", 0.1)
@@ -38,13 +38,13 @@ def test_a_filters_seconds_are_within_every_bound_that_is_not_below_them() -> No
     assert "postprox_filter_seconds_count 2" in lines
 
 
-def test_a_message_that_no_filter_saw_has_no_seconds() -> None:
+def test_unfiltered_message_has_no_filter_seconds() -> None:
     counters = Counters()
     counters.count("none", "delivered", 0.0)
     assert "postprox_filter_seconds_count 0" in counters.prometheus_text({}).splitlines()
 
 
-def test_the_whole_text() -> None:
+def test_metrics_text_is_complete() -> None:
     counters = Counters()
     counters.count("reject", "refused", 0.5)
     present = {"sessions": ("gauge", "Clients.", 3), "waiting": ("gauge", "They wait.", 0)}
@@ -67,5 +67,5 @@ def test_the_whole_text() -> None:
     ]
 
 
-def test_the_text_ends_with_a_line_end() -> None:
+def test_metrics_text_ends_with_newline() -> None:
     assert Counters().prometheus_text({}).endswith("\n")

@@ -93,7 +93,7 @@ def send(*blocks: bytes) -> bytes:
         (b"\r\n.\r\n.\r\n", b"\n", b".\r\n"),
     ],
 )
-def test_decoding(wire: bytes, content: bytes, rest: bytes) -> None:
+def test_data_is_dot_unstuffed(wire: bytes, content: bytes, rest: bytes) -> None:
     assert decode(wire) == (content, True, rest)
 
 
@@ -116,12 +116,12 @@ def test_decoding(wire: bytes, content: bytes, rest: bytes) -> None:
         (b"a\0\r\n.\n", b"a\0\n\n"),
     ],
 )
-def test_only_crlf_dot_crlf_ends_the_data(wire: bytes, content: bytes) -> None:
+def test_only_crlf_dot_crlf_ends_data(wire: bytes, content: bytes) -> None:
     for place in range(len(wire) + 1):
         assert decode(wire[:place], wire[place:], b"z\r\n.\r\n") == (content + b"z\n", True, b"")
 
 
-def test_what_may_be_the_end_of_data_is_held_back() -> None:
+def test_possible_end_of_data_is_held_back() -> None:
     decoder = DotUnstuffer()
     assert [decoder.feed(octet) for octet in (b"a", b"\r", b"\n", b".", b"\r", b"b")] == [
         b"a",
@@ -134,9 +134,7 @@ def test_what_may_be_the_end_of_data_is_held_back() -> None:
 
 
 @given(TEXTS, CUTS)
-def test_decoding_agrees_with_a_receiver_that_goes_octet_by_octet(
-    wire: bytes, places: list[int]
-) -> None:
+def test_decoder_agrees_with_octet_by_octet_model(wire: bytes, places: list[int]) -> None:
     content, ended, rest = decode(*cut(wire, places))
     expected = receiver(wire)
     if expected is None:
@@ -148,12 +146,12 @@ def test_decoding_agrees_with_a_receiver_that_goes_octet_by_octet(
 
 
 @given(TEXTS, CUTS)
-def test_decoding_is_the_same_at_every_cut(wire: bytes, places: list[int]) -> None:
+def test_decoding_is_independent_of_block_boundaries(wire: bytes, places: list[int]) -> None:
     assert decode(*cut(wire, places)) == decode(wire)
 
 
 @given(TEXTS, CUTS)
-def test_unended_content_is_a_beginning_of_what_it_will_be(wire: bytes, places: list[int]) -> None:
+def test_incomplete_content_is_prefix_of_final_content(wire: bytes, places: list[int]) -> None:
     content, ended, _ = decode(*cut(wire, places))
     finished, _, _ = decode(wire, b"" if ended else b"\r\n.\r\n")
     assert finished.startswith(content)
@@ -178,7 +176,7 @@ def test_unended_content_is_a_beginning_of_what_it_will_be(wire: bytes, places: 
         (b"caf\xe9 \0\n", b"caf\xe9 \0\r\n.\r\n"),
     ],
 )
-def test_encoding(content: bytes, wire: bytes) -> None:
+def test_content_is_dot_stuffed(content: bytes, wire: bytes) -> None:
     assert send(content) == wire
 
 
@@ -194,24 +192,24 @@ def test_encoding(content: bytes, wire: bytes) -> None:
         ((b"\n", b"", b"."), b"\r\n..\r\n.\r\n"),
     ],
 )
-def test_encoding_in_blocks(content: tuple[bytes, ...], wire: bytes) -> None:
+def test_blocks_are_dot_stuffed(content: tuple[bytes, ...], wire: bytes) -> None:
     assert send(*content) == wire
 
 
 @given(TEXTS, CUTS)
-def test_encoding_is_the_same_at_every_cut(content: bytes, places: list[int]) -> None:
+def test_encoding_is_independent_of_block_boundaries(content: bytes, places: list[int]) -> None:
     assert send(*cut(content, places)) == send(content)
 
 
 @pytest.mark.parametrize("octet", range(256))
-def test_a_dot_is_doubled_behind_what_some_server_takes_for_a_line_end(octet: int) -> None:
+def test_dot_after_possible_line_end_is_doubled(octet: int) -> None:
     before = b"a" + bytes([octet])
     dot = b".." if before[1:] in b"\r\n" else b"."
     assert send(before, b".") == before.replace(b"\n", b"\r\n") + dot + b"\r\n.\r\n"
 
 
 @given(TEXTS, CUTS)
-def test_the_decoder_tells_what_goes_upstream(message: bytes, places: list[int]) -> None:
+def test_decoder_returns_wire_form_for_upstream(message: bytes, places: list[int]) -> None:
     decoder, content, wire = DotUnstuffer(), b"", b""
     for piece in cut(message + b"\r\n.\r\n", places):
         if not decoder.complete:
@@ -232,7 +230,7 @@ def test_the_decoder_tells_what_goes_upstream(message: bytes, places: list[int])
         (b"a\r.b", b"c"),
     ],
 )
-def test_what_goes_upstream_is_safe_in_blocks(block: bytes, follows: bytes) -> None:
+def test_wire_form_of_blocks_is_safe(block: bytes, follows: bytes) -> None:
     decoder = DotUnstuffer()
     content = decoder.feed(block)
     wire = decoder.wire
@@ -243,19 +241,19 @@ def test_what_goes_upstream_is_safe_in_blocks(block: bytes, follows: bytes) -> N
 @pytest.mark.parametrize(
     "block", [b"a", b"a b c", b"a\r\nb", b"a.b\r\nc.", b"a\r\n..b", b"a\r\n..b\r\n\r\n..c"]
 )
-def test_a_block_that_is_as_it_goes_upstream_is_not_made_again(block: bytes) -> None:
+def test_unchanged_wire_block_is_not_copied(block: bytes) -> None:
     decoder = DotUnstuffer()
     decoder.feed(b"x")
     decoder.feed(block)
     assert decoder.wire is block
 
 
-def test_the_end_of_data_leaves_with_the_last_block() -> None:
+def test_end_of_data_is_sent_with_last_block() -> None:
     assert list(encoded([b"a\n", b"b\n"])) == [b"a\r\n", b"b\r\n.\r\n"]
 
 
 @given(TEXTS)
-def test_upstream_reads_what_the_client_sent(message: bytes) -> None:
+def test_upstream_decodes_content_of_client(message: bytes) -> None:
     """Faithful but for bare LF, which becomes CRLF, and a dot right after a bare CR, doubled."""
     content, ended, _ = decode(message, b"\r\n.\r\n")
     assert ended
@@ -297,7 +295,7 @@ LINE_ENDS = [
 
 @pytest.mark.parametrize("line_ends", LINE_ENDS)
 @given(content=TEXTS)
-def test_no_reading_of_line_ends_shows_an_end_before_the_real_one(
+def test_no_line_end_interpretation_ends_data_early(
     line_ends: tuple[bytes, ...], content: bytes
 ) -> None:
     wire = send(content)
@@ -307,7 +305,7 @@ def test_no_reading_of_line_ends_shows_an_end_before_the_real_one(
 
 
 @given(TEXTS)
-def test_what_is_passed_twice_is_passed_the_same(message: bytes) -> None:
+def test_second_pass_changes_nothing(message: bytes) -> None:
     once, _, _ = decode(message, b"\r\n.\r\n")
     wire = send(once)
     again, ended, rest = decode(wire)
@@ -332,12 +330,14 @@ def test_what_is_passed_twice_is_passed_the_same(message: bytes) -> None:
         ((b"a\r", b"\r", b"\n"), b"a\r\n"),
     ],
 )
-def test_line_ends_of_outfile(text: tuple[bytes, ...], content: bytes) -> None:
+def test_line_ends_of_outfile_are_normalized(text: tuple[bytes, ...], content: bytes) -> None:
     assert b"".join(normalized(text)) == content
 
 
 @given(TEXTS, CUTS)
-def test_outfile_is_read_the_same_at_every_cut(text: bytes, places: list[int]) -> None:
+def test_outfile_decoding_is_independent_of_block_boundaries(
+    text: bytes, places: list[int]
+) -> None:
     assert b"".join(normalized(cut(text, places))) == text.replace(b"\r\n", b"\n")
 
 
@@ -365,7 +365,7 @@ EQUAL_LINES = st.builds(
     st.integers(0, 60),
     st.sampled_from(b"aa\r\n."),
 )
-def test_lines_of_one_length_are_read_as_all_others_are(
+def test_equal_length_lines_are_decoded_like_others(
     before: bytes, lines: bytearray, after: bytes, place: int, changed: int
 ) -> None:
     lines[place % len(lines)] = changed
@@ -378,7 +378,7 @@ def test_lines_of_one_length_are_read_as_all_others_are(
 @pytest.mark.parametrize("before", [b"", b"begin", b"begin\r\n", b"of another length\r\n"])
 @pytest.mark.parametrize("rest", [0, 1])
 @pytest.mark.parametrize("length", [0, 1, 2, 10])
-def test_lines_of_one_length_are_taken_by_columns(before: bytes, rest: int, length: int) -> None:
+def test_equal_length_lines_are_decoded_by_columns(before: bytes, rest: int, length: int) -> None:
     text = before + (b"X" * length + b"\r\n") * 5 + b"X" * rest * (length + 1)
     assert data._equal_lines_with_lf(text) == text.replace(b"\r\n", b"\n")
 
@@ -402,11 +402,11 @@ def test_lines_of_one_length_are_taken_by_columns(before: bytes, rest: int, leng
         b"XX\r\nXXXXX\r\nXX\rXX\r\nXXXXX\r\n",
     ],
 )
-def test_lines_with_a_cr_or_lf_of_its_own_are_not_taken_by_columns(text: bytes) -> None:
+def test_lines_with_inner_cr_lf_skip_columns(text: bytes) -> None:
     assert data._equal_lines_with_lf(text) == b""
 
 
-def test_a_large_block_of_lines_of_one_length_is_not_made_again() -> None:
+def test_large_block_of_equal_lines_is_not_copied() -> None:
     decoder = DotUnstuffer()
     decoder.feed(b"x")
     block = b"a" * 76 + (b"\r\n" + b"a" * 76) * 1000

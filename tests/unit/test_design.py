@@ -24,16 +24,16 @@ def is_there(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in MEMBERS if not name.startswith("test_")])
-def test_a_name_of_the_design_is_one_of_the_code(name: str) -> None:
+def test_every_name_in_design_exists_in_code(name: str) -> None:
     assert is_there(name)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", TEXT))))
-def test_a_link_of_the_design_leads_somewhere(link: str) -> None:
+def test_every_link_in_design_exists(link: str) -> None:
     assert (draw.DOCS / link).exists()
 
 
-def test_the_names_are_found() -> None:
+def test_design_names_are_extracted() -> None:
     assert {"session._abandon_if_client_lost", "states.TRANSITIONS", "verdict.judge"} <= set(
         MEMBERS
     )
@@ -44,6 +44,6 @@ def test_transition_table_is_current() -> None:
     assert transitions.with_table(TEXT) == TEXT, "run python3 -m docs.transitions"
 
 
-def test_transition_table_names_successors_of_filtering() -> None:
+def test_transition_table_lists_successors_of_filtering() -> None:
     successors = set(re.findall(r"^\| `FILTERING` \| .* \| `([A-Z_]+)` \|$", TEXT, re.MULTILINE))
     assert successors == {"DELIVERING", "COMMAND", "CLOSED"}

@@ -60,7 +60,7 @@ def test_long_input_is_truncated() -> None:
     assert dialogue.history[-1] == f"  command        C> {'x' * 200} ... and 800 more"
 
 
-def test_exception_of_session_has_dialogue() -> None:
+def test_session_exception_includes_dialogue() -> None:
     dialogue = connected()
     dialogue.filter_runs = True
     with pytest.raises(AssertionError, match="no message is in progress") as failure:

@@ -48,7 +48,7 @@ from postprox.core.smtp import hello_name
         (b"MAIL TO:<a@example>", b""),
     ],
 )
-def test_the_sender(line: bytes, sender: bytes) -> None:
+def test_sender_is_parsed(line: bytes, sender: bytes) -> None:
     envelope = Envelope()
     envelope.add_sender(line)
     assert envelope.sender == sender
@@ -65,20 +65,20 @@ def test_the_sender(line: bytes, sender: bytes) -> None:
         (b"RCPT FROM:<b@example>", b""),
     ],
 )
-def test_the_recipient(line: bytes, recipient: bytes) -> None:
+def test_recipient_is_parsed(line: bytes, recipient: bytes) -> None:
     envelope = Envelope()
     envelope.add_recipient(line)
     assert envelope.recipients == [recipient]
 
 
-def test_the_first_recipient_is_the_filters() -> None:
+def test_first_recipient_is_in_environment() -> None:
     envelope = Envelope()
     envelope.add_recipient(b"RCPT TO:<b@example>")
     envelope.add_recipient(b"RCPT TO:<c@example>")
     assert envelope.environment(b"")[b"RECIPIENT"] == b"b@example"
 
 
-def test_recipients_beyond_those_that_are_logged_are_counted() -> None:
+def test_recipients_beyond_log_limit_are_counted() -> None:
     envelope = Envelope()
     for number in range(1000):
         envelope.add_recipient(b"RCPT TO:<%d@example>" % number)
@@ -86,7 +86,7 @@ def test_recipients_beyond_those_that_are_logged_are_counted() -> None:
     assert len(envelope.recipients) == limits.LOGGED_RECIPIENTS
 
 
-def test_an_empty_envelope_gives_blank_variables() -> None:
+def test_empty_envelope_gives_empty_variables() -> None:
     assert Envelope().environment(b"") == {
         b"SENDER": b"",
         b"RECIPIENT": b"",
@@ -99,7 +99,7 @@ def test_an_empty_envelope_gives_blank_variables() -> None:
     }
 
 
-def test_more_is_told_than_the_manual_names() -> None:
+def test_environment_has_additional_variables() -> None:
     envelope = Envelope()
     envelope.add_xforward(b"XFORWARD NAME=mx.example IDENT=4QxY")
     envelope.add_recipient(b"RCPT TO:<b@example>")
@@ -110,7 +110,7 @@ def test_more_is_told_than_the_manual_names() -> None:
     assert (told[b"CLIENT_NAME"], told[b"QUEUE_ID"]) == (b"mx.example", b"4QxY")
 
 
-def test_recipients_are_cut_at_whole_lines() -> None:
+def test_recipients_are_truncated_at_line_ends() -> None:
     envelope = Envelope()
     for number in range(9000):
         envelope.add_recipient(b"RCPT TO:<%06d@example>" % number)
@@ -120,7 +120,7 @@ def test_recipients_are_cut_at_whole_lines() -> None:
     assert told[b"RECIPIENTCOUNT"] == b"9000"
 
 
-def test_the_null_sender_is_shown() -> None:
+def test_null_sender_is_passed_as_angle_brackets() -> None:
     envelope = Envelope()
     envelope.add_sender(b"MAIL FROM:<>")
     assert envelope.environment(b"")[b"SENDER"] == b"<>"
@@ -152,11 +152,11 @@ def forwarded(*lines: bytes) -> Envelope:
         (b"XFORWARD", b""),
     ],
 )
-def test_the_remote_ip(line: bytes, address: bytes) -> None:
+def test_remote_ip_is_parsed_from_xforward(line: bytes, address: bytes) -> None:
     assert forwarded(line).environment(b"")[b"REMOTEIP"] == address
 
 
-def test_the_last_value_counts() -> None:
+def test_last_xforward_value_takes_effect() -> None:
     lines = (b"XFORWARD ADDR=192.0.2.1", b"XFORWARD HELO=x", b"XFORWARD ADDR=192.0.2.2")
     assert forwarded(*lines).remote_ip == b"192.0.2.2"
 
@@ -173,7 +173,7 @@ def test_the_last_value_counts() -> None:
         (b"XFORWARD HELO=a+00b+0Ac+7F", b"abc"),
     ],
 )
-def test_the_helo_name(line: bytes, name: bytes) -> None:
+def test_helo_name_prefers_xforward(line: bytes, name: bytes) -> None:
     assert forwarded(line).environment(b"own.example")[b"HELO"] == name
 
 
@@ -199,12 +199,12 @@ def test_the_helo_name(line: bytes, name: bytes) -> None:
         (b"+\xff\xff", b"+\xff\xff"),
     ],
 )
-def test_xtext(encoded: bytes, decoded: bytes) -> None:
+def test_xtext_is_decoded(encoded: bytes, decoded: bytes) -> None:
     assert decode_xtext(encoded) == decoded
 
 
 @given(st.binary())
-def test_xtext_decodes_what_was_encoded(text: bytes) -> None:
+def test_encoded_xtext_is_decoded_unchanged(text: bytes) -> None:
     encoded = b"".join(
         b"+%02X" % octet if octet in b"+=" or not 33 <= octet <= 126 else bytes([octet])
         for octet in text
@@ -241,28 +241,28 @@ E_ACUTE, EURO, CLEF = "é".encode(), "€".encode(), "𝄞".encode()
         (b"\xe9" * 200, b"\xe9" * 99),
     ],
 )
-def test_a_value_is_cut_to_99_octets_between_characters(value: bytes, cut: bytes) -> None:
+def test_value_is_truncated_to_99_octets(value: bytes, cut: bytes) -> None:
     assert environment_value(value) == cut
 
 
-def test_control_characters_are_left_out_before_the_cut() -> None:
+def test_control_characters_are_removed_before_truncation() -> None:
     assert environment_value(b"\0\t\r\n\x1b\x1f\x7f" * 50 + b"x" * 100) == b"x" * 99
 
 
 @given(st.text(max_size=150))
-def test_a_value_in_utf_8_stays_utf_8(text: str) -> None:
+def test_utf_8_value_remains_valid(text: str) -> None:
     value = environment_value(text.encode())
     assert len(value) <= 99
     value.decode()
 
 
 @given(st.binary(max_size=250))
-def test_no_value_holds_a_control_character(value: bytes) -> None:
+def test_value_has_no_control_characters(value: bytes) -> None:
     assert not any(octet < 32 or octet == 127 for octet in environment_value(value))
 
 
 @given(st.binary(max_size=60))
-def test_no_command_line_breaks_the_environment(argument: bytes) -> None:
+def test_environment_is_valid_for_any_command_line(argument: bytes) -> None:
     envelope = Envelope()
     envelope.add_sender(b"MAIL FROM:" + argument)
     envelope.add_recipient(b"RCPT TO:" + argument)
@@ -284,5 +284,5 @@ def test_no_command_line_breaks_the_environment(argument: bytes) -> None:
         (b"HELO two words", b"two words"),
     ],
 )
-def test_the_clients_own_name(line: bytes, name: bytes) -> None:
+def test_hello_name_is_parsed(line: bytes, name: bytes) -> None:
     assert hello_name(line) == name

@@ -44,38 +44,38 @@ def run(command: str, **environment: bytes) -> Outcome:
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 126, 255])
-def test_the_exit_status(status: int) -> None:
+def test_exit_status_is_returned(status: int) -> None:
     assert run(f"exit {status}").status == status
 
 
 @pytest.mark.parametrize("number", [1, 9, 11, 13, 15])
-def test_death_by_signal(number: int) -> None:
+def test_death_by_signal_is_reported(number: int) -> None:
     outcome = run(f"kill -{number} $$")
     assert (outcome.status, outcome.failure) == (None, f"killed by signal {number}")
 
 
-def test_a_command_that_does_not_exist() -> None:
+def test_missing_command_gives_status_127() -> None:
     assert run("/nonexistent/program 2>/dev/null").status == 127
 
 
-def test_the_last_line_of_standard_error() -> None:
+def test_last_line_of_standard_error_is_returned() -> None:
     assert run("echo first >&2; echo 550 no >&2; exit 1").last_stderr_line == b"550 no"
 
 
-def test_standard_error_without_line_end() -> None:
+def test_standard_error_without_newline_is_returned() -> None:
     assert run("printf '550 no' >&2; exit 1").last_stderr_line == b"550 no"
 
 
-def test_what_a_killed_filter_said_is_known() -> None:
+def test_standard_error_of_killed_filter_is_returned() -> None:
     assert run("echo 550 no >&2; kill -9 $$").last_stderr_line == b"550 no"
 
 
-def test_three_megabytes_of_standard_error_do_not_block_it() -> None:
+def test_large_standard_error_does_not_block_filter() -> None:
     outcome = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1")
     assert (outcome.status, outcome.last_stderr_line) == (1, b"550 no")
 
 
-def test_the_environment_is_the_one_given(tmp_path: Path) -> None:
+def test_environment_is_passed_unchanged(tmp_path: Path) -> None:
     run(f'env -0 >"{tmp_path}/env"', SENDER=b"caf\xe9 a", HELO=b"")
     variables = set((tmp_path / "env").read_bytes().split(b"\0"))
     assert {b"SENDER=caf\xe9 a", b"HELO="} <= variables
@@ -87,7 +87,7 @@ def test_standard_input_is_empty(tmp_path: Path) -> None:
     assert (tmp_path / "stdin").read_text() == "/dev/null\n"
 
 
-def test_standard_output_goes_nowhere(tmp_path: Path) -> None:
+def test_standard_output_is_dev_null(tmp_path: Path) -> None:
     run(f'link=$(readlink /proc/$$/fd/1); echo "$link" >"{tmp_path}/stdout"')
     assert (tmp_path / "stdout").read_text() == "/dev/null\n"
 
@@ -122,7 +122,7 @@ def _the_first_and_the_last_ignored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_the_first_and_the_last_ignored")
-def test_signals_have_their_default_dispositions(tmp_path: Path) -> None:
+def test_signals_have_default_dispositions(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "else this shows nothing"
     run(f'cat /proc/self/status >"{tmp_path}/status"')
     status = (tmp_path / "status").read_text()
@@ -152,14 +152,14 @@ def test_blocked_signals_are_not_inherited(tmp_path: Path) -> None:
     assert int((tmp_path / "status").read_text().split()[1], 16) == 0
 
 
-def test_it_has_a_process_group_of_its_own(tmp_path: Path) -> None:
+def test_filter_has_own_process_group(tmp_path: Path) -> None:
     run(f'echo $$ $(ps -o pgid= -p $$ || cut -d" " -f5 /proc/$$/stat) >"{tmp_path}/ids"')
     pid, group = (tmp_path / "ids").read_text().split()
     assert pid == group
     assert int(group) != os.getpgrp()
 
 
-def test_killing_reaches_its_children(tmp_path: Path) -> None:
+def test_kill_reaches_children(tmp_path: Path) -> None:
     started = tmp_path / "started"
     os.mkfifo(started)
     running = Filter(f"sleep 1000 & echo $! >{started}; wait", {b"PATH": os.environb[b"PATH"]})
@@ -171,7 +171,7 @@ def test_killing_reaches_its_children(tmp_path: Path) -> None:
     running.close()
 
 
-def test_killing_one_that_has_ended_is_nothing() -> None:
+def test_killing_exited_filter_does_nothing() -> None:
     running = Filter("exit 0", {})
     os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
     running.kill()
@@ -179,7 +179,7 @@ def test_killing_one_that_has_ended_is_nothing() -> None:
     running.close()
 
 
-def test_a_background_child_does_not_keep_the_outcome_waiting(tmp_path: Path) -> None:
+def test_background_child_does_not_delay_outcome(tmp_path: Path) -> None:
     held = tmp_path / "held"
     os.mkfifo(held)
     running = Filter(f"{{ cat {held}; }} & echo 550 no >&2; exit 1", {b"PATH": b"/bin:/usr/bin"})
@@ -189,7 +189,7 @@ def test_a_background_child_does_not_keep_the_outcome_waiting(tmp_path: Path) ->
     held.write_text("go")
 
 
-def test_one_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     with pytest.raises(FileNotFoundError):
@@ -197,12 +197,12 @@ def test_one_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.Mon
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_an_environment_that_is_too_large_is_an_error() -> None:
+def test_oversized_environment_raises_oserror() -> None:
     with pytest.raises(OSError, match="too long"):
         Filter("true", {b"X": b"x" * 1_000_000})
 
 
-def test_killing_reaches_a_leader_that_has_left_its_group() -> None:
+def test_kill_reaches_leader_outside_its_group() -> None:
     leaves = "os.setpgid(0, os.getpgid(os.getppid()))"
     program = f"import os, time; {leaves}; print(flush=True); time.sleep(1000)"
     running = Filter(f"exec {sys.executable} -IS -c '{program}' >&2", dict(os.environb))
@@ -212,11 +212,11 @@ def test_killing_reaches_a_leader_that_has_left_its_group() -> None:
     running.close()
 
 
-def test_an_environment_entry_without_a_name_is_left_out() -> None:
+def test_environment_entry_without_name_is_omitted() -> None:
     assert run("exit 3", **{"": b"x"}).status == 3
 
 
-def test_an_error_of_closing_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_error_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     right = posix.close
 
     def close(descriptor: int) -> None:

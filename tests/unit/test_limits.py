@@ -5,23 +5,23 @@ from __future__ import annotations
 from postprox.core import limits
 
 
-def test_a_command_line_fits_into_what_is_held() -> None:
+def test_command_line_fits_into_input_buffer() -> None:
     assert limits.COMMAND_LINE + 2 < limits.INPUT_BUFFER
 
 
-def test_what_the_filter_said_last_fits_into_what_is_kept() -> None:
+def test_reply_line_fits_into_filter_line() -> None:
     assert limits.REPLY_LINE < limits.FILTER_LINE
 
 
-def test_an_idle_upstream_is_kept_well_before_it_loses_patience() -> None:
+def test_keepalive_precedes_upstream_idle_timeout() -> None:
     assert limits.KEEPALIVE * 3 < 300
 
 
-def test_connecting_ends_before_postfix_loses_patience() -> None:
+def test_connect_timeout_precedes_postfix_timeout() -> None:
     assert limits.CONNECT < 100
 
 
-def test_timeouts_towards_upstream_are_those_of_rfc_5321() -> None:
+def test_upstream_timeouts_follow_rfc_5321() -> None:
     minute = 60
     assert 5 * minute <= limits.UPSTREAM_REPLY
     assert 2 * minute <= limits.UPSTREAM_DATA
@@ -30,25 +30,25 @@ def test_timeouts_towards_upstream_are_those_of_rfc_5321() -> None:
     assert 5 * minute <= limits.CLIENT_IDLE
 
 
-def test_a_sender_of_400_octets_a_second_passes_in_bursts_of_postfix() -> None:
+def test_slow_postfix_bursts_meet_minimum_rate() -> None:
     burst = 128 * 1024 / limits.MESSAGE_RATE
     assert burst < 350 < min(limits.CLIENT_IDLE, limits.MESSAGE_TIME)
 
 
-def test_a_stop_ends_before_a_service_manager_kills() -> None:
+def test_stop_grace_is_below_service_manager_timeout() -> None:
     assert limits.STOP_GRACE < 90
 
 
-def test_what_a_client_sends_slowly_is_not_left_by_a_killed_proxy() -> None:
+def test_stale_file_age_exceeds_client_timeouts() -> None:
     assert limits.CLIENT_IDLE * 2 <= limits.STALE == 20 * 60
     assert limits.STALE_OUTFILE == 24 * 60 * 60
 
 
-def test_warnings_wait_for_the_log_but_not_for_ever() -> None:
+def test_log_backlog_and_exit_flush_are_bounded() -> None:
     assert limits.LOG_BACKLOG == 64 * 1024
     assert limits.LOG_EXIT_FLUSH == 1
 
 
-def test_what_ninety_clients_send_at_once_is_read_in_a_fraction_of_a_second() -> None:
+def test_reads_of_ninety_clients_are_bounded() -> None:
     assert max(limits.READ_PER_ITERATION, 90 * limits.MIN_READ) <= 1 << 19
     assert limits.MESSAGE_READ < limits.READ_PER_ITERATION

@@ -44,7 +44,7 @@ def silent(client: Peer) -> bool:
 # listen.same, listen.sessions
 
 
-def test_a_session(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+def test_session_delivers_message(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     server = serve("-c", "true", "-d", str(tmp_path), upstream.address)
     client = server.client()
     peer = in_data(client, upstream)
@@ -54,14 +54,16 @@ def test_a_session(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clients_that_do_not_wait_for_each_other(serve: Serve, upstream: Upstream) -> None:
+def test_concurrent_sessions_are_independent(serve: Serve, upstream: Upstream) -> None:
     server = serve(upstream.address)
     sessions = [(client := server.client(), greeted(client, upstream)) for _ in range(5)]
     for client, peer in reversed(sessions):
         relays(client, peer, b"NOOP")
 
 
-def test_a_slow_filter_delays_nobody_else(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+def test_slow_filter_does_not_delay_other_sessions(
+    serve: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "gate")
     command = f'case $SENDER in slow*) read -r go <"{tmp_path}/gate";; esac'
     server = serve("-c", command, upstream.address)
@@ -76,7 +78,7 @@ def test_a_slow_filter_delays_nobody_else(serve: Serve, upstream: Upstream, tmp_
     takes_message(slow, slow_peer, *MESSAGE)
 
 
-def test_a_hostile_client_harms_nobody_else(serve: Serve, upstream: Upstream) -> None:
+def test_hostile_client_does_not_affect_other_sessions(serve: Serve, upstream: Upstream) -> None:
     server = serve(upstream.address)
     hostile = server.client()
     greeted(hostile, upstream)
@@ -86,7 +88,7 @@ def test_a_hostile_client_harms_nobody_else(serve: Serve, upstream: Upstream) ->
     quits(client, peer)
 
 
-def test_a_client_that_vanishes_harms_nobody_else(serve: Serve, upstream: Upstream) -> None:
+def test_client_reset_does_not_affect_other_sessions(serve: Serve, upstream: Upstream) -> None:
     server = serve(upstream.address)
     lost = server.client()
     peer = greeted(lost, upstream)
@@ -96,7 +98,7 @@ def test_a_client_that_vanishes_harms_nobody_else(serve: Serve, upstream: Upstre
     quits(client, greeted(client, upstream))
 
 
-def test_upstream_that_cannot_be_reached_is_told_to_each(serve: Serve) -> None:
+def test_unreachable_upstream_gives_each_client_421(serve: Serve) -> None:
     with listening() as closed:
         where = Upstream(closed).address
     server = serve(where)
@@ -134,7 +136,7 @@ async def deliver(address: tuple[str, int], number: int) -> int:
     return 250
 
 
-def test_a_hundred_clients_at_once(serve: Serve, tmp_path: Path) -> None:
+def test_hundred_concurrent_clients_are_served(serve: Serve, tmp_path: Path) -> None:
     async def deliver_all(address: tuple[str, int]) -> list[int]:
         return await asyncio.gather(*(deliver(address, number) for number in range(100)))
 
@@ -148,7 +150,7 @@ def test_a_hundred_clients_at_once(serve: Serve, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clients_over_the_cap_wait(serve: Serve, upstream: Upstream) -> None:
+def test_clients_over_session_limit_wait(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "2", upstream.address)
     first, second = server.client(), server.client()
     first_peer, second_peer = greeted(first, upstream), greeted(second, upstream)
@@ -160,14 +162,14 @@ def test_clients_over_the_cap_wait(serve: Serve, upstream: Upstream) -> None:
     quits(third, greeted(third, upstream))
 
 
-def test_clients_over_the_cap_are_all_served(serve: Serve, upstream: Upstream) -> None:
+def test_clients_over_session_limit_are_all_served(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "1", upstream.address)
     clients = [server.client() for _ in range(5)]
     for client in clients:
         quits(client, greeted(client, upstream))
 
 
-def test_too_few_descriptors_end_no_session(serve: Serve, upstream: Upstream) -> None:
+def test_descriptor_shortage_does_not_end_session(serve: Serve, upstream: Upstream) -> None:
     limiting = ("/bin/sh", "-c", 'ulimit -n 12; exec "$@"', "sh")
     server = serve(upstream.address, prelude=limiting)
     client = server.client()
@@ -199,7 +201,7 @@ class Exhausted:
 
 
 @pytest.mark.parametrize("error", [no_descriptor, MemoryError])
-def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
+def test_failed_accept_is_retried_after_pause(
     loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, error: Fails
 ) -> None:
     monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
@@ -213,7 +215,7 @@ def test_a_client_that_cannot_be_accepted_is_tried_again_after_a_pause(
     assert loop.clock() - began >= 0.2
 
 
-def test_clients_that_cannot_be_waited_for_are_waited_for_after_a_pause(
+def test_failed_listener_watch_is_retried_after_pause(
     loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[int] = []
@@ -237,7 +239,7 @@ def test_clients_that_cannot_be_waited_for_are_waited_for_after_a_pause(
 
 
 @pytest.mark.parametrize(("pause", "told"), [(limits.FULL_WARNING, 1), (0.0, 3)])
-def test_a_client_that_cannot_be_accepted_is_told_once_a_minute(
+def test_failed_accept_is_logged_once_per_minute(
     loop: Loop,
     listener: socket.socket,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,7 +261,7 @@ def test_a_client_that_cannot_be_accepted_is_told_once_a_minute(
 # listen.stop
 
 
-def test_a_stop_ends_idle_sessions(serve: Serve, upstream: Upstream) -> None:
+def test_stop_ends_idle_sessions(serve: Serve, upstream: Upstream) -> None:
     server = serve(upstream.address)
     client = server.client()
     peer = greeted(client, upstream)
@@ -271,7 +273,7 @@ def test_a_stop_ends_idle_sessions(serve: Serve, upstream: Upstream) -> None:
     assert server.exit_status() == 0
 
 
-def test_a_stop_without_sessions_is_prompt(serve: Serve, upstream: Upstream) -> None:
+def test_stop_without_sessions_exits_immediately(serve: Serve, upstream: Upstream) -> None:
     server = serve(upstream.address)
     client = server.client()
     quits(client, greeted(client, upstream))
@@ -279,7 +281,7 @@ def test_a_stop_without_sessions_is_prompt(serve: Serve, upstream: Upstream) -> 
     assert server.exit_status() == 0
 
 
-def test_a_stop_lets_a_message_finish(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+def test_stop_waits_for_running_filter(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "gate")
     server = serve("-c", f'read -r go <"{tmp_path}/gate"', upstream.address)
     idle, client = server.client(), server.client()
@@ -299,7 +301,7 @@ def test_a_stop_lets_a_message_finish(serve: Serve, upstream: Upstream, tmp_path
     assert server.exit_status() == 0
 
 
-def test_a_stop_takes_no_new_clients(serve: Serve, upstream: Upstream) -> None:
+def test_stop_closes_listening_socket(serve: Serve, upstream: Upstream) -> None:
     server = serve(upstream.address)
     busy, idle = server.client(), server.client()
     in_data(busy, upstream)
@@ -310,7 +312,7 @@ def test_a_stop_takes_no_new_clients(serve: Serve, upstream: Upstream) -> None:
         server.client()
 
 
-def test_a_stop_does_not_wait_for_ever(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+def test_stop_has_time_limit(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     server = serve("-d", str(tmp_path), upstream.address, variables={"POSTPROX_CLOCK_SPEED": "30"})
     client = server.client()
     in_data(client, upstream)
@@ -322,7 +324,7 @@ def test_a_stop_does_not_wait_for_ever(serve: Serve, upstream: Upstream, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_user_signal_changes_nothing(serve: Serve, upstream: Upstream, number: int) -> None:
+def test_user_signal_is_ignored(serve: Serve, upstream: Upstream, number: int) -> None:
     server = serve(upstream.address)
     client = server.client()
     peer = greeted(client, upstream)
@@ -334,7 +336,7 @@ def test_user_signal_changes_nothing(serve: Serve, upstream: Upstream, number: i
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGQUIT]
 )
-def test_a_second_signal_ends_everything_at_once(
+def test_second_signal_terminates_all_sessions(
     serve: Serve, upstream: Upstream, tmp_path: Path, number: int
 ) -> None:
     os.mkfifo(tmp_path / "started")
@@ -376,7 +378,7 @@ def run_listening(*arguments: str, prelude: Sequence[str] = ()) -> subprocess.Co
     )
 
 
-def test_the_command_returns_once_it_serves(upstream: Upstream, tmp_path: Path) -> None:
+def test_command_returns_after_listening_starts(upstream: Upstream, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pid")
     host, port = own_address()
     command = f'echo $PPID >"{tmp_path}/pid"; exit 1'
@@ -396,7 +398,7 @@ def test_the_command_returns_once_it_serves(upstream: Upstream, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("foreground", [(), ("--foreground",)])
-def test_a_port_that_is_taken_is_an_error(foreground: tuple[str, ...]) -> None:
+def test_port_in_use_is_reported(foreground: tuple[str, ...]) -> None:
     with listening() as taken:
         host, port = taken.getsockname()
         done = run_listening("up", "-l", f"{host}:{port}", *foreground)
@@ -407,14 +409,14 @@ def test_a_port_that_is_taken_is_an_error(foreground: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.1:25252", "name.invalid:25252", "a..b:25252", "x" * 300 + ":25252"]
 )
-def test_an_address_that_is_not_ours_is_an_error(address: str) -> None:
+def test_foreign_address_is_reported(address: str) -> None:
     done = run_listening("up", "-l", address)
     assert done.returncode == 1
     assert done.stderr.startswith(f"postprox: cannot listen on {address}: ")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_socket_meant_for_another_process_is_not_taken(upstream: Upstream) -> None:
+def test_listen_fds_for_another_process_are_ignored(upstream: Upstream) -> None:
     with listening() as taken:
         host, port = taken.getsockname()
         variables = environment(LISTEN_FDS="1", LISTEN_PID="1")
@@ -433,7 +435,7 @@ FOR_US = 'export LISTEN_PID=$$; exec "$@"'
 
 
 @pytest.mark.parametrize("count", ["9" * 5000, "9" * 10, "soon", "-1", "1.5", " 1", "0x1"])
-def test_a_number_of_sockets_that_is_none_is_an_error(count: str) -> None:
+def test_invalid_listen_fds_is_reported(count: str) -> None:
     host, port = own_address()
     handing = ("/usr/bin/env", f"LISTEN_FDS={count}", "/bin/sh", "-c", FOR_US, "sh")
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", prelude=handing)
@@ -443,9 +445,7 @@ def test_a_number_of_sockets_that_is_none_is_an_error(count: str) -> None:
 
 
 @pytest.mark.parametrize("variables", [("LISTEN_FDS=",), ("LISTEN_FDS=0",)])
-def test_without_passed_sockets_the_port_is_bound(
-    variables: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_port_is_bound_without_passed_sockets(variables: tuple[str, ...], tmp_path: Path) -> None:
     host, port = own_address()
     file = tmp_path / "pid"
     handing = ("/usr/bin/env", *variables, "/bin/sh", "-c", FOR_US, "sh")
@@ -457,7 +457,7 @@ def test_without_passed_sockets_the_port_is_bound(
 
 
 @pytest.mark.parametrize("process", ["", "9" * 5000, "soon", "-1"])
-def test_sockets_for_a_process_that_is_none_are_not_taken(
+def test_invalid_listen_pid_ignores_passed_sockets(
     process: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {b"LISTEN_PID": process.encode(), b"LISTEN_FDS": b"1"}
@@ -467,7 +467,7 @@ def test_sockets_for_a_process_that_is_none_are_not_taken(
 
 
 @pytest.mark.parametrize("given", ["3</dev/null", "3<&-"])  # then 3 is one of the proxy's own
-def test_a_passed_descriptor_that_is_no_socket_is_named(given: str) -> None:
+def test_passed_descriptor_without_socket_is_reported(given: str) -> None:
     host, port = own_address()
     handing = ("/bin/sh", "-c", f"export LISTEN_FDS=1; exec {given}; {FOR_US}", "sh")
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", prelude=handing)
@@ -476,7 +476,7 @@ def test_a_passed_descriptor_that_is_no_socket_is_named(given: str) -> None:
     assert (done.returncode, done.stderr) == (1, expected)
 
 
-def test_passed_socket_without_listen_is_an_error() -> None:
+def test_passed_socket_not_listening_is_reported() -> None:
     ours, theirs = socket.socketpair()
     descriptor = theirs.detach()
     with ours, pytest.raises(OSError, match=f"descriptor {descriptor} of LISTEN_FDS is not"):
@@ -485,7 +485,7 @@ def test_passed_socket_without_listen_is_an_error() -> None:
         os.fstat(descriptor)
 
 
-def test_the_filter_does_not_see_what_the_service_manager_said(
+def test_filter_does_not_inherit_service_manager_variables(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "answer")
@@ -508,9 +508,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("descriptors", range(5, 12))
-def test_with_few_descriptors_the_background_is_reached_or_one_line_written(
-    descriptors: int, tmp_path: Path
-) -> None:
+def test_descriptor_shortage_starts_server_or_logs_error(descriptors: int, tmp_path: Path) -> None:
     host, port = own_address()
     file = tmp_path / "pid"
     arguments = ("up", "-l", f"{host}:{port}", "--pid-file", str(file))
@@ -541,7 +539,7 @@ def logging_to(stderr: str) -> tuple[str, ...]:
     return ("/bin/sh", "-c", f'exec "$@" 2>{stderr}', "sh")
 
 
-def test_the_log_on_standard_error_has_the_filters_failure(
+def test_filter_failure_is_logged_to_standard_error(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -561,7 +559,7 @@ def test_the_log_on_standard_error_has_the_filters_failure(
     assert line.endswith(' said="the scanner is down"')
 
 
-def test_a_full_standard_error_delays_no_mail(
+def test_blocked_standard_error_does_not_delay_mail(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     fifo, metrics = tmp_path / "fifo", tmp_path / "postprox.prom"
@@ -588,7 +586,7 @@ def test_a_full_standard_error_delays_no_mail(
 # --metrics, --pid-file
 
 
-def test_the_metrics_tell_what_the_server_has_done(
+def test_metrics_file_reports_server_activity(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     metrics = tmp_path / "postprox.prom"
@@ -607,7 +605,7 @@ def test_the_metrics_tell_what_the_server_has_done(
     assert [path.name for path in tmp_path.iterdir()] == ["postprox.prom"]
 
 
-def test_the_metrics_tell_how_many_clients_wait(
+def test_metrics_file_reports_waiting_clients(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     metrics = tmp_path / "postprox.prom"
@@ -621,7 +619,7 @@ def test_the_metrics_tell_how_many_clients_wait(
         assert time.monotonic() < deadline
 
 
-def test_metrics_that_can_no_longer_be_written_are_one_warning_and_leave_no_half_file(
+def test_failing_metrics_write_logs_one_warning(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
@@ -639,7 +637,7 @@ def test_metrics_that_can_no_longer_be_written_are_one_warning_and_leave_no_half
     assert (list(file.parent.iterdir()), len(lines)) == ([file], 1)
 
 
-def test_the_process_id_is_in_its_file_while_the_server_runs(
+def test_pid_file_exists_while_server_runs(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     file = tmp_path / "pid"
@@ -649,9 +647,7 @@ def test_the_process_id_is_in_its_file_while_the_server_runs(
     server.process.kill()
 
 
-def test_the_process_id_is_gone_when_the_server_has_ended(
-    serve: Serve, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_pid_file_is_removed_on_exit(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     server = serve("--pid-file", str(file), upstream.address)
     quits(client := server.client(), greeted(client, upstream))
@@ -660,7 +656,7 @@ def test_the_process_id_is_gone_when_the_server_has_ended(
     assert not file.exists()
 
 
-def test_the_process_id_is_there_when_the_command_returns(tmp_path: Path) -> None:
+def test_pid_file_exists_when_command_returns(tmp_path: Path) -> None:
     host, port = own_address()
     file = tmp_path / "pid"
     assert run_listening("up", "-l", f"{host}:{port}", "--pid-file", str(file)).returncode == 0
@@ -671,7 +667,7 @@ def test_the_process_id_is_there_when_the_command_returns(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_a_file_that_cannot_be_written_is_named(option: str, tmp_path: Path) -> None:
+def test_unwritable_file_is_reported(option: str, tmp_path: Path) -> None:
     file = tmp_path / "missing/file"
     host, port = own_address()
     done = run_listening("up", "-l", f"{host}:{port}", option, str(file))
@@ -681,7 +677,7 @@ def test_a_file_that_cannot_be_written_is_named(option: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("foreground", [(), ("--foreground",)])
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_a_file_that_may_not_grow_is_an_error(
+def test_file_size_limit_is_reported(
     option: str, foreground: tuple[str, ...], tmp_path: Path
 ) -> None:
     host, port = own_address()
@@ -696,7 +692,7 @@ def test_a_file_that_may_not_grow_is_an_error(
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_no_file_is_made_among_the_devices(option: str) -> None:
+def test_file_in_dev_is_rejected(option: str) -> None:
     host, port = own_address()
     file = Path("/dev/postprox-test")  # and not /dev/stdout: a wrong proxy would remove it
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", option, str(file))
@@ -707,7 +703,7 @@ def test_no_file_is_made_among_the_devices(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_a_directory_is_not_replaced_by_a_file(option: str, tmp_path: Path) -> None:
+def test_directory_is_not_replaced_by_file(option: str, tmp_path: Path) -> None:
     host, port = own_address()
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", option, str(tmp_path))
     expected = f"postprox: cannot write {tmp_path}: Is a directory\n"
@@ -715,7 +711,7 @@ def test_a_directory_is_not_replaced_by_a_file(option: str, tmp_path: Path) -> N
     assert tmp_path.is_dir()
 
 
-def test_at_its_end_a_server_leaves_the_process_id_of_another(
+def test_exit_keeps_pid_file_of_another_server(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     file = tmp_path / "pid"
@@ -732,7 +728,7 @@ def test_at_its_end_a_server_leaves_the_process_id_of_another(
 
 
 @pytest.mark.parametrize("child", [1, 12345678])
-def test_the_file_of_the_parent_becomes_the_childs(tmp_path: Path, child: int) -> None:
+def test_pid_file_is_handed_to_child(tmp_path: Path, child: int) -> None:
     file = tmp_path / "pid"
     with listen._PidFile(str(file)) as pid_file:
         pid_file.write(12345)
@@ -741,9 +737,7 @@ def test_the_file_of_the_parent_becomes_the_childs(tmp_path: Path, child: int) -
     assert (file.read_text(), file.stat().st_ino) == (f"{child}\n", inode)
 
 
-def test_a_child_that_cannot_be_named_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pid_file_failure_stops_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> NoReturn:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -759,9 +753,7 @@ def test_a_child_that_cannot_be_named_is_stopped(
 
 
 @pytest.mark.parametrize("refused", ["--metrics", "--pid-file"])
-def test_of_two_files_neither_is_left_if_one_cannot_be_written(
-    refused: str, tmp_path: Path
-) -> None:
+def test_unwritable_file_removes_other_file(refused: str, tmp_path: Path) -> None:
     [other] = {"--metrics", "--pid-file"} - {refused}
     host, port = own_address()
     files = (refused, str(tmp_path / "missing/file"), other, str(tmp_path / "file"))
@@ -769,7 +761,7 @@ def test_of_two_files_neither_is_left_if_one_cannot_be_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_server_on_the_port_leaves_the_files_of_the_first_alone(
+def test_port_conflict_keeps_files_of_first_server(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     metrics, pid = tmp_path / "postprox.prom", tmp_path / "pid"

@@ -42,12 +42,12 @@ from postprox.shell.loop import Loop
         ('it\'s "quoted"', 'it\'s "quoted"'),
     ],
 )
-def test_what_is_not_printable_ascii_is_escaped(text: str, shown: str) -> None:
+def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
     assert log.printable(text) == shown
 
 
 @given(st.text())
-def test_a_line_is_printable_whatever_is_in_it(text: str) -> None:
+def test_log_line_is_printable_for_any_text(text: str) -> None:
     assert all(" " <= character <= "~" for character in log.printable(text))
 
 
@@ -103,7 +103,7 @@ def fill(written: Syslog) -> int:
         (log_levels.DEBUG, syslog.LOG_DEBUG),
     ],
 )
-def test_a_line_has_priority_time_ident_and_pid(
+def test_log_line_has_priority_time_ident_pid(
     written: Syslog, daemon: Daemon, level: int, priority: int
 ) -> None:
     written.write(level, "text")
@@ -112,17 +112,17 @@ def test_a_line_has_priority_time_ident_and_pid(
     assert re.fullmatch(rf"{head}\[{os.getpid()}\]: text", line.decode())
 
 
-def test_a_line_is_harmless_when_it_is_written(written: Syslog, daemon: Daemon) -> None:
+def test_newline_in_text_is_escaped(written: Syslog, daemon: Daemon) -> None:
     written.write(log_levels.ERROR, "one\ntwo")
     assert daemon.reads()[0].endswith(b": one\\ntwo")
 
 
-def test_a_long_line_is_cut(written: Syslog, daemon: Daemon) -> None:
+def test_long_line_is_truncated(written: Syslog, daemon: Daemon) -> None:
     written.write(log_levels.ERROR, "\xff" * 1_000_000)
     assert len(daemon.reads()[0].partition(b": ")[2]) == limits.LOG_LINE
 
 
-def test_writing_needs_no_syslog_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_syslog_socket_discards_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_SOCKET", "/nonexistent/log")
     written = Syslog()
     written.write(log_levels.ERROR, "nobody listens")
@@ -130,9 +130,7 @@ def test_writing_needs_no_syslog_daemon(monkeypatch: pytest.MonkeyPatch) -> None
     written.flush_and_close()
 
 
-def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
-    written: Syslog, daemon: Daemon
-) -> None:
+def test_blocked_daemon_drops_and_counts_information(written: Syslog, daemon: Daemon) -> None:
     fill(written)
     written.write(log_levels.INFO, "dropped")
     daemon.reads()
@@ -144,7 +142,7 @@ def test_information_that_the_daemon_cannot_take_is_dropped_and_counted(
     assert written.dropped == 2
 
 
-def test_warnings_wait_for_the_daemon(written: Syslog, daemon: Daemon) -> None:
+def test_blocked_daemon_delays_warnings(written: Syslog, daemon: Daemon) -> None:
     fill(written)
     written.write(log_levels.WARNING, "the filter has failed")
     daemon.reads()
@@ -152,7 +150,7 @@ def test_warnings_wait_for_the_daemon(written: Syslog, daemon: Daemon) -> None:
     assert daemon.reads()[0].endswith(b": the filter has failed")
 
 
-def test_what_waits_is_bounded(written: Syslog, daemon: Daemon) -> None:
+def test_log_backlog_is_bounded(written: Syslog, daemon: Daemon) -> None:
     fill(written)
     for _ in range(1000):
         written.write(log_levels.ERROR, "x" * 1000)
@@ -163,7 +161,7 @@ def test_what_waits_is_bounded(written: Syslog, daemon: Daemon) -> None:
     assert kept < 400
 
 
-def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop) -> None:
+def test_loop_flushes_log_backlog(written: Syslog, daemon: Daemon, loop: Loop) -> None:
     written.attach(loop.clock, loop.note_deadline)
     loop.add(written)
     fill(written)
@@ -174,9 +172,7 @@ def test_the_loop_sees_to_what_waits(written: Syslog, daemon: Daemon, loop: Loop
     assert daemon.reads()[0].endswith(b": waits")
 
 
-def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
-    written: Syslog, daemon: Daemon
-) -> None:
+def test_blocked_daemon_is_retried_repeatedly(written: Syslog, daemon: Daemon) -> None:
     tries: list[float] = []
     written.attach(lambda: 5.0, tries.append)
     fill(written)
@@ -186,7 +182,7 @@ def test_as_long_as_nobody_reads_it_is_tried_again_and_again(
     assert tries == [5.0 + limits.LOG_RETRY] * 3
 
 
-def test_no_line_overtakes_those_that_wait(
+def test_new_line_does_not_overtake_backlog(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(written)
@@ -197,7 +193,7 @@ def test_no_line_overtakes_those_that_wait(
     assert daemon.reads() == []
 
 
-def test_at_the_end_nothing_is_awaited_where_nothing_waits(
+def test_exit_without_backlog_does_not_wait(
     written: Syslog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sleep(_: float) -> None:
@@ -208,13 +204,13 @@ def test_at_the_end_nothing_is_awaited_where_nothing_waits(
     assert not written.has_backlog
 
 
-def test_where_nothing_waits_nothing_is_tried_again(written: Syslog) -> None:
+def test_empty_backlog_has_no_deadline(written: Syslog) -> None:
     written.attach(lambda: 5.0, lambda _: None)
     written.timer()
     assert written.deadline == limits.NEVER
 
 
-def test_at_the_end_it_does_not_wait_for_long(
+def test_exit_flush_has_time_limit(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)
@@ -223,7 +219,7 @@ def test_at_the_end_it_does_not_wait_for_long(
     assert written.has_backlog
 
 
-def test_at_the_end_it_waits_for_a_moment(
+def test_exit_flush_waits_for_backlog(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(written)
@@ -236,9 +232,7 @@ def test_at_the_end_it_waits_for_a_moment(
     assert any(line.endswith(b": waits") for line in told)
 
 
-def test_a_fault_is_told_with_the_place_where_it_happened(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_is_logged_with_traceback(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "destination", written := Syslog())
     error = ValueError("what should not happen")
     log.write_fault(error)
@@ -248,7 +242,7 @@ def test_a_fault_is_told_with_the_place_where_it_happened(
     written.flush_and_close()
 
 
-def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
+def test_daemon_restart_delays_warnings_and_counts_information(
     written: Syslog, daemon: Daemon, tmp_path: Path
 ) -> None:
     written.write(log_levels.ERROR, "one")
@@ -264,7 +258,7 @@ def test_while_a_daemon_starts_anew_warnings_wait_and_information_is_counted(
     again.socket.close()
 
 
-def test_without_a_descriptor_to_reach_the_daemon_with_a_warning_waits(
+def test_descriptor_shortage_delays_warning(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> NoReturn:
@@ -277,7 +271,7 @@ def test_without_a_descriptor_to_reach_the_daemon_with_a_warning_waits(
     assert daemon.reads()[0].endswith(b": message passed unfiltered")
 
 
-def test_a_daemon_that_may_not_be_reached_is_none(
+def test_permission_error_discards_line(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused() -> NoReturn:
@@ -288,9 +282,7 @@ def test_a_daemon_that_may_not_be_reached_is_none(
     assert not written.has_backlog
 
 
-def test_a_daemon_that_starts_anew_is_written_to(
-    written: Syslog, daemon: Daemon, tmp_path: Path
-) -> None:
+def test_restarted_daemon_is_reconnected(written: Syslog, daemon: Daemon, tmp_path: Path) -> None:
     written.write(log_levels.ERROR, "one")
     daemon.socket.close()
     (tmp_path / "log").unlink()
@@ -300,18 +292,18 @@ def test_a_daemon_that_starts_anew_is_written_to(
     again.socket.close()
 
 
-def test_a_daemon_that_reads_is_there(written: Syslog, daemon: Daemon) -> None:
+def test_reading_daemon_is_detected(written: Syslog, daemon: Daemon) -> None:
     assert written.is_there
     assert daemon.reads() == []
 
 
-def test_socket_that_no_daemon_reads_is_no_daemon(written: Syslog, daemon: Daemon) -> None:
+def test_unread_socket_counts_as_missing_daemon(written: Syslog, daemon: Daemon) -> None:
     daemon.socket.close()
     assert not written.is_there
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "loop", "stream"])
-def test_what_is_no_datagram_socket_is_no_daemon(
+def test_non_datagram_path_counts_as_missing_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path = tmp_path / "devlog"
@@ -330,9 +322,7 @@ def test_what_is_no_datagram_socket_is_no_daemon(
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
-def test_daemon_is_assumed_for_want_of_descriptors_or_memory(
-    monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_resource_shortage_assumes_daemon(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refused() -> NoReturn:
         raise OSError(number, "")
 
@@ -341,7 +331,7 @@ def test_daemon_is_assumed_for_want_of_descriptors_or_memory(
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
-def test_a_daemon_that_cannot_be_reached_is_not_there(
+def test_connection_error_reports_missing_daemon(
     monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     def refused() -> NoReturn:

@@ -28,7 +28,7 @@ def line(message: Message, envelope: Envelope, reply: bytes = QUEUED, now: float
     return log_lines.message_line(message, envelope, b"own.example", reply, now)
 
 
-def test_the_line_about_a_message() -> None:
+def test_message_line_has_all_fields() -> None:
     message = Message(10.0)
     message.decode(b"Message-ID: <1@example>\r\n\r\n..b\r\n.\r\n")
     message.verdict = Verdict(ACCEPT, said=b"looks fine")
@@ -40,7 +40,7 @@ def test_the_line_about_a_message() -> None:
     )
 
 
-def test_what_is_not_known_is_blank() -> None:
+def test_unknown_values_are_empty() -> None:
     envelope = Envelope()
     envelope.add_sender(b"MAIL FROM:<>")
     assert line(Message(0.0), envelope, b"", 0.0) == (
@@ -62,24 +62,24 @@ def test_what_is_not_known_is_blank() -> None:
         (b"", b"", "lost"),
     ],
 )
-def test_the_result_is_told_by_the_reply(reply: bytes, rejected: bytes, result: str) -> None:
+def test_result_depends_on_reply(reply: bytes, rejected: bytes, result: str) -> None:
     message = Message(0.0)
     message.verdict = Verdict(REJECT if rejected else ACCEPT, rejected)
     assert f" result={result} " in line(message, an_envelope(), reply)
 
 
-def test_a_message_that_upstream_has_and_did_not_answer_is_in_doubt() -> None:
+def test_missing_final_reply_gives_unknown_result() -> None:
     message = Message(0.0)
     message.in_doubt = True
     assert " result=unknown " in line(message, an_envelope(), b"451 lost\r\n")
 
 
-def test_a_reply_of_several_lines_is_told_in_one() -> None:
+def test_multiline_reply_is_logged_as_one_line() -> None:
     told = line(Message(0.0), an_envelope(), b"550-5.7.1 spam\r\n550 5.7.1 see RFC\r\n")
     assert ' reply="550-5.7.1 spam 550 5.7.1 see RFC" ' in told
 
 
-def test_only_the_first_recipients_are_named() -> None:
+def test_only_first_recipients_are_logged() -> None:
     envelope = Envelope()
     for number in range(22):
         envelope.add_recipient(b"RCPT TO:<%d@example>" % number)
@@ -90,7 +90,7 @@ def test_only_the_first_recipients_are_named() -> None:
     ("reject_failures", "fate"),
     [(False, "message passed unfiltered"), (True, "message refused with 451")],
 )
-def test_the_warning_about_a_filter_that_failed(reject_failures: bool, fate: str) -> None:
+def test_filter_failure_warning_has_all_fields(reject_failures: bool, fate: str) -> None:
     message = Message(0.0)
     outcome = Outcome(127, b"sh: 1: scan: not found")
     message.verdict = judge(outcome, reject_failures=reject_failures)
@@ -115,12 +115,12 @@ def test_the_warning_about_a_filter_that_failed(reject_failures: bool, fate: str
         (b"a\nb\x7f", r'"a\x0ab\x7f"'),
     ],
 )
-def test_a_value_is_bare_or_quoted(octets: bytes, shown: str) -> None:
+def test_value_is_quoted_if_necessary(octets: bytes, shown: str) -> None:
     assert log_lines.quoted(octets) == shown
 
 
 @pytest.mark.parametrize("octet", range(256))
-def test_every_octet_is_shown(octet: int) -> None:
+def test_every_octet_is_logged(octet: int) -> None:
     character = chr(octet)
     if character in ('"', "\\"):
         shown = f'"\\{character}"'
@@ -140,11 +140,11 @@ def test_every_octet_is_shown(octet: int) -> None:
         (b"aaaaa\0a", '"aaaaa"'),
     ],
 )
-def test_a_value_is_cut_to_its_room(octets: bytes, shown: str) -> None:
+def test_value_is_truncated_to_limit(octets: bytes, shown: str) -> None:
     assert log_lines.quoted(octets, 8) == shown
 
 
-def test_recipients_are_parted_by_commas() -> None:
+def test_recipients_are_separated_by_commas() -> None:
     envelope = an_envelope()
     envelope.add_recipient(b"RCPT TO:<c@example>")
     assert " to=b@example,c@example " in line(Message(0.0), envelope)
@@ -154,13 +154,13 @@ FIELD = re.compile(r'([a-z-]+)=((?:[!#-\[\]-~])+|"(?:[ !#-\[\]-~]|\\["\\]|\\x[0-
 
 
 @given(st.binary(max_size=600), st.integers(0, 300))
-def test_no_value_can_forge_a_field(octets: bytes, room: int) -> None:
+def test_value_cannot_forge_field(octets: bytes, room: int) -> None:
     told = f"from={log_lines.quoted(octets, room)}"
     assert FIELD.fullmatch(told)
     assert len(told) <= len("from=") + room + 2
 
 
-def test_the_longest_values_fit_into_a_line() -> None:
+def test_longest_values_fit_into_line() -> None:
     envelope = Envelope()
     odd = b"\xff" * 12000
     envelope.add_xforward(b"XFORWARD ADDR=%s HELO=%s IDENT=%s" % (odd, odd, odd))

@@ -25,23 +25,23 @@ def told(reply: bytes = b"250 2.0.0 Ok: queued as 4QxZ\r\n", sender: bytes = b"a
     return line(message, envelope, reply)
 
 
-def test_the_example_is_what_the_proxy_writes() -> None:
+def test_documented_example_matches_proxy_log() -> None:
     assert told() == EXAMPLE
 
 
-def test_the_expression_takes_a_line_apart() -> None:
+def test_regular_expression_extracts_fields() -> None:
     fields = dict(re.findall(FIELDS, told()))
     assert list(fields) == [word.partition("=")[0] for word in EXAMPLE.split() if "=" in word]
     assert fields["said"] == '"looks fine"'
 
 
 @pytest.mark.parametrize("sender", [b'"a result=refused b"@x', b"a\\", b'" client=1.2.3.4 x="'])
-def test_no_sender_forges_a_field_for_the_expression(sender: bytes) -> None:
+def test_sender_cannot_forge_regular_expression_field(sender: bytes) -> None:
     fields = re.findall(FIELDS, told(sender=sender))
     assert [name for name, _ in fields] == [name for name, _ in re.findall(FIELDS, EXAMPLE)]
 
 
-def test_fail2ban_finds_who_was_rejected_and_nobody_else() -> None:
+def test_fail2ban_matches_only_rejected_clients() -> None:
     host = FAIL2BAN.replace("<HOST>", r"(?P<host>[0-9a-fA-F.:]+)")
     head = "Nov 24 12:00:00 mx postprox[1]: "
     rejected = told().replace("verdict=accept result=delivered", "verdict=reject result=refused")
@@ -64,7 +64,7 @@ def grok(line: str) -> dict[str, str] | None:
     return found and found.groupdict()
 
 
-def test_logstash_finds_every_field() -> None:
+def test_logstash_extracts_every_field() -> None:
     fields = grok(told())
     assert fields is not None
     assert [f"{name.replace('_', '-')}={value}" for name, value in fields.items()] == re.findall(
@@ -73,7 +73,7 @@ def test_logstash_finds_every_field() -> None:
 
 
 @pytest.mark.parametrize("sender", [b'"a result=refused b"@x', b"a\\", b'" client=1.2.3.4 x="'])
-def test_no_sender_forges_a_field_for_logstash(sender: bytes) -> None:
+def test_sender_cannot_forge_logstash_field(sender: bytes) -> None:
     fields = grok(told(sender=sender))
     assert fields is not None
     assert (fields["result"], fields["client"]) == ("delivered", "192.0.2.1")

@@ -41,7 +41,7 @@ def raising(error: type[Exception] | Exception) -> Callable[..., NoReturn]:
     return fails
 
 
-def test_a_readable_descriptor_is_called_for(loop: Loop) -> None:
+def test_readable_descriptor_calls_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[bytes] = []
@@ -52,7 +52,7 @@ def test_a_readable_descriptor_is_called_for(loop: Loop) -> None:
         assert seen == [b"x"]
 
 
-def test_a_writable_descriptor_is_called_for(loop: Loop) -> None:
+def test_writable_descriptor_calls_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[str] = []
@@ -62,7 +62,7 @@ def test_a_writable_descriptor_is_called_for(loop: Loop) -> None:
         assert seen == ["room"]
 
 
-def test_a_hangup_is_called_for(loop: Loop) -> None:
+def test_hangup_calls_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         seen: list[bytes] = []
@@ -73,7 +73,7 @@ def test_a_hangup_is_called_for(loop: Loop) -> None:
         assert seen == [b""]
 
 
-def test_a_descriptor_that_is_watched_no_more_is_left_alone(loop: Loop) -> None:
+def test_unwatched_descriptor_does_not_call_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[str] = []
@@ -86,7 +86,7 @@ def test_a_descriptor_that_is_watched_no_more_is_left_alone(loop: Loop) -> None:
         assert seen == []
 
 
-def test_interest_that_ends_within_a_turn_ends_at_once(loop: Loop) -> None:
+def test_unwatching_during_iteration_takes_effect_immediately(loop: Loop) -> None:
     one, other = socket.socketpair(), socket.socketpair()
     seen: list[int] = []
 
@@ -104,7 +104,7 @@ def test_interest_that_ends_within_a_turn_ends_at_once(loop: Loop) -> None:
         connection.close()
 
 
-def test_what_happened_to_a_closed_descriptor_is_not_told_to_the_next_of_its_number(
+def test_events_of_closed_descriptor_do_not_reach_successor(
     loop: Loop,
 ) -> None:
     gc.collect()  # what earlier tests have left to it may hold lower numbers
@@ -132,7 +132,7 @@ def test_what_happened_to_a_closed_descriptor_is_not_told_to_the_next_of_its_num
         connection.close()
 
 
-def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
+def test_handler_reads_number_of_ready_descriptors(loop: Loop) -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     crowds: list[int] = []
 
@@ -153,7 +153,7 @@ def test_whoever_is_served_can_know_how_many_are(loop: Loop) -> None:
         theirs.close()
 
 
-def test_whoever_is_called_for_a_deadline_is_alone(loop: Loop) -> None:
+def test_ready_count_during_timer_is_one(loop: Loop) -> None:
     assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
@@ -162,7 +162,7 @@ def test_whoever_is_called_for_a_deadline_is_alone(loop: Loop) -> None:
     assert loop.ready_count == 1
 
 
-def test_interest_may_change(loop: Loop) -> None:
+def test_watched_events_can_be_replaced(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[str] = []
@@ -173,18 +173,18 @@ def test_interest_may_change(loop: Loop) -> None:
         assert seen == ["writable"]
 
 
-def test_ending_an_interest_that_never_was_is_nothing(loop: Loop) -> None:
+def test_unwatching_unwatched_descriptor_does_nothing(loop: Loop) -> None:
     loop.watch(12345, 0, lambda: None)
 
 
-def test_a_deadline_is_called_for(loop: Loop) -> None:
+def test_deadline_calls_timer(loop: Loop) -> None:
     alarm = Alarm(loop.clock() + 0.02)
     loop.add(alarm)
     run_until(loop, lambda: alarm.rang)
     assert alarm.rang == 1
 
 
-def test_a_deadline_is_not_called_for_early(loop: Loop) -> None:
+def test_timer_is_not_called_before_deadline(loop: Loop) -> None:
     deadline = loop.clock() + 0.02
     alarm = Alarm(deadline)
     loop.add(alarm)
@@ -192,7 +192,7 @@ def test_a_deadline_is_not_called_for_early(loop: Loop) -> None:
     assert loop.clock() >= deadline
 
 
-def test_deadlines_that_have_passed_are_all_called_for(loop: Loop) -> None:
+def test_all_passed_deadlines_call_timers(loop: Loop) -> None:
     alarms = [Alarm(loop.clock() - age) for age in (0, 0.1, 0.2)]
     for alarm in alarms:
         loop.add(alarm)
@@ -200,7 +200,7 @@ def test_deadlines_that_have_passed_are_all_called_for(loop: Loop) -> None:
     assert [alarm.rang for alarm in alarms] == [1, 1, 1]
 
 
-def test_a_deadline_whose_call_fails_is_told_and_the_next_is_kept(
+def test_failing_timer_is_logged_and_next_timer_runs(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults: list[Exception] = []
@@ -214,7 +214,7 @@ def test_a_deadline_whose_call_fails_is_told_and_the_next_is_kept(
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
 
 
-def test_what_was_removed_has_no_deadline(loop: Loop) -> None:
+def test_removed_timer_is_not_called(loop: Loop) -> None:
     alarm, other = Alarm(loop.clock() - 0.1), Alarm(loop.clock())
     loop.add(alarm)
     loop.add(other)
@@ -224,7 +224,7 @@ def test_what_was_removed_has_no_deadline(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("deadline", [1e300, float("inf")])
-def test_a_deadline_that_never_comes_does_no_harm(loop: Loop, deadline: float) -> None:
+def test_timer_with_infinite_deadline_is_never_called(loop: Loop, deadline: float) -> None:
     never, alarm = Alarm(deadline), Alarm(loop.clock())
     loop.add(never)
     loop.add(alarm)
@@ -232,7 +232,7 @@ def test_a_deadline_that_never_comes_does_no_harm(loop: Loop, deadline: float) -
     assert (never.rang, alarm.rang) == (0, 1)
 
 
-def test_where_no_deadline_is_left_only_events_are_waited_for(loop: Loop) -> None:
+def test_loop_without_deadline_waits_indefinitely(loop: Loop) -> None:
     alarm = Alarm(loop.clock())
     loop.add(alarm)
     loop.remove(alarm)
@@ -240,14 +240,14 @@ def test_where_no_deadline_is_left_only_events_are_waited_for(loop: Loop) -> Non
     assert loop._patience() is None
 
 
-def test_the_clock_may_run_faster() -> None:
+def test_clock_speed_can_be_set() -> None:
     loop = object.__new__(Loop)
     loop._speed, loop._lost_time = 1000, 0
     before = time.monotonic()
     assert before * 1000 <= loop.clock() <= time.monotonic() * 1000
 
 
-def test_a_deadline_on_a_faster_clock_comes_sooner(loop: Loop) -> None:
+def test_faster_clock_calls_timer_sooner(loop: Loop) -> None:
     loop._speed = 1000
     alarm = Alarm(loop.clock() + 20)
     before = time.monotonic()
@@ -261,14 +261,14 @@ def spawn(*arguments: str) -> int:
     return os.posix_spawn("/bin/sh", ("sh", *arguments), {})
 
 
-def test_the_end_of_a_child_is_called_for(loop: Loop) -> None:
+def test_child_exit_calls_handler(loop: Loop) -> None:
     ended: list[int | None] = []
     loop.on_child_exit(spawn("-c", "exit 3"), ended.append)
     run_until(loop, lambda: ended)
     assert ended == [3]
 
 
-def test_the_ends_of_many_children_are_told_apart(loop: Loop) -> None:
+def test_exits_of_many_children_are_distinguished(loop: Loop) -> None:
     ended: dict[int, int] = {}
     for number in range(20):
 
@@ -281,7 +281,7 @@ def test_the_ends_of_many_children_are_told_apart(loop: Loop) -> None:
     assert ended == {number: number for number in range(20)}
 
 
-def test_a_child_that_has_ended_before_it_was_asked_for_is_called_for(loop: Loop) -> None:
+def test_child_exited_before_registration_calls_handler(loop: Loop) -> None:
     pid = spawn("-c", "exit 0")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     ended: list[int | None] = []
@@ -316,7 +316,7 @@ ENDS = [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -signal.SIGKILL), ("kill -6
 
 
 @pytest.mark.parametrize(("command", "code"), ENDS)
-def test_exit_code_is_passed_on(loop: Loop, command: str, code: int) -> None:
+def test_exit_code_is_passed_to_handler(loop: Loop, command: str, code: int) -> None:
     ended: list[int | None] = []
     loop.on_child_exit(spawn("-c", command), ended.append)
     run_until(loop, lambda: ended)
@@ -360,7 +360,7 @@ def test_failing_wait4_and_waitid_report_none(
     os.waitpid(pid, 0)
 
 
-def test_missing_waitid_is_not_needed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_waitid_is_not_required(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("posix.waitid")
     ended: list[int | None] = []
     loop.on_child_exit(spawn("-c", "exit 1"), ended.append)
@@ -440,7 +440,7 @@ def test_input_missed_by_wait_precedes_timer(loop: Loop, monkeypatch: pytest.Mon
     assert limit.history == ["event"]
 
 
-def test_child_end_missed_by_wait_precedes_timer(
+def test_child_exit_missed_by_wait_precedes_timer(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = TimeLimit(loop.clock())
@@ -451,7 +451,7 @@ def test_child_end_missed_by_wait_precedes_timer(
     assert limit.history == ["event"]
 
 
-def test_child_end_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
+def test_child_exit_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
     limit = TimeLimit(clock.now + 3)
     loop.add(limit)
     ours, theirs = socket.socketpair()
@@ -491,7 +491,7 @@ def test_input_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
     assert limit.history == ["event"]
 
 
-def test_child_end_without_signal_precedes_timer(loop: Loop) -> None:
+def test_child_exit_without_signal_precedes_timer(loop: Loop) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         limit = TimeLimit(loop.clock())
@@ -503,7 +503,7 @@ def test_child_end_without_signal_precedes_timer(loop: Loop) -> None:
     assert limit.history == ["event"]
 
 
-def test_child_end_precedes_timer_if_poll_fails(
+def test_child_exit_precedes_timer_if_poll_fails(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = TimeLimit(loop.clock())
@@ -514,7 +514,7 @@ def test_child_end_precedes_timer_if_poll_fails(
     assert limit.history == ["event"]
 
 
-def test_deadline_passing_during_timers_waits_for_next_turn(
+def test_deadline_passed_during_timers_waits_one_iteration(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Alarm(clock.now), Alarm(clock.now + 3)
@@ -556,7 +556,7 @@ def held(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Held:
     return Held(loop, monkeypatch)
 
 
-def test_time_in_which_the_process_was_held_up_does_not_count(loop: Loop, held: Held) -> None:
+def test_suspended_time_does_not_count(loop: Loop, held: Held) -> None:
     before, alarm = loop.clock(), Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 10
@@ -564,7 +564,7 @@ def test_time_in_which_the_process_was_held_up_does_not_count(loop: Loop, held: 
     assert (alarm.rang, loop.clock()) == (0, before)
 
 
-def test_limit_ends_after_the_process_was_held_up(loop: Loop, held: Held) -> None:
+def test_time_limit_ends_after_suspension(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     for held.late in (10, 3):
@@ -572,7 +572,7 @@ def test_limit_ends_after_the_process_was_held_up(loop: Loop, held: Held) -> Non
     assert alarm.rang == 1
 
 
-def test_limit_ends_in_a_process_that_is_always_held_up(loop: Loop, held: Held) -> None:
+def test_time_limit_ends_despite_repeated_suspension(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     for held.late in (10, 10):
@@ -580,7 +580,7 @@ def test_limit_ends_in_a_process_that_is_always_held_up(loop: Loop, held: Held) 
     assert alarm.rang == 1
 
 
-def test_deadline_that_was_set_in_the_past_has_passed(
+def test_deadline_set_in_past_has_passed(
     loop: Loop, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alarm = Alarm(loop.clock() + 2)
@@ -595,7 +595,7 @@ def test_deadline_that_was_set_in_the_past_has_passed(
     assert alarm.rang == 1
 
 
-def test_deadline_that_is_little_late_has_passed(loop: Loop, held: Held) -> None:
+def test_slightly_late_deadline_has_passed(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 3 + limits.HELD_UP / 2
@@ -604,7 +604,7 @@ def test_deadline_that_is_little_late_has_passed(loop: Loop, held: Held) -> None
 
 
 @pytest.mark.parametrize(("seconds", "timeouts"), [(60, [60_001]), (0, [0, 0])])
-def test_only_a_passed_deadline_polls_again(
+def test_loop_polls_again_only_after_passed_deadline(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int, timeouts: list[int]
 ) -> None:
     ours, theirs = socket.socketpair()
@@ -619,7 +619,7 @@ def test_only_a_passed_deadline_polls_again(
     assert polls.timeouts == timeouts
 
 
-def test_a_signal_is_called_for_from_the_loop(loop: Loop) -> None:
+def test_signal_calls_handler_from_loop(loop: Loop) -> None:
     seen: list[str] = []
     loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -628,7 +628,7 @@ def test_a_signal_is_called_for_from_the_loop(loop: Loop) -> None:
     assert seen == ["signal"]
 
 
-def test_a_signal_that_came_often_is_called_for_once(loop: Loop) -> None:
+def test_repeated_signal_calls_handler_once(loop: Loop) -> None:
     seen: list[str] = []
     loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
     for _ in range(1000):
@@ -637,7 +637,7 @@ def test_a_signal_that_came_often_is_called_for_once(loop: Loop) -> None:
     assert seen == ["signal"]
 
 
-def test_more_signals_than_the_wake_up_pipe_holds_are_nobodys_worry(
+def test_full_wakeup_pipe_does_not_lose_signal(
     loop: Loop, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[str] = []
@@ -649,12 +649,12 @@ def test_more_signals_than_the_wake_up_pipe_holds_are_nobodys_worry(
     assert capfd.readouterr().err == ""
 
 
-def test_where_no_signal_has_come_nobody_waits_for_one(loop: Loop) -> None:
+def test_wakeup_without_signal_does_not_block(loop: Loop) -> None:
     loop._woken()
 
 
 @pytest.mark.parametrize("error", [OSError, MemoryError])
-def test_a_signal_that_cannot_be_read_at_once_is_called_for_all_the_same(
+def test_signal_with_failing_wakeup_read_calls_handler(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     seen: list[str] = []
@@ -669,7 +669,7 @@ def test_a_signal_that_cannot_be_read_at_once_is_called_for_all_the_same(
 
 
 @pytest.mark.parametrize("part", ["_patience", "clock"])
-def test_what_fails_in_every_turn_is_tried_again_after_a_pause(
+def test_failing_iteration_is_retried_after_pause(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     pauses: list[float] = []
@@ -682,7 +682,7 @@ def test_what_fails_in_every_turn_is_tried_again_after_a_pause(
 
 
 @pytest.mark.parametrize("error", [OSError, MemoryError])
-def test_deadlines_are_kept_when_events_cannot_be_waited_for(
+def test_failing_wait_keeps_deadlines(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     alarm = Alarm(loop.clock())
@@ -693,9 +693,7 @@ def test_deadlines_are_kept_when_events_cannot_be_waited_for(
     assert alarm.rang == 1
 
 
-def test_an_error_that_cannot_be_told_ends_nothing(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_log_does_not_end_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     alarm = Alarm(loop.clock())
     loop.add(alarm)
     monkeypatch.setattr("postprox.shell.log.write", raising(MemoryError))

@@ -43,7 +43,9 @@ def fifo(path: Path) -> Path:
 # Sessions
 
 
-def test_a_session_on_one_socket(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+def test_single_socket_session_delivers_message(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
     proxy = spawn("-c", "echo noise; echo noise >&2", "-d", str(spool), upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(*MESSAGE)
@@ -53,7 +55,7 @@ def test_a_session_on_one_socket(spawn: Spawn, upstream: Upstream, spool: Path) 
     assert list(spool.iterdir()) == []
 
 
-def test_the_clients_end_is_an_orderly_end(spawn: Spawn, upstream: Upstream) -> None:
+def test_client_eof_sends_quit_to_upstream(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     proxy.client.ends()
@@ -63,7 +65,7 @@ def test_the_clients_end_is_an_orderly_end(spawn: Spawn, upstream: Upstream) -> 
     assert proxy.exit_status() == 0
 
 
-def test_a_client_that_does_not_wait_for_221_is_no_error(spawn: Spawn, upstream: Upstream) -> None:
+def test_client_close_before_221_is_not_an_error(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     proxy.client.says(b"QUIT")
@@ -73,7 +75,7 @@ def test_a_client_that_does_not_wait_for_221_is_no_error(spawn: Spawn, upstream:
     assert proxy.exit_status() == 0
 
 
-def test_upstream_that_closes_after_quit_is_no_error(spawn: Spawn, upstream: Upstream) -> None:
+def test_upstream_close_after_quit_is_not_an_error(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     proxy.client.says(b"QUIT")
@@ -84,7 +86,7 @@ def test_upstream_that_closes_after_quit_is_no_error(spawn: Spawn, upstream: Ups
     assert proxy.exit_status() == 0
 
 
-def test_upstream_that_cannot_be_reached(spawn: Spawn) -> None:
+def test_unreachable_upstream_gives_421(spawn: Spawn) -> None:
     with listening() as closed:
         where = Upstream(closed).address
     proxy = spawn(where)
@@ -94,7 +96,7 @@ def test_upstream_that_cannot_be_reached(spawn: Spawn) -> None:
     assert proxy.exit_status() == 1
 
 
-def test_upstream_that_is_lost(spawn: Spawn, upstream: Upstream) -> None:
+def test_lost_upstream_gives_421(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     greeted(proxy.client, upstream).leaves()
     proxy.client.sees_reply(b"421 4.4.2 ")
@@ -103,7 +105,7 @@ def test_upstream_that_is_lost(spawn: Spawn, upstream: Upstream) -> None:
     assert proxy.exit_status() == 1
 
 
-def test_pipes_serve_as_well(upstream: Upstream) -> None:
+def test_pipes_replace_socket(upstream: Upstream) -> None:
     proxy = subprocess.Popen(
         [*PYTHON, "-m", "postprox", upstream.address],
         stdin=subprocess.PIPE,
@@ -121,7 +123,7 @@ def test_pipes_serve_as_well(upstream: Upstream) -> None:
     assert proxy.returncode == 0
 
 
-def test_closed_standard_descriptors_are_no_harm(
+def test_closed_standard_error_does_not_affect_filter(
     spawn: Spawn, upstream: Upstream, spool: Path
 ) -> None:
     command = "echo 550 no >&2; exit 1"
@@ -132,7 +134,7 @@ def test_closed_standard_descriptors_are_no_harm(
     proxy.client.sees(b"550 no")
 
 
-def test_closed_standard_input_is_an_end(upstream: Upstream) -> None:
+def test_closed_standard_input_ends_session(upstream: Upstream) -> None:
     command = f"exec {' '.join(PYTHON)} -m postprox {upstream.address} <&- >&- 2>&-"
     proxy = subprocess.Popen(["/bin/sh", "-c", command], env=environment())
     peer = upstream.greets()
@@ -147,7 +149,7 @@ def test_closed_standard_input_is_an_end(upstream: Upstream) -> None:
 @pytest.mark.parametrize(
     "said", [b"221 bye\r\n", b"garbage\r\n", b"354 go on\r\n", b"\xff" * 70_000, b""]
 )
-def test_nothing_is_written_to_standard_error(
+def test_session_writes_nothing_to_standard_error(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, said: bytes
 ) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:
@@ -181,7 +183,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("mode", [(), ("-l1",), ("-l1", "--foreground")])
 @pytest.mark.parametrize("closed", ["", "0<&-", "0<&- 1>&-"])
-def test_without_dev_null_there_is_one_line(mode: tuple[str, ...], closed: str) -> None:
+def test_missing_dev_null_logs_one_line(mode: tuple[str, ...], closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-c", WITHOUT_NULL, "up", *mode],
         stdin=subprocess.DEVNULL,
@@ -195,7 +197,7 @@ def test_without_dev_null_there_is_one_line(mode: tuple[str, ...], closed: str) 
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
-def test_without_dev_null_the_client_is_answered(spawn: Spawn) -> None:
+def test_missing_dev_null_gives_421(spawn: Spawn) -> None:
     proxy = spawn(prelude=(*PYTHON, "-c", WITHOUT_NULL, "up:25"))
     proxy.client.sees_reply(b"421 4.3.0 ")
     proxy.client.sees_end()
@@ -217,7 +219,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "named"), WRONG)
-def test_a_wrong_command_line_is_told_to_the_administrator(
+def test_invalid_command_line_is_reported_on_standard_error(
     arguments: tuple[str, ...], named: str
 ) -> None:
     done = subprocess.run(
@@ -237,25 +239,21 @@ def test_a_wrong_command_line_is_told_to_the_administrator(
 
 
 @pytest.mark.parametrize("arguments", [arguments for arguments, _ in WRONG])
-def test_a_wrong_command_line_is_one_line_to_a_client(
-    spawn: Spawn, arguments: tuple[str, ...]
-) -> None:
+def test_invalid_command_line_gives_client_421(spawn: Spawn, arguments: tuple[str, ...]) -> None:
     proxy = spawn(*arguments)
     proxy.client.sees_reply(b"421 4.3.5 ")
     proxy.client.sees_end()
     assert proxy.exit_status() == 2
 
 
-def test_a_wrong_command_line_to_a_client_is_not_on_standard_error(
-    spawn: Spawn, tmp_path: Path
-) -> None:
+def test_invalid_command_line_of_session_leaves_stderr_empty(spawn: Spawn, tmp_path: Path) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:
         proxy = spawn("--nonsense", stderr=stderr.fileno())
     assert proxy.exit_status() == 2
     assert (tmp_path / "stderr").read_bytes() == b""
 
 
-def test_a_wrong_command_line_to_a_client_that_is_gone(spawn: Spawn, tmp_path: Path) -> None:
+def test_invalid_command_line_with_lost_client_exits(spawn: Spawn, tmp_path: Path) -> None:
     waiting = ("/bin/sh", "-c", f'read -r go <{fifo(tmp_path / "gate")}; exec "$@"', "sh")
     with (tmp_path / "stderr").open("wb") as stderr:
         proxy = spawn("--nonsense", stderr=stderr.fileno(), prelude=waiting)
@@ -283,7 +281,7 @@ def told(option: str) -> str:
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_names_every_option(option: str) -> None:
+def test_help_lists_every_option(option: str) -> None:
     text = told(option)
     for short, long in [
         ("-c", "--command"),
@@ -302,12 +300,12 @@ def test_help_names_every_option(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["-L", "--license"])
-def test_the_licence_is_named(option: str) -> None:
+def test_licence_option_prints_licence(option: str) -> None:
     assert "Artistic" in told(option)
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
-def test_the_version_tells_of_database_backends(option: str) -> None:
+def test_version_option_prints_database_backends(option: str) -> None:
     text = told(option)
     assert re.match(r"postprox \d+\.\d+", text)
     assert re.search(r"[Dd]atabase backends: none", text)
@@ -324,7 +322,7 @@ OTHER_ENDS = [
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *OTHER_ENDS])
-def test_a_signal_ends_the_filter_and_its_files(
+def test_signal_terminates_filter_and_removes_files(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path, number: int
 ) -> None:
     started = fifo(tmp_path / "started")
@@ -344,7 +342,7 @@ def test_a_signal_ends_the_filter_and_its_files(
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_user_signal_changes_nothing(
+def test_user_signal_is_ignored(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path, number: int
 ) -> None:
     gate = fifo(tmp_path / "gate")
@@ -359,7 +357,7 @@ def test_user_signal_changes_nothing(
     assert proxy.exit_status() == 0
 
 
-def test_a_signal_in_data(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+def test_signal_during_data_gives_421(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
     proxy = spawn("-c", "true", "-d", str(spool), upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(b"Subject: x")
@@ -369,7 +367,7 @@ def test_a_signal_in_data(spawn: Spawn, upstream: Upstream, spool: Path) -> None
     assert list(spool.iterdir()) == []
 
 
-def test_a_signal_before_upstream_answers(spawn: Spawn, upstream: Upstream) -> None:
+def test_signal_before_upstream_greeting_gives_421(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     upstream.accepts()
     proxy.process.terminate()
@@ -378,7 +376,7 @@ def test_a_signal_before_upstream_answers(spawn: Spawn, upstream: Upstream) -> N
 
 
 @pytest.mark.parametrize("blocked", [signal.SIGCHLD, signal.SIGTERM])
-def test_signals_that_come_blocked_are_heard(
+def test_initially_blocked_signals_are_unblocked(
     spawn: Spawn, upstream: Upstream, spool: Path, blocked: signal.Signals
 ) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {blocked})
@@ -396,7 +394,7 @@ def test_signals_that_come_blocked_are_heard(
 # filter.stdio
 
 
-def test_a_start_that_fails_says_nothing_to_the_client(spawn: Spawn, tmp_path: Path) -> None:
+def test_failed_start_sends_nothing_to_client(spawn: Spawn, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "postprox", tmp_path / "postprox")
     (tmp_path / "postprox/core/options.py").write_text("raise KeyboardInterrupt\n")
     proxy = spawn("127.0.0.1:9", variables={"PYTHONPATH": str(tmp_path)})
@@ -426,7 +424,7 @@ def status_of_filter(
     return ask
 
 
-def test_the_filters_signals_have_their_default_dispositions(
+def test_filter_signals_have_default_dispositions(
     status_of_filter: Callable[[str], str],
 ) -> None:
     ignored = int(status_of_filter("grep ^SigIgn: /proc/self/status").split()[1], 16)
@@ -434,21 +432,21 @@ def test_the_filters_signals_have_their_default_dispositions(
     assert ignored & ~(1 << 31 | 1 << 32) == 0
 
 
-def test_the_filter_inherits_no_descriptor(status_of_filter: Callable[[str], str]) -> None:
+def test_filter_inherits_no_descriptor(status_of_filter: Callable[[str], str]) -> None:
     # ls itself has the listed directory open.
     assert status_of_filter("ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
-def test_the_filters_standard_input_is_empty(status_of_filter: Callable[[str], str]) -> None:
+def test_filter_standard_input_is_empty(status_of_filter: Callable[[str], str]) -> None:
     assert status_of_filter("readlink /proc/self/fd/0; cat") == "/dev/null\n"
 
 
-def test_the_filter_has_its_own_process_group(status_of_filter: Callable[[str], str]) -> None:
+def test_filter_has_own_process_group(status_of_filter: Callable[[str], str]) -> None:
     pid, group = status_of_filter('echo "$$ $(cut -d" " -f5 /proc/$$/stat)"').split()
     assert pid == group
 
 
-def test_the_environment_is_inherited_but_for_the_filters_own(
+def test_filter_inherits_environment_except_filter_variables(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
 ) -> None:
     answer = fifo(tmp_path / "answer")
@@ -468,7 +466,9 @@ def test_the_environment_is_inherited_but_for_the_filters_own(
 # filter.reject-line, filter.timeout
 
 
-def test_three_megabytes_of_standard_error(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+def test_large_standard_error_does_not_delay_reply(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
     command = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1"
     proxy = spawn("-c", command, "-d", str(spool), upstream.address)
     in_data(proxy.client, upstream)
@@ -476,7 +476,7 @@ def test_three_megabytes_of_standard_error(spawn: Spawn, upstream: Upstream, spo
     proxy.client.sees(b"550 no")
 
 
-def test_a_background_child_that_holds_standard_error_delays_nothing(
+def test_background_child_holding_standard_error_is_not_awaited(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
 ) -> None:
     held = fifo(tmp_path / "held")
@@ -493,7 +493,7 @@ def test_a_background_child_that_holds_standard_error_delays_nothing(
 # data.spool-error
 
 
-def test_a_missing_directory_is_a_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_missing_directory_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn("-d", str(tmp_path / "missing"), upstream.address)
     peer = in_transaction(proxy.client, upstream)
     proxy.client.asks(b"DATA", b"452 4.3.1 ")
@@ -501,7 +501,7 @@ def test_a_missing_directory_is_a_452(spawn: Spawn, upstream: Upstream, tmp_path
     assert proxy.exit_status() == 0
 
 
-def test_a_file_that_becomes_too_large_is_a_452(
+def test_message_over_file_size_limit_gives_452(
     spawn: Spawn, upstream: Upstream, spool: Path
 ) -> None:
     limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
@@ -516,7 +516,7 @@ def test_a_file_that_becomes_too_large_is_a_452(
     assert list(spool.iterdir()) == []
 
 
-def test_after_a_message_that_was_too_large_a_small_one_passes(
+def test_small_message_after_452_is_delivered(
     spawn: Spawn, upstream: Upstream, spool: Path
 ) -> None:
     limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
@@ -538,7 +538,7 @@ _OTHER_PYTHON = (
 )
 
 
-def test_another_python_is_refused_by_name() -> None:
+def test_unsupported_python_is_rejected_by_name() -> None:
     done = subprocess.run(
         [*PYTHON, "-c", _OTHER_PYTHON, "127.0.0.1:25"],
         env=environment(),
@@ -552,7 +552,7 @@ def test_another_python_is_refused_by_name() -> None:
     )
 
 
-def test_another_python_answers_a_client_with_421_alone(spawn: Spawn) -> None:
+def test_unsupported_python_gives_client_421(spawn: Spawn) -> None:
     client = spawn("127.0.0.1:25", command=[*PYTHON, "-c", _OTHER_PYTHON]).client
     client.sees(replies.MISCONFIGURED.rstrip())
     client.sees_end()

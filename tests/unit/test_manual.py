@@ -62,7 +62,7 @@ def options_in_help(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_clean_mdoc(page: str) -> None:
+def test_manual_page_is_valid_mdoc(page: str) -> None:
     command = [str(MANDOC), "-Tlint", str(ROOT / f"man/{page}.1")]
     linted = subprocess.run(command, capture_output=True, text=True, check=False)
     complaints = (linted.stdout + linted.stderr).splitlines()
@@ -73,7 +73,7 @@ def test_a_page_is_clean_mdoc(page: str) -> None:
 _MACROS = {"Ar": "", "Cm": "", "Ns": "", "Oo": "[", "Oc": "]"}
 
 
-def test_manual_options_match_the_table() -> None:
+def test_manual_options_match_option_table() -> None:
     entries = re.findall(r"^\.It Fl (?:(\w) , )?-([a-z-]+)(.*)$", source("postprox"), re.MULTILINE)
     listed = [
         (letter, name, "".join(_MACROS.get(word, word) for word in argument.split()))
@@ -82,19 +82,19 @@ def test_manual_options_match_the_table() -> None:
     assert listed == [record[:3] for record in options.TABLE]
 
 
-def test_help_options_match_the_table() -> None:
+def test_help_options_match_option_table() -> None:
     named = {name for _, name, *_ in options.TABLE}
     assert options_in_help(help_text.TEXTS["help"]) == named
 
 
-def test_the_help_fits_a_screen() -> None:
+def test_help_fits_into_40_lines() -> None:
     lines = help_text.TEXTS["help"].splitlines()
     assert len(lines) <= 40
     assert [line for line in lines if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("command", ["rehearse", "check"])
-def test_the_page_of_another_command_has_its_options_and_no_other(command: str) -> None:
+def test_manual_page_of_each_command_lists_its_options(command: str) -> None:
     helped = subprocess.run(
         [sys.executable, "-m", f"postprox.{command}", "--help"],
         capture_output=True,
@@ -109,24 +109,24 @@ REPLIES = {name: line for name, line in vars(replies).items() if isinstance(line
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_the_page_has_every_reply(name: str) -> None:
+def test_page_lists_every_reply(name: str) -> None:
     assert quoted(REPLIES[name].decode().strip()) in rendered("postprox")
 
 
-def test_the_page_has_no_reply_that_is_none() -> None:
+def test_page_lists_only_existing_replies() -> None:
     text = source("postprox").replace("\\&", "")
     listed = re.findall(r"^\.It Ql (\d.*)$", text, re.MULTILINE)
     assert sorted(listed) == sorted(line.decode().strip() for line in REPLIES.values())
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_quotation_in_a_page_ends_before_the_next(page: str) -> None:
+def test_quotations_in_page_are_terminated(page: str) -> None:
     quotes = re.sub(f"[^{OPENING}{CLOSING}]", "", rendered(page))
     assert quotes
     assert quotes == (OPENING + CLOSING) * (len(quotes) // 2)
 
 
-def test_the_page_of_check_has_the_names_of_its_json() -> None:
+def test_check_page_lists_json_keys() -> None:
     found = findings.Finding("filter", "here", "a problem", ("a remedy",))
     result = report.Result(Setup(parse("", "", ""), [], {}), [found], [])
     (finding,) = json.loads(report.as_json(result))["findings"]
@@ -135,14 +135,14 @@ def test_the_page_of_check_has_the_names_of_its_json() -> None:
     assert sentence in rendered("postprox-check")
 
 
-def test_the_page_has_every_variable_of_the_filter() -> None:
+def test_page_lists_every_filter_variable() -> None:
     section = source("postprox").partition(".Ss Environment of the filter")[2].partition(".El")[0]
     listed = re.findall(r"^\.It Ev (\w+)$", section, re.MULTILINE)
     given = {name.decode() for name in Envelope().environment(b"")}
     assert set(listed) == given | {"EMAIL", "OUTFILE"}
 
 
-def test_the_page_has_every_field_of_the_log_in_its_order() -> None:
+def test_page_lists_log_fields_in_order() -> None:
     line = log_lines.message_line(Message(0.0), Envelope(), b"", b"", 0.0)
     section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
     entries = re.findall(r"^\.It Li (.*)$", section, re.MULTILINE)
@@ -165,7 +165,7 @@ def test_the_page_has_every_field_of_the_log_in_its_order() -> None:
         log_lines.UNKNOWN,
     ],
 )
-def test_the_page_has_every_word_for_what_became_of_a_message(word: str) -> None:
+def test_page_lists_every_message_result(word: str) -> None:
     section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
     assert re.search(rf"^\.Ql {word}( |$)", section, re.MULTILINE)
 
@@ -187,17 +187,17 @@ INSTALLED, PACKAGED = "/usr/local/share/doc/postprox/", "/usr/share/doc/postprox
 
 
 @pytest.mark.parametrize("display", literal_displays("postprox"))
-def test_a_configuration_in_the_page_is_the_readmes(display: str) -> None:
+def test_configuration_in_page_matches_readme(display: str) -> None:
     assert all(part.replace(INSTALLED, "") in readme() for part in display.strip().split("\n\n"))
 
 
-def test_the_debian_packages_commands_for_postfix_are_the_readmes() -> None:
+def test_debian_postfix_commands_match_readme() -> None:
     text = (ROOT / "debian/README.Debian").read_text()
     commands = re.findall(r"^ +(cat .*)$", text, re.MULTILINE)
     assert len(commands) == 5
     assert [line for line in commands if line.replace(PACKAGED, "") not in readme()] == []
 
 
-def test_the_page_of_check_has_every_finding_with_its_level() -> None:
+def test_check_page_lists_findings_with_levels() -> None:
     listed = re.findall(r"^\.It Li (\S+) Ta (\d) Ta", source("postprox-check"), re.MULTILINE)
     assert {name: int(level) for name, level in listed} == findings.LEVELS

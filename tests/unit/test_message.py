@@ -8,7 +8,7 @@ from postprox.core import limits
 from postprox.core.message import Message
 
 
-def test_the_octets_of_a_message_are_counted_at_rest() -> None:
+def test_message_octets_are_counted_after_decoding() -> None:
     message = Message(0.0)
     assert message.decode(b"a\r") == b"a"
     assert message.decode(b"\n.\r\nNOOP\r\n") == b"\n"
@@ -26,13 +26,13 @@ def test_the_octets_of_a_message_are_counted_at_rest() -> None:
         (b"Message-ID : <1@x:25>\r\n\r\n", b"<1@x:25>"),
     ],
 )
-def test_the_message_id_is_that_of_the_header(header: bytes, found: bytes) -> None:
+def test_message_id_is_read_from_header(header: bytes, found: bytes) -> None:
     message = Message(0.0)
     message.decode(header + b".\r\n")
     assert message.message_id == found
 
 
-def test_the_message_id_is_found_however_it_arrives() -> None:
+def test_message_id_is_found_at_any_block_boundaries() -> None:
     message = Message(0.0)
     for octet in b"Message-ID: <1@x>\r\n\r\nbody\r\n.\r\n":
         message.decode(bytes([octet]))
@@ -40,7 +40,7 @@ def test_the_message_id_is_found_however_it_arrives() -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 60_000])
-def test_a_message_id_behind_a_header_of_the_largest_size_is_not_looked_for(size: int) -> None:
+def test_message_id_after_header_limit_is_ignored(size: int) -> None:
     field = b"Message-ID: <1@x>\r\n"
     for before in (limits.HEADER - 18, *range(limits.HEADER + 18, limits.HEADER + 3000, 100)):
         text = b"X" * (before - 1) + b"\r\n" + field + b"X" * 2000

@@ -20,7 +20,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     return lines
 
 
-def test_the_file_is_there_from_the_beginning_and_for_everybody(loop: Loop, tmp_path: Path) -> None:
+def test_metrics_file_is_world_readable_at_start(loop: Loop, tmp_path: Path) -> None:
     path = tmp_path / "postprox.prom"
     metrics = Metrics(loop, str(path), lambda: "sessions 1\n")
     assert metrics.deadline == limits.NEVER
@@ -33,7 +33,7 @@ def test_the_file_is_there_from_the_beginning_and_for_everybody(loop: Loop, tmp_
     loop.remove(metrics)
 
 
-def test_the_file_is_written_again_every_now_and_then(loop: Loop, tmp_path: Path) -> None:
+def test_metrics_file_is_rewritten_periodically(loop: Loop, tmp_path: Path) -> None:
     path = tmp_path / "postprox.prom"
     texts = iter(["first", "second"])
     metrics = Metrics(loop, str(path), lambda: next(texts))
@@ -46,7 +46,7 @@ def test_the_file_is_written_again_every_now_and_then(loop: Loop, tmp_path: Path
     loop.remove(metrics)
 
 
-def test_the_file_is_written_beside_its_place(
+def test_metrics_file_is_written_under_temporary_name(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "postprox.prom"
@@ -64,7 +64,7 @@ def test_the_file_is_written_beside_its_place(
     assert path.read_text() == "new"
 
 
-def test_a_link_or_fifo_beside_the_file_is_not_opened(loop: Loop, tmp_path: Path) -> None:
+def test_link_or_fifo_as_temporary_file_is_unused(loop: Loop, tmp_path: Path) -> None:
     path, victim = tmp_path / "postprox.prom", tmp_path / "victim"
     victim.write_text("precious")
     beside = Path(f"{path}.{os.getpid()}")
@@ -81,7 +81,7 @@ def test_a_link_or_fifo_beside_the_file_is_not_opened(loop: Loop, tmp_path: Path
     os.close(reader)
 
 
-def test_metrics_start_without_what_a_killed_server_left(loop: Loop, tmp_path: Path) -> None:
+def test_start_removes_stale_metrics_files(loop: Loop, tmp_path: Path) -> None:
     (tmp_path / f".postprox-{os.getpid()}-0123456789abcdef").touch()
     path = tmp_path / "postprox.prom"
     metrics = Metrics(loop, str(path), lambda: "new")
@@ -90,14 +90,14 @@ def test_metrics_start_without_what_a_killed_server_left(loop: Loop, tmp_path: P
     loop.remove(metrics)
 
 
-def test_no_descriptor_is_left_open(loop: Loop, tmp_path: Path) -> None:
+def test_write_leaves_no_open_descriptor(loop: Loop, tmp_path: Path) -> None:
     metrics = Metrics(loop, str(tmp_path / "postprox.prom"), lambda: "new")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     metrics.write()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_a_file_that_cannot_be_written_is_warned_of_once_until_it_can(
+def test_unwritable_file_is_logged_once_until_success(
     loop: Loop, tmp_path: Path, told: list[tuple[int, str]]
 ) -> None:
     directory = tmp_path / "later"

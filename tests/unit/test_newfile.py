@@ -40,7 +40,7 @@ def is_untouched(victim: Path) -> bool:
     return victim.read_text() == "precious" and stat.S_IMODE(victim.stat().st_mode) == 0o600
 
 
-def test_a_link_in_the_files_place_is_replaced_not_followed(tmp_path: Path, victim: Path) -> None:
+def test_link_at_file_path_is_replaced(tmp_path: Path, victim: Path) -> None:
     file = tmp_path / "file"
     file.symlink_to(victim)
     assert written(file).read_bytes() == b"new"
@@ -48,7 +48,7 @@ def test_a_link_in_the_files_place_is_replaced_not_followed(tmp_path: Path, vict
     assert is_untouched(victim)
 
 
-def test_a_fifo_in_the_files_place_is_replaced_not_opened(tmp_path: Path) -> None:
+def test_fifo_at_file_path_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "file"
     os.mkfifo(file)
     reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
@@ -74,7 +74,7 @@ def plant_fifo(place: Path, victim: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [plant_link, plant_hard_link, plant_fifo])
-def test_what_bears_the_new_files_name_is_not_opened(
+def test_existing_file_at_temporary_name_is_not_opened(
     tmp_path: Path,
     victim: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,7 +87,7 @@ def test_what_bears_the_new_files_name_is_not_opened(
     assert os.path.lexists(new_name(tmp_path))
 
 
-def test_no_two_new_files_have_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_names_are_unique(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
     def pwrite(descriptor: int, content: bytes, offset: int) -> int:
@@ -102,7 +102,7 @@ def test_no_two_new_files_have_one_name(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_other_users_can_read_the_file_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_file_is_world_readable_for_any_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         file = written(tmp_path / "file")
@@ -111,21 +111,19 @@ def test_other_users_can_read_the_file_whatever_the_umask(tmp_path: Path, umask:
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
 
 
-def test_a_file_of_another_mode_is_replaced_by_one_of_0644(tmp_path: Path) -> None:
+def test_replaced_file_has_mode_0644(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch(0o600)
     assert stat.S_IMODE(written(file).stat().st_mode) == 0o644
 
 
-def test_a_directory_as_the_file_is_an_error(tmp_path: Path) -> None:
+def test_directory_at_file_path_raises_oserror(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     assert error_of(tmp_path / "file").errno == errno.EISDIR
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -137,13 +135,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_new_one(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_write_in_parts_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_write_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:1], at))
     assert written(tmp_path / "file", b"in parts").read_bytes() == b"in parts"
 
 
-def test_no_device_is_replaced(tmp_path: Path) -> None:
+def test_file_in_dev_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "devices").symlink_to("/dev")
     file = Path("/dev/postprox-test")
     try:
@@ -155,7 +153,7 @@ def test_no_device_is_replaced(tmp_path: Path) -> None:
             file.unlink()
 
 
-def test_a_file_below_the_devices_is_written() -> None:
+def test_file_in_dev_shm_is_written() -> None:
     file = Path(f"/dev/shm/postprox-test-{os.getpid()}")
     try:
         assert written(file).read_bytes() == b"new"
@@ -174,21 +172,21 @@ def left_behind(directory: Path, pid: int) -> Path:
 
 
 @pytest.mark.parametrize("pid", [ended_process, os.getpid])
-def test_the_new_file_of_a_killed_server_is_removed(tmp_path: Path, pid: Callable[[], int]) -> None:
+def test_temporary_file_of_killed_server_is_removed(tmp_path: Path, pid: Callable[[], int]) -> None:
     left_behind(tmp_path, pid()).touch()
     newfile.remove_stale(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("pid", [1, os.getppid()])
-def test_the_new_file_of_another_process_stays(tmp_path: Path, pid: int) -> None:
+def test_temporary_file_of_another_process_is_kept(tmp_path: Path, pid: int) -> None:
     file = left_behind(tmp_path, pid)
     file.touch()
     newfile.remove_stale(tmp_path)
     assert file.exists()
 
 
-def test_no_other_file_is_removed(tmp_path: Path, victim: Path) -> None:
+def test_unrelated_files_are_kept(tmp_path: Path, victim: Path) -> None:
     pid = ended_process()
     left_behind(tmp_path, pid).symlink_to(victim)
     os.mkfifo(f"{left_behind(tmp_path, pid + 1)}")
@@ -200,7 +198,7 @@ def test_no_other_file_is_removed(tmp_path: Path, victim: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_file_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_another_user_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = left_behind(tmp_path, ended_process())
     file.touch()
     monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
@@ -208,11 +206,11 @@ def test_the_file_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.Monk
     assert file.exists()
 
 
-def test_a_directory_that_cannot_be_read_has_no_stale_files(tmp_path: Path) -> None:
+def test_unreadable_directory_has_no_stale_files(tmp_path: Path) -> None:
     newfile.remove_stale(tmp_path / "missing")
 
 
-def test_a_file_that_is_gone_before_its_removal_is_no_error(
+def test_already_removed_stale_file_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = left_behind(tmp_path, ended_process())

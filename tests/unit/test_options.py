@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from postprox.core.options import Record
 
 
-def test_the_defaults() -> None:
+def test_missing_options_have_defaults() -> None:
     options = parse(["mx.example:10026"])
     assert options.target.text == "mx.example:10026"
     assert options.command is None
@@ -82,7 +82,7 @@ EVERYTHING = ("up:25", "cmd x", "/spool", 5.0, True, log_levels.INFO, ("127.0.0.
         ["up:25", "-t9", "-t5", "-c", "old", "-c", "cmd x", "-d/", "-d/spool", "-rv", "-l2525"],
     ],
 )
-def test_every_way_to_write_the_options(arguments: list[str]) -> None:
+def test_all_option_spellings_are_parsed(arguments: list[str]) -> None:
     assert settings_of(parse(arguments)) == EVERYTHING
 
 
@@ -95,7 +95,7 @@ def test_every_way_to_write_the_options(arguments: list[str]) -> None:
         (["-v", "--verbose", "-vvv"], log_levels.DEBUG),
     ],
 )
-def test_each_v_logs_more(arguments: list[str], level: int) -> None:
+def test_each_v_increases_log_level(arguments: list[str], level: int) -> None:
     assert parse([*arguments, "up"]).log_level == level
 
 
@@ -103,7 +103,7 @@ def test_each_v_logs_more(arguments: list[str], level: int) -> None:
     ("text", "seconds"),
     [("1", 1.0), ("0.5", 0.5), (".5", 0.5), ("5.", 5.0), ("007", 7.0), ("1000000", 1e6)],
 )
-def test_the_time_limit(text: str, seconds: float) -> None:
+def test_timeout_is_parsed(text: str, seconds: float) -> None:
     assert parse(["up", "-t", text]).timeout == seconds
 
 
@@ -132,7 +132,7 @@ def test_the_time_limit(text: str, seconds: float) -> None:
         "9" * 400,
     ],
 )
-def test_no_time_limit(text: str) -> None:
+def test_invalid_timeout_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="positive number") as raised:
         parse(["up", f"--timeout={text}"])
     assert str(raised.value).startswith(f"--timeout {text!r}: ")
@@ -152,7 +152,7 @@ def test_no_time_limit(text: str) -> None:
         ("00025", ("127.0.0.1", 25)),
     ],
 )
-def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
+def test_listen_address_is_parsed(text: str, address: tuple[str, int]) -> None:
     assert parse(["up", "-l", text]).listen == address
 
 
@@ -184,19 +184,19 @@ def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
         "\u0665",
     ],
 )
-def test_nowhere_to_listen(text: str) -> None:
+def test_invalid_listen_address_is_rejected(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse(["up", "-l", text])
     assert str(raised.value).startswith(f"-l {text!r}: ")
 
 
 @pytest.mark.parametrize(("text", "count"), [("1", 1), ("100", 100), ("9" * 5000, 999_999_999)])
-def test_the_cap_on_sessions(text: str, count: int) -> None:
+def test_session_limit_is_parsed(text: str, count: int) -> None:
     assert parse(["up", "-l25", "--max-sessions", text]).max_sessions == count
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "+1", "1.5", "many", "", " 1", "\u0665"])
-def test_no_cap_on_sessions(text: str) -> None:
+def test_invalid_session_limit_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="positive whole number") as raised:
         parse(["up", "-l25", f"--max-sessions={text}"])
     assert repr(text) in str(raised.value)
@@ -214,31 +214,31 @@ LISTENING_ONLY = ["--foreground", "--max-sessions=5", "--metrics=/m", "--pid-fil
         (("-l25", "--foreground", "--log=stderr"), "stderr"),
     ],
 )
-def test_where_the_log_goes(arguments: tuple[str, ...], log: str) -> None:
+def test_log_destination_is_parsed(arguments: tuple[str, ...], log: str) -> None:
     assert parse(["up", *arguments]).log == log
 
 
 @pytest.mark.parametrize("text", ["", "Syslog", "stdout", "/dev/log", "stderr "])
-def test_an_unknown_log_is_an_error(text: str) -> None:
+def test_unknown_log_destination_is_rejected(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse(["up", "-l25", "--foreground", f"--log={text}"])
     assert str(raised.value) == f"--log {text!r}: must be syslog or stderr"
 
 
 @pytest.mark.parametrize("arguments", [(), ("-l25",)])
-def test_standard_error_is_the_log_of_a_server_in_the_foreground_only(
+def test_stderr_log_requires_foreground_server(
     arguments: tuple[str, ...],
 ) -> None:
     with pytest.raises(UsageError, match=r"^--log stderr requires --listen .* and --foreground$"):
         parse(["up", "--log=stderr", *arguments])
 
 
-def test_one_file_for_metrics_and_pid_is_an_error() -> None:
+def test_same_metrics_and_pid_file_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"^--metrics and --pid-file '/run/p': must be different"):
         parse(["up", "-l25", "--metrics=/run/p", "--pid-file=/run/p"])
 
 
-def test_a_server_may_be_told_what_to_do_and_what_to_write() -> None:
+def test_server_options_are_parsed() -> None:
     options = parse(["up", "-l25", *LISTENING_ONLY])
     assert options.foreground
     assert (options.max_sessions, options.metrics, options.pid_file) == (5, "/m", "/p")
@@ -249,22 +249,22 @@ def test_strict_implies_reject() -> None:
     assert (options.strict, options.reject) == (True, True)
 
 
-def test_an_empty_command_is_one() -> None:
+def test_empty_command_is_accepted() -> None:
     assert parse(["up", "-c", ""]).command == ""
 
 
-def test_table_names_every_attribute() -> None:
+def test_option_table_lists_every_attribute() -> None:
     attributes = {attribute for _, _, _, attribute, *_ in TABLE}
     assert set(Options.__slots__) - attributes == {"clock_speed", "target"}
 
 
-def test_table_names_are_unique() -> None:
+def test_option_names_are_unique() -> None:
     names = [name for letter, long, *_ in TABLE for name in (letter, long) if name]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("record", TABLE, ids=[name for _, name, *_ in TABLE])
-def test_option_in_the_table_is_parsed(record: Record) -> None:
+def test_option_in_table_is_parsed(record: Record) -> None:
     _, name, argument, attribute, _, applies, _ = record
     value = {"[IP:]PORT": "26", "SEC": "5", "N": "5", "syslog|stderr": "syslog"}
     words = [f"--{name}"] + [value.get(argument, "/x")] * bool(argument)
@@ -273,29 +273,29 @@ def test_option_in_the_table_is_parsed(record: Record) -> None:
     assert getattr(options, attribute) != getattr(Options(), attribute)
 
 
-def test_no_option_name_starts_another() -> None:
+def test_no_option_name_is_prefix_of_another() -> None:
     names = sorted(name for _, name, *_ in TABLE)
     assert not [one for one, next_ in pairwise(names) if next_.startswith(one)]
 
 
-def test_a_level_is_syslogs() -> None:
+def test_log_levels_match_syslog() -> None:
     given = (log_levels.ERROR, log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
     assert given == (syslog.LOG_ERR, syslog.LOG_WARNING, syslog.LOG_INFO, syslog.LOG_DEBUG)
 
 
-def test_tests_may_let_the_clock_run_faster() -> None:
+def test_clock_speed_is_read_from_environment() -> None:
     assert CLOCK_SPEED == b"POSTPROX_CLOCK_SPEED"
     assert parse(["up"], b"60").clock_speed == 60
 
 
 @pytest.mark.parametrize("speed", [b"0", b"fast", b"\xff"])
-def test_the_clock_does_not_stand_still(speed: bytes) -> None:
+def test_invalid_clock_speed_is_rejected(speed: bytes) -> None:
     with pytest.raises(UsageError, match="POSTPROX_CLOCK_SPEED in the environment '"):
         parse(["up"], speed)
 
 
 @pytest.mark.parametrize("option", LISTENING_ONLY)
-def test_listening_option_alone_is_an_error(option: str) -> None:
+def test_listening_option_without_listen_is_rejected(option: str) -> None:
     name = option.partition("=")[0]
     with pytest.raises(UsageError, match=rf"^{name} requires --listen \[IP:\]PORT$"):
         parse(["up", option])
@@ -322,7 +322,7 @@ def test_listening_option_before_listen_is_accepted(option: str) -> None:
         (["--foreground", "-h"], "help"),
     ],
 )
-def test_information(arguments: list[str], wanted: str) -> None:
+def test_information_option_is_parsed(arguments: list[str], wanted: str) -> None:
     assert parse(arguments).information == wanted
 
 
@@ -361,13 +361,13 @@ def test_information(arguments: list[str], wanted: str) -> None:
         (["up:x"], "HOST:PORT 'up:x': the port must be a number from 1 to 65535, not 'x'"),
     ],
 )
-def test_wrong_command_line_raises_usage_error(arguments: list[str], error: str) -> None:
+def test_invalid_command_line_raises_usage_error(arguments: list[str], error: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse(arguments)
     assert str(raised.value) == error
 
 
-def test_a_lone_hyphen_is_a_word() -> None:
+def test_lone_hyphen_is_positional_argument() -> None:
     assert parse(["-"]).target.text == "-"
 
 
@@ -381,7 +381,7 @@ WORDS = st.one_of(
 
 @given(st.lists(WORDS, max_size=6))
 @example(["\ud800"])
-def test_any_command_line_is_understood_or_refused(arguments: list[str]) -> None:
+def test_any_command_line_is_parsed_or_rejected(arguments: list[str]) -> None:
     try:
         options = parse(arguments)
     except UsageError:
@@ -389,6 +389,6 @@ def test_any_command_line_is_understood_or_refused(arguments: list[str]) -> None
     assert options.information or options.target.text
 
 
-def test_a_socket_has_a_path_and_the_usual_port() -> None:
+def test_unix_socket_has_path_and_default_port() -> None:
     target = parse(["unix:/run/up"]).target
     assert (target.host, target.port, target.path) == ("", 25, "/run/up")

@@ -141,24 +141,24 @@ def passes_message(proxy: Spawned, upstream: Upstream) -> None:
     assert proxy.exit_status() == 0
 
 
-def test_the_installed_command_prints_its_version(launcher: Path) -> None:
+def test_installed_command_prints_version(launcher: Path) -> None:
     printed = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=True)
     assert printed.stdout.startswith(f"postprox {__version__}\n")
 
 
-def test_the_installed_command_runs_a_session(launcher: Path) -> None:
+def test_installed_command_runs_session(launcher: Path) -> None:
     assert_serves(str(launcher))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty /dev takes root")
-def test_without_dev_null_the_client_is_told_and_nothing_else(spawn: Spawn, launcher: Path) -> None:
+def test_missing_dev_null_gives_only_421(spawn: Spawn, launcher: Path) -> None:
     started = f"mount -t tmpfs none /dev && exec {launcher} 127.0.0.1:1"
     client = spawn(command=["/usr/bin/unshare", "--mount", "sh", "-c", started]).client
     client.sees(replies.INTERNAL_ERROR.rstrip())
     client.sees_end()
 
 
-def test_a_session_with_a_message_needs_one_file_alone(
+def test_session_with_message_requires_one_file(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
     library = own / "lib/postprox"
@@ -168,7 +168,7 @@ def test_a_session_with_a_message_needs_one_file_alone(
     passes_message(spawn(*arguments, command=[f"{own}/sbin/postprox"], stderr=2), upstream)
 
 
-def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path: Path) -> None:
+def test_traceback_has_file_and_line(prefix: Path, launcher: Path, tmp_path: Path) -> None:
     load = launcher.read_text().removesuffix("sys.exit(main())\n")
     program = tmp_path / "program"
     program.write_text(f"{load}from postprox.core import smtp\nsmtp.verb(None)\n")
@@ -180,14 +180,14 @@ def test_a_traceback_names_file_and_line(prefix: Path, launcher: Path, tmp_path:
     assert where == f'  File "{source}", line {number}, in verb'
 
 
-def test_a_start_that_fails_says_nothing_to_the_client(spawn: Spawn, own: Path) -> None:
+def test_failed_start_sends_nothing_to_client(spawn: Spawn, own: Path) -> None:
     shutil.rmtree((own / "lib/postprox").resolve())
     proxy = spawn("127.0.0.1:9", command=[f"{own}/sbin/postprox"])
     assert proxy.exit_status() == 1
     proxy.client.sees_end()
 
 
-def test_a_start_that_fails_tells_the_administrator(own: Path) -> None:
+def test_failed_start_is_reported_on_standard_error(own: Path) -> None:
     shutil.rmtree((own / "lib/postprox").resolve())
     started = subprocess.run(
         [f"{own}/sbin/postprox", "--version"], capture_output=True, text=True, check=False
@@ -196,17 +196,17 @@ def test_a_start_that_fails_tells_the_administrator(own: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
-def test_the_installed_command_runs_a_session_as_another_user(place: Path) -> None:
+def test_installed_command_runs_session_as_other_user(place: Path) -> None:
     done = install("--prefix", place, "--python", others_python())
     assert done.returncode == 0, done.stderr
     assert_serves(f"{place}/sbin/postprox", user=OTHER_USER)
 
 
-def test_the_launcher_isolates_the_interpreter(launcher: Path) -> None:
+def test_launcher_isolates_interpreter(launcher: Path) -> None:
     assert launcher.read_text().splitlines()[0] == f"#!{PYTHON} -ISB"
 
 
-def test_every_module_has_byte_code_of_its_own(prefix: Path) -> None:
+def test_every_module_has_bytecode(prefix: Path) -> None:
     library = (prefix / "lib/postprox").resolve()
     byte_code = library / sys.implementation.cache_tag
     sources = [path.relative_to(library) for path in (library / "postprox").rglob("*.py")]
@@ -215,7 +215,7 @@ def test_every_module_has_byte_code_of_its_own(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["check", "rehearse"])
-def test_a_command_reads_byte_code_and_no_source(prefix: Path, name: str) -> None:
+def test_command_loads_bytecode_without_source(prefix: Path, name: str) -> None:
     command = [PYTHON, "-I", "-v", f"{prefix}/bin/postprox-{name}", "--version"]
     traced = subprocess.run(command, capture_output=True, text=True, check=True)
     library = (prefix / "lib/postprox").resolve()
@@ -224,7 +224,7 @@ def test_a_command_reads_byte_code_and_no_source(prefix: Path, name: str) -> Non
     assert [line for line in ours if f"{library}/postprox/" in line] == []
 
 
-def test_without_byte_code_for_its_python_the_sources_run(own: Path) -> None:
+def test_missing_bytecode_falls_back_to_sources(own: Path) -> None:
     shutil.rmtree(own / "lib/postprox" / sys.implementation.cache_tag)
     assert_serves(f"{own}/sbin/postprox")
 
@@ -235,7 +235,7 @@ def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
-def test_byte_code_for_another_python_replaces_that_of_the_last(own: Path) -> None:
+def test_bytecode_for_new_python_replaces_old(own: Path) -> None:
     library = own / "lib/postprox"
     tag = str(sys.implementation.cache_tag)
     (library / tag).rename(library / "cpython-309")
@@ -244,7 +244,7 @@ def test_byte_code_for_another_python_replaces_that_of_the_last(own: Path) -> No
     assert_serves(f"{own}/sbin/postprox")
 
 
-def test_byte_code_on_which_no_session_runs_replaces_nothing(own: Path) -> None:
+def test_unusable_bytecode_replaces_nothing(own: Path) -> None:
     library = own / "lib/postprox"
     before = (library / str(sys.implementation.cache_tag) / "session").stat()
     (library / "postprox/core/session.py").write_text("raise SystemExit\n")
@@ -330,7 +330,7 @@ def damage(prefix: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_byte_code_runs_the_sources(damaged: Path, how: str) -> None:
+def test_damaged_bytecode_falls_back_to_sources(damaged: Path, how: str) -> None:
     damage(damaged, how)
     assert_serves(f"{damaged}/sbin/postprox")
 
@@ -338,7 +338,7 @@ def test_damaged_byte_code_runs_the_sources(damaged: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["empty", "half", "right-hash-of-no-groups", "right-hash-of-groups-that-fail"]
 )
-def test_damaged_byte_code_filters_a_message(
+def test_damaged_bytecode_filters_message(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
@@ -351,7 +351,7 @@ def test_damaged_byte_code_filters_a_message(
     [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")],
     ids=["directory", "FIFO", "device"],
 )
-def test_byte_code_in_no_file_runs_the_sources(
+def test_non_regular_bytecode_file_falls_back_to_sources(
     place: Path, damaged: Path, make: Callable[[Path], None]
 ) -> None:
     copy = place / "lib/postprox"
@@ -381,9 +381,7 @@ CUTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", CUTS)
-def test_commands_with_damaged_byte_code_run_the_sources(
-    prefix: Path, place: Path, how: str
-) -> None:
+def test_commands_with_damaged_bytecode_run_sources(prefix: Path, place: Path, how: str) -> None:
     """Of one module each, which is imported late."""
     library = place / "lib/postprox"
     shutil.copytree((prefix / "lib/postprox").resolve(), library)
@@ -404,7 +402,7 @@ def test_commands_with_damaged_byte_code_run_the_sources(
         assert ran.stdout
 
 
-def test_byte_code_of_another_version_under_this_name_runs_the_sources(own: Path) -> None:
+def test_bytecode_with_other_magic_number_runs_sources(own: Path) -> None:
     """As alpha and beta versions of Python have it, which share a name."""
     launcher = own / "sbin/postprox"
     text = launcher.read_text()
@@ -416,7 +414,7 @@ def test_byte_code_of_another_version_under_this_name_runs_the_sources(own: Path
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
-def test_byte_code_that_cannot_be_read_runs_the_sources(place: Path) -> None:
+def test_unreadable_bytecode_falls_back_to_sources(place: Path) -> None:
     install("--prefix", place, "--python", others_python())
     (code,) = place.glob("lib/postprox/*/session")
     code.chmod(0o600)
@@ -424,7 +422,7 @@ def test_byte_code_that_cannot_be_read_runs_the_sources(place: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "fstat", "read"])
-def test_byte_code_that_a_disk_error_keeps_runs_the_sources(
+def test_bytecode_read_error_falls_back_to_sources(
     damaged: Path, tmp_path: Path, call: str
 ) -> None:
     damage(damaged, "not-at-all")
@@ -444,7 +442,7 @@ def test_byte_code_that_a_disk_error_keeps_runs_the_sources(
 
 @pytest.mark.skipif(not may_unshare(), reason="a /dev/log of its own takes a mount namespace")
 @pytest.mark.parametrize("how", ["empty", "half"])
-def test_damaged_byte_code_is_logged_and_nothing_written_to_descriptor_2(
+def test_damaged_bytecode_is_logged_to_syslog_only(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
@@ -470,7 +468,7 @@ def assert_server_serves(server: Serving, upstream: Upstream) -> None:
     assert server.exit_status() == 0
 
 
-def test_a_server_with_damaged_byte_code_serves(
+def test_server_with_damaged_bytecode_delivers_message(
     serve: Serve, damaged: Path, upstream: Upstream
 ) -> None:
     damage(damaged, "half")
@@ -478,7 +476,7 @@ def test_a_server_with_damaged_byte_code_serves(
     assert_server_serves(server, upstream)
 
 
-def test_a_server_needs_one_file_alone(serve: Serve, own: Path, upstream: Upstream) -> None:
+def test_server_requires_one_file(serve: Serve, own: Path, upstream: Upstream) -> None:
     shutil.rmtree(own / "lib/postprox/postprox")
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
     assert_server_serves(serve(upstream.address, command=[f"{own}/sbin/postprox"]), upstream)
@@ -492,7 +490,7 @@ def versions(prefix: Path) -> set[Path]:
     return set((prefix / "lib/postprox-versions").resolve().iterdir())
 
 
-def test_the_version_before_stays_and_older_ones_go(own: Path) -> None:
+def test_upgrade_keeps_only_previous_version(own: Path) -> None:
     installed = [version(own)]
     for _ in range(2):
         install("--prefix", own, "--python", PYTHON)
@@ -500,7 +498,7 @@ def test_the_version_before_stays_and_older_ones_go(own: Path) -> None:
     assert versions(own) == set(installed[1:])
 
 
-def test_a_session_keeps_its_version_during_an_upgrade(
+def test_session_keeps_its_version_during_upgrade(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
     """It imports what a message needs only when there is one: the sources, without byte code."""
@@ -520,7 +518,7 @@ def test_a_session_keeps_its_version_during_an_upgrade(
     assert proxy.exit_status() == 0
 
 
-def test_no_session_fails_while_it_is_installed_again_and_again(own: Path) -> None:
+def test_sessions_succeed_during_repeated_installation(own: Path) -> None:
     installing = [
         threading.Thread(target=install, args=("--prefix", own, "--python", PYTHON))
         for _ in range(4)
@@ -564,7 +562,7 @@ def unversioned(own: Path) -> Path:
     return own
 
 
-def test_an_installation_without_versions_is_replaced_and_no_session_fails(
+def test_unversioned_installation_is_replaced_without_failed_session(
     unversioned: Path,
 ) -> None:
     thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
@@ -579,7 +577,7 @@ def test_an_installation_without_versions_is_replaced_and_no_session_fails(
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_a_directory_without_versions_is_exchanged_in_one_step(unversioned: Path) -> None:
+def test_unversioned_directory_is_exchanged_atomically(unversioned: Path) -> None:
     trace = unversioned / "trace"
     command = f"strace -f -e trace=rename,renameat,renameat2 -o {trace} /bin/sh"
     done = install("--prefix", unversioned, "--python", PYTHON, under=command)
@@ -589,7 +587,7 @@ def test_a_directory_without_versions_is_exchanged_in_one_step(unversioned: Path
     assert "RENAME_EXCHANGE) = 0" in call
 
 
-def test_an_old_launcher_runs_a_new_version(unversioned: Path) -> None:
+def test_old_launcher_runs_new_version(unversioned: Path) -> None:
     """The moment between the two renames of an upgrade."""
     old = (unversioned / "sbin/postprox").read_text()
     install("--prefix", unversioned, "--python", PYTHON)
@@ -597,19 +595,19 @@ def test_an_old_launcher_runs_a_new_version(unversioned: Path) -> None:
     assert_serves(f"{unversioned}/sbin/postprox")
 
 
-def test_an_installation_without_versions_is_uninstalled(unversioned: Path) -> None:
+def test_unversioned_installation_is_uninstalled(unversioned: Path) -> None:
     assert install("--prefix", unversioned, "--uninstall").returncode == 0
     assert [path for path in unversioned.rglob("*") if not path.is_dir()] == []
 
 
-def test_a_version_that_an_installation_did_not_finish_goes_with_the_next(own: Path) -> None:
+def test_next_installation_removes_unfinished_version(own: Path) -> None:
     unfinished = own / "lib/postprox-versions/1.0.0.broken"
     unfinished.mkdir()
     install("--prefix", own, "--python", PYTHON)
     assert not unfinished.exists()
 
 
-def test_an_installation_that_fails_changes_nothing(own: Path) -> None:
+def test_failed_installation_changes_nothing(own: Path) -> None:
     before = {path: path.lstat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
     (own / "share/man/man1").rename(own / "share/man/elsewhere")
     (own / "share/man/man1").touch()  # no pages can be put there
@@ -621,7 +619,7 @@ def test_an_installation_that_fails_changes_nothing(own: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_everything_is_on_disk_before_it_is_renamed(tmp_path: Path) -> None:
+def test_files_are_synced_before_rename(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     command = f"strace -f -y -e trace=fsync,rename,renameat,renameat2 -o {trace} /bin/sh"
     done = install("--prefix", tmp_path / "to", "--python", PYTHON, under=command)
@@ -640,7 +638,7 @@ def test_everything_is_on_disk_before_it_is_renamed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash --posix", "bash", "mksh", "busybox sh"])
-def test_the_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
+def test_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
     if shutil.which(shell.split(maxsplit=1)[0]) is None:
         pytest.skip(f"{shell} is not installed")
     arguments = ("--prefix", tmp_path)
@@ -651,7 +649,7 @@ def test_the_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
     assert (gone.returncode, gone.stderr) == (0, "")
 
 
-def test_another_implementation_of_python_is_refused_by_name(tmp_path: Path) -> None:
+def test_other_python_implementation_is_rejected_by_name(tmp_path: Path) -> None:
     other = tmp_path / "pypy3"
     patched = "import sys, types; sys.implementation = types.SimpleNamespace(name='pypy')"
     other.write_text(f'#!/bin/sh\nexec {PYTHON} -ISc "{patched}\n$4"\n')
@@ -662,24 +660,24 @@ def test_another_implementation_of_python_is_refused_by_name(tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
-def test_nothing_installed_is_open_to_be_changed_by_others(prefix: Path) -> None:
+def test_installed_files_are_not_world_writable(prefix: Path) -> None:
     installed = [path for place in ("lib", "sbin") for path in (prefix / place).rglob("*")]
     assert [path for path in installed if path.stat().st_mode & 0o022] == []
 
 
-def test_everything_installed_can_be_read_by_others(prefix: Path) -> None:
+def test_installed_files_are_world_readable(prefix: Path) -> None:
     installed = [path for place in ("lib", "sbin") for path in (prefix / place).rglob("*")]
     assert [path for path in installed if not path.stat().st_mode & 0o004] == []
 
 
-def test_installing_again_replaces_what_was_there(own: Path) -> None:
+def test_reinstallation_removes_stale_files(own: Path) -> None:
     stale = own / "lib/postprox/postprox/stale.py"
     stale.touch()
     assert install("--prefix", own, "--python", PYTHON).returncode == 0
     assert not stale.exists()
 
 
-def test_the_installation_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_installation_is_kept(tmp_path: Path) -> None:
     packaged = tmp_path / "lib/postprox/loader.py"
     packaged.parent.mkdir(parents=True)
     packaged.touch()
@@ -693,7 +691,7 @@ def test_the_installation_of_somebody_else_is_left_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="util-linux is not installed")
-def test_of_two_installations_at_once_one_is_told_of_the_other(tmp_path: Path) -> None:
+def test_concurrent_installation_is_reported(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     other = os.open(tmp_path / "lib", os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
@@ -707,7 +705,7 @@ def test_of_two_installations_at_once_one_is_told_of_the_other(tmp_path: Path) -
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_nothing_but_the_installation_is_left_behind(prefix: Path, own: Path) -> None:
+def test_installation_leaves_only_installed_files(prefix: Path, own: Path) -> None:
     install("--prefix", own, "--python", PYTHON)
     for directory in (prefix, own):
         assert {str(path.relative_to(directory)) for path in directory.glob("*/*")} == {
@@ -716,14 +714,14 @@ def test_nothing_but_the_installation_is_left_behind(prefix: Path, own: Path) ->
         }
 
 
-def test_uninstalling_leaves_nothing_behind(own: Path) -> None:
+def test_uninstallation_removes_all_files(own: Path) -> None:
     done = install("--prefix", own, "--uninstall")
     assert (done.returncode, done.stdout) == (0, f"removed postprox from {own}\n")
     left = ["bin", "lib", "sbin", "share", "share/man", "share/man/man1"]
     assert sorted(str(path.relative_to(own)) for path in own.rglob("*")) == left
 
 
-def test_uninstalling_removes_what_a_killed_upgrade_left(own: Path) -> None:
+def test_uninstallation_removes_files_of_killed_upgrade(own: Path) -> None:
     for path in [path for path in own.rglob("*") if path.is_file()]:
         if "postprox-versions" not in path.parts:
             path.with_name(f"{path.name}.new").touch()
@@ -734,7 +732,7 @@ def test_uninstalling_removes_what_a_killed_upgrade_left(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir() or "postprox" in path.name] == []
 
 
-def test_uninstalling_removes_what_a_killed_first_installation_left(own: Path) -> None:
+def test_uninstallation_removes_killed_first_installation(own: Path) -> None:
     (own / "lib/postprox").unlink()
     (own / "sbin/postprox").rename(own / "sbin/postprox.new")
     done = install("--prefix", own, "--uninstall")
@@ -743,7 +741,7 @@ def test_uninstalling_removes_what_a_killed_first_installation_left(own: Path) -
     assert not (own / "sbin/postprox.new").exists()
 
 
-def test_a_file_beside_the_versions_stays_in_an_upgrade(own: Path) -> None:
+def test_unrelated_file_among_versions_survives_upgrade(own: Path) -> None:
     other = own / "lib/postprox-versions/NOTES"
     other.touch()
     link = other.with_name("link")
@@ -754,31 +752,31 @@ def test_a_file_beside_the_versions_stays_in_an_upgrade(own: Path) -> None:
     assert link.is_symlink()
 
 
-def test_uninstalling_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_uninstallation_of_missing_installation_is_rejected(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--uninstall")
     assert (done.returncode, done.stderr) == (
         *(1, f"install: there is no postprox in {tmp_path}/lib/postprox\n"),
     )
 
 
-def test_rehearse_is_a_command_too(prefix: Path) -> None:
+def test_rehearse_is_installed_as_command(prefix: Path) -> None:
     command = [f"{prefix}/bin/postprox-rehearse", "-c", "exit 1"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     assert "3 rejected" in shown.stdout
 
 
-def test_every_command_has_its_manual_page(prefix: Path) -> None:
+def test_every_command_has_manual_page(prefix: Path) -> None:
     commands = {path.name for place in ("bin", "sbin") for path in (prefix / place).iterdir()}
     assert {path.stem for path in (prefix / "share/man/man1").iterdir()} == commands
 
 
-def test_the_manual_page_names_the_command_where_it_is(prefix: Path) -> None:
+def test_manual_page_has_installed_command_path(prefix: Path) -> None:
     page = (prefix / "share/man/man1/postprox.1").read_text()
     assert f"\nExecStart={prefix}/sbin/postprox -l 10025 " in page
     assert "/usr/local/sbin" not in page
 
 
-def test_the_recipe_names_the_command_where_it_is(prefix: Path) -> None:
+def test_recipe_contains_installed_command_path(prefix: Path) -> None:
     installed = prefix / "share/doc/postprox/examples/postfix"
     source = PACKAGING.parent / "examples/postfix"
     assert {path.name for path in installed.iterdir()} == {path.name for path in source.iterdir()}
@@ -787,19 +785,19 @@ def test_the_recipe_names_the_command_where_it_is(prefix: Path) -> None:
         assert path.read_text() == printed.replace("/usr/local/sbin/", f"{prefix}/sbin/")
 
 
-def test_the_manual_page_names_the_recipe_where_it_is(prefix: Path) -> None:
+def test_manual_page_has_installed_recipe_path(prefix: Path) -> None:
     page = (prefix / "share/man/man1/postprox.1").read_text()
     named = re.findall(r"^cat (\S+)", page, re.MULTILINE)
     assert named
     assert [name for name in named if not Path(name).is_file()] == []
 
 
-def test_uninstalling_removes_the_directories_of_documents(own: Path) -> None:
+def test_uninstallation_removes_document_directories(own: Path) -> None:
     install("--prefix", own, "--uninstall")
     assert not (own / "share/doc/postprox").exists()
 
 
-def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: Path) -> None:
+def test_destdir_does_not_appear_in_files(tmp_path: Path) -> None:
     done = install("--destdir", tmp_path, "--prefix", "/opt/postprox", "--python", PYTHON)
     assert done.returncode == 0, done.stderr
     written = [path for path in (tmp_path / "opt").rglob("*") if path.is_file()]
@@ -817,19 +815,19 @@ def test_a_destination_directory_is_not_mentioned_in_what_is_written(tmp_path: P
         (["--frob"], "unexpected argument '--frob'"),
     ],
 )
-def test_a_wrong_argument_is_named(arguments: list[str], complaint: str) -> None:
+def test_invalid_argument_is_reported(arguments: list[str], complaint: str) -> None:
     done = install(*arguments)
     assert done.returncode == 2
     assert complaint in done.stderr
 
 
-def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+def test_missing_interpreter_is_reported(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--python", tmp_path / "python3")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"--python {tmp_path}/python3: there is no such program" in done.stderr
 
 
-def test_an_interpreter_that_is_too_old_is_named_with_its_version(tmp_path: Path) -> None:
+def test_outdated_interpreter_is_reported_with_version(tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\ncase $4 in *print*) echo 3.9 ;; *) exit 1 ;; esac\n")
     old.chmod(0o755)
@@ -839,21 +837,21 @@ def test_an_interpreter_that_is_too_old_is_named_with_its_version(tmp_path: Path
     assert not (tmp_path / "new").exists()
 
 
-def test_a_prefix_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_uncreatable_prefix_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = install("--prefix", tmp_path / "file", "--python", PYTHON)
     assert done.returncode == 1
     assert f"{tmp_path}/file/lib cannot be made: run this as root" in done.stderr
 
 
-def test_the_build_of_the_package_names_all_that_it_needs() -> None:
+def test_package_build_lists_all_requirements() -> None:
     (needs,) = re.findall(r'^needs="(.*)"$', (PACKAGING / "deb").read_text(), re.MULTILINE)
     assert f"\n    apt-get install --no-install-recommends {needs}\n" in (
         PACKAGING / "README.md"
     ).read_text(encoding="utf-8")
 
 
-def test_the_build_of_the_package_says_what_is_missing(tmp_path: Path) -> None:
+def test_package_build_reports_missing_requirements(tmp_path: Path) -> None:
     for name in ("dirname", "dpkg-buildpackage", "dh", "git"):
         (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
     done = subprocess.run(
@@ -867,7 +865,7 @@ def test_the_build_of_the_package_says_what_is_missing(tmp_path: Path) -> None:
     assert done.stderr.startswith("deb: lintian is missing: apt-get install ")
 
 
-def test_the_debian_package_has_this_version() -> None:
+def test_debian_package_has_current_version() -> None:
     changelog = (PACKAGING.parent / "debian/changelog").read_text()
     assert changelog.startswith(f"postprox ({__version__}) ")
 
@@ -888,7 +886,7 @@ def texts(documents: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in documents.rglob("*.*") if path.is_file()}
 
 
-def test_every_link_in_the_packages_documents_leads_to_one_of_its_files(documents: Path) -> None:
+def test_links_in_package_documents_exist(documents: Path) -> None:
     links = [
         (page, link)
         for page in documents.rglob("*.md")
@@ -898,7 +896,7 @@ def test_every_link_in_the_packages_documents_leads_to_one_of_its_files(document
     assert [(page.name, link) for page, link in links if not (page.parent / link).is_file()] == []
 
 
-def test_every_anchor_in_the_packages_documents_is_a_heading(documents: Path) -> None:
+def test_anchors_in_package_documents_are_headings(documents: Path) -> None:
     for page in documents.rglob("*.md"):
         for file, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)]+)\)", page.read_text()):
             target = page.parent / file if file else page
@@ -910,11 +908,11 @@ def test_every_anchor_in_the_packages_documents_is_a_heading(documents: Path) ->
 @pytest.mark.parametrize(
     "name", ["filters.md", "log.md", "operating.md", "growing.md", "check.md", "postfix.md"]
 )
-def test_the_package_has_the_pages_for_administrators(documents: Path, name: str) -> None:
+def test_package_has_administrator_pages(documents: Path, name: str) -> None:
     assert (documents / "docs" / name).is_file()
 
 
-def test_the_packages_documents_name_no_path_of_an_installation_by_hand(documents: Path) -> None:
+def test_package_documents_have_no_local_paths(documents: Path) -> None:
     """What lies in /usr/local/bin, the filter, is the administrator's own."""
     ours = re.compile(
         r"/usr/local/(?!bin/(?!postprox)).*|.*packaging/.*|.*/etc/systemd/.*\.socket$"
@@ -923,13 +921,13 @@ def test_the_packages_documents_name_no_path_of_an_installation_by_hand(document
         assert ours.findall(text) == [], name
 
 
-def test_the_packages_readme_starts_the_proxy_where_the_package_has_it(documents: Path) -> None:
+def test_package_readme_has_packaged_proxy_path(documents: Path) -> None:
     text = (documents / "README.md").read_text()
     assert len(re.findall(r"argv=/usr/sbin/postprox ", text)) == text.count("argv=")
     assert "ExecStart=/usr/sbin/postprox " in text
 
 
-def test_the_packages_documents_have_the_files_that_readme_debian_names(documents: Path) -> None:
+def test_files_named_by_readme_debian_are_packaged(documents: Path) -> None:
     text = (documents / "README.Debian").read_text()
     for name in re.findall(r"/usr/share/doc/postprox/(\S+[\w])", text):
         assert (documents / name).exists(), name
@@ -938,12 +936,12 @@ def test_the_packages_documents_have_the_files_that_readme_debian_names(document
 @pytest.mark.parametrize(
     "setting", ["PrivateTmp", "ProtectSystem", "ProtectHome", "NoNewPrivileges", "StateDirectory"]
 )
-def test_readme_debian_has_what_the_unit_confines(setting: str) -> None:
+def test_readme_debian_lists_unit_restrictions(setting: str) -> None:
     assert setting in unit("postprox.service")["Service"]
     assert setting in (ROOT / "debian/README.Debian").read_text()
 
 
-def test_the_service_has_a_directory_for_what_a_filter_keeps() -> None:
+def test_service_has_state_directory() -> None:
     service = unit("postprox.service")["Service"]
     assert (service["StateDirectory"], service["StateDirectoryMode"]) == ("postprox", "0700")
 
@@ -954,23 +952,23 @@ def unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
-def test_the_service_runs_a_command_line_that_the_proxy_accepts() -> None:
+def test_service_command_line_is_valid() -> None:
     _, *arguments = shlex.split(unit("postprox.service")["Service"]["ExecStart"])
     wanted = options.parse(arguments)
     assert wanted.foreground
 
 
-def test_the_service_listens_where_its_socket_does() -> None:
+def test_service_listens_at_address_of_socket() -> None:
     _, *arguments = shlex.split(unit("postprox.service")["Service"]["ExecStart"])
     host, port = options.parse(arguments).listen or ("", 0)
     assert unit("postprox.socket")["Socket"]["ListenStream"] == f"{host}:{port}"
 
 
-def test_stopping_the_service_kills_no_filter_that_runs() -> None:
+def test_service_stop_does_not_kill_running_filter() -> None:
     assert unit("postprox.service")["Service"]["KillMode"] == "mixed"
 
 
-def test_of_several_proxies_on_one_port_each_has_its_own_socket_there() -> None:
+def test_proxies_on_one_port_have_separate_sockets() -> None:
     shared, single = unit("postprox@.socket")["Socket"], unit("postprox.socket")["Socket"]
     assert dict(shared) == {**single, "reuseport": "yes"}
 
@@ -993,12 +991,12 @@ def systemd_analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
-def test_systemd_understands_the_units(units: Path) -> None:
+def test_systemd_accepts_units(units: Path) -> None:
     verified = systemd_analyze("verify", "--man=no", *units.glob("postprox*"))
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
 @pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
-def test_the_service_may_do_little_else(units: Path) -> None:
+def test_service_is_sandboxed(units: Path) -> None:
     judged = systemd_analyze("security", "--offline=yes", "--threshold=19", units / SERVICE)
     assert judged.returncode == 0, judged.stdout.splitlines()[-1]

@@ -8,13 +8,13 @@ from docs.draw import DOCS, PICTURES, drawn_from
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_source_of_a_picture_is_that_of_the_code(name: str) -> None:
+def test_picture_source_is_current(name: str) -> None:
     drawn = (DOCS / f"{name}.dot").read_text(encoding="utf-8")
     assert drawn == PICTURES[name](), "draw it anew: python3 -m docs.draw"
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_is_drawn_from_its_source(name: str) -> None:
+def test_picture_is_drawn_from_its_source(name: str) -> None:
     source = (DOCS / f"{name}.dot").read_text(encoding="utf-8")
     drawing = (DOCS / f"{name}.svg").read_text(encoding="utf-8")
     assert drawing.endswith(drawn_from(source)), "draw it anew: python3 -m docs.draw"

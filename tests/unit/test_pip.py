@@ -38,7 +38,7 @@ def files_of(directory: Path) -> set[Path]:
     return {path for path in directory.rglob("*") if path.is_file()}
 
 
-def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_again(
+def test_pip_installs_and_removes_commands_and_pages(
     tmp_path: Path,
 ) -> None:
     checkout, environment = tmp_path / "checkout", tmp_path / "environment"
@@ -70,7 +70,7 @@ def test_pip_gives_the_commands_and_pages_of_the_installer_and_takes_them_away_a
     assert files_of(environment) - before == set()
 
 
-def test_the_commands_of_the_page_on_packaging_install_it(tmp_path: Path) -> None:
+def test_commands_in_packaging_page_install_postprox(tmp_path: Path) -> None:
     checkout, environment = tmp_path / "checkout", tmp_path / "environment"
     checkout.mkdir()
     for name in TAKEN:

@@ -29,12 +29,12 @@ def test_demonstration_shows_three_verdicts(rehearse: Rehearse) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_first_line_says_what_happens(rehearse: Rehearse) -> None:
+def test_first_line_describes_rehearsal(rehearse: Rehearse) -> None:
     first = rehearse().stdout.splitlines()[0]
     assert first == "Rehearsal: 3 messages go through the real proxy. Nothing leaves this machine."
 
 
-def test_last_line_says_what_to_try_next(rehearse: Rehearse) -> None:
+def test_last_line_suggests_next_command(rehearse: Rehearse) -> None:
     assert rehearse().stdout.splitlines()[-1].endswith("-c ./your-filter MESSAGE.eml")
 
 
@@ -44,7 +44,7 @@ def test_demonstration_fits_into_80_columns(rehearse: Rehearse) -> None:
     assert [line for line in rehearse().stdout.splitlines() if len(line) > 80] == []
 
 
-def test_demonstration_leaves_nothing_behind(rehearse: Rehearse) -> None:
+def test_demonstration_removes_temporary_files(rehearse: Rehearse) -> None:
     rehearse()
     assert list(rehearse.temporary.iterdir()) == []
 
@@ -57,30 +57,30 @@ def test_demonstration_rejects_with_550(rehearse: Rehearse) -> None:
 # Each verdict, in the JSON document and in the text.
 
 
-def test_accept(rehearse: Rehearse) -> None:
+def test_exit_status_0_accepts(rehearse: Rehearse) -> None:
     message = rehearse.one("true")
     assert (message["verdict"], message["delivered"], message["diff"]) == ("accept", True, [])
 
 
-def test_reject(rehearse: Rehearse) -> None:
+def test_rejection_has_reply_of_filter(rehearse: Rehearse) -> None:
     message = rehearse.one("echo no >&2; exit 1")
     seen = (message["verdict"], message["reply"], message["received"], message["diff"])
     assert seen == ("reject", "554 no", None, None)
 
 
-def test_rewrite(rehearse: Rehearse) -> None:
+def test_written_outfile_replaces_message(rehearse: Rehearse) -> None:
     message = rehearse.one('sed s/hello/bye/ "$EMAIL" >"$OUTFILE"')
     assert message["verdict"] == "rewrite"
     assert message["received"].endswith("\r\n\r\nbye\r\n")
     assert message["diff"][-2:] == ["-hello", "+bye"]
 
 
-def test_rewrite_with_the_same_content(rehearse: Rehearse) -> None:
+def test_rewrite_with_same_content_has_empty_diff(rehearse: Rehearse) -> None:
     message = rehearse.one('cat "$EMAIL" >"$OUTFILE"')
     assert (message["verdict"], message["diff"]) == ("rewrite", [])
 
 
-def test_discard(rehearse: Rehearse) -> None:
+def test_reply_code_250_discards_message(rehearse: Rehearse) -> None:
     message = rehearse.one("echo 250 gone >&2; exit 1")
     seen = (message["verdict"], message["reply"], message["delivered"])
     assert seen == ("discard", "250 gone", False)
@@ -96,7 +96,7 @@ def test_discard(rehearse: Rehearse) -> None:
         ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is not a readable regular file"),
     ],
 )
-def test_failure_passes_the_message(rehearse: Rehearse, command: str, reason: str) -> None:
+def test_filter_failure_delivers_message(rehearse: Rehearse, command: str, reason: str) -> None:
     message = rehearse.one(command)
     assert (message["verdict"], message["delivered"]) == ("fail-open", True)
     assert reason in message["reason"]
@@ -109,15 +109,13 @@ def test_failure_passes_the_message(rehearse: Rehearse, command: str, reason: st
         ("./message.eml", "exit status 126: the command cannot be executed"),
     ],
 )
-def test_filter_that_cannot_be_started_is_exit_status_1(
-    rehearse: Rehearse, command: str, reason: str
-) -> None:
+def test_filter_start_failure_gives_status_1(rehearse: Rehearse, command: str, reason: str) -> None:
     message = rehearse.one(command, status=1)
     assert (message["verdict"], message["delivered"]) == ("fail-open", True)
     assert reason in message["reason"]
 
 
-def test_failure_with_r_refuses_the_message(rehearse: Rehearse) -> None:
+def test_filter_failure_with_reject_gives_451(rehearse: Rehearse) -> None:
     message = rehearse.one("exit 2", "-r")
     assert (message["verdict"], message["delivered"]) == ("fail", False)
     assert message["reply"].startswith("451 ")
@@ -136,30 +134,30 @@ def test_failure_with_r_refuses_the_message(rehearse: Rehearse) -> None:
         ("true", "accept"),
     ],
 )
-def test_strict(rehearse: Rehearse, command: str, verdict: str) -> None:
+def test_strict_rejects_failures(rehearse: Rehearse, command: str, verdict: str) -> None:
     message = rehearse.one(command, "--strict")
     assert (message["verdict"], message["hints"]) == (verdict, [])
 
 
-def test_strict_is_named(rehearse: Rehearse) -> None:
+def test_strict_is_reported(rehearse: Rehearse) -> None:
     text = rehearse("--strict", "-c", "exit 1", rehearse.save(MESSAGE)).stdout
     assert "If it fails, the message is refused with 451 (--strict)." in text
     assert "exit status 1 without a reply code (--strict)" in text
 
 
-def test_time_out(rehearse: Rehearse) -> None:
+def test_timeout_is_reported(rehearse: Rehearse) -> None:
     message = rehearse.one("echo working >&2; sleep 60", "-t", "0.2")
     assert (message["verdict"], message["timed_out"]) == ("fail-open", True)
     assert message["filter"]["status"] is None
     assert message["filter"]["stderr"] == "working\n"
 
 
-def test_time_out_with_r(rehearse: Rehearse) -> None:
+def test_timeout_with_reject_gives_451(rehearse: Rehearse) -> None:
     message = rehearse.one("sleep 60", "-rt0.2")
     assert (message["verdict"], message["timed_out"]) == ("fail", True)
 
 
-def test_time_out_kills_what_the_filter_has_started(rehearse: Rehearse) -> None:
+def test_timeout_kills_children_of_filter(rehearse: Rehearse) -> None:
     fifo = rehearse.directory / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -169,13 +167,13 @@ def test_time_out_kills_what_the_filter_has_started(rehearse: Rehearse) -> None:
     os.close(reader)
 
 
-def test_spool_that_cannot_be_used(rehearse: Rehearse) -> None:
+def test_unusable_spool_directory_is_reported(rehearse: Rehearse) -> None:
     message = rehearse.one("true", "-d", "/nonexistent", status=1)
     assert (message["verdict"], message["filter"]) == ("error", None)
     assert message["reply"].startswith("452 ")
 
 
-def test_filters_own_452_is_a_rejection(rehearse: Rehearse) -> None:
+def test_filter_reply_452_is_rejection(rehearse: Rehearse) -> None:
     assert rehearse.one("echo 452 4.3.1 full >&2; exit 1")["verdict"] == "reject"
 
 
@@ -189,49 +187,49 @@ def test_filters_own_452_is_a_rejection(rehearse: Rehearse) -> None:
         ("exit 3", "FILTER FAILED, passed unfiltered"),
     ],
 )
-def test_headline_names_the_verdict(rehearse: Rehearse, command: str, words: str) -> None:
+def test_headline_contains_verdict(rehearse: Rehearse, command: str, words: str) -> None:
     result = rehearse("-c", command, rehearse.save(MESSAGE))
     assert f"\n[1/1] message.eml: {words}\n" in result.stdout
 
 
 @pytest.mark.parametrize("option", [[], ["-r"]])
-def test_failure_is_explained_with_and_without_r(rehearse: Rehearse, option: list[str]) -> None:
+def test_failure_is_explained_for_reject_option(rehearse: Rehearse, option: list[str]) -> None:
     text = rehearse("-c", "exit 2", *option, rehearse.save(MESSAGE)).stdout
     assert "ith -r" in text
     assert "ithout -r" in text
 
 
-def test_failing_filter_is_no_failure_of_the_rehearsal(rehearse: Rehearse) -> None:
+def test_failing_filter_does_not_fail_rehearsal(rehearse: Rehearse) -> None:
     assert rehearse("-c", "exit 2", rehearse.save(MESSAGE)).returncode == 0
 
 
-def test_diff_is_shown(rehearse: Rehearse) -> None:
+def test_report_shows_diff(rehearse: Rehearse) -> None:
     message = rehearse.save(MESSAGE)
     text = rehearse("-c", 'sed s/hello/bye/ "$EMAIL" >"$OUTFILE"', message).stdout
     assert "\n    -hello\n    +bye\n" in text
 
 
-def test_standard_error_is_shown(rehearse: Rehearse) -> None:
+def test_report_shows_standard_error(rehearse: Rehearse) -> None:
     text = rehearse("-c", "echo one >&2; echo two >&2", rehearse.save(MESSAGE)).stdout
     assert "\n    | one\n    | two\n" in text
 
 
-def test_crash_of_a_python_filter_is_pointed_out(rehearse: Rehearse) -> None:
+def test_crash_of_python_filter_is_reported(rehearse: Rehearse) -> None:
     (hint,) = rehearse.one("python3 -c 'raise ValueError'")["hints"]
     assert "crash" in hint
 
 
-def test_silent_rejection_is_pointed_out(rehearse: Rehearse) -> None:
+def test_silent_rejection_is_reported(rehearse: Rehearse) -> None:
     (hint,) = rehearse.one("exit 1")["hints"]
     assert "without output" in hint
 
 
-def test_relative_command_is_pointed_out(rehearse: Rehearse) -> None:
+def test_relative_command_is_reported(rehearse: Rehearse) -> None:
     text = rehearse("-c", "./message.eml", rehearse.save(MESSAGE)).stdout
     assert "full path" in text.splitlines()[-1]
 
 
-def test_subject_is_shown(rehearse: Rehearse) -> None:
+def test_report_shows_subject(rehearse: Rehearse) -> None:
     message = rehearse.save("Subject: Gr\u00fc\u00dfe\r\n\r\nhello\r\n".encode())
     assert "\n  Subject: Gr\u00fc\u00dfe\n" in rehearse("-c", "true", message).stdout
 
@@ -245,9 +243,7 @@ def test_subject_is_shown(rehearse: Rehearse) -> None:
         ("exit 2", "failed after"),
     ],
 )
-def test_end_of_the_filter_stands_in_the_dialogue(
-    rehearse: Rehearse, command: str, text: str
-) -> None:
+def test_dialogue_shows_exit_of_filter(rehearse: Rehearse, command: str, text: str) -> None:
     shown = rehearse("-c", command, rehearse.save(MESSAGE)).stdout
     assert f"\n          filter            {text}" in shown
 
@@ -255,7 +251,7 @@ def test_end_of_the_filter_stands_in_the_dialogue(
 # The filter sees what it would see in production.
 
 
-def test_environment_is_shown(rehearse: Rehearse) -> None:
+def test_report_shows_environment(rehearse: Rehearse) -> None:
     text = rehearse("-c", "true", rehearse.save(MESSAGE)).stdout
     for line in (
         "    SENDER          ann@example.net",
@@ -268,7 +264,7 @@ def test_environment_is_shown(rehearse: Rehearse) -> None:
     assert "\n    OUTFILE         /" in text
 
 
-def test_all_recipients_are_in_the_environment(rehearse: Rehearse) -> None:
+def test_all_recipients_are_in_environment(rehearse: Rehearse) -> None:
     more = ("--recipient", "a@example.org", "--recipient", "b@example.org")
     environment = rehearse.one("true", *more)["filter"]["environment"]
     assert environment["RECIPIENTS"] == "a@example.org\nb@example.org"
@@ -277,7 +273,7 @@ def test_all_recipients_are_in_the_environment(rehearse: Rehearse) -> None:
     assert "\n    RECIPIENTS      a@example.org, b@example.org\n" in text
 
 
-def test_environment_of_the_command_is_that_of_spawn(rehearse: Rehearse) -> None:
+def test_environment_of_command_matches_spawn(rehearse: Rehearse) -> None:
     rehearse.environment["STRANGE"] = "x"
     names = rehearse.one("env >&2")["filter"]["stderr"].split("\n")
     assert "PATH=/usr/bin:/bin" in names
@@ -297,32 +293,32 @@ def test_environment_of_the_command_is_that_of_spawn(rehearse: Rehearse) -> None
         ("--helo", "a+b=c d$(id)", "HELO", "a+b=c d$(id)"),
     ],
 )
-def test_envelope_options(
+def test_envelope_options_set_environment(
     rehearse: Rehearse, option: str, value: str, name: str, seen: str
 ) -> None:
     assert rehearse.one("true", option, value)["filter"]["environment"][name] == seen
 
 
-def test_recipient_may_be_given_again(rehearse: Rehearse) -> None:
+def test_recipient_option_can_be_repeated(rehearse: Rehearse) -> None:
     message = rehearse.one("true", "--recipient", "a@example.org", "--recipient", "b@example.org")
     assert message["envelope"]["recipients"] == ["a@example.org", "b@example.org"]
 
 
-def test_standard_input_of_the_filter_is_empty(rehearse: Rehearse) -> None:
+def test_filter_standard_input_is_empty(rehearse: Rehearse) -> None:
     assert rehearse.one("cat >&2; echo end >&2")["filter"]["stderr"] == "end\n"
 
 
-def test_command_may_hold_anything_a_shell_takes(rehearse: Rehearse) -> None:
+def test_command_is_passed_unchanged_to_shell(rehearse: Rehearse) -> None:
     command = "printf '%s\\n' \"it's {0} $((1+1)) \\$x\" >&2; exit 1"
     assert rehearse.one(command)["reply"] == "554 it's {0} 2 $x"
 
 
-def test_much_standard_error(rehearse: Rehearse) -> None:
+def test_large_standard_error_is_read(rehearse: Rehearse) -> None:
     command = "yes | head -c 3000000 >&2; echo >&2; echo last >&2; exit 1"
     assert rehearse.one(command)["reply"] == "554 last"
 
 
-def test_background_child_with_standard_error_open_delays_nothing(rehearse: Rehearse) -> None:
+def test_background_child_with_standard_error_is_not_awaited(rehearse: Rehearse) -> None:
     message = rehearse.one("echo $$ >&2; sleep 3 & exit 0", "-t", "2")
     assert message["verdict"] == "accept"
 
@@ -330,7 +326,7 @@ def test_background_child_with_standard_error_open_delays_nothing(rehearse: Rehe
 # The dialogue.
 
 
-def test_client_speaks_as_postfix_does(rehearse: Rehearse) -> None:
+def test_client_sends_commands_like_postfix(rehearse: Rehearse) -> None:
     said = [
         event["text"].split()[0] if event["kind"] == "command" else event["kind"]
         for event in rehearse.one("true")["dialogue"]
@@ -339,7 +335,7 @@ def test_client_speaks_as_postfix_does(rehearse: Rehearse) -> None:
     assert said == ["EHLO", "XFORWARD", "MAIL", "RCPT", "DATA", "content", "QUIT"]
 
 
-def test_upstream_is_left_after_a_rejection_and_before_the_clients_quit(
+def test_upstream_quit_precedes_client_quit_after_rejection(
     rehearse: Rehearse,
 ) -> None:
     events = rehearse.one("exit 1")["dialogue"]
@@ -353,7 +349,7 @@ def test_upstream_is_left_after_a_rejection_and_before_the_clients_quit(
     ]
 
 
-def test_what_is_relayed_unchanged_is_one_step() -> None:
+def test_command_relayed_unchanged_is_one_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"NOOP\r\n")
     dialogue.note(PROXY, UPSTREAM, COMMAND, b"NOOP\r\n")
@@ -363,7 +359,7 @@ def test_what_is_relayed_unchanged_is_one_step() -> None:
     assert steps == [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)]
 
 
-def test_what_the_proxy_says_itself_is_a_step_of_its_own() -> None:
+def test_reply_of_proxy_is_separate_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"DATA\r\n")
     dialogue.note(PROXY, CLIENT, REPLY, b"354 go\r\n")
@@ -372,7 +368,7 @@ def test_what_the_proxy_says_itself_is_a_step_of_its_own() -> None:
     assert steps == [(CLIENT, PROXY), (PROXY, CLIENT), (PROXY, UPSTREAM)]
 
 
-def test_opening_is_shown_once(rehearse: Rehearse) -> None:
+def test_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
     assert rehearse().stdout.count(f"EHLO {HELLO.decode()}") == 1
 
 
@@ -382,59 +378,59 @@ def test_opening_is_shown_once(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize(
     "content", [MESSAGE, MESSAGE.replace(b"\n", b"\r\n"), MESSAGE.removesuffix(b"\n")]
 )
-def test_line_ends_of_the_file_do_not_matter(rehearse: Rehearse, content: bytes) -> None:
+def test_line_ends_of_file_become_crlf(rehearse: Rehearse, content: bytes) -> None:
     received = rehearse.one("true", content=content)["received"]
     assert received.encode("latin-1") == MESSAGE.replace(b"\n", b"\r\n")
 
 
-def test_nul_and_8_bit_pass(rehearse: Rehearse) -> None:
+def test_nul_and_8_bit_octets_are_delivered(rehearse: Rehearse) -> None:
     content = b"Subject: \xe9\n\n\0\xff\x80 \xc3\xa9\n"
     received = rehearse.one("true", content=content)["received"]
     assert received.encode("latin-1") == content.replace(b"\n", b"\r\n")
 
 
-def test_nul_and_8_bit_and_escapes_are_shown_harmlessly(rehearse: Rehearse) -> None:
+def test_control_characters_are_escaped_in_report(rehearse: Rehearse) -> None:
     message = rehearse.save(b"Subject: x\n\nhello\n")
     command = r"printf 'Subject: x\n\n\0\033[31m\377\303\251\n' >$OUTFILE"
     text = rehearse("-c", command, message).stdout
     assert "\n    +\\x00\\x1b[31m\\xff\u00e9\n" in text
 
 
-def test_leading_dots_pass(rehearse: Rehearse) -> None:
+def test_leading_dots_are_delivered(rehearse: Rehearse) -> None:
     content = b"Subject: x\n\n.\n..\n.x\n"
     received = rehearse.one("true", content=content)["received"]
     assert received.encode("latin-1") == content.replace(b"\n", b"\r\n")
 
 
-def test_message_with_an_empty_header_passes(rehearse: Rehearse) -> None:
+def test_message_with_empty_header_is_delivered(rehearse: Rehearse) -> None:
     assert rehearse.one("true", content=b"\n")["received"] == "\r\n"
 
 
-def test_dot_behind_a_bare_cr_is_explained(rehearse: Rehearse) -> None:
+def test_dot_after_bare_cr_is_explained(rehearse: Rehearse) -> None:
     text = rehearse("-c", "true", rehearse.save(b"Subject: x\n\na\r.b\n")).stdout
     assert "one more dot" in text
 
 
-def test_large_message_passes(rehearse: Rehearse) -> None:
+def test_large_message_is_delivered(rehearse: Rehearse) -> None:
     content = b"Subject: x\n\n" + b"0123456789\n" * 500_000
     message = rehearse.one('{ echo X-A: 1; cat "$EMAIL"; } >"$OUTFILE"', content=content)
     assert message["diff"][2:] == ["@@ -1,2 +1,3 @@", "+X-A: 1", " Subject: x", " "]
 
 
-def test_mbox_line_is_left_out_with_a_note(rehearse: Rehearse) -> None:
+def test_mbox_line_is_omitted_with_note(rehearse: Rehearse) -> None:
     message = rehearse.one("true", content=b"From ann@example.net Mon Jan  6\n" + MESSAGE)
     assert message["received"].startswith("From: Ann")
     assert "mbox" in message["notes"][0]
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF\2\1\1", b"hello\n", b"PK\3\4", b" x: y\n"])
-def test_what_does_not_look_like_a_message_is_pointed_out(content: bytes) -> None:
+def test_file_without_header_field_is_reported(content: bytes) -> None:
     (note,) = mail.from_octets("x", content).notes
     assert "header field" in note
 
 
 @pytest.mark.parametrize("content", [b"", MESSAGE, b"\nhello\n", b"\r\nhello\r\n"])
-def test_what_is_a_message_gets_no_note(content: bytes) -> None:
+def test_valid_message_has_no_note(content: bytes) -> None:
     assert mail.from_octets("x", content).notes == ()
 
 
@@ -456,7 +452,7 @@ def test_what_is_a_message_gets_no_note(content: bytes) -> None:
         (b"\nFrom: a@example.com\n", b"sender@example.net", (b"recipient@example.org",)),
     ],
 )
-def test_envelope_of_a_message(
+def test_envelope_is_read_from_header(
     header: bytes, sender: bytes, recipients: tuple[bytes, ...] | None
 ) -> None:
     message = mail.from_octets("x", header + b"\nhello\n")
@@ -467,7 +463,7 @@ def test_envelope_of_a_message(
 # Differences.
 
 
-def test_difference_far_down_has_its_line_number() -> None:
+def test_difference_at_end_has_line_number() -> None:
     old = b"".join(b"%d\r\n" % number for number in range(9000))
     lines = difference(old, old.replace(b"\r\n7000\r\n", b"\r\nx\r\n"))
     assert lines is not None
@@ -481,19 +477,19 @@ def test_very_large_difference_is_not_computed() -> None:
 # Judging what was observed.
 
 
-def test_status_that_does_not_fit_what_upstream_has_is_an_error() -> None:
+def test_exit_status_inconsistent_with_delivery_is_error() -> None:
     run = FilterRun({}, 0, b"", 0.1, "empty")
     assert judge(run, Conditions(30, False, 0.1), delivered=False).verdict == "error"
 
 
-def test_filter_killed_before_anything_was_recorded_has_timed_out() -> None:
+def test_filter_killed_without_record_has_timed_out() -> None:
     assert judge(None, Conditions(0.001, False, 0.002), delivered=True).timed_out
 
 
 # What cannot run.
 
 
-def test_missing_message_is_named(rehearse: Rehearse) -> None:
+def test_missing_message_is_reported(rehearse: Rehearse) -> None:
     result = rehearse("-c", "true", rehearse.save(MESSAGE), "missing.eml")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
@@ -513,7 +509,7 @@ def test_missing_message_is_named(rehearse: Rehearse) -> None:
         (["-c"], "-c/--command: expected one argument"),
     ],
 )
-def test_usage_error_names_option_and_value(
+def test_usage_error_has_option_and_value(
     rehearse: Rehearse, arguments: list[str], error: str
 ) -> None:
     result = rehearse(*arguments)
@@ -532,7 +528,7 @@ def test_options_may_follow_messages(rehearse: Rehearse) -> None:
     assert rehearse(message, "-c", "true", message, "-r").returncode == 0
 
 
-def test_proxy_that_does_not_start_is_reported(rehearse: Rehearse) -> None:
+def test_proxy_start_failure_is_reported(rehearse: Rehearse) -> None:
     broken = rehearse.directory / "broken"
     shutil.copytree(ROOT / "postprox", broken / "postprox")
     (broken / "postprox" / "__main__.py").write_text("raise ImportError('half installed')\n")
@@ -548,7 +544,7 @@ def test_proxy_that_does_not_start_is_reported(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interruption_leaves_nothing_behind(rehearse: Rehearse, number: int) -> None:
+def test_interrupt_removes_temporary_files(rehearse: Rehearse, number: int) -> None:
     fifo = rehearse.directory / "fifo"
     os.mkfifo(fifo)
     command = f"exec 3>{fifo}; echo started >&3; sleep 60 & sleep 60"
@@ -570,7 +566,7 @@ def test_interruption_leaves_nothing_behind(rehearse: Rehearse, number: int) -> 
     assert list(rehearse.temporary.iterdir()) == []
 
 
-def test_reader_that_has_seen_enough_is_no_traceback(rehearse: Rehearse) -> None:
+def test_closed_output_pipe_prints_no_traceback(rehearse: Rehearse) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
@@ -600,16 +596,18 @@ def _on_a_terminal(rehearse: Rehearse, **environment: str) -> bytes:
     return shown
 
 
-def test_colour_on_a_terminal(rehearse: Rehearse) -> None:
+def test_terminal_output_is_coloured(rehearse: Rehearse) -> None:
     assert b"\033[" in _on_a_terminal(rehearse)
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_colour_where_it_is_not_wanted(rehearse: Rehearse, environment: dict[str, str]) -> None:
+def test_environment_disables_colour_on_terminal(
+    rehearse: Rehearse, environment: dict[str, str]
+) -> None:
     assert b"\033[" not in _on_a_terminal(rehearse, **environment)
 
 
-def test_no_colour_in_a_file(rehearse: Rehearse) -> None:
+def test_file_output_has_no_colour(rehearse: Rehearse) -> None:
     assert "\033[" not in rehearse().stdout
 
 

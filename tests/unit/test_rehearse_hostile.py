@@ -44,9 +44,7 @@ def verdicts(stdout: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["From", "To", "Return-Path"])
 @pytest.mark.parametrize("field", UNPARSABLE)
-def test_address_field_that_cannot_be_parsed_ends_nothing(
-    rehearse: Rehearse, name: str, field: str
-) -> None:
+def test_unparsable_address_field_is_ignored(rehearse: Rehearse, name: str, field: str) -> None:
     bad = name.encode() + b": " + UNPARSABLE[field] + b"\n\nhi\n"
     result = rehearse("--json", "-c", "true", *saved(rehearse, bad, MESSAGE))
     assert (result.returncode, result.stderr) == (0, "")
@@ -54,7 +52,7 @@ def test_address_field_that_cannot_be_parsed_ends_nothing(
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, IndexError, ValueError])
-def test_any_error_of_the_parser_leaves_the_default_envelope(
+def test_parser_error_gives_default_envelope(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fails(_: list[str]) -> list[tuple[str, str]]:
@@ -65,12 +63,12 @@ def test_any_error_of_the_parser_leaves_the_default_envelope(
     assert (message.sender, message.recipients) == (mail.SENDER, (mail.RECIPIENT,))
 
 
-def test_address_longer_than_smtp_has_is_left_out() -> None:
+def test_address_over_smtp_limit_is_omitted() -> None:
     message = mail.from_octets("x", b"To: " + b"a" * 250 + b"@b.example\n\nhi\n")
     assert message.recipients == (mail.RECIPIENT,)
 
 
-def test_message_that_is_gone_at_its_turn_leaves_the_others(rehearse: Rehearse) -> None:
+def test_message_removed_during_run_does_not_skip_others(rehearse: Rehearse) -> None:
     names = saved(rehearse, MESSAGE, MESSAGE, MESSAGE)
     result = rehearse("--json", "-c", f"rm -f {rehearse.directory / names[1]}", *names)
     assert result.returncode == 1
@@ -80,14 +78,14 @@ def test_message_that_is_gone_at_its_turn_leaves_the_others(rehearse: Rehearse) 
     )
 
 
-def test_message_that_is_gone_is_shown_in_the_report(rehearse: Rehearse) -> None:
+def test_removed_message_is_reported(rehearse: Rehearse) -> None:
     names = saved(rehearse, MESSAGE, MESSAGE)
     result = rehearse("-c", f"rm -f {rehearse.directory / names[1]}", *names)
     assert "\n[2/2] 2.eml: NOT HANDLED, refused for now\n" in result.stdout
     assert "\n  Failure: cannot read the message '2.eml': No such file" in result.stdout
 
 
-def test_message_too_large_for_the_memory_leaves_the_others(
+def test_message_exceeding_memory_does_not_skip_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     rehearse: Rehearse,
@@ -114,14 +112,14 @@ def test_message_too_large_for_the_memory_leaves_the_others(
 
 
 @pytest.mark.parametrize("arguments", [["1.eml"], ["-"], ["/dev/null"]])
-def test_empty_file_is_no_message(rehearse: Rehearse, arguments: list[str]) -> None:
+def test_empty_file_is_rejected(rehearse: Rehearse, arguments: list[str]) -> None:
     saved(rehearse, b"")
     result = rehearse("-c", "true", *arguments)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"rehearse: no message in {arguments[0]!r}: it is empty\n"
 
 
-def test_empty_file_in_a_directory_is_left_out(tmp_path: Path) -> None:
+def test_empty_file_in_directory_is_omitted(tmp_path: Path) -> None:
     (tmp_path / "1.eml").touch()
     (tmp_path / "2.eml").write_bytes(MESSAGE)
     assert [source.name for source in sources.found([tmp_path])] == [str(tmp_path / "2.eml")]
@@ -140,7 +138,7 @@ def test_directory_of_empty_files_has_no_message(rehearse: Rehearse) -> None:
 
 @pytest.mark.parametrize("command", ["nosuchcommand", "/nonexistent/filter", "./1.eml", "/tmp"])
 @pytest.mark.parametrize("expected", [[], ["--expect", "fail"], ["--expect", "accept"]])
-def test_filter_that_cannot_be_started_is_exit_status_1_whatever_is_expected(
+def test_filter_start_failure_ignores_expectations(
     rehearse: Rehearse, command: str, expected: list[str]
 ) -> None:
     result = rehearse("--brief", "-c", command, *expected, *saved(rehearse, MESSAGE))
@@ -148,7 +146,7 @@ def test_filter_that_cannot_be_started_is_exit_status_1_whatever_is_expected(
     assert ("1 message did not have the expected verdict" in result.stdout) == bool(expected)
 
 
-def test_filter_whose_interpreter_is_missing_is_exit_status_1(rehearse: Rehearse) -> None:
+def test_missing_filter_interpreter_gives_status_1(rehearse: Rehearse) -> None:
     script = rehearse.directory / "filter"
     script.write_text("#!/nonexistent/interpreter\n")
     script.chmod(0o755)
@@ -173,14 +171,14 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield records
 
 
-def test_records_of_a_filter(records: Records) -> None:
+def test_records_of_filter_run_are_read(records: Records) -> None:
     run = end_with(records, b"0 filled 0.250000\n")
     assert run.environment == {"EMAIL": b"/email", "OUTFILE": b"/out"}
     assert (run.status, run.stderr, run.seconds, run.outfile) == (0, b"words\n", 0.25, "filled")
 
 
 @pytest.mark.parametrize("end", [b"", b"abc", b"-1", b"9" * 5000, b"0 stolen 1.000000\n", b"\0"])
-def test_unknown_end_is_that_of_a_killed_filter(records: Records, end: bytes) -> None:
+def test_filter_without_recorded_exit_counts_as_killed(records: Records, end: bytes) -> None:
     run = end_with(records, end)
     assert (run.status, run.seconds, run.outfile) == (None, None, "empty")
 
@@ -211,7 +209,7 @@ CHANGES = {
     ("end", "verdict"),
     [("exit 0", "accept"), ("exit 1", "reject"), ("exit 3", "fail"), ("kill -9 $$", "fail")],
 )
-def test_filter_that_changes_its_records_keeps_its_verdict(
+def test_modified_records_do_not_change_verdict(
     rehearse: Rehearse, change: str, end: str, verdict: str
 ) -> None:
     script = (
@@ -222,17 +220,17 @@ def test_filter_that_changes_its_records_keeps_its_verdict(
     assert message["filter"]["stderr"] == "550 no\n"
 
 
-def test_signal_to_the_group_that_the_filter_ignores_changes_nothing(rehearse: Rehearse) -> None:
+def test_group_signal_ignored_by_filter_changes_nothing(rehearse: Rehearse) -> None:
     assert rehearse.one("trap '' TERM; kill 0; echo 550 no >&2; exit 1")["reply"] == "550 no"
 
 
-def test_standard_error_is_a_pipe(rehearse: Rehearse) -> None:
+def test_filter_standard_error_is_pipe(rehearse: Rehearse) -> None:
     command = "echo 1 >/dev/stderr; echo 2 >&2; echo 550 last >/dev/stderr; exit 1"
     message = rehearse.one(command)
     assert message["filter"]["stderr"] == "1\n2\n550 last\n"
 
 
-def test_observer_adds_nothing_to_the_environment(rehearse: Rehearse) -> None:
+def test_observer_does_not_change_environment(rehearse: Rehearse) -> None:
     names = rehearse.one("env >&2")["filter"]["stderr"]
     found = {line.partition("=")[0] for line in names.splitlines()}
     assert found - {*VARIABLES, "PATH", "PWD", "LC_CTYPE"} - {"b@example.org"} == set()
@@ -252,7 +250,7 @@ def test_tail_is_complete_after_each_write(tmp_path: Path, sizes: list[int]) -> 
             assert len(record) <= 16
 
 
-def test_flood_of_standard_error_is_not_stored(rehearse: Rehearse) -> None:
+def test_excess_standard_error_is_discarded(rehearse: Rehearse) -> None:
     command = (
         f"yes | head -c 20000000 >&2; du -s {rehearse.temporary} | cut -f 1 >&2; "
         "echo 550 last >&2; exit 1"
@@ -268,15 +266,13 @@ def test_flood_of_standard_error_is_not_stored(rehearse: Rehearse) -> None:
 
 @pytest.mark.parametrize("command", ["exit 0 )", "'", "if"])
 @pytest.mark.parametrize("expected", [[], ["--expect", "fail"]])
-def test_syntax_error_is_exit_status_1(
-    rehearse: Rehearse, command: str, expected: list[str]
-) -> None:
+def test_syntax_error_gives_status_1(rehearse: Rehearse, command: str, expected: list[str]) -> None:
     result = rehearse("-c", command, *expected, *saved(rehearse, MESSAGE))
     assert result.returncode == 1
     assert "the shell cannot parse the command" in result.stdout
 
 
-def test_syntax_error_after_the_end_is_no_failure(rehearse: Rehearse) -> None:
+def test_syntax_error_after_exit_is_ignored(rehearse: Rehearse) -> None:
     assert rehearse("-c", "exit 0\n)", *saved(rehearse, MESSAGE)).returncode == 0
 
 
@@ -287,14 +283,14 @@ def test_large_timeout_is_accepted(rehearse: Rehearse) -> None:
     assert rehearse.one("true", "-t", "99999999999")["verdict"] == "accept"
 
 
-def test_large_repeat_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_repeat_does_not_allocate_list(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = options.parse(["--repeat", "999999999", "-c", "true"])
     monkeypatch.setattr(command, "rehearse", lambda mail, *_: not_rehearsed(mail.name, "test"))
     each = command._rehearsals(sources.found(settings.messages), settings, 80)
     assert next(iter(each))[1].outcome.reason == "test"
 
 
-def test_repeat_beyond_the_largest_is_refused(rehearse: Rehearse) -> None:
+def test_repeat_over_maximum_is_rejected(rehearse: Rehearse) -> None:
     result = rehearse("--repeat", "1000000000")
     assert (result.returncode, "must be a whole number from 1" in result.stderr) == (2, True)
 
@@ -310,7 +306,7 @@ def test_nested_directories_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     subprocess.run(["/bin/rm", "-rf", "a"], cwd=tmp_path, check=True)
 
 
-def test_directory_that_cannot_be_listed_leaves_the_others(
+def test_unreadable_directory_does_not_skip_other_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = Access.entries
@@ -330,7 +326,7 @@ def test_directory_that_cannot_be_listed_leaves_the_others(
         found[1].read()
 
 
-def test_sparse_file_leaves_the_others(rehearse: Rehearse) -> None:
+def test_sparse_file_does_not_skip_other_messages(rehearse: Rehearse) -> None:
     names = saved(rehearse, MESSAGE, MESSAGE)
     os.truncate(rehearse.directory / names[1], 3 << 30)
     result = rehearse("--json", "-c", "true", *names)
@@ -338,7 +334,7 @@ def test_sparse_file_leaves_the_others(rehearse: Rehearse) -> None:
     assert result.stderr == "rehearse: cannot read the message '2.eml': larger than 256 MiB\n"
 
 
-def test_device_without_end_leaves_the_others(
+def test_endless_device_does_not_skip_other_messages(
     rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "LIMIT", 1 << 20)
@@ -350,7 +346,7 @@ def test_device_without_end_leaves_the_others(
         bad.read()
 
 
-def test_line_that_is_read_in_pieces_splits_nothing(
+def test_line_read_in_blocks_does_not_split_mbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_LINE", 100)
@@ -365,13 +361,13 @@ def test_line_that_is_read_in_pieces_splits_nothing(
 LONG = "a" * 300
 
 
-def test_long_word_of_a_command_is_not_watched() -> None:
+def test_long_word_in_command_is_not_watched() -> None:
     settings = options.parse(["-c", f"sh -c ': {LONG}'"])
     assert set(watch.state(settings)) == set(settings.messages)
 
 
 @pytest.mark.parametrize("name", [LONG, f"{LONG}/x"])
-def test_long_name_is_an_error_of_the_command_line(rehearse: Rehearse, name: str) -> None:
+def test_long_file_name_gives_usage_error(rehearse: Rehearse, name: str) -> None:
     result = rehearse("--junit", name, "-c", "true")
     assert (result.returncode, "File name too long" in result.stderr) == (2, True)
 
@@ -410,7 +406,9 @@ def give(home: Path) -> None:
         ("u/1.eml", "secret/1.eml", "u/1.eml"),
     ],
 )
-def test_link_of_the_user_gives_no_rights(home: Path, link: str, target: str, given: str) -> None:
+def test_link_created_by_user_does_not_grant_access(
+    home: Path, link: str, target: str, given: str
+) -> None:
     (home / "u/box/cur").mkdir()
     (home / link).symlink_to(home / target)
     give(home)
@@ -428,7 +426,7 @@ def readable(path: Path) -> list[bytes]:
 
 
 @as_root
-def test_hard_link_of_the_user_gives_no_rights(home: Path) -> None:
+def test_hard_link_created_by_user_is_rejected(home: Path) -> None:
     (home / "secret/1.eml").chmod(0o600)
     (home / "u/1.eml").hardlink_to(home / "secret/1.eml")
     os.chown(home / "u", 65534, 65534)
@@ -438,7 +436,7 @@ def test_hard_link_of_the_user_gives_no_rights(home: Path) -> None:
 
 @as_root
 @pytest.mark.parametrize("mode", [0o1777, 0o777])
-def test_hard_link_in_a_public_directory_gives_no_rights(home: Path, mode: int) -> None:
+def test_hard_link_in_public_directory_is_rejected(home: Path, mode: int) -> None:
     (home / "secret/1.eml").chmod(0o600)
     (home / "u/1.eml").hardlink_to(home / "secret/1.eml")
     (home / "u").chmod(mode)
@@ -457,7 +455,7 @@ def test_private_message_of_root_is_read(home: Path, monkeypatch: pytest.MonkeyP
 
 
 @as_root
-def test_link_to_a_readable_message_is_followed(home: Path) -> None:
+def test_link_to_readable_message_is_followed(home: Path) -> None:
     (home / "public.eml").write_bytes(MESSAGE)
     (home / "u/box/1.eml").symlink_to(home / "public.eml")
     give(home)
@@ -465,7 +463,7 @@ def test_link_to_a_readable_message_is_followed(home: Path) -> None:
 
 
 @as_root
-def test_link_that_appears_after_the_listing_gives_no_rights(home: Path) -> None:
+def test_link_created_after_listing_is_rejected(home: Path) -> None:
     (home / "u/1.eml").write_bytes(MESSAGE)
     give(home)
     (source,) = sources.found([home / "u"], NOBODY)
@@ -476,7 +474,7 @@ def test_link_that_appears_after_the_listing_gives_no_rights(home: Path) -> None
 
 
 @as_root
-def test_fifo_of_the_user_is_refused(home: Path) -> None:
+def test_fifo_created_by_user_is_rejected(home: Path) -> None:
     os.mkfifo(home / "u/1.eml")
     give(home)
     with pytest.raises(CannotRunError, match="not a regular file and belongs to the user nobody"):
@@ -517,13 +515,13 @@ def shell(rehearse: Rehearse, words: str) -> subprocess.CompletedProcess[str]:
         ("- <&-", "standard input is closed"),
     ],
 )
-def test_unusable_stream_is_exit_status_1(rehearse: Rehearse, words: str, stderr: str) -> None:
+def test_unusable_stream_gives_status_1(rehearse: Rehearse, words: str, stderr: str) -> None:
     result = shell(rehearse, words)
     assert (result.returncode, result.stderr) == (1, f"rehearse: {stderr}\n")
 
 
 @pytest.mark.parametrize("words", ["missing 2>/dev/full", "missing 2>&-"])
-def test_unusable_standard_error_leaves_the_exit_status(rehearse: Rehearse, words: str) -> None:
+def test_unusable_standard_error_keeps_exit_status(rehearse: Rehearse, words: str) -> None:
     result = shell(rehearse, words)
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
 
@@ -531,7 +529,7 @@ def test_unusable_standard_error_leaves_the_exit_status(rehearse: Rehearse, word
 # The file of --junit.
 
 
-def test_junit_is_written_to_a_device(rehearse: Rehearse) -> None:
+def test_junit_is_written_to_device(rehearse: Rehearse) -> None:
     result = rehearse("--brief", "-c", "true", "--junit", "/dev/null", rehearse.save(MESSAGE))
     assert (result.returncode, Path("/dev/null").is_char_device()) == (0, True)
 
@@ -550,7 +548,7 @@ def test_junit_on_standard_output_excludes_other_formats(rehearse: Rehearse, opt
     assert (result.returncode, "--junit: must be a file if" in result.stderr) == (2, True)
 
 
-def test_junit_is_written_to_a_fifo(tmp_path: Path) -> None:
+def test_junit_is_written_to_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     target.write(tmp_path / "fifo", b"xml")
@@ -558,7 +556,7 @@ def test_junit_is_written_to_a_fifo(tmp_path: Path) -> None:
     os.close(reader)
 
 
-def test_junit_refuses_a_symbolic_link(tmp_path: Path) -> None:
+def test_junit_rejects_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious\n")
     (tmp_path / "out.xml").symlink_to(tmp_path / "precious")
     with pytest.raises(CannotRunError, match="not a symbolic link"):
@@ -570,7 +568,7 @@ def test_junit_refuses_a_symbolic_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["##[error]x"], ["--##[error]x"]])
-def test_error_line_holds_no_workflow_command(rehearse: Rehearse, words: list[str]) -> None:
+def test_error_line_has_no_workflow_command(rehearse: Rehearse, words: list[str]) -> None:
     result = rehearse("--github", "-c", "true", *words)
     assert ("##[" in result.stderr, "##\\x5berror" in result.stderr) == (False, True)
 
@@ -598,7 +596,7 @@ def test_file_name_is_escaped_for_github(
     )
 
 
-def test_percent_sign_of_a_reply_is_escaped_for_github(rehearse: Rehearse) -> None:
+def test_percent_sign_in_reply_is_escaped_for_github(rehearse: Rehearse) -> None:
     command = "printf '550 a%%0Ab\\n' >&2; exit 1"
     text = rehearse("--github", "--expect", "accept", "-c", command, rehearse.save(MESSAGE)).stdout
     assert text.splitlines()[-1].endswith("but it was reject: 550 a%250Ab")
@@ -608,7 +606,7 @@ COMMANDS = ["::set-output name=x::y", " \t::add-mask::x", "##[stop-commands]x", 
 
 
 @pytest.mark.parametrize("text", COMMANDS)
-def test_report_holds_no_workflow_command_of_a_message(rehearse: Rehearse, text: str) -> None:
+def test_report_has_no_workflow_command_from_message(rehearse: Rehearse, text: str) -> None:
     content = MESSAGE + f"{text}\nbefore\n{text}\n".encode()
     command = f"""sed s/before/after/ "$EMAIL" >"$OUTFILE"; printf '{"x" * 70} {text}\\n' >&2"""
     name = rehearse.save(content)
@@ -622,10 +620,10 @@ def test_report_holds_no_workflow_command_of_a_message(rehearse: Rehearse, text:
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
-def test_version(rehearse: Rehearse, option: str) -> None:
+def test_version_option_prints_version(rehearse: Rehearse, option: str) -> None:
     assert rehearse(option).stdout == f"postprox-rehearse {__version__}\n"
 
 
-def test_wrong_option_is_printed_without_control_characters(rehearse: Rehearse) -> None:
+def test_invalid_option_is_printed_without_control_characters(rehearse: Rehearse) -> None:
     result = rehearse("--\x1b[31m.eml")
     assert (result.returncode, "\x1b" in result.stderr) == (2, False)

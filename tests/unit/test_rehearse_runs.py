@@ -45,7 +45,7 @@ def junit(rehearse: Rehearse) -> ElementTree.Element:
 # The summary.
 
 
-def test_summary_table(rehearse: Rehearse) -> None:
+def test_summary_table_has_counts_and_times(rehearse: Rehearse) -> None:
     text = rehearse("-c", FILTER, *save(rehearse, "pass", "reject", "pass", "fail")).stdout
     table = text[text.index("\n  verdict ") :].splitlines()
     assert table[1].split() == ["verdict", "messages", "median", "slowest"]
@@ -58,11 +58,11 @@ def test_summary_table(rehearse: Rehearse) -> None:
     assert table[3].endswith(" s  1-reject.eml")
 
 
-def test_summary_of_one_message_needs_no_table(rehearse: Rehearse) -> None:
+def test_summary_of_one_message_has_no_table(rehearse: Rehearse) -> None:
     assert "median" not in rehearse("-c", "true", *save(rehearse, "x")).stdout
 
 
-def test_a_filter_that_was_killed_counts_with_the_time_it_had(rehearse: Rehearse) -> None:
+def test_summary_counts_killed_filter_with_elapsed_time(rehearse: Rehearse) -> None:
     text = rehearse("-c", "sleep 60", "-t", "0.2", *save(rehearse, "a", "b")).stdout
     row = next(line for line in text.splitlines() if line.startswith("  fail-open "))
     assert float(row.split()[2]) >= 0.2
@@ -71,7 +71,7 @@ def test_a_filter_that_was_killed_counts_with_the_time_it_had(rehearse: Rehearse
 # Many messages.
 
 
-def test_many_messages_get_a_line_each(rehearse: Rehearse) -> None:
+def test_more_than_ten_messages_have_one_line_each(rehearse: Rehearse) -> None:
     text = rehearse("-c", FILTER, *save(rehearse, *["pass"] * 10, "reject")).stdout
     lines = [line for line in text.splitlines() if line.startswith("[")]
     assert len(lines) == 11
@@ -80,18 +80,18 @@ def test_many_messages_get_a_line_each(rehearse: Rehearse) -> None:
     assert lines[-1].endswith("10-reject.eml  550 no")
 
 
-def test_few_messages_get_a_line_each_on_demand(rehearse: Rehearse) -> None:
+def test_brief_option_prints_one_line_per_message(rehearse: Rehearse) -> None:
     text = rehearse("--brief", "-c", "true", *save(rehearse, "x")).stdout
     assert "\n[1/1] ACCEPTED" in text
     assert "EHLO" not in text
 
 
-def test_many_messages_are_shown_in_full_on_demand(rehearse: Rehearse) -> None:
+def test_full_option_prints_every_dialogue(rehearse: Rehearse) -> None:
     text = rehearse("--full", "-c", "true", *save(rehearse, *["x"] * 11)).stdout
     assert text.count("MAIL FROM") == 11
 
 
-def test_a_line_fits(rehearse: Rehearse) -> None:
+def test_long_line_is_truncated_to_width(rehearse: Rehearse) -> None:
     name = rehearse.save(MESSAGE, "x" * 200)
     command = f"echo 550 {'y' * 200} >&2; exit 1"
     text = rehearse("--brief", "-c", command, name).stdout
@@ -99,7 +99,7 @@ def test_a_line_fits(rehearse: Rehearse) -> None:
     assert len(line) == 80
 
 
-def test_a_long_run_leaves_nothing_behind_while_it_runs(rehearse: Rehearse) -> None:
+def test_long_run_removes_temporary_files_while_running(rehearse: Rehearse) -> None:
     command = f"ls {rehearse.temporary}/rehearse-* | wc -l >&2; exit 1"
     result = rehearse("--json", "-c", command, *save(rehearse, "a", "b", "c"))
     replies = [message["reply"] for message in json.loads(result.stdout)["messages"]]
@@ -115,7 +115,7 @@ def test_repeat_sends_each_message_again(rehearse: Rehearse) -> None:
     assert names == ["0-a.eml"] * 3 + ["1-b.eml"] * 3
 
 
-def test_repeat_points_out_a_verdict_that_changes(rehearse: Rehearse) -> None:
+def test_repeat_reports_changing_verdict(rehearse: Rehearse) -> None:
     flag = rehearse.directory / "flag"
     command = f"mkdir {flag} 2>/dev/null || {{ echo 550 no >&2; exit 1; }}"
     text = rehearse("--repeat", "3", "-c", command, *save(rehearse, "x")).stdout
@@ -123,7 +123,7 @@ def test_repeat_points_out_a_verdict_that_changes(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
-def test_repeat_wants_a_number(rehearse: Rehearse, value: str) -> None:
+def test_repeat_requires_whole_number(rehearse: Rehearse, value: str) -> None:
     result = rehearse("--repeat", value)
     assert (result.returncode, f"'{value}': must be a whole number" in result.stderr) == (2, True)
 
@@ -146,25 +146,27 @@ def test_repeat_wants_a_number(rehearse: Rehearse, value: str) -> None:
         ("exit 1", "fail", 1),
     ],
 )
-def test_expect(rehearse: Rehearse, command: str, expected: str, status: int) -> None:
+def test_expectation_sets_exit_status(
+    rehearse: Rehearse, command: str, expected: str, status: int
+) -> None:
     result = rehearse("--expect", expected, "-c", command, *save(rehearse, "x"))
     assert result.returncode == status
     word = "Every message had" if status == 0 else "1 message did not have"
     assert f"\nExpected {expected}: {word}\n" in result.stdout
 
 
-def test_expect_fail_with_r(rehearse: Rehearse) -> None:
+def test_failure_with_reject_meets_expectation(rehearse: Rehearse) -> None:
     assert rehearse("-r", "--expect", "fail", "-c", "exit 2", *save(rehearse, "x")).returncode == 0
 
 
-def test_either_of_two_may_be_expected(rehearse: Rehearse) -> None:
+def test_either_of_two_expectations_is_accepted(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject")
     assert (
         rehearse("--expect", "accept", "--expect", "reject", "-c", FILTER, *names).returncode == 0
     )
 
 
-def test_what_was_not_expected_is_listed(rehearse: Rehearse) -> None:
+def test_unexpected_verdicts_are_listed(rehearse: Rehearse) -> None:
     text = rehearse("--expect", "accept", "-c", FILTER, *save(rehearse, "pass", "reject")).stdout
     assert (
         "\n1 message did not have the expected verdict (accept).\n  1-reject.eml: reject: 550 no\n"
@@ -172,18 +174,18 @@ def test_what_was_not_expected_is_listed(rehearse: Rehearse) -> None:
     )
 
 
-def test_a_proxy_that_could_not_do_its_part_is_never_expected(rehearse: Rehearse) -> None:
+def test_proxy_error_never_meets_expectation(rehearse: Rehearse) -> None:
     names = save(rehearse, "x")
     result = rehearse("-d", "/nonexistent", "--expect", "fail", "-c", "true", *names)
     assert result.returncode == 1
 
 
-def test_every_verdict_can_be_expected_but_the_proxys_own_error() -> None:
+def test_every_filter_verdict_has_expectation() -> None:
     covered = [each for verdicts in EXPECTATIONS.values() for each in verdicts]
     assert sorted(covered) == sorted(set(VERDICTS) - {"error"})
 
 
-def test_expect_with_the_document(rehearse: Rehearse) -> None:
+def test_expectation_is_evaluated_in_document(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject")
     result = rehearse("--json", "--expect", "reject", "-c", FILTER, *names)
     document = json.loads(result.stdout)
@@ -192,7 +194,7 @@ def test_expect_with_the_document(rehearse: Rehearse) -> None:
     assert complaints == ["expected reject, got accept", ""]
 
 
-def test_the_document_has_the_filters_times(rehearse: Rehearse) -> None:
+def test_document_has_filter_times(rehearse: Rehearse) -> None:
     result = rehearse("--json", "-t", "0.2", "-c", "sleep 60", *save(rehearse, "x"))
     seconds = json.loads(result.stdout)["seconds"]
     assert seconds["median"] == seconds["slowest"] >= 0.2
@@ -201,7 +203,7 @@ def test_the_document_has_the_filters_times(rehearse: Rehearse) -> None:
 # For machines.
 
 
-def test_github_names_what_was_not_expected(rehearse: Rehearse) -> None:
+def test_github_reports_unexpected_verdicts(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject")
     text = rehearse("--github", "--expect", "accept", "-c", FILTER, *names).stdout
     (line,) = (line for line in text.splitlines() if line.startswith("::"))
@@ -210,7 +212,7 @@ def test_github_names_what_was_not_expected(rehearse: Rehearse) -> None:
     assert what == "expected accept, got reject: 550 no"
 
 
-def test_github_without_expectations_names_failures(rehearse: Rehearse) -> None:
+def test_github_without_expectations_reports_failures(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject", "fail")
     result = rehearse("--github", "-c", FILTER, *names)
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("::"))
@@ -218,7 +220,7 @@ def test_github_without_expectations_names_failures(rehearse: Rehearse) -> None:
     assert result.returncode == 0
 
 
-def test_github_is_told_nothing_by_a_filter(rehearse: Rehearse) -> None:
+def test_github_output_escapes_filter_output(rehearse: Rehearse) -> None:
     command = r"printf '550 a%%0A::set-output\r\n::error::b\n' >&2; exit 1"
     name = rehearse.save(MESSAGE, "a,b:100%\n.eml")
     text = rehearse("--github", "--expect", "accept", "-c", command, name).stdout
@@ -226,12 +228,12 @@ def test_github_is_told_nothing_by_a_filter(rehearse: Rehearse) -> None:
     assert line.startswith("::error file=a%2Cb%3A100%25%0A.eml,title=")
 
 
-def test_github_does_not_break_the_document(rehearse: Rehearse) -> None:
+def test_github_and_json_exclude_each_other(rehearse: Rehearse) -> None:
     result = rehearse("--github", "--json")
     assert (result.returncode, "cannot be combined" in result.stderr) == (2, True)
 
 
-def test_junit(rehearse: Rehearse) -> None:
+def test_junit_has_expected_failures(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject", "fail")
     rehearse("--junit", "out.xml", "--expect", "accept", "-c", FILTER, *names)
     suite = junit(rehearse)
@@ -243,7 +245,7 @@ def test_junit(rehearse: Rehearse) -> None:
     assert cases["0-pass.eml"].find("failure") is None
 
 
-def test_junit_can_hold_what_xml_cannot(rehearse: Rehearse) -> None:
+def test_junit_escapes_characters_invalid_in_xml(rehearse: Rehearse) -> None:
     command = r"printf '550 \033[31m\000<&>\377\n' >&2; exit 1"
     name = rehearse.save(MESSAGE, "\x01.eml")
     rehearse("--junit", "out.xml", "--expect", "accept", "-c", command, name)
@@ -252,7 +254,7 @@ def test_junit_can_hold_what_xml_cannot(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("path", ["missing/out.xml", "."])
-def test_junit_wants_a_place(rehearse: Rehearse, path: str) -> None:
+def test_junit_option_requires_file_path(rehearse: Rehearse, path: str) -> None:
     result = rehearse("--junit", path)
     assert (result.returncode, f"--junit: '{path}': must be a file" in result.stderr) == (2, True)
 
@@ -294,7 +296,7 @@ def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
 
 
 @as_another_user
-def test_user_runs_the_filter_as_spawn_does(public: Path) -> None:
+def test_filter_of_other_user_runs_like_under_spawn(public: Path) -> None:
     command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
     assert rehearsed_as_nobody(public, command)["reply"] == "554 nobody 65534 nobody"
     assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
@@ -303,9 +305,7 @@ def test_user_runs_the_filter_as_spawn_does(public: Path) -> None:
 @as_another_user
 @pytest.mark.parametrize("name", ["environment", "stderr", "status", "outfile"])
 @pytest.mark.parametrize("plant", ["ln -s {}", "mkfifo", "mkdir"])
-def test_root_reads_nothing_that_the_user_puts_in_the_records_place(
-    public: Path, name: str, plant: str
-) -> None:
+def test_file_replacing_record_is_not_read_by_root(public: Path, name: str, plant: str) -> None:
     secret = public / "secret"
     secret.write_text("root's own\0\n")
     secret.chmod(0o600)
@@ -315,7 +315,7 @@ def test_root_reads_nothing_that_the_user_puts_in_the_records_place(
 
 
 @as_another_user
-def test_root_reads_no_directory_that_the_user_puts_in_the_records_place(public: Path) -> None:
+def test_directory_replacing_records_is_not_read_by_root(public: Path) -> None:
     private = public / "private"
     private.mkdir(mode=0o700)
     (private / "stderr").write_text("root's own\n")
@@ -323,7 +323,7 @@ def test_root_reads_no_directory_that_the_user_puts_in_the_records_place(public:
     assert "root's own" not in json.dumps(rehearsed_as_nobody(public, command))
 
 
-def test_user_that_there_is_not_is_named(rehearse: Rehearse) -> None:
+def test_unknown_user_is_reported(rehearse: Rehearse) -> None:
     result = rehearse("--user", "nosuchuser")
     assert (result.returncode, "'nosuchuser': unknown user" in result.stderr) == (2, True)
 
@@ -365,7 +365,7 @@ class Terminal:
         return self.shown.decode().replace("\r\n", "\n")
 
 
-def test_a_filter_that_runs_long_is_shown_to_run(rehearse: Rehearse) -> None:
+def test_long_running_filter_shows_progress(rehearse: Rehearse) -> None:
     gate = rehearse.directory / "gate"
     os.mkfifo(gate)
     terminal = Terminal(rehearse, "-c", f"read line <{gate}; true", *save(rehearse, "x"))
@@ -377,11 +377,11 @@ def test_a_filter_that_runs_long_is_shown_to_run(rehearse: Rehearse) -> None:
     assert "ACCEPTED" in shown
 
 
-def test_nothing_of_the_progress_reaches_a_file(rehearse: Rehearse) -> None:
+def test_progress_is_not_written_to_file(rehearse: Rehearse) -> None:
     assert rehearse("-c", "sleep 1.1", *save(rehearse, "x")).stderr == ""
 
 
-def test_the_terminals_width_is_used(rehearse: Rehearse) -> None:
+def test_output_uses_terminal_width(rehearse: Rehearse) -> None:
     command = "true " + "word " * 50
     shown = Terminal(rehearse, "-c", command, *save(rehearse, "x"), columns=100).rest()
     lines = shown[shown.index("Rehearsal:") :].split("\n")
@@ -389,7 +389,7 @@ def test_the_terminals_width_is_used(rehearse: Rehearse) -> None:
     assert 90 < longest <= 100
 
 
-def test_watch_begins_again_when_the_filter_changes(rehearse: Rehearse) -> None:
+def test_watch_restarts_after_filter_change(rehearse: Rehearse) -> None:
     script = rehearse.directory / "filter"
     script.write_text("exit 0\n")
     names = save(rehearse, "x")
@@ -428,7 +428,7 @@ def _until(process: subprocess.Popen[str], start: str) -> list[str]:
     raise AssertionError(lines)
 
 
-def test_watch_survives_a_message_that_is_gone_for_a_moment(rehearse: Rehearse) -> None:
+def test_watch_continues_after_temporarily_missing_message(rehearse: Rehearse) -> None:
     with subprocess.Popen(
         [*COMMAND_LINE, "--watch", "-c", "true", "later.eml"],
         cwd=rehearse.directory,
@@ -448,7 +448,7 @@ def test_watch_survives_a_message_that_is_gone_for_a_moment(rehearse: Rehearse) 
     )
 
 
-def test_the_installed_command_is_the_same() -> None:
+def test_installed_command_is_identical() -> None:
     script = Path(sys.executable).with_name("postprox-rehearse")
     if not script.exists():
         pytest.skip("installed before there was the command")

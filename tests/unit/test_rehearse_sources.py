@@ -35,21 +35,21 @@ def documented(rehearse: Rehearse, *arguments: str, stdin: bytes = b"") -> Any:
 # An mbox.
 
 
-def test_an_mbox_is_split(tmp_path: Path) -> None:
+def test_mbox_is_split(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes(b"".join(SEPARATOR + text + b"\n" for text in TEXTS))
     assert read(box) == TEXTS
     assert names(box) == [f"{box}:1", f"{box}:2", f"{box}:3"]
 
 
-def test_an_mbox_with_crlf_is_split(tmp_path: Path) -> None:
+def test_mbox_with_crlf_is_split(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     text = b"".join(SEPARATOR + text + b"\n" for text in TEXTS)
     box.write_bytes(text.replace(b"\n", b"\r\n"))
     assert read(box) == [text.replace(b"\n", b"\r\n") for text in TEXTS]
 
 
-def test_an_mbox_as_pythons_own_library_writes_it(tmp_path: Path) -> None:
+def test_mbox_written_by_python_is_split(tmp_path: Path) -> None:
     box = mailbox.mbox(tmp_path / "inbox")
     for number in range(3):
         message = Message()
@@ -69,32 +69,32 @@ def test_an_mbox_as_pythons_own_library_writes_it(tmp_path: Path) -> None:
         b">From ann@example.net Mon Jan  6 12:00:00 2025\n",
     ],
 )
-def test_a_line_of_the_message_splits_nothing(tmp_path: Path, line: bytes) -> None:
+def test_quoted_from_line_does_not_split_message(tmp_path: Path, line: bytes) -> None:
     box = tmp_path / "inbox"
     text = b"Subject: x\n\n" + line
     box.write_bytes((SEPARATOR + text + b"\n") * 2)
     assert read(box) == [text.replace(b">From", b"From")] * 2
 
 
-def test_a_separator_without_an_empty_line_before_it_splits_nothing(tmp_path: Path) -> None:
+def test_separator_without_empty_line_does_not_split(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes(SEPARATOR + b"Subject: x\n\nhello\n" + SEPARATOR)
     assert len(names(box)) == 1
 
 
-def test_bounces_are_split_too(tmp_path: Path) -> None:
+def test_bounces_are_split(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes((b"From MAILER-DAEMON Mon Jan  6 12:00:00 2025\n" + MESSAGE + b"\n") * 2)
     assert read(box) == [MESSAGE] * 2
 
 
-def test_a_message_that_quotes_an_mbox_is_one(tmp_path: Path) -> None:
+def test_message_quoting_mbox_is_not_split(tmp_path: Path) -> None:
     path = tmp_path / "x.eml"
     path.write_bytes(MESSAGE + b"\n" + SEPARATOR + MESSAGE)
     assert read(path) == [MESSAGE + b"\n" + SEPARATOR + MESSAGE]
 
 
-def test_messages_of_an_mbox_go_through_the_proxy(rehearse: Rehearse) -> None:
+def test_mbox_messages_are_delivered(rehearse: Rehearse) -> None:
     box = rehearse.save(b"".join(SEPARATOR + text + b"\n" for text in TEXTS), "inbox")
     received = [message["received"] for message in documented(rehearse, box)]
     assert received == [text.replace(b"\n", b"\r\n").decode() for text in TEXTS]
@@ -103,7 +103,7 @@ def test_messages_of_an_mbox_go_through_the_proxy(rehearse: Rehearse) -> None:
 # Directories.
 
 
-def test_a_maildir(tmp_path: Path) -> None:
+def test_maildir_is_read(tmp_path: Path) -> None:
     box = mailbox.Maildir(tmp_path / "box", create=True)
     for text in TEXTS:
         box.add(text)
@@ -112,14 +112,14 @@ def test_a_maildir(tmp_path: Path) -> None:
     assert sorted(read(tmp_path / "box")) == TEXTS
 
 
-def test_a_maildirs_folders(tmp_path: Path) -> None:
+def test_maildir_folders_are_read(tmp_path: Path) -> None:
     box = mailbox.Maildir(tmp_path / "box", create=True)
     box.add(TEXTS[0])
     box.add_folder("Spam").add(TEXTS[1])
     assert read(tmp_path / "box") == TEXTS[:2]
 
 
-def test_a_directory_in_order_and_what_is_below_it(tmp_path: Path) -> None:
+def test_directory_is_read_recursively_in_order(tmp_path: Path) -> None:
     for name in ("b.eml", "a.eml", "c/d.eml", ".hidden", ".git/x"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -127,7 +127,7 @@ def test_a_directory_in_order_and_what_is_below_it(tmp_path: Path) -> None:
     assert names(tmp_path) == [str(tmp_path / name) for name in ("a.eml", "b.eml", "c/d.eml")]
 
 
-def test_a_directory_that_holds_itself(tmp_path: Path) -> None:
+def test_recursive_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a.eml").write_bytes(MESSAGE)
     (tmp_path / "again").symlink_to(tmp_path)
     assert names(tmp_path) == [str(tmp_path / "a.eml")]
@@ -136,12 +136,12 @@ def test_a_directory_that_holds_itself(tmp_path: Path) -> None:
 # Standard input, and what can be read only once.
 
 
-def test_standard_input(rehearse: Rehearse) -> None:
+def test_standard_input_is_read(rehearse: Rehearse) -> None:
     (message,) = documented(rehearse, "-", stdin=MESSAGE)
     assert (message["message"], message["received"].count("hello")) == ("-", 1)
 
 
-def test_a_pipe(rehearse: Rehearse) -> None:
+def test_pipe_is_read(rehearse: Rehearse) -> None:
     reader, writer = os.pipe()
     os.write(writer, MESSAGE)
     os.close(writer)
@@ -151,7 +151,7 @@ def test_a_pipe(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-", "--watch"], ["-", "x.eml"], ["-", "-"]])
-def test_standard_input_is_given_alone(rehearse: Rehearse, arguments: list[str]) -> None:
+def test_standard_input_excludes_other_messages(rehearse: Rehearse, arguments: list[str]) -> None:
     result = rehearse("-c", "true", *arguments)
     assert (result.returncode, "-: must be the only message" in result.stderr) == (2, True)
 
@@ -159,14 +159,14 @@ def test_standard_input_is_given_alone(rehearse: Rehearse, arguments: list[str])
 # Bad input.
 
 
-def test_a_directory_without_messages_is_named(rehearse: Rehearse) -> None:
+def test_directory_without_messages_is_reported(rehearse: Rehearse) -> None:
     (rehearse.directory / "empty" / ".git").mkdir(parents=True)
     result = rehearse("-c", "true", "empty")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "rehearse: no message in the directory 'empty'\n"
 
 
-def test_all_that_is_wrong_is_named_at_once(rehearse: Rehearse) -> None:
+def test_all_errors_are_reported_together(rehearse: Rehearse) -> None:
     (rehearse.directory / "empty").mkdir()
     result = rehearse("-c", "true", "missing", "empty")
     assert result.stderr == (
@@ -175,7 +175,7 @@ def test_all_that_is_wrong_is_named_at_once(rehearse: Rehearse) -> None:
     )
 
 
-def test_a_large_mbox_is_not_kept_in_memory(tmp_path: Path) -> None:
+def test_large_mbox_is_not_stored_in_memory(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes((SEPARATOR + MESSAGE + b"x" * 1000 + b"\n\n") * 1000)
     found = sources.found([box])

@@ -13,14 +13,14 @@ WITHOUT_ENHANCED_CODE = {"SEND_MESSAGE"}  # RFC 2034 section 4: not in 3yz repli
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_reply_is_one_line_of_printable_ascii(name: str) -> None:
+def test_every_reply_is_one_printable_line(name: str) -> None:
     reply = getattr(replies, name)
     assert re.fullmatch(rb"[2-5][0-9][0-9] [ -~]+\r\n", reply)
     assert len(reply) <= limits.REPLY_LINE
 
 
 @pytest.mark.parametrize("name", sorted(set(OWN) - WITHOUT_ENHANCED_CODE))
-def test_the_enhanced_code_is_of_the_replys_class(name: str) -> None:
+def test_enhanced_code_matches_reply_class(name: str) -> None:
     reply = getattr(replies, name)
     code = re.match(rb"([245])[0-9][0-9] ([245])\.[0-9]{1,3}\.[0-9]{1,3} ", reply)
     assert code is not None

@@ -48,7 +48,7 @@ def manager(tmp_path: Path) -> Iterator[ServiceNotifier]:
     manager.closes()
 
 
-def test_the_manager_is_told_that_clients_are_served(
+def test_manager_is_notified_of_readiness(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     server = serve(upstream.address, variables=manager.variables)
@@ -56,7 +56,7 @@ def test_the_manager_is_told_that_clients_are_served(
     greeted(server.client(), upstream)
 
 
-def test_the_managers_address_may_be_abstract(
+def test_abstract_manager_address_is_accepted(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     manager = ServiceNotifier(f"@{tmp_path}")
@@ -65,7 +65,7 @@ def test_the_managers_address_may_be_abstract(
     manager.closes()
 
 
-def test_the_manager_is_told_twice_in_its_time_that_the_server_lives(
+def test_watchdog_is_sent_twice_per_interval(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     serve(upstream.address, variables={**manager.variables, "WATCHDOG_USEC": "200000"})
@@ -74,7 +74,7 @@ def test_the_manager_is_told_twice_in_its_time_that_the_server_lives(
     assert "WATCHDOG=1" in manager.hears()
 
 
-def test_the_manager_is_told_what_the_server_does(
+def test_status_reports_current_activity(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
@@ -86,7 +86,7 @@ def test_the_manager_is_told_what_the_server_does(
     manager.waits_for("STATUS=sessions: 1, filters: 1")
 
 
-def test_the_manager_is_told_that_the_server_ends(
+def test_manager_is_notified_of_stop(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     server = serve(upstream.address, variables=manager.variables)
@@ -96,7 +96,7 @@ def test_the_manager_is_told_that_the_server_ends(
     assert server.exit_status() == 0
 
 
-def test_the_manager_is_told_what_the_server_has_done(
+def test_status_reports_processed_messages(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
@@ -123,7 +123,7 @@ def test_the_manager_is_told_what_the_server_has_done(
         (b"", lambda: b"", 0.0),
     ],
 )
-def test_who_wants_to_be_told_and_how_often(
+def test_watchdog_interval_is_read_from_environment(
     monkeypatch: pytest.MonkeyPatch,
     microseconds: bytes,
     process: Callable[[], bytes],
@@ -135,7 +135,7 @@ def test_who_wants_to_be_told_and_how_often(
     assert variables == {}
 
 
-def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
+def test_status_is_sent_without_watchdog(
     loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
@@ -153,7 +153,7 @@ def test_a_manager_that_does_not_ask_is_told_now_and_then_all_the_same(
     told.close()
 
 
-def test_a_manager_that_does_not_read_is_not_waited_for(
+def test_blocked_manager_is_not_awaited(
     loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
@@ -167,7 +167,7 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
 @pytest.mark.parametrize(
     "name", [b"@", b"nowhere", b"vsock:2:1234", b"/" + b"x" * 5000, b"/\xff", b"@" + b"x" * 200]
 )
-def test_an_address_that_is_none_is_no_error(
+def test_invalid_address_is_ignored(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, name: bytes
 ) -> None:
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": name})
@@ -179,7 +179,7 @@ def test_an_address_that_is_none_is_no_error(
     loop.remove(told)
 
 
-def test_a_server_closes_its_socket_to_the_manager_at_its_end(
+def test_server_closes_notify_socket_on_exit(
     loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
@@ -192,15 +192,13 @@ def test_a_server_closes_its_socket_to_the_manager_at_its_end(
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_a_manager_that_is_gone_is_no_error(
-    serve: Serve, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_lost_manager_is_not_an_error(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     variables = {"NOTIFY_SOCKET": str(tmp_path / "nothing"), "WATCHDOG_USEC": "2000"}
     server = serve(upstream.address, variables=variables)
     greeted(server.client(), upstream)
 
 
-def test_a_filter_does_not_see_the_manager(
+def test_filter_does_not_inherit_manager_variables(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     variables = {**manager.variables, "WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}

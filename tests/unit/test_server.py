@@ -123,7 +123,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Lines:
 # listen.sessions
 
 
-def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Lines) -> None:
+def test_full_server_does_not_accept_clients(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "1")
     assert site.accepts()
     site.client()
@@ -134,7 +134,7 @@ def test_when_all_places_are_taken_nobody_is_waited_for(site: Site, logged: Line
     ]
 
 
-def test_a_line_of_sessions_is_logged_once_a_minute(
+def test_session_message_is_logged_once_per_minute(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.serves()
@@ -150,7 +150,7 @@ def test_a_line_of_sessions_is_logged_once_a_minute(
     assert len(logged) == 2
 
 
-def test_a_line_of_sessions_does_not_suppress_another(site: Site, logged: Lines) -> None:
+def test_session_message_does_not_suppress_another(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "1")
     site.client()
     site.has(1)
@@ -161,7 +161,7 @@ def test_a_line_of_sessions_does_not_suppress_another(site: Site, logged: Lines)
     ]
 
 
-def test_a_place_that_is_free_again_is_anothers_at_once(
+def test_free_slot_is_reused_immediately(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", limits.CLIENT_IDLE)
@@ -174,7 +174,7 @@ def test_a_place_that_is_free_again_is_anothers_at_once(
     assert len(logged) == 1
 
 
-def test_a_client_that_is_gone_holds_no_place(
+def test_slot_of_lost_client_is_freed(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
@@ -187,7 +187,7 @@ def test_a_client_that_is_gone_holds_no_place(
     assert len(logged) == 1
 
 
-def test_as_long_as_all_places_are_taken_it_is_looked_for_clients_that_are_gone(
+def test_full_server_repeatedly_checks_for_lost_clients(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
@@ -208,7 +208,7 @@ def test_as_long_as_all_places_are_taken_it_is_looked_for_clients_that_are_gone(
     assert len(logged) == 1
 
 
-def test_a_client_that_is_gone_before_it_is_served_is_nothing(
+def test_client_lost_before_accept_is_ignored(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = [ConnectionAbortedError(), BlockingIOError()]
@@ -234,7 +234,7 @@ def test_a_client_that_is_gone_before_it_is_served_is_nothing(
         (MemoryError(), "no memory"),
     ],
 )
-def test_a_client_that_cannot_be_served_is_told_to_the_log(
+def test_failed_session_start_is_logged(
     site: Site,
     logged: Lines,
     monkeypatch: pytest.MonkeyPatch,
@@ -253,7 +253,7 @@ def test_a_client_that_cannot_be_served_is_told_to_the_log(
     assert not site.accepts()
 
 
-def test_where_clients_cannot_be_waited_for_the_log_is_told(
+def test_failed_listener_watch_is_logged(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -267,7 +267,7 @@ def test_where_clients_cannot_be_waited_for_the_log_is_told(
 # listen.stop
 
 
-def test_a_server_that_is_told_to_stop_waits_for_no_clients(site: Site) -> None:
+def test_stopped_server_does_not_accept_clients(site: Site) -> None:
     server = site.serves()
     site.client()
     site.has(1)
@@ -277,9 +277,7 @@ def test_a_server_that_is_told_to_stop_waits_for_no_clients(site: Site) -> None:
     assert (site.sessions[0].stopped, site.sessions[0].terminated) == (1, [])
 
 
-def test_messages_under_way_are_given_their_time(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_current_messages_have_stop_grace(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     server = site.serves()
     site.client()
     site.has(1)
@@ -293,7 +291,7 @@ def test_messages_under_way_are_given_their_time(
     assert (site.sessions[0].terminated, server.deadline) == ([0], limits.NEVER)
 
 
-def test_told_again_to_stop_it_gives_upstream_less_time(site: Site) -> None:
+def test_second_stop_reduces_upstream_timeout(site: Site) -> None:
     server = site.serves()
     site.client()
     site.has(1)
@@ -303,7 +301,7 @@ def test_told_again_to_stop_it_gives_upstream_less_time(site: Site) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_each_of_these_signals_stops_it(site: Site, number: int) -> None:
+def test_stop_signal_closes_listener(site: Site, number: int) -> None:
     site.serves()
     signal.raise_signal(number)
     run_until(site.loop, lambda: site.listener.fileno() == -1)
@@ -323,7 +321,7 @@ def test_each_of_these_signals_stops_it(site: Site, number: int) -> None:
         (10, 10, 1, 10),
     ],
 )
-def test_as_many_sessions_as_open_files_allow(
+def test_session_limit_is_bounded_by_open_file_limit(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int, raised: int | None
 ) -> None:
     limited: list[tuple[int, int]] = []
@@ -333,7 +331,7 @@ def test_as_many_sessions_as_open_files_allow(
     assert limited == ([] if raised is None else [(raised, hard)])
 
 
-def test_that_they_allow_fewer_than_wanted_is_told(
+def test_reduced_session_limit_is_logged(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "_sessions_allowed", lambda wanted: wanted - 1)
@@ -343,12 +341,12 @@ def test_that_they_allow_fewer_than_wanted_is_told(
     ]
 
 
-def test_that_they_allow_all_is_not_told(site: Site, logged: Lines) -> None:
+def test_full_session_limit_is_not_logged(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "3")
     assert logged == []
 
 
-def test_a_port_can_be_taken_again_at_once() -> None:
+def test_port_can_be_reused_immediately() -> None:
     (listener,) = listen._bind("127.0.0.1", 0)
     with listener:
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
@@ -357,7 +355,7 @@ def test_a_port_can_be_taken_again_at_once() -> None:
 # --metrics, --pid-file
 
 
-def test_the_metrics_tell_what_each_of_them_is(site: Site, tmp_path: Path) -> None:
+def test_metrics_have_help_and_type(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "postprox.prom"
     server = site.serves("--metrics", str(file))
     site.client()
@@ -377,12 +375,12 @@ def test_the_metrics_tell_what_each_of_them_is(site: Site, tmp_path: Path) -> No
         assert f"{described}postprox_{name} {number}\n" in told
 
 
-def test_where_the_system_does_not_say_who_waits_nobody_does() -> None:
+def test_unknown_backlog_counts_as_zero() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         assert listen._waiting(listener) == 0
 
 
-def test_where_no_process_is_to_be_had_for_the_background_it_is_told(
+def test_fork_failure_is_reported(
     site: Site,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -398,14 +396,14 @@ def test_where_no_process_is_to_be_had_for_the_background_it_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_what_a_pid_file_held_nothing_stays(tmp_path: Path) -> None:
+def test_pid_file_overwrites_previous_content(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("what another program has left\n")
     listen._PidFile(str(file)).write(7)
     assert file.read_text() == "7\n"
 
 
-def test_everybody_may_read_a_pid_file(tmp_path: Path) -> None:
+def test_pid_file_is_world_readable(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     before = os.umask(0o022)
     try:
@@ -415,7 +413,7 @@ def test_everybody_may_read_a_pid_file(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_pid_file_that_was_never_written_is_another_s(tmp_path: Path) -> None:
+def test_unwritten_pid_file_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("1\n")
     with listen._PidFile(str(file)):
@@ -423,7 +421,7 @@ def test_a_pid_file_that_was_never_written_is_another_s(tmp_path: Path) -> None:
     assert file.read_text() == "1\n"
 
 
-def test_what_stands_in_the_place_of_a_pid_file_is_not_removed(tmp_path: Path) -> None:
+def test_replaced_pid_file_is_not_removed(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     with listen._PidFile(str(file)) as written:
         written.write(7)
@@ -433,7 +431,7 @@ def test_what_stands_in_the_place_of_a_pid_file_is_not_removed(tmp_path: Path) -
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_file_that_cannot_be_written_for_the_child_is_named(
+def test_pid_file_write_failure_is_reported(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "pid"

@@ -91,7 +91,7 @@ def test_other_input_before_client_eof_aborts(behind: bytes) -> None:
     dialogue.is_over_after_goodbye()
 
 
-def test_quit_in_dropped_octets_aborts() -> None:
+def test_quit_in_discarded_octets_aborts_message() -> None:
     dialogue = in_filter()
     dialogue.client_says(b"BDAT 6", b"QUIT")
     dialogue.client_ends()
@@ -142,14 +142,14 @@ def test_client_reset_ends_session(stage: Stage) -> None:
     assert dialogue.to_client == b""
 
 
-def test_client_reset_drops_buffered_commands() -> None:
+def test_client_reset_discards_buffered_commands() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", MAIL)
     dialogue.client_is_reset()
     assert MAIL + b"\r\n" not in dialogue.commands
 
 
-def test_client_reset_aborts_in_spite_of_quit() -> None:
+def test_client_reset_aborts_message_despite_quit() -> None:
     dialogue = in_filter()
     dialogue.client_says(b"QUIT")
     dialogue.client_is_reset()

@@ -93,7 +93,7 @@ def test_message_is_not_sent_before_filter_ends() -> None:
     dialogue.nothing_is_said()
 
 
-def test_filter_gets_decoded_message() -> None:
+def test_filter_receives_decoded_message() -> None:
     dialogue = in_data()
     dialogue.client_sends(b"..dot\r\n\r\ncaf\xe9 \0\r\n.\r\n")
     assert dialogue.messages == [b".dot\n\ncaf\xe9 \0\n"]
@@ -182,7 +182,7 @@ def test_pipelined_transaction_after_refused_data_is_relayed() -> None:
 
 
 @pytest.mark.parametrize("command", [b"RSET", b"QUIT", b"EHLO x", b"HELO x"])
-def test_client_command_that_resets_replaces_rset(command: bytes) -> None:
+def test_resetting_client_command_replaces_rset(command: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(b"451 later")
     dialogue.client_sees(b"451 later")
@@ -200,7 +200,7 @@ def test_refusal_during_message_ends_delivery() -> None:
     assert dialogue.logged(log_levels.WARNING) == ["upstream refused the message before its end"]
 
 
-def test_commands_behind_message_await_final_reply() -> None:
+def test_commands_after_message_await_final_reply() -> None:
     dialogue = in_data()
     dialogue.client_says(*MESSAGE, b"RSET", b"NOOP")
     dialogue.filter_ends(0)
@@ -213,7 +213,7 @@ def test_commands_behind_message_await_final_reply() -> None:
     dialogue.upstream_sees(b"NOOP")
 
 
-def test_session_in_one_write_is_handled() -> None:
+def test_session_sent_in_one_write_is_handled() -> None:
     dialogue = greeted()
     dialogue.client_says(MAIL, RCPT, b"DATA", *MESSAGE, b"QUIT")
     dialogue.upstream_says(b"250 sender")
@@ -285,7 +285,7 @@ def test_unwritable_spool_gets_452_at_end_of_data() -> None:
     assert dialogue.connecting
 
 
-def test_command_behind_unwritable_spool_is_handled() -> None:
+def test_command_after_unwritable_spool_is_handled() -> None:
     dialogue = in_data()
     dialogue.seal_error = "/spool: No space left on device"
     dialogue.client_says(*MESSAGE, MAIL)

@@ -49,7 +49,7 @@ FAILURES = pytest.mark.parametrize(
 
 
 @FAILURES
-def test_failed_filter_accepts_original(status: int | None, failure: str) -> None:
+def test_failed_filter_delivers_original_message(status: int | None, failure: str) -> None:
     dialogue = in_filter()
     dialogue.replacement = b"new\n"
     dialogue.filter_ends(status, b"550 no", failure)
@@ -106,7 +106,7 @@ def test_nonfinal_filter_reply_code_logs_warning(reply: bytes, warned: bool) -> 
 # filter.no-resources, filter.outfile-stable
 
 
-def test_filter_that_cannot_start_accepts_nothing() -> None:
+def test_filter_start_failure_delivers_nothing() -> None:
     dialogue = in_data()
     dialogue.start_error = "cannot be started: Too many open files"
     dialogue.client_says(*MESSAGE)
@@ -115,7 +115,7 @@ def test_filter_that_cannot_start_accepts_nothing() -> None:
     assert "cannot be started" in dialogue.logged(log_levels.WARNING)[0]
 
 
-def test_changed_replacement_is_not_delivered() -> None:
+def test_outfile_changed_during_delivery_gives_451() -> None:
     dialogue = in_filter()
     dialogue.replacement = b"new\n"
     dialogue.upstream_is_fast = False
@@ -135,7 +135,7 @@ def test_changed_replacement_is_not_delivered() -> None:
 # filter.timeout
 
 
-def test_late_filter_is_killed_and_message_accepted() -> None:
+def test_timed_out_filter_is_killed_and_message_accepted() -> None:
     dialogue = in_filter(filter_timeout=5)
     dialogue.said = b"still scanning"
     dialogue.seconds_pass(4.9)
@@ -148,7 +148,7 @@ def test_late_filter_is_killed_and_message_accepted() -> None:
     assert warning.endswith(' said="still scanning"')
 
 
-def test_late_filter_gets_451_with_reject() -> None:
+def test_timed_out_filter_gets_451_with_reject() -> None:
     dialogue = in_filter(filter_timeout=30, reject_failures=True)
     dialogue.seconds_pass(31)
     dialogue.filter_is_gone()
@@ -156,7 +156,7 @@ def test_late_filter_gets_451_with_reject() -> None:
     assert "filter=30.000" in dialogue.logged(log_levels.INFO)[0]
 
 
-def test_late_filter_is_killed_once() -> None:
+def test_timed_out_filter_is_killed_once() -> None:
     dialogue = in_filter(filter_timeout=30)
     dialogue.now += 30
     dialogue.session.timer(dialogue.now)
@@ -164,7 +164,7 @@ def test_late_filter_is_killed_once() -> None:
     assert dialogue.session.deadline > dialogue.now
 
 
-def test_filter_timeout_begins_with_filter() -> None:
+def test_filter_timeout_starts_with_filter() -> None:
     dialogue = in_data(filter_timeout=5)
     dialogue.seconds_pass(200)
     dialogue.client_says(*MESSAGE)
@@ -186,7 +186,7 @@ def test_timer_ignores_later_deadlines() -> None:
 XFORWARD = (b"XFORWARD ADDR=192.0.2.1 HELO=mail.example", b"250 ok")
 
 
-def test_filter_gets_envelope() -> None:
+def test_filter_receives_envelope() -> None:
     dialogue = greeted()
     relayed(dialogue, *XFORWARD)
     relayed(dialogue, MAIL)
@@ -226,7 +226,7 @@ def seen_by_filter(dialogue: Dialogue) -> tuple[bytes, bytes]:
         [(XFORWARD[0], b"550 no")],
     ],
 )
-def test_filter_gets_client_name_without_xforward(commands: list[tuple[bytes, bytes]]) -> None:
+def test_filter_receives_client_name_without_xforward(commands: list[tuple[bytes, bytes]]) -> None:
     dialogue = greeted()
     for command, reply in commands:
         relayed(dialogue, command, reply)
@@ -253,7 +253,7 @@ def test_refused_command_does_not_change_envelope() -> None:
 # filter.reject-session
 
 
-def test_commands_after_rejection_get_own_replies() -> None:
+def test_commands_after_rejection_get_separate_replies() -> None:
     dialogue = rejected()
     dialogue.client_says(b"RSET", b"noop", b"QUIT")
     dialogue.client_sees(replies.OK.rstrip(), replies.OK.rstrip(), replies.BYE.rstrip())
@@ -294,7 +294,7 @@ def test_missing_hello_is_not_replayed() -> None:
     dialogue.upstream_sees(MAIL)
 
 
-def test_reconnection_does_not_await_goodbye() -> None:
+def test_reconnection_does_not_await_quit_reply() -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, b"spam")
     dialogue.client_sees(b"554 spam")

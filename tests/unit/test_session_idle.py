@@ -57,7 +57,7 @@ def test_idle_client_in_data_gets_421() -> None:
 
 
 @pytest.mark.parametrize("stage", [greeted, in_transaction, rejected, in_auth])
-def test_octets_do_not_extend_limit_of_line(stage: Stage) -> None:
+def test_octets_do_not_extend_line_timeout(stage: Stage) -> None:
     dialogue = stage()
     dialogue.seconds_pass(250)
     dialogue.client_sends(b"N")
@@ -72,7 +72,7 @@ def test_octets_do_not_extend_limit_of_line(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"x" * 20_000, b"BDAT 99999999 LAST\r\n"])
-def test_dropped_octets_do_not_extend_limit(begun: bytes) -> None:
+def test_discarded_octets_do_not_extend_timeout(begun: bytes) -> None:
     dialogue = in_transaction()
     dialogue.client_sends(begun)
     dialogue.client_sees_reply(b"50")
@@ -83,14 +83,14 @@ def test_dropped_octets_do_not_extend_limit(begun: bytes) -> None:
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
 
 
-def test_each_command_has_own_limit() -> None:
+def test_each_command_has_own_timeout() -> None:
     dialogue = greeted()
     for _ in range(5):
         dialogue.seconds_pass(599)
         relayed(dialogue, b"NOOP")
 
 
-def test_client_limit_stops_while_reply_is_awaited() -> None:
+def test_client_timeout_is_paused_while_reply_is_awaited() -> None:
     dialogue = greeted()
     dialogue.seconds_pass(200)
     dialogue.client_says(b"NOOP")
@@ -102,7 +102,7 @@ def test_client_limit_stops_while_reply_is_awaited() -> None:
     dialogue.nothing_is_said()
 
 
-def test_client_limit_stops_while_filter_runs() -> None:
+def test_client_timeout_is_paused_while_filter_runs() -> None:
     dialogue = in_filter(filter_timeout=3600)
     for _ in range(20):
         dialogue.seconds_pass(60)
@@ -113,7 +113,7 @@ def test_client_limit_stops_while_filter_runs() -> None:
     dialogue.nothing_is_said()
 
 
-def test_client_that_sends_ahead_is_read_to_limit() -> None:
+def test_client_input_is_read_up_to_buffer_limit() -> None:
     dialogue = in_filter()
     dialogue.client_sends(b"x" * limits.INPUT_BUFFER)
     assert dialogue.session.reads_client
@@ -124,7 +124,7 @@ def test_client_that_sends_ahead_is_read_to_limit() -> None:
 # The time limit of a message
 
 
-def test_400_octets_per_second_extend_message_limit() -> None:
+def test_400_octets_per_second_extend_message_timeout() -> None:
     dialogue = in_data()
     for _ in range(10):
         time_passes_in_data(dialogue, 599)
@@ -133,7 +133,7 @@ def test_400_octets_per_second_extend_message_limit() -> None:
     dialogue.nothing_is_said()
 
 
-def test_slower_message_ends_at_limit() -> None:
+def test_slower_message_times_out() -> None:
     dialogue = in_data()
     for _ in range(24):
         dialogue.client_sends(b"x" * 100 * 300)
@@ -143,7 +143,7 @@ def test_slower_message_ends_at_limit() -> None:
 
 
 @pytest.mark.parametrize("octet", [b"x", b".", b"\r"])
-def test_message_of_single_octets_ends_at_limit(octet: bytes) -> None:
+def test_message_sent_octet_by_octet_times_out(octet: bytes) -> None:
     dialogue = in_data()
     time_passes_in_data(dialogue, 250)
     dialogue.client_sends(octet)
@@ -157,7 +157,7 @@ def test_message_of_single_octets_ends_at_limit(octet: bytes) -> None:
     assert "the client is too slow" in dialogue.logged(log_levels.WARNING)
 
 
-def test_octets_before_354_extend_message_limit() -> None:
+def test_octets_before_354_extend_message_timeout() -> None:
     dialogue = in_transaction()
     dialogue.client_sends(b"DATA\r\n" + b"x" * 40_000)
     dialogue.client_sees_reply(b"354 ")
@@ -169,7 +169,7 @@ def test_octets_before_354_extend_message_limit() -> None:
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
 
 
-def test_each_message_has_own_limit() -> None:
+def test_each_message_has_own_timeout() -> None:
     dialogue = in_filter()
     accept_message(dialogue)
     dialogue.client_sees(b"250 queued")

@@ -127,7 +127,7 @@ def test_consecutive_replies_are_one_write() -> None:
 
 @pytest.mark.parametrize("listening", [False, True])
 @pytest.mark.parametrize("level", [log_levels.WARNING, log_levels.INFO])
-def test_message_is_logged_with_v_counted_by_server(level: int, listening: bool) -> None:
+def test_message_is_logged_or_counted_depending_on_mode(level: int, listening: bool) -> None:
     dialogue = in_filter()
     dialogue.session._options.log_level = level
     dialogue.session._options.listen = ("127.0.0.1", 25) if listening else None

@@ -166,7 +166,7 @@ ORDERS = st.lists(st.integers(0, 3), min_size=1, max_size=20)
 
 
 @given(scripts(), SIZES, ORDERS)
-def test_every_cut_and_order_of_what_is_said_gives_the_same_session(
+def test_session_is_independent_of_event_order_and_blocks(
     script: Script, sizes: list[int], order: list[int]
 ) -> None:
     whole = script.begin([1 << 30], [0])
@@ -203,7 +203,7 @@ BODIES = st.lists(
     script=scripts(),
     sizes=SIZES,
 )
-def test_no_line_of_a_message_goes_upstream_as_a_command(
+def test_message_line_is_never_relayed_as_command(
     turns: list[tuple[bytes, bytes]], script: Script, sizes: list[int]
 ) -> None:
     script.client = b""
@@ -256,7 +256,7 @@ def events(draw: st.DrawFn, dialogue: Dialogue) -> Callable[[], None]:
 
 
 @given(data=st.data(), filtering=st.booleans(), reject=st.booleans(), fast=st.booleans())
-def test_nothing_that_happens_breaks_a_session(
+def test_random_events_do_not_break_session(
     data: st.DataObject, filtering: bool, reject: bool, fast: bool
 ) -> None:
     dialogue = Dialogue(filtering=filtering, reject_failures=reject)
@@ -285,7 +285,7 @@ def assert_silence_ends(dialogue: Dialogue) -> None:
 
 
 @given(scripts(), SIZES, ORDERS)
-def test_a_session_cut_off_anywhere_ends(
+def test_session_interrupted_anywhere_ends(
     script: Script, sizes: list[int], order: list[int]
 ) -> None:
     performance = script.begin(sizes, order)
@@ -294,7 +294,7 @@ def test_a_session_cut_off_anywhere_ends(
 
 
 @given(scripts(), SIZES, ORDERS)
-def test_every_reply_to_the_client_is_whole(
+def test_every_reply_to_client_is_complete(
     script: Script, sizes: list[int], order: list[int]
 ) -> None:
     performance = script.begin(sizes, order)
@@ -304,7 +304,7 @@ def test_every_reply_to_the_client_is_whole(
     assert not seen or seen.endswith(b"\n")
 
 
-def test_the_marker_would_be_seen() -> None:
+def test_marker_is_detected_in_commands() -> None:
     dialogue = Dialogue()
     dialogue.client_sends(lines(b"NOOP " + MARK))
     dialogue.upstream_connects()

@@ -89,7 +89,7 @@ def test_reply_is_relayed_unchanged(reply: bytes) -> None:
         (b"HELO x", (b"250-up", b"250 STARTTLS"), (b"250-up", b"250 STARTTLS")),
     ],
 )
-def test_ehlo_reply_alone_loses_keywords(
+def test_only_ehlo_reply_loses_keywords(
     command: bytes, reply: tuple[bytes, ...], expected: tuple[bytes, ...]
 ) -> None:
     dialogue = connected()
@@ -121,7 +121,7 @@ def test_pipelined_commands_are_relayed_one_by_one() -> None:
     dialogue.nothing_is_said()
 
 
-def test_own_replies_keep_order() -> None:
+def test_replies_of_proxy_keep_order() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", b"STARTTLS", b"NOOP", b"DATA", b"BDAT 0")
     dialogue.upstream_says(b"250 one")
@@ -130,7 +130,7 @@ def test_own_replies_keep_order() -> None:
     assert codes == [b"250", b"502", b"250", b"503", b"502"]
 
 
-def test_long_series_of_commands_is_interrupted() -> None:
+def test_command_processing_yields_after_limit() -> None:
     dialogue = greeted()
     dialogue.to_client.clear()
     dialogue.client_says(*[b"STARTTLS"] * 1000)
@@ -176,7 +176,7 @@ def test_lhlo_gets_421(stage: Stage, command: bytes) -> None:
         dialogue.is_over(exit_status=1)
 
 
-def test_lhlo_is_logged_seldom() -> None:
+def test_lhlo_warning_is_rate_limited() -> None:
     dialogue = greeted()
     dialogue.session.client_received(b"LHLO client.example\r\n")
     line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
@@ -190,7 +190,7 @@ def test_lhlo_is_logged_seldom() -> None:
         (b"BDAT 5\r\nNO\nOPRSET\r\n",),
     ],
 )
-def test_octets_of_bdat_are_dropped(writes: tuple[bytes, ...]) -> None:
+def test_bdat_content_is_discarded(writes: tuple[bytes, ...]) -> None:
     dialogue = in_transaction()
     for octets in writes:
         dialogue.client_sends(octets)
@@ -198,7 +198,7 @@ def test_octets_of_bdat_are_dropped(writes: tuple[bytes, ...]) -> None:
     dialogue.upstream_sees(b"RSET")
 
 
-def test_octets_of_pipelined_bdat_are_dropped() -> None:
+def test_pipelined_bdat_content_is_discarded() -> None:
     dialogue = in_transaction()
     dialogue.client_sends(b"NOOP\r\nBDAT 6\r\nDATA\r\nRSET\r\n")
     dialogue.upstream_sees(b"NOOP")
@@ -220,7 +220,7 @@ def test_command_with_nul_or_cr_is_not_relayed(octets: bytes) -> None:
     relayed(dialogue, b"NOOP")
 
 
-def test_long_line_in_parts_is_refused_once() -> None:
+def test_long_line_in_parts_is_rejected_once() -> None:
     dialogue = greeted()
     for _ in range(10):
         dialogue.client_sends(b"x" * 20_000)
@@ -230,7 +230,7 @@ def test_long_line_in_parts_is_refused_once() -> None:
     relayed(dialogue, b"NOOP")
 
 
-def test_command_behind_long_line_is_relayed() -> None:
+def test_command_after_long_line_is_relayed() -> None:
     dialogue = greeted()
     dialogue.client_says(b"x" * (limits.COMMAND_LINE + 1), b"NOOP")
     dialogue.client_sees(replies.LINE_TOO_LONG.rstrip())
@@ -253,7 +253,7 @@ def upstream_stays_silent(dialogue: Dialogue) -> None:
 
 
 @pytest.mark.parametrize("event", [Dialogue.upstream_ends, upstream_stays_silent])
-def test_unanswered_quit_gets_own_221(event: Callable[[Dialogue], None]) -> None:
+def test_unanswered_quit_gets_221_from_proxy(event: Callable[[Dialogue], None]) -> None:
     dialogue = awaiting_reply(b"QUIT")
     event(dialogue)
     dialogue.client_sees(replies.BYE.rstrip())
@@ -276,14 +276,14 @@ def test_commands_after_quit_are_not_relayed() -> None:
 @pytest.mark.parametrize(
     "response", [b"DATA", b"QUIT", b"STARTTLS", b"BDAT 5", b"RSET", b"*", b"", b"=", b"LHLO"]
 )
-def test_auth_response_is_not_a_command(response: bytes) -> None:
+def test_auth_response_is_not_parsed_as_command(response: bytes) -> None:
     dialogue = in_auth()
     relayed(dialogue, response, b"334 UGFzc3dvcmQ6")
     relayed(dialogue, response, b"235 2.7.0 ok")
     relayed(dialogue, b"NOOP")
 
 
-def test_quit_as_auth_response_sets_no_deadline() -> None:
+def test_quit_as_auth_response_does_not_set_deadline() -> None:
     dialogue = in_auth()
     dialogue.client_says(b"QUIT")
     dialogue.upstream_sees(b"QUIT")
@@ -294,7 +294,7 @@ def test_quit_as_auth_response_sets_no_deadline() -> None:
     relayed(dialogue, b"NOOP")
 
 
-def test_line_after_refused_auth_is_a_command() -> None:
+def test_line_after_refused_auth_is_command() -> None:
     dialogue = in_auth()
     relayed(dialogue, b"DATA", b"535 no")
     dialogue.client_says(b"DATA")
@@ -327,7 +327,7 @@ def test_client_eof_without_upstream_ends_session() -> None:
 
 
 @pytest.mark.parametrize("octets", [b"QUIT", b"QUIT\r", b"x" * 20_000])
-def test_client_eof_drops_incomplete_command(octets: bytes) -> None:
+def test_client_eof_discards_incomplete_command(octets: bytes) -> None:
     dialogue = greeted()
     dialogue.client_sends(octets)
     dialogue.to_client.clear()
@@ -360,7 +360,7 @@ def test_commands_before_client_eof_are_handled() -> None:
     dialogue.is_over()
 
 
-def test_client_eof_limits_wait_for_goodbye() -> None:
+def test_client_eof_shortens_wait_for_quit_reply() -> None:
     dialogue = greeted()
     dialogue.client_ends()
     dialogue.upstream_sees(b"QUIT")
@@ -376,7 +376,7 @@ def test_client_eof_shortens_wait_for_reply() -> None:
     dialogue.is_over(exit_status=1)
 
 
-def test_client_eof_before_data_abandons_message() -> None:
+def test_client_eof_before_data_aborts_message() -> None:
     dialogue = greeted()
     relayed(dialogue, MAIL)
     dialogue.client_says(RCPT, b"DATA")
@@ -397,7 +397,7 @@ def test_client_is_read_until_eof() -> None:
     assert not dialogue.session.reads_client
 
 
-def test_closed_session_reads_and_keeps_nothing() -> None:
+def test_closed_session_discards_input() -> None:
     dialogue = greeted()
     dialogue.seconds_pass(limits.CLIENT_IDLE)
     assert dialogue.session.client_closed
@@ -406,14 +406,14 @@ def test_closed_session_reads_and_keeps_nothing() -> None:
     assert dialogue.session._commands.take_buffered() == b""
 
 
-def test_client_is_gone_after_eof() -> None:
+def test_client_is_lost_after_eof() -> None:
     dialogue = awaiting_reply(b"NOOP")
     assert not dialogue.session.client_gone
     dialogue.client_ends()
     assert dialogue.session.client_gone
 
 
-def test_client_with_buffered_command_is_not_gone() -> None:
+def test_client_with_buffered_command_is_not_lost() -> None:
     dialogue = in_transaction()
     dialogue.client_says(b"NOOP", b"QUIT")
     dialogue.client_ends()
@@ -424,7 +424,7 @@ def test_client_with_buffered_command_is_not_gone() -> None:
     assert dialogue.session.client_gone
 
 
-def test_session_without_upstream_continues_with_client() -> None:
+def test_session_continues_after_rejection_closes_upstream() -> None:
     dialogue = rejected()
     assert not dialogue.session.client_closed
     assert not dialogue.session.finished

@@ -75,7 +75,7 @@ def test_stop_does_not_abort_message(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stage", [awaiting_reply, sent])
-def test_silent_upstream_does_not_delay_stop(stage: Stage) -> None:
+def test_unresponsive_upstream_delays_stop_until_timeout(stage: Stage) -> None:
     dialogue = stage()
     dialogue.is_told_to_stop()
     dialogue.seconds_pass(limits.UPSTREAM_FINAL)
@@ -104,7 +104,7 @@ def test_termination_sends_421_to_waiting_client(stage: Stage, expected: list[by
 
 
 @pytest.mark.parametrize("stage", [connected, greeted, in_transaction, in_auth, in_data, in_filter])
-def test_fault_sends_421_in_each_state(stage: Stage) -> None:
+def test_internal_error_gives_421_in_each_state(stage: Stage) -> None:
     dialogue = stage()
     dialogue.has_a_fault()
     dialogue.client_sees(replies.INTERNAL_ERROR.rstrip())

@@ -182,7 +182,7 @@ def test_reply_with_354_to_data_is_not_final() -> None:
     assert not dialogue.connected
 
 
-def test_421_as_reply_is_the_last() -> None:
+def test_upstream_421_reply_ends_session() -> None:
     dialogue = awaiting_reply()
     dialogue.upstream_says(b"421 up closes")
     dialogue.client_sees(b"421 up closes")
@@ -237,7 +237,7 @@ def test_upstream_eof_during_delivery_gets_451(stage: Stage) -> None:
     ended_with(dialogue, replies.MESSAGE_LOST, CLOSED)
 
 
-def test_session_ends_with_upstream_connection() -> None:
+def test_session_finishes_after_upstream_connection_closes() -> None:
     dialogue = in_filter()
     dialogue.client_ends()
     dialogue.upstream_sees(b"QUIT")
@@ -306,7 +306,7 @@ def test_each_sent_block_restarts_timeout() -> None:
     dialogue.nothing_is_said()
 
 
-def test_silence_after_own_quit_is_not_an_error() -> None:
+def test_timeout_after_quit_is_not_an_error() -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, b"spam")
     dialogue.client_sees(b"554 spam")

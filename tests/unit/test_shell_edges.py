@@ -50,7 +50,7 @@ def turns_of_an_idle_loop(loop: Loop) -> int:
     return turns
 
 
-def test_a_descriptor_that_is_not_watched_any_more_wakes_nobody(loop: Loop) -> None:
+def test_unwatched_descriptor_does_not_wake_loop(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         loop.watch(ours.fileno(), READABLE, lambda: None)
@@ -133,14 +133,14 @@ def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
         with_a_client_that_does_not_read,
     ],
 )
-def test_a_session_that_waits_turns_no_loop(site: Site, comes_to: object) -> None:
+def test_waiting_session_does_not_wake_loop(site: Site, comes_to: object) -> None:
     assert callable(comes_to)
     comes_to(site)
     turns_of_an_idle_loop(site.loop)  # what was still on its way
     assert turns_of_an_idle_loop(site.loop) <= 3
 
 
-def test_a_message_is_read_from_its_file_no_faster_than_upstream_takes_it(site: Site) -> None:
+def test_spool_is_read_as_fast_as_upstream_accepts(site: Site) -> None:
     with_a_stalled_upstream(site)
     sending, upstream = site.connection._upstream, site._peers[-1]
     assert sending is not None
@@ -157,7 +157,7 @@ def test_a_message_is_read_from_its_file_no_faster_than_upstream_takes_it(site: 
     assert max(waiting) <= limits.COPY_SIZE
 
 
-def test_a_client_for_whom_replies_wait_is_not_read_when_it_takes_some(site: Site) -> None:
+def test_client_with_unsent_replies_is_not_read(site: Site) -> None:
     client, _ = site.transaction()
     asks_until_answers_wait(site, client)
     with suppress(BlockingIOError):
@@ -169,7 +169,7 @@ def test_a_client_for_whom_replies_wait_is_not_read_when_it_takes_some(site: Sit
     assert struct.unpack("i", held)[0] > 0, "else this shows nothing"
 
 
-def test_a_client_that_reads_late_misses_no_reply(site: Site) -> None:
+def test_slow_client_receives_every_reply(site: Site) -> None:
     client, _ = site.transaction()
     asked = asks_until_answers_wait(site, client)
     client.reads()
@@ -177,14 +177,14 @@ def test_a_client_that_reads_late_misses_no_reply(site: Site) -> None:
     assert site.connection._client.unsent == 0
 
 
-def test_no_listener_blocks() -> None:
+def test_listener_is_nonblocking() -> None:
     listeners = listen._bind("127.0.0.1", 0)
     assert [listener.getblocking() for listener in listeners] == [False] * len(listeners)
     for listener in listeners:
         listener.close()
 
 
-def test_neither_of_two_descriptors_blocks() -> None:
+def test_both_stream_descriptors_are_nonblocking() -> None:
     there, back = os.pipe(), os.pipe()
     stream = Stream(there[0], back[1])
     assert not os.get_blocking(there[0])

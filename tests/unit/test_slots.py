@@ -26,14 +26,14 @@ SHORTLY = 0.5
 
 
 @pytest.mark.parametrize("stage", [connected, in_transaction, in_data])
-def test_silence_holds_a_slot_for_600_seconds(stage: Callable[[], Dialogue]) -> None:
+def test_idle_client_occupies_slot_for_600_seconds(stage: Callable[[], Dialogue]) -> None:
     dialogue = stage()
     time_passes_in_data(dialogue, DAY)
     assert dialogue.client_is_hung_up
     assert f"for {dialogue.now - BEGAN:.0f} s without sending an octet" in PAGE
 
 
-def test_a_command_every_600_seconds_holds_a_slot() -> None:
+def test_one_command_per_600_seconds_keeps_slot_occupied() -> None:
     dialogue = greeted()
     octets = 0
     while dialogue.now < BEGAN + DAY - 600:
@@ -45,7 +45,7 @@ def test_a_command_every_600_seconds_holds_a_slot() -> None:
     assert f"{octets * slots / DAY:.0f} octet a second for {slots} slots" in PAGE
 
 
-def test_a_message_of_400_octets_a_second_holds_a_slot() -> None:
+def test_message_at_400_octets_per_second_occupies_slot() -> None:
     dialogue = in_data()
     octets = 0
     while dialogue.now < BEGAN + DAY:
@@ -59,7 +59,7 @@ def test_a_message_of_400_octets_a_second_holds_a_slot() -> None:
     assert f"{octets * slots / DAY / 1000:.0f} KB a second for {slots} slots" in PAGE
 
 
-def test_postfix_ends_a_message_after_hours() -> None:
+def test_postfix_message_ends_after_documented_hours() -> None:
     message_size_limit = 10_240_000  # Postfix's default
     hours = (limits.MESSAGE_TIME + message_size_limit / limits.MESSAGE_RATE) / HOUR
     assert f"{hours:.1f} hours" in PAGE

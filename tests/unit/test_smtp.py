@@ -60,30 +60,30 @@ def read_lines(*pieces: bytes) -> list[bytes]:
         (b" caf\xe9 \r\n", [b" caf\xe9 "]),
     ],
 )
-def test_a_command_line_ends_at_lf(octets: bytes, lines: list[bytes]) -> None:
+def test_command_line_ends_at_lf(octets: bytes, lines: list[bytes]) -> None:
     assert read_lines(octets) == lines
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_line_of_the_largest_size_is_whole(end: bytes) -> None:
+def test_line_of_maximum_size_is_accepted(end: bytes) -> None:
     line = b"x" * (limits.COMMAND_LINE - len(end) + 1)
     assert read_lines(line + end) == [line]
 
 
-def test_lines_of_12288_octets_are_within_the_bound() -> None:
+def test_lines_of_12288_octets_are_accepted() -> None:
     assert limits.COMMAND_LINE >= 12288 + 2
 
 
-def test_a_longer_line_is_dropped_and_told_once() -> None:
+def test_line_over_limit_is_reported_once() -> None:
     long = b"x" * (limits.COMMAND_LINE + 1)
     assert read_lines(long, long, long + b"\r\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
-def test_a_longer_line_that_is_there_at_once_is_told_once() -> None:
+def test_buffered_line_over_limit_is_reported_once() -> None:
     assert read_lines(b"x" * 50_000 + b"\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
-def test_the_line_end_of_a_long_line_may_come_alone() -> None:
+def test_separate_end_of_long_line_is_accepted() -> None:
     reader = CommandReader()
     reader.feed(b"x" * (limits.COMMAND_LINE + 1))
     with pytest.raises(LineTooLongError):
@@ -94,7 +94,7 @@ def test_the_line_end_of_a_long_line_may_come_alone() -> None:
     assert reader.next_line() == b"RSET"
 
 
-def test_the_rest_of_a_long_line_is_not_kept() -> None:
+def test_rest_of_long_line_is_discarded() -> None:
     reader = CommandReader()
     reader.feed(b"x" * (limits.COMMAND_LINE + 1))
     lines_of(reader)
@@ -105,20 +105,20 @@ def test_the_rest_of_a_long_line_is_not_kept() -> None:
 
 
 @given(st.lists(st.sampled_from([b"A", b"\r", b"\n", b"\r\n", b"QUIT", b"x" * 9000])), st.data())
-def test_lines_are_the_same_at_every_cut(parts: list[bytes], data: st.DataObject) -> None:
+def test_lines_are_independent_of_block_boundaries(parts: list[bytes], data: st.DataObject) -> None:
     octets = b"".join(parts)
     place = data.draw(st.integers(0, len(octets)))
     assert read_lines(octets[:place], octets[place:]) == read_lines(octets)
 
 
-def test_announced_octets_are_dropped_when_held() -> None:
+def test_buffered_announced_octets_are_discarded() -> None:
     reader = CommandReader()
     reader.feed(b"QUIT\r\nXNOOP\r\n")
     reader.drop(7)
     assert lines_of(reader) == [b"NOOP"]
 
 
-def test_announced_octets_are_dropped_as_they_come() -> None:
+def test_arriving_announced_octets_are_discarded() -> None:
     reader = CommandReader()
     reader.feed(b"QU")
     reader.drop(8)
@@ -128,21 +128,21 @@ def test_announced_octets_are_dropped_as_they_come() -> None:
     assert lines_of(reader) == [b"NOOP"]
 
 
-def test_octets_that_are_dropped_take_no_memory() -> None:
+def test_discarded_octets_use_no_memory() -> None:
     reader = CommandReader()
     reader.drop(10**18)
     reader.feed(b"x" * 65536)
     assert reader.take_buffered() == b""
 
 
-def test_dropping_nothing_drops_nothing() -> None:
+def test_announcement_of_zero_octets_discards_nothing() -> None:
     reader = CommandReader()
     reader.drop(0)
     reader.feed(b"NOOP\r\n")
     assert lines_of(reader) == [b"NOOP"]
 
 
-def test_what_is_held_is_handed_over_as_it_came() -> None:
+def test_buffered_input_is_returned_unchanged() -> None:
     reader = CommandReader()
     reader.feed(b"DATA\r\n.x\r\n\0\n")
     reader.next_line()
@@ -150,7 +150,7 @@ def test_what_is_held_is_handed_over_as_it_came() -> None:
     assert lines_of(reader) == []
 
 
-def test_the_reader_is_full_at_its_bound() -> None:
+def test_reader_is_full_at_input_limit() -> None:
     reader = CommandReader()
     reader.feed(b"x" * limits.INPUT_BUFFER)
     assert not reader.is_full
@@ -158,7 +158,7 @@ def test_the_reader_is_full_at_its_bound() -> None:
     assert reader.is_full
 
 
-def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
+def test_input_buffer_exceeds_maximum_line_size() -> None:
     assert limits.INPUT_BUFFER > limits.COMMAND_LINE
 
 
@@ -190,7 +190,7 @@ def test_a_line_of_the_largest_size_fits_before_the_reader_is_full() -> None:
         (b"NOOP\r\n" * 20 + b"QUIT\r\n", True),
     ],
 )
-def test_a_quit_is_seen_in_what_is_held(octets: bytes, holds: bool) -> None:
+def test_quit_is_found_in_buffered_input(octets: bytes, holds: bool) -> None:
     reader = CommandReader()
     reader.feed(octets)
     assert reader.has_buffered_quit is holds
@@ -214,7 +214,7 @@ def test_a_quit_is_seen_in_what_is_held(octets: bytes, holds: bool) -> None:
         (b"caf\xe9 x", b"CAF\xe9"),
     ],
 )
-def test_the_verb(line: bytes, word: bytes) -> None:
+def test_verb_is_parsed(line: bytes, word: bytes) -> None:
     assert verb(line) == word
 
 
@@ -233,7 +233,7 @@ def test_the_verb(line: bytes, word: bytes) -> None:
         ("BDAT \u0665".encode(), 0),
     ],
 )
-def test_octets_that_bdat_announces(line: bytes, octets: int) -> None:
+def test_octets_announced_by_bdat_are_parsed(line: bytes, octets: int) -> None:
     assert announced_octets(line) == octets
 
 
@@ -267,7 +267,7 @@ def read_replies(*pieces: bytes) -> list[tuple[int, bytes]]:
         (b"599 caf\xe9 \x01\r\n", [599]),
     ],
 )
-def test_replies(octets: bytes, codes: list[int]) -> None:
+def test_replies_are_parsed(octets: bytes, codes: list[int]) -> None:
     assert [code for code, _ in read_replies(octets)] == codes
 
 
@@ -280,7 +280,7 @@ def test_replies(octets: bytes, codes: list[int]) -> None:
         b"250 caf\xe9 \x01\r\n",
     ],
 )
-def test_a_reply_keeps_its_octets(octets: bytes) -> None:
+def test_reply_keeps_its_octets(octets: bytes) -> None:
     assert read_replies(octets) == [(250, octets)]
 
 
@@ -316,22 +316,22 @@ def test_a_reply_keeps_its_octets(octets: bytes) -> None:
         b"250 \0\n",
     ],
 )
-def test_what_is_no_reply(octets: bytes) -> None:
+def test_invalid_reply_raises(octets: bytes) -> None:
     with pytest.raises(BadReplyError):
         read_replies(octets)
 
 
-def test_the_line_that_is_no_reply_is_told() -> None:
+def test_invalid_reply_line_is_in_error() -> None:
     with pytest.raises(BadReplyError) as raised:
         read_replies(b"hello\r\nworld\r\n")
     assert str(raised.value) == "not an SMTP reply: b'hello\\r\\n'"
 
 
-def test_what_follows_a_reply_does_not_count_for_its_size() -> None:
+def test_octets_after_reply_do_not_count_towards_size() -> None:
     assert len(read_replies(b"250 ok\r\n" * limits.REPLY)) == limits.REPLY
 
 
-def test_a_reply_of_the_largest_size_is_whole() -> None:
+def test_reply_of_maximum_size_is_accepted() -> None:
     line = b"250-" + b"x" * 58 + b"\r\n"
     raw = line * (limits.REPLY // len(line) - 1) + b"250 " + b"x" * 58 + b"\r\n"
     assert len(raw) == limits.REPLY
@@ -350,7 +350,7 @@ def test_a_reply_of_the_largest_size_is_whole() -> None:
     ],
 )
 @pytest.mark.parametrize("size", [1 << 20, 60_000])
-def test_endless_reply_raises(octets: bytes, size: int) -> None:
+def test_endless_reply_raises_error(octets: bytes, size: int) -> None:
     pieces = [octets[start : start + size] for start in range(0, len(octets), size)]
     with pytest.raises(BadReplyError, match="longer than 65536 octets"):
         read_replies(*pieces)
@@ -360,7 +360,7 @@ PARTS = st.sampled_from([b"250", b"354", b" ", b"-", b"\r\n", b"\n", b"ok", b"25
 
 
 @given(st.lists(PARTS), st.lists(st.integers(0, 40)))
-def test_replies_are_the_same_at_every_cut(parts: list[bytes], places: list[int]) -> None:
+def test_replies_are_independent_of_block_boundaries(parts: list[bytes], places: list[int]) -> None:
     octets = b"".join(parts)
     borders = [0, *sorted(min(place, len(octets)) for place in places), len(octets)]
     pieces = [octets[borders[i] : borders[i + 1]] for i in range(len(borders) - 1)]
@@ -395,7 +395,7 @@ def replies_before_an_error(*pieces: bytes) -> tuple[list[bytes], bool]:
         (550, False, True),
     ],
 )
-def test_the_kinds_of_replies(code: int, positive: bool, negative: bool) -> None:
+def test_reply_code_is_classified(code: int, positive: bool, negative: bool) -> None:
     reply = Reply(code, b"")
     assert (reply.positive, reply.negative) == (positive, negative)
 
@@ -425,9 +425,7 @@ def test_the_kinds_of_replies(code: int, positive: bool, negative: bool) -> None
         (b"250-up\r\n250-STARTTLS\r\n250\r\n", b"250-up\r\n250\r\n"),
     ],
 )
-def test_keywords_that_would_lead_round_the_filter_are_hidden(
-    received: bytes, relayed: bytes
-) -> None:
+def test_keywords_that_bypass_filter_are_removed(received: bytes, relayed: bytes) -> None:
     assert without_hidden_keywords(received) == relayed
 
 
@@ -435,7 +433,7 @@ KEYWORDS = st.sampled_from([b"SIZE 1000", b"8BITMIME", b"AUTH PLAIN", *sorted(HI
 
 
 @given(st.lists(KEYWORDS))
-def test_an_ehlo_reply_stays_well_formed(keywords: list[bytes]) -> None:
+def test_filtered_ehlo_reply_is_well_formed(keywords: list[bytes]) -> None:
     lines = [b"up.example", *keywords]
     raw = b"".join(b"250-%b\r\n" % line for line in lines[:-1]) + b"250 %b\r\n" % lines[-1]
     kept = without_hidden_keywords(raw)
@@ -444,7 +442,7 @@ def test_an_ehlo_reply_stays_well_formed(keywords: list[bytes]) -> None:
     assert shown == [line for line in lines if line not in HIDDEN_KEYWORDS]
 
 
-def test_of_very_many_bdat_commands_not_all_are_looked_behind() -> None:
+def test_search_for_quit_is_limited_to_buffered_lines() -> None:
     reader = CommandReader()
     reader.feed(b"BDAT 0\r\n" * limits.LINES_WITH_QUIT + b"QUIT\r\n")
     assert reader.has_buffered_quit is False

@@ -62,19 +62,19 @@ def taken(spool: Spool) -> bytes | None:
     return content
 
 
-def test_what_is_stored_is_read_back(spool: Spool) -> None:
+def test_stored_message_is_read_back(spool: Spool) -> None:
     spool.store(b"one\n", b"one\r\n")
     spool.store(b"two\0\xff\n", b"two\0\xff\r\n")
     spool.check()
     assert content(spool) == b"one\r\ntwo\0\xff\r\n"
 
 
-def test_a_message_may_be_read_twice(spool: Spool) -> None:
+def test_message_can_be_read_twice(spool: Spool) -> None:
     spool.store(b"one\n", b"one\r\n")
     assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
-def test_nothing_can_fail_behind_the_last_block(spool: Spool) -> None:
+def test_last_block_requires_no_further_read(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     descriptor = os.dup(spool.original)
     reading = blocks(descriptor)
@@ -83,14 +83,12 @@ def test_nothing_can_fail_behind_the_last_block(spool: Spool) -> None:
     assert next(reading, None) is None
 
 
-def test_a_message_is_read_in_blocks(spool: Spool) -> None:
+def test_message_is_read_in_blocks(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     assert [len(block) for block in spool.original_blocks()] == [limits.COPY_SIZE, 1]
 
 
-def test_after_the_last_block_nothing_is_read_that_could_fail(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_read_follows_last_block(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     spool.store(b"one\n", b"one\r\n.\r\n")
     blocks = spool.original_blocks()
     assert next(blocks) == b"one\r\n.\r\n"
@@ -98,63 +96,63 @@ def test_after_the_last_block_nothing_is_read_that_could_fail(
     assert list(blocks) == []
 
 
-def test_truncated_spool_is_an_error(spool: Spool) -> None:
+def test_truncated_spool_raises_oserror(spool: Spool) -> None:
     spool.store(b"one\n", b"one\r\n.\r\n")
     os.truncate(spool.original, 3)
     with pytest.raises(OSError, match="truncated"):
         content(spool)
 
 
-def test_a_message_under_way_has_no_name(spool: Spool, tmp_path: Path) -> None:
+def test_message_without_filter_files_has_no_name(spool: Spool, tmp_path: Path) -> None:
     spool.store(b"one\n", b"one\r\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_email_holds_the_message(offered: Spool) -> None:
+def test_email_contains_message(offered: Spool) -> None:
     assert Path(offered.email).read_bytes() == b"Subject: x\n\nbody\n"
 
 
-def test_outfile_is_there_and_empty(offered: Spool) -> None:
+def test_outfile_exists_and_is_empty(offered: Spool) -> None:
     assert Path(offered.outfile).read_bytes() == b""
 
 
-def test_only_the_owner_may_read(offered: Spool) -> None:
+def test_filter_files_are_readable_by_owner_only(offered: Spool) -> None:
     modes = [stat.S_IMODE(Path(path).stat().st_mode) for path in (offered.email, offered.outfile)]
     assert modes == [0o600, 0o600]
 
 
-def test_changing_email_does_not_change_the_message(offered: Spool) -> None:
+def test_changing_email_does_not_change_message(offered: Spool) -> None:
     Path(offered.email).write_bytes(b"changed\n")
     assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
-def test_two_messages_do_not_share_files(spool: Spool, tmp_path: Path) -> None:
+def test_two_messages_have_separate_files(spool: Spool, tmp_path: Path) -> None:
     other = Spool(str(tmp_path), filtering=True)
     assert spool.email != other.email
     other.remove()
 
 
-def test_an_empty_outfile_replaces_nothing(offered: Spool) -> None:
+def test_empty_outfile_replaces_nothing(offered: Spool) -> None:
     assert taken(offered) is None
 
 
-def test_outfile_replaces_the_message(offered: Spool) -> None:
+def test_outfile_replaces_message(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
     assert taken(offered) == b"new\n"
 
 
-def test_a_file_renamed_over_outfile_counts(offered: Spool, tmp_path: Path) -> None:
+def test_file_renamed_over_outfile_is_read(offered: Spool, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"new\n")
     (tmp_path / "other").rename(offered.outfile)
     assert taken(offered) == b"new\n"
 
 
-def test_email_renamed_to_outfile_counts(offered: Spool) -> None:
+def test_email_renamed_to_outfile_is_read(offered: Spool) -> None:
     Path(offered.email).rename(offered.outfile)
     assert taken(offered) == b"Subject: x\n\nbody\n"
 
 
-def test_a_removed_outfile_counts_as_empty(offered: Spool) -> None:
+def test_removed_outfile_counts_as_empty(offered: Spool) -> None:
     Path(offered.outfile).unlink()
     assert taken(offered) is None
 
@@ -184,7 +182,7 @@ ODD_FILES = [make_directory, make_fifo, make_symbolic_link, make_dangling_link, 
 
 
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_what_is_no_regular_file_is_an_error(offered: Spool, make: type) -> None:
+def test_outfile_without_regular_file_raises_error(offered: Spool, make: type) -> None:
     Path(offered.outfile).unlink()
     make(Path(offered.outfile))
     with pytest.raises((NotAFileError, OSError)):
@@ -192,7 +190,7 @@ def test_what_is_no_regular_file_is_an_error(offered: Spool, make: type) -> None
 
 
 @pytest.mark.parametrize("make", [make_symbolic_link, make_dangling_link, make_socket])
-def test_outfile_is_not_looked_at_by_name_again(
+def test_outfile_name_is_resolved_once(
     offered: Spool, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -216,7 +214,7 @@ def test_outfile_is_not_looked_at_by_name_again(
     assert opened == [offered.outfile]
 
 
-def test_an_outfile_that_cannot_be_opened_is_an_error_of_the_system(
+def test_outfile_open_failure_raises_oserror(
     offered: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> int:
@@ -229,9 +227,7 @@ def test_an_outfile_that_cannot_be_opened_is_an_error_of_the_system(
 
 
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_whatever_became_of_the_files_is_removed(
-    offered: Spool, make: type, tmp_path: Path
-) -> None:
+def test_modified_filter_files_are_removed(offered: Spool, make: type, tmp_path: Path) -> None:
     for path in (Path(offered.email), Path(offered.outfile)):
         path.unlink()
         make(path)
@@ -239,18 +235,18 @@ def test_whatever_became_of_the_files_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_the_filter_removed_are_not_missed(offered: Spool, tmp_path: Path) -> None:
+def test_missing_filter_files_are_ignored(offered: Spool, tmp_path: Path) -> None:
     Path(offered.email).unlink()
     offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_message_outlives_its_names(offered: Spool) -> None:
+def test_message_is_readable_after_unlink(offered: Spool) -> None:
     offered.remove_filter_files()
     assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
-def test_a_replacement_outlives_its_name(offered: Spool) -> None:
+def test_replacement_is_readable_after_unlink(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
     descriptor = offered.open_outfile()
     assert descriptor is not None
@@ -259,7 +255,7 @@ def test_a_replacement_outlives_its_name(offered: Spool) -> None:
     os.close(descriptor)
 
 
-def test_no_descriptor_is_left(tmp_path: Path) -> None:
+def test_spool_leaves_no_open_descriptor(tmp_path: Path) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     spool = Spool(str(tmp_path), filtering=True)
     spool.store(b"x", b"x")
@@ -269,16 +265,16 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_no_descriptor_is_inherited_by_programs(spool: Spool) -> None:
+def test_descriptor_is_not_inherited(spool: Spool) -> None:
     assert not os.get_inheritable(spool.original)
 
 
-def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+def test_missing_directory_raises_filenotfounderror(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Spool(str(tmp_path / "missing"), filtering=True)
 
 
-def test_a_file_instead_of_a_directory_is_an_error(tmp_path: Path) -> None:
+def test_regular_file_as_directory_raises_notadirectoryerror(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         Spool(str(tmp_path / "file"), filtering=True)
@@ -294,21 +290,21 @@ def small_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_message_cut_short_is_an_error_at_its_end(spool: Spool, small_files: int) -> None:
+def test_truncated_message_raises_at_end_of_data(spool: Spool, small_files: int) -> None:
     spool.store(b"", b"x" * (small_files + 1))
     with pytest.raises(OSError, match="File too large") as raised:
         spool.check()
     assert raised.value.errno == errno.EFBIG
 
 
-def test_a_message_cut_short_stays_an_error(spool: Spool, small_files: int) -> None:
+def test_truncated_message_remains_an_error(spool: Spool, small_files: int) -> None:
     spool.store(b"", b"x" * (small_files + 1))
     spool.store(b"fits again", b"fits again")
     with pytest.raises(OSError, match="File too large"):
         spool.check()
 
 
-def test_a_message_cut_short_takes_no_space(
+def test_truncated_message_frees_space(
     spool: Spool, small_files: int, elsewhere: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LARGE_FILE", small_files - 1)
@@ -320,13 +316,13 @@ def test_a_message_cut_short_takes_no_space(
         spool.check()
 
 
-def test_a_copy_cut_short_is_an_error_too(spool: Spool, small_files: int) -> None:
+def test_truncated_copy_raises_oserror(spool: Spool, small_files: int) -> None:
     spool.store(b"x" * (small_files + 1), b"shorter")
     with pytest.raises(OSError, match="File too large"):
         spool.check()
 
 
-def test_without_a_filter_there_is_no_copy(tmp_path: Path) -> None:
+def test_spool_without_filter_has_no_copy(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     spool = Spool(str(tmp_path), filtering=False)
     assert len(os.listdir("/dev/fd")) == before + 1  # noqa: PTH208
@@ -346,7 +342,7 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_a_system_without_nameless_files_gets_email_all_the_same(
+def test_email_is_created_without_o_tmpfile(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)
@@ -360,7 +356,7 @@ def test_a_system_without_nameless_files_gets_email_all_the_same(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_spool_that_cannot_be_made_leaves_nothing(
+def test_failed_spool_creation_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
@@ -381,12 +377,12 @@ def is_locked(path: str) -> bool:
     return b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
 
 
-def test_email_is_locked_as_long_as_the_proxy_lives(offered: Spool) -> None:
+def test_email_is_locked_during_proxy_lifetime(offered: Spool) -> None:
     assert is_locked(offered.email)
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_email_with_a_name_is_locked_from_its_creation(
+def test_named_email_is_locked_from_creation(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)
@@ -409,7 +405,7 @@ def links_refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return wanted
 
 
-def test_a_refused_link_makes_email_a_copy(links_refused: list[str], tmp_path: Path) -> None:
+def test_failed_link_copies_email(links_refused: list[str], tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), filtering=True)
     content = b"x" * limits.COPY_SIZE + b"one\n"
     spool.store(content, content)
@@ -422,7 +418,7 @@ def test_a_refused_link_makes_email_a_copy(links_refused: list[str], tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refused_link_is_not_tried_again(links_refused: list[str], tmp_path: Path) -> None:
+def test_failed_link_is_not_retried(links_refused: list[str], tmp_path: Path) -> None:
     first = Spool(str(tmp_path), filtering=True)
     first.create_filter_files()
     second = Spool(str(tmp_path), filtering=True)
@@ -434,7 +430,7 @@ def test_a_refused_link_is_not_tried_again(links_refused: list[str], tmp_path: P
 
 
 @pytest.mark.usefixtures("links_refused")
-def test_a_copy_of_email_that_fails_leaves_nothing(
+def test_failed_copy_of_email_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
@@ -452,7 +448,7 @@ def test_a_copy_of_email_that_fails_leaves_nothing(
     assert Spool._can_link
 
 
-def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path: Path) -> None:
+def test_non_empty_outfile_directory_is_removed(offered: Spool, tmp_path: Path) -> None:
     Path(offered.outfile).unlink()
     inner = Path(offered.outfile) / "a/b"
     inner.mkdir(parents=True)
@@ -461,7 +457,7 @@ def test_a_full_directory_in_outfiles_place_is_removed(offered: Spool, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
+def test_unwritable_directory_is_removed() -> None:
     with as_an_ordinary_user() as directory:
         spool = Spool(directory, filtering=True)
         spool.create_filter_files()
@@ -474,7 +470,7 @@ def test_a_folder_that_its_own_user_may_not_write_to_is_removed() -> None:
         assert os.listdir(directory) == []  # noqa: PTH208
 
 
-def test_a_large_unreadable_file_in_a_folder_is_removed() -> None:
+def test_large_unreadable_file_in_directory_is_removed() -> None:
     with as_an_ordinary_user() as directory:
         spool = Spool(directory, filtering=True)
         spool.create_filter_files()
@@ -488,7 +484,7 @@ def test_a_large_unreadable_file_in_a_folder_is_removed() -> None:
         assert os.listdir(directory) == []  # noqa: PTH208
 
 
-def test_a_large_file_in_a_folder_is_closed_elsewhere(offered: Spool, elsewhere: list[int]) -> None:
+def test_large_file_in_directory_is_closed_by_thread(offered: Spool, elsewhere: list[int]) -> None:
     Path(offered.outfile).unlink()
     Path(offered.outfile).mkdir()
     large = Path(offered.outfile) / "large"
@@ -498,7 +494,7 @@ def test_a_large_file_in_a_folder_is_closed_elsewhere(offered: Spool, elsewhere:
     assert len(elsewhere) == 1
 
 
-def test_as_much_as_is_allowed_is_removed(
+def test_removals_are_limited_in_number(
     offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "REMOVALS", 3)
@@ -511,7 +507,7 @@ def test_as_much_as_is_allowed_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_as_deep_as_is_allowed_is_removed(
+def test_removals_are_limited_in_depth(
     offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "REMOVAL_DEPTH", 2)
@@ -521,9 +517,7 @@ def test_as_deep_as_is_allowed_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_as_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_lock_support_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -534,7 +528,7 @@ def test_a_file_system_without_locks_is_as_good(
     spool.remove()
 
 
-def test_folders_beside_each_other_are_removed_too(offered: Spool, tmp_path: Path) -> None:
+def test_sibling_directories_are_removed(offered: Spool, tmp_path: Path) -> None:
     Path(offered.outfile).unlink()
     for name in ("a", "b", "c"):
         (Path(offered.outfile) / name).mkdir(parents=True)
@@ -542,7 +536,7 @@ def test_folders_beside_each_other_are_removed_too(offered: Spool, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_link_is_followed_where_a_directory_is_removed(
+def test_link_in_removed_directory_is_not_followed(
     offered: Spool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -554,7 +548,7 @@ def test_no_link_is_followed_where_a_directory_is_removed(
     assert (elsewhere / "kept").exists()
 
 
-def test_a_directory_with_very_much_in_it_is_left_and_said(
+def test_directory_over_removal_limit_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -570,7 +564,7 @@ def test_a_directory_with_very_much_in_it_is_left_and_said(
     assert said == [f"cannot remove {spool.outfile}: Directory not empty"]
 
 
-def test_a_second_try_removes_what_the_first_could_not(
+def test_second_removal_removes_remaining_files(
     offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = posix.unlink
@@ -586,7 +580,7 @@ def test_a_second_try_removes_what_the_first_could_not(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_large_file_is_closed_elsewhere(
+def test_large_file_is_closed_by_thread(
     offered: Spool, tmp_path: Path, elsewhere: list[int]
 ) -> None:
     os.truncate(offered.outfile, limits.LARGE_FILE + 1)
@@ -595,14 +589,14 @@ def test_a_large_file_is_closed_elsewhere(
     assert len(elsewhere) == 2  # one that removes it, and one that holds its lock
 
 
-def test_a_replacement_that_stays_the_same_is_read_to_its_end(offered: Spool) -> None:
+def test_unchanged_replacement_is_read_completely(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
     assert taken(offered) == b"new\n"
 
 
 @pytest.mark.parametrize("change", [b"", b"longer than before\n", b"two\n"])
 @pytest.mark.parametrize("blocks_before", [0, 1])
-def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
+def test_replacement_changed_after_open_raises_error(
     offered: Spool, change: bytes, blocks_before: int
 ) -> None:
     outfile = Path(offered.outfile)
@@ -619,7 +613,7 @@ def test_a_replacement_that_changes_once_it_is_opened_is_an_error(
     os.close(descriptor)
 
 
-def test_outfile_is_locked_from_its_creation(offered: Spool) -> None:
+def test_outfile_is_locked_from_creation(offered: Spool) -> None:
     program = (
         "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     )

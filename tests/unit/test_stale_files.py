@@ -58,7 +58,7 @@ def swept(directory: Path) -> list[str]:
         ((("out",), []), OLDER),
     ],
 )
-def test_what_is_old_enough_goes(
+def test_old_files_are_removed(
     tmp_path: Path,
     passes: Callable[[float], None],
     told: list[tuple[int, str]],
@@ -75,7 +75,7 @@ def test_what_is_old_enough_goes(
 
 
 @pytest.mark.parametrize("changed", ["mtime", "ctime"])
-def test_the_later_of_two_times_counts(
+def test_later_timestamp_determines_age(
     tmp_path: Path, passes: Callable[[float], None], changed: str
 ) -> None:
     left(tmp_path, "spool")
@@ -88,7 +88,7 @@ def test_the_later_of_two_times_counts(
     assert swept(tmp_path) == ["spool"]
 
 
-def test_no_descriptor_stays_open(
+def test_removal_leaves_no_open_descriptor(
     tmp_path: Path, passes: Callable[[float], None], told: list[tuple[int, str]]
 ) -> None:
     left(tmp_path, "email")
@@ -98,7 +98,7 @@ def test_no_descriptor_stays_open(
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_a_file_goes_while_it_is_locked(
+def test_file_is_locked_during_removal(
     tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(tmp_path, "email", "out")
@@ -126,7 +126,7 @@ def in_another_process(directory: str) -> None:
     os.waitpid(other, 0)
 
 
-def test_files_of_a_proxy_that_lives_stay(tmp_path: Path, passes: Callable[[float], None]) -> None:
+def test_files_of_running_proxy_are_kept(tmp_path: Path, passes: Callable[[float], None]) -> None:
     left(tmp_path, "email", "out")
     passes(OLDER)
     with (tmp_path / f"{NAME}.email").open("r+b") as held:
@@ -137,7 +137,7 @@ def test_files_of_a_proxy_that_lives_stay(tmp_path: Path, passes: Callable[[floa
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o200, 0])
-def test_files_that_the_filter_made_unwritable_or_unreadable_go(
+def test_unwritable_or_unreadable_files_are_removed(
     passes: Callable[[float], None], told: list[tuple[int, str]], mode: int
 ) -> None:
     with as_an_ordinary_user() as directory:
@@ -150,7 +150,7 @@ def test_files_that_the_filter_made_unwritable_or_unreadable_go(
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o200, 0])
-def test_unreadable_files_of_a_proxy_that_lives_stay(
+def test_unreadable_files_of_running_proxy_are_kept(
     passes: Callable[[float], None], mode: int
 ) -> None:
     with as_an_ordinary_user() as directory:
@@ -163,7 +163,7 @@ def test_unreadable_files_of_a_proxy_that_lives_stay(
             assert len(list(Path(directory).iterdir())) == 2
 
 
-def test_the_file_that_a_link_leads_to_keeps_its_mode(
+def test_mode_of_link_target_is_unchanged(
     tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, email = tmp_path / "kept", tmp_path / f"{NAME}.email"
@@ -193,7 +193,7 @@ def test_the_file_that_a_link_leads_to_keeps_its_mode(
         "postprox-0123456789ABCDEF.email",
     ],
 )
-def test_a_file_of_another_name_stays(
+def test_file_with_other_name_is_kept(
     tmp_path: Path, passes: Callable[[float], None], name: str
 ) -> None:
     (tmp_path / name).write_text("x")
@@ -202,7 +202,7 @@ def test_a_file_of_another_name_stays(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_what_is_no_file_stays(tmp_path: Path, passes: Callable[[float], None]) -> None:
+def test_non_regular_file_is_kept(tmp_path: Path, passes: Callable[[float], None]) -> None:
     kept = tmp_path / "kept"
     kept.write_text("x")
     (tmp_path / f"{NAME}.email").symlink_to(kept)
@@ -213,7 +213,7 @@ def test_what_is_no_file_stays(tmp_path: Path, passes: Callable[[float], None]) 
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_file_of_another_user_stays(
+def test_foreign_file_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: Callable[[float], None]
 ) -> None:
     left(tmp_path, "spool")
@@ -222,7 +222,7 @@ def test_a_file_of_another_user_stays(
     assert swept(tmp_path) == ["spool"]
 
 
-def test_what_cannot_be_removed_is_not_told(
+def test_failed_removal_is_not_logged(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     passes: Callable[[float], None],
@@ -238,9 +238,7 @@ def test_what_cannot_be_removed_is_not_told(
     assert told == []
 
 
-def test_a_directory_that_cannot_be_read_is_left_to_the_first_message(
-    tmp_path: Path, told: list[tuple[int, str]]
-) -> None:
+def test_unreadable_directory_is_not_logged(tmp_path: Path, told: list[tuple[int, str]]) -> None:
     remove_stale_files(str(tmp_path / "absent"))
     assert told == []
 
@@ -254,7 +252,7 @@ sys.stdin.read()
 """
 
 
-def test_locked_outfile_stays_if_email_was_replaced(
+def test_locked_outfile_is_kept_if_email_was_replaced(
     tmp_path: Path, passes: Callable[[float], None]
 ) -> None:
     left(tmp_path, "email", "out")
@@ -274,7 +272,7 @@ def test_locked_outfile_stays_if_email_was_replaced(
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
-def test_outfile_is_removed_if_email_is_no_file(
+def test_outfile_is_removed_if_email_is_not_regular(
     tmp_path: Path, passes: Callable[[float], None], kind: str
 ) -> None:
     left(tmp_path, "out")

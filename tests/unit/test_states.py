@@ -112,11 +112,11 @@ PAIRS = [(state, following) for state, them in TRANSITIONS.items() for following
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
-def test_transition_occurs(pair: tuple[str, str]) -> None:
+def test_dialogue_performs_transition(pair: tuple[str, str]) -> None:
     assert pair in DIALOGUES[pair]().session.transitions
 
 
-def test_each_dialogue_has_a_transition() -> None:
+def test_each_dialogue_has_transition() -> None:
     assert DIALOGUES.keys() == set(PAIRS)
 
 
@@ -125,5 +125,5 @@ def test_each_state_is_reachable() -> None:
     assert reached | {CONNECTING} == TRANSITIONS.keys()
 
 
-def test_each_state_may_be_followed_by_closed() -> None:
+def test_each_state_has_transition_to_closed() -> None:
     assert all(CLOSED in them for state, them in TRANSITIONS.items() if state != CLOSED)

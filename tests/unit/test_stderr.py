@@ -83,7 +83,7 @@ def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardErr
     written.flush_and_close()
 
 
-def test_a_line_has_time_ident_and_pid(written: StandardError, pipe: Pipe) -> None:
+def test_line_has_time_ident_pid(written: StandardError, pipe: Pipe) -> None:
     written.write(log_levels.ERROR, "one\ntwo")
     head = rb"[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} postprox\[%d\]: " % os.getpid()
     assert re.fullmatch(head + rb"one\\ntwo", pipe.line())
@@ -96,7 +96,7 @@ def test_lines_keep_their_order(written: StandardError, pipe: Pipe) -> None:
         assert pipe.line().endswith(b": line %d" % number)
 
 
-def test_terminal_that_stops_writers_does_not_stop_the_thread(
+def test_terminal_stop_does_not_stop_log_thread(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked: list[object] = []
@@ -112,7 +112,7 @@ def test_terminal_that_stops_writers_does_not_stop_the_thread(
     assert signal.SIGTTOU in blocked
 
 
-def test_a_full_pipe_drops_information_and_counts_it(written: StandardError, pipe: Pipe) -> None:
+def test_full_pipe_drops_and_counts_information(written: StandardError, pipe: Pipe) -> None:
     filled = pipe.fill()
     sent = 0
     while not written.dropped:
@@ -127,7 +127,7 @@ def test_a_full_pipe_drops_information_and_counts_it(written: StandardError, pip
     assert pipe.line().endswith(b": taken again")
 
 
-def test_a_full_pipe_keeps_warnings_longer_than_information(
+def test_full_pipe_keeps_warnings_longer_than_information(
     written: StandardError, pipe: Pipe
 ) -> None:
     filled = pipe.fill()
@@ -141,7 +141,7 @@ def test_a_full_pipe_keeps_warnings_longer_than_information(
     assert warning.endswith(b": " + b"w" * 1000)
 
 
-def test_what_a_full_pipe_keeps_is_bounded(written: StandardError, pipe: Pipe) -> None:
+def test_full_pipe_backlog_is_bounded(written: StandardError, pipe: Pipe) -> None:
     pipe.fill()
     for _ in range(1000):
         written.write(log_levels.ERROR, "x" * 1000)
@@ -149,7 +149,7 @@ def test_what_a_full_pipe_keeps_is_bounded(written: StandardError, pipe: Pipe) -
     assert kept * 1000 < limits.LOG_BACKLOG < (kept + 1) * 1100
 
 
-def test_the_flags_of_the_descriptor_stay(written: StandardError, pipe: Pipe) -> None:
+def test_descriptor_flags_are_unchanged(written: StandardError, pipe: Pipe) -> None:
     before = fcntl.fcntl(pipe.writer, fcntl.F_GETFL)
     filled = pipe.fill()
     written.write(log_levels.ERROR, "waits")
@@ -159,9 +159,7 @@ def test_the_flags_of_the_descriptor_stay(written: StandardError, pipe: Pipe) ->
     assert fcntl.fcntl(pipe.writer, fcntl.F_GETFL) == before
 
 
-def test_a_full_pipe_that_does_not_block_is_awaited(
-    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_nonblocking_pipe_is_awaited(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     full = threading.Event()
     right = stderr._wait_for_reader
 
@@ -180,7 +178,7 @@ def test_a_full_pipe_that_does_not_block_is_awaited(
     assert (written.dropped, os.get_blocking(pipe.writer)) == (0, False)
 
 
-def test_at_the_end_a_full_pipe_is_not_awaited_for_long(
+def test_exit_flush_of_full_pipe_has_time_limit(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)
@@ -189,14 +187,14 @@ def test_at_the_end_a_full_pipe_is_not_awaited_for_long(
     written.flush_and_close()
 
 
-def test_at_the_end_lines_that_can_be_written_are(written: StandardError, pipe: Pipe) -> None:
+def test_exit_flush_writes_remaining_lines(written: StandardError, pipe: Pipe) -> None:
     written.write(log_levels.ERROR, "last words")
     written.flush_and_close()
     os.set_blocking(pipe.reader, False)
     assert os.read(pipe.reader, 4096).endswith(b": last words\n")
 
 
-def test_lines_without_a_reader_are_counted(written: StandardError, pipe: Pipe) -> None:
+def test_lines_written_without_reader_are_counted(written: StandardError, pipe: Pipe) -> None:
     pipe.lose_reader()
     written.write(log_levels.ERROR, "one")
     written.flush_and_close()
@@ -205,7 +203,7 @@ def test_lines_without_a_reader_are_counted(written: StandardError, pipe: Pipe) 
     assert written.dropped == 2
 
 
-def test_after_a_full_disk_the_report_precedes_the_next_line(
+def test_drop_report_precedes_next_line_after_full_disk(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
@@ -221,7 +219,7 @@ def test_after_a_full_disk_the_report_precedes_the_next_line(
     assert written.dropped == 2
 
 
-def test_without_a_thread_the_server_cannot_start(
+def test_failed_log_thread_prevents_server_start(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_: threading.Thread) -> None:
@@ -247,7 +245,7 @@ def test_without_a_thread_the_server_cannot_start(
         (("--foreground", "--log=stderr"), False, True),
     ],
 )
-def test_where_the_log_of_a_server_goes(
+def test_server_log_destination_depends_on_options(
     arguments: tuple[str, ...],
     daemon: bool,
     expected: bool,

@@ -24,24 +24,24 @@ def pair() -> Iterator[tuple[Stream, socket.socket]]:
 Pair = tuple[Stream, socket.socket]
 
 
-def test_nothing_is_there_yet(pair: Pair) -> None:
+def test_read_without_input_returns_none(pair: Pair) -> None:
     stream, _ = pair
     assert stream.read() is None
 
 
-def test_octets_are_read(pair: Pair) -> None:
+def test_octets_are_read_unchanged(pair: Pair) -> None:
     stream, peer = pair
     peer.send(b"\0\xff\r\n")
     assert stream.read() == b"\0\xff\r\n"
 
 
-def test_the_end_is_read(pair: Pair) -> None:
+def test_eof_is_read_as_empty_bytes(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     assert stream.read() == b""
 
 
-def test_a_reset_is_an_end(listener: socket.socket) -> None:
+def test_reset_is_read_as_eof(listener: socket.socket) -> None:
     client = socket.create_connection(listener.getsockname())
     accepted, _ = listener.accept()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -52,14 +52,14 @@ def test_a_reset_is_an_end(listener: socket.socket) -> None:
     stream.close()
 
 
-def test_octets_are_written_at_once(pair: Pair) -> None:
+def test_octets_are_written_immediately(pair: Pair) -> None:
     stream, peer = pair
     stream.write(b"250 ok\r\n")
     assert stream.unsent == 0
     assert peer.recv(100) == b"250 ok\r\n"
 
 
-def test_what_finds_no_room_waits(pair: Pair) -> None:
+def test_excess_output_is_buffered(pair: Pair) -> None:
     stream, peer = pair
     text = bytes(range(256)) * 20_000
     stream.write(text)
@@ -72,14 +72,14 @@ def test_what_finds_no_room_waits(pair: Pair) -> None:
     assert stream.unsent == 0
 
 
-def test_what_is_written_for_a_peer_that_is_gone_is_lost(pair: Pair) -> None:
+def test_output_for_lost_peer_is_discarded(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     stream.write(b"x" * 5_000_000)
     assert stream.unsent == 0
 
 
-def test_what_has_failed_stays_dead(pair: Pair) -> None:
+def test_failed_stream_remains_failed(pair: Pair) -> None:
     stream, peer = pair
     peer.setblocking(False)
     stream.failed = True
@@ -89,7 +89,7 @@ def test_what_has_failed_stays_dead(pair: Pair) -> None:
         peer.recv(1)
 
 
-def test_finishing_tells_the_peer_and_still_listens(pair: Pair) -> None:
+def test_finish_sends_eof_and_keeps_reading(pair: Pair) -> None:
     stream, peer = pair
     stream.finish()
     assert peer.recv(100) == b""
@@ -97,14 +97,14 @@ def test_finishing_tells_the_peer_and_still_listens(pair: Pair) -> None:
     assert stream.read() == b"more"
 
 
-def test_finishing_for_a_peer_that_is_gone_is_nothing(pair: Pair) -> None:
+def test_finish_with_lost_peer_does_nothing(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     stream.finish()
     stream.finish()
 
 
-def test_closing_twice_closes_once(pair: Pair) -> None:
+def test_second_close_does_nothing(pair: Pair) -> None:
     stream, peer = pair
     stream.close()
     reused = os.dup(peer.fileno())
@@ -113,7 +113,7 @@ def test_closing_twice_closes_once(pair: Pair) -> None:
     os.close(reused)
 
 
-def test_pipes_serve_as_well() -> None:
+def test_pipes_replace_socket() -> None:
     (reader, theirs_out), (theirs_in, writer) = os.pipe(), os.pipe()
     stream = Stream(reader, writer)
     os.write(theirs_out, b"QUIT\r\n")
@@ -127,7 +127,7 @@ def test_pipes_serve_as_well() -> None:
     os.close(theirs_out)
 
 
-def test_a_pipe_that_nobody_reads_is_gone() -> None:
+def test_output_to_closed_pipe_is_discarded() -> None:
     (reader, theirs_out), (theirs_in, writer) = os.pipe(), os.pipe()
     stream = Stream(reader, writer)
     os.close(theirs_in)
@@ -137,14 +137,14 @@ def test_a_pipe_that_nobody_reads_is_gone() -> None:
     os.close(theirs_out)
 
 
-def test_tcp_never_delays(listener: socket.socket) -> None:
+def test_tcp_nodelay_is_set(listener: socket.socket) -> None:
     with socket.create_connection(listener.getsockname()) as client:
         descriptor = os.dup(client.fileno())
         Stream(descriptor, descriptor).close()
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
-def test_what_is_no_tcp_has_nothing_to_switch_off(pair: Pair) -> None:
+def test_nodelay_without_tcp_is_ignored(pair: Pair) -> None:
     stream, _ = pair
     never_delay(stream.writer)
     reader, writer = os.pipe()

@@ -39,7 +39,7 @@ def test_missing_standard_descriptors_are_filled(closed: tuple[int, ...], tmp_pa
     assert (tmp_path / "answer").read_text() == "/dev/null /dev/null /dev/null True\n"
 
 
-def test_a_silenced_descriptor_leads_nowhere() -> None:
+def test_silenced_descriptor_discards_output() -> None:
     silence = "from postprox.shell import system; system.silence(2)"
     program = f"import os; {silence}; os.write(2, b'word')"
     done = subprocess.run(
@@ -52,7 +52,7 @@ def test_a_silenced_descriptor_leads_nowhere() -> None:
     assert done.stderr == b""
 
 
-def test_silencing_leaves_no_descriptor() -> None:
+def test_silence_leaves_no_open_descriptor() -> None:
     descriptor = os.dup(1)
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     silence(descriptor)
@@ -61,5 +61,5 @@ def test_silencing_leaves_no_descriptor() -> None:
 
 
 @pytest.mark.parametrize("octets", [b"/plain", "/caf\xe9".encode(), b"/caf\xe9"])
-def test_a_file_is_known_by_the_octets_of_its_name(octets: bytes) -> None:
+def test_file_name_keeps_its_octets(octets: bytes) -> None:
     assert file_name(os.fsdecode(octets)) == octets

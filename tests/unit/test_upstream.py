@@ -30,25 +30,25 @@ def site() -> Site:
     return Site()
 
 
-def test_at_first_there_is_no_connection(site: Site) -> None:
+def test_initial_state_has_no_connection(site: Site) -> None:
     assert site.link.state == upstream.ABSENT
     assert site.link.deadline == limits.NEVER
 
 
-def test_connecting_has_a_limit(site: Site) -> None:
+def test_connecting_has_timeout(site: Site) -> None:
     site.link.connect()
     assert site.asked == [actions.ConnectUpstream()]
     assert site.link.deadline == site.now + limits.CONNECT
 
 
-def test_the_greeting_is_awaited(site: Site) -> None:
+def test_connection_awaits_greeting(site: Site) -> None:
     site.link.connect()
     site.link.connected()
     assert (site.link.state, site.link.awaited) == (upstream.READY, upstream.GREETING)
     assert site.link.deadline == site.now + limits.UPSTREAM_REPLY
 
 
-def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
+def test_sent_command_awaits_reply(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", upstream.DATA)
     assert site.asked == [actions.SendToUpstream(b"NOOP\r\n")]
@@ -68,9 +68,7 @@ def test_a_command_is_sent_and_its_reply_awaited(site: Site) -> None:
         (upstream.FINAL, limits.UPSTREAM_FINAL),
     ],
 )
-def test_every_reply_is_awaited_for_a_time_of_its_own(
-    site: Site, awaited: str, seconds: float
-) -> None:
+def test_each_awaited_reply_has_own_timeout(site: Site, awaited: str, seconds: float) -> None:
     connection = site.ready()
     connection.expect(awaited)
     assert connection.deadline == site.now + seconds
@@ -79,9 +77,7 @@ def test_every_reply_is_awaited_for_a_time_of_its_own(
 @pytest.mark.parametrize(
     "awaited", [upstream.EHLO, upstream.RSET, upstream.REPLY, upstream.KEEPALIVE]
 )
-def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
-    site: Site, awaited: str
-) -> None:
+def test_client_loss_shortens_ordinary_reply_timeout(site: Site, awaited: str) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
@@ -89,23 +85,21 @@ def test_an_ordinary_reply_is_not_awaited_for_long_once_the_client_is_gone(
 
 
 @pytest.mark.parametrize("awaited", [upstream.GREETING, upstream.DATA, upstream.FINAL])
-def test_what_decides_about_a_message_is_awaited_whether_the_client_is_there_or_not(
-    site: Site, awaited: str
-) -> None:
+def test_client_loss_keeps_message_reply_timeout(site: Site, awaited: str) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
     assert connection.deadline > site.now + limits.REPLY_AFTER_CLIENT_EOF
 
 
-def test_what_is_missing_is_said_in_words(site: Site) -> None:
+def test_awaited_reply_has_description(site: Site) -> None:
     site.link.connect()
     assert site.link.awaited_description == "connection"
     site.link.connected()
     assert site.link.awaited_description == "greeting"
 
 
-def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
+def test_received_reply_has_awaited_kind(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", upstream.KEEPALIVE)
     connection.feed(b"250 ok\r\n")
@@ -115,7 +109,7 @@ def test_a_reply_is_the_one_that_was_awaited(site: Site) -> None:
     assert connection.deadline == limits.NEVER
 
 
-def test_a_second_reply_was_not_asked_for(site: Site) -> None:
+def test_second_reply_is_unexpected(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", upstream.KEEPALIVE)
     connection.feed(b"250 ok\r\n250 again\r\n")
@@ -125,7 +119,7 @@ def test_a_second_reply_was_not_asked_for(site: Site) -> None:
     assert received[1] == upstream.NOTHING
 
 
-def test_a_reply_tells_that_the_connection_is_used(site: Site) -> None:
+def test_reply_updates_time_of_last_use(site: Site) -> None:
     connection = site.ready()
     site.now += 50
     connection.feed(b"250 ok\r\n")
@@ -133,7 +127,7 @@ def test_a_reply_tells_that_the_connection_is_used(site: Site) -> None:
     assert connection.used == site.now
 
 
-def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
+def test_leave_sends_quit_with_short_timeout(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.SendToUpstream(b"QUIT\r\n")]
@@ -141,21 +135,21 @@ def test_leaving_says_quit_and_waits_for_a_moment(site: Site) -> None:
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
-def test_nothing_is_awaited_of_an_upstream_that_is_left(site: Site) -> None:
+def test_leave_does_not_await_reply(site: Site) -> None:
     connection = site.ready()
     connection.expect(upstream.REPLY)
     connection.leave()
     assert connection.awaited == upstream.NOTHING
 
 
-def test_what_upstream_says_after_quit_is_no_reply(site: Site) -> None:
+def test_reply_after_quit_is_ignored(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     connection.feed(b"221 bye\r\n")
     assert connection.next_reply() is None
 
 
-def test_a_new_connection_knows_nothing_of_the_old(site: Site) -> None:
+def test_new_connection_resets_state(site: Site) -> None:
     connection = site.ready()
     connection.feed(b"250-half")
     connection.disconnect()
@@ -167,7 +161,7 @@ def test_a_new_connection_knows_nothing_of_the_old(site: Site) -> None:
     assert received[0].raw == b"220 up again\r\n"
 
 
-def test_disconnecting_is_asked_for_once(site: Site) -> None:
+def test_second_disconnect_does_nothing(site: Site) -> None:
     connection = site.ready()
     connection.disconnect()
     connection.disconnect()

@@ -47,7 +47,7 @@ def last_stderr_line(text: bytes) -> bytes:
         (Outcome(failure="timed out after 30 s"), False, "fail-open", b""),
     ],
 )
-def test_the_filters_end_decides(
+def test_filter_outcome_determines_action_and_reply(
     outcome: Outcome, reject_failures: bool, action: str, reply: bytes
 ) -> None:
     verdict = judge(outcome, reject_failures=reject_failures)
@@ -67,11 +67,11 @@ def test_the_filters_end_decides(
     ],
 )
 @pytest.mark.parametrize("reject_failures", [False, True])
-def test_only_a_failure_has_a_reason(outcome: Outcome, reason: str, reject_failures: bool) -> None:
+def test_only_failure_has_reason(outcome: Outcome, reason: str, reject_failures: bool) -> None:
     assert judge(outcome, reject_failures=reject_failures).reason == reason
 
 
-def test_nothing_is_known_of_an_end_that_is_not_told() -> None:
+def test_default_outcome_has_no_values() -> None:
     end = Outcome()
     assert (end.status, end.last_stderr_line, end.failure) == (None, b"", "")
     assert (end.replaced, end.out_of_resources) == (False, False)
@@ -80,7 +80,7 @@ def test_nothing_is_known_of_an_end_that_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("status", "reject_failures"), [(0, False), (1, False), (2, False), (2, True)]
 )
-def test_what_the_filter_said_is_kept_whatever_it_means(status: int, reject_failures: bool) -> None:
+def test_filter_output_is_kept_for_any_verdict(status: int, reject_failures: bool) -> None:
     assert judge(Outcome(status, b"550 no"), reject_failures=reject_failures).said == b"550 no"
 
 
@@ -100,12 +100,12 @@ def test_what_the_filter_said_is_kept_whatever_it_means(status: int, reject_fail
         (b"", False),
     ],
 )
-def test_a_strict_proxy_obeys_only_a_final_reply_code(line: bytes, rejects: bool) -> None:
+def test_strict_rejection_requires_final_reply_code(line: bytes, rejects: bool) -> None:
     reason = judge(Outcome(1, line), reject_failures=True, strict=True).reason
     assert reason == ("" if rejects else "exit status 1 without a reply code (--strict)")
 
 
-def test_a_failure_is_answered_with_a_temporary_reply() -> None:
+def test_failure_reply_is_451() -> None:
     assert FILTER_FAILED.startswith(b"451 ")
     assert FILTER_FAILED.endswith(b"\r\n")
 
@@ -150,33 +150,33 @@ PREFIX_RULE = [
 
 
 @pytest.mark.parametrize(("stderr", "reply"), PREFIX_RULE)
-def test_the_last_line_becomes_the_reply(stderr: bytes, reply: bytes) -> None:
+def test_last_line_becomes_reply(stderr: bytes, reply: bytes) -> None:
     assert rejection(last_stderr_line(stderr)) == reply + b"\r\n"
 
 
 @pytest.mark.parametrize("octet", range(256))
-def test_only_what_can_be_printed_is_told_the_client(octet: int) -> None:
+def test_unprintable_characters_are_replaced_in_reply(octet: int) -> None:
     shown = octet if 0x20 <= octet <= 0x7E else ord("?")
     assert rejection(b"550 x" + bytes([octet, 0x78])) == b"550 x" + bytes([shown, 0x78]) + b"\r\n"
 
 
 @pytest.mark.parametrize("stderr", [b"", b"\n", b"\n\n\n", b" \t \r\n \n", b"\x0b\x0c\n"])
-def test_a_filter_that_says_nothing_is_given_words(stderr: bytes) -> None:
+def test_silent_filter_gets_default_text(stderr: bytes) -> None:
     assert rejection(last_stderr_line(stderr)) == OWN_TEXT
 
 
 @pytest.mark.parametrize("length", [505, 506, 507, 5000, 100_000])
-def test_a_long_line_is_cut_to_a_reply_line(length: int) -> None:
+def test_long_line_is_truncated_to_reply_line(length: int) -> None:
     text = b"550 " + b"x" * length
     assert rejection(last_stderr_line(text + b"\n")) == text[:510] + b"\r\n"
 
 
-def test_a_prefix_counts_for_the_length() -> None:
+def test_reply_prefix_counts_towards_length() -> None:
     assert rejection(last_stderr_line(b"x" * 5000)) == b"554 " + b"x" * 506 + b"\r\n"
 
 
 @given(st.binary(max_size=600))
-def test_a_rejection_is_one_reply_line_whatever_the_filter_says(stderr: bytes) -> None:
+def test_rejection_is_one_reply_line(stderr: bytes) -> None:
     reply = rejection(last_stderr_line(stderr))
     assert len(reply) <= limits.REPLY_LINE
     assert reply.endswith(b"\r\n")
@@ -186,7 +186,7 @@ def test_a_rejection_is_one_reply_line_whatever_the_filter_says(stderr: bytes) -
 
 
 @given(st.lists(st.binary(max_size=40)))
-def test_the_last_line_is_the_same_at_every_cut(pieces: list[bytes]) -> None:
+def test_last_line_is_independent_of_block_boundaries(pieces: list[bytes]) -> None:
     reader = LastLine()
     for piece in pieces:
         reader.feed(piece)
@@ -194,41 +194,41 @@ def test_the_last_line_is_the_same_at_every_cut(pieces: list[bytes]) -> None:
 
 
 @given(st.lists(st.sampled_from([b"550 a", b"", b" ", b"b", b"\r"])))
-def test_the_last_line_is_the_last_that_is_not_blank(lines: list[bytes]) -> None:
+def test_last_line_is_last_nonblank_line(lines: list[bytes]) -> None:
     wanted = next((line for line in reversed(lines) if line.strip()), b"")
     assert last_stderr_line(b"\n".join(lines)) == wanted
 
 
-def test_a_blank_line_that_comes_alone_takes_nothing_back() -> None:
+def test_separate_blank_line_keeps_last_line() -> None:
     reader = LastLine()
     reader.feed(b"550 x\n")
     reader.feed(b"\n")
     assert reader.value == b"550 x"
 
 
-def test_a_line_in_pieces_ends_with_a_piece_that_is_its_end_alone() -> None:
+def test_separate_newline_ends_line() -> None:
     reader = LastLine()
     reader.feed(b"550 x")
     reader.feed(b"\n")
     assert reader.value == b"550 x"
 
 
-def test_of_three_lines_the_third_is_the_last() -> None:
+def test_third_of_three_lines_is_last() -> None:
     assert last_stderr_line(b"one\ntwo\nthree\n") == b"three"
 
 
-def test_a_line_that_ends_is_cut_too() -> None:
+def test_complete_line_is_truncated() -> None:
     assert len(last_stderr_line(b"x" * 65536 + b"\n")) == limits.FILTER_LINE
 
 
-def test_three_megabytes_are_not_kept() -> None:
+def test_large_output_is_not_stored() -> None:
     reader = LastLine()
     for _ in range(48):
         reader.feed(b"x" * 65536)
     assert len(reader.value) == limits.FILTER_LINE
 
 
-def test_the_line_after_three_megabytes_is_found() -> None:
+def test_line_after_large_output_is_found() -> None:
     reader = LastLine()
     for _ in range(48):
         reader.feed(b"noise\n" * 10923)
