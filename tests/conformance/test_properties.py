@@ -66,7 +66,9 @@ def test_every_session_satisfies_rules(judged: Settings, search: Search) -> None
     requires=REQUIRES,
     mode="listen",
 )
-def test_every_concurrent_session_satisfies_rules(judged: Settings, search: Search) -> None:
+def test_every_session_of_concurrent_clients_satisfies_rules(
+    judged: Settings, search: Search
+) -> None:
     @examples(usual=4, deep=300)
     @given(crowd=concurrent_sessions())
     def sessions(crowd: dict[bytes, Plan]) -> None:

@@ -307,7 +307,7 @@ def test_list_prints_name_level_modes_requirements_title(
     name, level, modes, requirements, title = capsys.readouterr().out.rstrip("\n").split("\t")
     assert (name, level, modes) == ("relay/one-message.smtp", "must", "stdio,listen")
     assert "relay.commands" in requirements
-    assert title.startswith("A session of one message")
+    assert title.startswith("Session with one message")
 
 
 def test_names_after_options_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:

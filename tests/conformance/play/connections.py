@@ -275,13 +275,18 @@ _OPTIONS = {
 }
 
 
+#: Seconds until a connection to this machine has failed.
+_CONNECT = 1.0
+
+
 def connect(address: tuple[str, int], buffers: str, timeout: float) -> socket.socket:
     """Return a client's connection to *address*."""
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(socket.socket())
         for option in _OPTIONS[buffers]:
             client.setsockopt(*option)
-        client.settimeout(timeout)
+        # The timeout of an observation may be 0, and then connect(2) would not wait.
+        client.settimeout(max(timeout, _CONNECT))
         client.connect(address)
         stack.pop_all()
     return client
