@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import shlex
 import smtplib
 import socket
 import socketserver
@@ -19,6 +21,7 @@ from tests.conformance.format.grammar import FENCE
 from tests.conformance.format.loader import load_transcript
 from tests.conformance.format.nodes import Step, Transcript
 from tests.conformance.format.reader import parse_transcript
+from tests.conformance.format.requirements import specification
 from tests.conformance.format.writer import write_step
 from tests.conformance.paths import ROOT
 from tests.conformance.play.engine import play
@@ -27,6 +30,7 @@ from tests.conformance.play.harness import Harness, Settings
 from tests.conformance.play.host import Host
 from tests.conformance.play.implementation import REFERENCE, find_implementation
 from tests.conformance.play.process import adopt_orphans
+from tests.conformance.record.command import add_record
 from tests.conformance.record.steps import StepRecorder
 
 SECONDS = 20.0
@@ -453,3 +457,13 @@ def test_empty_message_is_recorded() -> None:
     steps = StepRecorder()
     steps.read_email(FilterRun(1, 1, {}, b"", 0o600, b""))
     assert written(steps) == ["F< email"]
+
+
+def test_documented_record_command_is_valid() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text("utf-8")
+    start = page.index("postprox-conformance record --")
+    command = page[start : page.index("\n```", start)].replace("\\\n", "")
+    program, *words = shlex.split(command)
+    parser = argparse.ArgumentParser(program)
+    add_record(parser.add_subparsers())
+    assert set(parser.parse_args(words).requires) <= set(specification().requirements)
