@@ -5,8 +5,9 @@ Rule: this module has no policy and no I/O. `session` interprets each line.
 
 from . import limits
 
-#: EHLO keywords of extensions that bypass the filter (relay.ehlo).
-HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT"))
+#: EHLO keywords of extensions that bypass the filter, and PRDR, which has several replies to one
+#: message (relay.ehlo).
+HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT", b"PRDR"))
 
 #: An integer, because a search for an integer is five times as fast as a search for bytes.
 _NUL = 0

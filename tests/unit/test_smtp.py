@@ -415,6 +415,7 @@ def test_reply_code_is_classified(code: int, positive: bool, negative: bool) -> 
         (b"250-up\r\n250-BURL=imap\r\n250 X\r\n", b"250-up\r\n250 X\r\n"),
         (b"250-up\r\n250- STARTTLS\r\n250 X\r\n", b"250-up\r\n250 X\r\n"),
         (b"250-up\r\n250-BINARYMIME\r\n250 X\r\n", b"250-up\r\n250 X\r\n"),
+        (b"250-up\r\n250-PRDR\r\n250 X\r\n", b"250-up\r\n250 X\r\n"),
         (b"250-up\r\n250-STARTTLSX\r\n250 X\r\n", b"250-up\r\n250-STARTTLSX\r\n250 X\r\n"),
         (b"250-up\r\n250-X STARTTLS\r\n250 Y\r\n", b"250-up\r\n250-X STARTTLS\r\n250 Y\r\n"),
         (b"250-STARTTLS\r\n250 X\r\n", b"250-STARTTLS\r\n250 X\r\n"),
