@@ -685,7 +685,7 @@ def test_unit_fifo_is_reported_in_one_line(machine: Machine) -> None:
 
 def test_unit_without_command_is_reported(machine: Machine) -> None:
     path = machine.directory / "postprox.service"
-    path.write_text("[Service]\nExecStart=\n")
+    path.write_text("[Service]\nKillMode=mixed\nExecStart=\n")
     said = found(machine, "--unit", str(path))
     assert (said.status, said.names(), said.errors) == (2, {"command-line"}, "")
 
