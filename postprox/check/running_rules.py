@@ -28,8 +28,11 @@ _STEPS = {
 
 
 def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
-    """Report a Postfix that does not run."""
-    if seen.postfix is False:
+    """Report a Postfix that does not run.
+
+    A configuration in another directory than the default one may not be in use yet.
+    """
+    if seen.postfix is False and not setup.configuration.directory:
         yield Fault(
             "postfix-stopped",
             "master(8)",
