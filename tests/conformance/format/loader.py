@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..paths import SUFFIX, TRANSCRIPTS
-from .nodes import Either, FormatError, Include, Node, Note, Step, Transcript
+from .nodes import Either, FormatError, Include, Node, Transcript
 from .payload import did_you_mean
 from .reader import line_of_key, parse_part, parse_transcript
 from .requirements import specification
@@ -67,31 +67,26 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
         case Include(part):
             if depth == _MAXIMUM_DEPTH:
                 raise FormatError(name, node.line, f"'{part}' includes itself")
-            path = _included_path(part, name, node.line)
-            steps = _part(path, part)
-            return replace(node, steps=_with_includes(steps, part, depth + 1))
+            try:
+                return replace(node, steps=_part(part, depth + 1))
+            except FileNotFoundError as error:
+                text = f"missing file transcripts/{part}"
+                raise FormatError(name, node.line, text) from error
         case Either(branches):
             return replace(
                 node, branches=tuple(_with_includes(branch, name, depth) for branch in branches)
             )
-        case Step():
-            # Each inclusion gets its own nodes, so that a failure is marked at the correct line.
-            return replace(node)
-        case Note():
+        case _:
             return node
 
 
 @functools.cache
-def _part(path: Path, name: str) -> tuple[Node, ...]:
-    """Return the steps of an included file, from a cache because transcripts share a few files."""
-    return parse_part(_text(path, name), name)
-
-
-def _included_path(part: str, name: str, line: int) -> Path:
-    path = TRANSCRIPTS / part
-    if not path.is_file() or ".." in Path(part).parts:
-        raise FormatError(name, line, f"missing file transcripts/{part}")
-    return path
+def _part(name: str, depth: int) -> tuple[Node, ...]:
+    """Return the nodes of an included file, from a cache because transcripts share a few files."""
+    path = TRANSCRIPTS / name
+    if not path.is_file() or ".." in Path(name).parts:
+        raise FileNotFoundError(name)
+    return _with_includes(parse_part(_text(path, name), name), name, depth)
 
 
 def included_names(nodes: tuple[Node, ...]) -> set[str]:

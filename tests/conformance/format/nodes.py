@@ -5,7 +5,7 @@ Rule: nodes are plain values. Only the reader and the writer know their textual 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .header import Header
 from .payload import Payload
@@ -140,3 +140,21 @@ def walk(nodes: tuple[Node, ...]) -> list[Step]:
             case Note():
                 pass
     return steps
+
+
+def separated(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return a copy of *nodes* in which no two steps are the same object.
+
+    A file that is included twice has its steps twice. A failure is marked at one of them.
+    """
+    return tuple(_separated(node) for node in nodes)
+
+
+def _separated(node: Node) -> Node:
+    match node:
+        case Either(branches):
+            return replace(node, branches=tuple(map(separated, branches)))
+        case Include():
+            return replace(node, steps=separated(node.steps))
+        case _:
+            return replace(node)

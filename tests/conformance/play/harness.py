@@ -16,12 +16,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from ..format.header import ON_PORT_25
-from ..format.nodes import Transcript, walk
+from ..format.nodes import Transcript, separated, walk
 from ..format.vocabulary import FILTER_VARIABLES
 from .connections import Connection, Listener, accepted_pair, connect
 from .dialogue import Dialogue
@@ -126,7 +126,7 @@ class Harness:
     """One run of a transcript in one mode."""
 
     def __init__(self, transcript: Transcript, mode: str, settings: Settings) -> None:
-        self.transcript = transcript
+        self.transcript = replace(transcript, steps=separated(transcript.steps))
         self.header = transcript.header
         self.mode = mode
         self.settings = settings

@@ -196,7 +196,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     shard = suite_of(config).shard
     files = {path: number for number, path in enumerate(dict.fromkeys(one.path for one in items))}
     kept = [one for one in items if shard.has(files[one.path])]
-    config.hook.pytest_deselected(items=[one for one in items if one not in kept])
+    others = [one for one in items if not shard.has(files[one.path])]
+    config.hook.pytest_deselected(items=others)
     items[:] = kept
 
 
