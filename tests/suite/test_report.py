@@ -137,7 +137,7 @@ def clause_part(page: str, name: str) -> str:
         (b"[]\n", "f:1: each line must be a JSON object"),
         (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
         (octets(result()), "f:1: no header"),
-        (octets(header(format=4)), "f:1: format 4; must be 1 or 2 or 3"),
+        (octets(header(format=5)), "f:1: format 5; must be 1 or 2 or 3 or 4"),
         (octets({"type": "header"}), 'f:1: "format" is missing'),
         (octets(header(started="today")), "f:1: \"started\" is 'today'; must be an ISO 8601"),
         (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio'; must be a list"),

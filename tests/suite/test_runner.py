@@ -672,6 +672,69 @@ def test_result_header_has_machine_and_versions(right: Done) -> None:
     assert (head["root"], head["time_scale"]) == (os.geteuid() == 0, 1.0)
 
 
+# --- profiles -------------------------------------------------------------------------------------
+
+#: A transcript that belongs to profile relay. SESSION does not.
+RELAYED = "data/end-of-data-in-pieces.smtp"
+#: A transcript of profile transparent with an exit status.
+CLOSED = "relay/eof-client-unfinished.smtp"
+
+
+def test_transcript_outside_profile_is_not_played(runner: Runner) -> None:
+    done = runner.run(in_corpus(SESSION), in_corpus(RELAYED), "--profile", "relay")
+    assert {name.partition("::")[0] for name in done.names} == {RELAYED}
+    assert done.records[0]["profile"] == "relay"
+
+
+def test_invariant_outside_profile_has_no_result(runner: Runner) -> None:
+    assert runner.run(in_corpus(RELAYED), "--profile", "relay").unasked == {}
+
+
+def test_property_outside_profile_is_not_played(runner: Runner) -> None:
+    properties = ROOT / "tests" / "conformance" / "test_properties.py"
+    done = runner.run(properties, in_corpus(RELAYED), "--profile", "filter")
+    assert {name.partition("::")[0] for name in done.names} == {RELAYED}
+
+
+def test_option_overrides_profile_of_file(runner: Runner) -> None:
+    described = runner.described(RIGHT + 'profile = "relay"\n')
+    for options, profile in (((), "relay"), (("--profile", "transparent"), "transparent")):
+        done = runner.run(in_corpus(RELAYED), "--implementation", described, *options)
+        assert f" (profile {profile})\n" in done.text
+
+
+def test_run_without_transcript_in_profile_gives_status_2(runner: Runner) -> None:
+    done = runner.run(in_corpus(SESSION), "--profile", "relay")
+    assert "nothing was played; no transcript matches profile relay" in done.text
+    assert done.status == 2
+
+
+def test_unknown_profile_gives_status_2(runner: Runner) -> None:
+    done = runner.run(in_corpus(SESSION), "--profile", "rely")
+    assert "--profile must be one of relay, " in done.text
+    assert done.status == 2
+
+
+def test_own_exit_status_is_not_tested_outside_postprox(runner: Runner) -> None:
+    bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=["filter"])
+    arguments = (in_corpus(CLOSED), "--modes", "stdio", "--implementation", bent)
+    assert runner.run(*arguments).outcomes == ["failed"]
+    assert runner.run(*arguments, "--profile", "transparent").outcomes == ["passed"]
+
+
+def test_again_line_has_profile(runner: Runner) -> None:
+    bent = runner.bent("echo 500 no")
+    done = runner.run(in_corpus(RELAYED), "--implementation", bent, "--profile", "relay")
+    assert re.search(r"run it again: .* --profile relay$", done.text, re.M)
+
+
+def test_junit_names_profile(runner: Runner, tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    runner.run(in_corpus(RELAYED), "--profile", "relay", "--junitxml", junit)
+    (found,) = ET.parse(junit).iter("property")  # noqa: S314  (our own file)
+    assert (found.get("name"), found.get("value")) == ("profile", "relay")
+
+
 SCHEMA = json.loads((PACKAGE / "results.schema.json").read_text())["$defs"]
 
 

@@ -19,7 +19,7 @@ from typing import NoReturn
 import pytest
 
 from ..format.loader import ChoiceError, check_names_differ, chosen
-from ..format.vocabulary import SOURCES
+from ..format.vocabulary import BINDS, SOURCES
 from ..paths import (
     COMPARISON,
     COMPARISON_TEST,
@@ -71,6 +71,8 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
     add("--source", metavar="WORD",
         help=f"judge only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
+    add("--profile", metavar="NAME", help="judge only the requirements of a profile: one of the "
+        f"classes {', '.join(BINDS)}, or several, separated by commas")  # fmt: skip
     add("--strict", action="store_true", help="also require every requirement of level should")
     add("--level", default="may", help="judge up to this level: must, should or may (default: may)")
     add(
@@ -197,6 +199,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     arguments += ["--exitfirst"] if options.exitfirst else []
     values = {
         "--source": options.source,
+        "--profile": options.profile,
         "--name": options.name,
         "--shard": options.shard,
         "-k": options.keywords,

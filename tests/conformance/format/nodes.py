@@ -5,6 +5,7 @@ Rule: nodes are plain values. Only the reader and the writer know their textual 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from .header import Header
@@ -98,6 +99,8 @@ class Note:
 
 
 Node = Step | Either | Include | Note
+#: A step and the `+` lines that continue it.
+Group = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -158,3 +161,21 @@ def _separated(node: Node) -> Node:
             return replace(node, steps=separated(node.steps))
         case _:
             return replace(node)
+
+
+def grouped(nodes: tuple[Node, ...]) -> Iterator[Include | Either | Group]:
+    """Group each step of *nodes* with the `+` lines that continue it, and omit notes."""
+    group: list[Step] = []
+    for node in nodes:
+        if isinstance(node, Step) and node.mark == "+":
+            group.append(node)
+            continue
+        if group:
+            yield tuple(group)
+            group = []
+        if isinstance(node, Step):
+            group = [node]
+        elif not isinstance(node, Note):
+            yield node
+    if group:
+        yield tuple(group)

@@ -6,15 +6,13 @@ only at @wait and @quiet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ..format.nodes import Either, Include, Node, Note, Step, walk
+from ..format.nodes import Either, Group, Include, Node, Step, grouped, walk
 from ..format.payload import Payload
 from .connections import Connection, Fragment
 from .harness import Harness, HarnessError
 from .invariants import InvariantChecker, Observed
 from .matching import WAIT, State, Verdict, no
-from .observers import Group, Observer, Observers, StepFailedError
+from .observers import Observer, Observers, StepFailedError
 from .process import Watchdog
 
 #: Interval in seconds between checks of a state that causes no event, such as a file.
@@ -42,24 +40,6 @@ def play(harness: Harness) -> list[Observed]:
         watchdog.close()
         if watchdog.barked:
             raise HarnessError(f"the watchdog had to end the run after {timeout:g} s")
-
-
-def grouped(nodes: tuple[Node, ...]) -> Iterator[Node | Group]:
-    """Group each step of *nodes* with the `+` lines that continue it, and omit notes."""
-    group: list[Step] = []
-    for node in nodes:
-        if isinstance(node, Step) and node.mark == "+":
-            group.append(node)
-            continue
-        if group:
-            yield tuple(group)
-            group = []
-        if isinstance(node, Step):
-            group = [node]
-        elif not isinstance(node, Note):
-            yield node
-    if group:
-        yield tuple(group)
 
 
 class Engine:

@@ -22,6 +22,7 @@ from typing import IO
 
 from ..format.header import ON_PORT_25
 from ..format.nodes import Transcript, separated, walk
+from ..format.profiles import POSTPROX, Profile
 from ..format.vocabulary import FILTER_VARIABLES
 from .connections import Connection, Listener, accepted_pair, connect
 from .dialogue import Dialogue
@@ -61,6 +62,8 @@ class Settings:
     timeout: float = 10.0
     #: The same limit, reduced for programs that fail by timeout.
     timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
+    #: The profile whose requirements are judged.
+    profile: Profile = POSTPROX
     #: The violated invariants, by name and mode.
     broken: set[tuple[str, str]] = field(default_factory=set)
 

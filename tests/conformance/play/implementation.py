@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..format.header import IMPLEMENTATION_CAPABILITIES
 from ..format.payload import did_you_mean
+from ..format.profiles import POSTPROX, Profile
 from ..format.vocabulary import KINDS, MODES, current_name
 from ..paths import IMPLEMENTATIONS, INSTALLED, ROOT
 
@@ -44,6 +45,7 @@ class Implementation:
     name: str
     argv: tuple[str, ...]
     version: str = ""
+    profile: Profile = POSTPROX
     capabilities: frozenset[str] = frozenset(IMPLEMENTATION_CAPABILITIES)
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +110,7 @@ def read_implementation(path: Path) -> Implementation:
 _KEYS = {
     "name": str,
     "version": str,
+    "profile": str,
     "argv": list,
     "capabilities": list,
     "clock_env": str,
@@ -136,11 +139,19 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
         name=str(table["name"]),
         argv=_from_anywhere(_texts(table, "argv"), directory),
         version=str(table.get("version", "")),
+        profile=_profile(str(table["profile"])) if "profile" in table else POSTPROX,
         capabilities=frozenset(capabilities),
         clock_env=None if clock is None else str(clock),
         env={name: _filled(str(value)) for name, value in environment.items()},
         divergences=tuple(one for table in divergences for one in _divergences(table)),
     )
+
+
+def _profile(text: str) -> Profile:
+    try:
+        return Profile.of(text)
+    except ValueError as error:
+        raise ImplementationError(str(error)) from error
 
 
 def _divergences(table: object) -> Iterator[Divergence]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..format.nodes import Named, ReplyPattern, Step, TextTest
+from ..format.nodes import Group, Named, ReplyPattern, Step, TextTest
 from ..format.payload import Payload, visible
 from .connections import Connection
 from .dialogue import shorten
@@ -35,8 +35,6 @@ _IDLE_USE = 0.02
 
 Observer = Callable[[], Verdict]
 Awaited = MessageAwaited | OctetsAwaited | ReplyAwaited
-#: A step and the `+` lines that continue it.
-Group = tuple[Step, ...]
 
 
 class StepFailedError(Exception):

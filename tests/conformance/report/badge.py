@@ -1,7 +1,7 @@
 """The verdict as a badge: an SVG, or an endpoint for shields.io.
 
-Rule: a badge contains the version of the suite and exactly the word of the verdict. Only a complete
-run gets a positive colour.
+Rule: a badge contains the version of the suite, the profile and exactly the word of the verdict.
+Only a complete run gets a positive colour.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def _words(run: Run) -> tuple[str, str, str]:
     verdict = run.verdict
     in_part = bool(run.gaps or verdict.selection)
     message = f"{verdict.word} (in part)" if in_part else verdict.word
-    return f"postprox suite {run.suite_version}", message, _colour(verdict.word, in_part)
+    profile = f", profile {run.profile}" if run.profile else ""
+    label = f"postprox suite {run.suite_version}{profile}"
+    return label, message, _colour(verdict.word, in_part)
 
 
 def _colour(word: str, in_part: bool) -> str:

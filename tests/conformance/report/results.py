@@ -1,4 +1,4 @@
-"""The reader of result files (JSON lines, formats 1 to 3).
+"""The reader of result files (JSON lines, formats 1 to 4).
 
 Rule: a file is read completely, or rejected with an error that has its name and line. Only a
 missing end is accepted, because the results of an interrupted run are useful. `Run.gaps` describes
@@ -39,6 +39,8 @@ class Run:
     modes: tuple[str, ...]
     #: The only source whose requirements were judged, or "" for all.
     by_source: str
+    #: The profile whose requirements were judged, "" in older files.
+    profile: str
     #: Machine, Python, user and time scale, "" in older files.
     environment: str
     specification_version: str
@@ -54,7 +56,7 @@ class Run:
     @property
     def verdict(self) -> Verdict:
         """The verdict on the results."""
-        return judge(self.results, self.suite_transcripts, self.modes, self.by_source)
+        return judge(self.results, self.suite_transcripts, self.modes, self.by_source, self.profile)
 
 
 def read_run(path: Path) -> Run:
@@ -71,7 +73,7 @@ def parse_run(octets: bytes, source: str) -> Run:
     records, gaps = _records(octets, source)
     if not records or records[0].text("type") != "header":
         raise ResultFileError(
-            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 3, …}}'
+            f'{source}:1: no header: a result file begins with {{"type": "header", "format": 4, …}}'
         )
     header, body = records[0], records[1:]
     if header.value("format") not in READABLE_FORMATS:
@@ -269,6 +271,7 @@ def _run(
         level=header.text_or_none("level"),
         modes=header.texts("modes"),
         by_source=header.text("source") if "source" in header.fields else "",
+        profile=header.text("profile") if "profile" in header.fields else "",
         environment=_environment(header) if "machine" in header.fields else "",
         specification_version=suite.text("specification")
         if "specification" in suite.fields

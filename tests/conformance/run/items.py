@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 
+from ..format.by_profile import for_profile
 from ..format.loader import load_transcript
 from ..format.nodes import FormatError, Transcript
 from ..format.requirements import specification
@@ -60,9 +61,10 @@ class TranscriptFile(pytest.File):
         suite = suite_of(self.config)
         if not suite.judges(transcript.subject):
             return
+        played = for_profile(transcript, suite.profile)
         for mode in transcript.header.modes:
             if mode in suite.modes:
-                yield TranscriptItem.from_parent(self, name=mode, transcript=transcript)
+                yield TranscriptItem.from_parent(self, name=mode, transcript=played)
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
@@ -137,6 +139,8 @@ class TranscriptItem(pytest.Item):
         else:
             words = ["python", "-m", "pytest", f"{os.path.relpath(self.path)}::{self.mode}"]
             words += ["--implementation", implementation] if implementation else []
+        if profile := self.config.getoption("--profile"):
+            words += ["--profile", profile]
         scale = str(self.config.getoption("--time-scale"))
         return shlex.join([*words, *(["--time-scale", scale] if scale != "1" else [])])
 

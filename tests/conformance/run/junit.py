@@ -13,8 +13,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from ..format.profiles import Profile
 from .results import Result
 from .verdict import STALE
+
+
+def name_profile(config: pytest.Config, profile: Profile) -> None:
+    """Add the name of *profile* as a property of the whole file."""
+    for writer in _writers(config):
+        writer.add_global_property("profile", profile.name)
 
 
 def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:

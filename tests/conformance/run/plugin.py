@@ -6,6 +6,7 @@ connects both.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from ..format.loader import ChoiceError, check_choice, transcript_paths
+from ..format.loader import ChoiceError, check_choice
 from ..format.nodes import FormatError
-from ..format.vocabulary import LEVELS, MODES, SOURCES
+from ..format.vocabulary import BINDS, LEVELS, MODES, SOURCES
 from ..paths import COMPARISON, INSTALLED, PACKAGE, ROOT, SUFFIX, TRANSCRIPTS
 from ..play.failure import Failure
 from ..play.implementation import ImplementationError
@@ -34,7 +35,7 @@ from .items import (
     result_of,
     suite_of,
 )
-from .junit import add_row, name_row
+from .junit import add_row, name_profile, name_row
 from .progress import Progress
 from .results import Known, Result
 from .suite import OptionError, Suite
@@ -78,6 +79,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--source",
         metavar="WORD",
         help=f"judge only the requirements from one source: {', '.join(SOURCES)}",
+    )
+    group.addoption(
+        "--profile",
+        metavar="NAME",
+        help="judge only the requirements of a profile: one of the classes "
+        f"{', '.join(BINDS)}, or several, separated by commas",
     )
     group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
     group.addoption("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
@@ -192,12 +199,19 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the shard of `--shard`. All modes of a transcript are in one shard."""
-    shard = suite_of(config).shard
+    """Keep the shard of `--shard`, and properties of random sessions in profile postprox only.
+
+    All modes of a transcript are in one shard.
+    """
+    suite = suite_of(config)
     files = {path: number for number, path in enumerate(dict.fromkeys(one.path for one in items))}
-    kept = [one for one in items if shard.has(files[one.path])]
-    others = [one for one in items if not shard.has(files[one.path])]
-    config.hook.pytest_deselected(items=others)
+
+    def is_selected(item: pytest.Item) -> bool:
+        is_property = item.get_closest_marker(PROPERTY_MARKER) is not None
+        return suite.shard.has(files[item.path]) and (suite.profile.is_whole or not is_property)
+
+    kept = list(filter(is_selected, items))
+    config.hook.pytest_deselected(items=list(itertools.filterfalse(is_selected, items)))
     items[:] = kept
 
 
@@ -290,7 +304,8 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)  # after the options have been checked
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Start the progress lines."""
+        """Start the progress lines, and name the profile in JUnit XML."""
+        name_profile(session.config, self._suite.profile)
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if session.config.getoption("--progress") and reporter is not None:
             self._progress = Progress(lambda line: reporter.write_line(line, flush=True))
@@ -375,7 +390,9 @@ class Controller:
         else:  # pytest itself prints failures of items
             for text in [result.text for result in self._no_items if result.text]:
                 terminalreporter.write_line(f"\n{text}")
-        verdict = judge(suite.outcomes, len(transcript_paths()), suite.modes, suite.source)
+        verdict = judge(
+            suite.outcomes, suite.transcripts, suite.modes, suite.source, suite.profile.name
+        )
         implementation = suite.settings.implementation
         name = f"{implementation.name} {implementation.version}".strip()
         terminalreporter.section(f"conformance of {name}")
@@ -393,6 +410,8 @@ def _why_nothing(suite: Suite) -> str:
     asked = [f"-k '{words}'"] if words else []
     if suite.level != LEVELS[-1]:
         asked.append(f"--level {suite.level}")
+    if not suite.profile.is_whole:
+        asked.append(f"profile {suite.profile.name}")
     if suite.source:
         asked.append(f"--source {suite.source}")
     if set(suite.modes) != set(MODES):

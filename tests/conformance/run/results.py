@@ -17,10 +17,10 @@ from typing import IO, Any
 from ..format.requirements import families_of, specification
 from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 
-FORMAT = 3
-#: Formats 1 and 2 have no requirements and no machine. Format 1 has other names for the results of
-#: invariants.
-READABLE_FORMATS = (1, 2, FORMAT)
+FORMAT = 4
+#: Format 3 has no profile. Formats 1 and 2 have no requirements and no machine either. Format 1 has
+#: other names for the results of invariants.
+READABLE_FORMATS = (1, 2, 3, FORMAT)
 #: Version of the transcripts. A change of the runner does not change it.
 SUITE_VERSION = "2.0"
 

@@ -5,6 +5,7 @@ Rule: an error in the command line or the implementation is reported once, befor
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from ..format.by_profile import for_profile
 from ..format.header import FORMAT as TRANSCRIPT_FORMAT
 from ..format.loader import load_transcript, transcript_paths
 from ..format.nodes import Transcript
 from ..format.payload import did_you_mean
+from ..format.profiles import Profile
 from ..format.requirements import Requirement, specification
 from ..format.vocabulary import INVARIANT_PREFIX, LEVELS, MODES, PROPERTY_PREFIX, SOURCES
 from ..paths import TRANSCRIPTS
@@ -105,10 +108,23 @@ class Suite:
         """The only source whose requirements are judged, or "" for all."""
         return str(self.config.getoption("--source") or "")
 
+    @property
+    def profile(self) -> Profile:
+        """The profile whose requirements are judged."""
+        return self.settings.profile
+
+    @functools.cached_property
+    def transcripts(self) -> int:
+        """The number of the suite's transcripts that belong to the profile."""
+        if self.profile.is_whole:
+            return len(transcript_paths())
+        return sum(self.profile.has(load_transcript(path).subject) for path in transcript_paths())
+
     def judges(self, requirement: Requirement) -> bool:
-        """Whether level and source of *requirement* are selected."""
+        """Whether profile, level and source of *requirement* are selected."""
         selected = LEVELS.index(requirement.level) <= LEVELS.index(self.level)
-        return selected and (not self.source or requirement.is_from(self.source))
+        of_source = not self.source or requirement.is_from(self.source)
+        return self.profile.has(requirement) and selected and of_source
 
     @property
     def judges_everything(self) -> bool:
@@ -137,6 +153,7 @@ class Suite:
             _positive("--time-scale", str(self.config.getoption("--time-scale"))),
             bool(self.config.getoption("--slow")),
             timeouts=AdaptiveTimeout.shared(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
+            profile=_profile(self.config.getoption("--profile"), implementation.profile),
         )
 
     def begin(self) -> None:
@@ -161,7 +178,7 @@ class Suite:
 
     def _play_smoke(self) -> None:
         """Play the smoke test. If it fails in all its modes, skip mode command as well."""
-        transcript = load_transcript(TRANSCRIPTS / SMOKE)
+        transcript = self._smoke
         played = [
             mode for mode in transcript.header.modes if self._can_play_smoke(transcript, mode)
         ]
@@ -170,6 +187,11 @@ class Suite:
                 self.smoke_failures[mode] = failure
         if self.smoke_failures and list(self.smoke_failures) == played:
             self.smoke_failures["command"] = self.smoke_failures[played[0]]
+
+    @property
+    def _smoke(self) -> Transcript:
+        """The smoke test, which is played in every profile."""
+        return for_profile(load_transcript(TRANSCRIPTS / SMOKE), self.profile)
 
     def _can_play_smoke(self, smoke: Transcript, mode: str) -> bool:
         known = self.settings.implementation.divergence(SMOKE, mode) is not None
@@ -189,7 +211,7 @@ class Suite:
                     "argv": list(implementation.argv),
                 },
                 "suite": {
-                    "transcripts": len(transcript_paths()),
+                    "transcripts": self.transcripts,
                     "version": SUITE_VERSION,
                     "format": TRANSCRIPT_FORMAT,
                     "specification": specification().version,
@@ -202,6 +224,7 @@ class Suite:
                 "python": platform.python_version(),
                 "root": os.geteuid() == 0,
                 "time_scale": self.settings.time_scale,
+                "profile": self.profile.name,
                 "level": self.level,
                 "source": self.source,
                 "modes": self.modes,
@@ -212,7 +235,7 @@ class Suite:
         """Add failures of the smoke test that caused skips, unless it was itself selected."""
         skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
         present = {one.mode for one in self.outcomes if one.transcript == SMOKE}
-        smoke = load_transcript(TRANSCRIPTS / SMOKE)
+        smoke = self._smoke
         modes = [mode for mode in smoke.header.modes if mode in self.smoke_failures]
         missing = [mode for mode in modes if mode in skipped] or modes[:1]
         results = [
@@ -226,7 +249,7 @@ class Suite:
 
     def add_invariants(self) -> list[Result]:
         """Add the results of invariants, one for each mode."""
-        whole = not selection(self.outcomes, len(transcript_paths()), self.modes, self.source)
+        whole = not selection(self.outcomes, self.transcripts, self.modes, self.source)
         known = specification().requirements
         results = [
             one
@@ -316,6 +339,13 @@ def _check(option: str, value: str, choices: tuple[str, ...]) -> None:
             f"{option} must be one of {', '.join(choices)}, not '{value}'"
             f"{did_you_mean(value, choices)}"
         )
+
+
+def _profile(named: str | None, default: Profile) -> Profile:
+    try:
+        return default if named is None else Profile.of(named)
+    except ValueError as error:
+        raise OptionError(f"--{error}") from error
 
 
 def _positive(option: str, text: str) -> float:

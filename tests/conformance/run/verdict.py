@@ -54,6 +54,8 @@ class Verdict:
     selection: str
     #: Passes at any level that are listed as known divergences.
     stale: tuple[Result, ...] = ()
+    #: The profile whose requirements were judged, "" in older result files.
+    profile: str = ""
 
     def missed_at(self, level: str) -> tuple[Result, ...]:
         """Return the misses at *level*."""
@@ -67,7 +69,11 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """Return the verdict in one line."""
+        """Return the verdict and its profile in one line."""
+        return f"{self._counts} (profile {self.profile})" if self.profile else self._counts
+
+    @property
+    def _counts(self) -> str:
         if self.word == NOT_JUDGED:
             return f"{NOT_JUDGED}: nothing at level must or should was played to its end"
         counts = [
@@ -95,9 +101,13 @@ class Verdict:
 
 
 def judge(
-    results: Sequence[Result], transcripts: int, modes: Sequence[str], source: str = ""
+    results: Sequence[Result],
+    transcripts: int,
+    modes: Sequence[str],
+    source: str = "",
+    profile: str = "",
 ) -> Verdict:
-    """Return the verdict on *results* in *modes* for a suite of *transcripts* transcripts.
+    """Return the verdict on *results* in *modes* for a *profile* of *transcripts* transcripts.
 
     If there is a *source*, only its requirements were judged.
     """
@@ -112,6 +122,7 @@ def judge(
         _unjudged(everything),
         selection(results, transcripts, modes, source),
         tuple(result for result in results if result.outcome == STALE),
+        profile,
     )
 
 

@@ -1,0 +1,60 @@
+"""The profiles: the classes of programs whose requirements a run tests.
+
+Rule: a requirement belongs to a profile if the profile contains the class that the requirement
+binds. A transcript belongs to a profile if its subject does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .payload import did_you_mean
+from .requirements import Requirement, specification
+from .vocabulary import BINDS
+
+_WIDEST, *_OTHERS, _WHOLE = BINDS
+_SEPARATOR = ","
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A set of classes. It always contains relay, and postprox contains all classes."""
+
+    classes: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> Profile:
+        """Parse class names that are separated by commas; ValueError names an unknown one."""
+        named = text.split(_SEPARATOR)
+        for one in named:
+            if one not in BINDS:
+                raise ValueError(
+                    f"profile must be one of {', '.join(BINDS)}, or several of them separated by "
+                    f"commas, not '{one}'{did_you_mean(one, BINDS)}"
+                )
+        return cls(frozenset(BINDS) if _WHOLE in named else frozenset((_WIDEST, *named)))
+
+    @property
+    def name(self) -> str:
+        """The shortest text that `of` parses to this profile."""
+        if _WHOLE in self.classes:
+            return _WHOLE
+        return _SEPARATOR.join(one for one in _OTHERS if one in self.classes) or _WIDEST
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the profile contains every requirement."""
+        return _WHOLE in self.classes
+
+    def has(self, requirement: Requirement) -> bool:
+        """Whether *requirement* belongs to the profile."""
+        return requirement.binds in self.classes
+
+    def counted(self, cited: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the identifiers among *cited* that belong to the profile."""
+        known = specification().requirements
+        return tuple(one for one in cited if self.has(known[one]))
+
+
+#: The profile of a program for which neither an option nor its file names one.
+POSTPROX = Profile.of(_WHOLE)
