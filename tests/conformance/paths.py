@@ -20,6 +20,8 @@ TRANSCRIPTS = (PACKAGE if INSTALLED else ROOT) / "transcripts"
 #: In a checkout a symbolic link to docs/specification.md.
 SPECIFICATION = PACKAGE / "specification.md"
 IMPLEMENTATIONS = PACKAGE / "implementations"
+#: The program that runs an adapter.
+ADAPTER_LAUNCHER = PACKAGE / "adapters" / "__main__.py"
 TEMPLATES = PACKAGE / "report" / "templates"
 #: The properties of random sessions, and the search for differences between two implementations.
 PROPERTIES = PACKAGE / "test_properties.py"

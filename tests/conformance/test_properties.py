@@ -8,6 +8,8 @@ Rule: this module only sets the number of sessions. `properties.strategies` draw
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 
@@ -20,7 +22,9 @@ from .properties.player import perform, perform_together
 from .properties.rules import REQUIRES, broken
 from .properties.search import Search, examples
 from .properties.strategies import concurrent_sessions, plans
+from .run.control import CONTROL_FAILS
 from .run.items import PROPERTY_MARKER, divergence_of, suite_of
+from .run.results import Control
 
 
 @pytest.fixture
@@ -37,10 +41,29 @@ def judged(request: pytest.FixtureRequest) -> Settings:
     return suite.settings
 
 
+Look = Callable[[Settings, Search], None]
+
+
 @pytest.fixture
-def search(request: pytest.FixtureRequest) -> Search:
-    """A known divergence is searched for, but not shrunk."""
-    return Search(shrinks=divergence_of(request.node) is None)
+def search(request: pytest.FixtureRequest, judged: Settings) -> Callable[[Look], None]:
+    """Search with an adapter's control first, and then with the implementation.
+
+    A known divergence is searched for, but not shrunk. The property is not tested if the control
+    violates it.
+    """
+
+    def run(look: Look) -> None:
+        control = suite_of(request.config).control
+        if control is not None:
+            try:
+                look(control, Search(shrinks=False))
+            except pytest.fail.Exception as error:
+                request.node.control = Control("failed", str(error), str(error))
+                pytest.skip(CONTROL_FAILS)
+            request.node.control = Control("passed")
+        look(judged, Search(shrinks=divergence_of(request.node) is None))
+
+    return run
 
 
 @pytest.mark.conformance_property(
@@ -49,15 +72,18 @@ def search(request: pytest.FixtureRequest) -> Search:
     requires=REQUIRES,
     mode="stdio",
 )
-def test_every_session_satisfies_rules(judged: Settings, search: Search) -> None:
-    @examples(usual=40, deep=1500)
-    @given(plan=plans())
-    def sessions(plan: Plan) -> None:
-        if not search.over:
-            run = perform(plan, judged)
-            search.judge(run, broken(run), "A property that does not hold")
+def test_every_session_satisfies_rules(search: Callable[[Look], None]) -> None:
+    def look(judged: Settings, found: Search) -> None:
+        @examples(usual=40, deep=1500)
+        @given(plan=plans())
+        def sessions(plan: Plan) -> None:
+            if not found.over:
+                run = perform(plan, judged)
+                found.judge(run, broken(run), "A property that does not hold")
 
-    search.through(sessions)
+        found.through(sessions)
+
+    search(look)
 
 
 @pytest.mark.conformance_property(
@@ -67,15 +93,18 @@ def test_every_session_satisfies_rules(judged: Settings, search: Search) -> None
     mode="listen",
 )
 def test_every_session_of_concurrent_clients_satisfies_rules(
-    judged: Settings, search: Search
+    search: Callable[[Look], None],
 ) -> None:
-    @examples(usual=4, deep=300)
-    @given(crowd=concurrent_sessions())
-    def sessions(crowd: dict[bytes, Plan]) -> None:
-        if not search.over:
-            for run in perform_together(crowd, judged):
-                search.judge(
-                    run, broken(run), "A property that does not hold for concurrent sessions"
-                )
+    def look(judged: Settings, found: Search) -> None:
+        @examples(usual=4, deep=300)
+        @given(crowd=concurrent_sessions())
+        def sessions(crowd: dict[bytes, Plan]) -> None:
+            if not found.over:
+                for run in perform_together(crowd, judged):
+                    found.judge(
+                        run, broken(run), "A property that does not hold for concurrent sessions"
+                    )
 
-    search.through(sessions)
+        found.through(sessions)
+
+    search(look)

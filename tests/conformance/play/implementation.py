@@ -5,6 +5,8 @@ Rule: every entry of such a file is checked. An unknown name is an error.
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import shutil
 import sys
@@ -17,7 +19,7 @@ from ..format.header import IMPLEMENTATION_CAPABILITIES
 from ..format.payload import did_you_mean
 from ..format.profiles import POSTPROX, Profile
 from ..format.vocabulary import KINDS, MODES, current_name
-from ..paths import IMPLEMENTATIONS, INSTALLED, ROOT
+from ..paths import ADAPTER_LAUNCHER, IMPLEMENTATIONS, INSTALLED, ROOT
 
 REFERENCE = "reference"
 
@@ -52,6 +54,8 @@ class Implementation:
     divergences: tuple[Divergence, ...] = ()
     #: Whether a file describes the implementation; False for a command line.
     described: bool = True
+    #: The file of the adapter that runs the program, or None without one.
+    adapter: Path | None = None
 
     def divergence(self, transcript: str, mode: str) -> Divergence | None:
         """Return the known divergence for *transcript* in *mode*."""
@@ -73,6 +77,30 @@ class Implementation:
                     f"{self.name}: a divergence names '{one.transcript}' in mode "
                     f"'{one.mode}', but that has only {', '.join(transcripts[one.transcript])}"
                 )
+
+
+def control_of(implementation: Implementation) -> Implementation:
+    """Return the reference behind the passage of the implementation's adapter."""
+    assert implementation.adapter is not None
+    reference = _installed_reference() if INSTALLED else find_implementation(REFERENCE)
+    command = json.dumps(reference.argv)
+    return Implementation(
+        name=reference.name,
+        argv=(*_LAUNCHER, "--control", command, str(implementation.adapter)),
+        capabilities=implementation.capabilities,
+        env=reference.env,
+    )
+
+
+def _installed_reference() -> Implementation:
+    """Return the postprox of this environment or of PATH."""
+    here = str(Path(sys.executable).parent)
+    found = shutil.which("postprox", path=os.pathsep.join((here, os.environ.get("PATH", ""))))
+    if found is None:
+        raise ImplementationError(
+            "an adapter requires postprox as its control; install postprox, for example with pip"
+        )
+    return Implementation("postprox", (found,))
 
 
 def default_implementation() -> Implementation:
@@ -112,17 +140,21 @@ _KEYS = {
     "version": str,
     "profile": str,
     "argv": list,
+    "adapter": str,
     "capabilities": list,
     "clock_env": str,
     "env": dict,
     "divergence": list,
 }
+#: The command that runs an adapter. The kit and the reference need no site-packages.
+_LAUNCHER = (sys.executable, "-S", str(ADAPTER_LAUNCHER))
 _DIVERGENCE_KEYS = {"reason": str, "kind": str, "transcripts": list, "sometimes": bool}
 
 
 def parse_implementation(table: Mapping[str, object], directory: Path) -> Implementation:
     """Return the implementation in a parsed TOML table. Relative files are in *directory*."""
-    _check_keys(table, _KEYS, required=("name", "argv"))
+    _check_keys(table, _KEYS, required=("name",))
+    adapter = _adapter(table, directory)
     capabilities = _texts(table, "capabilities")
     for one in capabilities:
         if one not in IMPLEMENTATION_CAPABILITIES:
@@ -137,13 +169,16 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
     assert isinstance(divergences, list)
     return Implementation(
         name=str(table["name"]),
-        argv=_from_anywhere(_texts(table, "argv"), directory),
+        argv=(*_LAUNCHER, str(adapter))
+        if adapter
+        else _from_anywhere(_texts(table, "argv"), directory),
         version=str(table.get("version", "")),
         profile=_profile(str(table["profile"])) if "profile" in table else POSTPROX,
         capabilities=frozenset(capabilities),
         clock_env=None if clock is None else str(clock),
         env={name: _filled(str(value)) for name, value in environment.items()},
         divergences=tuple(one for table in divergences for one in _divergences(table)),
+        adapter=adapter,
     )
 
 
@@ -152,6 +187,18 @@ def _profile(text: str) -> Profile:
         return Profile.of(text)
     except ValueError as error:
         raise ImplementationError(str(error)) from error
+
+
+def _adapter(table: Mapping[str, object], directory: Path) -> Path | None:
+    """Return the adapter's file, or None if the table has an argv."""
+    if bool(table.get("adapter")) == bool(table.get("argv")):
+        raise ImplementationError("exactly one of 'argv' and 'adapter' is required")
+    if not table.get("adapter"):
+        return None
+    path = directory / str(table["adapter"])
+    if not path.is_file():
+        raise ImplementationError(f"adapter: missing file {path}")
+    return path
 
 
 def _divergences(table: object) -> Iterator[Divergence]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..format.vocabulary import HARMS, KINDS, LEVELS, OUTCOMES, current_name
-from ..run.results import READABLE_FORMATS, Known, Result
+from ..run.control import ControlSummary, control_summary
+from ..run.results import READABLE_FORMATS, Control, Known, Result
 from ..run.verdict import STALE, Verdict, judge
 
 
@@ -32,6 +33,8 @@ class Run:
     name: str
     version: str
     argv: tuple[str, ...]
+    #: The adapter's control, "" without one.
+    control: str
     suite_version: str
     suite_transcripts: int
     started: datetime
@@ -52,6 +55,11 @@ class Run:
     def transcripts(self) -> int:
         """The number of different transcripts with a result."""
         return len({result.transcript for result in self.results if result.is_transcript})
+
+    @property
+    def control_summary(self) -> ControlSummary:
+        """The outcomes of the adapter's control."""
+        return control_summary(self.results)
 
     @property
     def verdict(self) -> Verdict:
@@ -216,8 +224,25 @@ def _result(record: _Record) -> Result:
         divergence=divergence,
         cause=record.text("cause") if "cause" in record.fields else "",
         text=record.text("text") if "text" in record.fields else "",
+        control=_control(record),
         **(_of_format_3(record) if "requirements" in record.fields else {}),
     )
+
+
+def _control(record: _Record) -> Control | None:
+    """Return the control's outcome. Results without an adapter have none."""
+    if record.fields.get("control") is None:
+        return None
+    control = record.record("control")
+    outcome = control.one_of("outcome", ("passed", "failed"))
+    return Control(outcome, control.text("message"), control.text("text"))
+
+
+def _control_name(header: _Record) -> str:
+    if header.fields.get("control") is None:
+        return ""
+    control = header.record("control")
+    return f"{control.text('name')} {control.text('version')} behind the same adapter"
 
 
 def _of_format_3(record: _Record) -> dict[str, Any]:
@@ -265,6 +290,7 @@ def _run(
         name=implementation.text("name"),
         version=implementation.text_or_none("version") or "",
         argv=implementation.texts("argv"),
+        control=_control_name(header),
         suite_version=suite.text("version"),
         suite_transcripts=suite.count("transcripts"),
         started=header.time("started"),

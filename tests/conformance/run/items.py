@@ -25,8 +25,9 @@ from ..play.implementation import Divergence
 from ..play.needs import missing_need
 from ..play.preflight import CANARY_FAILS, SMOKE
 from ..play.process import adopt_orphans
+from .control import CONTROL_FAILS, control_outcome
 from .invariant_results import InvariantObservation
-from .results import Known, Result, basis
+from .results import Control, Known, Result, basis
 from .suite import Suite, play_fairly
 from .verdict import PERMITTED, STALE
 
@@ -83,6 +84,9 @@ class TranscriptItem(pytest.Item):
         self.transcript = transcript
         self.mode = self.name
         self.invariants: tuple[InvariantObservation, ...] = ()
+        #: The outcome and the observations of an adapter's control.
+        self.control: Control | None = None
+        self.control_invariants: tuple[InvariantObservation, ...] = ()
         #: The violated requirement of a failed run, including a known divergence.
         self.broken = ""
         header = transcript.header
@@ -123,12 +127,23 @@ class TranscriptItem(pytest.Item):
         smoke_failure = suite.smoke_failures.get(self.mode)
         if smoke_failure is None:
             adopt_orphans()
+            self._play_control(suite)
             played = play_fairly(self.transcript, self.mode, suite.settings)
             self.invariants = played.invariants
             return played.failure
         if self.transcript.name == SMOKE:
             return smoke_failure
         pytest.skip(CANARY_FAILS)
+
+    def _play_control(self, suite: Suite) -> None:
+        """Play the transcript with the control of an adapter. Skip the item if it fails."""
+        if suite.control is None:
+            return
+        played = play_fairly(self.transcript, self.mode, suite.control)
+        self.control = control_outcome(played.failure)
+        self.control_invariants = played.invariants
+        if played.failure is not None:
+            pytest.skip(CONTROL_FAILS)
 
     @property
     def again(self) -> str:
@@ -202,12 +217,17 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
         title=title,
         outcome=STALE if stale else _outcome(report, permitted=diverged and known is None),
         seconds=round(call.duration, 4),
-        message=str(error) if error else "",
+        message=_message(error),
         divergence=Known(known.kind, known.reason) if known and (diverged or stale) else None,
         cause=error.failure.cause if isinstance(error, JudgedError) else "",
         text=error.failure.text if isinstance(error, JudgedError) and not diverged else "",
+        control=getattr(item, "control", None),
         **basis(cited, broken),
     )
+
+
+def _message(error: BaseException | None) -> str:
+    return str(error) if error else ""
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:

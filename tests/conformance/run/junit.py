@@ -49,17 +49,25 @@ def write_nothing_judged(path: Path, reason: str) -> None:
 
 def _report(result: Result) -> pytest.TestReport:
     failed, diverged = result.outcome in ("failed", STALE), result.outcome == "diverged"
+    skipped = result.outcome == "skipped"
     report = pytest.TestReport(
         nodeid=f"{result.transcript}::{result.mode}",
         location=("", None, ""),
         keywords={},
-        outcome="failed" if failed else "skipped" if diverged else "passed",
-        longrepr=(result.text or result.message) if failed else None,
+        outcome="failed" if failed else "skipped" if diverged or skipped else "passed",
+        longrepr=_longrepr(result, failed=failed),
         when="call",
     )
     if diverged:
         report.wasxfail = result.message
     return report
+
+
+def _longrepr(result: Result, *, failed: bool) -> str | tuple[str, int, str] | None:
+    """Return the text of a row, for a skipped one in the form of pytest."""
+    if result.outcome == "skipped":
+        return (result.transcript, 0, f"Skipped: {result.message}")
+    return (result.text or result.message) if failed else None
 
 
 def _writers(config: pytest.Config) -> Iterator[Any]:

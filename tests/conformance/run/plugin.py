@@ -22,6 +22,7 @@ from ..play.failure import Failure
 from ..play.implementation import ImplementationError
 from ..play.preflight import CannotStartError
 from ..play.process import adopt_orphans, start_children_with_default_signals
+from .control import control_lines
 from .invariant_results import InvariantObservation
 from .items import (
     PROPERTY_MARKER,
@@ -37,7 +38,7 @@ from .items import (
 )
 from .junit import add_row, name_profile, name_row
 from .progress import Progress
-from .results import Known, Result
+from .results import Control, Known, Result
 from .suite import OptionError, Suite
 from .summary import failure_lines, harm_lines, summary_lines
 from .verdict import STALE, judge
@@ -286,6 +287,9 @@ def pytest_runtest_makereport(
             "result": asdict(result_of(item, call, report)),
             "harness": is_the_suites_fault(error),
             "invariants": [asdict(seen) for seen in getattr(item, "invariants", ())],
+            "control_invariants": [
+                asdict(seen) for seen in getattr(item, "control_invariants", ())
+            ],
         }
         report.user_properties.append((_RESULT, facts))
     return report
@@ -346,6 +350,8 @@ class Controller:
                 self._suite.harness_failed |= bool(facts["harness"])
                 for seen in facts["invariants"]:
                     self._suite.tally.add(_seen(seen))
+                for seen in facts["control_invariants"]:
+                    self._suite.control_tally.add(_seen(seen))
                 result = _result(facts["result"])
                 self._suite.add(result)
                 if self._progress is not None:
@@ -398,7 +404,9 @@ class Controller:
         terminalreporter.section(f"conformance of {name}")
         for line in harm_lines(suite.outcomes):
             terminalreporter.write_line(line)
-        for line in (*summary_lines(suite.outcomes), *verdict.lines()):
+        control = suite.control.implementation if suite.control else None
+        of_control = control_lines(control, suite.outcomes) if control else ()
+        for line in (*summary_lines(suite.outcomes), *of_control, *verdict.lines()):
             terminalreporter.write_line(line)
         if self._stopped:
             terminalreporter.write_line(f"  not complete: {self._stopped}")
@@ -425,11 +433,12 @@ def _seen(table: dict[str, Any]) -> InvariantObservation:
 
 
 def _result(table: dict[str, object]) -> Result:
-    known = table.pop("divergence")
+    known, control = table.pop("divergence"), table.pop("control")
     result = Result(**table)  # type: ignore[arg-type]
     return replace(
         result,
         clauses=tuple(result.clauses),
         requirements=tuple(result.requirements),
         divergence=Known(**known) if isinstance(known, dict) else None,
+        control=Control(**control) if isinstance(control, dict) else None,
     )

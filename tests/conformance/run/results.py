@@ -34,6 +34,17 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Control:
+    """The outcome of an adapter's control on the same transcript in the same mode."""
+
+    #: "passed" or "failed".
+    outcome: str
+    message: str = ""
+    #: The failure report, many lines.
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Result:
     """The result of one transcript, property or invariant in one mode."""
 
@@ -58,6 +69,8 @@ class Result:
     #: The violated requirement and its sentence, or "".
     requirement: str = ""
     sentence: str = ""
+    #: None without an adapter, or if the control did not run.
+    control: Control | None = None
 
     @property
     def is_property(self) -> bool:

@@ -27,13 +27,19 @@ from ..play.engine import play
 from ..play.failure import Failure, failure_of
 from ..play.harness import Harness, Settings
 from ..play.host import Host
-from ..play.implementation import Implementation, default_implementation, find_implementation
+from ..play.implementation import (
+    Implementation,
+    control_of,
+    default_implementation,
+    find_implementation,
+)
 from ..play.invariants import RULES, Observed
 from ..play.needs import missing_need
 from ..play.observers import StepFailedError
-from ..play.preflight import CANARY_FAILS, SMOKE, ask, check_start
+from ..play.preflight import CANARY_FAILS, SMOKE, CannotStartError, ask, check_start
 from ..play.process import adopt_orphans
 from ..play.timeouts import AdaptiveTimeout
+from .control import with_control
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
 from .results import SUITE_VERSION, Result, ResultFile, basis
 from .verdict import selection
@@ -79,6 +85,8 @@ class Suite:
     harness_failed: bool = False
     file: ResultFile | None = None
     tally: InvariantResults = field(default_factory=InvariantResults)
+    #: The observations of the control.
+    control_tally: InvariantResults = field(default_factory=InvariantResults)
     #: The failures of the smoke test by mode.
     smoke_failures: dict[str, Failure] = field(default_factory=dict)
 
@@ -87,6 +95,8 @@ class Suite:
 
     def __post_init__(self) -> None:
         self.settings = Settings(Implementation("", ()), self.host)
+        #: The same settings for the control, or None without an adapter.
+        self.control: Settings | None = None
 
     @property
     def is_worker(self) -> bool:
@@ -152,9 +162,16 @@ class Suite:
             self.host,
             _positive("--time-scale", str(self.config.getoption("--time-scale"))),
             bool(self.config.getoption("--slow")),
-            timeouts=AdaptiveTimeout.shared(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
+            timeouts=_new_timeouts(),
             profile=_profile(self.config.getoption("--profile"), implementation.profile),
         )
+        if implementation.adapter is not None:
+            self.control = replace(
+                self.settings,
+                implementation=control_of(implementation),
+                timeouts=_new_timeouts(),
+                broken=set(),
+            )
 
     def begin(self) -> None:
         """Check once per run that the program starts and that its divergences have known names."""
@@ -166,6 +183,8 @@ class Suite:
             implementation.check_names(_modes_of_everything())
         if "stdio" in self.modes:
             check_start(self.settings)
+        if self.control is not None:
+            self._check_control(self.control)
         if self.config.getoption("--smoke"):
             self._play_smoke()
 
@@ -193,6 +212,15 @@ class Suite:
         """The smoke test, which is played in every profile."""
         return for_profile(load_transcript(TRANSCRIPTS / SMOKE), self.profile)
 
+    def _check_control(self, control: Settings) -> None:
+        """Play the smoke test with the control. Raise if it fails, because of a wrong adapter."""
+        transcript = self._smoke
+        for mode in transcript.header.modes:
+            if mode not in self.modes or missing_need(transcript, mode, control):
+                continue
+            if failure := play_once(transcript, mode, control).failure:
+                raise CannotStartError(f"the adapter's control fails {SMOKE}\n{failure.text}")
+
     def _can_play_smoke(self, smoke: Transcript, mode: str) -> bool:
         known = self.settings.implementation.divergence(SMOKE, mode) is not None
         return mode in self.modes and not known and not missing_need(smoke, mode, self.settings)
@@ -210,6 +238,7 @@ class Suite:
                     "version": implementation.version,
                     "argv": list(implementation.argv),
                 },
+                "control": self._control_facts(),
                 "suite": {
                     "transcripts": self.transcripts,
                     "version": SUITE_VERSION,
@@ -230,6 +259,14 @@ class Suite:
                 "modes": self.modes,
             }
         )
+
+    def _control_facts(self) -> dict[str, object] | None:
+        """Return the header's part about the control."""
+        if self.control is None:
+            return None
+        control = _with_version_as_printed(self.control.implementation)
+        self.control.implementation = control
+        return {"name": control.name, "version": control.version, "argv": list(control.argv)}
 
     def add_smoke(self) -> list[Result]:
         """Add failures of the smoke test that caused skips, unless it was itself selected."""
@@ -252,15 +289,20 @@ class Suite:
         whole = not selection(self.outcomes, self.transcripts, self.modes, self.source)
         known = specification().requirements
         results = [
-            one
-            for one in self.tally.results(self.settings.implementation)
-            if self.judges(known[one.requirements[0]])
+            one for one in self._invariant_results() if self.judges(known[one.requirements[0]])
         ]
         if whole:
             results = [stale_if_known(one, self.settings.implementation) for one in results]
         for result in results:
             self.add(result)
         return results
+
+    def _invariant_results(self) -> list[Result]:
+        results = self.tally.results(self.settings.implementation)
+        if self.control is None:
+            return results
+        of_control = self.control_tally.results(self.control.implementation)
+        return [with_control(one, of_control) for one in results]
 
     def add(self, result: Result) -> None:
         """Add one result."""
@@ -324,6 +366,10 @@ def _seen(harness: Harness, observed: Observed) -> InvariantObservation:
     requirement = observed.rule.requires[0]
     error = StepFailedError(None, observed.expected, observed.got, requirement)
     return InvariantObservation(observed.rule.name, harness.mode, failure_of(harness, error))
+
+
+def _new_timeouts() -> AdaptiveTimeout:
+    return AdaptiveTimeout.shared(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,61 @@
+"""The command of the kit: `[--control JSON] ADAPTER.py ARGUMENTS`, or `--filter JSON` for a filter.
+
+Rule: an adapter's file is found by its path. It imports the kit as `postprox_conformance.adapters`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .adapter import Adapter
+from .command_line import UsageError, parse
+from .control import control
+from .filter_command import FilterCommand, message_of_reference
+from .launch import launch
+
+#: The name of the adapter in its file.
+_ADAPTER = "ADAPTER"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run an adapter, its control, or the filter of one of them."""
+    if arguments[0] == "--filter":
+        sys.exit(_filter(arguments[1], arguments[2:]))
+    reference = None
+    if arguments[0] == "--control":
+        reference, arguments = json.loads(arguments[1]), arguments[2:]
+    file, words = Path(arguments[0]), arguments[1:]
+    if reference is not None and list(words) == ["--version"]:
+        os.execvp(reference[0], [*reference, *words])  # noqa: S606 - no shell is needed
+    adapter = _read(file)
+    try:
+        options = parse(words)
+    except UsageError as error:
+        sys.exit(f"{file.name}: {error}")
+    launch(adapter if reference is None else control(adapter, reference), file, options)
+
+
+def _read(file: Path) -> Adapter:
+    """Return the adapter in *file*."""
+    spec = importlib.util.spec_from_file_location("adapter", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    adapter = getattr(module, _ADAPTER, None)
+    if not isinstance(adapter, Adapter):
+        sys.exit(f"{file}: missing {_ADAPTER} = Adapter(...)")
+    return adapter
+
+
+def _filter(text: str, arguments: Sequence[str]) -> int:
+    """Run the filter that *text* describes. Return its exit status for the program."""
+    call = FilterCommand(**json.loads(text))
+    message = message_of_reference if call.is_control else _read(Path(call.adapter)).message
+    assert message is not None
+    return call.run(message(arguments))

@@ -1,0 +1,31 @@
+"""The control: the reference implementation behind the passage of an adapter.
+
+Rule: the control differs from the adapter only in the program. A transcript that the control fails
+is a failure of the passage, and is no evidence about the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .adapter import Adapter, Place, Program
+from .filter_command import message_of_reference
+
+
+def control(adapter: Adapter, reference: Sequence[str]) -> Adapter:
+    """Return *adapter* with the command line *reference* instead of its program."""
+
+    def program(place: Place) -> Program:
+        options = place.options
+        words = list(options.words)
+        if adapter.message is not None and options.command is not None:
+            words[words.index("-c") + 1] = f"exec {place.filter_script()}"
+            words = [word for word in words if word != "-r"]
+        argv = [*reference, *words, "-l", str(place.entrance), str(place.upstream)]
+        return Program(argv, detaches=not options.foreground)
+
+    message = message_of_reference if adapter.message is not None else None
+    return replace(
+        adapter, program=program, unix=False, settling=0.0, message=message, is_control=True
+    )

@@ -1,0 +1,432 @@
+"""The passage for programs that greet and answer in their own words and open upstream later.
+
+Rule: the program handles a message from DATA to the final reply, and everything that it sends to
+the upstream server from its own DATA on. This module does the rest: the greeting, EHLO, MAIL, RCPT,
+RSET, NOOP and QUIT go to the upstream server and back, and to the program as well, whose reply to
+them counts only if it refuses. Test such a program with the groups `data`, `filter` and `files`.
+
+When the program connects to its upstream server, this module answers its EHLO, MAIL and RCPT from
+the session whose envelope they repeat. Its DATA and content go to the upstream server, without the
+header fields that the program adds in front.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from .direct import GO_AHEAD, Wiring
+from .loop import Loop, ResetError, Stream, accept, connect
+
+#: Extensions that are removed from the EHLO reply for the client, because they bypass a filter.
+_BYPASSES = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
+#: Extensions that are removed from the EHLO reply for the program.
+_NOT_FOR_PROGRAM = (*_BYPASSES, b"PIPELINING", b"XFORWARD", b"SIZE", b"SMTPUTF8")
+#: Commands that this module refuses.
+_REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
+_PATH = re.compile(rb"(?:FROM|TO):[ \t]*<?([^> \t\r\n]*)", re.IGNORECASE)
+_END = b"\r\n.\r\n"
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """Hold the conversation with both peers, and let the program handle each message."""
+
+    #: The header fields that the program adds in front of a message, such as `received`.
+    added: tuple[str, ...] = ("received",)
+    #: Whether the program sends DATA to its upstream server before it has the content. The passage
+    #: then holds back this DATA until the content begins.
+    holds_data: bool = False
+
+    def start(self, loop: Loop, wiring: Wiring) -> None:
+        """Serve clients."""
+        sessions: list[_Session] = []
+        loop.start(_accept_clients(loop, wiring, sessions))
+        loop.start(_accept_program(self, loop, wiring, sessions))
+
+
+async def _accept_clients(loop: Loop, wiring: Wiring, sessions: list[_Session]) -> None:
+    while True:
+        client = await accept(loop, wiring.clients)
+        loop.start(_Session(loop, client, wiring).serve(sessions))
+
+
+async def _accept_program(
+    passage: Deferred, loop: Loop, wiring: Wiring, sessions: list[_Session]
+) -> None:
+    while True:
+        program = await accept(loop, wiring.upstream_side)
+        loop.start(_Delivery(passage, loop, program, sessions).serve())
+
+
+def _path(line: bytes) -> bytes:
+    """Return the address in a MAIL or RCPT command."""
+    found = _PATH.search(line)
+    return found[1] if found else b""
+
+
+def _verb(line: bytes) -> bytes:
+    return line.split(None, 1)[0].upper() if line.strip() else b""
+
+
+def _without(reply: bytes, extensions: tuple[bytes, ...]) -> bytes:
+    """Return the EHLO *reply* without lines for *extensions*."""
+    first, *rest = reply.splitlines(keepends=True)
+    lines = [first, *(one for one in rest if _verb(one[4:]) not in extensions)]
+    lines[-1] = lines[-1][:3] + b" " + lines[-1][4:]
+    return b"".join(lines)
+
+
+@dataclass
+class _Envelope:
+    """One transaction of a session."""
+
+    sender: bytes
+    recipients: list[bytes] = field(default_factory=list)
+    #: Whether a connection of the program delivers this message.
+    is_claimed: bool = False
+    #: The upstream server's reply to the message, once it is known.
+    final: bytes = b""
+
+
+class _Session:
+    """One client, its connection to the program and its connection to the upstream server."""
+
+    def __init__(self, loop: Loop, client: Stream, wiring: Wiring) -> None:
+        self._loop = loop
+        self._client = client
+        self._wiring = wiring
+        self._program: Stream | None = None
+        self.upstream: Stream | None = None
+        self.greeting = b""
+        self._hello = b"EHLO client.example\r\n"
+        self.hello_reply = b"250 upstream.example\r\n"
+        self.envelope: _Envelope | None = None
+
+    # --- the upstream server
+
+    async def ask(self, line: bytes) -> bytes:
+        """Send a command to the upstream server. Return its reply, or b"" if it is lost."""
+        if self.upstream is None and not await self._connect_again():
+            return b""
+        assert self.upstream is not None
+        try:
+            await self.upstream.send(line)
+            reply = await self.upstream.reply()
+        except ResetError:
+            reply = b""
+        if not reply:
+            self.drop_upstream()
+        return reply
+
+    async def _connect(self) -> bytes:
+        """Connect to the upstream server. Return its greeting, or b""."""
+        self.upstream = await connect(self._loop, self._wiring.upstream)
+        if self.upstream is None:
+            return b""
+        try:
+            self.greeting = await self.upstream.reply()
+        except ResetError:
+            self.greeting = b""
+        if not self.greeting:
+            self.drop_upstream()
+        return self.greeting
+
+    async def _connect_again(self) -> bool:
+        return bool(await self._connect()) and bool(await self.ask(self._hello))
+
+    def drop_upstream(self) -> None:
+        """Close the connection to the upstream server, which then drops an unfinished message."""
+        if self.upstream is not None:
+            self.upstream.close()
+        self.upstream = None
+
+    # --- the client
+
+    async def serve(self, sessions: list[_Session]) -> None:
+        """Serve the client to its end."""
+        sessions.append(self)
+        try:
+            if await self._begin():
+                while await self._command():
+                    pass
+            if self.upstream is not None:
+                await self.ask(b"QUIT\r\n")
+        except ResetError:
+            pass
+        finally:
+            sessions.remove(self)
+            self.drop_upstream()
+            self._client.close()
+            if self._program is not None:
+                self._program.close()
+
+    async def _begin(self) -> bool:
+        greeting = await self._connect()
+        self._program = await connect(self._loop, self._wiring.entrance)
+        if not greeting or self._program is None:
+            await self._client.send(b"421 4.4.1 the upstream server cannot be reached\r\n")
+            return False
+        own = await self._program.reply()
+        await self._client.send(greeting if own[:1] == b"2" else own)
+        return True
+
+    async def _command(self) -> bool:
+        """Handle one command. Return False at the end of the session."""
+        if not await self._next_is_client():
+            await self._client.send(b"421 4.4.2 the upstream server is lost\r\n")
+            return False
+        line = await self._client.line()
+        if not line.endswith(b"\n"):
+            return False
+        verb = _verb(line)
+        if verb == b"DATA" and self.envelope is not None and self.envelope.recipients:
+            return await self._data(line)
+        reply = b"502 5.5.1 not supported\r\n" if verb in _REFUSED else await self.ask(line)
+        if reply[:1] == b"2":
+            reply = await self._also_to_program(verb, line, reply)
+        if verb == b"QUIT":
+            self.drop_upstream()
+        await self._client.send(reply or b"421 4.4.2 the upstream server is lost\r\n")
+        return bool(reply) and verb != b"QUIT"
+
+    async def _next_is_client(self) -> bool:
+        """Wait for the client. Return False if the upstream server ends the session first."""
+        while not self._client.has_buffered:
+            if self.upstream is None:
+                await self._client.ready()
+                return True
+            await self._loop.wait(self._client.readable, self.upstream.readable)
+            if self._client.is_ready():
+                return True
+            if self.upstream.is_ready():
+                self.drop_upstream()
+                return False
+        return True
+
+    async def _also_to_program(self, verb: bytes, line: bytes, reply: bytes) -> bytes:
+        """Send the accepted command *line* to the program. Return the reply for the client."""
+        if verb in (b"EHLO", b"HELO"):
+            self._hello, self.hello_reply, self.envelope = line, reply, None
+            await self._tell(verb + b" client.example\r\n")
+            return _without(reply, _BYPASSES)
+        if verb in (b"MAIL", b"RCPT"):
+            own = await self._tell(self._bare(verb, line))
+            if own[:1] != b"2":
+                return own
+            if verb == b"MAIL":
+                self.envelope = _Envelope(_path(line))
+            elif self.envelope is not None:
+                self.envelope.recipients.append(_path(line))
+        elif verb == b"RSET":
+            self.envelope = None
+            await self._tell(line)
+        return reply
+
+    @staticmethod
+    def _bare(verb: bytes, line: bytes) -> bytes:
+        """Return MAIL or RCPT without parameters, which the program may not support."""
+        return verb + (b" FROM:<" if verb == b"MAIL" else b" TO:<") + _path(line) + b">\r\n"
+
+    async def _tell(self, line: bytes) -> bytes:
+        """Send a command to the program. Return its reply."""
+        assert self._program is not None
+        await self._program.send(line)
+        return await self._program.reply()
+
+    # --- a message
+
+    async def _data(self, line: bytes) -> bool:
+        """Let the program handle a message. Return False at the end of the session."""
+        reply = await self._tell(line)
+        await self._client.send(reply)
+        if reply[:3] != b"354":
+            return bool(reply)
+        envelope = self.envelope
+        whole = await self._content()
+        assert self._program is not None
+        assert envelope is not None
+        reply = await self._program.reply()
+        if reply and reply[:1] == envelope.final[:1]:
+            reply = envelope.final  # the reply of the upstream server in its own words
+        self.envelope = None
+        if reply:
+            await self._client.send(reply)
+        return bool(reply) and whole
+
+    async def _content(self) -> bool:
+        """Send the content to the program. Return False if the client is lost."""
+        assert self._program is not None
+        seen = b"\r\n"
+        while True:
+            if not self._client.has_buffered:
+                await self._loop.wait(self._client.readable, self._program.readable)
+                if not self._client.is_ready():
+                    if self._program.is_ready():
+                        return True  # an early reply
+                    continue
+            octets = await self._client.octets()
+            if not octets:
+                self._program.finish()
+                return False
+            whole = seen + octets
+            at = whole.find(_END)
+            if at >= 0:
+                cut = at + len(_END) - len(seen)
+                self._client.unread(octets[cut:])
+                await self._program.send(octets[:cut])
+                return True
+            seen = whole[-4:]
+            await self._program.send(octets)
+
+
+class _Delivery:
+    """One connection of the program to its upstream server, which this module represents."""
+
+    def __init__(
+        self, passage: Deferred, loop: Loop, program: Stream, sessions: list[_Session]
+    ) -> None:
+        self._passage = passage
+        self._loop = loop
+        self._program = program
+        self._sessions = sessions
+        self._session: _Session | None = None
+        self._added = tuple(name.lower().encode() + b":" for name in passage.added)
+
+    async def serve(self) -> None:
+        """Serve the program like an upstream server."""
+        try:
+            await self._program.send(b"220 upstream.example\r\n")
+            while line := await self._program.line():
+                if not await self._command(_verb(line), line):
+                    return
+        finally:
+            self._program.close()
+
+    async def _command(self, verb: bytes, line: bytes) -> bool:
+        """Handle one command. Return False at the end of the connection."""
+        if verb == b"DATA" and self._session is not None:
+            return await self._data(self._session)
+        await self._program.send(self._reply(verb, line))
+        return verb != b"QUIT"
+
+    def _reply(self, verb: bytes, line: bytes) -> bytes:
+        if verb in (b"EHLO", b"HELO"):
+            return _without(self._hello_reply(), _NOT_FOR_PROGRAM)
+        if verb == b"MAIL":
+            self._session = self._claimed(_path(line))
+            return b"250 2.1.0 ok\r\n" if self._session else b"451 4.3.0 unknown envelope\r\n"
+        if verb == b"RCPT":
+            envelope = self._session.envelope if self._session else None
+            known = envelope is not None and _path(line) in envelope.recipients
+            return b"250 2.1.5 ok\r\n" if known else b"550 5.1.1 the client named another\r\n"
+        if verb in (b"RSET", b"NOOP"):
+            return b"250 2.0.0 ok\r\n"
+        return b"221 2.0.0 bye\r\n" if verb == b"QUIT" else b"502 5.5.1 not supported\r\n"
+
+    def _hello_reply(self) -> bytes:
+        return self._sessions[-1].hello_reply if self._sessions else b"250 upstream.example\r\n"
+
+    def _claimed(self, sender: bytes) -> _Session | None:
+        """Return the oldest session with this sender whose message nothing delivers yet."""
+        for session in self._sessions:
+            envelope = session.envelope
+            if envelope is not None and not envelope.is_claimed and envelope.sender == sender:
+                envelope.is_claimed = True
+                return session
+        return None
+
+    async def _data(self, session: _Session) -> bool:
+        """Send DATA and the content. Return False if either side is lost."""
+        if self._passage.holds_data:
+            await self._program.send(GO_AHEAD)
+            first = await self._program.octets()
+            if not first:
+                session.drop_upstream()
+                return False
+            self._program.unread(first)
+        reply = await session.ask(b"DATA\r\n")
+        if not reply:
+            return False
+        if reply[:3] != b"354" and self._passage.holds_data:
+            await self._read_content()
+        if reply[:3] != b"354" or not self._passage.holds_data:
+            self._note(session, reply)
+            await self._program.send(reply)
+        return reply[:3] != b"354" or await self._content(session)
+
+    def _note(self, session: _Session, reply: bytes) -> None:
+        if session.envelope is not None and reply[:3] != b"354":
+            session.envelope.final = reply
+
+    async def _read_content(self) -> None:
+        """Read the content of a message that the upstream server has refused."""
+        begins = True
+        while line := await self._program.line():
+            if begins and line == b".\r\n":
+                return
+            begins = line.endswith(b"\n")
+
+    async def _content(self, session: _Session) -> bool:
+        """Send the content until the upstream server replies. Return False if a peer is lost."""
+        upstream = session.upstream
+        assert upstream is not None
+        head = _Head(self._added)
+        while True:
+            if not self._program.has_buffered and not upstream.has_buffered:
+                await self._loop.wait(self._program.readable, upstream.readable)
+            if upstream.is_ready():
+                reply = await upstream.reply()
+                if not reply:
+                    session.drop_upstream()
+                    return False
+                self._note(session, reply)
+                await self._program.send(reply)
+                return True
+            if self._program.is_ready():
+                octets = await self._program.octets()
+                if not octets:
+                    session.drop_upstream()
+                    return False
+                await upstream.send(head.without_added(octets))
+
+
+class _Head:
+    """Removes header fields that the program adds in front of a message, each of them once."""
+
+    def __init__(self, added: tuple[bytes, ...]) -> None:
+        self._left = list(added)
+        self._is_over = not added
+        self._is_in_added = False
+        self._held = b""
+
+    def without_added(self, octets: bytes) -> bytes:
+        """Return the octets to send on. A possible beginning of an added field is kept back."""
+        self._held += octets
+        while not self._is_over and b"\n" in self._held:
+            line, _, rest = self._held.partition(b"\n")
+            if not self._is_added(line):
+                self._is_over = True
+                break
+            self._held = rest
+        if not self._is_over and self._may_be_added():
+            return b""
+        self._is_over = True
+        sent, self._held = self._held, b""
+        return sent
+
+    def _is_added(self, line: bytes) -> bool:
+        """Whether *line* belongs to an added field, which is then not expected again."""
+        if self._is_in_added and line[:1] in (b" ", b"\t"):
+            return True
+        name = next((one for one in self._left if line.lower().startswith(one)), None)
+        if name is not None:
+            self._left.remove(name)
+        self._is_in_added = name is not None
+        return self._is_in_added
+
+    def _may_be_added(self) -> bool:
+        """Whether the unfinished line may belong to an added field."""
+        if self._is_in_added and self._held[:1] in (b" ", b"\t", b""):
+            return True
+        return any(one.startswith(self._held[: len(one)].lower()) for one in self._left)

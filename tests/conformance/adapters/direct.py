@@ -1,0 +1,309 @@
+"""The passages for programs that relay command by command: `Direct`, and `Early` for early DATA.
+
+Rule: the program receives every octet of the client, and sends every octet of a command. A passage
+only hides an intended difference, which the adapter names, that would fail every transcript.
+
+`Early` is for a program that relays DATA as soon as the client sends it. The transcripts require
+that the upstream server receives DATA only when a message exists. After an accepted recipient,
+`Early` therefore replies 354 to the program itself. It sends DATA to the upstream server when the
+content begins. If the upstream server refuses DATA, the program receives that reply at the end of
+the content.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .command_line import Address
+from .loop import Loop, ResetError, Signal, Stream, accept, connect, join, relay
+
+GO_AHEAD = b"354 go ahead\r\n"
+_DATA = re.compile(rb"[ \t]*DATA[ \t]*\r\n", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"BDAT[ \t]+(\d{1,12})\b", re.IGNORECASE)
+#: Commands after whose success no recipient is accepted.
+_NO_RECIPIENT = (b"EHLO", b"HELO", b"MAIL", b"RSET")
+#: Lines, and an unfinished last line.
+_PIECES = re.compile(rb"[^\n]*\n|[^\n]+")
+#: Time limit for the program's connection to the upstream server (seconds). Then the next client
+#: is accepted.
+_CONNECTING = 10.0
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The sockets and addresses around the program."""
+
+    #: The port for clients, which listens.
+    clients: socket.socket
+    #: The address at which the program accepts clients.
+    entrance: Address
+    #: The socket to which the program connects as its upstream server.
+    upstream_side: socket.socket
+    #: The upstream server of the transcript.
+    upstream: Address
+
+
+class Rewriter:
+    """Observes the upstream server's octets, and changes the octets for the client.
+
+    Each session has a rewriter of its own.
+    """
+
+    def from_upstream(self, octets: bytes) -> None:
+        """Observe octets that the upstream server sends to the program."""
+
+    def to_client(self, octets: bytes) -> bytes:
+        """Return *octets*, which the program sends, as the client receives them."""
+        return octets
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Relay unchanged octets between the client, the program and the upstream server."""
+
+    #: Restores texts that the program replaces by its own, such as its name in the greeting.
+    rewriter: Callable[[], Rewriter] = Rewriter
+    #: Whether the program keeps the connection open after 221 until the client closes it. The
+    #: passage then closes it like a client.
+    closes_after_quit: bool = False
+
+    #: Whether DATA is sent to the upstream server only with the content.
+    holds_data = False
+
+    def start(self, loop: Loop, wiring: Wiring) -> None:
+        """Serve clients."""
+        _Sessions(self, loop, wiring).start()
+
+
+@dataclass(frozen=True)
+class Early(Direct):
+    """Relay like `Direct`, and hold back DATA until the content begins."""
+
+    holds_data = True
+
+
+class _Session:
+    """One client, and the rewriter of its octets."""
+
+    def __init__(self, passage: Direct, client: Stream, program: Stream) -> None:
+        self.client = client
+        self.program = program
+        self.rewriter = passage.rewriter()
+        self.is_over = False
+
+    async def to_client(self, loop: Loop, paired: Signal) -> None:
+        """Relay the program's octets."""
+        try:
+            await relay(self.program, self.client, self.rewriter.to_client)
+        finally:
+            self.is_over = True
+            paired.set()
+
+
+class _Sessions:
+    """All sessions, and which of them has no connection to the upstream server yet.
+
+    Only the order shows for which client the program connects. Therefore the next client is
+    accepted after the program has connected.
+    """
+
+    def __init__(self, passage: Direct, loop: Loop, wiring: Wiring) -> None:
+        self._passage = passage
+        self._loop = loop
+        self._wiring = wiring
+        self._unpaired: deque[_Session] = deque()
+        self._paired = Signal(loop)
+
+    def start(self) -> None:
+        """Accept clients, and connections of the program."""
+        self._loop.start(self._accept_clients())
+        self._loop.start(self._accept_program())
+
+    async def _accept_clients(self) -> None:
+        while True:
+            client = await accept(self._loop, self._wiring.clients)
+            program = await connect(self._loop, self._wiring.entrance)
+            if program is None:
+                client.close()
+                continue
+            session = _Session(self._passage, client, program)
+            self._unpaired.append(session)
+            directions = (
+                relay(client, program),
+                session.to_client(self._loop, self._paired),
+            )
+            self._loop.start(join(self._loop, client, program, *directions))
+            while session in self._unpaired and not session.is_over:
+                before = len(self._unpaired)
+                await self._loop.wait(signals=(self._paired,), seconds=_CONNECTING)
+                if len(self._unpaired) == before:
+                    break
+
+    async def _accept_program(self) -> None:
+        while True:
+            program = await accept(self._loop, self._wiring.upstream_side)
+            session = None
+            while self._unpaired and session is None:
+                first = self._unpaired.popleft()
+                # A program may connect after its client has left.
+                session = None if first.is_over and self._unpaired else first
+            self._paired.set()
+            self._loop.start(self._connect_upstream(program, session))
+
+    async def _connect_upstream(self, program: Stream, session: _Session | None) -> None:
+        outside = await connect(self._loop, self._wiring.upstream)
+        if outside is None:
+            program.reset()
+            return
+        link = _Link(self._passage, self._loop, program, outside, session)
+        await join(self._loop, program, outside, link.commands(), link.replies())
+
+
+class _Link:
+    """One connection of the program to the upstream server."""
+
+    def __init__(
+        self,
+        passage: Direct,
+        loop: Loop,
+        program: Stream,
+        outside: Stream,
+        session: _Session | None,
+    ) -> None:
+        self._passage = passage
+        self._loop = loop
+        self._program = program
+        self._outside = outside
+        self._session = session
+        #: The commands without a reply, oldest first. The greeting is the reply to the first.
+        self._awaited: deque[bytes] = deque([b""])
+        self._has_recipient = False
+        #: The lines of the reply to DATA so far, or None unless it is awaited.
+        self._reply: bytes | None = None
+        self._answer = b""
+        self._is_over = False
+        self._news = Signal(loop)
+
+    # --- from the program
+
+    async def commands(self) -> None:
+        """Relay the program's octets to the upstream server."""
+        if not self._passage.holds_data and not self._passage.closes_after_quit:
+            await relay(self._program, self._outside)
+            return
+        try:
+            await self._command_lines()
+            self._outside.finish()
+        except ResetError:
+            self._program.reset()
+            self._outside.reset()
+
+    async def _command_lines(self) -> None:
+        start, chunk = b"", 0
+        while line := await self._program.line():
+            if not start and _DATA.fullmatch(line) and await self._holds():
+                if not await self._message(line):
+                    return
+                continue
+            if chunk:  # the content of BDAT, which is not a command
+                chunk = max(0, chunk - len(line))
+            else:
+                start += line[:32]
+                if line.endswith(b"\n"):
+                    self._awaited.append(start.split(None, 1)[0].upper() if start.strip() else b"")
+                    size = _CHUNK_SIZE.match(start)
+                    chunk, start = int(size[1]) if size else 0, b""
+            await self._outside.send(line)
+
+    async def _holds(self) -> bool:
+        """Whether DATA is held back, once the commands before it have their replies."""
+        while self._passage.holds_data and self._awaited and not self._is_over:
+            await self._loop.wait(signals=(self._news,))
+        return self._passage.holds_data and self._has_recipient
+
+    async def _message(self, data: bytes) -> bool:
+        """Send *data* and a message. Return False if the program closes before its end."""
+        self._has_recipient = False
+        await self._program.send(GO_AHEAD)
+        first = await self._program.octets()
+        if not first:
+            return False
+        self._program.unread(first)
+        self._reply = b""
+        await self._outside.send(data)
+        while self._is_asked and not self._is_over:
+            await self._loop.wait(signals=(self._news,))
+        accepted = self._answer[:3] == b"354"
+        self._awaited.append(b".")
+        if not await self._content(accepted):
+            return False
+        if not accepted and not self._is_over:
+            self._awaited.pop()
+            await self._program.send(self._answer)
+        return True
+
+    async def _content(self, accepted: bool) -> bool:
+        """Send the content if it was *accepted*. Return False if it has no end."""
+        begins = True
+        while line := await self._program.line():
+            if accepted:
+                await self._outside.send(line)
+            if begins and line == b".\r\n":
+                return True
+            begins = line.endswith(b"\r\n")
+        return False
+
+    # --- from the upstream server
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether the upstream server has a DATA without a reply."""
+        return self._reply is not None
+
+    async def replies(self) -> None:
+        """Relay the upstream server's octets to the program."""
+        line = b""
+        try:
+            while octets := await self._outside.octets():
+                relayed = b""
+                for piece in _PIECES.findall(octets):
+                    is_held = self._is_asked
+                    line = (line + piece)[-512:] if len(line) > 512 else line + piece
+                    if piece.endswith(b"\n"):
+                        # The state changes before the program can send its next command.
+                        self._reply_line(line)
+                        line = b""
+                    relayed += b"" if is_held else piece
+                if self._session is not None:
+                    self._session.rewriter.from_upstream(relayed)
+                await self._program.send(relayed)
+            self._program.finish()
+        except ResetError:
+            self._program.reset()
+            self._outside.reset()
+        finally:
+            self._is_over = True
+            self._news.set()
+
+    def _reply_line(self, line: bytes) -> None:
+        is_last = line[3:4] != b"-"
+        if self._reply is not None:
+            self._reply += line
+            if is_last:
+                self._answer, self._reply = self._reply, None
+        elif is_last and self._awaited:
+            self._replied(self._awaited.popleft(), line)
+        if is_last:
+            self._news.set()
+
+    def _replied(self, command: bytes, line: bytes) -> None:
+        if line[:1] == b"2" and command in (*_NO_RECIPIENT, b"RCPT"):
+            self._has_recipient = command == b"RCPT"
+        if line[:3] == b"221" and command == b"QUIT" and self._passage.closes_after_quit:
+            session = self._session
+            if session is not None:
+                session.program.finish()

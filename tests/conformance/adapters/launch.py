@@ -1,0 +1,217 @@
+"""Starts the program and its passage for one transcript, and removes both.
+
+Rule: the process that the suite starts becomes the program, so that its signals, exit status,
+memory and children are the program's own. The passage is a child with a session of its own. It ends
+with the program, and removes the files.
+
+Neither leaves anything behind if it is killed: the passage notices the end of the program however
+it ends, and the program receives SIGTERM if the process that started it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from .adapter import Adapter, Place, Program
+from .command_line import Address, Options
+from .direct import Wiring
+from .loop import Loop
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LOOK_AGAIN = 0.005
+_BACKLOG = 128
+#: The signals that a supervising process passes on to the program.
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def launch(adapter: Adapter, file: Path, options: Options) -> NoReturn:
+    """Run the program of *adapter* with *options*. *file* is the adapter's file."""
+    parent = os.getppid()
+    try:
+        clients = options.listen.bind()
+    except OSError as error:
+        sys.exit(f"{file.name}: cannot listen on {options.listen}: {error}")
+    files = Path(tempfile.mkdtemp(prefix="adapter-", dir=_next_to(options.directory)))
+    files.chmod(0o755)
+    entrance, upstream = _addresses(adapter, files)
+    try:
+        upstream_side = upstream.bind()
+        upstream_side.listen(_BACKLOG)
+        program = adapter.program(
+            Place(options, entrance, upstream, files, file, adapter.is_control)
+        )
+    except BaseException:
+        shutil.rmtree(files, ignore_errors=True)
+        raise
+    wiring = Wiring(clients, entrance, upstream_side, options.upstream)
+    if options.foreground:
+        _die_with(parent)
+    if program.detaches:
+        _leave_in_background(adapter, wiring, program, files, options)
+    if options.foreground:
+        _start_passage(adapter, wiring, files, os.getpid())
+        _become(program, wiring)
+    _go_to_background(adapter, wiring, program, files)
+
+
+def _next_to(directory: Path) -> str | None:
+    """Return the directory for the adapter's files, next to DIR, which stays empty."""
+    parent = directory.parent
+    return str(parent) if parent != Path("/") and parent.is_dir() else None
+
+
+def _addresses(adapter: Adapter, files: Path) -> tuple[Address, Address]:
+    """Return two addresses that no other process uses, because they contain this one's number."""
+    if adapter.unix:
+        return Address(str(files / "in")), Address(str(files / "up"))
+    number = os.getpid()
+    host = f"127.{number >> 16 & 127 | 128}.{number >> 8 & 255}.{number & 255 or 1}"
+    port = 10100 + number % 10000 * 2
+    return Address(host, port), Address(host, port + 1)
+
+
+def _die_with(parent: int) -> None:
+    """Let this process, and the program that it becomes, receive SIGTERM if *parent* ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _silence(*descriptors: int) -> None:
+    """Discard output to *descriptors*, and read nothing from them."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for one in descriptors:
+        os.dup2(null, one)
+    os.close(null)
+
+
+def _become(program: Program, wiring: Wiring) -> NoReturn:
+    """Replace this process by the program."""
+    wiring.clients.close()
+    wiring.upstream_side.close()
+    os.environ.update(program.env)
+    argv = list(map(str, program.argv))
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - a shell has nothing to do here
+    except OSError as error:
+        sys.exit(f"{argv[0]}: {error.strerror}")
+
+
+def _start_passage(adapter: Adapter, wiring: Wiring, files: Path, pid: int) -> int:
+    """Start the passage, which ends with the process *pid*.
+
+    Return a descriptor that has an end when the passage serves clients.
+    """
+    ready, is_ready = os.pipe()
+    ended = os.pidfd_open(pid)
+    if os.fork():
+        os.close(is_ready)
+        os.close(ended)
+        return ready
+    os.setsid()
+    os.close(ready)
+    _silence(0, 1)
+    for number in _PASSED_ON:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        if _has_started(adapter, wiring, ended):
+            wiring.clients.listen(_BACKLOG)
+            os.close(is_ready)
+            loop = Loop()
+            adapter.passage.start(loop, wiring)
+            loop.run(until=ended)
+    finally:
+        shutil.rmtree(files, ignore_errors=True)
+        # Nothing of the copied parent process is to run here.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _has_started(adapter: Adapter, wiring: Wiring, ended: int) -> bool:
+    """Wait until the program listens. Return False if it ends before that."""
+    deadline = time.monotonic() + adapter.starting
+    while not wiring.entrance.is_listening():
+        if _is_readable(ended, _LOOK_AGAIN) or time.monotonic() > deadline:
+            return False
+    return not _is_readable(ended, adapter.settling)
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+def _wait_ready(ready: int) -> None:
+    with contextlib.suppress(OSError):
+        os.read(ready, 1)
+    os.close(ready)
+
+
+# --- programs in the background
+
+
+def _go_to_background(adapter: Adapter, wiring: Wiring, program: Program, files: Path) -> NoReturn:
+    """Run a program that cannot leave the foreground, in the background."""
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        _silence(0, 1, 2)
+        _become(program, wiring)
+    _wait_ready(_start_passage(adapter, wiring, files, pid))
+    os._exit(0)
+
+
+def _leave_in_background(
+    adapter: Adapter, wiring: Wiring, program: Program, files: Path, options: Options
+) -> NoReturn:
+    """Run a program that goes to the background by itself."""
+    # The program becomes a child of this process when its own parent ends.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    argv = list(map(str, program.argv))
+    try:
+        status = subprocess.call(argv, env={**os.environ, **program.env})
+    except OSError as error:
+        status = f"{argv[0]}: {error.strerror}"  # type: ignore[assignment]
+    pids = _children()
+    if status or not pids:
+        shutil.rmtree(files, ignore_errors=True)
+        sys.exit(status or f"{argv[0]}: no process in the background")
+    ready = _start_passage(adapter, wiring, files, pids[0])
+    if not options.foreground:
+        _wait_ready(ready)
+        os._exit(0)
+    wiring.clients.close()
+    wiring.upstream_side.close()
+    status = _supervised(pids[0])
+    if status < 0:  # the program's signal is the signal of this process as well
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+def _children() -> list[int]:
+    """Return the child processes of this process."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
+    return sorted(map(int, listed))
+
+
+def _supervised(pid: int) -> int:
+    """Pass signals on to the process *pid*, and return its exit status."""
+    for number in _PASSED_ON:
+        signal.signal(number, lambda number, _frame: os.kill(pid, number))
+    while True:
+        with contextlib.suppress(InterruptedError):
+            ended, status = os.waitpid(-1, 0)
+            if ended == pid:
+                return os.waitstatus_to_exitcode(status)

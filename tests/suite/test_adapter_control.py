@@ -1,0 +1,193 @@
+"""The control of an adapter: the reference behind the same passage, in results and reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.paths import ROOT
+from tests.conformance.play import implementation as described
+from tests.conformance.play.implementation import (
+    ImplementationError,
+    control_of,
+    find_implementation,
+)
+from tests.conformance.run.control import CONTROL_FAILS, with_control
+from tests.conformance.run.results import Result
+from tests.suite.adapting import write_adapter
+
+SESSION = "relay/greeting-ehlo-quit.smtp"
+#: A transcript that the relay of octets fails.
+REFUSED = "relay/refused-xclient.smtp"
+#: A passage that changes the reply to QUIT.
+BROKEN = """Early())
+
+class Broken(Rewriter):
+    def to_client(self, octets):
+        return octets.replace(b"221 2", b"421 2")
+
+ADAPTER = Adapter(program, Early(rewriter=Broken)"""
+
+
+@dataclass
+class Done:
+    """A run of the suite."""
+
+    status: int
+    text: str
+    records: list[dict[str, Any]]
+    html: str
+    markdown: str
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Return the result with this name."""
+        (found,) = (one for one in self.records if one.get("transcript") == name)
+        return found
+
+
+def run(directory: Path, *names: str) -> Done:
+    """Run the suite with the relay's adapter in *directory*."""
+    command = [sys.executable, "-m", "tests.conformance", "run", f"{directory}/relay.toml"]
+    outputs = {"results": "r.jsonl", "html": "r.html", "markdown": "r.md", "junit": "r.xml"}
+    for option, name in outputs.items():
+        command += [f"--{option}", f"{directory}/{name}"]
+    command += ["--modes", "listen", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    read = {name: directory / name for name in outputs.values()}
+    texts = {name: path.read_text() if path.exists() else "" for name, path in read.items()}
+    records = [json.loads(line) for line in texts["r.jsonl"].splitlines()]
+    return Done(done.returncode, done.stdout + done.stderr, records, texts["r.html"], texts["r.md"])
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A run with a right passage, in which the program fails one of two transcripts."""
+    directory = tmp_path_factory.mktemp("right")
+    write_adapter(directory)
+    return run(directory, SESSION, REFUSED)
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A run with a broken passage."""
+    directory = tmp_path_factory.mktemp("wrong")
+    write_adapter(directory, BROKEN)
+    return run(directory, SESSION)
+
+
+def test_control_runs_with_every_transcript(right: Done) -> None:
+    for name in (SESSION, REFUSED):
+        assert right.result(name)["control"] == {"outcome": "passed", "message": "", "text": ""}
+
+
+def test_failure_of_program_counts_if_control_passes(right: Done) -> None:
+    assert (right.status, right.result(REFUSED)["outcome"]) == (1, "failed")
+
+
+def test_header_has_control(right: Done) -> None:
+    assert right.records[0]["control"]["name"] == "postprox"
+    assert right.records[0]["control"]["version"] not in ("", "unknown")
+
+
+def test_failure_of_control_is_not_counted(wrong: Done) -> None:
+    result = wrong.result(SESSION)
+    assert (wrong.status, result["outcome"], result["message"]) == (0, "skipped", CONTROL_FAILS)
+
+
+def test_result_has_report_of_control_failure(wrong: Done) -> None:
+    control = wrong.result(SESSION)["control"]
+    assert control["outcome"] == "failed"
+    assert "421 2" in control["text"]
+
+
+def test_terminal_names_failures_of_control(wrong: Done) -> None:
+    assert "behind the same adapter fails 1 of " in wrong.text
+    assert f"  {SESSION} [listen]" in wrong.text
+    assert f"not judged: 1 result, 1 of them at level must: {CONTROL_FAILS}" in wrong.text
+
+
+def test_terminal_names_clean_control(right: Done) -> None:
+    assert "behind the same adapter passes all " in right.text
+
+
+def test_page_has_section_about_control(wrong: Done) -> None:
+    section = wrong.html.partition('<h2 id="control">')[2]
+    assert SESSION in section
+    assert "421 2" in section
+
+
+def test_markdown_lists_failures_of_control(wrong: Done) -> None:
+    assert f"- {SESSION} (listen): " in wrong.markdown.partition("## Not tested")[2]
+    assert "| control | postprox " in wrong.markdown
+
+
+def test_failed_control_of_smoke_test_is_reported_once(tmp_path: Path) -> None:
+    write_adapter(tmp_path, BROKEN.replace("221 2", "250 2").replace("421 2", "450 2"))
+    done = run(tmp_path, SESSION)
+    assert done.status == 2
+    assert "the adapter's control fails relay/one-message.smtp" in done.text
+
+
+def invariant(outcome: str) -> Result:
+    """Return a result of an invariant."""
+    return Result("invariant/stop", "listen", "t", ("listen.stop",), "should", outcome)
+
+
+def test_adapter_with_syntax_error_ends_run(tmp_path: Path) -> None:
+    write_adapter(tmp_path, "Early(")
+    done = run(tmp_path, SESSION)
+    assert done.status == 2
+    assert "SyntaxError" in done.text
+
+
+def test_invariant_that_control_violates_is_not_tested() -> None:
+    found = with_control(invariant("failed"), [invariant("failed")])
+    assert (found.outcome, found.message, found.requirement) == ("skipped", CONTROL_FAILS, "")
+
+
+def test_invariant_that_control_satisfies_is_tested() -> None:
+    assert with_control(invariant("failed"), [invariant("passed")]).outcome == "failed"
+
+
+# --- the description
+
+
+@pytest.mark.parametrize("lines", ['adapter = "x.py"\nargv = ["true"]', ""])
+def test_description_has_either_argv_or_adapter(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "x.py").touch()
+    (tmp_path / "x.toml").write_text(f'name = "x"\n{lines}\n')
+    with pytest.raises(ImplementationError, match="exactly one of 'argv' and 'adapter'"):
+        find_implementation(f"{tmp_path}/x.toml")
+
+
+def test_missing_adapter_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('name = "x"\nadapter = "x.py"\n')
+    with pytest.raises(ImplementationError, match=r"adapter: missing file .*/x\.py"):
+        find_implementation(f"{tmp_path}/x.toml")
+
+
+def test_installed_suite_requires_postprox_for_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(described, "INSTALLED", True)
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/python")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    adapted = find_implementation(str(write_adapter(tmp_path)))
+    with pytest.raises(ImplementationError, match="install postprox"):
+        control_of(adapted)
+
+
+def test_installed_suite_uses_postprox_of_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(described, "INSTALLED", True)
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/python")
+    (tmp_path / "postprox").touch(mode=0o755)
+    adapted = find_implementation(str(write_adapter(tmp_path)))
+    assert f'["{tmp_path}/postprox"]' in control_of(adapted).argv

@@ -1,0 +1,275 @@
+"""The adapter kit: its command line, its passages, and the end of its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.adapters.command_line import Address, UsageError, parse
+from tests.conformance.adapters.deferred import _Head
+from tests.conformance.adapters.names import OwnName
+from tests.conformance.paths import ADAPTER_LAUNCHER
+from tests.suite.adapting import Adapted, adapted, processes_with, wait_for, write_adapter
+
+# --- the command line
+
+
+def test_command_line_is_parsed() -> None:
+    options = parse(["-c", "cat", "-d", "/x", "-r", "-l", "127.0.0.1:1", "--foreground", "h:2"])
+    assert (options.command, str(options.directory), options.reject) == ("cat", "/x", True)
+    assert (options.listen, options.upstream) == (Address("127.0.0.1", 1), Address("h", 2))
+    assert options.foreground
+
+
+def test_words_exclude_addresses() -> None:
+    options = parse(["-c", "cat", "-l", "127.0.0.1:1", "-r", "h:2"])
+    assert options.words == ("-c", "cat", "-r")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["h:1"], "no stdio mode"),
+        (["-l", "1"], "upstream server"),
+        (["-l", "1", "h:1", "--strict"], "unknown option --strict"),
+        (["-l", "1", "h:1", "-c"], "-c: missing value"),
+        (["-l", "1", "h"], "h: must be HOST:PORT"),
+    ],
+)
+def test_unsupported_command_line_is_an_error(words: list[str], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        parse(words)
+
+
+def test_listening_address_is_found_without_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address(*server.getsockname())
+        assert address.is_listening()
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert not address.is_listening()
+
+
+def test_bound_address_is_not_listening() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert not Address(*bound.getsockname()).is_listening()
+
+
+# --- texts
+
+
+def test_added_header_field_is_removed_once() -> None:
+    head = _Head((b"received:",))
+    text = b"Received: by me\r\n\twith x\r\nReceived: by you\r\nSubject: x\r\n\r\n"
+    assert head.without_added(text) == text.partition(b"\twith x\r\n")[2]
+
+
+def test_added_header_field_is_removed_in_single_octets() -> None:
+    head = _Head((b"received:",))
+    text = b"Received: by me\r\n with x\r\nRe: x\r\n\r\n"
+    octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
+    assert b"".join(octets) == b"Re: x\r\n\r\n"
+
+
+def test_message_without_added_field_is_unchanged() -> None:
+    assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
+
+
+def test_own_name_is_replaced_in_greeting() -> None:
+    names = OwnName(b"own.name")
+    names.from_upstream(b"220 up.example ESMTP\r\n")
+    assert names.to_client(b"220 own.name\r\n") == b"220 up.example ESMTP\r\n"
+
+
+def test_removed_extension_is_restored_in_its_place() -> None:
+    names = OwnName(b"own.name", removed=b"PIPELINING")
+    names.from_upstream(b"220 up\r\n")
+    names.from_upstream(b"250-up\r\n250-SIZE\r\n250-PIPELINING\r\n250 DSN\r\n")
+    sent = names.to_client(b"250-own.name\r\n250-SIZE\r\n250 DSN\r\n")
+    assert sent == b"250-up\r\n250-SIZE\r\n250-PIPELINING\r\n250 DSN\r\n"
+
+
+# --- the passage for early DATA
+
+
+class Talk:
+    """Both ends of one session through the relay."""
+
+    def __init__(self, running: Adapted) -> None:
+        self.client = running.connect()
+        self.upstream = running.accept()
+        self._up, self._down = self.upstream.makefile("rb"), self.client.makefile("rb")
+        self.upstream.sendall(b"220 up\r\n")
+        assert self._down.readline() == b"220 up\r\n"
+
+    def ask(self, command: bytes, reply: bytes) -> None:
+        """Send a command and its reply."""
+        self.client.sendall(command)
+        assert self._up.readline() == command
+        self.upstream.sendall(reply)
+        assert self._down.readline() == reply
+
+    def begin(self) -> None:
+        """Send an envelope and DATA."""
+        self.ask(b"MAIL FROM:<a@example>\r\n", b"250 ok\r\n")
+        self.ask(b"RCPT TO:<b@example>\r\n", b"250 ok\r\n")
+        self.client.sendall(b"DATA\r\n")
+
+    def seen(self) -> bytes:
+        """Return the next line at the upstream server."""
+        return self._up.readline()
+
+    def told(self) -> bytes:
+        """Return the next line at the client."""
+        return self._down.readline()
+
+    def close(self) -> None:
+        """Close both ends."""
+        for one in (self._up, self._down, self.client, self.upstream):
+            one.close()
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Path:
+    """The directory of an adapter for a relay of octets."""
+    write_adapter(tmp_path)
+    return tmp_path
+
+
+def test_early_data_is_answered_before_upstream_sees_it(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.begin()
+        assert talk.told().startswith(b"354")
+        talk.upstream.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            talk.upstream.recv(1)
+        talk.close()
+
+
+def test_early_data_reaches_upstream_before_content(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.begin()
+        assert talk.told().startswith(b"354")
+        talk.client.sendall(b"Subject: x\r\n\r\n.\r\n")
+        assert talk.seen() == b"DATA\r\n"
+        talk.upstream.sendall(b"354 go\r\n")
+        assert [talk.seen() for _ in range(3)] == [b"Subject: x\r\n", b"\r\n", b".\r\n"]
+        talk.close()
+
+
+def test_refused_early_data_is_the_final_reply(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.begin()
+        assert talk.told().startswith(b"354")
+        talk.client.sendall(b"hello\r\n.\r\n")
+        assert talk.seen() == b"DATA\r\n"
+        talk.upstream.sendall(b"452 full\r\n")
+        assert talk.told() == b"452 full\r\n"
+        talk.ask(b"RSET\r\n", b"250 ok\r\n")
+        talk.close()
+
+
+def test_data_without_recipient_is_not_held_back(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.ask(b"DATA\r\n", b"503 no\r\n")
+        talk.close()
+
+
+def test_data_of_lost_client_never_reaches_upstream(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.begin()
+        assert talk.told().startswith(b"354")
+        talk.client.shutdown(socket.SHUT_WR)
+        assert talk.seen() == b""
+        talk.close()
+
+
+# --- processes and files
+
+
+def test_sigterm_ends_program_with_its_own_status(relay: Path) -> None:
+    with adapted(relay) as running:
+        running.connect().close()
+        running.process.terminate()
+        assert running.process.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_program_leaves_nothing(relay: Path, number: signal.Signals) -> None:
+    with adapted(relay) as running:
+        running.connect().close()
+        assert running.files
+        assert len(running.processes) == 2
+        running.process.send_signal(number)
+        running.process.wait()
+        assert wait_for(lambda: not running.processes)
+        assert running.files == []
+
+
+def test_program_in_background_leaves_nothing(tmp_path: Path) -> None:
+    write_adapter(tmp_path, detaches=True)
+    with adapted(tmp_path, "-v") as running:
+        assert running.process.wait() == 0
+        running.connect().close()
+        (program,) = processes_with(f"{running.files[0]}/relay.py")
+        os.kill(program, signal.SIGKILL)
+        assert wait_for(lambda: not running.processes)
+        assert running.files == []
+
+
+def test_program_without_background_mode_is_put_there(relay: Path) -> None:
+    with adapted(relay, "-v") as running:
+        assert running.process.wait() == 0
+        running.connect().close()
+
+
+def test_signals_reach_program_that_detaches(tmp_path: Path) -> None:
+    write_adapter(tmp_path, detaches=True)
+    with adapted(tmp_path) as running:
+        running.connect().close()
+        running.process.terminate()
+        assert running.process.wait() == -signal.SIGTERM
+        assert wait_for(lambda: not running.processes)
+
+
+def test_death_of_parent_ends_program(relay: Path) -> None:
+    here = "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+    here += "from tests.suite.adapting import Adapted\n"
+    here += "Adapted(Path(sys.argv[1])).connect(); print(flush=True); time.sleep(60)"
+    root = str(Path(__file__).resolve().parents[2])
+    argv = [sys.executable, "-c", here, str(relay), root]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        parent.kill()
+    assert wait_for(lambda: not processes_with(str(relay)))
+    assert list(relay.glob("adapter-*")) == []
+
+
+def test_program_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    write_adapter(tmp_path, relay="raise SystemExit(3)")
+    with adapted(tmp_path) as running:
+        assert running.process.wait() == 3
+        assert wait_for(lambda: not running.processes)
+        assert running.files == []
+
+
+def test_file_without_adapter_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").touch()
+    command = [sys.executable, "-S", ADAPTER_LAUNCHER, tmp_path / "empty.py", "-l", "1", "h:1"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("empty.py: missing ADAPTER = Adapter(...)\n")
