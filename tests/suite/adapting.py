@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tests.conformance.paths import ADAPTER_LAUNCHER
+from tests.conformance.paths import ADAPTER_LAUNCHER, ROOT
 from tests.conformance.play.procfs import is_alive
 
 #: A program that relays octets between its entrance and its upstream server. With a third argument
@@ -21,10 +23,13 @@ from tests.conformance.play.procfs import is_alive
 RELAY = """\
 import os, socket, sys, threading
 
-def relay(source, target):
+def relay(source, target, whole):
     while octets := source.recv(65536):
         target.sendall(octets)
     target.shutdown(socket.SHUT_WR)
+    if whole:
+        source.close()
+        target.shutdown(socket.SHUT_RDWR)
 
 def address(text):
     host, _, port = text.rpartition(":")
@@ -36,8 +41,57 @@ if sys.argv[3:] and os.fork():
 while True:
     client, _ = server.accept()
     upstream = socket.create_connection(address(sys.argv[2]))
-    threading.Thread(target=relay, args=(client, upstream), daemon=True).start()
-    threading.Thread(target=relay, args=(upstream, client), daemon=True).start()
+    threading.Thread(target=relay, args=(client, upstream, False), daemon=True).start()
+    threading.Thread(target=relay, args=(upstream, client, True), daemon=True).start()
+"""
+
+#: A program that accepts a message in its own words, and then sends it with smtplib.
+FORWARDER = """\
+import smtplib, socketserver, sys
+
+def address(text):
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+class Session(socketserver.StreamRequestHandler):
+    def reply(self, text):
+        self.wfile.write(text.encode() + b"\\r\\n")
+
+    def handle(self):
+        self.reply("220 forwarder")
+        sender, recipients = "", []
+        while line := self.rfile.readline().decode().strip():
+            verb, _, rest = line.partition(" ")
+            path = rest.partition("<")[2].partition(">")[0]
+            if verb == "MAIL":
+                sender, recipients = path, []
+            if verb == "RCPT":
+                if path.startswith("refused"):
+                    self.reply("550 no")
+                    continue
+                recipients.append(path)
+            if verb == "DATA":
+                self.reply("354 send")
+                self.reply(self.forward(sender, recipients))
+            else:
+                self.reply("221 bye" if verb == "QUIT" else "250 fine")
+
+    def forward(self, sender, recipients):
+        lines = []
+        while (line := self.rfile.readline()) != b".\\r\\n":
+            lines.append(line)
+        text = b"Received: by forwarder\\r\\n" + b"".join(lines)
+        try:
+            with smtplib.SMTP(*address(sys.argv[2])) as upstream:
+                upstream.sendmail({sender}, recipients, text)
+        except smtplib.SMTPResponseException as error:
+            return f"{{error.smtp_code}} upstream refused"
+        return "250 forwarded"
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+
+Server(address(sys.argv[1]), Session).serve_forever()
 """
 
 ADAPTER = """\
@@ -70,6 +124,36 @@ def write_adapter(
     description = directory / "relay.toml"
     description.write_text(IMPLEMENTATION)
     return description
+
+
+@dataclass
+class Done:
+    """A run of the suite."""
+
+    status: int
+    text: str
+    records: list[dict[str, Any]]
+    html: str
+    markdown: str
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Return the result with this name."""
+        (found,) = (one for one in self.records if one.get("transcript") == name)
+        return found
+
+
+def run(directory: Path, *names: str) -> Done:
+    """Run the suite with the relay's adapter in *directory*."""
+    command = [sys.executable, "-m", "tests.conformance", "run", f"{directory}/relay.toml"]
+    outputs = {"results": "r.jsonl", "html": "r.html", "markdown": "r.md", "junit": "r.xml"}
+    for option, name in outputs.items():
+        command += [f"--{option}", f"{directory}/{name}"]
+    command += ["--modes", "listen", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    read = {name: directory / name for name in outputs.values()}
+    texts = {name: path.read_text() if path.exists() else "" for name, path in read.items()}
+    records = [json.loads(line) for line in texts["r.jsonl"].splitlines()]
+    return Done(done.returncode, done.stdout + done.stderr, records, texts["r.html"], texts["r.md"])
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conformance.paths import ROOT
 from tests.conformance.play import implementation as described
 from tests.conformance.play.implementation import (
     ImplementationError,
@@ -20,7 +15,7 @@ from tests.conformance.play.implementation import (
 )
 from tests.conformance.run.control import CONTROL_FAILS, with_control
 from tests.conformance.run.results import Result
-from tests.suite.adapting import write_adapter
+from tests.suite.adapting import Done, run, write_adapter
 
 SESSION = "relay/greeting-ehlo-quit.smtp"
 #: A transcript that the relay of octets fails.
@@ -33,36 +28,6 @@ class Broken(Rewriter):
         return octets.replace(b"221 2", b"421 2")
 
 ADAPTER = Adapter(program, Early(rewriter=Broken)"""
-
-
-@dataclass
-class Done:
-    """A run of the suite."""
-
-    status: int
-    text: str
-    records: list[dict[str, Any]]
-    html: str
-    markdown: str
-
-    def result(self, name: str) -> dict[str, Any]:
-        """Return the result with this name."""
-        (found,) = (one for one in self.records if one.get("transcript") == name)
-        return found
-
-
-def run(directory: Path, *names: str) -> Done:
-    """Run the suite with the relay's adapter in *directory*."""
-    command = [sys.executable, "-m", "tests.conformance", "run", f"{directory}/relay.toml"]
-    outputs = {"results": "r.jsonl", "html": "r.html", "markdown": "r.md", "junit": "r.xml"}
-    for option, name in outputs.items():
-        command += [f"--{option}", f"{directory}/{name}"]
-    command += ["--modes", "listen", *names]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    read = {name: directory / name for name in outputs.values()}
-    texts = {name: path.read_text() if path.exists() else "" for name, path in read.items()}
-    records = [json.loads(line) for line in texts["r.jsonl"].splitlines()]
-    return Done(done.returncode, done.stdout + done.stderr, records, texts["r.html"], texts["r.md"])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""The command of the kit: `[--control JSON] ADAPTER.py ARGUMENTS`, or `--filter JSON` for a filter.
+"""The command of the kit: `[--control JSON] ADAPTER.py ARGUMENTS`.
+
+`--filter JSON` runs a filter. `--pool DIRECTORY SLOTS PID` before ADAPTER.py runs a pool.
 
 Rule: an adapter's file is found by its path. It imports the kit as `postprox_conformance.adapters`.
 """
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import pool
 from .adapter import Adapter
 from .command_line import UsageError, parse
 from .control import control
@@ -29,15 +32,23 @@ def main(arguments: Sequence[str]) -> None:
     reference = None
     if arguments[0] == "--control":
         reference, arguments = json.loads(arguments[1]), arguments[2:]
+    of_pool = None
+    if arguments[0] == "--pool":
+        directory, slots, suite, *arguments = arguments[1:]
+        of_pool = pool.Pool(Path(directory), int(slots), int(suite))
     file, words = Path(arguments[0]), arguments[1:]
     if reference is not None and list(words) == ["--version"]:
         os.execvp(reference[0], [*reference, *words])  # noqa: S606 - no shell is needed
-    adapter = _read(file)
+    adapter = _read(file) if reference is None else control(_read(file), reference)
+    if of_pool is not None:
+        pool.serve(adapter, file, of_pool)
     try:
         options = parse(words)
     except UsageError as error:
         sys.exit(f"{file.name}: {error}")
-    launch(adapter if reference is None else control(adapter, reference), file, options)
+    if there := os.environ.get(pool.DIRECTORY):
+        pool.borrow(adapter, file, options, Path(there))
+    launch(adapter, file, options)
 
 
 def _read(file: Path) -> Adapter:

@@ -210,14 +210,19 @@ class _Session:
             self._hello, self.hello_reply, self.envelope = line, reply, None
             await self._tell(verb + b" client.example\r\n")
             return _without(reply, _BYPASSES)
-        if verb in (b"MAIL", b"RCPT"):
+        if verb == b"MAIL":
+            self.envelope = _Envelope(_path(line))
             own = await self._tell(self._bare(verb, line))
             if own[:1] != b"2":
+                self.envelope = None
                 return own
-            if verb == b"MAIL":
-                self.envelope = _Envelope(_path(line))
-            elif self.envelope is not None:
-                self.envelope.recipients.append(_path(line))
+        elif verb == b"RCPT" and self.envelope is not None:
+            # The program may pass the command on before it replies.
+            self.envelope.recipients.append(_path(line))
+            own = await self._tell(self._bare(verb, line))
+            if own[:1] != b"2":
+                self.envelope.recipients.pop()
+                return own
         elif verb == b"RSET":
             self.envelope = None
             await self._tell(line)

@@ -56,6 +56,8 @@ class Implementation:
     described: bool = True
     #: The file of the adapter that runs the program, or None without one.
     adapter: Path | None = None
+    #: Whether the adapter's program keeps running over many transcripts.
+    keeps_running: bool = False
 
     def divergence(self, transcript: str, mode: str) -> Divergence | None:
         """Return the known divergence for *transcript* in *mode*."""
@@ -141,6 +143,7 @@ _KEYS = {
     "profile": str,
     "argv": list,
     "adapter": str,
+    "keeps_running": bool,
     "capabilities": list,
     "clock_env": str,
     "env": dict,
@@ -179,6 +182,7 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
         env={name: _filled(str(value)) for name, value in environment.items()},
         divergences=tuple(one for table in divergences for one in _divergences(table)),
         adapter=adapter,
+        keeps_running=bool(table.get("keeps_running", False)),
     )
 
 
@@ -194,6 +198,8 @@ def _adapter(table: Mapping[str, object], directory: Path) -> Path | None:
     if bool(table.get("adapter")) == bool(table.get("argv")):
         raise ImplementationError("exactly one of 'argv' and 'adapter' is required")
     if not table.get("adapter"):
+        if table.get("keeps_running"):
+            raise ImplementationError("'keeps_running' requires 'adapter'")
         return None
     path = directory / str(table["adapter"])
     if not path.is_file():

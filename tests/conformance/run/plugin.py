@@ -138,13 +138,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the host, even after a run that ended before it started."""
-    suite_of(config).host.close()
+    suite_of(config).close()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Close the host first of all, because a worker may be killed after its report."""
-    suite_of(session.config).host.close()
+    suite_of(session.config).close()
 
 
 # --- evaluation of the command line ------------------------------------------------------------

@@ -41,6 +41,7 @@ from ..play.process import adopt_orphans
 from ..play.timeouts import AdaptiveTimeout
 from .control import with_control
 from .invariant_results import InvariantObservation, InvariantResults, stale_if_known
+from .pool import Pools, use_slot_of
 from .results import SUITE_VERSION, Result, ResultFile, basis
 from .verdict import selection
 
@@ -97,6 +98,8 @@ class Suite:
         self.settings = Settings(Implementation("", ()), self.host)
         #: The same settings for the control, or None without an adapter.
         self.control: Settings | None = None
+        #: The pools of a program that keeps running, in the controller.
+        self.pools: Pools | None = None
 
     @property
     def is_worker(self) -> bool:
@@ -166,6 +169,7 @@ class Suite:
             profile=_profile(self.config.getoption("--profile"), implementation.profile),
         )
         if implementation.adapter is not None:
+            use_slot_of(getattr(self.config, "workerinput", {}).get("workerid", ""))
             self.control = replace(
                 self.settings,
                 implementation=control_of(implementation),
@@ -184,6 +188,7 @@ class Suite:
         if "stdio" in self.modes:
             check_start(self.settings)
         if self.control is not None:
+            self._start_pools(self.control)
             self._check_control(self.control)
         if self.config.getoption("--smoke"):
             self._play_smoke()
@@ -211,6 +216,20 @@ class Suite:
     def _smoke(self) -> Transcript:
         """The smoke test, which is played in every profile."""
         return for_profile(load_transcript(TRANSCRIPTS / SMOKE), self.profile)
+
+    def _start_pools(self, control: Settings) -> None:
+        """Start programs that keep running, one for each worker."""
+        implementation = self.settings.implementation
+        if implementation.keeps_running:
+            workers = len(self.config.getoption("tx", None) or ()) or 1
+            self.pools = Pools(workers, implementation, control.implementation)
+
+    def close(self) -> None:
+        """End everything that the run has started."""
+        if self.pools is not None:
+            self.pools.close()
+            self.pools = None
+        self.host.close()
 
     def _check_control(self, control: Settings) -> None:
         """Play the smoke test with the control. Raise if it fails, because of a wrong adapter."""

@@ -1,0 +1,158 @@
+"""Programs that start slowly: each keeps running over many transcripts, with fixed addresses.
+
+Rule: a pool ends with the suite, however the suite ends, and removes its files. A slot belongs to
+one worker of the suite, so no two transcripts use a program at the same time.
+
+A program in a pool is started once with the options of no transcript: without a filter, and with a
+directory of its own. A program that ends is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from .adapter import Adapter, Place
+from .command_line import Address, Options
+from .direct import Wiring
+from .loop import Loop
+
+#: The variable with the directory of the pools. The suite sets it.
+DIRECTORY = "POSTPROX_ADAPTER_POOL"
+#: The variable with the number of this worker's slot. The suite sets it.
+_SLOT = "POSTPROX_ADAPTER_SLOT"
+_PR_SET_PDEATHSIG = 1
+_LOOK_AGAIN = 0.05
+_BACKLOG = 128
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The addresses of one program in a pool."""
+
+    entrance: Address
+    upstream: Address
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The words of the suite's command that starts a pool."""
+
+    directory: Path
+    slots: int
+    #: The process of the suite.
+    suite: int
+
+
+def serve(adapter: Adapter, file: Path, pool: Pool) -> NoReturn:
+    """Run the programs of a pool until SIGTERM, or until the suite ends."""
+    running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def stop(*_: object) -> NoReturn:
+        # A program that was just started ends with its parent, which is this process.
+        for process in running.values():
+            process.kill()
+        shutil.rmtree(pool.directory, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != pool.suite:
+        stop()
+    directory = pool.directory / _kind(adapter)
+    directory.mkdir(parents=True)
+    slots = pool.slots
+    while True:
+        for number in range(slots):
+            if number not in running or running[number].poll() is not None:
+                running[number] = _start(adapter, file, directory, number)
+        time.sleep(_LOOK_AGAIN)
+
+
+def _kind(adapter: Adapter) -> str:
+    return "control" if adapter.is_control else "program"
+
+
+def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subprocess.Popen[bytes]:
+    """Start the program of slot *number*, and write its addresses when it listens."""
+    files = directory / f"slot-{number}"
+    shutil.rmtree(files, ignore_errors=True)
+    (files / "spool").mkdir(parents=True)
+    slot = _slot(adapter, files, number)
+    options = Options(slot.upstream, slot.entrance, directory=files / "spool", foreground=True)
+    options.words = ("-d", str(options.directory), "--foreground")
+    program = adapter.program(
+        Place(options, slot.entrance, slot.upstream, files, file, adapter.is_control)
+    )
+    prctl = ctypes.CDLL(None).prctl
+    process = subprocess.Popen(
+        list(map(str, program.argv)),
+        env={**os.environ, **program.env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - no threads
+    )
+    deadline = time.monotonic() + adapter.starting
+    while not slot.entrance.is_listening() and time.monotonic() < deadline:
+        if process.poll() is not None:
+            return process
+        time.sleep(_LOOK_AGAIN)
+    time.sleep(adapter.settling)
+    addresses = [[one.host, one.port] for one in (slot.entrance, slot.upstream)]
+    (directory / f"{number}.new").write_text(json.dumps(addresses))
+    (directory / f"{number}.new").rename(directory / f"{number}.json")
+    return process
+
+
+def _slot(adapter: Adapter, files: Path, number: int) -> Slot:
+    if adapter.unix:
+        return Slot(Address(str(files / "in")), Address(str(files / "up")))
+    pid = os.getpid()
+    host = f"127.{pid >> 16 & 127 | 128}.{pid >> 8 & 255}.{pid & 255 or 1}"
+    return Slot(Address(host, 30200 + 2 * number), Address(host, 30201 + 2 * number))
+
+
+def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> NoReturn:
+    """Let the suite test the program of this worker's slot, until SIGTERM."""
+    try:
+        clients = options.listen.bind()
+    except OSError as error:
+        sys.exit(f"{file.name}: cannot listen on {options.listen}: {error}")
+    number = os.environ.get(_SLOT, "0")
+    slot = _awaited(directory / _kind(adapter) / f"{number}.json", adapter.starting)
+    if not slot.upstream.port:
+        with contextlib.suppress(FileNotFoundError):
+            Path(slot.upstream.host).unlink()
+    upstream_side = slot.upstream.bind()
+    upstream_side.listen(_BACKLOG)
+    clients.listen(_BACKLOG)
+    if not options.foreground and os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    loop = Loop()
+    adapter.passage.start(loop, Wiring(clients, slot.entrance, upstream_side, options.upstream))
+    never, _end = socket.socketpair()
+    loop.run(until=never.fileno())
+    os._exit(0)
+
+
+def _awaited(path: Path, seconds: float) -> Slot:
+    """Return the slot in the file *path*, which exists when the program listens."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            sys.exit(f"{path.name}: the program in the pool does not listen")
+        time.sleep(_LOOK_AGAIN)
+    entrance, upstream = (Address(*one) for one in json.loads(path.read_text()))
+    return Slot(entrance, upstream)

@@ -1,0 +1,124 @@
+"""The passage for programs that answer in their own words and open upstream later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from tests.suite.adapting import FORWARDER, Adapted, adapted, write_adapter
+
+
+@dataclass
+class Session:
+    """A session through the forwarder, whose upstream server the test plays."""
+
+    running: Adapted
+
+    def __post_init__(self) -> None:
+        self._client = self.running.connect()
+        self._upstream = self.running.accept()
+        self._down: BinaryIO = self._client.makefile("rb")
+        self._up: BinaryIO = self._upstream.makefile("rb")
+        self.answer(b"220 up.example\r\n")
+        self.ask(b"EHLO client.example\r\n", b"250 up.example\r\n")
+
+    def send(self, octets: bytes) -> None:
+        """Send octets as the client."""
+        self._client.sendall(octets)
+
+    def answer(self, reply: bytes) -> None:
+        """Send a reply that the client must receive unchanged."""
+        self._upstream.sendall(reply)
+        assert self.told() == reply
+
+    def ask(self, command: bytes, reply: bytes) -> None:
+        """Send a command that the upstream server must receive, and its reply."""
+        self.send(command)
+        assert self.seen() == command
+        self.answer(reply)
+
+    def envelope(self) -> None:
+        """Send an envelope."""
+        self.ask(b"MAIL FROM:<a@example>\r\n", b"250 sender\r\n")
+        self.ask(b"RCPT TO:<b@example>\r\n", b"250 recipient\r\n")
+
+    def message(self) -> None:
+        """Send a message that the upstream server accepts with 354."""
+        self.send(b"DATA\r\n")
+        assert self.told() == b"354 send\r\n"
+        self.send(b"Subject: x\r\n\r\n.\r\n")
+        assert self.seen() == b"DATA\r\n"
+        self._upstream.sendall(b"354 go\r\n")
+
+    def refuse(self, reply: bytes) -> None:
+        """Send a reply of the upstream server."""
+        self._upstream.sendall(reply)
+
+    def seen(self) -> bytes:
+        """Return the next line at the upstream server."""
+        return self._up.readline()
+
+    def told(self) -> bytes:
+        """Return the next line at the client."""
+        return self._down.readline()
+
+    def close(self) -> None:
+        """Close both ends."""
+        for one in (self._up, self._down, self._client, self._upstream):
+            one.close()
+
+
+def session(directory: Path, sender: str) -> Iterator[Session]:
+    program = FORWARDER.replace("{sender}", sender).replace("{{", "{").replace("}}", "}")
+    write_adapter(directory, "Deferred()", relay=program)
+    with adapted(directory) as running:
+        talk = Session(running)
+        try:
+            yield talk
+        finally:
+            talk.close()
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Iterator[Session]:
+    """A session through a program that forwards each message."""
+    yield from session(tmp_path, "sender")
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Iterator[Session]:
+    """A session through a program that changes the sender."""
+    yield from session(tmp_path, "'other@example'")
+
+
+def test_message_arrives_without_added_field(talk: Session) -> None:
+    talk.envelope()
+    talk.message()
+    assert [talk.seen() for _ in range(3)] == [b"Subject: x\r\n", b"\r\n", b".\r\n"]
+
+
+def test_final_reply_has_words_of_upstream(talk: Session) -> None:
+    talk.envelope()
+    talk.message()
+    assert [talk.seen() for _ in range(3)][-1] == b".\r\n"
+    talk.answer(b"250 2.0.0 queued\r\n")
+
+
+def test_refusal_of_program_counts(talk: Session) -> None:
+    talk.ask(b"MAIL FROM:<a@example>\r\n", b"250 sender\r\n")
+    talk.send(b"RCPT TO:<refused@example>\r\n")
+    talk.seen()
+    talk.refuse(b"250 recipient\r\n")
+    assert talk.told() == b"550 no\r\n"
+
+
+def test_reply_of_program_with_other_class_counts(changed: Session) -> None:
+    changed.envelope()
+    changed.send(b"DATA\r\n")
+    assert changed.told() == b"354 send\r\n"
+    changed.send(b"Subject: x\r\n\r\n.\r\n")
+    assert changed.told() == b"451 upstream refused\r\n"
