@@ -1,6 +1,6 @@
-"""`postprox-check`, which compares the configuration of Postfix with that of its proxies.
+"""`postprox-check`, which checks that Postfix and its proxies are configured consistently.
 
-Rule: one task for each module.
+Rule: each module has one task.
 
 - `probe.py` reads files. It runs `access.py` to test the permissions of another user. `machine.py`
   reads the running system, and `running.py` converts that to facts.
@@ -10,6 +10,6 @@ Rule: one task for each module.
 - `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,
   `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` are the rules.
   `rules.py` applies them.
-- `findings.py` has names and levels, `fixes.py` makes the commands.
+- `findings.py` defines names and levels, and `fixes.py` creates the commands.
 - `report.py` formats the report.
 """

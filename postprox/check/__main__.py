@@ -1,6 +1,6 @@
-"""The command `postprox-check`, which reports faults in the configuration of a mail server.
+"""The command `postprox-check`, which reports configuration faults of a mail server.
 
-Rule: combines the other modules and makes no decision itself. The exit status is the highest level.
+Rule: this module combines the others and makes no decisions. The exit status is the highest level.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status if the check or its output failed. It equals the highest level of a finding.
+#: The exit status if the check failed or its output could not be written. It equals the highest
+#: level of a finding.
 UNREADABLE = 2
 
 DESCRIPTION = """\
@@ -38,7 +39,7 @@ failed; 3, no findings, but an item could not be checked.
 
 
 def main() -> int:
-    """Run the command. Return its exit status."""
+    """Run the command and return its exit status."""
     output, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(output), redirect_stderr(errors):
@@ -54,7 +55,7 @@ def main() -> int:
 
 
 def run(words: list[str]) -> int:
-    """Print the report or an error. Return the exit status."""
+    """Print the report or an error, and return the exit status."""
     wanted = None
     try:
         wanted = _arguments(words)
@@ -99,7 +100,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write(stream: TextIO | None, text: str) -> str:
-    """Write a text. Return "", or the reason for a failure."""
+    """Write a text to standard output. Return the reason for a failure, or ""."""
     if not text:
         return ""
     if stream is None:
@@ -109,7 +110,8 @@ def _write(stream: TextIO | None, text: str) -> str:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # Python flushes the buffer again at exit. A second failure would change the exit status.
+        # Python flushes the buffer again at exit, and a second failure would change the exit
+        # status.
         with Path(os.devnull).open("wb") as null:
             os.dup2(null.fileno(), stream.fileno())
         return error.strerror or str(error)
@@ -117,7 +119,7 @@ def _write(stream: TextIO | None, text: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that prints only printable characters in its errors."""
+    """An argument parser that escapes unprintable characters in its error messages."""
 
     def error(self, message: str) -> NoReturn:
         super().error(report.printable(message))
@@ -148,7 +150,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 
 
 def _units(wanted: argparse.Namespace) -> list[Unit]:
-    """Read the units that the options select, or all installed ones."""
+    """Read the units that the options select, or else all installed units."""
     if wanted.unit:
         return [probe.read_unit(Path(wanted.unit).absolute())]
     if wanted.command_line:

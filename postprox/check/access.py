@@ -1,8 +1,8 @@
-"""A program that tests the permissions of another user for a file, with access(2).
+"""A program that tests another user's permissions for a file with access(2).
 
-Rule: probe.py runs it as root, in a session of its own, without terminal, environment or open
-files. Only the effective ids change. The real and saved user ids stay those of root, so that the
-other user can neither signal nor trace the process (kill(2), ptrace(2)). The exit status is the
+Rule: probe.py runs this program as root, in its own session, without a terminal, environment or
+open files. Only the effective IDs change. The real and saved user IDs remain those of root, so that
+the other user can neither signal nor trace the process (kill(2), ptrace(2)). The exit status is the
 result.
 """
 
@@ -16,7 +16,7 @@ ALLOWED, REFUSED = 10, 11
 
 
 def main() -> int:
-    """Test the arguments: permission (os.W_OK, os.X_OK), path, user id, group ids."""
+    """Test a permission. Arguments: os.W_OK or os.X_OK, path, user ID, group IDs."""
     right, path, user, *groups = sys.argv[1:]
     os.setgroups([int(group) for group in groups])
     os.setegid(int(groups[0]))

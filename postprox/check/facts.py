@@ -1,6 +1,7 @@
-"""The state of this machine that decides whether a proxy can run, and what runs.
+"""The facts about this machine: the conditions for running a proxy, and the running system.
 
-Rule: data only. probe.py and machine.py collect it, the rules evaluate it. None means unknown.
+Rule: data only. probe.py and machine.py collect the data, and the rules evaluate it. None means
+unknown.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ class ProgramFacts:
     path: str
     exists: bool
     is_directory: bool = False
-    #: Whether the user can execute it. That includes the permissions of its directories.
+    #: Whether the user can execute it, which also depends on the permissions of its directories.
     executable: bool | None = None
-    #: The first directory that the user cannot search; "" if there is none.
+    #: The first directory that the user cannot search, or "" if there is none.
     closed_directory: str = ""
-    #: Whether the user can read it, if it is a script, and whether its mount forbids programs.
+    #: Whether the user can read the script, and whether the file system is mounted with noexec.
     readable: bool | None = True
     has_noexec: bool = False
-    #: The file or the directories of it that every user can write to.
+    #: Those of the file and its parent directories that every user can write to.
     open_paths: tuple[str, ...] = ()
-    #: The interpreter in the first line; "" if there is none.
+    #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""
     interpreter_executable: bool | None = True
     #: Whether the file begins with the byte order mark of UTF-8.
     has_mark: bool = False
-    #: Whether a line that the kernel or the shell reads ends with CR LF.
+    #: Whether a line read by the kernel or the shell ends with CR LF.
     has_crlf: bool = False
-    #: The first error of the interpreter's parser; "" if there is none.
+    #: The first syntax error that the interpreter reports, or "" if there is none.
     syntax_error: str = ""
 
 
@@ -46,12 +47,12 @@ class SpoolFacts:
 
     exists: bool
     writable: bool | None = None
-    #: Permission bits, such as 0o700.
+    #: The permission bits, such as 0o700.
     mode: int = 0o700
-    #: Free octets and free files.
+    #: The number of free octets and of free inodes.
     free: int = UNLIMITED
     free_files: int = UNLIMITED
-    #: The first directory on the way that the user cannot search; "" if there is none.
+    #: The first parent directory that the user cannot search, or "" if there is none.
     closed_directory: str = ""
 
 
@@ -61,23 +62,24 @@ class ProxyFacts:
 
     user_exists: bool
     program: ProgramFacts
-    #: The first program of the filter command; None if unknown.
+    #: The first program of the filter command, or None if unknown.
     filter: ProgramFacts | None = None
-    #: The reason why the filter was not checked; or "".
+    #: The reason why the filter was not checked, or "".
     filter_unchecked: str = ""
-    #: The shell's syntax error in the filter command; or "".
+    #: The syntax error that the shell finds in the filter command, or "".
     command_error: str = ""
-    #: Whether the upstream server is on this machine, but neither listens nor is in master.cf.
+    #: Whether the upstream server is on this machine, but is neither listening nor listed in
+    #: master.cf.
     upstream_missing: bool = False
-    #: None if systemd makes the directory when it starts the proxy.
+    #: None if systemd creates the directory when it starts the proxy.
     spool: SpoolFacts | None = None
-    #: The paths in settings of the unit that do not exist, but must.
+    #: The required paths in the unit's settings that do not exist.
     missing_paths: tuple[str, ...] = ()
-    #: The reason for unknown permissions of the proxy's user.
+    #: The reason why the permissions of the proxy's user are unknown.
     unknown_permissions: str = ""
 
     def has_unknown_permissions(self) -> bool:
-        """Return whether a permission of the proxy's user is unknown."""
+        """Return whether any permission of the proxy's user is unknown."""
         programs = [self.program, *([self.filter] if self.filter else [])]
         return any(seen.exists and seen.executable is None for seen in programs) or bool(
             self.spool and self.spool.exists and self.spool.writable is None
@@ -86,7 +88,7 @@ class ProxyFacts:
 
 @dataclass(frozen=True)
 class UnitState:
-    """The state of one unit, as `systemctl show` prints it."""
+    """The state of one unit, as reported by `systemctl show`."""
 
     name: str
     #: LoadState, such as loaded, not-found, masked, bad-setting.
@@ -100,19 +102,19 @@ class UnitState:
     result: str = "success"
     #: The exit status of the main process.
     status: int = 0
-    #: Whether a file of the unit is newer than the configuration in use.
+    #: Whether one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
-    #: The command line of the main process; empty if there is none.
+    #: The command line of the main process, or empty if there is none.
     words: tuple[str, ...] = ()
 
     def is_failing(self) -> bool:
-        """Return whether the last starts failed."""
+        """Return whether the most recent starts failed."""
         return self.active == "failed" or (self.sub == "auto-restart" and self.result != "success")
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening socket of TCP, with the programs that have it; empty if unknown."""
+    """A listening TCP socket and the programs that have it open (empty if unknown)."""
 
     endpoint: Endpoint
     programs: frozenset[str] = frozenset()
@@ -122,11 +124,11 @@ class Listener:
 class RunningFacts:
     """The running system."""
 
-    #: Whether the master(8) of this configuration runs.
+    #: Whether master(8) is running with this configuration.
     postfix: bool | None = None
-    #: The units by name, and the reason if they are unknown.
+    #: The state of each unit by name, and the reason if it is unknown.
     units: Mapping[str, UnitState] = field(default_factory=dict)
     units_unknown: str = ""
     listeners: tuple[Listener, ...] = ()
-    #: The greeting at each address, or the error.
+    #: The greeting received from each address, or the error.
     greetings: Mapping[Endpoint, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""Faults of the filter: its file, its interpreter, its text.
+"""Faults of the filter: its file, its interpreter and its contents.
 
-Rule: one pure function for each finding.
+Rule: each finding has one pure function.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .fixes import Edit
 from .proxy_rules import cannot_run
 from .routes import Proxy
 
-#: The interpreter of a script, by the end of its name.
+#: The interpreter for each file name extension.
 _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
 
 
@@ -59,21 +59,21 @@ def _effect(wanted: Options) -> str:
 
 
 def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
-    """Report the first fault in the text of the filter. It can be the cause of others."""
+    """Report only the first fault in the contents of the filter, because it can cause others."""
     path = shlex.quote(seen.path)
     if seen.has_mark:
         yield Fault(
             "byte-order-mark",
             proxy.where,
-            f"the filter {seen.path} begins with a byte order mark; its first line has no effect, "
-            f"and {effect}",
+            f"the filter {seen.path} begins with a byte order mark, so its first line has no "
+            f"effect; {effect}",
             (fixes.run(f"LC_ALL=C sed -i '1s/^\\xef\\xbb\\xbf//' {path}"),),
         )
     elif seen.has_crlf:
         yield Fault(
             "line-ends",
             proxy.where,
-            f"the lines of the filter {seen.path} end with CR LF; it cannot run, and {effect}",
+            f"lines of the filter {seen.path} end with CR LF; it cannot run, and {effect}",
             (fixes.run(f"sed -i 's/\\r$//' {path}"),),
         )
     elif seen.interpreter_executable is False:
@@ -88,7 +88,7 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
         yield Fault(
             "interpreter",
             proxy.where,
-            f"the filter {seen.path} has no line #!, and sh(1) runs it; {effect}",
+            f"the filter {seen.path} has no #! line and is run by sh(1); {effect}",
             (fixes.run(f"sed -i '1i #!/usr/bin/env {name}' {path}"),),
         )
     elif seen.syntax_error:
@@ -101,7 +101,7 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
 
 
 def _first_line(seen: ProgramFacts) -> Edit:
-    """Correct `#!/usr/bin/env NAME OPTION`, which requires -S, or else show the line."""
+    """Add -S to `#!/usr/bin/env NAME OPTION`, or show any other first line."""
     path = shlex.quote(seen.path)
     if " " in seen.interpreter:
         return fixes.run(f"sed -i '1s|/env |/env -S |' {path}")
@@ -114,7 +114,7 @@ def command_syntax(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
         yield Fault(
             "syntax",
             proxy.where,
-            f"sh(1) cannot parse the command of -c; {_effect(wanted)}: {facts.command_error}",
+            f"sh(1) cannot parse the filter command (-c); {_effect(wanted)}: {facts.command_error}",
             (fixes.run(f"/bin/sh -n -c {shlex.quote(wanted.command or '')}"),),
         )
 

@@ -1,8 +1,8 @@
-"""The name and the level of each finding.
+"""The names and levels of all findings.
 
-Rule: names and levels only. The modules named `*_rules.py` and `parameters.py` have the conditions.
-To add a finding, add its name to `LEVELS`, its condition to one of these modules and its
-description to docs/check.md.
+Rule: names and levels only. The conditions are in the modules `*_rules.py` and `parameters.py`. To
+add a finding, add its name to `LEVELS`, its condition to one of those modules, and its description
+to docs/check.md.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 #: Mail is delivered and filtered, but the configuration has a fault.
 WARNING = 1
-#: Mail is refused, is not filtered or is not delivered.
+#: Mail is refused, not filtered or not delivered.
 DANGER = 2
 
-#: The level of each finding. The highest one is the exit status of the command.
+#: The level of each finding. The highest level is the exit status of the command.
 LEVELS = {
     "command-line": DANGER,
     "braces": DANGER,
@@ -97,10 +97,10 @@ class Finding:
 
     @property
     def level(self) -> int:
-        """`WARNING` or `DANGER`."""
+        """Return `WARNING` or `DANGER`."""
         return LEVELS[self.name]
 
     @property
     def remedy(self) -> str:
-        """Return the commands as one line for a shell."""
+        """Return the commands as one shell command line."""
         return "; ".join(self.commands)

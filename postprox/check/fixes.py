@@ -1,7 +1,7 @@
-"""Edits of the configuration of Postfix or of a unit, and the commands that make them.
+"""Edits of the Postfix configuration or of a unit, and the commands that make these edits.
 
-Rule: text only. Nothing is executed. Each command can be pasted into a shell. A command contains
-all edits of its target, so that no command undoes another one (`Plan`).
+Rule: text only. This module executes nothing. Each command can be pasted into a shell. A command
+contains all edits of its target, so that no command undoes another (`Plan`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments
 from .unit import SocketUnit, Unit, quoted
 
-#: The name of the drop-in that the commands write. It is the last one in the order of systemd.
+#: The name of the drop-in that the commands write. It sorts last, so systemd applies it last.
 DROP_IN = "zz-postprox-check.conf"
 
 
@@ -38,7 +38,7 @@ class Own:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of one service in master.cf, such as `command` or `service`, its name."""
+    """A column of one service in master.cf, such as `command`, or `service` for the name."""
 
     service: Service
     name: str
@@ -46,7 +46,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting in the drop-in of a unit."""
+    """A setting in a unit's drop-in."""
 
     unit: Unit | SocketUnit
     name: str
@@ -71,14 +71,14 @@ Place = Main | Own | Column | Setting | Words | Shell
 
 @dataclass(frozen=True)
 class Edit:
-    """The change of one place: a function from the current text to the new one."""
+    """A place to edit, and a function that maps its current text to the new text."""
 
     place: Place
     change: Callable[[str], str]
 
 
 def run(command: str) -> Edit:
-    """Run a command that changes no configuration."""
+    """Run a command that does not change the configuration."""
     return Edit(Shell(command), lambda old: old)
 
 
@@ -124,7 +124,7 @@ def set_field(service: Service, name: str, value: str) -> Edit:
 
 
 def set_user(service: Service, user: str) -> Edit:
-    """Set the user of a command of spawn(8)."""
+    """Set the user that spawn(8) runs a command as."""
 
     def change(words: list[str]) -> list[str]:
         program, *others = (word for word in words if not word.startswith("user="))
@@ -134,7 +134,7 @@ def set_user(service: Service, user: str) -> Edit:
 
 
 def set_program(service: Service, program: str) -> Edit:
-    """Set the program of Postfix that serves mail for a service."""
+    """Set the Postfix program of a service."""
     return _set_command(service, lambda words: [program, *words[1:]])
 
 
@@ -146,7 +146,7 @@ def _set_command(service: Service, change: Callable[[list[str]], list[str]]) -> 
 
 
 def keep(service: Service) -> Edit:
-    """Keep one of several services of the same name."""
+    """Keep one of several services that have the same name."""
     return Edit(Column(service, "service"), lambda old: old)
 
 
@@ -165,12 +165,12 @@ def stop(configuration: Configuration, proxy: Proxy) -> Edit:
 
 
 def add_line(configuration: Configuration, name: str, line: str) -> Edit:
-    """Add a service of the type unix to master.cf."""
+    """Add a service of type unix to master.cf."""
     return run(f"{configuration.postconf} -M {shlex.quote(f'{name}/unix={name} unix {line}')}")
 
 
 def redirect(route: Route, address: str) -> Edit:
-    """Set the address of a route, in master.cf if it is set there."""
+    """Set the address of a route in master.cf if it is set there, or else in main.cf."""
     name = route.stage.value
     value = address
     if route.stage is FilterStage.AFTER_QUEUE:
@@ -180,7 +180,7 @@ def redirect(route: Route, address: str) -> Edit:
 
 
 def set_address(proxy: Proxy, address: str) -> Edit:
-    """Set the address where the proxy listens."""
+    """Set the address on which the proxy listens."""
     if proxy.service is not None:
         return set_field(proxy.service, "service", address)
     if proxy.unit and proxy.unit.socket:
@@ -200,7 +200,7 @@ def _with_address(words: list[str], address: str) -> list[str]:
 
 
 def set_setting(unit: Unit | SocketUnit, name: str, value: str) -> Edit:
-    """Set a setting of a unit."""
+    """Change a setting of a unit."""
     return Edit(Setting(unit, name), lambda _: value)
 
 
@@ -226,19 +226,20 @@ def add_arguments(proxy: Proxy, *more: str) -> Edit:
 
 
 def send_to(proxy: Proxy, address: str) -> Edit:
-    """Set HOST:PORT of a proxy, the only argument that is no option."""
+    """Set HOST:PORT of a proxy, which is its only positional argument."""
     old = proxy.options.target.text if proxy.options else ""
     return set_arguments(proxy, lambda words: [address if word == old else word for word in words])
 
 
 def set_directory(proxy: Proxy, value: str) -> Edit:
-    """Set the directory for messages. Replace `-d` if present, because the last one wins."""
+    """Set the directory for messages. An existing `-d` is replaced, as the last one counts."""
     return set_arguments(proxy, lambda words: _with_directory(list(words), value))
 
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # The mark in the parsed directory shows the argument to replace, in any spelling of -d.
+    # A marker in the parsed directory identifies the argument to replace, whatever the spelling of
+    # -d.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -277,7 +278,7 @@ def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]
 
 
 def add_user(user: str) -> Edit:
-    """Create a user and a group for the proxy. A number is the id of the user."""
+    """Create a user and a group for the proxy. A numeric user is taken as the user ID."""
     is_number = re.fullmatch("[0-9]+", user)
     return run(
         "useradd --system --user-group --no-create-home --home-dir /nonexistent "
@@ -292,7 +293,7 @@ def make_spool(user: str, directory: str) -> Edit:
 
 
 class Plan:
-    """All edits of all faults, and the commands for each of them."""
+    """The edits of all faults, and the commands for each fault."""
 
     def __init__(self, configuration: Configuration, faults: Sequence[Fault]) -> None:
         self._configuration = configuration
@@ -305,7 +306,7 @@ class Plan:
             )
 
     def finding(self, fault: Fault) -> Finding:
-        """Return the finding that has the commands for a fault."""
+        """Return the finding for a fault, with its commands."""
         commands = dict.fromkeys(
             command for edit in fault.edits for command in self._commands(edit.place)
         )
@@ -349,7 +350,7 @@ class Plan:
             columns["command"] = _with_parameters(command, own)
             own = {}
         if "service" in columns:
-            # Another service can have the old name, and only one finding removes it.
+            # Another service can have the old name, so only one finding removes it.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
@@ -374,7 +375,7 @@ class Plan:
         yield f"printf '%s\\n' {shlex.join(lines)} > {directory}/{DROP_IN}"
         if unit.installed:
             yield "systemctl daemon-reload"
-            # A socket that a service uses cannot be restarted.
+            # A socket cannot be restarted while its service uses it.
             stopped = [each.replace(".socket", ".service") for each in unit.instances]
             if isinstance(unit, SocketUnit):
                 yield f"systemctl stop {shlex.join(stopped)}"
@@ -382,7 +383,7 @@ class Plan:
 
 
 def _with_parameters(command: str, own: dict[str, str]) -> str:
-    """Set parameters in the command of a service of master.cf."""
+    """Set parameters in the command of a service in master.cf."""
     program, *words = split_words(command)
     kept: list[str] = []
     while words:
@@ -396,7 +397,7 @@ def _with_parameters(command: str, own: dict[str, str]) -> str:
 
 
 def _line(service: Service, columns: dict[str, str]) -> str:
-    """Return the argument of `postconf -M` for a service with other columns."""
+    """Return the argument of `postconf -M` that sets these columns of a service."""
     names = ("service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit")
     values = [columns.get(name, service.column(name)) for name in names]
     line = " ".join([*values, columns["command"]])
@@ -404,7 +405,7 @@ def _line(service: Service, columns: dict[str, str]) -> str:
 
 
 def plan(configuration: Configuration, faults: Iterable[Fault]) -> list[Finding]:
-    """Return a finding for each fault."""
+    """Return one finding for each fault."""
     found = list(faults)
     made = Plan(configuration, found)
     return [made.finding(fault) for fault in found]

@@ -1,6 +1,7 @@
-"""Settings of main.cf that stop mail at the services before and behind the proxy.
+"""Settings in main.cf that block mail at the services before and after the proxy.
 
-Rule: one pure function for each finding. examples/postfix/ has the option against each setting.
+Rule: each finding has one pure function. The options that override these settings are in
+examples/postfix/.
 """
 
 from __future__ import annotations
@@ -15,28 +16,29 @@ from .routes import Proxy, target_endpoint
 from .setup import Setup, distinct
 
 _OWN_HOSTS = "127.0.0.0/8,[::1]/128"
-#: The interval of NOOP while the filter runs, in seconds. Postfix must wait longer for a command.
+#: The interval between NOOP commands while the filter runs, in seconds. The time limit of Postfix
+#: for a command must be longer.
 _KEEPALIVE = 60
 _STAGES = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 _PERMITS = ("permit", "permit_mynetworks", "permit_inet_interfaces")
 _REJECTS = ("reject", "defer", "defer_if_permit", "reject_plaintext_session")
-#: Limits for one client. A value of 0 is no limit.
+#: Limits per client. A value of 0 means no limit.
 _CLIENT_LIMITS = (
     *("smtpd_client_connection_rate_limit", "smtpd_client_message_rate_limit"),
     *("smtpd_client_recipient_rate_limit", "smtpd_client_new_tls_session_rate_limit"),
 )
 
 
-#: Settings that stop or change a part of the mail, each with the recipe's value and the effect.
+#: Settings that block or change some of the mail, each with the recipe's value and the effect.
 _RISKS_BEHIND = {
-    "smtpd_sasl_auth_enable": ("no", "refuses all mail while the server for AUTH is down"),
-    "smtpd_command_filter": ("", "can change the commands of the proxy"),
+    "smtpd_sasl_auth_enable": ("no", "refuses all mail while the SASL server is down"),
+    "smtpd_command_filter": ("", "can change the proxy's commands"),
     "smtpd_discard_ehlo_keyword_address_maps": (
         "",
-        "can refuse XFORWARD, and then the filter has no REMOTEIP",
+        "can refuse XFORWARD, so that the filter gets no REMOTEIP",
     ),
 }
-_CHANGES = "changes the message before the filter"
+_CHANGES = "changes the message before it is filtered"
 _RISKS_AT_TRANSPORT = {
     "smtp_tls_policy_maps": ("", "can require TLS, which the proxy does not support"),
     **dict.fromkeys(
@@ -61,11 +63,11 @@ def _risks(proxy: Proxy, service: Service, risks: Mapping[str, tuple[str, str]])
 
 
 def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
-    """Report settings with which the service behind the proxy refuses its mail."""
+    """Report settings that make the service after the proxy refuse its mail."""
     stops = [
         ("smtpd_tls_wrappermode", "yes", "no", "waits for a TLS handshake"),
         ("smtpd_enforce_tls", "yes", "no", "requires STARTTLS"),
-        ("smtpd_tls_req_ccert", "yes", "no", "requires a certificate of the client"),
+        ("smtpd_tls_req_ccert", "yes", "no", "requires a client certificate"),
     ]
     for name, value, own, effect in stops:
         if behind.parameter(name) == value:
@@ -83,7 +85,7 @@ def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
 
 
 def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None) -> Iterator[Fault]:
-    """Report a list of restrictions that refuses all clients on this machine."""
+    """Report a restriction list that refuses all clients on this machine."""
     name = f"smtpd_{stage}_restrictions"
     for word in behind.tokens(name):
         if word == "permit" or (word in _PERMITS and is_own is not False):
@@ -108,15 +110,15 @@ def _stopped(proxy: Proxy, service: Service, name: str, own: str, effect: str) -
     return Fault(
         "inherited",
         proxy.where,
-        f"{effect} ({name}), which the proxy does not send; no filtered mail arrives",
+        f"{effect} ({name}), which the proxy does not support; no filtered mail arrives",
         (fixes.set_own(service, name, own),),
     )
 
 
 def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
-    """Report limits of the service behind the proxy that some mail exceeds."""
+    """Report limits of the service after the proxy that some mail exceeds."""
     name = "smtpd_client_event_limit_exceptions"
-    # The default value is $mynetworks.
+    # The default is $mynetworks.
     exceptions = behind.tokens(name) if name in behind.own or name in behind.main else []
     host = target_endpoint(wanted.target).host
     is_limited = (name in behind.own or name in behind.main) and not xforward.permits(
@@ -127,8 +129,8 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
         yield Fault(
             "inherited",
             proxy.where,
-            f"{behind.label} limits each client ({used[0]}), and all filtered mail comes from one; "
-            "most of it is refused",
+            f"{behind.label} limits the rate per client ({used[0]}), and all filtered mail comes "
+            "from one client; most of it is refused",
             (fixes.set_own(behind, name, _OWN_HOSTS),),
         )
     timeout = values.seconds(behind.parameter("smtpd_timeout") or "300s")
@@ -136,8 +138,8 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
         yield Fault(
             "inherited-risk",
             proxy.where,
-            f"{behind.label} waits only {timeout} s for a command (smtpd_timeout); mail whose "
-            "filter takes longer is refused",
+            f"{behind.label} waits only {timeout} s for a command (smtpd_timeout); mail that "
+            "takes longer to filter is refused",
             (
                 fixes.set_own(behind, "stress", ""),
                 fixes.set_own(behind, "smtpd_timeout", "300s"),
@@ -151,7 +153,7 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
 def _smaller(
     proxy: Proxy, behind: Service, fronts: Sequence[Service], name: str, default: str
 ) -> Iterator[Fault]:
-    """Report a limit that is smaller behind the filter than before it."""
+    """Report a limit that is lower after the filter than before it."""
     own = values.whole(behind.parameter(name) or default)
     for front in fronts:
         other = values.whole(front.parameter(name) or default)
@@ -167,7 +169,7 @@ def _smaller(
 
 
 def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report settings with which a transport delivers nothing to the proxy, or passes it by."""
+    """Report settings that make a transport deliver nothing to the proxy, or bypass it."""
     for transport in setup.smtp_transports_to(proxy):
         yield from _risks(proxy, transport, _RISKS_AT_TRANSPORT)
         for name in ("smtp_tls_wrappermode", "smtp_enforce_tls"):
@@ -179,6 +181,6 @@ def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                     "inherited",
                     proxy.where,
                     f"{transport.label} sends mail to another server while the proxy is down "
-                    f"({name}); it passes unfiltered",
+                    f"({name}); that mail passes unfiltered",
                     (fixes.set_own(transport, name, ""),),
                 )

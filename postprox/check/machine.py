@@ -1,7 +1,7 @@
-"""Input from the running system: systemd, sockets, processes, and files on the way to the filter.
+"""Input from the running system: systemd, sockets, processes, and the files of the filter.
 
-Rule: reads only, and decides nothing. The only data that it sends is QUIT, to the proxy's own port.
-That connection can start a service that waits for its socket.
+Rule: this module only reads, and makes no decisions. The only data that it sends is QUIT, to the
+proxy's port. This connection can start a socket-activated service.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from pathlib import Path, PurePosixPath
 from .postconf import UnreadableError
 from .routes import Endpoint
 
-#: Seconds for systemctl(1), for a shell that parses a file, and for a greeting.
+#: The timeout for systemctl(1), for parsing a script and for a greeting, in seconds.
 TIMEOUT = 10.0
-#: The largest file whose lines are read, in octets.
+#: The maximum size of a script that is read, in octets.
 LARGEST_SCRIPT = 1 << 20
 _LARGEST_REPLY = 4096
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: The host that reaches a listener at every address.
+#: The address to which to connect if a server listens on all addresses.
 _NEAREST = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
-#: Shells that parse a script without running it (-n).
+#: Shells that can parse a script without running it (-n).
 _SHELLS = ("sh", "dash", "bash", "ksh", "mksh", "zsh")
 _PARSE_PYTHON = "import ast, sys; ast.parse(sys.stdin.buffer.read())"
 
 
 class Machine:
-    """The running system of this machine."""
+    """The running system on this machine."""
 
     def show(self, names: Sequence[str], properties: Sequence[str]) -> str:
-        """Return the output of `systemctl show` for units.
+        """Return the output of `systemctl show` for some units.
 
         Raises:
             UnreadableError: systemctl(1) is missing or failed, for example without systemd.
@@ -55,7 +55,7 @@ class Machine:
         return done.stdout.decode(errors="backslashreplace")
 
     def command_line(self, pid: int) -> tuple[str, ...]:
-        """Return the command line of a process; empty if it has ended."""
+        """Return the command line of a process. It is empty if the process has exited."""
         try:
             text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="backslashreplace")
         except OSError:
@@ -63,16 +63,16 @@ class Machine:
         return tuple(text.split("\0")[:-1])
 
     def sockets(self) -> str:
-        """Return the kernel's tables of TCP sockets."""
+        """Return the kernel's TCP socket tables."""
         tables = (Path("/proc/net", name) for name in ("tcp", "tcp6"))
         return "".join(table.read_text() for table in tables if table.exists())
 
     def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
-        """Return the programs that have each socket, as far as the caller may see them."""
+        """Return the programs that have each socket open, as far as the caller may see them."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         found: dict[int, set[str]] = {}
         for process in Path("/proc").glob("[0-9]*") if inodes else ():
-            # A process can end, or belong to another user.
+            # The process may have exited, or may belong to another user.
             with contextlib.suppress(OSError):
                 name = (process / "comm").read_text().strip()
                 for link in _links(process / "fd") & wanted.keys():
@@ -80,7 +80,7 @@ class Machine:
         return found
 
     def master_runs(self, queue_directory: str) -> bool | None:
-        """Return whether the master(8) of this queue directory runs; None if unknown."""
+        """Return whether master(8) is running for this queue directory, or None if unknown."""
         try:
             pid = int(Path(queue_directory, "pid/master.pid").read_text())
             return Path(f"/proc/{pid}/comm").read_text() == "master\n"
@@ -90,9 +90,9 @@ class Machine:
             return False
 
     def greeting(self, endpoint: Endpoint) -> str:
-        """Return the last line of the greeting at an address, or the error.
+        """Connect to an address and return the last line of the greeting, or the error.
 
-        The server gets QUIT afterwards, so that its log has no lost connection.
+        Then send QUIT, so that the server does not log a lost connection.
         """
         host = _NEAREST.get(endpoint.host, endpoint.host)
         try:
@@ -116,7 +116,7 @@ class Machine:
 
 
 def _quit(stream: io.BufferedRWPair) -> None:
-    """End a session. The server can have closed the connection."""
+    """End a session. The server may have closed the connection already."""
     with contextlib.suppress(OSError):
         stream.write(b"QUIT\r\n")
         stream.flush()
@@ -124,16 +124,16 @@ def _quit(stream: io.BufferedRWPair) -> None:
 
 
 def _links(directory: Path) -> set[str]:
-    """Return the descriptors of a process, as names."""
+    """Return the targets of a process's open descriptors."""
     links = set()
     for entry in directory.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # it is closed
+        with contextlib.suppress(FileNotFoundError):  # the descriptor was closed meanwhile
             links.add(str(entry.readlink()))
     return links
 
 
 def _run(command: Sequence[str], content: bytes) -> subprocess.CompletedProcess[bytes] | None:
-    """Run a program without environment; None if it did not end in time or cannot start."""
+    """Run a program with an empty environment. Return None if it times out or cannot be started."""
     try:
         return subprocess.run(
             command,
@@ -149,15 +149,15 @@ def _run(command: Sequence[str], content: bytes) -> subprocess.CompletedProcess[
 
 
 def shell_error(command: str) -> str:
-    """Return the shell's syntax error in a command; "" if there is none. Nothing runs."""
+    """Return the syntax error that the shell finds in a command, or "". The command is not run."""
     return _first_line(_run(["/bin/sh", "-n"], command.encode(errors="surrogateescape") + b"\n"))
 
 
 def syntax_error(interpreter: str, script: bytes) -> str:
-    """Return the syntax error in a script of sh(1) or Python; "" if there is none or if unknown.
+    """Return the syntax error in a shell or Python script, or "" if there is none or it is unknown.
 
-    A program of this machine parses the text, not the one in the first line of the script, which
-    another user may have written. Nothing in the script runs.
+    The interpreter named in the script is not used, because another user may have written that
+    line. The script is parsed with an interpreter of the system, and is not run.
     """
     name = PurePosixPath(interpreter or "sh").name
     if name in _SHELLS:
@@ -169,7 +169,7 @@ def syntax_error(interpreter: str, script: bytes) -> str:
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:
-    """Return whether a CR before LF is part of a line that the kernel or a shell reads."""
+    """Return whether a line read by the kernel or a shell ends with CR LF."""
     if not script.startswith(b"#!"):
         return False
     is_shell = PurePosixPath(interpreter.rstrip("\r")).name in _SHELLS
@@ -187,12 +187,12 @@ def _last_line(done: subprocess.CompletedProcess[bytes] | None) -> str:
 
 
 def directories(path: str) -> list[str]:
-    """Return the directories on the way to a file, the root first."""
+    """Return the parent directories of a file, beginning with the root."""
     return [str(parent) for parent in reversed(PurePosixPath(path).parents)]
 
 
 def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str:
-    """Return the first directory on the way to a file that cannot be searched."""
+    """Return the first parent directory that cannot be searched."""
     for directory in directories(path):
         if may_search(directory) is False:
             return directory
@@ -200,9 +200,9 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Return the file and the directories on the way to it that every user can write to.
+    """Return those of the file and its parent directories that every user can write to.
 
-    In a directory with the sticky bit, a user cannot replace the file of another user.
+    In a directory with the sticky bit, a user cannot replace another user's file.
     """
     found = []
     for each in [path, *directories(path)]:

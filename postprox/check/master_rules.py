@@ -1,6 +1,6 @@
-"""Faults in the entries of master.cf and main.cf, and in the ports that proxies use.
+"""Faults in the entries of master.cf and main.cf, and in the ports of the proxies.
 
-Rule: one pure function for each finding.
+Rule: each finding has one pure function.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .postconf import Configuration, Service
 from .routes import Endpoint, FilterStage, Proxy, Route, listening_endpoint, routes
 from .setup import Setup, distinct
 
-#: The transport to the proxy in examples/postfix/after-queue.master.cf, without its name.
+#: The transport to the proxy in examples/postfix/after-queue.master.cf, without the name column.
 SCAN = (
     "smtp -o syslog_name=postfix/scan -o smtp_send_xforward_command=yes "
     "-o disable_mime_output_conversion=yes -o smtp_line_length_limit=0 -o smtp_generic_maps= "
@@ -27,7 +27,7 @@ SCAN = (
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
 )
-#: Parameters of the recipe for main.cf.
+#: The main.cf parameters of the recipe.
 _RECIPE = (
     *("smtpd_proxy_filter", "smtpd_proxy_options", "smtpd_proxy_timeout", "content_filter"),
     *("smtpd_client_connection_count_limit", "scan_destination_recipient_limit"),
@@ -35,13 +35,13 @@ _RECIPE = (
 
 
 def indented(configuration: Configuration) -> Iterator[Fault]:
-    """Report lines that begin with a blank, and so continue the line before."""
+    """Report lines that begin with a blank and therefore continue the previous line."""
     yield from _indented_services(configuration)
     yield from _indented_parameters(configuration)
 
 
 def _indented_services(configuration: Configuration) -> Iterator[Fault]:
-    """Report an entry of master.cf that begins with a blank, which continues the one before."""
+    """Report an entry of master.cf that begins with a blank."""
     for service in configuration.services:
         found = [each for each in _COLUMNS.finditer(" ".join(service.words)) if each.start()]
         if found:
@@ -57,7 +57,7 @@ def _indented_services(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
-    """Report a parameter of main.cf that begins with a blank, which continues the one before."""
+    """Report a parameter of main.cf that begins with a blank."""
     for name, value in configuration.main.items():
         found = [each for each in _RECIPE if re.search(rf"(^|\s){each}\s*=", value)]
         if found:
@@ -80,7 +80,7 @@ def _unindent(configuration: Configuration, file: str, start: str) -> Edit:
 
 
 def defined_twice(setup: Setup) -> Iterator[Fault]:
-    """Report a service that a later one with the same name replaces."""
+    """Report a service that a later service with the same name replaces."""
     for earlier in distinct(setup.configuration.ignored):
         last = next(s for s in setup.configuration.services if s.label == earlier.label)
         proxy = next((proxy for proxy in setup.proxies if proxy.service is last), None)
@@ -102,7 +102,7 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
 
 
 def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
-    """Move the proxy to a free port, and keep the earlier service."""
+    """Move the proxy to a free port and keep the earlier service."""
     host, _, port = earlier.name.rpartition(":")
     number = free_port(setup, int(port) + 100 if port.isdigit() else 10125)
     address = f"{host or '127.0.0.1'}:{number}"
@@ -123,10 +123,10 @@ def free_port(setup: Setup, first: int) -> int:
 
 
 def port_twice(setup: Setup) -> Iterator[Fault]:
-    """Report a service of master.cf at the address of a proxy.
+    """Report a service in master.cf that has the address of a proxy.
 
-    The master(8) of one Postfix can bind an address twice (SO_REUSEPORT), and the kernel then
-    shares out the connections. It cannot bind the address of a unit.
+    A master(8) process can bind an address twice (SO_REUSEPORT), and the kernel then distributes
+    the connections. It cannot bind an address that a unit uses.
     """
     queue = setup.configuration.parameter("queue_directory")
     for proxy in setup.proxies:
@@ -140,7 +140,7 @@ def port_twice(setup: Setup) -> Iterator[Fault]:
 
 def _is_same(one: Endpoint, other: Endpoint, proxy: Proxy) -> bool:
     if proxy.service and (one.is_open() or other.is_open()):
-        return one == other  # Linux prefers the listener at one address
+        return one == other  # Linux prefers the listener with a specific address
     return one.is_at(other) or other.is_at(one)
 
 
@@ -152,21 +152,21 @@ def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> 
     if any(each.service is service for each in setup.proxies):
         edits = (fixes.stop(setup.configuration, proxy),)
     effect = (
-        "each of the two gets a part of the mail"
+        "each of the two receives part of the mail"
         if proxy.service
-        else "one of the two cannot start, and a failed `postfix reload` ends Postfix"
+        else "one of the two cannot start, and a failed `postfix reload` terminates Postfix"
     )
     return Fault(
         "port-twice",
         proxy.where,
-        f"{service.label} of master.cf listens at {endpoint} too; {effect}",
+        f"{service.label} in master.cf also listens on {endpoint}; {effect}",
         edits,
     )
 
 
 def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a port of the proxy where another program listens."""
-    # The kernel and systemd pass a listening socket on to child processes.
+    """Report a proxy port on which another program listens."""
+    # A child process inherits a listening socket from systemd or its parent.
     expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
     for endpoint in proxy.endpoints:
         found = setup.listener_at(endpoint)
@@ -175,8 +175,8 @@ def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "port-twice",
                 proxy.where,
-                f"{min(found.programs)} listens at {found.endpoint}; the proxy cannot listen "
-                "there, and a failed `postfix reload` ends Postfix",
+                f"{min(found.programs)} listens on {found.endpoint}; the proxy cannot listen "
+                "there, and a failed `postfix reload` terminates Postfix",
                 _moved(setup, proxy, endpoint),
             )
 
@@ -191,9 +191,9 @@ def _moved(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 
 
 def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a proxy that other machines reach.
+    """Report a proxy that other machines can connect to.
 
-    Postfix behind the filter takes all clients of the proxy for this machine.
+    For the Postfix service after the filter, all mail comes from this machine.
     """
     endpoints = [endpoint for endpoint in proxy.endpoints if endpoint.is_open()]
     if endpoints:
@@ -201,8 +201,8 @@ def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "open-relay",
             proxy.where,
-            f"the proxy listens at all addresses (port {own.port}); every machine can send mail "
-            "through it as if it were this one, an open relay",
+            f"the proxy listens on all addresses (port {own.port}) and is an open relay: Postfix "
+            "treats mail from any machine as local mail",
             (fixes.set_address(proxy, str(own)),),
         )
         return
@@ -212,8 +212,8 @@ def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "open-relay",
                 proxy.where,
-                f"a server listens at all addresses (port {endpoint.port}) since an earlier "
-                "configuration; every machine can send mail through it, an open relay",
+                "a server started with an earlier configuration listens on all addresses (port "
+                f"{endpoint.port}) and is an open relay",
                 (fixes.run(_restart(setup, proxy)),),
             )
 
@@ -230,7 +230,7 @@ def _restart(setup: Setup, proxy: Proxy) -> str:
 
 
 def missing_transport(setup: Setup) -> Iterator[Fault]:
-    """Report a transport of content_filter that is not in master.cf."""
+    """Report a content_filter transport that is missing from master.cf."""
     seen: set[str] = set()
     for route in routes(setup.configuration):
         name = route.transport_name

@@ -1,6 +1,6 @@
-"""Faults in the configuration of Postfix that do not depend on a proxy.
+"""Faults in the Postfix configuration that do not depend on a proxy.
 
-Rule: one pure function for each finding.
+Rule: each finding has one pure function.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NO_PROCESS_LIMIT = "-"
 
 
 def numbers(configuration: Configuration) -> Iterator[Fault]:
-    """Find numbers that Postfix refuses. The programs that read them do not run."""
+    """Report numbers that Postfix does not accept. The programs that read them do not run."""
     for name, value in configuration.main.items():
         if values.is_refused(name, value):
             remedy = fixes.set_main(name, _default(name))
@@ -34,7 +34,9 @@ def numbers(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _refused(where: str, name: str, value: str, remedy: Edit) -> Fault:
-    problem = f"Postfix refuses {name} = {value!r}; programs that read this number do not run"
+    problem = (
+        f"Postfix does not accept {name} = {value!r}; programs that read this number do not run"
+    )
     return Fault("number", where, problem, (remedy,))
 
 

@@ -1,6 +1,7 @@
-"""A configuration of Postfix, parsed from the output of postconf(1).
+"""The Postfix configuration, parsed from the output of postconf(1).
 
-Rule: text in, objects out. `-n` and `-P` require `-x`, which expands `$name`.
+Rule: text in, objects out. The output must be that of `-nx` and `-Px`, because `-x` expands
+`$name`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import pairwise
 
 from . import values
 
-#: Default values of the parameters that are used here (postconf(5)).
+#: Default values of the parameters used in this package (postconf(5)).
 DEFAULTS = {
     "command_time_limit": "1000s",
     "compatibility_level": "0",
@@ -28,21 +29,21 @@ DEFAULTS = {
     "smtpd_proxy_timeout": "100s",
 }
 
-#: Separators of words. Only LF ends a line, not the other line ends of Unicode.
+#: The characters that separate words. Only LF ends a line, unlike in str.splitlines().
 _BLANKS = " \t\r\n"
 
 
 class UnreadableError(Exception):
-    """An input that cannot be read or parsed."""
+    """An input cannot be read or parsed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """A line of master.cf, with the parameters that apply to it."""
+    """A service in master.cf, with the parameters that apply to it."""
 
     name: str
     type: str
-    #: Columns as written (y, n or -); the process limit is a number or -.
+    #: The columns as written: y, n or -. The process limit is a number or -.
     private: str
     unprivileged: str
     chroot: str
@@ -50,24 +51,24 @@ class Service:
     process_limit: str
     #: The command and its arguments, as Postfix splits them.
     words: tuple[str, ...]
-    #: Parameters of main.cf by name, and those that `-o` sets for this service only.
+    #: The parameters in main.cf by name, and those that `-o` sets for this service only.
     main: Mapping[str, str]
     own: Mapping[str, str]
 
     @property
     def label(self) -> str:
-        """Return the name of the service for postconf(1)."""
+        """Return the service as postconf(1) names it."""
         return f"{self.name}/{self.type}"
 
     def column(self, name: str) -> str:
-        """Return a column by its name for postconf(1)."""
+        """Return the column that has this name in postconf(1)."""
         if name == "command":
             return join_words(self.words)
         return str(getattr(self, {"service": "name"}.get(name, name)))
 
     @property
     def program(self) -> str:
-        """Return the program of Postfix that runs, such as smtpd or spawn."""
+        """Return the Postfix program of the service, such as smtpd or spawn."""
         return self.words[0]
 
     def parameter(self, name: str) -> str:
@@ -79,18 +80,18 @@ class Service:
         return re.split(r"[,\s]+", self.parameter(name).strip()) if self.parameter(name) else []
 
     def seconds(self, name: str) -> int:
-        """Return a time in seconds; the default if Postfix refuses the value."""
+        """Return a time in seconds, or the default if Postfix does not accept the value."""
         value = values.seconds(self.parameter(name))
         return int(DEFAULTS[name].removesuffix("s")) if value is None else value
 
     def limit(self) -> int:
-        """Return the process limit; 0 means unlimited."""
+        """Return the process limit, or 0 if unlimited."""
         own = values.process_limit(self.process_limit)
         name = "default_process_limit"
         return _number(name, self.parameter(name)) if own is None else own
 
     def is_chrooted(self) -> bool:
-        """Return whether Postfix runs it in queue_directory. Before level 1 the default is y."""
+        """Return whether Postfix chroots the service. At compatibility level 0 the default is y."""
         level = self.parameter("compatibility_level")
         default = "y" if re.match(r"0*(?![0-9])", level) else "n"
         return (default if self.chroot == "-" else self.chroot) != "n"
@@ -98,13 +99,13 @@ class Service:
 
 @dataclass(frozen=True)
 class Configuration:
-    """main.cf and master.cf in `directory`; "" means the default directory of Postfix."""
+    """The main.cf and master.cf in `directory`. "" means the default directory of Postfix."""
 
     main: Mapping[str, str]
-    #: The services that Postfix runs. If several have one name, Postfix uses the last.
+    #: The services that Postfix runs. If several have the same name, Postfix uses the last one.
     services: tuple[Service, ...]
     directory: str = ""
-    #: The services that Postfix ignores, because a later one has the same name.
+    #: The services that Postfix ignores because a later one has the same name.
     ignored: tuple[Service, ...] = ()
 
     @property
@@ -122,11 +123,11 @@ class Configuration:
         return self.main.get(name, DEFAULTS.get(name, ""))
 
     def number(self, name: str) -> int:
-        """Return a number; the default if Postfix refuses the value."""
+        """Return a number, or the default if Postfix does not accept the value."""
         return _number(name, self.parameter(name))
 
     def transport(self, name: str) -> Service | None:
-        """Return the service of a transport."""
+        """Return the service that implements a transport."""
         return next((s for s in self.services if (s.name, s.type) == (name, "unix")), None)
 
 
@@ -139,7 +140,7 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
     """Parse the output of `postconf -nx`, `postconf -M` and `postconf -Px`.
 
     Raises:
-        UnreadableError: an input has another format.
+        UnreadableError: an input has an unexpected format.
     """
     parameters = dict(_assignments(main, "-n"))
     own: dict[str, dict[str, str]] = {}
@@ -160,7 +161,7 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
 
 
 def _own(words: Sequence[str]) -> dict[str, str]:
-    """Return the parameters of a command. postconf(1) mixes those of services with one name."""
+    """Return the parameters in a command. postconf(1) mixes up services that have the same name."""
     pairs = [word.partition("=") for option, word in pairwise(words) if option == "-o"]
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -169,14 +170,16 @@ def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
     for line in filter(None, text.split("\n")):
         name, equals, value = line.partition("=")
         if not equals:
-            raise UnreadableError(f"postconf {option} printed {line!r}; must be NAME = VALUE")
+            raise UnreadableError(
+                f"postconf {option} printed {line!r}; each line must be NAME = VALUE"
+            )
         yield name.strip(), value.strip()
 
 
 def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, str]]) -> Service:
     fields = re.split(f"[{_BLANKS}]+", line.strip(_BLANKS), maxsplit=7)
     if len(fields) < 8:
-        raise UnreadableError(f"postconf -M printed {line!r}; must have 8 fields")
+        raise UnreadableError(f"postconf -M printed {line!r}; each line must have 8 fields")
     name, kind, private, unprivileged, chroot, wakeup, limit, command = fields
     return Service(
         name=name,

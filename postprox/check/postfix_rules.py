@@ -1,6 +1,6 @@
-"""Faults between a proxy and the services of Postfix that it works with.
+"""Faults in the connections between a proxy and the Postfix services around it.
 
-Rule: one pure function for each finding.
+Rule: each finding has one pure function.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .routes import (
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
-#: With speed_adjust a proxy is busy only while its filter runs, so that five smtpd(8) processes can
-#: share it. Each then has a fifth of smtpd_proxy_timeout, which is 20 s by default.
+#: With speed_adjust, a proxy is busy only while its filter runs, so five smtpd(8) processes can
+#: share it. Each message then has a fifth of smtpd_proxy_timeout, which is 20 s by default.
 SPEED_ADJUST_FACTOR = 5
 
-#: At these levels smtp(8) delivers no mail to a server without STARTTLS.
+#: At these levels, smtp(8) delivers no mail to a server without STARTTLS.
 _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 
 _OVERRIDES = "receive_override_options"
@@ -39,7 +39,7 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
 def no_proxy(setup: Setup) -> Iterator[Fault]:
-    """Report a Postfix that filters nothing. A filter on another machine is an unchecked item."""
+    """Report a Postfix that filters no mail. A filter on another machine counts as unchecked."""
     if setup.proxies or any(map(has_filter, setup.configuration.services)):
         return
     directory = f'"$({setup.configuration.postconf} -h config_directory)"'
@@ -48,7 +48,7 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
     yield Fault(
         "no-proxy",
         "master.cf",
-        "no postprox is in master.cf or in a unit that receives mail; mail passes unfiltered",
+        "neither master.cf nor a unit runs a postprox that receives mail; mail passes unfiltered",
         tuple(
             fixes.run(f"cat {shlex.quote(f'{setup.examples}/{file}')} >> {directory}/{own}")
             for file, own in files.items()
@@ -57,10 +57,10 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
 
 
 def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a proxy that receives no mail, unless a route exists that the check does not see."""
+    """Report a proxy that receives no mail, unless a table may route mail to it."""
     endpoint = proxy.endpoint
     has_way = setup.routes_to(proxy) or setup.possible_routes(proxy)
-    # Their corrections give the proxy a route.
+    # The corrections of these findings give the proxy a route.
     faults = [*malformed(setup), *unfiltered(setup)]
     faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
     is_corrected = bool(faults or setup.lost_routes())
@@ -90,7 +90,7 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 
 
 def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
-    """Send mail of local users to a proxy with milters behind it, or else stop the proxy."""
+    """Send the mail of local users to a proxy that is followed by milters. Stop any other proxy."""
     behind = setup.reinjection_service(proxy)
     fronts = [each for each in setup.configuration.services if each.program == "smtpd"]
     unsigned_fronts = [
@@ -104,19 +104,19 @@ def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
 
 
 def nearest(endpoint: Endpoint) -> Endpoint:
-    """Return the address with which this machine reaches a listener."""
+    """Return the address under which this machine can connect to a listener."""
     return endpoint._replace(host="127.0.0.1") if endpoint.is_open() else endpoint
 
 
 def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
-    """Report a route to an address of this machine where no server listens."""
+    """Report a route to an address on this machine on which no server listens."""
     idle = [proxy for proxy in setup.proxies if proxy.endpoint and not setup.routes_to(proxy)]
     nothing_listens = setup.running is not None and setup.listener_at(route.endpoint) is None
     if not idle and not (nothing_listens and setup.running and setup.running.postfix):
         return
     if setup.listener_at(route.endpoint) is not None:
         return
-    name, effect = route.stage.value, "all its mail gets 451"
+    name, effect = route.stage.value, "all its mail is deferred (451)"
     if route.stage is FilterStage.AFTER_QUEUE:
         effect = "all its mail stays in the queue"
     address = _proxy_for(setup)
@@ -130,7 +130,7 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
 
 
 def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
-    """Report a route to a service of Postfix that receives mail itself."""
+    """Report a route to a Postfix service that is not a filter."""
     service = setup.service_at(route.endpoint)
     if service is None or service.program != "smtpd" or setup.proxy_at(route):
         return
@@ -138,20 +138,20 @@ def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
         yield Fault(
             "no-way",
             f"master.cf, {route.source.label}",
-            f"it sends mail to {service.label} ({route.stage.value}), which is no filter; its mail "
-            "passes unfiltered, or loops",
+            f"it sends mail to {service.label} ({route.stage.value}), which is not a filter; its "
+            "mail passes unfiltered or loops",
             (fixes.redirect(route, str(proxy)),),
         )
 
 
 def _proxy_for(setup: Setup) -> Endpoint | None:
-    """Return the address of a proxy without a route, or else that of the first proxy."""
+    """Return the address of a proxy that has no route, or else the address of the first proxy."""
     proxies = sorted(setup.proxies, key=lambda proxy: bool(setup.routes_to(proxy)))
     return next((nearest(each.endpoint) for each in proxies if each.endpoint), None)
 
 
 def malformed(setup: Setup) -> Iterator[Fault]:
-    """Report a value that is no address of a filter."""
+    """Report a value that is not a valid filter address."""
     for service, stage, value in malformed_routes(setup.configuration):
         address = _proxy_for(setup)
         if address is None:
@@ -161,16 +161,16 @@ def malformed(setup: Setup) -> Iterator[Fault]:
         yield Fault(
             "wrong-port",
             f"master.cf, {service.label}",
-            f"{stage.value} = {value!r} is no address of a filter; its mail gets 451, or is sent "
-            "elsewhere unfiltered",
+            f"{stage.value} = {value!r} is not a valid filter address; its mail is deferred (451) "
+            "or sent elsewhere unfiltered",
             (fixes.redirect(route, str(address)),),
         )
 
 
 def unfiltered(setup: Setup) -> Iterator[Fault]:
-    """Report a service for mail from outside that sends it to no filter.
+    """Report a service that receives mail from outside and does not send it to a filter.
 
-    An empty value in master.cf is intended, unless a proxy receives no mail.
+    An empty value in master.cf is taken as intended, unless a proxy receives no mail.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):
@@ -185,8 +185,8 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "no-way",
                 f"master.cf, {service.label}",
-                "it sends mail to no filter, and its mail passes unfiltered; if that is intended, "
-                f"set {name} to an empty value for this service",
+                "it does not send mail to a filter, so its mail passes unfiltered; if this is "
+                f"intended, set {name} to an empty value for this service",
                 (fixes.set_own(service, name, str(address)),),
             )
 
@@ -197,7 +197,7 @@ def has_filter(service: Service) -> bool:
 
 
 def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a timeout of Postfix that is not longer than that of the filter."""
+    """Report a Postfix timeout that is not longer than the filter's timeout."""
     found = setup.routes_to(proxy)
     fronts = distinct(route.source for route in found if route.stage is FilterStage.BEFORE_QUEUE)
     waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
@@ -215,7 +215,7 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report more smtpd(8) processes than the proxies can serve."""
+    """Report services that can run more smtpd(8) processes than the proxy can serve."""
     behind = setup.reinjection_service(proxy)
     fronts = [
         route.source
@@ -232,7 +232,7 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         "process-limit",
         proxy.where,
         f"{process_count or 'an unlimited number of'} processes of {_labels(fronts)} share "
-        f"{proxy.capacity} proxies{without}; under load mail gets 451",
+        f"{proxy.capacity} proxies{without}; under load, mail is deferred (451)",
         (
             fixes.set_main("smtpd_proxy_options", "speed_adjust"),
             *(
@@ -258,7 +258,7 @@ def _labels(services: Sequence[Service]) -> str:
 
 
 def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a transport that uses lmtp(8). The proxy does not support its command LHLO."""
+    """Report a transport that uses lmtp(8). The proxy does not support LHLO from a client."""
     for transport in setup.transports_to(proxy):
         if transport.program == "lmtp":
             yield Fault(
@@ -271,7 +271,7 @@ def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report more smtp(8) processes than proxies."""
+    """Report a transport that can run more smtp(8) processes than the proxy can serve."""
     for transport in setup.transports_to(proxy):
         process_count = _concurrency(setup.configuration, transport)
         if proxy.capacity and not 0 < process_count <= proxy.capacity:
@@ -279,7 +279,7 @@ def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                 "process-limit",
                 proxy.where,
                 f"{process_count or 'an unlimited number of'} processes of {transport.label} "
-                f"share {proxy.capacity} proxies; under load they wait for a greeting",
+                f"share {proxy.capacity} proxies; under load, they wait for a greeting",
                 (fixes.set_field(transport, "process_limit", str(proxy.capacity)),),
             )
 
@@ -293,7 +293,7 @@ def _concurrency(configuration: Configuration, transport: Service) -> int:
 
 
 def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report mail that is filtered again without end."""
+    """Report mail that is filtered again and again."""
     for route in setup.routes_from(behind):
         if setup.comes_back(route, proxy):
             name = route.stage.value
@@ -311,7 +311,7 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 
 
 def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a proxy whose upstream server is a proxy that sends mail to it."""
+    """Report a proxy that sends mail to itself, directly or through another proxy."""
     seen: list[Proxy] = []
     current: Proxy | None = proxy
     while current and current not in seen and current.options:
@@ -331,20 +331,20 @@ def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def wrong_program(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report an upstream server in master.cf that is not smtpd(8)."""
+    """Report an upstream service in master.cf that is not smtpd(8)."""
     service = upstream(setup.configuration, proxy)
     if service and service.program not in ("smtpd", "spawn", "lmtpd"):
         yield Fault(
             "no-upstream",
             proxy.where,
             f"{service.label}, the upstream server of the proxy, is {service.program}(8), not "
-            "smtpd(8); all mail gets 451",
+            "smtpd(8); all mail is deferred (451)",
             (fixes.set_program(service, "smtpd"),),
         )
 
 
 def open_service(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report a service behind the filter that takes mail from other machines."""
+    """Report a service after the filter that accepts mail from other machines."""
     endpoint = setup.endpoint_of(behind)
     if not setup.is_for_filtered(behind) or endpoint is None or not endpoint.is_open():
         return
@@ -355,8 +355,8 @@ def open_service(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]
         yield Fault(
             "open-relay",
             proxy.where,
-            f"{behind.label} behind the filter listens at all addresses; mail that other machines "
-            "send there passes unfiltered",
+            f"{behind.label}, the service after the filter, listens on all addresses; mail that "
+            "other machines send there passes unfiltered",
             (fixes.set_field(behind, "service", own),),
         )
 
@@ -366,20 +366,20 @@ def _is_loopback(network: str) -> bool:
 
 
 def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a time limit of spawn(8) that ends the proxy before its filter."""
+    """Report a spawn(8) time limit that kills the proxy before the filter times out."""
     name = "command_time_limit"
     if proxy.service and wanted.timeout >= proxy.service.seconds(name):
         yield Fault(
             "time-limit",
             proxy.where,
-            f"the filter has {wanted.timeout:g} s (-t), but spawn(8) ends the proxy after "
+            f"the filter has {wanted.timeout:g} s (-t), but spawn(8) kills the proxy after "
             f"{proxy.service.seconds(name)} s ({name}); slow messages are never delivered",
             (fixes.raise_own(proxy.service, name, wanted.timeout + 940),),
         )
 
 
 def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report an IPv6 address of the proxy in a Postfix that uses IPv4 only, or the reverse."""
+    """Report a proxy with an IPv6 address if Postfix uses only IPv4, and vice versa."""
     unused = {"ipv4": ":", "ipv6": "."}.get(setup.configuration.parameter("inet_protocols"))
     service = upstream(setup.configuration, proxy)
     hosts = [setup.endpoint_of(each) for each in (proxy.service, service) if each]
@@ -387,28 +387,29 @@ def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "wrong-port",
             proxy.where,
-            "a service of the proxy has an address of the version of IP that inet_protocols = "
-            f"{setup.configuration.parameter('inet_protocols')} excludes; all mail gets 451",
+            "the proxy or its upstream server has an address of an IP version that is excluded by "
+            f"inet_protocols = {setup.configuration.parameter('inet_protocols')}; all mail is "
+            "deferred (451)",
             (fixes.set_main("inet_protocols", "all"),),
         )
 
 
 def behind_limit(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report fewer smtpd(8) processes behind the proxies than proxies."""
+    """Report an upstream service that can run fewer smtpd(8) processes than there are proxies."""
     fronts = distinct(route.source for route in setup.routes_to(proxy))
     most = min(filter(None, (proxy.capacity, _total(fronts))), default=0)
     if 0 < behind.limit() < most:
         yield Fault(
             "process-limit",
             proxy.where,
-            f"{most} proxies share {behind.limit()} processes of {behind.label}; under load mail "
-            "gets 451",
+            f"{most} proxies share {behind.limit()} processes of {behind.label}; under load, mail "
+            "is deferred (451)",
             (fixes.set_field(behind, "process_limit", str(most)),),
         )
 
 
 def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report milters that can mistake mail from outside for local mail."""
+    """Report milters that may mistake mail from outside for local mail."""
     milter_list = behind.parameter("smtpd_milters")
     outside = [route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)]
     if _has_milters(behind) and outside:
@@ -422,9 +423,9 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 
 
 def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report milters before the filter that get no message, so that they cannot sign it.
+    """Report milters before the filter that do not receive the message and cannot sign it.
 
-    Before the queue, Postfix passes only commands to milters (MILTER_README).
+    With smtpd_proxy_filter, Postfix passes only SMTP commands to milters (MILTER_README).
     """
     services = [each for each in setup.configuration.services if each.program == "smtpd"]
     has_own_service = any(map(_is_for_users, services))
@@ -444,8 +445,8 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "unsigned",
             f"master.cf, {front.label}",
-            f"milters ({milter_list}) get no message where smtpd_proxy_filter is set; mail of your "
-            "own users is not signed (docs/postfix.md, A milter that signs)",
+            f"milters ({milter_list}) do not receive the message if smtpd_proxy_filter is set; "
+            "mail from your own users is not signed (docs/postfix.md, A milter that signs)",
             tuple(edits),
         )
 
@@ -457,7 +458,7 @@ def _has_milters(service: Service) -> bool:
 
 
 def _signed(setup: Setup, front: Service) -> list[Edit]:
-    """Send mail of a service to a proxy with milters behind it, or else past the filter."""
+    """Send a service's mail to a proxy that is followed by milters, or else past the filter."""
     name = FilterStage.BEFORE_QUEUE.value
     for proxy in setup.proxies:
         behind = setup.reinjection_service(proxy)
@@ -472,7 +473,7 @@ def _signed(setup: Setup, front: Service) -> list[Edit]:
 
 
 def _own_path(setup: Setup, milter_list: str) -> list[Edit]:
-    """Add the recipe for mail of local users: submission, a second proxy, and a signing service."""
+    """Add the recipe for local users: a submission service, a second proxy, a signing service."""
     postconf = setup.configuration.postconf
     path = f'"$({postconf} -h config_directory)/master.cf"'
     own = shlex.quote(f"127.0.0.1:10028/inet/smtpd_milters={milter_list}")
@@ -484,7 +485,7 @@ def _own_path(setup: Setup, milter_list: str) -> list[Edit]:
 
 
 def _takes_users(front: Service, has_own_service: bool) -> bool:
-    """Return whether local users send mail by the service."""
+    """Return whether local users can send mail through the service."""
     is_open = front.parameter("smtpd_sasl_auth_enable") == "yes" or not has_own_service
     return _is_for_users(front) or is_open
 
@@ -498,9 +499,9 @@ def _is_for_users(front: Service) -> bool:
 
 
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report addresses that are mapped twice or never, before and after the filter."""
+    """Report addresses that are mapped both before and after the filter, or never."""
     if setup.routes_from(behind):
-        return  # another filter follows, and the mappings can follow that filter
+        return  # another filter follows, and its upstream service may do the mapping
     overrides = behind.tokens(_OVERRIDES)
     is_mapped_behind = _NO_MAPPINGS not in overrides
     for route in setup.routes_to(proxy):
@@ -512,8 +513,8 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             yield Fault(
                 "mapped-twice",
                 proxy.where,
-                f"{route.source.label} and {behind.label} both map addresses; "
-                "always_bcc and similar copies are delivered twice",
+                f"{route.source.label} and {behind.label} both map addresses; copies such as those "
+                "of always_bcc are delivered twice",
                 (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS),),
             )
             return
@@ -521,7 +522,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             yield Fault(
                 "mapped-never",
                 proxy.where,
-                f"addresses of mail from {route.source.label} are never mapped ({_NO_MAPPINGS}); "
+                f"addresses in mail from {route.source.label} are never mapped ({_NO_MAPPINGS}); "
                 "mail for virtual aliases is not delivered",
                 (fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS),),
             )
@@ -531,7 +532,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 def xforward_refused(
     setup: Setup, proxy: Proxy, wanted: Options, behind: Service
 ) -> Iterator[Fault]:
-    """Report an upstream server that does not permit XFORWARD from the proxy."""
+    """Report an upstream service that does not permit XFORWARD from the proxy."""
     name = "smtpd_authorized_xforward_hosts"
     keywords = "smtpd_discard_ehlo_keywords"
     if "xforward" in behind.parameter(keywords).lower():
@@ -539,7 +540,7 @@ def xforward_refused(
             "xforward",
             proxy.where,
             f"{behind.label} does not offer XFORWARD ({keywords}); "
-            "the filter does not get REMOTEIP and HELO of the sender",
+            "the filter does not get the sender's REMOTEIP and HELO",
             (fixes.set_own(behind, keywords, ""),),
         )
     if xforward.permits(behind.tokens(name), target_endpoint(wanted.target).host) is False:
@@ -547,7 +548,7 @@ def xforward_refused(
             "xforward",
             proxy.where,
             f"{behind.label} does not permit XFORWARD from the proxy ({name}); "
-            "the filter does not get REMOTEIP and HELO of the sender",
+            "the filter does not get the sender's REMOTEIP and HELO",
             (fixes.set_own(behind, name, "127.0.0.0/8,[::1]/128"),),
         )
 
@@ -560,14 +561,14 @@ def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "xforward",
                 proxy.where,
-                f"{transport.label} sends no XFORWARD ({name}); "
-                "the filter does not get REMOTEIP and HELO of the sender",
+                f"{transport.label} does not send XFORWARD ({name}); "
+                "the filter does not get the sender's REMOTEIP and HELO",
                 (fixes.set_own(transport, name, "yes"),),
             )
 
 
 def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report an upstream server that requires STARTTLS."""
+    """Report an upstream service that requires STARTTLS."""
     name = "smtpd_tls_security_level"
     if behind.parameter(name) == "encrypt":
         yield Fault(

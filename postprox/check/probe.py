@@ -1,7 +1,7 @@
-"""Input from the system: the output of postconf(1), units, users, programs and directories.
+"""Input from the system: postconf(1), units, users, programs and directories.
 
-Rule: reads only. It makes no decision and changes nothing. It opens only regular files. access.py
-tests the permissions of another user, which requires root.
+Rule: this module only reads. It makes no decisions, and it opens only regular files. access.py
+tests another user's permissions, which requires root.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .routes import Proxy, target_endpoint, upstream
 from .unit import SocketUnit, Unit, parse_socket
 from .unit import parse as parse_unit
 
-#: The PATH that spawn(8) gives its command, and that of systemd.
+#: The PATH of commands started by spawn(8), and of those started by systemd.
 SPAWN_PATH = "/usr/bin:/bin"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: Seconds. postconf(1) can block on a FIFO, and access(2) on a file server.
+#: The timeout in seconds. postconf(1) can block on a FIFO, and access(2) on a network file system.
 TIMEOUT = 10.0
 #: The maximum size of a unit, drop-in or environment file, in octets.
 LARGEST_FILE = 1 << 16
@@ -49,7 +49,7 @@ UNIT_DIRECTORIES = (
 
 
 def read_configuration(directory: str) -> Configuration:
-    """Read main.cf and master.cf with postconf(1); "" means the default directory of Postfix.
+    """Read main.cf and master.cf with postconf(1). "" means the default directory of Postfix.
 
     Raises:
         UnreadableError: postconf(1) is missing, failed or timed out.
@@ -90,7 +90,7 @@ def _postconf(directory: str, option: str) -> str:
 
 
 def _opened(path: str | Path) -> BinaryIO:
-    """Open a regular file. Another file, such as a FIFO, can be endless.
+    """Open a regular file. Other files, such as a FIFO, may never end.
 
     Raises:
         UnreadableError: the file is not a regular file.
@@ -104,11 +104,11 @@ def _opened(path: str | Path) -> BinaryIO:
 
 
 def _text(path: Path) -> str:
-    """Read a file of systemd.
+    """Read a systemd file.
 
     Raises:
-        UnreadableError: the file is not a text or larger than `LARGEST_FILE`.
-        OSError: the file cannot be opened.
+        UnreadableError: the file is not a text file or is larger than `LARGEST_FILE`. OSError: the
+        file cannot be opened.
     """
     with _opened(path) as file:
         octets = file.read(LARGEST_FILE + 1) or b""  # None if reading would block
@@ -117,12 +117,12 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or len(octets) > LARGEST_FILE:
-        raise UnreadableError(f"{path} must be a text of at most {LARGEST_FILE} octets")
+        raise UnreadableError(f"{path} must be a text file of at most {LARGEST_FILE} octets")
     return text
 
 
 def table_texts(configuration: Configuration) -> dict[str, str]:
-    """Read the text files of tables that can route mail, as far as they can be read."""
+    """Read the text files of tables that can route mail. Unreadable files are omitted."""
     found: dict[str, str] = {}
     for path in dict.fromkeys(tables.table_files(configuration)):
         with contextlib.suppress(OSError, UnreadableError), _opened(path) as file:
@@ -145,7 +145,7 @@ def examples() -> str:
 def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
     """Read the installed units of postprox with their drop-ins and sockets, templates last.
 
-    If several have the same name, the earliest directory has precedence, as for systemd.
+    If several units have the same name, the first directory takes precedence, as in systemd.
     """
     paths: dict[str, Path] = {}
     directories = directories or UNIT_DIRECTORIES
@@ -162,17 +162,16 @@ def _is_unit(path: Path) -> bool:
 
 
 def _is_masked(path: Path) -> bool:
-    """Return whether the path is a masked unit, which is a link to /dev/null."""
+    """Return whether the path is a masked unit, that is, a link to /dev/null."""
     return os.path.realpath(path) == os.devnull
 
 
 def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
-    """Read a unit, its drop-ins and its socket, which can be next to it or in the directories.
+    """Read a unit, its drop-ins and its socket, from its own directory and those of systemd.
 
     Raises:
         OSError: a file cannot be opened.
-        UnreadableError: a file is not a regular file, is not a text, is too large or has a syntax
-            error.
+        UnreadableError: a file is not a regular text file, is too large, or has a syntax error.
     """
     own = str(path.parent)
     directories = directories or UNIT_DIRECTORIES
@@ -197,7 +196,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
 
 
 def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
-    """Yield a unit and its drop-ins. The first of the places has precedence."""
+    """Yield a unit and its drop-ins. The first of the places takes precedence."""
     if not _is_masked(path):
         yield path
     drop_ins = {
@@ -216,7 +215,7 @@ def _is_of(link: str, stem: str) -> bool:
 
 
 def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
-    """Return the services that systemd starts. Without a known instance, a template has one."""
+    """Return the services that systemd starts. A template without known instances counts as one."""
     if not name.removesuffix(".service").endswith("@"):
         return (name,)
     stems = sorted({each.rpartition(".")[0] for each in enabled} - {name.rpartition(".")[0]})
@@ -224,7 +223,7 @@ def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
 
 
 def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
-    """Read the socket unit with the name of a service; None if there is none."""
+    """Read the socket unit that belongs to a service. Return None if there is none."""
     name = unit.name.replace(".service", ".socket")
     paths = [Path(place, name) for place in places if _is_unit(Path(place, name))]
     path = next((path for path in paths if path.is_file()), None)
@@ -239,7 +238,7 @@ def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
 
 
 def _user_name(user: str) -> str:
-    """Convert a numeric user to a name. A unit can have either (systemd.exec(5))."""
+    """Convert a numeric user to a name, because units can use either (systemd.exec(5))."""
     if not re.fullmatch(r"0|[1-9][0-9]{0,9}", user, re.ASCII):
         return user
     try:
@@ -271,12 +270,12 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 
 
 def _found(program: str) -> str:
-    """Return the path of a program, which systemd searches too if its name has no slash."""
+    """Return the path of a program. Like systemd, search for a name that has no slash."""
     return program if "/" in program else shutil.which(program, path=SYSTEMD_PATH) or program
 
 
 def _missing_paths(unit: Unit) -> Iterator[str]:
-    """Yield the paths that the unit requires and that do not exist. A prefix `-` permits that."""
+    """Yield missing paths that the unit requires. Those with the prefix `-` are optional."""
     for name in ("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths"):
         for item in " ".join(unit.settings.get(name, ())).split():
             if item.startswith("/") and "%" not in item and not Path(item).exists():
@@ -285,7 +284,7 @@ def _missing_paths(unit: Unit) -> Iterator[str]:
 
 def _unknown_permissions(user: str) -> str:
     if not user:
-        return "the user that runs the proxy, and the permissions of that user"
+        return "the user that runs the proxy, and this user's permissions"
     if _account(user) is None:
         return f"the permissions of user {user}, which exists only while the service runs"
     return f"the permissions of user {user} (run postprox-check as root)"
@@ -299,7 +298,7 @@ def _account(user: str) -> pwd.struct_passwd | None:
 
 
 def _may(user: str, right: int, path: str) -> bool | None:
-    """Return whether the user can write (os.W_OK) or execute (os.X_OK) it; None if unknown."""
+    """Return whether the user has a permission (os.W_OK or os.X_OK), or None if unknown."""
     account = _account(user)
     if account is None:
         return None
@@ -329,16 +328,18 @@ def _ask_as(account: pwd.struct_passwd, right: int, path: str) -> bool | None:
 
 
 def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, str]:
-    """Return the first program of a command for sh(1), or the reason why it is unknown."""
+    """Return the first program of a shell command, or the reason why it is unknown."""
     first = re.match(r"\s*([\w./+@%:,-]+)(?=\s|$)", command)
     path = _found_by_shell(first[1], search) if first else ""
     if not path.startswith("/"):
-        return None, f"the filter, because its command does not begin with a program ({command})"
+        return None, (
+            f"the filter, because the first word of its command is not a program ({command})"
+        )
     return _program(path, user, search), ""
 
 
 def _found_by_shell(word: str, search: str) -> str:
-    """Return the path of a command; a word without a slash if it is a builtin of the shell."""
+    """Return the path of a command, or a word without a slash for a shell builtin."""
     if "/" in word:
         return word
     ask = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", word]
@@ -376,12 +377,12 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
 
 
 def _closed(path: str, user: str) -> str:
-    """Return the first directory on the way to a path that the user cannot search."""
+    """Return the first parent directory of a path that the user cannot search."""
     return machine.closed_directory(path, lambda directory: _may(user, os.X_OK, directory))
 
 
 def _script(path: str) -> bytes:
-    """Read a script; b"" if the file is a binary program or cannot be read."""
+    """Read a script. Return b"" if the file is a binary program or cannot be read."""
     try:
         with _opened(path) as file:
             text = file.read(machine.LARGEST_SCRIPT) or b""
@@ -391,7 +392,7 @@ def _script(path: str) -> bytes:
 
 
 def _interpreter(script: bytes, search: str) -> str:
-    """Return the interpreter of a script. For env(1) this is the program that env(1) starts."""
+    """Return the interpreter of a script. For env(1), this is the program that env(1) starts."""
     line = script[:256].partition(b"\n")[0].decode("latin-1")
     if not line.startswith("#!"):
         return ""
@@ -406,9 +407,9 @@ def _interpreter(script: bytes, search: str) -> str:
 
 
 def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
-    """Return whether the upstream server is on this machine, but refuses connections.
+    """Return whether the upstream server is on this machine but refuses connections.
 
-    A service of this Postfix is not tested, because it need not be running during the check.
+    A service of this Postfix is not tested, because it may be stopped during the check.
     """
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False
@@ -444,7 +445,7 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
         writable=writable,
         mode=stat.S_IMODE(status.st_mode),
         free=system.f_bavail * system.f_frsize,
-        # A file system without a limit of files, such as btrfs, reports 0 files in total.
+        # A file system with no inode limit, such as btrfs, reports a total of 0 inodes.
         free_files=system.f_favail if system.f_files else UNLIMITED,
         closed_directory="" if writable else _closed(str(directory), proxy.user),
     )

@@ -1,6 +1,6 @@
-"""Faults of a proxy itself: its command line, user, program and directory for messages.
+"""Faults of the proxy itself: its command line, user, program and directory for messages.
 
-Rule: one pure function for each finding.
+Rule: each finding has one pure function.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .fixes import Edit
 from .routes import FilterStage, Proxy, arguments, is_proxy
 from .setup import Setup
 
-#: spawn(8) refuses to run a command as one of these users.
+#: The users as which spawn(8) refuses to run a command.
 _REFUSED_USERS = ("root", "postfix")
 #: The permission bits of group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
@@ -25,27 +25,27 @@ _OWN_SPOOL = "/var/spool/postprox"
 
 
 def command_line(proxy: Proxy) -> Iterator[Fault]:
-    """Report a command line that the proxy refuses."""
+    """Report an invalid command line."""
     if corrected := _with_quoted_filter(proxy):
         place = "braces" if proxy.service else "quotes"
         yield Fault(
             "braces",
             proxy.where,
-            f"the filter of -c has arguments and must stand in {place} there; the proxy refuses "
-            f"its command line, and all mail gets 451: {proxy.error}",
+            f"the filter command (-c) contains blanks and must be enclosed in {place}; the proxy "
+            f"refuses its command line, and all mail is deferred (451): {proxy.error}",
             (fixes.set_arguments(proxy, lambda _: corrected),),
         )
     else:
         yield Fault(
             "command-line",
             proxy.where,
-            f"all mail is refused; the command line is wrong: {proxy.error}",
+            f"the command line is wrong, and all mail is refused: {proxy.error}",
             (_corrected(proxy),),
         )
 
 
 def _corrected(proxy: Proxy) -> Edit:
-    """Return a command line that the proxy accepts, with as much as possible of the present one."""
+    """Return the longest part of the command line that the proxy accepts."""
     if not is_proxy(proxy.words):
         return fixes.run("postprox --help")
     words = list(arguments(proxy.words))
@@ -58,7 +58,7 @@ def _corrected(proxy: Proxy) -> Edit:
 
 
 def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words without one of them, and without two of them."""
+    """Yield the words with one of them removed, then with two removed."""
     for count in (1, 2):
         for index in range(len(words)):
             yield [*words[:index], *words[index + count :]]
@@ -72,19 +72,19 @@ def _is_accepted(words: Sequence[str]) -> bool:
 
 
 def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report braces that became a part of the filter command."""
+    """Report braces that became part of the filter command."""
     found = re.fullmatch(r"\s*\{\s*(/.*?)\s*\}\s*", wanted.command or "")
     if found:
         yield Fault(
             "braces",
             proxy.where,
-            f"the braces round {found[1]} in -c are part of the command; the filter cannot run",
+            f"the braces around {found[1]} in -c are part of the command; the filter cannot run",
             (_set_filter(proxy, wanted, found[1]),),
         )
 
 
 def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
-    """Replace the filter command, in any spelling of -c."""
+    """Replace the filter command, whatever the spelling of -c."""
     old = wanted.command or ""
     return fixes.set_arguments(
         proxy, lambda words: [re.sub(f"{re.escape(old)}$", lambda _: command, w) for w in words]
@@ -92,9 +92,9 @@ def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
 
 
 def _with_quoted_filter(proxy: Proxy) -> list[str]:
-    """Return the arguments with the filter of -c and its arguments as one word.
+    """Return the arguments with the filter command of -c joined into one word.
 
-    The result is empty if that does not make the command line right.
+    The result is empty if that does not correct the command line.
     """
     if not is_proxy(proxy.words) or proxy.options is not None:
         return []
@@ -115,20 +115,21 @@ def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         yield Fault(
             "user",
             proxy.where,
-            f"user= of spawn(8) {user_is}; the proxy cannot start, and all mail gets 451",
+            f"user= of spawn(8) {user_is}; the proxy cannot start, and all mail is deferred (451)",
             (fixes.set_user(proxy.service, "postprox"),),
         )
     elif not facts.user_exists:
         yield Fault(
             "user",
             proxy.where,
-            f"user {proxy.user} does not exist; the proxy cannot start, and all mail gets 451",
+            f"user {proxy.user} does not exist; the proxy cannot start, and all mail is deferred "
+            "(451)",
             (fixes.add_user(proxy.user),),
         )
 
 
 def columns(proxy: Proxy) -> Iterator[Fault]:
-    """Report columns of master.cf with which spawn(8) cannot start the proxy."""
+    """Report columns in master.cf that prevent spawn(8) from starting the proxy."""
     service = proxy.service
     if service is None:
         return
@@ -162,11 +163,11 @@ def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
-    """Return the reason why a user cannot execute a program, and the edit for it."""
+    """Yield the reason why a user cannot execute a program, and the edit that corrects it."""
     path = shlex.quote(seen.path)
     if seen.closed_directory:
         yield (
-            f"user {name} cannot enter {seen.closed_directory}, where {seen.path} lies",
+            f"user {name} cannot enter {seen.closed_directory}, which contains {seen.path}",
             fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}"),
         )
     elif not seen.exists:
@@ -183,7 +184,7 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
 
 
 def no_reject(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a proxy that passes mail if the filter fails."""
+    """Report a proxy that passes mail unfiltered if the filter fails."""
     if wanted.command is not None and not wanted.reject:
         yield Fault(
             "no-reject",
@@ -213,7 +214,8 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
         yield Fault(
             "no-upstream",
             proxy.where,
-            f"no server listens at {target}, the upstream server of the proxy; all mail gets 451",
+            f"no server listens on {target}, the proxy's upstream address; all mail is deferred "
+            "(451)",
             (edit,),
         )
 
@@ -242,14 +244,14 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
         problem = problem or f"user {proxy.user} cannot write to {name}"
         edit = fixes.make_spool(proxy.user, wanted.directory)
     elif seen.closed_directory:
-        problem = f"user {proxy.user} cannot enter {seen.closed_directory}, where {name}, lies"
+        problem = f"user {proxy.user} cannot enter {seen.closed_directory}, which contains {name}"
         edit = fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}")
     elif proxy.unit and (setting := sandbox.protecting_setting(proxy.unit, wanted.directory)):
         problem = f"the unit cannot write to {name} ({setting})"
         edit = fixes.add_path(proxy.unit, "ReadWritePaths", wanted.directory)
     else:
         return
-    yield Fault("spool", proxy.where, f"{problem}; all mail gets 452", (edit,))
+    yield Fault("spool", proxy.where, f"{problem}; all mail is deferred (452)", (edit,))
 
 
 def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -263,8 +265,8 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             yield Fault(
                 "status-file",
                 proxy.where,
-                f"the unit cannot write {path} ({option}, {setting}); no program can read the "
-                "state of the proxy there",
+                f"the unit cannot write {path} ({option}, {setting}); monitoring cannot read the "
+                "state of the proxy",
                 (
                     fixes.run(_make_directory(proxy.user, directory)),
                     fixes.add_path(proxy.unit, "ReadWritePaths", directory),
@@ -273,13 +275,13 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def _make_directory(user: str, directory: str) -> str:
-    """Return the command that creates a directory. An existing one keeps its owner."""
+    """Return the command that creates a directory unless it exists."""
     name, path = shlex.quote(user or "postprox"), shlex.quote(directory)
     return f"test -d {path} || install -d -o {name} -m 0755 {path}"
 
 
 def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a directory for messages that is open to other users."""
+    """Report a directory for messages that other users can read."""
     seen = facts.spool
     if seen is None or not seen.exists or not seen.mode & _OTHERS:
         return
@@ -298,7 +300,7 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 
 
 def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a directory for messages with too little space for the largest message."""
+    """Report a directory for messages that does not have enough space for the largest message."""
     seen = facts.spool
     largest = setup.configuration.number("message_size_limit")
     if seen is None or not seen.exists or (seen.free >= max(largest, 1) and seen.free_files):
@@ -307,8 +309,7 @@ def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -
     yield Fault(
         "spool-full",
         proxy.where,
-        f"{wanted.directory} has no space for a message of {largest} octets "
-        f"(message_size_limit), with {seen.free} octets and {seen.free_files} files free; "
-        "mail gets 452",
+        f"{wanted.directory} has only {seen.free} octets and {seen.free_files} inodes free, too "
+        f"few for a message of {largest} octets (message_size_limit); mail is deferred (452)",
         (fixes.run(f"df -h {directory}; df -i {directory}"),),
     )

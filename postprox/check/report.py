@@ -1,6 +1,6 @@
-"""The report as text for a terminal or as JSON for a program.
+"""The report, as text for a terminal or as JSON for a program.
 
-Rule: text only. The exit status is the highest level. The text has only printable characters.
+Rule: text only. The exit status is the highest level. The text contains only printable characters.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .routes import Proxy
 from .setup import Setup
 
 _WORDS = {1: "warning", DANGER: "DANGER"}
-#: The exit status without findings if an item could not be checked.
+#: The exit status if there are no findings but an item could not be checked.
 INCOMPLETE = 3
-#: The width of a line, and the indentation of commands.
+#: The maximum width of a line, and the indentation of commands.
 WIDTH = 80
 _INDENT = "    "
 _LONGEST_PIECE = 60
@@ -35,7 +35,7 @@ class Result:
 
     @property
     def status(self) -> int:
-        """Return the exit status: the highest level, else whether all items were checked."""
+        """Return the exit status: the highest level, or else whether all items were checked."""
         complete = INCOMPLETE if self.unchecked else 0
         return max((finding.level for finding in self.findings), default=complete)
 
@@ -58,15 +58,15 @@ def _wrapped(text: str) -> list[str]:
 
 
 def wrapped_command(command: str) -> list[str]:
-    """Break a command into lines that the shell joins again.
+    """Split a command into lines that the shell joins again.
 
-    A break between two words is a backslash. A break within a word is a backslash too, and the next
-    line begins in the first column. In single quotes, the quotation ends before the backslash and
-    begins again after it.
+    Each line but the last ends with a backslash. If the split is within a word, the next line
+    begins in the first column. Within single quotes, the quote is closed before the backslash and
+    reopened on the next line.
     """
     lines = [_INDENT]
     for piece, is_in_quotes in _pieces(command):
-        # A break needs columns for a quote, a blank and a backslash.
+        # The end of a line requires columns for a quote, a blank and a backslash.
         if len(lines[-1]) + len(piece) <= WIDTH - 3 or not lines[-1].strip():
             lines[-1] += piece
         elif is_in_quotes:
@@ -82,15 +82,15 @@ def wrapped_command(command: str) -> list[str]:
 
 
 def _pieces(command: str) -> Iterator[tuple[str, bool]]:
-    """Split a command before its blanks, and a long word anywhere but at a quote.
+    """Split a command before each blank, and long words anywhere except at a quote.
 
-    Yield each piece, and whether it begins in single quotes.
+    Yield each piece, and whether it begins within single quotes.
     """
     is_in_quotes = False
     for word in re.split(r"(?= )", command):
         for piece in _split(word):
             yield piece, is_in_quotes
-            # shlex.quote writes a single quote as a quotation of its own.
+            # shlex.quote puts each single quote into double quotes.
             is_in_quotes ^= piece.replace("'\"'\"'", "").count("'") % 2 == 1
 
 
@@ -127,7 +127,7 @@ def as_json(result: Result) -> str:
 
 
 def error_as_json(reason: str, status: int) -> str:
-    """Format the failure of the check as one JSON object."""
+    """Format an error of the check as one JSON object."""
     return _document(proxies=[], findings=[], unseen=[], running=False, status=status, error=reason)
 
 

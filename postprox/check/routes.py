@@ -1,6 +1,6 @@
-"""The routes of mail from services of Postfix to proxies and back.
+"""The routes of mail from Postfix services to proxies and back.
 
-Rule: finds connections. The rules report faults in them.
+Rule: this module finds connections. The rules report faults in them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
 from .unit import LARGEST_COMMAND, Unit
 
-#: Values of inet_interfaces that only this machine reaches.
+#: Values of inet_interfaces that only this machine can connect to.
 _OWN_INTERFACES = {"loopback-only", "localhost", "127.0.0.1", "::1", "[::1]"}
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
-#: The addresses of the name localhost.
+#: The addresses of localhost.
 _LOCALHOST = ("127.0.0.1", "::1", "localhost")
-#: Wildcard addresses of listeners, each with the versions of IP that they accept.
+#: Wildcard addresses, each with the IP versions that it accepts.
 _WILDCARDS = {"": {4, 6}, "*": {4, 6}, "0.0.0.0": {4}, "::": {6}}  # noqa: S104
-#: Programs of Postfix that add mail to the queue and therefore use content_filter.
+#: Postfix programs that add mail to the queue and therefore use content_filter.
 _ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
 
 class Endpoint(NamedTuple):
-    """An address of a listener or of a connection: host and port, or the path of a socket."""
+    """The address of a listener or a connection: a host and port, or the path of a socket."""
 
     host: str
     port: int
@@ -49,7 +49,7 @@ class Endpoint(NamedTuple):
         return "localhost" in hosts and all(host in _LOCALHOST for host in hosts)
 
     def is_open(self) -> bool:
-        """Return whether the endpoint is at every address of this machine."""
+        """Return whether the endpoint includes all addresses of this machine."""
         return not self.path and self.host in _WILDCARDS
 
     def is_here(self) -> bool:
@@ -62,7 +62,7 @@ class Endpoint(NamedTuple):
 
 
 def _loopback_versions(host: str) -> set[int]:
-    """Return the versions of IP with which a host is this machine; empty for other hosts."""
+    """Return the IP versions for which a host is this machine, or nothing for other hosts."""
     if host == "localhost":
         return {4, 6}
     if host.startswith("127."):
@@ -75,23 +75,23 @@ class Proxy:
     """A proxy from master.cf, from a unit or from a command line."""
 
     where: str
-    #: The addresses of the proxy; empty if unknown.
+    #: The addresses of the proxy. Empty if unknown.
     endpoints: tuple[Endpoint, ...]
     #: The program and its arguments.
     words: tuple[str, ...]
-    #: None if the arguments are wrong. `error` then has the reason.
+    #: None if the arguments are wrong. `error` then contains the reason.
     options: options.Options | None
     error: str
     user: str
     #: The maximum number of sessions; 0 means unlimited.
     capacity: int
-    #: The service of spawn(8) or the unit that runs the proxy.
+    #: The spawn(8) service or the unit that runs the proxy.
     service: Service | None = None
     unit: Unit | None = None
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Return the first address of the proxy; None if unknown."""
+        """Return the first address of the proxy, or None if unknown."""
         return self.endpoints[0] if self.endpoints else None
 
     def is_at(self, endpoint: Endpoint) -> bool:
@@ -100,7 +100,7 @@ class Proxy:
 
 
 class FilterStage(Enum):
-    """The time of filtering. The value is the parameter of Postfix."""
+    """Before or after the queue. The value is the Postfix parameter that names the filter."""
 
     BEFORE_QUEUE = "smtpd_proxy_filter"
     AFTER_QUEUE = "content_filter"
@@ -108,7 +108,7 @@ class FilterStage(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """A route from a service to an endpoint, after the queue through a transport."""
+    """A route from a service to an endpoint. After the queue, it goes through a transport."""
 
     stage: FilterStage
     source: Service
@@ -118,7 +118,7 @@ class Route:
 
 
 def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | None:
-    """Return the address of a service of master.cf; None if unknown."""
+    """Return the address of a service in master.cf, or None if unknown."""
     if service.type == "unix":
         folder = "public" if service.private == "n" else "private"
         return Endpoint("", 0, str(PurePosixPath(queue_directory, folder, service.name)))
@@ -129,7 +129,7 @@ def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | Non
 
 
 def _interface(names: Sequence[str]) -> str:
-    """Return the host for a service without one; "" if it listens at more than one address."""
+    """Return the default host of a service, or "" if it listens on more than one address."""
     own = [name for name in names if name in _OWN_INTERFACES]
     if "all" in names or (own and len(own) < len(names)):
         return ""
@@ -145,9 +145,9 @@ def _endpoint(host: str, port: str) -> Endpoint | None:
 
 
 def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
-    """Parse smtpd_proxy_filter; None if it cannot be resolved.
+    """Parse smtpd_proxy_filter. Return None if the value cannot be resolved.
 
-    A single word is a port. The default host is this machine (host_port(3) of Postfix).
+    A single word is a port. The default host is this machine (see Postfix's host_port(3)).
     """
     kind, rest = text[:5].lower(), text[5:]
     if kind == "unix:":
@@ -159,9 +159,9 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
 
 
 def next_hop(text: str, queue_directory: str) -> Endpoint | None:
-    """Parse the next hop of content_filter; None if it cannot be resolved.
+    """Parse the next hop of content_filter. Return None if the value cannot be resolved.
 
-    A single word is a host. The default port is that of SMTP.
+    A single word is a host. The default port is 25.
     """
     if text.startswith("unix:"):
         return _socket(text.removeprefix("unix:"), queue_directory)
@@ -177,7 +177,7 @@ def _socket(path: str, queue_directory: str) -> Endpoint:
 
 
 def _bare(host: str) -> str:
-    """Remove the brackets of a host in the notation of Postfix."""
+    """Remove the brackets around a host, as in [127.0.0.1]."""
     return host.removeprefix("[").removesuffix("]").removeprefix("ipv6:").removeprefix("IPv6:")
 
 
@@ -195,7 +195,7 @@ def is_proxy(words: Sequence[str]) -> bool:
 
 
 def arguments(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the arguments of a command line, without the program and its interpreter."""
+    """Return the arguments of a command line without the program and its interpreter."""
     if PurePosixPath(words[0]).name == "postprox":
         return tuple(words[1:])
     return tuple(words[list(words).index("postprox") + 1 :])
@@ -209,7 +209,7 @@ def _parsed(words: Sequence[str]) -> tuple[options.Options | None, str]:
     except options.UsageError as error:
         return None, str(error)
     if wanted.information:
-        return None, f"--{wanted.information} prints a text and exits"
+        return None, f"--{wanted.information} only prints a text; remove it"
     return wanted, ""
 
 
@@ -235,7 +235,7 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
 
 
 def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the user and the command of a service of spawn(8)."""
+    """Return the user and the command of a spawn(8) service."""
     user = ""
     for index, word in enumerate(words):
         if word.startswith("user="):
@@ -271,7 +271,7 @@ def listening_proxy(unit: Unit) -> Proxy:
 
 
 def listen_stream(text: str) -> Endpoint | None:
-    """Parse ListenStream= (systemd.socket(5)). A single number is a port of every address."""
+    """Parse ListenStream= (systemd.socket(5)). A single number is a port on all addresses."""
     if text.startswith("/"):
         return Endpoint("", 0, text)
     host, _, port = text.rpartition(":")
@@ -279,7 +279,7 @@ def listen_stream(text: str) -> Endpoint | None:
 
 
 def routes(configuration: Configuration) -> Iterator[Route]:
-    """Find each route from a service to a filter, postprox or another one."""
+    """Find each route from a service to a filter, which can be postprox or another program."""
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
         text = service.parameter(FilterStage.BEFORE_QUEUE.value)
@@ -297,7 +297,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
 def malformed_routes(
     configuration: Configuration,
 ) -> Iterator[tuple[Service, FilterStage, str]]:
-    """Find each service with a value that is no address of a filter."""
+    """Find each service with a value that is not a valid filter address."""
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
         before = service.parameter(FilterStage.BEFORE_QUEUE.value)

@@ -1,7 +1,7 @@
-"""The application of all rules to all proxies.
+"""Applies all rules to all proxies.
 
-Rule: calls the rules with their input. The conditions are in the modules named `*_rules.py` and in
-parameters.py.
+Rule: this module only calls the rules. The conditions are in the modules `*_rules.py` and in
+`parameters.py`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .setup import Setup
 
 
 def judge(setup: Setup) -> list[Finding]:
-    """Find all faults."""
+    """Return a finding for each fault."""
     indented = list(master_rules.indented(setup.configuration))
     if indented:
-        # Each other finding would be a consequence.
+        # All other findings would be consequences of these.
         return fixes.plan(setup.configuration, indented)
     faults = [*_configuration_faults(setup)]
     for proxy in setup.proxies:
         own = list(_proxy_faults(setup, proxy))
         if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
-            # A fault of this level can be the cause that there is no greeting.
+            # A fault of level DANGER can be the reason why there is no greeting.
             own += running_rules.no_greeting(setup, proxy, setup.running)
         faults += own
     return fixes.plan(setup.configuration, faults)
@@ -125,7 +125,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
 def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
     if list(master_rules.indented(setup.configuration)):
-        yield "all else, until the lines that begin with a blank are corrected"
+        yield "everything else, until the lines that begin with a blank are corrected"
         return
     places = [
         route.endpoint
@@ -134,14 +134,14 @@ def unchecked(setup: Setup) -> Iterator[str]:
     ]
     lost = {r.endpoint for r in setup.lost_routes() if list(postfix_rules.wrong_port(setup, r))}
     for place in dict.fromkeys(place for place in places if place not in lost):
-        yield f"the server that listens at {place} (give --unit FILE or -- COMMAND LINE)"
+        yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
         if proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
             )
     if setup.running and setup.running.postfix is None:
-        yield "whether Postfix runs (run postprox-check as root)"
+        yield "whether Postfix is running (run postprox-check as root)"
     if setup.running and setup.running.units_unknown:
         yield f"the state of units ({setup.running.units_unknown})"
 
@@ -149,10 +149,10 @@ def unchecked(setup: Setup) -> Iterator[str]:
 def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
     if not proxy.endpoints:
-        yield "the address at which the proxy listens"
+        yield "the address on which the proxy listens"
     for endpoint in proxy.endpoints:
         if not endpoint.is_here() and not endpoint.is_open():
-            yield f"whether a firewall lets only Postfix connect to {endpoint}"
+            yield f"whether a firewall allows only Postfix to connect to {endpoint}"
     names = setup.possible_routes(proxy)
     if names and not setup.routes_to(proxy):
         yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"

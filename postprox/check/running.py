@@ -1,6 +1,6 @@
-"""The facts about the running system, from `systemctl show` and the kernel's table of sockets.
+"""The facts about the running system, from `systemctl show` and the kernel's socket tables.
 
-Rule: text in, facts out. All input comes through a `Machine`, so that a test can have another one.
+Rule: text in, facts out. All input comes from a `Machine`, which tests can replace.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LISTEN = "0A"
 
 
 def unit_states(text: str) -> Iterator[tuple[UnitState, int]]:
-    """Parse the output of `systemctl show`: each unit with the pid of its main process."""
+    """Parse the output of `systemctl show` into units with the PID of their main process."""
     for block in text.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if name := values.get("Id", ""):
@@ -48,7 +48,7 @@ def _number(text: str) -> int:
 
 
 def listening_sockets(table: str) -> Iterator[tuple[Endpoint, int]]:
-    """Parse /proc/net/tcp or tcp6: the address of each listening socket, and its inode."""
+    """Parse /proc/net/tcp or tcp6 into the addresses of listening sockets and their inodes."""
     for line in table.splitlines():
         words = line.split()
         if len(words) > 9 and words[3] == _LISTEN and words[9].isdigit():
@@ -57,7 +57,7 @@ def listening_sockets(table: str) -> Iterator[tuple[Endpoint, int]]:
 
 
 def _address(text: str) -> str:
-    """Convert an address of the kernel, whose words of 4 octets have the order of the host."""
+    """Convert an address in the kernel's notation, in which 32-bit words are in host byte order."""
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
     octets = struct.pack(f"={len(words)}I", *words)
     return str(ipaddress.ip_address(octets))

@@ -1,6 +1,6 @@
 """Faults of the running system: units, sockets and the proxy's greeting.
 
-Rule: one pure function for each finding, of the facts in `Setup.running`.
+Rule: each finding has one pure function. Its input is `Setup.running`.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from .routes import Proxy
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status of systemd for a step before the proxy's start (systemd.exec(5)).
+#: The exit statuses of systemd for steps before it starts the proxy (systemd.exec(5)).
 _STEPS = {
-    200: "it cannot enter its directory",
+    200: "it cannot enter its working directory",
     203: "it cannot execute the program in ExecStart",
     216: "its group does not exist",
     217: "its user does not exist",
     226: "its namespace cannot be set up; a path of ReadWritePaths= or BindPaths= may be missing",
-    233: "its directory in /run cannot be made",
-    238: "its directory in /var/lib cannot be made",
+    233: "its directory in /run cannot be created",
+    238: "its directory in /var/lib cannot be created",
 }
 
 
 def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
-    """Report a Postfix that does not run.
+    """Report that Postfix is not running.
 
-    A configuration in another directory than the default one may not be in use yet.
+    A configuration outside the default directory may not be in use yet.
     """
     if seen.postfix is False and not setup.configuration.directory:
         yield Fault(
             "postfix-stopped",
             "master(8)",
-            "Postfix does not run with this configuration; no mail is received",
+            "Postfix is not running with this configuration; no mail is received",
             (fixes.run(f"{setup.configuration.postfix} start"),),
         )
 
@@ -76,7 +76,7 @@ def _masked(unit: Unit, services: list[UnitState], sockets: list[UnitState]) -> 
     yield Fault(
         "masked",
         unit.name,
-        f"{' and '.join(names)} masked, and systemd does not start it; all mail gets 451",
+        f"systemctl mask has disabled {' and '.join(names)}; all mail is deferred (451)",
         (fixes.run(f"systemctl unmask {' '.join(names)}"), fixes.run(_start(unit))),
     )
 
@@ -91,7 +91,7 @@ def _failing(unit: Unit, services: list[UnitState]) -> Iterator[Fault]:
     for state in services:
         reason = _STEPS.get(state.status, f"exit status {state.status}")
         if state.load in ("bad-setting", "error"):
-            reason = "systemd refuses a setting in its files"
+            reason = "systemd does not accept a setting in its files"
         elif not state.is_failing():
             continue
         elif state.result not in ("exit-code", "success"):
@@ -99,7 +99,7 @@ def _failing(unit: Unit, services: list[UnitState]) -> Iterator[Fault]:
         yield Fault(
             "failing",
             state.name,
-            f"the service fails ({reason}); mail waits or gets 451",
+            f"the service fails ({reason}); mail is delayed or deferred (451)",
             (
                 fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
                 fixes.run(f"systemctl status --no-pager {state.name}"),
@@ -114,7 +114,7 @@ def _failing_sockets(sockets: list[UnitState]) -> Iterator[Fault]:
                 "failing",
                 state.name,
                 f"the socket fails (result {state.result}), for example because another program "
-                "listens at its address; all mail gets 451",
+                "listens on its address; all mail is deferred (451)",
                 (
                     fixes.run(f"systemctl restart {state.name}"),
                     fixes.run(f"systemctl status --no-pager {state.name}; ss -ltnp"),
@@ -131,7 +131,7 @@ def _stopped(unit: Unit, services: list[UnitState], sockets: list[UnitState]) ->
             yield Fault(
                 "not-running",
                 unit.name,
-                f"{state.name} is not started; all mail gets 451",
+                f"{state.name} is not running; all mail is deferred (451)",
                 (fixes.run(_start(unit)),),
             )
             return
@@ -148,7 +148,8 @@ def _not_enabled(
         yield Fault(
             "not-enabled",
             unit.name,
-            "neither the service nor its socket is started at boot; all mail gets 451 afterwards",
+            "neither the service nor its socket starts at boot; after a restart, all mail is "
+            "deferred (451)",
             (fixes.run(_start(unit)),),
         )
 
@@ -156,14 +157,14 @@ def _not_enabled(
 def _out_of_date(
     proxy: Proxy, unit: Unit, services: list[UnitState], sockets: list[UnitState]
 ) -> Iterator[Fault]:
-    """Report a service that runs with another command line than its unit."""
+    """Report a service whose command line differs from that of its unit."""
     for state in services:
         is_other = bool(state.words) and not _runs(state.words, proxy.words)
         if state.needs_reload or is_other:
             yield Fault(
                 "not-reloaded",
                 state.name,
-                "the service runs with an earlier version of its unit",
+                "the service is running with an earlier version of its unit",
                 (fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),),
             )
     for state in sockets:
@@ -172,7 +173,7 @@ def _out_of_date(
             yield Fault(
                 "not-reloaded",
                 state.name,
-                "the socket listens with an earlier version of its unit",
+                "the socket is running with an earlier version of its unit",
                 (
                     fixes.run("systemctl daemon-reload"),
                     fixes.run(f"systemctl stop {service}; systemctl restart {state.name}"),
@@ -181,15 +182,15 @@ def _out_of_date(
 
 
 def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
-    """Return whether a process runs the command. The kernel adds an interpreter before it."""
+    """Return whether a process runs the command, to which the kernel prepends the interpreter."""
     names = [PurePosixPath(word).name for word in running]
     if not words or PurePosixPath(words[0]).name not in names:
-        return True  # a process before the proxy's start
+        return True  # the process has not started the proxy yet
     return running[-len(words) + 1 :] == words[1:]
 
 
 def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
-    """Report a proxy of which no connection gets a greeting."""
+    """Report an address at which a proxy does not send a greeting."""
     for endpoint in proxy.endpoints:
         greeting = seen.greetings.get(endpoint, "220")
         if greeting.startswith("220"):
@@ -206,6 +207,7 @@ def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Faul
         yield Fault(
             "no-greeting",
             proxy.where,
-            f"a connection to {endpoint} gets {greeting!r} instead of 220; mail gets 451 or waits",
+            f"a connection to {endpoint} got {greeting!r} instead of 220; mail is deferred (451) "
+            "or delayed",
             (edit,),
         )

@@ -1,6 +1,6 @@
-"""The directories that systemd hides from a unit, makes for it, or lets it write to.
+"""The directories that systemd hides from a unit, creates for it, or makes writable.
 
-Rule: a pure function of the unit and a path (systemd.exec(5)).
+Rule: pure functions of the unit and a path (systemd.exec(5)).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .unit import Unit
 
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
-#: The settings that make directories, each with their parent.
+#: The settings that create directories, each with the parent directory.
 _MADE = {
     "RuntimeDirectory": "/run",
     "StateDirectory": "/var/lib",
@@ -30,12 +30,12 @@ _NO = ("", "0", "no", "false", "off")
 
 
 def is_below(path: str, directories: Sequence[str]) -> bool:
-    """Return whether the path is one of the directories, or below one."""
+    """Return whether the path is one of the directories or below one of them."""
     return any(PurePosixPath(path).is_relative_to(directory) for directory in directories)
 
 
 def is_made_by_systemd(unit: Unit, path: str) -> bool:
-    """Return whether systemd makes the directory when it starts the unit."""
+    """Return whether systemd creates the directory when it starts the unit."""
     if unit.private_tmp and path.rstrip("/") in _TEMPORARY:
         return True
     return path.rstrip("/") in _made(unit)
@@ -52,7 +52,7 @@ def _made(unit: Unit) -> list[str]:
 
 
 def hiding_setting(unit: Unit, path: str) -> str:
-    """Return the setting that hides a path from the unit; "" if there is none."""
+    """Return the setting that hides a path from the unit, or "" if there is none."""
     home = unit.setting("ProtectHome")
     if home not in (*_NO, "read-only") and is_below(path, _HOMES):
         return f"ProtectHome={home}"
@@ -66,7 +66,7 @@ def hiding_setting(unit: Unit, path: str) -> str:
 
 
 def protecting_setting(unit: Unit, path: str) -> str:
-    """Return the setting that forbids the unit to write to a path; "" if there is none."""
+    """Return the setting that makes a path read-only for the unit, or "" if there is none."""
     private = _TEMPORARY if unit.private_tmp else ()
     writable = [*_made(unit), *unit.paths("ReadWritePaths"), *private, *_NEVER_PROTECTED]
     level = "strict" if unit.dynamic_user else unit.setting("ProtectSystem")

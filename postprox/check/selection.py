@@ -1,4 +1,4 @@
-"""The selection of the proxies that are checked.
+"""The selection of the proxies to check.
 
 Rule: a pure function of the configuration, the installed units and their states.
 """
@@ -14,16 +14,16 @@ from .unit import Unit
 
 
 def chosen(configuration: Configuration, units: Sequence[Unit]) -> list[Proxy]:
-    """Return the proxies of master.cf, and those of the units that the user has chosen."""
+    """Return the proxies in master.cf, and those of the units that the user has selected."""
     return [*spawned_proxies(configuration), *map(listening_proxy, units)]
 
 
 def installed(
     configuration: Configuration, units: Sequence[Unit], states: Mapping[str, UnitState]
 ) -> list[Proxy]:
-    """Return the proxies of master.cf, and the installed units that receive mail.
+    """Return the proxies in master.cf, and those of the installed units that receive mail.
 
-    A unit that receives none is returned too if it is in use and some mail has no receiver.
+    If mail is routed to an address without a proxy, the result includes all units in use.
     """
     spawned = list(spawned_proxies(configuration))
     listening = list(map(listening_proxy, units))
@@ -37,7 +37,7 @@ def installed(
 
 
 def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:
-    """Return whether the unit or its socket is started at boot, runs or fails."""
+    """Return whether the unit or its socket is enabled, running or failing."""
     names = (*unit.instances, *(unit.socket.instances if unit.socket else ()))
     return bool(unit.enabled) or any(
         name in states and states[name].active not in ("", "inactive") for name in names
@@ -45,7 +45,7 @@ def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:
 
 
 def _idle(others: Sequence[Proxy], listening: Sequence[Proxy]) -> list[Proxy]:
-    """Return the units that would receive mail if they ran, one for each address."""
+    """Return the configured units that are not in use, one for each address."""
     found = list(others)
     for proxy in listening:
         if _is_configured(proxy) and not any(
@@ -56,5 +56,5 @@ def _idle(others: Sequence[Proxy], listening: Sequence[Proxy]) -> list[Proxy]:
 
 
 def _is_configured(proxy: Proxy) -> bool:
-    """Return whether the unit has another command line than the packaged one."""
+    """Return whether the unit's command line differs from that of the package."""
     return proxy.options is None or proxy.options.command is not None

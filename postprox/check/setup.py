@@ -1,6 +1,6 @@
-"""The input of the rules, and the routes of mail in it.
+"""The input of the rules, and the routes of mail that follow from it.
 
-Rule: finds routes. It reports no fault.
+Rule: this module finds routes. It does not report faults.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from .routes import Endpoint, Proxy, Route, listening_endpoint, routes, upstream
 
 @dataclass(frozen=True)
 class Setup:
-    """A configuration of Postfix, its proxies, and the facts about each proxy."""
+    """A Postfix configuration, its proxies, and the facts about each proxy."""
 
     configuration: Configuration
     proxies: Sequence[Proxy]
     facts: Mapping[Proxy, ProxyFacts]
-    #: None if the running system is not part of the check.
+    #: None if the running system is not checked.
     running: RunningFacts | None = None
-    #: The texts of tables by path. A table that is missing is unknown.
+    #: The contents of tables by path. A missing entry is an unknown table.
     tables: Mapping[str, str] = field(default_factory=dict)
-    #: The directory with the recipe for Postfix.
+    #: The directory that contains the recipe for Postfix.
     examples: str = "/usr/local/share/doc/postprox/examples/postfix"
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
@@ -33,7 +33,7 @@ class Setup:
         return [route for route in routes(self.configuration) if proxy.is_at(route.endpoint)]
 
     def service_at(self, endpoint: Endpoint) -> Service | None:
-        """Return the service of this Postfix that a connection to the endpoint reaches."""
+        """Return the Postfix service that accepts connections to the endpoint."""
         queue = self.configuration.parameter("queue_directory")
         for service in self.configuration.services:
             listener = listening_endpoint(service, queue)
@@ -42,7 +42,7 @@ class Setup:
         return None
 
     def lost_routes(self) -> list[Route]:
-        """Return the routes that lead to this machine, but to no proxy and no service."""
+        """Return the routes to this machine that lead to neither a proxy nor a service."""
         return [
             route
             for route in routes(self.configuration)
@@ -52,12 +52,12 @@ class Setup:
         ]
 
     def listener_at(self, endpoint: Endpoint) -> Listener | None:
-        """Return the listening socket that a connection to the endpoint reaches."""
+        """Return the listening socket that accepts connections to the endpoint."""
         listeners = self.running.listeners if self.running else ()
         return next((each for each in listeners if endpoint.is_at(each.endpoint)), None)
 
     def transports_to(self, proxy: Proxy) -> list[Service]:
-        """Return the transports that send mail to the proxy after the queue."""
+        """Return the transports that send mail from the queue to the proxy."""
         return distinct(route.transport for route in self.routes_to(proxy) if route.transport)
 
     def smtp_transports_to(self, proxy: Proxy) -> list[Service]:
@@ -73,12 +73,12 @@ class Setup:
         return [route for route in routes(self.configuration) if route.source is service]
 
     def reinjection_service(self, proxy: Proxy) -> Service | None:
-        """Return the upstream server of the proxy if it is an smtpd(8) of this Postfix."""
+        """Return the proxy's upstream service if it is an smtpd(8) of this Postfix."""
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
 
     def possible_routes(self, proxy: Proxy) -> list[str]:
-        """Return the parameters that can route mail to a proxy by a table or a transport."""
+        """Return the parameters that can route mail to a proxy through a table or transport."""
         return [
             name
             for endpoint in proxy.endpoints
@@ -90,7 +90,7 @@ class Setup:
         return listening_endpoint(service, self.configuration.parameter("queue_directory"))
 
     def is_public(self, service: Service) -> bool:
-        """Return whether an smtpd(8) receives mail from other machines."""
+        """Return whether the service is an smtpd(8) that receives mail from other machines."""
         endpoint = self.endpoint_of(service)
         is_here = endpoint is not None and endpoint.is_here()
         is_behind = any(self.reinjection_service(proxy) is service for proxy in self.proxies)
@@ -99,17 +99,17 @@ class Setup:
         )
 
     def place_for_filtered(self, proxy: Proxy) -> Service | None:
-        """Return a service for filtered mail that no other proxy uses."""
+        """Return an upstream service for filtered mail that no other proxy uses."""
         others = [self.reinjection_service(each) for each in self.proxies if each is not proxy]
         found = [each for each in self.configuration.services if self.is_for_filtered(each)]
         return next((each for each in found if each not in others), None)
 
     def is_for_filtered(self, service: Service) -> bool:
-        """Return whether a service looks like the one of the recipe where filtered mail returns."""
+        """Return whether a service looks like the recipe's service for filtered mail."""
         return service.program == "smtpd" and "smtpd_authorized_xforward_hosts" in service.own
 
     def comes_back(self, route: Route, goal: Proxy) -> bool:
-        """Return whether mail on this route reaches the proxy, also through other filters."""
+        """Return whether mail on this route reaches the proxy, even through other filters."""
         seen: set[Proxy] = set()
         pending = [route]
         while pending:

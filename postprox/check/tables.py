@@ -1,7 +1,7 @@
-"""The parameters of Postfix that can route mail to a proxy by a table or a transport.
+"""The Postfix parameters that can route mail to a proxy through a table or transport.
 
-Rule: a pure function of the parameters and of the texts of their tables. The check does not apply a
-table. It searches for the port of the proxy in its text.
+Rule: pure functions of the parameters and the text of their tables. The check does not look up keys
+in a table. It searches the text for the port of the proxy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 )
-#: Types of tables with a text file that has the same path.
+#: The table types for which a text file has the same path.
 _FILES = (
     *("btree", "cdb", "cidr", "dbm", "fail", "hash", "lmdb", "pcre", "regexp", "sdbm", "texthash"),
 )
@@ -40,7 +40,7 @@ def possible_routes(
 ) -> list[str]:
     """Return the parameters that can route mail to an address.
 
-    A table that is not in `texts` can have any content.
+    A table that is not in `texts` can have any contents.
     """
     return list(
         dict.fromkeys(
@@ -60,7 +60,7 @@ def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 
 def _texts(value: str, texts: Mapping[str, str]) -> Iterator[str | None]:
-    """Yield a value and the text of each table in it; None if the text is unknown."""
+    """Yield a value and the text of each table that it names. None means that a text is unknown."""
     yield value
     for found in _TABLE.finditer(value):
         yield texts.get(found["path"]) if found["type"] in _FILES else None

@@ -1,7 +1,7 @@
-"""The parser of the systemd units that run the proxy: a service and its sockets.
+"""A parser for the systemd units that run the proxy: a service and its sockets.
 
-Rule: text in, settings and one command out. It reads only the settings of systemd.unit(5),
-systemd.exec(5) and systemd.socket(5) that decide how the proxy runs. It takes linear time.
+Rule: text in, settings and one command out. Only the settings of systemd.unit(5), systemd.exec(5)
+and systemd.socket(5) that affect the proxy are parsed. Parsing takes linear time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class SocketUnit:
     accept: bool = False
     #: The directory of its drop-ins.
     drop_ins: str = ""
-    #: Whether systemd reads the file, and whether it is a link to /dev/null.
+    #: Whether systemd reads the file, and whether it is masked with a link to /dev/null.
     installed: bool = False
     masked: bool = False
-    #: The names that systemd starts.
+    #: The names of the units that systemd starts.
     instances: tuple[str, ...] = ()
 
 
@@ -35,26 +35,26 @@ class Unit:
 
     name: str
     words: tuple[str, ...] = ()
-    #: The user that runs the proxy; "" if unknown.
+    #: The user that runs the proxy, or "" if unknown.
     user: str = "root"
-    #: Whether the user exists only while the service runs.
+    #: Whether the user exists only while the service is running (DynamicUser=).
     dynamic_user: bool = False
     private_tmp: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     environment_files: list[str] = field(default_factory=list)
-    #: All settings of the section [Service]. An empty value removes the earlier ones.
+    #: All settings of the section [Service]. An empty value removes earlier values.
     settings: dict[str, list[str]] = field(default_factory=dict)
-    #: Parts of ExecStart= that systemd replaces by another text than a path or a name.
+    #: Parts of ExecStart= that systemd replaces, other than paths and names.
     replaced: tuple[str, ...] = ()
-    #: The file and the directory of its drop-ins; "" for a command line.
+    #: The file and the directory of its drop-ins, or "" for a command line.
     path: str = ""
     drop_ins: str = ""
-    #: Whether systemd reads the file, and whether it is a link to /dev/null.
+    #: Whether systemd reads the file, and whether it is masked with a link to /dev/null.
     installed: bool = False
     masked: bool = False
-    #: The names that systemd starts. A template has one for each instance.
+    #: The names of the units that systemd starts. A template has one for each instance.
     instances: tuple[str, ...] = ()
-    #: The instances, and their sockets, that are started at boot.
+    #: The instances and their sockets that are started at boot.
     enabled: tuple[str, ...] = ()
     socket: SocketUnit | None = None
 
@@ -67,7 +67,7 @@ class Unit:
         return self.setting(name) in _TRUE
 
     def paths(self, name: str) -> list[str]:
-        """Return the items of a list of paths, without their prefixes."""
+        """Return the items of a path list without their prefixes."""
         items = " ".join(self.settings.get(name, ())).split()
         return [item.lstrip("-+") for item in items]
 
@@ -80,7 +80,7 @@ FILTER_VARIABLES = (
     *("REMOTEIP", "HELO", "QUEUE_ID", "CLIENT_NAME"),
 )
 
-#: Specifiers with a fixed text (systemd.unit(5)). Those of the unit's name are in `_specifiers`.
+#: Specifiers with a fixed value (systemd.unit(5)). `_specifiers` has those of the unit's name.
 _SPECIFIERS = {
     "%": "%",
     "C": "/var/cache",
@@ -92,8 +92,8 @@ _SPECIFIERS = {
     "t": "/run",
 }
 
-#: The maximum length of a command line, in characters. Without a limit the variables of a small
-#: file can expand to gigabytes.
+#: The maximum length of a command line, in characters. Without a limit, the variables of a small
+#: file could expand to gigabytes.
 LARGEST_COMMAND = 1 << 15
 _TOO_LONG = f"the command line is longer than {LARGEST_COMMAND} characters"
 
@@ -110,7 +110,7 @@ _PART = re.compile(
 
 
 def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
-    """Parse a unit and its drop-ins, in this order. `files` has its environment files by path.
+    """Parse a unit and its drop-ins, in this order. `files` contains its environment files by path.
 
     Raises:
         ValueError: a quotation is not closed, or the command line is too long.
@@ -157,7 +157,7 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
 
 
 def _last_of_each(paths: Sequence[str]) -> list[str]:
-    """Remove all but the last mention of each file. The result has the same variables."""
+    """Remove all but the last mention of each file, which leaves the variables unchanged."""
     return list(reversed(dict.fromkeys(reversed(paths))))
 
 
@@ -166,7 +166,7 @@ def _variables(words: Sequence[str]) -> dict[str, str]:
 
 
 def split_words(text: str, *, comments: bool = False) -> list[str]:
-    """Split a text like shlex.split, but in linear time.
+    """Split a text like shlex.split(), but in linear time.
 
     Raises:
         ValueError: a quotation is not closed, or a backslash is the last character.
@@ -197,8 +197,8 @@ def split_words(text: str, *, comments: bool = False) -> list[str]:
 def _expand(unit: Unit, command: str) -> None:
     """Expand `$NAME` to words, `${NAME}` to a part of a word, and specifiers.
 
-    A part that systemd replaces although it looks like text for the filter stays, and is in
-    `replaced` (systemd.service(5), systemd.unit(5)).
+    Parts that were probably meant for the filter, but that systemd would replace, are left
+    unchanged and added to `replaced` (systemd.service(5), systemd.unit(5)).
 
     Raises:
         ValueError: the command line is longer than `LARGEST_COMMAND`.
@@ -240,7 +240,7 @@ _REPLACED = re.compile(
 
 
 def _name_specifiers(name: str) -> dict[str, str]:
-    """Return the specifiers of the unit's name. A template counts as its instance 1."""
+    """Return the specifiers of the unit's name. A template is treated as its instance 1."""
     if name.partition(".")[0].endswith("@"):
         name = name.replace("@.", "@1.", 1)
     whole = name.rpartition(".")[0] or name
@@ -252,7 +252,7 @@ def _name_specifiers(name: str) -> dict[str, str]:
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Format a command line for ExecStart=. The parser of this module is the inverse."""
+    """Format a command line for ExecStart=. This is the inverse of the parser."""
     return " ".join(_quoted(word.replace("$", "$$").replace("%", "%%")) for word in words)
 
 

@@ -1,6 +1,6 @@
-"""Faults in the settings of a unit with which systemd does not run the proxy as intended.
+"""Faults in the settings of a unit that prevent systemd from running the proxy as intended.
 
-Rule: one pure function for each finding.
+Rule: each finding has one pure function.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from .facts import ProxyFacts
 from .findings import Fault
 from .routes import Proxy
 
-#: Settings that stop the service, each with a pattern of the wrong values, the right value and the
-#: effect.
+#: Settings that prevent the service from working, each with the wrong values, the right value and
+#: the effect.
 _STOPPING = (
-    ("Type", ("forking", "oneshot", "dbus"), "notify", "systemd takes the service for failed"),
-    ("RemainAfterExit", ("1", "yes", "true", "on"), "no", "systemd does not start it again"),
-    ("RootDirectory", None, "", "the programs of the proxy do not exist there"),
-    ("NoExecPaths", ("/",), "", "no program can run"),
+    ("Type", ("forking", "oneshot", "dbus"), "notify", "systemd considers the service failed"),
+    ("RemainAfterExit", ("1", "yes", "true", "on"), "no", "systemd does not restart the service"),
+    ("RootDirectory", None, "", "the proxy's programs do not exist there"),
+    ("NoExecPaths", ("/",), "", "no program can be executed"),
 )
 
 
 def settings(proxy: Proxy) -> Iterator[Fault]:
-    """Report settings that stop the service."""
+    """Report settings that prevent the service from working."""
     unit = proxy.unit
     if unit is None:
         return
@@ -35,7 +35,7 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "unit-setting",
                 proxy.where,
-                f"{name}={value}: {effect}; all mail gets 451",
+                f"{name}={value}: {effect}; all mail is deferred (451)",
                 (fixes.set_setting(unit, name, right),),
             )
     families = " ".join(unit.settings.get("RestrictAddressFamilies", ()))
@@ -43,7 +43,8 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "unit-setting",
             proxy.where,
-            f"RestrictAddressFamilies={families}: the proxy cannot use TCP; all mail gets 451",
+            f"RestrictAddressFamilies={families}: the proxy cannot use TCP; all mail is deferred "
+            "(451)",
             (fixes.add_path(unit, "RestrictAddressFamilies", "AF_INET AF_INET6"),),
         )
     if unit.socket and (unit.socket.accept or not unit.socket.listen):
@@ -51,8 +52,8 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "unit-setting",
             unit.socket.name,
-            f"{name} of the socket is wrong; systemd passes no listening socket of TCP to the "
-            "proxy, and all mail gets 451",
+            f"{name} of the socket is wrong; systemd does not pass a listening TCP socket to the "
+            "proxy, and all mail is deferred (451)",
             (fixes.set_setting(unit.socket, name, right),),
         )
 
@@ -62,25 +63,26 @@ def _stream(proxy: Proxy) -> str:
 
 
 def stop(proxy: Proxy) -> Iterator[Fault]:
-    """Report a unit that kills the filters when it stops the proxy."""
+    """Report a unit that kills running filters when it is stopped."""
     unit = proxy.unit
     if unit and unit.path and unit.setting("KillMode", "control-group") == "control-group":
         yield Fault(
             "unit-stop",
             proxy.where,
-            "without KillMode=mixed a stop of the service kills the filters of messages under way",
+            "KillMode=mixed is missing; if the service is stopped, systemd kills the running "
+            "filters",
             (fixes.set_setting(unit, "KillMode", "mixed"),),
         )
 
 
 def background(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a unit whose proxy goes to the background."""
+    """Report a unit that runs the proxy in the background."""
     if proxy.unit and proxy.unit.path and not wanted.foreground:
         yield Fault(
             "background",
             proxy.where,
-            "--foreground is missing; systemd passes its socket to a process that ends, and all "
-            "mail gets 451",
+            "--foreground is missing; systemd passes its socket to a process that exits, and all "
+            "mail is deferred (451)",
             (fixes.add_arguments(proxy, "--foreground"),),
         )
 
@@ -97,35 +99,35 @@ def network(proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "no-upstream",
                 proxy.where,
-                f"the unit has no network ({name}={proxy.unit.setting(name)}) and cannot reach the "
-                "upstream server; all mail gets 451",
+                f"the unit has no network access ({name}={proxy.unit.setting(name)}) and cannot "
+                "reach the upstream server; all mail is deferred (451)",
                 (fixes.set_setting(proxy.unit, name, own),),
             )
 
 
 def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report files and directories without which systemd does not start the unit."""
+    """Report missing files and directories that systemd requires to start the unit."""
     for path in facts.missing_paths:
         is_file = proxy.unit is not None and path in proxy.unit.environment_files
         command = "touch" if is_file else "install -d"
         yield Fault(
             "failing",
             proxy.where,
-            f"{path} in a setting of the unit does not exist, and systemd does not start the "
-            "service; all mail gets 451",
+            f"{path} is required by the unit but does not exist, so systemd does not start the "
+            "service; all mail is deferred (451)",
             (fixes.run(f"{command} {shlex.quote(path)}"),),
         )
 
 
 def replaced(proxy: Proxy) -> Iterator[Fault]:
-    """Report text for the filter that systemd replaces."""
+    """Report a part of the filter command that systemd replaces."""
     if proxy.unit and proxy.unit.replaced:
         part = proxy.unit.replaced[0]
         yield Fault(
             "replaced",
             proxy.where,
-            f"systemd replaces {part} in ExecStart, or refuses the unit; the filter does not get "
-            f"this text (write {part[0]}{part})",
+            f"systemd replaces {part} in ExecStart, or refuses the unit; to pass this text to the "
+            f"filter, write {part[0]}{part}",
             (fixes.set_arguments(proxy, lambda words: words),),
         )
 
@@ -137,7 +139,7 @@ def exec_start(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "exec-start",
             proxy.where,
-            "ExecStart is set twice, and systemd refuses the unit; an empty ExecStart= must stand "
-            "before the second one; all mail gets 451",
+            "ExecStart is set twice, and systemd refuses the unit; an empty ExecStart= must "
+            "precede the second one; all mail is deferred (451)",
             (fixes.set_arguments(proxy, lambda words: words),),
         )

@@ -1,30 +1,30 @@
-"""Numbers and times of main.cf and master.cf, parsed by the rules of Postfix.
+"""Numbers and times in main.cf and master.cf, parsed by the rules of Postfix.
 
-Rule: a pure function of the text. None means that Postfix refuses the value.
+Rule: pure functions of the text. None means that Postfix does not accept the value.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Numeric parameters, each with its minimum; None if there is none.
+#: Numeric parameters, each with its minimum, or None if there is none.
 NUMBERS = {
     "default_destination_concurrency_limit": None,
     "default_process_limit": 1,
     "message_size_limit": None,
 }
-#: Time parameters. The minimum is 1 s.
+#: Time parameters. Their minimum is 1 s.
 TIMES = ("command_time_limit", "smtp_data_done_timeout", "smtpd_proxy_timeout")
-#: Suffix of the parameters that begin with the name of a transport.
+#: The suffix of parameters that begin with the name of a transport.
 TRANSPORT_LIMIT = "_destination_concurrency_limit"
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-#: Postfix stores counts and times as int, and message_size_limit as long.
+#: Postfix stores counts and times as an int, and message_size_limit as a long.
 _INT, _LONG = 2**31 - 1, 2**63 - 1
 
 
 def is_refused(name: str, text: str) -> bool:
-    """Return whether Postfix refuses a number or time; False for any other parameter."""
+    """Return whether Postfix refuses a number or time. Other parameters are never refused."""
     if name in TIMES:
         return seconds(text) is None
     if name in NUMBERS or name.endswith(TRANSPORT_LIMIT):
@@ -34,7 +34,7 @@ def is_refused(name: str, text: str) -> bool:
 
 def number(name: str, text: str) -> int | None:
     """Parse a parameter of `NUMBERS`, or the limit of a transport."""
-    # A long has at most 19 digits. int() refuses thousands of digits.
+    # A long has at most 19 digits, and int() raises an error for thousands of digits.
     found = re.fullmatch(r"\s*([+-]?)0*([0-9]{1,19})", text, re.ASCII)
     if not found:
         return None
@@ -52,11 +52,11 @@ def seconds(text: str) -> int | None:
 
 
 def process_limit(text: str) -> int | None:
-    """Parse the column maxproc. Postfix ignores characters after the digits."""
+    """Parse the maxproc column. Postfix ignores characters after the digits."""
     found = re.match(r"0*([0-9]{1,9})(?![0-9])", text)
     return int(found[1]) if found else None
 
 
 def whole(text: str) -> int | None:
-    """Parse a number without a range."""
+    """Parse a number of any size."""
     return number("message_size_limit", text)

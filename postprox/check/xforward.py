@@ -1,6 +1,6 @@
-"""The test whether a host list of Postfix includes the proxy.
+"""Tests whether a Postfix host list includes the proxy.
 
-Rule: a pure function of the list. Tables are not read, and None means unknown.
+Rule: a pure function of the list. It does not read tables. None means unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def permits(hosts: Sequence[str], target: str) -> bool | None:
-    """Return whether a client on this machine that connects to the target is on the list."""
+    """Return whether the list includes a client on this machine that connects to the target."""
     address = "::1" if ":" in target else "127.0.0.1"
     for host in hosts:
         pattern = host.removeprefix("!")

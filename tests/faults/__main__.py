@@ -15,7 +15,7 @@ from tests.faults.scenario import every_scenario, sample
 
 
 def main() -> int:
-    """Run what the command line asks for; 0 if every promise was kept."""
+    """Run what the command line asks for, or 0 if every promise was kept."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
     parser.add_argument("name", nargs="*", help="a scenario, or the beginning of its name")
     parser.add_argument("--all", action="store_true", help="all scenarios")

@@ -87,7 +87,7 @@ def fate_of(kind: str, *, rejecting: bool) -> str:
 
 
 def _wrong_delivery(message: Message, fate: str) -> str:
-    """What is wrong with that which upstream has; "" if nothing is."""
+    """What is wrong with that which upstream has, or "" if nothing is."""
     return _wrong_content(message, fate) or _wrong_reason(message)
 
 
@@ -128,7 +128,7 @@ def _passed_by(message: Message) -> str:
 
 
 def _wrong_answer(message: Message, fate: str) -> str:
-    """What is wrong with what the client was told; "" if nothing is."""
+    """What is wrong with what the client was told, or "" if nothing is."""
     answers = [delivery.answer for delivery in _whole(message)]
     if len(message.seen) > 1:
         return "filtered more than once"

@@ -65,7 +65,7 @@ def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Try every attack; 0 if nobody waited too long."""
+    """Try every attack, or 0 if nobody waited too long."""
     upstream = Answering()
     passed = True
     with tempfile.TemporaryDirectory(prefix="probe-") as directory:

@@ -108,7 +108,7 @@ class Process:
             await asyncio.sleep(0.001)
 
     async def exit_status(self) -> int | None:
-        """Wait until it has ended; None if it does not."""
+        """Wait until it has ended, or None if it does not."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(self._end, ended.set)

@@ -254,7 +254,7 @@ def play(numbers: Iterator[int], at_once: int) -> Account:
 
 
 def main() -> int:
-    """Play what the command line asks for; 0 if every promise was kept."""
+    """Play what the command line asks for, or 0 if every promise was kept."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.sessions", description=__doc__)
     parser.add_argument("number", nargs="*", type=int, help="play these sessions alone")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))

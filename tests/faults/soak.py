@@ -103,7 +103,7 @@ def settled(pid: int) -> tuple[int, int, int]:
 
 
 def main() -> int:
-    """Run it; 0 if all was told as expected and nothing has grown or is left."""
+    """Run it, or 0 if all was told as expected and nothing has grown or is left."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.soak", description=__doc__)
     parser.add_argument("messages", nargs="?", type=int, default=100_000)
     wanted = parser.parse_args()

@@ -104,7 +104,7 @@ class Stage:
         return next((m for m in (self.message, self.second) if m.address in line), None)
 
     async def left(self) -> bool:
-        """Wait until upstream's connections have ended; False if they do not."""
+        """Wait until upstream's connections have ended, or False if they do not."""
         for _ in range(500):
             if not self.connections:
                 return True

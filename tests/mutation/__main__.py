@@ -46,7 +46,7 @@ SHELL_TESTS = (
 
 
 def main() -> int:
-    """Try all mutants; 0 if the survivors are the accepted ones."""
+    """Try all mutants, or 0 if the survivors are the accepted ones."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.mutation", description=__doc__)
     parser.add_argument("room", nargs="?", choices=["core", "shell"], help="one of the two")
     parser.add_argument("--only", default="", help="only files with this in their name")

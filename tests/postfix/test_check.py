@@ -533,7 +533,7 @@ def test_unreachable_upstream_of_proxy_is_reported(machine: Machine) -> None:
     )
     said = machine.check()
     assert (said.status, said.names()) == (2, {"no-upstream"})
-    assert f"no server listens at {nobody}, the upstream server of the proxy" in said.text
+    assert f"no server listens on {nobody}, the proxy's upstream address" in said.text
 
 
 def test_missing_spool_directory_is_reported(machine: Machine) -> None:
@@ -573,7 +573,7 @@ def test_full_disk_is_reported(machine: Machine) -> None:
     finally:
         subprocess.run(["/bin/umount", spool], check=True)
     assert (said.status, said.names()) == (2, {"spool-full"})
-    assert "has no space for a message of 10240000 octets" in said.text
+    assert "free, too few for a message of 10240000 octets" in said.text
 
 
 def test_unit_without_listen_option_is_reported(machine: Machine) -> None:
@@ -605,7 +605,7 @@ def test_unknown_proxy_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
     assert said.status == 3  # the second proxy, which is seen, is right
-    assert said.output.startswith("not checked: the server that listens at 127.0.0.1:10025 ")
+    assert said.output.startswith("not checked: the server that listens on 127.0.0.1:10025 ")
 
 
 def test_command_line_replaces_unit(machine: Machine) -> None:
@@ -633,7 +633,7 @@ def test_filter_on_another_machine_is_not_checked(machine: Machine) -> None:
     (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
     said = machine.check()
     assert (said.status, said.names()) == (3, set())
-    assert "the server that listens at 192.0.2.1:10025" in said.text
+    assert "the server that listens on 192.0.2.1:10025" in said.text
 
 
 def test_json_report_has_findings(machine: Machine) -> None:

@@ -100,7 +100,7 @@ def test_foreign_program_at_the_port_is_found(running: Running) -> None:
         status, text = running.check("--json")
     assert status == 2
     assert '"name": "port-twice"' in text
-    assert f"listens at {proxy.host}:{port}; the proxy cannot listen there" in text
+    assert f"listens on {proxy.host}:{port}; the proxy cannot listen there" in text
 
 
 @pytest.mark.parametrize("running", [BEFORE], indirect=True)

@@ -126,7 +126,7 @@ class Own(NamedTuple):
     """A way in which a submission service goes on, and what its mail gets."""
 
     mode: str
-    #: The index of the command under "A submission service"; None if it is left out.
+    #: The index of the command under "A submission service", or None if it is left out.
     command: int | None
     filtered: bool
     signed: bool

@@ -79,7 +79,7 @@ def test_filter_fifo_has_no_interpreter(tmp_path: Path) -> None:
 )
 def test_unit_without_valid_text_is_reported(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
-    with pytest.raises(UnreadableError, match=r"u\.service must be a text of at most"):
+    with pytest.raises(UnreadableError, match=r"u\.service must be a text file of at most"):
         probe.read_unit(tmp_path / "u.service")
 
 

@@ -310,7 +310,7 @@ def test_other_port_of_the_socket_is_a_wrong_port(
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["wrong-port"])
     assert checked.remedy == "postconf -e smtpd_proxy_filter=127.0.0.1:10035"
-    assert "all its mail gets 451" in checked.problem
+    assert "all its mail is deferred (451)" in checked.problem
 
 
 def test_foreign_program_at_the_port_is_found(
@@ -319,7 +319,7 @@ def test_foreign_program_at_the_port_is_found(
     site.machine.programs = {11: {"amavisd"}}
     checked = check(site, capsys)
     assert checked.names() == ["port-twice"]
-    assert "amavisd listens at 127.0.0.1:10025" in checked.problem
+    assert "amavisd listens on 127.0.0.1:10025" in checked.problem
     apply_drop_in = checked.remedy.partition("postconf")[0].rstrip("; ")
     assert "ListenStream=127.0.0.1:10125" in apply_drop_in
 
