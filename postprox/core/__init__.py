@@ -1,5 +1,5 @@
-"""The decisions of the proxy: protocol, verdict and wire format.
+"""The decisions of the proxy: SMTP protocol, verdicts and wire format.
 
 Rule: this package is sans-I/O. It receives octets, events and the time, and returns actions.
-``[tool.importlinter]`` in pyproject.toml contains the contract.
+``[tool.importlinter]`` in pyproject.toml enforces this.
 """

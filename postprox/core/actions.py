@@ -1,12 +1,12 @@
-"""The actions that a session requests from the shell, in order.
+"""The actions that a session asks the shell to perform, in order.
 
-Rule: actions are data without behaviour. `connection` carries them out. "Answer with" names the
-method of `Session` that the shell must call.
+Rule: actions are data without behaviour. `connection` carries them out. "Respond with" names the
+method of `Session` that the shell must then call.
 """
 
 
 class Action:
-    """One action. Actions with the same type and contents are equal, for tests."""
+    """One action. For the tests, actions with the same type and attributes are equal."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ class CloseClient(Action):
 
 
 class ConnectUpstream(Action):
-    """Connect to the upstream server. Answer with `upstream_connected` or `upstream_failed`."""
+    """Connect to the upstream server. Respond with `upstream_connected` or `upstream_failed`."""
 
     __slots__ = ()
 
@@ -62,13 +62,13 @@ class SendToUpstream(_WithData):
 
 
 class CloseUpstream(Action):
-    """Close the upstream connection, or stop connecting, at once."""
+    """Close the upstream connection, or cancel the connection attempt, immediately."""
 
     __slots__ = ()
 
 
 class OpenSpool(Action):
-    """Open a spool for a message. Answer with `spool_opened` or `spool_failed`."""
+    """Open a spool for a message. Respond with `spool_opened` or `spool_failed`."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class WriteSpool(_WithData):
 
 
 class FinishSpool(Action):
-    """Flush the spool and check it. Answer with `spool_sealed` or `spool_failed`."""
+    """Flush the spool and check it. Respond with `spool_sealed` or `spool_failed`."""
 
     __slots__ = ()
 
@@ -98,8 +98,8 @@ class FinishSpool(Action):
 class RunFilter(Action):
     """Run the filter on the spooled message.
 
-    Answer with `filter_started` and later `filter_finished`. If the filter cannot be started,
-    answer with `filter_finished` or `spool_failed` only.
+    Respond with `filter_started` and later `filter_finished`. If the filter cannot be started,
+    respond only with `filter_finished` or `spool_failed`.
     """
 
     __slots__ = ("environment",)
@@ -112,7 +112,7 @@ class RunFilter(Action):
 
 
 class KillFilter(Action):
-    """Kill the filter's process group. Answer with `filter_finished`, with `reason` as failure."""
+    """Kill the filter's process group. Respond with `filter_finished` and the failure `reason`."""
 
     __slots__ = ("reason",)
 
@@ -124,9 +124,9 @@ class KillFilter(Action):
 
 
 class Deliver(Action):
-    """Send the original message and the end of data. Answer with `message_sent` or `spool_failed`.
+    """Send the original message and the end of data. Respond with `message_sent` or `spool_failed`.
 
-    Call `message_progress` when the upstream server has accepted a block.
+    Call `message_progress` each time the upstream server has accepted a block.
     """
 
     __slots__ = ()
@@ -135,20 +135,20 @@ class Deliver(Action):
 class DeliverReplacement(Action):
     """Send the encoded contents of OUTFILE and the end of data.
 
-    Answer with `message_sent`, or with `replacement_failed` before the end of data.
+    Respond with `message_sent`, or with `replacement_failed` if it fails before the end of data.
     """
 
     __slots__ = ()
 
 
 class DiscardMessage(Action):
-    """Kill the filter if it runs, and remove all files of the message."""
+    """Kill the filter if it is running, and remove all files of the message."""
 
     __slots__ = ()
 
 
 class CountMessage(Action):
-    """Count a message by verdict and result.
+    """Count a message by its verdict and result.
 
     seconds: the run time of the filter, or 0 if no filter ran.
     """

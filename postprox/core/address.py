@@ -1,13 +1,13 @@
-"""The parser of HOST:PORT on the command line (cli.host).
+"""Parses HOST:PORT on the command line (cli.host).
 
-Rule: each error names the problem and the remedy. This module makes no DNS lookups.
+Rule: each error message names the problem and the remedy. This module makes no DNS lookups.
 """
 
 DEFAULT_PORT = 25
 
 
 class UpstreamAddress:
-    """The address of the upstream server: a host with a port, or the path of a Unix socket.
+    """The address of the upstream server: a host and a port, or the path of a Unix socket.
 
     Raises:
         ValueError: `text` is invalid. The message names the problem and the remedy.

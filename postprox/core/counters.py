@@ -1,11 +1,11 @@
-"""Counters of a server, for `--metrics` and `systemctl status`.
+"""The counters of a server, for `--metrics` and `systemctl status`.
 
-Rule: this module counts and does not decide. Of a message it keeps only the verdict, the result and
-the filter's run time.
+Rule: this module only counts. It records the verdict, the result and the filter's run time, and
+nothing else about a message.
 """
 
-#: Upper bounds of the histogram of run times, in seconds. They separate fast checks, scanners and
-#: the usual timeouts.
+#: The upper bounds of the run time histogram, in seconds. They separate fast checks, scanners and
+#: common timeouts.
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
 
 
@@ -21,7 +21,7 @@ class Counters:
     def count(self, verdict: str, result: str, seconds: float) -> None:
         """Count a message.
 
-        seconds: the run time of its filter, or 0 if no filter ran.
+        seconds: the run time of the filter, or 0 if no filter ran.
         """
         key = verdict, result
         self._messages[key] = self._messages.get(key, 0) + 1
@@ -33,16 +33,16 @@ class Counters:
 
     @property
     def summary(self) -> str:
-        """The number of messages per verdict, for `systemctl status`."""
+        """Return the number of messages for each verdict, for `systemctl status`."""
         verdicts: dict[str, int] = {}
         for (verdict, _), number in self._messages.items():
             verdicts[verdict] = verdicts.get(verdict, 0) + number
         return ", ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
 
     def prometheus_text(self, present: dict[str, tuple[str, str, int]]) -> str:
-        """Format the metrics for Prometheus, text format 0.0.4.
+        """Format the metrics in the Prometheus text format 0.0.4.
 
-        present: further metrics, name to type, description and value.
+        present: further metrics. Maps each name to a type, a description and a value.
         """
         lines = []
         for name, (kind, meaning, number) in present.items():

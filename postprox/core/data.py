@@ -1,13 +1,14 @@
-"""Conversion of a message between wire and file: dot-stuffing, line ends and the end of data.
+"""Converts messages between wire and file format: dot-stuffing, line ends and the end of data.
 
 Rule: only this module distinguishes content from the end of data.
 
-In a file a message has LF line ends and no stuffed dots. From the client, only CRLF ends a line
-and only CRLF.CRLF ends the data (data.end). Towards the upstream server a dot is doubled after
-every octet that some server accepts as a line end (data.no-smuggling).
+In a file, a message has LF line ends and no stuffed dots. In input from the client, only CRLF ends
+a line and only CRLF.CRLF ends the data (data.end). In output to the upstream server, a dot is
+doubled after every octet that some server accepts as a line end (data.no-smuggling).
 
-A search for single octets is about ten times as fast as a search for pairs. A block without a dot
-therefore skips the search for stuffed dots. Base64, the bulk of large messages, has no dots.
+Searching for a single octet is about ten times as fast as searching for a pair. If a block has no
+dots, the search for stuffed dots is therefore skipped. Base64, which makes up most of a large
+message, contains no dots.
 """
 
 from .. import TYPE_CHECKING
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 _END = b"\r\n.\r\n"
 
-#: The length in octets from which the check for lines of equal length saves time.
+#: The minimum size in octets for which checking for lines of equal length saves time.
 _MANY_LINES = 16384
 
-# The ends of a block that the decoder keeps for the next block, because the next octet decides
-# their meaning. They are its whole state. It keeps nothing in the middle of a line.
+# The endings of a block that the decoder keeps back until the next block, because their meaning
+# depends on the next octet. The decoder has no other state.
 _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
     _END[:3],  # CRLF. is a stuffed dot or the end of data
@@ -31,15 +32,16 @@ _AMBIGUOUS = (
 
 
 class DotUnstuffer:
-    """The decoder from the client's input after 354 to content for the file and for upstream."""
+    """Decodes the client's input after 354 into content, for the file and for upstream."""
 
     __slots__ = ("_encoder", "_first", "_pending", "complete", "trailing", "wire")
 
     def __init__(self) -> None:
         self._pending = _END[:2]  # the data begins at the start of a line
-        self._first = True  # whether `_pending` contains that CRLF, which is not content
+        self._first = True  # whether `_pending` contains this CRLF, which is not content
         self._encoder = DotStuffer()
-        #: The encoding of the content that `feed` returned last, with the end of data if complete.
+        #: The encoded form of the content that `feed` last returned, with the end of data if
+        #: complete.
         self.wire: bytes
         #: Whether the input has contained the end of data.
         self.complete = False
@@ -47,9 +49,9 @@ class DotUnstuffer:
         self.trailing = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Decode the next input and return the content that later input cannot change.
+        """Decode more input, and return the content that later input cannot change.
 
-        The encoded content is in `wire`.
+        The encoded form of this content is in `wire`.
         """
         wire = self._pending + data
         end = wire.find(_END) if b"." in wire else -1
@@ -69,14 +71,14 @@ class DotUnstuffer:
         if self._first and content:
             self._first = False
             content, wire = content[1:], wire[2:]
-        # If all line ends are CRLF and all leading dots are doubled, the encoding equals the
-        # input. This is true for most blocks and saves encoding them.
+        # If all line ends are CRLF and all leading dots are doubled, the encoded form equals the
+        # input. This is the case for most blocks, which then need not be encoded.
         self.wire = self._encoder.encode(content, wire if only_crlf and stuffed else b"")
         return content
 
 
 class DotStuffer:
-    """The encoder of content for the upstream server.
+    """Encodes content for the upstream server.
 
     It converts LF to CRLF, doubles dots after LF and CR, and adds a missing last line end.
     """
@@ -89,8 +91,8 @@ class DotStuffer:
     def encode(self, block: bytes, known: bytes = b"") -> bytes:
         """Encode the next block of content.
 
-        known: the encoding, if the caller knows it. It may lack the doubling of a dot at the
-            beginning, which depends on the end of the previous block.
+        known: the encoded form, if the caller has it. A dot at its beginning may still have to be
+            doubled, which depends on the end of the previous block.
         """
         if not block:
             return b""
@@ -102,14 +104,14 @@ class DotStuffer:
         return b"." + wire if doubled else wire
 
     def end(self) -> bytes:
-        """Return the end of data, preceded by a missing line end."""
+        """Return the end of data, preceded by the last line end if that is missing."""
         return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 
 def _with_lf(text: bytes) -> tuple[bytes, bool]:
-    """Replace CRLF by LF; also return whether each CR and each LF was part of CRLF.
+    """Replace CRLF by LF. Also return whether every CR and LF was part of a CRLF.
 
-    The function searches twice for single octets, and for pairs only if a CR or an LF is bare.
+    The function searches for single octets twice, and for pairs only if a CR or LF is bare.
     """
     if len(text) > _MANY_LINES and (known := _equal_lines_with_lf(text)):
         return known, True
@@ -122,9 +124,9 @@ def _with_lf(text: bytes) -> tuple[bytes, bool]:
 def _equal_lines_with_lf(text: bytes) -> bytes:
     """Replace CRLF by LF if all lines have the same length, as in base64.
 
-    Return b"" if the lengths differ, or if a CR or an LF is bare. The text between the first and
-    the last line end is processed by columns. The columns of CR and LF are checked, and the column
-    of CR is removed, without a search for line ends.
+    Return b"" if the lengths differ, or if a CR or LF is bare. To avoid a search for line ends, the
+    text between the first and the last line end is processed in columns. The columns that must
+    contain CR and LF are checked, and the CR column is removed.
     """
     begin = text.find(b"\n") + 1
     length = text.find(b"\n", begin) + 1 - begin
@@ -168,7 +170,7 @@ def _stuffed(block: bytes) -> bytes:
 
 
 def normalized(text: "Iterable[bytes]") -> "Iterator[bytes]":
-    """Convert blocks of a text with LF or CRLF line ends (OUTFILE) to content with LF."""
+    """Convert blocks of OUTFILE, which has LF or CRLF line ends, to content with LF line ends."""
     pending = b""
     for block in text:
         joined = pending + block

@@ -1,4 +1,4 @@
-"""The envelope of one transaction, and the filter's environment built from it.
+"""The envelope of one transaction, and the environment of the filter, which is built from it.
 
 Rule: an envelope ends with its transaction (filter.env-reset). Its values come from a remote host
 and cannot be trusted.
@@ -19,9 +19,9 @@ class Envelope:
     __slots__ = ("_all_recipients", "_xforward", "recipient_count", "recipients", "sender")
 
     def __init__(self) -> None:
-        #: The accepted sender, or None before an accepted MAIL.
+        #: The accepted sender, or None before MAIL is accepted.
         self.sender: bytes | None = None
-        #: The first accepted recipients, at most `limits.LOGGED_RECIPIENTS`.
+        #: The first accepted recipients, up to `limits.LOGGED_RECIPIENTS`.
         self.recipients: list[bytes] = []
         #: The number of all accepted recipients.
         self.recipient_count = 0
@@ -51,7 +51,7 @@ class Envelope:
 
     @property
     def remote_ip(self) -> bytes:
-        """The IP address of the sending server, or b"" if unknown (filter.env-remoteip)."""
+        """Return the IP address of the sending server, or b"" if unknown (filter.env-remoteip)."""
         address = self._xforward.get(b"ADDR", b"")
         return address[5:] if address[:5].upper() == b"IPV6:" else address
 
@@ -64,7 +64,7 @@ class Envelope:
 
     @property
     def queue_id(self) -> bytes:
-        """The queue id of the sending server, or b"" if unknown (XFORWARD's IDENT)."""
+        """Return the queue ID of the sending server (XFORWARD's IDENT), or b"" if unknown."""
         return self._xforward.get(b"IDENT", b"")
 
     def environment(self, own_helo: bytes) -> dict[bytes, bytes]:
@@ -84,7 +84,7 @@ class Envelope:
 def environment_value(value: bytes) -> bytes:
     """Remove control characters from `value` and truncate it to 99 octets (filter.env-99).
 
-    Truncation does not split a UTF-8 character.
+    The value is never truncated within a UTF-8 character.
     """
     value = value.translate(None, _CONTROLS)
     end = limits.ENVIRONMENT_VALUE
@@ -99,8 +99,8 @@ def environment_value(value: bytes) -> bytes:
 def _address(line: bytes, keyword: bytes) -> bytes:
     """Return the address in ``MAIL FROM:…`` or ``RCPT TO:…``, or b"" if there is none.
 
-    The syntax is RFC 5321 section 4.1.2. Like MTAs, the parser also accepts missing brackets and
-    blanks around the colon.
+    The syntax is that of RFC 5321 section 4.1.2. Like most MTAs, the parser also accepts missing
+    angle brackets, and blanks around the colon.
     """
     words = line.split(None, 1)
     argument = words[1] if len(words) > 1 else b""
@@ -117,7 +117,7 @@ def _address(line: bytes, keyword: bytes) -> bytes:
 
 
 def _unquoted(text: bytes, wanted: bytes) -> int:
-    """Return the position of the first octet of `wanted` outside quotes, or the length if none."""
+    """Return the position of the first octet of `wanted` outside quotes, or the length."""
     quoted = escaped = False
     for position, octet in enumerate(text):
         if escaped:
@@ -132,7 +132,7 @@ def _unquoted(text: bytes, wanted: bytes) -> int:
 
 
 def _without_route(address: bytes) -> bytes:
-    """Remove a source route, ``@one,@two:``, which RFC 5321 section 4.1.2 ignores."""
+    """Remove a source route such as ``@one,@two:``, which RFC 5321 section 4.1.2 says to ignore."""
     route, colon, mailbox = address.partition(b":")
     return mailbox if colon and route[:1] == b"@" else address
 
@@ -143,7 +143,7 @@ def _attribute(value: bytes) -> bytes:
 
 
 def decode_xtext(value: bytes) -> bytes:
-    """Decode ``+41`` to ``A`` (RFC 3461 section 4), and keep malformed sequences."""
+    """Decode sequences such as ``+41`` (RFC 3461 section 4). Malformed ones remain unchanged."""
     first, *others = value.split(b"+")
     decoded = bytearray(first)
     for other in others:

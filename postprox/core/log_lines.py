@@ -1,7 +1,7 @@
-"""The log line of one message, with fields ``key=value`` (log.verdict).
+"""The log line of one message, with ``key=value`` fields (log.verdict).
 
-Rule: keys and their order are stable. No value from a remote host can forge a field. Values are
-truncated, which bounds the length of a line and the time to format it.
+Rule: keys and their order are stable. A remote host cannot forge a field. Values are truncated,
+which limits the length of a line and the time to format it.
 """
 
 from .. import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .envelope import Envelope
     from .message import Message
 
-#: The results of a message, as opposed to the verdict of the filter.
+#: The results of a message, as distinct from the verdict of the filter.
 DELIVERED = "delivered"  # the upstream server accepted the message
 DISCARDED = "discarded"  # the filter replied 2yz to the client, and nothing was delivered
 REFUSED = "refused"  # the client got 5yz
@@ -27,7 +27,7 @@ def message_line(
 ) -> str:
     """Format the log line of a message.
 
-    reply: the reply to the message, or b"" if the client was lost before it.
+    reply: the reply to the message, or b"" if the client was lost before the reply.
     """
     verdict = message.verdict
     reply_text = b" ".join(reply.split(b"\r\n")).strip()
@@ -43,7 +43,7 @@ def message_line(
 
 
 def failure_line(message: "Message", envelope: "Envelope", own_helo: bytes) -> str:
-    """Format the warning about a failure of the filter."""
+    """Format the warning about a filter failure."""
     verdict = message.verdict
     fate = "refused with 451" if verdict.reply else "passed unfiltered"
     return (
@@ -53,7 +53,7 @@ def failure_line(message: "Message", envelope: "Envelope", own_helo: bytes) -> s
 
 
 def result(message: "Message", reply: bytes) -> str:
-    """Return the result of a message by the class of its reply."""
+    """Return the result of a message, which follows from the class of its reply."""
     if message.in_doubt:
         return UNKNOWN
     if not reply:
@@ -74,11 +74,11 @@ def envelope_fields(envelope: "Envelope", own_helo: bytes) -> str:
 
 
 def quoted(octets: bytes, limit: int = limits.LOGGED_VALUE) -> str:
-    r"""Format the value of a field, in at most `limit` characters plus two quotes.
+    r"""Format the value of a field in at most `limit` characters, plus two quotes.
 
-    A value of the characters ``!`` to ``~`` without ``"`` and ``\`` is bare. Any other value is in
-    double quotes, with the escapes ``\"``, ``\\`` and ``\xHH``. Truncation does not split an
-    escape.
+    A value is written without quotes if it consists of characters from ``!`` to ``~`` other than
+    ``"`` and ``\``. Any other value is enclosed in double quotes, with the escapes ``\"``, ``\\``
+    and ``\xHH``. Truncation never splits an escape.
     """
     octets = octets[:limit]
     if octets and not octets.translate(None, _BARE):

@@ -1,6 +1,6 @@
 """One message in progress, from the 354 reply to the final reply.
 
-Rule: `data` decodes the octets, and this module keeps only the beginning of the header, for its
+Rule: `data` decodes the octets. This module keeps only the beginning of the header, for its
 Message-ID.
 """
 
@@ -12,7 +12,7 @@ from .data import DotUnstuffer
 class Message:
     """The state of the message in progress.
 
-    began: the time of DATA in seconds, by the session's clock.
+    began: the time of DATA in seconds, on the session's clock.
     """
 
     __slots__ = (
@@ -35,7 +35,7 @@ class Message:
         self.received = 0
         #: The size of the content in octets, with LF line ends.
         self.size = 0
-        #: The start of the filter in seconds, by the session's clock.
+        #: The time at which the filter was started, in seconds on the session's clock.
         self.filter_began: float
         #: The run time of the filter in seconds, or 0 if it was not started.
         self.filter_seconds = 0.0
@@ -45,7 +45,7 @@ class Message:
         self.in_doubt = False
 
     def decode(self, data: bytes) -> bytes:
-        """Decode the next input and return the content that later input cannot change."""
+        """Decode more input, and return the content that later input cannot change."""
         content = self._decoder.feed(data)
         self.received += len(data)
         if self.size < limits.HEADER:
@@ -56,18 +56,18 @@ class Message:
     def judge(
         self, outcome: verdicts.Outcome, *, reject_failures: bool, strict: bool
     ) -> verdicts.Verdict:
-        """Set and return the verdict for the outcome of the filter."""
+        """Set and return the verdict that follows from the outcome of the filter."""
         self.verdict = verdicts.judge(outcome, reject_failures=reject_failures, strict=strict)
         return self.verdict
 
     @property
     def wire(self) -> bytes:
-        """The encoding of the content that `decode` returned last, for the upstream server."""
+        """The content that `decode` last returned, encoded for the upstream server."""
         return self._decoder.wire
 
     @property
     def complete(self) -> bool:
-        """Whether the end of data was received."""
+        """Whether the end of data has been received."""
         return self._decoder.complete
 
     @property

@@ -1,10 +1,10 @@
 """The options of the command line.
 
 Rule: this module checks every option and argument. The message of a `UsageError` names the option
-and its value, then the problem. `TABLE` has one record per option. Parsing, the text of --help and
-the test of the manual page are derived from it. To add an option, add a record to `TABLE` and an
-attribute to `Options`. The parser is written by hand, because importing argparse or getopt takes
-longer than a session.
+and its value, then the problem. `TABLE` has one record per option. The parser, the text of --help
+and the test of the manual page use it. To add an option, add a record to `TABLE` and an attribute
+to `Options`. The parser is written by hand, because importing argparse or getopt takes longer than
+a session.
 """
 
 from .. import TYPE_CHECKING
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     Record = tuple[str, str, str, str, Callable[[str, str], object], str, str]
 
-#: Values of --log. If `Options.log` is "", the server selects one (log.stderr).
+#: The values of --log. If `Options.log` is "", the server selects one of them (log.stderr).
 SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
 
-#: Where an option applies: to every proxy, to a server only, or to a command that prints
-#: information and exits.
+#: The scope of an option: every proxy, only a server, or a command that prints information and
+#: exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
-#: An environment variable that divides all timeouts, so that tests take seconds instead of minutes
-#: (docs/conformance.md).
+#: An environment variable by whose value all timeouts are divided, so that tests take seconds
+#: instead of minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 
 
 class UsageError(Exception):
-    """An error in the command line. Its text is the message for the user."""
+    """The command line is wrong. The text of this error is the message for the user."""
 
 
 class Options:
@@ -57,13 +57,13 @@ class Options:
     )
 
     def __init__(self) -> None:
-        #: The name of the given option that prints information and exits, or "".
+        #: The name of the specified option that prints information and exits, or "".
         self.information = ""
         #: The address of the upstream server.
         self.target: UpstreamAddress
-        #: The filter command, which `sh -c` runs. If None, the proxy passes every message.
+        #: The filter command, which is run with `sh -c`. If None, the proxy passes every message.
         self.command: str | None = None
-        #: The directory for stored messages, as given.
+        #: The directory for stored messages, as specified.
         self.directory = "/tmp"  # noqa: S108 - the manual's default
         #: The timeout of the filter in seconds.
         self.timeout = limits.FILTER_TIMEOUT
@@ -73,17 +73,17 @@ class Options:
         self.strict = False
         #: The least important level that is logged.
         self.log_level = log_levels.WARNING
-        #: The address and port to listen on. None for one session on standard input and output.
+        #: The address and port to listen on, or None for one session on standard input and output.
         self.listen: tuple[str, int] | None = None
         #: Whether a server stays in the foreground.
         self.foreground = False
-        #: One of `LOGS`, "" if not given.
+        #: One of `LOGS`, or "" if not specified.
         self.log = ""
         #: The maximum number of concurrent sessions.
         self.max_sessions = limits.SESSIONS
-        #: The file for metrics, "" for none.
+        #: The file for metrics, or "".
         self.metrics = ""
-        #: The file for the process id of a server, "" for none.
+        #: The file for the process ID of a server, or "".
         self.pid_file = ""
         #: The factor by which the clock of all timeouts is faster than real time.
         self.clock_speed = 1.0
@@ -125,7 +125,7 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 
 
 def _check_together(options: Options) -> None:
-    """Refuse options that would write to the same file, or to the descriptor of a client."""
+    """Reject options that would write to the same file, or to a client's descriptor."""
     if options.log == STDERR and not (options.listen and options.foreground):
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
     if options.metrics and options.metrics == options.pid_file:
@@ -145,7 +145,7 @@ def _target(given: list[str]) -> UpstreamAddress:
 
 
 def _set(options: Options, name: str, shown: str, value: str) -> None:
-    """Store the value of the option `name`, given on the command line as `shown`."""
+    """Store the value of the option `name`, which the command line spells `shown`."""
     attribute, check, _ = _LONG[name]
     setattr(options, attribute, check(shown, value))
     if options.strict:
@@ -201,11 +201,11 @@ def _address(shown: str, value: str) -> tuple[str, int]:
 
 
 #: All options in the order of --help. The fields of a record are:
-#: - the letter of the short form, "" if there is none
+#: - the letter of the short form, or ""
 #: - the long form
-#: - the argument as --help shows it, "" if there is none
+#: - the argument as shown by --help, or ""
 #: - the attribute of `Options`
-#: - the function that gets the option as given and its argument, and returns the value
+#: - a function that takes the option as spelled and its argument, and returns the value
 #: - the scope of the option: EVERYWHERE, LISTENING or INFORMATION
 #: - the description for --help, with `{}` for the default value
 #: `parse` counts --verbose instead of storing a value. A record is a tuple, because a class for it
@@ -247,7 +247,7 @@ _WITH_VALUE = {name for _, name, argument, _, _, _, _ in TABLE if argument}
 
 
 def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
-    """Yield (long name, option as given, value) for options, ("", word, word) for other words.
+    """Yield (long name, option as spelled, value) for each option, ("", word, word) for others.
 
     As with GNU getopt (cli.getopt), options may follow words, short options can be combined, long
     options can be abbreviated, and `--` ends the options.

@@ -1,15 +1,15 @@
-"""One SMTP session, from the upstream server's greeting to the last reply.
+"""One SMTP session, from the greeting of the upstream server to the last reply.
 
 Rule: this module makes every decision of the protocol. It is sans-I/O: it receives octets and
 events and returns `actions`. The caller supplies the clock.
 
-The session is always in one of `states`. It awaits at most one reply from the upstream server,
-and that reply has a name (`upstream`). Further input from the client is buffered until the
-current command is answered. The order of replies, and the command of each reply, therefore
-follow by construction (relay.lockstep).
+A session is always in one of the `states`. It awaits at most one reply from the upstream server,
+and `upstream` records which. Further input from the client is buffered until the current command
+has been answered. By construction, replies are therefore in order, and each belongs to a known
+command (relay.lockstep).
 
-Logs: errors of the upstream server, the spool, the filter and the client, and one line per
-message. At debug level it logs every command and reply.
+Logs: errors of the upstream server, the spool, the filter and the client, and one line per message.
+At debug level, every command and reply.
 """
 
 from .. import TYPE_CHECKING
@@ -38,14 +38,16 @@ if TYPE_CHECKING:
 _CLIENT_STATES = (COMMAND, AUTH_RESPONSE, RECEIVING)
 _MESSAGE_STATES = (RECEIVING, FILTERING, DELIVERING)
 
-#: Integers, because a search for an integer is five times as fast as a search for bytes.
+#: These are integers, because searching for an integer is five times as fast as searching for
+#: bytes.
 _NUL, _CR = b"\0\r"
 
-#: Commands that bypass the filter or change the client's identity for the upstream server.
+#: Commands that would bypass the filter or change the client's identity for the upstream server.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
-#: Commands that the log may quote, and b"" before the first command. Any other line may be a
-#: password: AUTH misspelt, or a response that the client sends before it reads the refusal of AUTH.
+#: Commands that the log may quote, and b"" before the first command. Any other line may contain a
+#: password, for example a misspelt AUTH, or a response sent before the client has read the
+#: rejection of AUTH.
 _LOGGABLE = frozenset(
     (
         *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
@@ -81,14 +83,14 @@ class Session:
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
 
-        self._client_heard: float  # time of the client's last input or of the last transition
+        self._client_heard: float  # the time of the client's last input or of the last transition
         self._client_deadline = limits.NEVER
         self._filter_deadline = limits.NEVER
         self._keepalive_due = limits.NEVER
-        self._resume_due = limits.NEVER  # time to continue with buffered commands
+        self._resume_due = limits.NEVER  # the time at which to continue with buffered commands
         #: The exit status: 0, or 1 after an error (cli.exit).
         self.exit_status = 0
-        #: Whether the proxy ended the session before QUIT. The client may still send.
+        #: Whether the proxy ended the session before QUIT. The client may still be sending.
         self.ended_early = False
 
     # Properties for the shell.
@@ -105,7 +107,7 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client is lost and no command or message is left."""
+        """Whether the client is lost and no command or message remains."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 
@@ -126,7 +128,7 @@ class Session:
 
     @property
     def deadline(self) -> float:
-        """The time of the next call of `timer`, by the session's clock, or infinity if none."""
+        """The time at which `timer` must be called, on the session's clock, or infinity."""
         return min(
             self._client_deadline,
             self._upstream.deadline,
@@ -157,10 +159,10 @@ class Session:
         self._advance()
 
     def client_lost(self) -> None:
-        """End a session whose client connection is broken, and ignore the client's buffered input.
+        """End the session after the client's connection broke, and ignore the buffered input.
 
-        The session still awaits the final reply if the end of data was sent upstream. The log line
-        then contains the result of the message.
+        If the end of data was sent upstream, the session still awaits the final reply, so that the
+        log line has the result of the message.
         """
         self._client_eof = True
         self._commands.take_buffered()
@@ -171,11 +173,11 @@ class Session:
             self._close_client()
 
     def upstream_connected(self) -> None:
-        """Continue after `actions.ConnectUpstream` with a connection."""
+        """Continue after `actions.ConnectUpstream` has succeeded."""
         self._upstream.connected()
 
     def upstream_failed(self, reason: str) -> None:
-        """End the session after `actions.ConnectUpstream` without a connection."""
+        """End the session after `actions.ConnectUpstream` has failed."""
         self._log(log_levels.ERROR, "cannot reach upstream: %s", reason)
         self._abort(replies.UPSTREAM_UNREACHABLE)
 
@@ -195,7 +197,7 @@ class Session:
         self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take_buffered())
-        if self._state == RECEIVING:  # otherwise `spool_sealed` checks it
+        if self._state == RECEIVING:  # otherwise `spool_sealed` checks this
             self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
@@ -223,7 +225,7 @@ class Session:
         self._advance()
 
     def filter_started(self) -> None:
-        """Start the filter's timeout (filter.timeout)."""
+        """Start the timeout of the filter (filter.timeout)."""
         self._message.filter_began = self._clock()
         self._filter_deadline = self._message.filter_began + self._options.timeout
 
@@ -263,7 +265,7 @@ class Session:
         self._upstream.expect(upstream.FINAL)
 
     def timer(self, now: float) -> None:
-        """Process a deadline that expired at `now`, which may be in the past."""
+        """Process a deadline that expired at `now`, which may be some time ago."""
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
@@ -276,14 +278,14 @@ class Session:
         self._advance()
 
     def stop(self) -> None:
-        """End the session when no message is in progress (listen.stop)."""
+        """End the session once no message is in progress (listen.stop)."""
         self._stopping = True
         self._advance()
 
     def terminate(self, timeout: float) -> None:
         """End the session at once, with 421 if the client awaits a reply (files.term).
 
-        timeout: the remaining timeout of the final reply in seconds, if it is awaited.
+        timeout: the remaining time for the final reply in seconds, if that reply is awaited.
         """
         if self._upstream.awaited == upstream.FINAL and timeout:
             self._stopping = True
@@ -295,7 +297,8 @@ class Session:
     def crash(self) -> None:
         """End the session with 421 after an internal error.
 
-        The client gets 421 in every state, because the error may precede the parsing of a command.
+        The client gets 421 in every state, because the error may have occurred before a command was
+        parsed.
         """
         self._abort(replies.INTERNAL_ERROR)
         self._upstream.disconnect()
@@ -305,8 +308,7 @@ class Session:
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
 
-        `timer` handles the rest of a long series later, so that other sessions are served
-        meanwhile.
+        `timer` handles the rest of a long series later, so that other sessions can run in between.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -320,7 +322,7 @@ class Session:
         self._resume_due = self._clock()
 
     def _handle_next(self) -> bool:
-        """Handle the next line or EOF; return whether a line was handled."""
+        """Handle the next line or EOF, and return whether there was a line."""
         try:
             line = self._commands.next_line()
         except smtp.LineTooLongError:
@@ -364,7 +366,7 @@ class Session:
     def _refuse_lmtp(self) -> None:
         """End the session of an LMTP client with 421 (relay.refused).
 
-        An LMTP client expects one reply per recipient. 421 defers its messages, whereas 500 or 502
+        An LMTP client expects one reply per recipient. 421 defers its messages, but 500 or 502
         would bounce them.
         """
         line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
@@ -372,7 +374,7 @@ class Session:
         self._abort(replies.NOT_LMTP)
 
     def _handle_without_upstream(self, verb: bytes) -> None:
-        """Handle a command when the upstream connection is closed (filter.reject-session)."""
+        """Handle a command while there is no upstream connection (filter.reject-session)."""
         if verb == b"QUIT":
             self._answer(replies.BYE)
             self._close_client()
@@ -385,7 +387,7 @@ class Session:
             self._connect()
 
     def _refuse_line(self, reply: bytes) -> None:
-        """Refuse an invalid line, or cancel AUTH because of it (RFC 4954 section 4)."""
+        """Reject an invalid line, and cancel AUTH if it is in progress (RFC 4954 section 4)."""
         if self._state == AUTH_RESPONSE:
             self._relay(b"*")
         else:
@@ -487,7 +489,7 @@ class Session:
         self._abort(replies.UPSTREAM_GARBLED)
 
     def _accepted(self, verb: bytes) -> None:
-        """Record the effect of the current command, which the upstream server accepted."""
+        """Record the effect of the current command after the upstream server has accepted it."""
         if verb == b"MAIL":
             self._envelope.add_sender(self._line)
         elif verb == b"RCPT":
@@ -503,7 +505,7 @@ class Session:
             self._forget_transaction()
 
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
-        """Handle an unexpected reply: a refusal during the message, 421, or an error."""
+        """Handle an unexpected reply, such as 421 or an early refusal of the message."""
         if self._state == DELIVERING and reply.negative:
             self._log(log_levels.WARNING, "upstream refused the message before its end")
             self._upstream.disconnect()
@@ -549,7 +551,7 @@ class Session:
     # The message.
 
     def _begin_message(self) -> None:
-        """Open a spool for DATA after an accepted recipient, or refuse DATA."""
+        """Open a spool for DATA if a recipient was accepted, or else refuse DATA."""
         envelope = self._current_envelope
         if self._line.strip().upper() != b"DATA":
             self._answer(replies.DATA_ARGUMENT)
@@ -565,7 +567,7 @@ class Session:
             self._act(actions.OpenSpool())
 
     def _receive(self, data: bytes) -> None:
-        """Spool a block of the message, and finish the spool at the end of data."""
+        """Append a block of the message to the spool, and finish the spool at the end of data."""
         content = self._message.decode(data)
         if self._message.wire:
             self._act(actions.WriteSpool(content, self._message.wire))
@@ -594,7 +596,7 @@ class Session:
             self._close_client()
 
     def _client_late(self, now: float) -> None:
-        """End the session of a client that is idle or exceeds the time limit of its input."""
+        """End the session of a client that is idle or exceeds the time limit for its input."""
         if now >= self._client_heard + limits.CLIENT_IDLE:
             self._log(log_levels.WARNING, "the client is silent")
             self._abort(replies.CLIENT_IDLE)
@@ -693,10 +695,10 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # first, because a missing transition must end in 421 alone
+        self._set_state(state)  # first, because a missing transition must result only in 421
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
-        if isinstance(last, actions.SendToClient):  # one write for consecutive replies
+        if isinstance(last, actions.SendToClient):  # consecutive replies share one write
             self._actions[-1] = actions.SendToClient(last.data + reply)
         else:
             self._act(actions.SendToClient(reply))
@@ -782,13 +784,13 @@ class Session:
     def _log_dialogue(self, peer: str, text: bytes, redacted: bytes) -> None:
         """Log a command or a reply at debug level.
 
-        redacted: the text to log if the current command may be a password. A reply may quote it.
+        redacted: the text to log if the current command may be a password, which a reply may quote.
         """
         if self._options.log_level >= log_levels.DEBUG:
             shown = text if smtp.verb(self._line) in _LOGGABLE else redacted
             self._log(log_levels.DEBUG, "%s: %r", peer, shown)
 
     def _log(self, level: int, text: str, *values: object) -> None:
-        """Log a line at `level`, and format it only if the level is enabled."""
+        """Log a line at `level`. It is formatted only if the level is enabled."""
         if level <= self._options.log_level:
             self._act(actions.Log(level, text % values))

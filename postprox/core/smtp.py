@@ -1,30 +1,31 @@
 """The parser of SMTP command lines and replies.
 
-Rule: this module has no policy and no I/O. `session` interprets each line.
+Rule: this module contains no policy and performs no I/O. `session` interprets each line.
 """
 
 from . import limits
 
-#: EHLO keywords of extensions that bypass the filter, and PRDR, which has several replies to one
-#: message (relay.ehlo).
+#: EHLO keywords of extensions that would bypass the filter, and PRDR, which sends several replies
+#: to one message (relay.ehlo).
 HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT", b"PRDR"))
 
-#: An integer, because a search for an integer is five times as fast as a search for bytes.
+#: This is an integer, because searching for an integer is five times as fast as searching for
+#: bytes.
 _NUL = 0
 
 
 class LineTooLongError(Exception):
-    """A command line longer than `limits.COMMAND_LINE`. The reader drops its rest."""
+    """A command line is longer than `limits.COMMAND_LINE`. The reader drops the rest of it."""
 
 
 class BadReplyError(Exception):
-    """Input from the upstream server that is not an SMTP reply (RFC 5321 section 4.2)."""
+    """Input from the upstream server is not an SMTP reply (RFC 5321 section 4.2)."""
 
 
 class CommandReader:
-    """The buffer of client input, read line by line.
+    """Buffers input from the client and returns it line by line.
 
-    The reader drops the rest of a line that is too long, and the octets that BDAT announces.
+    The reader drops the rest of an overlong line, and the octets announced by BDAT.
     """
 
     __slots__ = ("_buffer", "_drop_octets", "_dropping_line")
@@ -40,7 +41,7 @@ class CommandReader:
         self._drop()
 
     def drop(self, octets: int) -> None:
-        """Drop the next `octets` octets, whether buffered or not yet received."""
+        """Drop the next `octets` octets, including those that have not been received yet."""
         self._drop_octets = octets
         self._drop()
 
@@ -52,21 +53,21 @@ class CommandReader:
 
     @property
     def is_full(self) -> bool:
-        """Whether the buffer is too large for further reads."""
+        """Whether the buffer is full, so that no more input should be read."""
         return len(self._buffer) > limits.INPUT_BUFFER
 
     @property
     def has_line(self) -> bool:
-        """Whether the buffer has a complete line."""
+        """Whether the buffer contains a complete line."""
         return b"\n" in self._buffer
 
     @property
     def has_buffered_quit(self) -> bool:
-        """Whether a complete line in the buffer is QUIT and not content of BDAT.
+        """Whether the buffer contains a complete QUIT line that is not BDAT content.
 
-        The search examines only lines that contain QUIT or BDAT, and at most
-        `limits.LINES_WITH_QUIT` of them. A buffer may consist of line ends alone, and other
-        sessions wait during the search.
+        Other sessions wait during the search, and a buffer may consist only of line ends. The
+        search therefore examines only lines that contain QUIT or BDAT, and at most
+        `limits.LINES_WITH_QUIT` of them.
         """
         buffered = bytes(self._buffer).upper()
         begin = 0
@@ -130,7 +131,7 @@ class Reply:
 
 
 class ReplyReader:
-    """The buffer of input from the upstream server, read reply by reply."""
+    """Buffers input from the upstream server and returns it reply by reply."""
 
     __slots__ = ("_buffer", "_code", "_line")
 
@@ -182,7 +183,7 @@ class ReplyReader:
 def verb(line: bytes | bytearray) -> bytes:
     """Return the first word of a command line in upper case, or b"" for a blank line.
 
-    Leading white space is skipped, as MTAs do (data.recognised).
+    Leading white space is skipped, as in other MTAs (data.recognised).
     """
     words = line.split(None, 1)
     return bytes(words[0]).upper() if words else b""

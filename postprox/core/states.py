@@ -17,7 +17,7 @@ DELIVERING = "delivering"  # the upstream server's replies to DATA and to the en
 CLOSED = "closed"  # no event, because the client's connection is closed
 
 #: State to next state to event. A session starts in CONNECTING. A termination signal (files.term)
-#: and an internal error lead from every state to CLOSED. The upstream server "fails" if its
+#: or an internal error leads from any state to CLOSED. The upstream server "fails" if its
 #: connection is refused or lost, if a reply is late or invalid, or if it refuses a command that the
 #: proxy itself issued.
 TRANSITIONS = {

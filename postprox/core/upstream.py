@@ -1,4 +1,4 @@
-"""The upstream connection of a session: its state and the awaited reply.
+"""The upstream connection of a session, with its state and the awaited reply.
 
 Rule: at most one reply is awaited at any time (relay.lockstep), and any other reply is
 unexpected. This module is sans-I/O: it returns `actions`. `session` interprets the replies.
@@ -18,14 +18,14 @@ QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 
 #: The replies that a session can await. The log quotes them after a timeout.
 NOTHING = "reply"  # no reply is awaited
-GREETING = "greeting"  # of a new connection
-EHLO = "reply to HELO or EHLO"  # to the command that the proxy replays on a later connection
-RSET = "reply to RSET"  # from the proxy, to end the transaction of a refused message
-REPLY = "reply to the client's command"  # or to its AUTH response, to be relayed
-QUIT = "reply to QUIT"  # from the client, to be relayed
-KEEPALIVE = "reply to NOOP"  # from the proxy, not to be relayed
-DATA = "reply to DATA"  # from the proxy, which sends the message only after 354
-FINAL = "final reply"  # to the end of data, after which the upstream server may have the message
+GREETING = "greeting"  # the greeting of a new connection
+EHLO = "reply to HELO or EHLO"  # repeated by the proxy on a new connection
+RSET = "reply to RSET"  # to the proxy's RSET, after a refused message
+REPLY = "reply to the client's command"  # or to its AUTH response; it is relayed
+QUIT = "reply to QUIT"  # to the client's QUIT; it is relayed
+KEEPALIVE = "reply to NOOP"  # to the proxy's NOOP; it is not relayed
+DATA = "reply to DATA"  # to the proxy's DATA, which must be 354
+FINAL = "final reply"  # to the end of data; the upstream server may have the message
 
 #: The timeout of each reply in seconds (relay.idle).
 REPLY_TIMEOUTS = {
@@ -39,7 +39,7 @@ REPLY_TIMEOUTS = {
     FINAL: limits.UPSTREAM_FINAL,
 }
 
-#: Replies with a shorter timeout after the client is lost, because no message depends on them.
+#: Replies that get a shorter timeout after the client is lost, because no message depends on them.
 _TRANSACTION_FREE_REPLIES = (EHLO, RSET, REPLY, KEEPALIVE)
 
 
@@ -67,7 +67,7 @@ class UpstreamLink:
         self.deadline = limits.NEVER
 
     def connect(self) -> None:
-        """Request a connection. A call of `connected` or `disconnect` follows."""
+        """Request a connection. The caller then calls `connected` or `disconnect`."""
         self.state = CONNECTING
         self.deadline = self._clock() + limits.CONNECT
         self._act(actions.ConnectUpstream())
@@ -84,13 +84,13 @@ class UpstreamLink:
         self.expect(awaited)
 
     def expect(self, awaited: str) -> None:
-        """Await a reply with its timeout in `REPLY_TIMEOUTS`."""
+        """Await a reply, with the timeout given by `REPLY_TIMEOUTS`."""
         self.awaited = awaited
         self._extend(REPLY_TIMEOUTS[awaited])
         self._shorten_for_lost_client()
 
     def client_gone(self) -> None:
-        """Shorten the timeouts of replies on which no message depends (relay.idle)."""
+        """Shorten the timeout of a reply on which no message depends (relay.idle)."""
         self._client_is_gone = True
         self._shorten_for_lost_client()
 
@@ -99,12 +99,12 @@ class UpstreamLink:
         self.deadline = min(self.deadline, self._clock() + limit)
 
     def progress(self) -> None:
-        """Restart the block timeout after the upstream server has accepted a block."""
+        """Restart the timeout because the upstream server has accepted a block."""
         self._extend(limits.UPSTREAM_BLOCK)
 
     @property
     def awaited_description(self) -> str:
-        """The name of the missing connection or reply, for the log."""
+        """The name of the connection or reply that is missing, for the log."""
         return "connection" if self.state == CONNECTING else self.awaited
 
     def feed(self, data: bytes) -> None:
@@ -112,7 +112,7 @@ class UpstreamLink:
         self._replies.feed(data)
 
     def next_reply(self) -> tuple[smtp.Reply, str] | None:
-        """Return the next complete reply and the awaited one, or None if no reply is complete.
+        """Return the next complete reply and the name of the awaited one, or None if incomplete.
 
         Raises:
             smtp.BadReplyError: the input is not an SMTP reply.
@@ -134,7 +134,7 @@ class UpstreamLink:
         self._extend(limits.UPSTREAM_GOODBYE)
 
     def disconnect(self) -> None:
-        """Close the connection, or stop connecting, without QUIT."""
+        """Close the connection, or cancel the connection attempt, without QUIT."""
         if self.state != ABSENT:
             self._act(actions.CloseUpstream())
         self.state = ABSENT

@@ -1,7 +1,7 @@
 """The verdict on a message, which `judge` derives from the filter's exit status.
 
-Rule: only this module decides whether a message passes, is replaced or is refused, and with which
-reply. `judge` is a pure function.
+Rule: only this module decides whether a message passes, is replaced or is refused, and what the
+reply is. `judge` is a pure function.
 """
 
 from . import limits, replies
@@ -15,7 +15,7 @@ DISCARD = "discard"
 FAIL_OPEN = "fail-open"  # the filter failed, and the message passes
 FAIL = "fail"  # the filter failed, and the message is refused
 
-#: The meaning of exit statuses that sh(1) sets.
+#: The meanings of the exit statuses that sh(1) sets.
 _SHELL_STATUS_MEANING = {
     126: " (the command cannot be executed)",
     127: " (the command was not found)",
@@ -25,12 +25,11 @@ _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(2
 
 
 class Outcome:
-    """The outcome of a run of the filter.
+    """The outcome of one run of the filter.
 
-    status: the exit status, or None if there is none.
-    last_stderr_line: the last line of standard error that is not blank, without its line end.
-    failure: the reason for a missing exit status, or "".
-    replaced: whether OUTFILE has content, which matters after exit status 0 only.
+    status: the exit status, or None if there is none. last_stderr_line: the last non-blank line of
+    standard error, without its line end. failure: the reason why there is no exit status, or "".
+    replaced: whether OUTFILE has content, which matters only if the exit status is 0.
     out_of_resources: whether the proxy could not start the filter or read OUTFILE
         (filter.no-resources).
     """
@@ -55,10 +54,9 @@ class Outcome:
 class Verdict:
     """The verdict on a message.
 
-    action: one of this module's constants.
-    reply: the complete reply line for the client, or b"" if the message passes.
-    reason: the cause of a filter failure, for the log, or "".
-    said: the filter's last line of standard error, unchanged, without its line end.
+    action: one of this module's constants. reply: the complete reply line for the client, or b"" if
+    the message passes. reason: the cause of a filter failure, for the log, or "". said: the last
+    line of the filter's standard error, unchanged, without its line end.
     """
 
     __slots__ = ("action", "reason", "reply", "said")
@@ -78,7 +76,7 @@ class Verdict:
 
 
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
-    """Derive the verdict on the message from the filter's exit status.
+    """Derive the verdict on a message from the outcome of the filter.
 
     reject_failures: whether a failure refuses the message (``-r``).
     strict: whether a rejection without a reply code is a failure (``--strict``, cli.strict).
@@ -96,7 +94,7 @@ def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> V
 
 
 def _failure(outcome: Outcome, *, strict: bool) -> str:
-    """Return the cause of a failure for an outcome other than status 0, or "" for a rejection."""
+    """Return the cause of a filter failure, or "" for a rejection. The status is not 0."""
     if outcome.failure:
         return outcome.failure
     if outcome.status != 1:
@@ -122,7 +120,7 @@ def rejection(last_stderr_line: bytes) -> bytes:
 
 
 class LastLine:
-    """The last line that is not blank, of a text of any size."""
+    """Finds the last non-blank line of a text of any size."""
 
     __slots__ = ("_complete", "_current")
 
@@ -131,7 +129,7 @@ class LastLine:
         self._current = b""
 
     def feed(self, data: bytes) -> None:
-        """Process the next octets of the text."""
+        """Process more octets of the text."""
         complete, newline, rest = data.rpartition(b"\n")
         if newline:
             self._complete = _last_nonblank(self._current + complete) or self._complete
@@ -144,14 +142,14 @@ class LastLine:
 
     @property
     def value(self) -> bytes:
-        """The last line that is not blank, without its line end, or b"" if there is none."""
+        """The last non-blank line without its line end, or b"" if there is none."""
         return self._current if self._current.strip() else self._complete
 
 
 def _last_nonblank(text: bytes) -> bytes:
-    """Return the last line of `text` that is not blank, or b"" if there is none.
+    """Return the last non-blank line of `text`, or b"" if there is none.
 
-    The search starts at the end, because a filter may write megabytes of lines.
+    The search starts at the end, because a filter may write megabytes of text.
     """
     stripped = text.rstrip()
     begin = stripped.rfind(b"\n") + 1
