@@ -1,6 +1,6 @@
-"""The command `postprox`: one session on standard input and output, or a server.
+"""The command `postprox`, which runs one session on standard input and output, or a server.
 
-Rule: this module only selects one of the two, and reports errors in the command line.
+Rule: this module only selects one of the two and reports command-line errors.
 """
 
 import sys
@@ -16,7 +16,7 @@ from .shell.system import (
     silence,
 )
 
-# This comes before everything that can fail. spawn(8) also connects descriptor 2 to the client, so
+# This precedes everything that can fail. spawn(8) connects descriptor 2 to the client as well, so
 # the traceback of a failed start must not go there.
 try:
     add_standard_descriptors()
@@ -59,7 +59,7 @@ def main() -> int:
         return serve(wanted)
     try:
         return _serve_standard_input(wanted)
-    except (OSError, ImportError):  # no free descriptor, so there is no log either
+    except (OSError, ImportError):  # no free descriptor, so logging would fail as well
         return _refuse(replies.INTERNAL_ERROR, 1)
 
 
@@ -68,7 +68,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     from .shell.loop import STOPPING, Loop
     from .shell.stream import Stream
 
-    silence(STDERR)  # a session writes nothing to it (cli.stderr-silent)
+    silence(STDERR)  # a session never writes to it (cli.stderr-silent)
     loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
@@ -84,10 +84,10 @@ def _serve_standard_input(wanted: options.Options) -> int:
     connection.start()
     while not finished:
         loop.run_once()
-    # The session imports the log with its first line.
+    # The session imports the log module for its first log line.
     if log := sys.modules.get(f"{__package__}.shell.log"):
         log.destination.flush_and_close()
-    # There is nothing to clean up, so the normal exit of the interpreter would only take time.
+    # There is nothing to clean up, so a normal exit of the interpreter would only waste time.
     posix._exit(connection.session.exit_status)
 
 
@@ -97,12 +97,13 @@ def _absolute(directory: str) -> str:
         return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
     except OSError:
         raise options.UsageError(
-            f"-d {directory!r}: must be absolute; the working directory does not exist"
+            f"-d {directory!r}: must be an absolute path, because the working directory does not "
+            "exist"
         ) from None
 
 
 def _report_usage(error: str) -> int:
-    """Report to the terminal, or to the log and the SMTP client (cli.errors)."""
+    """Report an error to the terminal, or to the log and the SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
         from .core import log_levels
@@ -115,7 +116,7 @@ def _report_usage(error: str) -> int:
 
 
 def _refuse(reply: bytes, status: int) -> int:
-    """Send the client a reply instead of a session, and return `status` for the exit."""
+    """Send the client a reply instead of starting a session, and return `status`."""
     try:
         posix.write(STDOUT, reply)
     except OSError:

@@ -1,7 +1,7 @@
-"""The texts of --help, --license and --version.
+"""The output of --help, --license and --version.
 
-Rule: texts for users. The lines about options are derived from `options.TABLE`. Sessions do not
-import this module.
+Rule: only texts for users. The lines about options are generated from `options.TABLE`. Sessions do
+not import this module.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _INDENT = 27
 
 
 def _synopsis() -> str:
-    """Return the short options in brackets. Adjacent options without an argument share a pair."""
+    """Return the short options in brackets. Adjacent options without arguments share a pair."""
     parts: list[str] = []
     flags = ""
     for letter, _, argument, _, _, applies, _ in options.TABLE:

@@ -1,5 +1,5 @@
-"""The operating system: sockets, files, child processes, signals and the log.
+"""The interface to the operating system: sockets, files, child processes, signals and the log.
 
-Rule: these modules make no decision about mail. `postprox.core` decides, and they perform its
-actions.
+Rule: these modules make no decisions about mail. They perform the actions that `postprox.core`
+requests.
 """

@@ -1,7 +1,7 @@
-"""The I/O of one session: it performs the actions that `core.session` requests.
+"""The I/O of one session, which performs the actions that `core.session` requests.
 
 Rule: this module does not interpret SMTP. A connection owns the descriptors, the files and the
-filter of one session. It releases all of them at the end, also after an internal error.
+filter of one session. It releases all of them at the end, even after an internal error.
 """
 
 from .. import TYPE_CHECKING
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """The connection of one client, with its upstream connection, message and filter.
+    """A client connection, with its upstream connection, message and filter.
 
-    finished: called once with the connection, after everything is released.
-    counters: counts the messages, or None without a server.
+    finished: called once, with the connection, after everything has been released.
+    counters: counts the messages. None if there is no server.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Connection:
         self._client = client
         self._finished = finished
         self._counters = counters
-        #: A function that logs a line at most once a minute per server, or None without a server.
+        #: A function that logs a line at most once a minute per server. None if there is no server.
         self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
@@ -56,7 +56,7 @@ class Connection:
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
-        self._client_lost = False  # `client_lost` was reported to the session
+        self._client_lost = False  # whether the session was notified with `client_lost`
         self._closed = False
         loop.add(self)
 
@@ -65,13 +65,13 @@ class Connection:
         self._guarded(self.session.start)
 
     def stop(self) -> None:
-        """End the session when no message is in progress."""
+        """End the session once no message is in progress."""
         self._guarded(self.session.stop)
 
     def terminate(self, timeout: float) -> None:
-        """End the session now, and write only the output that the kernel accepts without waiting.
+        """End the session now, and send only the output that the kernel accepts without blocking.
 
-        timeout: the timeout in seconds for the final reply, if the message was sent upstream.
+        timeout: the timeout for the final reply in seconds, if the message was sent upstream.
         """
         self._guarded(self.session.terminate, timeout)
         if self.session.client_closed:
@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def deadline(self) -> float:
-        """The time for the next call of `timer`, on the loop's clock."""
+        """The time at which to call `timer`, on the loop's clock."""
         connecting = self._connector.deadline if self._connector is not None else limits.NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
@@ -101,7 +101,8 @@ class Connection:
     # Event handling.
 
     def _guarded(self, event: "Callable[..., None]", *arguments: object) -> None:
-        """Handle an event, then perform the actions. An exception ends this session only."""
+        """Handle an event and perform the resulting actions. An exception ends only this
+        session."""
         try:
             event(*arguments)
             self._run_actions()
@@ -134,7 +135,7 @@ class Connection:
             self._loop.note_deadline(self.deadline)
 
     def _report_stream_failures(self) -> bool:
-        """Report a failed stream to the session, and return whether there was one."""
+        """Report a failed stream to the session. Return whether there was one."""
         if self._upstream is not None and self._upstream.failed:
             self.session.upstream_received(self._upstream.read() or b"")
             return True
@@ -168,7 +169,7 @@ class Connection:
 
     @property
     def _read_size(self) -> int:
-        """The size of one read from the client. Clients share the limit of one loop iteration."""
+        """The size of the next read from the client. All clients share the limit per iteration."""
         alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
         return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.ready_count))
 
@@ -198,7 +199,7 @@ class Connection:
     def _end_client(self) -> None:
         """Close the client's connection.
 
-        After an early end, linger so that the client can read the last reply.
+        If the session ended early, linger so that the client can read the last reply.
         """
         self._hanging_up = False
         self._client.finish()
@@ -250,7 +251,8 @@ class Connection:
     def _serve_upstream(self) -> None:
         if self._upstream is None:
             return
-        # Read first. Data that arrived before the end of data was sent is not the final reply.
+        # Read first, because a reply that arrived before the end of data was sent is not the final
+        # reply.
         data = self._upstream.read() if self._reads_upstream else None
         if data is not None:
             self.session.upstream_received(data)
@@ -408,7 +410,7 @@ class Connection:
             outcome = ended.outcome(code)
             if outcome.status == 0:
                 self._open_outfile(outcome)
-        finally:  # after an error too, because a kill later could hit a reused process id
+        finally:  # even after an error, because a later kill could hit a reused process ID
             self._end_filter(ended)
         self.session.filter_finished(outcome)
 
@@ -461,7 +463,7 @@ class Connection:
         try:
             from . import log
         except (OSError, ImportError):
-            return  # without a free descriptor, the module cannot be read
+            return  # without a free descriptor, the module cannot be imported
         log.write(action.level, action.text)
 
     def _write_seldom(self, action: actions.LogSeldom) -> None:
@@ -471,7 +473,7 @@ class Connection:
             self.log_seldom(action.level, action.text)
 
     def _close(self) -> None:
-        """Release everything, once."""
+        """Release everything. Further calls have no effect."""
         if self._closed:
             return
         self._closed = True
@@ -485,7 +487,7 @@ class Connection:
 
 
 def _reaped(_: int | None) -> None:
-    """Ignore the exit code of a killed filter."""
+    """Ignore the exit code of a filter that was killed."""
 
 
 _PERFORM: "dict[type[actions.Action], Callable[..., None]]" = {

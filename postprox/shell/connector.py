@@ -1,7 +1,7 @@
 """The connection attempt to the upstream server.
 
-Rule: the connector tries every address of the name in turn. No attempt blocks the loop, and one
-timeout applies to all attempts together (cli.host, relay.idle).
+Rule: the connector tries all addresses of the host in turn. No attempt blocks the loop, and a
+single timeout applies to all attempts together (cli.host, relay.idle).
 """
 
 from .. import TYPE_CHECKING
@@ -42,11 +42,11 @@ class Connector:
         self._resolver: Resolver | None = None
         self._last_error = "no address found"
         self._end = loop.clock() + limits.CONNECT
-        #: The time at which the connector gives up the current address.
+        #: The time at which the connector gives up on the current address.
         self.deadline = limits.NEVER
 
     def start(self) -> None:
-        """Start with the first address, or with name resolution."""
+        """Try the first address, or resolve the name first."""
         target = self._target
         if target.path:
             self._try_all([(socket.AF_UNIX, target.path)])
@@ -60,7 +60,7 @@ class Connector:
                 self._failed(f"{target.text}: {error.strerror}")
 
     def timer(self) -> None:
-        """Give up the current address and try the next."""
+        """Give up on the current address and try the next one."""
         self._abandon("connection timed out")
         self._try_next()
 
@@ -87,7 +87,7 @@ class Connector:
             family, address = self._addresses.pop(0)
             try:
                 peer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            except OSError as missing:  # the kernel lacks this address family
+            except OSError as missing:  # the kernel does not support this address family
                 self._last_error = str(missing.strerror)
                 continue
             try:
@@ -128,7 +128,7 @@ class Connector:
 
 
 def _in_progress(error: OSError, family: int) -> bool:
-    """Whether connect(2) returned EINPROGRESS, not EAGAIN because of a full backlog."""
+    """Whether connect(2) returned EINPROGRESS, rather than EAGAIN because of a full backlog."""
     return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
@@ -136,7 +136,7 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
     """Return the addresses of `target`.
 
     Raises:
-        socket.gaierror: there is no address, or with AI_NUMERICHOST `target` is not numeric.
+        socket.gaierror: there is no address, or `target` is not numeric (with AI_NUMERICHOST).
     """
     host = target.host.encode("utf-8", "surrogateescape")
     found = socket.getaddrinfo(host, target.port, 0, socket.SOCK_STREAM, 0, flags)
@@ -181,7 +181,7 @@ class Resolver:
         except OSError as error:
             self._found = error
         finally:
-            close(writer)  # the reader becomes readable
+            close(writer)  # this makes the reader readable
 
     def _ready(self) -> None:
         self.cancel()

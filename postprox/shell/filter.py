@@ -1,7 +1,7 @@
 """One run of the filter command.
 
-Rule: only this module knows how the child process is started, its inherited descriptors and
-signals, its standard error and its exit code.
+Rule: only this module deals with the child process: how it is started, its descriptors and signals,
+its standard error and its exit code.
 """
 
 from .. import TYPE_CHECKING
@@ -13,31 +13,33 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters of a command that sh(1) would split at blanks and otherwise leave as they are.
-#: `~`, `=` and `#` are excluded, because sh(1) interprets them at some positions of a word.
+#: The characters of a command that sh(1) would only split at blanks. `~`, `=` and `#` are excluded,
+#: because sh(1) interprets them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
-#: Errors of exec that mean a lack of resources (filter.no-resources). sh(1) would report them as
-#: status 126: EIO, E2BIG, EAGAIN, ENOMEM, ENFILE, EMFILE.
+#: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,
+#: EAGAIN, ENOMEM, ENFILE, EMFILE. sh(1) would report them as exit status 126.
 _OUT_OF_RESOURCES = (5, 7, 11, 12, 23, 24)
 
 
 def _changeable_signals() -> "Collection[int]":
-    """Return the signals with a changeable disposition. The C library reserves some."""
+    """Return the signals whose disposition can be changed. The C library reserves some."""
     return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list them. This is the usual limit.
+#: The number of descriptors to check if the system cannot list them, which is the usual limit.
 _DESCRIPTORS = 1024
 
 
 class Filter:
-    """A running filter, the result of `sh -c command`, in its own process group (filter.stdio).
+    """A running filter, started like `sh -c command` in its own process group (filter.stdio).
 
-    A command of plain words is executed without sh(1), which saves one process per message.
+    A command that consists of plain words is executed without sh(1), which saves one process per
+    message.
 
-    environment: its complete environment. An entry without a name, which exec allows, is omitted.
+    environment: the complete environment. An entry without a name, which execve(2) allows, is
+        omitted.
 
     Raises:
         OSError: the process cannot be started.
@@ -62,7 +64,7 @@ class Filter:
         self._last_line = verdict.LastLine()
 
     def read_stderr(self) -> bytes | None:
-        """Read from standard error, and return b"" at its end, None if there is no data yet."""
+        """Read from standard error. Return b"" at its end, or None if there is no data yet."""
         try:
             data = posix.read(self.stderr, limits.READ_SIZE)
         except BlockingIOError:
@@ -73,7 +75,7 @@ class Filter:
         return data
 
     def outcome(self, code: int | None) -> verdict.Outcome:
-        """Return the outcome for an exit code from `Loop.on_child_exit`."""
+        """Return the outcome that corresponds to an exit code from `Loop.on_child_exit`."""
         if code is None:
             reason = "the system does not report its exit status"
             return verdict.Outcome(
@@ -92,9 +94,9 @@ class Filter:
         return self._last_line.value
 
     def kill(self) -> None:
-        """Kill the process group of a filter that has not been waited for.
+        """Kill the process group of a filter that has not been reaped yet.
 
-        The filter itself gets a second signal, because it may have left the group (setpgid(2)).
+        The filter itself is also killed by its ID, because it may have left the group (setpgid(2)).
         """
         for kill in (posix.killpg, posix.kill):
             try:
@@ -103,15 +105,15 @@ class Filter:
                 pass  # the group is empty, or now belongs to another user
 
     def close(self) -> None:
-        """Close the pipe of standard error."""
+        """Close the pipe from standard error."""
         close(self.stderr)
 
 
 def _start(command: str, environment: dict[bytes, bytes], stderr: int) -> int:
-    """Start the filter and return its process id.
+    """Start the filter and return its process ID.
 
-    If the program cannot be executed, sh(1) gets the command. The exit status (126 or 127) and the
-    text on standard error then come from sh(1), which also runs scripts without `#!`.
+    If the program cannot be executed, sh(1) is started instead. The exit status (126 or 127) and
+    the error message then come from sh(1), which also runs scripts without `#!`.
     """
     if words := _plain_words(command):
         try:
@@ -130,7 +132,7 @@ def _plain_words(command: str) -> list[str]:
 
 
 def _with_working_directory(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Set PWD as sh(1) does: an inherited value stays if it names the working directory."""
+    """Set PWD as sh(1) does, which keeps an inherited value if it names the working directory."""
     here = posix.stat(".")
     try:
         named = posix.stat(environment.get(b"PWD", b""))
@@ -168,7 +170,7 @@ def _keep_descriptors_private() -> None:
             try:
                 posix.set_inheritable(descriptor, False)
             except OSError:
-                continue  # the descriptor of the directory, or a closed one
+                continue  # the descriptor of /proc/self/fd itself, or a closed one
 
 
 def _open_descriptors() -> "Iterable[int]":

@@ -1,7 +1,8 @@
 """The server of `--listen` (listen.background to listen.stop).
 
 Rule: this module accepts clients and stops the server. Each session is a `Connection`, as on
-standard input. The server starts once, not for every message, so it may import `os` and `socket`.
+standard input. A server starts only once, not for every message, so it may import `os` and
+`socket`.
 
 Logs: the session limit, the limit of open files, and errors of accept(2) and of new sessions.
 """
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-#: The maximum number of digits in LISTEN_FDS. No process has more descriptors.
+#: The maximum number of digits in LISTEN_FDS. No process has that many descriptors.
 _LONGEST_COUNT = 9
-#: The offset of tcpi_unacked in struct tcp_info. For a listening socket it contains the length of
-#: the backlog.
+#: The offset of tcpi_unacked in struct tcp_info. For a listening socket, this field contains the
+#: length of the backlog.
 _TCP_INFO_UNACKED = 24
 
 
 def serve(options: "Options") -> int:
     """Serve clients until SIGTERM and return the exit status.
 
-    For a server in the background, return 0 after the port is bound.
+    A server in the background returns 0 as soon as the port is bound.
     """
     cannot = "start"
     with _PidFile(options.pid_file) as pid_file:
@@ -50,7 +51,7 @@ def serve(options: "Options") -> int:
                 from .stderr import StandardError
 
                 log.destination = StandardError()
-            server = Server(options)  # handles SIGTERM before the port is bound
+            server = Server(options)  # handles SIGTERM even before the port is bound
             cannot = f"listen on {':'.join(map(str, options.listen or ()))}"
             listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
             cannot = f"write {options.pid_file}"
@@ -59,7 +60,7 @@ def serve(options: "Options") -> int:
             server.begin_metrics(listeners)
             cannot = "go into the background"
             if not options.foreground:
-                null = os.open(os.devnull, os.O_RDWR)  # the child could not report an error
+                null = os.open(os.devnull, os.O_RDWR)  # before fork(2), which hides errors
                 if child := os.fork():
                     cannot = f"write {options.pid_file}"
                     pid_file.leave_to(child)
@@ -83,10 +84,11 @@ def _logs_to_stderr(options: "Options") -> bool:
 
 
 class _PidFile:
-    """The file of `--pid-file`, if given. The process whose id it contains removes the file.
+    """The file of `--pid-file`, if specified. It is removed by the process whose ID it contains.
 
-    The file is written before fork(2), with the id of the parent, because an error after fork(2)
-    would be too late. The descriptor stays open, so that no other file gets the same inode.
+    The file is first written before fork(2), with the ID of the parent, because an error after
+    fork(2) could no longer be reported. The descriptor stays open, so that no other file gets the
+    same inode.
     """
 
     def __init__(self, path: str) -> None:
@@ -107,7 +109,7 @@ class _PidFile:
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
-        """Write the id of `child`, which removes the file when it exits.
+        """Write the ID of `child`, which removes the file when it exits.
 
         Raises:
             OSError: the file cannot be written. SIGTERM has been sent to the child.
@@ -145,7 +147,7 @@ class Server:
         self._capacity = _sessions_allowed(options.max_sessions)
         self._stop_by = limits.NEVER
         self._pause_end = limits.NEVER
-        self._warned: dict[str, float] = {}  # maps a log line to the time when it was last written
+        self._warned: dict[str, float] = {}  # the time when each line was last logged
         self._loop = Loop(options.clock_speed, EPOLL)
         self._loop.add(self)
         log.syslog.attach(self._loop.clock, self._loop.note_deadline)
@@ -164,7 +166,7 @@ class Server:
         self._loop.on_signal(signal.SIGHUP, ignore)
 
     def begin_metrics(self, listeners: list[socket.socket]) -> None:
-        """Start to write the file of `--metrics`, if given.
+        """Start writing the file of `--metrics`, if specified.
 
         Raises:
             OSError: the file cannot be written.
@@ -178,15 +180,15 @@ class Server:
         if self._capacity < self._options.max_sessions:
             log.write(
                 log_levels.WARNING,
-                f"limit of open files allows {self._capacity} sessions, "
-                f"less than --max-sessions {self._options.max_sessions}",
+                f"limit of open files allows {self._capacity} sessions, less than --max-sessions "
+                f"{self._options.max_sessions}",
             )
         self._listeners = listeners
         self._watch_listeners()
         self._notifier.ready()
 
     def run(self) -> None:
-        """Serve until the server is stopped and every session has ended."""
+        """Serve clients until the server is stopped and all sessions have ended."""
         while self._listeners or self._connections:
             self._loop.run_once()
         if self._options.metrics:
@@ -195,7 +197,7 @@ class Server:
 
     @property
     def deadline(self) -> float:
-        """The end of the pause before the next accept(2), or the end of the grace period."""
+        """The end of the pause before the next accept(2), or of the grace period."""
         return min(self._stop_by, self._pause_end)
 
     def timer(self) -> None:
@@ -212,7 +214,7 @@ class Server:
     def _at_capacity(self) -> bool:
         """Whether the session limit is reached.
 
-        A session whose client is gone does not count (relay.idle).
+        Sessions whose client is gone do not count (relay.idle).
         """
         if len(self._connections) < self._capacity:
             return False
@@ -269,14 +271,14 @@ class Server:
         self._loop.note_deadline(self._pause_end)
 
     def _warn(self, level: int, text: str) -> None:
-        """Log a line, but not again within a minute."""
+        """Log a line, unless it was already logged in the last minute."""
         now = self._loop.clock()
         if now >= self._warned.get(text, -limits.NEVER) + limits.FULL_WARNING:
             self._warned[text] = now
             log.write(level, text)
 
     def _session_ended(self, connection: Connection) -> None:
-        """Forget the session and accept a waiting client."""
+        """Remove the session and accept a waiting client."""
         self._connections.discard(connection)
         self._pause_end = limits.NEVER
         self._watch_listeners()
@@ -309,7 +311,7 @@ class Server:
         )
 
     def _stop(self) -> None:
-        """Stop with the grace period; after a second signal, with a short timeout."""
+        """Stop the server with a grace period, or after a second signal with a short timeout."""
         if not self._listeners:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return
@@ -330,7 +332,7 @@ class Server:
 
 def _bind(host: str, port: int) -> list[socket.socket]:
     listeners = []
-    name = host.encode("utf-8", "surrogateescape")  # a str would go through the IDNA codec
+    name = host.encode("utf-8", "surrogateescape")  # a str would be encoded with IDNA
     for family, kind, protocol, _, address in socket.getaddrinfo(
         name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     ):
@@ -344,7 +346,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _passed_listeners() -> list[socket.socket]:
-    """Return the sockets of the service manager for this process (sd_listen_fds(3)).
+    """Return the sockets that the service manager passed to this process (sd_listen_fds(3)).
 
     Raises:
         OSError: the variables are invalid, or a descriptor is not a listening socket.
@@ -384,7 +386,7 @@ def _reason(error: OSError | MemoryError) -> str:
 
 
 def _waiting(listener: socket.socket) -> int:
-    """Return the length of the backlog of `listener`, 0 if it is unknown (tcp(7))."""
+    """Return the length of the backlog of `listener`, or 0 if it is unknown (tcp(7))."""
     try:
         info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
     except OSError:
@@ -393,7 +395,7 @@ def _waiting(listener: socket.socket) -> int:
 
 
 def _sessions_allowed(wanted: int) -> int:
-    """Raise the limit of open files for `wanted` sessions, and return the allowed number.
+    """Raise the limit of open files for `wanted` sessions. Return the number that it allows.
 
     Without free descriptors, a session could not run its filter.
     """

@@ -1,11 +1,11 @@
-"""The log in syslog, with facility mail, ident postprox and the process id (log.syslog).
+"""Logging to syslog, with facility mail, ident postprox and the process ID (log.syslog).
 
 Rule: the log never blocks and never raises. Input from clients cannot forge or garble a line. A
 missing syslog daemon is not an error.
 
-If the daemon does not read, its socket buffer fills up. While the daemon restarts, there is no
-socket. In both cases informational lines are dropped and counted, and a later line reports the
-count. Errors and warnings are buffered up to a limit. A server can write to standard error instead
+If the daemon does not read, its socket buffer fills up. While the daemon is restarting, there is no
+socket. In both cases, informational lines are dropped and counted, and a later line reports the
+count. Errors and warnings are buffered, up to a limit. A server can log to standard error instead
 (`stderr`).
 
 Logs: the number of dropped lines, and internal errors with a traceback.
@@ -42,7 +42,7 @@ class Syslog:
 
     def __init__(self) -> None:
         self._daemon: socket.socket | None = None
-        self._daemon_seen = False  # a daemon was reached during the lifetime of this process
+        self._daemon_seen = False  # whether this process has ever reached a daemon
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
@@ -50,19 +50,19 @@ class Syslog:
         self.dropped = 0
         self._clock: Callable[[], float] | None = None
         self._due: Callable[[float], None] | None = None
-        #: The time for the next call of `timer`, on the loop's clock.
+        #: The time at which to call `timer`, on the loop's clock.
         self.deadline = limits.NEVER
 
     def attach(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
-        """Retry buffered lines from a loop, which calls `timer`.
+        """Let a loop, which calls `timer`, retry buffered lines.
 
-        Without a loop, the next line and the end of the process retry them.
+        Without a loop, buffered lines are retried with the next line and at exit.
         """
         self._clock, self._due = clock, due
 
     @property
     def is_there(self) -> bool:
-        """Whether a daemon can be reached, or this process lacks the resources to find out."""
+        """Whether a daemon can be reached, or the resources to find out are missing."""
         from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
         try:
@@ -73,7 +73,7 @@ class Syslog:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether any line or count is not written yet."""
+        """Whether any line or count has not been written yet."""
         return bool(self._waiting or self._dropped)
 
     def timer(self) -> None:
@@ -127,9 +127,9 @@ class Syslog:
             self._due(self.deadline)
 
     def _sent(self, datagram: bytes) -> bool:
-        """Send a datagram, and return False if it must be retried.
+        """Send a datagram. Return False if it must be retried.
 
-        Without syslog, the datagram is lost.
+        If there is no syslog daemon, the datagram is lost.
         """
         for _ in range(2):  # the second attempt reaches a restarted daemon
             try:
@@ -137,7 +137,7 @@ class Syslog:
             except (FileNotFoundError, PermissionError):
                 return not self._daemon_seen
             except OSError:
-                return False  # the daemon restarts, or there is no free descriptor
+                return False  # the daemon is restarting, or there is no free descriptor
             self._daemon_seen = True
             try:
                 self._daemon.send(datagram)
@@ -182,7 +182,7 @@ def dropped(count: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the beginning of `text` in printable ASCII, with other characters escaped.
+    """Return the beginning of `text` as printable ASCII, with other characters escaped.
 
     `text` is truncated first, because a client may have sent a megabyte.
     """
@@ -195,7 +195,7 @@ def printable(text: str) -> str:
 #: The connection of this process.
 syslog = Syslog()
 
-#: The destination of all lines. Only a server changes it, before its first line.
+#: The destination of all lines. Only a server changes it, before it logs its first line.
 destination: "Destination" = syslog
 
 
@@ -210,6 +210,6 @@ def write_fault(error: Exception) -> None:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-    except Exception:  # no memory, or no free descriptor to read the modules
+    except Exception:  # no memory, or no free descriptor to import the modules
         text = type(error).__name__
     write(log_levels.ERROR, f"internal error: {text}")

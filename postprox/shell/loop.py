@@ -1,14 +1,14 @@
 """The event loop: descriptors, deadlines, child processes and signals.
 
-Rule: the loop knows nothing about SMTP or sessions. It has one thread, and no callback may block.
-The exception of a callback is logged, and the other callbacks still run. A timer runs only after
-all events that happened before the check of the deadline.
+Rule: the loop knows nothing about SMTP or sessions. It has a single thread, and callbacks must not
+block. If a callback raises an exception, the exception is logged, and the other callbacks still
+run. A timer runs only after all events that happened before its deadline was checked.
 
-The loop does not read all deadlines in each iteration. It keeps a lower bound of them. A timer
-source with an earlier deadline reports it (`note_deadline`). The loop reads all deadlines only
-after the bound has passed.
+The loop does not check all deadlines in each iteration. It keeps a lower bound of them, and checks
+all deadlines only after this bound has passed. A timer source must report an earlier deadline
+(`note_deadline`).
 
-Logs: internal errors, and errors of system calls of the loop.
+Logs: internal errors, and errors of the loop's system calls.
 """
 
 import select
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
         @property
         def deadline(self) -> float:
-            """The time for the next call of `timer`, infinity for none."""
+            """The time at which to call `timer`, or infinity."""
 
         def timer(self) -> None:
-            """Handle the deadline, which has passed."""
+            """Handle a deadline that has passed."""
 
     Poller = tuple[Callable[[], select.poll | select.epoll], int]
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
-#: The pollers, each with its units of time per second. poll(2) accepts every kind of descriptor.
-#: The cost of epoll(7), if available, does not depend on the number of descriptors. Both have the
-#: same event masks.
+#: The pollers, each with the number of its time units per second. poll(2) accepts every kind of
+#: descriptor. The cost of epoll(7), if available, does not depend on the number of descriptors.
+#: Both use the same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
-#: Ignored signals. Scripts send them to servers that then reopen their log.
+#: Signals that are ignored. Scripts send them to make a server reopen its log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
-#: Signals that cause an orderly termination (files.term): all signals whose default action is to
-#: end the process, except signals for a fault of the process. The interpreter ignores SIGPIPE and
-#: SIGXFSZ.
+#: Signals that cause an orderly termination (files.term). These are all signals that terminate the
+#: process by default, except those that indicate a fault in the process. The interpreter ignores
+#: SIGPIPE and SIGXFSZ.
 STOPPING = signal.valid_signals() - {
     *IGNORED,
     *(signal.SIGKILL, signal.SIGSTOP),  # cannot be handled
@@ -74,12 +74,12 @@ class Loop:
         self._children: dict[int, Callable[[int | None], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._timer_sources: dict[TimerSource, None] = {}
-        self._earliest = limits.NEVER  # no deadline is earlier
-        self._lost_time = 0.0  # seconds on the clock that do not count (see `_is_held_up`)
+        self._earliest = limits.NEVER  # a lower bound of all deadlines
+        self._lost_time = 0.0  # seconds that the clock does not count (see `_is_held_up`)
         self._was_held_up = False  # the previous iteration
-        #: The number of descriptors that this iteration serves. Each one waits for the others.
+        #: The number of descriptors served in this iteration. Each must wait for the others.
         self.ready_count = 1
-        #: The clock's time for the check of deadlines, while timers run.
+        #: While timers run, the time on the clock with which deadlines are compared.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
@@ -94,7 +94,7 @@ class Loop:
         return time.monotonic() * self._speed - self._lost_time
 
     def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` at each of `events` and at each error. Stop if `events` is 0.
+        """Call `handler` for each of `events` and for each error. If `events` is 0, stop.
 
         Raises:
             OSError: the system cannot watch another descriptor.
@@ -116,14 +116,14 @@ class Loop:
             try:
                 self._poll.unregister(descriptor)
             except (OSError, KeyError):
-                pass  # the descriptor is closed, so the system has removed it
+                pass  # the descriptor was closed, so the system has removed it
 
     def on_signal(self, number: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` in the loop after signal `number`."""
+        """Call `handler` from the loop after signal `number`."""
         self.on_signals((number,), handler)
 
     def on_signals(self, numbers: "Collection[int]", handler: "Callable[[], None]") -> None:
-        """Call `handler` in the loop after each of the signals `numbers`."""
+        """Call `handler` from the loop after each of the signals `numbers`."""
         for number in numbers:
             self._signals[number] = handler
             signal.signal(number, _wake)
@@ -134,8 +134,8 @@ class Loop:
     def on_child_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
         """Call `handler` with the exit code of child process `pid` when it exits.
 
-        A negative code is the number of the signal that ended the child process. None means that
-        the system does not report exit codes. Then the child process may still be running.
+        A negative code is the number of the signal that killed the child process. None means that
+        the system does not report exit codes. The child process may then still be running.
         """
         self._children[pid] = handler
 
@@ -145,7 +145,7 @@ class Loop:
         self.note_deadline(timed.deadline)
 
     def note_deadline(self, deadline: float) -> None:
-        """Report an earlier deadline of a timer source. A later deadline needs no report."""
+        """Report an earlier deadline of a timer source. Later deadlines need not be reported."""
         self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "TimerSource") -> None:
@@ -156,7 +156,7 @@ class Loop:
         """Wait for the next event or deadline and handle it without raising."""
         try:
             self._iterate()
-        except Exception as error:  # usually a lack of memory; the events are reported again
+        except Exception as error:  # usually out of memory; the events are reported again
             _pause(error)
 
     def _iterate(self) -> None:
@@ -171,16 +171,17 @@ class Loop:
         if now >= self._earliest:
             # The wait may have ended without events (EINTR), and the handlers may have been slow.
             # Events from before `now` must run before the timers that are due at `now`.
-            self._serve(self._wait())  # returns immediately, because a deadline has passed
+            self._serve(self._wait())  # this returns at once, because a deadline has passed
             self._reap()  # a SIGCHLD may still be pending
             self._run_timers(now)
 
     def _is_held_up(self, late: float) -> bool:
-        """Decide whether the process was held up, so that this iteration's time does not count.
+        """Return whether the process was held up, so that this iteration's time does not count.
 
         Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
-        Therefore this time counts for no limit. The loop never excludes two consecutive iterations.
-        Otherwise no time limit would ever expire in a process that is always late.
+        This time therefore does not count towards any limit. The loop never excludes two
+        consecutive iterations, because otherwise no time limit would ever expire in a process that
+        is always late.
 
         late: the lateness of the wait, or the duration of its handlers, in seconds on the clock.
         """
@@ -190,7 +191,8 @@ class Loop:
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         self.ready_count = max(1, len(ready))
         for descriptor, watched in [(number, self._watched.get(number)) for number, _ in ready]:
-            # An earlier handler may have removed this descriptor, or its number may be reused.
+            # An earlier handler may have removed this descriptor, and its number may have been
+            # reused.
             if watched is not None and watched is self._watched.get(descriptor):
                 self._call_watcher(descriptor, watched[1])
 
@@ -210,7 +212,7 @@ class Loop:
             return []
 
     def _patience(self) -> float | None:
-        """Return the timeout in the poller's units, None without a deadline."""
+        """Return the timeout in the poller's units, or None if there is no deadline."""
         if self._earliest == limits.NEVER:
             return None
         seconds = (self._earliest - self.clock()) / self._speed
@@ -220,7 +222,7 @@ class Loop:
         return milliseconds * self._units / 1000
 
     def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
-        """Call a handler, and remove it if it raises, because it would raise in each iteration."""
+        """Call a handler. Remove it if it raises, because it would raise in each iteration."""
         try:
             handler()
         except Exception as error:
@@ -241,19 +243,19 @@ class Loop:
     def _reap(self) -> None:
         """Reap all exited child processes and call their handlers.
 
-        Orphaned child processes of filters have no handler. They occur if the proxy is process 1.
+        Orphaned child processes of filters, which the proxy inherits as process 1, have no handler.
         """
         try:
             self._reap_by(_next_ended)
         except OSError:
-            if self._children:  # otherwise there is no child process
+            if self._children:  # otherwise no child process is left
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:
-        """Reap with another system call. If that fails as well, call all handlers with None."""
+        """Reap with another system call. If this also fails, call all handlers with None."""
         try:
             self._reap_by(_next_ended_by_waitid)
-        except (OSError, AttributeError) as error:  # not every system has waitid(2)
+        except (OSError, AttributeError) as error:  # some systems have no waitid(2)
             report(error)
             children, self._children = self._children, {}
             for handler in children.values():
@@ -267,7 +269,7 @@ class Loop:
 
 
 def _next_ended() -> tuple[int, int] | None:
-    """Reap one child process, and return its id and exit code, None if none has exited."""
+    """Reap one child process. Return its ID and exit code, or None if none has exited."""
     pid, status = posix.waitpid(-1, posix.WNOHANG)
     return (pid, posix.waitstatus_to_exitcode(status)) if pid else None
 
@@ -305,7 +307,7 @@ def report(error: Exception) -> None:
 
 
 def _wake(number: int, frame: object) -> None:
-    """Do nothing, because the interpreter writes to the wake-up descriptor."""
+    """Do nothing. The interpreter itself writes to the wake-up descriptor."""
 
 
 def ignore() -> None:

@@ -1,6 +1,6 @@
 """The file of `--metrics` for the textfile collector of Prometheus' node_exporter.
 
-Rule: a reader never sees a partial file (`newfile`). After the start, a failed write does not stop
+Rule: a reader never sees a partial file (`newfile`). After start-up, a failed write does not stop
 the server.
 
 Logs: the first of consecutive failed writes.
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """The file `path`, written periodically after `begin`.
+    """The metrics file `path`, which is written periodically after `begin`.
 
-    text: returns the content.
+    text: returns the contents.
     """
 
     def __init__(self, loop: "Loop", path: str, text: "Callable[[], str]") -> None:
@@ -30,7 +30,7 @@ class Metrics:
         self._path = Path(path)
         self._text = text
         self._failed = False
-        #: The time for the next call of `timer`, on the loop's clock.
+        #: The time at which to call `timer`, on the loop's clock.
         self.deadline = limits.NEVER
 
     def begin(self) -> None:

@@ -1,8 +1,8 @@
-"""The files that a server writes for other programs (`--metrics`, `--pid-file`).
+"""Writes the files that a server provides to other programs (`--metrics`, `--pid-file`).
 
-Rule: this module opens no existing file. It writes a new file with a unique name in the directory
-of FILE, and renames it to FILE. A link or a FIFO at either name therefore has no effect, and a
-reader of FILE never sees partial content.
+Rule: this module never opens an existing file. It writes a new file with a unique name in the
+directory of FILE, and renames it to FILE. A link or a FIFO with either name therefore has no
+effect, and a reader of FILE never sees partial contents.
 """
 
 import errno
@@ -12,12 +12,12 @@ import stat
 from pathlib import Path
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Readers run as other users.
+#: The file is readable for all, because its readers run as other users.
 _MODE = 0o644
-#: The name of a new file, with the process id of its writer and a random part that other users
-#: cannot predict. The name does not end with .prom, so Prometheus' collector ignores the file.
+#: The name of a new file. It contains the process ID of the writer and a random part that other
+#: users cannot predict. It does not end with .prom, so Prometheus' collector ignores the file.
 _NAME = re.compile(r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}")
-#: A rename to /dev/stdout or /dev/null would replace the device for all processes.
+#: Renaming a file to /dev/stdout or /dev/null would replace the device for all processes.
 _DEVICES = "/dev"
 
 
@@ -55,9 +55,9 @@ def write(descriptor: int, content: bytes) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove the new files of processes that were killed before the rename.
+    """Remove new files of processes that were killed before the rename.
 
-    A process in another pid namespace may look like a killed one. Then its rename fails once.
+    A process in another PID namespace may appear to be dead. Its rename then fails once.
     """
     try:
         found = [(path, _NAME.fullmatch(path.name)) for path in directory.iterdir()]
@@ -74,7 +74,7 @@ def _refuse_devices(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process with this id is running. A file with its own id is an old one."""
+    """Whether another process has this ID. A file with the ID of this process is an old one."""
     if pid == os.getpid():
         return False
     try:
@@ -93,4 +93,4 @@ def _remove(path: Path) -> None:
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
             path.unlink()
     except OSError:
-        pass  # another process has removed it, or the directory allows no removal
+        pass  # another process has removed it, or the directory is not writable

@@ -1,6 +1,6 @@
 """Notifications to the service manager that started the server (sd_notify(3)).
 
-Rule: a notification never blocks and never fails. Filters do not get the manager's variables.
+Rule: a notification never blocks and never fails. Filters do not inherit the manager's variables.
 """
 
 import os
@@ -20,7 +20,7 @@ _LONGEST_NUMBER = 20
 
 
 class ServiceNotifier:
-    """The socket of the service manager. Without a manager, all methods do nothing.
+    """The connection to the service manager. Without a manager, all methods do nothing.
 
     status: returns the status text.
     """
@@ -29,11 +29,11 @@ class ServiceNotifier:
         self._loop = loop
         self._status = status
         self._address = _notify_address()
-        # The socket is opened here, because the watchdog must work even without free descriptors.
+        # The socket is opened here, because the watchdog must work even if no descriptor is free.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind) if self._address else None
         self._period = _watchdog_seconds() / 2 or limits.STATUS
-        #: The time for the next call of `timer`, on the loop's clock.
+        #: The time at which to call `timer`, on the loop's clock.
         self.deadline = limits.NEVER
 
     def ready(self) -> None:
@@ -44,7 +44,7 @@ class ServiceNotifier:
             self._loop.add(self)
 
     def stopping(self) -> None:
-        """Send STOPPING=1; the watchdog datagrams continue."""
+        """Send STOPPING=1. The watchdog datagrams continue."""
         self._send("STOPPING=1", f"STATUS={self._status()}")
 
     def close(self) -> None:
@@ -64,11 +64,11 @@ class ServiceNotifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:
-            pass  # the manager does not read or has exited; its own timeout covers this case
+            pass  # the manager is not reading or has exited; its own timeout covers this case
 
 
 def _notify_address() -> bytes:
-    """Return the address of the manager's socket, b"" if there is none (sd_notify(3))."""
+    """Return the address of the manager's socket, or b"" if there is none (sd_notify(3))."""
     name = environ.pop(b"NOTIFY_SOCKET", b"")
     if name[:1] == b"@":
         return b"\0" + name[1:]
@@ -76,9 +76,9 @@ def _notify_address() -> bytes:
 
 
 def _watchdog_seconds() -> float:
-    """Return the manager's watchdog timeout for this process in seconds, 0 if there is none.
+    """Return the manager's watchdog timeout for this process in seconds, or 0 if there is none.
 
-    An invalid number of microseconds counts as 0. The status datagrams are sent in any case.
+    An invalid number of microseconds counts as 0. Status datagrams are sent in any case.
     """
     microseconds, pid = (environ.pop(name, b"") for name in (b"WATCHDOG_USEC", b"WATCHDOG_PID"))
     for_us = pid in (b"", b"%d" % os.getpid())

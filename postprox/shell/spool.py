@@ -1,10 +1,10 @@
 """The files of one message.
 
-Rule: the spool is a file without a name. It contains the message as the proxy sends it to the
-upstream server. No change to EMAIL or OUTFILE changes the spool. (Processes of the same user can
-reach it through /proc, see SECURITY.md.) A filter gets a copy of the message (EMAIL) and an empty
-file (OUTFILE). The proxy writes EMAIL while it receives the message, and links it to its name when
-the filter starts. Both names exist only while the filter runs, so no file remains at other times
+Rule: the spool is an unnamed file. It contains the message as the proxy sends it to the upstream
+server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of the same user can access
+it through /proc, see SECURITY.md.) The filter gets a copy of the message (EMAIL) and an empty file
+(OUTFILE). The proxy writes EMAIL while it receives the message, and links it to its name when the
+filter starts. Both names exist only while the filter is running, so no file remains at other times
 (files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
@@ -20,41 +20,41 @@ from .system import close, is_regular, keep_freed_memory, posix
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A link must not be followed, and a FIFO must not block (`open_outfile`).
+#: Links must not be followed, and a FIFO must not block (`open_outfile`).
 _SAFE_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _FOLDER = _SAFE_READ | posix.O_DIRECTORY
 _CREATE = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
-#: A file without a name, if the system supports it.
+#: An unnamed file, if the system supports it.
 _NAMELESS = posix.O_RDWR | getattr(posix, "O_TMPFILE", posix.O_DIRECTORY) | posix.O_CLOEXEC
 
-keep_freed_memory()  # only processes with a message import this module
+keep_freed_memory()  # only processes that receive a message import this module
 
 
 class NotAFileError(Exception):
-    """The error if OUTFILE is not a regular file."""
+    """OUTFILE is not a regular file."""
 
 
 class ChangedError(OSError):
-    """The error if OUTFILE changed during its delivery (filter.outfile-stable)."""
+    """OUTFILE changed during its delivery (filter.outfile-stable)."""
 
 
 class Spool:
     """The spool of one message in `directory`.
 
-    filtering: whether a filter will need EMAIL and OUTFILE.
+    filtering: whether there is a filter, which requires EMAIL and OUTFILE.
 
     Raises:
         OSError: the spool cannot be created.
     """
 
-    #: Whether this system can link a file without a name. A seccomp filter may refuse it.
+    #: Whether this system can link an unnamed file, which a seccomp filter may refuse.
     _can_link = True
 
     def __init__(self, directory: str, *, filtering: bool) -> None:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
         self._created_paths: list[str] = []
         self._copy = -1
-        self._empty_outfile = -1  # as created, and locked; a filter may replace it
+        self._empty_outfile = -1  # locked since its creation; a filter may replace the file
         self._error: OSError | None = None
         self._replacement_state: tuple[int, int]
         self._size = 0
@@ -77,9 +77,9 @@ class Spool:
         return f"{self._stem}.out"
 
     def store(self, content: bytes, wire: bytes) -> None:
-        """Append `content` to EMAIL and `wire`, its encoding for SMTP, to the spool.
+        """Append `content` to EMAIL, and `wire`, its encoded form, to the spool.
 
-        The first error frees the space, and `check` raises it.
+        After the first error, the space is freed, and `check` raises the error.
         """
         if self._error is not None:
             return
@@ -119,10 +119,10 @@ class Spool:
             raise ChangedError(0, "OUTFILE changed during delivery")
 
     def open_outfile(self) -> int | None:
-        """Return a descriptor of OUTFILE, None if the file is empty or missing.
+        """Return a descriptor of OUTFILE, or None if the file is empty or missing.
 
-        The proxy opens the file once. If that fails, the proxy evaluates only the error, because
-        the name may refer to another file by then.
+        The file is opened only once. If that fails, only the error is evaluated, because by then
+        the name may refer to another file.
 
         Raises:
             NotAFileError: OUTFILE is not a regular file.
@@ -149,11 +149,11 @@ class Spool:
 
     @property
     def original(self) -> int:
-        """The descriptor of the message as encoded for SMTP."""
+        """The descriptor of the message in the encoding for SMTP."""
         return self._content
 
     def original_blocks(self) -> "Iterator[bytes]":
-        """Yield the message as encoded for SMTP; no error follows the last block.
+        """Yield the message in the encoding for SMTP. No error follows the last block.
 
         Raises:
             OSError: the file cannot be read, or is too short.
@@ -167,7 +167,7 @@ class Spool:
             yield block
 
     def remove_filter_files(self) -> None:
-        """Remove EMAIL and OUTFILE, also if the filter has replaced them."""
+        """Remove EMAIL and OUTFILE, even if the filter has replaced them."""
         while self._created_paths:
             remove(self._created_paths.pop())
         for descriptor in (self._copy, self._empty_outfile):
@@ -185,9 +185,7 @@ class Spool:
     def _open_tmpfile(self, directory: str) -> int:
         try:
             return posix.open(directory, _NAMELESS, 0o600)
-        except (
-            OSError
-        ):  # unsupported by the file system (another error occurs again in the next call)
+        except OSError:  # not supported by the file system; any other error recurs in the next call
             descriptor = self._create(f"{self._stem}.spool")
             remove(self._created_paths.pop())
             return descriptor
@@ -206,7 +204,7 @@ class Spool:
             return None
         if posix.access(_by_descriptor(descriptor), posix.F_OK):
             return descriptor
-        close(descriptor)  # without /proc, linkat(2) cannot give it a name
+        close(descriptor)  # without /proc, linkat(2) cannot name the file
         return None
 
     def _name_email(self) -> None:
@@ -219,7 +217,7 @@ class Spool:
             self._created_paths.append(self.email)
 
     def _copy_email(self) -> None:
-        """Copy the file without a name to a new file EMAIL."""
+        """Copy the unnamed file to a new file EMAIL."""
         unnamed = self._copy
         self._copy = self._create(self.email)
         try:
@@ -236,9 +234,9 @@ class Spool:
 
 
 def blocks(descriptor: int) -> "Iterator[bytes]":
-    """Yield the content of a file from its start, in blocks.
+    """Yield the contents of a file from its start, in blocks.
 
-    The function does not read past the end, because an error would come after all content was sent.
+    The function does not read past the end, because an error at that point would come too late.
     """
     size, offset = posix.fstat(descriptor).st_size, 0
     while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
@@ -247,12 +245,12 @@ def blocks(descriptor: int) -> "Iterator[bytes]":
 
 
 def _state(status: posix.stat_result) -> tuple[int, int]:
-    """Return the size and the modification time of a file, which detect a change."""
+    """Return the size and modification time of a file, to detect changes."""
     return status.st_size, status.st_mtime_ns
 
 
 def close_in_background(descriptor: int) -> None:
-    """Close a file. A large file is closed in a thread, because freeing its space takes time."""
+    """Close a file. Large files are closed in a thread, because freeing their space takes time."""
     try:
         large = posix.fstat(descriptor).st_size > limits.LARGE_FILE
     except OSError:
@@ -280,7 +278,7 @@ def remove(path: str) -> None:
 
 
 def _unlink(name: str, folder: int | None) -> None:
-    """Unlink a file, and free a large one in a background thread."""
+    """Unlink a file. The space of a large file is freed in a background thread."""
     if posix.lstat(name, dir_fd=folder).st_size <= limits.LARGE_FILE:
         posix.unlink(name, dir_fd=folder)
         return
@@ -295,7 +293,7 @@ def _unlink(name: str, folder: int | None) -> None:
 
 
 def _remove_stubborn(path: str) -> None:
-    """Remove a file at a second attempt, or a directory."""
+    """Remove a file with a second attempt, or remove a directory."""
     try:
         try:
             posix.unlink(path)
@@ -311,7 +309,7 @@ def _remove_stubborn(path: str) -> None:
 
 
 def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:
-    """Remove a directory with its content, and return the number of further entries allowed.
+    """Remove a directory with its contents. Return the number of entries that may still be removed.
 
     Links are not followed, because each directory is opened relative to its parent.
 

@@ -1,9 +1,9 @@
-"""The removal of files that killed proxies left in the spool directory (files.stale).
+"""Removes files that killed proxies left behind in the spool directory (files.stale).
 
-Rule: a file is removed only under four conditions. Its name has the form that postprox uses, it is
-a regular file of this user, it is old, and no running proxy holds a lock on EMAIL or OUTFILE of the
-same message. Names contain no process id, because processes in other pid namespaces may share the
-directory.
+Rule: a file is removed only if four conditions are met. Its name has the form that postprox uses,
+it is a regular file of this user, it is old, and no running proxy holds a lock on EMAIL or OUTFILE
+of the same message. Names do not contain a process ID, because processes in other PID namespaces
+may share the directory.
 
 Logs: the number of removed files.
 """
@@ -29,7 +29,7 @@ def remove_stale_files(directory: str) -> None:
     try:
         found = {path.stem for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)}
     except OSError:
-        return  # the reply to the next message reports the error
+        return  # the reply to the next message will report the error
     removed = sum(_removed(Path(directory, stem)) for stem in found)
     if removed:
         log.write(
@@ -47,10 +47,11 @@ def _removed(stem: Path) -> int:
             with _locked(outfile) as locked:
                 removed += locked and _remove(outfile)
     elif _is_old(email, limits.STALE):
-        # A filter that edits EMAIL may replace it by an unlocked file.
+        # A filter that edits EMAIL may replace it with an unlocked file.
         with _locked(email) as email_locked, _locked(outfile) as outfile_locked:
             if email_locked and outfile_locked:
-                # OUTFILE first, because the next server needs EMAIL to find OUTFILE.
+                # Remove OUTFILE first, because without EMAIL the next server would not find
+                # OUTFILE.
                 removed += _remove(outfile) + _remove(email)
     return removed
 
@@ -76,7 +77,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file, and yield False if a running proxy holds the lock, or on an error.
+    """Lock a file. Yield False if a running proxy holds the lock, or after an error.
 
     Yield True if there is no regular file of this user to lock.
     """
@@ -95,7 +96,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _opened(path: Path) -> int:
-    """Open a file for reading, also if the filter has made it unreadable.
+    """Open a file for reading, even if the filter has made it unreadable.
 
     Raises:
         OSError: the file cannot be opened.
@@ -111,14 +112,14 @@ def _opened(path: Path) -> int:
 def _make_readable(path: Path) -> None:
     try:
         path.chmod(stat.S_IRUSR, follow_symlinks=False)
-    except NotImplementedError:  # a link, or a C library that requires /proc
+    except NotImplementedError:  # the file is a link, or the C library requires /proc
         if not _is_our_file(path):
             raise
         path.chmod(stat.S_IRUSR)
 
 
 def _lock(descriptor: int) -> bool:
-    """Take a shared lock, which a readable descriptor allows. A proxy holds an exclusive lock."""
+    """Take a shared lock, which only requires read access. A proxy holds an exclusive lock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

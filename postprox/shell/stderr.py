@@ -1,12 +1,12 @@
-"""The log on standard error, for a server in the foreground (log.stderr).
+"""Logging to standard error, for a server in the foreground (log.stderr).
 
 Rule: only a separate thread writes to descriptor 2, so a reader that stops reading does not delay
 mail. Other processes share the flags of the descriptor, so the proxy does not change them. Without
 O_NONBLOCK, write(2) waits for the reader.
 
-Unwritten lines are buffered in memory, up to a limit. Further lines are dropped and counted. When
-the reader continues, a line reports the count. Errors and warnings have twice the space of
-informational lines.
+Unwritten lines are buffered in memory, up to a limit. Further lines are dropped and counted, and
+when the reader continues, a line reports the count. Errors and warnings may use twice as much space
+as informational lines.
 
 Logs: the number of dropped lines.
 """
@@ -22,7 +22,7 @@ from .system import STDERR, signal
 
 
 class StandardError:
-    """The queue of lines, and the thread that writes them.
+    """A queue of lines, and the thread that writes them.
 
     Raises:
         OSError: the thread cannot be started.
@@ -31,7 +31,7 @@ class StandardError:
     def __init__(self) -> None:
         #: The queued lines, each with the number of dropped lines that it reports.
         self._lines: deque[tuple[bytes, int]] = deque()
-        self._waiting = 0  # unwritten octets, including the thread's current line
+        self._waiting = 0  # unwritten octets, including the line being written
         self._unreported = 0
         #: The number of dropped lines since the start.
         self.dropped = 0
@@ -42,7 +42,7 @@ class StandardError:
             raise OSError(0, str(error)) from None
 
     def write(self, level: int, text: str) -> None:
-        """Queue a line at `level` (see `log_levels`) for the thread and do not wait."""
+        """Queue a line at `level` (see `log_levels`) for the thread, without waiting."""
         line = log.line(text) + b"\n"
         with self._changed:
             self._report()
@@ -53,18 +53,18 @@ class StandardError:
                 self.dropped += 1
 
     def flush_and_close(self) -> None:
-        """Wait up to `limits.LOG_EXIT_FLUSH` for the thread to write the rest."""
+        """Wait up to `limits.LOG_EXIT_FLUSH` until the thread has written the rest."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, limits.LOG_EXIT_FLUSH)
 
     def _has_space(self, level: int, size: int) -> bool:
         if level <= log_levels.WARNING:
             return self._waiting + size <= limits.LOG_BACKLOG
-        # No informational line may precede the report of dropped lines.
+        # The report of dropped lines must precede the next informational line.
         return not self._unreported and self._waiting + size <= limits.LOG_BACKLOG // 2
 
     def _report(self) -> None:
-        """Report dropped lines, if no older line is queued."""
+        """Report dropped lines unless an older line is queued."""
         if self._unreported and not self._waiting:
             self._add(log.line(log.dropped(self._unreported)) + b"\n", self._unreported)
             self._unreported = 0

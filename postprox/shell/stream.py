@@ -1,7 +1,7 @@
 """Non-blocking reads and buffered writes on a connection.
 
-Rule: a stream handles all errors of its connection. After an error it accepts no more data,
-because a message would be incomplete. Data that the peer sent before the error can still be read.
+Rule: a stream handles all errors of its connection. After an error, it accepts no more data,
+because the message would be incomplete. Data that the peer sent before the error can still be read.
 """
 
 from ..core import limits
@@ -9,7 +9,7 @@ from .system import close, posix, socket
 
 
 class Stream:
-    """A connection to a peer: two descriptors, or the same descriptor twice."""
+    """A connection to a peer, which is two descriptors or the same descriptor twice."""
 
     __slots__ = ("_unsent", "failed", "open", "reader", "writer")
 
@@ -34,7 +34,7 @@ class Stream:
         return not self._unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
-        """Return received octets, b"" at the end of the connection, None if there are none yet."""
+        """Return received octets, b"" at the end of the stream, or None if there are none yet."""
         try:
             return posix.read(self.reader, size)
         except BlockingIOError:
@@ -44,7 +44,7 @@ class Stream:
             return b""
 
     def write(self, data: bytes) -> None:
-        """Send or buffer `data`; after an error, drop it."""
+        """Send or buffer `data`. After an error, drop it."""
         if self.failed:
             return
         if not self._unsent:
@@ -73,7 +73,7 @@ class Stream:
         self._unsent.clear()
 
     def finish(self) -> None:
-        """Shut down the sending direction, so that the peer reads end of file."""
+        """Shut down the sending direction, so that the peer sees the end of the stream."""
         try:
             peer = socket.socket(fileno=self.writer)
         except OSError:  # a pipe has no shutdown(2), and its reader sees the end after close(2)
@@ -94,7 +94,7 @@ class Stream:
 
 
 def never_delay(descriptor: int) -> None:
-    """Disable Nagle's algorithm, which delays each message by 40 ms, on a TCP connection."""
+    """Disable Nagle's algorithm on a TCP connection, where it delays each message by 40 ms."""
     try:
         peer = socket.socket(fileno=descriptor)
     except OSError:

@@ -1,11 +1,11 @@
-"""Functions of the operating system, imported in the shortest time.
+"""Functions of the operating system, with the least possible import time.
 
 Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
-Postfix starts one process per connection, so each message costs the time of all imports. ``os``,
-``socket`` and ``signal`` wrap these C modules in enumerations and helpers, which a session does
-not need. Their import takes longer than the start of the interpreter (``benchmarks/startup.py``
-measures it). Type checkers use the documented modules instead.
+Postfix starts one process per connection, so each message pays for all imports. ``os``, ``socket``
+and ``signal`` wrap these C modules in enumerations and helpers that a session does not need.
+Importing them takes longer than starting the interpreter (measured by ``benchmarks/startup.py``).
+Type checkers use the documented modules instead.
 """
 
 import sys
@@ -40,7 +40,7 @@ __all__ = [
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
-# From inode(7). The module `stat` has the same constants, but its import takes time.
+# From inode(7). The module `stat` has the same constants, but importing it takes time.
 _FILE_TYPE, _REGULAR, _SOCKET = 0o170000, 0o100000, 0o140000
 
 
@@ -72,7 +72,7 @@ def is_socket(descriptor: int) -> bool:
 
 
 def is_regular(status: posix.stat_result) -> bool:
-    """Whether `status` from fstat(2) is the status of a regular file."""
+    """Whether `status`, from fstat(2), is that of a regular file."""
     return status.st_mode & _FILE_TYPE == _REGULAR
 
 
@@ -82,10 +82,10 @@ def file_name(path: str) -> bytes:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep one or two megabytes of freed memory for the next block.
+    """Make the C library keep one or two megabytes of freed memory for the next block.
 
-    By default it returns the memory of each block of a message to the system. Allocating it again,
-    page by page, takes as long as all work on the block. Freeing one large object raises the
+    By default, it returns the memory of each block of a message to the system. Allocating it again,
+    page by page, takes as long as all other work on the block. Freeing one large object raises the
     threshold (mallopt(3), M_MMAP_THRESHOLD).
     """
     bytes(1 << 20)
