@@ -1,6 +1,6 @@
 """The command `postprox-rehearse`, or `python3 -m postprox.rehearse`.
 
-Rule: this module ends all processes that it has started and removes its files, even on Ctrl-C.
+Rule: this module terminates all processes that it started and removes its files, even on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: The minimum number of messages for the brief report, without --full and --brief.
+#: The number of messages from which the report is brief, unless --full or --brief is given.
 _MANY = 11
-#: The width without a terminal, and the maximum width on a terminal, in columns.
+#: The width if the output is not a terminal, and the maximum width on a terminal, in columns.
 _WIDTH, _WIDEST = 80, 132
 _NARROWEST = 60
 
@@ -91,7 +91,7 @@ def _main() -> int:
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null for each closed stream, so that no other file gets its descriptor."""
+    """Open /dev/null for each closed standard stream, so that no other file gets its descriptor."""
     while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(file, True)
     os.close(file)
@@ -101,15 +101,15 @@ def _open_closed_streams() -> None:
 
 
 def _print(text: str) -> None:
-    """Print a text.
+    """Print a text to standard output.
 
     Raises:
-        _OutputError: it cannot be written.
+        _OutputError: standard output cannot be written.
     """
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        raise _OutputError from None  # The reader needs no more output, which is not an error.
+        raise _OutputError from None  # The reader does not need more output, which is not an error.
     except OSError as error:
         raise _OutputError(error.strerror) from None
 
@@ -124,7 +124,7 @@ def _flush() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Redirect a stream to /dev/null, because the interpreter writes the buffered rest at exit."""
+    """Redirect a stream to /dev/null, because the interpreter flushes its buffer at exit."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -155,7 +155,7 @@ def _watch(settings: Settings) -> NoReturn:
         try:
             _run(settings)
         except CannotRunError as error:
-            _complain(str(error))  # An editor may have removed the file for a moment.
+            _complain(str(error))  # An editor may have removed the file temporarily.
         _print("\nWaiting for a change to the filter or a message (press Ctrl-C to stop) ...")
         name = watch.changed(settings, before)
         _print(shown(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n"))
@@ -209,12 +209,12 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message as often as --repeat requires. A list of them could be too large."""
+    """Yield each message as often as --repeat requires. A list could be too large."""
     progress = Progress(len(each) * settings.repeat, width)
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:
         if settings.user is not None:
-            parent.chmod(0o711)  # The user needs access to the directories in it.
+            parent.chmod(0o711)  # The user needs access to its subdirectories.
         for number, source in enumerate(todo, 1):
             directory = parent / str(number)
             progress.begins(number, source.name)

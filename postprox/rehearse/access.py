@@ -1,7 +1,7 @@
-"""Access to the files of messages with the rights of the user of --user.
+"""Opens message files with the rights of the user given with --user.
 
-Rule: root opens a file or a directory with that user's rights. With its own rights root opens only
-a path that the user cannot change. Otherwise a link of the user could lead to any file.
+Rule: root opens files and directories with that user's rights. With its own rights, root opens only
+paths that the user cannot change, because otherwise the user could link to any file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
     from .proxy import User
 
-#: The kinds of a directory's entries.
+#: The kinds of directory entries.
 DIRECTORY, LINK, FILE, OTHER = "directory", "link", "file", "other"
-#: The path of a file descriptor of this process, as in <(command).
+#: Paths that name a file descriptor of this process, as <(command) does.
 DESCRIPTOR = re.compile(r"/dev/(?:stdin|stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
-#: The limit of symbolic links in a path, as in Linux.
+#: The maximum number of symbolic links in a path, as in Linux.
 _MAX_LINKS = 40
 
 
 class Access:
-    """Access with the rights of `user` if this process runs as root and the user is not root."""
+    """Accesses files with the rights of `user`, if this process is root's and the user is not
+    root."""
 
     def __init__(self, user: User | None) -> None:
         self._user = None if user is None or os.geteuid() or not user.uid else user
@@ -38,11 +39,11 @@ class Access:
         """Open a file for reading.
 
         Raises:
-            OSError: it cannot be opened, or it is a FIFO or a device of the user.
+            OSError: it cannot be opened, or it is a FIFO or device that belongs to the user.
         """
         if self._user is None or DESCRIPTOR.fullmatch(str(path)):
             return path.open("rb")
-        # A FIFO without a writer would block.
+        # Opening a FIFO that has no writer would block.
         file = self._descriptor(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             seen = os.fstat(file)
@@ -70,7 +71,7 @@ class Access:
             os.close(file)
 
     def entries(self, directory: Path) -> dict[str, str]:
-        """Return the names in a directory, sorted, and their kinds.
+        """Return the sorted names in a directory, with their kinds.
 
         Raises:
             OSError: it cannot be listed.
@@ -104,7 +105,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 @contextlib.contextmanager
 def _rights_of(user: User) -> Iterator[None]:
-    """Give this process the user's effective ids, and the groups that spawn(8) gives."""
+    """Set the effective IDs of this process to the user's, and its groups as spawn(8) does."""
     groups, group = os.getgroups(), os.getegid()
     try:
         os.setgroups([user.gid])
@@ -118,7 +119,7 @@ def _rights_of(user: User) -> Iterator[None]:
 
 
 def _open_as_root(path: Path, flags: int, user: User) -> int:
-    """Open a file that the user cannot read, component by component.
+    """Open a file that the user cannot read, one path component at a time.
 
     Raises:
         PermissionError: the user could have changed the target of the path.
@@ -152,7 +153,7 @@ def _open_as_root(path: Path, flags: int, user: User) -> int:
                 here = step
             else:
                 os.close(step)
-                # Between the check and this call only root can replace the file.
+                # Only root can replace the file between the check and this call.
                 return os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
     finally:
         os.close(here)
@@ -165,7 +166,7 @@ def _reversed_names(path: Path) -> list[str]:
 def _can_change(user: User, directory: os.stat_result) -> bool:
     """Return whether the user may replace entries of a directory.
 
-    The user may be in any group, except that of root.
+    The user is assumed to be in every group except root's.
     """
     mode = directory.st_mode
     writable = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and directory.st_gid)

@@ -1,7 +1,7 @@
-"""The client of a rehearsal, which sends the commands of Postfix to a before-queue filter.
+"""The client of a rehearsal. It sends the commands that Postfix sends to a before-queue filter.
 
-Rule: the client sends one message per session, without pipelining, in the order of Postfix: EHLO,
-XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.
+Rule: the client sends one message per session without pipelining, in the same order as Postfix:
+EHLO, XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HELLO = b"mx.example.org"
-#: The timeout in seconds for each reply and each write, excluding the filter's time limit.
+#: The timeout in seconds for each reply and each write, in addition to the filter's time limit.
 _TIMEOUT = 30.0
 #: The largest timeout that poll(2) accepts, in seconds.
 _LARGEST = 2_000_000.0
 _UNKNOWN = b"[UNAVAILABLE]"
-# Octets that xtext leaves as they are (RFC 3461 section 4).
+# The octets that xtext does not encode (RFC 3461 section 4).
 _PLAIN = frozenset(range(33, 127)) - frozenset(b"+=")
 
 
 class NoAnswerError(Exception):
-    """The proxy sent no valid reply. The message describes its output."""
+    """The proxy did not send a valid reply. The message describes its output."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The envelope and the identity of the sending server. A value is b"" if unknown."""
+    """The envelope and the identity of the sending server. Unknown values are b""."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -43,7 +43,7 @@ class Envelope:
 class Client:
     """A client on `peer`, a socket connected to the proxy.
 
-    waiting: a context that is active until the reply to the message arrives.
+    waiting: a context manager that is active until the reply to the message arrives.
     """
 
     def __init__(
@@ -53,14 +53,15 @@ class Client:
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
-        #: The time until the reply to the message, in seconds, or 0.0 without a message.
+        #: The time from the end of the message to its reply in seconds, or 0.0 if no message was
+        #: sent.
         self.waited = 0.0
 
     def deliver(self, envelope: Envelope, content: bytes, filter_limit: float) -> bytes:
         """Send one message and return the final reply.
 
         Raises:
-            NoAnswerError: the proxy sent no valid reply.
+            NoAnswerError: the proxy did not send a valid reply.
         """
         greeting = self._answer(_TIMEOUT)
         if greeting[:1] != b"2":
@@ -72,7 +73,7 @@ class Client:
         return reply
 
     def _open(self, envelope: Envelope) -> bytes:
-        """Send the commands up to DATA, and return its reply or the first refusal."""
+        """Send the commands up to DATA. Return the reply to DATA, or the first refusal."""
         offered = self._command(b"EHLO " + HELLO)
         lines = [
             *_xforward(offered, envelope),
@@ -123,7 +124,7 @@ class Client:
                 return reply
 
     def _last_words(self, line: bytes) -> bytes:
-        """Return the last line of the output, which names the error in a traceback."""
+        """Return the last line of the output, which is the error message of a traceback."""
         try:
             while True:
                 line = self._line(1.0)

@@ -1,6 +1,6 @@
-"""The commands, replies and messages between client, proxy and upstream server, in order.
+"""The sequence of commands, replies and messages between client, proxy and upstream server.
 
-Rule: this module only records. No module uses the record to decide how to continue a session.
+Rule: this module only records. No decision in a session depends on the record.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ class Event:
     source: str
     target: str
     kind: str
-    #: A command or a reply as on the wire, or the content of a message without dot-stuffing and
+    #: A command or reply as on the wire, or the content of a message without dot-stuffing and
     #: without the final dot.
     data: bytes
 
 
 class Dialogue:
-    """The events that client and upstream server have observed, each in its own thread.
+    """The events observed by the client and the upstream server, each in its own thread.
 
-    A sent event is recorded before it is sent, a received event after it arrives. Causes therefore
-    precede their effects.
+    Sent events are recorded before they are sent, and received events after they arrive. Causes
+    therefore precede their effects.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Dialogue:
 
     @property
     def events(self) -> list[Event]:
-        """All events, in the order that `_settled` returns."""
+        """All events, in the order defined by `_settled`."""
         return _settled(self._events)
 
     @property
@@ -52,10 +52,10 @@ class Dialogue:
 
 
 def _settled(events: list[Event]) -> list[Event]:
-    """Return `events` with the two parts of a rejection in a fixed order.
+    """Return `events` with the two effects of a rejection in a fixed order.
 
-    The proxy replies to the client and ends the upstream session at the same time. The order in
-    which the rehearsal observes them is random.
+    The proxy replies to the client and ends the upstream session at the same time, so the rehearsal
+    observes them in random order.
     """
     leaving = [
         event for event in events if _is_quit(event) or (event.source == UPSTREAM and _bye(event))
@@ -83,9 +83,9 @@ def _relayed(event: Event, answers: list[Event]) -> bool:
 
 
 def merged(events: list[Event]) -> list[Event]:
-    """Return `events`, with each event that the proxy relayed unchanged merged into one.
+    """Return `events`, in which each event that the proxy relayed unchanged is merged into one.
 
-    Without pipelining the proxy replies to a command or relays it before it reads the next one. It
+    Without pipelining, the proxy replies to a command or relays it before it reads the next one. It
     can therefore relay only the last event of either side.
     """
     steps: list[Event] = []

@@ -5,19 +5,12 @@ Rule: the keys are stable. Later versions may add keys.
 Texts from files, from the wire and from the filter have one octet per character
 (latin-1). `text.encode("latin-1")` returns the octets.
 
-    format      1
-    postprox    the proxy's version
-    command     the filter's command
-    timeout     -t, in seconds
-    reject      -r, or --strict, which implies it
-    strict      --strict
-    expected    a list of the values of --expect
-    summary     {"messages": N, and for each verdict: N}
-    seconds     {"median", "slowest"}: the filter's duration, null without a run
-    messages    a list, for each message:
-        message     the file's name as given
-        notes       a list of remarks on the file
-        verdict     accept, reject, rewrite, discard, fail-open (the filter failed, the message
+    format 1 postprox the proxy's version command the filter's command timeout -t, in seconds reject
+    -r, or --strict, which implies it strict --strict expected a list of the values of --expect
+    summary {"messages": N, and for each verdict: N} seconds {"median", "slowest"}: the filter's
+    duration, null if it did not run messages a list, for each message:
+        message the file's name as given notes a list of remarks on the file verdict accept, reject,
+        rewrite, discard, fail-open (the filter failed, the message
                     passed), fail (it failed, 451), error (the proxy could not process the message)
         timed_out   whether the proxy killed the filter at its time limit
         reason      the reason of the filter's failure, or ""

@@ -1,10 +1,10 @@
-"""The error of a rehearsal.
+"""The error that ends a rehearsal.
 
-Rule: each text names the problem and is printed unchanged.
+Rule: the text of each error names the problem and is printed unchanged.
 """
 
 from __future__ import annotations
 
 
 class CannotRunError(Exception):
-    """A part of the rehearsal itself could not run."""
+    """A part of the rehearsal could not run."""

@@ -1,9 +1,9 @@
 """The record of a filter run, and the command that writes it.
 
-Rule: the rehearsal reads only files that it has created and opened before the filter starts. The
+Rule: the rehearsal reads only files that it created and opened before the filter started. The
 filter's user cannot replace them.
 
-The proxy runs `observer.py` in place of the filter. The observer runs the filter.
+The proxy runs `observer.py` instead of the filter, and the observer runs the filter.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ _END = re.compile(rb"(\d{1,3}) (empty|filled|unusable) (\d{1,9}\.\d{6})\n")
 class FilterRun:
     """One run of the filter."""
 
-    #: The variables that the proxy sets.
+    #: The environment variables that the proxy sets.
     environment: dict[str, bytes]
-    #: The exit status, or 128 + N for signal N, or None if the observer was killed too.
+    #: The exit status, 128 + N for signal N, or None if the observer was also killed.
     status: int | None
     #: The end of standard error.
     stderr: bytes
-    #: The duration, None if the observer was killed too.
+    #: The duration in seconds, or None if the observer was also killed.
     seconds: float | None
     #: The state of OUTFILE.
     outfile: str
 
 
 def observed(command: str, directory: Path) -> str:
-    """Return a command that runs `command` and records the run in `directory`."""
-    # With -I and -S neither the filter's user nor its environment can add modules.
+    """Return a command that runs `command` and records this run in `directory`."""
+    # With -I and -S, neither the filter's user nor the environment can add modules.
     words = (sys.executable, "-I", "-S", observer.__file__, str(directory), command)
     return f"exec {shlex.join(words)}"
 
@@ -65,14 +65,14 @@ def parses(command: str) -> bool:
             check=False,
         )
     except OSError:
-        return True  # The run of the filter itself will fail.
+        return True  # Running the filter will fail as well.
     return done.returncode == 0
 
 
 class Records:
-    """The records of a run, in a new directory that belongs to `user` if not None.
+    """The records of a run, in a new directory, which belongs to `user` unless that is None.
 
-    The files stay open in the context. The observer removes their names.
+    The files stay open within the context. The observer removes their names.
     """
 
     def __init__(self, path: Path, user: User | None) -> None:

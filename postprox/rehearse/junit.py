@@ -1,6 +1,6 @@
 """Results as JUnit XML.
 
-Rule: the text about a message comes from `summary.complaint`.
+Rule: the text for each message comes from `summary.complaint`.
 """
 
 from __future__ import annotations

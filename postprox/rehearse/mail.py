@@ -1,6 +1,6 @@
 """The messages of a rehearsal.
 
-Rule: a message has the form in which a client sends it. Each line ends in CRLF, even if the file
+Rule: a message has the form in which a client sends it. Each line ends with CRLF, even if the file
 uses LF.
 """
 
@@ -12,9 +12,9 @@ from email.utils import getaddresses
 
 SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
-#: The maximum size of a parsed header in octets, the default of header_size_limit.
+#: The maximum size of a parsed header in octets, which is the default of header_size_limit.
 _HEADER = 102400
-# An address that an envelope can hold unchanged. For other addresses, use --sender and --recipient.
+# Addresses that can be used in an envelope unchanged. For others, use --sender and --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
 #: The maximum length of an address in SMTP (RFC 5321 section 4.5.3.1.3, without the angle
 #: brackets).
@@ -27,7 +27,7 @@ _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
 class Mail:
     """A message."""
 
-    #: The name on the command line.
+    #: The name given on the command line.
     name: str
     #: The message with CRLF at the end of each line.
     content: bytes
@@ -35,14 +35,14 @@ class Mail:
     subject: str
     #: Remarks about the file.
     notes: tuple[str, ...]
-    #: The sender in the header, or b"" for a bounce.
+    #: The sender from the header, or b"" for a bounce.
     sender: bytes
-    #: The recipients in the header.
+    #: The recipients from the header.
     recipients: tuple[bytes, ...]
 
 
 def from_octets(name: str, text: bytes) -> Mail:
-    """Parse a file's octets."""
+    """Parse the contents of a file."""
     notes = []
     if text.startswith(b"From "):
         text = text.partition(b"\n")[2]
@@ -78,7 +78,7 @@ def _addresses(header: bytes, name: str) -> list[bytes]:
     try:
         found = [address for _, address in getaddresses([_field(header, name)])]
     except Exception:
-        # The parser raises errors of any type, such as RecursionError and IndexError.
+        # The parser can raise any type of error, such as RecursionError and IndexError.
         return []
     return [
         address.encode("ascii")

@@ -1,13 +1,13 @@
-"""The observer of a filter run, a program between the proxy and the filter.
+"""The observer of a filter run. This program runs between the proxy and the filter.
 
-Rule: the observer imports nothing of this package. It changes nothing that the proxy or the filter
-can notice, except the parent of the filter's shell.
+Rule: the observer imports nothing from this package. It changes nothing that the proxy or the
+filter can notice, except the parent process of the filter's shell.
 
 Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
-their names, so that the filter cannot change them. It runs `sh -c COMMAND` in its own process
-group. Standard error of the filter is a pipe, as in production. The observer forwards each read to
-the proxy and keeps the last octets in a record. Then it ends with the exit status or the signal of
-the filter.
+    their names, so that the filter cannot change them. It runs `sh -c COMMAND` in its own process
+    group. The filter's standard error is a pipe, as in production. The observer forwards all data
+    to the proxy and keeps the last octets in a record. Finally, it exits with the exit status or
+    the signal of the filter.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ VARIABLES = (
 )
 #: The names of the records.
 RECORDS = ENVIRONMENT, STDERR, END = "environment", "stderr", "end"
-#: The maximum size of the kept end of standard error, in octets.
+#: The maximum number of octets of standard error that are kept.
 STDERR_KEPT = 1 << 18
-#: The states of OUTFILE after the filter's run.
+#: The states of OUTFILE after the filter has run.
 EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
 _READ_SIZE = 1 << 16
-#: The maximum size of the output that is read after the filter's exit. A background process may
-#: write endlessly.
+#: The maximum size of the output that is read after the filter has exited, because a background
+#: process may write forever.
 _DRAIN = 1 << 20
 
 
 class Tail:
     """A record of the last octets of a stream.
 
-    The record is complete after each call, because a timeout kills the observer too.
+    The record is complete after each call, because a timeout also kills the observer.
     """
 
     def __init__(self, file: int, kept: int = STDERR_KEPT) -> None:
@@ -49,7 +49,7 @@ class Tail:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Append octets, and shorten a record of twice the kept size."""
+        """Append octets, and shorten the record when it reaches twice the kept size."""
         self._last += data
         del self._last[: -self._kept]
         if self._size + len(data) <= 2 * self._kept:
@@ -66,7 +66,7 @@ class Tail:
 
 
 def main() -> None:
-    """Run the command and end with the same status or signal."""
+    """Run the command and exit with the same status or signal."""
     directory, command = sys.argv[1:]
     environment = dict(os.environ)
     # The rehearsal sets PYTHONPATH for the proxy. spawn(8) does not set it.
@@ -74,7 +74,7 @@ def main() -> None:
     records = _opened_records(directory)
     values = (environment.get(name, "") for name in VARIABLES)
     _write(records[ENVIRONMENT], b"".join(os.fsencode(value) + b"\0" for value in values))
-    # The filter may send a signal to its process group and ignore that signal itself.
+    # The filter may send its process group a signal that it ignores itself.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     began = time.monotonic()
@@ -101,7 +101,7 @@ def _opened_records(directory: str) -> dict[str, int]:
     try:
         os.rmdir(directory)  # noqa: PTH106
     except OSError:
-        pass  # A process of an earlier filter may have moved it.
+        pass  # A process of an earlier filter may have moved the file.
     return opened
 
 
@@ -139,7 +139,7 @@ def _run(command: str, environment: dict[str, str], tail: Tail) -> int:
 
 
 def _forward(reader: int, tail: Tail) -> int:
-    """Forward one read and return its size, or 0 if nothing is available."""
+    """Read once, forward the data, and return its size, or 0 if nothing is available."""
     try:
         data = os.read(reader, _READ_SIZE)
     except BlockingIOError:

@@ -1,7 +1,7 @@
 """The command line of the rehearsal.
 
-Rule: this module checks all arguments before a process is started. The parser of the proxy checks
-the options of the proxy.
+Rule: this module checks all arguments before any process is started. The options of the proxy are
+checked by the proxy's own parser.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .proxy import User
 from .sources import STANDARD_INPUT
 from .text import printable, without_commands
 
-# The name of this command in the examples.
+# The name of this command in examples.
 _INSTALLED = "postprox-rehearse"
 PROGRAM = _INSTALLED if Path(sys.argv[0]).name == _INSTALLED else "python3 -m postprox.rehearse"
 
 
 def _short(path: Path) -> Path:
-    """Return `path` relative to the working directory, if it is below it."""
+    """Return `path`, relative to the working directory if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except (ValueError, OSError):
@@ -45,7 +45,7 @@ Run a filter with the real proxy before Postfix uses it on real mail. A test
 client sends each message in the same way as Postfix, and a test server
 receives it. Nothing leaves this machine.
 
-Without -c a sample filter runs. Without MESSAGE three sample messages are
+Without -c, a sample filter is run. Without MESSAGE, three sample messages are
 sent. A MESSAGE is a file with one message, an mbox, a Maildir, a directory
 with any of them, or - for standard input."""
 _EPILOG = f"""\
@@ -72,7 +72,7 @@ exit status:
 class Settings:
     """The settings of the command line."""
 
-    #: The filter command, and whether it is the sample filter.
+    #: The filter command, and whether this is the sample filter.
     command: str
     bundled_filter: bool
     messages: tuple[Path, ...]
@@ -84,27 +84,27 @@ class Settings:
     timeout: float
     reject: bool
     strict: bool
-    #: The envelope. If the sender is None, it is taken from the message.
+    #: The envelope. If the sender is None, the sender of the message is used.
     sender: bytes | None
     recipients: tuple[bytes, ...]
     client_ip: bytes
     helo: bytes
     #: The user that runs the proxy and the filter, or None for the current user.
     user: User | None
-    #: The number of runs per message.
+    #: The number of times that each message is sent.
     repeat: int
-    #: The allowed keys of `EXPECTATIONS`; all are allowed if empty.
+    #: The allowed keys of `EXPECTATIONS`. If empty, all are allowed.
     expected: tuple[str, ...]
-    #: Whether the report is long, or None if that depends on the number of messages.
+    #: Whether the report is full, or None if that depends on the number of messages.
     full: bool | None
-    #: Whether the shell can parse the command.
+    #: Whether the shell can parse the filter command.
     parses: bool
     json: bool
     #: Whether GitHub annotations are printed.
     github: bool
     #: The file for JUnit XML.
     junit: Path | None
-    #: Whether each change of a file starts a new run.
+    #: Whether a change to a file starts a new run.
     watch: bool
 
 
@@ -119,7 +119,7 @@ def parse(arguments: list[str]) -> Settings:
         *(["-v"] * given.verbose),
     ]
     try:
-        # The address of the upstream server is not known yet.
+        # The address of the upstream server is not known at this point.
         proxy = proxy_options.parse([*passed, *_pair("-d", given.tempdir), "127.0.0.1:25"])
     except proxy_options.UsageError as error:
         parser.error(str(error))
@@ -129,7 +129,7 @@ def parse(arguments: list[str]) -> Settings:
         parser.error("--github: cannot be combined with --json")
     mixed = given.junit is not None and target.is_descriptor(given.junit)
     if mixed and (given.json or given.github):
-        parser.error("--junit: must be a file if --json or --github is given")
+        parser.error("--junit: must be a file if --json or --github is specified")
     command = _BUNDLED_FILTER if given.command is None else given.command
     return Settings(
         command=command,
@@ -158,7 +158,7 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that escapes unprintable characters in errors, because *.eml may match any name."""
+    """A parser that escapes unprintable characters in errors, as *.eml may match any name."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))

@@ -1,6 +1,6 @@
 """The verdict on a message after a filter run, and hints for the author of the filter.
 
-Rule: the proxy's own function computes the verdict from the recorded run. The verdict is compared
+Rule: the proxy's own function derives the verdict from the recorded run. The verdict is compared
 with the replies on the wire.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: The verdict if the proxy could not process the message.
 ERROR = "error"
-#: All verdicts, with their names in the log and in the JSON document.
+#: All verdicts, by their names in the log and in the JSON document.
 VERDICTS = (
     verdict.ACCEPT,
     verdict.REJECT,
@@ -37,8 +37,8 @@ EXPECTATIONS = {
     "fail": (verdict.FAIL, verdict.FAIL_OPEN),
 }
 _SHELL_SAYS = {
-    126: "the command cannot be executed; check its x permission",
-    127: "the shell found no such command (PATH is /usr/bin:/bin)",
+    126: "the command cannot be executed; check its execute permission",
+    127: "the shell did not find the command (PATH is /usr/bin:/bin)",
 }
 
 
@@ -54,7 +54,7 @@ class Outcome:
     timed_out: bool = False
     #: Whether the shell could not start the filter.
     not_started: bool = False
-    #: Remarks for the filter's author.
+    #: Remarks for the author of the filter.
     hints: tuple[str, ...] = ()
 
 
@@ -70,7 +70,7 @@ class Conditions:
 
 
 def judge(run: FilterRun | None, conditions: Conditions, *, delivered: bool) -> Outcome:
-    """Judge one run.
+    """Return the outcome of one run.
 
     delivered: whether the upstream server received the message.
     """
@@ -110,15 +110,15 @@ def signal_name(run: FilterRun) -> str:
 def _not_started(run: FilterRun, *, parses: bool) -> bool:
     """Return whether the shell could not start the filter.
 
-    A shell may exit with status 0 or 1 before it reaches a line that it cannot parse.
+    A shell may exit with status 0 or 1 before it gets to a line that it cannot parse.
     """
     return run.status in _SHELL_SAYS or (not parses and run.status not in (0, 1, None))
 
 
 def failure(run: FilterRun, *, parses: bool = True) -> str:
-    """Return the reason for a failure, or "" if the exit status determines the verdict."""
+    """Return the reason for a failure, or "" if the exit status gives the verdict."""
     if run.status is None:
-        return "killed, with its whole process group"
+        return "killed together with its process group"
     if run.status == 0 and run.outfile == UNUSABLE:
         return "OUTFILE is not a readable regular file"
     name = signal_name(run)
@@ -141,14 +141,14 @@ def _hints(run: FilterRun, *, rejected: bool) -> tuple[str, ...]:
     hints = []
     if rejected and b"Traceback (most recent call last)" in run.stderr:
         hints.append(
-            "the filter probably crashed, but status 1 rejects the message; "
-            "end with status 2 on a failure, and use --strict"
+            "the filter probably crashed, but status 1 rejects the message; exit with status 2 "
+            "after a failure, and use --strict"
         )
     elif rejected and not run.stderr.strip():
         hints.append(
-            "status 1 without output on standard error rejects the message; "
-            "end with status 2 on a failure, and use --strict"
+            "status 1 without output on standard error rejects the message; exit with status 2 "
+            "after a failure, and use --strict"
         )
     if run.status and run.outfile == FILLED:
-        hints.append("the proxy uses OUTFILE only with status 0")
+        hints.append("the proxy uses OUTFILE only if the status is 0")
     return tuple(hints)

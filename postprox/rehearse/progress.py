@@ -1,6 +1,7 @@
-"""The progress on the last line of a terminal.
+"""A progress indicator on the last line of a terminal.
 
-Rule: the line goes to standard error, only on a terminal. It is erased before any other output.
+Rule: the line is written to standard error, and only to a terminal. It is erased before any other
+output.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _CLEAR = "\r\033[K"
 
 
 class Progress:
-    """A context manager for a filter run. `begins` sets the message.
+    """A context manager that is active during a filter run. `begins` sets the message.
 
     total: the number of messages.
     width: the width of the terminal in columns.
@@ -38,7 +39,7 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def begins(self, number: int, name: str) -> None:
-        """Show the current message."""
+        """Display the current message."""
         self._at = f"[{number}/{self._total}] {printable(name)}"
         self._show("")
 

@@ -1,6 +1,6 @@
-"""The proxy of a rehearsal, a child process that is started as by Postfix's spawn(8).
+"""The proxy of a rehearsal, a child process that is started in the same way as by spawn(8).
 
-Rule: one socket is file descriptors 0, 1 and 2. The proxy does not inherit the environment.
+Rule: file descriptors 0, 1 and 2 are the same socket. The proxy does not inherit the environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The PATH that spawn(8) sets.
 PATH = "/usr/bin:/bin"
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: The timeouts for the exit of the proxy, before and after SIGTERM, in seconds.
+#: The timeouts for the proxy to exit, before and after SIGTERM, in seconds.
 _LEAVE = 10.0
 _TERMINATE = 3.0
 
@@ -33,7 +33,7 @@ class User:
 
 
 class Proxy:
-    """The proxy with `arguments`, run by `user`, until the context ends.
+    """The proxy with `arguments`, run as `user` until the context ends.
 
     Raises:
         OSError: it cannot be started.
@@ -43,7 +43,8 @@ class Proxy:
         self.socket, child = socket.socketpair()
         with child:
             self._process = subprocess.Popen(
-                # The working directory may contain modules, hence -P. The launcher uses -S.
+                # -P is required because the working directory may contain modules. The launcher
+                # uses -S.
                 [sys.executable, "-S", "-P", "-m", "postprox", *arguments],
                 stdin=child.fileno(),
                 stdout=child.fileno(),
@@ -55,7 +56,7 @@ class Proxy:
                 user=None if user is None else user.uid,
                 group=None if user is None else user.gid,
                 extra_groups=None if user is None else [user.gid],
-                restore_signals=False,  # spawn(8) also leaves SIGPIPE ignored.
+                restore_signals=False,  # SIGPIPE stays ignored, as with spawn(8).
             )
         self.exit_status: int | None = None
 

@@ -1,6 +1,6 @@
-"""One message through client, proxy, filter and upstream server.
+"""Sends one message through the client, the proxy, the filter and the upstream server.
 
-Rule: each process and thread that this module starts has ended when it returns or raises.
+Rule: all processes and threads that this module starts have ended when it returns or raises.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from .filterrun import FilterRun
     from .options import Settings
 
-#: The maximum number of lines between the first and the last difference. The comparison of more
-#: lines could take minutes.
+#: The maximum number of lines between the first and the last difference. Comparing more lines could
+#: take minutes.
 _COMPARED = 4000
-#: The number of lines around a difference.
+#: The number of context lines around a difference.
 _CONTEXT = 2
 _HUNK = re.compile(r"@@ -(\d+)(.*) \+(\d+)(.*) @@")
 
@@ -44,10 +44,10 @@ class Rehearsal:
     events: list[Event]
     #: The final reply, with CRLF.
     reply: bytes
-    #: The run of the filter, or None.
+    #: The run of the filter, or None if it was not run.
     run: FilterRun | None
     outcome: outcome.Outcome
-    #: The message that the upstream server accepted, or None.
+    #: The message accepted by the upstream server, or None.
     received: bytes | None
     #: The time until the reply to the message, in seconds.
     waited: float
@@ -56,7 +56,7 @@ class Rehearsal:
 
     @property
     def seconds(self) -> float | None:
-        """The duration of the filter run in seconds, or None without a run."""
+        """The duration of the filter run in seconds, or None if the filter was not run."""
         if self.run is None:
             return self.waited if self.outcome.timed_out else None
         return self.waited if self.run.seconds is None else self.run.seconds
@@ -67,7 +67,7 @@ def rehearse(
 ) -> Rehearsal:
     """Send `mail` through the proxy, with its files in a new `directory`.
 
-    waiting: a context that is active during the filter's run.
+    waiting: a context manager that is active while the filter runs.
 
     Raises:
         CannotRunError: the proxy failed.
@@ -81,7 +81,8 @@ def rehearse(
             Upstream(dialogue) as upstream,
         ):
             if settings.user is not None:
-                # The owner of the directory can replace the records, so they are opened earlier.
+                # The owner of the directory can replace the records, so they are opened before the
+                # filter runs.
                 os.chown(directory, settings.user.uid, settings.user.gid)
             arguments = [
                 *settings.proxy_arguments,
@@ -156,7 +157,7 @@ def difference(sent: bytes, received: bytes) -> list[str] | None:
 
 def _difference(sent: bytes, received: bytes) -> list[str] | None:
     old, new = (text.decode("latin-1").split("\r\n")[:-1] for text in (sent, received))
-    # The common beginning and end may be long. Their removal is fast.
+    # The common beginning and end may be long, but removing them is fast.
     start = max(0, _common(old, new) - _CONTEXT)
     del old[:start], new[:start]
     end = max(0, _common(old[::-1], new[::-1]) - _CONTEXT)

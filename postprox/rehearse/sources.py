@@ -1,8 +1,8 @@
-"""The messages from files, mailboxes (mbox and Maildir), directories and standard input.
+"""Finds messages in files, mailboxes (mbox and Maildir), directories and standard input.
 
-Rule: this module finds and counts the messages. Each message is read immediately before its run, so
-that the memory depends on the largest message and not on the mailbox. An empty file is not a
-message. A message that cannot be read does not prevent the runs of the others.
+Rule: this module finds and counts the messages. Each message is read immediately before it is sent,
+so that the memory required depends on the largest message and not on the mailbox. An empty file is
+not a message. If a message cannot be read, the others are still sent.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 #: The name of standard input on the command line and in the output.
 STANDARD_INPUT = "-"
-#: The maximum size of a message, in octets. A sparse file or a device may have any size.
+#: The maximum size of a message in octets. The size of a sparse file or device is unlimited.
 LIMIT = 1 << 28
 _TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
-#: The maximum size of a line that is read at once.
+#: The maximum number of octets of a line that are read at once.
 _LINE = 1 << 16
-# The line before each message of an mbox, with an address and a date.
+# The line before each message of an mbox, which contains an address and a date.
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
 # The empty line after each message of an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
-# A "From " line of the message itself, quoted by the writer of the mbox (mboxrd).
+# A "From " line of the message itself, which was quoted when the mbox was written (mboxrd).
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
 
 
@@ -44,16 +44,16 @@ _QUOTED = re.compile(rb"(?m)^>(>*From )")
 class Source:
     """One message and its position."""
 
-    #: The file name. For a message of an mbox, its number follows.
+    #: The file name, followed by the number of the message if the file is an mbox.
     name: str
     #: The file, or None for standard input and for a pipe.
     path: Path | None
-    #: The octets in the file. The end is None for the whole file.
+    #: The range of octets in the file. The end is None for the whole file.
     begin: int = 0
     end: int | None = None
     #: The content if `path` is None, or None if it is too large.
     octets: bytes | None = b""
-    #: The user whose rights root uses to open the file, or None for the rights of this process.
+    #: The user with whose rights root opens the file, or None for the rights of this process.
     user: User | None = None
 
     @property
@@ -100,7 +100,7 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
     """Return the messages in `paths`, opened with the rights of `user`.
 
     Raises:
-        CannotRunError: a path cannot be read or contains no message. The text names each such path.
+        CannotRunError: paths cannot be read or contain no message. The text lists these paths.
     """
     sources: list[Source] = []
     wrong = []
@@ -157,7 +157,7 @@ def _once(name: str, file: BinaryIO) -> list[Source]:
 
 
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file. If it cannot be opened, the error is reported at its run."""
+    """Return the messages in a file. If it cannot be opened, the error is reported later."""
     try:
         return _in_file(path, user)
     except OSError:
@@ -165,10 +165,10 @@ def _in_directory(path: Path, user: User | None) -> list[Source]:
 
 
 def _files(access: Access, top: Path) -> Iterator[Path]:
-    """Yield the files in a directory and below, in order.
+    """Yield the files in a directory and its subdirectories, in order.
 
-    A directory below that cannot be listed is yielded itself. The function is not recursive,
-    because directories may be nested more deeply than Python's limit.
+    A subdirectory that cannot be listed is yielded itself. The function is not recursive, because
+    directories may be nested more deeply than Python's recursion limit.
     """
     pending = [(top, DIRECTORY)]
     while pending:
@@ -202,7 +202,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
         try:
             messages = access.entries(directory / name)
         except OSError:
-            inside.append((directory / name, FILE))  # The error is reported at its run.
+            inside.append((directory / name, FILE))  # The error is reported later.
             continue
         inside += [
             (directory / name / message, FILE)
@@ -218,14 +218,14 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
 
 
 def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[str, str]) -> bool:
-    """Return whether an entry, or the target of a link, is of a type of file."""
+    """Return whether an entry, or the target of a link, passes a test for a type of file."""
     kind = entries.get(path.name)
     if kind != LINK:
         return kind == (DIRECTORY if test is stat.S_ISDIR else FILE)
     try:
         return test(access.mode(path))
     except PermissionError:
-        return test is stat.S_ISREG  # The error is reported at its run.
+        return test is stat.S_ISREG  # The error is reported later.
     except OSError:
         return False
 
@@ -253,14 +253,14 @@ def _in_file(path: Path, user: User | None) -> list[Source]:
 
 
 def _beginnings(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield the positions of each "From " line of an mbox and of its message."""
+    """Yield the position of each "From " line of an mbox and of the message that follows it."""
     at = 0
     blank = whole = True
     while line := file.readline(_LINE):
         if blank and _FROM.match(line):
             yield at, at + len(line)
         elif not at:
-            return  # The first line of an mbox is a "From " line.
+            return  # The file is not an mbox, which begins with a "From " line.
         blank = whole and line in (b"\n", b"\r\n")
         whole = line.endswith(b"\n")
         at += len(line)

@@ -1,6 +1,7 @@
-"""The summary of all messages with their verdicts, durations and expectations.
+"""The summary of all messages, with verdicts, durations and expectations.
 
-Rule: the summary keeps a few short texts per message, so that a long run needs little memory.
+Rule: the summary keeps only a few short texts per message, so that a long run requires little
+memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _COUNTED = {
     verdict.FAIL: "temporarily refused because the filter failed",
     outcome.ERROR: "temporarily refused by the proxy",
 }
-#: The maximum number of listed messages with an unexpected verdict.
+#: The maximum number of messages with an unexpected verdict that are listed.
 _LISTED = 20
 
 
@@ -42,11 +43,11 @@ class Result:
     #: The name of the message and its file, or "" without a file.
     name: str
     path: str
-    #: The name of its verdict in the log.
+    #: The name of the verdict in the log.
     verdict: str
-    #: The reason for a failure, or the reply of a refusal.
+    #: The reason for a failure, or the reply that refused the message.
     why: str
-    #: The duration of the filter run, or None without a run.
+    #: The duration of the filter run, or None if the filter was not run.
     seconds: float | None
     #: The last octets of the filter's standard error.
     stderr: str
@@ -70,12 +71,12 @@ def result(rehearsal: Rehearsal, path: str) -> Result:
 
 
 def verdict_text(done: Result) -> str:
-    """Return the verdict and its reason."""
+    """Return the verdict with its reason."""
     return f"{done.verdict}: {done.why}" if done.why else done.verdict
 
 
 def complaint(settings: Settings, done: Result) -> str:
-    """Return the problem with a result, or "".
+    """Return a description of the problem with a result, or "".
 
     Without --expect, a failure of the filter is a problem.
     """
@@ -133,7 +134,7 @@ class Summary:
         return cut(row, self._paper.width)
 
     def _changing(self, results: list[Result]) -> list[str]:
-        """Return a line for each message with different verdicts."""
+        """Return a line for each message whose runs had different verdicts."""
         if self._settings.repeat == 1:
             return []
         seen: dict[str, list[str]] = {}

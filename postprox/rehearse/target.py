@@ -27,10 +27,10 @@ def is_descriptor(path: Path) -> bool:
 
 
 def problem(path: Path) -> str:
-    """Return why XML cannot be written to `path`, or "" if it can.
+    """Return the reason why XML cannot be written to `path`, or "".
 
     Raises:
-        OSError: the file system refuses the path.
+        OSError: the file system does not accept the path.
     """
     if is_descriptor(path):
         return ""
@@ -59,7 +59,7 @@ def write(path: Path, text: bytes) -> None:
             raise CannotRunError(f"--junit {str(path)!r}: {why}")
         if is_descriptor(path):
             sys.stdout.flush()
-            # A second open of a regular file would begin at its start.
+            # Opening a regular file again would write at its start.
             with os.fdopen(os.dup(_STREAMS.get(path.name) or int(path.name)), "wb") as file:
                 file.write(text)
         elif path.exists() and _is_stream(path.lstat().st_mode):
@@ -76,7 +76,7 @@ def _is_stream(mode: int) -> bool:
 
 
 def _replace(path: Path, text: bytes) -> None:
-    # In /tmp another user could create a link with a predictable name.
+    # In /tmp, another user could create a link with a predictable name.
     temporary = path.with_name(f".junit-{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:

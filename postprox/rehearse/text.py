@@ -1,6 +1,6 @@
 """The report of a rehearsal as text for a terminal.
 
-Rule: lines fit the width. Text from a message or a filter is printed with unprintable characters
+Rule: lines fit the width of the terminal. Unprintable characters from a message or filter are
 escaped.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .options import Settings
     from .rehearsal import Rehearsal
 
-#: The maximum numbers of lines. The JSON document has the complete texts.
+#: The maximum number of lines of each part. The JSON document contains the complete texts.
 _DIFF_LINES = 60
 _STDERR_LINES = 20
 _STEP_LINES = 3
@@ -57,7 +57,7 @@ _FATES = {
     ),
     outcome.ERROR: "The message was not delivered. The client sends it again later.",
 }
-# The only change that the proxy itself makes (data.no-smuggling in the specification).
+# The only change made by the proxy itself (data.no-smuggling in the specification).
 _FATES_STUFFED = (
     "The upstream server received the original message with one more dot after each bare CR that "
     "precedes a dot. Some mail servers would read that as the end of the message."
@@ -88,11 +88,11 @@ class Paper:
     colour: bool
 
     def painted(self, colour: str, text: str) -> str:
-        """Return `text` with the escape sequences of a colour."""
+        """Return `text` with the escape sequences for a colour."""
         return f"\033[{colour}m{text}\033[0m" if self.colour else text
 
     def paragraph(self, label: str, text: str) -> list[str]:
-        """Return wrapped lines with a label."""
+        """Return a wrapped paragraph with a label."""
         return textwrap.wrap(
             text, self.width, initial_indent=f"  {label + ':':<8} ", subsequent_indent=" " * 11
         )
@@ -102,7 +102,7 @@ class Paper:
         return [line for text in texts for line in self.paragraph(label, text)]
 
     def folded(self, line: str) -> list[str]:
-        """Break a long line at any character, because it may be a path."""
+        """Break a long line at any character, because it may consist of a single path."""
         room = self.width - 6
         rest = line[self.width :]
         pieces = [rest[at : at + room] for at in range(0, len(rest), room)]
@@ -130,7 +130,7 @@ class Report:
         self._opening: list[dialogue.Event] = []
 
     def opening(self) -> str:
-        """Return the first lines."""
+        """Return the first lines of the report."""
         settings = self._settings
         count = plural(self._total, "message goes", "messages go")
         made = (
@@ -177,7 +177,7 @@ class Report:
         return PurePath(rehearsal.mail.name).name if bundled else rehearsal.mail.name
 
     def line(self, number: int, rehearsal: Rehearsal) -> str:
-        """Return the brief report of one message, one line."""
+        """Return the brief report of one message, which is one line."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         word = self._paper.painted(colour, f"{words.partition(',')[0]:<13}")
         seconds = rehearsal.seconds
@@ -274,31 +274,31 @@ class Report:
 
 
 def _value(octets: bytes) -> str:
-    """Return the value of a variable. RECIPIENTS contains one address per line."""
+    """Return the value of an environment variable. RECIPIENTS contains one address per line."""
     return shown(octets.replace(b"\n", b", ")) or "(blank)"
 
 
 def why(rehearsal: Rehearsal) -> str:
-    """Return the reason for a failure, or the reply of a refusal."""
+    """Return the reason for a failure, or the reply that refused the message."""
     if rehearsal.outcome.reason:
         return printable(rehearsal.outcome.reason)
     return "" if rehearsal.received is not None else shown(rehearsal.reply)
 
 
 def printable(text: str) -> str:
-    """Return `text` with an escape for each character that is not printable."""
+    """Return `text` with each unprintable character escaped."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
 
 
 def without_commands(text: str) -> str:
-    """Return a text that contains no GitHub workflow command."""
+    """Remove GitHub workflow commands from a text."""
     return _COMMAND.sub(lambda found: f"{found[0][:-1]}\\x{ord(found[0][-1]):02x}", text)
 
 
 def _filter_lines(command: str, width: int) -> list[str]:
-    """Return the filter command, wrapped only between words, because a user may copy a path."""
+    """Return the filter command, wrapped only between words so that users can copy a path."""
     return textwrap.wrap(
         command or "(an empty command)",
         width,
@@ -335,12 +335,12 @@ def _ended(run: FilterRun, reason: str) -> str:
 
 
 def time_taken(seconds: float) -> str:
-    """Return a duration for the report."""
+    """Format a duration for the report."""
     return f"{seconds:.2f} s" if seconds >= 0.01 else "less than 0.01 s"
 
 
 def cut(line: str, width: int) -> str:
-    """Return a line of at most `width` columns."""
+    """Truncate a line to at most `width` columns."""
     return line if len(line) <= width else line[: width - 3] + "..."
 
 

@@ -1,6 +1,6 @@
 """The upstream server of a rehearsal, on loopback.
 
-Rule: the server accepts and records each message and delivers none.
+Rule: the server accepts and records each message, and delivers none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 GREETING = b"220 upstream.example.org ESMTP\r\n"
-# Extensions of Postfix, and CHUNKING, which the proxy removes from the reply.
+# The extensions that Postfix offers, and CHUNKING, which the proxy removes from the reply.
 _EHLO = (
     b"250-upstream.example.org\r\n250-PIPELINING\r\n250-XFORWARD NAME ADDR PROTO HELO\r\n"
     b"250-8BITMIME\r\n250 CHUNKING\r\n"
@@ -37,7 +37,7 @@ _END = b"\r\n.\r\n"
 
 
 class Upstream:
-    """A server on a port that the system chooses, until the context ends."""
+    """A server that runs until the context ends, on a port chosen by the system."""
 
     def __init__(self, dialogue: Dialogue) -> None:
         self._dialogue = dialogue
@@ -47,7 +47,7 @@ class Upstream:
 
     @property
     def address(self) -> str:
-        """The listening address, as HOST:PORT."""
+        """The address on which the server listens, as HOST:PORT."""
         host, port = self._listener.getsockname()[:2]
         return f"{host}:{port}"
 
@@ -72,7 +72,7 @@ class Upstream:
             try:
                 peer, _ = self._listener.accept()
             except OSError:
-                return  # The listener is closed.
+                return  # The listening socket was closed.
             self._peer = peer
             with peer:
                 try:
@@ -99,10 +99,10 @@ class Upstream:
 
 
 class _Lines:
-    """A socket that is read up to a separator.
+    """Reads from a socket up to a separator.
 
     Raises:
-        EOFError: the other side has closed the connection.
+        EOFError: the peer has closed the connection.
     """
 
     def __init__(self, peer: socket.socket) -> None:
@@ -122,8 +122,8 @@ class _Lines:
         return taken
 
     def message(self) -> bytes:
-        """Return a message's content, dots unstuffed (RFC 5321 section 4.5.2)."""
-        # The content may be empty, so the search needs the CRLF of the DATA command.
+        """Return the content of a message without stuffed dots (RFC 5321 section 4.5.2)."""
+        # The content may be empty, so the CRLF of the DATA command is included in the search.
         self._held[:0] = b"\r\n"
         stuffed = self.until(_END)[: -len(_END) + 2]
         return stuffed.replace(b"\r\n.", b"\r\n")[2:]

@@ -1,4 +1,4 @@
-"""The wait for a change of the filter or of a message.
+"""Waits until the filter or a message has changed.
 
 Rule: a change is a different result of stat(2). This module opens no file.
 """
@@ -22,7 +22,7 @@ State = dict[Path, tuple[int, int, int]]
 
 
 def state(settings: Settings) -> State:
-    """Return the inode, size and time of each file of the filter and of each message."""
+    """Return the inode, size and modification time of each file of the filter and each message."""
     seen = {}
     for path in (
         *_filter_files(settings.command),
@@ -37,7 +37,7 @@ def state(settings: Settings) -> State:
 
 
 def changed(settings: Settings, before: State) -> str:
-    """Wait until a file has changed and stays unchanged for one interval, and return its name."""
+    """Wait until a file has changed and then stayed unchanged for an interval. Return its name."""
     last = before
     while True:
         time.sleep(_TICK)
@@ -61,4 +61,4 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return False  # A word of a command may exceed the maximum length of a file name.
+        return False  # A word of the command may be longer than a file name can be.

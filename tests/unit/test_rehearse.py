@@ -92,7 +92,7 @@ def test_reply_code_250_discards_message(rehearse: Rehearse) -> None:
         ("exit 2", "exit status 2"),
         ("kill -9 $$", "killed by signal 9 (SIGKILL)"),
         ("exit 255", "exit status 255"),
-        ("kill -9 0", "killed, with its whole process group"),
+        ("kill -9 0", "killed together with its process group"),
         ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is not a readable regular file"),
     ],
 )
@@ -105,7 +105,7 @@ def test_filter_failure_delivers_message(rehearse: Rehearse, command: str, reaso
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ("nosuchcommand", "exit status 127: the shell found no such command"),
+        ("nosuchcommand", "exit status 127: the shell did not find the command"),
         ("./message.eml", "exit status 126: the command cannot be executed"),
     ],
 )
