@@ -9,6 +9,16 @@ import pytest
 from tests.conformance.format.requirements import level_of, parse_specification, specification
 from tests.conformance.paths import SPECIFICATION
 
+TEXT = SPECIFICATION.read_text("utf-8")
+KEYWORD = re.compile(r"\b(?:MUST|SHOULD|MAY)\b")
+IDENTIFIER = re.compile(r"\b(?:cli|relay|data|filter|files|listen|log)\.[a-z][a-z0-9-]*[a-z0-9]\b")
+#: Identifiers that are never used again.
+REMOVED = {"data.held-4"}
+#: Words that refer to an earlier row. A failure quotes its sentence without that row.
+BACKWARD = re.compile(
+    r"(?i)\b(?:either case|that (?:line|warning|period|EHLO)|these (?:words|keywords|10 s)|"
+    r"after this 421|this line|the line should)\b"
+)
 ROW = "| cli.x-1 | MUST | lost | relay | manual | The proxy MUST do x. |"
 HEADINGS = "| id | level | harm | binds | source | requirement |"
 
@@ -34,9 +44,29 @@ def test_groups_are_in_order() -> None:
 
 
 def test_every_row_is_read() -> None:
-    text = SPECIFICATION.read_text("utf-8")
-    rows = re.findall(r"^\| ([a-z]+\.[a-z0-9-]+-[0-9]+) \|", text, re.M)
+    rows = re.findall(r"^\| ([a-z]+\.[a-z0-9-]+-[0-9]+) \|", TEXT, re.M)
     assert list(specification().requirements) == rows
+
+
+def test_sentence_has_keyword_of_its_level_once() -> None:
+    wrong = [
+        one.id
+        for one in specification().requirements.values()
+        if KEYWORD.findall(one.sentence) != [one.level.upper()]
+    ]
+    assert wrong == []
+
+
+def test_sentence_is_complete_without_its_neighbours() -> None:
+    sentences = {one.id: one.sentence for one in specification().requirements.values()}
+    assert [name for name, sentence in sentences.items() if BACKWARD.search(sentence)] == []
+    assert len(set(sentences.values())) == len(sentences)
+
+
+def test_every_identifier_in_text_exists() -> None:
+    known = {*specification().requirements, *(one.name for one in specification().families)}
+    assert REMOVED.isdisjoint(known)
+    assert set(IDENTIFIER.findall(TEXT)) - known == REMOVED
 
 
 def test_row_becomes_requirement() -> None:
