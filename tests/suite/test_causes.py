@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.conformance.run.causes import by_harm, causes
 from tests.conformance.run.results import Known, Result
-from tests.conformance.run.summary import harm_lines
+from tests.conformance.run.summary import failure_lines, harm_lines
 
 
 def miss(
@@ -47,7 +49,7 @@ def test_failures_with_same_mark_have_one_cause(other: Result) -> None:
 def test_failures_with_same_reason_have_one_cause() -> None:
     known = [miss(name, "lost", f"data.end-{name}", reason="It is so.") for name in ("1", "2")]
     (cause,) = causes(known)
-    assert cause.others == "and 1 other, also data.end-2"
+    assert cause.others == "and 1 other failure (some violate data.end-2)"
 
 
 def test_failures_with_common_marks_are_grouped_transitively() -> None:
@@ -71,10 +73,31 @@ def test_heading_counts_causes() -> None:
 
 
 def test_terminal_output_begins_with_harm_and_requirement() -> None:
-    assert list(harm_lines([STALLED, LOST]))[:3] == [
+    seen = "relay/lost.smtp:7 [stdio] expected 250; got 451\nmore"
+    assert list(harm_lines([STALLED, replace(LOST, message=seen)])) == [
         "loses mail in 1 way:",
         "  The proxy MUST keep data.end-1. (data.end-1)",
         "    relay/lost.smtp [stdio]",
+        "    expected 250; got 451",
+        "stalls in 1 way:",
+        "  The proxy MUST keep relay.idle-1. (relay.idle-1)",
+        "    relay/stalled.smtp [stdio]",
+        "The subcommand 'explain' prints the reasons for a requirement.",
+    ]
+
+
+def test_terminal_output_without_failure_has_no_hint() -> None:
+    assert list(harm_lines([replace(LOST, outcome="passed")])) == []
+
+
+def test_failures_are_printed_worst_harm_first() -> None:
+    results = [STALLED, replace(STALLED, mode="listen"), LOST]
+    assert list(failure_lines(results, {"x": "lost", "y": "stalled"})) == [
+        "",
+        "lost",
+        "",
+        "stalled",
+        "1 more for the same reason: relay/stalled.smtp::listen",
     ]
 
 
@@ -84,4 +107,5 @@ def test_results_of_older_files_are_grouped_by_clause() -> None:
         "misses clauses in 1 way:",
         "  a title (relay.eof)",
         "    relay/a.smtp [stdio]",
+        "The subcommand 'explain' prints the reasons for a requirement.",
     ]

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.__main__ import main
+from tests.conformance.format.requirements import specification
 from tests.conformance.paths import ROOT
 from tests.conformance.play.procfs import is_alive
 from tests.conformance.run.progress import Progress
@@ -486,6 +487,51 @@ def test_progress_line_has_counts() -> None:
     assert written.wait(30)
     progress.stop()
     assert lines == ["2 of 7 results, 1 failed, 0 s"]
+
+
+def test_progress_before_first_result_names_loading() -> None:
+    assert Progress(print).line() == "loading the transcripts, 0 s"
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name", "way", "broken"),
+    [
+        (
+            "data.accept_lf_dot_lf",
+            "data/not-the-end-lf-dot-lf.smtp",
+            "exposes mail in 1 way",
+            "data.end-3",
+        ),
+        (
+            "relay.relay_starttls",
+            "relay/refused-starttls.smtp",
+            "passes mail unfiltered in 1 way",
+            "relay.refused-1",
+        ),
+        (
+            "relay.drop_commands_after_message",
+            "relay/order-end-and-next-envelope.smtp",
+            "loses mail in 1 way",
+            "relay.order-4",
+        ),
+    ],
+)
+def test_harmful_proxy_gives_status_1_and_reason(
+    fixture: str, name: str, way: str, broken: str
+) -> None:
+    implementation = f"env PYTHONPATH={ROOT} {sys.executable} -S -m tests.fixtures {fixture}"
+    place = f"{name}::stdio"
+    done = command("run", implementation, place, "--name", "it")
+    sentence = specification().requirements[broken].sentence
+    _, heading, last = done.text.partition(" conformance of it (postprox 1.0.0) ")
+    assert heading
+    assert last.lstrip("=\n").startswith(
+        f"{way}:\n  {sentence} ({broken})\n    {name} [stdio]\n    expected "
+    )
+    assert f"\n{sentence} ({broken}, harm: " in done.text
+    again = f"run it again: python -m tests.conformance run '{implementation}' {place}\n"
+    assert again in done.text
+    assert done.status == 1
 
 
 def test_progress_is_shown_during_transcript(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def states_exit_status(requirement: Requirement) -> bool:
 
 def stated(requirement: Requirement) -> str:
     """Return the sentence of *requirement* with its identifier and its harm."""
-    return f"{requirement.sentence} ({requirement.id}: {requirement.harm or 'permitted'})"
+    harm = f"harm: {requirement.harm}" if requirement.harm else "permitted"
+    return f"{requirement.sentence} ({requirement.id}, {harm})"
 
 
 def _cause(error: StepFailedError) -> str:

@@ -54,8 +54,14 @@ class Cause:
         """Return the number of misses besides the example, and their other requirements."""
         number = len(self.results) - 1
         further = tuple(dict.fromkeys(map(_broken, self.results)))[1:]
-        also = f", also {', '.join(further)}" if further else ""
-        return f"and {number} other{'' if number == 1 else 's'}{also}" if number else ""
+        also = f" (some violate {', '.join(further)})" if further else ""
+        return f"and {number} other failure{'' if number == 1 else 's'}{also}" if number else ""
+
+    @property
+    def observation(self) -> str:
+        """Return the expectation and the observation of the example in one line."""
+        first = self.example.message.partition("\n")[0]
+        return first.partition("] ")[2] or first
 
 
 def causes(results: Iterable[Result]) -> tuple[Cause, ...]:

@@ -151,6 +151,9 @@ class TranscriptItem(pytest.Item):
         implementation = self.config.getoption("--implementation")
         if INSTALLED:
             words = ["postprox-conformance", "run", implementation, f"{self._place}::{self.mode}"]
+        elif self.config.getoption("--progress"):  # the subcommand `run`
+            words = ["python", "-m", "tests.conformance", "run", implementation]
+            words.append(f"{self._place}::{self.mode}")
         else:
             words = ["python", "-m", "pytest", f"{os.path.relpath(self.path)}::{self.mode}"]
             words += ["--implementation", implementation] if implementation else []

@@ -400,8 +400,9 @@ class Controller:
             suite.outcomes, suite.transcripts, suite.modes, suite.source, suite.profile.name
         )
         implementation = suite.settings.implementation
-        name = f"{implementation.name} {implementation.version}".strip()
-        terminalreporter.section(f"conformance of {name}")
+        version = implementation.version
+        name = f"{implementation.name} {version if implementation.described else f'({version})'}"
+        terminalreporter.section(f"conformance of {name.strip()}")
         for line in harm_lines(suite.outcomes):
             terminalreporter.write_line(line)
         control = suite.control.implementation if suite.control else None

@@ -42,8 +42,10 @@ class Progress:
 
     def line(self) -> str:
         """Return the line."""
-        of = f" of {self.total}" if self.total else ""
         seconds = round(time.monotonic() - self._began)
+        if not self.total:
+            return f"loading the transcripts, {seconds} s"
+        of = f" of {self.total}"
         return f"{self._results}{of} results, {self._missed} failed, {seconds} s"
 
     def stop(self) -> None:

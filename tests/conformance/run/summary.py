@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..format.vocabulary import GROUPS, OUTCOMES
+from ..format.vocabulary import GROUPS, HARMS, OUTCOMES
+from ..play.dialogue import shorten
 from .causes import by_harm, causes
 from .results import Result
 
@@ -17,6 +18,8 @@ from .results import Result
 _NAMED = 20
 #: Number of causes of one harm that are printed. The HTML page lists all of them.
 _CAUSES = 20
+#: Length of the line with the expectation and the observation.
+_WIDTH = 160
 
 
 def summary_lines(results: Iterable[Result]) -> list[str]:
@@ -44,26 +47,37 @@ def _row(name: str, cells: list[str]) -> str:
 
 def harm_lines(results: Iterable[Result]) -> Iterator[str]:
     """Yield each harm with the smallest set of causes, each with one example."""
-    for heading, found in by_harm(causes(results)).items():
+    ways = by_harm(causes(results))
+    for heading, found in ways.items():
         yield f"{heading}:"
         for cause in found[:_CAUSES]:
             one = cause.example
             yield f"  {one.sentence or one.title} ({cause.broken})"
             yield f"    {one.transcript} [{one.mode}] {cause.others}".rstrip()
+            if cause.observation:
+                yield f"    {shorten(cause.observation, _WIDTH)}"
         if len(found) > _CAUSES:
             yield f"  and {len(found) - _CAUSES} more ways; --html lists them all"
+    if ways:
+        yield "The subcommand 'explain' prints the reasons for a requirement."
 
 
 def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield the text of each different failure once, most frequent first, with the other names."""
-    causes: dict[str, list[str]] = {}
+    """Yield the text of each different failure once, worst harm first, with the other names."""
+    same: dict[str, list[Result]] = {}
     for result in results:
         if result.outcome == "failed":
-            causes.setdefault(result.cause, []).append(f"{result.transcript}::{result.mode}")
-    for cause, names in sorted(causes.items(), key=lambda one: -len(one[1])):
+            same.setdefault(result.cause, []).append(result)
+    for cause, missed in sorted(same.items(), key=lambda one: _by_harm_and_number(one[1])):
         yield ""
         yield told.get(cause, cause)
-        if others := names[1:]:
+        if others := [f"{one.transcript}::{one.mode}" for one in missed[1:]]:
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
             named = ", ".join(others[:_NAMED]) + more
             yield f"{len(others)} more for the same reason: {named}"
+
+
+def _by_harm_and_number(missed: list[Result]) -> tuple[int, int]:
+    """Return the key that sorts equal failures by their worst harm, then by their number."""
+    harms = (HARMS.index(one.harm) if one.harm else len(HARMS) for one in missed)
+    return min(harms), -len(missed)
