@@ -155,15 +155,16 @@ class Server:
         self._counters = Counters()
         self._notifier = ServiceNotifier(self._loop, self._status_text)
         self._metrics = Metrics(self._loop, options.metrics, self._prometheus_text)
-        self._loop.on_signals(STOPPING, self._stop)
+        self._loop.on_signals(STOPPING - {signal.SIGHUP}, self._stop)
+        # A server has no configuration to reload (files.term-15, files.term-22).
+        self._loop.on_signal(signal.SIGHUP, ignore)
 
     def go_into_background(self, null: int) -> None:
-        """Detach from the terminal, ignore SIGHUP and close `null`."""
+        """Detach from the terminal and close `null`."""
         os.setsid()
         for descriptor in (STDIN, STDOUT, STDERR):
             os.dup2(null, descriptor)
         os.close(null)
-        self._loop.on_signal(signal.SIGHUP, ignore)
 
     def begin_metrics(self, listeners: list[socket.socket]) -> None:
         """Start writing the file of `--metrics`, if specified.

@@ -21,7 +21,10 @@ BEFORE_THE_FILTER = ("connected", "greeted", "hello", "sender", "recipient", "da
 WITH_A_VERDICT = ("ended", "filtering", "asked", "taking", "taken", "answered")
 MOMENTS = (*BEFORE_THE_FILTER, *WITH_A_VERDICT)
 CLIENT_DEEDS = ("closes", "resets", "half-closes", "stalls")
-SIGNALS = ("TERM", "TERM-TERM", "INT", "HUP")
+SIGNALS = {
+    "spawned": ("TERM", "TERM-TERM", "INT", "HUP"),
+    "listening": ("TERM", "TERM-TERM", "INT"),  # a server ignores SIGHUP
+}
 
 #: What upstream is asked, and what it may do instead of answering. It has the message's "content"
 #: when it has begun to read, though all of it may be on its way; when the proxy is "sending", most
@@ -89,7 +92,7 @@ def every_scenario() -> Iterator[Scenario]:
     """All scenarios, always in the same order."""
     for mode, kind in product(MODES, KINDS):
         yield Scenario(mode, kind, "nobody", "", "")
-        for who, deeds in (("client", CLIENT_DEEDS), ("signal", SIGNALS)):
+        for who, deeds in (("client", CLIENT_DEEDS), ("signal", SIGNALS[mode])):
             moments = MOMENTS if kind in _A_FEW else WITH_A_VERDICT
             for moment, deed in product(moments, deeds):
                 yield Scenario(mode, kind, who, moment, deed)

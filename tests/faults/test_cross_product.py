@@ -14,7 +14,7 @@ from tests.faults.run import Account, doubtful, run
 from tests.faults.scenario import Scenario, every_scenario, sample
 from tests.faults.stage import Stage
 
-SAMPLE, SEED, PARTS = 500, 30, 5
+SAMPLE, SEED, PARTS = 500, 36, 5
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -323,8 +323,8 @@ def test_stop_has_time_limit(serve: Serve, upstream: Upstream, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_user_signal_is_ignored(serve: Serve, upstream: Upstream, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_signal_of_scripts_is_ignored(serve: Serve, upstream: Upstream, number: int) -> None:
     server = serve(upstream.address)
     client = server.client()
     peer = greeted(client, upstream)
@@ -333,9 +333,7 @@ def test_user_signal_is_ignored(serve: Serve, upstream: Upstream, number: int) -
     greeted(server.client(), upstream)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGQUIT]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGQUIT])
 def test_second_signal_terminates_all_sessions(
     serve: Serve, upstream: Upstream, tmp_path: Path, number: int
 ) -> None:

@@ -300,7 +300,7 @@ def test_second_stop_reduces_upstream_timeout(site: Site) -> None:
     assert site.sessions[0].terminated == [limits.STOP_FINAL_AGAIN]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_stop_signal_closes_listener(site: Site, number: int) -> None:
     site.serves()
     signal.raise_signal(number)
