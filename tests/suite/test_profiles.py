@@ -64,7 +64,7 @@ def test_profile_has_canonical_name(text: str, name: str) -> None:
 
 
 def test_unknown_profile_is_error_with_suggestion() -> None:
-    with pytest.raises(ValueError, match="not 'rely'.*relay"):
+    with pytest.raises(ValueError, match=r"not 'rely'.*relay"):
         Profile.of("rely")
 
 
