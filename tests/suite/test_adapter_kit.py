@@ -33,12 +33,20 @@ def test_words_exclude_addresses() -> None:
 
 
 @pytest.mark.parametrize(
+    "words", [["-rccat"], ["--reject", "--command=cat"], ["--com", "cat", "-r"]]
+)
+def test_other_forms_of_options_are_parsed(words: list[str]) -> None:
+    options = parse([*words, "-l", "1", "h:2"])
+    assert (options.command, options.reject) == ("cat", True)
+
+
+@pytest.mark.parametrize(
     ("words", "text"),
     [
         (["h:1"], "no stdio mode"),
         (["-l", "1"], "upstream server"),
-        (["-l", "1", "h:1", "--strict"], "unknown option --strict"),
-        (["-l", "1", "h:1", "-c"], "-c: missing value"),
+        (["-l", "1", "h:1", "--strict"], "option --strict not recognized"),
+        (["-l", "1", "h:1", "-c"], "option -c requires argument"),
         (["-l", "1", "h"], "h: must be HOST:PORT"),
     ],
 )

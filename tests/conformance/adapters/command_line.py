@@ -6,25 +6,26 @@ an error, so that no transcript passes without being tested.
 
 from __future__ import annotations
 
+import getopt
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The options with a value and the options without, by the attribute of `Options`.
-_WITH_VALUE = {
-    "-c": "command",
-    "-d": "directory",
-    "-t": "timeout",
-    "-l": "listen",
-    "--listen": "listen",
+#: The options, by the attribute of `Options`.
+_OPTIONS = {
+    ("-c", "--command"): "command",
+    ("-d", "--tempdir"): "directory",
+    ("-t", "--timeout"): "timeout",
+    ("-l", "--listen"): "listen",
+    ("-r", "--reject"): "reject",
+    ("-v", "--verbose"): "verbose",
+    ("--foreground",): "foreground",
 }
-_WITHOUT_VALUE = {
-    "-r": "reject",
-    "-v": "verbose",
-    "-vv": "verbose",
-    "--foreground": "foreground",
-}
+#: The options without a value.
+_FLAGS = ("reject", "verbose", "foreground")
+_SHORT = "c:d:t:l:rv"
+_LONG = ["command=", "tempdir=", "timeout=", "listen=", "reject", "verbose", "foreground"]
 
 
 class UsageError(Exception):
@@ -41,16 +42,16 @@ class Address:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}" if self.port else self.host
 
-    def resolved(self) -> tuple[int, str | tuple[str, int]]:
-        """Return the address family, and the address as the functions of a socket require it."""
+    def resolved(self) -> list[tuple[int, str | tuple[str, int]]]:
+        """Return each address family and address as the functions of a socket require them."""
         if not self.port:
-            return socket.AF_UNIX, self.host
-        family, _, _, _, name = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-        return family, (str(name[0]), self.port)
+            return [(socket.AF_UNIX, self.host)]
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        return [(family, (str(name[0]), self.port)) for family, _, _, _, name in found]
 
     def bind(self) -> socket.socket:
         """Return a socket that is bound to this address and does not listen yet."""
-        family, name = self.resolved()
+        family, name = self.resolved()[0]
         bound = socket.socket(family)
         if self.port:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,21 +111,22 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Parse the command line of a transcript: options, `-l` and the upstream server."""
-    options, positional, words = Options(), [], []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word in _WITHOUT_VALUE:
-            setattr(options, _WITHOUT_VALUE[word], True)
-            words.append(word)
-        elif word in _WITH_VALUE:
-            if not rest:
-                raise UsageError(f"{word}: missing value")
-            _set(options, word, rest.pop(0), words)
-        elif word.startswith("-"):
-            raise UsageError(f"unknown option {word}")
+    try:
+        found, positional = getopt.gnu_getopt(list(arguments), _SHORT, _LONG)
+    except getopt.GetoptError as error:
+        raise UsageError(str(error)) from error
+    options, words = Options(), []
+    for word, value in found:
+        names, name = next(pair for pair in _OPTIONS.items() if word in pair[0])
+        if name == "listen":
+            options.listen = address(value)
+            continue
+        if name in _FLAGS:
+            setattr(options, name, True)
+            words.append(names[0])
         else:
-            positional.append(word)
+            setattr(options, name, Path(value) if name == "directory" else value)
+            words += [names[0], value]
     if len(positional) != 1:
         raise UsageError("the upstream server must be given once, as HOST:PORT")
     if not options.listen.port:
@@ -132,15 +134,6 @@ def parse(arguments: Sequence[str]) -> Options:
     options.upstream = address(positional[0])
     options.words = tuple(words)
     return options
-
-
-def _set(options: Options, word: str, value: str, words: list[str]) -> None:
-    name = _WITH_VALUE[word]
-    if name == "listen":
-        options.listen = address(value)
-        return
-    setattr(options, name, Path(value) if name == "directory" else value)
-    words += [word, value]
 
 
 def address(text: str) -> Address:

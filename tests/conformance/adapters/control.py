@@ -21,7 +21,6 @@ def control(adapter: Adapter, reference: Sequence[str]) -> Adapter:
         words = list(options.words)
         if adapter.message is not None and options.command is not None:
             words[words.index("-c") + 1] = f"exec {place.filter_script()}"
-            words = [word for word in words if word != "-r"]
         argv = [*reference, *words, "-l", str(place.entrance), str(place.upstream)]
         return Program(argv, detaches=not options.foreground)
 

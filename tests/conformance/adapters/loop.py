@@ -278,10 +278,14 @@ async def accept(loop: Loop, server: socket.socket) -> Stream:
 
 async def connect(loop: Loop, address: Address) -> Stream | None:
     """Return a connection to *address*, or None if it is unknown or refuses the connection."""
-    try:
-        family, name = address.resolved()
-    except OSError:
-        return None
+    with contextlib.suppress(OSError):
+        for family, name in address.resolved():
+            if stream := await _connect(loop, family, name):
+                return stream
+    return None
+
+
+async def _connect(loop: Loop, family: int, name: str | tuple[str, int]) -> Stream | None:
     sock = socket.socket(family)
     sock.setblocking(False)
     while (error := sock.connect_ex(name)) == errno.EAGAIN:
