@@ -52,14 +52,62 @@ def test_failures_with_same_reason_have_one_cause() -> None:
     assert cause.others == "and 1 other failure (some violate data.end-2)"
 
 
+def test_cause_names_five_further_requirements() -> None:
+    (cause,) = causes(miss(f"{n}", "lost", f"data.end-{n}", cause="x") for n in range(1, 9))
+    assert cause.others == (
+        "and 7 other failures "
+        "(some violate data.end-2, data.end-3, data.end-4, data.end-5, data.end-6 and 2 more)"
+    )
+
+
 def test_failures_with_common_marks_are_grouped_transitively() -> None:
     middle = miss("middle", "altered", "relay.idle-1", cause="x")
     (cause,) = causes([STALLED, middle, LOST])
-    assert cause.results == (LOST, middle, STALLED)
+    assert set(cause.results) == {LOST, middle, STALLED}
+
+
+def passes(requirement: str, number: int) -> list[Result]:
+    return [
+        replace(miss(f"{n}", "lost", requirement, outcome="passed"), requirement="")
+        for n in range(number)
+    ]
+
+
+def test_example_violates_requirement_with_largest_share() -> None:
+    symptom = miss("symptom", "lost", "relay.order-1", cause="x")
+    mistakes = [miss(n, "unfiltered", "relay.refused-1", cause="x") for n in ("a", "b")]
+    every = [symptom, *mistakes, *passes("relay.order-1", 3), *passes("relay.refused-1", 1)]
+    (cause,) = causes(every)
+    assert cause.example == mistakes[0]
+    assert list(harm_lines(every))[:3] == [
+        "passes mail unfiltered in 1 way:",
+        "  The proxy MUST keep relay.refused-1. (relay.refused-1)",
+        "    relay/a.smtp [stdio] and 2 other failures (some violate relay.order-1)",
+    ]
+    assert list(failure_lines(every, {}))[1:] == [
+        "x",
+        "2 more for the same reason: relay/b.smtp::stdio, relay/symptom.smtp::stdio",
+    ]
+
+
+def test_example_violates_mail_requirement_first() -> None:
+    lost = miss("lost", "lost", "relay.order-1", cause="x")
+    stalled = miss("stalled", "stalled", "relay.idle-1", cause="x")
+    (cause,) = causes([stalled, lost, *passes("relay.order-1", 9)])
+    assert cause.example == lost
 
 
 def test_failures_without_common_mark_are_ordered_by_harm() -> None:
     assert [cause.example for cause in causes([STALLED, LOST])] == [LOST, STALLED]
+
+
+def test_random_sessions_come_after_transcripts() -> None:
+    random = replace(LOST, transcript="properties/sessions", requirement="relay.order-2", cause="r")
+    assert list(by_harm(causes([random, STALLED]))) == [
+        "stalls in 1 way",
+        "fails random sessions, perhaps for the reasons above, in 1 way",
+    ]
+    assert list(by_harm(causes([random]))) == ["loses mail in 1 way"]
 
 
 def test_passes_and_skips_have_no_cause() -> None:
@@ -92,12 +140,13 @@ def test_terminal_output_without_failure_has_no_hint() -> None:
 
 def test_failures_are_printed_worst_harm_first() -> None:
     results = [STALLED, replace(STALLED, mode="listen"), LOST]
-    assert list(failure_lines(results, {"x": "lost", "y": "stalled"})) == [
+    told = {"relay/lost.smtp::stdio": "lost", "relay/stalled.smtp::listen": "stalled"}
+    assert list(failure_lines(results, told)) == [
         "",
         "lost",
         "",
         "stalled",
-        "1 more for the same reason: relay/stalled.smtp::listen",
+        "1 more for the same reason: relay/stalled.smtp::stdio",
     ]
 
 

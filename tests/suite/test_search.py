@@ -15,7 +15,7 @@ from tests.conformance.play.harness import Harness
 from tests.conformance.play.implementation import REFERENCE, Divergence, find_implementation
 from tests.conformance.play.timeouts import AdaptiveTimeout
 from tests.conformance.properties.plan import Plan
-from tests.conformance.properties.run import Run
+from tests.conformance.properties.run import Run, Utterance
 from tests.conformance.properties.search import Search
 from tests.conformance.run.items import SUITE
 
@@ -40,6 +40,20 @@ def test_known_failure_is_not_shrunk() -> None:
         search = Search(shrinks=shrinks)
         failure(lambda search=search: search.judge(Run(Plan(())), WRONG, "t"))  # type: ignore[misc]
         assert search.over is not shrinks
+
+
+def test_shortest_session_is_reported_after_time_limit() -> None:
+    search = Search(shrinks=True, seconds=0)
+    longer = Run(Plan(()), said=[Utterance("C>", b"NOOP\r\n")])
+
+    def found_twice_and_not_again() -> None:
+        for run in (longer, Run(Plan(())), longer):
+            failure(lambda run=run: search.judge(run, WRONG, "t"))  # type: ignore[misc]
+        assert search.over
+        raise Flaky
+
+    shortest = failure(lambda: Search(shrinks=True).judge(Run(Plan(())), WRONG, "t"))
+    assert failure(lambda: search.through(found_twice_and_not_again)) == shortest
 
 
 def test_race_is_reported_in_three_lines() -> None:

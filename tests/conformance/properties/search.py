@@ -7,6 +7,7 @@ consequences.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -22,6 +23,8 @@ _PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
 DEEP = _PROFILE == "deep" or settings().max_examples >= 1000
 #: The number of examples with the profile `few`, which tests of the suite's commands use.
 _FEW = 3
+#: Time limit of the search for the shortest failing session, in seconds.
+_SHRINKING = 60.0
 
 
 def examples(usual: int, deep: int) -> settings:
@@ -39,30 +42,45 @@ def examples(usual: int, deep: int) -> settings:
 class Search:
     """The results of one search."""
 
-    def __init__(self, *, shrinks: bool) -> None:
+    def __init__(self, *, shrinks: bool, seconds: float = _SHRINKING) -> None:
         self._shrinks = shrinks
+        self._seconds = float("inf") if DEEP else seconds
         self._sessions = 0
         self._wrong: list[str] = []
+        #: The time of the first failure, and the shortest text so far.
+        self._began = 0.0
+        self._shortest: tuple[str, str] | None = None
 
     @property
     def over(self) -> bool:
-        """Whether to stop, because a known divergence need not be shrunk."""
-        return bool(self._wrong) and not self._shrinks
+        """Whether to stop: a known divergence need not be shrunk, and the time is limited."""
+        return bool(self._wrong) and (not self._shrinks or self._late)
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() >= self._began + self._seconds
 
     def judge(self, run: Run, wrong: list[str], title: str) -> None:
         """Fail with the first of the violations *wrong* in *run*."""
         self._sessions += 1
         if not wrong:
             return
+        if not self._wrong:
+            self._began = time.monotonic()
         rule = wrong[0].partition(":")[0]
         self._wrong = [one for one in wrong if one.partition(":")[0] == rule]
-        fail("\n".join(self._wrong), told(run, title, self._wrong))
+        text = ("\n".join(self._wrong), told(run, title, self._wrong))
+        if self._shortest is None or len(text[1]) < len(self._shortest[1]):
+            self._shortest = text
+        fail(*text)
 
     def through(self, search: Callable[[], None]) -> None:
         """Run the search, and report a failure that does not recur as a race."""
         try:
             search()
         except Flaky:
+            if self._shrinks and self._late and self._shortest is not None:
+                fail(*self._shortest)
             fail(
                 f"{self._wrong[0]}\n"
                 f"in one of {self._sessions} sessions, but not when it was played again:\n"

@@ -2,14 +2,17 @@
 
 Rule: pure functions. Two misses have the same cause if they violate the same requirement, if their
 step, expectation and observation are equal, or if the implementation file gives the same reason.
+The example of a cause is a miss of the requirement of which the largest share fails, because a
+transcript about another requirement can fail by the same mistake.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..format.vocabulary import HARMS, LEVELS
+from ..format.vocabulary import HARMS, LEVELS, MAIL_HARMS
 from .results import Result
 
 #: The effect of a program that violates a requirement, by the harm of the requirement.
@@ -25,12 +28,16 @@ DEEDS = {
     # Result files of formats 1 and 2 have no harm.
     "": "misses clauses",
 }
+#: The heading of causes that only random sessions have found, if transcripts fail as well.
+_ALSO_RANDOM = "fails random sessions, perhaps for the reasons above, in"
 _MISSED = ("failed", "diverged")
+#: Number of further requirements that a cause names.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Misses with the same cause, worst first."""
+    """Misses with the same cause, the example first."""
 
     results: tuple[Result, ...]
 
@@ -41,8 +48,13 @@ class Cause:
 
     @property
     def harm(self) -> str:
-        """The worst harm of the misses."""
+        """The harm of the example."""
         return self.example.harm
+
+    @property
+    def is_random(self) -> bool:
+        """Whether only random sessions have failed, whose rules are less specific."""
+        return all(one.is_property for one in self.results)
 
     @property
     def broken(self) -> str:
@@ -54,7 +66,8 @@ class Cause:
         """Return the number of misses besides the example, and their other requirements."""
         number = len(self.results) - 1
         further = tuple(dict.fromkeys(map(_broken, self.results)))[1:]
-        also = f" (some violate {', '.join(further)})" if further else ""
+        more = f" and {len(further) - _NAMED} more" if len(further) > _NAMED else ""
+        also = f" (some violate {', '.join(further[:_NAMED])}{more})" if further else ""
         return f"and {number} other failure{'' if number == 1 else 's'}{also}" if number else ""
 
     @property
@@ -64,11 +77,38 @@ class Cause:
         return first.partition("] ")[2] or first
 
 
+class Ranking:
+    """The order of misses by the likelihood that their requirement names the mistake."""
+
+    def __init__(self, results: Iterable[Result]) -> None:
+        played = [one for one in results if one.outcome != "skipped"]
+        missed = [one for one in played if one.outcome in _MISSED]
+        self._missed = Counter(map(_broken, missed))
+        #: The number of misses that cite a requirement, also if they violate another one.
+        self._cited = Counter(cited for one in missed for cited in one.requirements)
+        self._kept = Counter(one.requirements[:1] for one in played if one.outcome not in _MISSED)
+
+    def key(self, miss: Result) -> tuple[object, ...]:
+        """Return the key that sorts *miss*, with mail and level MUST before everything else."""
+        broken = _broken(miss)
+        share = self._missed[broken] / (self._missed[broken] + self._kept[(broken,)])
+        first = (miss.is_property, miss.harm not in MAIL_HARMS, LEVELS.index(miss.level))
+        return *first, -share, -self._cited[broken], *_weight(miss)
+
+
 def causes(results: Iterable[Result]) -> tuple[Cause, ...]:
-    """Return the causes of all misses, ordered by harm, then by number of misses."""
-    missed = sorted((one for one in results if one.outcome in _MISSED), key=_weight)
-    found = [Cause(tuple(sorted(group, key=_weight))) for group in _components(missed)]
-    return tuple(sorted(found, key=lambda one: (_weight(one.example)[:2], -len(one.results))))
+    """Return the causes of all misses, ordered by harm, then by number of misses.
+
+    Causes that only random sessions have found come last, because a transcript about the same
+    mistake names the violated requirement more exactly.
+    """
+    every = tuple(results)
+    order = Ranking(every).key
+    missed = sorted((one for one in every if one.outcome in _MISSED), key=_weight)
+    found = [Cause(tuple(sorted(group, key=order))) for group in _components(missed)]
+    return tuple(
+        sorted(found, key=lambda one: (one.is_random, _weight(one.example)[:2], -len(one.results)))
+    )
 
 
 def _components(missed: list[Result]) -> Iterator[list[Result]]:
@@ -93,11 +133,14 @@ def _components(missed: list[Result]) -> Iterator[list[Result]]:
 
 def by_harm(found: Iterable[Cause]) -> dict[str, list[Cause]]:
     """Return the causes of each harm under its heading, such as "loses mail in 3 ways"."""
+    every = tuple(found)
+    only_random = all(cause.is_random for cause in every)
     together: dict[str, list[Cause]] = {}
-    for cause in found:
-        together.setdefault(DEEDS[cause.harm], []).append(cause)
+    for cause in every:
+        also = cause.is_random and not only_random
+        together.setdefault(_ALSO_RANDOM if also else f"{DEEDS[cause.harm]} in", []).append(cause)
     return {
-        f"{deed} in {len(those)} way{'' if len(those) == 1 else 's'}": those
+        f"{deed} {len(those)} way{'' if len(those) == 1 else 's'}": those
         for deed, those in together.items()
     }
 

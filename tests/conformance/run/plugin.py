@@ -358,7 +358,7 @@ class Controller:
                     self._progress.add(result.outcome)
                 name_row(self._suite.config, report, result)
                 if result.outcome == "failed":
-                    self._told.setdefault(result.cause, str(report.longrepr))
+                    self._told.setdefault(result.name, str(report.longrepr))
 
     @pytest.hookimpl(tryfirst=True)  # before JUnit XML is written
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -377,7 +377,7 @@ class Controller:
         self._no_items = [*suite.add_smoke(), *suite.add_invariants()]
         for result in self._no_items:
             add_row(suite.config, result)
-            self._told.setdefault(result.cause, result.text)
+            self._told.setdefault(result.name, result.text)
             if result.outcome in ("failed", STALE) and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if suite.file is not None:

@@ -73,6 +73,11 @@ class Result:
     control: Control | None = None
 
     @property
+    def name(self) -> str:
+        """The transcript with its mode."""
+        return f"{self.transcript}::{self.mode}"
+
+    @property
     def is_property(self) -> bool:
         """Whether the result is about a property of random sessions."""
         return self.transcript.startswith(PROPERTY_PREFIX)

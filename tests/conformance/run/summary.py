@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..format.vocabulary import GROUPS, HARMS, OUTCOMES
+from ..format.vocabulary import GROUPS, OUTCOMES
 from ..play.dialogue import shorten
-from .causes import by_harm, causes
+from .causes import Ranking, by_harm, causes
 from .results import Result
 
 #: Number of further failures with the same cause that are named. The verdict names all of them.
@@ -63,21 +63,19 @@ def harm_lines(results: Iterable[Result]) -> Iterator[str]:
 
 
 def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield the text of each different failure once, worst harm first, with the other names."""
+    """Yield the text of each different failure once, likeliest mistake first, with other names.
+
+    told: the texts by transcript and mode.
+    """
+    every = tuple(results)
+    order = Ranking(every).key
     same: dict[str, list[Result]] = {}
-    for result in results:
-        if result.outcome == "failed":
-            same.setdefault(result.cause, []).append(result)
-    for cause, missed in sorted(same.items(), key=lambda one: _by_harm_and_number(one[1])):
+    for result in sorted((one for one in every if one.outcome == "failed"), key=order):
+        same.setdefault(result.cause, []).append(result)
+    for missed in same.values():
         yield ""
-        yield told.get(cause, cause)
-        if others := [f"{one.transcript}::{one.mode}" for one in missed[1:]]:
+        yield told.get(missed[0].name, missed[0].text or missed[0].cause)
+        if others := [one.name for one in missed[1:]]:
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
             named = ", ".join(others[:_NAMED]) + more
             yield f"{len(others)} more for the same reason: {named}"
-
-
-def _by_harm_and_number(missed: list[Result]) -> tuple[int, int]:
-    """Return the key that sorts equal failures by their worst harm, then by their number."""
-    harms = (HARMS.index(one.harm) if one.harm else len(HARMS) for one in missed)
-    return min(harms), -len(missed)
