@@ -26,6 +26,9 @@ from .run.control import CONTROL_FAILS
 from .run.items import PROPERTY_MARKER, divergence_of, suite_of
 from .run.results import Control
 
+#: The capabilities that random sessions use in every mode.
+_USED = ("filter", "pipelining", "8bitmime", "size", "spool-dir")
+
 
 @pytest.fixture
 def judged(request: pytest.FixtureRequest) -> Settings:
@@ -34,7 +37,7 @@ def judged(request: pytest.FixtureRequest) -> Settings:
     mode = request.node.get_closest_marker(PROPERTY_MARKER).kwargs["mode"]
     if mode not in suite.modes or not suite.judges_everything:
         pytest.skip("this level or mode was not selected")
-    if reason := lacking(["listen", "filter"] if mode == "listen" else ["filter"], suite.settings):
+    if reason := lacking([mode, *_USED], suite.settings):
         pytest.skip(reason)
     if mode in suite.smoke_failures:
         pytest.skip(CANARY_FAILS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = f'"{sys.executable}" -m postprox "$@"'
 SESSION = "relay/greeting-ehlo-quit.smtp"
 MUST = "relay/one-message.smtp"
+#: The capabilities of the reference in SMTP, and those of a server.
+ESMTP = ["stdio", "pipelining", "enhanced-codes", "8bitmime", "size", "spool-dir", "quit-on-eof"]
+SERVER = [*ESMTP, "listen", "foreground"]
 #: A requirement of level must, and one of level may.
 MUST_ID = "relay.commands-1"
 MAY_ID = next(one.id for one in specification().requirements.values() if one.level == "may")
@@ -78,7 +82,7 @@ class Runner:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def bent(self, command: str, capabilities: Sequence[str] = ("listen", "foreground")) -> Path:
+    def bent(self, command: str, capabilities: Sequence[str] = SERVER) -> Path:
         """An implementation file: *command*, in sh, instead of the reference."""
         return self.described(
             IMPLEMENTATION.format(
@@ -181,7 +185,7 @@ def test_junit_has_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_junit_row_has_name_of_property(runner: Runner, tmp_path: Path, workers: str) -> None:
-    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=SERVER)
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     junit = tmp_path / "junit.xml"
     runner.run(properties, "--implementation", bent, "--junitxml", junit, "-n", workers)
@@ -291,9 +295,9 @@ def test_may_requirement_never_fails_run(runner: Runner) -> None:
 
 # --- known divergences ----------------------------------------------------------------------------
 
-WRONG = IMPLEMENTATION.format(command='"echo nonsense"', capabilities='["listen", "foreground"]')
+WRONG = IMPLEMENTATION.format(command='"echo nonsense"', capabilities=json.dumps(SERVER))
 RIGHT = IMPLEMENTATION.format(
-    command=json.dumps(f"exec {REFERENCE}"), capabilities='["listen", "foreground"]'
+    command=json.dumps(f"exec {REFERENCE}"), capabilities=json.dumps(SERVER)
 )
 DIVERGENCE = '[[divergence]]\ntranscripts = ["{}"]\nkind = "bug"\nreason = "known"\n'
 
@@ -418,7 +422,7 @@ def test_broken_invariant_fails_only_its_clause(
 
 
 def test_broken_invariant_has_one_result(runner: Runner) -> None:
-    bent = runner.bent(f"echo oops >&2; exec {REFERENCE}", capabilities=["filter"])
+    bent = runner.bent(f"echo oops >&2; exec {REFERENCE}", capabilities=[*ESMTP, "filter"])
     done = runner.run(
         *(in_corpus("recorded"), "-n", "2", "--modes", "stdio", "-k", "relay.eof"),
         *("--implementation", bent),
@@ -481,13 +485,13 @@ def test_unexpected_connection_fails_transcript(runner: Runner) -> None:
 
 
 def test_server_without_foreground_is_found_and_stopped(runner: Runner) -> None:
-    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen"])
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=[*ESMTP, "listen"])
     done = runner.run(in_corpus(SESSION), "--modes", "listen", "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed"])
 
 
 def test_missing_capability_skips_with_reason(runner: Runner) -> None:
-    bent = runner.bent(f"exec {REFERENCE}", capabilities=[])
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=ESMTP)
     done = runner.run(in_corpus(SESSION), "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed", "skipped"])
     assert "bent lacks 'listen'" in done.text
@@ -502,7 +506,7 @@ def test_missing_capability_skips_with_reason(runner: Runner) -> None:
     ],
 )
 def test_missing_filter_capability_skips_transcript(runner: Runner, header: str) -> None:
-    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=SERVER)
     path = runner.transcript("U> 220 x\nC< 220 x\n", header)
     done = runner.run(path, in_corpus(SESSION), "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["skipped"] * 2 + ["passed"] * 2)
@@ -510,7 +514,7 @@ def test_missing_filter_capability_skips_transcript(runner: Runner, header: str)
 
 
 def test_missing_filter_capability_skips_random_sessions(runner: Runner) -> None:
-    bent = runner.bent(f"exec {REFERENCE}", capabilities=["listen", "foreground"])
+    bent = runner.bent(f"exec {REFERENCE}", capabilities=SERVER)
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed"] * 2 + ["skipped"] * 2)
@@ -638,7 +642,7 @@ def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -
 
 def test_failed_property_breaks_requirement_of_its_rule(runner: Runner) -> None:
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
-    bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=["filter"])
+    bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent, "--modes", "stdio")
     (failed,) = (one for one in done.records if one.get("transcript") == "properties/sessions")
     assert (failed["outcome"], failed["requirement"]) == ("failed", "files.gone-1")
@@ -670,6 +674,60 @@ def test_result_header_has_machine_and_versions(right: Done) -> None:
     assert {"version", "transcripts"} <= suite.keys()
     assert machine.keys() == {"system", "architecture", "processors"}
     assert (head["root"], head["time_scale"]) == (os.geteuid() == 0, 1.0)
+
+
+# --- capabilities ---------------------------------------------------------------------------------
+
+
+def test_program_without_stdio_is_not_started_in_stdio(runner: Runner) -> None:
+    bent = runner.bent(
+        f'case "$*" in *-l*) exec {REFERENCE};; esac; exit 9', ["listen", "foreground"]
+    )
+    done = runner.run(in_corpus(SESSION), "--implementation", bent)
+    assert (done.status, done.outcomes) == (0, ["skipped", "passed"])
+    assert "bent lacks 'stdio'" in done.text
+
+
+def test_again_line_works_without_stdio(runner: Runner) -> None:
+    bent = runner.bent("exit 9", ["listen", "foreground"])
+    done = runner.run(in_corpus(SESSION), "--implementation", bent)
+    found = re.search(r"run it again: (.*)$", done.text, re.M)
+    assert found
+    words = [sys.executable, *shlex.split(found[1])[1:]]
+    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "verdict: not conformant: 1 of 1 missed at must" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [('bare-lf = "refuse"', "bare-lf"), ("line-max = 1000", "line-max")],
+)
+def test_declared_limit_skips_with_reason(runner: Runner, line: str, name: str) -> None:
+    transcript = {"bare-lf": "data/faithful-bare-lf.smtp", "line-max": "relay/long-mail.smtp"}[name]
+    described = runner.described(f"{line}\n{RIGHT}")
+    done = runner.run(in_corpus(transcript), "--implementation", described)
+    assert (done.status, set(done.outcomes)) == (0, {"skipped"})
+    assert f"bent declares {line.replace(chr(34), '')}" in done.text
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "message"),
+    [
+        (ESMTP, ""),
+        (
+            [one for one in ESMTP if one != "size"],
+            "bent: capability 'size' is missing, but the reply to EHLO offers SIZE",
+        ),
+    ],
+)
+def test_contradiction_of_ehlo_reply_gives_status_2(
+    runner: Runner, capabilities: list[str], message: str
+) -> None:
+    bent = runner.bent(f"exec {REFERENCE}", capabilities)
+    done = runner.run(in_corpus(SESSION), "--smoke", "--modes", "stdio", "--implementation", bent)
+    assert message in done.text
+    assert done.status == (2 if message else 0)
 
 
 # --- profiles -------------------------------------------------------------------------------------
@@ -716,7 +774,7 @@ def test_unknown_profile_gives_status_2(runner: Runner) -> None:
 
 
 def test_own_exit_status_is_not_tested_outside_postprox(runner: Runner) -> None:
-    bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=["filter"])
+    bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     arguments = (in_corpus(CLOSED), "--modes", "stdio", "--implementation", bent)
     assert runner.run(*arguments).outcomes == ["failed"]
     assert runner.run(*arguments, "--profile", "transparent").outcomes == ["passed"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .nodes import Either, Include, Node, Note, ReplyPattern, Step, Transcript
+from .own_words import in_own_words
 from .profiles import Profile
 
 #: Steps about the behaviour of profile postprox only.
@@ -26,7 +27,8 @@ def for_profile(transcript: Transcript, profile: Profile) -> Transcript:
     if profile.is_whole:
         return transcript
     header = replace(transcript.header, requires=profile.counted(transcript.header.requires))
-    return replace(transcript, header=header, steps=tuple(_nodes(transcript.steps)))
+    steps = in_own_words(tuple(_nodes(transcript.steps)), profile)
+    return replace(transcript, header=header, steps=steps)
 
 
 def _nodes(nodes: tuple[Node, ...]) -> Iterator[Node]:

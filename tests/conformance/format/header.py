@@ -38,6 +38,13 @@ _LIMITS_IN_OCTETS = ("fsize", "as", "stack")
 
 #: Optional capabilities of an implementation, listed in its description.
 IMPLEMENTATION_CAPABILITIES = (
+    "stdio",
+    "pipelining",
+    "enhanced-codes",
+    "8bitmime",
+    "size",
+    "spool-dir",
+    "quit-on-eof",
     "filter",
     "listen",
     "foreground",

@@ -17,6 +17,8 @@ VARIABLES = ("tmp", "upstream", "host", "port", "listen", "listen-port", "files"
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
 _VISIBLE = {13: "\\r", 10: "\\n", 9: "\\t", 0: "\\0", 92: "\\\\"}
 _MAXIMUM_REPEAT = 1 << 30
+#: The octets that are kept of a repeat for analysis: more than the longest line with a meaning.
+_ABRIDGED = 1 << 18
 #: The characters that end plain text, outside and inside a repeat.
 _SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
@@ -54,6 +56,10 @@ class Payload:
         """Return the octets, with the values of variables in this run."""
         return b"".join(_octets(part, variables) for part in self.parts) + self.end
 
+    def abridged(self) -> bytes:
+        """Return the octets with long repeats shortened and variables by name, for analysis."""
+        return b"".join(map(_abridged, self.parts)) + self.end
+
     def text(self, implied: bytes) -> str:
         """Return the text in a transcript, for a line to which *implied* is appended."""
         text = "".join(_text(part) for part in self.parts)
@@ -72,6 +78,17 @@ def _octets(part: Part, variables: Mapping[str, bytes]) -> bytes:
             return b"".join(_octets(one, variables) for one in parts) * count
         case Variable(name):
             return variables[name]
+
+
+def _abridged(part: Part) -> bytes:
+    match part:
+        case bytes():
+            return part
+        case Repeat(count, parts):
+            once = b"".join(map(_abridged, parts))
+            return once * min(count, _ABRIDGED // max(1, len(once)) + 1)
+        case Variable(name):
+            return name.encode()
 
 
 def _text(part: Part) -> str:

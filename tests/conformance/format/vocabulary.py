@@ -13,6 +13,8 @@ MAIL_HARMS = ("lost", "duplicated", "unfiltered", "altered", "exposed")
 HARMS = (*MAIL_HARMS, "stalled", "misreported", "inconvenient")
 #: The profiles of programs to which a requirement can apply, widest first.
 BINDS = ("relay", "transparent", "synchronous", "filter", "postprox")
+#: The policies of a program for bare LF in content: deliver it unchanged, as CRLF, or not at all.
+BARE_LF_POLICIES = ("pass", "normalise", "refuse")
 #: The first words of the sources of a requirement.
 SOURCES = ("manual", "RFC", "CVE", "Postfix", "safety")
 #: The modes in which a transcript is played.

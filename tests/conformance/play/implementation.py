@@ -18,7 +18,7 @@ from pathlib import Path
 from ..format.header import IMPLEMENTATION_CAPABILITIES
 from ..format.payload import did_you_mean
 from ..format.profiles import POSTPROX, Profile
-from ..format.vocabulary import KINDS, MODES, current_name
+from ..format.vocabulary import BARE_LF_POLICIES, KINDS, MODES, current_name
 from ..paths import ADAPTER_LAUNCHER, IMPLEMENTATIONS, INSTALLED, ROOT
 
 REFERENCE = "reference"
@@ -49,6 +49,10 @@ class Implementation:
     version: str = ""
     profile: Profile = POSTPROX
     capabilities: frozenset[str] = frozenset(IMPLEMENTATION_CAPABILITIES)
+    #: The policy for bare LF, one of BARE_LF_POLICIES. None if the file does not declare it.
+    bare_lf: str | None = None
+    #: The octets, CRLF included, of the longest line that the program passes. None if unlimited.
+    line_max: int | None = None
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     divergences: tuple[Divergence, ...] = ()
@@ -145,6 +149,8 @@ _KEYS = {
     "adapter": str,
     "keeps_running": bool,
     "capabilities": list,
+    "bare-lf": str,
+    "line-max": int,
     "clock_env": str,
     "env": dict,
     "divergence": list,
@@ -178,6 +184,8 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
         version=str(table.get("version", "")),
         profile=_profile(str(table["profile"])) if "profile" in table else POSTPROX,
         capabilities=frozenset(capabilities),
+        bare_lf=_bare_lf(table),
+        line_max=_line_max(table),
         clock_env=None if clock is None else str(clock),
         env={name: _filled(str(value)) for name, value in environment.items()},
         divergences=tuple(one for table in divergences for one in _divergences(table)),
@@ -205,6 +213,27 @@ def _adapter(table: Mapping[str, object], directory: Path) -> Path | None:
     if not path.is_file():
         raise ImplementationError(f"adapter: missing file {path}")
     return path
+
+
+def _bare_lf(table: Mapping[str, object]) -> str | None:
+    policy = table.get("bare-lf")
+    if policy is None:
+        return None
+    if policy not in BARE_LF_POLICIES:
+        raise ImplementationError(
+            f"bare-lf must be one of {', '.join(BARE_LF_POLICIES)}, not '{policy}'"
+            f"{did_you_mean(str(policy), BARE_LF_POLICIES)}"
+        )
+    return str(policy)
+
+
+def _line_max(table: Mapping[str, object]) -> int | None:
+    octets = table.get("line-max")
+    if octets is None:
+        return None
+    if isinstance(octets, bool) or not isinstance(octets, int) or octets < 1:
+        raise ImplementationError(f"line-max must be at least 1, not {octets!r}")
+    return octets
 
 
 def _divergences(table: object) -> Iterator[Divergence]:

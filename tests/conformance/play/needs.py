@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..format.bare_lf import bare_lf_policies
 from ..format.header import HOST_CAPABILITIES, IMPLEMENTATION_CAPABILITIES, ON_PORT_25
+from ..format.line_length import longest_line
 from ..format.nodes import Transcript, walk
+from ..format.uses import DERIVED, uses
 from .harness import Settings
 
 #: Time limit in seconds for a transcript with `clock` that is played in real time.
@@ -26,12 +29,14 @@ _WHY = {
 def needs(transcript: Transcript, mode: str) -> list[str]:
     """Return every capability that the transcript requires in *mode*, including implied ones."""
     header, found = transcript.header, list(transcript.header.needs)
-    if mode == "listen":
-        found.append("listen")
+    if mode in ("stdio", "listen"):
+        found.append(mode)
     if "{filter}" in "".join(header.arguments):
         found.append("filter")
     if header.syslog == "absent" or any(s.verb == "syslog" for s in walk(transcript.steps)):
         found.append("syslog")
+    if _reaches_spool(transcript):
+        found.append("spool-dir")
     if header.tmp in ("readonly", "full"):
         found.append("mounts")
     if header.listen_fds:
@@ -49,6 +54,8 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
     """Return why the transcript cannot be played here, or None."""
     if reason := lacking(needs(transcript, mode), settings):
         return reason
+    if reason := _lacking_in_dialogue(transcript, settings):
+        return reason
     header, implementation = transcript.header, settings.implementation
     if header.clock is None or implementation.clock_env is not None or settings.slow:
         return None
@@ -58,6 +65,27 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
         f"requires a fast clock, which {implementation.name} does not have; "
         "--slow plays it in real time"
     )
+
+
+def _reaches_spool(transcript: Transcript) -> bool:
+    """Whether the program must use the directory that its command line names."""
+    header = transcript.header
+    observed = any(step.verb == "tmp" for step in walk(transcript.steps))
+    return observed or header.tmp != "empty" or "$suite_tmp" in (header.filter or "")
+
+
+def _lacking_in_dialogue(transcript: Transcript, settings: Settings) -> str | None:
+    """Return a text about the first missing capability that the steps use, or None."""
+    implementation, steps = settings.implementation, transcript.steps
+    used = [] if implementation.capabilities >= DERIVED else uses(transcript)
+    if reason := lacking(used, settings):
+        return reason
+    policy, octets = implementation.bare_lf, implementation.line_max
+    if policy is not None and policy not in bare_lf_policies(steps):
+        return f"{implementation.name} declares bare-lf = {policy}"
+    if octets is not None and longest_line(steps) > octets:
+        return f"{implementation.name} declares line-max = {octets}"
+    return None
 
 
 def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:

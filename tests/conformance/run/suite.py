@@ -34,8 +34,9 @@ from ..play.implementation import (
     find_implementation,
 )
 from ..play.invariants import RULES, Observed
-from ..play.needs import missing_need
+from ..play.needs import lacking, missing_need
 from ..play.observers import StepFailedError
+from ..play.offers import check_offers
 from ..play.preflight import CANARY_FAILS, SMOKE, CannotStartError, ask, check_start
 from ..play.process import adopt_orphans
 from ..play.timeouts import AdaptiveTimeout
@@ -185,7 +186,7 @@ class Suite:
         self._open_file()
         if implementation.divergences:
             implementation.check_names(_modes_of_everything())
-        if "stdio" in self.modes:
+        if "stdio" in self.modes and not lacking(["stdio"], self.settings):
             check_start(self.settings)
         if self.control is not None:
             self._start_pools(self.control)
@@ -209,6 +210,8 @@ class Suite:
         for mode in played:
             if failure := play_once(transcript, mode, self.settings).failure:
                 self.smoke_failures[mode] = failure
+            else:
+                check_offers(self.settings, mode)
         if self.smoke_failures and list(self.smoke_failures) == played:
             self.smoke_failures["command"] = self.smoke_failures[played[0]]
 
