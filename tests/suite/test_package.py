@@ -21,6 +21,7 @@ from tests.conformance.format.loader import transcript_paths
 from tests.conformance.format.requirements import as_json, specification
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.run.results import SUITE_VERSION
+from tests.suite.adapting import write_adapter
 
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
@@ -164,6 +165,19 @@ def test_installed_suite_runs_without_proxy(command: Path, proxy: Path) -> None:
     assert "No module named 'postprox'" in run(
         command.parent / "python", "-c", "import postprox", status=1
     )
+
+
+def test_installed_suite_runs_adapter_with_installed_control(
+    command: Path, proxy: Path, tmp_path: Path
+) -> None:
+    description = write_adapter(tmp_path)
+    proxy.rename(tmp_path / "postprox")
+    text = run(
+        *(command, "run", description, "relay/greeting-ehlo-quit", "--modes", "listen"),
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
+    assert "control: postprox 1" in text
+    assert "behind the same adapter passes all " in text
 
 
 def test_installed_suite_runs_properties(command: Path, proxy: Path) -> None:
