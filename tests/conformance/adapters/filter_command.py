@@ -8,7 +8,6 @@ standard error). Line ends and dots are not changed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shlex
@@ -21,7 +20,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from .kernel import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,11 @@ class FilterCommand:
         descriptor, outfile = tempfile.mkstemp(dir=self.files)
         os.close(descriptor)
         values = {"EMAIL": str(message.email), "OUTFILE": outfile, **message.envelope}
-        prctl = ctypes.CDLL(None).prctl
         # A program that kills its filter kills only this process.
         shell = subprocess.Popen(
             ["/bin/sh", "-c", self.command],
             env={**os.environ, **values},
-            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - no threads
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - no threads
         )
         status = shell.wait() or _replaced(Path(outfile), message.outfile or message.email)
         with contextlib.suppress(OSError):

@@ -11,7 +11,6 @@ it ends, and the program receives SIGTERM if the process that started it is kill
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import shutil
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from .adapter import Adapter, Place, Program
-from .command_line import Address, Options
+from .command_line import Options
 from .direct import Wiring
+from .kernel import adopt_orphans, children, die_with_parent, own_addresses
 from .loop import Loop
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _LOOK_AGAIN = 0.005
 _BACKLOG = 128
 #: The signals that a supervising process passes on to the program.
@@ -45,7 +43,7 @@ def launch(adapter: Adapter, file: Path, options: Options) -> NoReturn:
         sys.exit(f"{file.name}: cannot listen on {options.listen}: {error}")
     files = Path(tempfile.mkdtemp(prefix="adapter-", dir=_next_to(options.directory)))
     files.chmod(0o755)
-    entrance, upstream = _addresses(adapter, files)
+    entrance, upstream = own_addresses(files, unix=adapter.unix)
     try:
         upstream_side = upstream.bind()
         upstream_side.listen(_BACKLOG)
@@ -72,19 +70,9 @@ def _next_to(directory: Path) -> str | None:
     return str(parent) if parent != Path("/") and parent.is_dir() else None
 
 
-def _addresses(adapter: Adapter, files: Path) -> tuple[Address, Address]:
-    """Return two addresses that no other process uses, because they contain this one's number."""
-    if adapter.unix:
-        return Address(str(files / "in")), Address(str(files / "up"))
-    number = os.getpid()
-    host = f"127.{number >> 16 & 127 | 128}.{number >> 8 & 255}.{number & 255 or 1}"
-    port = 10100 + number % 10000 * 2
-    return Address(host, port), Address(host, port + 1)
-
-
 def _die_with(parent: int) -> None:
     """Let this process, and the program that it becomes, receive SIGTERM if *parent* ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -177,13 +165,13 @@ def _leave_in_background(
 ) -> NoReturn:
     """Run a program that goes to the background by itself."""
     # The program becomes a child of this process when its own parent ends.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     argv = list(map(str, program.argv))
     try:
         status = subprocess.call(argv, env={**os.environ, **program.env})
     except OSError as error:
         status = f"{argv[0]}: {error.strerror}"  # type: ignore[assignment]
-    pids = _children()
+    pids = children()
     if status or not pids:
         shutil.rmtree(files, ignore_errors=True)
         sys.exit(status or f"{argv[0]}: no process in the background")
@@ -198,12 +186,6 @@ def _leave_in_background(
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
-
-
-def _children() -> list[int]:
-    """Return the child processes of this process."""
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
-    return sorted(map(int, listed))
 
 
 def _supervised(pid: int) -> int:

@@ -10,7 +10,6 @@ directory of its own. A program that ends is started again.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -26,13 +25,13 @@ from typing import NoReturn
 from .adapter import Adapter, Place
 from .command_line import Address, Options
 from .direct import Wiring
+from .kernel import die_with_parent, own_addresses
 from .loop import Loop
 
 #: The variable with the directory of the pools. The suite sets it.
 DIRECTORY = "POSTPROX_ADAPTER_POOL"
 #: The variable with the number of this worker's slot. The suite sets it.
 _SLOT = "POSTPROX_ADAPTER_SLOT"
-_PR_SET_PDEATHSIG = 1
 _LOOK_AGAIN = 0.05
 _BACKLOG = 128
 
@@ -67,7 +66,7 @@ def serve(adapter: Adapter, file: Path, pool: Pool) -> NoReturn:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != pool.suite:
         stop()
     directory = pool.directory / _kind(adapter)
@@ -89,19 +88,18 @@ def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subpro
     files = directory / f"slot-{number}"
     shutil.rmtree(files, ignore_errors=True)
     (files / "spool").mkdir(parents=True)
-    slot = _slot(adapter, files, number)
+    slot = Slot(*own_addresses(files, unix=adapter.unix, slot=number))
     options = Options(slot.upstream, slot.entrance, directory=files / "spool", foreground=True)
     options.words = ("-d", str(options.directory), "--foreground")
     program = adapter.program(
         Place(options, slot.entrance, slot.upstream, files, file, adapter.is_control)
     )
-    prctl = ctypes.CDLL(None).prctl
     process = subprocess.Popen(
         list(map(str, program.argv)),
         env={**os.environ, **program.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - no threads
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no threads
     )
     deadline = time.monotonic() + adapter.starting
     while not slot.entrance.is_listening() and time.monotonic() < deadline:
@@ -113,14 +111,6 @@ def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subpro
     (directory / f"{number}.new").write_text(json.dumps(addresses))
     (directory / f"{number}.new").rename(directory / f"{number}.json")
     return process
-
-
-def _slot(adapter: Adapter, files: Path, number: int) -> Slot:
-    if adapter.unix:
-        return Slot(Address(str(files / "in")), Address(str(files / "up")))
-    pid = os.getpid()
-    host = f"127.{pid >> 16 & 127 | 128}.{pid >> 8 & 255}.{pid & 255 or 1}"
-    return Slot(Address(host, 30200 + 2 * number), Address(host, 30201 + 2 * number))
 
 
 def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> NoReturn:

@@ -1,0 +1,50 @@
+"""The functions of the kernel that Python's standard library lacks, and addresses for a process.
+
+Rule: each function has one system call, and no decision.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+from .command_line import Address
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+#: The first port for programs. Ports of outgoing connections begin above the last one.
+_FIRST_PORT = 10100
+_PROCESSES = 10000
+
+_prctl = ctypes.CDLL(None).prctl
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Let this process receive the signal *number* when its parent ends, also after execve(2)."""
+    _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> list[int]:
+    """Return the child processes of this process."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
+    return sorted(map(int, listed))
+
+
+def own_addresses(files: Path, *, unix: bool, slot: int = 0) -> tuple[Address, Address]:
+    """Return the addresses of a program's entrance and of its upstream server.
+
+    No other process uses them, because they contain the number of this process.
+    """
+    if unix:
+        return Address(str(files / "in")), Address(str(files / "up"))
+    number = os.getpid()
+    host = f"127.{number >> 16 & 127 | 128}.{number >> 8 & 255}.{number & 255 or 1}"
+    port = _FIRST_PORT + 2 * (number % _PROCESSES + slot)
+    return Address(host, port), Address(host, port + 1)
