@@ -12,7 +12,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..format.header import IMPLEMENTATION_CAPABILITIES
@@ -90,11 +90,14 @@ def control_of(implementation: Implementation) -> Implementation:
     assert implementation.adapter is not None
     reference = _installed_reference() if INSTALLED else find_implementation(REFERENCE)
     command = json.dumps(reference.argv)
-    return Implementation(
+    # Everything else, such as the capabilities, is as the program's.
+    return replace(
+        implementation,
         name=reference.name,
+        version=reference.version,
         argv=(*_LAUNCHER, "--control", command, str(implementation.adapter)),
-        capabilities=implementation.capabilities,
-        env=reference.env,
+        env={**implementation.env, **reference.env},
+        divergences=(),
     )
 
 
