@@ -63,7 +63,6 @@ PARTS = {
 
 _LINK = re.compile(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^)#\s]+)([^)]*)\)")
 _ITEM = re.compile(r"^- \[.*\n(?:  .*\n)*", re.MULTILINE)
-_COPIED_UNIT = re.compile(r"^ *cp packaging/postprox\S* .*/etc/systemd/system/\S*\n", re.MULTILINE)
 
 
 def main(directory: Path) -> None:
@@ -88,7 +87,7 @@ def packaged(name: str, text: str) -> str:
         if not (found and found_too):
             raise SystemExit(f"documents: {name}: missing {first!r} or {following!r}")
         text = f"{before}{instead}{following}\n{after}"
-    return with_paths(_COPIED_UNIT.sub("", text))
+    return with_paths(text)
 
 
 def with_paths(text: str) -> str:

@@ -111,8 +111,20 @@ def _report_usage(error: str) -> int:
 
         log.write(log_levels.ERROR, f"wrong command line: {line}")
         return _refuse(replies.MISCONFIGURED, USAGE_STATUS)
+    if file := environ.get(options.ENVIRONMENT_FILE):
+        line = _with_file(error, file)
     posix.write(STDERR, f"postprox: {line}\n".encode("utf-8", "backslashreplace"))
     return USAGE_STATUS
+
+
+def _with_file(error: str, file: bytes) -> str:
+    """Return an error line that names the file with the options of a unit."""
+    name = file.decode("utf-8", "backslashreplace")
+    try:
+        posix.stat(file)
+    except OSError as missing:
+        return f"{name}: {missing.strerror}; it must set POSTPROX_UPSTREAM and POSTPROX_OPTIONS"
+    return f"{error} (see {name} and postprox --help)"
 
 
 def _refuse(reply: bytes, status: int) -> int:

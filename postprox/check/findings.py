@@ -21,6 +21,7 @@ DANGER = 2
 #: The level of each finding. The highest level is the exit status of the command.
 LEVELS = {
     "command-line": DANGER,
+    "options-file": DANGER,
     "braces": DANGER,
     "replaced": DANGER,
     "exec-start": DANGER,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..core.options import Options, UsageError, parse
+from . import environment
 from .findings import Fault, Finding
 from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments
@@ -53,6 +54,13 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Rewritten:
+    """The file with the options of a unit, if its text must be replaced as a whole."""
+
+    proxy: Proxy
+
+
+@dataclass(frozen=True)
 class Words:
     """The command line of a proxy that is neither in master.cf nor in a unit."""
 
@@ -66,7 +74,7 @@ class Shell:
     command: str
 
 
-Place = Main | Own | Column | Setting | Words | Shell
+Place = Main | Own | Column | Setting | Rewritten | Words | Shell
 
 
 @dataclass(frozen=True)
@@ -277,6 +285,11 @@ def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]
     return Edit(place, lambda old: shlex.join(changed(shlex.split(old))))
 
 
+def write_options(proxy: Proxy, words: Sequence[str]) -> Edit:
+    """Write the file with the options of a unit anew, with the arguments `words`."""
+    return Edit(Rewritten(proxy), lambda _: shlex.join(words))
+
+
 def add_user(user: str) -> Edit:
     """Create a user and a group for the proxy. A numeric user is taken as the user ID."""
     is_number = re.fullmatch("[0-9]+", user)
@@ -310,7 +323,9 @@ class Plan:
         commands = dict.fromkeys(
             command for edit in fault.edits for command in self._commands(edit.place)
         )
-        return Finding(fault.name, fault.where, fault.problem, tuple(commands))
+        files = [self._options_file(edit.place) for edit in fault.edits]
+        where = ", ".join(dict.fromkeys([fault.where, *filter(None, files)]))
+        return Finding(fault.name, where, fault.problem, tuple(commands))
 
     def _current(self, place: Place) -> str:
         text = ""
@@ -335,6 +350,10 @@ class Plan:
                 yield command
             case Main(name):
                 yield f"{self._postconf} -e {shlex.quote(f'{name}={self._values[place]}')}"
+            case Rewritten(proxy):
+                yield from _written(proxy, self._values[place])
+            case Setting(Unit() as unit, "ExecStart") if values := self._variables(unit):
+                yield from _changed(unit, values)
             case Setting(unit, _):
                 yield from self._drop_in(unit)
             case Words():
@@ -364,10 +383,29 @@ class Plan:
     def _places(self, kind: type[Own] | type[Column]) -> Iterator[Own | Column]:
         return (place for place in self._values if isinstance(place, kind))
 
+    def _options_file(self, place: Place) -> str:
+        """Return the environment file that an edit changes; "" for other edits."""
+        match place:
+            case Rewritten(Proxy(unit=Unit(options_file=file))):
+                return file
+            case Setting(Unit() as unit, "ExecStart") if self._variables(unit):
+                return unit.options_file
+        return ""
+
+    def _variables(self, unit: Unit) -> dict[str, str]:
+        """Return the variables of the options file for the new command line.
+
+        The result is empty if the unit has no such file, or has the command line in another form.
+        """
+        value = self._values.get(Setting(unit, "ExecStart"))
+        return _variables(unit, shlex.split(value)) if value and unit.options_file else {}
+
     def _drop_in(self, unit: Unit | SocketUnit) -> Iterator[str]:
         lines = ["[Socket]" if isinstance(unit, SocketUnit) else "[Service]"]
         for place, value in self._values.items():
             if isinstance(place, Setting) and place.unit is unit:
+                if place.name == "ExecStart" and isinstance(unit, Unit) and self._variables(unit):
+                    continue
                 text = quoted(shlex.split(value)) if place.name == "ExecStart" else value
                 lines += [f"{place.name}=", *([f"{place.name}={text}"] if text else [])]
         directory = shlex.quote(unit.drop_ins)
@@ -380,6 +418,74 @@ class Plan:
             if isinstance(unit, SocketUnit):
                 yield f"systemctl stop {shlex.join(stopped)}"
             yield f"systemctl restart {shlex.join(unit.instances)}"
+
+
+def _variables(unit: Unit, words: Sequence[str]) -> dict[str, str]:
+    """Split a command line into the variables of a unit; empty if it has another form."""
+    commands = unit.settings.get("ExecStart", [])
+    program, *fixed = commands[0].split() if len(commands) == 1 else [""]
+    names = [f"${name}" for name in (environment.OPTIONS, environment.UPSTREAM)]
+    literal, own = fixed[:-2], list(words[1:])
+    if fixed[-2:] != names or re.search(r"[$%'\"\\]", program + "".join(literal)):
+        return {}
+    for start in range(len(own) - len(literal) + 1):
+        if own[start : start + len(literal)] == literal:
+            return _split(literal, [*own[:start], *own[start + len(literal) :]])
+    return {}
+
+
+def _split(fixed: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """Split arguments into options and HOST:PORT, without which the proxy refuses them."""
+    for index in reversed(range(len(words))):
+        others = [*words[:index], *words[index + 1 :]]
+        try:
+            parse([*fixed, *others])
+        except UsageError as error:
+            if str(error).startswith("HOST:PORT is missing"):
+                return {
+                    environment.UPSTREAM: words[index],
+                    environment.OPTIONS: environment.joined(others),
+                }
+    return {}
+
+
+def _changed(unit: Unit, values: dict[str, str]) -> Iterator[str]:
+    """Return the commands that set variables in the options file, each in its line."""
+    changed = {n: v for n, v in values.items() if unit.assignments.values.get(n) != v}
+    is_simple = unit.options_file_exists and not unit.assignments.problems
+    if not is_simple or unit.assignments.multiline & changed.keys():
+        yield _file(unit, values)
+    else:
+        file = shlex.quote(unit.options_file)
+        for name, value in changed.items():
+            line = environment.assignment(name, value)
+            if name not in unit.assignments.values:
+                yield f"printf '\\n%s\\n' {shlex.quote(line)} >> {file}"
+                continue
+            mark = next(each for each in "|#,~!@^;" if each not in line)
+            new = re.sub(r"([\\&])", r"\\\1", line)
+            script = shlex.quote(f"s{mark}^[ \\t]*{name}[ \\t]*=.*{mark}{new}{mark}")
+            yield f"sed -i {script} {file}"
+    yield from _restart(unit)
+
+
+def _written(proxy: Proxy, arguments_text: str) -> Iterator[str]:
+    """Return the commands that write the options file anew."""
+    unit = proxy.unit or Unit("")
+    words = shlex.split(arguments_text)
+    yield _file(unit, _split([], words))
+    yield from _restart(unit)
+
+
+def _file(unit: Unit, values: dict[str, str]) -> str:
+    others = {n: v for n, v in unit.assignments.values.items() if "\n" not in v}
+    lines = [environment.assignment(name, value) for name, value in {**others, **values}.items()]
+    return f"printf '%s\\n' {shlex.join(lines)} > {shlex.quote(unit.options_file)}"
+
+
+def _restart(unit: Unit) -> Iterator[str]:
+    if unit.installed:
+        yield f"systemctl restart {shlex.join(unit.instances)}"
 
 
 def _with_parameters(command: str, own: dict[str, str]) -> str:

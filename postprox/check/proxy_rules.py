@@ -24,7 +24,7 @@ _OTHERS, _STICKY = 0o077, 0o1000
 _OWN_SPOOL = "/var/spool/postprox"
 
 
-def command_line(proxy: Proxy) -> Iterator[Fault]:
+def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report an invalid command line."""
     if corrected := _with_quoted_filter(proxy):
         place = "braces" if proxy.service else "quotes"
@@ -40,18 +40,23 @@ def command_line(proxy: Proxy) -> Iterator[Fault]:
             "command-line",
             proxy.where,
             f"the command line is wrong, and all mail is refused: {proxy.error}",
-            (_corrected(proxy),),
+            (_corrected(setup, proxy),),
         )
 
 
-def _corrected(proxy: Proxy) -> Edit:
+def _corrected(setup: Setup, proxy: Proxy) -> Edit:
     """Return the longest part of the command line that the proxy accepts."""
     if not is_proxy(proxy.words):
         return fixes.run("postprox --help")
     words = list(arguments(proxy.words))
     if "-l [IP:]PORT is missing" in proxy.error:
         return fixes.add_arguments(proxy, "-l", "10025", "--foreground")
-    accepted = next(filter(_is_accepted, _without_a_part(words)), None)
+    behind = setup.place_for_filtered(proxy)
+    target = behind.name if behind else "127.0.0.1:10026"
+    candidates = _without_a_part(words)
+    if proxy.error.startswith("HOST:PORT "):
+        candidates = _with_target(words, target)
+    accepted = next(filter(_is_accepted, candidates), None)
     if accepted is None:
         return fixes.run("postprox --help")
     return fixes.set_arguments(proxy, lambda _: accepted)
@@ -62,6 +67,13 @@ def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
     for count in (1, 2):
         for index in range(len(words)):
             yield [*words[:index], *words[index + count :]]
+
+
+def _with_target(words: Sequence[str], target: str) -> Iterator[list[str]]:
+    """Yield the words with HOST:PORT after all of them, and in place of one of them."""
+    yield [*words, target]
+    for index in reversed(range(len(words))):
+        yield [*words[:index], target, *words[index + 1 :]]
 
 
 def _is_accepted(words: Sequence[str]) -> bool:

@@ -66,9 +66,13 @@ def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from unit_rules.stop(proxy)
     if setup.running:
         yield from running_rules.unit_state(proxy, setup.running)
+    if broken_file := list(unit_rules.options_file(setup, proxy)):
+        # Each fault in the options would be a consequence.
+        yield from broken_file
+        return
     if proxy.options is None:
         if not (proxy.unit and proxy.unit.masked):
-            yield from proxy_rules.command_line(proxy)
+            yield from proxy_rules.command_line(setup, proxy)
         return
     yield from _own_faults(setup, proxy, proxy.options)
     yield from _postfix_faults(setup, proxy, proxy.options)
@@ -136,7 +140,9 @@ def unchecked(setup: Setup) -> Iterator[str]:
     for place in dict.fromkeys(place for place in places if place not in lost):
         yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
-        if proxy.options is not None:
+        if proxy.unit and list(unit_rules.options_file(setup, proxy)):
+            yield f"{proxy.where}: all else, until {proxy.unit.options_file} is corrected"
+        elif proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
             )

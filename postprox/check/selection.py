@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .environment import PACKAGED
 from .facts import UnitState
 from .postconf import Configuration
-from .routes import Proxy, listening_proxy, routes, spawned_proxies
+from .routes import Endpoint, Proxy, listening_proxy, routes, spawned_proxies
 from .unit import Unit
 
 
@@ -33,7 +34,7 @@ def installed(
     others = [*spawned, *receiving]
     if used and all(any(proxy.is_at(each) for proxy in others) for each in used):
         return others
-    return [*spawned, *(in_use or _idle(spawned, listening))]
+    return [*spawned, *(in_use or _idle(spawned, listening, used))]
 
 
 def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:
@@ -44,11 +45,14 @@ def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:
     )
 
 
-def _idle(others: Sequence[Proxy], listening: Sequence[Proxy]) -> list[Proxy]:
-    """Return the configured units that are not in use, one for each address."""
+def _idle(
+    others: Sequence[Proxy], listening: Sequence[Proxy], used: Sequence[Endpoint]
+) -> list[Proxy]:
+    """Return the units that would receive mail if they ran, one for each address."""
     found = list(others)
     for proxy in listening:
-        if _is_configured(proxy) and not any(
+        receives = any(proxy.is_at(endpoint) for endpoint in used)
+        if (receives or _is_configured(proxy)) and not any(
             other.is_at(endpoint) for other in found for endpoint in proxy.endpoints
         ):
             found.append(proxy)
@@ -56,5 +60,7 @@ def _idle(others: Sequence[Proxy], listening: Sequence[Proxy]) -> list[Proxy]:
 
 
 def _is_configured(proxy: Proxy) -> bool:
-    """Return whether the unit's command line differs from that of the package."""
-    return proxy.options is None or proxy.options.command is not None
+    """Return whether the unit has a filter, and other options than those of the package."""
+    values = proxy.unit.assignments.values if proxy.unit else {}
+    is_packaged = PACKAGED.items() <= values.items()
+    return proxy.options is None or (proxy.options.command is not None and not is_packaged)

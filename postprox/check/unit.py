@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from . import environment
+from .environment import Assignments
+
 
 @dataclass(eq=False)
 class SocketUnit:
@@ -44,6 +47,11 @@ class Unit:
     environment_files: list[str] = field(default_factory=list)
     #: All settings of the section [Service]. An empty value removes earlier values.
     settings: dict[str, list[str]] = field(default_factory=dict)
+    #: The environment file that has the options of the proxy; "" if ExecStart= does not use it.
+    options_file: str = ""
+    #: Whether this file exists, and its contents.
+    options_file_exists: bool = True
+    assignments: Assignments = field(default_factory=Assignments)
     #: Parts of ExecStart= that systemd replaces, other than paths and names.
     replaced: tuple[str, ...] = ()
     #: The file and the directory of its drop-ins, or "" for a command line.
@@ -80,6 +88,8 @@ FILTER_VARIABLES = (
     *("REMOTEIP", "HELO", "QUEUE_ID", "CLIENT_NAME"),
 )
 
+_OPTION_VARIABLE = re.compile(rf"\$\{{?({environment.OPTIONS}|{environment.UPSTREAM})\b")
+
 #: Specifiers with a fixed value (systemd.unit(5)). `_specifiers` has those of the unit's name.
 _SPECIFIERS = {
     "%": "%",
@@ -100,11 +110,10 @@ _TOO_LONG = f"the command line is longer than {LARGEST_COMMAND} characters"
 _BLANKS = " \t\r\n"
 _PART = re.compile(
     r"""(?P<blanks>[ \t\r\n]+)
-    | (?P<comment>\#)
     | '(?P<single>[^']*)'
     | "(?P<double>[^"\\]*(?:\\.[^"\\]*)*)"
     | \\(?P<escaped>.)
-    | (?P<bare>[^ \t\r\n'"\\#]+)""",
+    | (?P<bare>[^ \t\r\n'"\\]+)""",
     re.DOTALL | re.VERBOSE,
 )
 
@@ -124,8 +133,13 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     unit.environment_files = [
         value.removeprefix("-") for value in unit.settings.get("EnvironmentFile", ())
     ]
+    contents = {path: environment.parse(files[path]) for path in files}
     for path in _last_of_each(unit.environment_files):
-        unit.environment.update(_variables(split_words(files.get(path, ""), comments=True)))
+        unit.environment.update(contents[path].values if path in contents else {})
+    if unit.environment_files and _OPTION_VARIABLE.search(unit.setting("ExecStart")):
+        unit.options_file = unit.environment_files[-1]
+        unit.options_file_exists = unit.options_file in contents
+        unit.assignments = contents.get(unit.options_file, unit.assignments)
     _expand(unit, unit.setting("ExecStart"))
     return unit
 
@@ -165,7 +179,18 @@ def _variables(words: Sequence[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def split_words(text: str, *, comments: bool = False) -> list[str]:
+def _split_value(unit: Unit, name: str, value: str) -> list[str]:
+    """Split the value of a variable. systemd accepts a quotation that is not closed."""
+    try:
+        return split_words(value)
+    except ValueError as error:
+        if name not in unit.assignments.values:
+            raise
+        unit.assignments.problems.append(f"in {name} {error}")
+        return value.split()
+
+
+def split_words(text: str) -> list[str]:
     """Split a text like shlex.split(), but in linear time.
 
     Raises:
@@ -180,10 +205,7 @@ def split_words(text: str, *, comments: bool = False) -> list[str]:
             raise ValueError("a quotation is not closed, or a backslash is the last character")
         position = part.end()
         kind = part.lastgroup or ""
-        if kind == "comment" and comments:
-            end = text.find("\n", position)
-            position = len(text) if end < 0 else end
-        if kind == "blanks" or (kind == "comment" and comments):
+        if kind == "blanks":
             in_word = False
             continue
         if not in_word:
@@ -227,7 +249,7 @@ def _expand(unit: Unit, command: str) -> None:
 
     for word in split_words(limited(command).lstrip("-@:+!")):
         if alone := re.fullmatch(r"\$(\w+)", word):
-            words += split_words(limited(unit.environment.get(alone[1], "")))
+            words += _split_value(unit, alone[1], limited(unit.environment.get(alone[1], "")))
         else:
             words.append(_REPLACED.sub(part, word))
     unit.words = tuple(words)

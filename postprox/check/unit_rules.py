@@ -6,13 +6,15 @@ Rule: each finding has one pure function.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ..core.options import Options
-from . import fixes
+from ..core.options import Options, UsageError, parse
+from . import environment, fixes
 from .facts import ProxyFacts
 from .findings import Fault
 from .routes import Proxy
+from .setup import Setup
+from .unit import Unit
 
 #: Settings that prevent the service from working, each with the wrong values, the right value and
 #: the effect.
@@ -117,6 +119,44 @@ def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
             "service; all mail is deferred (451)",
             (fixes.run(f"{command} {shlex.quote(path)}"),),
         )
+
+
+def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report a file with the options of a unit that is missing, or that systemd reads in part."""
+    unit = proxy.unit
+    if unit is None or not unit.options_file:
+        return
+    problems = unit.assignments.problems
+    if not unit.options_file_exists:
+        problems = ["the file does not exist"]
+    if problems:
+        yield Fault(
+            "options-file",
+            proxy.where,
+            f"{problems[0]}; the proxy does not get its options, and mail "
+            "gets 451 or passes unfiltered",
+            (fixes.write_options(proxy, _meant(setup, proxy, unit)),),
+        )
+
+
+def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:
+    """Return the arguments that a file was meant to have, or else those of the package."""
+    behind = setup.place_for_filtered(proxy)
+    target = behind.name if behind else environment.PACKAGED[environment.UPSTREAM]
+    for text in (unit.assignments.likely, environment.PACKAGED):
+        words = [*text.get(environment.OPTIONS, "").split(), text.get(environment.UPSTREAM, target)]
+        if text is environment.PACKAGED:
+            words[-1] = target
+        if _is_accepted(words) and "-c" in words:
+            return words
+    return words
+
+
+def _is_accepted(words: Sequence[str]) -> bool:
+    try:
+        return not parse(["-l", "10025", *words]).information
+    except UsageError:
+        return False
 
 
 def replaced(proxy: Proxy) -> Iterator[Fault]:

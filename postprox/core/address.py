@@ -27,6 +27,8 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
+            if "=" in self.host:  # an assignment, such as in a file with an open quotation
+                raise ValueError("a host name cannot contain an equals sign")
 
 
 def split_port(text: str) -> tuple[str, str]:

@@ -27,6 +27,8 @@ EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 #: An environment variable by whose value all timeouts are divided, so that tests take seconds
 #: instead of minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
+#: The environment variable with which a unit names the file that has its options.
+ENVIRONMENT_FILE = b"POSTPROX_ENVIRONMENT_FILE"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 

@@ -24,7 +24,7 @@ FILTER = Path("/usr/local/bin/mail-filter")
 SCANNER = Path("/usr/bin/clamdscan")
 STAND_IN = "#!/bin/sh\n! grep -q EICAR\n"
 VIRUS = (550, "5.7.1 The message contains a virus")
-UNITS = Path("/etc/systemd/system")
+UNITS = Path("/usr/local/lib/systemd/system")
 #: `systemd-analyze security`'s judgement, times ten: its scale ends with 100.
 EXPOSURE = 19
 
@@ -138,7 +138,7 @@ def _logged(*texts: str) -> None:
 def packaged_over_it() -> None:
     """The package says which other installation there is, and is removed without a trace of it."""
     said = run("dpkg", "-i", "/trial/postprox.deb")
-    for other in ("/usr/local/sbin/postprox", "/etc/systemd/system/postprox.service"):
+    for other in ("/usr/local/sbin/postprox", f"{UNITS}/postprox.service"):
         assert f"postprox: there is {other}, too" in said, said
     assert "is another installation's" in run("sh", "packaging/install", "--prefix=/usr", status=1)
     send("after the package came, too.")
@@ -151,8 +151,6 @@ def undone() -> None:
     """Uninstalled by the command, and the rest taken back as it was made."""
     run("systemctl", "stop", "postfix")
     print(run("sh", "packaging/install", "--uninstall"), end="")
-    for path in UNITS.glob("postprox*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     run("systemctl", "daemon-reload")
     run("dpkg", "--purge", "postprox")
     shutil.rmtree(ETC)

@@ -30,7 +30,7 @@ from .system import (
 LIBRARY = Path("/usr/lib/postprox")
 SPOOL = Path("/var/spool/postprox")
 STATE = Path("/var/lib/postprox")
-DROP_IN = Path("/etc/systemd/system/postprox.service.d/local.conf")
+OPTIONS = Path("/etc/default/postprox")
 PROXY, OTHER_PORT = "127.0.0.1:10035", 2525
 
 
@@ -89,22 +89,56 @@ def says_how_it_is() -> None:
 
 def wrong_command_line() -> None:
     """It fails at once, with the reason in the journal; mail waits and is not refused."""
-    right = DROP_IN.read_text()
-    DROP_IN.write_text(right.replace("-t 60", "-t never"))
-    run("systemctl", "daemon-reload")
+    right = OPTIONS.read_text()
+    OPTIONS.write_text(right.replace("-t 60", "-t never"))
     began = time.monotonic()
     assert "failed" in run("systemctl", "restart", "postprox.service", status=1)
     assert time.monotonic() - began < 10
-    assert "-t 'never'" in run("journalctl", "-u", "postprox.service", "--no-pager")
+    assert "-t 'never'" in (said := _logged())
+    assert f"(see {OPTIONS} and postprox --help)" in said
+    assert f"postprox.service, {OPTIONS}: all mail is refused" in _checked()
     sender = threading.Thread(target=send, args=("has waited",))
     sender.start()
     time.sleep(5)  # long enough to be started, and to fail, several times
     assert show("ActiveState", "postprox.socket") == "active", "the socket has given up"
-    DROP_IN.write_text(right)
-    run("systemctl", "daemon-reload")
+    OPTIONS.write_text(right)
     run("systemctl", "restart", "postprox.service")
     sender.join(PATIENCE)
     wait_until("the mail that waited is there", lambda: "has waited" in MAILBOX.read_text())
+
+
+def _logged() -> str:
+    run("journalctl", "--sync")
+    return run("journalctl", "-u", "postprox.service", "--no-pager", "-n", "20")
+
+
+def _checked() -> str:
+    return " ".join(run("postprox-check", status=2).split())
+
+
+def options_are_missing() -> None:
+    """The error in the journal names the missing file, and postprox-check writes it."""
+    away = OPTIONS.rename(OPTIONS.with_suffix(".away"))
+    assert "failed" in run("systemctl", "restart", "postprox.service", status=1)
+    assert f"postprox: {OPTIONS}: No such file or directory" in _logged()
+    said = run("postprox-check", status=2)
+    assert "[options-file]" in said, said
+    run("sh", "-e", "-c", "\n".join(re.findall(r"^    (?:.+\\\n)*.+$", said, re.MULTILINE)))
+    assert show("ActiveState") == "active"
+    assert run("postprox-check") == ""
+    away.rename(OPTIONS)
+
+
+def reload_is_refused() -> None:
+    """A reload fails with a line that names the restart, and the service goes on."""
+    before = show("MainPID")
+    assert "failed" in run("systemctl", "reload", "postprox.service", status=1)
+    line = "postprox cannot reload; run: systemctl restart postprox.service (no message is lost)"
+    assert line in _logged()
+    run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "postprox.service")
+    send("after the reload.")
+    arrives("after the reload.")
+    assert (show("ActiveState"), show("MainPID")) == ("active", before)
 
 
 def python_is_upgraded() -> None:
@@ -139,6 +173,8 @@ def upgraded_under_load() -> None:
 
     senders = [threading.Thread(target=send_on, args=(name,)) for name in "abcd"]
     before = show("MainPID")
+    edited = f"{OPTIONS.read_text()}# edited\n"
+    OPTIONS.write_text(edited)
     for sender in senders:
         sender.start()
     time.sleep(2)
@@ -148,6 +184,7 @@ def upgraded_under_load() -> None:
     for sender in senders:
         sender.join(PATIENCE)
     assert show("MainPID") not in (before, "0"), "the service was not restarted"
+    assert OPTIONS.read_text() == edited, "the upgrade has replaced an edited file"
     assert not refused, refused[:5]
     wait_until(
         "all accepted mail is there",
@@ -161,7 +198,6 @@ def upgraded_under_load() -> None:
 def several_behind_one_port() -> None:
     """Two instances of the template share the port, and both get clients."""
     run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
-    DROP_IN.parent.rename("/etc/systemd/system/postprox@.service.d")
     sockets = [f"postprox@{number}.socket" for number in (1, 2)]
     run("systemctl", "daemon-reload")
     run("systemctl", "enable", "--now", *sockets)
@@ -225,6 +261,8 @@ STEPS = (
         filters_mail,
         says_how_it_is,
         wrong_command_line,
+        options_are_missing,
+        reload_is_refused,
         python_is_upgraded,
     ),
     *(upgraded_under_load, several_behind_one_port, purged),

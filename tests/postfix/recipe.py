@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from postprox.check import unit
 from tests.support.client import Reply
 from tests.support.proxies import activated
 
@@ -200,9 +201,12 @@ def master_cf(mode: str, proxy: str) -> str:
 
 
 def unit_command() -> str:
-    """The command line that the README gives the unit."""
-    (command,) = re.findall(r"(?m)^ *ExecStart=(.+)$", readme.section("Set up Postfix"))
-    return str(command)
+    """The command line of the packaged unit, with the options of its file."""
+    packaging = readme.README.parent / "packaging"
+    files = {"/etc/default/postprox": (packaging / "postprox.default").read_text()}
+    return shlex.join(
+        unit.parse("postprox", [(packaging / "postprox.service").read_text()], files).words
+    )
 
 
 @contextlib.contextmanager

@@ -32,12 +32,12 @@ from .client import connect_from, message
 from .devlog import DevLog, may_unshare
 from .instance import PATIENCE, Address, Postfix, public_directory, wait_for
 from .proxies import GROUP, USER, Box, Installation
-from .recipe import BEFORE, own_names, renamed
+from .recipe import BEFORE, own_names, renamed, unit_command
 
 PAGE = (Path(__file__).parents[2] / "docs/growing.md").read_text()
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 ((CONFIGURATION),) = re.findall(r"(?ms)^```haproxy\n(.*?)^```$", PAGE)
-UNITS = re.findall(r"(?ms)^```systemd\n(.*?)^```$", PAGE)
+METRICS, LISTEN = re.findall(r"(?ms)^```systemd\n(.*?)^```$", PAGE)
 CHANGED = dict(re.findall(r"(?m)^\| `([\d./:]+)` \| `([\d.,:]+)` \|$", PAGE))
 NAMES = ("smtp", "proxy", "filter1", "filter2", "filtered")
 OUTSIDE = "192.0.2.1"
@@ -162,7 +162,9 @@ def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
 
         postfix = stack.enter_context(Postfix(directory, NAMES, services, settings))
         places = own_places(postfix.addresses)
-        (line,) = re.findall(r"(?m)^ExecStart=(.+)$", UNITS[1])
+        assert LISTEN.startswith("[Socket]\n")
+        (upstream,) = re.findall(r'(?m)^POSTPROX_UPSTREAM="(.+)"$', PAGE)
+        line = unit_command().replace("127.0.0.1:10026", upstream)
         wrapper = syslog.private_dev() if syslog else []
         machines = tuple(
             Machine(

@@ -374,10 +374,11 @@ def test_upgrade_commands_work_as_documented(tmp_path: Path) -> None:
 
 def test_several_proxies_share_port_as_documented(tmp_path: Path) -> None:
     page = (ROOT / "docs/growing.md").read_text()
-    (commands,) = (block for block in readme.indented(page) if block.startswith("cp "))
-    printed = run(tmp_path, f"{commands}ls /etc/systemd/system\n")
-    assert printed.split() == ["postprox@.service", "postprox@.socket"]
-    said = "edit postprox@.service\nenable --now postprox@1.socket postprox@2.socket\n"
+    (commands,) = (block for block in readme.indented(page) if "postprox@1" in block)
+    installed = "ls /usr/local/lib/systemd/system | grep @"
+    printed = run(tmp_path, f"{readme.installation()}\n{commands}{installed}\n")
+    assert printed.split()[-2:] == ["postprox@.service", "postprox@.socket"]
+    said = "enable --now postprox@1.socket postprox@2.socket\n"
     assert (tmp_path / "told").read_text() == said
 
 

@@ -70,14 +70,14 @@ def test_commands_create_user_and_directory(tmp_path: Path) -> None:
     assert printed == "postprox\n/usr/sbin/nologin\npostprox postprox 700\n"
 
 
-def test_commands_install_service_and_command_line(tmp_path: Path) -> None:
+def test_commands_start_installed_service(tmp_path: Path) -> None:
     _, commands, *_ = readme.indented(readme.section("Set up Postfix"))
-    seen = "cd /etc/systemd/system; ls; grep -A1 '^ExecStart=$' postprox.service.d/local.conf"
-    printed = run(tmp_path, f"{commands}\n{seen}\n").splitlines()
-    assert printed[:3] == ["postprox.service", "postprox.service.d", "postprox.socket"]
-    assert printed[3] == "ExecStart="
-    command = "/usr/local/sbin/postprox -l 10025 --foreground -v --strict "
-    assert printed[4].startswith(f"ExecStart={command}")
+    seen = "ls /usr/local/lib/systemd/system; grep -c ^POSTPROX_ /etc/default/postprox"
+    printed = run(tmp_path, f"{readme.installation()}\n{commands}\n{seen}\n").splitlines()
+    assert printed[1:] == [
+        *("postprox.service", "postprox.socket", "postprox@.service", "postprox@.socket"),
+        "2",
+    ]
     said = (tmp_path / "told").read_text()
     assert said == "daemon-reload\nenable --now postprox.socket\n"
 

@@ -311,6 +311,45 @@ def test_version_option_prints_database_backends(option: str) -> None:
     assert re.search(r"[Dd]atabase backends: none", text)
 
 
+# The file with the options of a unit
+
+
+def errors_of_unit(file: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [*PYTHON, "-m", "postprox", "-l", "1", "--foreground", *arguments],
+        env={**os.environ, "POSTPROX_ENVIRONMENT_FILE": str(file)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+def test_wrong_value_names_options_file(tmp_path: Path) -> None:
+    file = tmp_path / "default"
+    file.touch()
+    assert errors_of_unit(file, "-t", "never", "up") == (
+        "postprox: -t 'never': must be a positive number, such as 30 or 0.5 "
+        f"(see {file} and postprox --help)\n"
+    )
+
+
+def test_missing_options_file_is_named(tmp_path: Path) -> None:
+    assert errors_of_unit(tmp_path / "default") == (
+        f"postprox: {tmp_path}/default: No such file or directory; it must set POSTPROX_UPSTREAM "
+        "and POSTPROX_OPTIONS\n"
+    )
+
+
+def test_open_quotation_in_options_file_is_a_usage_error(tmp_path: Path) -> None:
+    file = tmp_path / "default"
+    file.touch()
+    said = errors_of_unit(file, "-c", "/f", "POSTPROX_UPSTREAM=127.0.0.1:10026")
+    assert "a host name cannot contain an equals sign" in said
+
+
 # files.term
 
 

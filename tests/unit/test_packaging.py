@@ -12,7 +12,6 @@ import fcntl
 import marshal
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from typing import Any
 import pytest
 
 from postprox import __version__
+from postprox.check import environment
+from postprox.check import unit as unit_of_check
 from postprox.core import options, replies
 from tests.postfix.devlog import DevLog, may_unshare
 from tests.support.fixtures import Serve, Spawn
@@ -572,7 +573,7 @@ def test_unversioned_installation_is_replaced_without_failed_session(
     assert (unversioned / "lib/postprox").is_symlink()
     assert_serves(f"{unversioned}/sbin/postprox")
     assert {path.name for path in (unversioned / "lib").iterdir()} == {
-        *("postprox", "postprox-versions")
+        *("postprox", "postprox-versions", "systemd")
     }
 
 
@@ -677,6 +678,44 @@ def test_reinstallation_removes_stale_files(own: Path) -> None:
     assert not stale.exists()
 
 
+def test_new_version_keeps_edited_options(own: Path) -> None:
+    file = own / "etc/default/postprox"
+    file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
+    assert install("--prefix", own, "--python", PYTHON).returncode == 0
+    assert file.read_text() == "POSTPROX_UPSTREAM=192.0.2.1\n"
+
+
+def test_new_version_replaces_unedited_options(own: Path) -> None:
+    file = own / "etc/default/postprox"
+    for old in (file, own / "lib/postprox/default"):
+        old.write_text("# of an earlier version\n")
+    assert install("--prefix", own, "--python", PYTHON).returncode == 0
+    assert file.read_text() == (PACKAGING / "postprox.default").read_text()
+
+
+def test_uninstallation_keeps_edited_options(own: Path) -> None:
+    file = own / "etc/default/postprox"
+    file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
+    removed = install("--prefix", own, "--uninstall")
+    assert f"kept {file}, which was edited\n" in removed.stdout
+    assert [path for path in own.rglob("*") if not path.is_dir()] == [file]
+
+
+def test_uninstallation_keeps_options_of_package(own: Path) -> None:
+    (own / "lib/postprox/default").unlink()  # the file was there before the installation
+    install("--prefix", own, "--python", PYTHON)
+    install("--prefix", own, "--uninstall")
+    assert (own / "etc/default/postprox").exists()
+
+
+def test_installed_units_have_paths_of_prefix(prefix: Path) -> None:
+    units = prefix / "lib/systemd/system"
+    text = (units / "postprox.service").read_text()
+    assert f"ExecStart={prefix}/sbin/postprox " in text
+    assert f"EnvironmentFile=-{prefix}/etc/default/postprox\n" in text
+    assert (units / "postprox@.service").read_text() == text
+
+
 def test_foreign_installation_is_kept(tmp_path: Path) -> None:
     packaged = tmp_path / "lib/postprox/loader.py"
     packaged.parent.mkdir(parents=True)
@@ -710,7 +749,7 @@ def test_installation_leaves_only_installed_files(prefix: Path, own: Path) -> No
     for directory in (prefix, own):
         assert {str(path.relative_to(directory)) for path in directory.glob("*/*")} == {
             *("lib/postprox", "lib/postprox-versions", "sbin/postprox", "share/man", "share/doc"),
-            *("bin/postprox-check", "bin/postprox-rehearse"),
+            *("bin/postprox-check", "bin/postprox-rehearse", "lib/systemd", "etc/default"),
         }
 
 
@@ -924,7 +963,7 @@ def test_package_documents_have_no_local_paths(documents: Path) -> None:
 def test_package_readme_has_packaged_proxy_path(documents: Path) -> None:
     text = (documents / "README.md").read_text()
     assert len(re.findall(r"argv=/usr/sbin/postprox ", text)) == text.count("argv=")
-    assert "ExecStart=/usr/sbin/postprox " in text
+    assert "/etc/default/postprox" in text
 
 
 def test_files_named_by_readme_debian_are_packaged(documents: Path) -> None:
@@ -952,14 +991,28 @@ def unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
+def service_arguments() -> tuple[str, ...]:
+    """The arguments of the packaged unit, with the options of the packaged file."""
+    files = {"/etc/default/postprox": (PACKAGING / "postprox.default").read_text()}
+    text = (PACKAGING / "postprox.service").read_text()
+    return unit_of_check.parse("postprox.service", [text], files).words[1:]
+
+
 def test_service_command_line_is_valid() -> None:
-    _, *arguments = shlex.split(unit("postprox.service")["Service"]["ExecStart"])
-    wanted = options.parse(arguments)
+    wanted = options.parse(service_arguments())
     assert wanted.foreground
+    assert wanted.strict
+
+
+def test_packaged_options_are_known_to_check() -> None:
+    text = (PACKAGING / "postprox.default").read_text()
+    assert environment.parse(text) == environment.Assignments(
+        values=environment.PACKAGED, likely=environment.PACKAGED
+    )
 
 
 def test_service_listens_at_address_of_socket() -> None:
-    _, *arguments = shlex.split(unit("postprox.service")["Service"]["ExecStart"])
+    arguments = service_arguments()
     host, port = options.parse(arguments).listen or ("", 0)
     assert unit("postprox.socket")["Socket"]["ListenStream"] == f"{host}:{port}"
 

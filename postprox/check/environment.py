@@ -1,0 +1,141 @@
+"""The parser and the writer of an environment file of systemd, such as /etc/default/postprox.
+
+Rule: text in, values out, as systemd reads it (EnvironmentFile= in systemd.exec(5)). A shell reads
+such a file differently. It takes linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+#: The variables of the packaged unit, and their values in packaging/postprox.default.
+UPSTREAM, OPTIONS = "POSTPROX_UPSTREAM", "POSTPROX_OPTIONS"
+PACKAGED = {
+    UPSTREAM: "127.0.0.1:10026",
+    OPTIONS: "-v --strict -t 60 -c /usr/local/bin/mail-filter",
+}
+
+_BLANKS = " \t\r"
+_LIKELY = re.compile(rf"^[^#;\n]*?({OPTIONS}|{UPSTREAM})[ \t]*[=:]?(.*)", re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+#: Characters after which a backslash in double quotes is removed.
+_ESCAPED = '"\\`$'
+
+
+@dataclass
+class Assignments:
+    """The variables that an environment file sets."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    #: The errors in the file that change the variables of the proxy.
+    problems: list[str] = field(default_factory=list)
+    #: Variables with a value of more than one line.
+    multiline: set[str] = field(default_factory=set)
+    #: The values that a file with errors was likely meant to have: lines without their quotes.
+    likely: dict[str, str] = field(default_factory=dict)
+
+
+def parse(text: str) -> Assignments:
+    """Parse an environment file."""
+    found = Assignments(likely={name: _unquoted(value) for name, value in _LIKELY.findall(text)})
+    position = 0
+    while position < len(text):
+        if text[position] in f"{_BLANKS}\n":
+            position += 1
+        elif text[position] in "#;":
+            position = _end_of_comment(text, position)
+        else:
+            position = _assign(found, text, position)
+    return found
+
+
+def _assign(found: Assignments, text: str, position: int) -> int:
+    """Add the assignment at this position. Return its end."""
+    end = text.find("\n", position)
+    line = text[position:] if end < 0 else text[position:end]
+    key, equals, _ = line.partition("=")
+    start = position + len(key) + 1
+    key = key.rstrip(_BLANKS)
+    is_option = OPTIONS in key or UPSTREAM in key
+    if not equals:
+        if is_option:
+            found.problems.append(f"{key!r} has no equals sign, and systemd ignores it")
+        return position + len(line)
+    value, position, is_closed = _value(text, start)
+    if not is_closed or f"{OPTIONS}=" in value or f"{UPSTREAM}=" in value:
+        found.problems.append(f"the quotation in {key} is not closed")
+    if _NAME.fullmatch(key):
+        found.values[key] = value
+        if "\n" in text[start:position]:
+            found.multiline.add(key)
+    elif is_option:
+        found.problems.append(f"{key!r} is no name of a variable, and systemd ignores it")
+    return position
+
+
+def _unquoted(text: str) -> str:
+    return re.sub("['\"]", "", text).strip()
+
+
+def _end_of_comment(text: str, position: int) -> int:
+    """Return the end of a comment. Its last line has no backslash at the end."""
+    while position < len(text) and text[position] != "\n":
+        position += 2 if text[position] == "\\" else 1
+    return position
+
+
+def _value(text: str, position: int) -> tuple[str, int, bool]:
+    """Return a value, the position of its end, and whether its quotations are closed.
+
+    A quotation begins only before the first letter outside of quotations.
+    """
+    value, blanks, quote = [], "", ""
+    is_bare = False
+    while position < len(text):
+        letter = text[position]
+        following = text[position + 1 : position + 2]
+        position += 1
+        if letter == quote:
+            quote = ""
+        elif quote == "'" or (quote and letter != "\\"):
+            value.append(letter)
+        elif quote:
+            position += 1
+            kept = "" if following in _ESCAPED or following == "\n" else letter
+            value.append(kept + following.strip("\n"))
+        elif letter == "\n":
+            return "".join(value), position - 1, True
+        elif letter in "'\"" and not is_bare:
+            quote = letter
+        elif letter in _BLANKS:
+            blanks += letter if is_bare else ""
+        else:
+            escaped = letter == "\\"
+            position += escaped
+            value.append(blanks + (following.strip("\n") if escaped else letter))
+            blanks, is_bare = "", True
+    return "".join(value), position, not quote
+
+
+def assignment(name: str, value: str) -> str:
+    """Return the line that sets a variable. `parse` is the inverse."""
+    if '"' in value and "'" not in value:
+        return f"{name}='{value}'"
+    escaped = re.sub(r'(["\\`$])', r"\\\1", value)
+    return f'{name}="{escaped}"'
+
+
+def joined(words: Sequence[str]) -> str:
+    """Return the value that systemd splits into these words (systemd.service(5))."""
+    return " ".join(map(_word, words))
+
+
+def _word(word: str) -> str:
+    if re.fullmatch(r"[^\s'\"\\]+", word):
+        return word
+    if not re.search(r"['\\]", word):
+        return f"'{word}'"
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,141 @@
+"""postprox-check on the file with the options of the packaged unit, /etc/default/postprox.
+
+The packaged unit and the packaged file are used, with the paths and the user of the test. Each
+printed command is run, and the check then has no findings.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from . import readme
+from .instance import public_directory
+from .proxies import USER
+from .recipe import BEFORE, LISTENING
+from .test_check import Machine, Said, same
+
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
+PACKAGING = readme.README.parent / "packaging"
+NAME = "/etc/default/postprox"
+
+
+class Site(Machine):
+    """A mail server with the recipe's listening proxy."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.write(BEFORE, LISTENING, same, same)
+        self.file = directory / "default"
+        self.unit_path = directory / "postprox.service"
+        unit = (PACKAGING / "postprox.service").read_text().replace("=postprox\n", f"={USER}\n", 1)
+        self.unit_path.write_text(self.here(unit).replace("User=postprox", f"User={USER}"))
+        shutil.copy(PACKAGING / "postprox.socket", directory)
+        self.file.write_text(self.here((PACKAGING / "postprox.default").read_text()))
+
+    def here(self, text: str) -> str:
+        """A text with the paths of this site."""
+        return self.named(text.replace(NAME, str(self.file)))
+
+    def edit(self, pattern: str, new: str) -> None:
+        """Edit the file as an administrator does."""
+        text = self.file.read_text()
+        assert re.search(pattern, text, re.M), pattern
+        self.file.write_text(re.sub(pattern, lambda _: new, text, flags=re.M))
+
+    def checks(self) -> Said:
+        return self.check("--unit", str(self.unit_path))
+
+
+@pytest.fixture
+def site(needs_postfix: None) -> Iterator[Site]:
+    with public_directory("postprox-options-", "/var/lib") as directory:
+        yield Site(directory)
+
+
+def test_packaged_file_has_no_findings(site: Site) -> None:
+    assert site.checks() == Said(0, "", "")
+
+
+class Wrong(NamedTuple):
+    """An edit of the file, the finding, and a part of its text."""
+
+    name: str
+    pattern: str
+    new: str
+    words: str = ""
+
+
+WRONG = [
+    Wrong("command-line", "-t 60", "-t never", "-t 'never'"),
+    Wrong("command-line", "^POSTPROX_UPSTREAM=.*", "", "HOST:PORT is missing"),
+    Wrong("command-line", "127.0.0.1:10026", "127.0.0.1:99999", "99999"),
+    Wrong("command-line", "-v --strict", "-v --stric --fast", "--fast"),
+    Wrong("braces", "(?<=/mail-filter)", " --fast", "has arguments"),
+    Wrong("options-file", "^POSTPROX_OPTIONS=", "export POSTPROX_OPTIONS=", "export POSTPROX"),
+    Wrong("options-file", '10026"', "10026", "POSTPROX_UPSTREAM is not closed"),
+    Wrong("options-file", '/mail-filter"$', "/mail-filter", "POSTPROX_OPTIONS is not closed"),
+    Wrong("options-file", "-c (?=/)", "-c '", "in POSTPROX_OPTIONS a quotation"),
+    Wrong("options-file", "OPTIONS=", "OPTIONS: ", "no equals sign"),
+    Wrong("no-filter", ' -c [^"]*', "", "-c is missing"),
+    Wrong("no-reject", "--strict ", ""),
+    Wrong("no-strict", "--strict", "-r"),
+    Wrong("spool", "--strict", "--strict -d /tmp/other", "DynamicUser"),
+    Wrong("no-upstream", "127.0.0.1:10026", "127.0.0.1:10036", "127.0.0.1:10036"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.new}")
+def test_wrong_value_is_found_in_file_and_fixed(site: Site, wrong: Wrong) -> None:
+    site.edit(wrong.pattern, wrong.new)
+    said = site.checks()
+    assert said.names() == {wrong.name}, said.output
+    assert wrong.words in said.text
+    assert str(site.file) in said.text
+    site.run(map(site.here, said.remedies()))
+    assert site.checks() == Said(0, "", ""), site.file.read_text()
+
+
+def test_missing_file_is_found_and_written(site: Site) -> None:
+    site.file.unlink()
+    said = site.checks()
+    assert (said.status, said.names()) == (2, {"options-file"})
+    assert f"{site.file}: the file does not exist" in said.text
+    site.run(map(site.here, said.remedies()))
+    assert site.checks() == Said(0, "", "")
+
+
+def test_fix_keeps_comments_and_other_variables(site: Site) -> None:
+    site.edit("-t 60", "-t never")
+    before = site.file.read_text() + "PATH=/usr/bin:/bin\n"
+    site.file.write_text(before)
+    site.run(site.checks().remedies())
+    lines = site.file.read_text().splitlines()
+    assert [line for line in lines if "OPTIONS=" not in line or line.startswith("#")] == [
+        line for line in before.splitlines() if "OPTIONS=" not in line or line.startswith("#")
+    ]
+
+
+def test_multiline_value_is_replaced_as_whole(site: Site) -> None:
+    site.edit("--strict -t 60", "\\\n  -t never\\\n --strict")
+    said = site.checks()
+    assert said.names() == {"command-line"}
+    site.run(said.remedies())
+    assert site.checks() == Said(0, "", "")
+
+
+def test_drop_in_with_own_command_is_not_about_file(site: Site) -> None:
+    drop_in = site.directory / "postprox.service.d/local.conf"
+    drop_in.parent.mkdir()
+    command = f"{site.launcher} -l 10025 --foreground -c {site.filter} 127.0.0.1:10026"
+    drop_in.write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
+    site.file.unlink()
+    said = site.checks()
+    assert said.names() == {"no-reject"}
+    assert str(site.file) not in said.text

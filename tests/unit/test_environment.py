@@ -1,0 +1,102 @@
+"""The parser of environment files, compared with systemd's own parser where it is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postprox.check import environment, unit
+from postprox.check.environment import OPTIONS, UPSTREAM
+
+#: systemd parses environment.d(5) like an environment file, but expands $ there.
+SYSTEMD = Path("/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("A=b c  \nB= 'x y'z\n", {"A": "b c", "B": "x yz"}),
+        ('A="a\\"b\\c\\$x"\n', {"A": 'a"b\\c$x'}),
+        ("A=x'y z'\n", {"A": "x'y z'"}),
+        ("A=\\'x\n", {"A": "'x"}),
+        ("A=b\\\nc\n", {"A": "bc"}),
+        ("# A=1\n;A=2\n A = 3", {"A": "3"}),
+        ("A='x'\t\"y\"\n", {"A": "xy"}),
+        ("A=\nB=1", {"A": "", "B": "1"}),
+        ("A B=1\n", {}),
+    ],
+)
+def test_environment_file_is_parsed(text: str, values: dict[str, str]) -> None:
+    assert environment.parse(text).values == values
+
+
+def values_of_systemd(text: str) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "environment.d").mkdir()
+        Path(directory, "environment.d/1.conf").write_text(text)
+        printed = subprocess.run(
+            [SYSTEMD],
+            env={"XDG_CONFIG_HOME": directory, "PATH": os.defpath},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    # A value in quotes has the escapes of C.
+    found = {}
+    for line in printed.splitlines():
+        name, _, shown = line.partition("=")
+        bare = shown[1:-1] if shown.startswith('"') else shown
+        found[name] = re.sub(r"\\(.)", lambda e: {"n": "\n", "t": "\t"}.get(e[1], e[1]), bare)
+    return found
+
+
+@pytest.mark.skipif(not SYSTEMD.exists(), reason="systemd is not installed")
+@settings(max_examples=60)
+@given(st.text(alphabet="AB=' \"\\\n\tc", max_size=40))
+def test_values_are_those_of_systemd(text: str) -> None:
+    text = f"A=1\nB={text}"
+    found = environment.parse(text).values
+    # The program omits an empty value at the end of the file.
+    assert {name: found.get(name, "") for name in "AB"} == {
+        name: values_of_systemd(text).get(name, "") for name in "AB"
+    }
+
+
+@given(st.lists(st.text(alphabet="a '\"\\$`%#-", min_size=1), max_size=4))
+def test_written_words_are_read_unchanged(words: list[str]) -> None:
+    text = environment.assignment(OPTIONS, environment.joined(words)) + "\n"
+    read = unit.parse(
+        "u", [f"[Service]\nEnvironmentFile=/e\nExecStart=/p ${OPTIONS} ${UPSTREAM}\n"], {"/e": text}
+    )
+    assert read.words == ("/p", *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{OPTIONS}='-v\n", f"the quotation in {OPTIONS} is not closed"),
+        (f"{UPSTREAM}='a\n{OPTIONS}='-v'\n", f"the quotation in {UPSTREAM} is not closed"),
+        (f"{OPTIONS} -v\n", f"'{OPTIONS} -v' has no equals sign, and systemd ignores it"),
+        (f"export {OPTIONS}=-v\n", f"'export {OPTIONS}' is no name of a variable"),
+    ],
+)
+def test_error_in_environment_file_is_a_problem(text: str, problem: str) -> None:
+    assert environment.parse(text).problems[0].startswith(problem)
+
+
+def test_error_in_other_variable_is_no_problem() -> None:
+    assert environment.parse(f"export A=1\nword\n{OPTIONS}=-v\n").problems == []
+
+
+def test_written_value_is_the_same_for_a_shell() -> None:
+    value = "-c '/f $x `y` \\z'"
+    script = f'{environment.assignment(OPTIONS, value)}; printf %s "${OPTIONS}"'
+    printed = subprocess.run(["/bin/sh", "-c", script], stdout=subprocess.PIPE, check=True)
+    assert printed.stdout.decode() == value
