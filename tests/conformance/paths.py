@@ -1,7 +1,7 @@
 """The paths of all files of the suite that are not code.
 
-Rule: no other module contains a path. In an installed package the transcripts are next to the
-modules. In a checkout they are in its top directory.
+Rule: no other module contains a path. In an installed package, the transcripts are next to the
+modules. In a checkout, they are in its top directory.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-#: The name under which the package is imported, which is tests.conformance in a checkout.
+#: The name with which the package is imported. It is tests.conformance in a checkout.
 PACKAGE_NAME = __name__.rpartition(".")[0]
-#: The top directory of the checkout, which contains the reference implementation. Meaningless in an
-#: installed package.
+#: The top directory of the checkout, which contains the reference implementation. It has no meaning
+#: in an installed package.
 ROOT = PACKAGE.parents[1]
 INSTALLED = (PACKAGE / "transcripts").is_dir()
 
 TRANSCRIPTS = (PACKAGE if INSTALLED else ROOT) / "transcripts"
-#: In a checkout a symbolic link to docs/specification.md.
+#: In a checkout, this is a symbolic link to docs/specification.md.
 SPECIFICATION = PACKAGE / "specification.md"
 IMPLEMENTATIONS = PACKAGE / "implementations"
 #: The program that runs an adapter.

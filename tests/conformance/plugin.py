@@ -1,6 +1,6 @@
-"""The name under which users load the pytest plugin: ``-p postprox_conformance.plugin``.
+"""The pytest plugin, under the name with which users load it (``-p postprox_conformance.plugin``).
 
-Rule: this module only names the plugin. Its hooks are in run/plugin.py.
+Rule: this module only provides the name. The hooks are in run/plugin.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A search for the shortest dialogue on which two implementations differ.
+"""Searches for the shortest dialogue in which two implementations differ.
 
-Rule: each aspect has a search of its own, so that one known difference does not hide others.
+Rule: each aspect is searched separately, so that a known difference does not hide others.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .properties.search import Search, examples
 from .properties.strategies import plans
 from .run.items import suite_of
 
-#: Time limit of an awaited event. The limit is short, because a missing event counts as a
-#: difference and is awaited a hundred times.
+#: The time limit for an awaited event. It is short, because a missing event counts as a difference
+#: and is awaited a hundred times.
 _ASLEEP = 0.3
 
 
 @pytest.fixture
 def one(request: pytest.FixtureRequest) -> Settings:
-    """The implementation from `--implementation`."""
+    """The implementation given with `--implementation`."""
     return suite_of(request.config).settings
 
 
 @pytest.fixture
 def other(request: pytest.FixtureRequest, one: Settings) -> Settings:
-    """The implementation from `--compare`."""
+    """The implementation given with `--compare`."""
     name = str(request.config.getoption("--compare"))
     return replace(one, implementation=find_implementation(name))
 
@@ -47,6 +47,10 @@ def test_two_implementations_agree(one: Settings, other: Settings, aspect: str) 
     def sessions(plan: Plan) -> None:
         this, that = (perform(plan, settings, _ASLEEP) for settings in (one, other))
         if found := differences(aspect, this, that):
-            search.judge(this, [f"{names}: {line}" for line in found], f"They differ: {aspect}")
+            search.judge(
+                this,
+                [f"{names}: {line}" for line in found],
+                (f"The implementations differ: {aspect}"),
+            )
 
     search.through(sessions)

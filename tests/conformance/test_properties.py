@@ -1,9 +1,9 @@
-"""Properties of random sessions, beyond transcripts.
+"""Tests properties of random sessions, in addition to transcripts.
 
 Rule: this module only sets the number of sessions. `properties.strategies` draws them,
 `properties.rules` contains the rules, and `properties.search` reports failures.
 
-``HYPOTHESIS_PROFILE=deep`` draws many.
+With ``HYPOTHESIS_PROFILE=deep``, many sessions are drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _USED = ("filter", "pipelining", "8bitmime", "size", "spool-dir")
 
 @pytest.fixture
 def judged(request: pytest.FixtureRequest) -> Settings:
-    """The implementation from `--implementation`."""
+    """The implementation given with `--implementation`."""
     suite = suite_of(request.config)
     mode = request.node.get_closest_marker(PROPERTY_MARKER).kwargs["mode"]
     if mode not in suite.modes or not suite.judges_everything:

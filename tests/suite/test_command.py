@@ -150,9 +150,7 @@ def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
     done = command(
         "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
     )
-    assert (
-        "a session with one message failed; nothing else is played in stdio, command" in done.text
-    )
+    assert "a session with one message failed; nothing else is run in stdio, command" in done.text
     assert "level must: relay/one-message.smtp failed; nothing else was played" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
@@ -227,7 +225,7 @@ def test_transcripts_with_same_result_name_are_rejected(tmp_path: Path) -> None:
     paths = [own_transcript(tmp_path / place / "own.smtp") for place in ("a", "b")]
     done = command("run", "reference", *paths)
     assert done.text == (
-        f"conformance: {paths[0]} and {paths[1]} have the same name; play them separately\n"
+        f"conformance: {paths[0]} and {paths[1]} have the same name; run them separately\n"
     )
     assert done.status == 2
 
@@ -257,11 +255,11 @@ def test_explicit_path_precedes_group_name(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/etc/passwd", "/etc/passwd is not a transcript; the name must end in .smtp"),
+        ("/etc/passwd", "/etc/passwd is not a transcript; the name must end with .smtp"),
         ("include", "no transcript in include"),
         (
             "relay::stdio",
-            "relay::stdio: only the name of one transcript can have a mode; use --modes stdio",
+            "relay::stdio: only the name of a single transcript can have a mode; use --modes stdio",
         ),
     ],
 )
@@ -331,11 +329,11 @@ def test_unknown_option_gives_status_2(capsys: pytest.CaptureFixture[str]) -> No
         ("-j", "0", "must be at least 1, not '0'"),
         ("-j", "-3", "must be at least 1, not '-3'"),
         ("-j", "two", "must be at least 1, not 'two'"),
-        ("-k", "and and", "'and and' must be words combined with"),
-        ("-k", "relay or (eof", "'relay or (eof' must be words"),
-        ("-k", "relay eof", "'relay eof' must be words"),
-        ("-k", "relay(eof)", "'relay(eof)' must be words"),
-        ("-k", "relay=eof", "'relay=eof' must be words"),
+        ("-k", "and and", "'and and' must consist of words combined with"),
+        ("-k", "relay or (eof", "'relay or (eof' must consist of words"),
+        ("-k", "relay eof", "'relay eof' must consist of words"),
+        ("-k", "relay(eof)", "'relay(eof)' must consist of words"),
+        ("-k", "relay=eof", "'relay=eof' must consist of words"),
     ],
 )
 def test_invalid_option_value_gives_status_2(

@@ -390,15 +390,15 @@ BREAKS = {
     ),
     "file left": (
         f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}',
-        *("temp-directory", "files.gone", "an empty temp directory"),
+        *("temp-directory", "files.gone", "an empty temporary directory"),
     ),
     "descendant left": (
         f"sleep 60 </dev/null >/dev/null 2>&1 & exec {REFERENCE}",
-        *("processes", "cli.exit", "no descendant to survive"),
+        *("processes", "cli.exit", "no descendants that outlive"),
     ),
     "killed": (
         f"{REFERENCE}; kill -9 $$",
-        *("death", "cli.exit", "no death by a signal that the suite did not send"),
+        *("death", "cli.exit", "no termination by a signal that the suite did not send"),
     ),
 }
 
@@ -526,7 +526,7 @@ def test_missing_clock_variable_skips_long_timeouts(runner: Runner) -> None:
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["skipped"])
-    assert "--slow plays it in real time" in done.text
+    assert "use --slow to run it in real time" in done.text
 
 
 def test_missing_clock_variable_plays_short_timeouts(runner: Runner) -> None:

@@ -44,7 +44,7 @@ ALL = (result("a"), result("b", level="should"))
         ),
         (
             (result("a", "skipped"),),
-            "not judged: nothing at level must or should was played to its end",
+            "not judged: no transcript at level must or should was completed",
         ),
     ],
     ids=[

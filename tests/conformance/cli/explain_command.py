@@ -1,4 +1,4 @@
-"""The subcommand `explain`: a requirement or a family, with its reasons and its transcripts."""
+"""The subcommand `explain`, which prints requirements with their reasons and transcripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subcommands `list` and `show`, which print the contents of the suite and play nothing."""
+"""The subcommands `list` and `show`, which print the contents of the suite without running it."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def _print(texts: Iterator[str]) -> int:
     except (ChoiceError, FormatError) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return _EXIT_WRONG
-    except BrokenPipeError:  # the reader closed the pipe; nothing is left to flush
+    except BrokenPipeError:  # the reader has closed the pipe; there is nothing left to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,6 +1,6 @@
-"""Checks of options and values that argparse does not perform.
+"""Checks options and values beyond what argparse can check.
 
-Rule: an impossible value is reported before anything is played, with a suggestion.
+Rule: an invalid value is reported, with a suggestion, before any transcript is run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ..format.payload import did_you_mean
 
-#: Words of pytest's -k, separated by and, or, not and brackets.
+#: The words of a pytest -k expression, between `and`, `or`, `not` and parentheses.
 _KEYWORD = re.compile(r"[\w:+.\[\]\\/-]+")
 _OPERATORS = ("and", "or", "not", "(", ")")
 _NODES = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Name, ast.Load)
@@ -26,16 +26,16 @@ def number(text: str) -> int:
 
 
 def keywords(text: str) -> str:
-    """Parse an expression of pytest's -k. Otherwise each worker would report an error."""
+    """Check a pytest -k expression here, because otherwise each worker would report the error."""
     if text and not _is_expression(text):
         raise argparse.ArgumentTypeError(
-            f"'{text}' must be words combined with 'and', 'or', 'not' and parentheses"
+            f"'{text}' must consist of words combined with 'and', 'or', 'not' and parentheses"
         )
     return text
 
 
 def _is_expression(text: str) -> bool:
-    """Whether the expression is valid in Python if each word is a name."""
+    """Whether the expression is valid Python if each word is taken as a name."""
     words = re.findall(r"[()]|[^\s()]+", text)
     if not all(word in _OPERATORS or _KEYWORD.fullmatch(word) for word in words):
         return False
@@ -48,7 +48,7 @@ def _is_expression(text: str) -> bool:
 
 
 def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
-    """Return a parser that accepts one of *known*. *what* is the noun for errors."""
+    """Return a parser that accepts one of *known*. *what* is the noun used in error messages."""
 
     def read(text: str) -> str:
         if text not in known:
@@ -62,7 +62,7 @@ def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
 
 
 def refuse(parser: argparse.ArgumentParser, further: Sequence[str]) -> None:
-    """Report the unknown arguments *further* and exit with status 2."""
+    """Report unknown arguments and exit with status 2."""
     known = re.findall(r"--[a-z-]+", parser.format_help())
     option = next((word.partition("=")[0] for word in further if word.startswith("-")), "")
     parser.error(f"unrecognized arguments: {' '.join(further)}{did_you_mean(option, known)}")

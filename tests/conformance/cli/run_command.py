@@ -1,7 +1,7 @@
-"""The subcommands `run` and `compare`: pytest plays, and the result file decides the exit status.
+"""The subcommands `run` and `compare`. They run pytest and derive the exit status from its results.
 
-Rule: the current directory and the environment have no effect: no configuration file, pytest option
-or other plugin is used.
+Rule: the current directory and the environment have no effect. Configuration files, pytest options
+and other plugins are ignored.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from .options import keywords, number, one_of
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-#: Number of workers. A transcript spends more time waiting than computing.
+#: The number of workers. A transcript spends more time waiting than computing.
 _JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
 The exit status is 0 if the implementation meets every requirement of level must. A failure that the
 implementation file lists as a known divergence does not count. With --strict, the requirements of
 level should count as well. The exit status is 1 if such a requirement is not met, or if a known
-divergence no longer occurs. It is 2 if the implementation could not be judged, for example because
+divergence no longer occurs. It is 2 if the implementation could not be tested, for example because
 an option is invalid or the program cannot be started."""
 
 
@@ -57,7 +57,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = words.add_parser("run", help="judge an implementation", epilog=_RUN)
     add = parser.add_argument
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
-    # Without a default argparse would report NAME as missing together with IMPLEMENTATION.
+    # Without a default, argparse would report NAME as missing whenever IMPLEMENTATION is missing.
     add("names", nargs="*", default=[], metavar="NAME",
         help="select groups, families, requirements, transcripts, NAME::MODE")  # fmt: skip
     add("--name", metavar="TEXT", help="the implementation's name in the report")
@@ -68,13 +68,17 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="select the transcripts that failed in an earlier run",
     )
     add("--exitfirst", action="store_true", help="stop at the first failure")
-    add("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
+    add("--shard", metavar="I/N", help="run only part I of N of the selected transcripts")
     add("--source", metavar="WORD",
         help=f"judge only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
     add("--profile", metavar="NAME", help="judge only the requirements of a profile: one of the "
         f"classes {', '.join(BINDS)}, or several, separated by commas")  # fmt: skip
     add("--strict", action="store_true", help="also require every requirement of level should")
-    add("--level", default="may", help="judge up to this level: must, should or may (default: may)")
+    add(
+        "--level",
+        default="may",
+        help=("test requirements up to this level: must, should or may (default: may)"),
+    )
     add(
         "--modes",
         default="stdio,listen,command",
@@ -91,7 +95,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add(
         "--slow",
         action="store_true",
-        help="also play transcripts about long time limits, in real time",
+        help="also run transcripts about long time limits, in real time",
     )
     add("--time-scale", default="1", metavar="F",
         help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 for a quick "
@@ -107,7 +111,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `compare`."""
     parser = words.add_parser(
-        "compare", help="search for the shortest dialogue on which two implementations differ"
+        "compare", help="search for the shortest dialogue in which two implementations differ"
     )
     parser.add_argument("one", metavar="A", help="a command line, or a file FILE.toml")
     parser.add_argument("other", metavar="B", help="a command line, or a file FILE.toml")
@@ -122,7 +126,8 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _pytest(arguments: list[str]) -> int:
     plain = ["-p", f"{PACKAGE_NAME}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
-    # Without tmpdir, pytest does not remove directories of other runs, which can take long.
+    # Without tmpdir, pytest does not remove the directories of other runs, which can take a long
+    # time.
     plain += ["-q", "--no-header", "--assert=plain", "-p", "no:tmpdir"]
     with _no_other_plugins(), _stopped_by_signals():
         return int(pytest.main([*plain, *arguments]))
@@ -130,13 +135,13 @@ def _pytest(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """End the run by SIGINT, SIGTERM and SIGHUP, and with it all processes that it has started."""
+    """Make SIGINT, SIGTERM and SIGHUP end the run and all processes that it has started."""
     there = children()
 
     def stop(_number: int, _frame: object) -> NoReturn:
         for number in handlers:
             signal.signal(number, signal.SIG_IGN)
-        # Otherwise a worker would first play its transcript to the end.
+        # Otherwise, a worker would first finish its transcript.
         kill_children_since(there)
         raise KeyboardInterrupt
 
@@ -150,7 +155,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_other_plugins() -> Iterator[None]:
-    """Provide an environment without options and plugins for pytest and its workers."""
+    """Provide pytest and its workers with an environment without options and plugins."""
     before = dict(os.environ)
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)
@@ -171,7 +176,7 @@ def _run(options: argparse.Namespace) -> int:
             _remove(results, options.junit)
             status = _pytest(arguments)
             if not results.exists():
-                return EXIT_SUITE  # a wrong option, about which a line was printed
+                return EXIT_SUITE  # an invalid option, which was already reported
             run = read_run(results)
             write_outputs(options, [run])
             if options.junit and not options.junit.exists():
@@ -185,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _remove(*paths: Path | None) -> None:
-    """Remove the output files of an earlier run, which a stopped run would not replace."""
+    """Remove the output files of an earlier run, which an interrupted run would not replace."""
     for path in paths:
         if path is not None and path.is_file():
             path.unlink()
@@ -214,7 +219,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     if options.jobs > 1 and not (single and len(places) <= options.jobs):
         arguments += ["-n", str(options.jobs)]
     else:
-        # Otherwise pytest captures progress lines while a transcript is played.
+        # Otherwise, pytest captures the progress lines while a transcript is running.
         arguments.append("--capture=no")
     if single:
         return [*arguments, *places]

@@ -1,4 +1,4 @@
-"""The step words of each actor, and the readers and writers of their arguments.
+"""The step words of each actor, with the readers and writers of their arguments.
 
 Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer. To add a
 step word, add it to `GRAMMAR` and describe it in docs/transcripts.md. Add its observation to
@@ -39,7 +39,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 def _read_duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)", text)
     if not found:
-        raise PayloadError(f"a time must be like 200ms, 1.5s or 5m, not '{text}'")
+        raise PayloadError(f"a time must have a form such as 200ms, 1.5s or 5m, not '{text}'")
     return round(float(found[1]) * _UNITS[found[2]], 6)
 
 
@@ -61,12 +61,13 @@ def _read_reply(text: str) -> ReplyPattern:
     wrong = [code for code in codes.split("|") if not _CODE.fullmatch(code)]
     if wrong:
         raise PayloadError(
-            f"a reply code must be like 250, 45x, 5xx or 503|554, not '{wrong[0]}'; "
+            f"a reply code must have a form such as 250, 45x, 5xx or 503|554, not '{wrong[0]}'; "
             "use C< for exact octets"
         )
     if enhanced and not _ENHANCED.fullmatch(enhanced):
         raise PayloadError(
-            f"an enhanced code must be like 4.3.0, not '{enhanced}'; use C< for exact octets"
+            f"an enhanced code must have a form such as 4.3.0, not '{enhanced}'; use C< for exact "
+            "octets"
         )
     return ReplyPattern(tuple(codes.split("|")), enhanced or None)
 
@@ -81,7 +82,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _read_name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise PayloadError(f"must be a name of letters, digits and _, not '{text}'")
+        raise PayloadError(f"must be a name that consists of letters, digits and _, not '{text}'")
     return text
 
 
@@ -123,7 +124,7 @@ def _read_exit(text: str) -> str:
 def _read_size(text: str) -> int:
     found = re.fullmatch(r"below (\d+)M", text)
     if not found:
-        raise PayloadError(f"memory and growth must be like 'below 32M', not '{text}'")
+        raise PayloadError(f"memory and growth require a limit such as 'below 32M', not '{text}'")
     return int(found[1]) << 20
 
 
@@ -145,7 +146,7 @@ def _read_text_test(text: str) -> TextTest:
     if operator == "empty":
         _read_nothing(rest)
     elif not rest:
-        raise PayloadError(f"'{operator}' requires a text")
+        raise PayloadError(f"'{operator}' must be followed by a text")
     if operator != "matches":
         return TextTest(operator, parse_payload(rest, b""))
     try:
@@ -198,7 +199,7 @@ TEXT = ArgumentKind(_read_text_test, _write_text_test)
 
 SIGNALS = tuple(sorted(one.name for one in signal.Signals))
 
-#: Every step: actor and mark, then verb. The verb "" is a line of plain octets.
+#: Every step, by actor and mark and then by verb. The verb "" is a line of plain octets.
 GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
     "C>": {
         "": LINE,

@@ -1,4 +1,4 @@
-"""The header of a transcript with its keys, their values and defaults.
+"""The header of a transcript: its keys, their values and their defaults.
 
 Rule: `KEYS` is the whole list. Any other key is an error.
 """
@@ -33,7 +33,7 @@ FD2S = ("watched", "socket")
 SYSLOGS = ("present", "absent")
 BUFFERS = ("default", "small")
 LIMITS = ("fsize", "nofile", "as", "stack", "nproc")
-#: Limits in octets that a shell sets in larger units.
+#: Limits in octets that a shell can only set in larger units.
 _LIMITS_IN_OCTETS = ("fsize", "as", "stack")
 
 #: Optional capabilities of an implementation, listed in its description.
@@ -73,12 +73,12 @@ HOST_CAPABILITIES = (
 )
 CAPABILITIES = (*IMPLEMENTATION_CAPABILITIES, *HOST_CAPABILITIES)
 
-#: Placeholders in argv and env. A name in braces is replaced anywhere in a word.
+#: Placeholders in argv and env. A name in braces is replaced anywhere within a word.
 PLACEHOLDERS = ("filter", *VARIABLES)
 
 
 class HeaderError(ValueError):
-    """An error in a header; `key` names the invalid entry."""
+    """A header is invalid. `key` names the invalid entry."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -90,8 +90,8 @@ class Header:
     """The settings of a transcript, from the text before its first step."""
 
     title: str
-    #: Identifiers of requirements. The first one is the subject of the transcript. The transcript
-    #: also asserts the others.
+    #: The identifiers of requirements. The first one is the subject of the transcript, which also
+    #: asserts the others.
     requires: tuple[str, ...]
     format: int = FORMAT
     argv: tuple[str, ...] | None = None
@@ -115,7 +115,7 @@ class Header:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The arguments of the implementation, or the default if the header has no argv."""
+        """Return the arguments of the implementation, with the default if there is no argv."""
         if self.argv is not None:
             return self.argv
         command = ("-c", "{filter}") if self.filter is not None else ()
@@ -123,7 +123,7 @@ class Header:
 
 
 def read_header(table: Mapping[str, object]) -> Header:
-    """Return the header in a parsed TOML table; HeaderError names the problem and its key."""
+    """Return the header in a parsed TOML table. HeaderError names the problem and its key."""
     for key in table:
         if key in _KEYS_OF_FORMAT_1:
             raise HeaderError(key, f"'{key}' is a key of format 1; {_REPLACEMENT}")
@@ -168,7 +168,7 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
 
 def _some_texts(key: str, value: object) -> tuple[str, ...]:
     if not (texts := _texts(key, value)):
-        raise HeaderError(key, f"'{key}' must have at least one entry")
+        raise HeaderError(key, f"'{key}' must not be empty")
     return texts
 
 
@@ -237,7 +237,7 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
 
 
 def _descriptors(key: str, value: object) -> tuple[int, ...]:
-    # The shell opens these file descriptors, and POSIX shells only accept one digit.
+    # The shell opens these file descriptors, and POSIX shells accept only one digit.
     if not isinstance(value, list) or not all(type(one) is int and 3 <= one <= 9 for one in value):
         raise HeaderError(
             key, f"'{key}' must be a list of file descriptors from 3 to 9, not {value!r}"
@@ -245,7 +245,7 @@ def _descriptors(key: str, value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-#: The reader of each key's value, in the order in which keys are written.
+#: The reader for the value of each key. The keys are written in this order.
 KEYS: dict[str, Callable[[str, object], object]] = {
     "format": _format,
     "title": _text,
@@ -272,11 +272,11 @@ KEYS: dict[str, Callable[[str, object], object]] = {
 
 _REQUIRED = ("title", "requires")
 _KEYS_OF_FORMAT_1 = ("clauses", "level")
-_REPLACEMENT = 'format 2 has requires = ["relay.idle-1"], with identifiers of the specification'
+_REPLACEMENT = 'use requires = ["relay.idle-1"], with identifiers of the specification'
 
 
 def write_header(header: Header) -> str:
-    """Return TOML for every key of *header* that differs from its default."""
+    """Return TOML for every key of *header* whose value differs from the default."""
     plain = Header(header.title, header.requires)
     lines = [
         f"{key} = {_toml(getattr(header, key))}\n"

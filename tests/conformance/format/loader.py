@@ -1,6 +1,7 @@
-"""The loader of transcripts and the parts that they include.
+"""Loads transcripts and the parts that they include.
 
-Rule: a name is a path under transcripts/. The reader interprets the text.
+Rule: this module only finds and reads files, whose names are paths under transcripts/. The reader
+interprets their text.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ _MAXIMUM_DEPTH = 8
 
 
 class ChoiceError(Exception):
-    """A transcript or mode that does not exist. The text suggests a similar name."""
+    """A transcript or mode does not exist. The error message suggests a similar name."""
 
 
 def transcript_paths() -> list[Path]:
-    """Return the paths of all transcripts of the suite, in order."""
+    """Return the paths of all transcripts of the suite, sorted."""
     return sorted(TRANSCRIPTS.rglob(f"*{SUFFIX}"))
 
 
 def transcript_name(path: Path) -> str:
-    """Return the path of a transcript under transcripts/, or its file name if it is elsewhere."""
+    """Return a transcript's path relative to transcripts/, or its file name if it is elsewhere."""
     resolved = path.resolve()
     if resolved.is_relative_to(TRANSCRIPTS):
         return resolved.relative_to(TRANSCRIPTS).as_posix()
@@ -102,7 +103,7 @@ def included_names(nodes: tuple[Node, ...]) -> set[str]:
 
 
 def check_choice(text: str, directory: Path) -> None:
-    """Raise if *text*, PATH or PATH::MODE relative to *directory*, cannot be played."""
+    """Raise if *text*, a PATH or PATH::MODE relative to *directory*, cannot be run."""
     place, _, mode = text.partition("::")
     path = (directory / place).resolve()
     if path.suffix != SUFFIX:
@@ -116,23 +117,23 @@ def check_choice(text: str, directory: Path) -> None:
 
 
 def _end(path: Path) -> str:
-    """Return the group and the file of a name, for comparison."""
+    """Return the group and file of a name, for comparison with other names."""
     return "/".join(path.parts[-2:])
 
 
 def chosen(name: str) -> list[str]:
-    """Return the paths for *name*, with their ::MODE.
+    """Return the paths selected by *name*, with ::MODE if given.
 
     A name is a group, a family, a requirement, a transcript or a directory of transcripts. The
-    suite's own names have precedence. A path that begins with a dot or a slash is never one of
-    the suite's names.
+    suite's own names take precedence. A path that begins with a dot or a slash is never one of
+    them.
     """
     place, colons, mode = name.partition("::")
     cited = citing(place) if specification().has(place) else None
     path = TRANSCRIPTS if cited is not None else _found(place)
     if path.is_dir() and colons:
         raise ChoiceError(
-            f"{name}: only the name of one transcript can have a mode; use --modes {mode}"
+            f"{name}: only the name of a single transcript can have a mode; use --modes {mode}"
         )
     if cited == []:
         raise ChoiceError(f"no transcript cites {place}")
@@ -142,12 +143,12 @@ def chosen(name: str) -> list[str]:
         below = _transcripts_below(path, place)
         return [str(path)] if path.is_relative_to(TRANSCRIPTS) else [str(one) for one in below]
     if path.suffix != SUFFIX:
-        raise ChoiceError(f"{place} is not a transcript; the name must end in {SUFFIX}")
+        raise ChoiceError(f"{place} is not a transcript; the name must end with {SUFFIX}")
     return [f"{path}{colons}{mode}"]
 
 
 def citing(name: str) -> list[Path]:
-    """Return the transcripts that cite the requirement or the family *name*."""
+    """Return the transcripts that cite the requirement or family *name*."""
     transcripts = {path: load_transcript(path) for path in transcript_paths()}
     return [
         path
@@ -185,4 +186,4 @@ def check_names_differ(places: Iterable[str]) -> None:
         path = Path(place.partition("::")[0])
         earlier = paths.setdefault(transcript_name(path), path)
         if earlier != path:
-            raise ChoiceError(f"{earlier} and {path} have the same name; play them separately")
+            raise ChoiceError(f"{earlier} and {path} have the same name; run them separately")

@@ -14,7 +14,7 @@ from .requirements import Requirement, families_of, specification
 
 
 class FormatError(Exception):
-    """A transcript that cannot be read. The text has file, line and a suggestion."""
+    """A transcript cannot be read. The error message has the file, the line and a suggestion."""
 
     def __init__(self, name: str, line: int, message: str) -> None:
         super().__init__(f"{name}:{line}: {message}")
@@ -25,7 +25,7 @@ class FormatError(Exception):
 
 @dataclass(frozen=True)
 class ReplyPattern:
-    """The argument of `C?`: reply codes (`x` is any digit), maybe an enhanced code prefix."""
+    """The argument of `C?`: reply codes (`x` is any digit), and a prefix of the enhanced code."""
 
     codes: tuple[str, ...]
     enhanced: str | None = None
@@ -33,7 +33,7 @@ class ReplyPattern:
 
 @dataclass(frozen=True)
 class Named:
-    """`NAME=value`, as in `F< env SENDER=a@example`."""
+    """A pair `NAME=value`, as in `F< env SENDER=a@example`."""
 
     name: str
     value: Payload
@@ -52,9 +52,9 @@ Argument = None | float | int | str | Payload | ReplyPattern | Named | TextTest
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the script: actor, direction, verb and argument."""
+    """One line of the script, with its actor, mark, verb and argument."""
 
-    actor: str  # C, U, F or P; C2, U2 and so on for further connections
+    actor: str  # C, U, F or P; further connections are C2, U2 and so on
     mark: str  # one of > + < ?
     verb: str  # "" for a line of plain octets
     argument: Argument
@@ -63,7 +63,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """The actor without its number."""
+        """The actor without the number of the connection."""
         return self.actor[0]
 
     @property
@@ -74,7 +74,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Either:
-    """Alternatives. The suite plays the first one whose first step is observed."""
+    """Alternatives. The suite continues with the one whose first step is observed first."""
 
     branches: tuple[tuple[Node, ...], ...]
     line: int = field(default=0, compare=False)
@@ -82,7 +82,7 @@ class Either:
 
 @dataclass(frozen=True)
 class Include:
-    """`@include NAME`: the steps of another file, inserted here."""
+    """A line `@include NAME`, which inserts the steps of another file."""
 
     name: str
     line: int = field(default=0, compare=False)
@@ -105,7 +105,7 @@ Group = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Transcript:
-    """A whole file. `name` is its path under transcripts/ and never changes."""
+    """A whole transcript. `name` is its path relative to transcripts/ and never changes."""
 
     name: str
     header: Header

@@ -1,4 +1,4 @@
-"""The parser and the writer of octets in the notation of transcripts (ASCII, escapes, repeats).
+"""The parser and writer of octets in the notation of transcripts (ASCII, escapes, repeats).
 
 Rule: `parse_payload` reads the text, `Payload.text` writes it, `Payload.octets` evaluates it.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-#: Names allowed in `\{name}`. The engine supplies their values when it plays a transcript.
+#: The names allowed in `\{name}`. The engine supplies their values when it runs a transcript.
 VARIABLES = ("tmp", "upstream", "host", "port", "listen", "listen-port", "files")
 
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
@@ -24,7 +24,7 @@ _SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
 
 class PayloadError(ValueError):
-    """An error in the text of octets. The message may suggest a correction."""
+    """Octets are written incorrectly. The message may suggest a correction."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def visible(octets: bytes) -> str:
 
 
 def parse_payload(text: str, implied: bytes) -> Payload:
-    """Parse *text*; *implied* is the line end of a line without a final `\\`."""
+    """Parse *text*. *implied* is the line end of a line without a final `\\`."""
     if text.startswith("@"):
         word = text.partition(" ")[0]
         raise PayloadError(f"unknown step {word}; text that begins with @ must be written as \\@")
@@ -126,7 +126,7 @@ def parse_payload(text: str, implied: bytes) -> Payload:
 
 
 class _Reader:
-    """A parser of one line, from left to right. `ends_open` is true after a lone final `\\`."""
+    """A parser for one line. `ends_open` is true after a lone final `\\`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -153,13 +153,13 @@ class _Reader:
                 plain = bytearray()
                 parts.append(part)
         if inside:
-            raise PayloadError("\\{N*text without its closing }")
+            raise PayloadError("\\{N*text without a closing }")
         return _joined(parts, plain)
 
     def _escape(self, *, inside: bool) -> Part:
         if self._at == len(self._text):
             if inside:
-                raise PayloadError("\\{N*text without its closing }")
+                raise PayloadError("\\{N*text without a closing }")
             self.ends_open = True
             return b""
         letter = self._text[self._at]

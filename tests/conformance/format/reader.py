@@ -1,6 +1,7 @@
-"""The parser of transcripts: from text to nodes, without access to files or sockets.
+"""Parses the text of a transcript into nodes, without access to files or sockets.
 
-Rule: a line outside the grammar is an error with file, line and a suggestion.
+Rule: a line that does not match the grammar is an error with a file name, a line number and a
+suggestion.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ _STEP = re.compile(r"([CUFP])([2-9]?)([>+<?])(?: (.*))?")
 
 
 def parse_transcript(text: str, name: str) -> Transcript:
-    """Return the transcript in *text*; FormatError has the position and cause of an error."""
+    """Return the transcript in *text*. FormatError contains the position and cause of an error."""
     lines = _printable_lines(text, name)
     if not lines or lines[0] != FENCE:
         raise FormatError(name, 1, f"the first line must be {FENCE}, which opens the TOML header")
     if FENCE not in lines[1:]:
-        raise FormatError(name, len(lines), f"the header is not closed by a line {FENCE}")
+        raise FormatError(name, len(lines), f"the header must be closed by a line {FENCE}")
     end = lines.index(FENCE, 1)
     header = _parse_header(lines[1:end], name)
     steps = _parse_steps(lines[end + 1 :], name, end + 2)
@@ -61,7 +62,7 @@ def _parse_header(lines: list[str], name: str) -> Header:
 
 
 def line_of_key(lines: list[str], key: str) -> int:
-    """Return the number of the line with *key* in a header of *lines*, or 1 if it is missing."""
+    """Return the number of the line that sets *key* in a header, or 1 if it is missing."""
     for number, line in enumerate(lines, 2):
         if key and re.match(rf'\[?"?{re.escape(key)}\b', line):
             return number
@@ -73,7 +74,7 @@ def _parse_steps(lines: list[str], name: str, first: int) -> tuple[Node, ...]:
 
 
 class _ScriptReader:
-    """A parser of script lines. `either` can be nested. Any other line is one node."""
+    """A parser for script lines. `either` can be nested. Any other line is one node."""
 
     def __init__(self, lines: list[str], name: str, first: int) -> None:
         self._lines = lines
@@ -116,8 +117,8 @@ class _ScriptReader:
         steps = [node for node in branch if not isinstance(node, Note)]
         if steps and not (isinstance(steps[0], Step) and steps[0].observes):
             raise self._error(
-                "each alternative of 'either' must begin with a step with < or ?, by "
-                "which the suite selects it",
+                "each alternative of 'either' must begin with a < or ? step, which the suite uses "
+                "to select it",
                 start,
             )
 
@@ -140,9 +141,9 @@ class _ScriptReader:
 
 
 _JOIN_HINT = {
-    "C": "{0}+ continues the write on the line before it, which must be {0}> or {0}+",
-    "U": "{0}+ continues the write on the line before it, which must be {0}> or {0}+",
-    "F": "F+ continues the line before it, which must be F< email or F+",
+    "C": "{0}+ continues the write of the previous line, which must be {0}> or {0}+",
+    "U": "{0}+ continues the write of the previous line, which must be {0}> or {0}+",
+    "F": "F+ continues the previous line, which must be F< email or F+",
 }
 
 
@@ -172,7 +173,7 @@ def _parse_step(line: str, number: int) -> Step:
     verbs = GRAMMAR.get(kind + mark)
     if verbs is None:
         marks = [key for key in GRAMMAR if key[0] == kind]
-        raise PayloadError(f"unknown step {kind}{mark}; {kind} has {', '.join(marks)}")
+        raise PayloadError(f"unknown step {kind}{mark}; valid steps: {', '.join(marks)}")
     if index and kind in "FP":
         raise PayloadError(f"there can be only one {kind}")
     verb, argument = _split_verb(text, verbs)
@@ -180,7 +181,7 @@ def _parse_step(line: str, number: int) -> Step:
 
 
 def _split_verb(text: str, verbs: dict[str, ArgumentKind]) -> tuple[str, str]:
-    """Split a step into verb and argument. In a line of octets the first word is not a verb."""
+    """Split a step into verb and argument. In a line of octets, the first word is not a verb."""
     word, _, rest = text.partition(" ")
     if word in verbs and word:
         return word, rest
@@ -213,11 +214,11 @@ def _check_script(nodes: tuple[Node, ...], header: Header, name: str) -> None:
 
 
 def _misfit(step: Step, header: Header) -> str | None:
-    """Return why *step* contradicts *header*, or None."""
+    """Return the reason why *step* contradicts *header*, or None."""
     if step.kind == "F" and header.filter is None:
-        return "a step of the filter requires 'filter' in the header"
+        return "a filter step requires 'filter' in the header"
     if step.kind in "CU" and header.modes == ("command",):
-        return "mode 'command' has no session, so there can be no step of C or U"
+        return "mode 'command' has no session, so C and U steps are not allowed"
     if step.kind == "C" and step.actor != "C" and header.modes != ("listen",):
         return f'{step.actor}: several clients require modes = ["listen"]'
     if step.verb == "stdout" and header.modes != ("command",):
@@ -225,5 +226,5 @@ def _misfit(step: Step, header: Header) -> str | None:
             "P< stdout requires mode 'command'; in other modes standard output is the SMTP channel"
         )
     if step.verb == "stderr" and header.fd2 == "socket":
-        return 'with fd2 = "socket" standard error is the client\'s connection'
+        return 'with fd2 = "socket", standard error is the client\'s connection'
     return None

@@ -1,7 +1,7 @@
-"""The requirements, read from the tables of docs/specification.md.
+"""Reads the requirements from the tables of docs/specification.md.
 
-Rule: only a table whose first heading is `id` defines requirements. No other text does. The level
-of a requirement follows from its harm and its source.
+Rule: only tables whose first heading is `id` define requirements. The level of a requirement
+follows from its harm and its source.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _VERSION = re.compile(r"^Version ([0-9.]*[0-9])\b", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Requirement:
-    """One sentence of the specification that can be violated on its own."""
+    """One sentence of the specification that an implementation can violate on its own."""
 
     id: str
     level: str
-    #: "" if the level is may.
+    #: The harm, or "" if the level is may.
     harm: str
     #: The smallest profile of programs to which the requirement applies.
     binds: str
@@ -43,7 +43,7 @@ class Requirement:
         return self.id.rpartition("-")[0]
 
     def is_from(self, source: str) -> bool:
-        """Whether *source*, one of SOURCES, states the requirement."""
+        """Whether *source*, one of SOURCES, is a source of the requirement."""
         return any(re.split("[ -]", one)[0] == source for one in self.sources)
 
 
@@ -87,7 +87,7 @@ class Specification:
 
 
 def families_of(requirements: Iterable[Requirement]) -> tuple[str, ...]:
-    """Return the families of *requirements*, each once, in order."""
+    """Return the families of *requirements* in order, without duplicates."""
     return tuple(dict.fromkeys(one.family for one in requirements))
 
 
@@ -98,13 +98,13 @@ def specification() -> Specification:
 
 
 def as_json(read: Specification) -> str:
-    """Return the specification *read* as JSON."""
+    """Return the specification as JSON."""
     table = {"version": read.version, "families": [asdict(one) for one in read.families]}
     return json.dumps(table, indent=1) + "\n"
 
 
 def parse_specification(text: str) -> Specification:
-    """Return the specification in *text*; ValueError names an invalid line."""
+    """Parse the specification in *text*. ValueError names an invalid line."""
     version = _VERSION.search(text)
     if version is None:
         raise ValueError("missing line 'Version N' in the specification")
@@ -115,12 +115,12 @@ def parse_specification(text: str) -> Specification:
     return Specification(version[1], with_requirements)
 
 
-#: A line with its number.
+#: A line and its number.
 _Line = tuple[int, str]
 
 
 def _sections(text: str) -> Iterator[tuple[str, list[_Line]]]:
-    """Yield each heading with the lines below it."""
+    """Yield each heading with the lines that follow it."""
     name, lines = "", list[_Line]()
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("#"):
@@ -147,7 +147,7 @@ def _family(name: str, lines: list[_Line]) -> Family:
 
 
 def _rows(lines: list[_Line]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each row of a table of requirements."""
+    """Yield the line number and the cells of each row of a table of requirements."""
     inside = False
     for number, line in lines:
         cells = [cell.strip().replace("\\|", "|") for cell in _CELL_BORDER.split(line)[1:-1]]

@@ -1,6 +1,6 @@
-"""The writer of transcripts: from nodes to text.
+"""Writes nodes as the text of a transcript.
 
-Rule: the written text parses as an equal transcript.
+Rule: parsing the text again gives an equal transcript.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from .nodes import Either, Include, Node, Note, Step, Transcript
 
 
 def write_transcript(transcript: Transcript) -> str:
-    """Return the text of *transcript*, which parses as an equal one."""
+    """Return the text of *transcript*."""
     body = "".join(f"{line}\n" for line in _node_lines(transcript.steps))
     return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
 
 
 def write_unfolded(transcript: Transcript) -> str:
-    """Return the text of *transcript* with included steps in place, indented."""
+    """Return the text of *transcript*, in which included steps are expanded and indented."""
     body = "".join(f"{line}\n" for line in unfolded_lines(transcript.steps))
     return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
 
 
 def unfolded_lines(nodes: tuple[Node, ...]) -> list[str]:
-    """Return the lines of *nodes*. Lines of included files start with a bar."""
+    """Return the lines of *nodes*. Lines of included files begin with a vertical bar."""
     lines: list[str] = []
     for node in nodes:
         match node:
@@ -57,7 +57,7 @@ def _node_lines(nodes: tuple[Node, ...]) -> list[str]:
 
 
 def write_step(step: Step) -> str:
-    """Return the line of one step."""
+    """Return the text of one step."""
     kind = GRAMMAR[step.kind + step.mark][step.verb]
     words = (step.actor + step.mark, step.verb, kind.write(step.argument))
     return " ".join(word for word in words if word)

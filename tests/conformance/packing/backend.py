@@ -1,7 +1,7 @@
-"""The build backend: setuptools applied to the current files, for wheels only.
+"""The build backend, which applies setuptools to the current files and builds only wheels.
 
-Rule: a wheel contains the files of the checkout and the specification as JSON, generated from its
-tables. Leftovers of an earlier build are ignored.
+Rule: a wheel contains the files of the checkout, and the specification as JSON. Leftovers of
+earlier builds are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ get_requires_for_build_editable = build_meta.get_requires_for_build_editable
 prepare_metadata_for_build_editable = build_meta.prepare_metadata_for_build_editable
 build_editable = build_meta.build_editable
 
-#: The directory in which setuptools collects files and from which it never removes any.
+#: The directory in which setuptools collects files without ever removing any.
 _GATHERED = Path("build", "lib")
 
 _SPECIFICATION = Path("specification.json")
@@ -43,7 +43,7 @@ def build_wheel(
 
 
 def _specification_json() -> str:
-    """Return the output of a program that imports only the parser of the specification."""
+    """Return the specification as JSON from a program that imports only its parser."""
     here = Path.cwd()
     program = (
         "import sys, types; package = types.ModuleType('suite'); package.__path__ = [sys.argv[1]]; "
@@ -55,9 +55,9 @@ def _specification_json() -> str:
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> NoReturn:
-    """Exit, because a source distribution could not contain the files outside of this folder."""
+    """Exit with an error, because an sdist could not contain files outside this folder."""
     sys.exit(
-        "postprox-conformance cannot have a source distribution, because its "
-        "transcripts and specification lie outside of this folder; build a "
-        "wheel: python -m build --wheel, or pip wheel --no-deps ."
+        "postprox-conformance cannot have a source distribution, because its transcripts and "
+        "specification are outside this folder; build a wheel with python -m build --wheel, or pip "
+        "wheel --no-deps ."
     )

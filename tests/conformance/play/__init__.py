@@ -1,1 +1,1 @@
-"""The player of one transcript: peers, observers, invariants. Only here an implementation runs."""
+"""Runs one transcript. No other package runs an implementation."""

@@ -1,6 +1,6 @@
-"""Sockets of the suite: client connections that it opens, upstream connections that it accepts.
+"""The suite's sockets: client connections that it opens, upstream connections that it accepts.
 
-Rule: received octets are buffered until a step consumes them. This module does not judge them.
+Rule: received octets are buffered until a step consumes them. This module does not evaluate them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = 1 << 18
 
 
 class Connection:
-    """The suite's end of one TCP or unix-domain connection."""
+    """The suite's end of a TCP or Unix-domain connection."""
 
     def __init__(self, loop: Loop, sock: socket.socket, dialogue: Dialogue, name: str) -> None:
         self._loop = loop
@@ -29,14 +29,14 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self.name = name
         self.received = bytearray()
-        self.last_sent = 0.0  # time.monotonic() when the kernel last accepted octets
+        self.last_sent = 0.0  # the time.monotonic() at which the kernel last accepted octets
         self.ended = False  # received EOF or a reset
         self.closed = False  # closed by the suite
         self.half_closed = False
         self.paused = False  # reading is paused
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
-            # Without Nagle's algorithm, each write of a transcript is sent separately.
+            # With Nagle's algorithm disabled, each write of a transcript is sent separately.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self._ready)
 
@@ -51,7 +51,7 @@ class Connection:
         return not self._unsent
 
     def send(self, octets: bytes) -> None:
-        """Send *octets*: as many as fit at once, the rest from the event loop."""
+        """Send as many octets as the kernel accepts at once, and the rest from the event loop."""
         if self.closed:
             return
         self._dialogue.said(f"{self.name}>", octets)
@@ -59,11 +59,11 @@ class Connection:
         self._push()
 
     def take(self, count: int) -> None:
-        """Remove the first *count* received octets, which belong to a step."""
+        """Remove the first *count* received octets, which a step has consumed."""
         del self.received[:count]
 
     def pause(self) -> None:
-        """Stop reading. Input waits in the kernel's buffer."""
+        """Stop reading, so that input remains in the kernel's buffer."""
         self._dialogue.event(f"{self.name}>", "@pause")
         self.paused = True
         self._watch()
@@ -76,20 +76,20 @@ class Connection:
             self._watch()
 
     def end_writing(self) -> None:
-        """Close the sending direction: the other side reads EOF and can still send."""
+        """Close the sending direction. The peer reads EOF and can still send."""
         self._dialogue.event(f"{self.name}>", "@eof")
         self.half_closed = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close in both directions."""
+        """Close both directions."""
         if not self.closed:
             self._dialogue.event(f"{self.name}>", "@close")
             self._let_go()
 
     def reset(self) -> None:
-        """Close so that the other side reads ECONNRESET."""
+        """Close the connection so that the peer reads ECONNRESET."""
         self._dialogue.event(f"{self.name}>", "@reset")
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._let_go()
@@ -144,10 +144,10 @@ class Connection:
 
 
 class Fragment:
-    """A write that must be read before the next write, so that the split is visible.
+    """A write that must be read before the next one, so that the peer sees two separate reads.
 
-    An implementation may stop reading while it waits for the other side. In that case only the
-    split is lost. The wait therefore has a time limit and never fails.
+    An implementation may stop reading while it waits for the other peer. The wait therefore has a
+    time limit and never fails. If it expires, the writes may be read together.
     """
 
     _TIMEOUT = 0.1
@@ -158,14 +158,13 @@ class Fragment:
 
     @property
     def over(self) -> bool:
-        """Whether the fragment has been read or the time limit is over."""
+        """Whether the fragment has been read or the time limit has expired."""
         connection = self._connection
         read = connection.sent and not unread(connection.sock)
         return read or connection.ended or time.monotonic() > self._deadline
 
 
-#: Addresses of the suite's upstream server. Any other upstream listens on 127.0.0.1 and a free
-#: port.
+#: The addresses of special upstream servers. All others listen on 127.0.0.1 and a free port.
 _BOUND_TO = {
     "ipv6": ("::1", 0),
     "127.0.0.2": ("127.0.0.2", 0),
@@ -200,21 +199,21 @@ class Listener:
             return sock
         family = socket.AF_INET6 if kind == "ipv6" else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
-        if kind in ON_PORT_25:  # connections of an earlier run may still be in TIME_WAIT
+        if kind in ON_PORT_25:  # connections of an earlier run may be in TIME_WAIT
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(_BOUND_TO.get(kind, ("127.0.0.1", 0)))
         return sock
 
     @property
     def address(self) -> str:
-        """The address in the form of the implementation's command line."""
+        """The address in the form that the implementation's command line requires."""
         if self._kind == "unix":
             return f"unix:{self._path}"
         return f"[{self.host}]:{self.port}" if self._kind == "ipv6" else f"{self.host}:{self.port}"
 
     @property
     def host(self) -> str:
-        """The numeric host, or the path of a unix-domain socket."""
+        """The numeric host, or the path of a Unix-domain socket."""
         return str(self._path) if self._kind == "unix" else str(self._sock.getsockname()[0])
 
     @property
@@ -229,13 +228,13 @@ class Listener:
         self._loop.watch(self._sock, READ, self._accept)
 
     def refuse(self) -> None:
-        """Refuse connections from now on, and keep the port."""
+        """Refuse connections from now on, but keep the port."""
         self._loop.forget(self._sock)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _fill_backlog(self) -> None:
-        """Fill the backlog of length one, so that no connection attempt is answered."""
+        """Fill the backlog, whose length is one, so that connection attempts are not answered."""
         self._sock.listen(0)
         for _ in range(2):
             filler = socket.socket()
@@ -264,8 +263,8 @@ class Listener:
             self.arrived.popleft().close()
 
 
-#: The socket options of a client, by the header's key `buffers`. The peer derives the size of its
-#: send buffer from the segment size.
+#: The client's socket options for each value of the header key `buffers`. The peer derives the size
+#: of its send buffer from the segment size.
 _OPTIONS = {
     "default": (),
     "small": (
@@ -275,17 +274,17 @@ _OPTIONS = {
 }
 
 
-#: Seconds until a connection to this machine has failed.
+#: The timeout for connecting to this machine, in seconds.
 _CONNECT = 1.0
 
 
 def connect(address: tuple[str, int], buffers: str, timeout: float) -> socket.socket:
-    """Return a client's connection to *address*."""
+    """Return a client connection to *address*."""
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(socket.socket())
         for option in _OPTIONS[buffers]:
             client.setsockopt(*option)
-        # The timeout of an observation may be 0, and then connect(2) would not wait.
+        # The timeout of an observation may be 0, with which connect(2) would not wait.
         client.settimeout(max(timeout, _CONNECT))
         client.connect(address)
         stack.pop_all()
@@ -293,7 +292,7 @@ def connect(address: tuple[str, int], buffers: str, timeout: float) -> socket.so
 
 
 def accepted_pair(buffers: str, timeout: float) -> tuple[socket.socket, socket.socket]:
-    """Return a connected pair on loopback, the client's end and the accepted end."""
+    """Return both ends of a loopback connection, the client's and the accepted one."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)

@@ -1,4 +1,4 @@
-"""The log of octets and events in the order in which the suite saw them, for failure reports."""
+"""Records octets and events in the order in which the suite observed them, for failure reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..format.payload import visible
 
-#: The number of octets that are kept of a large message.
+#: The maximum number of octets of a message that are recorded.
 _KEPT_OCTETS = 2000
 _SHOWN_LINES = 60
 _SHOWN_WIDTH = 160
@@ -20,13 +20,13 @@ class _Entry:
 
 
 class Dialogue:
-    """Octets and events. Successive octets in one direction are one entry."""
+    """A record of octets and events. Consecutive octets in one direction form one entry."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
 
     def said(self, who: str, octets: bytes) -> None:
-        """Record *octets* of *who* (such as `C>`), if possible in an unfinished entry of *who*."""
+        """Record octets sent by *who* (such as `C>`). An unfinished entry of *who* is extended."""
         if not self._entries or self._entries[-1].who != who:
             self._entries.append(_Entry(who, bytearray()))
         entry = self._entries[-1]
@@ -34,12 +34,12 @@ class Dialogue:
         entry.total += len(octets)
 
     def event(self, who: str, text: str) -> None:
-        """Record an event without octets."""
+        """Record an event that has no octets."""
         octets = text.encode()
         self._entries.append(_Entry(f"{who} --", bytearray(octets), len(octets)))
 
     def lines(self) -> list[str]:
-        """Return the dialogue as lines of text, and only the last lines of a long dialogue."""
+        """Return the dialogue, or only the last lines of a long one, as lines of text."""
         lines: list[str] = []
         for entry in self._entries:
             lines += _entry_lines(entry)
@@ -60,7 +60,7 @@ def _entry_lines(entry: _Entry) -> list[str]:
 
 
 def shorten(text: str, width: int = _SHOWN_WIDTH) -> str:
-    """Return *text* without its middle if it is longer than the width."""
+    """Shorten *text* to the width by removing its middle."""
     if len(text) <= width:
         return text
     half = (width - 20) // 2

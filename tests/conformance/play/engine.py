@@ -1,7 +1,7 @@
-"""The engine, which plays one transcript against one implementation.
+"""The engine, which runs one transcript against one implementation.
 
-Rule: the script is one ordered list of steps. Each `<` waits for an event, so the engine sleeps
-only at @wait and @quiet.
+Rule: the script is an ordered list of steps. Each `<` waits for an event, so the engine sleeps only
+for @wait and @quiet.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .matching import WAIT, State, Verdict, no
 from .observers import Observer, Observers, StepFailedError
 from .process import Watchdog
 
-#: Interval in seconds between checks of a state that causes no event, such as a file.
+#: The interval in seconds between checks of a state that causes no event, such as that of a file.
 _LOOK_AGAIN = 0.005
 _LOOKED_AT_AGAIN = ("killed", "tmp", "memory", "idle", "listens", "stdout", "stderr")
-#: Interval in seconds between checks whether a fragment has been read.
+#: The interval in seconds between checks whether a fragment has been read.
 _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
 
 
 def play(harness: Harness) -> list[Observed]:
-    """Play the transcript of the harness; StepFailedError contains the failed step.
+    """Run the transcript of the harness. StepFailedError contains the failed step.
 
-    Return the observations of invariants, which are judged apart from the transcript.
+    Return the observations of invariants, which are evaluated separately from the transcript.
     """
     harness.prepare()
     timeout = _WATCHDOG * harness.settings.time_scale + harness.timeout
@@ -39,11 +39,11 @@ def play(harness: Harness) -> list[Observed]:
     finally:
         watchdog.close()
         if watchdog.barked:
-            raise HarnessError(f"the watchdog had to end the run after {timeout:g} s")
+            raise HarnessError(f"the watchdog killed the run after {timeout:g} s")
 
 
 class Engine:
-    """The state of one transcript while it is played."""
+    """The state of a running transcript."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
@@ -57,13 +57,13 @@ class Engine:
     # --- start and end ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process, and the client unless the transcript has a step for it."""
+        """Start the process, and connect the client unless the transcript has a step for that."""
         harness = self._harness
         says_when = any(step.actor == "C" and step.verb == "@connect" for step in self._steps)
         if harness.mode == "command":
             harness.start_command()
             return
-        first = next(iter(self._steps), None)  # not reached if this fails
+        first = next(iter(self._steps), None)  # not executed if this fails
         if harness.mode == "listen" and not harness.start_server():
             state = self._observers.process_state()
             raise StepFailedError(first, "-l to go into the background with exit status 0", state)
@@ -75,7 +75,7 @@ class Engine:
         harness = self._harness
         if harness.mode == "stdio":
             if harness.process is not None:
-                raise HarnessError("in stdio mode there is one process, one connection")
+                raise HarnessError("in stdio mode, a process has only one connection")
             harness.start_session()
             return
         if harness.header.background and harness.process is not None and not harness.process.alive:
@@ -86,7 +86,7 @@ class Engine:
             raise StepFailedError(step, f"a connection to {listen}", f"connection refused; {state}")
 
     def finish(self) -> list[Observed]:
-        """End the session and judge the rules that apply to every transcript."""
+        """End the session and check the rules that apply to every transcript."""
         self._invariants.end()
         self._invariants.judge_end()
         for step, look in self._observers.lasting:
@@ -98,7 +98,7 @@ class Engine:
     # --- the script -------------------------------------------------------------------------------
 
     def run(self, nodes: tuple[Node, ...]) -> None:
-        """Play *nodes* in their order."""
+        """Execute *nodes* in order."""
         for node in grouped(nodes):
             match node:
                 case tuple():
@@ -120,7 +120,7 @@ class Engine:
             self._write(group)
 
     def _await(self, step: Step, look: Observer) -> None:
-        """Run the loop until *look* returns a verdict, and raise unless *step* was observed."""
+        """Run the loop until *look* returns a verdict. Raise unless *step* was observed."""
         extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
@@ -165,7 +165,7 @@ class Engine:
             raise StepFailedError(firsts[0], wanted, got)
 
     def _go_on_with(self, either: Either, number: int) -> None:
-        """Play the rest of the branch whose first step, number *number*, was observed."""
+        """Execute the rest of the branch whose first step, number *number*, was observed."""
         branches = [list(grouped(branch)) for branch in either.branches]
         groups = [branch for branch in branches if branch][number][1:]
         for node in groups:
@@ -214,7 +214,7 @@ class Engine:
 
     def _end(self, step: Step) -> None:
         connection = self._connection(step)
-        # If the suite does not read from a connection, the implementation may stop reading too.
+        # If the suite does not read from a connection, the implementation may also stop reading.
         # Unsent octets are then lost.
         self._loop.turn_until(lambda: connection.sent or connection.paused, self._harness.timeout)
         ways = {
@@ -225,7 +225,7 @@ class Engine:
         ways[step.verb]()
 
     def _connection(self, step: Step) -> Connection:
-        """Return the connection of the step's actor. Open or await it at the actor's first step."""
+        """Return the connection of the step's actor. The actor's first step opens or awaits it."""
         harness = self._harness
         if step.kind == "C":
             if step.actor not in harness.clients:
@@ -240,7 +240,7 @@ class Engine:
 
 
 def _until_yes(looks: list[Observer]) -> list[Verdict]:
-    """Return the verdicts of *looks* up to the first positive one, which consumes its input."""
+    """Return the verdicts of *looks* up to the first positive verdict, which consumes its input."""
     verdicts: list[Verdict] = []
     for look in looks:
         verdicts.append(look())

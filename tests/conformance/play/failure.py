@@ -1,6 +1,6 @@
-"""The report of a failure: the transcript with the failed step marked, and all observations.
+"""Reports a failure, with the failed step marked in the transcript and with all observations.
 
-Rule: plain text from the records of the harness. This module does not judge.
+Rule: plain text from the records of the harness. This module makes no decisions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLANK = "    "
 _SHOWN_FILE = 800
 
 
-#: Values that differ in every run: addresses, the directory and waiting times.
+#: Values that differ in every run, which are addresses, the directory and waiting times.
 _OF_THE_RUN = re.compile(
     r"127\.\d+\.\d+\.\d+:\d+|\[::1\]:\d+|/tmp/postprox-suite-\w+|\(waited [\d.]+ s\)"
 )
@@ -33,11 +33,11 @@ _OF_THE_RUN = re.compile(
 class Failure:
     """The report of one failed run."""
 
-    #: One line: transcript, step, expectation and observation.
+    #: One line with the transcript, the step, the expectation and the observation.
     summary: str
-    #: The full report, many lines.
+    #: The full report, which has many lines.
     text: str
-    #: The part that is equal in failures with the same cause.
+    #: The part that failures with the same cause have in common.
     cause: str
     #: The identifier of the violated requirement.
     requirement: str
@@ -51,7 +51,7 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 
 
 def _broken(harness: Harness, error: StepFailedError) -> Requirement:
-    """Return the violated requirement: for a wrong exit status the cited one about it."""
+    """Return the violated requirement. For a wrong exit status, this is the cited one about it."""
     if error.requirement:
         return specification().requirements[error.requirement]
     ended = harness.process is not None and harness.process.status is not None
@@ -100,7 +100,7 @@ def _summary(harness: Harness, error: StepFailedError) -> str:
 
 
 def _line(nodes: tuple[Node, ...], failed: Step) -> int:
-    """Return the line of *failed* in the transcript, or of the @include that contains it."""
+    """Return the line of the failed step in the transcript, or of the @include that contains it."""
     for node in nodes:
         match node:
             case Either(branches):
@@ -133,7 +133,7 @@ def _difference(error: StepFailedError) -> list[str]:
 def _shown(
     nodes: tuple[Node, ...], indent: str, failed: Step | None
 ) -> list[tuple[str, Step | None]]:
-    """Yield each line of the script with its step. Expand the include that contains *failed*."""
+    """Yield each line of the script with its step. Expand only the include with the failed step."""
     lines: list[tuple[str, Step | None]] = []
     for node in nodes:
         match node:

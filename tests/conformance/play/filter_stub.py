@@ -1,7 +1,7 @@
-"""The filter: a shell wrapper around the transcript's script, and its records for the suite.
+"""The filter, a shell wrapper that runs the transcript's script and records the run for the suite.
 
-Rule: a run is recorded before the script starts, so that the record exists no matter how the filter
-ends. The wrapper runs thousands of times, so it starts only two short commands (mkdir, cp).
+Rule: a run is recorded before the script starts, so that the record exists however the filter ends.
+The wrapper runs thousands of times, so it executes only two short commands (mkdir, cp).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .dialogue import Dialogue
 from .loop import READ, Loop
 from .procfs import descendants, is_alive, process_group
 
-# The suite's variables are not exported, so the filter's environment is the proxy's. <> opens a
-# FIFO without waiting for its other end.
+# The suite's variables are not exported, so the filter's environment is that of the proxy. <> opens
+# a FIFO without waiting for the other end.
 _WRAPPER = """\
 suite_box={box}
 suite_tmp={tmp}
@@ -35,7 +35,7 @@ gate() {{
 
 @dataclass
 class FilterRun:
-    """The record of one run of the filter, made at its start."""
+    """The record of one run of the filter, created when the run starts."""
 
     pid: int
     group: int | None
@@ -47,7 +47,7 @@ class FilterRun:
 
 
 class FilterStub:
-    """The directory with the records of the filter runs, and the gates."""
+    """The directory with the gates and the records of the filter runs."""
 
     def __init__(self, loop: Loop, directory: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -63,11 +63,11 @@ class FilterStub:
     @property
     def command(self) -> str:
         """The shell command for {filter}."""
-        # The script is sourced, so it runs in the process that the implementation started.
+        # The script is sourced, so that it runs in the process started by the implementation.
         return f". {shlex.quote(str(self._directory / 'wrapper'))}"
 
     def prepare(self, text: str, tmp: str, gates: set[str]) -> None:
-        """Create the wrapper and the fifos."""
+        """Create the wrapper and the FIFOs."""
         self._directory.mkdir()
         wrapper = _WRAPPER.format(
             box=shlex.quote(str(self._directory)), tmp=shlex.quote(tmp), text=text
@@ -83,7 +83,7 @@ class FilterStub:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def open_gate(self, name: str) -> None:
-        """Open gate *name* once, for a filter that waits there or arrives later."""
+        """Open gate *name* once, for a filter that is waiting there or arrives later."""
         self._dialogue.event("F>", f"gate {name}".rstrip())
         os.write(self._gates[name], b"\n")
 
@@ -117,7 +117,7 @@ class FilterStub:
         )
 
     def close(self) -> None:
-        """Close the fifos. A filter that waits at a gate reads EOF and continues."""
+        """Close the FIFOs. A filter that is waiting at a gate reads EOF and continues."""
         if self._events >= 0:
             self._loop.forget(self._events)
             for descriptor in (self._events, *self._gates.values()):
@@ -126,7 +126,7 @@ class FilterStub:
 
 
 def parse_environment(octets: bytes) -> dict[str, bytes]:
-    """Parse the NUL-separated form of /proc/PID/environ into a mapping."""
+    """Parse the NUL-separated variables of /proc/PID/environ."""
     pairs = (one.partition(b"=") for one in octets.split(b"\0") if b"=" in one)
     return {name.decode("latin-1"): value for name, _, value in pairs}
 
@@ -143,9 +143,9 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def group_members(run: FilterRun) -> list[int]:
-    """Return the processes of a run: the filter, and its process group if it leads one.
+    """Return the processes of a run, which are the filter and its process group if it leads one.
 
-    All processes of an implementation are descendants of this process, which adopts orphans.
+    All processes of an implementation are descendants of this process, because it adopts orphans.
     """
     candidates = descendants(os.getpid()) if run.group == run.pid else {run.pid}
     return sorted(pid for pid in candidates if _belongs(pid, run))

@@ -1,6 +1,6 @@
-"""All resources of one run: sockets, directories, process, filter, syslog.
+"""All resources of one run: sockets, directories, the process, the filter and syslog.
 
-Rule: the harness starts and stops resources. The engine judges the implementation.
+Rule: the harness only creates and removes resources. The engine tests the implementation.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from .timeouts import REDUCED_DIVISOR, AdaptiveTimeout
 #: Variables that an implementation sets or reads. They are removed from the inherited environment.
 _CLEARED = (*FILTER_VARIABLES, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 _TMPFS_SIZE = 65536
-#: Interval in seconds of connection attempts, because a new listening port causes no event.
+#: The interval of connection attempts in seconds. A new listening port causes no event.
 _CONNECT_AGAIN = 0.005
 _REPEAT = re.compile(r"\{([0-9]+)\*([^{}]*)\}")
 
 
 def _repeated(text: str) -> str:
-    """Replace each `{N*text}` in a value of the environment by the text N times."""
+    """Replace each `{N*text}` in an environment variable with N copies of the text."""
     return _REPEAT.sub(lambda found: int(found[1]) * found[2], text)
 
 
 class HarnessError(Exception):
-    """An error of the suite itself, which proves nothing about the implementation."""
+    """An error of the suite itself, which says nothing about the implementation."""
 
 
 @dataclass
 class Settings:
-    """The settings from the command line, which are the same for all runs."""
+    """The command-line settings that apply to all runs."""
 
     implementation: Implementation
     host: Host
     time_scale: float = 1.0
     slow: bool = False
-    #: Time limit for one awaited event (seconds).
+    #: The time limit for one awaited event, in seconds.
     timeout: float = 10.0
-    #: The same limit, reduced for programs that fail by timeout.
+    #: The same limit, reduced for programs with frequent timeouts.
     timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
     #: The profile whose requirements are judged.
     profile: Profile = POSTPROX
@@ -70,10 +70,10 @@ class Settings:
 
 @dataclass
 class Ports:
-    """A pool of listening addresses for implementations. No address is used twice at the same time.
+    """A pool of addresses on which implementations listen. No two runs share an address.
 
-    Each run has its own address in 127/8, so neither another run nor an outgoing connection can
-    occupy the port.
+    Each run has its own address in 127.0.0.0/8, so neither another run nor an outgoing connection
+    can occupy the port.
     """
 
     _counter: itertools.count[int] = field(default_factory=itertools.count)
@@ -85,16 +85,16 @@ class Ports:
         return host, 10025 + number % 7
 
     def next_bare(self) -> tuple[str, int]:
-        """Reserve a port at 127.0.0.1, the default address of --listen."""
+        """Reserve a port on 127.0.0.1, the default address of --listen."""
         number = os.getpid() * 127 + next(self._counter)
-        return "127.0.0.1", 10032 + number % 20000  # below the kernel's range of ephemeral ports
+        return "127.0.0.1", 10032 + number % 20000  # below the range of ephemeral ports
 
 
 _ports = Ports()
 
 
 class SyslogCapture:
-    """The socket behind /dev/log, which keeps every message."""
+    """The socket behind /dev/log, which records every message."""
 
     def __init__(self, loop: Loop, path: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -139,7 +139,7 @@ class Harness:
         self.tmp = self.directory / "tmp"
         self.clients: dict[str, Connection] = {}
         self.upstreams: dict[str, Connection] = {}
-        # Earlier connections of upstream actors that have reconnected.
+        # Former connections of upstream actors that have reconnected.
         self.retired: list[Connection] = []
         self.process: Process | None = None
         self.syslog: SyslogCapture | None = None
@@ -150,25 +150,25 @@ class Harness:
         with self.network.entered() if self.network else contextlib.nullcontext():
             self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
         self._mounted = False
-        #: Whether a wait ended at a reduced time limit.
+        #: Whether a wait ended because of a reduced time limit.
         self.hasty = False
 
     @property
     def namespace(self) -> Namespace | None:
-        """The private mount namespace, or None if this machine has none."""
+        """The private mount namespace, or None if it is not available."""
         return self.settings.host.namespace
 
     # --- time
 
     @property
     def speed(self) -> float:
-        """The speed of the implementation's clock relative to real time."""
+        """The speed of the implementation's clock, relative to real time."""
         clock = self.header.clock
         return clock if clock and self.settings.implementation.clock_env else 1.0
 
     @property
     def timeout(self) -> float:
-        """The time limit for one awaited event, in seconds of this run."""
+        """The time limit for one awaited event in this run, in seconds."""
         whole = self.settings.timeout * self.settings.time_scale
         if self._known_to_fail:
             return whole / REDUCED_DIVISOR + self._real_time
@@ -176,12 +176,12 @@ class Harness:
 
     @property
     def full_timeout(self) -> float:
-        """The same limit without reduction after earlier timeouts."""
+        """The time limit without the reduction after earlier timeouts."""
         return self.settings.timeout * self.settings.time_scale + self._real_time
 
     @property
     def _real_time(self) -> float:
-        """The additional time if a transcript has a fast clock and the implementation does not."""
+        """The additional time if the implementation lacks the fast clock that a transcript uses."""
         if not self.header.clock or self.speed != 1.0:
             return 0.0
         return self.header.takes or self.settings.timeout * self.header.clock
@@ -198,9 +198,9 @@ class Harness:
         return self._waited(time.monotonic() - began - extra, came)
 
     def _waited(self, seconds: float, came: bool) -> bool:
-        """Adjust the time limits after a wait of *seconds*. *came*: whether the event occurred."""
+        """Adjust the time limits after a wait. *came* is whether the event occurred."""
         timeouts = self.settings.timeouts
-        # With a faster clock the time depends on the clock, not on the program.
+        # With a fast clock, the time depends on the clock and not on the program.
         if came and not self.header.clock:
             timeouts.observed(seconds)
         if not came and not self._known_to_fail:
@@ -209,7 +209,7 @@ class Harness:
         return came
 
     def seconds(self, written: float) -> float:
-        """Convert a time of the transcript into seconds of this run."""
+        """Convert a time in the transcript to seconds in this run."""
         return written / self.speed
 
     # --- setup
@@ -248,7 +248,7 @@ class Harness:
 
     @property
     def tmp_seen(self) -> Path:
-        """The temp directory as the suite sees it, even if only the process has it mounted."""
+        """The temporary directory as the suite sees it, even if only the process has it mounted."""
         return self.namespace.inside(self.tmp) if self._mounted and self.namespace else self.tmp
 
     # --- the implementation
@@ -279,7 +279,7 @@ class Harness:
 
     @property
     def in_foreground(self) -> bool:
-        """Whether the server gets --foreground."""
+        """Whether the server is started with --foreground."""
         capable = "foreground" in self.settings.implementation.capabilities
         return capable and not self.header.background
 
@@ -325,7 +325,7 @@ class Harness:
         return ["nsenter", *rooms, "--"] if rooms else []
 
     def start_session(self) -> None:
-        """Start one process on one accepted socket, as spawn(8) does (mode stdio)."""
+        """Start a process on an accepted socket, as spawn(8) does (mode stdio)."""
         client, server = accepted_pair(self.header.buffers, self.timeout)
         with server, (self.directory / "stderr").open("wb") as stderr:
             error = server.fileno() if self.header.fd2 == "socket" else stderr
@@ -333,7 +333,7 @@ class Harness:
         self.clients["C"] = Connection(self.loop, client, self.dialogue, "C")
 
     def start_command(self) -> None:
-        """Start a process whose standard descriptors carry no session."""
+        """Start a process whose standard descriptors are not a session."""
         with (
             (self.directory / "stdout").open("wb") as out,
             (self.directory / "stderr").open("wb") as error,
@@ -345,10 +345,10 @@ class Harness:
                 self._start(listener.fileno(), out, error)
 
     def start_server(self) -> bool:
-        """Start the server (mode listen). Return False if it fails to go to the background.
+        """Start the server (mode listen). Return False if it does not go into the background.
 
-        From then on the server that the command left behind is the process, unless the transcript
-        has steps for that.
+        From then on, the process is the server that the command has left behind, unless the
+        transcript has steps for that.
         """
         self.start_command()
         process = self.process
@@ -359,7 +359,7 @@ class Harness:
         return process.status == 0 and process.follow_to_background()
 
     def output(self, name: str) -> bytes:
-        """Return all standard output or standard error so far."""
+        """Return everything written to standard output or standard error so far."""
         path = self.directory / name
         return path.read_bytes() if path.exists() else b""
 
@@ -382,7 +382,7 @@ class Harness:
 
     @property
     def _may_bind_later(self) -> bool:
-        """Whether a refused connection is to be repeated: not after a command has returned."""
+        """Whether to retry a refused connection, which is useless once the command has exited."""
         process = self.process
         if process is None or not process.alive:
             return False
@@ -390,18 +390,18 @@ class Harness:
 
     @functools.cached_property
     def variables(self) -> dict[str, bytes]:
-        """Return the values of `\\{name}` in payloads."""
+        """Return the values for `\\{name}` in payloads."""
         return {name: os.fsencode(value) for name, value in self.placeholders.items()}
 
     # --- teardown
 
     def kill(self) -> None:
-        """End the process and its descendants without the event loop."""
+        """Kill the process and its descendants without using the event loop."""
         if self.process is not None:
             self.process.kill_all()
 
     def close(self) -> None:
-        """End and remove everything, in any state."""
+        """Stop and remove everything, whatever the state."""
         if self.process is not None:
             self.process.close()
         for connection in [*self.clients.values(), *self.upstreams.values(), *self.retired]:

@@ -1,6 +1,6 @@
 """Capabilities of this machine and user: a private /dev/log, mounts, addresses.
 
-Rule: all changes are made in private namespaces, which exist only as long as their process.
+Rule: all changes are made in private namespaces, which exist only as long as their processes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# /dev becomes a small directory with the usual harmless devices and the dangling link "log". The
-# devices are bind-mounted because many containers refuse mknod. Each run points the link at its own
-# socket.
+# /dev is replaced with a small directory that contains the usual harmless devices and the dangling
+# link "log". The devices are bind-mounted because many containers do not permit mknod. Each run
+# points the link to its own socket.
 _HOLDER = """
 dev=$1
 for name in null zero full random urandom tty; do
@@ -43,7 +43,7 @@ read -r line
 
 #: A name with two addresses in the private /etc/hosts: 127.0.0.2 and 127.0.0.3.
 TWO_ADDRESSES = "two.addresses.test"
-#: A name that most machines define. The private /etc/hosts always contains it.
+#: A name that most machines define. The private /etc/hosts always defines it.
 LOCALHOST = "localhost"
 
 
@@ -80,11 +80,11 @@ class Namespace:
 
     @property
     def pid(self) -> int:
-        """The id of the process that keeps the namespace."""
+        """The ID of the process that keeps the namespace alive."""
         return self._holder.pid
 
     def _hosts(self) -> Path:
-        """Return /etc/hosts of this machine, followed by the names that transcripts use."""
+        """Return the contents of /etc/hosts, followed by the names that transcripts use."""
         path = self._directory / "hosts"
         with contextlib.suppress(OSError):
             path.write_text(Path("/etc/hosts").read_text() + "\n")
@@ -107,7 +107,7 @@ class Namespace:
         return ["nsenter", self.option, "--"]
 
     def inside(self, path: Path) -> Path:
-        """Return the path, outside of the namespace, of *path* inside."""
+        """Return the path outside the namespace of *path* inside it."""
         return Path(f"/proc/{self._holder.pid}/root{path}")
 
     def mount_tmpfs(self, path: Path, options: str) -> None:
@@ -119,11 +119,11 @@ class Namespace:
         )
 
     def unmount(self, path: Path) -> None:
-        """Undo `mount_tmpfs`. The unmount is lazy because a process inside may still be exiting."""
+        """Undo `mount_tmpfs`, with a lazy unmount because a process inside may still be exiting."""
         subprocess.run([*self.prefix, "umount", "-l", str(path)], check=False, capture_output=True)
 
     def close(self) -> None:
-        """End the process that keeps the namespace, which removes the namespace."""
+        """Kill the process that keeps the namespace alive, which removes the namespace."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         self._holder.stdin.close()
@@ -133,10 +133,10 @@ class Namespace:
 
 
 class Network:
-    """A private network namespace with loopback only. A file descriptor keeps it."""
+    """A private network namespace with only loopback, kept alive by a file descriptor."""
 
     def __init__(self) -> None:
-        # Entering is permanent for a thread, so a separate thread enters it.
+        # A thread cannot leave the network again, so a separate thread enters it.
         with ThreadPoolExecutor(1) as pool:
             self._descriptor = pool.submit(_new_network).result()
 
@@ -147,7 +147,7 @@ class Network:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """Enter this network in this thread, so that new sockets belong to it permanently."""
+        """Enter this network in the current thread. New sockets then belong to it permanently."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _call("setns", self._descriptor, _CLONE_NEWNET)
@@ -167,7 +167,7 @@ _IFF_UP = 1
 
 
 def _call(name: str, *arguments: int) -> None:
-    """Make a system call for which this version of Python has no function."""
+    """Make a system call for which Python has no function."""
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -1,6 +1,6 @@
-"""The implementation under test: a command line, or a file that describes it and its divergences.
+"""The implementation under test, which is a command line, or a file that also lists divergences.
 
-Rule: every entry of such a file is checked. An unknown name is an error.
+Rule: every entry of such a file is checked. Unknown names are errors.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ REFERENCE = "reference"
 
 
 class ImplementationError(Exception):
-    """An implementation file or command that cannot be used."""
+    """An implementation file or command cannot be used."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """A transcript that is known to fail. `mode` is None for every mode."""
+    """A transcript that is known to fail. If `mode` is None, it fails in every mode."""
 
     transcript: str
     mode: str | None
     kind: str
     reason: str
-    #: Whether the failure is a race, in which case a pass is not an error.
+    #: Whether the failure is a race, so that a pass is not an error.
     sometimes: bool = False
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """The command line of an implementation and its known properties."""
+    """The command line of an implementation, and its known properties."""
 
     name: str
     argv: tuple[str, ...]
@@ -56,7 +56,7 @@ class Implementation:
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     divergences: tuple[Divergence, ...] = ()
-    #: Whether a file describes the implementation; False for a command line.
+    #: Whether the implementation was given as a file, not as a command line.
     described: bool = True
     #: The file of the adapter that runs the program, or None without one.
     adapter: Path | None = None
@@ -71,7 +71,7 @@ class Implementation:
         return None
 
     def check_names(self, transcripts: Mapping[str, Iterable[str]]) -> None:
-        """Raise if a divergence names none of *transcripts* (name to modes)."""
+        """Raise if a divergence is not one of *transcripts* (a mapping from name to modes)."""
         for one in self.divergences:
             if one.transcript not in transcripts:
                 raise ImplementationError(
@@ -113,14 +113,14 @@ def _installed_reference() -> Implementation:
 
 
 def default_implementation() -> Implementation:
-    """Return this checkout's proxy. Raise in an installed package."""
+    """Return the proxy of this checkout. In an installed package, raise an error."""
     if INSTALLED:
         raise ImplementationError("missing --implementation TOML|CMD")
     return find_implementation(REFERENCE)
 
 
 def find_implementation(text: str) -> Implementation:
-    """Return the implementation for `--implementation TEXT`: a file, a known name or a command."""
+    """Return the implementation for `--implementation TEXT`, a file, known name or command."""
     for path in (Path(text), IMPLEMENTATIONS / f"{text}.toml"):
         if path.suffix == ".toml" and path.is_file():
             return read_implementation(path)
@@ -245,8 +245,8 @@ def _divergences(table: object) -> Iterator[Divergence]:
         raise ImplementationError("'divergence' must be a list of tables: [[divergence]]")
     if "transcript" in table:
         raise ImplementationError(
-            f"'transcript' is now a list: transcripts = [\"{table['transcript']}\"]; "
-            "one mode is written NAME::MODE"
+            f"'transcript' is now a list: transcripts = [\"{table['transcript']}\"]; write "
+            "NAME::MODE for a single mode"
         )
     _check_keys(table, _DIVERGENCE_KEYS, required=("transcripts", "kind", "reason"))
     if table["kind"] not in KINDS:
@@ -300,7 +300,7 @@ def _filled(text: str) -> str:
 
 
 def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
-    """Return the argv with absolute paths for files of *directory*, because programs start in /."""
+    """Return argv with absolute paths for files in *directory*, because programs start in /."""
     program, *rest = (_filled(word) for word in argv)
     if "/" in program:
         program = str(directory / program)
@@ -310,6 +310,6 @@ def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
 
 
 def _existing(word: str, directory: Path) -> str:
-    """Return the absolute path if *word* names a file of *directory*, else *word*."""
+    """Return the absolute path if *word* names a file in *directory*, or else *word*."""
     path = directory / word
     return str(path) if path.is_file() else word

@@ -1,8 +1,8 @@
-"""The invariants: rules that apply to every transcript, about the end of a run and its leftovers.
+"""The invariants, which are rules for every transcript about the end of a run and its leftovers.
 
-Rule: the invariants are those in docs/transcripts.md, "True of every transcript". Unexpected output
-and a session that does not end fail the transcript itself. The other rules have requirements and
-results of their own.
+Rule: the invariants are those in docs/transcripts.md, "True of every transcript". Unexpected
+output, and a session that does not end, make the transcript itself fail. The other rules have their
+own requirements and results.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .leftovers import AFTERMATH, files, processes, still_left
 from .observers import Observers, StepFailedError
 
 _SHOWN = 2000
-#: Time limit in seconds for a rule that is already known to be violated.
+#: The time limit in seconds for a rule that is known to be violated.
 _MOMENT = 0.1
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for every run of a mode. It has one result in each mode."""
+    """A rule for every run in some modes. It has one result for each mode."""
 
     name: str
     title: str
-    #: The requirement that the result is about. Its other requirements state the same rule for
-    #: special situations. If the rule is violated, a transcript that cites one of them fails.
+    #: The requirement that the result is about. The rule's other requirements apply to special
+    #: situations. If the rule is violated, a transcript that cites one of them fails.
     requires: tuple[str, ...]
     modes: tuple[str, ...]
 
@@ -41,11 +41,11 @@ _STANDARD_ERROR = Rule(
     "standard-error",
     "While proxying, the process writes nothing to file descriptor 2",
     ("cli.stderr-silent-1",),
-    ("stdio",),  # the log of a server may go there (log.stderr)
+    ("stdio",),  # a server may log there (log.stderr)
 )
 _TRACEBACK = Rule(
     "traceback",
-    "An error is reported by a message, not by a traceback",
+    "An error is reported with a message, not with a traceback",
     ("cli.errors-12",),
     MODES,
 )
@@ -71,7 +71,7 @@ RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK
 
 @dataclass(frozen=True)
 class Observed:
-    """One rule in one run: satisfied, or violated with the expectation and the observation."""
+    """Whether a rule was satisfied in a run, or else the expectation and the observation."""
 
     rule: Rule
     expected: str = ""
@@ -84,18 +84,18 @@ class Observed:
 
 
 class InvariantChecker:
-    """Ends one run and judges it by the rules."""
+    """Ends one run and checks the rules."""
 
     def __init__(self, harness: Harness, looks: Observers, steps: list[Step]) -> None:
         self._harness = harness
         self._observers = looks
         self._verbs = {step.verb for step in steps}
         self._sent_sigterm = False
-        #: The observations of rules, except rules that the transcript itself cites.
+        #: The observations of rules, except those that the transcript itself cites.
         self.observed: list[Observed] = []
 
     def _judge(self, rule: Rule, expected: str, look: Callable[[], str]) -> None:
-        """Record the result of *look*, which returns how *rule* is violated, or ""."""
+        """Record the result of *look*, which describes the violation of *rule* or returns ""."""
         got = look()
         if got and (cited := self._cited(rule)):
             raise StepFailedError(None, expected, got, cited)
@@ -116,12 +116,12 @@ class InvariantChecker:
         return self._harness.settings.profile.has(requirement)
 
     def _is_news(self, rule: Rule) -> bool:
-        """Whether a violation of *rule* would change a result, so that waiting for it is useful."""
+        """Whether a violation of *rule* would change a result, so that it is worth waiting for."""
         known = (rule.name, self._harness.mode) in self._harness.settings.broken
         return bool(self._cited(rule)) or (self._counts(rule) and not known)
 
     def end(self) -> None:
-        """End the session and a server."""
+        """End the session, and stop the server if there is one."""
         self._end_sessions()
         if self._harness.mode == "listen":
             self._end_server()
@@ -147,7 +147,7 @@ class InvariantChecker:
         if not harness.wait_until(over):
             what = "the session" if harness.mode == "listen" else "the process"
             raise StepFailedError(None, f"{what} to end after the script", "it is still running")
-        # The last output may still be in a buffer of the kernel.
+        # The last output may still be in a kernel buffer.
         harness.loop.turn(0)
         over()
 
@@ -173,11 +173,11 @@ class InvariantChecker:
         return self._observers.process_state()
 
     def judge_end(self) -> None:
-        """Judge the process: exit status and leftovers."""
-        self._judge(_DEATH, "no death by a signal that the suite did not send", self._died)
-        expected = "no descendant to survive the process"
+        """Check the exit status of the process and its leftovers."""
+        self._judge(_DEATH, "no termination by a signal that the suite did not send", self._died)
+        expected = "no descendants that outlive the process"
         self._judge(_PROCESSES, expected, lambda: self._left(_PROCESSES, processes))
-        expected = "an empty temp directory"
+        expected = "an empty temporary directory"
         self._judge(_TEMP_DIRECTORY, expected, lambda: self._left(_TEMP_DIRECTORY, files))
 
     def _died(self) -> str:
@@ -195,7 +195,7 @@ class InvariantChecker:
         return ", ".join(still_left(harness, lambda: look(harness), seconds))
 
     def judge_the_unawaited(self) -> None:
-        """Check that steps consumed all octets, connections and filter runs."""
+        """Check that steps have consumed all octets, connections and filter runs."""
         harness = self._harness
         for connection in [*harness.clients.values(), *self._upstreams()]:
             if connection.received and not connection.closed:
@@ -206,10 +206,10 @@ class InvariantChecker:
             raise StepFailedError(None, "no further upstream connection", got)
         if self._verbs & {"run", "none"} and harness.filter.new_runs:
             got = f"{len(harness.filter.new_runs)} more"
-            raise StepFailedError(None, "no further run of the filter", got)
+            raise StepFailedError(None, "no further filter run", got)
 
     def judge_output(self) -> None:
-        """Check that descriptor 2 of the SMTP channel is empty and no traceback was printed."""
+        """Check that nothing was written to descriptor 2 and no traceback was printed."""
         if self._harness.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
             expected = "nothing on file descriptor 2 (it is the SMTP channel)"
             self._judge(_STANDARD_ERROR, expected, self._on_standard_error)

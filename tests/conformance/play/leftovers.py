@@ -1,6 +1,6 @@
-"""Leftovers of a run: files in the temp directory, processes.
+"""The leftovers of a run, which are files in the temporary directory and processes.
 
-Rule: both may exist for a moment after the run, until kill and unlink have taken effect.
+Rule: both may exist briefly after the run, until kill(2) and unlink(2) have taken effect.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from .harness import Harness
 from .procfs import command_line
 
-#: The maximum length of that moment in seconds.
+#: The maximum duration of this period, in seconds.
 AFTERMATH = 2.0
 _LOOK_AGAIN = 0.005
 
@@ -18,7 +18,7 @@ _LOOK_AGAIN = 0.005
 def still_left(
     harness: Harness, look: Callable[[], list[str]], seconds: float = AFTERMATH
 ) -> list[str]:
-    """Return the result of *look* after *seconds*, or as soon as *look* finds nothing."""
+    """Return the result of *look* after *seconds*, or as soon as it finds nothing."""
     found: list[str] = []
 
     def clean() -> bool:
@@ -30,13 +30,13 @@ def still_left(
 
 
 def files(harness: Harness) -> list[str]:
-    """Return the names of files in the temp directory, if it is writable."""
+    """Return the names of files in the temporary directory, if it is writable."""
     if harness.header.tmp in ("file", "missing"):
         return []
     return sorted(path.name for path in harness.tmp_seen.iterdir())
 
 
 def processes(harness: Harness) -> list[str]:
-    """Return the command lines of descendants that outlived the process."""
+    """Return the command lines of descendants that have outlived the process."""
     assert harness.process is not None
     return [command_line(pid) for pid in sorted(harness.process.orphans())]

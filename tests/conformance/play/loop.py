@@ -1,4 +1,4 @@
-"""The event loop: callbacks for files that become readable or writable.
+"""The event loop, with callbacks for files that become readable or writable.
 
 Rule: this module knows nothing about SMTP.
 """
@@ -26,32 +26,32 @@ Watched = int | HasFileno
 
 
 class Loop:
-    """A selector whose keys carry the callback."""
+    """A selector with a callback for each file."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
     def watch(self, file: Watched, events: int, callback: Callable[[int], None]) -> None:
-        """Call *callback* with each event of *file* and replace an earlier callback."""
+        """Call *callback* for each event of *file*. This replaces an earlier callback."""
         try:
             self._selector.modify(file, events, callback)
         except KeyError:
             self._selector.register(file, events, callback)
 
     def forget(self, file: Watched) -> None:
-        """Stop the calls for *file*."""
+        """Stop watching *file*."""
         try:
             self._selector.unregister(file)
         except (KeyError, ValueError):
             return
 
     def turn(self, seconds: float) -> None:
-        """Wait at most *seconds* for events and handle them."""
+        """Wait at most *seconds* for events, and handle them."""
         for key, events in self._selector.select(max(0.0, seconds)):
             key.data(events)
 
     def turn_until(self, done: Callable[[], bool], seconds: float, pause: float = 1.0) -> bool:
-        """Run until *done* or for *seconds*; *pause* limits the time between checks."""
+        """Run until *done* or for *seconds*. *pause* limits the time between checks."""
         deadline = time.monotonic() + seconds
         while not done():
             left = deadline - time.monotonic()

@@ -1,6 +1,6 @@
-"""Comparison of received with expected octets.
+"""Compares received octets with expected ones.
 
-Rule: pure functions and values, which map octets to a verdict.
+Rule: pure functions and values that map octets to a verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state of an observation: the `used` octets, or the octets that it `got` instead."""
+    """The state of an observation, with the number of `used` octets or the text that it `got`."""
 
     state: State
     used: int = 0
@@ -36,12 +36,12 @@ YES = Verdict(State.YES)
 
 
 def no(got: str) -> Verdict:
-    """Return the verdict that *got* contradicts the step."""
+    """Return the verdict that the observation *got* contradicts the step."""
     return Verdict(State.NO, got=got)
 
 
 class OctetsAwaited:
-    """A comparison of a growing buffer with the expected octets that reads each octet once."""
+    """Compares a growing buffer with the expected octets. Each octet is read only once."""
 
     def __init__(self, expected: bytes) -> None:
         self.expected = expected
@@ -59,15 +59,15 @@ class OctetsAwaited:
         return next(at for at in range(self._compared, end) if buffer[at] != self.expected[at])
 
 
-#: An end of data for a reader that ends lines at LF, with or without CR before it, or at CR.
+#: An end of data for a reader that ends lines at CRLF, at LF or at CR.
 _END_FOR_ANY_READER = re.compile(rb"(?:\A|(?<=\n))\.\r?\n|(?:\A|(?<=\r))\.\r")
 _END_OF_DATA = re.compile(rb"(?:\A|(?<=\r\n))\.\r\n")
-#: Octets of an end of data that can still be incomplete at the end of the buffer.
+#: The octets of an end of data that may be incomplete at the end of the buffer.
 _INCOMPLETE_END = 2
 
 
 class MessageAwaited:
-    """A wait for a message whose first end of data is the same for readers of CRLF, LF and CR."""
+    """Waits for a message whose first end of data is the same for readers of CRLF, LF and CR."""
 
     def __init__(self) -> None:
         self._searched = 0
@@ -88,7 +88,7 @@ class MessageAwaited:
 
 
 def describe(buffer: bytearray, difference: int = 0) -> str:
-    """Return the line of *buffer* with octet *difference*, as visible octets."""
+    """Return the line of *buffer* that contains octet *difference*, as visible octets."""
     if not buffer:
         return "nothing"
     start = buffer.rfind(b"\n", 0, difference) + 1
@@ -98,12 +98,12 @@ def describe(buffer: bytearray, difference: int = 0) -> str:
 
 
 _REPLY_LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])([^\r\n\0]*))?\r\n")
-#: RFC 5321 4.5.3.1.5 allows 512 octets. The rest is for the message about a wrong reply.
+#: RFC 5321 4.5.3.1.5 allows 512 octets. The rest is shown in the message about a wrong reply.
 _MAXIMUM_REPLY_LINE = 4096
 
 
 class ReplyAwaited:
-    """A wait for one complete, well-formed reply that fits a pattern."""
+    """Waits for a complete, well-formed reply that matches a pattern."""
 
     def __init__(self, pattern: ReplyPattern) -> None:
         self._pattern = pattern

@@ -1,4 +1,4 @@
-"""The capabilities that a transcript requires, and a check whether they are available."""
+"""Determines which capabilities a transcript requires and whether they are available."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..format.nodes import Transcript, walk
 from ..format.uses import DERIVED, uses
 from .harness import Settings
 
-#: Time limit in seconds for a transcript with `clock` that is played in real time.
+#: The time limit in seconds for a transcript with `clock` that is run in real time.
 REAL_TIME_ALLOWANCE = 5.0
 
 _WHY = {
     "syslog": "a private /dev/log in a mount namespace (run as root)",
     "mounts": "a private mount namespace (run as root)",
     "root": "to be run as root",
-    "unprivileged": "to be run by another user than root",
+    "unprivileged": "to be run as a user other than root",
     "ipv6-loopback": "::1 on this machine",
     "hosts": "a private /etc/hosts in a mount namespace (run as root)",
     "localhost": "the name localhost to mean 127.0.0.1 (/etc/hosts)",
@@ -27,7 +27,7 @@ _WHY = {
 
 
 def needs(transcript: Transcript, mode: str) -> list[str]:
-    """Return every capability that the transcript requires in *mode*, including implied ones."""
+    """Return all capabilities that the transcript requires in *mode*, including implied ones."""
     header, found = transcript.header, list(transcript.header.needs)
     if mode in ("stdio", "listen"):
         found.append(mode)
@@ -51,7 +51,7 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
 
 
 def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str | None:
-    """Return why the transcript cannot be played here, or None."""
+    """Return the reason why the transcript cannot be run here, or None."""
     if reason := lacking(needs(transcript, mode), settings):
         return reason
     if reason := _lacking_in_dialogue(transcript, settings):
@@ -62,8 +62,8 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
     if header.takes is not None and header.takes <= REAL_TIME_ALLOWANCE:
         return None
     return (
-        f"requires a fast clock, which {implementation.name} does not have; "
-        "--slow plays it in real time"
+        f"requires a fast clock, which {implementation.name} does not have; use --slow to run it "
+        "in real time"
     )
 
 
@@ -89,7 +89,7 @@ def _lacking_in_dialogue(transcript: Transcript, settings: Settings) -> str | No
 
 
 def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
-    """Return a text about the first missing one of *capabilities*, or None."""
+    """Return a text about the first of *capabilities* that is missing, or None."""
     implementation = settings.implementation
     for one in capabilities:
         if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:

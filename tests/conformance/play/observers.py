@@ -1,6 +1,6 @@
-"""Observers: functions that decide whether a step has been observed, and the texts of failures.
+"""Observers, which are functions that decide whether a step was observed, and failure texts.
 
-Rule: an observer never waits and judges only its step. Its verdict is yes, no or not yet.
+Rule: an observer never waits, and checks only its own step. Its verdict is yes, no or not yet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .matching import (
 )
 
 _SHOWN = 2000
-#: A waiting process uses at most _IDLE_USE seconds of a processor within _IDLE_STRETCH seconds.
+#: An idle process uses at most _IDLE_USE seconds of processor time within _IDLE_STRETCH seconds.
 _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
@@ -38,9 +38,9 @@ Awaited = MessageAwaited | OctetsAwaited | ReplyAwaited
 
 
 class StepFailedError(Exception):
-    """A failed step; `step` is None for a rule that applies to every transcript.
+    """A step has failed. `step` is None for a rule that applies to every transcript.
 
-    `requirement` is the broken requirement, or "" for the subject of the transcript.
+    `requirement` is the violated requirement, or "" for the subject of the transcript.
     """
 
     def __init__(self, step: Step | None, expected: str, got: str, requirement: str = "") -> None:
@@ -52,7 +52,7 @@ class StepFailedError(Exception):
 
 
 class Observers:
-    """The observers of one run; *connect* opens a client connection at its first step."""
+    """The observers of one run. *connect* opens a client connection at its first step."""
 
     def __init__(self, harness: Harness, connect: Callable[[Step, str], None]) -> None:
         self._harness = harness
@@ -61,7 +61,7 @@ class Observers:
         self._resident_before: int | None = None
         #: Whether a step has sent a signal to the process.
         self.signalled = False
-        #: Steps that must hold when the engine reaches them, and again at the end.
+        #: Steps that must be true when the engine reaches them and at the end.
         self.lasting: list[tuple[Step, Observer]] = []
 
     def look(self, group: Group) -> Observer:
@@ -76,14 +76,14 @@ class Observers:
                 return self._look_at_process(step)
 
     def with_process(self, look: Observer) -> Verdict:
-        """Return the verdict of *look*. Fail if it still waits and the process has ended."""
+        """Return the verdict of *look*. Fail if it is still waiting but the process has exited."""
         verdict = look()
         if (
             verdict.state is State.WAIT
             and self._harness.process is not None
             and not self._harness.process.alive
         ):
-            # The last action of the process may have arrived together with its end.
+            # The last action of the process may have arrived together with its exit.
             self._harness.loop.turn(0)
             self._harness.loop.turn(0)
             verdict = look()
@@ -131,7 +131,7 @@ class Observers:
                 return no("a connection")
             if connection is not None and connection.received:
                 return no(describe(connection.received))
-            # A program that still reads a large send is not quiet yet.
+            # A program that is still reading a large write is not quiet yet.
             since = begin if connection is None else max(begin, connection.last_sent)
             return YES if time.monotonic() >= since + length else WAIT
 
@@ -211,7 +211,7 @@ class Observers:
         return lambda: looks.get(step.verb, self._output)(step)
 
     def _exit(self, step: Step) -> Verdict:
-        """Return the verdict on the end of the process, or of a running server's sessions."""
+        """Return the verdict on the exit of the process, or on the end of a server's sessions."""
         harness = self._harness
         if harness.mode == "listen" and harness.clients and not self.signalled:
             return YES if self.sessions_ended() else WAIT
@@ -261,7 +261,7 @@ class Observers:
         return YES if peak < step.argument else no(f"{peak / (1 << 20):.1f}M")
 
     def _growth(self, step: Step) -> Verdict:
-        """Compare resident memory with its value at the first such step."""
+        """Compare resident memory with its value at the first step of this kind."""
         assert isinstance(step.argument, int)
         assert self._harness.process is not None
         resident = self._harness.process.resident_memory()
@@ -271,7 +271,7 @@ class Observers:
         return YES if grown < step.argument else no(f"{grown / (1 << 20):.1f}M more")
 
     def _idle(self) -> Observer:
-        """Return an observer for a period without use of the processor."""
+        """Return an observer for a period in which the process does not use the processor."""
         process = self._harness.process
         assert process is not None
         began, used = time.monotonic(), process.processor_time()
@@ -281,7 +281,7 @@ class Observers:
             if time.monotonic() < began + _IDLE_STRETCH:
                 return WAIT
             more = process.processor_time() - used
-            if more <= _IDLE_USE:  # a process that waits for a processor does not use it either
+            if more <= _IDLE_USE:  # a process that waits for a processor does not use one either
                 return YES if process.sleeps() else WAIT
             began, used = time.monotonic(), used + more
             return WAIT
@@ -296,12 +296,12 @@ class Observers:
         return YES if found == {wanted} else no(", ".join(sorted(found)) or "nowhere")
 
     def _lasting_look(self, step: Step, look: Observer) -> Observer:
-        """Return *look* and register it for another check at the end."""
+        """Return *look*, and register it to be checked again at the end."""
         self.lasting.append((step, look))
         return look
 
     def sessions_ended(self) -> bool:
-        """Whether the implementation has closed every connection that the suite has left open."""
+        """Whether the implementation has closed all connections that the suite left open."""
         open_ones = [
             *self._harness.clients.values(),
             *self._harness.upstreams.values(),
@@ -310,7 +310,7 @@ class Observers:
         return all(connection.ended or connection.closed for connection in open_ones)
 
     def accept(self, actor: str) -> Verdict:
-        """Assign the next new upstream connection to *actor*."""
+        """Assign the next upstream connection to *actor*."""
         harness = self._harness
         if not harness.listener.arrived:
             return WAIT
@@ -358,8 +358,8 @@ class Observers:
         if self._harness.process is None:
             return "the process has not been started"
         if self._harness.process.alive:
-            return "the process still runs"
-        return f"the process has ended with status {self._harness.process.status}"
+            return "the process is still running"
+        return f"the process exited with status {self._harness.process.status}"
 
 
 def _take(connection: Connection, awaited: Awaited) -> Verdict:
@@ -390,7 +390,7 @@ def _status_verdict(wanted: str, status: int | None) -> Verdict:
     if status is None:
         return WAIT
     fits = wanted == "any" or (status != 0 if wanted == "nonzero" else str(status) == wanted)
-    return YES if fits else no(f"exit {status}" if status >= 0 else f"death by signal {-status}")
+    return YES if fits else no(f"exit {status}" if status >= 0 else f"killed by signal {-status}")
 
 
 def _private(mode: int | None) -> Verdict:
@@ -406,5 +406,5 @@ def _all_private(directory: Path) -> Verdict:
 
 def _killed(run: FilterRun) -> Verdict:
     if run.exit_status is not None and run.exit_status < 128:
-        return no(f"the filter ended by itself with {run.exit_status}")
+        return no(f"the filter exited by itself with status {run.exit_status}")
     return WAIT if group_members(run) else YES

@@ -1,6 +1,6 @@
-"""A check that the implementation starts and relays one message, before other transcripts.
+"""Checks that the implementation starts and relays one message before any other transcript is run.
 
-Rule: an error that would fail every transcript is reported once, here.
+Rule: an error that would make every transcript fail is reported only once, here.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ syslog = "absent"
 _HELP_TIMEOUT = 10
 
 
-#: The transcript that is played first in each mode.
+#: The transcript that is run first in each mode.
 SMOKE = "relay/one-message.smtp"
-#: The reason for skipping all other transcripts in a mode in which it fails.
+#: The reason for skipping all other transcripts in a mode in which this transcript fails.
 CANARY_FAILS = f"{SMOKE} failed; nothing else was played"
 
 
 class CannotStartError(Exception):
-    """An implementation that cannot be started or observed. The text has the reason."""
+    """An implementation cannot be started or observed. The error message has the reason."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The output of a run with one option."""
+    """The output of a run with a single option."""
 
     stdout: str
     stderr: str
 
 
 def check_program(implementation: Implementation) -> None:
-    """Raise if the program is missing."""
+    """Raise an error if the program is missing."""
     if shutil.which(implementation.argv[0]) is None:
         raise _cannot_start(implementation, "the program is missing or cannot be executed")
 
 
 def check_start(settings: Settings) -> None:
-    """Start one session. Raise unless the program connects, sends a greeting or stays alive."""
+    """Start a session. Raise unless the program connects, prints something or stays alive."""
     check_program(settings.implementation)
     transcript = parse_transcript(_SESSION, "preflight")
     harness = Harness(transcript, "stdio", settings)
@@ -91,7 +91,7 @@ def _await_sign_of_life(harness: Harness, implementation: Implementation) -> Non
 
 
 def ask(implementation: Implementation, environment: dict[str, str], option: str) -> Answer:
-    """Return the output of the implementation for *option* (--help, --version)."""
+    """Run the implementation with *option* (--help, --version) and return its output."""
     try:
         done = subprocess.run(
             [*implementation.argv, option],

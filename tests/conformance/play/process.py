@@ -1,6 +1,6 @@
-"""The implementation's process: its start, its observation, and the end of it and its descendants.
+"""Starts, observes and kills the implementation's process and its descendants.
 
-Rule: signals are sent only to processes that were started here and to their descendants.
+Rule: signals are sent only to processes started by this module and to their descendants.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from .procfs import (
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
-#: The signals that `subprocess` restores in every child process.
+#: The signals that `subprocess` resets in every child process.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-#: Time limit of `close` for processes that cannot be killed (seconds).
+#: The time that `close` waits for processes that cannot be killed, in seconds.
 _KILLING_ROUNDS = 500
 _KILLING_PAUSE = 0.002
 _REAPING_TIMEOUT = 1.0
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent ends."""
+    """Become the parent of descendants whose parent exits."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def start_children_with_default_signals() -> None:
-    """Keep inherited signal dispositions and the inherited signal mask from every child process.
+    """Do not pass inherited signal dispositions and the signal mask on to child processes.
 
     A background job of a script inherits an ignored SIGINT, and nohup(1) passes on an ignored
     SIGHUP. execve(2) keeps an ignored signal ignored, but resets a handled one to its default. This
-    process therefore handles such a signal by doing nothing, and its children behave as on a
-    terminal.
+    process therefore handles such signals with a function that does nothing, and its children
+    behave as on a terminal.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     for number in signal.valid_signals():
@@ -58,11 +58,11 @@ def start_children_with_default_signals() -> None:
 
 
 def _take_no_notice(_number: int, _frame: object) -> None:
-    """Do nothing. See `start_children_with_default_signals`."""
+    """Do nothing (see `start_children_with_default_signals`)."""
 
 
 def kill_children_since(before: set[int]) -> None:
-    """Kill the children of this process except *before*, with their descendants."""
+    """Kill the children of this process other than *before*, with their descendants."""
     for _ in range(_KILLING_ROUNDS):
         if not _kill_once(before):
             break
@@ -70,7 +70,7 @@ def kill_children_since(before: set[int]) -> None:
 
 
 def _kill_once(before: set[int]) -> bool:
-    """Send SIGKILL to the processes of `kill_children_since`. Return False if there are none."""
+    """Send SIGKILL once for `kill_children_since`. Return False if there are no such processes."""
     living = {pid for pid in children() - before if is_alive(pid)}
     for root in living:
         for pid in descendants(root):
@@ -89,15 +89,15 @@ class Command:
     stdout: IO[bytes] | int
     stderr: IO[bytes] | int
     limits: Mapping[str, int] = field(default_factory=dict)
-    #: File descriptors to inherit, open on /dev/null.
+    #: The file descriptors to inherit, which are open on /dev/null.
     inherits: Sequence[int] = ()
-    #: Whether standard input is a listening socket that is passed on like by systemd
+    #: Whether standard input is a listening socket, which is passed on as by systemd
     #: (sd_listen_fds(3)).
     hands_over_listener: bool = False
 
     @property
     def words(self) -> list[str]:
-        """Return the argv, after a shell for settings that only the process itself can make."""
+        """Return argv, preceded by a shell for settings that only the process itself can make."""
         before = _limit_commands(self.limits)
         before += "".join(f" exec {number}</dev/null;" for number in self.inherits)
         if self.hands_over_listener:
@@ -113,10 +113,10 @@ _LIMIT_COMMANDS = {
     "nofile": "ulimit -n {}",
     "as": "ulimit -v {}",
     "stack": "ulimit -s {}",
-    # bash has -u, and in dash the option is -p.
+    # The option is -u in bash and -p in dash.
     "nproc": "{{ ulimit -u {0} 2>/dev/null || ulimit -p {0}; }}",
 }
-#: Octets per unit of ulimit. POSIX counts -f in blocks of 512 octets.
+#: The number of octets per unit of ulimit. For -f, POSIX uses blocks of 512 octets.
 _LIMIT_UNITS = {"fsize": 512, "as": 1024, "stack": 1024}
 
 
@@ -128,13 +128,13 @@ def _limit_commands(limits: Mapping[str, int]) -> str:
 
 
 class Process:
-    """A started command; `status` is its exit status once it is known, negative for a signal."""
+    """A started command. `status` is its exit status, once known, or negative for a signal."""
 
     def __init__(self, loop: Loop, command: Command, dialogue: Dialogue) -> None:
         self._loop = loop
         self._dialogue = dialogue
         self.status: int | None = None
-        self.in_background = False  # whether this is the server that the command left behind
+        self.in_background = False  # whether this is the server left behind by the command
         self._before = children()
         self._popen: subprocess.Popen[bytes] | None = subprocess.Popen(
             command.words,
@@ -173,7 +173,7 @@ class Process:
         return self.status is None
 
     def follow_to_background(self) -> bool:
-        """From now on, watch the server that the command left in the background."""
+        """From now on, watch the server that the command has left in the background."""
         servers = sorted(pid for pid in self.orphans() if is_alive(pid))
         if not servers:
             return False
@@ -183,13 +183,13 @@ class Process:
         return True
 
     def send(self, name: str) -> None:
-        """Send the signal *name*."""
+        """Send the signal *name* to the process."""
         self._dialogue.event("P>", name)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.Signals[name])
 
     def orphans(self) -> set[int]:
-        """Return descendants that outlived the process that started them. Reap zombies."""
+        """Return descendants that have outlived their parent process. Reap zombies."""
         found = children() - self._before - {self.pid}
         for pid in list(found):
             if not is_alive(pid):
@@ -203,27 +203,27 @@ class Process:
         return max((peak_memory(pid) for pid in descendants(self.pid)), default=0)
 
     def resident_memory(self) -> int:
-        """Return the resident memory of the process and its descendants (octets)."""
+        """Return the resident memory of the process and its descendants, in octets."""
         return sum(resident_memory(pid) for pid in descendants(self.pid))
 
     def processor_time(self) -> float:
-        """Return the processor time of the process and its descendants (seconds)."""
+        """Return the processor time of the process and its descendants, in seconds."""
         return sum(processor_time(pid) for pid in descendants(self.pid))
 
     def sleeps(self) -> bool:
-        """Whether the process and its descendants all wait for an event."""
+        """Whether the process and all its descendants are waiting for an event."""
         return all(sleeps(pid) for pid in descendants(self.pid))
 
     def listens(self) -> set[str]:
-        """Return the addresses at which the process or a descendant accepts TCP connections."""
+        """Return the addresses on which the process or a descendant accepts TCP connections."""
         return set().union(*(listens(pid) for pid in descendants(self.pid)))
 
     def kill_all(self) -> None:
-        """Kill the process and its descendants. Safe in the watchdog's thread."""
+        """Kill the process and its descendants. The watchdog's thread can call this safely."""
         _kill_once(self._before)
 
     def close(self) -> None:
-        """Kill and reap everything."""
+        """Kill and reap all processes."""
         kill_children_since(self._before)
         self._reap()
         self._forget()
@@ -238,7 +238,7 @@ class Process:
 
 
 class Watchdog:
-    """A thread that kills a hanging process, so that every run ends."""
+    """A thread that kills a hanging process, so that every run comes to an end."""
 
     def __init__(self, kill: Callable[[], None], seconds: float) -> None:
         self.barked = False

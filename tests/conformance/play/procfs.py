@@ -1,6 +1,6 @@
 """Facts about processes from /proc, including all their threads.
 
-Rule: all threads of a process count. The first thread may sleep or have ended while others work.
+Rule: all threads of a process count, because the first one may sleep or exit while others run.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-#: A state in /proc/net/tcp (TCP_LISTEN of the kernel's tcp_states.h).
+#: The state of listening sockets in /proc/net/tcp (TCP_LISTEN in the kernel's tcp_states.h).
 _LISTENING = "0A"
-#: A size in octets that exceeds every file that is read at once.
+#: A size in octets that is larger than any file read here.
 _FILE = 65536
 
 
 def _read(path: str) -> str:
-    """Return the content of a file of /proc, or "" if it is gone. pathlib would be too slow."""
+    """Return the contents of a file in /proc, or "" if it is gone. pathlib would be too slow."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -32,13 +32,13 @@ def _read(path: str) -> str:
 
 
 def _stat(directory: str) -> list[str] | None:
-    """Return the fields of a stat file after the command name, such as state, parent and group."""
+    """Return the fields that follow the command name in a stat file, such as state and parent."""
     text = _read(f"{directory}/stat")
     return text[text.rindex(")") + 2 :].split() if text else None
 
 
 def _tasks(pid: int | str) -> list[str]:
-    """Return the directories of the threads of *pid*, or none if it is gone."""
+    """Return the directories of all threads of *pid*, or nothing if it is gone."""
     directory = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
         return [f"{directory}/{task}" for task in os.listdir(directory)]  # noqa: PTH208 - as above
@@ -66,12 +66,12 @@ def descendants(pid: int) -> set[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a thread of *pid* runs or can run."""
+    """Whether a thread of *pid* is alive."""
     return any(state not in "ZX" for state in _states(pid))
 
 
 def sleeps(pid: int) -> bool:
-    """Whether every thread of *pid* waits for an event, or *pid* is gone."""
+    """Whether every thread of *pid* is waiting for an event, or *pid* is gone."""
     return all(state in "SZX" for state in _states(pid))
 
 
@@ -82,7 +82,7 @@ def process_group(pid: int) -> int | None:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak resident memory of *pid* (octets), or 0 if it is gone."""
+    """Return the peak resident memory of *pid* in octets, or 0 if it is gone."""
     return _memory(pid, "VmHWM:")
 
 
@@ -95,21 +95,21 @@ def _memory(pid: int, name: str) -> int:
 
 
 def resident_memory(pid: int) -> int:
-    """Return the resident memory of *pid* (octets), or 0 if it is gone."""
+    """Return the resident memory of *pid* in octets, or 0 if it is gone."""
     return _memory(pid, "VmRSS:")
 
 
 def processor_time(pid: int) -> float:
-    """Return the processor time of all threads of *pid* (seconds)."""
+    """Return the processor time of all threads of *pid*, in seconds."""
     fields = _stat(f"/proc/{pid}")
     ticks = int(fields[11]) + int(fields[12]) if fields else 0
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def listens(pid: int) -> set[str]:
-    """Return the addresses at which *pid* accepts TCP connections: 127.0.0.1:25 or [::]:25.
+    """Return the addresses on which *pid* accepts TCP connections, such as [::]:25.
 
-    An IPv6 socket at ::ffff:127.0.0.1 serves only 127.0.0.1.
+    An IPv6 socket bound to ::ffff:127.0.0.1 serves only 127.0.0.1.
     """
     inodes = {link.removeprefix("socket:[").removesuffix("]") for link in _open_files(pid)}
     return {
@@ -137,7 +137,7 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def _address(written: str) -> str:
-    """Decode an address of such a table, which consists of words in host byte order."""
+    """Decode an address in such a table, which consists of words in host byte order."""
     host, port = written.split(":")
     words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
     address = ipaddress.ip_address(b"".join(words))

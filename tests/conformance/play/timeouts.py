@@ -1,44 +1,44 @@
-"""Adaptive time limits for awaited events, from the measured speed of the program.
+"""Time limits for awaited events that adapt to the measured speed of the program.
 
 Rule: a program with frequent timeouts gets a reduced time limit. The limit stays far above its
-slowest response, and a transcript that fails because of a reduced timeout is played again, so the
-reduction causes no false failure.
+slowest response, and a transcript that fails because of a reduced limit is run again. The reduction
+therefore causes no false failures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: After EXPIRED_BEFORE_REDUCED timeouts, counted over all workers, the time limit is divided by
-#: REDUCED_DIVISOR. For a known divergence it is divided from the start.
+#: After EXPIRED_BEFORE_REDUCED timeouts in all workers together, the time limit is divided by
+#: REDUCED_DIVISOR. For a known divergence, it is divided from the start.
 EXPIRED_BEFORE_REDUCED = 10
 REDUCED_DIVISOR = 5
-#: The maximum duration of a response, as a multiple of the slowest one so far.
+#: The maximum duration of a response, as a multiple of the slowest response so far.
 _MARGIN = 3
-#: The maximum number of replays, counted over all workers. After this number of confirmed failures
-#: of a level, further failures of that level are not replayed.
+#: The maximum number of repeated runs in all workers together. After this number of confirmed
+#: failures at a level, further failures at that level are not repeated.
 _REPLAYS = {"must": 8, "should": 4}
 
 
 @dataclass
 class AdaptiveTimeout:
-    """The measurements of one worker and its remaining budget."""
+    """The measurements of one worker, and its remaining budget."""
 
-    #: Timeouts left before the time limit is reduced.
+    #: The number of timeouts left before the time limit is reduced.
     left: float = EXPIRED_BEFORE_REDUCED
-    #: Time of the slowest response so far (seconds).
+    #: The duration of the slowest response so far, in seconds.
     slowest: float = 0.0
-    #: Replays left for each level.
+    #: The number of repeated runs left for each level.
     replays: dict[str, int] = field(default_factory=lambda: dict(_REPLAYS))
 
     @classmethod
     def shared(cls, workers: int) -> AdaptiveTimeout:
-        """Return the state of one of *workers* parallel workers."""
+        """Return the initial state of one of *workers* parallel workers."""
         replays = {level: max(1, number // workers) for level, number in _REPLAYS.items()}
         return cls(max(1, EXPIRED_BEFORE_REDUCED // workers), replays=replays)
 
     def full_timeout(self) -> AdaptiveTimeout:
-        """Return a state for a run with the full time limit."""
+        """Return the state for a run with the full time limit."""
         return AdaptiveTimeout(float("inf"), self.slowest)
 
     @property
@@ -51,7 +51,7 @@ class AdaptiveTimeout:
         return min(whole, self.at_least(whole / REDUCED_DIVISOR)) if self.is_reduced else whole
 
     def at_least(self, seconds: float) -> float:
-        """Return *seconds*, or a longer time for a slow program."""
+        """Return *seconds*, or more for a slow program."""
         return max(seconds, _MARGIN * self.slowest)
 
     def observed(self, seconds: float) -> None:
@@ -63,9 +63,9 @@ class AdaptiveTimeout:
         self.left -= 1
 
     def may_replay(self, level: str) -> bool:
-        """Whether to replay a transcript of *level* that failed because of a reduced timeout."""
+        """Whether to repeat a transcript at *level* that failed because of a reduced time limit."""
         return self.replays.get(level, 0) > 0
 
     def confirmed(self, level: str) -> None:
-        """Record that the replay failed."""
+        """Record that the repeated run failed."""
         self.replays[level] -= 1

@@ -1,1 +1,1 @@
-"""Properties: random sessions, and the rules that apply to each of them."""
+"""Random sessions, and the rules that apply to each of them."""

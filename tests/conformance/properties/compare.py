@@ -1,4 +1,4 @@
-"""The comparison of two implementations by the observable results of a plan.
+"""Compares two implementations by the observable results of a plan.
 
 Rule: only results that must be equal in all implementations are compared. Wording, timing and
 additional commands to the upstream server may differ. Aspects are compared separately, so that one
@@ -32,7 +32,7 @@ def _replies(run: Run) -> list[str]:
 
 
 def _answers(exchange: Exchange) -> list[str]:
-    """Return the codes, with one code for alternatives that a requirement permits."""
+    """Return the codes. Alternatives that a requirement permits are replaced with one code."""
     codes = exchange.codes
     if isinstance(exchange.item, Message) and codes in ([503], [554]):
         return ["503 or 554 (data.needs-recipient)"]
@@ -62,7 +62,7 @@ def _variable(name: str) -> Aspect:
     return values
 
 
-#: Facts that occur equally often in two runs, or differ in another aspect as well.
+#: Facts that occur equally often in both runs, or that also differ in another aspect.
 _OF_EACH_FILTER: dict[str, Aspect] = {
     "email": _emails,
     **{name.lower(): _variable(name) for name in ENVELOPE_VARIABLES},
@@ -77,9 +77,9 @@ ASPECTS: dict[str, Aspect] = {
 
 
 def differences(aspect: str, one: Run, other: Run) -> list[str]:
-    """Return where the two differ in *aspect*, as 'this | that'.
+    """Return the differences in *aspect*, each as 'this | that'.
 
-    Results that are missing because a session broke off count only as a difference of its end.
+    If one session ends early, its missing results count only as a difference in how it ended.
     """
     look = ASPECTS[aspect]
     in_pairs = aspect in _OF_EACH_FILTER or one.trouble or other.trouble

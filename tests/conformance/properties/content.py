@@ -1,7 +1,7 @@
-"""A message in its four forms: at the client, in EMAIL, in OUTFILE, at the upstream server.
+"""The forms of a message at the client, in EMAIL, in OUTFILE and at the upstream server.
 
-Rule: written from the specification, line by line and without code of any implementation.
-Simplicity comes before speed, which is sufficient for tests.
+Rule: this module is written from the specification, line by line, without code of any
+implementation. Simplicity is more important than speed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _SMTP_LINE_END = b"\r\n"
-#: Octets that some servers accept as a line end.
+#: The octets that some servers accept as a line end.
 LINE_ENDS = {
     "CRLF": re.compile(rb"\r\n"),
     "LF": re.compile(rb"\r?\n"),
@@ -19,7 +19,7 @@ LINE_ENDS = {
 
 
 def legal_body(octets: bytes) -> bytes:
-    """Return *octets* as a client may send them after 354: whole lines, none of them a lone dot."""
+    """Return *octets* as a client may send them after 354: complete lines, and no lone dot."""
     if not octets:
         return b""
     lines = octets.removesuffix(_SMTP_LINE_END).split(_SMTP_LINE_END)
@@ -42,25 +42,25 @@ def passed_on(body: bytes) -> bytes:
 
 
 def replaced_by(outfile: bytes) -> bytes:
-    """Return the content that upstream must get for *outfile* (filter.outfile-text)."""
+    """Return the content that upstream must receive for *outfile* (filter.outfile-text)."""
     text = outfile.replace(_SMTP_LINE_END, b"\n")
     return _upstream(text if text.endswith(b"\n") else text + b"\n")
 
 
 def _upstream(text: bytes) -> bytes:
-    """Replace LF by CRLF, and double a dot after a bare CR, the only change to the content."""
+    """Replace LF by CRLF, and double dots after a bare CR, which is the only change to content."""
     return text.replace(b"\r.", b"\r..").replace(b"\n", _SMTP_LINE_END)
 
 
 def early_ends(wire: bytes) -> list[str]:
-    """Return the kinds of line end with which *wire* contains an early end of data."""
+    """Return the kinds of line end for which *wire* contains an early end of data."""
     return [name for name, line_end in LINE_ENDS.items() if b"." in line_end.split(wire)]
 
 
 def rejection(words: bytes) -> bytes | None:
-    """Return the reply from a filter's output, or None for the implementation's own reply.
+    """Return the reply that follows from a filter's output, or None for the implementation's own.
 
-    The specification leaves open whether a line of only control characters is blank
+    The specification does not define whether a line that contains only control characters is blank
     (filter.reject-empty).
     """
     lines = [line for line in words.split(b"\n") if line.strip()]
@@ -74,6 +74,6 @@ def rejection(words: bytes) -> bytes | None:
 
 
 def variable(value: bytes) -> bytes:
-    """Return the value of a variable: up to 99 octets, whole characters, none of them controls."""
+    """Return the value of a variable, at most 99 octets without control or partial characters."""
     harmless = bytes(octet for octet in value if octet >= 32 and octet != 127)
     return harmless[:99].decode("utf-8", "ignore").encode()

@@ -1,7 +1,8 @@
-"""The required outcome of each message in a session, according to the specification.
+"""Derives the required outcome of each message in a session from the specification.
 
-Rule: a pure function of the plan and of the replies to the client, which decide what was accepted.
-Observations at the upstream server and the filter are compared with the result but are no input.
+Rule: a pure function of the plan and of the replies to the client, which show which commands were
+accepted. Observations at the upstream server and the filter are compared with the result, and are
+not an input.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class ExpectedOutcome:
     permitted: bool
     mail: Command | None
     recipients: tuple[bytes, ...]
-    #: The variables of the filter, except those that must not be judged.
+    #: The variables of the filter, except those that the specification leaves open.
     environment: dict[str, bytes]
     filtering: bool
     rejects_failures: bool
@@ -40,7 +41,7 @@ class ExpectedOutcome:
 
     @property
     def passed(self) -> bytes | None:
-        """The content that upstream must receive, or None if it must not receive any."""
+        """The content that upstream must receive, or None if it must receive nothing."""
         if not self.permitted or self.rejected or (self.failed and self.rejects_failures):
             return None
         verdict = self.message.verdict
@@ -50,7 +51,7 @@ class ExpectedOutcome:
 
     @property
     def delivered(self) -> bool:
-        """Whether the implementation must send the message upstream, which may still refuse it."""
+        """Whether the message must be sent upstream. The upstream server may still refuse it."""
         return (
             self.passed is not None and self.mail is not None and self.mail.data_answer.code == 354
         )
@@ -58,12 +59,12 @@ class ExpectedOutcome:
 
 @dataclass
 class _Transaction:
-    """The replies that the client has received in one transaction so far."""
+    """The replies that the client has received so far in one transaction."""
 
     mail: Command | None = None
     recipients: list[Command] = field(default_factory=list)
     attributes: dict[bytes, bytes] = field(default_factory=dict)
-    #: XFORWARD was accepted and then refused. The specification leaves open which values count.
+    #: XFORWARD was accepted and then refused. The specification does not define which values count.
     unclear: bool = False
 
 

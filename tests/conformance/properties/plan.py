@@ -1,6 +1,7 @@
-"""The plan of one session: all input from client, upstream and filter, drawn before the session.
+"""The plan of one session, which contains all input from client, upstream server and filter.
 
-Rule: a plan contains no results. They are in a `run.Run`, which `model` and `rules` judge.
+Rule: a plan is drawn before the session and contains no results. They are in a `run.Run`, which
+`model` and `rules` evaluate.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ import string
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-#: The last commands of a pipelined group (RFC 2920 section 3.1). HELO is treated in the same way.
+#: Commands that must end a pipelined group (RFC 2920 section 3.1). HELO is treated likewise.
 _ENDS_A_GROUP = (b"EHLO", b"HELO", b"NOOP", b"DATA", b"QUIT")
-#: Characters without a special meaning in the shell and its printf.
+#: Characters that have no special meaning in the shell and its printf.
 _PLAIN = (string.ascii_letters + string.digits + " .,:-<>@").encode()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply from upstream: its code, and whether it has two lines."""
+    """A reply from upstream, with its code and whether it has two lines."""
 
     code: int
     long: bool = False
@@ -28,7 +29,7 @@ class Answer:
         return self.code < 300
 
     def octets(self, words: bytes) -> bytes:
-        """Return the reply with the given text."""
+        """Return the reply with a text."""
         code = b"%d" % self.code
         before = code + b"-" + words + b" at length\r\n" if self.long else b""
         return before + code + b" " + words + b"\r\n"
@@ -40,17 +41,17 @@ GO_ON = Answer(354)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of the client, and the reply from upstream if it is in the correct order."""
+    """A command line of the client, and upstream's reply to it if it is in the correct order."""
 
     line: bytes
     #: Whether it is sent together with the preceding command, if RFC 2920 permits that.
     joined: bool = False
     answer: Answer = OK
-    #: MAIL and RCPT: the address as the filter receives it.
+    #: For MAIL and RCPT, the address as the filter receives it.
     address: bytes = b""
-    #: XFORWARD: names in upper case and their decoded values.
+    #: For XFORWARD, the names in upper case and their decoded values.
     attributes: tuple[tuple[bytes, bytes], ...] = ()
-    #: MAIL: upstream's replies to DATA and to the message of the transaction that it begins.
+    #: For MAIL, upstream's replies to DATA and to the message of this transaction.
     data_answer: Answer = GO_ON
     final_answer: Answer = OK
 
@@ -62,7 +63,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The filter's actions for a message."""
+    """What the filter does with a message."""
 
     status: int = 0
     #: The content of OUTFILE.
@@ -83,7 +84,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Message:
-    """The command DATA and, after 354, a message."""
+    """The command DATA, followed by a message if the reply is 354."""
 
     #: The content as on the wire, without the final dot.
     body: bytes
@@ -104,15 +105,15 @@ class Plan:
     """One session."""
 
     items: tuple[Item, ...]
-    #: Whether the client closes its sending direction together with a final QUIT.
+    #: Whether the client closes its sending direction along with a final QUIT.
     half_closes: bool = False
-    #: For each write of the client, the positions at which it is split: from its start or, if
-    #: negative, from its end.
+    #: For each write of the client, the positions at which it is split. Negative positions count
+    #: from its end.
     cuts: tuple[tuple[int, ...], ...] = ()
     #: The extensions that upstream offers.
     keywords: tuple[bytes, ...] = ()
     filtering: bool = True
-    #: option -r
+    #: the option -r
     rejects_failures: bool = False
 
     @property
@@ -134,12 +135,12 @@ def verb(line: bytes) -> bytes:
 
 
 def may_be_followed(name: bytes) -> bool:
-    """Whether more commands may be pipelined after the command *name*."""
+    """Whether other commands may be pipelined after the command *name*."""
     return name not in _ENDS_A_GROUP
 
 
 def pieces(octets: bytes, cuts: tuple[int, ...]) -> list[bytes]:
-    """Return *octets*, split at those positions in *cuts* that are inside."""
+    """Split *octets* at those positions in *cuts* that are inside it."""
     places = {cut if cut > 0 else len(octets) + cut for cut in cuts}
     inside = [0, *sorted(place for place in places if 0 < place < len(octets)), len(octets)]
     return [octets[start:end] for start, end in pairwise(inside)]

@@ -1,7 +1,7 @@
-"""The player of plans: clients that follow a plan, and an upstream server that replies.
+"""Executes plans, with clients that follow a plan and an upstream server that replies.
 
-Rule: this module neither sleeps nor judges. Every wait has a time limit, and a timeout is recorded
-in `Run.trouble`.
+Rule: this module neither sleeps nor evaluates results. Every wait has a time limit, and a timeout
+is recorded in `Run.trouble`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .run import Exchange, NoReplyError, Run, Utterance, next_reply
 from .upstream import GREETING, Ledger, Server
 
 _LOOK_AGAIN = 0.001
-#: Time limit in seconds without an event while the implementation and all its descendants sleep. An
-#: implementation that computes or waits for a processor gets the full timeout.
+#: The time limit in seconds without an event while the implementation and all its descendants
+#: sleep. An implementation that computes or waits for a processor gets the full timeout.
 _ASLEEP = 3.0
-#: The filter reads its verdict from a file that the client writes immediately before the message.
+#: The filter reads its verdict from a file that the client writes just before the message.
 _FILTER = '. "$suite_tmp/../verdict{whose}"\n'
 
 
 class _LostError(Exception):
-    """A conversation that cannot continue. The text contains the reason."""
+    """A conversation cannot continue. The error message has the reason."""
 
 
 @dataclass
 class _Write:
-    """Octets of one write, and the exchanges that await replies to them."""
+    """The octets of one write, and the exchanges that await replies to them."""
 
     octets: bytes = b""
     answered: list[Exchange] = field(default_factory=list)
@@ -48,7 +48,7 @@ class _Write:
 
 
 class Conversation:
-    """A client that follows its plan. `go_on` returns whether it is still waiting."""
+    """A client that follows its plan. `go_on` returns whether the client is still waiting."""
 
     def __init__(self, harness: Harness, client: Connection, plan: Plan, whose: str) -> None:
         self.run = Run(plan)
@@ -104,7 +104,7 @@ class Conversation:
         yield from self._goodbye()
 
     def _say(self, write: _Write) -> Iterator[None]:
-        """Send everything, in pieces, and await the replies."""
+        """Send all octets in pieces, and await the replies."""
         if not write.octets:
             return
         if self._client.received:
@@ -124,7 +124,7 @@ class Conversation:
     def _reply(self, exchange: Exchange) -> Iterator[None]:
         while (reply := next_reply(self._client.received)) is None:
             if self._client.ended or self._client.closed:
-                raise _LostError(f"the connection is closed where {_due(exchange)}")
+                raise _LostError(f"the connection was closed when {_due(exchange)}")
             yield
         self._client.take(len(reply))
         self.run.said.append(Utterance("C<", reply))
@@ -146,8 +146,8 @@ class Conversation:
 
 def _due(exchange: Exchange) -> str:
     if isinstance(exchange.item, Message):
-        return "the reply to a message is due" if exchange.replies else "a 354 is due"
-    return f"the reply to {visible(exchange.item.line)} is due"
+        return "the reply to a message was due" if exchange.replies else "a 354 is due"
+    return f"the reply to {visible(exchange.item.line)} was due"
 
 
 class _Performance:
@@ -181,7 +181,7 @@ class _Performance:
             self._until(lambda: not process.alive)
 
     def record(self) -> None:
-        """Record the leftovers and outputs that no conversation shows."""
+        """Record leftovers and output that do not belong to a conversation."""
         leftovers = [] if self._in_trouble() else still_left(self._harness, self._left)
         process = self._harness.process
         for name, one in self._conversations.items():
@@ -197,7 +197,7 @@ class _Performance:
             run.leftovers = leftovers
 
     def _on_standard_error(self) -> bytes:
-        """Return forbidden output on standard error. A server may log there (log.stderr)."""
+        """Return forbidden output on standard error. Only a server may log there (log.stderr)."""
         written = self._harness.output("stderr")
         permitted = self._harness.mode == "listen" and b"Traceback" not in written
         return b"" if permitted else written
@@ -216,7 +216,7 @@ class _Performance:
         return True
 
     def _given(self) -> float:
-        """The time limit for a sleeping implementation (seconds)."""
+        """The time limit for a sleeping implementation, in seconds."""
         return self._harness.settings.timeouts.at_least(self._asleep)
 
     def _all_sleep(self) -> bool:
@@ -262,8 +262,8 @@ class _Performance:
         for name, book in self._books.items():
             if server.book is book:
                 log = self._conversations[name].run.said
-                # The session of a connection is unknown before the client's HELO. The first session
-                # is assumed.
+                # Before HELO it is unknown to which session a connection belongs. The first one is
+                # assumed.
                 place = len(log) if any(one.connection for one in log) else 0
                 log[place:place] = self._unclaimed.pop(number, [])
                 log.append(said)
@@ -286,7 +286,7 @@ class _Performance:
         assert process is not None
         running = processes(self._harness) + ([command_line(process.pid)] if process.alive else [])
         return [
-            *(f"left in the temp directory: {name}" for name in files(self._harness)),
+            *(f"left in the temporary directory: {name}" for name in files(self._harness)),
             *(f"left running: {line}" for line in running),
             *self._connected(),
         ]
@@ -300,7 +300,7 @@ class _Performance:
 
 
 def perform(plan: Plan, settings: Settings, asleep: float = _ASLEEP) -> Run:
-    """Play one session in mode stdio."""
+    """Execute one session in mode stdio."""
     harness = Harness(_transcript(plan.arguments, ""), "stdio", settings)
     try:
         harness.prepare()
@@ -316,7 +316,7 @@ def perform(plan: Plan, settings: Settings, asleep: float = _ASLEEP) -> Run:
 
 
 def perform_together(plans: Mapping[bytes, Plan], settings: Settings) -> list[Run]:
-    """Play concurrent sessions of one server, identified by the clients' HELO."""
+    """Execute concurrent sessions of one server. The clients' HELO identifies them."""
     arguments = next(iter(plans.values())).arguments
     harness = Harness(_transcript(arguments, "$HELO"), "listen", settings)
     try:

@@ -1,7 +1,7 @@
-"""The rules for every session. Each rule is a function that maps a run to a list of violations.
+"""The rules for every session. Each rule is a function that returns the violations in a run.
 
-Rule: pure functions, each about one subject, so that each violation has a name. `INVARIANTS` maps
-each rule to its requirements.
+Rule: each rule is a pure function about one subject, so that each violation has a name.
+`INVARIANTS` maps each rule to its requirements.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .model import ExpectedOutcome, fates
 from .plan import Command, Message
 from .run import Run, code
 
-#: Extensions that would let content bypass the filter (relay.ehlo).
+#: Extensions with which content could bypass the filter (relay.ehlo).
 HIDDEN = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
 #: Commands that an implementation may send upstream on its own.
 _OWN_COMMANDS = (b"DATA", b"RSET", b"NOOP", b"QUIT")
@@ -25,7 +25,7 @@ Invariant = Callable[[Run], Iterator[str]]
 
 
 def replies_one_for_one(run: Run) -> Iterator[str]:
-    """Each command gets one reply; DATA with 354 gets two."""
+    """Check that each command gets one reply, and that DATA gets two after 354."""
     if run.trouble:
         yield run.trouble
     if run.extra:
@@ -40,7 +40,7 @@ def replies_one_for_one(run: Run) -> Iterator[str]:
 
 
 def replies_in_order(run: Run) -> Iterator[str]:
-    """Each reply is the reply of upstream to that command."""
+    """Check that each reply is upstream's reply to that command."""
     for name in _ENVELOPE:
         given = [asked.reply for asked in run.asked if asked.verb == name]
         for (command, exchange), reply in zip(run.commands(name), given, strict=False):
@@ -49,11 +49,11 @@ def replies_in_order(run: Run) -> Iterator[str]:
     for name, wanted in ((b"RSET", 250), (b"NOOP", 250), (b"QUIT", 221)):
         for _, exchange in run.commands(name):
             if exchange.replies and exchange.codes != [wanted]:
-                yield f"{name.decode()} is answered {exchange.codes}"
+                yield f"the replies to {name.decode()} are {exchange.codes}"
 
 
 def greetings_relayed(run: Run) -> Iterator[str]:
-    """The client gets the greeting of upstream, and its EHLO reply without hidden extensions."""
+    """Check that the client gets upstream's greeting and EHLO reply, without hidden extensions."""
     given = {asked.line: asked.reply for asked in run.asked}
     for command, exchange in run.commands(b"EHLO", b"HELO"):
         if not exchange.replies or command.line not in given:
@@ -72,15 +72,15 @@ def _without_hidden(reply: bytes) -> bytes:
 
 
 def commands_relayed(run: Run) -> Iterator[str]:
-    """Upstream gets all commands of the client, unchanged and in order."""
+    """Check that upstream gets all commands of the client, unchanged and in order."""
     sent = [command.line for command, exchange in run.commands(*_ENVELOPE) if exchange.replies]
     got = [asked.line for asked in run.asked if asked.verb in _ENVELOPE]
     if got[: len(sent)] != sent:
-        yield f"the client sent {_lines(sent)}, upstream got {_lines(got)}"
+        yield f"the client sent {_lines(sent)}, but upstream got {_lines(got)}"
 
 
 def no_command_of_its_own(run: Run) -> Iterator[str]:
-    """Upstream gets only commands of the client's dialogue."""
+    """Check that upstream gets only commands that the client sent."""
     sent = {item.line for item in run.plan.items if isinstance(item, Command)}
     for asked in run.asked:
         if asked.line not in sent and asked.line.upper() not in _OWN_COMMANDS:
@@ -91,7 +91,7 @@ def no_command_of_its_own(run: Run) -> Iterator[str]:
 
 
 def hello_replayed(run: Run) -> Iterator[str]:
-    """A new upstream connection gets the same greeting as the first."""
+    """Check that the proxy sends the same HELO or EHLO on each upstream connection."""
     if not run.exchanges or run.exchanges[0].item.verb not in (b"EHLO", b"HELO"):
         return
     for visit in run.visits[1:]:
@@ -101,7 +101,7 @@ def hello_replayed(run: Run) -> Iterator[str]:
 
 
 def data_permitted(run: Run) -> Iterator[str]:
-    """DATA gets 354 if and only if a sender and a recipient were accepted."""
+    """Check that DATA gets 354 if and only if a sender and a recipient were accepted."""
     for fate in fates(run):
         codes = fate.exchange.codes[:1]
         if fate.permitted and codes not in ([354], []):
@@ -111,32 +111,32 @@ def data_permitted(run: Run) -> Iterator[str]:
 
 
 def content_faithful(run: Run) -> Iterator[str]:
-    """Upstream gets the message or its replacement."""
+    """Check that upstream gets the message or its replacement."""
     for fate, delivery in zip(_to_deliver(run), run.deliveries, strict=False):
         got = content.unstuffed(delivery.wire)
         assert fate.passed is not None
         if got != fate.passed:
-            yield _differs("the message with upstream", fate.passed, got)
+            yield _differs("the message at the upstream server", fate.passed, got)
 
 
 def delivered_once(run: Run) -> Iterator[str]:
-    """Each accepted message is delivered exactly once."""
+    """Check that each accepted message is delivered exactly once."""
     wanted = [(fate.mail.line, fate.recipients) for fate in _to_deliver(run) if fate.mail]
     got = [(delivery.mail, delivery.recipients) for delivery in run.deliveries]
     if got != wanted:
-        yield f"{_envelopes(wanted)} had to be delivered, but upstream got {_envelopes(got)}"
+        yield f"upstream must get {_envelopes(wanted)}, but got {_envelopes(got)}"
 
 
 def nothing_of_the_rejected(run: Run) -> Iterator[str]:
-    """Upstream gets DATA only for an accepted message."""
+    """Check that upstream gets DATA only for messages that pass the filter."""
     wanted = sum(fate.passed is not None for fate in _complete(run))
     got = sum(asked.verb == b"DATA" for asked in run.asked)
     if got > wanted:
-        yield f"{wanted} messages pass, upstream got DATA {got} times"
+        yield f"{wanted} messages passed the filter, but upstream got DATA {got} times"
 
 
 def final_replies(run: Run) -> Iterator[str]:
-    """The final reply comes from upstream, the filter or the implementation, as specified."""
+    """Check that each final reply comes from the specified source."""
     deliveries = iter(run.deliveries)
     refusals = iter(
         asked.reply for asked in run.asked if asked.verb == b"DATA" and code(asked.reply) != 354
@@ -151,7 +151,7 @@ def final_replies(run: Run) -> Iterator[str]:
         if wanted is not None and got != wanted:
             yield _differs("the reply to a message", wanted, got)
         if wanted is None and code(got) < 400:
-            yield f"{visible(got)} for a message that upstream did not get"
+            yield f"the reply is {visible(got)} although upstream did not get the message"
 
 
 def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
@@ -159,39 +159,42 @@ def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
     if wanted is not None and got != wanted:
         yield _differs("the reply to a rejected message", wanted, got)
     if fate.rejected and wanted is None and code(got) != 554:
-        yield f"the reply to a rejection without a text is {visible(got)}"
+        yield f"the reply to a message rejected without a text is {visible(got)}"
     if fate.failed and code(got) != 451:
-        yield f"the reply after a failed filter is {visible(got)} in spite of -r"
+        yield f"the reply after a filter failure is {visible(got)} despite -r"
 
 
 def upstream_left_with_quit(run: Run) -> Iterator[str]:
-    """Upstream gets QUIT after a rejection and at the end."""
+    """Check that upstream gets QUIT after a rejection and at the end."""
     rejections = sum(fate.rejected for fate in _complete(run))
     ended = [visit.asked[-1:] != [] and visit.asked[-1].verb == b"QUIT" for visit in run.visits]
     if run.trouble:
         return
     if sum(ended) < rejections:
-        yield f"{rejections} messages were rejected, upstream got QUIT {sum(ended)} times"
+        yield f"{rejections} messages were rejected, but upstream got QUIT {sum(ended)} times"
     if not all(ended[-1:]):
         yield "the last upstream connection does not end with QUIT"
 
 
 def nothing_smuggled(run: Run) -> Iterator[str]:
-    """With no line end that any server accepts, the data ends early."""
+    """Check that the data does not end early with any line end that some server accepts."""
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
-            yield f"with {name} as line end, the data ends early in {visible(delivery.wire[:400])}"
+            yield (
+                f"with {name} as the line end, the data ends early in "
+                f"{visible(delivery.wire[:400])}"
+            )
 
 
 def filter_run_once(run: Run) -> Iterator[str]:
-    """The filter runs exactly once for every message."""
+    """Check that the filter runs exactly once for every message."""
     wanted = len(_complete(run)) if run.plan.filtering else 0
     if not run.trouble and len(run.filter_runs) != wanted:
-        yield f"{wanted} messages, {len(run.filter_runs)} runs of the filter"
+        yield f"the filter ran {len(run.filter_runs)} times for {wanted} messages"
 
 
 def filter_sees_the_message(run: Run) -> Iterator[str]:
-    """EMAIL contains the message, and OUTFILE exists and is empty."""
+    """Check that EMAIL contains the message, and that OUTFILE exists and is empty."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         wanted = content.in_email(fate.message.body)
         if filter_run.email != wanted:
@@ -201,7 +204,7 @@ def filter_sees_the_message(run: Run) -> Iterator[str]:
 
 
 def filter_sees_the_envelope(run: Run) -> Iterator[str]:
-    """SENDER, RECIPIENT, REMOTEIP, HELO belong to this transaction."""
+    """Check that SENDER, RECIPIENT, REMOTEIP and HELO belong to this transaction."""
     for fate, filter_run in zip(_complete(run), run.filter_runs, strict=False):
         for name, wanted in fate.environment.items():
             got = filter_run.environment.get(name)
@@ -210,7 +213,7 @@ def filter_sees_the_envelope(run: Run) -> Iterator[str]:
 
 
 def nothing_left(run: Run) -> Iterator[str]:
-    """The run leaves no file, process or output, and exits with status 0."""
+    """Check that the run leaves no file, process or output, and that the exit status is 0."""
     yield from run.leftovers
     if not run.trouble and run.status != 0:
         yield f"exit status {run.status}"
@@ -218,7 +221,7 @@ def nothing_left(run: Run) -> Iterator[str]:
         yield f"on standard error: {visible(run.stderr[:400])}"
 
 
-#: Each rule with its requirements. A violation counts against the first one.
+#: Each rule with its requirements. A violation counts against the first requirement.
 INVARIANTS: dict[Invariant, tuple[str, ...]] = {
     replies_one_for_one: ("relay.order-2", "data.held-2"),
     replies_in_order: ("relay.order-1", "relay.replies-2"),
@@ -248,7 +251,7 @@ REQUIRES = {rule.__name__: requires for rule, requires in INVARIANTS.items()}
 
 
 def broken(run: Run) -> list[str]:
-    """Return every violation in *run*, each with the name of its rule."""
+    """Return all violations in *run*, each with the name of its rule."""
     return [f"{one.__name__}: {wrong}" for one in INVARIANTS for wrong in one(run)]
 
 
@@ -292,6 +295,6 @@ def _differs(what: str, wanted: bytes, got: bytes) -> str:
     )
     start = max(0, same - 20)
     return (
-        f"{what} differs at octet {same}: wanted '{visible(wanted[start : same + 60])}', "
+        f"{what} differs at octet {same}: expected '{visible(wanted[start : same + 60])}', "
         f"got '{visible(got[start : same + 60])}'"
     )

@@ -1,6 +1,6 @@
-"""The result of a plan: all observations of one client's session.
+"""The result of a plan, with all observations of one client's session.
 
-Rule: this module contains observations and does not judge.
+Rule: this module only contains observations. It does not evaluate them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .upstream import Asked, Delivery, UpstreamSession
 
 @dataclass
 class Exchange:
-    """One command of the client and its replies: one, or two if the first is 354."""
+    """One command of the client and its reply, or its two replies if the first one is 354."""
 
     item: Item
     replies: list[bytes] = field(default_factory=list)
@@ -32,9 +32,9 @@ class Exchange:
 
 @dataclass(eq=False)
 class Utterance:
-    """One write, reply, command or event, as observed by the suite."""
+    """A write, reply, command or event, as observed by the suite."""
 
-    #: As in a transcript: C> C< U> U<, and the text of an event.
+    #: The mark as in a transcript (C> C< U> U<), or the text of an event.
     mark: str
     octets: bytes = b""
     event: str = ""
@@ -50,16 +50,17 @@ class Run:
     plan: Plan
     greeting: bytes = b""
     exchanges: list[Exchange] = field(default_factory=list)
-    #: Octets that the client received without a pending command.
+    #: Octets that the client received while no command was pending.
     extra: bytes = b""
-    #: The reason for an incomplete plan, such as a timeout, a lost connection or an invalid reply.
+    #: The reason why the plan was not completed, such as a timeout, a lost connection or an invalid
+    #: reply.
     trouble: str = ""
     visits: list[UpstreamSession] = field(default_factory=list)
     filter_runs: list[FilterRun] = field(default_factory=list)
     #: The exit status of the process, or of the server in mode listen.
     status: int | None = None
     stderr: bytes = b""
-    #: Files in the temp directory, processes and connections that outlived the session.
+    #: Temporary files, processes and connections that have outlived the session.
     leftovers: list[str] = field(default_factory=list)
     said: list[Utterance] = field(default_factory=list)
 
@@ -96,7 +97,7 @@ def code(reply: bytes) -> int:
 
 
 class NoReplyError(Exception):
-    """Input that is not an SMTP reply."""
+    """The input is not an SMTP reply."""
 
 
 def next_reply(octets: bytes | bytearray) -> bytes | None:

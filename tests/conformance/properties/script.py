@@ -1,4 +1,4 @@
-"""The conversion of a run to a transcript that a person can read, edit and commit.
+"""Converts a run to a transcript that can be edited and committed.
 
 Rule: each observation becomes a step that awaits it, in the observed order. Replies with the
 implementation's own text are awaited by their code.
@@ -19,7 +19,7 @@ from ..play.filter_stub import FilterRun
 from .model import fates
 from .run import Run, Utterance, code
 
-#: Minimum number of equal octets that are written as a repeat.
+#: The minimum number of equal octets that are written as a repeat.
 _RUN = re.compile(rb"(.)\1{39,}", re.DOTALL)
 
 
@@ -76,9 +76,10 @@ def _steps(run: Run) -> Iterator[Node]:
 
 
 def _one_connection_after_the_other(said: list[Utterance]) -> Iterator[Utterance]:
-    """Return *said* with the end of each upstream connection before the next one begins.
+    """Reorder *said* so that each upstream connection ends before the next one begins.
 
-    Connections may overlap in reality. In a transcript the steps of the old connection come first.
+    Connections may have overlapped. In a transcript, the steps of the earlier connection come
+    first.
     """
     ahead = list(said)
     while ahead:

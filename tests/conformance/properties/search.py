@@ -1,7 +1,7 @@
-"""A search for a session that violates a rule, and the report of the violation.
+"""Searches for a session that violates a rule, and reports the violation.
 
-Rule: only the first violated rule is reported, with the shortest session found, but not its
-consequences.
+Rule: only the first violated rule is reported, with the shortest session found. Its consequences
+are not.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .run import Run
 from .script import written
 
 _PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
-#: Whether a deep search was requested, by name or by a profile of a thousand examples.
+#: Whether a deep search was requested, by name or with a profile of a thousand examples.
 DEEP = _PROFILE == "deep" or settings().max_examples >= 1000
-#: The number of examples with the profile `few`, which tests of the suite's commands use.
+#: The number of examples with the profile `few`, which is used in tests of the suite's commands.
 _FEW = 3
 #: Time limit of the search for the shortest failing session, in seconds.
 _SHRINKING = 60.0
 
 
 def examples(usual: int, deep: int) -> settings:
-    """Return the settings for *usual* reproducible examples, or for a *deep* search."""
+    """Return the settings for *usual* reproducible examples, or for a deep search."""
     return settings(
         max_examples=deep if DEEP else _FEW if _PROFILE == "few" else usual,
         derandomize=not DEEP,
@@ -61,7 +61,7 @@ class Search:
         return time.monotonic() >= self._began + self._seconds
 
     def judge(self, run: Run, wrong: list[str], title: str) -> None:
-        """Fail with the first of the violations *wrong* in *run*."""
+        """Fail with the first of the violations *wrong*, if any, in *run*."""
         self._sessions += 1
         if not wrong:
             return
@@ -75,24 +75,23 @@ class Search:
         fail(*text)
 
     def through(self, search: Callable[[], None]) -> None:
-        """Run the search, and report a failure that does not recur as a race."""
+        """Run the search. A failure that does not recur is reported as a race."""
         try:
             search()
         except Flaky:
             if self._shrinks and self._late and self._shortest is not None:
                 fail(*self._shortest)
             fail(
-                f"{self._wrong[0]}\n"
-                f"in one of {self._sessions} sessions, but not when it was played again:\n"
-                "the program has a race, or the machine is slow (try --time-scale 3)"
+                f"{self._wrong[0]}\nin one of {self._sessions} sessions, but not when it was run "
+                "again:\nthe program has a race, or the machine is slow (try --time-scale 3)"
             )
 
 
 def fail(*paragraphs: str) -> NoReturn:
-    """Fail with the failure's own text, without a traceback through the suite."""
+    """Fail with the failure's own text instead of a traceback through the suite."""
     pytest.fail("\n\n".join(paragraphs), pytrace=False)
 
 
 def told(run: Run, title: str, notes: list[str]) -> str:
-    """Return the failed session as a draft transcript."""
+    """Return the failed session as a draft of a transcript."""
     return f"the shortest dialogue found, as a transcript:\n\n{written(run, title, notes)}"

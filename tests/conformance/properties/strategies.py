@@ -1,7 +1,7 @@
-"""Random sessions: possible inputs, and how they are split and joined.
+"""Random sessions: the inputs, and how they are split and joined.
 
-Rule: all drawn input is legal for a client or server, and the specification defines its result.
-Octets with a history of misinterpretation are drawn more often.
+Rule: all input is legal for a client or server, and the specification defines its result. Octets
+that programs have misinterpreted in the past are drawn more often.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BODIES = st.lists(_BODY_PIECES, max_size=8).map(b"".join).map(legal_body)
 _OUTFILE_PIECES = st.sampled_from(
     [b"b", b"\n", b"\r\n", b".", b"\n.\n", b"\0", b"\xff", b"\r.", b"X-Spam: no\n\n", b"z" * 600]
 )
-#: The text does not end with CR, because the specification does not define whether that CR is part
+#: The text does not end with CR, because the specification does not define whether this CR is part
 #: of the added line end.
 OUTFILES = st.lists(_OUTFILE_PIECES, max_size=6).map(b"".join).map(lambda text: text.rstrip(b"\r"))
 
@@ -62,7 +62,7 @@ VERDICTS = st.builds(
 
 
 def _mostly(usual: Answer, *others: Answer) -> st.SearchStrategy[Answer]:
-    """Draw *usual* so often that a session makes progress despite other draws."""
+    """Draw *usual* often enough for a session to make progress."""
     return st.sampled_from([usual] * 4 * len(others) + [*others])
 
 
@@ -91,7 +91,7 @@ _ATTRIBUTES = (
 
 @st.composite
 def mail_commands(draw: st.DrawFn) -> Command:
-    """Draw MAIL, with the replies for its transaction."""
+    """Draw MAIL with the replies for its transaction."""
     written, address = draw(st.sampled_from([*_ADDRESSES, (b"<>", b"<>")]))
     parameters = draw(st.sampled_from([b"", b" SIZE=1000", b" BODY=8BITMIME"]))
     return Command(
@@ -133,7 +133,7 @@ MESSAGES = st.builds(Message, BODIES, VERDICTS, _JOINED)
 def _sessions(
     hellos: st.SearchStrategy[Command], forwards: st.SearchStrategy[Command], most: int
 ) -> st.SearchStrategy[tuple[Item, ...]]:
-    """Draw a greeting, transactions, commands between them and optionally QUIT."""
+    """Draw a greeting, transactions with commands between them, and optionally QUIT."""
     strays = st.one_of(_commands(b"NOOP", b"RSET", b"NOOP  x "), recipients(), hellos, MESSAGES)
     begun = st.tuples(
         st.lists(forwards, max_size=2),
@@ -181,7 +181,7 @@ def plans() -> st.SearchStrategy[Plan]:
 
 @st.composite
 def concurrent_sessions(draw: st.DrawFn) -> dict[bytes, Plan]:
-    """Draw a few clients of one server, each identified to upstream and filters by its HELO."""
+    """Draw a few clients of one server. Their HELO identifies them to upstream and filters."""
     arguments = draw(st.booleans()), draw(st.booleans())
     crowd = {}
     for number in range(draw(st.integers(2, 4))):

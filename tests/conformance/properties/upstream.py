@@ -1,7 +1,7 @@
-"""A small correct SMTP server that replies as planned and records its input.
+"""A small, correct SMTP server that replies as planned and records its input.
 
-Rule: this module is sans-I/O. It reads strictly: only CRLF ends a line, and only CRLF.CRLF ends the
-data. `rules` judges other interpretations of the same octets.
+Rule: this module is sans-I/O. Its parser is strict, so that only CRLF ends a line and only
+CRLF.CRLF ends the data. `rules` considers other interpretations of the same octets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _END_OF_DATA = b"\r\n.\r\n"
 
 @dataclass
 class Asked:
-    """A command line that upstream received (without CRLF), and its reply."""
+    """A command line that upstream received, without CRLF, and its reply."""
 
     line: bytes
     reply: bytes
@@ -31,7 +31,7 @@ class Asked:
 
 @dataclass
 class Delivery:
-    """A message that upstream received, accepted or not."""
+    """A message that upstream received and either accepted or refused."""
 
     mail: bytes
     recipients: tuple[bytes, ...]
@@ -46,12 +46,12 @@ class UpstreamSession:
 
     asked: list[Asked] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
-    #: Octets that are neither a complete command nor a complete message.
+    #: Octets that are not a complete command or message yet.
     rest: bytes = b""
 
 
 class Ledger:
-    """The replies of upstream in the session of one client, over all its connections."""
+    """The replies of upstream in the session of one client, over all of its connections."""
 
     def __init__(self, plan: Plan) -> None:
         self.keywords = plan.keywords
@@ -63,7 +63,7 @@ class Ledger:
                 self._planned.setdefault(item.verb, []).append(item)
 
     def asked(self, name: bytes) -> tuple[Command, bytes]:
-        """Return the planned reply to the next command *name*, with unique words."""
+        """Return the planned reply to the next command *name*, with a unique text."""
         number = self._asked[name]
         self._asked[name] += 1
         planned = self._planned.get(name, [])
@@ -80,7 +80,7 @@ class Ledger:
 
 
 class Server:
-    """One connection; *books* maps a client's HELO to its session, and b"" to the default one."""
+    """One connection. *books* maps a client's HELO to its session, and b"" to the default one."""
 
     def __init__(self, books: Mapping[bytes, Ledger]) -> None:
         self._books = books
@@ -104,7 +104,7 @@ class Server:
             book.visits.append(self.visit)
 
     def feed(self, octets: bytes) -> list[tuple[bytes, bytes]]:
-        """Return each complete command or message with its reply."""
+        """Yield each complete command or message with its reply."""
         self._held += octets
         said = []
         while not self.closes and (taken := self._taken()) is not None:

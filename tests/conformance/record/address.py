@@ -1,4 +1,4 @@
-"""Addresses of the command line: HOST:PORT, [IPv6]:PORT, unix:/path."""
+"""The addresses on the command line: HOST:PORT, [IPv6]:PORT and unix:/path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERNET = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):(\d{1,5})")
 
 @dataclass(frozen=True)
 class Address:
-    """A host and a port, or the path of a unix-domain socket (port None)."""
+    """A host and a port, or the path of a Unix-domain socket (the port is None)."""
 
     host: str
     port: int | None
@@ -24,7 +24,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Parse *text*; ValueError has the expected form."""
+    """Parse *text*. ValueError shows the expected form."""
     if text.startswith("unix:/"):
         return Address(text.removeprefix("unix:"), None)
     found = _INTERNET.fullmatch(text)

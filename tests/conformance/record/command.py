@@ -1,7 +1,7 @@
 """The subcommand `record`.
 
-Rule: a transcript is written completely, after it has been parsed again. If that fails, nothing is
-written and the reason is printed.
+Rule: a transcript is written only after it has been parsed again successfully. Otherwise, nothing
+is written and the reason is printed.
 """
 
 from __future__ import annotations
@@ -50,21 +50,26 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the subcommand `record`."""
     parser = words.add_parser(
         "record",
-        help="record a dialogue of client, implementation and upstream as a transcript",
+        help="record a dialogue between client, implementation and upstream as a transcript",
         usage=_USAGE,
-        description="Listen for a client, run the proxy on its connection as spawn(8) does, "
-        "and record the dialogue of client, upstream and filter as a transcript.",
+        description="Listen for a client, run the proxy on its connection as spawn(8) does, and "
+        "record the dialogue between client, upstream and filter as a transcript.",
         epilog=_EPILOG,
     )
     add = parser.add_argument
     add("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port")
     add("--upstream", required=True, metavar="HOST:PORT", help="the real upstream; or unix:/path")
     add("-o", "--output", required=True, type=Path, metavar="FILE.smtp", help="a new file")
-    add("--title", required=True, metavar="TEXT", help="the behaviour in one sentence")
+    add(
+        "--title",
+        required=True,
+        metavar="TEXT",
+        help=("the title, which describes the behaviour in one sentence"),
+    )
     add("--requires", required=True, action="append", metavar="ID", help="a requirement that the "
         "transcript asserts; may be repeated")  # fmt: skip
     add("--filter", type=Path, metavar="FILE", help="the filter, as a command for sh")
-    add("--email", action="store_true", help="record the filter's EMAIL as well")
+    add("--email", action="store_true", help="also record the filter's EMAIL")
     add(
         "--comment",
         action="append",
@@ -100,7 +105,7 @@ def _path(output: Path, number: int) -> Path:
 
 def _check_paths(options: argparse.Namespace) -> None:
     if options.output.suffix != SUFFIX:
-        raise RecordError(f"{options.output}: the name of a transcript must end in {SUFFIX}")
+        raise RecordError(f"{options.output}: the name of a transcript must end with {SUFFIX}")
     if options.sessions < 1:
         raise RecordError("--sessions must be at least 1")
     for number in range(1, options.sessions + 1):
@@ -109,7 +114,7 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def _text(transcript: Transcript, comments: list[str]) -> str:
-    """Return the transcript as text with *comments*, and raise if it does not parse as equal."""
+    """Return the transcript as text with *comments*. Raise if parsing does not give it again."""
     text = write_transcript(transcript)
     if parse_transcript(text, transcript.name).steps != transcript.steps:
         raise RecordError(f"{transcript.name} cannot be written in this format")
@@ -132,7 +137,7 @@ def _record_all(options: argparse.Namespace, plan: Plan) -> None:
 
 
 def _numbered(plan: Plan, number: int) -> Plan:
-    """Return *plan* for one of several sessions, because transcript titles must be unique."""
+    """Return *plan* for one of several sessions, with a unique title."""
     if number == 1:
         return plan
     return replace(plan, header=replace(plan.header, title=f"{plan.header.title} ({number})"))
@@ -152,7 +157,7 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Record according to *options* and return the exit status."""
+    """Record as specified by *options* and return the exit status."""
     adopt_orphans()
     start_children_with_default_signals()
     try:

@@ -1,6 +1,6 @@
-"""One recorded session: octets are relayed in both directions and recorded as steps.
+"""Relays one session in both directions and records it as steps.
 
-Rule: the output of the proxy is recorded before the response to it is relayed to the proxy.
+Rule: output of the proxy is recorded before the response to it is relayed to the proxy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..play.harness import Harness, Settings
 from .address import Address, connect
 from .steps import StepRecorder
 
-#: Time limit for the proxy's exit after the loss of client and upstream (seconds).
+#: The time within which the proxy must exit after the loss of client and upstream, in seconds.
 _TIMEOUT = 30.0
 _PAUSE = 0.2
 _NAMES = ("U", *(f"U{number}" for number in range(2, 10)))
 
-# The filter's text runs in a shell of its own, so that its standard error is recorded before it is
-# relayed. The recorded transcript contains only the text.
+# The filter runs in its own shell, so that its standard error is recorded before it is relayed. The
+# recorded transcript does not contain this shell.
 _OVERHEARD = """\
 (
 {text}
@@ -38,12 +38,12 @@ exit $suite_status
 
 
 class RecordError(Exception):
-    """The reason for a missing transcript."""
+    """No transcript could be recorded. The error message has the reason."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a recording, made before the first client connects."""
+    """The settings of a recording."""
 
     header: Header
     upstream: Address
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass
 class _Link:
-    """The two ends of one relayed connection: the proxy's and the real one."""
+    """The two ends of a relayed connection, which are the proxy's and the real one."""
 
     actor: str
     inner: Connection
@@ -63,12 +63,12 @@ class _Link:
 
     @property
     def over(self) -> bool:
-        """Whether both sides have ended."""
+        """Whether both sides have closed the connection."""
         return self.inner_ended and self.outer_ended
 
 
 class _FilterSaid:
-    """Return the lines of the filter's standard error, of all runs so far."""
+    """Return the lines on the filter's standard error in all runs so far."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
@@ -93,7 +93,7 @@ class Recording:
         self._moved = time.monotonic()
 
     def run(self, client: socket.socket, name: str) -> Transcript:
-        """Serve *client* until the proxy has ended and return the session as a transcript."""
+        """Serve *client* until the proxy has exited, and return the session as a transcript."""
         harness = self._harness
         try:
             harness.prepare()
@@ -186,7 +186,7 @@ class Recording:
         assert process is not None
         gone = all(link.outer_ended for link in self._links) or not process.alive
         if gone and time.monotonic() - self._moved > _TIMEOUT:
-            raise RecordError("the session has ended, but the proxy still runs")
+            raise RecordError("the session has ended, but the proxy is still running")
 
     # --- end of the session
 
@@ -198,5 +198,5 @@ class Recording:
         if complaint:
             raise RecordError(f"the proxy wrote to standard error: {visible(complaint)}")
         if process.status < 0:
-            raise RecordError(f"the proxy died by signal {-process.status}")
+            raise RecordError(f"the proxy was killed by signal {-process.status}")
         self._steps.ended(process.status)

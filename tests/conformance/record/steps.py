@@ -1,7 +1,7 @@
-"""The steps of a transcript from the events of a session, in the observed order.
+"""Converts the events of a session to the steps of a transcript, in the observed order.
 
-Rule: an event that was observed before octets were relayed precedes them, because the octets cannot
-be its cause. In a replay, the cause of every `<` therefore precedes it.
+Rule: an event observed before octets were relayed precedes them, because the octets cannot be its
+cause. In a replay, the cause of every `<` therefore precedes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..format.payload import Part, Payload, Repeat
 from ..format.vocabulary import ENVELOPE_VARIABLES
 from ..play.filter_stub import FilterRun
 
-#: A read of this length that ends within a line is part of a longer write; a shorter one is a
-#: fragment. A read that ends with a line is such a part if it is as long as a block.
+#: A read that ends within a line is part of a longer write if it has this length. Otherwise it is a
+#: fragment. A read that ends with a line is part of a longer write if it is as long as a block.
 _PIECE = 1024
 _BLOCK = 16384
-#: Minimum number of equal lines, or equal octets in a line, that are written as a repeat.
+#: The minimum number of equal lines, or of equal octets in a line, that are written as a repeat.
 _EQUAL_LINES = 4
 _EQUAL_OCTETS = 40
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
@@ -48,12 +48,12 @@ def read_reply(lines: list[bytes]) -> Reply | None:
 
 
 def _heading(line: bytes) -> bytes:
-    """Return the part of a line that no proxy changes."""
+    """Return the part of a line that proxies never change."""
     return line.strip().upper()
 
 
 def _may_go_on(write: bytes) -> bool:
-    """Whether the next read from the same peer continues *write*."""
+    """Whether the next read from the same peer may continue *write*."""
     return len(write) >= (_BLOCK if write.endswith(CRLF) else _PIECE)
 
 
@@ -62,32 +62,32 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _is_shortened(reply: Reply, whole: Reply) -> bool:
-    """Whether *reply* is *whole*, perhaps without lines other than the first."""
+    """Whether *reply* is *whole*, possibly with lines after the first one removed."""
     rest = iter(whole)
     return reply[0] == whole[0] and all(line in rest for line in reply)
 
 
 @dataclass
 class _Line:
-    """Octets of one direction of a connection that do not yet form a complete line or reply."""
+    """Octets in one direction that do not form a complete line or reply yet."""
 
     partial: bytes = b""
     lines: list[bytes] = field(default_factory=list)
 
 
 class StepRecorder:
-    """A recorder of events that turns them into steps."""
+    """Records events and converts them to steps."""
 
     def __init__(self, filter_said: Iterable[bytes] = ()) -> None:
         self._steps: list[Node] = []
         self._filter_said = filter_said  # lines of its standard error, which may grow
-        # Replies to the client's own lines that are not relayed yet.
+        # Replies to the client's own lines that have not been relayed yet.
         self._upstream_said: list[Reply] = []
-        self._client_said: Counter[bytes] = Counter()  # messages that upstream has not received yet
+        self._client_said: Counter[bytes] = Counter()  # messages not yet received by upstream
         self._asks_itself: set[str] = set()  # upstreams whose last line is not from the client
         self._unfinished: dict[str, _Line] = {}
         self._writer = ""  # the actor of the last write
-        self._write = b""  # octets that may continue and are no step yet
+        self._write = b""  # octets that may continue and are not a step yet
 
     @property
     def steps(self) -> tuple[Node, ...]:
@@ -98,7 +98,7 @@ class StepRecorder:
     # --- events of the real client and the real upstream
 
     def sent(self, actor: str, octets: bytes) -> None:
-        """Record *octets* of *actor* from one read as a write, or the rest of one."""
+        """Record the octets of one read from *actor* as a write, or as the rest of one."""
         if actor == "C":
             self._client_said.update(map(_heading, self._whole_lines("C>", octets)))
         else:
@@ -122,7 +122,7 @@ class StepRecorder:
                 self._upstream_said.append(reply)
 
     def action(self, actor: str, verb: str) -> None:
-        """Record an event of *actor* without octets: `@eof`."""
+        """Record an event of *actor* that has no octets, such as `@eof`."""
         self._add(Step(actor, ">", verb, None))
 
     # --- observed events of the proxy
@@ -140,7 +140,7 @@ class StepRecorder:
         self._await(actor, b"".join(line + CRLF for line in lines))
 
     def _note_who_asks(self, actor: str, line: bytes) -> None:
-        """Note that the reply to the proxy's own command (NOOP, QUIT) is not relayed."""
+        """Note whether the next reply belongs to the proxy's own command and is not relayed."""
         if self._client_said[line]:
             self._client_said[line] -= 1
             self._asks_itself.discard(actor)
@@ -148,7 +148,7 @@ class StepRecorder:
             self._asks_itself.add(actor)
 
     def observed(self, actor: str, verb: str) -> None:
-        """Record an event of the proxy without octets: `@connect`, `@eof`."""
+        """Record an event of the proxy that has no octets, such as `@connect` or `@eof`."""
         unfinished = self._unfinished.pop(f"{actor}<", _Line())
         rest = b"".join(line + CRLF for line in unfinished.lines) + unfinished.partial
         self._await(actor, rest)
@@ -159,13 +159,13 @@ class StepRecorder:
             self._add(Step(actor, "<", "", payload))
 
     def _whole_lines(self, direction: str, octets: bytes) -> list[bytes]:
-        """Yield the lines that *octets* complete."""
+        """Yield the lines that are complete with *octets*."""
         unfinished = self._unfinished.setdefault(direction, _Line())
         *lines, unfinished.partial = (unfinished.partial + octets).split(CRLF)
         return lines
 
     def _whole_replies(self, direction: str, octets: bytes) -> list[list[bytes]]:
-        """Yield the replies (or other output) that *octets* complete, as lines."""
+        """Yield the replies (or other output) that are complete with *octets*, as lines."""
         unfinished = self._unfinished.setdefault(direction, _Line())
         replies = []
         for line in self._whole_lines(direction, octets):
@@ -176,7 +176,7 @@ class StepRecorder:
         return replies
 
     def _add_reply(self, lines: list[bytes]) -> None:
-        """Return a step that awaits the proxy's own replies by code and other replies exactly."""
+        """Add a step that awaits a reply, by its code if it is the proxy's own, or else exactly."""
         reply = read_reply(lines)
         if reply is None or self._is_passed_on(reply) or self._is_the_filters(lines):
             self._await("C", b"".join(line + CRLF for line in lines))
@@ -184,9 +184,9 @@ class StepRecorder:
         self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
 
     def _is_passed_on(self, reply: Reply) -> bool:
-        """Whether this is a reply of upstream, in which case earlier replies were not relayed."""
+        """Whether this is a reply of upstream. If so, its earlier replies were not relayed."""
         if reply[0].code == b"354":
-            return False  # a proxy that holds messages gives its own reply
+            return False  # a proxy that stores messages sends its own reply
         for position, said in enumerate(self._upstream_said):
             if _is_shortened(reply, said):
                 del self._upstream_said[: position + 1]
@@ -230,7 +230,7 @@ def payload_lines(octets: bytes) -> list[Payload]:
 
 
 def _repeated(equal: list[bytes]) -> list[Payload]:
-    """Return equal lines as a repeat. The last line is separate and has the implied line end."""
+    """Return equal lines as a repeat. The last line is separate, with the implied line end."""
     line, count = equal[0], len(equal)
     if count < _EQUAL_LINES:
         return [Payload(_parts(line), CRLF)] * count
@@ -239,7 +239,7 @@ def _repeated(equal: list[bytes]) -> list[Payload]:
 
 
 def _parts(text: bytes) -> tuple[Part, ...]:
-    """Return *text* with long runs of one octet as repeats."""
+    """Return *text* with long runs of the same octet as repeats."""
     parts: list[Part] = []
     at = 0
     for run in re.finditer(rb"(.)\1{%d,}" % (_EQUAL_OCTETS - 1), text, re.DOTALL):
@@ -249,7 +249,7 @@ def _parts(text: bytes) -> tuple[Part, ...]:
 
 
 def _merged(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Return *parts* with adjacent plain octets joined and without empty ones."""
+    """Return *parts* without empty ones and with adjacent plain octets joined."""
     merged: list[Part] = []
     for part in parts:
         if isinstance(part, bytes) and merged and isinstance(merged[-1], bytes):

@@ -1,1 +1,1 @@
-"""Reports from result files. This package does not run any implementation."""
+"""Creates reports from result files, without running an implementation."""

@@ -1,4 +1,4 @@
-"""The verdict as a badge: an SVG, or an endpoint for shields.io.
+"""The verdict as a badge, which is an SVG or an endpoint for shields.io.
 
 Rule: a badge contains the version of the suite, the profile and exactly the word of the verdict.
 Only a complete run gets a positive colour.
@@ -14,7 +14,7 @@ from .results import Run
 
 _COLOURS = {CONFORMANT: "brightgreen", NOT_STRICT: "yellowgreen", NOT_CONFORMANT: "red"}
 _UNKNOWN = "lightgrey"
-#: Colour names of shields.io and their values in SVG.
+#: The colour names of shields.io, and their values in SVG.
 _HEXADECIMAL = {
     "brightgreen": "#3c7d12",
     "yellowgreen": "#6c7a0c",
@@ -24,7 +24,7 @@ _HEXADECIMAL = {
 
 
 def _words(run: Run) -> tuple[str, str, str]:
-    """Return the label, the message and the colour."""
+    """Return the label, message and colour of the badge."""
     verdict = run.verdict
     in_part = bool(run.gaps or verdict.selection)
     message = f"{verdict.word} (in part)" if in_part else verdict.word

@@ -1,7 +1,7 @@
-"""The subcommand `report`: from result files to a page, a Markdown matrix or a badge.
+"""The subcommand `report`, which converts result files to a page, a Markdown matrix or a badge.
 
-Rule: the exit status does not depend on the verdicts: 0 if written, 2 for an error in the command
-line, a result file or an output file.
+Rule: the exit status does not depend on the verdicts. It is 0 if the output was written, and 2
+after an error in the command line, a result file or an output file.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ def add_report(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the subcommand `report`."""
     parser = words.add_parser(
         "report",
-        help="show results clause by clause, implementations side by side",
-        description="Show conformance results clause by clause, implementations side by side.",
+        help="show results clause by clause, with implementations side by side",
+        description="Show conformance results clause by clause, with implementations side by side.",
     )
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS.jsonl", help="result files of run"
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS.jsonl",
+        help=("result files written by 'run --results'"),
     )
     add_outputs(parser)
     parser.set_defaults(do=_report)
@@ -50,7 +54,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
-    """Write the files that *options* name."""
+    """Write the output files that *options* name."""
     matrix = build(specification().families, runs)
     for target, render in ((options.html, html), (options.markdown, markdown)):
         if target is not None:
@@ -61,9 +65,9 @@ def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
 
 
 def check_outputs(options: argparse.Namespace, **further: object) -> None:
-    """Raise before a run if an output file cannot be written.
+    """Raise an error before a run if an output file cannot be written.
 
-    *further* are other files of the same run, by the names of their options.
+    *further* maps option names to other output files of the same run.
     """
     outputs = {"html": options.html, "markdown": options.markdown, "badge": options.badge}
     targets: dict[str, str] = {}

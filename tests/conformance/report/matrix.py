@@ -1,6 +1,6 @@
-"""The matrix of families by implementations, which counts and groups results.
+"""The matrix of families and implementations, with counted and grouped results.
 
-Rule: this module contains no presentation. A result is one transcript in one mode. It counts once
+Rule: this module does not format anything. A result is one transcript in one mode. It counts once
 in its implementation's totals, once in each group and once in each of its families.
 """
 
@@ -18,14 +18,14 @@ from ..run.causes import Cause, by_harm, causes
 from ..run.results import Known, Result
 from .results import Run
 
-#: Order of precedence: the first outcome that occurs determines the appearance of a group of
-#: outcomes.
+#: The outcomes in order of precedence. The first one that occurs determines the appearance of a
+#: group.
 WEIGHT = ("failed", "diverged", "stale", "passed", "skipped")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The number of results by outcome."""
+    """The number of results for each outcome."""
 
     counts: tuple[tuple[str, int], ...]
 
@@ -40,9 +40,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Finding:
-    """A result with a text (failed, diverged or skipped), once for all modes with the same text.
+    """A result with a text (failed, diverged or skipped). Modes with the same text are combined.
 
-    Skips of one implementation with the same text are one finding for all transcripts.
+    If an implementation skips several transcripts with the same text, this is one finding.
     """
 
     anchor: str
@@ -89,7 +89,7 @@ class Column:
 
     @property
     def causes(self) -> tuple[tuple[Finding, ...], ...]:
-        """Return failures grouped by cause, most frequent first, then failures without a cause."""
+        """Return failures by cause, most frequent first, and then failures without a cause."""
         together: dict[str, list[Finding]] = {}
         for finding in self.found("failed"):
             together.setdefault(finding.first.cause or finding.anchor, []).append(finding)
@@ -101,12 +101,12 @@ class Column:
 
     @cached_property
     def harms(self) -> dict[str, list[Cause]]:
-        """The causes of all misses, by the heading of their harm."""
+        """The causes of all misses, grouped by the heading of their harm."""
         return by_harm(causes(self.run.results))
 
     @cached_property
     def anchors(self) -> dict[Result, str]:
-        """The anchor of a result's text in the report."""
+        """The anchors of the texts of results in the report."""
         return {result: finding.anchor for finding in self.findings for result in finding.results}
 
 
@@ -121,7 +121,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Entry:
-    """A transcript below its family, with its outcomes in each column."""
+    """A transcript in the list of its family, with its outcomes in each column."""
 
     transcript: str
     title: str
@@ -135,7 +135,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cell:
-    """One column of one family: a tally for each level, empty if nothing was judged."""
+    """One column of one family. It has a tally for each level, which may be empty."""
 
     tallies: tuple[tuple[str, Tally], ...]
 
@@ -147,7 +147,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One family: a cell for each column, and the transcripts."""
+    """One family, with a cell for each column and the transcripts."""
 
     family: Family
     cells: tuple[Cell, ...]
@@ -166,7 +166,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The families whose names begin with the same word."""
+    """Families whose names begin with the same word."""
 
     name: str
     rows: tuple[Row, ...]
@@ -175,7 +175,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The content of a report."""
+    """The contents of a report."""
 
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
@@ -218,7 +218,7 @@ def build(families: Sequence[Family], runs: Sequence[Run]) -> Matrix:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Return name and version, and the file if two columns would have equal labels."""
+    """Return the name and version of each column. Add the file if two labels would be equal."""
     plain = [f"{run.name} {run.version}".strip() for run in runs]
     return [
         label if plain.count(label) == 1 else f"{label} ({run.source})"
@@ -227,7 +227,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _strangers(families: Sequence[Family], runs: Sequence[Run]) -> list[Family]:
-    """Return the families that occur in results but not in the specification."""
+    """Return the families that occur in the results but not in the specification."""
     named = {name for run in runs for result in run.results for name in result.clauses}
     strange = sorted(named - {family.name for family in families})
     return [Family(name, (), "Not in this specification.") for name in strange]
@@ -273,7 +273,7 @@ def _row(family: Family, columns: Sequence[Column]) -> Row:
 
 
 def _cell(family: Family, results: Sequence[Result]) -> Cell:
-    """Return tallies at all levels of the family, to show gaps, and at other judged levels."""
+    """Return tallies for all levels of the family, even empty ones, and for other levels."""
     if not results:
         return Cell(())
     levels = {*family.levels, *_levels(results)}
@@ -287,7 +287,7 @@ def _cell(family: Family, results: Sequence[Result]) -> Cell:
 
 
 def _entries(judged: Sequence[Sequence[Result]], columns: Sequence[Column]) -> list[Entry]:
-    """Return the transcripts in any column, each with its outcomes in every column."""
+    """Return all transcripts that occur in a column, with their outcomes in every column."""
     first = {r.transcript: r for results in reversed(judged) for r in results}
     return [
         Entry(

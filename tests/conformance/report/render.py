@@ -19,30 +19,30 @@ from ..format.writer import write_unfolded
 from ..paths import TEMPLATES, TRANSCRIPTS
 from .matrix import Matrix
 
-#: Symbols of the outcomes. Colour is never the only indication of an outcome.
+#: The symbols of the outcomes. Colour is never the only indication of an outcome.
 SYMBOLS = {"passed": "✓", "failed": "✗", "diverged": "≠", "stale": "!", "skipped": "○", "none": "—"}
 
-# Characters with a meaning within a line. The templates never put text at the start of a line.
+# The characters that have a meaning within a line. Templates never put text at the start of a line.
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<|~&$])")
 _CODE = re.compile(r"`([^`]+)`")
 _STRONG = re.compile(r"\*\*([^*]+)\*\*")
 
 
 def html(matrix: Matrix) -> str:
-    """Return one self-contained page."""
+    """Return the report as a self-contained HTML page."""
     script = (TEMPLATES / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # The browser runs only the script with this digest, even if escaping fails.
+    # The browser runs only the script with this digest, even if escaping is incorrect.
     return _render("report.html", matrix=matrix, script=Markup(script), script_digest=digest)  # noqa: S704
 
 
 def markdown(matrix: Matrix) -> str:
-    """Return the report as Markdown, for a README, an issue or a job's summary."""
+    """Return the report as Markdown, for a README, an issue or a job summary."""
     return _render("report.md", matrix=matrix)
 
 
 def svg(label: str, message: str, colour: str) -> str:
-    """Return a badge: two texts side by side."""
+    """Return a badge with two texts side by side."""
     return _render("badge.svg", label=label, message=message, colour=colour)
 
 
@@ -78,7 +78,7 @@ def _fence(text: str) -> str:
 
 
 def _unfolded(name: str) -> str:
-    """Return the transcript *name* with its includes, or "" if this suite does not have it."""
+    """Return the transcript *name* with its includes, or "" if it is not in this suite."""
     path = TRANSCRIPTS / name
     return write_unfolded(load_transcript(path)) if path.is_file() else ""
 

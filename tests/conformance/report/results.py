@@ -1,8 +1,8 @@
 """The reader of result files (JSON lines, formats 1 to 4).
 
-Rule: a file is read completely, or rejected with an error that has its name and line. Only a
-missing end is accepted, because the results of an interrupted run are useful. `Run.gaps` describes
-it.
+Rule: a file is read completely, or rejected with an error that contains its name and the line. Only
+a missing end is accepted, because the results of an interrupted run are useful. `Run.gaps`
+describes what is missing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..run.verdict import STALE, Verdict, judge
 
 
 class ResultFileError(ValueError):
-    """An error in a result file, as `FILE:LINE: text`."""
+    """A result file is invalid. The error message has the form `FILE:LINE: text`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One result file: one implementation, judged once."""
+    """The contents of one result file, which are the results of one run."""
 
     source: str
     name: str
@@ -40,7 +40,7 @@ class Run:
     started: datetime
     level: str | None
     modes: tuple[str, ...]
-    #: The only source whose requirements were judged, or "" for all.
+    #: The only source whose requirements were tested, or "" for all.
     by_source: str
     #: The profile whose requirements were judged, "" in older files.
     profile: str
@@ -77,7 +77,7 @@ def read_run(path: Path) -> Run:
 
 
 def parse_run(octets: bytes, source: str) -> Run:
-    """Return the run in *octets*. Errors name *source*."""
+    """Parse a result file. Errors contain *source*."""
     records, gaps = _records(octets, source)
     if not records or records[0].text("type") != "header":
         raise ResultFileError(
@@ -106,7 +106,7 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Record:
-    """One line of the file. Its methods require a key with a value of a certain type."""
+    """One line of the file. Its methods return the value of a key, which must have their type."""
 
     source: str
     line: int
@@ -162,7 +162,7 @@ class _Record:
 
 
 def _records(octets: bytes, source: str) -> tuple[list[_Record], tuple[str, ...]]:
-    """Return a record for every line, and a note about an incomplete last line."""
+    """Return a record for every line, and a note if the last line is incomplete."""
     *lines, unfinished = octets.split(b"\n")
     records = [_record(line, source, number) for number, line in enumerate(lines, 1)]
     if not unfinished:
@@ -258,7 +258,7 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     if footer is None:
         return ("missing footer; the run did not end",)
     there = Counter(result.outcome for result in results)
-    # The footer of an older file lacks this outcome.
+    # The footers of older files do not have this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     stopped = footer.text("stopped") if "stopped" in footer.fields else ""
     return ((stopped,) if stopped else ()) + tuple(

@@ -1,1 +1,1 @@
-"""A run of the suite with pytest: collection, results and the verdict."""
+"""Runs the suite with pytest: collection, results and the verdict."""

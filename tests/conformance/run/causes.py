@@ -1,4 +1,4 @@
-"""The causes of the misses in a run: the smallest set that explains all of them.
+"""Finds the smallest set of causes that explains all misses in a run.
 
 Rule: pure functions. Two misses have the same cause if they violate the same requirement, if their
 step, expectation and observation are equal, or if the implementation file gives the same reason.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..format.vocabulary import HARMS, LEVELS, MAIL_HARMS
 from .results import Result
 
-#: The effect of a program that violates a requirement, by the harm of the requirement.
+#: A description of programs that violate a requirement, by the harm of the requirement.
 DEEDS = {
     "lost": "loses mail",
     "duplicated": "duplicates mail",
@@ -25,7 +25,7 @@ DEEDS = {
     "stalled": "stalls",
     "misreported": "misreports",
     "inconvenient": "is inconvenient",
-    # Result files of formats 1 and 2 have no harm.
+    # Result files of formats 1 and 2 do not contain the harm.
     "": "misses clauses",
 }
 #: The heading of causes that only random sessions have found, if transcripts fail as well.
@@ -43,7 +43,7 @@ class Cause:
 
     @property
     def example(self) -> Result:
-        """The miss that represents all others."""
+        """The miss that is shown as an example."""
         return self.results[0]
 
     @property
@@ -58,7 +58,7 @@ class Cause:
 
     @property
     def broken(self) -> str:
-        """The violated requirement of the example, or its cited requirements in older files."""
+        """The requirement that the example violates, or its cited requirements in older files."""
         return _broken(self.example)
 
     @property
@@ -112,7 +112,7 @@ def causes(results: Iterable[Result]) -> tuple[Cause, ...]:
 
 
 def _components(missed: list[Result]) -> Iterator[list[Result]]:
-    """Yield groups of results that are connected by equal marks."""
+    """Yield groups of results that are connected through equal marks."""
     with_mark: dict[tuple[int, str], list[int]] = {}
     for number, result in enumerate(missed):
         for mark in _marks(result):
@@ -150,7 +150,7 @@ def _broken(result: Result) -> str:
 
 
 def _marks(result: Result) -> list[tuple[int, str]]:
-    """Return the values that two results with one cause share, each with its kind."""
+    """Return values with their kinds. Results that share one of them have the same cause."""
     reason = result.divergence.reason if result.divergence else ""
     values = enumerate((_broken(result), result.cause, reason))
     return [(kind, value) for kind, value in values if value]

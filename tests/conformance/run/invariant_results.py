@@ -1,6 +1,6 @@
-"""The results of invariants: one for each rule and mode, from the observations of all runs.
+"""The results of invariants, one for each rule and mode, from the observations in all runs.
 
-Rule: this module counts and does not judge. A violated rule is one miss, not thousands.
+Rule: this module only counts. A violated rule counts as one miss, not as thousands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .verdict import STALE
 
 @dataclass(frozen=True)
 class InvariantObservation:
-    """One rule in one run."""
+    """The observation of one rule in one run."""
 
     rule: str
     mode: str
@@ -35,7 +35,7 @@ class InvariantResults:
     _first: dict[tuple[str, str], Failure] = field(default_factory=dict)
 
     def add(self, seen: InvariantObservation) -> None:
-        """Add one rule in one run."""
+        """Add the observation of one rule in one run."""
         key = (seen.rule, seen.mode)
         self._runs[key] += 1
         if seen.failure is not None:
@@ -43,7 +43,7 @@ class InvariantResults:
             self._first.setdefault(key, seen.failure)
 
     def results(self, implementation: Implementation) -> list[Result]:
-        """Return a result for each rule in each mode with a run that could violate it."""
+        """Return a result for each rule in each mode in which a run could have violated it."""
         return [
             self._result(rule, mode, implementation)
             for rule in RULES
@@ -73,7 +73,7 @@ class InvariantResults:
 
 
 def stale_if_known(result: Result, implementation: Implementation) -> Result:
-    """Return *result* of a complete run, stale if it passes although it is a known divergence."""
+    """Mark the *result* of a complete run as stale if it passes but is a known divergence."""
     known = implementation.divergence(result.transcript, result.mode)
     if result.outcome != "passed" or known is None or known.sometimes:
         return result

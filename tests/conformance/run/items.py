@@ -1,6 +1,6 @@
-"""Transcripts in pytest: a file, an item for each mode, and a result for each item.
+"""Transcripts in pytest, as files with an item for each mode and a result for each item.
 
-Rule: an item plays its transcript. Known divergences must fail, and everything else must pass.
+Rule: an item runs its transcript. Known divergences must fail, and everything else must pass.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from .suite import Suite, play_fairly
 from .verdict import PERMITTED, STALE
 
 SUITE = pytest.StashKey[Suite]()
-#: The marker of a property test: its `name`, `title`, `mode`, and `requires` by rule.
+#: The marker of property tests, with `name`, `title`, `mode`, and `requires` by rule.
 PROPERTY_MARKER = "conformance_property"
 
 
 def suite_of(config: pytest.Config) -> Suite:
-    """Return the Suite of the run."""
+    """Return the Suite of this run."""
     return config.stash[SUITE]
 
 
 class JudgedError(Exception):
-    """A failure of the implementation, as opposed to an error of the suite."""
+    """The implementation failed, as opposed to the suite."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.summary)
@@ -50,14 +50,14 @@ class JudgedError(Exception):
 
 
 class StaleError(JudgedError):
-    """A pass of a transcript that is listed as a known divergence."""
+    """A transcript passes although it is listed as a known divergence."""
 
 
 class TranscriptFile(pytest.File):
     """One transcript, with an item for each of its modes."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield the transcript once for each selected mode."""
+        """Yield an item for each selected mode."""
         transcript = load_transcript(self.path)
         suite = suite_of(self.config)
         if not suite.judges(transcript.subject):
@@ -70,7 +70,7 @@ class TranscriptFile(pytest.File):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
     ) -> str:
-        """Return file, line and suggestion if the transcript cannot be read."""
+        """Return the file, line and suggestion if the transcript cannot be read."""
         if isinstance(excinfo.value, FormatError):
             return f"transcripts/{excinfo.value}"
         return str(super().repr_failure(excinfo))
@@ -96,7 +96,7 @@ class TranscriptItem(pytest.Item):
         )
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return the location for headings."""
+        """Return the location for pytest's headings."""
         return self.path, None, f"{self.transcript.name}::{self.mode}"
 
     def runtest(self) -> None:
@@ -115,7 +115,7 @@ class TranscriptItem(pytest.Item):
             judge_divergence(self.transcript.name, self.mode, known, failed=failure is not None)
 
     def _report(self, failure: Failure, suite: Suite) -> NoReturn:
-        """Raise for *failure* if the run judges the violated requirement."""
+        """Raise *failure* if the violated requirement is selected."""
         broken = specification().requirements[failure.requirement]
         if not suite.judges(broken):
             pytest.skip(f"{broken.id} was not selected: {failure.summary}")
@@ -147,7 +147,7 @@ class TranscriptItem(pytest.Item):
 
     @property
     def again(self) -> str:
-        """Return the command that runs only this item."""
+        """Return the command that runs this item alone."""
         implementation = self.config.getoption("--implementation")
         if INSTALLED:
             words = ["postprox-conformance", "run", implementation, f"{self._place}::{self.mode}"]
@@ -171,14 +171,14 @@ class TranscriptItem(pytest.Item):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
     ) -> str:
-        """Return the failure's own text instead of a traceback through the suite."""
+        """Return the text of the failure instead of a traceback through the suite."""
         if isinstance(excinfo.value, JudgedError):
             return f"{excinfo.value.failure.text}\n\nrun it again: {self.again}"
         return str(super().repr_failure(excinfo))
 
 
 def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -> None:
-    """Raise if a known divergence passes, unless it fails only sometimes."""
+    """Raise an error if a known divergence passes, unless it fails only sometimes."""
     if failed:
         pytest.xfail(f"known divergence, {known.kind}: {known.reason}")
     if not known.sometimes:
@@ -203,7 +203,7 @@ def _name_and_mode(item: pytest.Item) -> tuple[str, str]:
 
 
 def is_judged(item: pytest.Item) -> bool:
-    """Whether *item* has a result because it is a transcript or a property of random sessions."""
+    """Whether *item* has a result, which is true for transcripts and properties."""
     return _name_and_mode(item) != ("", "")
 
 
@@ -234,7 +234,7 @@ def _message(error: BaseException | None) -> str:
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
-    """Return the title, the cited requirements, and the violated requirement or ""."""
+    """Return the title, the cited requirements, and the violated requirement (or "")."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
         return header.title, header.requires, item.broken
@@ -243,7 +243,7 @@ def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tupl
     requires: dict[str, tuple[str, ...]] = marker.kwargs["requires"]
     known = specification().requirements
     cited = dict.fromkeys(itertools.chain.from_iterable(requires.values()))
-    # The strictest requirement comes first and determines the level of a pass.
+    # The strictest requirement comes first. It determines the level of a pass.
     everything = tuple(sorted(cited, key=lambda one: LEVELS.index(known[one].level)))
     by_rule = requires.get(str(error).partition(":")[0], ("",))
     return str(marker.kwargs["title"]), everything, by_rule[0]
@@ -256,7 +256,7 @@ def _outcome(report: pytest.TestReport, *, permitted: bool) -> str:
 
 
 def is_the_suites_fault(error: BaseException | None) -> bool:
-    """Whether *error* is an error of the suite, not of the implementation."""
+    """Whether *error* is an error of the suite rather than of the implementation."""
     judged = JudgedError | pytest.skip.Exception | pytest.xfail.Exception | pytest.fail.Exception
     return error is not None and not isinstance(error, judged)
 
@@ -266,5 +266,5 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
-        config.pluginmanager.unregister(reporter)  # it would only frame the message
+        config.pluginmanager.unregister(reporter)  # it would only add lines around the message
     pytest.exit("nothing was judged", returncode=status)

@@ -1,7 +1,7 @@
-"""JUnit XML: rows named like results, and rows for results without an item.
+"""Adds names and results to the JUnit XML of pytest.
 
-Rule: pytest writes the file, and this module passes values to it. This module writes the file only
-if a run ended before it started.
+Rule: pytest writes the file, with values from this module. This module writes the file only if
+pytest did not start the run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def name_profile(config: pytest.Config, profile: Profile) -> None:
 
 
 def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:
-    """Name the row after its result, because its file may be outside the user's directory."""
+    """Name a test case after its result, because its file may be outside the user's directory."""
     for writer in _writers(config):
         case = writer.node_reporter(report)
         case.add_attribute("classname", result.transcript.replace("/", "."))
@@ -33,13 +33,13 @@ def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -
 
 
 def add_row(config: pytest.Config, result: Result) -> None:
-    """Add a row for *result*, which has no pytest item."""
+    """Add a test case for *result*, which has no pytest item."""
     for writer in _writers(config):
         writer.pytest_runtest_logreport(_report(result))
 
 
 def write_nothing_judged(path: Path, reason: str) -> None:
-    """Write a file with one error, the *reason* why nothing was judged."""
+    """Write a file with one error, which is the *reason* why nothing was run."""
     suites = ET.Element("testsuites")
     suite = ET.SubElement(suites, "testsuite", name="conformance", tests="1", errors="1")
     case = ET.SubElement(suite, "testcase", classname="conformance", name="run")
@@ -71,7 +71,7 @@ def _longrepr(result: Result, *, failed: bool) -> str | tuple[str, int, str] | N
 
 
 def _writers(config: pytest.Config) -> Iterator[Any]:
-    """Yield the XML writers of `--junitxml`, for which pytest has no public name."""
+    """Yield the writers of `--junitxml`, which pytest does not make public."""
     for plugin in config.pluginmanager.get_plugins():
         if hasattr(plugin, "node_reporter"):
             yield plugin

@@ -1,6 +1,6 @@
-"""The suite as a pytest plugin: options, collection, exit status, terminal output.
+"""The suite as a pytest plugin, with its options, collection, exit status and terminal output.
 
-Rule: pytest selects and schedules the items. The engine judges the implementation. This module
+Rule: pytest selects and schedules the items. The engine tests the implementation. This module
 connects both.
 """
 
@@ -50,7 +50,7 @@ _EXIT_HARNESS = 2
 _FIRST_FAILURE = "stopped at the first failure"
 
 
-#: Errors that end the run before it starts, with one line about the cause.
+#: Errors that prevent the run from starting. One line about the cause is printed.
 _MISTAKES = (
     ChoiceError,
     FormatError,
@@ -79,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--source",
         metavar="WORD",
-        help=f"judge only the requirements from one source: {', '.join(SOURCES)}",
+        help=f"test only the requirements from one source: {', '.join(SOURCES)}",
     )
     group.addoption(
         "--profile",
@@ -88,7 +88,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"{', '.join(BINDS)}, or several, separated by commas",
     )
     group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
-    group.addoption("--shard", metavar="I/N", help="play part I of N of the selected transcripts")
+    group.addoption(
+        "--shard", metavar="I/N", help=("run only part I of N of the selected transcripts")
+    )
     group.addoption(
         "--modes",
         default=",".join(MODES),
@@ -114,18 +116,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--smoke",
         "--canary",
         action="store_true",
-        help="play one whole session first; if it fails in a mode, nothing else is "
-        "played in that mode",
+        help="run one complete session first; if it fails in a mode, nothing else is run in that "
+        "mode",
     )
     group.addoption(
         "--compare",
         metavar="TOML|CMD",
-        help="a second implementation: search for a dialogue on which the two differ",
+        help="a second implementation; search for a dialogue in which the two differ",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Create the Suite, and add the transcripts if the arguments name the suite's own directory."""
+    """Create the Suite. Add the transcripts if the arguments name the suite's own directory."""
     start_children_with_default_signals()
     config.addinivalue_line(
         "markers", f"{PROPERTY_MARKER}(name, title, requires, mode): a property of random sessions"
@@ -155,7 +157,7 @@ def _paths(config: pytest.Config) -> list[Path]:
 
 
 def _with_transcripts(config: pytest.Config) -> list[str]:
-    """Return the run's arguments, with the transcripts if they name the suite's own directory."""
+    """Return the arguments, with the transcripts added if they name the suite's own directory."""
     paths = _paths(config)
     if any(path.is_relative_to(TRANSCRIPTS) or path == ROOT for path in paths):
         return config.args
@@ -186,7 +188,7 @@ def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Ignore the comparison without a second implementation."""
+    """Ignore the comparison unless there is a second implementation."""
     if collection_path == COMPARISON and config.getoption("--compare") is None:
         return True
     return None
@@ -220,7 +222,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Configure implementation and options. Report an error in either once, here."""
+    """Configure the implementation and the options. Errors in them are reported once, here."""
     config, suite = session.config, suite_of(session.config)
     try:
         for arg in config.args:
@@ -240,12 +242,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if suite.smoke_failures and reporter is not None:
         modes = ", ".join(suite.smoke_failures)
-        reporter.write_line(f"a session with one message failed; nothing else is played in {modes}")
+        reporter.write_line(f"a session with one message failed; nothing else is run in {modes}")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send the smoke test's result and the response time to each worker of pytest-xdist."""
+    """Send the result of the smoke test and the response time to each pytest-xdist worker."""
     suite = suite_of(node.config)
     node.workerinput[_SMOKE] = {
         mode: asdict(failure) for mode, failure in suite.smoke_failures.items()
@@ -260,7 +262,7 @@ def _received_smoke_failures(config: pytest.Config) -> dict[str, Failure]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Require a property that is a known divergence to fail, like a transcript."""
+    """Require properties that are known divergences to fail, as for transcripts."""
     known = divergence_of(item) if item.get_closest_marker(PROPERTY_MARKER) else None
     adopt_orphans()
     try:
@@ -279,7 +281,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the result to the report, which travels from worker to controller."""
+    """Attach the result to the report, which is sent from the worker to the controller."""
     report = yield
     if is_judged(item) and (call.when == "call" or not report.passed):
         error = call.excinfo.value if call.excinfo else None
@@ -296,7 +298,7 @@ def pytest_runtest_makereport(
 
 
 class Controller:
-    """Hooks of the process that receives every result."""
+    """The hooks of the process that receives all results."""
 
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
@@ -321,7 +323,7 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Count the results that a worker has selected, which are the same for all workers."""
+        """Count the results selected by a worker, which are the same for all workers."""
         self._expect(len(ids))
 
     def _expect(self, results: int) -> None:
@@ -332,13 +334,13 @@ class Controller:
     def pytest_report_teststatus(
         self, report: pytest.TestReport, config: pytest.Config
     ) -> tuple[str, str, str] | None:
-        """Print no letter for a result if progress lines are printed."""
+        """Do not print a letter for each result if progress lines are printed."""
         if self._progress is None or (report.when != "call" and report.passed):
             return None
         return report.outcome, "", ""
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Store the reason for an early end."""
+        """Store the reason why the run ended early."""
         first = isinstance(excinfo.value, pytest.Session.Interrupted)
         self._stopped = _FIRST_FAILURE if first else "stopped by a signal"
 
@@ -362,7 +364,7 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)  # before JUnit XML is written
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Set the exit status: 0 as expected, 1 unexpected results, 2 an error of the suite."""
+        """Set the exit status: 0 as expected, 1 for unexpected results, 2 for suite errors."""
         suite = self._suite
         if self._progress is not None:
             self._progress.stop()
@@ -384,7 +386,7 @@ class Controller:
             suite.file.end(int(session.exitstatus), self._stopped)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print failures in full, then their causes, a table by group, and the verdict."""
+        """Print the failures in full, then their causes, a table of groups, and the verdict."""
         suite = self._suite
         if self._nothing_chosen:
             terminalreporter.write_line(f"conformance: {_why_nothing(suite)}")
@@ -393,7 +395,7 @@ class Controller:
         if suite.config.option.tbstyle == "no":
             for line in failure_lines(suite.outcomes, self._told):
                 terminalreporter.write_line(line)
-        else:  # pytest itself prints failures of items
+        else:  # pytest itself prints the failures of items
             for text in [result.text for result in self._no_items if result.text]:
                 terminalreporter.write_line(f"\n{text}")
         verdict = judge(
@@ -414,7 +416,7 @@ class Controller:
 
 
 def _why_nothing(suite: Suite) -> str:
-    """Return why nothing was played in a run without errors."""
+    """Return the reason why nothing was run although there was no error."""
     words = suite.config.getoption("keyword")
     asked = [f"-k '{words}'"] if words else []
     if suite.level != LEVELS[-1]:

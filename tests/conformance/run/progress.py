@@ -1,6 +1,6 @@
-"""The progress of a run: a line with the number of results, printed from the first seconds on.
+"""The progress of a run, printed as a line with the number of results every few seconds.
 
-Rule: a thread writes the line, so that it appears even while no result arrives.
+Rule: a thread writes the line, so that it appears even if there are no new results.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import threading
 import time
 from collections.abc import Callable
 
-#: Seconds before the first line, and between further lines.
+#: The time before the first line and between further lines, in seconds.
 _FIRST = 5.0
 _INTERVAL = 10.0
 
 
 class Progress:
-    """The counts of a run, and the thread that writes them with *write*."""
+    """The counts of a run, and a thread that writes them with *write*."""
 
     def __init__(
         self, write: Callable[[str], None], first: float = _FIRST, interval: float = _INTERVAL
     ) -> None:
-        #: Number of selected results, 0 until it is known.
+        #: The number of selected results, or 0 until it is known.
         self.total = 0
         self._write = write
         self._first = first

@@ -1,7 +1,7 @@
-"""The writer of result files, which are JSON lines. `report.results` is the reader.
+"""Writes result files in JSON lines. `report.results` reads them.
 
-Rule: the header comes first and the footer last, and each line is written as soon as it is known. A
-partial file is therefore recognisable. `results.schema.json` describes the lines.
+Rule: the header comes first and the footer last, and each line is written as soon as possible. A
+partial file can therefore be recognised. `results.schema.json` describes the lines.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class Result:
     seconds: float = 0.0
     message: str = ""
     divergence: Known | None = None
-    #: The failed step, the expectation and the observation. Failures with an equal cause are
+    #: The failed step, the expectation and the observation. Failures with the same cause are
     #: printed once.
     cause: str = ""
-    #: The failure report, many lines.
+    #: The failure report, which has many lines.
     text: str = ""
     #: The requirements that the transcript cites. The first one is its subject.
     requirements: tuple[str, ...] = ()
-    #: The harm of violating the subject, or of the violated requirement.
+    #: The harm of the violated requirement, or of the subject if none was violated.
     harm: str = ""
-    #: The violated requirement and its sentence, or "".
+    #: The violated requirement and its sentence, or "" if none was violated.
     requirement: str = ""
     sentence: str = ""
     #: None without an adapter, or if the control did not run.
@@ -79,17 +79,17 @@ class Result:
 
     @property
     def is_property(self) -> bool:
-        """Whether the result is about a property of random sessions."""
+        """Whether this is the result of a property of random sessions."""
         return self.transcript.startswith(PROPERTY_PREFIX)
 
     @property
     def is_invariant(self) -> bool:
-        """Whether the result is about an invariant of all runs."""
+        """Whether this is the result of an invariant."""
         return self.transcript.startswith(INVARIANT_PREFIX)
 
     @property
     def is_transcript(self) -> bool:
-        """Whether the result is about one transcript."""
+        """Whether this is the result of a transcript."""
         return not (self.is_property or self.is_invariant)
 
 
@@ -120,7 +120,7 @@ class ResultFile:
     counts: Counter[str] = field(default_factory=Counter)
 
     def begin(self, facts: Mapping[str, object]) -> None:
-        """Write the header with the *facts* of the run."""
+        """Write the header, with *facts* about the run."""
         self._file = self.path.open("w", encoding="utf-8")
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self._line({"type": "header", "format": FORMAT, "started": started, **facts})
@@ -131,7 +131,7 @@ class ResultFile:
         self._line({"type": "result", **asdict(result)})
 
     def end(self, exit_status: int, stopped: str = "") -> None:
-        """Write the footer. *stopped* is the reason for an early end."""
+        """Write the footer. *stopped* is the reason if the run ended early."""
         counts = {outcome: self.counts[outcome] for outcome in OUTCOMES}
         end = {"exit_status": exit_status, "stopped": stopped}
         self._line({"type": "footer", **counts, **end})

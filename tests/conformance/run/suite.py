@@ -1,6 +1,6 @@
-"""The state of one run: the implementation, the selected modes and the results.
+"""The state of a run, with the implementation, the selected modes and the results.
 
-Rule: an error in the command line or the implementation is reported once, before the run.
+Rule: errors in the command line and the implementation are reported once, before the run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .pool import Pools, use_slot_of
 from .results import SUITE_VERSION, Result, ResultFile, basis
 from .verdict import selection
 
-#: The properties of random sessions, and the mode of each search.
+#: The properties of random sessions, and the mode in which each is searched.
 PROPERTIES: dict[str, tuple[str, ...]] = {
     f"{PROPERTY_PREFIX}sessions": ("stdio",),
     f"{PROPERTY_PREFIX}crowds": ("listen",),
@@ -54,7 +54,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
 
 
 class OptionError(Exception):
-    """An invalid value in the command line."""
+    """A value on the command line is invalid."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Shard:
         raise OptionError(f"--shard must be I/N with I from 1 to N, not '{text}'")
 
     def has(self, index: int) -> bool:
-        """Whether the file with this *index* belongs to the part."""
+        """Whether the file with this *index* belongs to this part."""
         return index % self.total == self.number - 1
 
 
@@ -92,7 +92,7 @@ class Suite:
     #: The failures of the smoke test by mode.
     smoke_failures: dict[str, Failure] = field(default_factory=dict)
 
-    #: The part of the transcripts that is played.
+    #: The part of the transcripts to run.
     shard: Shard = field(default_factory=Shard)
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Suite:
 
     @property
     def is_worker(self) -> bool:
-        """Whether this is a worker of pytest-xdist."""
+        """Whether this process is a pytest-xdist worker."""
         return hasattr(self.config, "workerinput")
 
     @property
@@ -119,7 +119,7 @@ class Suite:
 
     @property
     def source(self) -> str:
-        """The only source whose requirements are judged, or "" for all."""
+        """The only source whose requirements are tested, or "" for all."""
         return str(self.config.getoption("--source") or "")
 
     @property
@@ -146,7 +146,7 @@ class Suite:
         return self.level != "must" and not self.source
 
     def configure(self) -> None:
-        """Read the options and the implementation's description."""
+        """Read the options and the description of the implementation."""
         _check("--level", self.level, LEVELS)
         _check("--source", self.source or SOURCES[0], SOURCES)
         for mode in self.modes:
@@ -179,7 +179,7 @@ class Suite:
             )
 
     def begin(self) -> None:
-        """Check once per run that the program starts and that its divergences have known names."""
+        """Check once per run that the program starts and that its divergences are known names."""
         adopt_orphans()
         implementation = _with_version_as_printed(self.settings.implementation)
         self.settings.implementation = implementation
@@ -195,7 +195,7 @@ class Suite:
             self._play_smoke()
 
     def begin_comparison(self) -> None:
-        """Check that both implementations start, because no search is useful otherwise."""
+        """Check that both implementations start, because otherwise a search is useless."""
         adopt_orphans()
         other = find_implementation(str(self.config.getoption("--compare")))
         for implementation in (self.settings.implementation, other):
@@ -291,7 +291,7 @@ class Suite:
         return {"name": control.name, "version": control.version, "argv": list(control.argv)}
 
     def add_smoke(self) -> list[Result]:
-        """Add failures of the smoke test that caused skips, unless it was itself selected."""
+        """Add the failures of the smoke test that caused skips, unless it was itself selected."""
         skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
         present = {one.mode for one in self.outcomes if one.transcript == SMOKE}
         smoke = self._smoke
@@ -339,14 +339,14 @@ class Played:
 
     #: None if it passed.
     failure: Failure | None
-    #: The observations of the invariants.
+    #: The observations of invariants.
     invariants: tuple[InvariantObservation, ...] = ()
-    #: Whether a wait ended at a reduced time limit.
+    #: Whether a wait ended because of a reduced time limit.
     hasty: bool = False
 
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
-    """Play *transcript*, and again with the full timeout if a reduced one may be the cause."""
+    """Run *transcript*. Repeat it if a reduced time limit may have made it fail."""
     timeouts, level = settings.timeouts, transcript.subject.level
     played = play_once(transcript, mode, settings)
     if played.failure is None or not played.hasty or not timeouts.may_replay(level):
@@ -360,7 +360,7 @@ def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played
 
 
 def play_once(transcript: Transcript, mode: str, settings: Settings) -> Played:
-    """Play *transcript*."""
+    """Run *transcript* once."""
     harness = Harness(transcript, mode, settings)
     try:
         return Played(None, tuple(_seen(harness, observed) for observed in play(harness)))
@@ -395,7 +395,7 @@ def _new_timeouts() -> AdaptiveTimeout:
 
 
 def _modes_of_everything() -> dict[str, tuple[str, ...]]:
-    """Return the names that a divergence may have, with their modes."""
+    """Return all names that a divergence can have, with their modes."""
     transcripts = map(load_transcript, transcript_paths())
     played = {transcript.name: transcript.header.modes for transcript in transcripts}
     return PROPERTIES | {INVARIANT_PREFIX + rule.name: rule.modes for rule in RULES} | played
@@ -427,7 +427,7 @@ def _positive(option: str, text: str) -> float:
 
 
 def _with_version_as_printed(implementation: Implementation) -> Implementation:
-    """Return *implementation* with the first line of --version if its description has none."""
+    """Return *implementation* with the version that --version prints, unless it has one."""
     if implementation.version:
         return implementation
     printed = ask(implementation, {**os.environ, **implementation.env}, "--version").stdout
@@ -436,7 +436,7 @@ def _with_version_as_printed(implementation: Implementation) -> Implementation:
 
 
 def _with_foreground_as_printed(implementation: Implementation) -> Implementation:
-    """Return *implementation* without capability foreground if its usage lacks --foreground."""
+    """Return *implementation* without the capability foreground if --help does not mention it."""
     printed = ask(implementation, dict(os.environ), "--help")
     if "--foreground" in printed.stdout + printed.stderr:
         return implementation

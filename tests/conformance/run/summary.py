@@ -1,7 +1,7 @@
-"""The terminal's summary: failures in full, their causes, and outcomes by group.
+"""The summary on the terminal, with failures in full, their causes, and outcomes by group.
 
-Rule: a common cause of several failures is printed once, in full, with the names of the others. The
-last part starts with the causes, worst harm first.
+Rule: if several failures have the same cause, one of them is printed in full, followed by the names
+of the others. The last part begins with the causes, worst harm first.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ..play.dialogue import shorten
 from .causes import Ranking, by_harm, causes
 from .results import Result
 
-#: Number of further failures with the same cause that are named. The verdict names all of them.
+#: The number of further failures with the same cause that are named. The verdict names all of them.
 _NAMED = 20
-#: Number of causes of one harm that are printed. The HTML page lists all of them.
+#: The number of causes printed for each harm. The HTML page lists all of them.
 _CAUSES = 20
 #: Length of the line with the expectation and the observation.
 _WIDTH = 160
 
 
 def summary_lines(results: Iterable[Result]) -> list[str]:
-    """Return one line for each group (the first folder of a transcript's name) and one for all."""
+    """Return a line for each group (the first folder of a name) and one for the total."""
     counts: dict[str, Counter[str]] = {}
     for result in results:
         group = result.transcript.partition("/")[0] if "/" in result.transcript else "(other)"

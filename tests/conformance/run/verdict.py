@@ -1,7 +1,7 @@
-"""The verdict on the results of a run, in words.
+"""The verdict on the results of a run, and its wording.
 
-Rule: pure functions. A verdict never covers transcripts that were not played. Level must determines
-the verdict. A known divergence counts as a miss, and a stale divergence does not.
+Rule: pure functions. A verdict never covers transcripts that were not run. The verdict is
+determined by level must. A known divergence counts as a miss, and a stale divergence does not.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from .results import Result
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"
 NOT_CONFORMANT = "not conformant"
-#: The words of the verdict. Misses at level should are listed. Without a full run at level must, no
-#: word says "conformant".
+#: The words of the verdict. Misses at level should are only listed. No word contains "conformant"
+#: unless the run at level must was complete.
 NOT_AT_MUST = "not judged at must"
 NOT_JUDGED = "not judged"
 
-#: The first words of the message about a `may` that the implementation does not implement.
+#: The beginning of the message about a `may` that is not implemented.
 PERMITTED = "permitted: "
 _MISSED = ("failed", "diverged")
-#: The outcome of a pass that the implementation's description lists as a divergence.
+#: The outcome of a transcript that passes although the description lists it as a divergence.
 STALE = "stale"
 
 
 @dataclass(frozen=True)
 class Unjudged:
-    """Results that are missing for one reason."""
+    """Results that are missing for the same reason."""
 
     reason: str
     results: int
@@ -42,17 +42,17 @@ class Unjudged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word of the verdict, and the results on which it is based."""
+    """The word of the verdict, and the results that it is based on."""
 
     word: str
     missed: tuple[Result, ...]
-    #: Number of results at levels must and should, without skipped ones.
+    #: The number of results at levels must and should, not counting skipped ones.
     must: int
     should: int
     unjudged: tuple[Unjudged, ...]
-    #: "" if every transcript was played in every mode, and every requirement counts.
+    #: The selection, or "" if all transcripts were run in all modes and all requirements count.
     selection: str
-    #: Passes at any level that are listed as known divergences.
+    #: Results at any level that pass although they are listed as known divergences.
     stale: tuple[Result, ...] = ()
     #: The profile whose requirements were judged, "" in older result files.
     profile: str = ""
@@ -63,7 +63,7 @@ class Verdict:
 
     @property
     def unexpected(self) -> bool:
-        """Whether there is an unknown miss at level must or a stale divergence."""
+        """Whether there is an unexpected miss at level must, or a stale divergence."""
         failed = any(result.outcome == "failed" for result in self.missed_at("must"))
         return failed or bool(self.stale)
 
@@ -75,7 +75,7 @@ class Verdict:
     @property
     def _counts(self) -> str:
         if self.word == NOT_JUDGED:
-            return f"{NOT_JUDGED}: nothing at level must or should was played to its end"
+            return f"{NOT_JUDGED}: no transcript at level must or should was completed"
         counts = [
             _count("must", len(self.missed_at("must")), self.must),
             _count("should", len(self.missed_at("should")), self.should),
@@ -109,7 +109,7 @@ def judge(
 ) -> Verdict:
     """Return the verdict on *results* in *modes* for a *profile* of *transcripts* transcripts.
 
-    If there is a *source*, only its requirements were judged.
+    If there is a *source*, only its requirements were tested.
     """
     everything = [result for result in results if result.level != "may"]
     judged = [result for result in everything if result.outcome != "skipped"]
@@ -129,7 +129,7 @@ def judge(
 def selection(
     results: Sequence[Result], transcripts: int, modes: Sequence[str], source: str = ""
 ) -> str:
-    """Return which part of *transcripts* in all modes was selected, or "" for all of them."""
+    """Return a description of the selected part of *transcripts*, or "" if all were selected."""
     tried = len({result.transcript for result in results if result.is_transcript})
     parts = [f"{tried} of {transcripts} transcripts"] if tried < transcripts else []
     if not set(MODES) <= set(modes):
@@ -167,7 +167,7 @@ def _unjudged(results: list[Result]) -> tuple[Unjudged, ...]:
 
 
 def _names(results: Iterable[Result]) -> list[str]:
-    """Return each transcript with the modes of its results."""
+    """Return the name of each transcript with the modes of its results."""
     modes: dict[str, list[str]] = {}
     for result in sorted(results, key=lambda one: one.transcript):
         modes.setdefault(result.transcript, []).append(result.mode)
