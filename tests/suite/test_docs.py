@@ -12,7 +12,6 @@ from docs import implementations, parts
 from tests.conformance.format.requirements import specification
 from tests.conformance.format.vocabulary import GROUPS
 from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, TRANSCRIPTS
-from tests.conformance.play.needs import REAL_TIME_ALLOWANCE
 from tests.conformance.run.results import Known, Result
 
 PAGES = [
@@ -35,17 +34,6 @@ def test_every_transcript_named_in_pages_exists(page: Path) -> None:
 
 def test_pages_mention_transcripts() -> None:
     assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
-
-
-@pytest.mark.parametrize(
-    ("page", "words"),
-    [
-        ("conformance.md", "a transcript that takes\n{} seconds at most is played in real time"),
-        ("transcripts.md", "at most {}, and it is played without a faster clock too"),
-    ],
-)
-def test_pages_state_real_time_allowance(page: str, words: str) -> None:
-    assert words.format(f"{REAL_TIME_ALLOWANCE:g}") in (ROOT / "docs" / page).read_text("utf-8")
 
 
 def test_contributing_lists_every_suite_module() -> None:
