@@ -25,7 +25,7 @@ def test_guarantees_hold_under_random_faults(part: int) -> None:
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_list_of_doubtful_faults_contains_valid_names() -> None:
+def test_doubtful_faults_have_valid_names() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 
@@ -34,7 +34,7 @@ def test_scenario_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_sample_contains_every_scenario_part() -> None:
+def test_sample_covers_every_scenario_part() -> None:
     def parts(scenarios: list[Scenario]) -> set[str]:
         return {part for s in scenarios for part in (s.mode, s.kind, s.who, s.moment, s.deed)}
 
@@ -50,7 +50,7 @@ def test_sample_contains_every_scenario_part() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_unperformed_scenario_counts_as_violation(
+def test_scenario_that_did_not_run_is_a_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

@@ -91,5 +91,5 @@ def test_failed_filter_with_reject_delivers_nothing() -> None:
         message(told=b"", left_at="taken", upstream=[taken()]),
     ],
 )
-def test_missing_final_reply_is_in_doubt(it: Message) -> None:
+def test_missing_final_reply_leaves_outcome_unknown(it: Message) -> None:
     assert judged(it).outcome == IN_DOUBT

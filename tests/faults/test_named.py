@@ -46,7 +46,7 @@ def sends_message(client: Peer) -> None:
 # 1
 
 
-def test_filter_leaving_its_group_keeps_other_sessions(
+def test_filter_leaving_its_group_affects_only_its_session(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     escape = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(5)"
@@ -79,7 +79,7 @@ ours = [write]
 """
 
 
-def test_filter_timeout_excludes_copy_of_email(
+def test_copying_email_does_not_count_towards_filter_timeout(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
@@ -196,7 +196,7 @@ def test_failed_resolver_thread_leaves_no_descriptor(serve: Serve, upstream: Ups
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
-def test_signal_before_final_reply_waits_for_it(
+def test_signal_after_end_of_data_awaits_final_reply(
     spawn: Spawn, upstream: Upstream, name: str
 ) -> None:
     proxy = spawn(upstream.address)
@@ -236,7 +236,7 @@ def test_client_loss_after_pipelined_input_is_detected(
 STALL = 0.1
 
 
-def test_long_recipients_in_log_do_not_delay_session(
+def test_logging_long_recipients_does_not_delay_session(
     serve: Serve, answering: Answering, tmp_path: Path
 ) -> None:
     server = serve("-d", str(tmp_path), "-c", "exit 2", answering.address)
@@ -281,7 +281,7 @@ _LARGE = 20_000_000
     ],
     ids=["message", "OUTFILE"],
 )
-def test_freeing_large_file_does_not_delay_other_session(
+def test_freeing_large_file_does_not_delay_other_sessions(
     spawn: Spawn, answering: Answering, tmp_path: Path, lines: int, command: list[str]
 ) -> None:
     spool, told = tmp_path / "spool", tmp_path / "told"
@@ -384,7 +384,7 @@ def test_outfile_changed_during_transmission_is_not_delivered(
 # 13
 
 
-def test_reply_334_without_auth_is_rejected(spawn: Spawn, upstream: Upstream) -> None:
+def test_unsolicited_334_reply_is_rejected(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     relays(proxy.client, peer, b"EHLO x")
@@ -400,7 +400,7 @@ def test_reply_334_without_auth_is_rejected(spawn: Spawn, upstream: Upstream) ->
 
 
 @pytest.mark.parametrize("name", ["OUTFILE", "EMAIL"])
-def test_full_directory_at_file_path_is_removed_safely(
+def test_directory_replacing_filter_file_is_removed_safely(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, name: str
 ) -> None:
     precious = tmp_path / "precious"
@@ -539,7 +539,7 @@ def gated(tmp_path: Path) -> tuple[Path, Path, str]:
 FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
-def test_rejection_while_spawned_proxy_is_suspended_counts(
+def test_rejection_counts_if_spawned_proxy_was_suspended(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -550,7 +550,7 @@ def test_rejection_while_spawned_proxy_is_suspended_counts(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_while_server_is_suspended_counts(
+def test_rejection_counts_if_server_was_suspended(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -578,7 +578,7 @@ def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path)
     process.send_signal(signal.SIGCONT)
 
 
-def test_blocked_filter_of_suspended_spawned_proxy_rejects(
+def test_filter_blocked_by_suspended_spawned_proxy_can_reject(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -588,7 +588,7 @@ def test_blocked_filter_of_suspended_spawned_proxy_rejects(
     proxy.client.sees(b"550 virus")
 
 
-def test_blocked_filter_of_suspended_server_rejects(
+def test_filter_blocked_by_suspended_server_can_reject(
     serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -615,7 +615,7 @@ ours = [read]
 """
 
 
-def test_rejection_during_long_handler_counts(
+def test_rejection_during_slow_handler_counts(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
@@ -693,7 +693,7 @@ ours = [waitpid, waitid]
 
 
 @pytest.mark.parametrize(("functions", "reply"), [(_NO_WAIT4, b"550 "), (_NO_WAIT, b"451 ")])
-def test_failing_wait_does_not_deliver_message(
+def test_failed_wait_does_not_deliver_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, functions: str, reply: bytes
 ) -> None:
     arguments = [upstream.address, "-t", "2", "-d", str(tmp_path), "-c", REJECT]
@@ -707,7 +707,7 @@ def test_failing_wait_does_not_deliver_message(
 # 21
 
 
-def test_four_descriptors_print_no_traceback(spawn: Spawn) -> None:
+def test_limit_of_four_descriptors_causes_no_traceback(spawn: Spawn) -> None:
     # Without -S, the interpreter's own module `site` may fail before the program begins.
     program = [sys.executable, "-S", "-m", "postprox"]
     proxy = spawn("127.0.0.1:9", command=program, prelude=limited("RLIMIT_NOFILE", 4))

@@ -28,5 +28,5 @@ def test_every_message_of_long_session_is_accounted_for(part: int) -> None:
     assert account.outcomes[KEPT] > COUNT
 
 
-def test_session_number_determines_session() -> None:
+def test_same_number_generates_same_session() -> None:
     assert planned(42) == planned(42) != planned(43)

@@ -108,13 +108,13 @@ def test_content_is_independent_of_block_boundaries(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("server", LINE_ENDS)
-def test_models_detect_early_end_of_data(server: str) -> None:
+def test_reader_models_detect_early_end_of_data(server: str) -> None:
     ending = {"CRLF": b"\r\n", "LF": b"\n", "CR": b"\r", "any": b"\n"}[server]
     assert shown_end(b"x" + ending + b"." + ending + b"x\r\n.\r\n", server) > 0
 
 
 @pytest.mark.parametrize("command", ["exit 0", 'cat "$EMAIL" > "$OUTFILE"'])
-def test_proxy_output_equals_output_of_its_parts(
+def test_message_sent_by_proxy_is_not_smuggled(
     spawn: Spawn, upstream: Upstream, command: str, tmp_path: Path
 ) -> None:
     drawn = random.Random(6).sample(list(sequences(b"\r")) + list(sequences(b"\n")), 40)  # noqa: S311

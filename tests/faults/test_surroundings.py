@@ -46,7 +46,7 @@ def sends_large(client: Peer, octets: int) -> None:
 
 @NAME_SPACES
 @pytest.mark.parametrize("filtered", [(), ("-c", "exit 0")])
-def test_oversized_message_is_refused_and_next_delivered(
+def test_message_after_oversized_one_is_delivered(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, filtered: tuple[str, ...]
 ) -> None:
     proxy = spawn(
@@ -76,7 +76,7 @@ def test_message_with_truncated_copy_is_not_delivered_unfiltered(
 
 
 @NAME_SPACES
-def test_missing_inode_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_lack_of_inodes_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
         prelude=small_file_system(tmp_path, "nr_inodes=1"),
@@ -214,7 +214,7 @@ def test_other_user_cannot_open_message_files_or_descriptors(
     quits(proxy.client, peer)
 
 
-def test_large_message_requires_constant_memory(
+def test_large_message_uses_constant_memory(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
@@ -236,7 +236,7 @@ def test_large_message_requires_constant_memory(
 # Clients
 
 
-def test_idle_clients_occupy_slots_and_next_client_waits(serve: Serve, upstream: Upstream) -> None:
+def test_client_waits_while_idle_clients_occupy_slots(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "4", upstream.address)
     idle = [server.client() for _ in range(4)]
     peers = [greeted(client, upstream) for client in idle]

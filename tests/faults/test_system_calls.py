@@ -29,7 +29,7 @@ CALLS = {"spawned": ALWAYS, "listening": ALWAYS | {"accept", "register", "unregi
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", MODES)
-def test_guarantees_hold_if_any_system_call_fails(mode: str, kind: str, tmp_path: Path) -> None:
+def test_guarantees_hold_if_system_call_fails(mode: str, kind: str, tmp_path: Path) -> None:
     findings = every_call(mode, kind, tmp_path / "proxy")
     assert not findings.violations
     assert {"read", "write", "close", "open"} <= {call.split()[0] for call in findings.calls}
@@ -43,11 +43,11 @@ def test_guarantees_hold_if_rare_call_fails(mode: str, kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_session_makes_every_call_of_table(mode: str, tmp_path: Path) -> None:
+def test_session_makes_every_listed_call(mode: str, tmp_path: Path) -> None:
     assert CALLS[mode] <= calls_of(mode, "replaces", tmp_path)
 
 
-def test_every_call_in_table_is_made(tmp_path: Path) -> None:
+def test_every_listed_call_is_made(tmp_path: Path) -> None:
     made = {
         call
         for mode in MODES

@@ -46,7 +46,9 @@ def turns(trace: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_one_loop_iteration_is_bounded(name: str, tmp_path: Path, answering: Answering) -> None:
+def test_loop_iteration_has_bounded_duration(
+    name: str, tmp_path: Path, answering: Answering
+) -> None:
     place = Place(tmp_path / "proxy")
     arguments = [answering.address, "-v", "-r", "-d", str(place.spool), "-c", FILTER]
     server = Server(arguments, place.environment(1), place.stderr)

@@ -140,7 +140,7 @@ def test_invalid_command_gives_status_2(run: Filter, broken: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
-def test_filter_name_is_arbitrary(run: Filter, tmp_path: Path, name: str) -> None:
+def test_filter_name_may_contain_any_character(run: Filter, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text('#!/bin/sh\n{ cat "$EMAIL"; echo one; } >"$OUTFILE"\n')
     path.chmod(0o755)
@@ -150,7 +150,7 @@ def test_filter_name_is_arbitrary(run: Filter, tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("message", [b"", b"\0", b"\nno header\n", b"A: " + b"x" * 999_999, b"a\r"])
-def test_any_message_reaches_second_filter(run: Filter, message: bytes) -> None:
+def test_arbitrary_message_reaches_second_filter_unchanged(run: Filter, message: bytes) -> None:
     ended = run(chain(append("one"), append("two")), message)
     assert (ended.status, ended.written) == (0, message + b"one\ntwo\n")
 

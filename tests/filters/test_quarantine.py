@@ -39,7 +39,7 @@ def test_virus_is_stored_without_notifying_sender(
     assert b"X-Quarantine-Reason: 550 5.7.1 The message contains a virus: Test.EICAR" in head
 
 
-def test_stopped_clamd_stores_and_delivers_nothing(
+def test_stopped_clamd_prevents_storage_and_delivery(
     run: Filter, stopped_clamd: Path, directory: Path
 ) -> None:
     ended = run(command("quarantine.py", directory, FILTERS / "clamav.sh", stopped_clamd))
@@ -56,7 +56,7 @@ def test_stopped_clamd_stores_and_delivers_nothing(
         ("kill -9 $$", 2, "quarantine.py: the filter failed with status -9: not a word"),
     ],
 )
-def test_other_results_of_wrapped_filter_are_unchanged(
+def test_other_results_of_wrapped_filter_are_passed_on(
     run: Filter, directory: Path, filter_command: str, status: int, reply: str
 ) -> None:
     ended = run(command("quarantine.py", directory, filter_command))
@@ -69,7 +69,7 @@ def test_output_of_other_filter_is_delivered(run: Filter, directory: Path) -> No
     assert written == b"new\n"
 
 
-def test_reject_option_stores_and_rejects(run: Filter, directory: Path) -> None:
+def test_reject_option_stores_and_rejects_message(run: Filter, directory: Path) -> None:
     ended = run(command("quarantine.py", "--reject", directory, REJECT))
     assert (ended.reply, len(kept(directory))) == ("550 5.7.1 no", 1)
 
@@ -141,7 +141,7 @@ def test_link_created_by_administrator_is_followed(
 
 
 @pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
-def test_directory_name_is_arbitrary(run: Filter, tmp_path: Path, name: str) -> None:
+def test_directory_name_may_contain_any_character(run: Filter, tmp_path: Path, name: str) -> None:
     assert run(f"cd {tmp_path}; {command('quarantine.py', name, REJECT)}").status == 1
     assert len(kept(tmp_path / name)) == 1
 

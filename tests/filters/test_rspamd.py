@@ -17,7 +17,7 @@ import pytest
 from .conftest import FILTERS, MESSAGE, Filter, command, needs
 
 
-def test_other_mail_is_accepted_unchanged(run: Filter, rspamd: Path) -> None:
+def test_legitimate_mail_is_accepted_unchanged(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd))
     assert (ended.status, ended.written) == (0, b"")
 
@@ -72,7 +72,7 @@ def test_unknown_envelope_values_are_omitted(run: Filter, rspamd: Path) -> None:
     assert run(command("rspamd.py", rspamd), MESSAGE, **unknown).status == 0
 
 
-def test_answer_adds_and_removes_header_fields(run: Filter, rspamd: Path) -> None:
+def test_rspamd_reply_adds_and_removes_header_fields(run: Filter, rspamd: Path) -> None:
     head = b"X-Spam-Level: *\n\t*\nX-Kept: 1\nx-spam-level: ***\nX-Kept: 2\nX-Last: 1\nX-Last: 2\n"
     ended = run(command("rspamd.py", rspamd), head + MESSAGE + b"headers\n")
     assert ended.status == 0
@@ -168,7 +168,7 @@ def impostor() -> Iterator[Impostor]:
     ],
     ids=lambda value: repr(value)[:50],
 )
-def test_invalid_answer_gives_status_2(
+def test_invalid_rspamd_reply_gives_status_2(
     run: Filter, impostor: Impostor, status: int, answer: object
 ) -> None:
     ended = run(command("rspamd.py", impostor.gives(answer, status)))
@@ -182,7 +182,7 @@ EMPTY = pytest.mark.parametrize("empty", [[], {}, None, [[]], [None]], ids=repr)
 
 @EMPTY
 @pytest.mark.parametrize("name", ["add_headers", "remove_headers", "change_from", "add_rcpt"])
-def test_empty_table_changes_nothing(
+def test_empty_milter_table_changes_nothing(
     run: Filter, impostor: Impostor, name: str, empty: object
 ) -> None:
     for milter in (empty, {name: empty}, {"add_headers": {"X-A": empty}}):
@@ -280,7 +280,7 @@ def test_removed_fields_are_counted_in_original_message(
     assert written == b"X-Spam: Yes\n" + rest
 
 
-def test_answer_cannot_end_field_or_reply(run: Filter, impostor: Impostor) -> None:
+def test_line_end_in_rspamd_reply_cannot_add_line(run: Filter, impostor: Impostor) -> None:
     hostile = "a\r\n\r\n \n\tb\x00\x1b\u2028c\ud800\r250 ok\n"
     answer = {"action": "no action", "milter": {"add_headers": {"X-A": hostile}}}
     written = run(command("rspamd.py", impostor.gives(answer))).written
@@ -318,7 +318,7 @@ def test_subject_cannot_add_field(run: Filter, impostor: Impostor) -> None:
     assert written.startswith(b"Subject: a X-Evil: b\nFrom: ")
 
 
-def test_answer_with_invalid_utf_8_is_accepted(run: Filter, impostor: Impostor) -> None:
+def test_rspamd_reply_with_invalid_utf_8_is_accepted(run: Filter, impostor: Impostor) -> None:
     answer = b'{"action": "no action", "symbols": {"X": "\xe9\xff"}}'
     assert run(command("rspamd.py", impostor.gives(answer))).status == 0
 
@@ -340,7 +340,7 @@ def test_full_disk_gives_status_2(run: Filter, impostor: Impostor) -> None:
     assert run(command("rspamd.py", place), OUTFILE="/dev/full").status == 2
 
 
-def test_slow_answer_has_one_timeout(
+def test_slow_rspamd_reply_has_overall_timeout(
     run: Filter, impostor: Impostor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended_it = threading.Event()
@@ -382,7 +382,7 @@ HOSTILE = {
     [(name, value) for name, values in HOSTILE.items() for value in values],
     ids=lambda value: repr(value)[:30],
 )
-def test_envelope_octets_do_not_affect_verdict(
+def test_arbitrary_envelope_octets_do_not_affect_verdict(
     run: Filter, rspamd: Path, name: str, value: str
 ) -> None:
     assert run(command("rspamd.py", rspamd), MESSAGE, **{name: value}).status == 0

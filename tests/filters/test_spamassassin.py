@@ -22,7 +22,7 @@ def test_spam_is_marked(run: Filter, spamd: Path) -> None:
     assert ended.written.endswith(b"\n\nhello\ncheap pills\n")
 
 
-def test_other_mail_is_marked_as_not_spam(run: Filter, spamd: Path) -> None:
+def test_legitimate_mail_is_marked_as_not_spam(run: Filter, spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd))
     assert ended.status == 0
     assert b"X-Spam-Status: No, score=" in ended.written
@@ -116,7 +116,7 @@ def test_malformed_message_is_marked(run: Filter, spamd: Path, message: bytes) -
 @pytest.mark.parametrize(
     "sender", ["x\n\nX: ", "x\r\nX-Spam-Status: No, score=-99", "\udcff%s\\c", ""]
 )
-def test_sender_cannot_change_message(run: Filter, spamd: Path, sender: str) -> None:
+def test_sender_address_cannot_change_message(run: Filter, spamd: Path, sender: str) -> None:
     filter_command = command("spamassassin.sh", 15, "-U", spamd)
     ended = run(filter_command, SENDER=sender)
     assert (ended.status, ended.written.endswith(b"\n" + MESSAGE)) == (0, True)
@@ -133,7 +133,7 @@ def test_missing_message_gives_status_2(run: Filter, spamd: Path) -> None:
     assert run.again(command("spamassassin.sh", 15, "-U", spamd)).status == 2
 
 
-def test_answer_without_score_gives_status_2(run: Filter, tmp_path: Path) -> None:
+def test_spamd_reply_without_score_gives_status_2(run: Filter, tmp_path: Path) -> None:
     # As of a spamd whose configuration clears all header fields.
     spamc = tmp_path / "spamc"
     spamc.write_text("#!/bin/sh\nexec cat\n")
@@ -160,9 +160,7 @@ def test_answer_without_score_gives_status_2(run: Filter, tmp_path: Path) -> Non
     ],
     ids=lambda value: str(value)[:22],
 )
-def test_score_of_any_length_is_parsed(
-    run: Filter, tmp_path: Path, score: str, status: int
-) -> None:
+def test_long_score_is_parsed(run: Filter, tmp_path: Path, score: str, status: int) -> None:
     spamc = tmp_path / "spamc"
     spamc.write_text(f"#!/bin/sh\necho 'X-Spam-Status: Yes, score={score} required=5.0'\ncat\n")
     spamc.chmod(0o755)

@@ -72,7 +72,7 @@ def test_recipients_snippet_uses_all_or_first() -> None:
         assert done.stdout == expected
 
 
-def test_every_file_in_page_is_used() -> None:
+def test_every_listed_file_is_used() -> None:
     commands = " ".join(command for command, _ in SESSIONS)
     unused = [name for name, _ in FILES if name not in commands]
     assert unused == []

@@ -129,7 +129,7 @@ def test_data_without_accepted_recipient_runs_no_filter(site: Site) -> None:
     assert runs == []
 
 
-def test_clients_exceeding_process_limit_are_all_served(site: Site) -> None:
+def test_clients_over_process_limit_are_all_served(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(25)]
     with ThreadPoolExecutor(len(boxes)) as clients:
         replies = clients.map(lambda box: site.send("open_before", box, message(box.name)), boxes)

@@ -140,13 +140,13 @@ def added(more: str) -> Edit:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_spawned_proxy_of_readme_has_no_findings(machine: Machine, mode: str) -> None:
+def test_spawned_proxy_from_readme_has_no_findings(machine: Machine, mode: str) -> None:
     machine.write(mode, SPAWNED, same, same)
     assert machine.check() == Said(0, "", "")
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_listening_proxy_of_readme_has_no_findings(machine: Machine, mode: str) -> None:
+def test_listening_proxy_from_readme_has_no_findings(machine: Machine, mode: str) -> None:
     machine.write(mode, LISTENING, same, same)
     assert machine.check("--unit", str(machine.unit(unit_command()))) == Said(0, "", "")
 
@@ -315,7 +315,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.mode}")
-def test_each_error_is_found_and_fixed_by_remedy(machine: Machine, wrong: Wrong) -> None:
+def test_remedy_corrects_each_fault(machine: Machine, wrong: Wrong) -> None:
     machine.write(wrong.mode, SPAWNED, wrong.main, wrong.master)
     said = machine.check()
     assert (said.status, said.names(), said.errors) == (wrong.level, {wrong.name}, "")
@@ -323,7 +323,7 @@ def test_each_error_is_found_and_fixed_by_remedy(machine: Machine, wrong: Wrong)
     assert machine.check() == Said(0, "", "")
 
 
-def test_signing_milter_before_the_filter_is_found(machine: Machine) -> None:
+def test_signing_milter_before_filter_is_reported(machine: Machine) -> None:
     own_proxy = "10027 -o smtpd_milters= -o smtpd_milter_maps="
     machine.write(BEFORE, SPAWNED, same, replaced(own_proxy, "10025", 1))
     said = machine.check()
@@ -332,7 +332,7 @@ def test_signing_milter_before_the_filter_is_found(machine: Machine) -> None:
     assert "unsigned" not in machine.check().names()
 
 
-def test_recipe_without_a_service_for_users_is_unsigned(machine: Machine) -> None:
+def test_missing_submission_service_is_reported_as_unsigned(machine: Machine) -> None:
     first = readme.master_cf(BEFORE)
     machine.write(BEFORE, SPAWNED, same, lambda _: FRONT + readme.spawned() + first)
     said = machine.check()
@@ -349,7 +349,7 @@ FOUR = (
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_commands_pasted_in_any_order_correct_all_faults(machine: Machine, reverse: bool) -> None:
+def test_remedies_can_be_run_in_any_order(machine: Machine, reverse: bool) -> None:
     machine.write(BEFORE, SPAWNED, same, lambda text: FOUR[1](FOUR[0](text)))
     said = machine.check()
     assert said.names() == {"no-reject", "spool-open", "milters", "mapped-never"}
@@ -371,7 +371,7 @@ def test_commands_pasted_in_any_order_correct_all_faults(machine: Machine, rever
         "smtpd_client_restrictions = check_client_access hash:{table}",
     ],
 )
-def test_other_route_is_not_checked(machine: Machine, line: str) -> None:
+def test_route_through_table_is_unchecked(machine: Machine, line: str) -> None:
     table = machine.directory / "table"
     line = line.format(table=table)
     machine.write(
@@ -390,7 +390,7 @@ def test_other_route_is_not_checked(machine: Machine, line: str) -> None:
         assert machine.check().names() == {"no-way"}
 
 
-def test_route_to_another_host_is_no_way(machine: Machine) -> None:
+def test_route_to_another_host_does_not_count(machine: Machine) -> None:
     line = (
         "relayhost = [mail.example]:587\nsmtpd_client_restrictions = check_client_access static:OK"
     )
@@ -544,7 +544,7 @@ def test_missing_spool_directory_is_reported(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_foreign_spool_directory_is_reported(machine: Machine) -> None:
+def test_spool_directory_of_other_user_is_reported(machine: Machine) -> None:
     shutil.chown(machine.spool, "root", "root")
     assert found(machine).names() == {"spool"}
 
@@ -628,7 +628,7 @@ def test_postfix_without_proxy_is_reported(machine: Machine) -> None:
     assert machine.check().status == 1
 
 
-def test_filter_on_another_machine_is_not_checked(machine: Machine) -> None:
+def test_filter_on_another_machine_is_unchecked(machine: Machine) -> None:
     (machine.etc / "main.cf").write_text(f"{MAIN_CF}smtpd_proxy_filter = 192.0.2.1:10025\n")
     (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
     said = machine.check()
@@ -693,7 +693,7 @@ def test_unit_without_command_is_reported(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "text", ["", "10MB", "0x10", "-1", "-0", "+5", "0", str(2**63 - 1), str(2**63), "0" * 99 + "7"]
 )
-def test_number_check_agrees_with_postfix(tmp_path: Path, text: str) -> None:
+def test_number_validation_agrees_with_postfix(tmp_path: Path, text: str) -> None:
     (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\nmessage_size_limit = {text}\n")
     command = ["postmap", "-c", str(tmp_path), "-q", "a", "inline:{a=b}"]
     done = subprocess.run(command, env={"PATH": PROGRAMS}, capture_output=True, check=False)

@@ -217,7 +217,7 @@ def test_both_machines_filter_with_remote_address(grown: Grown) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_failed_machine_does_not_lose_messages(grown: Grown, which: int) -> None:
+def test_machine_failure_does_not_lose_messages(grown: Grown, which: int) -> None:
     box, note = grown.box()
     grown.machines[which].fail()
     assert [grown.send(box)[0] for _ in range(6)] == [250] * 6
@@ -241,7 +241,7 @@ def test_message_on_failing_machine_is_delivered_once(grown: Grown) -> None:
     assert len(grown.postfix.delivered(box.address)) == 1
 
 
-def test_failure_of_all_machines_delivers_nothing(grown: Grown) -> None:
+def test_no_message_is_delivered_if_all_machines_fail(grown: Grown) -> None:
     box, _ = grown.box()
     for machine in grown.machines:
         machine.fail()

@@ -29,7 +29,7 @@ def test_mail_waits_for_free_proxy(site: Site, way: str) -> None:
     site.postfix.wait_delivered(waiting.address)
 
 
-def test_mail_waiting_over_timeout_remains_with_client(site: Site) -> None:
+def test_mail_that_waits_too_long_stays_with_client(site: Site) -> None:
     (held, gate), waiting = site.proxy.gated_box(), site.proxy.box("exit 0")
     with ThreadPoolExecutor() as clients:
         first = clients.submit(site.send, "narrow_before", held, message("held"))

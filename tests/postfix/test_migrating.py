@@ -162,7 +162,7 @@ FATES = [
 
 
 @pytest.mark.parametrize(("script", "there", "here"), FATES)
-def test_filter_exit_status_has_documented_meaning(
+def test_filter_exit_status_has_documented_effect(
     side: Side, script: str, there: str, here: str
 ) -> None:
     old_filter = side.installation.directory / "bin/old-filter"

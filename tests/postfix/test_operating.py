@@ -295,7 +295,7 @@ def test_message_rate_matches_documentation() -> None:
     assert f"for every {limits.MESSAGE_RATE} octets" in PAGE
 
 
-def test_keepalive_precedes_documented_postfix_timeout() -> None:
+def test_keepalive_is_sent_before_documented_postfix_timeout() -> None:
     assert f"NOOP after {limits.KEEPALIVE:g} s of silence" in PAGE
     (waits,) = (limit for what, limit in LIMITS.items() if "`smtpd_timeout`" in what)
     assert int(waits) > limits.KEEPALIVE
@@ -325,7 +325,7 @@ def figure(way: str, load: str = "") -> float:
         (r"about (\d+) MB of memory", ("peak memory with a message of 1 GB and `-c true`",)),
     ],
 )
-def test_figure_matches_measurement(printed: str, row: tuple[str, ...]) -> None:
+def test_documented_figure_matches_measurement(printed: str, row: tuple[str, ...]) -> None:
     (value,) = re.findall(printed, PAGE)
     # Nearly enough for whoever buys a machine; docs/performance.md has them as they are.
     assert float(value) == pytest.approx(figure(*row), rel=0.5)

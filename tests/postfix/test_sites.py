@@ -200,7 +200,7 @@ def test_amavis_and_proxy_filter_after_queue(tmp_path: Path) -> None:
     assert (seen["arrived"], seen["filtered"], seen["amavis"]) == (True, True, True)
 
 
-def test_reinjection_service_with_filter_causes_mail_loop(tmp_path: Path) -> None:
+def test_filter_at_reinjection_service_causes_mail_loop(tmp_path: Path) -> None:
     printed = commands("Another filter, such as amavis")
     steps = [START_AMAVIS, printed[RENUMBERED]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)

@@ -27,7 +27,7 @@ NO_ENDS = (
 
 @pytest.mark.parametrize("no_end", NO_ENDS)
 @pytest.mark.parametrize("address_name", ["open_before", "open_adjusted", "open_proxy"])
-def test_false_end_of_data_does_not_split_message(
+def test_smuggled_end_of_data_does_not_split_message(
     site: Site, address_name: str, no_end: str
 ) -> None:
     box, victim = site.proxy.box("exit 0"), site.proxy.box("exit 0")

@@ -57,7 +57,7 @@ def test_slow_filter_delivers_under_stress(seconds: int) -> None:
         assert replies(site) == [250, 250]
 
 
-def test_stress_without_options_refuses_slow_filter_mail() -> None:
+def test_stress_without_options_refuses_slowly_filtered_mail() -> None:
     def edit(text: str) -> str:
         return stressed(text.replace(OPTIONS, ""))
 
@@ -70,7 +70,7 @@ def test_keepalives_do_not_count_as_errors() -> None:
         assert replies(site) == [250, 250]
 
 
-def test_missing_error_limit_ends_session_after_keepalives() -> None:
+def test_default_error_limit_ends_session_after_keepalives() -> None:
     def edit(text: str) -> str:
         return with_keepalives(text).replace(HARD_LIMIT, "")
 

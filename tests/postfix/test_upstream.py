@@ -44,7 +44,7 @@ def test_missing_spool_keeps_mail_in_queue(site: Site) -> None:
     assert " said: 452 4.3.1 " in line[2]
 
 
-def test_missing_upstream_gives_only_421(site: Site) -> None:
+def test_missing_upstream_gives_only_421_reply(site: Site) -> None:
     with connected(site.postfix.addresses["cut-off_proxy"]) as client:
         client.sees_reply(b"421 ")
         client.sees_end()

@@ -55,14 +55,14 @@ def test_unread_octets_are_counted() -> None:
         assert unread(client) == 1
 
 
-def test_unread_octets_of_unix_socket_are_unknown() -> None:
+def test_unread_octets_on_unix_socket_are_unknown() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert unread(left) is None
 
 
 @pytest.mark.parametrize(("last_sent", "quiet"), [(99.0, True), (109.0, False)])
-def test_sending_connection_is_not_quiet(
+def test_connection_that_just_sent_is_not_quiet(
     monkeypatch: pytest.MonkeyPatch, last_sent: float, quiet: bool
 ) -> None:
     """The step begins at 100 s, requires 5 s, and is looked at again at 110 s."""

@@ -40,7 +40,7 @@ STALLED = miss("stalled", "stalled", "relay.idle-1", cause="y")
     ],
     ids=["same requirement", "same step, expectation and observation"],
 )
-def test_failures_with_same_mark_have_one_cause(other: Result) -> None:
+def test_failures_with_common_mark_have_one_cause(other: Result) -> None:
     (cause,) = causes([other, LOST])
     assert cause.example == LOST
     assert cause.harm == "lost"

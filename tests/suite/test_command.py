@@ -96,7 +96,7 @@ def test_pytest_environment_variables_are_ignored(name: str, value: str) -> None
     assert done.status == 0
 
 
-def test_only_implementation_argument_is_required() -> None:
+def test_implementation_is_the_only_required_argument() -> None:
     done = command("run")
     assert done.text.endswith("the following arguments are required: IMPLEMENTATION\n")
     assert done.status == 2
@@ -196,12 +196,12 @@ def own_transcript(path: Path, *, title: str = "t") -> Path:
     return path
 
 
-def test_own_transcript_is_played_from_any_directory(tmp_path: Path) -> None:
+def test_local_transcript_runs_from_any_directory(tmp_path: Path) -> None:
     path = own_transcript(tmp_path / "own.smtp")
     assert command("run", "reference", path).status == 0
 
 
-def test_only_given_own_transcripts_are_collected(tmp_path: Path) -> None:
+def test_only_specified_local_transcripts_are_collected(tmp_path: Path) -> None:
     for name in ("a", "b"):
         own_transcript(tmp_path / "own" / f"{name}.smtp", title=name)
     for name in ("__init__", "conftest", "test_it"):
@@ -221,7 +221,7 @@ def test_unknown_requirement_gives_status_2(tmp_path: Path) -> None:
     assert done.status == 2
 
 
-def test_transcripts_with_same_result_name_are_rejected(tmp_path: Path) -> None:
+def test_transcripts_with_equal_names_are_rejected(tmp_path: Path) -> None:
     paths = [own_transcript(tmp_path / place / "own.smtp") for place in ("a", "b")]
     done = command("run", "reference", *paths)
     assert done.text == (
@@ -237,7 +237,9 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return own_transcript(tmp_path / "log" / "own.smtp")
 
 
-def test_group_name_precedes_local_path(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_group_name_takes_precedence_over_local_path(
+    beside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["list", "log"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert listed
@@ -245,7 +247,7 @@ def test_group_name_precedes_local_path(beside: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("name", ["./log", "{there}"])
-def test_explicit_path_precedes_group_name(
+def test_explicit_path_takes_precedence_over_group_name(
     beside: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["list", name.format(there=beside.parent)]) == 0

@@ -48,7 +48,7 @@ def test_each_must_has_broken_proxy_or_reason() -> None:
     assert sorted(MUSTS - broken - UNBROKEN.keys()) == []
 
 
-def test_broken_must_needs_no_reason() -> None:
+def test_must_with_broken_proxy_needs_no_reason() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(UNBROKEN.keys() & broken) == []
 

@@ -32,7 +32,7 @@ def test_every_transcript_named_in_pages_exists(page: Path) -> None:
     assert sorted(name for name in names if not (TRANSCRIPTS / name).is_file()) == []
 
 
-def test_pages_mention_transcripts() -> None:
+def test_pages_mention_at_least_one_transcript() -> None:
     assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
 
 
@@ -109,7 +109,7 @@ def test_failures_of_implementation_are_grouped_by_reason() -> None:
     assert implementations.about(results, ("files.gone",))["judged"] == 0
 
 
-def test_only_matching_failures_break_criterion() -> None:
+def test_only_matching_failures_violate_criterion() -> None:
     wish = implementations.Wish(("files.gone",), ("A file stays",))
     stays, words = (
         Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)

@@ -331,14 +331,14 @@ def test_filter_determines_default_argv() -> None:
     assert header.arguments == ("-c", "{filter}", "-d", "{tmp}", "{upstream}")
 
 
-def test_header_without_filter_has_no_command() -> None:
+def test_header_without_filter_has_no_filter_command() -> None:
     assert Header("t", ("a.b-1",)).arguments == ("-d", "{tmp}", "{upstream}")
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
-def test_every_step_kind_is_written_as_read() -> None:
+def test_every_step_kind_round_trips() -> None:
     lines = [
         "# a comment",
         "",
@@ -369,7 +369,7 @@ def test_every_step_kind_is_written_as_read() -> None:
     assert write_transcript(parse_transcript(text, "x")) == text
 
 
-def test_every_header_key_is_written_as_read() -> None:
+def test_every_header_key_round_trips() -> None:
     header = Header(
         title='A "title" with \\ and \u00e9', requires=("a.b-1", "c.d-2"),
         modes=("listen",), needs=("ipv6", "syslog"), argv=("-c", "{filter}", "-l", "{listen}"),

@@ -51,7 +51,7 @@ def test_relative_path_entry_resolves_to_absolute_program(
 
 
 @pytest.mark.parametrize("name", ["{there}/x.toml", "../there/x.toml"])
-def test_words_of_file_are_relative_to_its_directory(here: Path, tmp_path: Path, name: str) -> None:
+def test_paths_in_file_are_relative_to_its_directory(here: Path, tmp_path: Path, name: str) -> None:
     there = tmp_path / "there"
     there.mkdir()
     (there / "other.py").touch()

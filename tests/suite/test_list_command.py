@@ -29,7 +29,7 @@ def corpus() -> list[Transcript]:
     return [load_transcript(path) for path in transcript_paths()]
 
 
-def test_every_transcript_is_written_as_read() -> None:
+def test_every_transcript_round_trips() -> None:
     read = {path: parse_transcript(path.read_text("ascii"), "it") for path in transcript_paths()}
     assert [
         transcript_name(path)
@@ -48,7 +48,7 @@ def test_transcript_titles_are_unique(corpus: list[Transcript]) -> None:
     assert [title for title, count in titles.items() if count > 1] == []
 
 
-def test_transcript_with_exit_status_cites_requirement(
+def test_transcript_checking_exit_status_cites_requirement(
     corpus: list[Transcript],
 ) -> None:
     assert [
@@ -60,7 +60,7 @@ def test_transcript_with_exit_status_cites_requirement(
     ] == []
 
 
-def test_only_data_size_measures_resident_memory(corpus: list[Transcript]) -> None:
+def test_only_data_size_transcripts_measure_memory(corpus: list[Transcript]) -> None:
     measured = {
         transcript.subject.family
         for transcript in corpus

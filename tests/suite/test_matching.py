@@ -31,7 +31,7 @@ def test_only_expected_octets_are_consumed() -> None:
 
 
 @pytest.mark.parametrize("came", [b"", b"2", b"250 ok\r"])
-def test_incomplete_octets_are_undecided(came: bytes) -> None:
+def test_incomplete_octets_give_no_verdict(came: bytes) -> None:
     assert octets(b"250 ok\r\n", came).state is State.WAIT
 
 
@@ -68,7 +68,7 @@ def test_complete_reply_matches(codes: str, came: bytes, used: int) -> None:
 @pytest.mark.parametrize(
     "came", [b"", b"25", b"250 ok", b"250 ok\r", b"250-one\r\n", b"250-a\r\n2"]
 )
-def test_incomplete_reply_is_undecided(came: bytes) -> None:
+def test_incomplete_reply_gives_no_verdict(came: bytes) -> None:
     assert reply("250", came).state is State.WAIT
 
 
@@ -133,7 +133,7 @@ def message(came: bytes) -> Verdict:
 @pytest.mark.parametrize(
     "content", [b"", b"hello\r\n", b"a\r..\rb\r\n", b"a\r\r\n", b"..\r\n", b"a\n..\r\n", b"a.\r\n"]
 )
-def test_message_with_one_end_of_data_is_taken(content: bytes) -> None:
+def test_message_with_one_end_of_data_is_consumed(content: bytes) -> None:
     wire = content + b".\r\n"
     assert message(wire + b"QUIT\r\n") == Verdict(State.YES, len(wire))
 
@@ -141,17 +141,19 @@ def test_message_with_one_end_of_data_is_taken(content: bytes) -> None:
 @pytest.mark.parametrize(
     "content", [b"a\n.\n", b"a\n.\r\n", b"a\r\n.\n", b"a\r.\r", b"a\r.\r\n", b".\n", b".\rb"]
 )
-def test_earlier_end_of_data_for_another_reader_fails(content: bytes) -> None:
+def test_end_of_data_for_lenient_reader_fails(content: bytes) -> None:
     assert message(content + b"QUIT\r\n.\r\n").state is State.NO
 
 
 @pytest.mark.parametrize("came", [b"", b".", b".\r", b"hello\r\n", b"hello\r\n.", b"hello\r\n.\r"])
-def test_message_without_end_is_not_decided(came: bytes) -> None:
+def test_message_without_end_of_data_gives_no_verdict(came: bytes) -> None:
     assert message(came).state is State.WAIT
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a"])), st.data())
-def test_message_is_judged_alike_however_it_is_cut(parts: list[bytes], data: st.DataObject) -> None:
+def test_message_match_is_independent_of_block_boundaries(
+    parts: list[bytes], data: st.DataObject
+) -> None:
     wire = b"".join(parts) + b"\r\n.\r\n"
     awaited, buffer, rest = MessageAwaited(), bytearray(), wire
     verdict = awaited.look(buffer)
@@ -168,5 +170,5 @@ def test_first_different_line_is_shown() -> None:
     assert describe(bytearray(b"one\r\ntwo\r\nthree\r\n"), 6) == "two\\r\\n"
 
 
-def test_missing_octets_are_shown_as_nothing() -> None:
+def test_missing_octets_are_reported_as_nothing() -> None:
     assert describe(bytearray()) == "nothing"

@@ -192,7 +192,7 @@ def test_installed_suite_shows_and_lists_transcripts(command: Path) -> None:
     assert run(command, "--version") == f"postprox-conformance {SUITE_VERSION}\n"
 
 
-def test_missing_reference_requires_implementation(command: Path) -> None:
+def test_missing_reference_makes_implementation_required(command: Path) -> None:
     text = run(command.parent / "pytest", *NAMED, "--pyargs", "postprox_conformance", status=2)
     assert "missing --implementation TOML|CMD" in text
 
@@ -231,7 +231,9 @@ def test_unrelated_options_have_no_conflict(command: Path, tmp_path: Path) -> No
     ],
     ids=["pytest", "run"],
 )
-def test_checkout_precedes_installed_package(command: Path, words: tuple[str, ...]) -> None:
+def test_checkout_takes_precedence_over_installed_package(
+    command: Path, words: tuple[str, ...]
+) -> None:
     text = run(command.parent / "python", "-B", *words, cwd=ROOT)
     assert "verdict: conformant: all " in text
 
@@ -258,7 +260,7 @@ def test_workflow_step_installs_runs_and_writes_results(
     assert "| verdict | conformant" in summary.read_text()
 
 
-def test_workflow_step_passes_required_variables() -> None:
+def test_workflow_step_passes_required_environment() -> None:
     step = (PACKAGE / "action.yml").read_text()
     script = (PACKAGE / "action.sh").read_text()
     given = set(re.findall(r"^ {8}([A-Z]+): ", step, re.MULTILINE))

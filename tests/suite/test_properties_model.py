@@ -209,13 +209,13 @@ WRONG: list[tuple[str, str, Spoil]] = [
 
 
 @pytest.mark.parametrize(("name", "how", "spoil"), WRONG, ids=[f"{n}-{how}" for n, how, _ in WRONG])
-def test_wrong_run_breaks_its_invariant(name: str, how: str, spoil: Spoil) -> None:
+def test_wrong_run_violates_its_invariant(name: str, how: str, spoil: Spoil) -> None:
     run = right_run()
     spoil(run)
     assert name in {wrong.partition(":")[0] for wrong in broken(run)}
 
 
-def test_every_invariant_has_breaking_run() -> None:
+def test_every_invariant_is_violated_by_a_run() -> None:
     assert {name for name, _, _ in WRONG} == {one.__name__ for one in INVARIANTS}
 
 
@@ -253,7 +253,7 @@ def test_rset_ends_transaction() -> None:
     assert [fate.permitted for fate in fates(run)] == [False, True]
 
 
-def test_xforward_refused_later_is_undetermined() -> None:
+def test_xforward_refused_later_leaves_values_undefined() -> None:
     run = right_run()
     run.exchanges.insert(2, Exchange(FORWARD, [b"501 no\r\n"]))
     assert set(fates(run)[0].environment) == {"SENDER", "RECIPIENT"}
@@ -278,7 +278,7 @@ def test_xforward_refused_later_is_undetermined() -> None:
         (b"550 " + b"n" * 600, b"550 " + b"n" * 506),
     ],
 )
-def test_rejection_is_one_line(words: bytes, line: bytes | None) -> None:
+def test_rejection_reply_is_one_line(words: bytes, line: bytes | None) -> None:
     assert content.rejection(words) == (None if line is None else line + b"\r\n")
 
 
@@ -304,16 +304,16 @@ def test_variable_is_sanitized(value: bytes, seen: bytes) -> None:
         (b"x\n.\ry\r\n", ["any"]),
     ],
 )
-def test_early_end_is_found_by_line_end(wire: bytes, ends: list[str]) -> None:
+def test_early_end_of_data_is_detected(wire: bytes, ends: list[str]) -> None:
     assert content.early_ends(wire) == ends
 
 
-def test_legal_body_has_no_early_end() -> None:
+def test_legal_body_has_no_early_end_of_data() -> None:
     assert content.legal_body(b".\r\nx\r\n.\r\n.\r\ny") == b"..\r\nx\r\n..\r\n..\r\ny\r\n"
 
 
 @given(body=BODIES)
-def test_generated_body_has_one_end(body: bytes) -> None:
+def test_generated_body_has_one_end_of_data(body: bytes) -> None:
     wire = b"\r\n" + body + b".\r\n"
     assert wire.find(b"\r\n.\r\n") == len(wire) - 5
 
@@ -342,7 +342,7 @@ def test_pipelining_group_follows_rfc_2920() -> None:
         ((0, 6, 7, -6, -9), [b"abcdef"]),
     ],
 )
-def test_octets_are_split_as_planned(cuts: tuple[int, ...], cut: list[bytes]) -> None:
+def test_octets_are_split_at_planned_positions(cuts: tuple[int, ...], cut: list[bytes]) -> None:
     assert pieces(b"abcdef", cuts) == cut
 
 
@@ -399,7 +399,7 @@ def test_server_accepts_empty_message() -> None:
     assert book.visits[0].deliveries[0].wire == b""
 
 
-def test_helo_name_identifies_connection() -> None:
+def test_helo_name_identifies_session() -> None:
     books = {b"one": Ledger(Plan(())), b"two": Ledger(Plan(()))}
     Server(books).feed(b"EHLO two\r\n")
     assert [len(book.visits) for book in books.values()] == [0, 1]
@@ -451,7 +451,7 @@ def test_equal_runs_have_no_differences() -> None:
         ("sender", variable(0, "SENDER", b"x"), "SENDER=a@x | SENDER=x"),
     ],
 )
-def test_difference_is_reported_under_its_aspect(aspect: str, spoil: Spoil, line: str) -> None:
+def test_difference_is_reported_for_its_aspect(aspect: str, spoil: Spoil, line: str) -> None:
     other = right_run()
     spoil(other)
     found = {name: differences(name, right_run(), other) for name in ASPECTS}
@@ -468,7 +468,7 @@ def test_replies_permitted_by_clause_are_equal() -> None:
     assert differences("replies", refused(503), refused(501)) != []
 
 
-def test_aborted_session_differs_only_in_its_end() -> None:
+def test_aborted_session_differs_only_at_its_end() -> None:
     other = right_run()
     other.trouble = "silence"
     del other.exchanges[5:], other.visits[:], other.filter_runs[:]
@@ -518,12 +518,12 @@ def test_run_is_written_as_transcript() -> None:
     assert written(told_run(), "A title", ["found"]).rpartition("+++\n")[2] == STEPS
 
 
-def test_transcript_of_run_is_read_as_written() -> None:
+def test_transcript_of_run_round_trips() -> None:
     transcript = as_transcript(told_run(), "A title")
     assert parse_transcript(write_transcript(transcript), transcript.name) == transcript
 
 
-def test_multiple_verdicts_are_numbered() -> None:
+def test_multiple_verdicts_are_selected_by_counter() -> None:
     script = as_transcript(told_run(), "A title").header.filter
     assert script is not None
     assert "1)\nexit 0\n;;\n2)\nprintf" in script

@@ -367,7 +367,7 @@ def test_reply_to_command_of_client_is_expected_exactly() -> None:
     assert written(steps)[-1] == "C< 221 bye"
 
 
-def test_reply_354_is_attributed_to_proxy() -> None:
+def test_354_reply_is_attributed_to_proxy() -> None:
     steps = StepRecorder()
     steps.sent("U", b"354 go on\r\n")
     steps.seen("C", b"354 go on\r\n")
@@ -387,7 +387,7 @@ def test_invalid_reply_is_expected_exactly() -> None:
     assert written(steps) == ["C< hello", "C< 250-a", "C< 550 b"]
 
 
-def test_line_of_two_reads_is_one_step() -> None:
+def test_line_split_into_two_reads_is_one_step() -> None:
     steps = StepRecorder()
     steps.seen("U", b"NO")
     steps.sent("U", b"250 a\r\n")
@@ -417,7 +417,7 @@ def test_parts_of_long_write_are_joined() -> None:
     assert written(steps)[-2:] == ["C+ the last", "C+ ."]
 
 
-def test_block_ending_with_line_is_continued() -> None:
+def test_block_ending_with_line_end_is_continued() -> None:
     steps = StepRecorder()
     steps.sent("C", b"same line\r\n" * 2000)
     steps.sent("C", b"same line\r\n" * 2000)
@@ -432,7 +432,7 @@ def test_interrupted_writes_are_separate_steps() -> None:
     assert written(steps) == ["C> \\{2000*x}\\", "U< NOOP", "C> x"]
 
 
-def test_repeated_text_is_written_once() -> None:
+def test_repeated_text_is_written_as_repeat() -> None:
     steps = StepRecorder()
     steps.sent("C", b"same\r\n" * 5000 + b"x" * 3000 + b"\r\n")
     assert written(steps) == [r"C> \{4999*same\r\n}same", r"C+ \{3000*x}"]
@@ -447,7 +447,7 @@ def test_every_octet_is_written_as_readable_text() -> None:
     assert again.steps == steps.steps
 
 
-def test_missing_variable_is_not_expected() -> None:
+def test_unset_variable_is_not_expected() -> None:
     steps = StepRecorder()
     steps.filter_run(FilterRun(1, 1, {"SENDER": b"<>", "EMAIL": b"/tmp/x"}, b"", 0o600, b""))
     assert written(steps) == ["F< run", "F< env SENDER=<>"]

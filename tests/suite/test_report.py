@@ -236,7 +236,7 @@ def test_result_counts_once_per_group_and_total() -> None:
     assert shown.columns[0].tally().counts == (("passed", 1),)
 
 
-def test_clause_level_without_results_is_empty() -> None:
+def test_level_without_results_is_empty() -> None:
     assert cell(matrix(whole(result(clauses=["cli.host"]))), "cli.host") == {
         "must": {"passed": 1},
         "should": {},
@@ -338,7 +338,7 @@ def test_different_suite_versions_have_warning(render: Any) -> None:
 
 
 @RENDERERS
-def test_partial_run_is_never_reported_as_expected(render: Any) -> None:
+def test_partial_run_is_never_reported_as_conformant(render: Any) -> None:
     content = octets(header(), result(), footer(passed=5))
     assert "as expected" not in render(matrix(content))
 
@@ -404,7 +404,7 @@ def hostile_page() -> str:
     )
 
 
-def test_hostile_text_is_escaped() -> None:
+def test_malicious_text_is_escaped() -> None:
     page = _Page(hostile_page())
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
@@ -434,12 +434,12 @@ def test_failure_text_is_printed_unchanged() -> None:
     assert message in page.texts or message in "".join(page.texts)
 
 
-def test_page_with_any_message_can_be_encoded() -> None:
+def test_page_with_arbitrary_message_can_be_encoded() -> None:
     page = html(matrix(whole(result(outcome="failed", message="\udcff\0"))))
     assert b"\\udcff\\x00" in page.encode()
 
 
-def test_page_requires_no_other_file() -> None:
+def test_page_is_self_contained() -> None:
     page = _Page(html(matrix(whole(result()))))
     assert page.attributes("src") == []
     assert all(link.startswith("#") for link in page.attributes("href"))
@@ -480,7 +480,7 @@ def test_implementations_are_listed_side_by_side() -> None:
     assert text.endswith("✓ passed stdio ✗ failed stdio")
 
 
-def test_transcript_of_one_implementation_is_marked() -> None:
+def test_transcript_missing_in_one_column_is_marked() -> None:
     only = result(transcript="filter/only.smtp")
     files = whole(result(), only, head=named("one")), whole(result(), head=named("two"))
     text = clause_part(html(matrix(*files)), "filter.reject")
@@ -506,14 +506,14 @@ def test_partial_page_has_warning_in_all_parts() -> None:
     assert page.count('<span class="badge partial">PARTIAL</span>') == 3
 
 
-def test_html_filters_include_levels() -> None:
+def test_html_can_be_filtered_by_level() -> None:
     failed = result(clauses=["cli.host"], level="should", outcome="failed")
     page = html(matrix(whole(failed)))
     assert 'id="cli.host" data-levels="must should" data-failed="should"' in page
     assert 'id="filter.reject" data-levels="must" data-failed=""' in page
 
 
-def test_controls_are_hidden_without_script() -> None:
+def test_controls_are_hidden_if_scripts_are_disabled() -> None:
     assert '<form id="controls" hidden>' in html(matrix(whole()))
 
 
@@ -590,7 +590,7 @@ def test_requested_reports_are_written(results: Path, tmp_path: Path) -> None:
     assert text.read_text("utf-8").startswith("# postprox conformance\n")
 
 
-def test_dash_writes_to_standard_output(results: Path, capfdbinary: Any) -> None:
+def test_dash_selects_standard_output(results: Path, capfdbinary: Any) -> None:
     assert main(["report", str(results), "--markdown", "-"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"# postprox conformance\n")
 

@@ -38,7 +38,7 @@ def document(*rows: str, headings: str = HEADINGS, below: str = "", version: str
     )
 
 
-def test_groups_are_in_order() -> None:
+def test_groups_have_order_of_document() -> None:
     groups = dict.fromkeys(family.group for family in specification().families)
     assert list(groups) == ["cli", "relay", "data", "filter", "files", "listen", "log"]
 
@@ -130,7 +130,7 @@ def test_invalid_table_is_reported_with_line(text: str, error: str) -> None:
         ("", ("manual",), "may"),
     ],
 )
-def test_level_depends_on_harm_and_manual(harm: str, sources: tuple[str, ...], level: str) -> None:
+def test_level_depends_on_harm_and_source(harm: str, sources: tuple[str, ...], level: str) -> None:
     assert level_of(harm, sources) == level
 
 

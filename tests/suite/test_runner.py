@@ -238,7 +238,7 @@ def test_command_line_is_run_in_both_modes(runner: Runner) -> None:
     assert (done.status, done.outcomes) == (0, ["passed", "passed"])
 
 
-def test_argv_without_program_gives_status_2(runner: Runner) -> None:
+def test_empty_argv_gives_status_2(runner: Runner) -> None:
     assert runner.run(in_corpus(SESSION), "--implementation", "/no/such/program").status == 2
 
 
@@ -406,7 +406,7 @@ BREAKS = {
 @pytest.mark.parametrize(
     ("command", "rule", "clause", "message"), BREAKS.values(), ids=BREAKS.keys()
 )
-def test_broken_invariant_fails_only_its_clause(
+def test_violated_invariant_fails_only_its_requirement(
     runner: Runner, command: str, rule: str, clause: str, message: str
 ) -> None:
     done = runner.run(
@@ -445,7 +445,7 @@ def test_wrong_exit_after_sigterm_fails_only_its_requirement(runner: Runner) -> 
 
 
 @pytest.mark.parametrize("requirement", TEMP_DIRECTORY.requires)
-def test_transcript_citing_broken_invariant_fails(runner: Runner, requirement: str) -> None:
+def test_transcript_citing_violated_invariant_fails(runner: Runner, requirement: str) -> None:
     path = runner.transcript("@include include/greeting.smtp-part\nC> @eof\nU< QUIT\n")
     path.write_text(path.read_text().replace(f'"{MUST_ID}"', f'"{MUST_ID}", "{requirement}"'))
     bent = runner.bent(f'{BEHIND_D} : >"$dir/left"; exec {REFERENCE}')
@@ -529,7 +529,7 @@ def test_missing_clock_variable_skips_long_timeouts(runner: Runner) -> None:
     assert "use --slow to run it in real time" in done.text
 
 
-def test_missing_clock_variable_plays_short_timeouts(runner: Runner) -> None:
+def test_missing_clock_variable_runs_short_timeouts(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 5\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -569,11 +569,11 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
         "own.smtp::stdio",
     ],
 )
-def test_failure_has_diagnostic_details(failure: str, text: str) -> None:
+def test_failure_report_has_diagnostic_details(failure: str, text: str) -> None:
     assert text in failure
 
 
-def test_failure_has_expected_listening_address(runner: Runner) -> None:
+def test_failure_report_has_expected_listening_address(runner: Runner) -> None:
     header = 'argv = ["-l", "{listen}", "{upstream}"]\n'
     done = runner.run(runner.transcript("P< listens \\{upstream}\n", header), "--modes", "listen")
     assert re.search(r"expected: listens 127\.0\.0\.1:\d+\n", done.text)
@@ -592,7 +592,7 @@ def test_failed_step_in_repeated_part_is_marked(runner: Runner) -> None:
     ]
 
 
-def test_failure_has_no_suite_internals(failure: str) -> None:
+def test_failure_report_omits_suite_internals(failure: str) -> None:
     assert "Traceback" not in failure
     assert ".py:" not in failure
 
@@ -612,7 +612,7 @@ def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str,
     return done.records[1]
 
 
-def test_wrong_exit_status_breaks_cited_cli_exit_requirement(runner: Runner) -> None:
+def test_wrong_exit_status_violates_cited_cli_exit_requirement(runner: Runner) -> None:
     result = after_wrong_status(runner, cites=', "cli.exit-2"')
     assert result["requirement"] == "cli.exit-2"
     assert (result["level"], result["harm"]) == ("should", "misreported")
@@ -621,12 +621,12 @@ def test_wrong_exit_status_breaks_cited_cli_exit_requirement(runner: Runner) -> 
     assert str(result["text"]).startswith(str(result["sentence"]))
 
 
-def test_wrong_exit_status_without_citation_breaks_first_requirement(runner: Runner) -> None:
+def test_wrong_exit_status_otherwise_violates_first_requirement(runner: Runner) -> None:
     result = after_wrong_status(runner, cites="")
     assert (result["requirement"], result["level"]) == (MUST_ID, "must")
 
 
-def test_broken_requirement_of_other_source_is_skipped(runner: Runner) -> None:
+def test_violation_of_unselected_source_is_skipped(runner: Runner) -> None:
     result = after_wrong_status(runner, "--source", "manual", cites=', "cli.exit-2"')
     assert result["outcome"] == "skipped"
     assert str(result["message"]).startswith("cli.exit-2 was not selected: ")
@@ -640,7 +640,7 @@ def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -
     assert runner.run(path, "--modes", "stdio", "--source", "CVE").status == 2
 
 
-def test_failed_property_breaks_requirement_of_its_rule(runner: Runner) -> None:
+def test_failed_property_violates_requirement_of_its_rule(runner: Runner) -> None:
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent, "--modes", "stdio")

@@ -29,7 +29,7 @@ def failure(action: Callable[[], None]) -> str:
     return str(caught.value)
 
 
-def test_consequential_rule_is_not_reported() -> None:
+def test_consequence_of_violation_is_not_reported() -> None:
     text = failure(lambda: Search(shrinks=True).judge(Run(Plan(())), WRONG, "t"))
     assert text.startswith("final_replies: one\nfinal_replies: two\n\nthe shortest dialogue found")
     assert "nothing_left" not in text
@@ -79,7 +79,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
         harness.close()
 
 
-def test_last_permitted_timeout_reduces_limit(
+def test_last_allowed_timeout_reduces_limit(
     request: pytest.FixtureRequest,
 ) -> None:
     with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:
@@ -88,7 +88,7 @@ def test_last_permitted_timeout_reduces_limit(
         assert harness.timeout == usual / 5
 
 
-def test_known_failure_has_reduced_timeout_without_budget_use(
+def test_known_failure_uses_reduced_timeout_without_using_budget(
     request: pytest.FixtureRequest,
 ) -> None:
     known = replace(

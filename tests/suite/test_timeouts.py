@@ -73,12 +73,12 @@ def waited(level: str, settings: Settings) -> str:
     return failure.summary.rpartition("(waited ")[2]
 
 
-def test_failure_by_reduced_timeout_is_replayed(hasty: Settings) -> None:
+def test_failure_due_to_reduced_timeout_is_repeated(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     assert waited("must", hasty) == "0.25 s)"
 
 
-def test_replays_are_limited_in_number(hasty: Settings) -> None:
+def test_number_of_repeated_runs_is_limited(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     hasty.timeouts.replays["must"] = 1
     waited("must", hasty)
@@ -86,13 +86,13 @@ def test_replays_are_limited_in_number(hasty: Settings) -> None:
     assert waited("must", hasty) != "0.25 s)"
 
 
-def test_should_failure_does_not_use_must_replays(hasty: Settings) -> None:
+def test_should_failures_do_not_use_up_must_repeats(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     waited("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
-def test_passed_replay_counts_and_is_measured(
+def test_passing_repeated_run_counts_and_is_measured(
     hasty: Settings,
 ) -> None:
     class Hasty(AdaptiveTimeout):

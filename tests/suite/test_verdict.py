@@ -56,7 +56,7 @@ def test_verdict_is_one_sentence(results: tuple[Result, ...], sentence: str) -> 
     assert verdict(*results).sentence == sentence
 
 
-def test_may_requirement_is_never_missed() -> None:
+def test_may_requirement_never_counts_as_missed() -> None:
     permitted = result("c", "skipped", "may", "permitted: expected 250; got 251")
     assert list(verdict(*ALL, permitted).lines()) == [f"verdict: {verdict(*ALL).sentence}"]
 

@@ -163,7 +163,7 @@ def judges(name: str, requirement: str) -> bool:
     return requirement in transcript.header.requires and transcript.subject.level != "may"
 
 
-def test_passed_transcript_exists() -> None:
+def test_transcript_expected_to_pass_exists() -> None:
     assert [
         name for name, proxy in BROKEN_PROXIES.items() if not (TRANSCRIPTS / proxy.passes).is_file()
     ] == []
@@ -216,6 +216,6 @@ def test_group_imports_only_modules_of_session(group: str) -> None:
     assert run.stdout.split() == [imported]
 
 
-def test_replacement_requires_existing_name() -> None:
+def test_replaced_name_must_exist() -> None:
     with pytest.raises(AttributeError):
         fixtures.replace(replies, "NO_SUCH_REPLY", b"")

@@ -56,7 +56,7 @@ def functions(owner: ModuleType | type) -> Iterator[FunctionType]:
 
 
 @pytest.mark.parametrize("name", draw.modules())
-def test_only_annotations_of_type_only_imports_are_quoted(name: str) -> None:
+def test_only_type_checking_imports_are_quoted(name: str) -> None:
     module = importlib.import_module(name)
     annotations = [each.__annotations__.values() for each in functions(module)]
     for quoted in (text for texts in annotations for text in texts if isinstance(text, str)):

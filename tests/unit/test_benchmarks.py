@@ -116,7 +116,7 @@ def test_stored_results_equal_measured_results(tmp_path: Path) -> None:
     assert Results.read(path) == results()
 
 
-def test_document_is_replaced_only_between_markers(tmp_path: Path) -> None:
+def test_only_text_between_markers_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "document.md"
     path.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
     assert document.replaced(path, "new") == (
@@ -192,7 +192,7 @@ def test_command_contains_upstream_address_and_options() -> None:
     assert SUBJECT.command("[::1]:25", "-v") == ["one", "[::1]:25", "-v"]
 
 
-def test_message_ends_once_at_its_last_octets() -> None:
+def test_generated_message_ends_only_at_its_end() -> None:
     wire = b"".join(Message(1_000_000).wire())
     assert wire.find(b"\r\n.\r\n") == len(wire) - 5
 

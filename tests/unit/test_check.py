@@ -35,7 +35,7 @@ def test_master_cf_is_split_into_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-def test_joined_words_are_split_unchanged() -> None:
+def test_joined_words_round_trip() -> None:
     words = ("argv=/b", "-c", "/f --x 'y z'", "up")
     assert tuple(split_words(join_words(words))) == words
 
@@ -119,7 +119,7 @@ def test_administrator_drop_ins_precede_package_drop_ins(
         ("/p -c 'f \"$EMAIL\"' ${OTHER}", ("/p", "-c", 'f "$EMAIL"', ""), ()),
     ],
 )
-def test_specifiers_and_variables_in_exec_start(
+def test_specifiers_and_variables_in_exec_start_are_expanded(
     command: str, words: tuple[str, ...], replaced: tuple[str, ...]
 ) -> None:
     read = unit.parse("postprox@.service", [f"[Service]\nExecStart={command}\n"], {})
@@ -129,17 +129,17 @@ def test_specifiers_and_variables_in_exec_start(
 @pytest.mark.parametrize(
     "words", [("/p", "-c", 'f "$EMAIL" 50%'), ("/p", "", "a'b", "c\\d", "e f"), ("/p", "a\tb")]
 )
-def test_quoted_command_line_is_parsed_as_before(words: tuple[str, ...]) -> None:
+def test_quoted_command_line_round_trips(words: tuple[str, ...]) -> None:
     text = f"[Service]\nExecStart={unit.quoted(words)}\n"
     assert unit.parse("p.service", [text], {}).words == words
 
 
-def test_variables_of_the_filter_are_those_of_the_proxy() -> None:
+def test_filter_variables_match_those_of_proxy() -> None:
     given = {name.decode() for name in Envelope().environment(b"")}
     assert set(unit.FILTER_VARIABLES) == given | {"EMAIL", "OUTFILE"}
 
 
-def test_dynamic_user_has_private_tmp() -> None:
+def test_dynamic_user_implies_private_tmp() -> None:
     assert unit.parse("p", ["[Service]\nDynamicUser=yes\n"], {}).private_tmp
 
 
@@ -156,9 +156,7 @@ def test_dynamic_user_has_private_tmp() -> None:
         (Endpoint("", 0, "/a"), Endpoint("", 0), False),
     ],
 )
-def test_endpoint_reaches_matching_listener(
-    here: Endpoint, listener: Endpoint, reached: bool
-) -> None:
+def test_endpoint_matches_listener(here: Endpoint, listener: Endpoint, reached: bool) -> None:
     assert here.is_at(listener) == reached
 
 
@@ -200,7 +198,7 @@ def test_document_lists_every_finding_with_its_level() -> None:
     assert {name: int(level) for name, level in rows} == LEVELS
 
 
-def test_defaults_cover_only_used_parameters() -> None:
+def test_only_used_parameters_have_defaults() -> None:
     sources = "".join(path.read_text() for path in Path(postconf.__file__).parent.glob("*.py"))
     asked = {name for name in postconf.DEFAULTS if sources.count(f'"{name}"') > 1}
     assert asked == set(postconf.DEFAULTS)

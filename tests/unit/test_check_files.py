@@ -42,12 +42,12 @@ def test_endless_file_next_to_unit_is_not_read(
     assert probe.read_unit(path).words == ("/p", "up")
 
 
-def test_installed_unit_that_is_a_fifo_is_left_out(tmp_path: Path) -> None:
+def test_installed_fifo_is_not_a_unit(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     assert list(probe.installed_units([str(tmp_path)])) == []
 
 
-def test_link_to_dev_null_is_a_masked_unit(tmp_path: Path) -> None:
+def test_link_to_dev_null_masks_unit(tmp_path: Path) -> None:
     for name in ("postprox.service", "postprox.socket"):
         (tmp_path / name).symlink_to(os.devnull)
     (read,) = probe.installed_units([str(tmp_path)])
@@ -113,12 +113,12 @@ def test_unit_with_unclosed_quote_is_reported(tmp_path: Path, line: str) -> None
         (b"#!/usr/bin/env  sh\n", "/bin/sh"),
     ],
 )
-def test_filter_shebang_is_parsed_like_by_kernel(line: bytes, interpreter: str) -> None:
+def test_shebang_is_parsed_as_by_kernel(line: bytes, interpreter: str) -> None:
     assert probe._interpreter(line, "/bin") == interpreter
 
 
 @pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
-def test_unit_with_any_command_is_probed(words: str) -> None:
+def test_unit_with_arbitrary_command_can_be_probed(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
     case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
@@ -209,7 +209,7 @@ def test_access_probe_timeout_gives_no_result(
 # Units of systemd.
 
 
-def test_unit_directory_is_rejected(tmp_path: Path) -> None:
+def test_directory_as_unit_is_rejected(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UnreadableError, match="is not a regular file"):
         probe.read_unit(tmp_path)
@@ -227,12 +227,12 @@ def test_unit_directory_is_rejected(tmp_path: Path) -> None:
         ("nobody", "nobody"),
     ],
 )
-def test_numeric_user_of_unit_is_resolved(tmp_path: Path, user: str, name: str) -> None:
+def test_numeric_user_is_resolved_to_name(tmp_path: Path, user: str, name: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\nUser={user}\n")
     assert probe.read_unit(tmp_path / "u.service").user == name
 
 
-def test_unknown_numeric_user_is_created_with_that_id(tmp_path: Path) -> None:
+def test_remedy_creates_unknown_numeric_user_with_its_id(tmp_path: Path) -> None:
     (tmp_path / "u.service").write_text(
         "[Service]\nUser=4242424242\nExecStart=/p/postprox -l 1 up\n"
     )
@@ -258,7 +258,7 @@ def test_unknown_numeric_user_is_created_with_that_id(tmp_path: Path) -> None:
         ("-d 5 -t 5 -l 1 up", "-d /new -d 5 -t 5 -l 1 up"),
     ],
 )
-def test_fix_replaces_spool_directory(given: str, expected: str) -> None:
+def test_remedy_replaces_spool_directory(given: str, expected: str) -> None:
     words = ("/usr/bin/python3", "-m", "postprox", *shlex.split(given))
     proxy = listening_proxy(unit.Unit("u.service", words))
     edits = (fixes.set_directory(proxy, "/new"),)
@@ -266,7 +266,7 @@ def test_fix_replaces_spool_directory(given: str, expected: str) -> None:
     assert finding.remedy == f"/usr/bin/python3 -m postprox {expected}"
 
 
-def test_fix_of_shared_directory_is_effective(tmp_path: Path) -> None:
+def test_remedy_for_shared_directory_is_effective(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

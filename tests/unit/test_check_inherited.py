@@ -29,7 +29,7 @@ def after(line: str, own: str = "") -> list[Finding]:
     return found(f"{AFTER}{line}\n", BEFORE + TRANSPORT, OWN + XFORWARD + more + own)
 
 
-def test_recipe_without_settings_is_silent() -> None:
+def test_unchanged_recipe_has_no_findings() -> None:
     assert before("") == after("") == []
 
 
@@ -60,7 +60,7 @@ AT_THE_TRANSPORT = {
 
 
 @pytest.mark.parametrize("line", BEHIND_THE_PROXY)
-def test_setting_behind_the_proxy_is_found(line: str) -> None:
+def test_harmful_setting_after_proxy_is_reported(line: str) -> None:
     name, own = BEHIND_THE_PROXY[line]
     parameter = line.partition(" ")[0]
     assert (name, f"postconf -P 127.0.0.1:10026/inet/{parameter}={own}") in {
@@ -72,7 +72,7 @@ def test_setting_behind_the_proxy_is_found(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", AT_THE_TRANSPORT)
-def test_setting_at_the_transport_is_found(line: str) -> None:
+def test_harmful_setting_at_transport_is_reported(line: str) -> None:
     name, own = AT_THE_TRANSPORT[line]
     parameter = line.partition(" ")[0]
     (finding,) = after(line)
@@ -93,11 +93,11 @@ def test_setting_at_the_transport_is_found(line: str) -> None:
         "smtpd_client_message_rate_limit = 0\nsmtpd_client_event_limit_exceptions =",
     ],
 )
-def test_setting_that_permits_this_machine_is_silent(line: str) -> None:
+def test_restriction_permitting_this_machine_is_not_reported(line: str) -> None:
     assert [each for each in before(line) if each.name.startswith("inherited")] == []
 
 
-def test_networks_without_this_machine_refuse_filtered_mail() -> None:
+def test_mynetworks_without_this_machine_is_reported() -> None:
     (finding,) = before(
         "mynetworks = 192.0.2.0/24\nsmtpd_relay_restrictions = permit_mynetworks, reject"
     )
@@ -105,19 +105,19 @@ def test_networks_without_this_machine_refuse_filtered_mail() -> None:
     assert "/mynetworks=127.0.0.0/8,[::1]/128" in finding.remedy
 
 
-def test_limit_for_each_client_is_found() -> None:
+def test_client_rate_limit_is_reported() -> None:
     lines = "smtpd_client_connection_rate_limit = 1\nsmtpd_client_event_limit_exceptions ="
     (finding,) = before(lines)
     assert (finding.name, finding.level) == ("inherited", 2)
 
 
 @pytest.mark.parametrize(("timeout", "names"), [("10s", ["inherited-risk"]), ("61s", [])])
-def test_short_time_limit_for_commands_is_found(timeout: str, names: list[str]) -> None:
+def test_short_smtpd_timeout_is_reported(timeout: str, names: list[str]) -> None:
     assert [finding.name for finding in before(f"smtpd_timeout = {timeout}")] == names
 
 
 @pytest.mark.parametrize("name", ["smtpd_recipient_limit", "message_size_limit"])
-def test_smaller_limit_behind_the_filter_is_found(name: str) -> None:
+def test_lower_limit_after_filter_is_reported(name: str) -> None:
     (finding,) = before(f"{name} = 5000", f"127.0.0.1:10026/inet/{name} = 50\n")
     assert (finding.name, finding.remedy) == (
         "inherited-risk",

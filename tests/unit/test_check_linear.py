@@ -75,7 +75,7 @@ def test_expansion_of_variables_is_bounded(tmp_path: Path, reference: str) -> No
         probe.read_unit(tmp_path / "u.service")
 
 
-def test_command_line_of_maximum_size_is_read() -> None:
+def test_command_line_of_maximum_size_is_parsed() -> None:
     text = f"[Service]\nEnvironment=A={'a' * 15_000}\nExecStart=/p ${{A}} $A\n"
     assert unit.parse("u", [text], {}).words == ("/p", "a" * 15_000, "a" * 15_000)
 

@@ -23,13 +23,13 @@ from tests.golden import check_report
 from tests.unit.checking import FRONT, MAIN
 
 
-def test_every_line_of_a_report_has_at_most_80_columns() -> None:
+def test_report_lines_fit_into_80_columns() -> None:
     assert max(map(len, check_report().splitlines())) <= WIDTH
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(alphabet="ab /,'\"\\$`{}", max_size=150), min_size=1, max_size=4))
-def test_shell_joins_a_wrapped_command(words: list[str]) -> None:
+def test_shell_joins_wrapped_command(words: list[str]) -> None:
     lines = wrapped_command(shlex.join(["printf", "<%s>", *words]))
     done = subprocess.run(
         ["/bin/sh"], input="\n".join(lines), stdout=subprocess.PIPE, text=True, check=True
@@ -37,7 +37,7 @@ def test_shell_joins_a_wrapped_command(words: list[str]) -> None:
     assert done.stdout == "".join(f"<{word}>" for word in words)
 
 
-def test_status_is_the_highest_level_or_3() -> None:
+def test_exit_status_is_highest_level_or_3() -> None:
     setup = Setup(parse("", "", ""), [], {})
     warning, danger = (Finding(name, "", "", ()) for name in ("no-reject", "no-filter"))
     seen = [
@@ -48,7 +48,7 @@ def test_status_is_the_highest_level_or_3() -> None:
     assert seen == [0, 3, 1, 1, 2, 2]
 
 
-def test_failed_check_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_check_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--json", "--unit", "/nonexistent/x.service", "--config", "/nonexistent"]) == 2
     printed = capsys.readouterr()
     document = json.loads(printed.out)

@@ -183,13 +183,15 @@ def apply(site: Site, checked: Checked) -> None:
     subprocess.run(["/bin/sh", "-ec", checked.remedy], env=environment, check=True)
 
 
-def test_right_unit_and_socket_are_silent(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_correct_unit_and_socket_have_no_findings(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     checked = check(site, capsys)
     assert (checked.status, checked.names(), checked.document["unseen"]) == (0, [], [])
     assert [each["listen"] for each in checked.document["proxies"]] == [["127.0.0.1:10025"]]
 
 
-def test_idle_service_behind_a_socket_is_silent(
+def test_idle_socket_activated_service_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.states["postprox.service"] = "waiting"
@@ -217,7 +219,7 @@ STATES = [
 
 
 @pytest.mark.parametrize("case", STATES, ids=lambda case: f"{case.state} {case.unit}")
-def test_state_of_a_unit_is_a_finding(
+def test_bad_unit_state_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], case: State
 ) -> None:
     state, name, unit, remedy = case
@@ -229,16 +231,14 @@ def test_state_of_a_unit_is_a_finding(
     assert remedy in checked.remedy
 
 
-def test_failing_service_has_the_step_of_systemd(
+def test_failing_service_is_reported_with_systemd_step(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.states["postprox.service"] = "restarting"
     assert "it cannot execute the program in ExecStart" in check(site, capsys).problem
 
 
-def test_socket_that_is_not_enabled_is_a_warning(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_disabled_socket_gives_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.disable()
     site.machine.states["postprox.socket"] = "disabled"
     checked = check(site, capsys)
@@ -246,9 +246,7 @@ def test_socket_that_is_not_enabled_is_a_warning(
     assert checked.remedy == "systemctl enable --now postprox.socket"
 
 
-def test_unit_that_nobody_has_started_is_danger(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stopped_unit_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.disable()
     site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
     site.machine.table = ""
@@ -256,7 +254,7 @@ def test_unit_that_nobody_has_started_is_danger(
     assert (checked.status, checked.names()) == (2, ["not-enabled", "not-running"])
 
 
-def test_other_command_line_of_the_process_is_a_warning(
+def test_outdated_process_command_line_gives_warning(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.words = ("/usr/bin/python3", "-ISB", str(site.launcher), "-l", "10025", "old")
@@ -264,7 +262,7 @@ def test_other_command_line_of_the_process_is_a_warning(
     assert (checked.status, checked.names()) == (1, ["not-reloaded"])
 
 
-def test_present_command_line_of_the_process_is_silent(
+def test_current_process_command_line_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (proxy,) = check(site, capsys).document["proxies"]
@@ -273,7 +271,7 @@ def test_present_command_line_of_the_process_is_silent(
 
 
 @pytest.mark.parametrize("stream", ["10025", "0.0.0.0:10025", "[::]:10025"])
-def test_socket_at_all_addresses_is_an_open_relay(
+def test_socket_on_all_addresses_is_open_relay(
     site: Site, capsys: pytest.CaptureFixture[str], stream: str
 ) -> None:
     site.drop_in("postprox.socket", "Socket", "ListenStream=", f"ListenStream={stream}")
@@ -286,14 +284,14 @@ def test_socket_at_all_addresses_is_an_open_relay(
     assert check(site, capsys).names() == []
 
 
-def test_second_listen_stream_without_a_reset_is_seen(
+def test_listen_stream_without_reset_adds_address(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.drop_in("postprox.socket", "Socket", "ListenStream=0.0.0.0:10035")
     assert check(site, capsys).names() == ["open-relay"]
 
 
-def test_socket_that_still_listens_everywhere_is_an_open_relay(
+def test_outdated_socket_on_all_addresses_is_open_relay(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.table = EVERYWHERE.format(11)
@@ -302,9 +300,7 @@ def test_socket_that_still_listens_everywhere_is_an_open_relay(
     assert checked.remedy.endswith("systemctl restart postprox.socket")
 
 
-def test_other_port_of_the_socket_is_a_wrong_port(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mismatched_socket_port_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.drop_in("postprox.socket", "Socket", "ListenStream=", "ListenStream=127.0.0.1:10035")
     site.machine.table = ""
     checked = check(site, capsys)
@@ -313,7 +309,7 @@ def test_other_port_of_the_socket_is_a_wrong_port(
     assert "all its mail is deferred (451)" in checked.problem
 
 
-def test_foreign_program_at_the_port_is_found(
+def test_foreign_program_on_proxy_port_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.programs = {11: {"amavisd"}}
@@ -324,7 +320,7 @@ def test_foreign_program_at_the_port_is_found(
     assert "ListenStream=127.0.0.1:10125" in apply_drop_in
 
 
-def test_service_of_master_cf_at_the_port_of_the_unit_is_found(
+def test_master_cf_service_on_unit_port_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.master += (
@@ -345,7 +341,7 @@ def test_service_of_master_cf_at_the_port_of_the_unit_is_found(
         ("timed out after 10 s", "journalctl"),
     ],
 )
-def test_proxy_without_a_greeting_is_danger(
+def test_missing_greeting_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], greeting: str, remedy: str
 ) -> None:
     site.machine.greetings[PROXY_PORT] = greeting
@@ -355,23 +351,21 @@ def test_proxy_without_a_greeting_is_danger(
     assert remedy in checked.remedy
 
 
-def test_postfix_that_does_not_run_is_danger(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stopped_postfix_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.machine.postfix = False
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["postfix-stopped"])
     assert checked.remedy == "postfix start"
 
 
-def test_unknown_state_is_status_3(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_state_gives_status_3(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.machine.states = {}
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (3, [])
     assert "not been booted with systemd" in checked.document["unseen"][0]
 
 
-def test_offline_leaves_the_running_system_out(
+def test_offline_option_skips_running_system(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.postfix = False
@@ -383,7 +377,7 @@ def test_offline_leaves_the_running_system_out(
 # Units and their files.
 
 
-def test_exec_start_without_a_reset_is_found(
+def test_exec_start_without_reset_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = f"ExecStart={site.launcher} {site.arguments}"
@@ -397,7 +391,7 @@ def test_exec_start_without_a_reset_is_found(
 
 
 @pytest.mark.parametrize("part", ["50%", "+%H", "${EMAIL}"])
-def test_text_that_systemd_replaces_is_found(
+def test_text_replaced_by_systemd_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     site.write(site.arguments.replace(str(site.filter), f"'{site.filter} {part}'"))
@@ -409,7 +403,9 @@ def test_text_that_systemd_replaces_is_found(
     assert f"{site.filter} {part}" in again.document["proxies"][0]["command"]
 
 
-def test_refused_unit_is_blamed_itself(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_unit_is_reported_under_its_own_name(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
     shutil.copy(ROOT / "packaging/postprox@.socket", site.units)
     site.write(site.arguments.replace("-t 60", "-t never"))
@@ -422,9 +418,7 @@ def test_refused_unit_is_blamed_itself(site: Site, capsys: pytest.CaptureFixture
     assert check(site, capsys).names() == []
 
 
-def test_instances_beside_the_packaged_unit_are_silent(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_instances_hide_packaged_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.disable()
     shutil.rmtree(site.units / "postprox.service.d")
     shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
@@ -444,9 +438,7 @@ def test_instances_beside_the_packaged_unit_are_silent(
     assert (finding["name"], finding["where"]) == ("failing", "postprox@2.service")
 
 
-def test_packaged_unit_beside_a_spawned_proxy_is_silent(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_spawned_proxy_hides_packaged_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.disable()
     shutil.rmtree(site.units / "postprox.service.d")
     site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
@@ -462,7 +454,7 @@ def test_packaged_unit_beside_a_spawned_proxy_is_silent(
 
 
 @pytest.mark.parametrize("place", ["system", "."])
-def test_unit_by_its_file_has_the_drop_ins_of_all_directories(
+def test_unit_option_reads_drop_ins_of_all_directories(
     site: Site, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     file = site.directory / place / "postprox.service"
@@ -472,7 +464,7 @@ def test_unit_by_its_file_has_the_drop_ins_of_all_directories(
     assert (checked.status, checked.names()) == (0, [])
 
 
-def test_directory_that_the_unit_cannot_write_is_found(
+def test_spool_not_writable_for_unit_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spool = site.directory / "spool"
@@ -485,7 +477,7 @@ def test_directory_that_the_unit_cannot_write_is_found(
     assert check(site, capsys).names() == []
 
 
-def test_directory_below_a_private_tmp_is_found(
+def test_spool_hidden_by_private_tmp_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "_TEMPORARY", ("/tmp",))
@@ -506,7 +498,7 @@ def _hidden_spool(unit: Unit, path: str) -> str:
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_status_file_that_the_unit_cannot_write_is_found(
+def test_unwritable_status_file_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     site.write(f"{option} {site.directory}/new/state {site.arguments}")
@@ -516,14 +508,14 @@ def test_status_file_that_the_unit_cannot_write_is_found(
     assert check(site, capsys).names() == []
 
 
-def test_status_file_in_the_runtime_directory_is_silent(
+def test_status_file_in_runtime_directory_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(f"--metrics /run/%N/postprox.prom {site.arguments}")
     assert check(site, capsys).names() == []
 
 
-def test_filter_in_a_home_directory_is_hidden(
+def test_filter_hidden_by_protect_home_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "_HOMES", (str(site.directory),))
@@ -535,7 +527,7 @@ def test_filter_in_a_home_directory_is_hidden(
 
 
 @pytest.mark.parametrize("written", ["{{{filter} --fast}}", "{filter} --fast", "{{{filter}}}"])
-def test_filter_of_a_unit_with_braces_or_without_quotes_is_found(
+def test_filter_with_braces_or_without_quotes_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], written: str
 ) -> None:
     own = written.format(filter=site.filter)
@@ -548,7 +540,7 @@ def test_filter_of_a_unit_with_braces_or_without_quotes_is_found(
     assert own.strip("{}") in again.document["proxies"][0]["command"]
 
 
-def test_commands_for_one_unit_contain_all_corrections(
+def test_remedy_for_unit_contains_all_corrections(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = site.arguments.replace("--strict ", "").replace("/run/postprox", "/var/tmp/x")
@@ -561,7 +553,9 @@ def test_commands_for_one_unit_contain_all_corrections(
     assert "ReadWritePaths=/srv" in drop_ins[0]
 
 
-def test_unit_without_foreground_is_found(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unit_without_foreground_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.write(site.arguments.replace("--foreground ", ""))
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["background"])
@@ -570,7 +564,7 @@ def test_unit_without_foreground_is_found(site: Site, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("line", ["PrivateNetwork=yes", "IPAddressDeny=any"])
-def test_unit_without_network_is_found(
+def test_unit_without_network_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     site.write(site.arguments, line)
@@ -580,7 +574,7 @@ def test_unit_without_network_is_found(
     assert check(site, capsys).names() == []
 
 
-def test_unit_with_an_allowed_network_is_silent(
+def test_unit_with_allowed_network_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(site.arguments, "IPAddressDeny=any", "IPAddressAllow=localhost")
@@ -597,7 +591,7 @@ def test_unit_with_an_allowed_network_is_silent(
         "RemainAfterExit=yes",
     ],
 )
-def test_setting_that_stops_the_proxy_is_found(
+def test_setting_that_breaks_proxy_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     site.write(site.arguments, line)
@@ -608,7 +602,7 @@ def test_setting_that_stops_the_proxy_is_found(
 
 
 @pytest.mark.parametrize("line", ["Accept=yes", "ListenStream=\nListenDatagram=127.0.0.1:10025"])
-def test_socket_that_passes_no_listener_is_found(
+def test_socket_without_tcp_listener_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     site.drop_in("postprox.socket", "Socket", line)
@@ -618,9 +612,7 @@ def test_socket_that_passes_no_listener_is_found(
     assert check(site, capsys).names() == []
 
 
-def test_unit_that_kills_its_filters_is_a_warning(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_kill_mode_gives_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.write(site.arguments, "KillMode=control-group")
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (1, ["unit-stop"])
@@ -628,7 +620,7 @@ def test_unit_that_kills_its_filters_is_a_warning(
     assert check(site, capsys).names() == []
 
 
-def test_program_without_a_slash_is_searched(
+def test_program_without_slash_is_searched_in_path(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{site.directory}:{probe.SYSTEMD_PATH}")
@@ -638,7 +630,7 @@ def test_program_without_a_slash_is_searched(
 
 
 @pytest.mark.parametrize("setting", ["EnvironmentFile", "ReadWritePaths"])
-def test_missing_path_of_a_unit_is_found(
+def test_missing_path_in_unit_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], setting: str
 ) -> None:
     site.write(site.arguments, f"{setting}=-{site.directory}/optional")
@@ -661,7 +653,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_text_of_the_filter_is_corrected(
+def test_remedy_corrects_text_of_filter(
     site: Site, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     text, expected = TEXTS[name]
@@ -682,7 +674,7 @@ def test_text_of_the_filter_is_corrected(
         (f"#!{sys.executable}\ndef f(:\n", "SyntaxError"),
     ],
 )
-def test_syntax_error_of_the_filter_is_found(
+def test_filter_syntax_error_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], text: str, error: str
 ) -> None:
     site.filter.write_text(text)
@@ -698,7 +690,7 @@ def test_syntax_error_of_the_filter_is_found(
         ("f", "#!/usr/bin/env python3 -u\n", "#!/usr/bin/env -S python3 -u"),
     ],
 )
-def test_first_line_of_the_filter_is_corrected(
+def test_remedy_corrects_first_line_of_filter(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -717,7 +709,7 @@ def test_first_line_of_the_filter_is_corrected(
     assert check(site, capsys).names() == []
 
 
-def test_script_that_the_user_cannot_read_is_found(
+def test_unreadable_script_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_may", lambda user, right, path: right != os.R_OK)
@@ -726,7 +718,7 @@ def test_script_that_the_user_cannot_read_is_found(
     assert f"cannot read the script {site.filter}" in checked.problem
 
 
-def test_filter_on_a_mount_with_noexec_is_found(
+def test_filter_on_noexec_mount_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "ST_NOEXEC", os.statvfs(site.directory).f_flag | 1)
@@ -736,12 +728,14 @@ def test_filter_on_a_mount_with_noexec_is_found(
     assert "mount -o remount,exec" in checked.remedy
 
 
-def test_right_python_filter_is_silent(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_correct_python_filter_has_no_findings(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.filter.write_text(f"#!{sys.executable}\nimport nothing_of_this_name\n")
     assert check(site, capsys).names() == []
 
 
-def test_filter_is_not_run(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_does_not_run_filter(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     started = site.directory / "started"
     site.filter.write_text(f"#!/bin/bash\ntouch {started}\n$(touch {started})\n")
     site.write(site.arguments.replace(str(site.filter), f"'{site.filter} $(touch {started})'"))
@@ -749,7 +743,7 @@ def test_filter_is_not_run(site: Site, capsys: pytest.CaptureFixture[str]) -> No
     assert not started.exists()
 
 
-def test_command_that_the_shell_cannot_parse_is_found(
+def test_filter_command_syntax_error_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(site.arguments.replace(str(site.filter), f"'{site.filter} ('"))
@@ -758,7 +752,7 @@ def test_command_that_the_shell_cannot_parse_is_found(
 
 
 @pytest.mark.parametrize("name", ["mail-filter", "."])
-def test_filter_that_every_user_can_change_is_found(
+def test_world_writable_filter_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = site.directory / name
@@ -770,7 +764,7 @@ def test_filter_that_every_user_can_change_is_found(
     assert check(site, capsys).names() == []
 
 
-def test_closed_directory_is_named_instead_of_the_filter(
+def test_inaccessible_directory_is_reported_instead_of_filter(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = site.directory / "closed"
@@ -793,7 +787,7 @@ def test_closed_directory_is_named_instead_of_the_filter(
 # The machine itself.
 
 
-def test_kernels_table_has_the_address_of_each_listener() -> None:
+def test_listener_addresses_are_read_from_proc() -> None:
     table = (
         LISTENING.format(11)
         + "1: 00000000000000000000000001000000:0019 00000000000000000000000000000000:0000 0A"
@@ -804,7 +798,7 @@ def test_kernels_table_has_the_address_of_each_listener() -> None:
     assert found == [(PROXY_PORT, 11), (Endpoint("::1", 25), 12)]
 
 
-def test_machine_sees_its_own_listener() -> None:
+def test_own_listener_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         found = running.listening_sockets(Machine().sockets())
@@ -821,7 +815,7 @@ def test_machine_sees_its_own_listener() -> None:
         (b"", "connection closed"),
     ],
 )
-def test_machine_reads_a_greeting_and_sends_quit(sent: bytes, greeting: str) -> None:
+def test_greeting_check_sends_quit(sent: bytes, greeting: str) -> None:
     received: list[bytes] = []
 
     def serve() -> None:
@@ -842,9 +836,7 @@ def test_machine_reads_a_greeting_and_sends_quit(sent: bytes, greeting: str) -> 
     assert Machine().greeting(endpoint) == "connection refused"
 
 
-def test_machine_without_systemd_is_unreadable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_systemd_raises_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "systemctl"
     program.write_text("#!/bin/sh\necho 'System has not been booted with systemd' >&2; exit 1\n")
     program.chmod(0o755)
@@ -857,9 +849,7 @@ def test_machine_without_systemd_is_unreadable(
 
 
 @pytest.mark.parametrize(("text", "runs"), [("{pid}\n", False), ("x", False), (None, False)])
-def test_master_that_is_another_process_does_not_run(
-    tmp_path: Path, text: str | None, runs: bool
-) -> None:
+def test_reused_master_pid_counts_as_stopped(tmp_path: Path, text: str | None, runs: bool) -> None:
     (tmp_path / "pid").mkdir()
     if text is not None:
         (tmp_path / "pid/master.pid").write_text(text.format(pid=os.getpid()))

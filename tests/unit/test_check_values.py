@@ -120,7 +120,7 @@ def test_process_limit_rejected_by_postfix_is_reported(limit: str) -> None:
         ("n n -", []),
     ],
 )
-def test_columns_that_prevent_spawn_are_reported(columns: str, wrong: list[str]) -> None:
+def test_wrong_columns_for_spawn_are_reported(columns: str, wrong: list[str]) -> None:
     findings = found(master=FRONT + PROXY.replace("n n n", columns))
     remedies = [each.remedy for each in findings if each.name == "columns"]
     commands = [f"postconf -F 127.0.0.1:10025/inet/{name}=n" for name in wrong]

@@ -49,7 +49,7 @@ def test_exit_status_is_returned(status: int) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 9, 11, 13, 15])
-def test_death_by_signal_is_reported(number: int) -> None:
+def test_termination_by_signal_is_reported(number: int) -> None:
     outcome = run(f"kill -{number} $$")
     assert (outcome.status, outcome.failure) == (None, f"killed by signal {number}")
 
@@ -251,7 +251,7 @@ def test_plain_command_receives_its_words(tmp_path: Path) -> None:
     "arguments",
     ["a  b", "a ", "~", "x=~", "$HOME", "a;true", "*", "'a b'", "a\tb", "#a", "a\\b", "{a,b}"],
 )
-def test_other_command_goes_through_shell(tmp_path: Path, arguments: str) -> None:
+def test_complex_command_is_run_by_shell(tmp_path: Path, arguments: str) -> None:
     words = script(tmp_path / "words", '#!/bin/sh\nprintf "<%s>" "$@" >&2\n')
     command = f"{words} {arguments}"
     variables = {"PATH": os.environ["PATH"], "HOME": "/home/of/filter"}
@@ -291,7 +291,7 @@ def test_directory_as_plain_command_has_status_126(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.E2BIG, errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE]
 )
-def test_exec_without_resources_is_not_retried(
+def test_exec_without_resources_is_not_retried_by_shell(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     started: list[str] = []
@@ -313,9 +313,7 @@ def test_plain_command_gets_working_directory(tmp_path: Path, inherited: bytes |
     assert run(str(show), **variables).last_stderr_line == os.fsencode(Path.cwd())
 
 
-def test_pwd_that_names_working_directory_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_valid_inherited_pwd_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show = script(tmp_path / "show.py", f"#!{sys.executable} -IS\n{SHOW_DIRECTORY}")
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -332,6 +330,6 @@ def test_plain_command_leads_its_process_group(tmp_path: Path) -> None:
     assert run(str(show)).last_stderr_line == b"True"
 
 
-def test_plain_command_killed_by_signal_is_reported_so(tmp_path: Path) -> None:
+def test_plain_command_killed_by_signal_is_reported(tmp_path: Path) -> None:
     killed = script(tmp_path / "killed", "#!/bin/sh\nkill -TERM $$\n")
     assert run(str(killed)).failure == "killed by signal 15"

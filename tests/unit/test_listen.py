@@ -376,7 +376,7 @@ def run_listening(*arguments: str, prelude: Sequence[str] = ()) -> subprocess.Co
     )
 
 
-def test_command_returns_after_listening_starts(upstream: Upstream, tmp_path: Path) -> None:
+def test_command_returns_once_server_is_listening(upstream: Upstream, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pid")
     host, port = own_address()
     command = f'echo $PPID >"{tmp_path}/pid"; exit 1'
@@ -407,7 +407,7 @@ def test_port_in_use_is_reported(foreground: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.1:25252", "name.invalid:25252", "a..b:25252", "x" * 300 + ":25252"]
 )
-def test_foreign_address_is_reported(address: str) -> None:
+def test_address_of_other_machine_is_reported(address: str) -> None:
     done = run_listening("up", "-l", address)
     assert done.returncode == 1
     assert done.stderr.startswith(f"postprox: cannot listen on {address}: ")
@@ -443,7 +443,7 @@ def test_invalid_listen_fds_is_reported(count: str) -> None:
 
 
 @pytest.mark.parametrize("variables", [("LISTEN_FDS=",), ("LISTEN_FDS=0",)])
-def test_port_is_bound_without_passed_sockets(variables: tuple[str, ...], tmp_path: Path) -> None:
+def test_port_is_bound_if_no_socket_is_passed(variables: tuple[str, ...], tmp_path: Path) -> None:
     host, port = own_address()
     file = tmp_path / "pid"
     handing = ("/usr/bin/env", *variables, "/bin/sh", "-c", FOR_US, "sh")
@@ -506,7 +506,9 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("descriptors", range(5, 12))
-def test_descriptor_shortage_starts_server_or_logs_error(descriptors: int, tmp_path: Path) -> None:
+def test_server_short_of_descriptors_starts_or_fails_cleanly(
+    descriptors: int, tmp_path: Path
+) -> None:
     host, port = own_address()
     file = tmp_path / "pid"
     arguments = ("up", "-l", f"{host}:{port}", "--pid-file", str(file))
@@ -709,7 +711,7 @@ def test_directory_is_not_replaced_by_file(option: str, tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
-def test_exit_keeps_pid_file_of_another_server(
+def test_exit_preserves_pid_file_of_another_server(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     file = tmp_path / "pid"
@@ -751,7 +753,7 @@ def test_pid_file_failure_stops_child(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("refused", ["--metrics", "--pid-file"])
-def test_unwritable_file_removes_other_file(refused: str, tmp_path: Path) -> None:
+def test_unwritable_file_leaves_no_other_file(refused: str, tmp_path: Path) -> None:
     [other] = {"--metrics", "--pid-file"} - {refused}
     host, port = own_address()
     files = (refused, str(tmp_path / "missing/file"), other, str(tmp_path / "file"))
@@ -759,7 +761,7 @@ def test_unwritable_file_removes_other_file(refused: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_port_conflict_keeps_files_of_first_server(
+def test_port_conflict_preserves_files_of_first_server(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     metrics, pid = tmp_path / "postprox.prom", tmp_path / "pid"

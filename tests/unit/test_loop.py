@@ -104,7 +104,7 @@ def test_unwatching_during_iteration_takes_effect_immediately(loop: Loop) -> Non
         connection.close()
 
 
-def test_events_of_closed_descriptor_do_not_reach_successor(
+def test_reused_descriptor_receives_no_old_events(
     loop: Loop,
 ) -> None:
     gc.collect()  # what earlier tests have left to it may hold lower numbers
@@ -132,7 +132,7 @@ def test_events_of_closed_descriptor_do_not_reach_successor(
         connection.close()
 
 
-def test_handler_reads_number_of_ready_descriptors(loop: Loop) -> None:
+def test_handler_can_read_number_of_ready_descriptors(loop: Loop) -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     crowds: list[int] = []
 
@@ -427,7 +427,7 @@ def ended_child(loop: Loop, limit: TimeLimit) -> None:
     loop.on_child_exit(pid, limit.event)
 
 
-def test_input_missed_by_wait_precedes_timer(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missed_input_is_handled_before_timer(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         limit = TimeLimit(loop.clock())
@@ -440,7 +440,7 @@ def test_input_missed_by_wait_precedes_timer(loop: Loop, monkeypatch: pytest.Mon
     assert limit.history == ["event"]
 
 
-def test_child_exit_missed_by_wait_precedes_timer(
+def test_missed_child_exit_is_handled_before_timer(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = TimeLimit(loop.clock())
@@ -451,7 +451,7 @@ def test_child_exit_missed_by_wait_precedes_timer(
     assert limit.history == ["event"]
 
 
-def test_child_exit_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
+def test_child_exit_during_handler_is_handled_before_timer(loop: Loop, clock: Clock) -> None:
     limit = TimeLimit(clock.now + 3)
     loop.add(limit)
     ours, theirs = socket.socketpair()
@@ -470,7 +470,7 @@ def test_child_exit_during_handler_precedes_timer(loop: Loop, clock: Clock) -> N
     assert limit.history == ["event"]
 
 
-def test_input_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
+def test_input_during_handler_is_handled_before_timer(loop: Loop, clock: Clock) -> None:
     limit = TimeLimit(clock.now + 3)
     loop.add(limit)
     (slow, slow_peer), (ours, theirs) = socket.socketpair(), socket.socketpair()
@@ -491,7 +491,7 @@ def test_input_during_handler_precedes_timer(loop: Loop, clock: Clock) -> None:
     assert limit.history == ["event"]
 
 
-def test_child_exit_without_signal_precedes_timer(loop: Loop) -> None:
+def test_child_exit_without_signal_is_handled_before_timer(loop: Loop) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         limit = TimeLimit(loop.clock())
@@ -514,7 +514,7 @@ def test_child_exit_precedes_timer_if_poll_fails(
     assert limit.history == ["event"]
 
 
-def test_deadline_passed_during_timers_waits_one_iteration(
+def test_deadline_passed_during_timers_is_handled_next_iteration(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Alarm(clock.now), Alarm(clock.now + 3)
@@ -564,7 +564,7 @@ def test_suspended_time_does_not_count(loop: Loop, held: Held) -> None:
     assert (alarm.rang, loop.clock()) == (0, before)
 
 
-def test_time_limit_ends_after_suspension(loop: Loop, held: Held) -> None:
+def test_time_limit_expires_after_suspension(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     for held.late in (10, 3):
@@ -572,7 +572,7 @@ def test_time_limit_ends_after_suspension(loop: Loop, held: Held) -> None:
     assert alarm.rang == 1
 
 
-def test_time_limit_ends_despite_repeated_suspension(loop: Loop, held: Held) -> None:
+def test_time_limit_expires_despite_repeated_suspension(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     for held.late in (10, 10):
@@ -580,7 +580,7 @@ def test_time_limit_ends_despite_repeated_suspension(loop: Loop, held: Held) -> 
     assert alarm.rang == 1
 
 
-def test_deadline_set_in_past_has_passed(
+def test_deadline_in_past_calls_timer(
     loop: Loop, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alarm = Alarm(loop.clock() + 2)
@@ -595,7 +595,7 @@ def test_deadline_set_in_past_has_passed(
     assert alarm.rang == 1
 
 
-def test_slightly_late_deadline_has_passed(loop: Loop, held: Held) -> None:
+def test_slightly_late_deadline_calls_timer(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 3 + limits.HELD_UP / 2
@@ -604,7 +604,7 @@ def test_slightly_late_deadline_has_passed(loop: Loop, held: Held) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "timeouts"), [(60, [60_001]), (0, [0, 0])])
-def test_loop_polls_again_only_after_passed_deadline(
+def test_loop_polls_twice_only_after_passed_deadline(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int, timeouts: list[int]
 ) -> None:
     ours, theirs = socket.socketpair()

@@ -183,7 +183,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("mode", [(), ("-l1",), ("-l1", "--foreground")])
 @pytest.mark.parametrize("closed", ["", "0<&-", "0<&- 1>&-"])
-def test_missing_dev_null_logs_one_line(mode: tuple[str, ...], closed: str) -> None:
+def test_missing_dev_null_is_reported_in_one_line(mode: tuple[str, ...], closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-c", WITHOUT_NULL, "up", *mode],
         stdin=subprocess.DEVNULL,
@@ -555,9 +555,7 @@ def test_message_over_file_size_limit_gives_452(
     assert list(spool.iterdir()) == []
 
 
-def test_small_message_after_452_is_delivered(
-    spawn: Spawn, upstream: Upstream, spool: Path
-) -> None:
+def test_message_after_452_is_delivered(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
     limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
     proxy = spawn("-c", "true", "-d", str(spool), upstream.address, prelude=limiting)
     client = proxy.client

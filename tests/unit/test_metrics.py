@@ -64,7 +64,7 @@ def test_metrics_file_is_written_under_temporary_name(
     assert path.read_text() == "new"
 
 
-def test_link_or_fifo_as_temporary_file_is_unused(loop: Loop, tmp_path: Path) -> None:
+def test_link_or_fifo_with_temporary_name_is_ignored(loop: Loop, tmp_path: Path) -> None:
     path, victim = tmp_path / "postprox.prom", tmp_path / "victim"
     victim.write_text("precious")
     beside = Path(f"{path}.{os.getpid()}")
@@ -90,7 +90,7 @@ def test_start_removes_stale_metrics_files(loop: Loop, tmp_path: Path) -> None:
     loop.remove(metrics)
 
 
-def test_write_leaves_no_open_descriptor(loop: Loop, tmp_path: Path) -> None:
+def test_write_closes_its_descriptor(loop: Loop, tmp_path: Path) -> None:
     metrics = Metrics(loop, str(tmp_path / "postprox.prom"), lambda: "new")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     metrics.write()

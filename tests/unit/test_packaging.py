@@ -159,7 +159,7 @@ def test_missing_dev_null_gives_only_421(spawn: Spawn, launcher: Path) -> None:
     client.sees_end()
 
 
-def test_session_with_message_requires_one_file(
+def test_session_with_message_requires_only_one_file(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
     library = own / "lib/postprox"
@@ -245,7 +245,7 @@ def test_bytecode_for_new_python_replaces_old(own: Path) -> None:
     assert_serves(f"{own}/sbin/postprox")
 
 
-def test_unusable_bytecode_replaces_nothing(own: Path) -> None:
+def test_unusable_bytecode_is_not_installed(own: Path) -> None:
     library = own / "lib/postprox"
     before = (library / str(sys.implementation.cache_tag) / "session").stat()
     (library / "postprox/core/session.py").write_text("raise SystemExit\n")
@@ -477,7 +477,7 @@ def test_server_with_damaged_bytecode_delivers_message(
     assert_server_serves(server, upstream)
 
 
-def test_server_requires_one_file(serve: Serve, own: Path, upstream: Upstream) -> None:
+def test_server_requires_only_one_file(serve: Serve, own: Path, upstream: Upstream) -> None:
     shutil.rmtree(own / "lib/postprox/postprox")
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
     assert_server_serves(serve(upstream.address, command=[f"{own}/sbin/postprox"]), upstream)
@@ -744,7 +744,7 @@ def test_concurrent_installation_is_reported(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_installation_leaves_only_installed_files(prefix: Path, own: Path) -> None:
+def test_installation_leaves_no_other_files(prefix: Path, own: Path) -> None:
     install("--prefix", own, "--python", PYTHON)
     for directory in (prefix, own):
         assert {str(path.relative_to(directory)) for path in directory.glob("*/*")} == {

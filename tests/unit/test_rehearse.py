@@ -349,7 +349,7 @@ def test_upstream_quit_precedes_client_quit_after_rejection(
     ]
 
 
-def test_command_relayed_unchanged_is_one_step() -> None:
+def test_command_relayed_unchanged_is_shown_as_one_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"NOOP\r\n")
     dialogue.note(PROXY, UPSTREAM, COMMAND, b"NOOP\r\n")
@@ -359,7 +359,7 @@ def test_command_relayed_unchanged_is_one_step() -> None:
     assert steps == [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)]
 
 
-def test_reply_of_proxy_is_separate_step() -> None:
+def test_reply_of_proxy_is_shown_as_separate_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"DATA\r\n")
     dialogue.note(PROXY, CLIENT, REPLY, b"354 go\r\n")
@@ -482,7 +482,7 @@ def test_exit_status_inconsistent_with_delivery_is_error() -> None:
     assert judge(run, Conditions(30, False, 0.1), delivered=False).verdict == "error"
 
 
-def test_filter_killed_without_record_has_timed_out() -> None:
+def test_filter_killed_without_record_counts_as_timed_out() -> None:
     assert judge(None, Conditions(0.001, False, 0.002), delivered=True).timed_out
 
 

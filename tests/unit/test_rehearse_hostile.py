@@ -250,7 +250,7 @@ def test_tail_is_complete_after_each_write(tmp_path: Path, sizes: list[int]) -> 
             assert len(record) <= 16
 
 
-def test_excess_standard_error_is_discarded(rehearse: Rehearse) -> None:
+def test_standard_error_over_limit_is_discarded(rehearse: Rehearse) -> None:
     command = (
         f"yes | head -c 20000000 >&2; du -s {rehearse.temporary} | cut -f 1 >&2; "
         "echo 550 last >&2; exit 1"
@@ -346,7 +346,7 @@ def test_endless_device_does_not_skip_other_messages(
         bad.read()
 
 
-def test_line_read_in_blocks_does_not_split_mbox(
+def test_from_line_after_long_line_is_not_a_separator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_LINE", 100)

@@ -448,7 +448,7 @@ def test_watch_continues_after_temporarily_missing_message(rehearse: Rehearse) -
     )
 
 
-def test_installed_command_is_identical() -> None:
+def test_installed_command_has_same_output() -> None:
     script = Path(sys.executable).with_name("postprox-rehearse")
     if not script.exists():
         pytest.skip("installed before there was the command")

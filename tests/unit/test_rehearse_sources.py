@@ -82,7 +82,7 @@ def test_separator_without_empty_line_does_not_split(tmp_path: Path) -> None:
     assert len(names(box)) == 1
 
 
-def test_bounces_are_split(tmp_path: Path) -> None:
+def test_bounces_in_mbox_are_split(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes((b"From MAILER-DAEMON Mon Jan  6 12:00:00 2025\n" + MESSAGE + b"\n") * 2)
     assert read(box) == [MESSAGE] * 2

@@ -150,7 +150,7 @@ def test_session_message_is_logged_once_per_minute(
     assert len(logged) == 2
 
 
-def test_session_message_does_not_suppress_another(site: Site, logged: Lines) -> None:
+def test_rate_limited_message_does_not_suppress_others(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "1")
     site.client()
     site.has(1)
@@ -277,7 +277,9 @@ def test_stopped_server_does_not_accept_clients(site: Site) -> None:
     assert (site.sessions[0].stopped, site.sessions[0].terminated) == (1, [])
 
 
-def test_current_messages_have_stop_grace(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_in_progress_have_grace_period(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = site.serves()
     site.client()
     site.has(1)
@@ -413,7 +415,7 @@ def test_pid_file_is_world_readable(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o644
 
 
-def test_unwritten_pid_file_is_kept(tmp_path: Path) -> None:
+def test_pid_file_that_was_not_written_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("1\n")
     with listen._PidFile(str(file)):

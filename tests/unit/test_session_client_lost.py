@@ -110,7 +110,7 @@ def sent_ahead(*, filtering: bool, quits: bool) -> Dialogue:
     return dialogue
 
 
-def test_early_eof_with_quit_does_not_abort() -> None:
+def test_pipelined_message_with_quit_survives_client_eof() -> None:
     dialogue = sent_ahead(filtering=True, quits=True)
     dialogue.to_client.clear()
     dialogue.filter_ends(1, b"spam")
@@ -121,7 +121,7 @@ def test_early_eof_with_quit_does_not_abort() -> None:
 
 
 @pytest.mark.parametrize("filtering", [True, False])
-def test_early_eof_without_quit_aborts(filtering: bool) -> None:
+def test_pipelined_message_without_quit_is_aborted(filtering: bool) -> None:
     dialogue = sent_ahead(filtering=filtering, quits=False)
     dialogue.to_client.clear()
     dialogue.upstream_sees(b"HELO x", MAIL, RCPT, b"QUIT")

@@ -182,7 +182,7 @@ def test_pipelined_transaction_after_refused_data_is_relayed() -> None:
 
 
 @pytest.mark.parametrize("command", [b"RSET", b"QUIT", b"EHLO x", b"HELO x"])
-def test_resetting_client_command_replaces_rset(command: bytes) -> None:
+def test_client_command_that_resets_replaces_rset(command: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(b"451 later")
     dialogue.client_sees(b"451 later")

@@ -57,7 +57,7 @@ def test_idle_client_in_data_gets_421() -> None:
 
 
 @pytest.mark.parametrize("stage", [greeted, in_transaction, rejected, in_auth])
-def test_octets_do_not_extend_line_timeout(stage: Stage) -> None:
+def test_partial_line_does_not_extend_timeout(stage: Stage) -> None:
     dialogue = stage()
     dialogue.seconds_pass(250)
     dialogue.client_sends(b"N")
@@ -124,7 +124,7 @@ def test_client_input_is_read_up_to_buffer_limit() -> None:
 # The time limit of a message
 
 
-def test_400_octets_per_second_extend_message_timeout() -> None:
+def test_minimum_rate_extends_message_timeout() -> None:
     dialogue = in_data()
     for _ in range(10):
         time_passes_in_data(dialogue, 599)

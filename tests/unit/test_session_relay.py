@@ -294,7 +294,7 @@ def test_quit_as_auth_response_does_not_set_deadline() -> None:
     relayed(dialogue, b"NOOP")
 
 
-def test_line_after_refused_auth_is_command() -> None:
+def test_line_after_refused_auth_is_parsed_as_command() -> None:
     dialogue = in_auth()
     relayed(dialogue, b"DATA", b"535 no")
     dialogue.client_says(b"DATA")

@@ -165,7 +165,7 @@ def test_refused_rset_ends_session() -> None:
     dialogue.is_over_after_goodbye(exit_status=1)
 
 
-def test_second_reply_is_not_relayed_to_next_command() -> None:
+def test_unsolicited_reply_is_not_relayed_to_next_command() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", MAIL)
     dialogue.upstream_sees(b"NOOP")
@@ -174,7 +174,7 @@ def test_second_reply_is_not_relayed_to_next_command() -> None:
     dialogue.is_over(exit_status=1)
 
 
-def test_reply_with_354_to_data_is_not_final() -> None:
+def test_reply_pipelined_with_354_is_not_final() -> None:
     dialogue = in_delivery()
     dialogue.upstream_is_fast = False
     dialogue.upstream_says(b"354 go on", b"250 ok")
@@ -335,7 +335,7 @@ def test_idle_upstream_gets_noop_each_minute(stage: Stage) -> None:
         dialogue.client_sees()
 
 
-def test_time_before_data_counts_as_idle() -> None:
+def test_idle_time_before_data_counts_towards_keepalive() -> None:
     dialogue = in_transaction()
     dialogue.seconds_pass(50)
     dialogue.client_says(b"DATA")
@@ -359,7 +359,7 @@ def test_data_awaits_reply_to_noop(reply: bytes) -> None:
     dialogue.client_sees()
 
 
-def test_refused_noop_is_ignored() -> None:
+def test_refused_keepalive_is_ignored() -> None:
     dialogue = in_keepalive()
     dialogue.upstream_says(b"502 what")
     dialogue.filter_ends(0)

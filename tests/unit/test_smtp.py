@@ -83,7 +83,7 @@ def test_buffered_line_over_limit_is_reported_once() -> None:
     assert read_lines(b"x" * 50_000 + b"\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
-def test_separate_end_of_long_line_is_accepted() -> None:
+def test_line_end_of_overlong_line_may_arrive_separately() -> None:
     reader = CommandReader()
     reader.feed(b"x" * (limits.COMMAND_LINE + 1))
     with pytest.raises(LineTooLongError):
@@ -190,7 +190,7 @@ def test_input_buffer_exceeds_maximum_line_size() -> None:
         (b"NOOP\r\n" * 20 + b"QUIT\r\n", True),
     ],
 )
-def test_quit_is_found_in_buffered_input(octets: bytes, holds: bool) -> None:
+def test_buffered_quit_is_found(octets: bytes, holds: bool) -> None:
     reader = CommandReader()
     reader.feed(octets)
     assert reader.has_buffered_quit is holds
@@ -443,7 +443,7 @@ def test_filtered_ehlo_reply_is_well_formed(keywords: list[bytes]) -> None:
     assert shown == [line for line in lines if line not in HIDDEN_KEYWORDS]
 
 
-def test_search_for_quit_is_limited_to_buffered_lines() -> None:
+def test_search_for_quit_examines_limited_number_of_lines() -> None:
     reader = CommandReader()
     reader.feed(b"BDAT 0\r\n" * limits.LINES_WITH_QUIT + b"QUIT\r\n")
     assert reader.has_buffered_quit is False

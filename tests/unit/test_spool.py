@@ -74,7 +74,7 @@ def test_message_can_be_read_twice(spool: Spool) -> None:
     assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
-def test_last_block_requires_no_further_read(spool: Spool) -> None:
+def test_last_block_needs_no_further_read(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     descriptor = os.dup(spool.original)
     reading = blocks(descriptor)
@@ -297,7 +297,7 @@ def test_truncated_message_raises_at_end_of_data(spool: Spool, small_files: int)
     assert raised.value.errno == errno.EFBIG
 
 
-def test_truncated_message_remains_an_error(spool: Spool, small_files: int) -> None:
+def test_truncated_message_error_is_persistent(spool: Spool, small_files: int) -> None:
     spool.store(b"", b"x" * (small_files + 1))
     spool.store(b"fits again", b"fits again")
     with pytest.raises(OSError, match="File too large"):
@@ -457,7 +457,7 @@ def test_non_empty_outfile_directory_is_removed(offered: Spool, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unwritable_directory_is_removed() -> None:
+def test_unwritable_directory_of_filter_is_removed() -> None:
     with as_an_ordinary_user() as directory:
         spool = Spool(directory, filtering=True)
         spool.create_filter_files()

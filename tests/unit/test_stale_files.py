@@ -75,7 +75,7 @@ def test_old_files_are_removed(
 
 
 @pytest.mark.parametrize("changed", ["mtime", "ctime"])
-def test_later_timestamp_determines_age(
+def test_age_is_determined_by_later_timestamp(
     tmp_path: Path, passes: Callable[[float], None], changed: str
 ) -> None:
     left(tmp_path, "spool")

@@ -26,7 +26,7 @@ with open(sys.argv[1], "w") as answer:
 
 
 @pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
-def test_missing_standard_descriptors_are_filled(closed: tuple[int, ...], tmp_path: Path) -> None:
+def test_closed_standard_descriptors_are_opened(closed: tuple[int, ...], tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", FILLED, str(tmp_path / "answer"), *map(str, closed)],
         stdin=subprocess.DEVNULL,

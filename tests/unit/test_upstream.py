@@ -30,7 +30,7 @@ def site() -> Site:
     return Site()
 
 
-def test_initial_state_has_no_connection(site: Site) -> None:
+def test_connection_is_initially_absent(site: Site) -> None:
     assert site.link.state == upstream.ABSENT
     assert site.link.deadline == limits.NEVER
 

@@ -67,7 +67,7 @@ def test_filter_outcome_determines_action_and_reply(
     ],
 )
 @pytest.mark.parametrize("reject_failures", [False, True])
-def test_only_failure_has_reason(outcome: Outcome, reason: str, reject_failures: bool) -> None:
+def test_only_failures_have_reason(outcome: Outcome, reason: str, reject_failures: bool) -> None:
     assert judge(outcome, reject_failures=reject_failures).reason == reason
 
 
@@ -80,7 +80,7 @@ def test_default_outcome_has_no_values() -> None:
 @pytest.mark.parametrize(
     ("status", "reject_failures"), [(0, False), (1, False), (2, False), (2, True)]
 )
-def test_filter_output_is_kept_for_any_verdict(status: int, reject_failures: bool) -> None:
+def test_verdict_always_contains_filter_output(status: int, reject_failures: bool) -> None:
     assert judge(Outcome(status, b"550 no"), reject_failures=reject_failures).said == b"550 no"
 
 
@@ -194,19 +194,19 @@ def test_last_line_is_independent_of_block_boundaries(pieces: list[bytes]) -> No
 
 
 @given(st.lists(st.sampled_from([b"550 a", b"", b" ", b"b", b"\r"])))
-def test_last_line_is_last_nonblank_line(lines: list[bytes]) -> None:
+def test_last_nonblank_line_is_returned(lines: list[bytes]) -> None:
     wanted = next((line for line in reversed(lines) if line.strip()), b"")
     assert last_stderr_line(b"\n".join(lines)) == wanted
 
 
-def test_separate_blank_line_keeps_last_line() -> None:
+def test_blank_line_in_next_block_keeps_last_line() -> None:
     reader = LastLine()
     reader.feed(b"550 x\n")
     reader.feed(b"\n")
     assert reader.value == b"550 x"
 
 
-def test_separate_newline_ends_line() -> None:
+def test_newline_in_next_block_ends_line() -> None:
     reader = LastLine()
     reader.feed(b"550 x")
     reader.feed(b"\n")
@@ -217,7 +217,7 @@ def test_third_of_three_lines_is_last() -> None:
     assert last_stderr_line(b"one\ntwo\nthree\n") == b"three"
 
 
-def test_complete_line_is_truncated() -> None:
+def test_overlong_complete_line_is_truncated() -> None:
     assert len(last_stderr_line(b"x" * 65536 + b"\n")) == limits.FILTER_LINE
 
 
