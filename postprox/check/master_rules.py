@@ -96,7 +96,7 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
                 "port-twice",
                 f"master.cf, {last.label}",
                 f"it replaces an earlier {earlier.program}(8) service of the same name; mail for "
-                "that service goes to the proxy, and can loop",
+                "that service goes to the proxy and can loop",
                 tuple(_apart(setup, proxy, earlier)),
             )
 
@@ -239,8 +239,8 @@ def missing_transport(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "transport",
                 f"master.cf, {route.source.label}",
-                f"content_filter uses the transport {name}, which is not in master.cf; all its "
-                "mail stays in the queue",
+                f"content_filter uses the transport {name}, which is not in master.cf; its mail "
+                "stays in the queue",
                 (
                     fixes.add_line(
                         setup.configuration, name, f"- - n - {_size(setup, route)} {SCAN}"

@@ -149,7 +149,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
     if setup.running and setup.running.postfix is None:
         yield "whether Postfix is running (run postprox-check as root)"
     if setup.running and setup.running.units_unknown:
-        yield f"the state of units ({setup.running.units_unknown})"
+        yield f"the state of the systemd units ({setup.running.units_unknown})"
 
 
 def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:

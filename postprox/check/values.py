@@ -13,7 +13,7 @@ NUMBERS = {
     "default_process_limit": 1,
     "message_size_limit": None,
 }
-#: Time parameters. Their minimum is 1 s.
+#: Time parameters, whose minimum is 1 s.
 TIMES = ("command_time_limit", "smtp_data_done_timeout", "smtpd_proxy_timeout")
 #: The suffix of parameters that begin with the name of a transport.
 TRANSPORT_LIMIT = "_destination_concurrency_limit"

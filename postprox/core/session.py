@@ -507,7 +507,7 @@ class Session:
     def _on_stray_reply(self, reply: smtp.Reply) -> None:
         """Handle an unexpected reply, such as 421 or an early refusal of the message."""
         if self._state == DELIVERING and reply.negative:
-            self._log(log_levels.WARNING, "upstream refused the message before its end")
+            self._log(log_levels.WARNING, "upstream refused the message before the end of data")
             self._upstream.disconnect()
             self._end_message(reply.raw)
         elif reply.code != 421:
@@ -695,7 +695,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # first, because a missing transition must result only in 421
+        self._set_state(state)  # raises before the reply is sent if there is no such transition
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # consecutive replies share one write

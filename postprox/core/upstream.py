@@ -20,12 +20,12 @@ QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
 EHLO = "reply to HELO or EHLO"  # repeated by the proxy on a new connection
-RSET = "reply to RSET"  # to the proxy's RSET, after a refused message
-REPLY = "reply to the client's command"  # or to its AUTH response; it is relayed
-QUIT = "reply to QUIT"  # to the client's QUIT; it is relayed
-KEEPALIVE = "reply to NOOP"  # to the proxy's NOOP; it is not relayed
-DATA = "reply to DATA"  # to the proxy's DATA, which must be 354
-FINAL = "final reply"  # to the end of data; the upstream server may have the message
+RSET = "reply to RSET"  # sent by the proxy after a refused message
+REPLY = "reply to the client's command"  # or to its AUTH response
+QUIT = "reply to QUIT"  # relayed to the client
+KEEPALIVE = "reply to NOOP"  # not relayed, because the proxy sent NOOP
+DATA = "reply to DATA"  # must be 354 before the message is sent
+FINAL = "final reply"  # the upstream server may already have accepted the message
 
 #: The timeout of each reply in seconds (relay.idle).
 REPLY_TIMEOUTS = {

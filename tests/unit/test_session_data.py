@@ -197,7 +197,9 @@ def test_refusal_during_message_ends_delivery() -> None:
     dialogue.client_sees(b"552 too big")
     assert not dialogue.connected
     dialogue.upstream_sees()
-    assert dialogue.logged(log_levels.WARNING) == ["upstream refused the message before its end"]
+    assert dialogue.logged(log_levels.WARNING) == [
+        "upstream refused the message before the end of data"
+    ]
 
 
 def test_commands_after_message_await_final_reply() -> None:

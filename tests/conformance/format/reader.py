@@ -189,8 +189,7 @@ def _split_verb(text: str, verbs: dict[str, ArgumentKind]) -> tuple[str, str]:
         return "", text
     known = [verb for verb in verbs if verb]
     raise PayloadError(
-        f"unknown step '{word}'{did_you_mean(word, known)}; "
-        f"here one of {', '.join(known)} is expected"
+        f"unknown step '{word}'{did_you_mean(word, known)}; expected one of {', '.join(known)}"
     )
 
 

@@ -21,7 +21,7 @@ _WHY = {
     "unprivileged": "to be run as a user other than root",
     "ipv6-loopback": "::1 on this machine",
     "hosts": "a private /etc/hosts in a mount namespace (run as root)",
-    "localhost": "the name localhost to mean 127.0.0.1 (/etc/hosts)",
+    "localhost": "the name localhost to resolve to 127.0.0.1 (/etc/hosts)",
     "network": "a private network namespace (run as root)",
 }
 

@@ -68,7 +68,7 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add("--requires", required=True, action="append", metavar="ID", help="a requirement that the "
         "transcript asserts; may be repeated")  # fmt: skip
-    add("--filter", type=Path, metavar="FILE", help="the filter, as a command for sh")
+    add("--filter", type=Path, metavar="FILE", help="the filter, as a shell command")
     add("--email", action="store_true", help="also record the filter's EMAIL")
     add(
         "--comment",

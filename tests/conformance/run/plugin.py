@@ -95,7 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--modes",
         default=",".join(MODES),
         metavar="LIST",
-        help="run these modes only (default: stdio,listen,command)",
+        help="run only these modes (default: stdio,listen,command)",
     )
     group.addoption(
         "--time-scale",
