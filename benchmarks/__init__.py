@@ -1,10 +1,11 @@
-"""What postprox costs, as ratios, side by side in one run: `python3 -m benchmarks`.
+"""Benchmarks of postprox, which report ratios measured side by side (`python3 -m benchmarks`).
 
-Rule: what is compared is measured in turn (A B A B …) in the same run, on loopback, in processor
-time with the wall clock beside it, and shown with its spread and its bar. A slow or busy machine
-slows both sides; a timing never decides about an exit status.
+Rule: programs are compared by alternating measurements (A B A B …) in the same run, on loopback.
+Results are processor times with elapsed times, and have a range and a limit. A slow or busy machine
+affects both sides equally. No exit status depends on a timing.
 
-`startup` to `profile` each answer one question; `clock` measures, `peers`, `upstream`, `copier`
-and `relay` are what a proxy is measured between and beside; `figures`, `report`, `plots` and
-`document` are how it is kept and shown. docs/performance.md says what is compared with what.
+Each of the modules from `startup` to `profile` answers one question. `clock` measures times.
+`peers`, `upstream`, `copier` and `relay` are the programs used in a measurement. `figures`,
+`report`, `plots` and `document` store and present the results. docs/performance.md lists the
+comparisons.
 """

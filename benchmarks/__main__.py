@@ -1,4 +1,4 @@
-"""The command `python3 -m benchmarks`: installs the proxy somewhere, measures, prints tables."""
+"""The command `python3 -m benchmarks`, which installs the proxy, measures it and prints tables."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "whole-path": whole_path.measure,
     "profile": profile.measure,
 }
-#: What ends one benchmark, and no other.
+#: Errors that end one benchmark but not the others.
 BROKEN = (BrokenDialogueError, PostfixError, OSError, subprocess.SubprocessError)
 INSTALLER = ROOT / "packaging/install"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmarks",
-        description="What postprox costs, as ratios, with the bars that they are to keep.",
+        description="Measure the cost of postprox as ratios, and compare them with their limits.",
     )
     parser.add_argument("which", nargs="*", metavar="WHICH", help=f"of {', '.join(MEASURES)}")
     parser.add_argument(
@@ -60,41 +60,46 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "-d",
         "--directory",
         type=Path,
-        help="where messages are stored; memory needs 2 GB there (default: a temporary directory)",
+        help=(
+            "the directory for messages; the benchmark memory requires 2 GB (default: a temporary "
+            "directory)"
+        ),
     )
     parser.add_argument(
         "--beside",
         action="append",
         default=[],
         metavar="[NAME=]CMD",
-        help="measure this too: a command with postprox's options that proxies on standard input "
-        "and output, with {upstream} for HOST:PORT",
+        help="also measure this command, which must accept postprox's options and run a session on "
+        "standard input and output, with {upstream} for HOST:PORT",
     )
-    parser.add_argument("--rounds", type=int, default=0, help="how often each is measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every sample there")
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="the number of measurements of each benchmark"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="store all samples in FILE")
     parser.add_argument(
         "--document",
         type=Path,
         metavar="FILE",
-        help="measure nothing: write the tables and plots of the documentation from what --json "
-        "has kept (plots need the extra `bench`)",
+        help="do not measure; write the tables and plots of the documentation from the file of "
+        "--json (plots require the extra `bench`)",
     )
     parser.add_argument(
         "--miniature",
         action="store_const",
         const=1000,
         default=1,
-        help="sizes of a thousandth: shows that all works, and no more",
+        help="divide all sizes by a thousand, only to check that everything works",
     )
     wanted = parser.parse_args(arguments)
     unknown = [name for name in wanted.which if name not in MEASURES]
     if unknown:
-        parser.error(f"{unknown[0]!r} is none of {', '.join(MEASURES)}")
+        parser.error(f"unknown benchmark {unknown[0]!r}; must be one of {', '.join(MEASURES)}")
     return wanted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what was asked for."""
+    """Run the selected benchmarks."""
     wanted = parse(arguments)
     if wanted.document:
         from . import document  # noqa: PLC0415 (only this needs what draws the plots)
@@ -106,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         upstream() as server,
     ):
         place = Path(name)
-        place.chmod(0o755)  # for those that Postfix runs as another user
+        place.chmod(0o755)  # for programs that Postfix runs as another user
         install(place, wanted.python)
         bench = Bench(
             python=wanted.python,
@@ -131,19 +136,19 @@ def install(place: Path, python: str) -> None:
         stdout=subprocess.DEVNULL,
         check=False,
     )
-    if done.returncode:  # and it has said why
-        raise SystemExit("benchmarks: the proxy cannot be installed, so nothing can be measured")
+    if done.returncode:  # the installer has printed the reason
+        raise SystemExit("benchmarks: the proxy cannot be installed")
 
 
 def other(beside: str) -> Subject:
-    """Return what `--beside` names; a program's path may be relative."""
+    """Return the program of `--beside`. Its path may be relative."""
     name, equals, command = beside.partition("=")
     program, *arguments = shlex.split(command if equals else beside)
     return Subject(name, (str(Path(program).resolve()), *arguments))
 
 
 def measured(bench: Bench, names: Sequence[str]) -> Results:
-    """Measure one after the other, and say so: it takes some minutes."""
+    """Run the benchmarks one after another and report progress, because they take minutes."""
     results = Results(Conditions.here(bench.python))
     for name in names:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
@@ -152,7 +157,7 @@ def measured(bench: Bench, names: Sequence[str]) -> Results:
                 results.add(figure)
         except NotHereError as reason:
             results.missing[name] = str(reason)
-        except BROKEN as reason:  # the others' figures are worth keeping
+        except BROKEN as reason:  # the figures of the other benchmarks are still useful
             results.broken[name] = f"{type(reason).__name__}: {reason}"
     before, _ = results.conditions.load
     results.conditions = replace(results.conditions, load=(before, os.getloadavg()[0]))

@@ -1,7 +1,7 @@
-"""What do filters cost that take their time?
+"""Measures the cost of slow filters.
 
-Rule: the listening process's own time for a message with `-c true`, of one client, while the
-filters of so many others sleep; next to the same beside one of them.
+Rule: the processor time of a listening proxy for a message with `-c true` is measured while the
+filters of other clients sleep, and compared with the time while one filter sleeps.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from .peers import Listener, connected, listening
 FILTERS = (1, 500, 2000)
 MESSAGES = 30
 SLEEPER = b"slow@example.com"
-#: A session's whose filter sleeps: client, upstream, the message's files, standard error.
+#: The descriptors of a session with a sleeping filter: client, upstream, message files, standard
+#: error.
 DESCRIPTORS = 8
 FILTER = f'test "$SENDER" != {SLEEPER.decode()} || exec sleep 300'
 
 
 def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
-    """Return a proxy with so many filters asleep; at the end their clients leave."""
+    """Provide a proxy with sleeping filters, whose clients disconnect at the end."""
     proxy = stack.enter_context(listening(command))
     for _ in range(filters):
         client = connected(proxy.address)
@@ -35,7 +36,7 @@ def asleep(stack: ExitStack, command: list[str], filters: int) -> Listener:
 
 
 def measure(bench: Bench) -> Iterator[Measured]:
-    """Measure it."""
+    """Run the benchmark."""
     counts = bench.places(FILTERS)
     series = Series("asleep", "a message beside filters that sleep", "filters asleep").at(counts)
     command = bench.crowded(counts[-1], DESCRIPTORS, "-t", "300", "-c", FILTER)

@@ -1,12 +1,12 @@
-"""What a proxy is compared with: a program that copies a message from socket to file to socket.
+"""The reference for a proxy, which copies a message from a socket to a file to a socket.
 
     python3 copier.py HOST:PORT DIR
 
-Standard input and output are the client's socket. It says 354 when it is ready; the whole message,
-up to its dot, is stored in a file in DIR; then it is sent to HOST:PORT, and the one answer goes
-back.
+Standard input and output are the client's socket. The program sends 354 when it is ready, stores
+the whole message up to its final dot in a file in DIR, sends it to HOST:PORT, and relays the reply.
 
-Rule: it looks at nothing but the last five octets, and does nothing that copying does not need.
+Rule: the program examines only the last five octets, and does nothing that copying does not
+require.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 END_OF_DATA = b"\r\n.\r\n"
-#: Larger blocks are no faster.
+#: Larger blocks are not faster.
 READ_SIZE = 262144
 COPY_SIZE = 131072
 
@@ -44,7 +44,7 @@ def main() -> None:
             upstream.sendall(block)
             offset += len(block)
         client.sendall(upstream.recv(READ_SIZE))
-        client.recv(1)  # the processor time of a process can be read as long as it lives
+        client.recv(1)  # the processor time can be read only until the process exits
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The documentation's figures: written from a run, never by hand.
+"""Writes the figures of the documentation from the results of a run.
 
-Rule: between two marks in a document stands what this makes of docs/performance/figures.json, and a
-test holds that it is so.
+Rule: the text between two markers in a document is generated from docs/performance/figures.json. A
+test checks that it is current.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from . import report
 from .figures import Comparison, Series
 from .results import Results
 
-#: Below the root of the checkout.
+#: Relative to the root of the checkout.
 FIGURES = Path("docs/performance/figures.json")
 BEGIN = "<!-- Measured: `python3 -m benchmarks --document` writes what follows. -->"
 END = "<!-- End of what is measured. -->"
 
 
 def write(results: Results, root: Path) -> None:
-    """Write every region and every plot."""
+    """Write all regions and plots."""
     from . import plots  # noqa: PLC0415 (the texts need no matplotlib)
 
     for path, text in texts(results, root).items():
@@ -32,13 +32,13 @@ def write(results: Results, root: Path) -> None:
 
 
 def texts(results: Results, root: Path) -> dict[Path, str]:
-    """Return the documents as they should be."""
+    """Return the documents with current regions."""
     regions = {"docs/performance.md": all_figures(results), "README.md": short(results)}
     return {root / name: replaced(root / name, region) for name, region in regions.items()}
 
 
 def replaced(path: Path, region: str) -> str:
-    """Return a document with another region."""
+    """Return a document in which a region is replaced."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -47,18 +47,18 @@ def replaced(path: Path, region: str) -> str:
 
 
 def digest(shown: Series | Comparison) -> str:
-    """Return what tells the data of a plot from any other."""
+    """Return a digest of the data of a plot."""
     kept = json.dumps(asdict(shown), sort_keys=True)
     return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
 
 def plot(name: str) -> Path:
-    """Return where the plot of that name is, below the root."""
+    """Return the path of a plot relative to the root."""
     return FIGURES.with_name(f"{name}.svg")
 
 
 def all_figures(results: Results) -> str:
-    """Return what docs/performance.md says."""
+    """Return the region of docs/performance.md."""
     with_bar = [figure for figure in results.figures if figure.bar()]
     without = [figure for figure in results.figures if not figure.bar()]
     parts = [
@@ -83,7 +83,7 @@ def all_figures(results: Results) -> str:
 
 
 def short(results: Results) -> str:
-    """Return what README says: the figures with a bar."""
+    """Return the region of the README, which contains the figures that have a limit."""
     rows = [
         [figure.label, f"{report.summary(figure.samples)} {figure.unit}".rstrip(" x")]
         for figure in results.figures

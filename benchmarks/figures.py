@@ -1,7 +1,7 @@
-"""Figures: what was measured, round by round, and the bars that it is to keep.
+"""The measured figures by round, and their limits.
 
-Rule: a figure is the median of its rounds with the least and the greatest; it is judged by its
-processor time (or memory) against its bar, and the verdict is only shown.
+Rule: a figure is the median of its rounds, with the minimum and maximum. Its processor time (or
+memory) is compared with a limit, and the result is only displayed.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ MANY = Path(__file__).parent / "many.py"
 
 @dataclass(frozen=True)
 class Subject:
-    """A program to be measured: its name, and its command with `{upstream}` for HOST:PORT."""
+    """A program to measure, with its name and its command, in which `{upstream}` is HOST:PORT."""
 
     name: str
     template: tuple[str, ...]
 
     def command(self, upstream: str, *options: str) -> list[str]:
-        """Return its command line."""
+        """Return the command line of the program."""
         return [*(word.replace("{upstream}", upstream) for word in self.template), *options]
 
 
 @dataclass
 class Samples:
-    """What the rounds gave: processor time or memory, and the wall clock where it says anything."""
+    """The results of all rounds: processor time or memory, and elapsed time if it is meaningful."""
 
     samples: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
 
     def add(self, spent: Spent) -> None:
-        """Add what one round gave."""
+        """Add the result of one round."""
         self.samples.append(spent.processor)
         self.wall.append(spent.wall)
 
     def rounds(self) -> list[Spent]:
-        """Return what `add` was given."""
+        """Return the results that `add` received."""
         return [Spent(*each) for each in zip(self.samples, self.wall, strict=True)]
 
 
 @dataclass
 class Figure(Samples):
-    """One line of the table of figures."""
+    """A line of the table of figures."""
 
     label: str = ""
     unit: str = "x"
-    #: The bar: at most this, or at least that.
+    #: The limit, which is a maximum or a minimum.
     at_most: float | None = None
     at_least: float | None = None
 
     def bar(self) -> str:
-        """Return the bar as it is shown."""
+        """Return the limit as text."""
         if self.at_most is not None:
             return f"≤ {self.at_most:g}"
         return f"≥ {self.at_least:g}" if self.at_least is not None else ""
 
     def verdict(self) -> str:
-        """Say whether the median, as it is shown, keeps to the bar."""
+        """Return whether the displayed median is within the limit, as text."""
         if not self.samples or not self.bar():
             return ""
         shown = float(number(median(self.samples)))
@@ -73,7 +73,7 @@ class Figure(Samples):
         return "meets" if (self.at_least or 0.0) <= shown <= most else "misses"
 
     def compare(self, rounds: Iterable[Spent], others: Iterable[Spent]) -> Self:
-        """Add the ratios of what was measured in the same rounds."""
+        """Add the ratios of results from the same rounds."""
         for one, other in zip(rounds, others, strict=True):
             self.add(one.over(other))
         return self
@@ -81,14 +81,14 @@ class Figure(Samples):
 
 @dataclass
 class Point(Samples):
-    """What was measured at one place of a series."""
+    """The result at one point of a series."""
 
     at: int = 0
 
 
 @dataclass
 class Series:
-    """How something grows: its name, what it is measured for, and of what there is more."""
+    """A series of results, with its name, the measured unit, and the quantity that increases."""
 
     name: str
     label: str
@@ -97,17 +97,17 @@ class Series:
     points: list[Point] = field(default_factory=list)
 
     def at(self, places: Iterable[int]) -> Self:
-        """Measure at these places."""
+        """Measure at these points."""
         self.points = [Point(at=place) for place in places]
         return self
 
     def slope(self) -> float:
-        """Return the exponent of the growth over the last step: 0 is flat, 1 proportional."""
+        """Return the exponent of the growth over the last step (0: constant, 1: proportional)."""
         (x, y), (further, more) = self._last()
         return math.log(more / y) / math.log(further / max(x, 1))
 
     def each(self) -> float:
-        """Return what each further one costs over the last step, in the unit of the series."""
+        """Return the cost of each additional one over the last step, in the unit of the series."""
         (x, y), (further, more) = self._last()
         return (more - y) / (further - x)
 
@@ -117,14 +117,14 @@ class Series:
 
 @dataclass
 class Way(Samples):
-    """What one of several ways of doing the same takes."""
+    """The results of one of several ways to do the same work."""
 
     name: str = ""
 
 
 @dataclass
 class Comparison:
-    """Several ways of doing the same, each next to the first."""
+    """Several ways to do the same work, each compared with the first one."""
 
     name: str
     label: str
@@ -132,7 +132,7 @@ class Comparison:
     ways: list[Way] = field(default_factory=list)
 
     def next_to_first(self, way: Way) -> list[Spent]:
-        """Return the ratios of a way to the first, round by round."""
+        """Return the ratios of a way to the first one, by round."""
         pairs = zip(way.rounds(), self.ways[0].rounds(), strict=True)
         return [one.over(first) for one, first in pairs]
 
@@ -142,51 +142,51 @@ Measured = Figure | Series | Comparison
 
 @dataclass(frozen=True)
 class Bench:
-    """What every benchmark is given."""
+    """The parameters of every benchmark."""
 
     python: str
-    #: postprox as it was installed, and what is measured beside it.
+    #: The installed postprox, and the programs that are also measured.
     postprox: Subject
     beside: tuple[Subject, ...]
     upstream: Upstream
     directory: Path
-    #: How often, instead of each benchmark's own number; 0 for that.
+    #: The number of rounds, or 0 for the default of each benchmark.
     rounds: int
-    #: What sizes and numbers are divided by, to try the programs out.
+    #: The divisor of sizes and numbers, for trial runs.
     divisor: int
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """All programs to be measured."""
+        """All programs to measure."""
         return self.postprox, *self.beside
 
     def named(self, label: str, subject: Subject) -> str:
-        """Return the label of a figure, with the subject's name unless it is postprox."""
+        """Return the label of a figure, which contains the subject's name unless it is postprox."""
         return label if subject is self.postprox else f"{label}: {subject.name}"
 
     def bar(self, subject: Subject, value: float) -> float | None:
-        """Return the bar of a figure, which is postprox's alone."""
+        """Return the limit of a figure, which applies only to postprox."""
         return value if subject is self.postprox else None
 
     def turns(self, usual: int) -> range:
-        """Return the rounds of a benchmark; round 0 warms up and is not to be counted."""
+        """Return the rounds of a benchmark. Round 0 is a warm-up and does not count."""
         return range((self.rounds or usual) + 1)
 
     def part(self, number: int, floor: int = 1) -> int:
-        """Return a size or a number, in miniature if that is asked for."""
+        """Return a size or number, reduced in a trial run."""
         return max(floor, number // self.divisor)
 
     def places(self, numbers: Iterable[int]) -> list[int]:
-        """Return where to measure a series, two places at least."""
+        """Return the points of a series, at least two of them."""
         places = {self.part(number) if number else 0 for number in numbers}
         return sorted(places if len(places) > 1 else {1, 2})
 
     def command(self, subject: Subject, *options: str) -> list[str]:
-        """Return a subject's command line, with the place where messages are stored."""
+        """Return the command line of a subject, with the directory for messages."""
         return subject.command(self.upstream.smtp, "-d", str(self.directory), *options)
 
     def crowded(self, sessions: int, descriptors: int, *options: str) -> list[str]:
-        """Return the command line of postprox with room for sessions that hold so many open."""
+        """Return the command line of postprox for many sessions with few open files each."""
         needs_descriptors(sessions * descriptors + 100)
         library = self.directory / "lib/postprox"
         many = (self.python, "-IS", str(MANY), str(library), str(descriptors), "{upstream}")
@@ -195,5 +195,5 @@ class Bench:
 
 
 def number(value: float) -> str:
-    """Return a number with as many digits as mean something."""
+    """Format a number with its significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

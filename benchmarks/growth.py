@@ -1,7 +1,7 @@
-"""How does the cost of a message grow: with its size, its recipients, and the sessions at work?
+"""Measures how the cost of a message grows with its size, its recipients and the active sessions.
 
-Rule: the listening process's own time for a message; a doubling that costs more than twice as much
-shows as a slope above 1.
+Rule: the processor time of a listening proxy for a message is measured. If doubling the size more
+than doubles the cost, the slope is greater than 1.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 RECIPIENTS = (1, 10, 100, 1_000, 10_000)
 SESSIONS = (1, 10, 100, 1_000)
 MESSAGE = Message(4096)
-#: A session's at work without a filter: client, upstream, the message's file.
+#: The descriptors of an active session without a filter: client, upstream, the file of the message.
 DESCRIPTORS = 4
-#: A point takes so many messages that their octets, commands or sessions come to about this.
+#: The approximate total number of octets, commands or sessions at each point.
 ENOUGH = 400
 
 
 def of_size(listener: Listener, size: int, enough: int) -> Spent:
-    """Return what a message of so many octets takes."""
+    """Return the time for a message of this size."""
     return mean(listener, max(1, min(enough // 8, 10_000_000 // size)), Message(size), 1)
 
 
 def to_recipients(listener: Listener, recipients: int, enough: int) -> Spent:
-    """Return what a message to so many recipients takes."""
+    """Return the time for a message to this number of recipients."""
     return mean(listener, max(1, enough // recipients), MESSAGE, recipients)
 
 
 def mean(listener: Listener, times: int, message: Message, recipients: int) -> Spent:
-    """Return what a message takes, of so many."""
+    """Return the mean time for a message."""
     client = connected(listener.address)
 
     def send() -> None:
@@ -46,7 +46,7 @@ def mean(listener: Listener, times: int, message: Message, recipients: int) -> S
 
 
 def of_sessions(listener: Listener, sessions: int, enough: int) -> Spent:
-    """Return what a message takes while so many sessions each send one, all in step."""
+    """Return the time for a message while this number of sessions send messages in step."""
     clients = [connected(listener.address) for _ in range(sessions)]
     times = max(1, enough // sessions)
 
@@ -61,7 +61,7 @@ def of_sessions(listener: Listener, sessions: int, enough: int) -> Spent:
 
 
 def in_step(clients: list[Client]) -> None:
-    """Send a message from each: a command of all, then the replies of all."""
+    """Send a message from each client. Each command is sent by all before all replies are read."""
     for line, code in (
         (b"MAIL FROM:<sender@example.com>", b"250"),
         (b"RCPT TO:<recipient@example.com>", b"250"),
@@ -86,7 +86,7 @@ CASES: tuple[tuple[Series, tuple[int, ...], Measure], ...] = (
 
 
 def measure(bench: Bench) -> Iterator[Series]:
-    """Measure it."""
+    """Run the benchmark."""
     command = bench.crowded(max(SESSIONS), DESCRIPTORS)
     with listening(command) as listener:
         for series, places, of in CASES:

@@ -1,7 +1,8 @@
-"""What do sessions cost that say nothing?
+"""Measures the cost of idle sessions.
 
-Rule: one listening process with so many open sessions, each past its EHLO, beside one with none; a
-message of one more session, the opening and ending of one more, and the memory that they hold.
+Rule: a listening proxy with idle sessions, which have sent EHLO, is compared with one that has
+none. The cost of a message, the cost of opening and closing another session, and the memory are
+measured.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from .peers import Listener, NotHereError, connected, listening
 SESSIONS = (0, 100, 1000, 5000)
 MESSAGES = 20
 OPENED = 20
-#: An idle session's: client and upstream; and one to spare.
+#: The descriptors of an idle session: client, upstream and a spare one.
 DESCRIPTORS = 3
-#: The bars of a message beside so many, next to one beside none.
+#: The limits for a message with this number of idle sessions, relative to one without any.
 BARS = {100: 1.2, 1000: 1.5}
 
 
 def opened(listener: Listener, sessions: int) -> Spent:
-    """Return what it takes to open a session and to end it."""
+    """Return the time to open and close a session."""
 
     def open_and_end() -> None:
         for _ in range(sessions):
@@ -36,20 +37,22 @@ def opened(listener: Listener, sessions: int) -> Spent:
 
 @contextmanager
 def beside(command: list[str], sessions: int) -> Iterator[tuple[Listener, float]]:
-    """A proxy with so many idle sessions, and the KB that they hold."""
+    """Provide a proxy with idle sessions, and their memory in KB."""
     with listening(command) as proxy:
-        per_message(proxy, 2)  # what is loaded for a first message is not held by a session
+        per_message(proxy, 2)  # modules loaded for the first message are not part of a session
         before = proxy.memory()
         clients = [connected(proxy.address) for _ in range(sessions)]
         yield proxy, proxy.memory() - before
         if not all(client.undisturbed() for client in clients):
-            raise NotHereError("idle sessions were ended: this took longer than they may")
+            raise NotHereError(
+                "idle sessions have timed out, because the measurement took too long"
+            )
         for client in clients:
             client.leaves()
 
 
 def measure(bench: Bench) -> Iterator[Measured]:
-    """Measure it."""
+    """Run the benchmark."""
     counts = bench.places(SESSIONS)
     most = counts[-1]
     message = Series("idle", "a message beside idle sessions", "idle sessions").at(counts)

@@ -1,8 +1,8 @@
-"""What does a large message cost?
+"""Measures the cost of a large message.
 
-Rule: processor time of the whole process, as wait(2) accounts for it, next to `copier.py`, which
-stores the same octets in a file and sends them on and does nothing else; and, without a bar, of the
-message alone, from the first octet of its content to the reply to its end.
+Rule: the processor time of the whole process, as returned by wait(2), is compared with that of
+`copier.py`, which only stores the same octets in a file and sends them on. The time for the message
+alone, from the first octet of its content to the final reply, has no limit.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from .figures import Bench, Figure
 from .peers import Message, Process
 
 COPIER = str(Path(__file__).parent / "copier.py")
-#: Megabytes, and the bars without a filter and with one.
+#: The sizes in megabytes, with the limits without and with a filter.
 CASES = ((50, 0.85, 0.7), (500, 0.68, 0.55))
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What a message took: the process from start to end, and the message alone."""
+    """The times of the process from start to exit, and of the message alone."""
 
     whole: Spent
     message: Spent
 
 
 def copied(command: list[str], message: Message) -> Passed:
-    """Return what the copier takes."""
+    """Return the times of the copier."""
     with Process(command) as process:
         process.client.expect(b"354")
         alone = spent(process.own, lambda: process.client.content(message))
@@ -37,7 +37,7 @@ def copied(command: list[str], message: Message) -> Passed:
 
 
 def proxied(command: list[str], message: Message) -> Passed:
-    """Return what a proxy takes."""
+    """Return the times of a proxy."""
     with Process(command) as process:
         process.client.hello()
         process.client.begin()
@@ -47,7 +47,7 @@ def proxied(command: list[str], message: Message) -> Passed:
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """Measure it."""
+    """Run the benchmark."""
     copier = [bench.python, "-I", COPIER, bench.upstream.bare, str(bench.directory)]
     for megabytes, *bars in CASES:
         message = Message(bench.part(megabytes * 1_000_000))

@@ -1,7 +1,7 @@
-"""What does a message cost a process that listens?
+"""Measures the cost of a message in a listening proxy.
 
-Rule: the process's own time for one message of a session that goes on; what its filter takes is the
-filter's, and is what it is compared with.
+Rule: the processor time of the proxy for one message of a longer session is measured and compared
+with that of the filter, which is not included.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MESSAGE = Message(4096)
 
 
 def per_message(listener: Listener, messages: int) -> Spent:
-    """Return what a message takes, of so many in one session."""
+    """Return the mean time for one of many messages in a session."""
     client = connected(listener.address)
 
     def send() -> None:
@@ -31,13 +31,13 @@ def per_message(listener: Listener, messages: int) -> Spent:
 
 
 def shell(times: int) -> Spent:
-    """Return what the filter takes by itself."""
+    """Return the time of the filter alone."""
     runs = [run(["/bin/sh", "-c", "true"]) for _ in range(times)]
     return Spent(*(sum(each) / times for each in zip(*runs, strict=True)))
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """Measure it."""
+    """Run the benchmark."""
     own = Figure(label="listening, own time with `-c true` / that of `sh -c true`", at_most=0.75)
     filtering = Figure(label="listening, a 4 KB message with `-c true`", unit="ms")
     passing = Figure(label="listening, a 4 KB message without a filter", unit="ms")

@@ -1,11 +1,11 @@
-"""The installed proxy with room for more sessions than the limit of open files would allow.
+"""Runs the installed proxy with more sessions than the limit of open files would allow.
 
     python3 -IS many.py LIBRARY DESCRIPTORS [OPTIONS OF POSTPROX ...]
 
-The proxy takes no more sessions than could all have a filter at work, each with all the descriptors
-that this may need. Most of the sessions measured here have nothing at work, and hold `DESCRIPTORS`.
+The proxy accepts only as many sessions as could all run a filter, with all required descriptors.
+Most sessions in the benchmarks are idle and use only `DESCRIPTORS`.
 
-Rule: nothing else is changed.
+Rule: this program changes nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 
 def main() -> int:
-    """Run the proxy that is installed in `LIBRARY`."""
+    """Run the proxy installed in `LIBRARY`."""
     library, descriptors = sys.argv[1:3]
     del sys.argv[1:3]
     sys.path.insert(0, library)

@@ -1,7 +1,7 @@
-"""How much memory does a very large message take?
+"""Measures the memory for a very large message.
 
-Rule: the peak of the process's resident set, code of the interpreter included, read before it says
-goodbye.
+Rule: the peak resident memory of the process, including the interpreter's code, is read before
+QUIT.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIZE = 1_000_000_000
 
 
 def peak(command: list[str], *messages: Message) -> float:
-    """Return the peak of a session with these messages, in MB."""
+    """Return the peak memory of a session with these messages, in MB."""
     with Process(command) as process:
         process.client.hello()
         for message in messages:
@@ -27,7 +27,7 @@ def peak(command: list[str], *messages: Message) -> float:
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """Measure it."""
+    """Run the benchmark."""
     for subject in bench.subjects:
         command = bench.command(subject, "-c", "true")
         idle, busy = peak(command), peak(command, Message(bench.part(SIZE)))

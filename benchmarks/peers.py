@@ -1,7 +1,7 @@
-"""The two ends of a proxy under measurement, and the proxy's process between them.
+"""The client, the upstream server and the process of a measured proxy.
 
-Rule: the client does what Postfix's does, one step at a time, and waits for every reply; whatever
-hangs ends with an error after `LIMIT` seconds.
+Rule: the client behaves like Postfix, without pipelining, and waits for every reply. Everything
+that hangs ends with an error after `LIMIT` seconds.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .clock import Spent
 
 HERE = Path(__file__).parent
 LIMIT = 60.0
-#: Blocks that a large message is sent in, as large as a kernel's buffer will take at once.
+#: The size of the blocks of a large message, which is what a kernel buffer accepts at once.
 BLOCK = 262144
 
 
 class BrokenDialogueError(Exception):
-    """A reply that no right proxy gives: the figures would mean nothing."""
+    """A correct proxy would not send this reply, so the figures would be meaningless."""
 
 
 class NotHereError(Exception):
-    """What cannot be measured on this machine, and why."""
+    """A benchmark cannot be run on this machine. The error message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Upstream:
 
 @contextmanager
 def upstream() -> Iterator[Upstream]:
-    """A running mail server that answers at once."""
+    """Run a mail server that replies immediately."""
     ours, theirs = socket.socketpair()
     with ours, ours.makefile("r") as said:
         with theirs:
@@ -83,12 +83,12 @@ class Client(Peer):
         self.expect(code)
 
     def hello(self) -> None:
-        """Take the greeting and introduce ourselves."""
+        """Read the greeting and send EHLO."""
         self.expect(b"220")
         self.command(b"EHLO client.test")
 
     def begin(self, sender: bytes = b"sender@example.com", recipients: int = 1) -> None:
-        """Go as far as the 354."""
+        """Send the commands up to DATA and await 354."""
         self.command(b"XFORWARD NAME=there.test ADDR=192.0.2.1 HELO=there.test")
         self.command(b"MAIL FROM:<%s>" % sender)
         for number in range(recipients):
@@ -96,42 +96,42 @@ class Client(Peer):
         self.command(b"DATA", b"354")
 
     def content(self, message: Message) -> None:
-        """Send a message and its end, and wait for the reply."""
+        """Send a message and the end of data, and wait for the reply."""
         self.pour(message)
         self.expect(b"250")
 
     def pour(self, message: Message) -> None:
-        """Send a message and its end, and do not wait."""
+        """Send a message and the end of data without waiting."""
         for block in message.wire():
             self.sends(block)
 
     def send(self, message: Message, recipients: int = 1) -> None:
-        """Send one message as a whole transaction."""
+        """Send one message in a complete transaction."""
         self.begin(recipients=recipients)
         self.content(message)
 
     def quit(self) -> None:
-        """End in order."""
+        """End the session with QUIT."""
         self.command(b"QUIT", b"221")
         self.leaves()
 
     def undisturbed(self) -> bool:
-        """Say whether the connection is open and nothing was said on it."""
+        """Return whether the connection is open and has no unread input."""
         return not _readable(self.socket.fileno(), 0)
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message of about `size` octets, in lines of 76 that look like base64: a large attachment.
+    """A message of about `size` octets in lines of 76, which looks like a base64 attachment.
 
-    last: what each line ends with; a dot makes it text.
+    last: the last octet of each line. With a dot, the message looks like text.
     """
 
     size: int
     last: bytes = b"x"
 
     def wire(self) -> Iterator[bytes]:
-        """Yield it as it goes over the wire, with the end of data in the last block."""
+        """Yield the message as sent on the wire, with the end of data in the last block."""
         line = b"x" * 73 + self.last + b"\r\n"
         block = line * (BLOCK // len(line))
         blocks, rest = divmod(self.size, len(block))
@@ -141,9 +141,9 @@ class Message:
 
 
 class Process:
-    """A program on one TCP socket as descriptors 0 and 1, as spawn(8) runs it.
+    """A program whose descriptors 0 and 1 are a TCP socket, as with spawn(8).
 
-    As a context manager it kills the program if its dialogue breaks.
+    As a context manager, it kills the program if the dialogue fails.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -163,30 +163,31 @@ class Process:
             _kill(self.pid)
 
     def own(self) -> float:
-        """Return the processor seconds of the process so far, without its children's."""
+        """Return the processor time of the process so far in seconds, without its children."""
         return clock.own(self.pid)
 
     def peak_memory(self) -> float:
-        """Return the most memory it has been resident with so far, in MB.
+        """Return the peak resident memory so far, in MB.
 
-        Not from wait4(2): what it says of a child includes the parent, as it was at the fork.
+        wait4(2) is not used, because its value for a child includes the memory of the parent at the
+        fork.
         """
         return _memory(self.pid, "VmHWM") / 1024
 
     def wait(self) -> Spent:
-        """Wait for its end; return what it took from its start, with its children's time."""
+        """Wait for the process to exit. Return its times, including those of its children."""
         self.socket.close()
         return _ended(self.pid, self._began)
 
 
 def _memory(pid: int, what: str) -> int:
-    """Return a line of proc(5), /proc/PID/status, in KB."""
+    """Return a value of /proc/PID/status (proc(5)) in KB."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(status.partition(f"{what}:")[2].split()[0])
 
 
 def _readable(descriptor: int, seconds: float) -> bool:
-    """Wait for something to read; select(2) knows no descriptor above 1023."""
+    """Wait for input with poll(2), because select(2) does not support descriptors above 1023."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(1000 * seconds))
@@ -212,30 +213,30 @@ def _ended(pid: int, began: float) -> Spent:
 
 
 def run(command: list[str]) -> Spent:
-    """Run a command to its end; return what it took."""
+    """Run a command and return the times that it took."""
     began = time.perf_counter()
     return _ended(os.posix_spawn(command[0], command, os.environ), began)
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A proxy that listens."""
+    """A listening proxy."""
 
     pid: int
     address: tuple[str, int]
 
     def own(self) -> float:
-        """Return the processor seconds of the process so far, without its filters'."""
+        """Return the processor time of the process so far in seconds, without its filters."""
         return clock.own(self.pid)
 
     def memory(self) -> int:
-        """Return the memory it is resident with, in KB."""
+        """Return the resident memory in KB."""
         return _memory(self.pid, "VmRSS")
 
 
 @contextmanager
 def listening(command: list[str], host: str = "127.0.0.1") -> Iterator[Listener]:
-    """A proxy in listen mode; at the end it is told to stop at once."""
+    """Run a proxy in listen mode. At the end, stop it immediately."""
     with socket.create_server((host, 0), backlog=512) as listener:
         address = listener.getsockname()
         started = activated(*command, "--listen", str(address[1]), "--foreground")
@@ -248,7 +249,7 @@ def listening(command: list[str], host: str = "127.0.0.1") -> Iterator[Listener]
 
 
 def stop(pid: int) -> None:
-    """End a child of ours: in order, with its filters; at once only if it hangs."""
+    """Terminate a child process with its filters, and kill it only if it hangs."""
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGTERM)
     if not _readable(descriptor, LIMIT):
@@ -258,15 +259,15 @@ def stop(pid: int) -> None:
 
 
 def connected(address: tuple[str, int]) -> Client:
-    """Return a client that has introduced itself at `address`."""
+    """Return a client that has connected to `address` and sent EHLO."""
     client = Client(socket.create_connection(address, timeout=LIMIT))
     client.hello()
     return client
 
 
 def needs_descriptors(wanted: int) -> None:
-    """Let this process, and what it starts from now on, have so many files open."""
+    """Raise the limit of open files for this process and its future children."""
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed < wanted:
-        raise NotHereError(f"needs {wanted} open files, and `ulimit -Hn` says {allowed}")
+        raise NotHereError(f"requires {wanted} open files, but `ulimit -Hn` is {allowed}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))

@@ -1,7 +1,7 @@
-"""Plots: the series and comparisons of a run as SVG (matplotlib, in the extra `bench`).
+"""Plots the series and comparisons of a run as SVG (matplotlib, in the extra `bench`).
 
-Rule: a plot shows the median of each place with its range, and carries in its description what it
-was made of (`document.digest`), so that an old one can be told.
+Rule: a plot shows the median of each point with its range. Its description contains a digest of the
+data (`document.digest`), so that outdated plots can be detected.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ COLOURS = ("#1f5fa8", "#c0c0c0")
 
 
 def draw(shown: Series | Comparison, path: Path, description: str) -> None:
-    """Write the plot of a series or of a comparison."""
-    # Text stays text, and the same data give the same file.
+    """Write the plot of a series or comparison."""
+    # Text remains text, and the same data produces the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "postprox", "font.size": 9}):
         canvas = Canvas(figsize=(6, 3.2), layout="constrained")
         axes = canvas.subplots()
@@ -30,7 +30,7 @@ def draw(shown: Series | Comparison, path: Path, description: str) -> None:
         else:
             _comparison(axes, shown)
         canvas.savefig(path, metadata={"Date": None, "Description": description})
-    text = path.read_text(encoding="utf-8")  # which has blanks at the ends of lines
+    text = path.read_text(encoding="utf-8")  # this text has blanks at the ends of lines
     path.write_text("\n".join(map(str.rstrip, text.splitlines())) + "\n", encoding="utf-8")
 
 
@@ -65,7 +65,7 @@ def _comparison(axes: Axes, compared: Comparison) -> None:
 
 
 def _spread(values: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
-    """Return the medians, and how far the least and the greatest are from them."""
+    """Return the medians, and the distances of the minimum and maximum from them."""
     middles = [median(each) for each in values]
     below = [middle - min(each) for middle, each in zip(middles, values, strict=True)]
     above = [max(each) - middle for middle, each in zip(middles, values, strict=True)]

@@ -1,8 +1,8 @@
-"""Where does the time go? What each figure that has a bar is made of.
+"""Measures the parts of each figure that has a limit.
 
-Rule: each part is the program's own code, or the least that anything must do in its place, measured
-by itself; no sampling and no instruction counts, so it needs nothing installed and says the same
-anywhere.
+Rule: each part is a piece of the program, or the minimum that any program must do in its place, and
+is measured separately. There is no sampling and no instruction counting, so no tools are required
+and results are comparable between machines.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from .peers import BLOCK, LIMIT, BrokenDialogueError, Listener, Message, listeni
 
 HERE = Path(__file__).parent
 MESSAGE = b"".join(Message(4096).wire())
-#: Octets of the large message.
+#: The size of the large message in octets.
 LARGE = 50_000_000
-#: What `steps.py` tells the end of.
+#: The steps whose end `steps.py` reports.
 STEPS = (
     "the interpreter, until the first statement",
     "reading the byte code that every session needs",
     "executing it",
     "reading and executing what comes with a message",
 )
-#: Upstream's replies, to a command and to DATA.
+#: The upstream server's replies to a command and to DATA.
 OK, GO_ON = b"250 2.0.0 Ok\r\n", b"354 go on\r\n"
 COMMANDS = (
     b"XFORWARD NAME=there.test ADDR=192.0.2.1 HELO=there.test\r\n",
@@ -50,7 +50,7 @@ COMMANDS = (
 
 
 def steps(bench: Bench) -> list[Spent]:
-    """Return what each of `STEPS` takes."""
+    """Return the time of each of `STEPS`."""
     library = str(bench.directory / "lib/postprox")
     began = time.monotonic()
     said = subprocess.run(
@@ -68,7 +68,7 @@ def steps(bench: Bench) -> list[Spent]:
 
 @contextmanager
 def relay(bench: Bench) -> Iterator[Listener]:
-    """The relay that only copies octets."""
+    """Run the relay that only copies octets."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()
     command = [bench.python, "-IS", str(HERE / "relay.py"), bench.upstream.smtp]
@@ -93,7 +93,7 @@ def _await(address: tuple[str, int]) -> None:
 
 
 def of_each(times: int, work: Callable[[], object]) -> Spent:
-    """Return what doing something takes this process, of so many times."""
+    """Return the mean time that this process takes for some work."""
 
     def repeat() -> None:
         for _ in range(times):
@@ -103,12 +103,12 @@ def of_each(times: int, work: Callable[[], object]) -> Spent:
 
 
 def start_and_await() -> None:
-    """Start the filter's shell and wait for it: what is left of it if nothing else is done."""
+    """Start the filter's shell and wait for it, without doing anything else."""
     os.waitpid(os.posix_spawn("/bin/sh", ("sh", "-c", "true"), os.environ), 0)
 
 
 def files(directory: Path) -> None:
-    """Make the files of a message, give them names, read them and remove them."""
+    """Create the files of a message, link them to names, read them and remove them."""
     spool = Spool(str(directory), filtering=True)
     spool.store(MESSAGE, MESSAGE)
     spool.check()
@@ -121,7 +121,7 @@ def files(directory: Path) -> None:
 
 
 def begun() -> Session:
-    """Return a session that has been introduced, on no connection."""
+    """Return a session after EHLO that has no connection."""
     session = Session(options.parse(["127.0.0.1:25", "-c", "true"]), time.monotonic)
     session.start()
     session.upstream_connected()
@@ -132,7 +132,7 @@ def begun() -> Session:
 
 
 def decided(session: Session) -> None:
-    """Let a session decide all about one message, without carrying anything out."""
+    """Let a session make all decisions about a message, without performing its actions."""
     for command in COMMANDS:
         session.client_received(command)
         session.upstream_received(OK)
@@ -149,14 +149,14 @@ def decided(session: Session) -> None:
 
 
 def in_turn(directory: Path, session: Session) -> None:
-    """Do all three: the filter takes the processor's caches, and the others find nothing there."""
+    """Do all three in turn. The filter evicts the data of the others from the processor caches."""
     start_and_await()
     files(directory)
     decided(session)
 
 
 def decoded(size: int) -> None:
-    """Find the end of a large message, and turn its line ends to what is stored."""
+    """Find the end of a large message and convert its line ends."""
     decoder = DotUnstuffer()
     block = b"x" * 74 + b"\r\n"
     block *= BLOCK // len(block)
@@ -165,14 +165,14 @@ def decoded(size: int) -> None:
 
 
 def measure(bench: Bench) -> Iterator[Comparison]:
-    """Measure it."""
+    """Run the benchmark."""
     yield of_start(bench)
     yield of_message(bench)
     yield of_large(bench)
 
 
 def of_start(bench: Bench) -> Comparison:
-    """Measure what a process of its own is made of."""
+    """Measure the parts of a session in its own process."""
     names = (
         "`python3 -I -S -c pass`",
         *STEPS,
@@ -202,7 +202,7 @@ def of_start(bench: Bench) -> Comparison:
 
 
 def of_message(bench: Bench) -> Comparison:
-    """Measure what a message of a listening process is made of."""
+    """Measure the parts of a message in a listening proxy."""
     names = (
         "`sh -c true`",
         "a relay that only copies",
@@ -239,7 +239,7 @@ def of_message(bench: Bench) -> Comparison:
 
 
 def of_large(bench: Bench) -> Comparison:
-    """Measure what a large message is made of."""
+    """Measure the parts of a large message."""
     names = (
         "a copier",
         "the line ends and the end of data, alone",

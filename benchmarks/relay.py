@@ -1,8 +1,8 @@
-"""The least that can stand between two mail servers: a relay that only copies octets, both ways.
+"""The smallest possible proxy, which only copies octets in both directions.
 
     python3 relay.py HOST:PORT LISTEN_HOST:LISTEN_PORT
 
-Rule: one process for all connections, and it looks at nothing.
+Rule: one process serves all connections and does not examine any data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BLOCK = 262144
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return what HOST:PORT says."""
+    """Parse HOST:PORT."""
     host, _, port = text.rpartition(":")
     return host, int(port)
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def copied(one: socket.socket, other: socket.socket) -> bool:
-    """Copy what there is; return whether the connection goes on."""
+    """Copy available data. Return whether the connection is still open."""
     try:
         data = one.recv(BLOCK)
         other.sendall(data)

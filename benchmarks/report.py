@@ -1,7 +1,7 @@
-"""Tables: what was measured, as Markdown, for the terminal and for docs/performance.md.
+"""Formats results as Markdown tables, for the terminal and for docs/performance.md.
 
-Rule: every number is shown as its median with the least and the greatest of all rounds, processor
-time first and the wall clock beside it.
+Rule: every number is a median with the minimum and maximum of all rounds. Processor time comes
+first, followed by elapsed time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .results import Results
 
 
 def summary(values: Sequence[float]) -> str:
-    """Return the median and the range of values; nothing of nothing."""
+    """Return the median and the range of values, or "" if there are none."""
     if not values:
         return ""
     low, middle, high = (number(of(values)) for of in (min, median, max))
@@ -50,7 +50,7 @@ def growth(series: Series) -> str:
 
 
 def slope(series: Series) -> str:
-    """Say how a series grows."""
+    """Return a sentence about the growth of a series."""
     return (
         f"Slope over the last step: {series.slope():.2f} (0 is flat, 1 is proportional); "
         f"each further one of the {series.of} costs {1000 * series.each():.3g} µs."
@@ -58,7 +58,7 @@ def slope(series: Series) -> str:
 
 
 def comparison(compared: Comparison) -> str:
-    """Return the table of several ways."""
+    """Return the table of a comparison."""
     rows = []
     for way in compared.ways:
         ratios = compared.next_to_first(way)
@@ -78,7 +78,7 @@ def comparison(compared: Comparison) -> str:
 
 
 def everything(results: Results) -> str:
-    """Return all tables, one after the other."""
+    """Return all tables, one after another."""
     parts = [results.conditions.shown()]
     parts += [figures(results.figures)] if results.figures else []
     parts += map(growth, results.series)

@@ -1,7 +1,7 @@
-"""What a run gave, and the file that it is kept in (JSON).
+"""The results of a run, and the JSON file in which they are stored.
 
-Rule: the file holds every sample and the conditions they were taken under; tables and plots are
-made of nothing else.
+Rule: the file contains all samples and the conditions of the run. Tables and plots are generated
+only from this file.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Conditions:
-    """Where and when it was measured."""
+    """The place and time of a measurement."""
 
     python: str
     system: str
     cores: int
     date: str
     commit: str
-    #: The mean number of processes that wanted to run, over a minute before and at the end.
+    #: The load averages over one minute before the run and at its end.
     load: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def here(cls, python: str) -> Self:
-        """Return those of this machine, now."""
+        """Return the current conditions on this machine."""
         return cls(
             python=_said([python, "-V"]),
             system=f"{_distribution()}, {platform.system()} {platform.release()}",
@@ -45,7 +45,7 @@ class Conditions:
         )
 
     def shown(self) -> str:
-        """Say them in a sentence."""
+        """Return the conditions as a sentence."""
         before, after = self.load
         return (
             f"{self.python}, {self.system}, {self.cores} cores; {self.date}, commit {self.commit}; "
@@ -61,13 +61,13 @@ class Results:
     figures: list[Figure] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
-    #: What could not be measured here, and why.
+    #: The benchmarks that could not be run here, and the reasons.
     missing: dict[str, str] = field(default_factory=dict)
-    #: What broke while it was measured, and how.
+    #: The benchmarks that failed, and the errors.
     broken: dict[str, str] = field(default_factory=dict)
 
     def add(self, measured: Measured) -> None:
-        """Add what a benchmark gave."""
+        """Add the results of a benchmark."""
         match measured:
             case Figure():
                 self.figures.append(measured)
@@ -77,16 +77,16 @@ class Results:
                 self.comparisons.append(measured)
 
     def shown(self) -> list[Series | Comparison]:
-        """Return what there are plots of."""
+        """Return the results that are plotted."""
         return [*self.series, *self.comparisons]
 
     def write(self, path: Path) -> None:
-        """Keep them."""
+        """Write the results to a file."""
         path.write_text(json.dumps(_rounded(asdict(self)), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return what was kept."""
+        """Read the results from a file."""
         kept = json.loads(path.read_text(encoding="utf-8"))
         conditions = Conditions(**{**kept["conditions"], "load": tuple(kept["conditions"]["load"])})
         series = [
@@ -104,7 +104,7 @@ class Results:
 
 
 def _rounded(kept: object) -> object:
-    """Return the same with numbers of five digits: more were not measured."""
+    """Round all numbers to five digits, which is the precision of the measurement."""
     if isinstance(kept, dict):
         return {name: _rounded(value) for name, value in kept.items()}
     if isinstance(kept, list | tuple):

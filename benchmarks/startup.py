@@ -1,7 +1,7 @@
-"""What does a process of its own cost, as spawn(8) starts one for every connection?
+"""Measures the cost of a process for each session, as started by spawn(8).
 
-Rule: a whole session, from the start of its process to its end and with its filter, as wait(2)
-accounts for it, next to the same interpreter doing nothing.
+Rule: a complete session, from the start of its process to its exit and with its filter, is measured
+with wait(2) and compared with the same interpreter doing nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MESSAGE = Message(4096)
 
 
 def quit_only(command: list[str]) -> Spent:
-    """Return what a session takes that says QUIT after the greeting."""
+    """Return the time of a session that sends QUIT after the greeting."""
     with Process(command) as process:
         process.client.expect(b"220")
         process.client.quit()
@@ -25,7 +25,7 @@ def quit_only(command: list[str]) -> Spent:
 
 
 def one_message(command: list[str]) -> Spent:
-    """Return what a session with one small message takes."""
+    """Return the time of a session with one small message."""
     with Process(command) as process:
         process.client.hello()
         process.client.send(MESSAGE)
@@ -34,7 +34,7 @@ def one_message(command: list[str]) -> Spent:
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """Measure it."""
+    """Run the benchmark."""
     bare = [bench.python, "-I", "-S", "-c", "pass"]
     for subject in bench.subjects:
         idle = Figure(

@@ -1,11 +1,12 @@
-"""The start of a session, step by step: what the launcher does, with a look at the clocks.
+"""Performs the start of a session step by step like the launcher, and measures each step.
 
     python3 -ISB steps.py LIBRARY
 
-It prints a line for each step's end: the processor seconds of the process so far, and the system's
-monotonic clock.
+It prints a line at the end of each step, with the processor time of the process so far in seconds
+and the monotonic clock.
 
-Rule: it does what `packaging/launcher` does, in that order, and nothing else that costs anything.
+Rule: this program does the same as `packaging/launcher`, in the same order, and nothing else that
+takes time.
 """
 
 import time
@@ -21,7 +22,7 @@ from _frozen_importlib_external import MAGIC_NUMBER
 
 
 def mark() -> None:
-    """Note the end of a step."""
+    """Record the end of a step."""
     marks.append((time.process_time(), time.monotonic()))
 
 
@@ -32,7 +33,7 @@ byte_code = f"{library}/{sys.implementation.cache_tag}"
 descriptor = posix.open(f"{byte_code}/session", posix.O_RDONLY | posix.O_NONBLOCK)
 status = posix.fstat(descriptor)
 if status.st_mode & 0o170000 != 0o100000:
-    sys.exit("the byte code is no regular file")
+    sys.exit("the byte code is not a regular file")
 content = posix.read(descriptor, min(status.st_size, 1 << 24))
 posix.close(descriptor)
 packed = memoryview(content)[:-8]

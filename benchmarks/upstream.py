@@ -1,11 +1,11 @@
-"""The mail server of the benchmarks: a program of its own that answers at once and keeps nothing.
+"""The mail server of the benchmarks, a program that replies immediately and stores nothing.
 
     python3 upstream.py
 
-It prints two ports of 127.0.0.1, one for SMTP and one that takes a bare message, as it looks
-between 354 and the reply to its end, and answers 250; it ends when its standard input does.
+It prints two ports on 127.0.0.1. One is for SMTP. The other accepts the content of a message, as
+sent after 354, and replies with 250. The program exits when its standard input is closed.
 
-Rule: it does as little as possible, because what it costs dilutes every ratio.
+Rule: the server does as little as possible, because its cost affects every ratio.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 
 END_OF_DATA = b"\r\n.\r\n"
 BLOCK = 262144
-#: Seconds for a peer to take a reply: one that never does is no concern of the others'.
+#: The timeout in seconds for a peer to read a reply, so that one peer does not block others.
 LIMIT = 10.0
 
 REPLIES = {
@@ -30,17 +30,17 @@ OK = b"250 2.0.0 Ok\r\n"
 
 
 class Peer:
-    """One connection: in a dialogue, or in a message."""
+    """One connection, on which the server reads commands or a message."""
 
     def __init__(self, peer: socket.socket, *, in_message: bool) -> None:
         self.socket = peer
         self.in_message = in_message
-        self.held = b""  # a command line's beginning, or the last octets of the content so far
+        self.held = b""  # an incomplete command line, or the last octets of the content so far
         self.socket.settimeout(LIMIT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def serve(self) -> bool:
-        """Read once and answer; return whether the connection goes on."""
+        """Read once and reply. Return whether the connection is still open."""
         try:
             data = self.socket.recv(BLOCK)
             return bool(data) and (self._take(data) if self.in_message else self._obey(data))
@@ -69,18 +69,18 @@ class Peer:
 
 
 def listen() -> socket.socket:
-    """Listen on a port of the system's choice."""
+    """Listen on a port chosen by the system."""
     return socket.create_server(("127.0.0.1", 0), backlog=4096)
 
 
 def allow_descriptors() -> None:
-    """Allow as many sessions as may be."""
+    """Raise the limit of open files as far as possible."""
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve connections until standard input is closed."""
     smtp, bare = listen(), listen()
     print(smtp.getsockname()[1], bare.getsockname()[1], flush=True)
     peers: dict[int, Peer] = {}

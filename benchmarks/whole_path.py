@@ -1,10 +1,11 @@
-"""What does a message cost with everything that handles it, behind a real Postfix?
+"""Measures the cost of a message in all processes that handle it, behind a real Postfix.
 
-Rule: processor time of all processes on the message's way, from the smtpd(8) that takes it to its
-file in a Maildir; each way next to the way without a filter, of the same Postfix. What sends the
-messages, smtp-source(1), is not on the way.
+Rule: the processor time of all processes is measured, from the smtpd(8) that receives the message
+to the file in a Maildir, and compared with the path without a filter through the same Postfix.
+smtp-source(1), which sends the messages, is not included.
 
-Needs root and Postfix; proxsmtpd (Debian's package proxsmtp) is measured where it is installed.
+Requires root and Postfix. proxsmtpd (Debian's package proxsmtp) is also measured if it is
+installed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .peers import LIMIT, BrokenDialogueError, NotHereError
 
 RELAY = str(Path(__file__).parent / "relay.py")
 USER = "nobody"
-#: As README's `master.cf` has it.
+#: As in the `master.cf` of the README.
 UPSTREAM = """{at} inet n - n - - smtpd
     -o smtpd_authorized_xforward_hosts=127.0.0.0/8
     -o smtpd_proxy_filter=
@@ -56,14 +57,14 @@ TempDirectory: {spool}
 
 @dataclass(frozen=True)
 class Load:
-    """Messages: how large, how many, over how many sessions at once."""
+    """The size and number of messages, and the number of concurrent sessions."""
 
     name: str
     label: str
     size: int
     messages: int
     sessions: int
-    #: The bars of some ways, next to the unfiltered one.
+    #: The limits for some paths, relative to the unfiltered one.
     bars: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -85,28 +86,28 @@ WITH_FILTER = ("-d", "{spool}", "-c", "true")
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways through the site beside the unfiltered one: the command of each one's proxy.
+    """The filtered paths, with the command of the proxy of each path.
 
-    In a command, `{upstream}` and `{proxy}` are where it sends mail on to and where it listens,
-    `{spool}` is where it stores messages.
+    In a command, `{upstream}` is the address to which it sends mail, `{proxy}` is the address on
+    which it listens, and `{spool}` is the directory for messages.
     """
 
-    #: What spawn(8) runs for each connection.
+    #: Commands that spawn(8) runs for each connection.
     spawned: dict[str, Template]
-    #: What runs all the while.
+    #: Commands that run all the time.
     servers: dict[str, Template]
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
+        """Return the names of all paths."""
         return ["unfiltered", *self.servers, *self.spawned]
 
     def addresses(self) -> list[str]:
-        """Return the names of the addresses that are needed."""
+        """Return the names of the required addresses."""
         return ["upstream", *self.names, *(f"to {name}" for name in self.names)]
 
     def services(self, spool: Path) -> Callable[[Mapping[str, Address]], str]:
-        """Return what writes the lines of master.cf, with spool as `{spool}`."""
+        """Return a function that writes the lines of master.cf."""
 
         def lines(addresses: Mapping[str, Address]) -> Iterator[str]:
             yield UPSTREAM.format(at=addresses["upstream"])
@@ -123,7 +124,7 @@ class Ways:
 def filled(
     template: Template, addresses: Mapping[str, Address], name: str, spool: Path
 ) -> list[str]:
-    """Return a command with everything in its place."""
+    """Return a command with all placeholders replaced."""
     places = {
         "{upstream}": str(addresses["upstream"]),
         "{proxy}": str(addresses[f"to {name}"]),
@@ -134,7 +135,7 @@ def filled(
 
 
 def ways(bench: Bench, directory: Path) -> Ways:
-    """Return the ways that there are here."""
+    """Return the paths that are available on this machine."""
     ours = bench.postprox.template
     listen = (*ours, "-d", "{spool}", "--foreground", "--listen", "{proxy}")
     servers: dict[str, Template] = {
@@ -152,7 +153,7 @@ def ways(bench: Bench, directory: Path) -> Ways:
 
 @contextmanager
 def running(command: list[str], at: Address) -> Iterator[int]:
-    """Run a server in the foreground that listens at an address; yield its pid."""
+    """Run a server in the foreground that listens on an address, and yield its PID."""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for(f"{command[0]} to listen", lambda: listens(at))
@@ -162,14 +163,14 @@ def running(command: list[str], at: Address) -> Iterator[int]:
 
 
 def listens(at: Address) -> bool:
-    """Say whether something listens there, without connecting to it (proc(5), /proc/net/tcp)."""
+    """Return whether a server listens on a port, without connecting to it (/proc/net/tcp)."""
     host = "".join(f"{int(part):02X}" for part in reversed(at.host.split(".")))
     sockets = Path("/proc/net/tcp").read_text(encoding="ascii")
     return f"{host}:{at.port:04X} 00000000:0000 0A" in sockets
 
 
 class Site:
-    """A running Postfix with every way through it."""
+    """A running Postfix with all paths."""
 
     def __init__(self, postfix: Postfix, pids: Mapping[str, int]) -> None:
         self._postfix = postfix
@@ -178,7 +179,7 @@ class Site:
         self._master = int(master)
 
     def send(self, way: str, load: Load) -> Spent:
-        """Return what each of the messages takes this way."""
+        """Return the time for each message on this path."""
         roots = [self._master, *(self._pids[name] for name in (way,) if name in self._pids)]
         began = family(*roots)
         wall = self._submit(self._postfix.addresses[way], load)
@@ -216,7 +217,7 @@ class Site:
 
 @contextmanager
 def site(bench: Bench) -> Iterator[tuple[Site, list[str]]]:
-    """Start everything; yield it with the names of the ways."""
+    """Start everything, and yield the site with the names of the paths."""
     with ExitStack() as stack:
         directory = stack.enter_context(public_directory("postprox-bench-path-"))
         spools = [directory / "spool", bench.directory / "spool"]
@@ -239,7 +240,7 @@ def site(bench: Bench) -> Iterator[tuple[Site, list[str]]]:
 
 
 def not_runnable(command: str) -> str:
-    """Say why spawn(8) cannot run the proxy, or nothing."""
+    """Return the reason why spawn(8) cannot run the proxy, or ""."""
     trial = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" --version', command],
         user=USER,
@@ -248,11 +249,11 @@ def not_runnable(command: str) -> str:
         capture_output=True,
         check=False,
     )
-    return f"user {USER} cannot run {command}: see --python and -d" if trial.returncode else ""
+    return f"user {USER} cannot run {command}; see --python and -d" if trial.returncode else ""
 
 
 def measure(bench: Bench) -> Iterator[Measured]:
-    """Measure it."""
+    """Run the benchmark."""
     if reason := missing() or not_runnable(bench.postprox.template[0]):
         raise NotHereError(reason)
     with site(bench) as (running_site, names):

@@ -1,1 +1,1 @@
-"""The documentation, and the programs that draw its pictures."""
+"""The documentation, and the programs that generate parts of it."""

@@ -1,7 +1,7 @@
 """Draw the pictures of docs/ from the code: `python3 -m docs.draw`, with graphviz installed.
 
-Rule: each picture is a graphviz source (NAME.dot) that is made here from what the program itself
-has, and its drawing (NAME.svg). ``tests/unit/test_pictures.py`` tells when one is stale.
+Rule: each picture consists of a graphviz source (NAME.dot), which is generated here from the code,
+and its drawing (NAME.svg). ``tests/unit/test_pictures.py`` checks that they are current.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _STYLE = """\
     edge [fontname="Helvetica" fontsize=9 color="#444444" arrowsize=0.8]"""
 _ASIDE = 'color="#aaaaaa" fontcolor="#777777"'
 
-#: The rooms of the proxy from the top, and what they are.
+#: The packages of the proxy from top to bottom, with their captions.
 ROOMS = {
     "postprox": "postprox/",
     "postprox.shell": "postprox/shell/   touches the operating system, decides nothing about mail",
     "postprox.core": "postprox/core/   decides only, no I/O",
 }
-#: Pairs that keep a room under the other.
+#: Pairs of modules that keep one package below the other.
 _STACKED = [
     ("postprox.__main__", "postprox.shell.listen"),
     ("postprox.help_text", "postprox.shell.listen"),
@@ -130,8 +130,8 @@ def _graph(name: str, *lines: str) -> str:
     return "\n".join((f"digraph {name} {{", _STYLE, *lines, "}", ""))
 
 
-#: From a sender to the queue, in both of the README's modes; each arrow but the queue's is an SMTP
-#: session. Graphviz puts the last one on top.
+#: From a sender to the queue, in both modes of the README. Each arrow except the queue's is an SMTP
+#: session. Graphviz places the last mode at the top.
 _WAYS = {
     "After the queue: a rejection becomes a bounce": (
         *("sender", "smtpd 25", "queue", "smtp scan", "postprox 10025", "smtpd 10026", "queue"),
@@ -145,7 +145,7 @@ _FILTER = "your filter\\nEMAIL, OUTFILE,\\nexit status"
 
 
 def topology_source() -> str:
-    """Return the picture of where the proxy stands: between two services of Postfix."""
+    """Return the picture of the proxy between two Postfix services."""
     lines = ["    rankdir=LR"]
     for way, (words, stations) in enumerate(_WAYS.items()):
         names = [f"at{way}{number}" for number in range(len(stations))]
@@ -176,12 +176,12 @@ PICTURES: dict[str, Callable[[], str]] = {
 
 
 def drawn_from(source: str) -> str:
-    """Return the mark that the drawing of `source` carries."""
+    """Return the marker that identifies the source of a drawing."""
     return f"<!-- drawn from {hashlib.sha256(source.encode()).hexdigest()} -->\n"
 
 
 def main() -> None:
-    """Write every picture, and its source beside it."""
+    """Write all pictures and their sources."""
     for name, make in PICTURES.items():
         source = make()
         drawing = subprocess.run(

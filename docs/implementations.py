@@ -1,8 +1,8 @@
-"""Keep docs/implementations.md: `python3 -m docs.implementations [RESULTS.jsonl ...]`.
+"""Updates docs/implementations.md: `python3 -m docs.implementations [RESULTS.jsonl ...]`.
 
-Rule: the page is made of what the suite wrote down and nothing else. Each result file given here is
-condensed to docs/implementations/NAME.json, then the tables are made of all that is kept there;
-``tests/suite/test_docs.py`` tells when they are stale.
+Rule: the page is generated only from results of the suite. Each result file on the command line is
+condensed to docs/implementations/NAME.json. The tables are then generated from all files in that
+directory. ``tests/suite/test_docs.py`` checks that they are current.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ WISHES = PAGE.with_name("wishes.toml")
 
 @dataclass(frozen=True)
 class Wish:
-    """What an administrator wants of such a proxy.
+    """A criterion for such a proxy from an administrator's point of view.
 
-    clauses: those that say so.
-    broken_by: how the reasons begin that say of a program that it is otherwise. A transcript that
-        fails for another reason, before it comes to what is wanted, shows nothing of it.
+    clauses: the clauses that require it.
+    broken_by: the first words of reasons that show a violation. A transcript that fails earlier for
+        another reason shows nothing about the criterion.
     """
 
     clauses: tuple[str, ...]
     broken_by: tuple[str, ...]
 
     def is_broken_by(self, reason: str) -> bool:
-        """Whether a failure for *reason* shows that it is otherwise."""
+        """Return whether a failure for *reason* shows a violation."""
         return reason.startswith((_UNEXPLAINED.reason, *self.broken_by))
 
 
 def wishes() -> dict[str, Wish]:
-    """Every wish, by its words."""
+    """Return all criteria by their text."""
     read = tomllib.loads(WISHES.read_text("utf-8"))
     return {words: Wish(**{key: tuple(wish[key]) for key in wish}) for words, wish in read.items()}
 
 
 Kept = Mapping[str, Any]
 
-#: What a failure is called that the implementation's description does not explain.
+#: The reason for a failure that the description of the implementation does not explain.
 _UNEXPLAINED = Known("unclear", "Nobody has said why.")
-#: What stands before the reason: a bug needs no word.
+#: The prefix of a reason for each kind. A bug has none.
 _KINDS = {"bug": "", "unclear": "(unclear) ", "wontfix": "(by choice) "}
 
 
 def condensed(run: Run) -> dict[str, Any]:
-    """What is kept of *run*."""
+    """Return the data of *run* that is stored."""
     judged = [
         result
         for result in run.results
@@ -88,7 +88,7 @@ def condensed(run: Run) -> dict[str, Any]:
 
 
 def about(results: list[Result], clauses: tuple[str, ...]) -> dict[str, Any]:
-    """How many of *results* are about *clauses*, and those that are otherwise, by their reason."""
+    """Count the results about *clauses*, and return the failed ones by reason."""
     those = [result for result in results if not set(clauses).isdisjoint(result.clauses)]
     missed: dict[str, list[str]] = {}
     for result in those:
@@ -100,7 +100,7 @@ def about(results: list[Result], clauses: tuple[str, ...]) -> dict[str, Any]:
 
 
 def granted(results: list[Result], wish: Wish) -> dict[str, Any]:
-    """What `about` tells of the clauses of *wish*; apart, how many results show nothing of it."""
+    """Return the result of `about` for a criterion, and the number of results that show nothing."""
     found = about(results, wish.clauses)
     shows = {why: names for why, names in found["missed"].items() if wish.is_broken_by(bare(why))}
     silent = sum(map(len, found["missed"].values())) - sum(map(len, shows.values()))
@@ -108,25 +108,25 @@ def granted(results: list[Result], wish: Wish) -> dict[str, Any]:
 
 
 def bare(reason: str) -> str:
-    """*reason* without the word of its kind."""
+    """Return *reason* without the prefix of its kind."""
     return reason.removeprefix(_KINDS["unclear"]).removeprefix(_KINDS["wontfix"])
 
 
 def keep(run: Run) -> None:
-    """Write what is kept of *run*, in the place of an earlier one of the same name."""
+    """Store the data of *run*, which replaces that of an earlier run with the same name."""
     text = json.dumps(condensed(run), indent=1)
     name = re.sub(r"[^a-zA-Z0-9.]+", "-", run.name).strip("-")
     (KEPT / f"{name}.json").write_text(text + "\n", "utf-8")
 
 
 def all_kept() -> list[Kept]:
-    """Everything that is kept, the reference first."""
+    """Return all stored runs, with the reference first."""
     kept = [json.loads(path.read_text("utf-8")) for path in sorted(KEPT.glob("*.json"))]
     return sorted(kept, key=lambda one: one["name"] != "postprox")
 
 
 def tables(kept: list[Kept]) -> str:
-    """What the page says of them: verdicts, what is wanted, every clause."""
+    """Return the tables of the page: verdicts, criteria and clauses."""
     return "\n".join([*_verdicts(kept), *_glance(kept), *_details(kept), *_every_clause(kept)])
 
 
@@ -152,7 +152,7 @@ def _glance(kept: list[Kept]) -> Iterator[str]:
 
 
 def _details(kept: list[Kept]) -> Iterator[str]:
-    """For each wish, what is otherwise, by its reason and with a transcript that shows it."""
+    """Yield the violations of each criterion by reason, with an example transcript."""
     for wanted in wishes():
         yield f"### {wanted}\n"
         yield "".join(_detail(one, one["wanted"][wanted]) for one in kept)
@@ -182,7 +182,7 @@ def _every_clause(kept: list[Kept]) -> Iterator[str]:
 
 
 def _count(found: Kept) -> str:
-    """In how many results it is so."""
+    """Return the number of results that satisfy a criterion."""
     missed = sum(len(names) for names in found["missed"].values())
     if not found["judged"]:
         return "\u2014"
@@ -202,7 +202,7 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-#: Where what is no transcript is told, by the beginning of its name.
+#: The sections that describe results other than transcripts, by the prefix of their names.
 _TOLD = {
     INVARIANT_PREFIX: "transcripts.md#true-of-every-transcript",
     OLD_INVARIANT_PREFIX: "transcripts.md#true-of-every-transcript",
@@ -223,13 +223,13 @@ def _table(heads: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def with_tables(text: str) -> str:
-    """*text* with the tables of what is kept between its marks."""
+    """Return *text* with the current tables between its markers."""
     between = re.compile(rf"(?<={re.escape(_BEGIN)}).*?(?={re.escape(_END)})", re.DOTALL)
     return between.sub(lambda _: tables(all_kept()), text)
 
 
 def main(arguments: list[str]) -> None:
-    """Keep the results in the files *arguments*, and make the page anew."""
+    """Store the results in the files *arguments*, and update the page."""
     KEPT.mkdir(exist_ok=True)
     for name in arguments:
         keep(read_run(Path(name)))

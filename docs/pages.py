@@ -1,8 +1,8 @@
-"""The pages of the site: `mkdocs build`, with this as its hook (mkdocs.yml).
+"""The hook of `mkdocs build` that collects the pages of the site (mkdocs.yml).
 
-Rule: a page lies on the site where its source lies in the repository, so that a link that leads
-somewhere here leads there too. Besides the pages there is whatever they link to: pictures as they
-are, programs and transcripts as text. The manual pages are made by mandoc(1).
+Rule: a page has the same path on the site as in the repository, so that links work in both. The
+site also contains all files that the pages link to. Pictures are copied, and programs and
+transcripts are shown as text. mandoc(1) generates the manual pages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Where a reader begins; what these link to follows.
+#: The first pages. The pages that they link to follow.
 FIRST = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")),
@@ -27,13 +27,13 @@ FIRST = (
 MANUAL = tuple(sorted(path.stem for path in ROOT.glob("man/*.1")))
 
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
-#: What a browser shows by itself, or needs.
+#: File types that a browser displays or requires.
 _AS_IT_IS = (".svg", ".md")
 _HEADING = re.compile(r'<h(\d) class="S[hs]" id="([^"]+)"><a[^>]*>(.*?)</a></h\1>', re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add every page of the repository, and what the pages link to."""
+    """Add all pages of the repository, and the files that they link to."""
     for name in reachable(FIRST):
         path = ROOT / name
         if path.suffix in _AS_IT_IS:
@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to programs and transcripts to the pages that show them."""
+    """Replace links to programs and transcripts with links to the pages that show them."""
     here = Path(page.file.src_uri).parent
 
     def shown(link: re.Match[str]) -> str:
@@ -59,7 +59,7 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
 
 
 def reachable(names: Iterable[str]) -> list[str]:
-    """Return the files, and all that their pages link to, in the repository."""
+    """Return the files, and all files in the repository that their pages link to."""
     found: dict[str, None] = {}
     ahead = list(names)
     while ahead:
@@ -71,7 +71,7 @@ def reachable(names: Iterable[str]) -> list[str]:
 
 
 def links(name: str) -> list[str]:
-    """Return the files that a page links to, as they are called from the top."""
+    """Return the files that a page links to, with paths relative to the root."""
     if not name.endswith(".md"):
         return []
     text = (ROOT / name).read_text(encoding="utf-8")
@@ -86,13 +86,13 @@ def as_text(name: str) -> str:
 
 
 def manual_page(name: str) -> str:
-    """Return a manual page: its headings as Markdown, for the table of contents, the rest HTML."""
+    """Return a manual page as HTML, with headings in Markdown for the table of contents."""
     command = ["mandoc", "-T", "html", "-O", "fragment", str(ROOT / f"man/{name}.1")]
     try:
         html = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise PluginError(
-            f"the manual pages want mandoc (Debian's package mandoc): {error}"
+            f"the manual pages require mandoc (Debian's package mandoc): {error}"
         ) from None
     body = html.partition('<div class="manual-text">')[2].rpartition("</div>\n<table")[0]
     body = re.sub(r"</?section[^>]*>\n?", "", body)

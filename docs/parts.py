@@ -1,7 +1,7 @@
-"""Write the table of parts in transcripts/README.md: `python3 -m docs.parts`.
+"""Updates the table of parts in transcripts/README.md: `python3 -m docs.parts`.
 
-Rule: a part says in its first comment what it is for; the table is made of nothing else.
-``tests/suite/test_docs.py`` tells when it is stale.
+Rule: the first comment of a part describes it. The table is generated from these comments.
+``tests/suite/test_docs.py`` checks that it is current.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _END = "<!-- end -->\n"
 
 
 def first_comment(path: Path) -> str:
-    """The lines at the top of *path* that begin with #, as one."""
+    """Return the comment at the beginning of *path* as one line."""
     lines = []
     for line in path.read_text("ascii").splitlines():
         if not line.startswith("#"):
@@ -27,7 +27,7 @@ def first_comment(path: Path) -> str:
 
 
 def table() -> str:
-    """Every part, with its first comment."""
+    """Return a table of all parts with their first comments."""
     rows = [
         f"| `{path.relative_to(TRANSCRIPTS).as_posix()}` | {first_comment(path)} |\n"
         for path in sorted(TRANSCRIPTS.rglob(f"*{PART_SUFFIX}"))
@@ -36,7 +36,7 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """*text* with the table of today between its marks."""
+    """Return *text* with the current table between its markers."""
     between = re.compile(rf"(?<={re.escape(_BEGIN)}).*?(?={re.escape(_END)})", re.DOTALL)
     return between.sub(lambda _: table(), text)
 

@@ -220,14 +220,14 @@ def test_failing_command_gives_no_result() -> None:
 
 
 def test_missing_system_resource_is_reported() -> None:
-    with pytest.raises(NotHereError, match="needs 9999999999 open files"):
+    with pytest.raises(NotHereError, match="requires 9999999999 open files"):
         needs_descriptors(9_999_999_999)
 
 
 def test_unknown_benchmark_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["speed"])
-    assert "'speed' is none of startup, listening" in capsys.readouterr().err
+    assert "unknown benchmark 'speed'; must be one of startup, listening" in capsys.readouterr().err
 
 
 def test_unexpected_output_kills_program_without_result() -> None:
