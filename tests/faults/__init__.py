@@ -1,1 +1,1 @@
-"""The permanent proof: what becomes of every message while everything round the proxy fails."""
+"""Fault injection tests, which check the outcome of every message while the environment fails."""

@@ -1,7 +1,7 @@
-"""python3 -m tests.faults: run all scenarios, a sample of them, or those that are named.
+"""python3 -m tests.faults: run all scenarios, a sample of them, or the named ones.
 
-With `--all` the list of doubtful faults must also be exact: one that never leaves a doubt any more
-is reported too.
+With `--all`, the list of doubtful faults must also be exact. A fault that no longer leaves a
+message in doubt is reported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.faults.scenario import every_scenario, sample
 
 
 def main() -> int:
-    """Run what the command line asks for, or 0 if every promise was kept."""
+    """Run the selected scenarios. Return 0 if all guarantees hold."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
     parser.add_argument("name", nargs="*", help="a scenario, or the beginning of its name")
     parser.add_argument("--all", action="store_true", help="all scenarios")
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def report(account: Account) -> None:
-    """Print what is wrong, and what is in doubt."""
+    """Print the violations and the messages in doubt."""
     for violation in account.violations:
         print(f"VIOLATED {violation}")
     for fault, count in sorted(account.doubts.items()):

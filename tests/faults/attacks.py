@@ -1,8 +1,8 @@
-"""What one client may do to keep a listening proxy from its other clients.
+"""Attacks with which one client may try to delay the other clients of a listening proxy.
 
-Rule: an attack is one session, or some, and nothing else; whom it delays is looked at elsewhere:
-`probe` measures how long another client waits, `test_turns` counts what one turn of the loop does.
-What the filter does is in the sender's name.
+Rule: an attack only consists of one or more sessions. Its effect is measured elsewhere: `probe`
+measures how long another client waits, and `test_turns` counts the work of one loop iteration. The
+sender's name selects the action of the filter.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _greeted(address: tuple[str, int]) -> Peer:
 
 
 def _begin(client: Peer, sender: bytes, recipients: tuple[bytes, ...] = (b"b",)) -> None:
-    """Go as far as the content of a message."""
+    """Send the commands up to DATA."""
     client.request(b"MAIL FROM:<" + sender + b"@example>")
     for recipient in recipients:
         client.request(b"RCPT TO:<" + recipient + b"@example>")
@@ -47,7 +47,7 @@ def _begin(client: Peer, sender: bytes, recipients: tuple[bytes, ...] = (b"b",))
 def _send(
     client: Peer, sender: bytes, content: bytes, times: int, recipients: tuple[bytes, ...]
 ) -> None:
-    """Send a message whose content is repeated."""
+    """Send a message with repeated content."""
     _begin(client, sender, recipients)
     for _ in range(times):
         client.sends(content)
@@ -55,19 +55,19 @@ def _send(
 
 
 def _unsent(client: Peer) -> bool:
-    """Whether the server's system has not yet received all octets of the client."""
+    """Whether the server's system has not received all octets of the client yet."""
     queued = fcntl.ioctl(client.socket, termios.TIOCOUTQ, bytes(4))
     return struct.unpack("i", queued) != (0,)
 
 
 def _await_close(client: Peer) -> None:
-    """Wait until the server has closed the connection, too."""
+    """Wait until the server has also closed the connection."""
     while client.socket.recv(65536):
         pass
 
 
 def _message(sender: bytes, line: bytes) -> Attack:
-    """A message of `megabytes`, which is nothing but one line again and again."""
+    """Send a message of `megabytes` that repeats a single line."""
 
     def attack(address: tuple[str, int], megabytes: int) -> None:
         content = line * ((1 << 20) // len(line))
@@ -79,7 +79,7 @@ def _message(sender: bytes, line: bytes) -> Attack:
 
 
 def _many_refused(address: tuple[str, int], megabytes: int) -> None:
-    """Commands that the proxy refuses by itself, as fast as they are taken."""
+    """Send commands that the proxy itself refuses, as fast as possible."""
     with _greeted(address) as client:
         for _ in range(megabytes):
             client.sends(b"STARTTLS\r\n" * 2000)
@@ -95,7 +95,7 @@ def _endless_line(address: tuple[str, int], megabytes: int) -> None:
 
 
 def _long_recipients(address: tuple[str, int], megabytes: int) -> None:
-    """Twenty recipients as long as a command line may be, which the log line names."""
+    """Send twenty recipients of maximum length, which the log line contains."""
     recipients = tuple(b'"' + b"\x01" * 16000 + b'%d"' % number for number in range(20))
     with _greeted(address) as client:
         client.request(b"HELO attacker")
@@ -104,7 +104,7 @@ def _long_recipients(address: tuple[str, int], megabytes: int) -> None:
 
 
 def _crowd(address: tuple[str, int], megabytes: int) -> None:
-    """Ninety clients that come and go."""
+    """Connect and disconnect ninety clients."""
     for _ in range(megabytes):
         with ExitStack() as crowd:
             clients = [crowd.enter_context(connected(address, TIMEOUT)) for _ in range(90)]
@@ -112,7 +112,7 @@ def _crowd(address: tuple[str, int], megabytes: int) -> None:
                 client.reply()
 
 
-#: How many megabytes are worth one round of a crowd that sends something.
+#: The number of megabytes that counts as one round of many sending clients.
 _ROUND = 100
 
 
@@ -130,7 +130,7 @@ def _crowd_of(size: int, address: tuple[str, int]) -> Iterator[list[Peer]]:
 
 
 def _at_once(clients: list[Peer], does: Callable[[Peer], None]) -> None:
-    """Let all clients do something, and wait until they have."""
+    """Let all clients do something, and wait until they have finished."""
     threads = [threading.Thread(target=does, args=(client,)) for client in clients]
     for thread in threads:
         thread.start()
@@ -139,7 +139,7 @@ def _at_once(clients: list[Peer], does: Callable[[Peer], None]) -> None:
 
 
 def _held_lines(address: tuple[str, int], megabytes: int) -> None:
-    """Twenty clients whose filter sleeps, with as many commands held as can be, who leave."""
+    """Disconnect twenty clients with a sleeping filter and a full buffer of commands."""
     for _ in _rounds(megabytes):
         with _crowd_of(20, address) as clients, _greeted(address) as other:
             for client in clients:
@@ -147,7 +147,7 @@ def _held_lines(address: tuple[str, int], megabytes: int) -> None:
                 client.sends(b"x\r\n.\r\n" + b"\n" * 65000)
             while any(_unsent(client) for client in clients):
                 other.request(b"STARTTLS")
-            for _ in range(50):  # turns of the loop, in which it reads them
+            for _ in range(50):  # loop iterations that read the commands
                 other.request(b"STARTTLS")
             for client in clients:
                 client.ends()
@@ -156,7 +156,7 @@ def _held_lines(address: tuple[str, int], megabytes: int) -> None:
 
 
 def _ninety_messages(line: bytes) -> Attack:
-    """Ninety clients that send a megabyte of message each, at once, and leave in it."""
+    """Send a megabyte of a message from ninety clients at once, and disconnect."""
     content = line * ((1 << 20) // len(line))
 
     def send(client: Peer) -> None:
@@ -175,7 +175,7 @@ def _ninety_messages(line: bytes) -> Attack:
 
 
 def _ninety_refused(address: tuple[str, int], megabytes: int) -> None:
-    """Ninety clients that send thousands of commands each, at once, and then read the replies."""
+    """Send thousands of commands from each of ninety clients at once, and then read the replies."""
 
     def send(client: Peer) -> None:
         client.sends(b"STARTTLS\r\n" * 4000)
@@ -187,7 +187,7 @@ def _ninety_refused(address: tuple[str, int], megabytes: int) -> None:
             _at_once(clients, send)
 
 
-#: Each takes the server's address, and how much of it: megabytes, or rounds.
+#: Each attack takes the server's address and its size in megabytes or rounds.
 ATTACKS: dict[str, Attack] = {
     "a large message": _message(b"pass", b"x" * 70 + b"\r\n"),
     "a large message, refused and removed": _message(b"refuse", b"x" * 70 + b"\r\n"),

@@ -1,7 +1,7 @@
-"""Sessions of a proxy whose operating system fails once, at every call of the session in turn.
+"""Runs sessions in which one system call fails, for every system call of the session in turn.
 
-Rule: the promise is judged by the ledger, as anywhere. A message is in doubt only if the call that
-failed was the one that would have carried upstream's answer (`DOUBTFUL`).
+Rule: the ledger checks the guarantees. A message may be in doubt only if the failed call would have
+transferred upstream's reply (`DOUBTFUL`).
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from tests.faults.scenario import Scenario
 from tests.faults.stage import INTERNAL, Client, GoneError, Stage, Upstream, read_reply
 from tests.support.peers import TIMEOUT
 
-#: Calls whose failure loses a peer: what upstream answered, or what the client was to be told. The
-#: client cannot know then (RFC 1047).
+#: Calls whose failure loses upstream's reply, or the reply to the client. The client then cannot
+#: know the outcome (RFC 1047).
 DOUBTFUL = (
     *("read ECONNRESET upstream", "read EIO upstream"),
     *("read ECONNRESET client", "read EIO client"),
     *("write EPIPE client", "write ENOSPC client", "write ENOBUFS client"),
-    "modify ENOMEM upstream",  # it cannot be waited for, when all of the message is on its way
+    "modify ENOMEM upstream",  # upstream cannot be watched after the whole message was sent
 )
 
-#: What cannot be waited for ends the session that waits, and it alone, with the 421 of a fault.
+#: If a descriptor cannot be watched, only its session ends, with 421.
 _ENDS_THE_SESSION = ("register", "modify")
 
-#: What a filter has made of OUTFILE, and cannot be removed then, stays; the log is told.
+#: If a file that a filter has created as OUTFILE cannot be removed, it stays and this is logged.
 _STAYS = ("chmod", "scandir", "rmdir")
 
-#: As the launcher begins: what comes before descriptor 2 is silent cannot be silent.
+#: The first calls of the launcher. Descriptor 2 is not silent until they have succeeded.
 _RUN = RUN.replace(
     "from postprox",
     "from tests.faults import failing\nfailing.launch()\nfailing.install()\nfrom postprox",
 )
-_SPEED = 20  # a session whose peer was lost to it waits for its limits
+_SPEED = 20  # a session that has lost its peer waits for a timeout
 
 
 @dataclass
 class Findings:
-    """What came of all sessions: which calls failed, which doubts there were, what was wrong.
+    """The results of all sessions: failed calls, messages in doubt, violations.
 
     logged: the lines that reached the log.
     """
@@ -67,11 +67,11 @@ class _Syslog(asyncio.DatagramProtocol):
 
 @dataclass
 class Failing:
-    """Runs sessions with a message whose filter is of one kind.
+    """Runs sessions with a message and one kind of filter.
 
-    kinds: the filter's kind.
-    directory: where the proxy works.
-    names: which calls are counted, and fail; all if none are named.
+    kinds: the kind of the filter.
+    directory: the working directory of the proxy.
+    names: the calls that are counted and fail. If empty, all calls.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Failing:
         self._numbers = itertools.count()
 
     async def spawned(self, plan: Iterable[tuple[int, int]]) -> None:
-        """Let calls of a spawned proxy fail, counted from its start to its end."""
+        """Let calls of a spawned proxy fail, counted from its start to its exit."""
         address = await self._start()
         arguments = self._arguments(address)
         for number, way in plan:
@@ -102,9 +102,9 @@ class Failing:
         self._stop()
 
     async def listening(self, plan: Iterable[tuple[int, int]]) -> None:
-        """Let calls of a listening proxy fail, counted from a client's coming to its going.
+        """Let calls of a listening proxy fail, counted while a client is connected.
 
-        A bystander is in the middle of a message all the while, and ends it afterwards.
+        Meanwhile, another client is in the middle of a message, which it completes afterwards.
         """
         address = await self._start()
         stderr = self.place.stderr
@@ -134,7 +134,7 @@ class Failing:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def every_call(self) -> Iterator[tuple[int, int]]:
-        """Number the calls, and the ways of each, until the session has no more calls."""
+        """Yield the number of each call and of each of its errors."""
         for number in itertools.count(1):
             yield number, 0
             call = self.called()
@@ -145,7 +145,7 @@ class Failing:
                 yield number, way
 
     async def _start(self) -> str:
-        """Begin to serve as upstream and as the log; return upstream's address."""
+        """Start the upstream server and the log. Return the address of upstream."""
         loop = asyncio.get_running_loop()
         self._log_endpoint, _ = await loop.create_datagram_endpoint(
             lambda: _Syslog(self.findings), local_addr=str(self._syslog), family=socket.AF_UNIX
@@ -162,7 +162,7 @@ class Failing:
         self._control.symlink_to(".".join([f"{number}.{way}", *self.names]))
 
     def called(self) -> str:
-        """Return what has failed in the last session, or else was written down."""
+        """Return the calls that failed in the last session, or that were recorded."""
         return self._log.read_text().strip() if self._log.exists() else ""
 
     def _arguments(self, address: str) -> list[str]:
@@ -186,7 +186,7 @@ class Failing:
 
     async def _judge(self, stage: Stage, name: str) -> None:
         call = self.called()
-        # A proxy that cannot begin says so too.
+        # A proxy that cannot start logs an error as well.
         if not stage.greeted or call.partition(" ")[0] in _ENDS_THE_SESSION:
             stage.violations = [what for what in stage.violations if what != INTERNAL]
         for message in (stage.message, stage.second):
@@ -204,7 +204,7 @@ class Failing:
         self.findings.violations += [f"{name} {call}: {what}" for what in stage.violations]
 
     async def _left_over(self, call: str) -> list[str]:
-        """Return what is left in the spool, without what has to stay and the log was told of."""
+        """Return the files left in the spool, except those that were reported in the log."""
         if call.partition(" ")[0] not in _STAYS:
             return await self.place.left_over()
         told = b"".join(self.findings.logged)
@@ -213,19 +213,19 @@ class Failing:
 
 
 def unknowable(message: Message) -> bool:
-    """Whether all that is wrong is that the client was not told what upstream has taken."""
+    """Whether the client cannot know the outcome of a message that was delivered at most once."""
     delivered = [delivery for delivery in message.deliveries if delivery.whole]
     return len(delivered) <= 1 and message.told[:1] != b"2"
 
 
 class Bystander:
-    """Another client of the same server, in the middle of its message."""
+    """Another client of the same server, in the middle of a message."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
 
     async def begins(self, server: Server) -> None:
-        """Come as far as the message."""
+        """Start a message."""
         self._reader, self._writer = await asyncio.open_connection(sock=server.client())
         await read_reply(self._reader)
         sender = b"MAIL FROM:<" + self.stage.second.address + b">"
@@ -233,7 +233,7 @@ class Bystander:
             await self._says(command + b"\r\n")
 
     async def ends(self) -> bytes:
-        """Send the message; return what was answered."""
+        """Send the message and return the reply."""
         try:
             answer = await self._says(b"Subject: x\r\n\r\nx\r\n.\r\n")
         except (GoneError, OSError, TimeoutError) as error:
@@ -247,7 +247,7 @@ class Bystander:
 
 
 def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = ()) -> Findings:
-    """Let every call of a session fail, or every one of those names, in every way."""
+    """Let every call of a session fail, or every call with these names, with every error."""
     failing = Failing(kind, directory, names)
     play = failing.spawned if mode == "spawned" else failing.listening
     asyncio.run(play(failing.every_call()))
@@ -255,7 +255,7 @@ def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = (
 
 
 def calls_of(mode: str, kind: str, directory: Path) -> set[str]:
-    """Return the names of all calls of a session in which nothing fails."""
+    """Return the names of all calls in a session without failures."""
     failing = Failing(kind, directory)
     play = failing.spawned if mode == "spawned" else failing.listening
     asyncio.run(play([(EVERY, 0)]))

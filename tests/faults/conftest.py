@@ -1,4 +1,4 @@
-"""The fixtures of the tests with faults: proxies that end with their test, and upstream servers."""
+"""Fixtures for fault injection: upstream servers, and proxies that are stopped after the test."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""An operating system that fails: the proxy's own, but for one call.
+"""Replaces the proxy's system modules, so that one system call fails.
 
-Rule: a call fails with what it can really fail with, at the moment that is asked for, once. The
-process asks by a symbolic link, so that a running server can be asked again and again: the link
-`$FAILING` reads `N.V`, which lets the N-th call from now on fail in the V-th way of those that its
-name has in `ERRORS`; names may follow (`N.V.NAME`), and only such calls are counted then. Without
-the link nothing fails, and counting begins anew. What has failed is written to `$FAILING.log`, one
-line each: the call, the error, and whose descriptor it was. N is 0 to have every call written down,
-and none fail. The log's own calls are among them: its daemon is at `$FAILING_SYSLOG`.
+Rule: a call fails once, at the selected moment, with an error that is realistic for it. The process
+reads the selection from a symbolic link, which can be changed while a server is running. If the
+link `$FAILING` contains `N.V`, the N-th call from now on fails with the V-th error that `ERRORS`
+lists for its name. With `N.V.NAME`, only calls with this name are counted. Without the link,
+nothing fails and the count is reset. Each failure is written to `$FAILING.log` as one line with the
+call, the error and the owner of the descriptor. If N is 0, all calls are recorded and none fails.
+The calls of the log are included. The socket of its daemon is `$FAILING_SYSLOG`.
 
-Runs inside of the proxy, before anything else of it is imported.
+This module runs inside the proxy, before any other of its modules is imported.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-#: How calls fail. Left out: what cannot fail on a descriptor that is open (fcntl(2)), a wait
-#: for a child of one's own, a read from a pipe, what fails only for a wrong argument, and what is
-#: called only where another call has failed (ftruncate(2)).
+#: The errors of each call. Omitted are calls that cannot fail on an open descriptor (fcntl(2)),
+#: waiting for the process's own child, reading from a pipe, errors that only a wrong argument
+#: causes, and calls that are made only after another failure (ftruncate(2)).
 ERRORS: dict[str, tuple[int, ...]] = {
     "open": (errno.EMFILE, errno.ENOSPC, errno.EACCES),
     "read": (errno.ECONNRESET, errno.EIO),
@@ -58,19 +58,19 @@ ERRORS: dict[str, tuple[int, ...]] = {
 }
 
 
-#: The number that stands for every call: all are written down, and none fails.
+#: The number that selects every call. All are recorded, and none fails.
 EVERY = 0
 
 
 class _Room:
-    """Counts calls, and lets the one that is asked for fail."""
+    """Counts calls, and lets the selected one fail."""
 
     def __init__(self, control: str) -> None:
         self._control = control
         self._count = 0
 
     def may_fail(self, name: str, descriptor: int) -> None:
-        """Count a call; raise what it fails with, if it is the one."""
+        """Count a call. If it is the selected one, raise its error."""
         try:
             number, way, *only = posix.readlink(self._control).split(".")
         except OSError:
@@ -81,7 +81,8 @@ class _Room:
         self._count += 1
         if int(number) not in (self._count, EVERY):
             return
-        # A call more or less than in the session before, and its number is one that has less ways.
+        # The sequence of calls may differ slightly from the previous session, and this call may
+        # have fewer errors.
         ways = ERRORS[name][int(way) :] if int(number) != EVERY else ()
         error = ways[0] if ways else 0
         word = errno.errorcode.get(error, "-")
@@ -97,7 +98,7 @@ def _append(path: str, line: str) -> None:
 
 
 def _whose(descriptor: int) -> str:
-    """Whose a descriptor is: "client", "upstream", "log", "nobody" if it is no connection."""
+    """Return the owner of a descriptor: "client", "upstream", "log", or "nobody"."""
     try:
         own = _socket.socket(fileno=posix.dup(descriptor))
         family, ours, theirs = own.family, own.getsockname(), own.getpeername()
@@ -111,7 +112,7 @@ def _whose(descriptor: int) -> str:
 
 
 class _FailingModule:
-    """A module whose functions may fail."""
+    """A module whose functions can fail."""
 
     def __init__(self, module: Any, room: _Room) -> None:
         self._module = module
@@ -129,11 +130,11 @@ class _FailingModule:
         def call(*arguments: Any, **more: Any) -> Any:
             descriptor = arguments[0] if arguments and isinstance(arguments[0], int) else -1
             if name == "read" and stat.S_ISFIFO(posix.fstat(descriptor).st_mode):
-                return function(*arguments)  # a pipe's cannot fail
+                return function(*arguments)  # on a pipe, this cannot fail
             try:
                 self._room.may_fail(name, descriptor)
             except OSError:
-                if name == "close":  # which closes all the same (close(2))
+                if name == "close":  # the descriptor is closed even if close(2) fails
                     function(*arguments)
                 raise
             return function(*arguments, **more)
@@ -212,21 +213,21 @@ def _failing_epoll(room: _Room) -> Callable[[], object]:
             self._epoll.modify(descriptor, events)
 
         def unregister(self, descriptor: int) -> None:
-            self._epoll.unregister(descriptor)  # it fails where there is nothing left to end
+            self._epoll.unregister(descriptor)  # it fails only if nothing is left to remove
             room.may_fail("unregister", descriptor)
 
     return Failing
 
 
 def launch() -> None:
-    """Silence descriptor 2, as the installed launcher does first of all."""
+    """Silence descriptor 2 first, as the installed launcher does."""
     null = posix.open("/dev/null", posix.O_WRONLY)
     posix.dup2(null, 2)
     posix.close(null)
 
 
 def install() -> None:
-    """Put the failing system in the place of the proxy's own."""
+    """Replace the proxy's system modules with failing ones."""
     room = _Room(bytes(posix.environ[b"FAILING"]).decode())
     select.poll = _failing_poll(room)  # type: ignore[misc, assignment]
     select.epoll = _failing_epoll(room)  # type: ignore[misc, assignment]
@@ -236,5 +237,5 @@ def install() -> None:
     sockets: Any = _FailingModule(_socket, room)
     sockets.socket = _failing_socket(_socket.socket, room)
     own.socket = sockets
-    python: Any = socket  # the listener's
+    python: Any = socket  # used by the listening server
     python.socket = _failing_socket(socket.socket, room)

@@ -1,9 +1,10 @@
-"""The filters of the scenarios: everything that a filter command may do, well or badly.
+"""The filters of the scenarios, which cover the correct and incorrect behaviour of filters.
 
-Rule: a kind of filter is its shell text, and what may become of its message. All kinds live in one
-command (`COMMAND`), which finds its kind in the sender's address, `KIND.TOKEN@…`; so one listening
-server can run all of them. Whatever its kind, a filter first copies EMAIL to `$LEDGER/TOKEN.PID`,
-which proves that it saw the message, and waits at the gate `$LEDGER/TOKEN.gate` if there is one.
+Rule: a kind of filter is defined by its shell script and the permitted outcome of its message. All
+kinds share one command (`COMMAND`), which finds its kind in the sender's address, `KIND.TOKEN@…`.
+One listening server can therefore run all of them. Every filter first copies EMAIL to
+`$LEDGER/TOKEN.PID`, which proves that it read the message, and waits at the gate
+`$LEDGER/TOKEN.gate` if it exists.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What may become of a message.
-ORIGINAL = "original"  # the original goes upstream
-REPLACE = "replace"  # what is in OUTFILE goes upstream instead
-REFUSE = "refuse"  # nothing goes upstream, and the client is told so
-DISCARD = "discard"  # nothing goes upstream, and the client is told 2yz
-FAIL = "fail"  # the filter failed: as ORIGINAL, with -r as REFUSE
+#: The possible outcomes of a message.
+ORIGINAL = "original"  # the original is delivered
+REPLACE = "replace"  # the contents of OUTFILE are delivered instead
+REFUSE = "refuse"  # nothing is delivered, and the client gets 4yz or 5yz
+DISCARD = "discard"  # nothing is delivered, and the client gets 2yz
+FAIL = "fail"  # the filter failed; like ORIGINAL, or with -r like REFUSE
 
 
 @dataclass(frozen=True)
 class Filter:
     """One kind of filter.
 
-    fate: what becomes of its message.
-    text: what it does, as sh(1) reads it.
-    late: whether the proxy's time limit ends it.
-    outlives: whether it leaves a process behind that the proxy cannot know of.
+    fate: the outcome of its message.
+    text: its shell script.
+    late: whether it exceeds the proxy's time limit.
+    outlives: whether it leaves behind a process that the proxy cannot find.
     """
 
     fate: str
@@ -41,7 +42,7 @@ _LONG_LINE = "0123456789" * 8
 LONG_REPLACEMENT = (_LONG_LINE.encode() + b"\r\n") * 12_000
 
 KINDS = {
-    # It lets the message pass.
+    # Filters that accept the message.
     "accepts": Filter(ORIGINAL, "exit 0"),
     "talks": Filter(ORIGINAL, "echo 'looks fine'; echo '550 but passes' >&2"),
     "writes-over-email": Filter(ORIGINAL, 'echo other > "$EMAIL"'),
@@ -55,7 +56,7 @@ KINDS = {
     "closes-its-end": Filter(ORIGINAL, "exec 2>&-; sleep 0.02"),
     "leaves-a-child": Filter(ORIGINAL, "sleep 0.2 & exit 0", outlives=True),
     "leaves-a-daemon": Filter(ORIGINAL, "setsid sleep 0.2 & exit 0", outlives=True),
-    # It gives another message.
+    # Filters that replace the message.
     "replaces": Filter(REPLACE, f'{_WRITE} > "$OUTFILE"'),
     "replaces-by-name": Filter(
         REPLACE, f'{_WRITE} > "$LEDGER/$token.x"; mv "$LEDGER/$token.x" "$OUTFILE"'
@@ -73,7 +74,7 @@ KINDS = {
     ),
     "replaces-and-removes": Filter(REPLACE, f'{_WRITE} > "$OUTFILE"; rm "$EMAIL"'),
     "replaces-long": Filter(REPLACE, f'yes {_LONG_LINE} | head -n 12000 > "$OUTFILE"'),
-    # It refuses the message.
+    # Filters that reject the message.
     "refuses": Filter(REFUSE, "echo '550 5.7.1 spam' >&2; exit 1"),
     "refuses-in-words": Filter(REFUSE, "echo no >&2; exit 1"),
     "refuses-mutely": Filter(REFUSE, "exit 1"),
@@ -83,7 +84,7 @@ KINDS = {
     "refuses-what-it-replaced": Filter(REFUSE, f'{_WRITE} > "$OUTFILE"; exit 1'),
     "refuses-with-a-child": Filter(REFUSE, "sleep 0.2 & exit 1", outlives=True),
     "discards": Filter(DISCARD, "echo '250 2.0.0 thank you' >&2; exit 1"),
-    # It fails.
+    # Filters that fail.
     "fails": Filter(FAIL, "exit 2"),
     "fails-as-not-found": Filter(FAIL, "/nonexistent/filter"),
     "fails-as-not-executable": Filter(FAIL, "exit 126"),
@@ -98,7 +99,7 @@ KINDS = {
     "makes-outfile-a-fifo": Filter(FAIL, 'rm "$OUTFILE"; mkfifo "$OUTFILE"'),
     "makes-outfile-a-directory": Filter(FAIL, 'rm "$OUTFILE"; mkdir "$OUTFILE"'),
     "fills-a-directory": Filter(FAIL, 'rm "$OUTFILE"; mkdir -p "$OUTFILE/a/b"; : > "$OUTFILE/a/c"'),
-    # It is late.
+    # Filters that exceed the time limit.
     "sleeps": Filter(FAIL, "exec sleep 60", late=True),
     "does-not-obey": Filter(FAIL, "trap '' 1 2 3 15; sleep 60; sleep 60", late=True),
     "stops-itself": Filter(FAIL, "kill -STOP $$", late=True),
@@ -119,6 +120,6 @@ case $kind in
 
 
 def write_script(directory: Path) -> None:
-    """Write what `COMMAND` reads; `$LEDGER` names a directory in `directory`."""
+    """Write the script that `COMMAND` reads. `$LEDGER` is a directory in `directory`."""
     cases = "".join(f"{name})\n{kind.text}\n;;\n" for name, kind in KINDS.items())
     (directory / "filters.sh").write_text(f"{_SCRIPT}{cases}*) exit 99;;\nesac\n")

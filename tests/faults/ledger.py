@@ -1,7 +1,6 @@
-"""The ledger: what the client was told of a message, what upstream has of it, what its filter said.
+"""The ledger, which records the client's reply, the delivery and the filter runs of each message.
 
-Rule: whether the promise was kept (docs/reliability.md) is decided here and nowhere else, whatever
-was done to the proxy.
+Rule: only this module decides whether the guarantees (docs/reliability.md) hold.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from tests.faults.filters import KINDS
 
 KEPT, VIOLATED, IN_DOUBT = "kept", "violated", "in doubt"
 
-#: Moments at which a client that leaves is gone before its filter's end (data.client-lost).
+#: Moments at which a client that leaves is lost before its filter exits (data.client-lost).
 BEFORE_THE_VERDICT = ("ended", "filtering")
 
 
 @dataclass
 class Delivery:
-    """What upstream has got of a message: all octets before the end of data, as on the wire.
+    """The part of a message that upstream received, as on the wire, without the end of data.
 
-    whole: whether upstream has read all of it, and the end of data.
-    answer: what upstream answered to it, though it be early; b"" for nothing that is a reply.
+    whole: whether upstream has read the whole message and the end of data.
+    answer: upstream's reply, even if it is early, or b"" if there was no valid reply.
     """
 
     content: bytes = b""
@@ -32,14 +31,14 @@ class Delivery:
 
 @dataclass
 class Message:
-    """All that is known of one message.
+    """All observations of one message.
 
-    kind: the name of its filter.
+    kind: the name of the filter.
     content: as the client sent it, without the end of data.
     ended: whether the client has sent the end of data.
-    told: the reply to it, b"" for none.
-    left_at: the moment at which its client left, "" if it stayed.
-    seen: what each run of the filter found in EMAIL.
+    told: the reply to the message, or b"".
+    left_at: the moment at which the client left, or "" if it stayed.
+    seen: the contents of EMAIL in each run of the filter.
     """
 
     token: str
@@ -53,7 +52,7 @@ class Message:
 
     @property
     def address(self) -> bytes:
-        """The sender's address, which tells the filter and upstream whose message it is."""
+        """The sender's address, which identifies the message for the filter and upstream."""
         return f"{self.kind}.{self.token}@faults.example".encode()
 
 
@@ -64,10 +63,10 @@ class Judgement:
 
 
 def judge(message: Message, *, rejecting: bool, hurried: bool = False) -> Judgement:
-    """Judge one message.
+    """Check one message.
 
     rejecting: whether the proxy runs with -r.
-    hurried: whether its time limit is so short that a filter may never have come to read EMAIL.
+    hurried: whether the time limit is so short that a filter may not have read EMAIL.
     """
     fate = fate_of(message.kind, rejecting=rejecting)
     passed_by = not hurried and _passed_by(message)
@@ -79,7 +78,7 @@ def judge(message: Message, *, rejecting: bool, hurried: bool = False) -> Judgem
 
 
 def fate_of(kind: str, *, rejecting: bool) -> str:
-    """Return what becomes of the messages of a kind of filter, which is never `filters.FAIL`."""
+    """Return the outcome of messages with a kind of filter, which is never `filters.FAIL`."""
     fate = KINDS[kind].fate
     if fate == filters.FAIL:
         return filters.REFUSE if rejecting else filters.ORIGINAL
@@ -87,7 +86,7 @@ def fate_of(kind: str, *, rejecting: bool) -> str:
 
 
 def _wrong_delivery(message: Message, fate: str) -> str:
-    """What is wrong with that which upstream has, or "" if nothing is."""
+    """Return the violation in the delivery, or ""."""
     return _wrong_content(message, fate) or _wrong_reason(message)
 
 
@@ -104,7 +103,7 @@ def _wrong_content(message: Message, fate: str) -> str:
 
 
 def _wrong_reason(message: Message) -> str:
-    """Why upstream should not have it."""
+    """Return the reason why the message must not be delivered."""
     whole = _whole(message)
     if not whole:
         return ""
@@ -128,7 +127,7 @@ def _passed_by(message: Message) -> str:
 
 
 def _wrong_answer(message: Message, fate: str) -> str:
-    """What is wrong with what the client was told, or "" if nothing is."""
+    """Return the violation in the reply to the client, or ""."""
     answers = [delivery.answer for delivery in _whole(message)]
     if len(message.seen) > 1:
         return "filtered more than once"
@@ -144,7 +143,7 @@ def _wrong_answer(message: Message, fate: str) -> str:
 
 
 def _doubt(message: Message) -> str:
-    """Why the client cannot know (RFC 1047), "" if it does."""
+    """Return the reason why the client cannot know the outcome (RFC 1047), or ""."""
     whole = _whole(message)
     if message.told[:1] == b"2" or not whole:
         return ""
@@ -156,5 +155,5 @@ def _doubt(message: Message) -> str:
 
 
 def replacement(kind: str) -> bytes:
-    """Return what a filter that replaces gives, as it is on the wire, without the end of data."""
+    """Return the output of a replacing filter as on the wire, without the end of data."""
     return filters.LONG_REPLACEMENT if kind == "replaces-long" else filters.REPLACEMENT

@@ -1,8 +1,8 @@
-"""python3 -m tests.faults.probe: nobody waits for what another client does.
+"""python3 -m tests.faults.probe: measure whether a client delays other clients.
 
-Rule: while one server is attacked, a client of it asks something every 2 ms that the proxy answers
-by itself, and so does a client of a second server that nobody attacks. How long the second one
-waits is what the machine costs; what the first one waits beyond that is bounded.
+Rule: while one server is attacked, another client sends it a command every 2 ms to which the proxy
+itself replies. A client of a second server, which is not attacked, does the same. The delay of the
+second client is due to the machine, and the additional delay of the first one is bounded.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tests.faults.proxies import Place, Server
 from tests.support.answering import Answering
 from tests.support.peers import connected
 
-#: Seconds between two questions, and how long an answer may take beyond what the machine costs.
+#: The interval between commands, and the permitted additional delay, in seconds.
 _INTERVAL, _LIMIT = 0.002, 0.1
 
-#: How much of each attack: a large message is so many megabytes.
+#: The size of each attack, which for a large message is in megabytes.
 _AMOUNT = 200
 
 
 def ask(address: tuple[str, int], over: Event, waits: SimpleQueue[float]) -> None:
-    """Ask again and again until it is over; say how long the longest answer took."""
+    """Send commands until the attack is over. Return the longest delay of a reply."""
     longest = 0.0
     with connected(address, TIMEOUT) as client:
         client.reply()
@@ -43,7 +43,7 @@ def ask(address: tuple[str, int], over: Event, waits: SimpleQueue[float]) -> Non
 
 
 def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
-    """Attack one server; return the longest wait of its client, and of the other's."""
+    """Attack one server. Return the longest delays of its client and of the other server's."""
     context = multiprocessing.get_context("spawn")
     over = context.Event()
     queues: list[Any] = [context.SimpleQueue() for _ in (attacked, other)]
@@ -53,7 +53,7 @@ def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
     ]
     for probe in probes:
         probe.start()
-    time.sleep(1)  # until they ask
+    time.sleep(1)  # until the clients send commands
     try:
         ATTACKS[name](attacked.address, _AMOUNT)
     finally:
@@ -65,7 +65,7 @@ def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Try every attack, or 0 if nobody waited too long."""
+    """Try every attack. Return 0 if no delay was too long."""
     upstream = Answering()
     passed = True
     with tempfile.TemporaryDirectory(prefix="probe-") as directory:

@@ -1,6 +1,6 @@
-"""The proxy under test, as its users start it: by spawn(8) for one client, or listening.
+"""The proxy under test, which is started as by spawn(8) for one client, or as a server.
 
-Rule: a proxy is started here and its end is awaited here; what is left of it is counted here.
+Rule: this module starts proxies, waits for them to exit, and checks their leftovers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tests.faults import filters
 from tests.support.peers import TIMEOUT, connected_pair, listening
 from tests.support.proxies import ISOLATED_PYTHON, ROOT, activated
 
-#: Every time limit of the proxy is so many times shorter; where signals are sent less so, because
-#: what is left of a session after one is a matter of seconds.
+#: The factor by which all time limits of the proxy are shortened. With signals, it is smaller,
+#: because a session ends within seconds after a signal.
 SPEED, SPEED_WITH_SIGNALS = 100, 10
 
-#: The filter's time limit, in seconds of the wall: none is late, all are.
+#: The filter's time limits in real seconds. With the first, no filter is late. With the second, all
+#: are.
 _ON_TIME, _LATE = 30, 0.4
 
 RUN = f"""
@@ -35,7 +36,7 @@ sys.exit(main())
 
 
 class Place:
-    """A directory for one proxy at a time: its spool, its ledger, and the filters' script."""
+    """A directory for one proxy at a time, with its spool, its ledger and the filters' script."""
 
     def __init__(self, directory: Path) -> None:
         self.spool = directory / "spool"
@@ -56,12 +57,12 @@ class Place:
         return [upstream, "-d", str(self.spool), *filtered, *(["-r"] if rejecting else [])]
 
     def seen(self, token: str) -> list[tuple[int, bytes]]:
-        """Return which filters ran for a message, and what each found in EMAIL."""
+        """Return the filter runs for a message, with the contents of EMAIL in each."""
         runs = [path for path in self.ledger.glob(f"{token}.*") if path.suffix[1:].isdigit()]
         return [(int(path.suffix[1:]), path.read_bytes()) for path in runs]
 
     async def left_over(self) -> list[str]:
-        """Return what is left in the spool, after a moment for it to go."""
+        """Return the files left in the spool, after a short wait for their removal."""
         for _ in range(500):
             if not any(self.spool.iterdir()):
                 break
@@ -69,7 +70,7 @@ class Place:
         return [path.name for path in self.spool.iterdir()]
 
     def empty_spool(self) -> None:
-        """Remove what is left, so that the next scenario is not blamed for it."""
+        """Remove leftover files, so that they do not count for the next scenario."""
         shutil.rmtree(self.spool)
         self.spool.mkdir()
 
@@ -84,7 +85,7 @@ class Process:
             command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr
         )
         self.pid = self._process.pid
-        self._end = os.pidfd_open(self.pid)  # readable when it has ended
+        self._end = os.pidfd_open(self.pid)  # readable when the process has exited
 
     def send(self, *names: str) -> None:
         """Send the process signals."""
@@ -93,7 +94,7 @@ class Process:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Stop it for a while: what happens meanwhile has for it happened all at once."""
+        """Suspend the process, so that all later events reach it at once."""
         self.send("STOP")
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
@@ -102,13 +103,13 @@ class Process:
             self.send("CONT")
 
     async def waits(self) -> None:
-        """Return when it has nothing to do but wait for events."""
+        """Wait until the process is waiting for events."""
         state = Path(f"/proc/{self.pid}/stat")
         while state.read_text().rpartition(") ")[2][0] not in "SZ":
             await asyncio.sleep(0.001)
 
     async def exit_status(self) -> int | None:
-        """Wait until it has ended, or None if it does not."""
+        """Wait for the process to exit. Return its status, or None after a timeout."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(self._end, ended.set)
@@ -121,11 +122,11 @@ class Process:
         return self._process.wait()
 
     def ended(self) -> bool:
-        """Whether it has ended by itself."""
+        """Whether the process has exited by itself."""
         return self._process.poll() is not None
 
     def end(self) -> None:
-        """Kill it, if it is still there."""
+        """Kill the process if it is still running."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -135,7 +136,7 @@ class Process:
 def spawn(
     arguments: list[str], environment: dict[str, str], run: str = RUN
 ) -> tuple[Process, socket.socket]:
-    """Start a proxy as spawn(8) does: its client is on descriptors 0, 1 and 2.
+    """Start a proxy as spawn(8) does, with the client on descriptors 0, 1 and 2.
 
     run: the program, which imports the proxy and calls its `main`.
     """

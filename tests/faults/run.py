@@ -1,7 +1,7 @@
-"""Runs scenarios, some at a time, and gives the account of all of them.
+"""Runs scenarios in parallel and collects their results.
 
-Rule: what is true after every scenario is asked here: each message's entry in the ledger is in
-order, and nothing is left: no file, no process, no connection, not a word on standard error.
+Rule: this module checks after every scenario that the ledger contains no violation, and that no
+file, process, connection or output on standard error is left.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _DOUBTFUL = Path(__file__).with_name("doubtful.txt")
 
 @dataclass
 class Account:
-    """What became of all scenarios."""
+    """The results of all scenarios."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     messages: int = 0
     violations: list[str] = field(default_factory=list)
-    #: The faults that left a message in doubt, with how many.
+    #: The faults that left messages in doubt, with their number.
     doubts: Counter[str] = field(default_factory=Counter)
 
     def enter(self, stage: Stage) -> None:
-        """Enter a scenario that is over."""
+        """Add a finished scenario."""
         scenario = stage.scenario
         outcomes = {KEPT}
         if stage.undone and not may_be_undone(scenario):
             stage.violations.append("what was planned was never done")
         for message in (stage.message, stage.second):
             self.messages += message.ended
-            # The second message's filter accepts, and nothing is done to it.
+            # The filter accepts the second message, and no fault affects it.
             judgement = judge(
                 message, rejecting=scenario.rejecting, hurried=KINDS[scenario.kind].late
             )
@@ -59,7 +59,7 @@ class Account:
 
     @property
     def unforeseen(self) -> list[str]:
-        """The doubtful faults that are not in the list of them."""
+        """The doubtful faults that are not in the list."""
         return sorted(self.doubts.keys() - doubtful().keys())
 
     def __str__(self) -> str:
@@ -72,27 +72,27 @@ def _entry(told: bytes) -> str:
 
 
 def doubtful() -> dict[str, str]:
-    """Return the faults after which a client cannot know, each with its reason."""
+    """Return the faults after which the client cannot know the outcome, with the reasons."""
     lines = [line for line in _DOUBTFUL.read_text().splitlines() if line[:1] not in ("", "#")]
     return {name: reason.strip() for name, _, reason in (line.partition(" ") for line in lines)}
 
 
 def may_be_undone(scenario: Scenario) -> bool:
-    """Whether it is right that nothing has happened at the scenario's moment.
+    """Whether the scenario's moment may have been skipped.
 
-    A filter that is late may be ended before it comes to its gate, on a machine with other work.
+    On a busy machine, a late filter may be killed before it reaches its gate.
     """
     return scenario.moment == "filtering" and KINDS[scenario.kind].late
 
 
 class Worker:
-    """Runs one scenario after the other, in a place of its own."""
+    """Runs scenarios one after another in its own directory."""
 
     def __init__(self, number: int, directory: Path, account: Account) -> None:
         self._number = number
         self._directory = directory
         self._account = account
-        self._upstreams = {False: Upstream(), True: NarrowUpstream()}  # whether it is narrow
+        self._upstreams = {False: Upstream(), True: NarrowUpstream()}  # by `narrow`
         self._addresses: dict[bool, str] = {}
         self._place = Place(directory / "spawned")
         self._servers: dict[tuple[bool, ...], tuple[Server, Place]] = {}
@@ -148,7 +148,7 @@ class Worker:
         await self._close(stage)
 
     def _started(self, place: Place, scenario: Scenario) -> tuple[list[str], dict[str, str]]:
-        """The command line and the environment of a scenario's proxy."""
+        """Return the command line and environment of a scenario's proxy."""
         speed = SPEED_WITH_SIGNALS if scenario.who == "signal" else SPEED
         late = KINDS[scenario.kind].late
         address = self._addresses[scenario.narrow]
@@ -168,7 +168,7 @@ class Worker:
         stage.over.set()
 
     async def _close(self, stage: Stage) -> None:
-        """Look after what is left, and enter the scenario."""
+        """Check for leftovers and add the scenario."""
         runs = []
         for message in (stage.message, stage.second):
             runs += stage.place.seen(message.token)
@@ -186,7 +186,7 @@ class Worker:
 
 
 def _ended_while_starting(scenario: Scenario, status: int | None) -> bool:
-    """Whether a signal came before the proxy could ask for it."""
+    """Whether a signal arrived before the proxy could handle it."""
     starting = scenario.who == "signal" and scenario.moment == "connected"
     return starting and status is not None and status < 0
 
@@ -202,18 +202,18 @@ async def _group_ends(number: int) -> bool:
 
 
 def _lives_in(group: int, path: Path) -> bool:
-    """Whether a process belongs to a group and is more than a zombie that nobody waits for."""
+    """Whether a process belongs to a group and is not a zombie."""
     try:
         state, _, its_group = path.read_text().rpartition(") ")[2].split()[:3]
-    except (OSError, ValueError):  # it has gone
+    except (OSError, ValueError):  # the process has exited
         return False
     return its_group == str(group) and state != "Z"
 
 
 def run(scenarios: Iterable[Scenario], at_once: int) -> Account:
-    """Run scenarios, so many at a time."""
+    """Run scenarios in parallel."""
     for number in (signal.SIGINT, signal.SIGHUP):  # started with nohup or in the background
-        if signal.getsignal(number) == signal.SIG_IGN:  # the proxies would ignore them too
+        if signal.getsignal(number) == signal.SIG_IGN:  # the proxies would inherit this
             signal.signal(number, signal.SIG_DFL)
     account = Account()
     queue = iter(scenarios)

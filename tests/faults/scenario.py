@@ -1,7 +1,7 @@
-"""Scenarios: every step of the protocol, times all that may go wrong at it, times every filter.
+"""The scenarios: every step of the protocol, combined with every fault and every filter.
 
-Rule: a scenario is a name. Everything that happens in it follows from the name, so any can be run
-again by itself; `python3 -m tests.faults NAME`.
+Rule: a scenario is determined by its name, so each can be run again separately with `python3 -m
+tests.faults NAME`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.faults.filters import KINDS
 
 MODES = ("spawned", "listening")
 
-#: Moments of a session, in their order. What the client or a signal does happens at one of them.
+#: The moments of a session, in order. The client or a signal acts at one of them.
 BEFORE_THE_FILTER = ("connected", "greeted", "hello", "sender", "recipient", "data", "content")
 WITH_A_VERDICT = ("ended", "filtering", "asked", "taking", "taken", "answered")
 MOMENTS = (*BEFORE_THE_FILTER, *WITH_A_VERDICT)
@@ -26,9 +26,9 @@ SIGNALS = {
     "listening": ("TERM", "TERM-TERM", "INT"),  # a server ignores SIGHUP
 }
 
-#: What upstream is asked, and what it may do instead of answering. It has the message's "content"
-#: when it has begun to read, though all of it may be on its way; when the proxy is "sending", most
-#: is not, for upstream's socket takes only a little. Its "own-RSET" the proxy sends unasked.
+#: The commands that upstream receives, and its possible faults. At "content", upstream has begun to
+#: read the message, all of which may have been sent. At "sending", most of it has not been sent,
+#: because the buffer of upstream's socket is small. "own-RSET" is sent by the proxy itself.
 UPSTREAM_STEPS = (
     "greeting",
     "EHLO",
@@ -49,17 +49,17 @@ UPSTREAM_DEEDS = ("closes", "resets", "stalls", "4yz", "5yz", "421", "garbage", 
 #: for what it was sent whole is believed, and no proxy could do better.
 EARLY_DEEDS = ("accepts-and-closes", "accepts-and-resets")
 
-#: What upstream refuses beforehand, so that the step comes at all: the client takes an envelope
-#: back that was refused, and the proxy one whose message was.
+#: The commands that upstream must refuse first, so that the step occurs. The client resets a
+#: refused envelope, and the proxy resets that of a refused message.
 LEADING_TO = {"RSET": "RCPT", "own-RSET": "DATA"}
 
-#: The filters of scenarios that never come to the filter.
+#: The filters for scenarios that end before the filter.
 _A_FEW = ("accepts", "refuses", "fails")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One session: `who` does `deed` at `moment`; "nobody", "" and "" if all goes well."""
+    """One session, in which `who` does `deed` at `moment` ("nobody", "" and "" for no fault)."""
 
     mode: str
     kind: str
@@ -69,7 +69,7 @@ class Scenario:
 
     @property
     def fault(self) -> str:
-        """What goes wrong, whatever the filter and the mode."""
+        """The fault, without the filter and the mode."""
         return f"{self.who}-{self.deed}-at-{self.moment}" if self.moment else "nothing"
 
     @property
@@ -79,17 +79,17 @@ class Scenario:
 
     @property
     def narrow(self) -> bool:
-        """Whether upstream's socket takes less than one block of a message at a time."""
+        """Whether the buffer of upstream's socket is smaller than a block of the message."""
         return self.moment == "sending"
 
     @property
     def rejecting(self) -> bool:
-        """Whether the proxy runs with -r: in half of the scenarios, always the same half."""
+        """Whether the proxy runs with -r, which depends only on the name of the scenario."""
         return bool(zlib.crc32(self.name.encode()) & 1)
 
 
 def every_scenario() -> Iterator[Scenario]:
-    """All scenarios, always in the same order."""
+    """Return all scenarios in a fixed order."""
     for mode, kind in product(MODES, KINDS):
         yield Scenario(mode, kind, "nobody", "", "")
         for who, deeds in (("client", CLIENT_DEEDS), ("signal", SIGNALS[mode])):
@@ -103,5 +103,5 @@ def every_scenario() -> Iterator[Scenario]:
 
 
 def sample(size: int, seed: int) -> list[Scenario]:
-    """Return `size` of all scenarios, the same ones for the same seed."""
+    """Return a sample of `size` scenarios that is determined by the seed."""
     return random.Random(seed).sample(list(every_scenario()), size)  # noqa: S311

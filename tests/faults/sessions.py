@@ -1,7 +1,7 @@
-"""python3 -m tests.faults.sessions: random sessions of several messages, from a seed.
+"""python3 -m tests.faults.sessions: run random sessions with several messages, from a seed.
 
-Rule: a session follows from its number, and is judged message by message, by the ledger. A message
-may be in doubt only if upstream was told to take it and to close without a word.
+Rule: a session is determined by its number. The ledger checks each message. A message may be in
+doubt only if upstream accepts it and closes the connection without a reply.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.faults.proxies import SPEED, Place, Server, spawn
 from tests.faults.scenario import MODES, Scenario
 from tests.faults.stage import Client, GoneError, Stage, Upstream
 
-#: Late filters take their time, and are the cross product's.
+#: Late filters take too long and are tested in the cross product.
 KINDS = [name for name, kind in filters.KINDS.items() if not kind.late and not kind.outlives]
 SIZES = (0, 1, 70, 5_000, 65_536, 200_000)
 LONGEST_SESSION = 6
 
-#: What a client does with a message, and what upstream does at which step; mostly, all goes well.
+#: The actions of the client and of upstream for a message. Usually, there is no fault.
 CLIENTS = (*["sends"] * 12, "resets", "leaves in it", "leaves behind it")
 UPSTREAMS = (
     *[("", "")] * 20,
@@ -38,7 +38,7 @@ UPSTREAMS = (
 
 @dataclass(frozen=True)
 class Course:
-    """What becomes of one message.
+    """The course of one message.
 
     pipelines: whether the client sends the envelope in one write.
     """
@@ -61,7 +61,7 @@ class Plan:
 
 
 def planned(number: int) -> Plan:
-    """Return the session of a number."""
+    """Return the session with a number."""
     chance = random.Random(number)  # noqa: S311 - the same each time
     courses = [
         Course(
@@ -77,7 +77,7 @@ def planned(number: int) -> Plan:
 
 
 def content(size: int, token: str) -> bytes:
-    """Return a message of about `size` octets, that is nobody else's."""
+    """Return a unique message of about `size` octets."""
     lines = size // 62
     return b"".join(b"%060d\r\n" % number for number in range(lines)) + f"..{token}\r\n".encode()
 
@@ -94,7 +94,7 @@ class LongStage(Stage):
         self.under_way: Course | None = None
 
     def upstreams_deed(self, step: str) -> str:
-        """Return what upstream does at this step with the message under way, once."""
+        """Return upstream's fault at this step for the current message, once."""
         course = self.under_way
         if course is None or course.step != step:
             return ""
@@ -127,7 +127,7 @@ class LongClient(Client):
         await self._drain()
 
     async def _begins(self, course: Course, message: Message) -> bool:
-        """Send the envelope; return whether the message may follow."""
+        """Send the envelope. Return whether the message may follow."""
         commands = [b"MAIL FROM:<%b>" % message.address, b"RCPT TO:<somebody@example.com>"]
         if course.client == "resets":
             commands += [b"RSET"]
@@ -157,14 +157,14 @@ class LongClient(Client):
 
 @dataclass
 class Account:
-    """What became of all sessions."""
+    """The results of all sessions."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     sessions: int = 0
     violations: list[str] = field(default_factory=list)
 
     def enter(self, number: int, stage: LongStage, plan: Plan) -> None:
-        """Enter a session that is over."""
+        """Add a finished session."""
         self.sessions += 1
         self.violations += [f"session {number}: {what}" for what in stage.violations]
         for course, message in stage.acts:
@@ -182,7 +182,7 @@ class Account:
 
 
 class Player:
-    """Plays one session after the other."""
+    """Runs sessions one after another."""
 
     def __init__(self, directory: Path, account: Account) -> None:
         self._directory = directory
@@ -193,7 +193,7 @@ class Player:
         self._place = Place(directory / "spawned")
 
     async def play(self, numbers: Iterator[int]) -> None:
-        """Play sessions until there are no more."""
+        """Run sessions until there are no more."""
         self._address = await self._upstream.start()
         try:
             for number in numbers:
@@ -240,7 +240,7 @@ class Player:
 
 
 def play(numbers: Iterator[int], at_once: int) -> Account:
-    """Play the sessions of these numbers, so many at a time."""
+    """Run the sessions with these numbers in parallel."""
     account = Account()
 
     async def all_of_them() -> None:
@@ -254,7 +254,7 @@ def play(numbers: Iterator[int], at_once: int) -> Account:
 
 
 def main() -> int:
-    """Play what the command line asks for, or 0 if every promise was kept."""
+    """Run the selected sessions. Return 0 if all guarantees hold."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.sessions", description=__doc__)
     parser.add_argument("number", nargs="*", type=int, help="play these sessions alone")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))

@@ -1,8 +1,8 @@
-"""python3 -m tests.faults.soak: very many messages through one listening proxy.
+"""python3 -m tests.faults.soak: send a very large number of messages through one listening proxy.
 
-Rule: what a long-lived server holds does not grow with what it has served. After a warm-up its
-descriptors and its memory are looked at, and again at the end; no child and no file is left.
-Verdicts are mixed, and so are the clients that give up.
+Rule: the resources of a long-running server do not grow with the number of messages. Its
+descriptors and memory are measured after a warm-up and at the end. No child process and no file is
+left. The messages have different verdicts, and some clients disconnect early.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.answering import Answering
 from tests.support.peers import connected
 from tests.support.proxies import Serving
 
-#: The sender's name says what the filter does with the message.
+#: The sender's name selects the verdict of the filter.
 FILTER = """case $SENDER in
 pass*) exit 0 ;;
 change*) cp "$EMAIL" "$OUTFILE"; exit 0 ;;
@@ -30,23 +30,23 @@ fail*) exit 2 ;;
 late*) sleep 60 ;;
 esac"""
 
-#: What the client is told for each; time-outs are rare, for each takes its time.
+#: The reply for each verdict. Timeouts are rare, because each takes long.
 EXPECTED = {"pass": "250", "change": "250", "reject": "550", "fail": "451", "late": "451"}
 WEIGHTS = [60, 10, 10, 9, 1]
-#: One client in so many leaves in the middle of its message.
+#: The interval at which a client disconnects in the middle of its message.
 ABORTS = 10
 
-#: Clients at once, and messages before the first look.
+#: The number of concurrent clients, and of messages before the first measurement.
 CLIENTS = 8
 WARM_UP = 1000
-#: Kilobytes by which memory may differ, which is what the allocator holds of any burst.
+#: The permitted growth of memory in kilobytes, which the allocator may keep after a burst.
 MEMORY = 2048
 
 TIMEOUT = 60.0
 
 
 def one(address: tuple[str, int], kind: str, *, leaves: bool) -> str:
-    """Send one message, or half of it; return the code of its reply."""
+    """Send one message, or half of it. Return the code of the reply."""
     with connected(address, TIMEOUT) as client:
         client.reply()
         sender = f"MAIL FROM:<{kind}@example>".encode()
@@ -61,7 +61,7 @@ def one(address: tuple[str, int], kind: str, *, leaves: bool) -> str:
 
 
 def send(address: tuple[str, int], count: int, seed: int) -> Counter[str]:
-    """Send `count` messages from `CLIENTS` clients at once; return what was not as expected."""
+    """Send `count` messages from `CLIENTS` concurrent clients. Return unexpected replies."""
     wrong: Counter[str] = Counter()
 
     def client(number: int) -> None:
@@ -82,7 +82,7 @@ def send(address: tuple[str, int], count: int, seed: int) -> Counter[str]:
 
 
 def held(pid: int) -> tuple[int, int, int]:
-    """Return the descriptors, the kilobytes, and the children that a process has."""
+    """Return the descriptors, the memory in kilobytes and the children of a process."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -90,11 +90,11 @@ def held(pid: int) -> tuple[int, int, int]:
 
 
 def settled(pid: int) -> tuple[int, int, int]:
-    """Return what it has once its last sessions and filters are gone."""
+    """Return the resources after the last sessions and filters have ended."""
     end = time.monotonic() + TIMEOUT
     before = held(pid)
     while time.monotonic() < end:
-        time.sleep(3)  # longer than the proxy waits for upstream's 221, on its quick clock
+        time.sleep(3)  # longer than the proxy waits for upstream's 221 with its fast clock
         now = held(pid)
         if now == before and not now[2]:
             return now
@@ -103,7 +103,7 @@ def settled(pid: int) -> tuple[int, int, int]:
 
 
 def main() -> int:
-    """Run it, or 0 if all was told as expected and nothing has grown or is left."""
+    """Run the test. Return 0 if all replies are correct, and nothing has grown or is left."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.soak", description=__doc__)
     parser.add_argument("messages", nargs="?", type=int, default=100_000)
     wanted = parser.parse_args()

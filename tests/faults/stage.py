@@ -1,8 +1,8 @@
-"""One scenario while it happens: the client, upstream, and what one of them does to the other.
+"""Executes one scenario with a client and an upstream server.
 
-Rule: the client and upstream say what the protocol asks for, in lock-step, and at the scenario's
-moment the scenario's deed is done, before anything else happens. Whatever is seen goes into the
-ledger; nothing is judged here but what is no SMTP at all.
+Rule: the client and upstream follow the protocol in lock-step. At the scenario's moment, the
+scenario's deed is done before anything else happens. All observations are recorded in the ledger.
+This module only checks that the input is valid SMTP.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from tests.faults.proxies import Place, Process
 from tests.faults.scenario import LEADING_TO, Scenario
 from tests.support.peers import TIMEOUT
 
-#: After a deed, so that the proxy sees it before it sees what follows. Both orders are right.
+#: The pause after a deed, so that the proxy sees it before the next event. Both orders are correct.
 _SEEN = 0.01
 
 _LINE = re.compile(rb"[2-5][0-9][0-9][ -][ -~]*\r\n")
-#: What is wrong where the client was told of a fault of the proxy.
+#: The violation if the client is informed of an internal error of the proxy.
 INTERNAL = "internal error"
 
 _INTERNAL = b"421 4.3.0 The mail filter has failed"
 _BODY = b"Subject: a scenario\r\n\r\n..a dot\r\n\xff 8 bit\r\n" + b"x" * 1200 + b"\r\n\r\n"
 _LONG_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(8000))
-#: One block of the proxy's (`limits.COPY_SIZE`) and nearly full; `_LONG_BODY` is two.
+#: Almost one block of the proxy (`limits.COPY_SIZE`). `_LONG_BODY` is two blocks.
 _BLOCK_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(4000))
 
-#: What upstream reads at a time, and how little of it before the proxy has sent everything.
+#: The number of octets that upstream reads at once, normally and while the proxy is sending.
 _PIECE, _LITTLE = 65536, 1000
 
-#: Both messages' bodies at the moments for which they may not be short. The second is sent where
-#: the filter refuses or replaces the first.
+#: The bodies of both messages at the moments that require long ones. The second is sent if the
+#: filter refuses or replaces the first.
 _BODIES = {
     "taking": (_LONG_BODY, _BODY),
     "content": (_LONG_BODY, _BODY),
@@ -47,11 +47,11 @@ _BODIES = {
 
 
 class GoneError(Exception):
-    """The peer is not there any more."""
+    """The peer has disconnected."""
 
 
 class Stage:
-    """What one scenario's participants share."""
+    """The state shared by the participants of a scenario."""
 
     def __init__(self, scenario: Scenario, token: str, place: Place) -> None:
         self.scenario = scenario
@@ -61,36 +61,36 @@ class Stage:
         first, second = _BODIES.get(scenario.moment, (_BODY, _BODY))
         self.message = Message(f"{token}a", scenario.kind, first + f"{token}\r\n".encode())
         self.second = Message(f"{token}b", "accepts", second + f"{token} 2\r\n".encode())
-        #: The proxy, once it runs.
+        #: The proxy, once it is running.
         self.process: Process | None = None
         self.connections = 0
-        #: Whether the client was greeted.
+        #: Whether the client has received the greeting.
         self.greeted = False
-        #: Whether the client waits for the reply to a RSET.
+        #: Whether the client is waiting for the reply to a RSET.
         self.resetting = False
         self._pending = bool(scenario.moment)
         self._leading = LEADING_TO.get(scenario.moment, "")
-        #: Carry out what a client or a signal does.
+        #: Performs the action of a client or a signal.
         self.deeds: dict[str, Callable[[], Awaitable[None]]] = {}
 
     @property
     def undone(self) -> bool:
-        """Whether the scenario's deed is still to be done."""
+        """Whether the scenario's deed has not been done yet."""
         return self._pending
 
     def expects(self, moment: str) -> bool:
-        """Whether the scenario's deed is still to be done, at this moment."""
+        """Whether the scenario's deed must be done at this moment."""
         return self._pending and self.scenario.moment == moment
 
     async def reach(self, moment: str) -> None:
-        """Do what the client or a signal does at this moment, if this is the scenario's."""
+        """Perform the action of the client or a signal if this is the scenario's moment."""
         if self.expects(moment) and self.scenario.who in self.deeds:
             self._pending = False
             await self.deeds[self.scenario.who]()
             await asyncio.sleep(_SEEN)
 
     def upstreams_deed(self, step: str) -> str:
-        """Return what upstream does instead of answering at this step, once; "" for nothing."""
+        """Return upstream's fault at this step once, or ""."""
         if step == self._leading:
             self._leading = ""
             return "4yz"
@@ -104,7 +104,7 @@ class Stage:
         return next((m for m in (self.message, self.second) if m.address in line), None)
 
     async def left(self) -> bool:
-        """Wait until upstream's connections have ended, or False if they do not."""
+        """Wait until upstream's connections are closed. Return False after a timeout."""
         for _ in range(500):
             if not self.connections:
                 return True
@@ -113,7 +113,7 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def gate(self) -> AsyncIterator[None]:
-        """Hold the message's filter until the moment "filtering" is over."""
+        """Block the message's filter until the moment "filtering" is over."""
         if not self.expects("filtering"):
             yield
             return
@@ -131,7 +131,7 @@ class Stage:
             try:
                 gate = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
                 break
-            except OSError:  # nobody waits at it yet
+            except OSError:  # no filter is waiting yet
                 await asyncio.sleep(0.005)
         try:
             await self.reach("filtering")
@@ -140,7 +140,7 @@ class Stage:
 
 
 class Client:
-    """The SMTP client: two messages, and QUIT. An envelope that is refused it tries once more."""
+    """The SMTP client, which sends two messages and QUIT. A refused envelope is sent once more."""
 
     def __init__(
         self, stage: Stage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -148,12 +148,12 @@ class Client:
         self._stage = stage
         self._reader = reader
         self._writer = writer
-        self._silent = False  # it says nothing more, and reads what comes
+        self._silent = False  # it sends nothing more, but still reads
         self._under_way: Message | None = None
         stage.deeds["client"] = self._act
 
     async def session(self) -> None:
-        """Go through the whole session, as far as it goes."""
+        """Perform the session as far as possible."""
         try:
             async with asyncio.timeout(2 * TIMEOUT):
                 await self._converse()
@@ -174,7 +174,7 @@ class Client:
                 await self._ask(b"XFORWARD ADDR=192.0.2.7 HELO=sender.example")
                 await self._send(self._stage.message)
                 await self._send(self._stage.second)
-                if self._stage.expects("own-RSET"):  # the second message's comes with what follows
+                if self._stage.expects("own-RSET"):  # the second one comes later
                     await self._ask(b"NOOP")
         await self._ask(b"QUIT")
         await self._drain()
@@ -185,7 +185,7 @@ class Client:
             await self._stage.reach("answered")
 
     async def _announces(self, message: Message) -> bool:
-        """Send the envelope; return whether the message may follow."""
+        """Send the envelope. Return whether the message may follow."""
         commands = (
             (b"MAIL FROM:<" + message.address + b">", "sender"),
             (b"RCPT TO:<somebody@example.com>", "recipient"),
@@ -237,7 +237,7 @@ class Client:
         return reply
 
     async def _drain(self) -> None:
-        """Read to the end; nothing may come but a 421."""
+        """Read until the end of the stream. Only a 421 may arrive."""
         rest = await self._reader.read(-1)
         message = self._under_way
         if message is not None and not message.told:
@@ -261,7 +261,7 @@ class Client:
 
 
 async def read_reply(reader: asyncio.StreamReader) -> bytes:
-    """Read one reply, of any number of lines."""
+    """Read one reply with any number of lines."""
     reply = b""
     while line := await reader.readline():
         reply += line
@@ -271,20 +271,20 @@ async def read_reply(reader: asyncio.StreamReader) -> bytes:
 
 
 class Upstream:
-    """The mail server behind the proxy, of whichever stage is on."""
+    """The mail server behind the proxy, for the current stage."""
 
     def __init__(self) -> None:
         self.stage: Stage | None = None
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
-        """Begin to listen; return HOST:PORT."""
+        """Start listening and return HOST:PORT."""
         self._server = await self._listening()
         host, port = self._server.sockets[0].getsockname()
         return f"{host}:{port}"
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 
@@ -307,12 +307,12 @@ class Upstream:
 
 
 class NarrowUpstream(Upstream):
-    """One that takes so little at a time that not even a block of a message is on its way whole."""
+    """An upstream server with buffers that are smaller than a block of a message."""
 
     async def _listening(self) -> asyncio.Server:
         listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's least
-        # From small segments the proxy's kernel concludes that it needs no large buffer either.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's minimum
+        # With small segments, the proxy's kernel does not use a large buffer either.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 256)
         listener.bind(("127.0.0.1", 0))
         return await asyncio.start_server(self._serve, sock=listener, limit=_LITTLE)
@@ -326,7 +326,7 @@ class _UpstreamSession:
         self._reader = reader
         self._writer = writer
         self._message: Message | None = None
-        self._held = b""  # what came behind the line or the message that was read last
+        self._held = b""  # input after the line or message that was read last
 
     async def serve(self) -> None:
         await self._answer("greeting", b"220 up.example ESMTP\r\n")
@@ -343,7 +343,7 @@ class _UpstreamSession:
                 await self._answer(self._step(verb), b"250 2.0.0 ok\r\n")
 
     def _step(self, verb: bytes) -> str:
-        """Return at which step of the scenario a command is."""
+        """Return the step of the scenario that a command belongs to."""
         own = verb == b"RSET" and not self._stage.resetting
         return "own-RSET" if own else verb.decode("latin-1")
 
@@ -374,16 +374,16 @@ class _UpstreamSession:
             delivery.content = bytes(wire[2 : end + 2 if end >= 0 else len(wire)])
             await self._stage.reach("taking")
             interruption = interruption or await self._interrupt("content")
-            if end < 0 and len(wire) > _LITTLE:  # a short one may be on its way whole
+            if end < 0 and len(wire) > _LITTLE:  # a short one may have been sent
                 interruption = interruption or await self._interrupt("sending")
         delivery.whole = True
         self._held = bytes(wire[end + 5 :])
         await self._end(delivery, interruption)
 
     async def _end(self, delivery: Delivery, interruption: bytes) -> None:
-        """Answer the end of a message, unless that was done before it came."""
+        """Reply to the end of a message unless the reply was already sent."""
         if interruption:
-            # What was answered early may have been taken for the answer to the end.
+            # An early reply may have been taken for the final reply.
             delivery.answer = interruption if _LINE.match(interruption) else b""
             return
         await self._stage.reach("taken")
@@ -392,17 +392,17 @@ class _UpstreamSession:
         delivery.answer = b"" if gone or not _LINE.match(answer) else answer
 
     async def _interrupt(self, step: str) -> bytes:
-        """Say something in the middle of the message, if the scenario wants that; return it."""
+        """Send a reply in the middle of the message if the scenario requires it, and return it."""
         if not (self._stage.expects(step) and self._stage.scenario.who == "upstream"):
             return b""
         said = await self._answer(step, b"")
-        if not said:  # it stalls, and reads no more either
+        if not said:  # it stalls and stops reading
             await self._stage.over.wait()
             raise GoneError
         return said
 
     async def _answer(self, step: str, usual: bytes) -> bytes:
-        """Answer, or do what the scenario has for this step; return what was said."""
+        """Reply, or perform the scenario's fault at this step. Return the reply."""
         deed = self._stage.upstreams_deed(step)
         if deed.startswith("accepts-and-"):
             await self._accept_and_leave(deed)
@@ -424,7 +424,7 @@ class _UpstreamSession:
         return said
 
     async def _accept_and_leave(self, deed: str) -> NoReturn:
-        """Say 2yz and be gone, before the proxy can hear the one without the other."""
+        """Send 2yz and close, so that the proxy sees both at once."""
         assert self._stage.process is not None
         with self._stage.process.held():
             self._writer.write(b"250 2.0.0 queued\r\n")

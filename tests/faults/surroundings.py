@@ -1,7 +1,7 @@
-"""Hostile surroundings: a log that nobody reads, limits, file systems that are full.
+"""Hostile environments: an unread log, limits and full file systems.
 
-Rule: what a process is put into is made here, for it alone: a mount name space, a limit, a file
-system in memory. It ends with the process.
+Rule: each environment (a mount namespace, a limit, a file system in memory) is created for one
+process and ends with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOBODY = 65534
 
 @contextmanager
 def unread_log(directory: Path) -> Iterator[list[str]]:
-    """Give a prelude whose command finds a /dev/log that takes ten lines, and is never read."""
+    """Provide a prelude for a command with a /dev/log that accepts ten lines and is never read."""
     device = directory / "dev"
     device.mkdir()
     for name in DEVICES:
@@ -35,16 +35,16 @@ def unread_log(directory: Path) -> Iterator[list[str]]:
 
 
 def small_file_system(mounted: Path, size: str) -> list[str]:
-    """Return a prelude whose command finds a file system in memory at `mounted`.
+    """Return a prelude that mounts a file system in memory at `mounted` for its command.
 
-    size: as mount(8) takes it, "size=64k" or "nr_inodes=1".
+    size: an option of mount(8), "size=64k" or "nr_inodes=1".
     """
     mount = f"mount -t tmpfs -o {size} tmpfs {shlex.quote(str(mounted))}"
     return [*UNSHARE, "sh", "-ec", f'{mount}; exec "$@"', "sh"]
 
 
 def limited(name: str, value: int) -> list[str]:
-    """Return a prelude that sets a limit of setrlimit(2) for its command."""
+    """Return a prelude that sets a limit with setrlimit(2) for its command."""
     program = (
         "import os, resource, sys\n"
         f"resource.setrlimit(resource.{name}, ({value}, {value}))\n"
@@ -57,8 +57,8 @@ def _program(text: str) -> list[str]:
     return [*ISOLATED_PYTHON, "-c", text]
 
 
-#: The proxy as nobody, without a further process or thread. It loads all modules before, because
-#: nobody may not be able to read the directory of this Python.
+#: Runs the proxy as the user nobody, who cannot start a process or thread. All modules are loaded
+#: first, because this user may not be able to read Python's directory.
 NO_MORE_PROCESSES = _program(f"""
 import pkgutil, posix, resource, sys, traceback
 sys.path.insert(0, {str(ROOT)!r})
@@ -76,10 +76,10 @@ sys.exit(main())
 
 
 def other_system(functions: str) -> list[str]:
-    """Return the proxy on a system of which some calls are others, as a command.
+    """Return a command that runs the proxy with some system calls replaced.
 
-    functions: their definitions, by the names that they have in `posix`. They may use `posix`
-        itself, and `_thread`, `stat` and `is_file`, and are in the list `ours`.
+    functions: the definitions of the replacements, with their names in `posix`. They may use
+        `posix`, `_thread`, `stat` and `is_file`, and are in the list `ours`.
     """
     return _program(f"""
 import _thread, posix, stat, sys, time
@@ -100,5 +100,5 @@ sys.exit(main())
 
 
 def descriptors(pid: int) -> int:
-    """How many descriptors a process has open."""
+    """Return the number of open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208

@@ -1,6 +1,6 @@
-"""A sample of all scenarios, the same every time; `nox -s faults` runs all of them.
+"""Runs a fixed sample of all scenarios. `nox -s faults` runs all of them.
 
-The seed is the sample's name: a violation is seen again with `python3 -m tests.faults SCENARIO`.
+The seed is the name of the sample. `python3 -m tests.faults SCENARIO` reproduces a violation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The judge of the judges: every way to break the promise is found, and only those."""
+"""Tests that the ledger detects every violation of the guarantees, and nothing else."""
 
 from __future__ import annotations
 

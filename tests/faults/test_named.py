@@ -1,4 +1,4 @@
-"""Faults that the proxy once had, each under a name of its own, as its users met it."""
+"""Faults that earlier versions of the proxy had, as users would have seen them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_filter_leaving_its_group_affects_only_its_session(
 
 # 2
 
-#: A clock that is twenty seconds later after every write into a file.
+#: A clock that advances by twenty seconds with every write to a file.
 _SLOW_DISK = """
 late, now = 0.0, time.monotonic
 time.monotonic = lambda: now() + late
@@ -116,7 +116,8 @@ def test_unread_log_does_not_delay_message_or_exit(
 # 4
 
 
-#: Other clients, of forty descriptors in all: as many as leave none for a filter, if each may come.
+#: The number of other clients that would use up the limit of forty descriptors and leave none for a
+#: filter.
 OTHERS = [1, *range(12, 17)]
 
 
@@ -127,13 +128,13 @@ def test_descriptor_shortage_delays_message_without_bypassing_filter(
     server = serve(
         *("-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1", answering.address),
         prelude=limited("RLIMIT_NOFILE", 40),
-        variables={"POSTPROX_CLOCK_SPEED": "20"},  # between two looks for a place is a second
+        variables={"POSTPROX_CLOCK_SPEED": "20"},  # slots are checked each second
     )
     others = [server.client() for _ in range(idle)]
     client = server.client()
     for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
         client.says(line)
-    for other in others:  # one after the other, so that each place is soon another's
+    for other in others:  # one after another, so that each slot is reused immediately
         other.sees_reply(b"220 ")
         other.leaves()
     told = [client.line()[:3] for _ in range(6)]
@@ -143,7 +144,7 @@ def test_descriptor_shortage_delays_message_without_bypassing_filter(
 
 # 5
 
-#: The second block of a message is not taken, and then all are again.
+#: Sending the second block of a message fails. Later blocks can be sent.
 _WRITE_FAILS = """
 blocks = 0
 def write(descriptor, octets):
@@ -232,7 +233,7 @@ def test_client_loss_after_pipelined_input_is_detected(
 
 # 9
 
-#: What one client may cost the others, in seconds of the processor: that is the same under load.
+#: The permitted processor time for one client in seconds, which does not depend on load.
 STALL = 0.1
 
 
@@ -255,11 +256,11 @@ def test_logging_long_recipients_does_not_delay_session(
 
 
 def used_processor(pid: int) -> float:
-    """Return the seconds that a process has been on a processor, its children not counted."""
+    """Return the processor time of a process in seconds, without its children."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-#: Who lets go of a large file: the loop, or somebody else.
+#: Records whether the loop or another thread closes a large file.
 _WHO_CLOSES = """
 loop = _thread.get_ident()
 def close(descriptor):
@@ -306,7 +307,7 @@ def test_freeing_large_file_does_not_delay_other_sessions(
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installation for these tests alone, which break it."""
+    """Provide an installation that these tests may damage."""
     prefix = tmp_path_factory.mktemp("installed")
     install = ["sh", f"{ROOT}/packaging/install", "--prefix", str(prefix)]
     subprocess.run([*install, "--python", sys.executable], check=True, capture_output=True)
@@ -322,7 +323,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_start_interrupted_by_signal_sends_nothing_to_client(
     spawn: Spawn, installed: Path, name: str
 ) -> None:
-    """The interpreter waits for byte code of a module, which is a FIFO here, and gets none."""
+    """The interpreter waits for the byte code of a module, which is a FIFO without a writer."""
     proxy = spawn("127.0.0.1:1", command=[str(installed / "sbin/postprox")])
     while Path(f"/proc/{proxy.process.pid}/wchan").read_text() != "wait_for_partner":
         assert proxy.process.poll() is None
@@ -371,7 +372,7 @@ def test_outfile_changed_during_transmission_is_not_delivered(
     sends_message(proxy.client)
     peer.sees(b"DATA")
     peer.says(b"354 go on")
-    assert peer.line() == b"7" * 70 + b"\r\n"  # it is under way, and has to wait for room
+    assert peer.line() == b"7" * 70 + b"\r\n"  # delivery waits for buffer space
     gate.write_text("\n")
     gate.read_text()
     last = b""
@@ -424,7 +425,7 @@ def test_directory_replacing_filter_file_is_removed_safely(
 
 # 15
 
-#: A file is closed only when its gate has been opened, and then with an error, as on NFS.
+#: Closing a file waits for a gate and then fails, as on NFS.
 _CLOSE_WAITS = """
 def close(descriptor):
     file = is_file(descriptor)
@@ -468,7 +469,7 @@ def test_slots_of_lost_clients_are_freed(
 ) -> None:
     server = serve(
         *("--max-sessions", "3", upstream.address),
-        variables={"POSTPROX_CLOCK_SPEED": "10"},  # 30 s are soon over, 300 s are not
+        variables={"POSTPROX_CLOCK_SPEED": "10"},  # 30 s pass quickly, but 300 s do not
     )
     for _ in range(3):
         client = server.client()
@@ -515,20 +516,20 @@ REJECT = "echo '550 virus' >&2; exit 1"
 
 
 def filter_ends_while_stopped(process: subprocess.Popen[bytes], gate: Path, ended: Path) -> None:
-    """Stop the proxy, let its filter end, and let the filter's time limit pass."""
+    """Suspend the proxy, let its filter exit, and let the filter's time limit expire."""
     gate.parent.joinpath("started").read_text()
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     with ended.open("rb") as end, gate.open("r+b", buffering=0) as opened:
         opened.write(b"\n")
-        end.read()  # end of file: the filter is gone
+        end.read()  # end of file, because the filter has exited
     time.sleep(1.2)  # 36 s of the proxy's clock
     process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
 def gated(tmp_path: Path) -> tuple[Path, Path, str]:
-    """A gate, a pipe that ends with the filter, and the filter's command."""
+    """Provide a gate, a pipe that the filter closes on exit, and the filter command."""
     gate, ended = tmp_path / "gate", tmp_path / "ended"
     for path in (gate, ended, tmp_path / "started"):
         os.mkfifo(path)
@@ -564,13 +565,13 @@ def test_rejection_counts_if_server_was_suspended(
 
 @pytest.fixture
 def blocked(tmp_path: Path) -> str:
-    """A filter that cannot end while the proxy does not read its standard error."""
+    """Provide a filter that cannot exit until the proxy reads its standard error."""
     os.mkfifo(tmp_path / "started")
     return f"echo > {tmp_path}/started; head -c 4000000 /dev/zero >&2; echo >&2; {REJECT}"
 
 
 def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path) -> None:
-    """Stop the proxy while its filter writes, and let the filter's time limit pass."""
+    """Suspend the proxy while its filter writes, and let the filter's time limit expire."""
     started.read_text()
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
@@ -599,7 +600,7 @@ def test_filter_blocked_by_suspended_server_can_reject(
     client.sees(b"550 virus")
 
 
-#: A handler that takes an hour, in which the filter ends.
+#: A handler that takes an hour, during which the filter exits.
 _LONG_HANDLER = """
 late, now = 0.0, time.monotonic
 time.monotonic = lambda: now() + late
@@ -708,7 +709,7 @@ def test_failed_wait_does_not_deliver_message(
 
 
 def test_limit_of_four_descriptors_causes_no_traceback(spawn: Spawn) -> None:
-    # Without -S, the interpreter's own module `site` may fail before the program begins.
+    # Without -S, the interpreter's own module `site` may fail before the program starts.
     program = [sys.executable, "-S", "-m", "postprox"]
     proxy = spawn("127.0.0.1:9", command=program, prelude=limited("RLIMIT_NOFILE", 4))
     proxy.client.sees_reply(b"421 4.3.0 ")

@@ -1,7 +1,7 @@
-"""Random sessions of several messages; a session that fails is named, and can be played alone.
+"""Random sessions with several messages. A failing session is named and can be run separately.
 
-The gate plays the same ones each time. With POSTPROX_SEED, or in `nox -s faults`, others are
-played, and the seed is told: `python3 -m tests.faults.sessions NUMBER` plays one again.
+The gate always runs the same sessions. With POSTPROX_SEED, or in `nox -s faults`, others are run,
+and the seed is printed. `python3 -m tests.faults.sessions NUMBER` runs a session again.
 """
 
 from __future__ import annotations

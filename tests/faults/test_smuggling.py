@@ -1,8 +1,8 @@
-"""No text of a message is the end of it, for any upstream: all of them, up to six octets.
+"""Tests that no server sees an early end of data, for all sequences of up to six octets.
 
-What a message may hold is tried whole: every sequence of CR, LF, a dot, NUL and a letter, at every
-cut, on both ways to upstream (as the client sent it, and as a filter wrote it into OUTFILE). What
-goes upstream is read by four models of a server, which differ in what ends a line.
+The tests cover every sequence of CR, LF, a dot, NUL and a letter, with every division into blocks,
+both in messages from the client and in OUTFILE. Four models of a server, which differ in the
+accepted line ends, read the output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OCTETS = (b"\r", b"\n", b".", b"\0", b"x")
 LONGEST = 6
 END = b".\r\n"
 
-#: What ends a line, for the strict server and for three that are not.
+#: The line ends of a strict server and of three lenient ones.
 LINE_ENDS = {
     "CRLF": rb"\r\n",
     "LF": rb"\r?\n",
@@ -37,13 +37,13 @@ _EARLY_END = {
 
 
 def sequences(first: bytes) -> Iterator[bytes]:
-    """All sequences that begin with `first`."""
+    """Yield all sequences that begin with `first`."""
     for length in range(LONGEST):
         yield from (first + b"".join(rest) for rest in product(OCTETS, repeat=length))
 
 
 def shown_end(wire: bytes, server: str) -> int:
-    """Return how many octets a server reads until it takes a message for ended, -1 for never."""
+    """Return the number of octets that a server reads until the end of data, or -1 if none."""
     end = _EARLY_END[server].search(wire)
     return end.end() if end else -1
 
@@ -52,12 +52,12 @@ def assert_not_smuggled(wire: bytes) -> None:
     assert wire.endswith(END)
     for server in LINE_ENDS:
         end = shown_end(wire, server)
-        # One that ends lines with CR has seen the end at the last CR.
+        # A server that ends lines at CR sees the end of data at the last CR.
         assert end in (-1, len(wire), len(wire) - 1), (server, wire)
 
 
 def received(pieces: list[bytes]) -> tuple[bytes, bytes, DotUnstuffer]:
-    """Decode; return the content, and what follows the end, if it came."""
+    """Decode input. Return the content, and the input after the end of data."""
     decoder = DotUnstuffer()
     content = b""
     for number, piece in enumerate(pieces):
@@ -87,7 +87,7 @@ def test_outfile_has_no_early_end_of_data(first: bytes) -> None:
 
 @pytest.mark.parametrize("first", OCTETS)
 def test_message_is_independent_of_block_boundaries(first: bytes) -> None:
-    """Octet by octet, and in two pieces at any place."""
+    """The input is split into octets, and into two pieces at any position."""
     for sequence in sequences(first):
         data = sequence + b"\r\n" + END
         whole = received([data])[:2]
@@ -128,7 +128,7 @@ def test_message_sent_by_proxy_is_not_smuggled(
 
 
 def sent_on(client: Peer, peer: Peer, text: bytes) -> bytes:
-    """Send a message; return what reaches upstream of it."""
+    """Send a message. Return the part of it that upstream receives."""
     client.sends(text.replace(b"\r\n.", b"\r\n..") + b"\r\n" + END)
     peer.sees(b"DATA")
     peer.says(b"354 go on")

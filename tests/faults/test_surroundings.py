@@ -1,4 +1,4 @@
-"""Hostile surroundings: what a machine may run out of costs a 4yz, never a message."""
+"""Tests that a lack of resources causes a 4yz reply and never loses a message."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def test_file_over_size_limit_gives_452(spawn: Spawn, upstream: Upstream, tmp_pa
     passes_next_message(proxy.client, upstream)
 
 
-#: A spawned proxy is given so few descriptors in all. Three are its client's, and with a fourth
-#: the interpreter can read its modules; with less it cannot even begin.
+#: The limits of open files for a spawned proxy. Three descriptors are the client's, and the
+#: interpreter requires a fourth one to read its modules.
 FEW_DESCRIPTORS = range(4, 15)
 
 
@@ -166,7 +166,7 @@ def test_descriptor_shortage_gives_reply_and_delivers_nothing(
 
 @pytest.fixture
 def for_all() -> Iterator[Path]:
-    """A directory that any user may write to."""
+    """Provide a directory that every user can write to."""
     directory = Path(tempfile.mkdtemp(prefix="faults-"))
     directory.chmod(0o1777)
     yield directory
@@ -191,7 +191,7 @@ def test_failed_fork_does_not_bypass_filter(
 
 
 def readable(user: int, directory: Path, pid: int) -> int:
-    """How many files of a message and descriptors of its proxy a user may read."""
+    """Return the number of message files and proxy descriptors that a user can read."""
     files = f"{directory}/*.email {directory}/*.out /proc/{pid}/fd/*"
     program = f'for file in {files}; do if test -r "$file"; then echo; fi; done'
     command = ["/bin/sh", "-c", program]
@@ -207,7 +207,7 @@ def test_other_user_cannot_open_message_files_or_descriptors(
     proxy = spawn("-d", str(for_all), "-c", f"read -r _ <{gate}; exit 0", upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(*MESSAGE)
-    with gate.open("w"):  # from here on the filter runs
+    with gate.open("w"):  # the filter is running from here on
         assert readable(0, for_all, proxy.process.pid) > 2
         assert readable(NOBODY, for_all, proxy.process.pid) == 0
     takes_message(proxy.client, peer, *MESSAGE)

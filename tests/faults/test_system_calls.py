@@ -1,4 +1,4 @@
-"""No system call that fails costs a message, a file, or another session."""
+"""Tests that a failing system call never loses a message, a file or another session."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.faults.calls import calls_of, every_call
 from tests.faults.failing import ERRORS
 from tests.faults.scenario import MODES
 
-#: One that replaces the message makes nearly all calls that there are; others make less.
+#: The filter that replaces the message causes almost all calls. Others cause fewer.
 KINDS = ["replaces", "accepts", "refuses"] if "POSTPROX_FAULTS" in os.environ else ["replaces"]
 
-#: Calls that are few among the others, or that only some filters cause, with one of those. Counted
-#: alone their numbers are always the same.
+#: Calls that are rare or caused only by some filters, each with such a filter. Counted separately,
+#: their numbers do not vary.
 RARE = {
     "replaces": ("accept", "connect", "send", "socket", "register", "unregister"),
     "sleeps": ("killpg",),

@@ -1,6 +1,6 @@
-"""No call of the kernel that fails costs a message, a file, or another session.
+"""Tests that a failing kernel call never loses a message, a file or another session.
 
-The gate lets each kind of call fail at two places of a session, `nox -s faults` at eight.
+In the gate, each kind of call fails at two points of a session, and in `nox -s faults` at eight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def test_guarantees_hold_if_kernel_call_fails(mode: str, tmp_path: Path) -> None
 
 
 def refused_links(directory: Path, error: str, address: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the arguments of a proxy for which linkat(2) fails, and how it is started."""
+    """Return the arguments and the command of a proxy for which linkat(2) fails."""
     (directory / "spool").mkdir()
     strace = ["strace", "-D", "-o", str(directory / "calls")]
     prelude = [*strace, "-e", f"inject=linkat:error={error}"]

@@ -1,6 +1,7 @@
-"""One turn of a listening proxy's loop does little, whatever a client does: this is what makes the
-others wait no longer. Octets and calls are counted, for they are the same on every machine;
-`python3 -m tests.faults.probe` measures the time.
+"""Tests that one iteration of a listening proxy's loop does little work, whatever a client does.
+
+Other clients therefore do not wait long. The tests count octets and calls, which are the same on
+every machine. `python3 -m tests.faults.probe` measures the time.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from tests.support.answering import Answering
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 
-#: Octets in a turn: what is read of messages, stored as EMAIL and, twice as long at the worst, as
-#: it goes upstream; and as much again for whoever comes or goes meanwhile.
+#: The maximum number of octets per iteration. Message data is read, stored in EMAIL, and stored in
+#: the spool with up to twice the size. The rest is for clients that connect or disconnect
+#: meanwhile.
 _OCTETS = 5 * limits.READ_PER_ITERATION
 
-#: Calls in a turn: two for each command of one client, nine for each of ninety that come, or some
-#: twenty for each that leaves in a message.
+#: The maximum number of calls per iteration: two per command of one client, nine for each of ninety
+#: new clients, or about twenty for each client that disconnects within a message.
 _CALLS = 24 * 90
 
 _CALL = re.compile(r"^(\w+)\(.* = (-?[0-9]+)", re.MULTILINE)
@@ -34,7 +36,7 @@ _MOVES = ("read", "write", "writev", "pread64", "sendto", "recvfrom")
 
 
 def turns(trace: str) -> Iterator[tuple[int, int]]:
-    """Return what each turn of the loop did: calls, and octets moved."""
+    """Return the number of calls and of transferred octets in each iteration of the loop."""
     calls = octets = 0
     for name, result in _CALL.findall(trace):
         if name == "epoll_wait":
@@ -64,7 +66,7 @@ def test_loop_iteration_has_bounded_duration(
 
 
 async def _attacked(name: str, server: Server, trace: Path) -> None:
-    with server.client() as first:  # when it is answered, the server has started
+    with server.client() as first:  # once the client gets a reply, the server is running
         await asyncio.to_thread(first.recv, 1)
     strace = Strace(trace, "-e", "trace=all", "-s", "0")
     await strace.attach(server.process.pid)

@@ -1,9 +1,9 @@
-"""The kernel's own failures: strace(1) lets one system call of a running proxy fail.
+"""Lets system calls of a running proxy fail in the kernel, with strace(1).
 
-Rule: the program is unchanged, and knows nothing of it. So this reaches what `failing` cannot: the
-memory, and the calls that the interpreter and the C library make by themselves. strace attaches
-after the greeting, so that calls are counted from there. close(2) is left out: one that strace
-lets fail leaves its descriptor open, which a real one never does (close(2)).
+Rule: the program is unchanged. Unlike `failing`, this method covers memory allocation, and the
+calls that the interpreter and the C library make themselves. strace is attached after the greeting,
+and calls are counted from there. close(2) is omitted, because a call that strace lets fail leaves
+the descriptor open, which a real failure never does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.faults.proxies import Place, Server, spawn
 from tests.faults.scenario import Scenario
 from tests.faults.stage import INTERNAL, Client, Stage, Upstream
 
-#: The calls that fail, with what they can really fail with.
+#: The calls that fail, with realistic errors.
 ERRORS: dict[str, tuple[str, ...]] = {
     "openat": ("EMFILE", "ENOSPC"),
     "read": ("ECONNRESET", "EIO"),
@@ -49,25 +49,25 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "wait4": ("EINTR", "ENOSYS"),
 }
 
-#: Calls whose failure loses a peer's words: the client cannot know then (RFC 1047).
+#: Calls whose failure loses data of a peer. The client then cannot know the outcome (RFC 1047).
 _DOUBTFUL = ("read", "write", "writev")
 
-#: Without the one nothing can be awaited, without the other no module be loaded: the session ends
-#: with the 421 of a fault, and alone.
+#: Without the first call, no event can be awaited. Without the second, no module can be loaded.
+#: Only the session ends, with 421.
 _ENDS_THE_SESSION = ("epoll_ctl", "newfstatat")
 
-#: What no kernel does: refuse a signal's octet to a pipe that its writer reads itself. strace does;
-#: the signal is lost, and the interpreter says so on standard error.
+#: strace can let the write of a signal's octet to the wake-up pipe fail, which no kernel does. The
+#: signal is then lost, and the interpreter reports this on standard error.
 _SIGNAL_REFUSED = re.compile(r'^write\(\d+, "\\\d+", 1\) .*\(INJECTED\)$', re.MULTILINE)
 _SIGNAL_LOST = re.compile(rb"Exception ignored when .* signal wakeup fd:\n(?:.*\n)*?\w+Error: .*\n")
 
-_SPEED = 20  # a session whose peer was lost to it waits for its limits
+_SPEED = 20  # a session that has lost its peer waits for a timeout
 _CALL = re.compile(r"^([a-z0-9_]+)\(", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Injection:
-    """The call `name` fails with `error`, the `number`-th time."""
+    """The `number`-th call of `name` fails with `error`."""
 
     name: str
     error: str
@@ -79,7 +79,7 @@ class Injection:
 
 @dataclass
 class Findings:
-    """What came of all sessions: how often each call was made in one, and what was wrong."""
+    """The results of all sessions: the number of calls in a session, and the violations."""
 
     calls: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
@@ -87,10 +87,10 @@ class Findings:
 
 
 class Strace:
-    """strace(1), which writes down a running process's calls, and may let some fail.
+    """Runs strace(1), which records the calls of a process and can let some fail.
 
-    log: what it writes.
-    expressions: its options `-e` and the like.
+    log: the file that it writes.
+    expressions: its options, such as `-e`.
     """
 
     def __init__(self, log: Path, *expressions: str) -> None:
@@ -98,7 +98,7 @@ class Strace:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def attach(self, pid: int) -> None:
-        """Begin to trace a process."""
+        """Start tracing a process."""
         command = [*self._command, "-p", str(pid)]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
         assert self._process.stderr is not None
@@ -106,14 +106,14 @@ class Strace:
         assert b"attached" in said, said
 
     async def detach(self) -> None:
-        """Trace no more, if it ever began and the process still lives."""
+        """Stop tracing, if it was started and the process is still running."""
         if self._process is not None:
             self._process.terminate()
             await asyncio.to_thread(self._process.communicate)
 
 
 class Traced:
-    """Sessions with one message, whose filter replaces it, under strace."""
+    """Runs sessions with one message, which the filter replaces, under strace."""
 
     def __init__(self, directory: Path) -> None:
         self._place = Place(directory)
@@ -123,7 +123,7 @@ class Traced:
         self.findings = Findings()
 
     async def spawned(self, indexes: int) -> None:
-        """Let calls of spawned proxies fail, each at so many places of a session."""
+        """Let each call of spawned proxies fail at several points of a session."""
         started = await self._started()
         for injection in self._plan(indexes):
             stage = self._upstream.stage = self._stage("spawned")
@@ -141,7 +141,7 @@ class Traced:
         self._upstream.stop()
 
     async def listening(self, indexes: int) -> None:
-        """Let calls of a server fail; a bystander is in the middle of its message all the while."""
+        """Let calls of a server fail while another client is in the middle of a message."""
         server = Server(*await self._started(), self._place.stderr)
         for injection in self._plan(indexes):
             bystander = Bystander(self._stage("listening"))
@@ -169,7 +169,7 @@ class Traced:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def _plan(self, indexes: int) -> Iterator[Injection | None]:
-        """Look at a session in which nothing fails; then let fail what was called in it."""
+        """Record the calls of a session without failures, and then let each of them fail."""
         yield None
         calls = _CALL.findall(self._log.read_text())
         self.findings.calls = Counter(calls)
@@ -179,12 +179,12 @@ class Traced:
                 yield Injection(name, error, number)
 
     def _strace(self, injection: Injection | None) -> Strace:
-        calls = ",".join(f"?{name}" for name in ERRORS)  # those that this machine's kernel has
+        calls = ",".join(f"?{name}" for name in ERRORS)  # `?` omits unknown calls
         failing = ["-e", f"inject={injection}"] if injection else []
         return Strace(self._log, "-e", f"trace={calls}", *failing)
 
     async def _started(self) -> tuple[list[str], dict[str, str]]:
-        """The command line and the environment of a proxy."""
+        """Return the command line and environment of a proxy."""
         address = await self._upstream.start()
         arguments = self._place.arguments(address, _SPEED, rejecting=True, late=False)
         return arguments, self._place.environment(_SPEED)
@@ -214,7 +214,7 @@ class Traced:
 
 
 def some_calls(mode: str, indexes: int, directory: Path) -> Findings:
-    """Let every kind of call fail, at so many places of a session."""
+    """Let every kind of call fail at several points of a session."""
     traced = Traced(directory)
     asyncio.run(traced.spawned(indexes) if mode == "spawned" else traced.listening(indexes))
     return traced.findings

@@ -1,1 +1,1 @@
-"""Fuzzing: inputs that nobody thought of, led by which lines of the core they reach."""
+"""Coverage-guided fuzzing of the core."""

@@ -1,8 +1,8 @@
-"""python3 -m tests.fuzz: atheris on the grammar and the session, for a time or for some inputs.
+"""python3 -m tests.fuzz: run atheris on the grammar and the session for some time or inputs.
 
-Rule: what is true of an input is `grammar`'s and `session`'s to say; here the fuzzer finds inputs.
-The corpus begins with what is made here, and what the fuzzer finds worth keeping stays in FOLDER.
-An input that breaks something is written to a file, and can be tried again alone by its name.
+Rule: `grammar` and `session` define the rules for inputs. This module starts the fuzzer with an
+initial corpus. Useful inputs are stored in FOLDER. An input that violates a rule is written to a
+file and can be run again by its name.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tests.fuzz.source import Source
 
 TARGETS = (grammar.holds, session.holds)
 
-#: Inputs are no longer: some dozens of events, or a message with every peculiarity.
+#: The maximum length of an input, which is enough for dozens of events or a complex message.
 LONGEST = 400
 
 
 def holds(data: bytes) -> None:
-    """Try one input; its first octet says whether on the grammar or on the session."""
+    """Test one input. Its first octet selects the grammar or the session."""
     source = Source(data)
     source.one_of(TARGETS)(source)
 
 
 def begin(folder: Path) -> None:
-    """Write the inputs that the search begins with: one for each thing that can be tried."""
+    """Write the initial inputs, one for each function and event."""
     for number in range(len(grammar.TARGETS)):
         for text in (b"250-a\r\n250 b\r\n", b"\r\n..x\r\n.\r\nQUIT\r\n", b"-c\0cat\0[::1]:25"):
             (folder / f"grammar-{number}-{len(text)}").write_bytes(bytes((0, number, 99)) + text)
@@ -41,7 +41,7 @@ def begin(folder: Path) -> None:
 
 
 def main() -> int:
-    """Search; libFuzzer itself ends the process, with 0 if nothing was found."""
+    """Search for violations. libFuzzer ends the process, with status 0 if it found none."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.fuzz", description=__doc__)
     parser.add_argument("input", nargs="*", type=Path, help="try these again, and nothing else")
     parser.add_argument("--seconds", type=int, default=60)

@@ -1,7 +1,7 @@
-"""What is true of the grammar, whatever octets it is given.
+"""Rules for the grammar that hold for any input.
 
-Rule: each function takes an input and raises if something that holds for all inputs does not hold
-for this one. Nothing but the errors that a function's documentation names may come out of it.
+Rule: each function takes an input and raises an error if it violates a rule. The tested functions
+may raise only the errors that their documentation names.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _LAST_LINE = re.compile(rb"[0-9]{3} [ -~]*\r\n")
 
 
 def pieces(source: Source) -> list[bytes]:
-    """Cut what is left of the input into pieces, about as large as its next octet says."""
+    """Split the rest of the input into pieces of about the size given by its next octet."""
     size = source.octet() + 1
     rest = source.rest()
     return [rest[at : at + size] for at in range(0, len(rest), size)]
 
 
 def commands(source: Source) -> None:
-    """Lines are those between line ends, however they are cut; what is too long is told once."""
+    """Check that lines are independent of block boundaries, and overlong ones are reported once."""
     cut = pieces(source)
     assert read_lines(cut) == read_lines([b"".join(cut)])
 
 
 def read_lines(cut: list[bytes]) -> list[bytes | None]:
-    """Return the lines of a text, None for each that is too long."""
+    """Return the lines of a text, with None for each overlong line."""
     reader = smtp.CommandReader()
     lines: list[bytes | None] = []
     for piece in cut:
@@ -57,7 +57,7 @@ def read_lines(cut: list[bytes]) -> list[bytes | None]:
 
 
 def replies(source: Source) -> None:
-    """Replies are lines of one code; together they are what came, however it is cut."""
+    """Check that replies have lines with one code and are independent of block boundaries."""
     cut = pieces(source)
     found, whole = read_replies(cut), read_replies([b"".join(cut)])
     assert found == whole
@@ -73,7 +73,7 @@ def replies(source: Source) -> None:
 
 
 def read_replies(cut: list[bytes]) -> list[bytes]:
-    """Return the replies up to the first thing that is none."""
+    """Return the replies before the first invalid input."""
     reader = smtp.ReplyReader()
     found = []
     try:
@@ -88,7 +88,7 @@ def read_replies(cut: list[bytes]) -> list[bytes]:
 
 
 def message(source: Source) -> None:
-    """A message is what stands before CRLF.CRLF, and none goes upstream that ends early."""
+    """Check that a message ends at CRLF.CRLF, and that the output has no early end of data."""
     cut = pieces(source)
     wire = b"\r\n" + b"".join(cut)
     end = wire.find(END)
@@ -108,12 +108,12 @@ def message(source: Source) -> None:
 
 
 def at_rest(wire: bytes) -> bytes:
-    """Return a message as it is stored: LF line ends, no stuffed dots. `wire` begins with CRLF."""
+    """Return a message as stored, with LF and without stuffed dots. `wire` begins with CRLF."""
     return re.sub(rb"\r\n\.?", b"\n", wire)[1:]
 
 
 def outfile(source: Source) -> None:
-    """What a filter wrote is sent the same however it is read, and shows no early end."""
+    """Check that OUTFILE is sent without an early end of data, whatever the block boundaries."""
     cut = pieces(source)
     sent = b"".join(data.encoded(data.normalized(cut)))
     assert sent == b"".join(data.encoded(data.normalized([b"".join(cut)])))
@@ -121,7 +121,7 @@ def outfile(source: Source) -> None:
 
 
 def target(source: Source) -> None:
-    """HOST:PORT is a host and a port, a path, or an error that says what would be right."""
+    """Check that HOST:PORT gives a host and a port, a path, or an error with a remedy."""
     text = source.rest().decode("utf-8", "surrogateescape")
     try:
         found = UpstreamAddress(text)
@@ -133,7 +133,7 @@ def target(source: Source) -> None:
 
 
 def command_line(source: Source) -> None:
-    """A command line is options, or one line that says what is wrong."""
+    """Check that a command line gives options or a one-line error."""
     given = source.rest().decode("utf-8", "surrogateescape").split("\0")
     try:
         options = parse(given)
@@ -151,7 +151,7 @@ def _assert_one_line(error: str) -> None:
 
 
 def envelope(source: Source) -> None:
-    """No variable of the filter's is too long, or holds a control character."""
+    """Check that no environment variable of the filter is too long or has a control character."""
     kept = Envelope()
     while source.more:
         add = source.one_of((kept.add_sender, kept.add_recipient, kept.add_xforward))
@@ -164,7 +164,7 @@ def envelope(source: Source) -> None:
 
 
 def last_line(source: Source) -> None:
-    """A filter's last line is found however it is cut, and a rejection is one reply line."""
+    """Check that the last line is independent of block boundaries, and a rejection is one line."""
     cut = pieces(source)
     found = LastLine()
     for piece in cut:
@@ -181,5 +181,5 @@ TARGETS = (commands, replies, message, outfile, target, command_line, envelope, 
 
 
 def holds(source: Source) -> None:
-    """Try one function of the grammar with what is left of the input."""
+    """Test one function of the grammar with the rest of the input."""
     source.one_of(TARGETS)(source)

@@ -1,8 +1,8 @@
-"""What is true of a session, whatever its client, upstream and filter say and do, in any order.
+"""Rules for a session that hold for any actions of client, upstream and filter in any order.
 
-Rule: `Ledger` asks after every event what the promise asks (docs/reliability.md): no message goes
-past its filter, upstream owes at most one reply, and what the client is told of a message is what
-upstream said of it. What every surrounding relies on is `Dialogue`'s to insist on.
+Rule: `Ledger` checks the guarantees (docs/reliability.md) after every event. No message bypasses
+its filter, at most one reply of upstream is awaited, and the client's reply to a message is that of
+upstream. `Dialogue` checks the interface to the shell.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ SAID = (b"", b"550 no", b"250 discarded", b"no", b"\xff\0", b"354 what")
 SECONDS = (0.0, 0.5, 5.0, 29.0, 31.0, 61.0, 299.0, 601.0)
 ERRORS = ("", "", "", "disk full")
 
-#: A whole reply: lines of one code, the last of which has no hyphen behind it.
+#: A complete reply, which consists of lines with one code, without a hyphen on the last one.
 _REPLY = re.compile(
     rb"(?:([2-5][0-9]{2})-[^\n]*\n(?:\1-[^\n]*\n)*)?(?(1)\1|[2-5][0-9]{2})(?:[ \r][^\n]*)?\n"
 )
 
 
 class Ledger(Dialogue):
-    """A dialogue that keeps account of its messages."""
+    """A dialogue that records its messages."""
 
     def __init__(self, *, filtering: bool, reject: bool, strict: bool) -> None:
         self.may_pass = not filtering
         self._filtering = filtering
         self._reject = reject or strict
         self._strict = strict
-        self._said = b""  # by upstream, that is no whole reply yet
-        self._sent = False  # the message, with its end; nothing was told of it yet
+        self._said = b""  # an incomplete reply from upstream
+        self._sent = False  # the message was sent completely, but not answered yet
         super().__init__(filtering=filtering, reject_failures=self._reject, strict=strict)
         self._insist_on_lock_step()
 
@@ -105,7 +105,7 @@ class Ledger(Dialogue):
             self._said = self._said[answer.end() :]
 
     def looks(self) -> None:
-        """Ask what is true at any time."""
+        """Check the rules that always hold."""
         if self._sent and self.session._state != "delivering":
             self._sent = False
             last = bytes(self.to_client).splitlines()[-1:]
@@ -226,7 +226,7 @@ def _told_to_stop(ledger: Ledger, source: Source) -> None:
         ledger.is_terminated(patience)
 
 
-#: What may happen. An event whose time it is not does not happen.
+#: The possible events. An event that is not possible at the moment is ignored.
 EVENTS: tuple[Callable[[Ledger, Source], None], ...] = (
     _client_says,
     _upstream_says,
@@ -246,8 +246,8 @@ EVENTS: tuple[Callable[[Ledger, Source], None], ...] = (
     _told_to_stop,
 )
 
-#: A session with a message that its filter accepts, in the octets of an input: the first of each
-#: pair is the event.
+#: An input for a session with a message that the filter accepts. The first octet of each pair is
+#: the event.
 CONNECTED = bytes((3, 1, 2))
 EHLO = bytes((0, 0, 1, 0))
 TRANSACTION = bytes((0, 4, 1, 0, 1, 0))
@@ -256,14 +256,14 @@ WHOLE = CONNECTED + EHLO + (TRANSACTION + MESSAGE) * 2
 
 
 def holds(source: Source) -> None:
-    """Let a session happen as the input says, and see its promises kept and its end come."""
+    """Run a session with the events of the input. Check the rules, and that it ends."""
     ledger = played(source)
     assert ledger.session.finished
     assert ledger.spool is None
 
 
 def played(source: Source, *, ends: bool = True) -> Ledger:
-    """Return a session to which all happened that the input says; `ends`: and then silence."""
+    """Return a session after the events of the input. With `ends`, no event follows."""
     flags = source.octet()
     ledger = Ledger(filtering=bool(flags & 1), reject=bool(flags & 2), strict=bool(flags & 4))
     ledger.upstream_is_fast = bool(flags & 8)

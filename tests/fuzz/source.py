@@ -1,7 +1,7 @@
-"""An input of the fuzzer, read from its beginning to its end.
+"""An input of the fuzzer, which is read from beginning to end.
 
-Rule: every input means something, and a small change to it changes little of what it means: so the
-fuzzer finds its way. What is read past its end is 0.
+Rule: every input is valid, and a small change to it has a small effect, which helps the fuzzer.
+Octets past the end are read as 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Thing = TypeVar("Thing")
 
 
 class Source:
-    """The octets of one input, each of which is read once."""
+    """The octets of one input. Each is read once."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -21,7 +21,7 @@ class Source:
 
     @property
     def more(self) -> bool:
-        """Whether something is left."""
+        """Whether octets are left."""
         return self._at < len(self._data)
 
     def octet(self) -> int:
@@ -30,13 +30,13 @@ class Source:
         return self._data[self._at - 1] if self._at <= len(self._data) else 0
 
     def octets(self) -> bytes:
-        """Return up to 255 octets; the first one read says how many."""
+        """Return up to 255 octets. The first octet read is their number."""
         begin = self._at + 1
         self._at = min(begin + self.octet(), len(self._data))
         return self._data[begin : self._at]
 
     def rest(self) -> bytes:
-        """Return all that is left."""
+        """Return the remaining octets."""
         begin, self._at = self._at, len(self._data)
         return self._data[begin:]
 

@@ -1,4 +1,4 @@
-"""Twenty seconds of the fuzzer, the same each time; `nox -s fuzz` searches on."""
+"""Runs the fuzzer for a fixed number of inputs. `nox -s fuzz` runs a longer search."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.fuzz.source import Source
 from tests.support.proxies import ROOT
 from tests.unit.dialogue import UnexpectedError
 
-#: Where atheris is there to be installed (pyproject.toml); where it can be, it must be.
+#: Where atheris can be installed (pyproject.toml), it must be installed.
 FUZZED = platform.machine() == "x86_64" and sys.version_info < (3, 15)
 
 INPUTS = 15_000
-LIMIT = 600  # seconds; it takes about ten
+LIMIT = 600  # seconds, of which it takes about ten
 
-#: A session with -r whose filter ends with status 2; the spool and the filter have no error.
+#: A session with -r in which the filter exits with status 2 and there is no other error.
 FAILS = bytes((0b1011, 0, 0, 0)) + session.CONNECTED + session.EHLO + session.TRANSACTION
 FAILS += bytes((0, 5, 2, 2, 0, 1, 1, 1, 0))
 
