@@ -34,7 +34,7 @@ def main(link: Path, version: Path, files: list[Path]) -> None:
         new.replace(file)
         sync(file.parent)
     for other in version.parent.iterdir():
-        # A file is no version. What cannot be removed is left to the next installation.
+        # A file is not a version. The next installation removes versions that could not be removed.
         if other.resolve() not in (version.resolve(), previous):
             shutil.rmtree(other, ignore_errors=True)
 

@@ -63,7 +63,7 @@ def build(version: str) -> Path:
 
 
 def booted(system: Path) -> str:
-    """Boot `system`, which ends by itself; return what the trial has printed."""
+    """Boot `system`, which shuts down by itself. Return the output of the trial."""
     command = [
         *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"),
         *("--boot", "--directory", str(system), "--", "--unit=trial.service"),

@@ -44,7 +44,7 @@ def installed_by_hand() -> None:
 
 
 def units_are_strict() -> None:
-    """The unit is as closed as it is said to be, and systemd understands all of them."""
+    """Check that the unit is as restricted as documented, and that systemd accepts all units."""
     run("systemctl", "start", "postprox.service")
     judged = run("systemd-analyze", "security", f"--threshold={EXPOSURE}", "postprox.service")
     print(judged.splitlines()[-1].strip())
@@ -136,7 +136,7 @@ def _logged(*texts: str) -> None:
 
 
 def packaged_over_it() -> None:
-    """The package says which other installation there is, and is removed without a trace of it."""
+    """Check that the package reports another installation and is removed completely."""
     said = run("dpkg", "-i", "/trial/postprox.deb")
     for other in ("/usr/local/sbin/postprox", f"{UNITS}/postprox.service"):
         assert f"postprox: there is {other}, too" in said, said

@@ -72,7 +72,7 @@ def spawned() -> None:
 
 
 def filters_mail() -> None:
-    """The package's own test, with the service set up as README.Debian says."""
+    """Run the package's own test with the service set up as in README.Debian."""
     print(run("debian/tests/mail"), end="")
     assert show("Type") == "notify"
     assert STATE.is_dir(), "no StateDirectory"
@@ -80,7 +80,7 @@ def filters_mail() -> None:
 
 
 def says_how_it_is() -> None:
-    """The service manager is told that it serves, and what it does."""
+    """Check the status that the service manager receives."""
     print(f"status: {show('StatusText')}")
     assert re.search(r"\bsession", show("StatusText"))
     assert show("WatchdogUSec") == "1min"

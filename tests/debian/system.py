@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 PATIENCE = 60.0
-#: What the trial has brought along, and the project's files.
+#: The files of the trial, and the project's files.
 TRIAL = Path("/trial")
 CHECKOUT = TRIAL / "checkout"
 MAILBOX = Path("/var/mail/nobody")
 
 
 def run(*command: str, status: int | None = 0, cwd: Path = CHECKOUT) -> str:
-    """Run a command; return what it prints."""
+    """Run a command and return its output."""
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     ended = subprocess.run(command, stdout=pipe, stderr=both, text=True, check=False, cwd=cwd)
     if status is not None and ended.returncode != status:

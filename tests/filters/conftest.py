@@ -29,13 +29,13 @@ ENVELOPE = {
     "REMOTEIP": "192.0.2.1",
     "HELO": "mail.example.net",
 }
-#: What `--strict` takes for a rejection.
+#: The reply codes that `--strict` accepts as a rejection.
 CODE = re.compile(r"[245][0-9][0-9] ")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a filter ended: its status, its standard error, and what is in OUTFILE."""
+    """The result of a filter: its exit status, standard error and OUTFILE."""
 
     status: int
     said: str
@@ -100,7 +100,7 @@ def command(name: str, *arguments: object) -> str:
 
 
 def rehearse(command: str, message: Path, *options: str) -> Any:
-    """Send a message through the real proxy; return what the rehearsal says of it."""
+    """Send a message through the real proxy. Return its entry in the rehearsal."""
     done = subprocess.run(
         [sys.executable, "-m", "postprox.rehearse", "--json", *options, "-c", command, message],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""chain.py: several filters, each on what the last one wrote."""
+"""chain.py: several filters, each of which reads the output of the previous one."""
 
 from __future__ import annotations
 

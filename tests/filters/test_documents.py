@@ -1,4 +1,4 @@
-"""What examples/README.md and the first lines of each filter say, run through the real proxy."""
+"""Runs the instructions in examples/README.md and in each filter through the real proxy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_shell_script_has_valid_syntax(name: str) -> None:
 
 @pytest.fixture
 def here(clamd: Path, spamd: Path, rspamd: Path, tmp_path: Path) -> Callable[[str], str]:
-    """Put what this machine has in the place of what the texts name."""
+    """Replace names in the texts with those of this machine."""
     places = {
         "/usr/local/bin/": f"{FILTERS}/",
         "/etc/clamav/mail.conf": str(clamd),

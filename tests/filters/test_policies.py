@@ -131,7 +131,7 @@ DEEP = b"".join(
     b"Content-Type: multipart/mixed; boundary=q%d\n\n--q%d\n" % (number, number)
     for number in range(120)
 )
-#: What the page says that rspamd misses. Once it finds one of them the page can lose a line.
+#: The attachments that rspamd misses according to the page. If it detects one, update the page.
 MISSED = {
     "two-names": disposed(b"filename=\"ok.txt\"; filename*=utf-8''evil.js", SCRIPT),
     "name-twice": disposed(b'filename="ok.txt"; filename="evil.js"', SCRIPT),

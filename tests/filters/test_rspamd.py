@@ -95,7 +95,7 @@ def test_stopped_rspamd_gives_status_2(run: Filter, stopped_rspamd: Path) -> Non
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """Says what no rspamd should."""
+    """Sends responses that rspamd should never send."""
 
     status = 200
     text = b""

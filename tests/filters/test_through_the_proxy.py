@@ -63,7 +63,7 @@ def test_stopped_scanner_gives_temporary_rejection(
 
 @pytest.fixture
 def hung() -> Iterator[Path]:
-    """The socket of a scanner that takes every connection, and says nothing."""
+    """The socket of a scanner that accepts every connection and never replies."""
     with (
         tempfile.TemporaryDirectory(prefix="postprox-") as name,
         socket.socket(socket.AF_UNIX) as listener,
@@ -93,7 +93,7 @@ def append(word: str) -> str:
 def test_failing_chain_does_not_change_original_message(
     save: Callable[[bytes], Path],
 ) -> None:
-    # Without -r, for it is the original that passes then; and the second filter writes to EMAIL.
+    # This runs without -r, so that the original passes. The second filter writes to EMAIL.
     chain = command("chain.py", append("one"), append("two"), "exit 2")
     said = rehearse(chain, save(MESSAGE))
     assert (said["verdict"], said["received"]) == ("fail-open", said["sent"])

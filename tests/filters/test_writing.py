@@ -1,4 +1,4 @@
-"""docs/filters.md: each file in it is written, each command run, and what it prints compared."""
+"""Writes each file of docs/filters.md, runs each command, and compares its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the texts of examples/ tell an administrator to put into `-c`."""
+"""The values of `-c` in the texts of examples/."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def uses(name: str) -> list[str]:
 
 
 def as_written() -> list[str]:
-    """Return each command in all of the texts as it stands there, braces and all."""
+    """Return each command in all texts unchanged, with its braces."""
     texts = [README, *map(head, NAMES)]
     return [f"{{{braced}}}" if braced else word for text in texts for braced, word in _found(text)]
 
@@ -38,5 +38,5 @@ def single_line(text: str) -> str:
 
 
 def _found(text: str) -> list[tuple[str, str]]:
-    """Return what stands behind each `--strict -c`: in braces, or a word."""
+    """Return the text in braces or the word that follows each `--strict -c`."""
     return re.findall(r"--strict -c (?:\{([^}]*)\}|(\S+))", text)

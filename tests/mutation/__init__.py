@@ -1,1 +1,1 @@
-"""Who tests the tests: every small change to the proxy must make a test fail."""
+"""Mutation tests. Every small change to the proxy must make a test fail."""

@@ -36,7 +36,7 @@ def site(needs_postfix: None) -> Iterator[Site]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failed test what the servers have to say."""
+    """Add the logs of the servers to the report of a failed test."""
     report = yield
     site = getattr(item, "funcargs", {}).get("site")
     if report.failed and isinstance(site, Site):

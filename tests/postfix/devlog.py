@@ -1,4 +1,4 @@
-"""A syslog daemon of one's own: whatever is written to its socket is kept, nothing else is touched.
+"""A private syslog daemon that records all messages and does not affect the system.
 
 Processes find the socket as /dev/log when they are started with `private_dev()` before their
 command: it gives them a mount namespace in which /dev holds the usual harmless devices and the
@@ -13,7 +13,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-#: What programs expect in /dev; bind-mounted, for mknod is refused in many containers.
+#: The devices that programs require. They are bind-mounted, because many containers refuse mknod.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 ENTER = """
@@ -36,7 +36,7 @@ def may_unshare() -> bool:
 
 
 class DevLog:
-    """The receiving end of a private /dev/log: `lines` holds what came so far."""
+    """The receiving end of a private /dev/log. `lines` contains the messages so far."""
 
     def __init__(self, directory: Path) -> None:
         self._dev = directory
@@ -45,7 +45,7 @@ class DevLog:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(directory / "log"))
         (directory / "log").chmod(0o666)
-        # A thread, because syslog(3) blocks when nobody reads: the queue holds ten messages.
+        # This is a thread, because syslog(3) blocks if the queue of ten messages is full.
         self._reader = threading.Thread(target=self._read, name="devlog", daemon=True)
         self._reader.start()
 

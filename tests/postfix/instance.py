@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: How long a test waits for what normally takes milliseconds.
+#: The timeout in seconds for events that normally take milliseconds.
 PATIENCE = 20.0
 POLL = 0.01
 
@@ -143,7 +143,7 @@ class PostfixError(Exception):
 
 
 def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """The first true answer of `probe`; a PostfixError naming `what` if it never comes."""
+    """Return the first true result of `probe`, or raise a PostfixError about `what`."""
     deadline = time.monotonic() + patience
     while not (answer := probe()):
         if time.monotonic() > deadline:
@@ -191,7 +191,7 @@ ForAddresses = Callable[[Mapping[str, Address]], str]
 
 
 def own_addresses(names: Sequence[str]) -> dict[str, Address]:
-    """A free port for each name, on a loopback address that is nobody else's.
+    """Return a free port for each name, on a loopback address that is not used elsewhere.
 
     Free ports of 127.0.0.1 would not do. Postfix listens with SO_REUSEPORT, so two instances that
     pick the same port in the same moment both start, and then share the connections. There is only
@@ -239,7 +239,7 @@ def connections(listener: Address) -> int:
 
 
 class Postfix:
-    """One running instance. `addresses` says where it listens; `wait_*` wait with a deadline."""
+    """A running instance. `addresses` are those on which it listens. `wait_*` have a timeout."""
 
     def __init__(
         self,

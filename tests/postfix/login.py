@@ -1,4 +1,4 @@
-"""What a submission service needs: a certificate, and somebody who knows the users.
+"""A certificate and an authentication server for a submission service.
 
 The latter speaks the protocol of Dovecot's authentication service, and lets everybody in.
 """
@@ -61,7 +61,7 @@ def key_and_certificate() -> bytes:
 
 
 def make_certificate(path: Path) -> None:
-    """Write a key and a certificate that nobody else trusts into one file."""
+    """Write a key and a self-signed certificate to one file."""
     path.write_bytes(key_and_certificate())
     path.chmod(0o600)
 

@@ -1,4 +1,4 @@
-"""The proxy as an administrator installs it: spawned by Postfix, as nobody, with filters in files.
+"""The proxy as an administrator installs it, spawned by Postfix as the user nobody.
 
 A launcher in the instance's directory runs a copy of the package (the unprivileged user may not be
 able to read the checkout). `-c` names one script, which hands each message to a script of the
@@ -73,8 +73,8 @@ CLIENT_OPTIONS = """
     -o smtp_generic_maps=
 """
 
-#: The manual's smtpd behind the proxy, with something to refuse at every stage. It takes a bare LF
-#: for a line end, as every Postfix did once: what the proxy lets through must be safe for that.
+#: The manual's smtpd behind the proxy, which can refuse mail at every stage. It accepts a bare LF
+#: as a line end, as older versions of Postfix do, so that smuggling would be visible.
 UPSTREAM_OPTIONS = """
     -o syslog_name=postfix/upstream
     -o smtpd_authorized_xforward_hosts=127.0.0.0/8,[::1]/128
@@ -119,7 +119,7 @@ mv "{directory}/runs/$name.$$.new" "{directory}/runs/$name.$$"
 
 @dataclass(frozen=True)
 class Run:
-    """What a filter was told when it ran."""
+    """The input of a filter run."""
 
     sender: str
     recipient: str
@@ -140,7 +140,7 @@ class Box:
 
     @property
     def sender(self) -> str:
-        """A sender of its own, too: bounces tell whose they are."""
+        """A unique sender, which identifies bounces."""
         return f"{self.name}-sender@{DOMAIN}"
 
     def runs(self) -> list[Run]:
@@ -271,7 +271,7 @@ class Installation:
         return box
 
     def gated_box(self) -> tuple[Box, Path]:
-        """A recipient whose mail passes once somebody writes to the named pipe."""
+        """Return a recipient whose mail passes once the test writes to the named pipe."""
         gate = self.directory / "runs" / f"gate{next(self._numbers)}"
         os.mkfifo(gate)
         gate.chmod(0o666)

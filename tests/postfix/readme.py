@@ -1,4 +1,4 @@
-"""The README's own text and the recipe's files: what an administrator uses, word for word.
+"""The text of the README and the files of the recipe, exactly as an administrator uses them.
 
 Only names are put in other names' place (`own_names` and `own_places` of recipe.py); everything
 else that the tests run is what is printed.
@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
-#: What is appended to Postfix's main.cf and master.cf.
+#: The files appended to Postfix's main.cf and master.cf.
 RECIPE = README.parent / "examples/postfix"
 
 BEFORE, AFTER = "Before the queue", "After the queue"
@@ -39,7 +39,7 @@ def commands(heading: str) -> str:
 
 
 def main_cf(mode: str) -> str:
-    """What is appended to main.cf."""
+    """Return the text appended to main.cf."""
     return (RECIPE / f"{_FILES[mode]}.main.cf").read_text()
 
 
@@ -49,7 +49,7 @@ def spawned() -> str:
 
 
 def master_cf(mode: str, part: str = "") -> str:
-    """What is appended to master.cf; part: for the site's own users (`users`, `submission`)."""
+    """Return the text appended to master.cf. `part` is "users" or "submission" for local users."""
     name = "-".join(filter(None, (_FILES[mode], part)))
     return (RECIPE / f"{name}.master.cf").read_text()
 

@@ -31,7 +31,7 @@ from .signer import running_signer
 BEFORE, AFTER = readme.BEFORE, readme.AFTER
 SPAWNED, LISTENING = "spawned", "listening"
 
-#: The addresses in the recipe's files, and what they are called here.
+#: The addresses in the recipe's files, and their names in the tests.
 ADDRESSES = {
     "127.0.0.1:10025": "proxy",
     "127.0.0.1:10026": "filtered",
@@ -44,7 +44,7 @@ ADDRESSES = {
 #: `own` is a service of the site itself that uses the second proxy.
 NAMES = ("smtp", "own", *ADDRESSES.values())
 
-#: Somebody out there, whom neither Postfix nor the signer knows.
+#: An external client that neither Postfix nor the signer knows.
 OUTSIDE = "192.0.2.1"
 ALIAS, ARCHIVE, BOB, CAROL = (f"{name}@mail.test" for name in ("info", "archive", "bob", "carol"))
 
@@ -66,7 +66,7 @@ Edit = Callable[[str], str]
 
 
 class Besides(NamedTuple):
-    """What a configuration has besides the recipe."""
+    """Additions to the recipe's configuration."""
 
     #: Lines of main.cf, for every service.
     main: str = ""
@@ -83,7 +83,7 @@ def unchanged(text: str) -> str:
 
 
 def own_names(launcher: Path, mail_filter: Path, spool: Path) -> dict[str, str]:
-    """Users and paths in the README, as regular expressions, and what takes their place."""
+    """Return the users and paths in the README as regular expressions, with replacements."""
     return {
         r"\buser=postprox\b": f"user={USER}",
         r"/usr/local/sbin/postprox\b": str(launcher),
@@ -93,7 +93,7 @@ def own_names(launcher: Path, mail_filter: Path, spool: Path) -> dict[str, str]:
 
 
 def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
-    """Addresses in the README, as regular expressions, and what takes their place."""
+    """Return the addresses in the README as regular expressions, with replacements."""
     mapping = {r"-l 10025\b": f"-l {addresses['proxy']}"}
     for printed, name in ADDRESSES.items():
         address = addresses[name]
@@ -145,7 +145,7 @@ class Recipe:
 
 
 def scanning_filter(scanner: Scanner) -> str:
-    """The README's filter; clamdscan is told where the tests' own clamd is."""
+    """The README's filter, with the address of the tests' clamd."""
     return re.sub(
         r"(?m)^clamdscan ", f"clamdscan --config-file={scanner.config} ", readme.filter_script()
     )

@@ -42,7 +42,7 @@ class Scanner:
         self.config.write_text(CLAMD_CONF.format(dir=directory))
 
     def start(self) -> None:
-        """Start it; it listens at the return."""
+        """Start the daemon, and return when it listens."""
         command = [self._clamd, f"--config-file={self.config}"]
         self._daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_for("clamd to listen", self._socket.is_socket)

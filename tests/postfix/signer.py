@@ -1,4 +1,4 @@
-"""A real opendkim: it signs what it takes for own mail, and verifies the rest.
+"""A real opendkim, which signs local mail and verifies other mail.
 
 What it takes for own mail is its default: what comes from 127.0.0.1, and what an authenticated
 client sends, if the From: header names the domain.
@@ -57,11 +57,11 @@ def running_signer(directory: Path, address: Address) -> Iterator[None]:
         try:
             yield
         finally:
-            daemon.kill()  # it keeps nothing, and takes 5 seconds to end when it is told to
+            daemon.kill()  # it stores nothing, and SIGTERM takes 5 s
 
 
 def accepts(address: Address) -> bool:
-    """Whether somebody listens there."""
+    """Whether a server listens there."""
     with socket.socket() as probe:
         return probe.connect_ex(address) == 0
 

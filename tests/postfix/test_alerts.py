@@ -127,7 +127,7 @@ def test_alert_fires_at_expected_minute(tmp_path: Path, name: str) -> None:
             }
         ],
     }
-    (tmp_path / "test.yml").write_text(json.dumps(test))  # which is YAML, too
+    (tmp_path / "test.yml").write_text(json.dumps(test))  # JSON is valid YAML
     command = [str(PROMTOOL), "test", "rules", "test.yml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,7 +21,7 @@ from .test_setup_commands import run
 ROOT = readme.README.parent
 STOCK = Path("/usr/share/postfix")
 
-#: What Debian's installation adds to its main.cf.debian, and where the log goes.
+#: The settings that Debian's installation adds to main.cf.debian, and the log file.
 SITE = """
 myhostname = mail.test
 mydestination = mail.test, localhost

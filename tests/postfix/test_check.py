@@ -41,7 +41,7 @@ CHECK = [sys.executable, "-m", "postprox.check"]
 
 @dataclass(frozen=True)
 class Said:
-    """What the command printed, and its exit status."""
+    """The output of the command and its exit status."""
 
     status: int
     output: str
@@ -62,7 +62,7 @@ class Said:
 
 
 class Machine:
-    """A mail server that nobody runs: Postfix's configuration, the proxy, a filter, a spool."""
+    """The files of a mail server that is not running."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -156,7 +156,7 @@ XFORWARD_HOSTS = "smtpd_authorized_xforward_hosts"
 
 
 class Wrong(NamedTuple):
-    """The README's recipe with one thing wrong, and what is found."""
+    """The README's recipe with one fault, and the expected finding."""
 
     name: str
     level: int
@@ -449,7 +449,7 @@ def test_correct_configuration_has_no_findings(machine: Machine, name: str) -> N
 
 
 def found(machine: Machine, *arguments: str) -> Said:
-    """What is said of the README's configuration, before the queue, on a machine that is wrong."""
+    """Return the findings for the README's before-queue configuration on a faulty machine."""
     machine.write(BEFORE, SPAWNED, same, same)
     return machine.check(*arguments)
 
@@ -604,7 +604,7 @@ def test_unit_without_reject_is_reported(machine: Machine) -> None:
 def test_unknown_proxy_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
-    assert said.status == 3  # the second proxy, which is seen, is right
+    assert said.status == 3  # the second proxy is found and is correct
     assert said.output.startswith("not checked: the server that listens on 127.0.0.1:10025 ")
 
 

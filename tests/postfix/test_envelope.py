@@ -1,4 +1,4 @@
-"""What the filter is told about the message: from the envelope, and from Postfix's XFORWARD."""
+"""The filter's variables from the envelope and from Postfix's XFORWARD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filters of examples/ behind a real Postfix: what an administrator who installs them gets."""
+"""The filters of examples/ behind a real Postfix, installed as documented."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_documented_commands_reach_proxy_unchanged(
     written = as_written()
 
     def services(addresses: Mapping[str, Address]) -> str:
-        """For each command a spawn(8) that shows what becomes of its arguments."""
+        """Return a spawn(8) service for each command that prints its arguments."""
         return "".join(
             f"{addresses[str(number)]} inet n n n - 1 spawn\n"
             f"    user=nobody argv=/usr/bin/printf [%s] --strict -c {text}\n"

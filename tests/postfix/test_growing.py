@@ -1,8 +1,7 @@
-"""docs/growing.md: HAProxy with the configuration printed there, before two proxies, each one's
-machine failing in turn; and two proxies on one port.
+"""docs/growing.md: HAProxy with the page's configuration, and two proxies on one port.
 
-Addresses are changed as in the README's recipe (recipe.py). Several machines are one here, so what
-Postfix is told of the others' addresses becomes 127.0.0.1.
+Each machine behind HAProxy fails in turn. Addresses are changed as in the README's recipe
+(recipe.py). Several machines are one here, so their addresses in Postfix become 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _needs_haproxy() -> None:
 
 
 def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
-    """What takes the place of the page's addresses."""
+    """Return the replacements for the page's addresses."""
     return {
         r"192\.0\.2\.21,192\.0\.2\.22": "127.0.0.1",
         r"\b192\.0\.2\.21:10025\b": str(addresses["filter1"]),
@@ -82,7 +81,7 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        """Boot it. Its port is its own: when it fails, nobody answers there."""
+        """Start the machine. It has its own port, on which no server listens after it fails."""
         with socket.create_server(self._address) as listener:
             as_user = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"]
             command = [*self._wrapper, *activated(*as_user, *self._command)]
@@ -142,7 +141,7 @@ def balancer(configuration: str, directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
-    """Set everything up as the page says; `edit` changes HAProxy's configuration."""
+    """Set everything up as documented on the page. `edit` changes HAProxy's configuration."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(public_directory("postprox-growing-"))
         installation = Installation(directory)
@@ -184,7 +183,7 @@ def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
 
 
 def answers(address: Address) -> bool:
-    """Whether somebody greets there."""
+    """Whether a server sends a greeting."""
     with contextlib.suppress(OSError), connected(address, 5) as client:
         return client.line().startswith(b"220 ")
     return False

@@ -1,4 +1,4 @@
-"""What main.cf has for every service does not reach the recipe's services.
+"""Tests that the recipe's services are not affected by settings in main.cf.
 
 Each setting is one that existing sites have. Without its option in the recipe it does harm: mail is
 refused or waits, the filter does not learn the client's address, or a signature is missing.

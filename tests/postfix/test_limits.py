@@ -1,4 +1,4 @@
-"""When there are no more proxies: mail waits for one, or is left to whoever has it."""
+"""Mail that exceeds the number of proxies waits, or remains with the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the administrator reads afterwards: the proxy's syslog, and nothing amiss in Postfix's."""
+"""The proxy's log lines in syslog, and the absence of warnings by Postfix."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""docs/migrating.md: its configuration, its filter and its commands, word for word; what it says of
-proxsmtp is compared with Debian's proxsmtpd, side by side in one Postfix.
+"""docs/migrating.md: its configuration, filter and commands, which are used unchanged.
+
+Its statements about proxsmtp are checked with Debian's proxsmtpd in the same Postfix.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def own_places(addresses: Mapping[str, Address], new: str = "new") -> dict[str, 
 
 @dataclass(frozen=True)
 class Side:
-    """A Postfix whose one front asks the old proxy or the new one, as its main.cf says."""
+    """A Postfix that uses the old or the new proxy, depending on its main.cf."""
 
     postfix: Postfix
     installation: Installation
@@ -152,7 +153,7 @@ def test_documented_command_restores_old_filter(side: Side) -> None:
 
 
 FATES = [
-    # How the filter ends, and what either proxy answers.
+    # The exit of the filter, and the reply of either proxy.
     ("echo 'no code' >&2; exit 1", "550 Content Rejected; no code", "554 no code"),
     ("echo '553 5.7.1 no' >&2; exit 1", "553 5.7.1 no", "553 5.7.1 no"),
     ("echo '250 gone' >&2; exit 1", "250 gone", "250 gone"),

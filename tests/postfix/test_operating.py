@@ -1,5 +1,6 @@
-"""docs/operating.md: every line of a log that it quotes comes when it says so; the times that it
-names are those of proxy, unit, recipe and Postfix; its commands do what it says.
+"""docs/operating.md: its log lines, times, names and commands.
+
+Every quoted log line occurs as described. The times match proxy, unit, recipe and Postfix.
 """
 
 from __future__ import annotations
@@ -327,7 +328,7 @@ def figure(way: str, load: str = "") -> float:
 )
 def test_documented_figure_matches_measurement(printed: str, row: tuple[str, ...]) -> None:
     (value,) = re.findall(printed, PAGE)
-    # Nearly enough for whoever buys a machine; docs/performance.md has them as they are.
+    # Approximate figures for sizing. docs/performance.md has the exact ones.
     assert float(value) == pytest.approx(figure(*row), rel=0.5)
 
 

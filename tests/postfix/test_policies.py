@@ -1,4 +1,4 @@
-"""docs/filters.md: what the page prints for Postfix, postgrey and OpenDKIM, word for word."""
+"""Tests the Postfix, postgrey and OpenDKIM configurations in docs/filters.md unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("needs_postfix")
 
 
 def forms(domain: str) -> list[str]:
-    """What the page's table says is delivered as boss at the domain."""
+    """Return the addresses that the page's table lists as boss at the domain."""
     rows = re.findall(r"(?m)^\| (`.*`) \|", printed.section(COMPARE))
     typed = [form for row in rows for form in re.findall(r"`([^`]+)`", row)]
     comment = "(" + "x" * 97 + ")"
@@ -231,7 +231,7 @@ REPORT = """#!/bin/sh
 
 
 def plain_in_sh(address: str) -> str:
-    """What the page's shell function prints."""
+    """Return the output of the page's shell function."""
     (text,) = re.findall(r"(?ms)^`small-list`:\n\n```sh\n(.*?)^```$", printed.TEXT)
     (function,) = re.findall(r"(?ms)^plain\(\) \{\n.*?^\}\n", text)
     done = subprocess.run(
@@ -245,7 +245,7 @@ def plain_in_sh(address: str) -> str:
 
 
 def plain_in_python(address: str) -> str:
-    """What the page's Python function returns."""
+    """Return the result of the page's Python function."""
     (text,) = re.findall(r"(?ms)^`small_list.py`:\n\n```python\n(.*?)^```$", printed.TEXT)
     names: dict[str, object] = {"__name__": "small_list"}
     exec(text, names)  # noqa: S102

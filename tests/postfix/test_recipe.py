@@ -185,7 +185,7 @@ def test_after_queue_archive_is_recipient_in_alphabetical_order(
     assert f"X-Envelope: alice@mail.test, {seen}\n".encode() in arrived
 
 
-# What the lines of the README are for: each is taken out, and does harm.
+# The purpose of each line of the README, which is removed to show the harm.
 
 
 def without(words: str) -> Callable[[str], str]:

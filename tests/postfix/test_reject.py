@@ -1,4 +1,4 @@
-"""Mail that the filter rejects: before the queue the client is told, after it the sender."""
+"""Rejected mail: the client gets a reply before the queue, the sender a bounce after it."""
 
 from __future__ import annotations
 

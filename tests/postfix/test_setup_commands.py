@@ -32,7 +32,7 @@ echo "$@" >> "$DIR/told"
 """
 
 
-#: What stands for a filter of the administrator's, and for his site.
+#: Replacements for the administrator's filter and site.
 SITE = """
 printf '#!/bin/sh\\nexit 0\\n' > /usr/local/bin/mail-filter
 chmod 755 /usr/local/bin/mail-filter
@@ -41,7 +41,7 @@ cp "$DIR/main.cf" "$DIR/master.cf" /etc/postfix/
 
 
 def run(directory: Path, commands: str, *namespaces: str) -> str:
-    """What the commands print, as root, in a mount namespace (and others) of their own."""
+    """Return the output of commands run as root in private namespaces."""
     if not may_unshare():
         pytest.skip("a copy of /etc needs a mount namespace, which is forbidden here")
     systemctl = directory / "stand-in/systemctl"

@@ -59,7 +59,7 @@ END
 chmod 755 /usr/local/bin/amavis
 """
 
-#: Sends a message and a virus to the port, and prints what became of them.
+#: Sends a message and a virus to the port, and prints the results.
 TRY = """
 postfix start 2>/dev/null
 {python} - {port} <<'END'
@@ -104,7 +104,7 @@ def commands(heading: str) -> list[str]:
 
 
 def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[str]:
-    """What the steps print on a site with these lines, where the proxy is installed."""
+    """Return the output of the steps on a site with these lines and an installed proxy."""
     if reason := missing():
         pytest.skip(reason)
     (directory / "main.cf").write_text(stock("main.cf.debian") + SITE + main)
@@ -116,14 +116,14 @@ def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[s
 
 
 def tried(directory: Path, main: str, master: str, steps: list[str], port: int) -> dict[str, Any]:
-    """What becomes of mail at the port of a site with these lines, after the steps."""
+    """Return the results for mail to a site with these lines, after the steps."""
     mail = TRY.format(python=sys.executable, port=port)
     report: dict[str, Any] = json.loads(on_site(directory, main, master, [*steps, mail])[-1])
     return report
 
 
 class Own(NamedTuple):
-    """A way in which a submission service goes on, and what its mail gets."""
+    """A route after a submission service, and the expected results."""
 
     mode: str
     #: The index of the command under "A submission service", or None if it is left out.

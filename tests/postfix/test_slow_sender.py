@@ -1,4 +1,4 @@
-"""A sender of 400 octets a second passes (relay.idle), whatever smtpd(8) makes of its pauses.
+"""A client that sends 400 octets per second through smtpd(8) is accepted (relay.idle).
 
 The proxy's clock runs faster, and the sender is faster by as much. Postfix has its own clock.
 """

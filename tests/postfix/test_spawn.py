@@ -1,4 +1,4 @@
-"""Life under spawn(8): what a filter inherits there, and the end of Postfix in mid-message."""
+"""Filters under spawn(8): inherited resources, and Postfix stopping during a message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .site import Site, running_site
 
 
 def output_of(site: Site, commands: str) -> str:
-    """What shell commands print when a filter runs them."""
+    """Return the output of shell commands in a filter."""
     path = site.proxy.directory / "runs"
     box = site.proxy.box(
         f'{{ {commands}; }} >"{path}/$$.out"; mv "{path}/$$.out" "{path}/out.$name"'

@@ -1,4 +1,4 @@
-"""Upstream's own answers, and what becomes of the mail when the proxy cannot do its work."""
+"""Upstream's replies, and the handling of mail when the proxy cannot work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the suite's actors know of the other side: unread octets, environments, process trees."""
+"""The observations of the suite's actors: unread octets, environments and process trees."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_missing_process_has_no_command_line() -> None:
 
 
 def running(program: str) -> subprocess.Popen[str]:
-    """Python runs *program*, which says a line when its threads are where they should be."""
+    """Run *program* in Python. It prints a line when its threads are ready."""
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-ISc", program], stdin=pipe, stdout=pipe, text=True)
 
@@ -177,7 +177,7 @@ ctypes.CDLL(None).pthread_exit(None)
 
 
 def bound(family: socket.AddressFamily, host: str) -> tuple[socket.socket, int]:
-    """A socket that listens at *host*, and its port."""
+    """A socket that listens on *host*, and its port."""
     listener = socket.socket(family)
     listener.bind((host, 0))
     listener.listen()

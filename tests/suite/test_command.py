@@ -1,4 +1,4 @@
-"""The command `postprox-conformance`: verdict, exit status, what is told and how often.
+"""The command `postprox-conformance`: its verdict, exit status and messages.
 
 Implementations are the reference itself, bent by a line of shell before or behind it.
 """

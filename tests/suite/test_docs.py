@@ -22,7 +22,7 @@ PAGES = [
 ]
 NAME = re.compile(rf"\b(?:{'|'.join(GROUPS)}|include)/[a-z0-9-]+\.smtp(?:-part)?\b")
 QUIT = parts.first_comment(TRANSCRIPTS / "include" / "quit.smtp-part")
-#: What a page makes up, to show how a file of one's own is named.
+#: Names that a page uses only as examples.
 MADE_UP = {"recorded/my-server-accept.smtp"}
 
 

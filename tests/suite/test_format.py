@@ -1,4 +1,4 @@
-"""The transcript format: what is read is written again, what is wrong is named by file and line."""
+"""The transcript format: reading, writing, and errors with file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command line, or a file that describes an implementation, means wherever it is read."""
+"""The interpretation of command lines and implementation files in any directory."""
 
 from __future__ import annotations
 

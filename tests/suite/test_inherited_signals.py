@@ -1,4 +1,4 @@
-"""Signals: what the suite itself inherits does not reach the programs that it starts."""
+"""Tests that programs started by the suite do not inherit its signal dispositions."""
 
 from __future__ import annotations
 

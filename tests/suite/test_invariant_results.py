@@ -1,4 +1,4 @@
-"""What holds unasked: thousands of runs come to one result for each rule and mode."""
+"""Invariants: thousands of runs give one result for each rule and mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on what came: yes as soon as it is sure, no as soon as it is sure, else not yet."""
+"""Verdicts on received octets: yes or no as soon as it is certain, otherwise not yet."""
 
 from __future__ import annotations
 

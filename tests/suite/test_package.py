@@ -29,12 +29,12 @@ FILES = (Path("docs/specification.md"), Path("LICENSE"))
 LEFT = Path("build/lib/postprox_conformance/transcripts/filter/left-behind.smtp")
 #: The pip of the tests. It is faster than a new environment's own.
 PIP = (sys.executable, "-m", "pip")
-#: How pytest is told of the plugin.
+#: The options that load the plugin in pytest.
 NAMED = ("-p", "postprox_conformance.plugin", "-p", "no:cacheprovider")
 
 
 def run(*words: object, cwd: object = "/", status: int = 0, **variables: object) -> str:
-    """What a command prints, run from elsewhere, with an environment of its own."""
+    """Return the output of a command run in another directory and environment."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PY")}
     done = subprocess.run(
         list(map(str, words)),
@@ -51,7 +51,7 @@ def run(*words: object, cwd: object = "/", status: int = 0, **variables: object)
 
 @dataclass(frozen=True)
 class Installed:
-    """The package in an environment that holds nothing but Python and what it asks for."""
+    """The package in an environment with only Python and its dependencies."""
 
     #: A copy of all that it is made of.
     checkout: Path

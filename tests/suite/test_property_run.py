@@ -1,4 +1,4 @@
-"""A run of random sessions written down as a transcript can be played: what is found is of use."""
+"""Tests that a transcript written from a random session can be run."""
 
 from __future__ import annotations
 

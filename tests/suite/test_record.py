@@ -1,4 +1,4 @@
-"""The recorder: what it writes of a live session is what was said, and plays again."""
+"""The recorder: its transcripts match the session and can be run again."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Recorder:
         return host, int(port)
 
     def finish(self) -> tuple[int, str]:
-        """Exit status and what it complained of."""
+        """Return the exit status and the error output."""
         _, complaint = self.process.communicate(timeout=SECONDS)
         return self.process.returncode, complaint
 
@@ -258,7 +258,7 @@ def test_comment_precedes_script(upstream: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """What the recorder complains of before it listens."""
+    """Return the error that the recorder prints before it listens."""
 
     def complaint(*arguments: str) -> str:
         common = ["--title", "t", "--requires", "relay.order-1", "-o", str(tmp_path / "x.smtp")]

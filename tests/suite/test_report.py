@@ -1,4 +1,4 @@
-"""The reports: what the files hold is on the page, and nothing else."""
+"""The reports, which contain exactly the data of the result files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class _Page(HTMLParser):
 
 
 def clause_part(page: str, name: str) -> str:
-    """The text of one clause's row and of what it opens to."""
+    """Return the text of a clause's row and of its expanded details."""
     match = re.search(rf'<details class="clause" id="{re.escape(name)}".*?</details>', page, re.S)
     assert match
     return _Page(match[0]).text

@@ -1,4 +1,4 @@
-"""The runner judges as it should: what is wrong fails, what is right passes, statuses are 0, 1, 2.
+"""The runner: results, verdicts and exit statuses of runs.
 
 Implementations are the reference itself, bent by a line of shell before or behind it.
 """
@@ -51,7 +51,7 @@ class Done:
 
     @property
     def outcomes(self) -> list[object]:
-        """What each transcript came to, and each property."""
+        """Return the outcomes of transcripts and properties."""
         return [one["outcome"] for one in self._results]
 
     @property
@@ -64,7 +64,7 @@ class Done:
 
     @property
     def unasked(self) -> dict[str, dict[str, object]]:
-        """The results of what holds unasked, by name and mode."""
+        """Return the results of invariants by name and mode."""
         return {
             f"{one['transcript']}::{one['mode']}": one
             for one in self.records
@@ -382,7 +382,7 @@ def test_unexpected_behaviour_fails_transcript(runner: Runner, command: str, mes
 
 TEMP_DIRECTORY = next(rule for rule in RULES if rule.name == "temp-directory")
 
-#: What breaks a rule that holds unasked, that rule, its clause, and what is told of it.
+#: Commands that violate an invariant, with its name, its clause and the expected message.
 BREAKS = {
     "fd 2": (
         f"echo oops >&2; exec {REFERENCE}",

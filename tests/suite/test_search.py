@@ -1,4 +1,4 @@
-"""How a search for a wrong session ends: one rule is told, and a race as what it is."""
+"""The results of a search for a violation: one rule is reported, and races are recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of postprox-check share: a small configuration, and another postconf(1)."""
+"""Shared by tests of postprox-check: a small configuration, and a replacement for postconf(1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEEN = ProxyFacts(user_exists=True, program=ProgramFacts("/p/postprox", exists=T
 
 
 def found(main: str = "", master: str = FRONT + PROXY, overrides: str = "") -> list[Finding]:
-    """What is wrong with a configuration, as postconf(1) prints it."""
+    """Return the findings for a configuration, given the output of postconf(1)."""
     configuration = parse(MAIN + main, master, overrides)
     proxies = list(spawned_proxies(configuration))
     return judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))

@@ -1,4 +1,4 @@
-"""What tests of sockets and processes share."""
+"""Fixtures for tests of sockets and processes."""
 
 from __future__ import annotations
 

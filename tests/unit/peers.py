@@ -33,7 +33,7 @@ class _Watchdog:
 
 
 class BoundedLoop(Loop):
-    """A loop that insists, before each turn, that nobody's deadline is earlier than its bound."""
+    """A loop that checks before each iteration that no deadline is earlier than its bound."""
 
     def run_once(self) -> None:
         true = min((timed.deadline for timed in self._timer_sources), default=limits.NEVER)
@@ -50,7 +50,7 @@ def fresh_loop(poller: Poller = POLL) -> Iterator[Loop]:
     yield loop
     os.close(signal.set_wakeup_fd(-1))
     os.close(loop._wakeup)
-    # A child may end in between; Python would have its signal, and nobody to tell.
+    # A child may exit in between, and Python would receive its signal without a handler.
     blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number, handler in handlers:
         signal.signal(number, handler)

@@ -44,7 +44,7 @@ class Rehearse:
         return name
 
     def one(self, command: str, *arguments: str, content: bytes = MESSAGE, status: int = 0) -> Any:
-        """Return what the JSON document says of one message; the exit status is `status`."""
+        """Return the entry of one message in the JSON document, and check the exit status."""
         result = self("--json", "-c", command, *arguments, self.save(content))
         assert result.returncode == status, result.stderr
         (message,) = json.loads(result.stdout)["messages"]

@@ -1,4 +1,4 @@
-"""Actions are equal when they ask for the same, and whoever carries them out knows every one."""
+"""Tests that actions with equal contents are equal, and that every action is handled."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_repr_contains_arguments() -> None:
 
 
 def all_kinds(base: type[actions.Action] = actions.Action) -> set[type[actions.Action]]:
-    """Return what can be asked for: the classes below `base` that have none below them."""
+    """Return all actions, which are the subclasses of `base` that have no subclasses."""
     below = base.__subclasses__()
     return {kind for each in below for kind in all_kinds(each)} if below else {base}
 

@@ -64,8 +64,8 @@ def test_only_type_checking_imports_are_quoted(name: str) -> None:
             eval(quoted, vars(module))  # noqa: S307 - a text of the project's own
 
 
-# What is loaded, beside what the interpreter itself has loaded. Every module is paid for by every
-# mail: a new one here is a decision (CONTRIBUTING, "Conventions").
+# The loaded modules, apart from those of the interpreter itself. Every message pays for each
+# module, so a new one is a deliberate decision (CONTRIBUTING, "Conventions").
 
 _TELL = """
 import posix, sys

@@ -1,4 +1,4 @@
-"""postprox-check's pure parts: what it reads, what it takes to be connected, its table of levels.
+"""The pure parts of postprox-check: its parsers, the connections that it finds, and its levels.
 
 What it says of whole configurations is tested with a real postconf(1), in tests/postfix.
 """

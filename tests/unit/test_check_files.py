@@ -1,4 +1,4 @@
-"""postprox-check: files that have no end or are no text, and what the proxy's user may do."""
+"""postprox-check: endless files, files without text, and the permissions of the proxy's user."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_unit_with_arbitrary_command_can_be_probed(words: str) -> None:
     assert "command-line" in names(judge(case))
 
 
-# What the proxy's user may do.
+# The permissions of the proxy's user.
 
 SPY = """
 import json, os, runpy

@@ -35,7 +35,7 @@ OWN = (
 PROXY_PORT = Endpoint("127.0.0.1", 10025)
 FRONT_SPEED = "smtpd_proxy_options = speed_adjust\n"
 
-#: What `systemctl show` prints for each kind of state, but Id (systemd 252).
+#: The output of `systemctl show` for each kind of state, without Id (systemd 252).
 SHOWN = {
     "running": "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=disabled\n"
     "Result=success\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=7",
@@ -199,7 +199,7 @@ def test_idle_socket_activated_service_is_not_reported(
 
 
 class State(NamedTuple):
-    """A state of a unit, and what is found."""
+    """A state of a unit, and the expected finding."""
 
     state: str
     name: str

@@ -1,4 +1,4 @@
-"""postprox-check: what reaches the terminal."""
+"""postprox-check: the output on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from postprox.check.report import Result
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, postconf
 
-# What reaches the terminal.
+# The output on a terminal.
 
 HOSTILE = "\x1b]0;x\x07\x1b[2J\x9b31m\r\x7f\u202e"
 

@@ -1,4 +1,4 @@
-"""postprox-check: what Postfix refuses, and how it reads numbers, columns and addresses."""
+"""postprox-check: numbers, columns and addresses as Postfix parses them."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
     directory = tmp_path / "spool"
     directory.mkdir()
     site = Site(loop, listener, directory)
-    gc.collect()  # what earlier tests have left to it may hold descriptors
+    gc.collect()  # garbage of earlier tests may own descriptors
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     yield site
     site.closes()
@@ -118,7 +118,7 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is told to the log."""
+    """Collect the log lines."""
     lines: list[str] = []
     monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: lines.append(text))
     return lines
@@ -320,7 +320,7 @@ def test_outfile_open_failure_gives_451(site: Site, monkeypatch: pytest.MonkeyPa
 
 
 def gate(tmp_path: Path) -> Path:
-    """A FIFO: a filter that reads it is held until somebody writes; one that writes, is seen."""
+    """A FIFO that blocks a filter, or shows that the filter has written to it."""
     fifo = tmp_path / f"gate{len(list(tmp_path.iterdir()))}"
     os.mkfifo(fifo)
     return fifo
@@ -336,7 +336,7 @@ def pid_written(site: Site, path: Path) -> int:
 
 
 class FifoReader:
-    """Collects what comes through a FIFO."""
+    """Collects the data from a FIFO."""
 
     def __init__(self, loop: Loop, descriptor: int) -> None:
         self.text = b""
@@ -478,7 +478,7 @@ def test_blocked_upstream_socket_is_not_written(site: Site) -> None:
     sending = site.connection._upstream
     assert sending is not None
     run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
-    client.says(b"NOOP")  # an event, upon which nothing more is sent
+    client.says(b"NOOP")  # an event after which nothing more is sent
     run_until(site.loop, lambda: site.connection.session._commands._buffer)
     assert sending.unsent <= 2 * limits.COPY_SIZE
 
@@ -787,7 +787,7 @@ def test_aborted_session_waits_for_client_close(
 
 
 def test_unread_input_does_not_discard_reply(site: Site) -> None:
-    """Closing with unread input resets a TCP connection, and what was sent is lost."""
+    """Closing a TCP connection with unread input resets it, and sent data is lost."""
     client, upstream = site.transaction()
     client.says(b"NOOP", *([b"NOOP"] * 1000))
     upstream.sees(b"NOOP")

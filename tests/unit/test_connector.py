@@ -73,7 +73,7 @@ def test_invalid_upstream_address_is_rejected(text: str, error: str) -> None:
 
 
 class Try:
-    """An attempt to connect, and what came of it."""
+    """A connection attempt and its result."""
 
     def __init__(self, loop: Loop, target: str) -> None:
         self.loop = loop

@@ -1,4 +1,4 @@
-"""What a server has done, in numbers."""
+"""The counters of a server."""
 
 from __future__ import annotations
 

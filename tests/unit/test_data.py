@@ -25,7 +25,7 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
 
 
 def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
-    """Return content, whether it has ended, and what came after."""
+    """Return the content, whether it is complete, and the input after it."""
     decoder = DotUnstuffer()
     content = rest = b""
     for piece in pieces:
@@ -38,7 +38,7 @@ def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
 
 
 def receiver(wire: bytes) -> tuple[list[bytes], bytes] | None:
-    """Read data as RFC 5321 tells a receiver to: the lines, and what follows the end.
+    """Parse data as RFC 5321 requires. Return the lines, and the input after the end of data.
 
     Section 4.1.1.4: the data is ended by a line that holds only a period; section 2.3.8: only
     CRLF ends a line; section 4.5.2: a leading period is removed if the line holds more.
@@ -299,8 +299,8 @@ def test_no_line_end_interpretation_ends_data_early(
     line_ends: tuple[bytes, ...], content: bytes
 ) -> None:
     wire = send(content)
-    # The last line end may be complete for a sloppy server one octet early, at the CR or before
-    # the CR: what follows then is no command.
+    # A lenient server may see the last line end one octet early, at the CR or before it. The rest
+    # is not a command.
     assert sloppy_end(wire, line_ends) in (-1, len(wire), len(wire) - 1)
 
 
@@ -342,7 +342,7 @@ def test_outfile_decoding_is_independent_of_block_boundaries(
 
 
 def passed(wire: bytes) -> tuple[bytes, bytes]:
-    """Return the content of the rest of a message, and what goes upstream for it."""
+    """Return the content of the rest of a message, and its encoding for upstream."""
     decoder = DotUnstuffer()
     decoder.feed(b"in the middle of a line")
     return decoder.feed(wire), decoder.wire

@@ -1,4 +1,4 @@
-"""docs/design.md names only what there is: modules, what is in them, and clauses."""
+"""Tests that the modules, names and clauses in docs/design.md exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filter command: how it is started, what it inherits, what it said, and its end."""
+"""The filter command: its start, inherited resources, standard error and exit."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_standard_output_is_dev_null(tmp_path: Path) -> None:
 
 @pytest.fixture
 def inheritable() -> Iterator[int]:
-    """A descriptor as the proxy may have been given one by who started it."""
+    """A descriptor that the proxy may have inherited."""
     ours, theirs = socket.socketpair()
     descriptor = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 50)
     os.set_inheritable(descriptor, True)
@@ -127,7 +127,7 @@ def test_signals_have_default_dispositions(tmp_path: Path) -> None:
     run(f'cat /proc/self/status >"{tmp_path}/status"')
     status = (tmp_path / "status").read_text()
     masks = dict(re.findall(r"^(Sig(?:Blk|Ign|Cgt)):\s+([0-9a-f]+)$", status, re.MULTILINE))
-    # 32 and 33 belong to the C library, which lets nobody change them.
+    # The C library reserves 32 and 33.
     libc = 1 << 31 | 1 << 32
     assert {name: int(mask, 16) & ~libc for name, mask in masks.items()} == {
         "SigBlk": 0,

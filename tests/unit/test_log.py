@@ -52,7 +52,7 @@ def test_log_line_is_printable_for_any_text(text: str) -> None:
 
 
 class Daemon:
-    """A syslog daemon that reads when it is told to."""
+    """A syslog daemon that reads only on request."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -246,7 +246,7 @@ def test_daemon_restart_delays_warnings_and_counts_information(
     written: Syslog, daemon: Daemon, tmp_path: Path
 ) -> None:
     written.write(log_levels.ERROR, "one")
-    daemon.socket.close()  # its socket is there, and nobody behind it
+    daemon.socket.close()  # its socket exists, but no process reads it
     written.write(log_levels.ERROR, "two")
     (tmp_path / "log").unlink()  # not even that
     written.write(log_levels.INFO, "dropped")

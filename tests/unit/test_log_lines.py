@@ -1,4 +1,4 @@
-"""What the log says about a message: fields that nobody can forge."""
+"""The log line of a message, whose fields cannot be forged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/log.md: its example is what the proxy writes, and its expressions take that apart."""
+"""Tests that the example in docs/log.md matches the proxy, and that its expressions parse it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_fail2ban_matches_only_rejected_clients() -> None:
 
 
 def grok(line: str) -> dict[str, str] | None:
-    """What the page's expression finds; to grok, `%{KIND:name}` is a group of that name."""
+    """Return the fields that the page's grok expression finds. `%{KIND:name}` is a named group."""
     (value,) = re.findall(r"\"VALUE\" => '(.*)' \}", LOGSTASH)
     (expression,) = re.findall(r"\"message\" => '(.*)' \}", LOGSTASH)
     kinds = {"VALUE": value, "INT": "[0-9]+", "NUMBER": "[0-9.]+"}

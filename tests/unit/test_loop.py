@@ -107,7 +107,7 @@ def test_unwatching_during_iteration_takes_effect_immediately(loop: Loop) -> Non
 def test_reused_descriptor_receives_no_old_events(
     loop: Loop,
 ) -> None:
-    gc.collect()  # what earlier tests have left to it may hold lower numbers
+    gc.collect()  # garbage of earlier tests may own lower numbers
     one, other = socket.socketpair(), socket.socketpair()
     heirs: list[socket.socket] = []
     seen: list[str] = []

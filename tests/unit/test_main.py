@@ -445,7 +445,7 @@ def test_failed_start_sends_nothing_to_client(spawn: Spawn, tmp_path: Path) -> N
 def status_of_filter(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
 ) -> Callable[[str], str]:
-    """What a command prints when it is run as a filter."""
+    """Return the output of a command that is run as a filter."""
 
     def ask(command: str) -> str:
         answer = fifo(tmp_path / "answer")
@@ -467,7 +467,7 @@ def test_filter_signals_have_default_dispositions(
     status_of_filter: Callable[[str], str],
 ) -> None:
     ignored = int(status_of_filter("grep ^SigIgn: /proc/self/status").split()[1], 16)
-    # 32 and 33 belong to the C library, which lets nobody change them.
+    # The C library reserves 32 and 33.
     assert ignored & ~(1 << 31 | 1 << 32) == 0
 
 

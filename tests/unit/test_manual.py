@@ -171,7 +171,7 @@ def test_page_lists_every_message_result(word: str) -> None:
 
 
 def literal_displays(page: str) -> list[str]:
-    """The displays of a page, word for word: what is to be pasted."""
+    """Return the literal displays of a page, which users can paste."""
     displays = re.findall(r"^\.Bd -literal\n(.*?)^\.Ed$", source(page), re.DOTALL | re.MULTILINE)
     return [text.replace("\\c\n", "").replace("\\&", "").replace("\\e", "\\") for text in displays]
 

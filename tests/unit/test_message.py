@@ -1,4 +1,4 @@
-"""What is known of the message under way."""
+"""The state of the message in progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installer and the systemd units: what `sh packaging/install` puts on a mail server.
+"""The installer `packaging/install` and the systemd units.
 
 One real installation serves all tests that only look; it is made where any user may read it,
 because the proxy's user is never the one who installed it.
@@ -110,7 +110,7 @@ def launcher(prefix: Path) -> Path:
 
 
 def others_python() -> str:
-    """An interpreter that the other user can run: ours may be in somebody's home directory."""
+    """An interpreter that the other user can run. That of the tests may be in a home directory."""
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     for python in (PYTHON, "/usr/bin/python3"):
         try:
@@ -502,7 +502,7 @@ def test_upgrade_keeps_only_previous_version(own: Path) -> None:
 def test_session_keeps_its_version_during_upgrade(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
-    """It imports what a message needs only when there is one: the sources, without byte code."""
+    """Without byte code, a session imports the sources for a message only when it receives one."""
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag))
     proxy = spawn("-d", str(own), upstream.address, command=[f"{own}/sbin/postprox"])
     client = proxy.client
@@ -510,7 +510,7 @@ def test_session_keeps_its_version_during_upgrade(
     before = version(own)
     install("--prefix", own, "--python", PYTHON)
     assert version(own) != before
-    shutil.rmtree(version(own))  # what it imports now, it cannot have from there
+    shutil.rmtree(version(own))  # later imports cannot come from there
     relays(client, peer, b"EHLO client")
     begins_message(client, peer)
     client.says(*MESSAGE)
@@ -534,7 +534,7 @@ def test_sessions_succeed_during_repeated_installation(own: Path) -> None:
     assert sessions >= len(installing)
 
 
-#: What an installation from before there were versions looks like.
+#: The layout of an installation from before there were versions.
 OLD_LAUNCHER = """\
 #!{python} -ISB
 import marshal, sys
@@ -553,7 +553,7 @@ sys.exit(main())
 
 @pytest.fixture
 def unversioned(own: Path) -> Path:
-    """An installation from before there were versions: a directory, and a launcher for it."""
+    """An installation from before there were versions, which has one directory and a launcher."""
     library, current = own / "lib/postprox", version(own)
     library.unlink()
     current.rename(library)
@@ -952,7 +952,7 @@ def test_package_has_administrator_pages(documents: Path, name: str) -> None:
 
 
 def test_package_documents_have_no_local_paths(documents: Path) -> None:
-    """What lies in /usr/local/bin, the filter, is the administrator's own."""
+    """Only the filter, which belongs to the administrator, is in /usr/local/bin."""
     ours = re.compile(
         r"/usr/local/(?!bin/(?!postprox)).*|.*packaging/.*|.*/etc/systemd/.*\.socket$"
     )

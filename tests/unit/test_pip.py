@@ -12,14 +12,14 @@ from pathlib import Path
 from postprox import __version__
 
 ROOT = Path(__file__).parents[2]
-#: What a wheel is made of, so that no traces of building are left in the checkout.
+#: A copy of the files for a wheel, so that the build leaves no files in the checkout.
 TAKEN = ("LICENSE", "README.md", "pyproject.toml", "postprox", "man", "examples")
 PAGES = {path.name for path in (ROOT / "man").iterdir()}
 RECIPE = {path.name for path in (ROOT / "examples/postfix").iterdir()}
 
 
 def run(*words: object) -> str:
-    """What a command prints, run from elsewhere."""
+    """Return the output of a command that is run in another directory."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         list(map(str, words)),

@@ -1,4 +1,4 @@
-"""postprox.rehearse: what it shows of each verdict, and that it leaves nothing behind."""
+"""postprox.rehearse: the report for each verdict, and the removal of all files."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_timeout_kills_children_of_filter(rehearse: Rehearse) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     rehearse.one(f"exec 3>{fifo}; sleep 60 & sleep 60", "-t", "0.2")
     os.set_blocking(reader, True)
-    assert os.read(reader, 1) == b""  # at once: nobody has it open for writing any more
+    assert os.read(reader, 1) == b""  # at once, because no process has it open for writing
     os.close(reader)
 
 
@@ -248,7 +248,7 @@ def test_dialogue_shows_exit_of_filter(rehearse: Rehearse, command: str, text: s
     assert f"\n          filter            {text}" in shown
 
 
-# The filter sees what it would see in production.
+# The filter runs as in production.
 
 
 def test_report_shows_environment(rehearse: Rehearse) -> None:
@@ -474,7 +474,7 @@ def test_very_large_difference_is_not_computed() -> None:
     assert difference(b"a\r\n" * 9000, b"b\r\n" * 9000) is None
 
 
-# Judging what was observed.
+# The outcome of observations.
 
 
 def test_exit_status_inconsistent_with_delivery_is_error() -> None:
@@ -486,7 +486,7 @@ def test_filter_killed_without_record_counts_as_timed_out() -> None:
     assert judge(None, Conditions(0.001, False, 0.002), delivered=True).timed_out
 
 
-# What cannot run.
+# Rehearsals that cannot run.
 
 
 def test_missing_message_is_reported(rehearse: Rehearse) -> None:

@@ -380,7 +380,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another us
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory of root with secret/1.eml, and u/, which belongs to nobody."""
+    """A directory of root that contains secret/1.eml, and u/, which belongs to the user nobody."""
     with tempfile.TemporaryDirectory(prefix="postprox-") as name:
         top = Path(name)
         top.chmod(0o755)
@@ -573,7 +573,7 @@ def test_error_line_has_no_workflow_command(rehearse: Rehearse, words: list[str]
     assert ("##[" in result.stderr, "##\\x5berror" in result.stderr) == (False, True)
 
 
-# What GitHub and JUnit read.
+# The output for GitHub and JUnit.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""postprox.rehearse on many messages, for a filter's own tests, and while somebody watches."""
+"""postprox.rehearse with many messages, in tests of a filter, and with --watch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ exit 0
 
 
 def save(rehearse: Rehearse, *words: str) -> list[str]:
-    """Write a message that says each word; return the names."""
+    """Write a message for each word. Return the names."""
     return [
         rehearse.save(MESSAGE + word.encode() + b"\n", f"{number}-{word}.eml")
         for number, word in enumerate(words)
@@ -128,7 +128,7 @@ def test_repeat_requires_whole_number(rehearse: Rehearse, value: str) -> None:
     assert (result.returncode, f"'{value}': must be a whole number" in result.stderr) == (2, True)
 
 
-# What is expected.
+# Expectations.
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_junit_option_requires_file_path(rehearse: Rehearse, path: str) -> None:
     assert (result.returncode, f"--junit: '{path}': must be a file" in result.stderr) == (2, True)
 
 
-# As somebody else.
+# As another user.
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ as_another_user = pytest.mark.skipif(
 
 
 def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
-    """Return what the JSON document says of a message whose filter runs as nobody."""
+    """Return the entry of a message whose filter runs as the user nobody."""
     message = public / "message.eml"
     message.write_bytes(MESSAGE)
     words = [*options, "--json", "--user", "nobody", "-c", command, str(message)]

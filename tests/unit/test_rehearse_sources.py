@@ -133,7 +133,7 @@ def test_recursive_link_is_not_followed(tmp_path: Path) -> None:
     assert names(tmp_path) == [str(tmp_path / "a.eml")]
 
 
-# Standard input, and what can be read only once.
+# Standard input, and files that can be read only once.
 
 
 def test_standard_input_is_read(rehearse: Rehearse) -> None:

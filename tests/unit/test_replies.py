@@ -1,4 +1,4 @@
-"""What the proxy itself says: complete, well-formed, short replies."""
+"""The proxy's own replies, which are complete, well-formed and short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service manager: when it is told that the server serves, lives and ends."""
+"""The notifications to the service manager about start, activity and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listening server: how many clients it takes, what it tells of that, and its end."""
+"""The listening server: its session limit, log lines and shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Lines = list[tuple[int, str]]
 
 
 class Session:
-    """Stands for a session: notes what it is told, and goes on until it is let go."""
+    """A fake session that records calls and runs until it is released."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A session beside a model of it that fits on two pages: whatever is said, both do the same.
+"""Compares a session with a small model of it for random input.
 
 The model knows nothing of octets, descriptors or time: a client that may be ahead of its answers,
 an upstream that accepts or refuses, a filter that decides. What it says the client and upstream
@@ -37,7 +37,7 @@ REPLIES = (*[b"250 fine"] * 6, b"450 not now", b"550 never")
 
 @dataclass
 class Model:
-    """What a session has come to, and what everybody must have seen of it.
+    """The state of a session, and the expected observations of its peers.
 
     state: who is to act: "client", "message" (the client sends one), or what is awaited:
         "connection", "greeting", "hello", "reset", "reply", "filter", "data", "final"; at the end
@@ -50,7 +50,7 @@ class Model:
     client: list[bytes] = field(default_factory=list)
     upstream: list[bytes] = field(default_factory=list)
     environments: list[tuple[bytes, bytes]] = field(default_factory=list)
-    ahead: list[bytes] = field(default_factory=list)  # what the client has said too early
+    ahead: list[bytes] = field(default_factory=list)  # input that the client sent too early
     line: bytes = b""  # the command under way
     hello: bytes = b""
     sender: bytes | None = None
@@ -111,7 +111,7 @@ class Model:
         self.state = "greeting"
 
     def answers(self, reply: bytes) -> None:
-        """Upstream answers what it was asked."""
+        """Send upstream's reply to the current command."""
         awaited, positive = self.state, reply[:1] == b"2"
         self.state = "client"
         if awaited == "greeting" and not self.greeted:

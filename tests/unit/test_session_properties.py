@@ -1,4 +1,4 @@
-"""What is true of every session, whatever its peers say, in whatever pieces and order."""
+"""Properties of every session, for any input of its peers in any pieces and order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ OUTCOMES = st.sampled_from([(0, b""), (0, b""), (1, b"550 no"), (1, b""), (2, b"
 
 @dataclass
 class Script:
-    """What everybody will say, whenever it is his turn."""
+    """The input of all peers, in their order."""
 
     client: bytes
     replies: list[bytes]
@@ -142,7 +142,7 @@ class Performance:
         self.dialogue.client_sends(said)
 
     def _upstream_answers(self) -> None:
-        """Answer what has come, commands and messages, once each."""
+        """Reply to each received command and message once."""
         if not self.dialogue.connected:
             self.from_upstream = b""
         asked = len(self.dialogue.commands) + self.dialogue.deliveries
@@ -278,7 +278,7 @@ def assert_little_is_held(dialogue: Dialogue) -> None:
 
 
 def assert_silence_ends(dialogue: Dialogue) -> None:
-    """Nothing hangs for ever: if nobody says anything more, the session ends."""
+    """Check that the session ends if no peer sends anything more."""
     dialogue.seconds_pass(10_000)
     assert dialogue.session.finished
     assert dialogue.spool is None

@@ -136,7 +136,7 @@ def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
 def test_waiting_session_does_not_wake_loop(site: Site, comes_to: object) -> None:
     assert callable(comes_to)
     comes_to(site)
-    turns_of_an_idle_loop(site.loop)  # what was still on its way
+    turns_of_an_idle_loop(site.loop)  # handles remaining events
     assert turns_of_an_idle_loop(site.loop) <= 3
 
 

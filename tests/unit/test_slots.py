@@ -1,4 +1,4 @@
-"""What a client pays to hold a slot, as SECURITY.md states it: octets for seconds (relay.idle)."""
+"""The octets that a client must send to occupy a slot, as stated in SECURITY.md (relay.idle)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def offered(spool: Spool) -> Spool:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What a thread is asked to close. It is closed at once: a late thread is the next test's."""
+    """The descriptors passed to a thread, which are closed at once for the next test."""
     closed: list[int] = []
 
     def start(close: Callable[[int], None], arguments: tuple[int]) -> None:

@@ -1,4 +1,4 @@
-"""What a killed proxy has left behind goes, and nothing else does (files.stale)."""
+"""The removal of files that a killed proxy has left behind (files.stale)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from postprox.core.upstream import UpstreamLink
 
 
 class Site:
-    """A link with a clock, and what it asked for."""
+    """An upstream link with a clock, and the actions that it requested."""
 
     def __init__(self) -> None:
         self.now = 1000.0

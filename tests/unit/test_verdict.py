@@ -1,4 +1,4 @@
-"""The verdict: a table of how filters end, and what becomes of the message."""
+"""The verdict: a table of outcomes of the filter, with the action and the reply."""
 
 from __future__ import annotations
 
