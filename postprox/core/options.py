@@ -128,7 +128,8 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 
 def _check_together(options: Options) -> None:
     """Reject options that would write to the same file, or to a client's descriptor."""
-    if options.log == STDERR and not (options.listen and options.foreground):
+    # --foreground itself requires --listen.
+    if options.log == STDERR and not options.foreground:
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
     if options.metrics and options.metrics == options.pid_file:
         raise UsageError(f"--metrics and --pid-file {options.metrics!r}: must be different files")

@@ -233,6 +233,11 @@ def test_stderr_log_requires_foreground_server(
         parse(["up", "--log=stderr", *arguments])
 
 
+def test_foreground_stderr_log_without_listen_is_rejected() -> None:
+    with pytest.raises(UsageError, match=r"^--foreground requires --listen \[IP:\]PORT$"):
+        parse(["up", "--log=stderr", "--foreground"])
+
+
 def test_same_metrics_and_pid_file_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"^--metrics and --pid-file '/run/p': must be different"):
         parse(["up", "-l25", "--metrics=/run/p", "--pid-file=/run/p"])
