@@ -15,6 +15,13 @@ def test_message_octets_are_counted_after_decoding() -> None:
     assert (message.size, message.complete, message.trailing) == (2, True, b"NOOP\r\n")
 
 
+def test_received_octets_are_counted_before_decoding() -> None:
+    message = Message(0.0)
+    message.decode(b"..a\r")
+    message.decode(b"\n.\r\n")
+    assert (message.received, message.size) == (len(b"..a\r\n.\r\n"), len(b".a\n"))
+
+
 @pytest.mark.parametrize(
     ("header", "found"),
     [

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postprox.core import limits, log_levels
-from postprox.core.options import CLOCK_SPEED, LISTENING, TABLE, Options, UsageError, parse
+from postprox.core.options import LISTENING, TABLE, Options, UsageError, parse
 
 if TYPE_CHECKING:
     from postprox.core.options import Record
@@ -289,13 +289,12 @@ def test_log_levels_match_syslog() -> None:
 
 
 def test_clock_speed_is_read_from_environment() -> None:
-    assert CLOCK_SPEED == b"POSTPROX_CLOCK_SPEED"
     assert parse(["up"], b"60").clock_speed == 60
 
 
 @pytest.mark.parametrize("speed", [b"0", b"fast", b"\xff"])
 def test_invalid_clock_speed_is_rejected(speed: bytes) -> None:
-    with pytest.raises(UsageError, match="POSTPROX_CLOCK_SPEED in the environment '"):
+    with pytest.raises(UsageError, match=r"^POSTPROX_CLOCK_SPEED in the environment '"):
         parse(["up"], speed)
 
 

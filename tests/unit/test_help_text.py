@@ -1,0 +1,27 @@
+"""The help, built from the table of options in this process."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from postprox import help_text
+from tests.golden import GOLDEN
+
+FILES = {
+    "help": "help-postprox.txt",
+    "license": "help-postprox-license.txt",
+    "version": "help-postprox-version.txt",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_text_built_from_option_table_matches_golden_file(name: str) -> None:
+    # The module builds the texts when it is imported. tests/mutation changes the table later.
+    importlib.reload(help_text)
+    assert help_text.TEXTS[name] == (GOLDEN / FILES[name]).read_text(encoding="utf-8")
+
+
+def test_text_of_every_information_option_is_tested() -> None:
+    assert set(FILES) == set(help_text.TEXTS)
