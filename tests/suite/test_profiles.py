@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 
+from tests.conformance.__main__ import main
 from tests.conformance.format.by_profile import for_profile
 from tests.conformance.format.loader import load_transcript, transcript_paths
 from tests.conformance.format.nodes import (
@@ -129,6 +130,19 @@ def test_requirement_outside_profile_is_not_cited() -> None:
 def test_smoke_test_has_subject_in_every_profile(name: str) -> None:
     profile = Profile.of(name)
     assert profile.has(for_profile(load_transcript(TRANSCRIPTS / SMOKE), profile).subject)
+
+
+def test_list_has_transcripts_and_requirements_of_profile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list", "data.end", "--profile", "relay"]) == 0
+    listed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    named = {one.name for one in transcripts() if "data.end" in one.families}
+    binds = {one.name: one.subject.binds for one in transcripts()}
+    assert {name for name, *_ in listed} == {name for name in named if binds[name] == "relay"}
+    known = specification().requirements
+    cited = {one for *_, requires, _ in listed for one in requires.split(",")}
+    assert {known[one].binds for one in cited} == {"relay"}
 
 
 # --- steps ----------------------------------------------------------------------------------------

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..format.by_profile import for_profile
 from ..format.loader import ChoiceError, chosen, load_transcript
 from ..format.nodes import FormatError, Transcript
+from ..format.profiles import POSTPROX
 from ..format.vocabulary import LEVELS
 from ..format.writer import write_unfolded
 from ..paths import SUFFIX, TRANSCRIPTS
+from .options import profile
 
 _EXIT_WRONG = 2
 
@@ -26,6 +29,13 @@ def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "names", nargs="*", metavar="NAME", help="a group, family, requirement or transcript"
     )
     parser.add_argument("--level", choices=LEVELS, help="select one level")
+    parser.add_argument(
+        "--profile",
+        type=profile,
+        default=POSTPROX,
+        metavar="NAME",
+        help="select the transcripts of a profile, with its requirements",
+    )
     parser.set_defaults(do=_list)
 
 
@@ -50,9 +60,10 @@ def _list(options: argparse.Namespace) -> int:
         )  # fmt: skip
 
     return _print(
-        line(transcript)
+        line(for_profile(transcript, options.profile))
         for transcript in _transcripts(options.names)
         if options.level in (None, transcript.subject.level)
+        and options.profile.has(transcript.subject)
     )
 
 

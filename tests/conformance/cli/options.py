@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ..format.payload import did_you_mean
+from ..format.profiles import Profile
 
 #: The words of a pytest -k expression, between `and`, `or`, `not` and parentheses.
 _KEYWORD = re.compile(r"[\w:+.\[\]\\/-]+")
@@ -23,6 +24,14 @@ def number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"must be at least 1, not '{text}'")
     return int(text)
+
+
+def profile(text: str) -> Profile:
+    """Parse the name of a profile."""
+    try:
+        return Profile.of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def keywords(text: str) -> str:
