@@ -6,8 +6,11 @@ Every quoted log line occurs as described. The times match proxy, unit, recipe a
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -62,6 +65,12 @@ LISTENING = {
     "stale files of a killed proxy",
     "log lines were dropped",
 }
+#: Lines of the service, each with the arguments of the proxy or the setting of the unit.
+OF_SERVICE = {
+    "(see /etc/default/postprox and postprox --help)": "-t never",
+    "/etc/default/postprox: No such file or directory": "",
+    "postprox cannot reload": "ExecReload",
+}
 OF_POSTFIX = {
     'rejected "connection request": "421 4.4.1': "cut-off_before",
     'rejected "connection request": "421 4.3.5': "misconfigured_before",
@@ -79,8 +88,34 @@ NEVER_THERE = {
 
 
 def test_every_quoted_log_line_has_test() -> None:
-    assert set(QUOTED) == set(FILTERS) | LISTENING
+    assert set(QUOTED) == set(FILTERS) | LISTENING | OF_SERVICE.keys()
     assert set(QUOTED_OF_POSTFIX) == set(OF_POSTFIX) | set(NEVER_THERE.values())
+
+
+@pytest.mark.parametrize("quoted", OF_SERVICE)
+def test_service_prints_quoted_line(tmp_path: Path, quoted: str) -> None:
+    case, file = OF_SERVICE[quoted], tmp_path / "postprox"
+    if case == "ExecReload":
+        (line,) = re.findall(
+            "(?m)^ExecReload=(.*)$", (ROOT / "packaging/postprox.service").read_text()
+        )
+        command = shlex.split(line)
+    else:
+        command = [sys.executable, "-m", "postprox", "-l", "1", "--foreground", *case.split()]
+    if case:
+        file.touch()
+    environment = {**os.environ, "POSTPROX_ENVIRONMENT_FILE": str(file)}
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert quoted in done.stderr.replace(str(tmp_path), "/etc/default")
 
 
 @pytest.fixture

@@ -809,9 +809,9 @@ def test_every_command_has_manual_page(prefix: Path) -> None:
     assert {path.stem for path in (prefix / "share/man/man1").iterdir()} == commands
 
 
-def test_manual_page_has_installed_command_path(prefix: Path) -> None:
+def test_manual_page_has_installed_paths(prefix: Path) -> None:
     page = (prefix / "share/man/man1/postprox.1").read_text()
-    assert f"\nExecStart={prefix}/sbin/postprox -l 10025 " in page
+    assert f"\n.Pa {prefix}/etc/default/postprox\n" in page
     assert "/usr/local/sbin" not in page
 
 
