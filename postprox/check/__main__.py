@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from .. import __version__
-from . import probe, report, running, selection
+from . import probe, recipe, report, running, selection
 from .facts import UnitState
 from .machine import Machine
 from .postconf import UnreadableError
@@ -59,6 +59,9 @@ def run(words: list[str]) -> int:
     wanted = None
     try:
         wanted = _arguments(words)
+        if wanted.recipe:
+            sys.stdout.write(report.recipe_as_text(_recipe(wanted)))
+            return 0
         setup = _setup(wanted)
     except SystemExit as end:  # argparse has printed a help text or an error
         return int(end.code or 0)
@@ -91,6 +94,29 @@ def _setup(wanted: argparse.Namespace) -> Setup:
         seen = running.running_facts(machine, configuration, proxies, states)
     tables = probe.table_texts(configuration)
     return Setup(configuration, proxies, facts, seen, tables, probe.examples())
+
+
+def _recipe(wanted: argparse.Namespace) -> list[str]:
+    """Return the comments and commands of --recipe, each in one line."""
+    configuration = probe.read_configuration(wanted.config)
+    unit = None
+    if not wanted.spawn:
+        units = [unit for unit in _units(wanted) if not unit.name.endswith("@.service")]
+        if not units:
+            raise UnreadableError("postprox.service is not installed; install it or give --spawn")
+        unit = units[0]
+    command = recipe.filter_command(unit)
+    installed = recipe.Installation(
+        examples=probe.example_texts(),
+        program=probe.installed_program(),
+        unit=unit,
+        used_ports=frozenset() if wanted.offline else running.used_ports(Machine(), unit),
+        has_user=probe.has_user(recipe.USER),
+        has_spool=Path(recipe.SPOOL).is_dir(),
+        has_filter=Path(command.partition(" ")[0]).exists(),
+    )
+    stage = recipe.STAGES[wanted.recipe]
+    return recipe.commands(configuration, stage, installed)
 
 
 def _in_words(error: Exception) -> str:
@@ -129,7 +155,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         "postprox-check",
         usage="postprox-check [--config DIR] [--unit FILE] [--offline] [--json] [-V] "
-        "[-- COMMAND LINE]",
+        "[-- COMMAND LINE]\n"
+        "       postprox-check --recipe before-queue|after-queue [--spawn] [--config DIR] "
+        "[--unit FILE] [--offline]",
         description=DESCRIPTION,
         epilog="After --, give the command line of a proxy outside master.cf and systemd.",
     )
@@ -139,6 +167,15 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--unit", metavar="FILE", help="systemd unit of a listening proxy")
     parser.add_argument("--offline", action="store_true", help="do not look at the running system")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--recipe",
+        choices=recipe.STAGES,
+        metavar="WHERE",
+        help="print the commands that set up a proxy before-queue or after-queue",
+    )
+    parser.add_argument(
+        "--spawn", action="store_true", help="with --recipe: Postfix starts the proxy"
+    )
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     index = words.index("--") if "--" in words else len(words)
     own, command_line = words[:index], words[index + 1 :]
@@ -146,6 +183,12 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     if index < len(words) and not is_proxy(command_line):
         parser.error("-- requires a complete command line, such as: postprox -l 10025 HOST:PORT")
     wanted.command_line = tuple(command_line)
+    if wanted.spawn and not wanted.recipe:
+        parser.error("--spawn requires --recipe")
+    if wanted.recipe and (wanted.json or wanted.command_line):
+        parser.error("--recipe excludes --json and a command line")
+    if wanted.spawn and wanted.unit:
+        parser.error("--spawn excludes --unit")
     return wanted
 
 

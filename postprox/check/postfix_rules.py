@@ -96,9 +96,9 @@ def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
     unsigned_fronts = [
         each
         for each in fronts
-        if _is_for_users(each) and _has_milters(each) and setup.routes_from(each)
+        if is_for_users(each) and has_milters(each) and setup.routes_from(each)
     ]
-    if behind and _has_milters(behind) and unsigned_fronts:
+    if behind and has_milters(behind) and unsigned_fronts:
         return _signed(setup, unsigned_fronts[0])
     return [fixes.stop(setup.configuration, proxy)]
 
@@ -180,7 +180,7 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
     is_used = any(map(setup.routes_to, setup.proxies))
     for service in setup.configuration.services:
         is_intended = not is_idle and {name, FilterStage.AFTER_QUEUE.value} & service.own.keys()
-        is_for_strangers = setup.is_public(service) and not _is_for_users(service)
+        is_for_strangers = setup.is_public(service) and not is_for_users(service)
         if is_used and is_for_strangers and not is_intended and not has_filter(service):
             yield Fault(
                 "no-way",
@@ -411,8 +411,8 @@ def behind_limit(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]
 def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report milters that may mistake mail from outside for local mail."""
     milter_list = behind.parameter("smtpd_milters")
-    outside = [route.source for route in setup.routes_to(proxy) if not _is_for_users(route.source)]
-    if _has_milters(behind) and outside:
+    outside = [route.source for route in setup.routes_to(proxy) if not is_for_users(route.source)]
+    if has_milters(behind) and outside:
         yield Fault(
             "milters",
             proxy.where,
@@ -428,19 +428,19 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     With smtpd_proxy_filter, Postfix passes only SMTP commands to milters (MILTER_README).
     """
     services = [each for each in setup.configuration.services if each.program == "smtpd"]
-    has_own_service = any(map(_is_for_users, services))
+    has_own_service = any(map(is_for_users, services))
     for route in setup.routes_to(proxy):
         front = route.source
         milter_list = front.parameter("smtpd_milters")
-        if route.stage is not FilterStage.BEFORE_QUEUE or not _has_milters(front):
+        if route.stage is not FilterStage.BEFORE_QUEUE or not has_milters(front):
             continue
         behind = setup.reinjection_service(proxy)
-        if front is behind or (behind and _has_milters(behind)):
+        if front is behind or (behind and has_milters(behind)):
             continue
         if not _takes_users(front, has_own_service):
             continue
         edits = _signed(setup, front)
-        if not _is_for_users(front):
+        if not is_for_users(front):
             edits = _own_path(setup, milter_list)
         yield Fault(
             "unsigned",
@@ -451,7 +451,7 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         )
 
 
-def _has_milters(service: Service) -> bool:
+def has_milters(service: Service) -> bool:
     return bool(service.parameter("smtpd_milters")) and (
         "no_milters" not in service.tokens(_OVERRIDES)
     )
@@ -462,7 +462,7 @@ def _signed(setup: Setup, front: Service) -> list[Edit]:
     name = FilterStage.BEFORE_QUEUE.value
     for proxy in setup.proxies:
         behind = setup.reinjection_service(proxy)
-        if behind and _has_milters(behind) and proxy.endpoint:
+        if behind and has_milters(behind) and proxy.endpoint:
             address = str(nearest(proxy.endpoint))
             return [
                 fixes.set_own(front, name, address),
@@ -487,10 +487,10 @@ def _own_path(setup: Setup, milter_list: str) -> list[Edit]:
 def _takes_users(front: Service, has_own_service: bool) -> bool:
     """Return whether local users can send mail through the service."""
     is_open = front.parameter("smtpd_sasl_auth_enable") == "yes" or not has_own_service
-    return _is_for_users(front) or is_open
+    return is_for_users(front) or is_open
 
 
-def _is_for_users(front: Service) -> bool:
+def is_for_users(front: Service) -> bool:
     """Return whether a service accepts mail from local users only."""
     return front.program == "pickup" or any(
         front.tokens(f"smtpd_{stage}_restrictions")[-2:] == ["permit_sasl_authenticated", "reject"]

@@ -142,6 +142,30 @@ def examples() -> str:
     return f"{[*found, places[1]][0]}/examples/postfix"
 
 
+def example_texts() -> dict[str, str]:
+    """Read the files of the recipe, by name.
+
+    Raises:
+        UnreadableError: the directory has no such files.
+    """
+    directory = Path(examples())
+    found = {path.name: _text(path) for path in directory.glob("*.cf")}
+    if not found:
+        raise UnreadableError(f"{directory} is missing; install postprox again")
+    return found
+
+
+def installed_program() -> str:
+    """Return the path of the installed proxy."""
+    found = shutil.which("postprox", path=f"{SYSTEMD_PATH}:{sys.prefix}/bin")
+    return found or "/usr/local/sbin/postprox"
+
+
+def has_user(name: str) -> bool:
+    """Return whether a user exists."""
+    return _account(name) is not None
+
+
 def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
     """Read the installed units of postprox with their drop-ins and sockets, templates last.
 

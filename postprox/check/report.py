@@ -53,6 +53,17 @@ def as_text(result: Result) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def recipe_as_text(lines: Sequence[str]) -> str:
+    """Format the lines of a recipe. A shell can read them, and joins the broken lines."""
+    printed: list[str] = []
+    for line in map(printable, lines):
+        if line.startswith("#"):
+            printed += textwrap.wrap(line, WIDTH, subsequent_indent="# ", break_on_hyphens=False)
+        else:
+            printed += wrapped_command(line)
+    return "".join(f"{line}\n" for line in printed)
+
+
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(printable(text), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 

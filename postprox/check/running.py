@@ -13,7 +13,7 @@ from dataclasses import replace
 from .facts import Listener, RunningFacts, UnitState
 from .machine import Machine
 from .postconf import Configuration, UnreadableError
-from .routes import Endpoint, Proxy, routes
+from .routes import Endpoint, Proxy, listening_proxy, routes
 from .unit import Unit
 
 #: The properties of a unit that the rules use (org.freedesktop.systemd1(5)).
@@ -80,6 +80,21 @@ def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitSt
         state.name: replace(state, words=machine.command_line(pid) if pid else ())
         for state, pid in unit_states(text)
     }, ""
+
+
+def used_ports(machine: Machine, unit: Unit | None) -> frozenset[int]:
+    """Return the ports with listeners, except those of a unit that systemd or the proxy has."""
+    own = {endpoint.port for endpoint in listening_proxy(unit).endpoints} if unit else set()
+    found = list(listening_sockets(machine.sockets()))
+    owners = machine.owners({inode for endpoint, inode in found if endpoint.port in own})
+    return frozenset(
+        endpoint.port
+        for endpoint, inode in found
+        if endpoint.port not in own
+        or any(
+            not name.startswith(("systemd", "postprox", "python")) for name in owners.get(inode, ())
+        )
+    )
 
 
 def running_facts(

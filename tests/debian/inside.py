@@ -79,6 +79,22 @@ def filters_mail() -> None:
     assert show("ActiveState") == "active"
 
 
+def recipe_is_followed() -> None:
+    """The commands of --recipe set up the listening service, and the check has no findings."""
+    for name in ("main.cf", "master.cf"):
+        path = Path("/etc/postfix", name)
+        path.write_text(path.with_name(f"{name}.before").read_text())
+    run("postconf", "-e", *by_hand.SETTINGS)
+    run("systemctl", "restart", "postfix")
+    run("sh", "-e", "-c", "postprox-check --recipe before-queue > /trial/recipe")
+    run("sh", "-e", "/trial/recipe")
+    wait_until("the check has no findings", lambda: run("postprox-check", status=None) == "")
+    send("by the recipe.")
+    arrives("by the recipe.")
+    assert refused("a virus by the recipe.")[0] == 550
+    run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
+
+
 def says_how_it_is() -> None:
     """Check the status that the service manager receives."""
     print(f"status: {show('StatusText')}")
@@ -258,6 +274,7 @@ STEPS = (
         installs,
         documented,
         spawned,
+        recipe_is_followed,
         filters_mail,
         says_how_it_is,
         wrong_command_line,

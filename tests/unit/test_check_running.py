@@ -453,6 +453,54 @@ def test_spawned_proxy_hides_packaged_unit(site: Site, capsys: pytest.CaptureFix
     assert (checked.status, checked.names(), checked.document["unseen"]) == (0, [], [])
 
 
+def as_installed(site: Site) -> None:
+    """The packaged unit and its file, neither enabled nor edited."""
+    site.disable()
+    shutil.rmtree(site.units / "postprox.service.d")
+    site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
+    unit = site.units / "postprox.service"
+    unit.write_text(unit.read_text().replace("/etc/default", str(site.directory)))
+    shutil.copy(ROOT / "packaging/postprox.default", site.directory / "postprox")
+
+
+def test_unedited_unit_is_no_proxy_without_route(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_installed(site)
+    site.main = "compatibility_level = 3.6\n"
+    assert check(site, capsys).names() == ["no-proxy"]
+
+
+def test_unedited_unit_with_route_must_be_enabled(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_installed(site)
+    checked = check(site, capsys)
+    assert {"not-enabled", "not-running"} <= set(checked.names())
+    assert "no-proxy" not in checked.names()
+
+
+@pytest.mark.parametrize(
+    ("programs", "ports"),
+    [
+        ({"systemd"}, set()),
+        ({"postprox", "systemd"}, set()),
+        (set(), set()),
+        ({"amavisd"}, {10025}),
+    ],
+)
+def test_port_of_unit_is_used_by_other_program_only(
+    site: Site, programs: set[str], ports: set[int]
+) -> None:
+    site.machine.programs = {11: programs}
+    unit = probe.read_unit(site.units / "postprox.service")
+    assert running.used_ports(site.machine, unit) == ports
+
+
+def test_port_of_any_listener_is_used_without_unit(site: Site) -> None:
+    assert running.used_ports(site.machine, None) == {10025}
+
+
 @pytest.mark.parametrize("place", ["system", "."])
 def test_unit_option_reads_drop_ins_of_all_directories(
     site: Site, capsys: pytest.CaptureFixture[str], place: str
