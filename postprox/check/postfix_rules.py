@@ -39,7 +39,7 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
 def no_proxy(setup: Setup) -> Iterator[Fault]:
-    """Report a Postfix that filters no mail. A filter on another machine counts as unchecked."""
+    """Report that Postfix filters no mail. A filter on another machine counts as unchecked."""
     if setup.proxies or any(map(has_filter, setup.configuration.services)):
         return
     directory = f'"$({setup.configuration.postconf} -h config_directory)"'

@@ -187,7 +187,7 @@ def _files(access: Access, top: Path) -> Iterator[Path]:
 
 
 def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
-    """Return the files and directories in a directory, without links to directories."""
+    """Return the files and directories in a directory, except links to directories."""
     entries = access.entries(directory)
     if not all(_is(stat.S_ISDIR, access, directory / name, entries) for name in ("cur", "new")):
         return [

@@ -27,7 +27,7 @@ class Connection:
     """A client connection, with its upstream connection, message and filter.
 
     finished: called once, with the connection, after everything has been released.
-    counters: counts the messages. None if there is no server.
+    counters: the counters of the server, or None for a single session.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Connection:
         self._client = client
         self._finished = finished
         self._counters = counters
-        #: A function that logs a line at most once a minute per server. None if there is no server.
+        #: A function that logs a line at most once a minute, or None for a single session.
         self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
@@ -101,8 +101,7 @@ class Connection:
     # Event handling.
 
     def _guarded(self, event: "Callable[..., None]", *arguments: object) -> None:
-        """Handle an event and perform the resulting actions. An exception ends only this
-        session."""
+        """Handle an event and perform its actions. An exception ends only this session."""
         try:
             event(*arguments)
             self._run_actions()

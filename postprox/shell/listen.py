@@ -396,7 +396,7 @@ def _waiting(listener: socket.socket) -> int:
 
 
 def _sessions_allowed(wanted: int) -> int:
-    """Raise the limit of open files for `wanted` sessions. Return the number that it allows.
+    """Raise the limit of open files for `wanted` sessions. Return how many sessions it allows.
 
     Without free descriptors, a session could not run its filter.
     """

@@ -424,7 +424,7 @@ def test_client_with_buffered_command_is_not_lost() -> None:
     assert dialogue.session.client_gone
 
 
-def test_session_continues_after_rejection_closes_upstream() -> None:
+def test_session_continues_without_upstream_after_rejection() -> None:
     dialogue = rejected()
     assert not dialogue.session.client_closed
     assert not dialogue.session.finished

@@ -91,7 +91,7 @@ def _part(name: str, depth: int) -> tuple[Node, ...]:
 
 
 def included_names(nodes: tuple[Node, ...]) -> set[str]:
-    """Yield every file that *nodes* include, directly or indirectly."""
+    """Return every file that *nodes* include, directly or indirectly."""
     names: set[str] = set()
     for node in nodes:
         match node:
