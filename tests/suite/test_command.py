@@ -111,7 +111,7 @@ def test_must_failure_gives_status_1(broken: Path) -> None:
 def test_known_must_divergence_gives_status_0(broken: Path) -> None:
     path = broken.with_suffix(".toml")
     path.write_text(
-        f'name = "broken"\nargv = ["{broken}"]\n[[divergence]]\n'
+        f'name = "broken"\nargv = ["{broken}"]\ncapabilities = ["stdio"]\n[[divergence]]\n'
         f'transcripts = ["{MUST.partition("::")[0]}"]\nkind = "bug"\nreason = "known"\n'
     )
     done = command("run", path, MUST)
@@ -131,7 +131,8 @@ def test_silent_program_is_not_reported_as_missing(tmp_path: Path) -> None:
 def test_passing_known_divergence_gives_status_1(tmp_path: Path, name: str) -> None:
     path = tmp_path / "right.toml"
     path.write_text(
-        f'name = "right"\nargv = ["{program(tmp_path / "right")}"]\n[[divergence]]\n'
+        f'name = "right"\nargv = ["{program(tmp_path / "right")}"]\n'
+        'capabilities = ["stdio", "quit-on-eof"]\n[[divergence]]\n'
         f'transcripts = ["{name.partition("::")[0]}"]\nkind = "bug"\nreason = "known"\n'
     )
     done = command("run", path, name)

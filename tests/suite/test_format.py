@@ -323,7 +323,7 @@ def test_missing_header_is_reported() -> None:
 
 
 def test_unclosed_header_is_reported() -> None:
-    assert "not closed" in error_of("+++\ntitle = 'x'\n").message
+    assert "must be closed" in error_of("+++\ntitle = 'x'\n").message
 
 
 def test_filter_determines_default_argv() -> None:

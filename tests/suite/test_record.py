@@ -286,7 +286,7 @@ def test_existing_file_is_not_overwritten(failure: Callable[..., str], tmp_path:
         (("--", "127.0.0.1:25"), "missing {upstream}"),
         (("--upstream", "nowhere"), "an address must be"),
         (("--listen", "unix:/tmp/x"), "must be HOST:PORT"),
-        (("-o", "x.txt"), "must end in .smtp"),
+        (("-o", "x.txt"), "must end with .smtp"),
         (("--sessions", "0"), "must be at least 1"),
         (("--filter", "/nonexistent"), "/nonexistent: No such file"),
         (("--implementation", "x.toml"), "missing file x.toml"),
