@@ -1,11 +1,11 @@
-"""A pytest plugin: the collected tests run against one mutant after the other, each in a fork.
+"""A pytest plugin: run the collected tests on one mutant after the other, each in a fork.
 
-Rule: a mutant is put in the place of the module that is loaded already, so that nothing is
-collected or imported again: the code of every function, and the value of every constant, is
-exchanged. Processes that a test starts find the mutant on disk. Which tests call a function is
-found out once, before; only those run when it changes, and all when a constant does. What a process
-calls is not seen: tests that start one run last, for every mutant; those of them that take longer
-than a second are about the server, and run for its module only.
+Rule: the code of every function and the value of every constant is replaced in the module that is
+already loaded, so nothing is collected or imported again. Processes that a test starts read the
+mutant from disk. The plugin runs all tests once without a mutant, to record the tests that call
+each function. If this function changes, only these tests run. If a constant changes, all tests run.
+The calls in other processes are not recorded. Tests that start a process therefore run last, for
+every mutant. If they take longer than a second, they test the server and run for its module only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import math
+import mmap
 import os
 import re
 import resource
@@ -24,6 +25,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import types
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,17 @@ SURVIVED = ""
 _ALL, _FAILED = "all", "failed"
 _PR_SET_CHILD_SUBREAPER = 36
 
-#: Seconds of the processor that a test may take for a mutant, beside three times what it takes
-#: without one: more is a loop without end.
+#: The processor time in seconds that a test may use with a mutant, in addition to three times the
+#: time that it takes without one. A test that needs more is in an endless loop.
 _PROCESSOR = 3
 
-#: Seconds of the clock for all tests of a mutant: more is a wait without end, as one in ten of the
-#: shell's mutants is. Without one they take a quarter of it, if nothing else runs.
-_CLOCK = 60
+#: The time in seconds that a test may take with a mutant, in addition to ten times the time that it
+#: takes without one. A test that takes longer waits forever, as with one in ten mutants of the
+#: shell. Other programs may also slow the test down. If the unchanged proxy now takes more than a
+#: third of the time limit, the limit is raised and the mutant is tried again.
+_CLOCK, _TIMES, _SHARE = 10, 10, 1 / 3
+#: The time limit of the unchanged proxy, as a multiple of the time limit with a mutant.
+_UNCHANGED = 30
 
 _SETTINGS = "_hypothesis_internal_use_settings"
 _FEW_EXAMPLES = settings(
@@ -62,18 +68,59 @@ _FEW_EXAMPLES = settings(
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Try every mutant instead of running the tests once."""
     _draw_few_examples(session.items)
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _become_subreaper()
     gc.collect()
     gc.freeze()
     callers = _callers(session)
+    total = sum(callers[_ALL].values())
+    print(f"{len(session.items)} tests take {total:.0f} s without a mutant", flush=True)
     _check_nothing_kills(session, callers[_ALL])
-    lines = Path(os.environ["MUTANTS"]).read_text().splitlines()
-    with Path(os.environ["RESULTS"]).open("w", buffering=1) as results:
-        for mutant in map(json.loads, lines):
-            tests = _tests_of(session, mutant, callers)
-            killer = _tried(session, [mutant], tests, callers[_ALL])
-            print(json.dumps([mutant["number"], killer]), file=results)
+    mutants = Path(os.environ["MUTANTS"]).read_text().splitlines()
+    queue = _queue(len(mutants))
+    number = int(os.environ["WORKERS"])
+    workers = [_fork_worker(session, mutants, queue, callers) for _ in range(number)]
+    for worker in workers:
+        if os.waitpid(worker, 0)[1]:
+            raise pytest.UsageError("a worker failed")
     return True
+
+
+def _become_subreaper() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _queue(length: int) -> int:
+    """Return a descriptor from which each worker reads the next number, of four octets."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as numbers:
+        numbers.write(b"".join(number.to_bytes(4, "big") for number in range(length)))
+    return reader
+
+
+def _fork_worker(
+    session: pytest.Session,
+    mutants: list[str],
+    queue: int,
+    callers: dict[str, dict[str, float]],
+) -> int:
+    """Try mutants in a child process until the queue is empty, and return its process id."""
+    worker = os.fork()
+    if worker:
+        return worker
+    status = 1
+    try:
+        _become_subreaper()
+        results = os.open(os.environ["RESULTS"], os.O_WRONLY | os.O_APPEND)
+        while number := os.read(queue, 4):
+            mutant = json.loads(mutants[int.from_bytes(number, "big")])
+            tests = _tests_of(session, mutant, callers)
+            killer = _killer_of(session, [mutant], tests, callers[_ALL])
+            os.write(results, f"{json.dumps([mutant['number'], killer])}\n".encode())
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 def _draw_few_examples(items: list[pytest.Item]) -> None:
@@ -93,7 +140,7 @@ def _check_nothing_kills(session: pytest.Session, seconds: dict[str, float]) -> 
         for path in sorted((package / room).glob("*.py"))
     ]
     tests = _tests_of(session, {"file": "shell/listen.py", "function": ""}, {_ALL: seconds})
-    if (killer := _tried(session, unchanged, tests, seconds)) != SURVIVED:
+    if (killer := _killer_of(session, unchanged, tests, seconds)) != SURVIVED:
         raise pytest.UsageError(f"it fails though nothing is changed: {killer}")
 
 
@@ -162,39 +209,111 @@ def _in_order(items: list[pytest.Item]) -> list[tuple[pytest.Item, pytest.Item |
     return list(zip(items, [*items[1:], None], strict=True))
 
 
-def _tried(
+class _TestTimeoutError(Exception):
+    """A test took longer than its time limit. `test` is its index."""
+
+    def __init__(self, test: int) -> None:
+        super().__init__(test)
+        self.test = test
+
+
+def _killer_of(
     session: pytest.Session,
     mutated: list[dict[str, Any]],
     tests: list[pytest.Item],
     seconds: dict[str, float],
 ) -> str:
-    """Run *tests* on mutated modules in a child; return the test that failed, SURVIVED if none did.
+    """Return the test that fails on mutated modules, with its failure, or SURVIVED."""
+    factor = 1.0
+    while True:
+        try:
+            return _tried(session, mutated, tests, seconds, factor)
+        except _TestTimeoutError as late:
+            test = tests[late.test]
+        needed = _slowdown(session, test, seconds)
+        if needed <= factor:
+            return f"{test.nodeid}: the time"
+        factor = 2 * needed
 
-    This process cleans up, as the child may be killed.
+
+def _slowdown(session: pytest.Session, test: pytest.Item, seconds: dict[str, float]) -> float:
+    """Return the factor by which the time limit of a test must be raised on this machine now."""
+    began = time.monotonic()
+    try:
+        _tried(session, [], [test], seconds, _UNCHANGED)
+    except _TestTimeoutError:
+        raise pytest.UsageError(f"{test.nodeid} does not end though nothing is changed") from None
+    return (time.monotonic() - began) / (_SHARE * _time_limit(test, seconds))
+
+
+def _time_limit(test: pytest.Item, seconds: dict[str, float]) -> float:
+    return _CLOCK + _TIMES * seconds.get(test.nodeid, 0)
+
+
+class _Progress:
+    """The test that a child runs, in memory that the child shares with this process.
+
+    limits: the time limit of each test in seconds.
     """
+
+    def __init__(self, limits: list[float]) -> None:
+        self._limits = limits
+        self._began = time.monotonic()
+        self._seen = 0
+        self._shared = ctypes.c_int.from_buffer(mmap.mmap(-1, ctypes.sizeof(ctypes.c_int)))
+
+    def begin(self, test: int) -> None:
+        """Note in the child that a test begins, by its index."""
+        self._shared.value = test
+
+    def check(self) -> None:
+        """Raise _TestTimeoutError in the parent if the test is over its time limit."""
+        test, now = self._shared.value, time.monotonic()
+        if test != self._seen:
+            self._seen, self._began = test, now
+        if now - self._began > self._limits[test]:
+            raise _TestTimeoutError(test)
+
+
+def _tried(
+    session: pytest.Session,
+    mutated: list[dict[str, Any]],
+    tests: list[pytest.Item],
+    seconds: dict[str, float],
+    factor: float,
+) -> str:
+    """Run *tests* on mutated modules in a child process, with time limits raised by a factor.
+
+    Return the test that failed, or SURVIVED. This process removes the files, as the child may be
+    killed.
+    """
+    progress = _Progress([factor * _time_limit(test, seconds) for test in tests])
     with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as tree:
         killer = Path(tree, "killer")
         child = os.fork()
         if not child:
             os.setpgid(0, 0)
             _quietly(2)
-            killer.write_text(_killer(session, mutated, tests, seconds, Path(tree)))
+            killer.write_text(_killer(tests, mutated, seconds, progress, Path(tree)))
             os._exit(0)
-        well = _ended_well(child)
-        _end_those_it_left()
-        return killer.read_text() if well else "the time, or what a process may take"
+        try:
+            well = _ended_well(child, progress)
+        finally:
+            _end_those_it_left()
+        return killer.read_text() if well else "the processor time or memory of a process"
 
 
-def _ended_well(child: int) -> bool:
-    end = time.monotonic() + _CLOCK
+def _ended_well(child: int, progress: _Progress) -> bool:
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status == 0
-        if time.monotonic() > end:
+        try:
+            progress.check()
+        except _TestTimeoutError:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return False
+            raise
         time.sleep(0.003)
 
 
@@ -207,10 +326,10 @@ def _end_those_it_left() -> None:
 
 
 def _killer(
-    session: pytest.Session,
-    mutated: list[dict[str, Any]],
     tests: list[pytest.Item],
+    mutated: list[dict[str, Any]],
     seconds: dict[str, float],
+    progress: _Progress,
     tree: Path,
 ) -> str:
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
@@ -221,13 +340,14 @@ def _killer(
             _put_in_place(mutant)
     except BaseException as error:
         return f"{error!r} while it is put in place"
-    for item, following in _in_order(tests):
+    for index, (item, following) in enumerate(_in_order(tests)):
+        progress.begin(index)
         _allow(_PROCESSOR + 3 * seconds.get(item.nodeid, 0))
         try:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         except BaseException as error:
             return f"{item.nodeid}: {error!r}"
-        if session.testsfailed:
+        if item.session.testsfailed:
             return f"{item.nodeid}\n{_failures[-1]}"
     return SURVIVED
 
