@@ -1,7 +1,8 @@
 """The mutants of a module: every one a small change, of a kind that is easily made by mistake.
 
 Rule: a mutant is known by where it is and what it changes, not by its line number, so that the
-list of accepted survivors outlives other changes to the file.
+list of accepted survivors outlives other changes to the file. A change in a table is known by the
+record that it is in.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Mutant:
 
     file: the module's path, below the package.
     function: the outermost function or method that is changed, "" at the module's level.
-    was, becomes: the statement, or its first line, before and after.
+    was, becomes: the statement, or its first line, or the record of a table, before and after.
     source: the whole module, changed.
     """
 
@@ -94,11 +95,11 @@ class _Finder(ast.NodeVisitor):
     """Finds changes; `values` are the constants of the modules that this one imports, by name."""
 
     def __init__(self, values: dict[str, dict[str, object]]) -> None:
-        self.changes: list[tuple[str, ast.stmt, Change]] = []
+        self.changes: list[tuple[str, ast.stmt | ast.Tuple, Change]] = []
         self._values = values
         self._function: list[str] = []
         self._in_function = False
-        self._statement: ast.stmt | None = None
+        self._statement: ast.stmt | ast.Tuple | None = None
 
     def _change(self, node: ast.AST, field: str, index: int | None, to: object) -> None:
         if self._statement is not None:
@@ -169,6 +170,16 @@ class _Finder(ast.NodeVisitor):
         if name in _WORDS_FOR_PEOPLE:
             return  # words for people are looked at by people
         self.generic_visit(node)
+
+    def visit_Tuple(self, node: ast.Tuple) -> None:
+        """Call each tuple in a tuple a record, at the level of the module."""
+        table = self._statement
+        for index, item in enumerate(node.elts):
+            self._expression(node, "elts", index, item)
+            if isinstance(item, ast.Tuple) and not self._function:
+                self._statement = item
+            self.visit(item)
+            self._statement = table
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         """Leave words for people alone."""
@@ -381,7 +392,7 @@ def _put(change: Change) -> object:
     return old
 
 
-def _holds(statement: ast.stmt, change: Change) -> bool:
+def _holds(statement: ast.stmt | ast.Tuple, change: Change) -> bool:
     """Whether a change is inside of a statement, and does not replace it."""
     return any(node is change[0] for node in ast.walk(statement))
 
@@ -391,8 +402,8 @@ def _text(change: Change) -> str:
     return ast.unparse(ast.fix_missing_locations(to)) if isinstance(to, ast.AST) else str(to)
 
 
-def _first_line(statement: ast.stmt) -> str:
-    """The statement, as far as it is one: of an `if` and its kind only the head."""
+def _first_line(statement: ast.stmt | ast.Tuple) -> str:
+    """The statement or record, as far as it is one: of an `if` and its kind only the head."""
     node = ast.fix_missing_locations(copy.copy(statement))
     lines = ast.unparse(node).splitlines()
     return lines[0] if hasattr(statement, "body") else " ".join(line.strip() for line in lines)
