@@ -245,6 +245,7 @@ def test_alternatives_remain_distinct_in_profile(name: str) -> None:
         if profile.has(transcript.subject):
             for either in alternatives(for_profile(transcript, profile).steps):
                 steps = beginnings(either)
+                assert steps, transcript.name
                 assert all(step.observes for step in steps), transcript.name
                 assert not have_common_class(steps), transcript.name
 

@@ -26,6 +26,7 @@ from tests.conformance.play.implementation import (
     default_implementation,
     parse_implementation,
 )
+from tests.conformance.play.needs import needs
 from tests.conformance.play.offers import contradictions_of
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.run.items import suite_of
@@ -87,6 +88,25 @@ def test_transcript_about_ehlo_uses_no_extension() -> None:
 def test_no_header_repeats_derived_capability() -> None:
     repeated = [one.name for one in transcripts() if DERIVED & {*one.header.needs}]
     assert repeated == []
+
+
+@pytest.mark.parametrize(
+    ("header", "steps"),
+    [
+        ('tmp = "missing"', ""),
+        ("", "P< tmp private\n"),
+        ("filter = 'ls $suite_tmp'", ""),
+    ],
+)
+def test_transcript_that_observes_spool_needs_spool_dir(header: str, steps: str) -> None:
+    text = HEADER.replace("\n+++\n", f"\n{header}\n+++\n") + GREETED + steps
+    assert "spool-dir" in needs(parse_transcript(text, "t"), "stdio")
+    assert "spool-dir" not in needs(read(GREETED), "stdio")
+
+
+@pytest.mark.parametrize("mode", ["stdio", "listen"])
+def test_mode_is_needed_capability(mode: str) -> None:
+    assert {"stdio", "listen"} & {*needs(read(GREETED), mode)} == {mode}
 
 
 def test_derived_capabilities_can_be_declared() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from ..format.nodes import Step
 from ..format.payload import visible
-from ..format.requirements import specification
 from ..format.vocabulary import MODES
 from .connections import Connection
 from .dialogue import shorten
@@ -99,8 +98,6 @@ class InvariantChecker:
         got = look()
         if got and (cited := self._cited(rule)):
             raise StepFailedError(None, expected, got, cited)
-        if not self._counts(rule):
-            return
         if got:
             self._harness.settings.broken.add((rule.name, self._harness.mode))
         self.observed.append(Observed(rule, expected if got else "", got))
@@ -110,15 +107,10 @@ class InvariantChecker:
         cited = self._harness.header.requires
         return next((one for one in cited if one in rule.requires), "")
 
-    def _counts(self, rule: Rule) -> bool:
-        """Whether the requirement of *rule* belongs to the profile of the run."""
-        requirement = specification().requirements[rule.requires[0]]
-        return self._harness.settings.profile.has(requirement)
-
     def _is_news(self, rule: Rule) -> bool:
         """Whether a violation of *rule* would change a result, so that it is worth waiting for."""
         known = (rule.name, self._harness.mode) in self._harness.settings.broken
-        return bool(self._cited(rule)) or (self._counts(rule) and not known)
+        return bool(self._cited(rule)) or not known
 
     def end(self) -> None:
         """End the session, and stop the server if there is one."""
