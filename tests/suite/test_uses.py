@@ -26,7 +26,7 @@ from tests.conformance.play.implementation import (
     default_implementation,
     parse_implementation,
 )
-from tests.conformance.play.needs import needs
+from tests.conformance.play.needs import missing_need, needs
 from tests.conformance.play.offers import contradictions_of
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.run.items import suite_of
@@ -152,8 +152,11 @@ def test_pipelining_equals_dialogue_of_run(name: str, request: pytest.FixtureReq
     transcript = load_transcript(TRANSCRIPTS / name)
     if "stdio" not in transcript.header.modes or "\\{" in write_unfolded(transcript):
         pytest.skip("its dialogue is not kept whole")
+    settings = suite_of(request.config).settings
+    if reason := missing_need(transcript, "stdio", settings):
+        pytest.skip(reason)
     adopt_orphans()
-    harness = Harness(transcript, "stdio", suite_of(request.config).settings)
+    harness = Harness(transcript, "stdio", settings)
     try:
         play(harness)
         lines = harness.dialogue.lines()
