@@ -77,7 +77,7 @@ WRONG = [
     Wrong("command-line", "^POSTPROX_UPSTREAM=.*", "", "HOST:PORT is missing"),
     Wrong("command-line", "127.0.0.1:10026", "127.0.0.1:99999", "99999"),
     Wrong("command-line", "-v --strict", "-v --stric --fast", "--fast"),
-    Wrong("braces", "(?<=/mail-filter)", " --fast", "has arguments"),
+    Wrong("braces", "(?<=/mail-filter)", " --fast", "contains blanks"),
     Wrong("options-file", "^POSTPROX_OPTIONS=", "export POSTPROX_OPTIONS=", "export POSTPROX"),
     Wrong("options-file", '10026"', "10026", "POSTPROX_UPSTREAM is not closed"),
     Wrong("options-file", '/mail-filter"$', "/mail-filter", "POSTPROX_OPTIONS is not closed"),
