@@ -5,7 +5,6 @@ Each site is a configuration of Postfix without a proxy, as the real postconf(1)
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -20,11 +19,7 @@ from .test_options_file import Site
 from .test_sites import AMAVIS as RUNNING_AMAVIS
 from .test_sites import START_AMAVIS, tried
 
-# Each configuration starts a hundred programs of Postfix, which takes minutes in all.
-pytestmark = [
-    pytest.mark.usefixtures("needs_postfix"),
-    pytest.mark.skipif(os.environ.get("POSTPROX_LONG") != "1", reason="POSTPROX_LONG=1 runs it"),
-]
+pytestmark = pytest.mark.usefixtures("needs_postfix")
 
 MAIN = """
 compatibility_level = 3.6
