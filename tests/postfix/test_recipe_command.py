@@ -42,8 +42,8 @@ amavis unix - - n - 2 smtp -o smtp_send_xforward_command=yes
 """
 #: Another filter than postprox, which the check does not know.
 OTHER = (
-    "not checked: the server that listens at 127.0.0.1:10024 (give --unit FILE or --\n"
-    "  COMMAND LINE)\n"
+    "not checked: the server that listens on 127.0.0.1:10024 (specify --unit FILE or\n"
+    "  -- COMMAND LINE)\n"
 )
 POSTSCREEN = """\
 smtp inet n - n - 1 postscreen
