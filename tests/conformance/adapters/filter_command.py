@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .kernel import die_with_parent
+from .kernel import die_with
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,11 @@ class FilterCommand:
         os.close(descriptor)
         values = {"EMAIL": str(message.email), "OUTFILE": outfile, **message.envelope}
         # A program that kills its filter kills only this process.
+        this = os.getpid()
         shell = subprocess.Popen(
             ["/bin/sh", "-c", self.command],
             env={**os.environ, **values},
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - no threads
+            preexec_fn=lambda: die_with(this, signal.SIGKILL),  # noqa: PLW1509 - no threads
         )
         status = shell.wait() or _replaced(Path(outfile), message.outfile or message.email)
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
 """The functions of the kernel that Python's standard library lacks, and addresses for a process.
 
-Rule: each function has one system call, and no decision.
+Rule: a function asks the kernel for one thing, and decides nothing about programs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ _PROCESSES = 10000
 _prctl = ctypes.CDLL(None).prctl
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Let this process receive the signal *number* when its parent ends, also after execve(2)."""
+def die_with(parent: int, number: signal.Signals) -> None:
+    """Send this process the signal *number* when its parent ends, also after execve(2).
+
+    A parent that is no longer the process *parent* has ended already.
+    """
     _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 def adopt_orphans() -> None:

@@ -25,7 +25,7 @@ from typing import NoReturn
 from .adapter import Adapter, Place, Program
 from .command_line import Options
 from .direct import Wiring
-from .kernel import adopt_orphans, children, die_with_parent, own_addresses
+from .kernel import adopt_orphans, children, die_with, own_addresses
 from .loop import Loop
 
 _LOOK_AGAIN = 0.005
@@ -55,7 +55,7 @@ def launch(adapter: Adapter, file: Path, options: Options) -> NoReturn:
         raise
     wiring = Wiring(clients, entrance, upstream_side, options.upstream)
     if options.foreground:
-        _die_with(parent)
+        die_with(parent, signal.SIGTERM)
     if program.detaches:
         _leave_in_background(adapter, wiring, program, files, options)
     if options.foreground:
@@ -68,13 +68,6 @@ def _next_to(directory: Path) -> str | None:
     """Return the directory for the adapter's files, next to DIR, which stays empty."""
     parent = directory.parent
     return str(parent) if parent != Path("/") and parent.is_dir() else None
-
-
-def _die_with(parent: int) -> None:
-    """Let this process, and the program that it becomes, receive SIGTERM if *parent* ends."""
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _silence(*descriptors: int) -> None:

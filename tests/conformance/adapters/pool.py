@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import NoReturn
 from .adapter import Adapter, Place
 from .command_line import Address, Options
 from .direct import Wiring
-from .kernel import die_with_parent, own_addresses
+from .kernel import die_with, own_addresses
 from .loop import Loop
 
 #: The variable with the directory of the pools. The suite sets it.
@@ -42,6 +41,8 @@ class Slot:
 
     entrance: Address
     upstream: Address
+    #: A descriptor that is readable when the pool has ended (pidfd_open(2)).
+    ended: int
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def serve(adapter: Adapter, file: Path, pool: Pool) -> NoReturn:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != pool.suite:
-        stop()
+    die_with(pool.suite, signal.SIGTERM)
     directory = pool.directory / _kind(adapter)
     directory.mkdir(parents=True)
     slots = pool.slots
@@ -88,33 +87,33 @@ def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subpro
     files = directory / f"slot-{number}"
     shutil.rmtree(files, ignore_errors=True)
     (files / "spool").mkdir(parents=True)
-    slot = Slot(*own_addresses(files, unix=adapter.unix, slot=number))
-    options = Options(slot.upstream, slot.entrance, directory=files / "spool", foreground=True)
+    entrance, upstream = own_addresses(files, unix=adapter.unix, slot=number)
+    options = Options(upstream, entrance, directory=files / "spool", foreground=True)
     options.words = ("-d", str(options.directory), "--foreground")
-    program = adapter.program(
-        Place(options, slot.entrance, slot.upstream, files, file, adapter.is_control)
-    )
+    program = adapter.program(Place(options, entrance, upstream, files, file, adapter.is_control))
+    this = os.getpid()
     process = subprocess.Popen(
         list(map(str, program.argv)),
         env={**os.environ, **program.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no threads
+        # Before execve(2) a new process still has the handler of SIGTERM: the signal would be lost.
+        preexec_fn=lambda: die_with(this, signal.SIGKILL),  # noqa: PLW1509 - no threads
     )
     deadline = time.monotonic() + adapter.starting
-    while not slot.entrance.is_listening() and time.monotonic() < deadline:
+    while not entrance.is_listening() and time.monotonic() < deadline:
         if process.poll() is not None:
             return process
         time.sleep(_LOOK_AGAIN)
     time.sleep(adapter.settling)
-    addresses = [[one.host, one.port] for one in (slot.entrance, slot.upstream)]
-    (directory / f"{number}.new").write_text(json.dumps(addresses))
+    addresses = [[one.host, one.port] for one in (entrance, upstream)]
+    (directory / f"{number}.new").write_text(json.dumps([this, *addresses]))
     (directory / f"{number}.new").rename(directory / f"{number}.json")
     return process
 
 
 def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> NoReturn:
-    """Let the suite test the program of this worker's slot, until SIGTERM."""
+    """Let the suite test the program of this worker's slot, until SIGTERM or the pool's end."""
     try:
         clients = options.listen.bind()
     except OSError as error:
@@ -132,8 +131,7 @@ def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> N
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     loop = Loop()
     adapter.passage.start(loop, Wiring(clients, slot.entrance, upstream_side, options.upstream))
-    never, _end = socket.socketpair()
-    loop.run(until=never.fileno())
+    loop.run(until=slot.ended)
     os._exit(0)
 
 
@@ -141,8 +139,12 @@ def _awaited(path: Path, seconds: float) -> Slot:
     """Return the slot in the file *path*, which exists when the program listens."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or not path.parent.parent.exists():
             sys.exit(f"{path.name}: the program in the pool does not listen")
         time.sleep(_LOOK_AGAIN)
-    entrance, upstream = (Address(*one) for one in json.loads(path.read_text()))
-    return Slot(entrance, upstream)
+    try:
+        pool, *addresses = json.loads(path.read_text())
+        entrance, upstream = (Address(*one) for one in addresses)
+        return Slot(entrance, upstream, os.pidfd_open(pool))
+    except (FileNotFoundError, ProcessLookupError):
+        sys.exit(f"{path.name}: the pool has ended")
