@@ -278,6 +278,8 @@ class Observers:
 
         def look() -> Verdict:
             nonlocal began, used
+            if self._last_sent() > began:  # the process has waited for the suite
+                began, used = time.monotonic(), process.processor_time()
             if time.monotonic() < began + _IDLE_STRETCH:
                 return WAIT
             more = process.processor_time() - used
@@ -287,6 +289,11 @@ class Observers:
             return WAIT
 
         return look
+
+    def _last_sent(self) -> float:
+        """Return the time.monotonic() at which the kernel last accepted octets of the suite."""
+        connections = [*self._harness.clients.values(), *self._harness.upstreams.values()]
+        return max((one.last_sent for one in connections), default=0.0)
 
     def _listens(self, step: Step) -> Verdict:
         assert isinstance(step.argument, Payload)
