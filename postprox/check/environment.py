@@ -55,7 +55,9 @@ def _assign(found: Assignments, text: str, position: int) -> int:
     """Add the assignment at this position. Return its end."""
     end = text.find("\n", position)
     line = text[position:] if end < 0 else text[position:end]
-    key, equals, _ = line.partition("=")
+    # The first character belongs to the key, also if it is an equals sign.
+    key, equals, _ = line[1:].partition("=")
+    key = line[0] + key
     start = position + len(key) + 1
     key = key.rstrip(_BLANKS)
     is_option = OPTIONS in key or UPSTREAM in key
