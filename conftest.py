@@ -1,10 +1,15 @@
-"""Loads the conformance suite's plugin: transcripts can then be run from anywhere in the tree."""
+"""Loads the conformance suite's plugin: transcripts can then be run from anywhere in the tree.
+
+It also skips tests marked `any_account` when the gate runs them a second time, as root.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from tests.support.accounts import skip_if_passed_as_user
 
 pytest_plugins = ["tests.conformance.plugin"]
 
@@ -13,3 +18,9 @@ pytest_plugins = ["tests.conformance.plugin"]
 def pytest_xdist_auto_num_workers() -> int:
     """Two workers a processor for `-n auto`: a run of a transcript waits as much as it computes."""
     return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Run a test marked `any_account` once in the gate."""
+    if item.get_closest_marker("any_account"):
+        skip_if_passed_as_user()

@@ -14,6 +14,8 @@ from tests.faults.run import Account, doubtful, run
 from tests.faults.scenario import Scenario, every_scenario, sample
 from tests.faults.stage import Stage
 
+pytestmark = pytest.mark.any_account
+
 SAMPLE, SEED, PARTS = 500, 36, 5
 
 

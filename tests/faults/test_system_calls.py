@@ -11,6 +11,8 @@ from tests.faults.calls import calls_of, every_call
 from tests.faults.failing import ERRORS
 from tests.faults.scenario import MODES
 
+pytestmark = pytest.mark.any_account
+
 #: The filter that replaces the message causes almost all calls. Others cause fewer.
 KINDS = ["replaces", "accepts", "refuses"] if "POSTPROX_FAULTS" in os.environ else ["replaces"]
 

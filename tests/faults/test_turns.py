@@ -20,7 +20,10 @@ from tests.faults.proxies import Place, Server
 from tests.faults.traced import Strace
 from tests.support.answering import Answering
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
+pytestmark = [
+    pytest.mark.any_account,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed"),
+]
 
 #: The maximum number of octets per iteration. Message data is read, stored in EMAIL, and stored in
 #: the spool with up to twice the size. The rest is for clients that connect or disconnect

@@ -15,6 +15,8 @@ from tests.fuzz.source import Source
 from tests.support.proxies import ROOT
 from tests.unit.dialogue import UnexpectedError
 
+pytestmark = pytest.mark.any_account
+
 #: Where atheris can be installed (pyproject.toml), it must be installed.
 FUZZED = platform.machine() == "x86_64" and sys.version_info < (3, 15)
 

@@ -17,6 +17,8 @@ from tests.conformance.run.control import CONTROL_FAILS, with_control
 from tests.conformance.run.results import Result
 from tests.suite.adapting import Done, run, write_adapter
 
+pytestmark = pytest.mark.any_account
+
 SESSION = "relay/greeting-ehlo-quit.smtp"
 #: A transcript that the relay of octets fails.
 REFUSED = "relay/refused-xclient.smtp"

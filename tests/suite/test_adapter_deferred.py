@@ -11,6 +11,8 @@ import pytest
 
 from tests.suite.adapting import FORWARDER, Adapted, adapted, write_adapter
 
+pytestmark = pytest.mark.any_account
+
 
 @dataclass
 class Session:

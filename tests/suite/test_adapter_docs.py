@@ -14,6 +14,8 @@ from tests.conformance.adapters.command_line import Options
 from tests.conformance.paths import IMPLEMENTATIONS, ROOT
 from tests.suite.adapting import processes_with
 
+pytestmark = pytest.mark.any_account
+
 PAGE = (ROOT / "docs" / "adapters.md").read_text("utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 NAMED = re.compile(r"Write `([a-z.-]+)`")

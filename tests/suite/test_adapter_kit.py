@@ -17,6 +17,8 @@ from tests.conformance.adapters.names import OwnName
 from tests.conformance.paths import ADAPTER_LAUNCHER
 from tests.suite.adapting import Adapted, adapted, processes_with, wait_for, write_adapter
 
+pytestmark = pytest.mark.any_account
+
 # --- the command line
 
 

@@ -12,6 +12,8 @@ from tests.conformance.paths import ROOT
 from tests.conformance.play.implementation import ImplementationError, find_implementation
 from tests.suite.adapting import RELAY, processes_with, run, wait_for, write_adapter
 
+pytestmark = pytest.mark.any_account
+
 #: Two transcripts that a relay of octets passes.
 SESSIONS = ("relay/greeting-ehlo-quit.smtp", "relay/command-help.smtp")
 

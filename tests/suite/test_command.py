@@ -24,6 +24,8 @@ from tests.conformance.paths import ROOT
 from tests.conformance.play.procfs import is_alive
 from tests.conformance.run.progress import Progress
 
+pytestmark = pytest.mark.any_account
+
 MUST = "relay/one-message.smtp::stdio"
 SHOULD = "cli/exit-client-eof.smtp::stdio"
 

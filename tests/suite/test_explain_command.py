@@ -11,6 +11,8 @@ from tests.conformance.format.loader import load_transcript
 from tests.conformance.format.requirements import specification
 from tests.conformance.paths import TRANSCRIPTS
 
+pytestmark = pytest.mark.any_account
+
 CITED = load_transcript(TRANSCRIPTS / "relay" / "one-message.smtp").subject
 FAMILY = next(one for one in specification().families if one.name == "relay.order")
 

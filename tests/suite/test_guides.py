@@ -37,6 +37,8 @@ from tests.conformance.run import verdict
 from tests.conformance.run.progress import _INTERVAL
 from tests.conformance.run.suite import PROPERTIES, _modes_of_everything
 
+pytestmark = pytest.mark.any_account
+
 CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text("utf-8")
 FORMAT = (ROOT / "docs" / "transcripts.md").read_text("utf-8")
 #: The broken proxy that plays ./my-postprox.

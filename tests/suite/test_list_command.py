@@ -21,6 +21,8 @@ from tests.conformance.format.writer import write_transcript
 from tests.conformance.paths import PART_SUFFIX, TRANSCRIPTS
 from tests.conformance.play.failure import states_exit_status
 
+pytestmark = pytest.mark.any_account
+
 PATH = re.compile(rf"({'|'.join(GROUPS)})/[a-z0-9]+(-[a-z0-9]+)*\.smtp")
 
 

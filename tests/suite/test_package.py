@@ -23,6 +23,8 @@ from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.run.results import SUITE_VERSION
 from tests.suite.adapting import write_adapter
 
+pytestmark = pytest.mark.any_account
+
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
 #: A transcript that was there when an earlier wheel was built.

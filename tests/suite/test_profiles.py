@@ -35,6 +35,8 @@ from tests.conformance.report.render import html, markdown
 from tests.conformance.report.results import Run, parse_run
 from tests.conformance.run.verdict import judge
 
+pytestmark = pytest.mark.any_account
+
 #: A profile of all classes but postprox.
 FILTER = Profile.of("transparent,synchronous,filter")
 SCRIPT = """\

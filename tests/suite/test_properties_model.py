@@ -33,6 +33,8 @@ from tests.conformance.properties.script import as_transcript, written
 from tests.conformance.properties.strategies import BODIES, plans
 from tests.conformance.properties.upstream import Asked, Delivery, Ledger, Server, UpstreamSession
 
+pytestmark = pytest.mark.any_account
+
 HELLO = Command(b"EHLO c")
 FORWARD = Command(b"XFORWARD ADDR=192.0.2.1", attributes=((b"ADDR", b"192.0.2.1"),))
 MAIL = Command(b"MAIL FROM:<a@x>", address=b"a@x")

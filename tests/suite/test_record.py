@@ -33,6 +33,8 @@ from tests.conformance.play.process import adopt_orphans
 from tests.conformance.record.command import add_record
 from tests.conformance.record.steps import StepRecorder
 
+pytestmark = pytest.mark.any_account
+
 SECONDS = 20.0
 
 EHLO_REPLY = b"250-up.example\r\n250-PIPELINING\r\n250-XCLIENT NAME\r\n250 CHUNKING\r\n"

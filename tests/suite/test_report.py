@@ -22,6 +22,8 @@ from tests.conformance.report.matrix import Matrix, build
 from tests.conformance.report.render import html, markdown
 from tests.conformance.report.results import ResultFileError, parse_run, visible
 
+pytestmark = pytest.mark.any_account
+
 
 def requirement(name: str, level: str, sentence: str) -> Requirement:
     harm, source = {"must": ("lost", "manual"), "should": ("stalled", "RFC 5321")}[level]

@@ -22,6 +22,8 @@ from tests.conformance.format.requirements import specification
 from tests.conformance.paths import PACKAGE
 from tests.conformance.play.invariants import RULES
 
+pytestmark = pytest.mark.any_account
+
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = f'"{sys.executable}" -m postprox "$@"'
 SESSION = "relay/greeting-ehlo-quit.smtp"

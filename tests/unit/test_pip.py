@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from postprox import __version__
+
+pytestmark = pytest.mark.any_account
 
 ROOT = Path(__file__).parents[2]
 #: A copy of the files for a wheel, so that the build leaves no files in the checkout.

@@ -25,6 +25,9 @@ _WHY = {
     "network": "a private network namespace (run as root)",
 }
 
+#: The capabilities that only root's runs have.
+ROOT_ONLY = frozenset({"syslog", "mounts", "root", "hosts", "network"})
+
 
 def needs(transcript: Transcript, mode: str) -> list[str]:
     """Return all capabilities that the transcript requires in *mode*, including implied ones."""
