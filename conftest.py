@@ -20,6 +20,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Let an idle worker take tests from a busy one: some files take minutes."""
+    from xdist.scheduler import WorkStealingScheduling  # noqa: PLC0415 - xdist is optional
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Run a test marked `any_account` once in the gate."""
     if item.get_closest_marker("any_account"):
