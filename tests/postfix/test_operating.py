@@ -32,8 +32,8 @@ from .test_setup_commands import run
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operating.md").read_text()
-PROXYS, POSTFIXS = PAGE.partition("| Postfix's log says |")[::2]
-QUOTED = re.findall(r"(?m)^\| `([^`]+)` \|", PROXYS.partition("| the proxy's log says |")[2])
+PROXYS, POSTFIXS = PAGE.partition("| message in Postfix's log |")[::2]
+QUOTED = re.findall(r"(?m)^\| `([^`]+)` \|", PROXYS.partition("| message in the proxy's log |")[2])
 QUOTED_OF_POSTFIX = re.findall(r"(?m)^\| `([^`]+)` \|", POSTFIXS)
 
 
@@ -284,28 +284,36 @@ def recipe(pattern: str) -> int:
 
 
 TIMES: dict[str, Callable[[], float]] = {
-    "the proxy for the filter: `-t`": lambda: recipe(r"--strict -t (\d+) "),
-    "Postfix for the proxy, before the queue: `smtpd_proxy_timeout`": (
+    "the proxy waits for the filter: `-t`": lambda: recipe(r"--strict -t (\d+) "),
+    "Postfix waits for the proxy, before the queue: `smtpd_proxy_timeout`": (
         lambda: recipe(r"smtpd_proxy_timeout = (\d+)s")
     ),
-    "the sender for an answer to its message": lambda: default("smtp_data_done_timeout"),
-    "the proxy for a connection to Postfix behind it": lambda: limits.CONNECT,
-    "the proxy for Postfix's answer to a command": lambda: limits.UPSTREAM_REPLY,
-    "the proxy for its answer to DATA": lambda: limits.UPSTREAM_DATA,
-    "the proxy for its answer to the message": lambda: limits.UPSTREAM_FINAL,
-    "Postfix behind the filter for a command: `smtpd_timeout` in the recipe": (
+    "the sender waits for a reply to its message": lambda: default("smtp_data_done_timeout"),
+    "the proxy waits for a connection to the upstream server": lambda: limits.CONNECT,
+    "the proxy waits for the upstream server's reply to a command": lambda: limits.UPSTREAM_REPLY,
+    "the proxy waits for the upstream server's reply to DATA": lambda: limits.UPSTREAM_DATA,
+    "the proxy waits for the upstream server's reply to the message": lambda: limits.UPSTREAM_FINAL,
+    "the upstream server waits for a command: `smtpd_timeout` in the recipe": (
         lambda: recipe(r"-o stress= -o smtpd_timeout=(\d+)s")
     ),
-    "the proxy for a silent client": lambda: limits.CLIENT_IDLE,
-    "the proxy for a whole command line": lambda: limits.CLIENT_IDLE,
-    "the proxy for a whole message, and a second more for every 400 octets": (
+    "the proxy waits for a silent client": lambda: limits.CLIENT_IDLE,
+    "the proxy waits for a complete command line": lambda: limits.CLIENT_IDLE,
+    "the proxy waits for a complete message, plus one second for every 400 octets": (
         lambda: limits.MESSAGE_TIME
     ),
-    "spawn(8) for a whole session: `command_time_limit`": lambda: default("command_time_limit"),
-    "the proxy for messages under way, when it is to stop": lambda: limits.STOP_GRACE,
-    "systemd for the proxy to stop: `TimeoutStopSec`": lambda: unit("Service", "TimeoutStopSec"),
-    "systemd for a sign of life: `WatchdogSec`": lambda: unit("Service", "WatchdogSec"),
-    "systemd before it starts it again: `RestartSec`": lambda: unit("Service", "RestartSec"),
+    "spawn(8) waits for the session to end: `command_time_limit`": lambda: default(
+        "command_time_limit"
+    ),
+    "the proxy waits for messages in progress before it stops": lambda: limits.STOP_GRACE,
+    "systemd waits for the proxy to stop: `TimeoutStopSec`": lambda: unit(
+        "Service", "TimeoutStopSec"
+    ),
+    "systemd waits for a watchdog notification: `WatchdogSec`": lambda: unit(
+        "Service", "WatchdogSec"
+    ),
+    "systemd waits before it restarts the proxy: `RestartSec`": lambda: unit(
+        "Service", "RestartSec"
+    ),
 }
 
 
@@ -354,8 +362,8 @@ def figure(way: str, load: str = "") -> float:
     [
         (r"about (\d+) ms of processor time", ("listening, `-c true`", SMALL)),
         (r"unfiltered mail takes (\d+) ms", ("unfiltered", SMALL)),
-        (r"the same, spawned \| about (\d+) ms", ("spawned, `-c true`", SMALL)),
-        (r"1 MB, listening \| about (\d+) ms", ("listening, `-c true`", LARGE)),
+        (r"4 KB message, spawned \| about (\d+) ms", ("spawned, `-c true`", SMALL)),
+        (r"1 MB message, listening \| about (\d+) ms", ("listening, `-c true`", LARGE)),
         (r"unfiltered (\d+) ms \|", ("unfiltered", LARGE)),
         (r"about ([\d.]+) KB of memory", ("memory per idle session",)),
         (r"about (\d+) MB of memory", ("peak memory with a message of 1 GB and `-c true`",)),
@@ -369,9 +377,9 @@ def test_documented_figure_matches_measurement(printed: str, row: tuple[str, ...
 
 def test_descriptor_counts_match_documentation() -> None:
     own = limits.OWN_DESCRIPTORS
-    assert f"{limits.SESSION_DESCRIPTORS} for each session, {own} besides" in PAGE
+    assert f"{limits.SESSION_DESCRIPTORS} for each session, plus {own}" in PAGE
     allowed = unit("Service", "LimitNOFILE")
-    assert f"the unit allows {allowed}: some 400 sessions" in PAGE
+    assert f"the unit allows {allowed}, which is enough for about 400 sessions" in PAGE
     assert (allowed - own) // limits.SESSION_DESCRIPTORS // 100 == 4
 
 

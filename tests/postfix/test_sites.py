@@ -1,4 +1,4 @@
-"""Sites that have something already: a milter that signs, a submission service, amavis.
+"""Sites with an existing signing milter, submission service or amavis.
 
 Each is Debian's own configuration and that, in namespaces of their own as in test_appended. The
 recipe is appended, and docs/postfix.md's commands are run as they are printed.
@@ -173,7 +173,7 @@ def test_submission_file_replaces_submission_service(tmp_path: Path) -> None:
     steps = [
         of_readme(BEFORE),
         readme.commands("Mail of your own users"),
-        *commands("Sites that have something already"),
+        *commands("Existing milters, services and filters"),
         "postconf -P submission/inet/syslog_name 2>/dev/null | sort -u\n",
     ]
     printed = on_site(tmp_path, "", SUBMISSION, steps)
