@@ -17,7 +17,7 @@ _STEP = re.compile(r"([CUFP])([>+<?])(?: (.*))?")
 _EXAMPLES = {("C?", "5xx"): "", ("P>", "SIGTERM"): "*"}
 
 #: Rows that name further steps in their second column.
-_FURTHER_STEPS = ("the same upstream", "`F+ text` on the next line")
+_FURTHER_STEPS = ("the corresponding steps of the upstream server", "`F+ text` on the next line")
 
 
 def steps() -> Iterator[tuple[str, str]]:
