@@ -57,7 +57,7 @@ again.
 """
 #: Replaced parts of documents: the first heading, the following heading, the new text.
 PARTS = {
-    "README.md": ("## Two commands", "## A filter to start from", INSTALLED),
+    "README.md": ("## Try it", "## Example filter", INSTALLED),
     "docs/operating.md": ("## Upgrading", "## AppArmor and SELinux", UPGRADING),
 }
 

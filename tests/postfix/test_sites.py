@@ -156,7 +156,7 @@ def test_submission_service_works_as_documented(tmp_path: Path, name: str) -> No
     mode, command, filtered, signed = OWN[name]
     steps = [*with_signer(tmp_path), of_readme(mode)]
     if command is not None:
-        first, *_ = readme.indented(readme.section("Mail of your own users"))
+        first, *_ = readme.indented(readme.section("Mail from your own users"))
         users = first.splitlines(keepends=True)[0]
         steps.append(users if mode == BEFORE else users.replace("before-queue", "after-queue"))
         steps += commands("A milter that signs")
@@ -172,7 +172,7 @@ def test_submission_service_works_as_documented(tmp_path: Path, name: str) -> No
 def test_submission_file_replaces_submission_service(tmp_path: Path) -> None:
     steps = [
         of_readme(BEFORE),
-        readme.commands("Mail of your own users"),
+        readme.commands("Mail from your own users"),
         *commands("Existing milters, services and filters"),
         "postconf -P submission/inet/syslog_name 2>/dev/null | sort -u\n",
     ]
