@@ -33,7 +33,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("action", KINDS, ids=repr)
-def test_action_equals_only_equal_actions(action: actions.Action) -> None:
+def test_action_differs_from_all_other_actions(action: actions.Action) -> None:
     assert [other for other in KINDS if other == action] == [action]
 
 
@@ -44,7 +44,7 @@ def test_equal_actions_have_equal_hashes() -> None:
     )
 
 
-def test_repr_contains_arguments() -> None:
+def test_repr_shows_arguments() -> None:
     assert repr(actions.Log(log_levels.ERROR, "x")) == "Log(3, 'x')"
 
 

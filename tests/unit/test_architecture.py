@@ -56,7 +56,7 @@ def functions(owner: ModuleType | type) -> Iterator[FunctionType]:
 
 
 @pytest.mark.parametrize("name", draw.modules())
-def test_only_type_checking_imports_are_quoted(name: str) -> None:
+def test_only_annotations_with_type_checking_imports_are_quoted(name: str) -> None:
     module = importlib.import_module(name)
     annotations = [each.__annotations__.values() for each in functions(module)]
     for quoted in (text for texts in annotations for text in texts if isinstance(text, str)):
@@ -126,7 +126,7 @@ def loaded(tmp_path: Path) -> Callable[[], set[str]]:
     return lambda: set((tmp_path / "modules").read_text().split())
 
 
-def test_modules_loaded_before_first_message(
+def test_session_without_message_loads_only_listed_modules(
     spawn: Spawn, upstream: Upstream, loaded: Callable[[], set[str]]
 ) -> None:
     proxy = spawn("-c", "true", upstream.address)
@@ -135,7 +135,7 @@ def test_modules_loaded_before_first_message(
     assert loaded() == FIRST
 
 
-def test_modules_loaded_with_first_message(
+def test_first_message_loads_only_listed_modules(
     spawn: Spawn, upstream: Upstream, loaded: Callable[[], set[str]], tmp_path: Path
 ) -> None:
     proxy = spawn("-c", "true", "-d", str(tmp_path), upstream.address)

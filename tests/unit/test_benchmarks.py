@@ -76,7 +76,7 @@ def test_additional_program_is_measured(tmp_path: Path) -> None:
     assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
-def test_every_figure_with_limit_is_documented() -> None:
+def test_stored_results_include_every_limited_figure() -> None:
     kept = Results.read(ROOT / document.FIGURES)
     assert kept.missing == kept.broken == {}
     assert [figure.bar() for figure in kept.figures if figure.bar()] == [
@@ -150,7 +150,7 @@ def test_single_value_is_printed_without_range() -> None:
         (Figure([0.49]), ""),
     ],
 )
-def test_figure_is_compared_by_its_median(figure: Figure, verdict: str) -> None:
+def test_median_is_compared_with_limit(figure: Figure, verdict: str) -> None:
     assert figure.verdict() == verdict
 
 
@@ -160,7 +160,7 @@ def test_processor_time_and_elapsed_time_are_reported() -> None:
     assert cells[1:-1] == ["what", "x", "2.00", "0.25", "≤ 2", "meets"]
 
 
-def test_slope_is_exponent_of_last_step() -> None:
+def test_slope_is_computed_from_last_two_values() -> None:
     assert SERIES.slope() == pytest.approx(0.30103)  # ten times as many, twice as much
     assert SERIES.each() == pytest.approx(2.0 / 900)
 
@@ -173,7 +173,7 @@ def test_report_lists_missing_measurements() -> None:
     assert report.everything(results()).endswith("Not measured: memory: no room")
 
 
-def test_failing_benchmark_is_reported_and_others_are_stored(
+def test_failing_benchmark_does_not_discard_other_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def breaks(_: object) -> Iterator[Figure]:
@@ -192,16 +192,16 @@ def test_command_contains_upstream_address_and_options() -> None:
     assert SUBJECT.command("[::1]:25", "-v") == ["one", "[::1]:25", "-v"]
 
 
-def test_generated_message_ends_only_at_its_end() -> None:
+def test_generated_message_contains_end_of_data_once() -> None:
     wire = b"".join(Message(1_000_000).wire())
     assert wire.find(b"\r\n.\r\n") == len(wire) - 5
 
 
-def test_smallest_message_has_end_of_data() -> None:
+def test_smallest_message_ends_with_end_of_data() -> None:
     assert b"".join(Message(1).wire()).endswith(b"\r\n.\r\n")
 
 
-def test_processor_time_is_that_of_requested_process() -> None:
+def test_processor_time_excludes_other_processes() -> None:
     with Process(["/bin/sleep", "0.01"]) as idle:
         at_work = clock.spent(lambda: clock.own(os.getpid()), lambda: sum(range(3_000_000)))
         assert at_work.processor > clock.own(idle.pid)
@@ -214,7 +214,7 @@ def test_processor_time_includes_reaped_children() -> None:
     assert clock.family(os.getpid()) - before > 0.01
 
 
-def test_failing_command_gives_no_result() -> None:
+def test_failing_command_raises_error() -> None:
     with pytest.raises(BrokenDialogueError, match="ended with wait status"):
         run(["/bin/false"])
 
@@ -230,7 +230,7 @@ def test_unknown_benchmark_is_reported(capsys: pytest.CaptureFixture[str]) -> No
     assert "unknown benchmark 'speed'; must be one of startup, listening" in capsys.readouterr().err
 
 
-def test_unexpected_output_kills_program_without_result() -> None:
+def test_program_with_unexpected_output_is_killed() -> None:
     command = ["/bin/sh", "-c", r"printf '554 no\r\n'; exec sleep 1000"]
     with pytest.raises(BrokenDialogueError, match="554 no"), Process(command) as process:
         process.client.expect(b"220")

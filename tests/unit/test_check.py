@@ -35,7 +35,7 @@ def test_master_cf_is_split_into_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-def test_joined_words_round_trip() -> None:
+def test_joined_words_are_split_again_unchanged() -> None:
     words = ("argv=/b", "-c", "/f --x 'y z'", "up")
     assert tuple(split_words(join_words(words))) == words
 
@@ -129,7 +129,7 @@ def test_specifiers_and_variables_in_exec_start_are_expanded(
 @pytest.mark.parametrize(
     "words", [("/p", "-c", 'f "$EMAIL" 50%'), ("/p", "", "a'b", "c\\d", "e f"), ("/p", "a\tb")]
 )
-def test_quoted_command_line_round_trips(words: tuple[str, ...]) -> None:
+def test_quoted_command_line_is_parsed_unchanged(words: tuple[str, ...]) -> None:
     text = f"[Service]\nExecStart={unit.quoted(words)}\n"
     assert unit.parse("p.service", [text], {}).words == words
 
@@ -193,12 +193,12 @@ def test_proxy_command_is_recognised(words: list[str], ours: bool) -> None:
     assert is_proxy(words) == ours
 
 
-def test_document_lists_every_finding_with_its_level() -> None:
+def test_documentation_lists_every_finding_with_its_level() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| ([12]) \|", DOCUMENT.read_text(), re.M)
     assert {name: int(level) for name, level in rows} == LEVELS
 
 
-def test_only_used_parameters_have_defaults() -> None:
+def test_every_parameter_with_default_is_used() -> None:
     sources = "".join(path.read_text() for path in Path(postconf.__file__).parent.glob("*.py"))
     asked = {name for name in postconf.DEFAULTS if sources.count(f'"{name}"') > 1}
     assert asked == set(postconf.DEFAULTS)

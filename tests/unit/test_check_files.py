@@ -42,7 +42,7 @@ def test_endless_file_next_to_unit_is_not_read(
     assert probe.read_unit(path).words == ("/p", "up")
 
 
-def test_installed_fifo_is_not_a_unit(tmp_path: Path) -> None:
+def test_fifo_in_unit_directory_is_ignored(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     assert list(probe.installed_units([str(tmp_path)])) == []
 
@@ -77,7 +77,7 @@ def test_filter_fifo_has_no_interpreter(tmp_path: Path) -> None:
     "octets",
     [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * probe.LARGEST_FILE + b"\n"],
 )
-def test_unit_without_valid_text_is_reported(tmp_path: Path, octets: bytes) -> None:
+def test_invalid_unit_text_is_reported(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
     with pytest.raises(UnreadableError, match=r"u\.service must be a text file of at most"):
         probe.read_unit(tmp_path / "u.service")
@@ -90,7 +90,7 @@ class BlockingFile(io.BytesIO):
         return None  # type: ignore[return-value]
 
 
-def test_blocking_unit_file_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocking_unit_file_is_read_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())
     assert probe.read_unit(Path("u.service")).words == ()
 
@@ -113,7 +113,7 @@ def test_unit_with_unclosed_quote_is_reported(tmp_path: Path, line: str) -> None
         (b"#!/usr/bin/env  sh\n", "/bin/sh"),
     ],
 )
-def test_shebang_is_parsed_as_by_kernel(line: bytes, interpreter: str) -> None:
+def test_shebang_parser_matches_kernel(line: bytes, interpreter: str) -> None:
     assert probe._interpreter(line, "/bin") == interpreter
 
 
@@ -197,9 +197,7 @@ def test_access_of_another_user_is_probed(tmp_path: Path) -> None:
     assert probe._may("no-such-user", os.X_OK, "/bin/sh") is None
 
 
-def test_access_probe_timeout_gives_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_access_probe_timeout_returns_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr(access, "__file__", str(tmp_path / "slow.py"))
     monkeypatch.setattr(probe, "TIMEOUT", 0.1)

@@ -60,7 +60,7 @@ AT_THE_TRANSPORT = {
 
 
 @pytest.mark.parametrize("line", BEHIND_THE_PROXY)
-def test_harmful_setting_after_proxy_is_reported(line: str) -> None:
+def test_harmful_setting_of_service_after_proxy_is_reported(line: str) -> None:
     name, own = BEHIND_THE_PROXY[line]
     parameter = line.partition(" ")[0]
     assert (name, f"postconf -P 127.0.0.1:10026/inet/{parameter}={own}") in {
@@ -72,7 +72,7 @@ def test_harmful_setting_after_proxy_is_reported(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", AT_THE_TRANSPORT)
-def test_harmful_setting_at_transport_is_reported(line: str) -> None:
+def test_harmful_setting_of_transport_is_reported(line: str) -> None:
     name, own = AT_THE_TRANSPORT[line]
     parameter = line.partition(" ")[0]
     (finding,) = after(line)
@@ -93,11 +93,11 @@ def test_harmful_setting_at_transport_is_reported(line: str) -> None:
         "smtpd_client_message_rate_limit = 0\nsmtpd_client_event_limit_exceptions =",
     ],
 )
-def test_restriction_permitting_this_machine_is_not_reported(line: str) -> None:
+def test_setting_that_permits_localhost_is_not_reported(line: str) -> None:
     assert [each for each in before(line) if each.name.startswith("inherited")] == []
 
 
-def test_mynetworks_without_this_machine_is_reported() -> None:
+def test_mynetworks_without_localhost_is_reported() -> None:
     (finding,) = before(
         "mynetworks = 192.0.2.0/24\nsmtpd_relay_restrictions = permit_mynetworks, reject"
     )

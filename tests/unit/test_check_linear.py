@@ -89,7 +89,7 @@ def test_repeated_environment_file_is_split_once() -> None:
 
 
 @given(st.text(alphabet="ab '\"\\#\n\t=$"))
-def test_words_are_split_like_by_shlex(text: str) -> None:
+def test_word_splitter_matches_shlex(text: str) -> None:
     try:
         expected: list[str] | None = shlex.split(text)
     except ValueError:

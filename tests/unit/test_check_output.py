@@ -37,7 +37,7 @@ def test_shell_joins_wrapped_command(words: list[str]) -> None:
     assert done.stdout == "".join(f"<{word}>" for word in words)
 
 
-def test_exit_status_is_highest_level_or_3() -> None:
+def test_exit_status_depends_on_findings_and_omitted_checks() -> None:
     setup = Setup(parse("", "", ""), [], {})
     warning, danger = (Finding(name, "", "", ()) for name in ("no-reject", "no-filter"))
     seen = [
@@ -86,7 +86,7 @@ def shell(command: list[str], redirection: str) -> subprocess.CompletedProcess[s
     [(">&-", "it is closed"), (">/dev/full", "No space left on device")],
 )
 @pytest.mark.parametrize("options", [[], ["--json"], ["--help"], ["--version"]])
-def test_unwritable_standard_output_gives_status_2(
+def test_unwritable_standard_output_causes_exit_status_2(
     command: list[str], options: list[str], redirection: str, reason: str
 ) -> None:
     done = shell([*command, *options], redirection)
@@ -95,7 +95,7 @@ def test_unwritable_standard_output_gives_status_2(
 
 
 @pytest.mark.parametrize("options", [[], ["--help"]])
-def test_closed_pipe_gives_status_2(command: list[str], options: list[str]) -> None:
+def test_closed_pipe_causes_exit_status_2(command: list[str], options: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -108,18 +108,18 @@ def test_closed_pipe_gives_status_2(command: list[str], options: list[str]) -> N
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 @pytest.mark.parametrize("option", ["--wrong", "--unit=/nonexistent"])
-def test_unwritable_standard_error_gives_status_2(
+def test_unwritable_standard_error_causes_exit_status_2(
     command: list[str], option: str, redirection: str
 ) -> None:
     done = shell([*command, option], redirection)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
-def test_missing_output_descriptors_give_status_2(command: list[str]) -> None:
+def test_missing_output_descriptors_cause_exit_status_2(command: list[str]) -> None:
     assert shell(command, ">&- 2>&- <&-").returncode == 2
 
 
-def test_interrupt_gives_status_130(command: list[str], tmp_path: Path) -> None:
+def test_interrupt_causes_exit_status_130(command: list[str], tmp_path: Path) -> None:
     started = tmp_path / "started"
     os.mkfifo(started)
     (tmp_path / "postconf").write_text(f"#!/bin/sh\necho >{started}\nexec sleep 60\n")

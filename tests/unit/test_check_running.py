@@ -238,7 +238,7 @@ def test_failing_service_is_reported_with_systemd_step(
     assert "it cannot execute the program in ExecStart" in check(site, capsys).problem
 
 
-def test_disabled_socket_gives_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_disabled_socket_causes_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.disable()
     site.machine.states["postprox.socket"] = "disabled"
     checked = check(site, capsys)
@@ -254,7 +254,7 @@ def test_stopped_unit_is_reported(site: Site, capsys: pytest.CaptureFixture[str]
     assert (checked.status, checked.names()) == (2, ["not-enabled", "not-running"])
 
 
-def test_outdated_process_command_line_gives_warning(
+def test_outdated_process_command_line_causes_warning(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.words = ("/usr/bin/python3", "-ISB", str(site.launcher), "-l", "10025", "old")
@@ -271,7 +271,7 @@ def test_current_process_command_line_is_not_reported(
 
 
 @pytest.mark.parametrize("stream", ["10025", "0.0.0.0:10025", "[::]:10025"])
-def test_socket_on_all_addresses_is_open_relay(
+def test_socket_on_all_addresses_is_reported_as_open_relay(
     site: Site, capsys: pytest.CaptureFixture[str], stream: str
 ) -> None:
     site.drop_in("postprox.socket", "Socket", "ListenStream=", f"ListenStream={stream}")
@@ -291,7 +291,7 @@ def test_listen_stream_without_reset_adds_address(
     assert check(site, capsys).names() == ["open-relay"]
 
 
-def test_outdated_socket_on_all_addresses_is_open_relay(
+def test_outdated_socket_on_all_addresses_must_be_restarted(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.table = EVERYWHERE.format(11)
@@ -358,7 +358,7 @@ def test_stopped_postfix_is_reported(site: Site, capsys: pytest.CaptureFixture[s
     assert checked.remedy == "postfix start"
 
 
-def test_unknown_state_gives_status_3(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_state_causes_exit_status_3(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.machine.states = {}
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (3, [])
@@ -391,7 +391,7 @@ def test_exec_start_without_reset_is_reported(
 
 
 @pytest.mark.parametrize("part", ["50%", "+%H", "${EMAIL}"])
-def test_text_replaced_by_systemd_is_reported(
+def test_text_that_systemd_replaces_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     site.write(site.arguments.replace(str(site.filter), f"'{site.filter} {part}'"))
@@ -403,7 +403,7 @@ def test_text_replaced_by_systemd_is_reported(
     assert f"{site.filter} {part}" in again.document["proxies"][0]["command"]
 
 
-def test_invalid_unit_is_reported_under_its_own_name(
+def test_finding_contains_name_of_invalid_unit(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
@@ -418,7 +418,9 @@ def test_invalid_unit_is_reported_under_its_own_name(
     assert check(site, capsys).names() == []
 
 
-def test_instances_hide_packaged_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unused_unit_beside_instances_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.disable()
     shutil.rmtree(site.units / "postprox.service.d")
     shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
@@ -438,7 +440,9 @@ def test_instances_hide_packaged_unit(site: Site, capsys: pytest.CaptureFixture[
     assert (finding["name"], finding["where"]) == ("failing", "postprox@2.service")
 
 
-def test_spawned_proxy_hides_packaged_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unused_unit_beside_spawned_proxy_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.disable()
     shutil.rmtree(site.units / "postprox.service.d")
     site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
@@ -463,7 +467,7 @@ def as_installed(site: Site) -> None:
     shutil.copy(ROOT / "packaging/postprox.default", site.directory / "postprox")
 
 
-def test_unedited_unit_is_no_proxy_without_route(
+def test_unedited_unit_without_route_does_not_count_as_proxy(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     as_installed(site)
@@ -489,7 +493,7 @@ def test_unedited_unit_with_route_must_be_enabled(
         ({"amavisd"}, {10025}),
     ],
 )
-def test_port_of_unit_is_used_by_other_program_only(
+def test_only_other_program_occupies_port_of_unit(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
@@ -497,7 +501,7 @@ def test_port_of_unit_is_used_by_other_program_only(
     assert running.used_ports(site.machine, unit) == ports
 
 
-def test_port_of_any_listener_is_used_without_unit(site: Site) -> None:
+def test_any_listener_occupies_port_without_unit(site: Site) -> None:
     assert running.used_ports(site.machine, None) == {10025}
 
 
@@ -660,7 +664,7 @@ def test_socket_without_tcp_listener_is_reported(
     assert check(site, capsys).names() == []
 
 
-def test_missing_kill_mode_gives_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_kill_mode_causes_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.write(site.arguments, "KillMode=control-group")
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (1, ["unit-stop"])
@@ -668,7 +672,7 @@ def test_missing_kill_mode_gives_warning(site: Site, capsys: pytest.CaptureFixtu
     assert check(site, capsys).names() == []
 
 
-def test_program_without_slash_is_searched_in_path(
+def test_program_without_slash_is_found_in_path(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{site.directory}:{probe.SYSTEMD_PATH}")
@@ -701,7 +705,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_remedy_corrects_text_of_filter(
+def test_remedy_corrects_filter_text(
     site: Site, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     text, expected = TEXTS[name]
@@ -738,7 +742,7 @@ def test_filter_syntax_error_is_reported(
         ("f", "#!/usr/bin/env python3 -u\n", "#!/usr/bin/env -S python3 -u"),
     ],
 )
-def test_remedy_corrects_first_line_of_filter(
+def test_remedy_corrects_filter_shebang(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

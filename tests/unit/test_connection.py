@@ -135,7 +135,7 @@ def test_complete_session_ends_on_quit(site: Site) -> None:
     site.is_over()
 
 
-def test_unreachable_upstream_gives_421(site: Site) -> None:
+def test_unreachable_upstream_causes_421_reply(site: Site) -> None:
     with listening() as closed:
         where = address(closed)
     client = site.serves("-c", "true", upstream=where)
@@ -145,7 +145,9 @@ def test_unreachable_upstream_gives_421(site: Site) -> None:
     site.is_over(exit_status=1)
 
 
-def test_upstream_connect_timeout_gives_421(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upstream_connect_timeout_causes_421_reply(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "CONNECT", 0.1)
     deaf, waiting = deaf_listener()
     client = site.serves(upstream=address(deaf))
@@ -236,14 +238,14 @@ def test_original_message_is_delivered_without_outfile(site: Site, command: str)
         "exec /nonexistent/program",
     ],
 )
-def test_failed_filter_gives_451_with_reject_option(site: Site, command: str) -> None:
+def test_failed_filter_causes_451_reply_with_reject_option(site: Site, command: str) -> None:
     client, upstream = site.data("-r", "-c", command)
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
     upstream.sees(b"QUIT")
 
 
-def test_filter_start_failure_gives_451(
+def test_filter_start_failure_causes_451_reply(
     site: Site, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
@@ -263,7 +265,7 @@ def no_end_can_be_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(posix, name, fails)
 
 
-def test_unknown_exit_status_gives_451(
+def test_unknown_exit_status_causes_451_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     client, upstream = site.data("-c", "echo '550 virus' >&2; exit 1")
@@ -277,7 +279,7 @@ def test_unknown_exit_status_gives_451(
     assert 'said="550 virus"' in warning
 
 
-def test_running_filter_with_unknown_status_is_killed(
+def test_running_filter_is_killed_if_its_status_is_unknown(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started = tmp_path / "started"
@@ -308,7 +310,7 @@ def test_crash_does_not_signal_reaped_filter(site: Site, monkeypatch: pytest.Mon
     assert killed == []
 
 
-def test_outfile_open_failure_gives_451(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outfile_open_failure_causes_451_reply(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Spool) -> NoReturn:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -404,7 +406,9 @@ def test_standard_error_of_timed_out_filter_is_logged(site: Site, logged: list[s
     assert "time" in line
 
 
-def test_background_child_holding_standard_error_is_not_awaited(site: Site, tmp_path: Path) -> None:
+def test_background_process_with_open_standard_error_is_not_awaited(
+    site: Site, tmp_path: Path
+) -> None:
     held = gate(tmp_path)
     client, _ = site.data("-c", f"{{ cat {held}; }} & echo 550 no >&2; exit 1")
     client.says(*MESSAGE)
@@ -412,7 +416,7 @@ def test_background_child_holding_standard_error_is_not_awaited(site: Site, tmp_
     held.open("wb").close()
 
 
-def test_background_child_writing_output_is_not_awaited(site: Site) -> None:
+def test_background_process_that_writes_output_is_not_awaited(site: Site) -> None:
     client, _ = site.data("-c", "yes >&2 & exit 0")
     client.says(*MESSAGE)
     run_until(site.loop, lambda: site.connection.session._state == "delivering")
@@ -425,13 +429,13 @@ def test_large_standard_error_does_not_delay_reply(site: Site) -> None:
     client.sees(b"550 no")
 
 
-def test_missing_directory_gives_452(site: Site) -> None:
+def test_missing_directory_causes_452_reply(site: Site) -> None:
     client, _ = site.transaction("-d", str(site.directory / "missing"))
     client.says(b"DATA")
     client.sees_reply(b"452 4.3.1 ")
 
 
-def test_directory_removed_during_data_gives_452(site: Site) -> None:
+def test_directory_removed_during_data_causes_452_reply(site: Site) -> None:
     client, upstream = site.data("-c", "true")
     site.directory.rmdir()
     client.says(*MESSAGE)
@@ -473,7 +477,7 @@ def test_command_read_size_depends_on_ready_count(site: Site, ready_count: int, 
     assert site.connection._read_size == size
 
 
-def test_blocked_upstream_socket_is_not_written(site: Site) -> None:
+def test_blocked_upstream_socket_is_not_written_to(site: Site) -> None:
     client, _upstream = site.stalled()
     sending = site.connection._upstream
     assert sending is not None
@@ -493,7 +497,7 @@ def test_each_written_block_restarts_upstream_timeout(site: Site) -> None:
     assert before < site.connection.session.deadline
 
 
-def test_upstream_reset_during_message_gives_451(site: Site) -> None:
+def test_upstream_reset_during_message_causes_451_reply(site: Site) -> None:
     client, upstream = site.stalled()
     run_until(site.loop, lambda: site.connection._block)
     upstream.leaves()  # with octets unread, which resets the connection
@@ -579,7 +583,7 @@ def test_outfile_changed_during_delivery_is_not_delivered(
     assert not upstream.received.endswith(b"\r\n.\r\n")
 
 
-def test_files_of_message_are_closed_once(site: Site) -> None:
+def test_message_files_are_closed_once(site: Site) -> None:
     client, upstream = site.data("-c", "exit 1")
     client.says(*MESSAGE)
     client.sees_reply(b"554 ")
@@ -712,7 +716,7 @@ def without_transition(monkeypatch: pytest.MonkeyPatch, state: str, following: s
 
 
 @pytest.mark.parametrize("state", [states.RECEIVING, states.FILTERING])
-def test_missing_transition_gives_421_without_delivery(
+def test_missing_transition_before_delivery_causes_421_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     following = {states.RECEIVING: states.FILTERING, states.FILTERING: states.DELIVERING}[state]
@@ -727,7 +731,7 @@ def test_missing_transition_gives_421_without_delivery(
     site.is_over(exit_status=1)
 
 
-def test_missing_transition_after_delivery_gives_421(
+def test_missing_transition_after_delivery_causes_421_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_transition(monkeypatch, states.DELIVERING, states.COMMAND)
@@ -745,7 +749,7 @@ def test_missing_transition_after_delivery_gives_421(
 
 
 @pytest.mark.parametrize("options", [(), ("-c", "true")])
-def test_termination_removes_all_resources(site: Site, options: tuple[str, ...]) -> None:
+def test_termination_releases_all_resources(site: Site, options: tuple[str, ...]) -> None:
     client, upstream = site.data(*options)
     client.says(b"Subject: x")
     site.connection.terminate(0)
@@ -879,14 +883,14 @@ def test_earliest_deadline_is_correct_after_random_events(
 LMTP = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
 
 
-def test_lmtp_client_is_logged_by_its_session(site: Site, logged: list[str]) -> None:
+def test_session_logs_lmtp_client(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     client.says(b"LHLO client")
     client.sees(replies.NOT_LMTP.rstrip())
     assert logged == [LMTP]
 
 
-def test_lmtp_client_is_logged_by_its_server(site: Site, logged: list[str]) -> None:
+def test_server_logs_lmtp_client(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     lines: list[str] = []
     site.connection.log_seldom = lambda _level, text: lines.append(text)

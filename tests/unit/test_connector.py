@@ -209,7 +209,7 @@ def test_unsupported_address_family_is_skipped(
         assert ours.getpeername() == listener.getsockname()
 
 
-def test_last_address_gives_failure_reason(
+def test_reported_reason_belongs_to_last_address(
     loop: Loop, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([(socket.AF_INET, ("127.0.0.1", closed_port()))] * 2)
@@ -242,7 +242,7 @@ def test_unresponsive_address_leaves_time_for_next_address(
         connection.close()
 
 
-def test_unresponsive_last_address_gives_timeout(loop: Loop) -> None:
+def test_unresponsive_last_address_is_reported_as_timeout(loop: Loop) -> None:
     deaf, waiting = deaf_listener()
     attempt = Try(loop, "{}:{}".format(*deaf.getsockname())).start()
     attempt.connector.timer()

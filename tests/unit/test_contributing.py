@@ -24,12 +24,12 @@ def files(place: str) -> list[Path]:
     return found
 
 
-def test_table_has_rows() -> None:
+def test_table_rows_are_found() -> None:
     assert len(ROWS) == 7
 
 
 @pytest.mark.parametrize(("question", "place"), ROWS)
-def test_named_location_exists(question: str, place: str) -> None:
+def test_each_name_in_table_exists(question: str, place: str) -> None:
     text = "".join(path.read_text("utf-8") for path in files(place))
     for name in re.findall(r"`(?:Session\.)?([A-Za-z_]+)`", place):
         assert re.search(rf"\b{name}\b", text), f"{question}: there is no {name}"

@@ -134,7 +134,7 @@ def test_possible_end_of_data_is_held_back() -> None:
 
 
 @given(TEXTS, CUTS)
-def test_decoder_agrees_with_octet_by_octet_model(wire: bytes, places: list[int]) -> None:
+def test_decoder_matches_octet_by_octet_model(wire: bytes, places: list[int]) -> None:
     content, ended, rest = decode(*cut(wire, places))
     expected = receiver(wire)
     if expected is None:
@@ -230,7 +230,7 @@ def test_decoder_returns_wire_form_for_upstream(message: bytes, places: list[int
         (b"a\r.b", b"c"),
     ],
 )
-def test_wire_form_of_blocks_is_safe(block: bytes, follows: bytes) -> None:
+def test_wire_form_is_correct_across_block_boundaries(block: bytes, follows: bytes) -> None:
     decoder = DotUnstuffer()
     content = decoder.feed(block)
     wire = decoder.wire
@@ -253,7 +253,7 @@ def test_end_of_data_is_sent_with_last_block() -> None:
 
 
 @given(TEXTS)
-def test_upstream_decodes_content_of_client(message: bytes) -> None:
+def test_upstream_receives_content_that_client_sent(message: bytes) -> None:
     """Faithful but for bare LF, which becomes CRLF, and a dot right after a bare CR, doubled."""
     content, ended, _ = decode(message, b"\r\n.\r\n")
     assert ended
@@ -295,7 +295,7 @@ LINE_ENDS = [
 
 @pytest.mark.parametrize("line_ends", LINE_ENDS)
 @given(content=TEXTS)
-def test_no_line_end_interpretation_ends_data_early(
+def test_lenient_server_does_not_see_early_end_of_data(
     line_ends: tuple[bytes, ...], content: bytes
 ) -> None:
     wire = send(content)
@@ -305,7 +305,7 @@ def test_no_line_end_interpretation_ends_data_early(
 
 
 @given(TEXTS)
-def test_second_pass_changes_nothing(message: bytes) -> None:
+def test_second_pass_leaves_message_unchanged(message: bytes) -> None:
     once, _, _ = decode(message, b"\r\n.\r\n")
     wire = send(once)
     again, ended, rest = decode(wire)
@@ -365,7 +365,7 @@ EQUAL_LINES = st.builds(
     st.integers(0, 60),
     st.sampled_from(b"aa\r\n."),
 )
-def test_equal_length_lines_are_decoded_like_others(
+def test_column_decoder_matches_general_decoder(
     before: bytes, lines: bytearray, after: bytes, place: int, changed: int
 ) -> None:
     lines[place % len(lines)] = changed
@@ -402,7 +402,7 @@ def test_equal_length_lines_are_decoded_by_columns(before: bytes, rest: int, len
         b"XX\r\nXXXXX\r\nXX\rXX\r\nXXXXX\r\n",
     ],
 )
-def test_lines_with_inner_cr_lf_skip_columns(text: bytes) -> None:
+def test_irregular_lines_are_not_decoded_by_columns(text: bytes) -> None:
     assert data._equal_lines_with_lf(text) == b""
 
 

@@ -9,7 +9,7 @@ from postprox.core.options import Options
 from tests.unit.dialogue import RecordingSession, UnexpectedError, connected, in_filter
 
 
-def test_failure_shows_both_sides() -> None:
+def test_failure_message_shows_both_sides() -> None:
     dialogue = connected()
     dialogue.client_says(b"NOOP")
     dialogue.upstream_says(b"250 fine")
@@ -39,7 +39,7 @@ def test_failure_shows_both_sides() -> None:
     )
 
 
-def test_failure_shows_filter_and_time() -> None:
+def test_failure_message_shows_filter_and_time() -> None:
     dialogue = in_filter()
     dialogue.seconds_pass(20)
     dialogue.filter_ends(1, b"spam")
@@ -68,7 +68,7 @@ def test_session_exception_includes_dialogue() -> None:
     assert failure.value.__notes__[0].endswith("  command        F> ends: 1 spam")
 
 
-def test_missing_transition_raises() -> None:
+def test_unknown_transition_raises_error() -> None:
     session = RecordingSession(Options(), lambda: 0.0)
     with pytest.raises(AssertionError, match="no transition from connecting to delivering"):
         session._set_state(states.DELIVERING)

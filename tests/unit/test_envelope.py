@@ -86,7 +86,7 @@ def test_recipients_beyond_log_limit_are_counted() -> None:
     assert len(envelope.recipients) == limits.LOGGED_RECIPIENTS
 
 
-def test_empty_envelope_gives_empty_variables() -> None:
+def test_empty_envelope_has_empty_variables() -> None:
     assert Envelope().environment(b"") == {
         b"SENDER": b"",
         b"RECIPIENT": b"",
@@ -99,7 +99,7 @@ def test_empty_envelope_gives_empty_variables() -> None:
     }
 
 
-def test_environment_has_additional_variables() -> None:
+def test_environment_contains_additional_variables() -> None:
     envelope = Envelope()
     envelope.add_xforward(b"XFORWARD NAME=mx.example IDENT=4QxY")
     envelope.add_recipient(b"RCPT TO:<b@example>")
@@ -110,7 +110,7 @@ def test_environment_has_additional_variables() -> None:
     assert (told[b"CLIENT_NAME"], told[b"QUEUE_ID"]) == (b"mx.example", b"4QxY")
 
 
-def test_recipients_are_truncated_at_line_ends() -> None:
+def test_recipient_list_is_truncated_after_complete_address() -> None:
     envelope = Envelope()
     for number in range(9000):
         envelope.add_recipient(b"RCPT TO:<%06d@example>" % number)
@@ -204,7 +204,7 @@ def test_xtext_is_decoded(encoded: bytes, decoded: bytes) -> None:
 
 
 @given(st.binary())
-def test_encoded_xtext_is_decoded_unchanged(text: bytes) -> None:
+def test_decoder_reverses_xtext_encoding(text: bytes) -> None:
     encoded = b"".join(
         b"+%02X" % octet if octet in b"+=" or not 33 <= octet <= 126 else bytes([octet])
         for octet in text

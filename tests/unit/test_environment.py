@@ -62,7 +62,7 @@ def values_of_systemd(text: str) -> dict[str, str]:
 @pytest.mark.skipif(not SYSTEMD.exists(), reason="systemd is not installed")
 @settings(max_examples=60)
 @given(st.text(alphabet="AB=' \"\\\n\tc", max_size=40))
-def test_values_are_those_of_systemd(text: str) -> None:
+def test_parsed_values_match_systemd(text: str) -> None:
     text = f"A=1\nB={text}\nC=1"
     # The program prints an earlier value if the last one is empty.
     found = {name: value for name, value in environment.parse(text).values.items() if value}
@@ -71,7 +71,7 @@ def test_values_are_those_of_systemd(text: str) -> None:
 
 
 @given(st.lists(st.text(alphabet="a '\"\\$`%#-", min_size=1), max_size=4))
-def test_written_words_are_read_unchanged(words: list[str]) -> None:
+def test_written_words_are_parsed_unchanged(words: list[str]) -> None:
     text = environment.assignment(OPTIONS, environment.joined(words)) + "\n"
     read = unit.parse(
         "u", [f"[Service]\nEnvironmentFile=/e\nExecStart=/p ${OPTIONS} ${UPSTREAM}\n"], {"/e": text}
@@ -88,15 +88,15 @@ def test_written_words_are_read_unchanged(words: list[str]) -> None:
         (f"export {OPTIONS}=-v\n", f"'export {OPTIONS}' is no name of a variable"),
     ],
 )
-def test_error_in_environment_file_is_a_problem(text: str, problem: str) -> None:
+def test_error_in_environment_file_is_reported(text: str, problem: str) -> None:
     assert environment.parse(text).problems[0].startswith(problem)
 
 
-def test_error_in_other_variable_is_no_problem() -> None:
+def test_error_in_other_variable_is_ignored() -> None:
     assert environment.parse(f"export A=1\nword\n{OPTIONS}=-v\n").problems == []
 
 
-def test_written_value_is_the_same_for_a_shell() -> None:
+def test_shell_reads_written_value_unchanged() -> None:
     value = "-c '/f $x `y` \\z'"
     script = f'{environment.assignment(OPTIONS, value)}; printf %s "${OPTIONS}"'
     printed = subprocess.run(["/bin/sh", "-c", script], stdout=subprocess.PIPE, check=True)

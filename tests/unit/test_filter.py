@@ -54,7 +54,7 @@ def test_termination_by_signal_is_reported(number: int) -> None:
     assert (outcome.status, outcome.failure) == (None, f"killed by signal {number}")
 
 
-def test_missing_command_gives_status_127() -> None:
+def test_missing_command_has_exit_status_127() -> None:
     assert run("/nonexistent/program 2>/dev/null").status == 127
 
 
@@ -152,7 +152,7 @@ def test_blocked_signals_are_not_inherited(tmp_path: Path) -> None:
     assert int((tmp_path / "status").read_text().split()[1], 16) == 0
 
 
-def test_filter_has_own_process_group(tmp_path: Path) -> None:
+def test_filter_runs_in_separate_process_group(tmp_path: Path) -> None:
     run(f'echo $$ $(ps -o pgid= -p $$ || cut -d" " -f5 /proc/$$/stat) >"{tmp_path}/ids"')
     pid, group = (tmp_path / "ids").read_text().split()
     assert pid == group
@@ -179,7 +179,7 @@ def test_killing_exited_filter_does_nothing() -> None:
     running.close()
 
 
-def test_background_child_does_not_delay_outcome(tmp_path: Path) -> None:
+def test_background_process_does_not_delay_outcome(tmp_path: Path) -> None:
     held = tmp_path / "held"
     os.mkfifo(held)
     running = Filter(f"{{ cat {held}; }} & echo 550 no >&2; exit 1", {b"PATH": b"/bin:/usr/bin"})
@@ -189,7 +189,7 @@ def test_background_child_does_not_delay_outcome(tmp_path: Path) -> None:
     held.write_text("go")
 
 
-def test_failed_start_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_leaves_no_open_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
     with pytest.raises(FileNotFoundError):
@@ -241,7 +241,7 @@ def test_plain_command_is_child_of_proxy(tmp_path: Path) -> None:
     assert run(str(parent)).last_stderr_line == str(os.getpid()).encode()
 
 
-def test_plain_command_receives_its_words(tmp_path: Path) -> None:
+def test_plain_command_receives_its_arguments(tmp_path: Path) -> None:
     words = script(tmp_path / "words", '#!/bin/sh\necho "$0 $# $*" >&2\n')
     expected = f"{words} 3 a b@c,d --x:50%+".encode()
     assert run(f"{words} a b@c,d --x:50%+").last_stderr_line == expected
@@ -272,7 +272,7 @@ def test_complex_command_is_run_by_shell(tmp_path: Path, arguments: str) -> None
         ("empty", "", 0o755, 0),
     ],
 )
-def test_unexecutable_plain_command_has_status_of_shell(
+def test_unexecutable_plain_command_has_same_status_as_in_shell(
     tmp_path: Path, name: str, text: str | None, mode: int, status: int
 ) -> None:
     path = tmp_path / name
@@ -284,16 +284,14 @@ def test_unexecutable_plain_command_has_status_of_shell(
         assert outcome.last_stderr_line.startswith(f"sh: 1: {path}: ".encode())
 
 
-def test_directory_as_plain_command_has_status_126(tmp_path: Path) -> None:
+def test_directory_as_plain_command_has_exit_status_126(tmp_path: Path) -> None:
     assert run(str(tmp_path)).status == 126
 
 
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.E2BIG, errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE]
 )
-def test_exec_without_resources_is_not_retried_by_shell(
-    monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_failed_spawn_is_not_retried_by_shell(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     started: list[str] = []
 
     def refuse(path: str, *_: object, **__: object) -> int:
@@ -307,7 +305,7 @@ def test_exec_without_resources_is_not_retried_by_shell(
 
 
 @pytest.mark.parametrize("inherited", [None, b"", b"/nonexistent", b"."])
-def test_plain_command_gets_working_directory(tmp_path: Path, inherited: bytes | None) -> None:
+def test_plain_command_runs_in_working_directory(tmp_path: Path, inherited: bytes | None) -> None:
     show = script(tmp_path / "show.py", f"#!{sys.executable} -IS\n{SHOW_DIRECTORY}")
     variables = {} if inherited is None else {"PWD": inherited}
     assert run(str(show), **variables).last_stderr_line == os.fsencode(Path.cwd())

@@ -9,7 +9,7 @@ def test_command_line_fits_into_input_buffer() -> None:
     assert limits.COMMAND_LINE + 2 < limits.INPUT_BUFFER
 
 
-def test_reply_line_fits_into_filter_line() -> None:
+def test_filter_line_limit_exceeds_reply_line_limit() -> None:
     assert limits.REPLY_LINE < limits.FILTER_LINE
 
 
@@ -35,7 +35,7 @@ def test_slow_postfix_bursts_meet_minimum_rate() -> None:
     assert burst < 350 < min(limits.CLIENT_IDLE, limits.MESSAGE_TIME)
 
 
-def test_stop_grace_is_below_service_manager_timeout() -> None:
+def test_stop_grace_period_is_below_service_manager_timeout() -> None:
     assert limits.STOP_GRACE < 90
 
 
@@ -49,6 +49,6 @@ def test_log_backlog_and_exit_flush_are_bounded() -> None:
     assert limits.LOG_EXIT_FLUSH == 1
 
 
-def test_reads_of_ninety_clients_are_bounded() -> None:
+def test_reads_for_ninety_clients_are_bounded() -> None:
     assert max(limits.READ_PER_ITERATION, 90 * limits.MIN_READ) <= 1 << 19
     assert limits.MESSAGE_READ < limits.READ_PER_ITERATION

@@ -98,7 +98,7 @@ def test_client_reset_does_not_affect_other_sessions(serve: Serve, upstream: Ups
     quits(client, greeted(client, upstream))
 
 
-def test_unreachable_upstream_gives_each_client_421(serve: Serve) -> None:
+def test_every_client_gets_421_reply_if_upstream_is_unreachable(serve: Serve) -> None:
     with listening() as closed:
         where = Upstream(closed).address
     server = serve(where)
@@ -150,7 +150,7 @@ def test_hundred_concurrent_clients_are_served(serve: Serve, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clients_over_session_limit_wait(serve: Serve, upstream: Upstream) -> None:
+def test_clients_over_session_limit_must_wait(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "2", upstream.address)
     first, second = server.client(), server.client()
     first_peer, second_peer = greeted(first, upstream), greeted(second, upstream)
@@ -162,7 +162,7 @@ def test_clients_over_session_limit_wait(serve: Serve, upstream: Upstream) -> No
     quits(third, greeted(third, upstream))
 
 
-def test_clients_over_session_limit_are_all_served(serve: Serve, upstream: Upstream) -> None:
+def test_all_clients_over_session_limit_are_served(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "1", upstream.address)
     clients = [server.client() for _ in range(5)]
     for client in clients:
@@ -324,7 +324,9 @@ def test_stop_has_time_limit(serve: Serve, upstream: Upstream, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-def test_signal_of_scripts_is_ignored(serve: Serve, upstream: Upstream, number: int) -> None:
+def test_server_ignores_hangup_and_user_signals(
+    serve: Serve, upstream: Upstream, number: int
+) -> None:
     server = serve(upstream.address)
     client = server.client()
     peer = greeted(client, upstream)
@@ -414,7 +416,7 @@ def test_address_of_other_machine_is_reported(address: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_listen_fds_for_another_process_are_ignored(upstream: Upstream) -> None:
+def test_listen_fds_of_another_process_is_ignored(upstream: Upstream) -> None:
     with listening() as taken:
         host, port = taken.getsockname()
         variables = environment(LISTEN_FDS="1", LISTEN_PID="1")
@@ -474,7 +476,7 @@ def test_passed_descriptor_without_socket_is_reported(given: str) -> None:
     assert (done.returncode, done.stderr) == (1, expected)
 
 
-def test_passed_socket_not_listening_is_reported() -> None:
+def test_passed_socket_that_does_not_listen_is_reported() -> None:
     ours, theirs = socket.socketpair()
     descriptor = theirs.detach()
     with ours, pytest.raises(OSError, match=f"descriptor {descriptor} of LISTEN_FDS is not"):
@@ -506,7 +508,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("descriptors", range(5, 12))
-def test_server_short_of_descriptors_starts_or_fails_cleanly(
+def test_server_with_few_descriptors_starts_or_reports_error(
     descriptors: int, tmp_path: Path
 ) -> None:
     host, port = own_address()
@@ -559,7 +561,7 @@ def test_filter_failure_is_logged_to_standard_error(
     assert line.endswith(' said="the scanner is down"')
 
 
-def test_blocked_standard_error_does_not_delay_mail(
+def test_blocked_standard_error_does_not_delay_message(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     fifo, metrics = tmp_path / "fifo", tmp_path / "postprox.prom"

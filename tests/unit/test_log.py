@@ -103,7 +103,7 @@ def fill(written: Syslog) -> int:
         (log_levels.DEBUG, syslog.LOG_DEBUG),
     ],
 )
-def test_log_line_has_priority_time_ident_pid(
+def test_log_line_contains_priority_time_ident_and_pid(
     written: Syslog, daemon: Daemon, level: int, priority: int
 ) -> None:
     written.write(level, "text")
@@ -232,7 +232,9 @@ def test_exit_flush_waits_for_backlog(
     assert any(line.endswith(b": waits") for line in told)
 
 
-def test_fault_is_logged_with_traceback(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_logged_with_traceback(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log, "destination", written := Syslog())
     error = ValueError("what should not happen")
     log.write_fault(error)
@@ -292,7 +294,7 @@ def test_restarted_daemon_is_reconnected(written: Syslog, daemon: Daemon, tmp_pa
     again.socket.close()
 
 
-def test_reading_daemon_is_detected(written: Syslog, daemon: Daemon) -> None:
+def test_running_daemon_is_detected(written: Syslog, daemon: Daemon) -> None:
     assert written.is_there
     assert daemon.reads() == []
 
@@ -322,7 +324,9 @@ def test_non_datagram_path_counts_as_missing_daemon(
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
-def test_resource_shortage_assumes_daemon(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_resource_shortage_does_not_count_as_missing_daemon(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def refused() -> NoReturn:
         raise OSError(number, "")
 
@@ -331,7 +335,7 @@ def test_resource_shortage_assumes_daemon(monkeypatch: pytest.MonkeyPatch, numbe
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
-def test_connection_error_reports_missing_daemon(
+def test_connection_error_counts_as_missing_daemon(
     monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     def refused() -> NoReturn:

@@ -28,7 +28,7 @@ def line(message: Message, envelope: Envelope, reply: bytes = QUEUED, now: float
     return log_lines.message_line(message, envelope, b"own.example", reply, now)
 
 
-def test_message_line_has_all_fields() -> None:
+def test_message_line_contains_all_fields() -> None:
     message = Message(10.0)
     message.decode(b"Message-ID: <1@example>\r\n\r\n..b\r\n.\r\n")
     message.verdict = Verdict(ACCEPT, said=b"looks fine")
@@ -40,7 +40,7 @@ def test_message_line_has_all_fields() -> None:
     )
 
 
-def test_unknown_values_are_empty() -> None:
+def test_unknown_values_are_logged_as_empty() -> None:
     envelope = Envelope()
     envelope.add_sender(b"MAIL FROM:<>")
     assert line(Message(0.0), envelope, b"", 0.0) == (
@@ -68,7 +68,7 @@ def test_result_depends_on_reply(reply: bytes, rejected: bytes, result: str) -> 
     assert f" result={result} " in line(message, an_envelope(), reply)
 
 
-def test_missing_final_reply_gives_unknown_result() -> None:
+def test_missing_final_reply_is_logged_as_unknown_result() -> None:
     message = Message(0.0)
     message.in_doubt = True
     assert " result=unknown " in line(message, an_envelope(), b"451 lost\r\n")
@@ -90,7 +90,7 @@ def test_only_first_recipients_are_logged() -> None:
     ("reject_failures", "fate"),
     [(False, "message passed unfiltered"), (True, "message refused with 451")],
 )
-def test_filter_failure_warning_has_all_fields(reject_failures: bool, fate: str) -> None:
+def test_filter_failure_warning_contains_all_fields(reject_failures: bool, fate: str) -> None:
     message = Message(0.0)
     outcome = Outcome(127, b"sh: 1: scan: not found")
     message.verdict = judge(outcome, reject_failures=reject_failures)

@@ -104,7 +104,7 @@ def test_unwatching_during_iteration_takes_effect_immediately(loop: Loop) -> Non
         connection.close()
 
 
-def test_reused_descriptor_receives_no_old_events(
+def test_old_events_are_not_passed_to_reused_descriptor(
     loop: Loop,
 ) -> None:
     gc.collect()  # garbage of earlier tests may own lower numbers
@@ -132,7 +132,7 @@ def test_reused_descriptor_receives_no_old_events(
         connection.close()
 
 
-def test_handler_can_read_number_of_ready_descriptors(loop: Loop) -> None:
+def test_handler_can_read_ready_count(loop: Loop) -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     crowds: list[int] = []
 
@@ -153,7 +153,7 @@ def test_handler_can_read_number_of_ready_descriptors(loop: Loop) -> None:
         theirs.close()
 
 
-def test_ready_count_during_timer_is_one(loop: Loop) -> None:
+def test_ready_count_is_one_during_timer(loop: Loop) -> None:
     assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
@@ -173,7 +173,7 @@ def test_watched_events_can_be_replaced(loop: Loop) -> None:
         assert seen == ["writable"]
 
 
-def test_unwatching_unwatched_descriptor_does_nothing(loop: Loop) -> None:
+def test_unwatching_unknown_descriptor_does_nothing(loop: Loop) -> None:
     loop.watch(12345, 0, lambda: None)
 
 
@@ -301,7 +301,9 @@ def test_unknown_child_is_reaped(loop: Loop) -> None:
         os.waitpid(unknown, 0)
 
 
-def test_unknown_child_alone_is_reaped(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_child_is_reaped_without_known_child(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults: list[Exception] = []
     monkeypatch.setattr("postprox.shell.log.write_fault", faults.append)
     unknown = spawn("-c", "exit 5")
@@ -325,7 +327,7 @@ def test_exit_code_is_passed_to_handler(loop: Loop, command: str, code: int) -> 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.ECHILD])
 @pytest.mark.parametrize(("command", "code"), ENDS)
-def test_failing_wait4_falls_back_to_waitid(
+def test_failing_waitpid_falls_back_to_waitid(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, command: str, code: int, number: int
 ) -> None:
     pid, ended = spawn("-c", command), list[int | None]()
@@ -347,7 +349,7 @@ def cannot_waitid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("lack", [has_no_waitid, cannot_waitid])
-def test_failing_wait4_and_waitid_report_none(
+def test_exit_code_is_none_if_waitpid_and_waitid_fail(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, lack: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     pid, ended = spawn("-c", "exit 1"), list[int | None]()
@@ -556,7 +558,7 @@ def held(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Held:
     return Held(loop, monkeypatch)
 
 
-def test_suspended_time_does_not_count(loop: Loop, held: Held) -> None:
+def test_suspended_time_does_not_count_towards_timeout(loop: Loop, held: Held) -> None:
     before, alarm = loop.clock(), Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 10
@@ -604,7 +606,7 @@ def test_slightly_late_deadline_calls_timer(loop: Loop, held: Held) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "timeouts"), [(60, [60_001]), (0, [0, 0])])
-def test_loop_polls_twice_only_after_passed_deadline(
+def test_loop_polls_again_only_after_passed_deadline(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int, timeouts: list[int]
 ) -> None:
     ours, theirs = socket.socketpair()
@@ -682,7 +684,7 @@ def test_failing_iteration_is_retried_after_pause(
 
 
 @pytest.mark.parametrize("error", [OSError, MemoryError])
-def test_failing_wait_keeps_deadlines(
+def test_failing_wait_does_not_delay_deadline(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     alarm = Alarm(loop.clock())

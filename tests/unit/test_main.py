@@ -86,7 +86,7 @@ def test_upstream_close_after_quit_is_not_an_error(spawn: Spawn, upstream: Upstr
     assert proxy.exit_status() == 0
 
 
-def test_unreachable_upstream_gives_421(spawn: Spawn) -> None:
+def test_unreachable_upstream_causes_421_reply(spawn: Spawn) -> None:
     with listening() as closed:
         where = Upstream(closed).address
     proxy = spawn(where)
@@ -96,7 +96,7 @@ def test_unreachable_upstream_gives_421(spawn: Spawn) -> None:
     assert proxy.exit_status() == 1
 
 
-def test_lost_upstream_gives_421(spawn: Spawn, upstream: Upstream) -> None:
+def test_lost_upstream_causes_421_reply(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     greeted(proxy.client, upstream).leaves()
     proxy.client.sees_reply(b"421 4.4.2 ")
@@ -183,7 +183,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("mode", [(), ("-l1",), ("-l1", "--foreground")])
 @pytest.mark.parametrize("closed", ["", "0<&-", "0<&- 1>&-"])
-def test_missing_dev_null_is_reported_in_one_line(mode: tuple[str, ...], closed: str) -> None:
+def test_missing_dev_null_is_reported_on_one_line(mode: tuple[str, ...], closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-c", WITHOUT_NULL, "up", *mode],
         stdin=subprocess.DEVNULL,
@@ -197,7 +197,7 @@ def test_missing_dev_null_is_reported_in_one_line(mode: tuple[str, ...], closed:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
-def test_missing_dev_null_gives_421(spawn: Spawn) -> None:
+def test_missing_dev_null_causes_421_reply(spawn: Spawn) -> None:
     proxy = spawn(prelude=(*PYTHON, "-c", WITHOUT_NULL, "up:25"))
     proxy.client.sees_reply(b"421 4.3.0 ")
     proxy.client.sees_end()
@@ -239,7 +239,7 @@ def test_invalid_command_line_is_reported_on_standard_error(
 
 
 @pytest.mark.parametrize("arguments", [arguments for arguments, _ in WRONG])
-def test_invalid_command_line_gives_client_421(spawn: Spawn, arguments: tuple[str, ...]) -> None:
+def test_invalid_command_line_sends_421_to_client(spawn: Spawn, arguments: tuple[str, ...]) -> None:
     proxy = spawn(*arguments)
     proxy.client.sees_reply(b"421 4.3.5 ")
     proxy.client.sees_end()
@@ -253,7 +253,9 @@ def test_invalid_command_line_of_session_leaves_stderr_empty(spawn: Spawn, tmp_p
     assert (tmp_path / "stderr").read_bytes() == b""
 
 
-def test_invalid_command_line_with_lost_client_exits(spawn: Spawn, tmp_path: Path) -> None:
+def test_invalid_command_line_ends_proxy_after_client_disconnect(
+    spawn: Spawn, tmp_path: Path
+) -> None:
     waiting = ("/bin/sh", "-c", f'read -r go <{fifo(tmp_path / "gate")}; exec "$@"', "sh")
     with (tmp_path / "stderr").open("wb") as stderr:
         proxy = spawn("--nonsense", stderr=stderr.fileno(), prelude=waiting)
@@ -327,7 +329,7 @@ def errors_of_unit(file: Path, *arguments: str) -> str:
     return done.stderr
 
 
-def test_wrong_value_names_options_file(tmp_path: Path) -> None:
+def test_error_about_value_names_options_file(tmp_path: Path) -> None:
     file = tmp_path / "default"
     file.touch()
     assert errors_of_unit(file, "-t", "never", "up") == (
@@ -336,14 +338,14 @@ def test_wrong_value_names_options_file(tmp_path: Path) -> None:
     )
 
 
-def test_missing_options_file_is_named(tmp_path: Path) -> None:
+def test_error_about_missing_options_file_names_it(tmp_path: Path) -> None:
     assert errors_of_unit(tmp_path / "default") == (
         f"postprox: {tmp_path}/default: No such file or directory; it must set POSTPROX_UPSTREAM "
         "and POSTPROX_OPTIONS\n"
     )
 
 
-def test_open_quotation_in_options_file_is_a_usage_error(tmp_path: Path) -> None:
+def test_unclosed_quote_in_options_file_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "default"
     file.touch()
     said = errors_of_unit(file, "-c", "/f", "POSTPROX_UPSTREAM=127.0.0.1:10026")
@@ -381,7 +383,7 @@ def test_signal_terminates_filter_and_removes_files(
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_user_signal_is_ignored(
+def test_user_defined_signal_is_ignored(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path, number: int
 ) -> None:
     gate = fifo(tmp_path / "gate")
@@ -396,7 +398,7 @@ def test_user_signal_is_ignored(
     assert proxy.exit_status() == 0
 
 
-def test_signal_during_data_gives_421(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+def test_signal_during_data_causes_421_reply(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
     proxy = spawn("-c", "true", "-d", str(spool), upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(b"Subject: x")
@@ -406,7 +408,7 @@ def test_signal_during_data_gives_421(spawn: Spawn, upstream: Upstream, spool: P
     assert list(spool.iterdir()) == []
 
 
-def test_signal_before_upstream_greeting_gives_421(spawn: Spawn, upstream: Upstream) -> None:
+def test_signal_before_upstream_greeting_causes_421_reply(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     upstream.accepts()
     proxy.process.terminate()
@@ -480,7 +482,7 @@ def test_filter_standard_input_is_empty(status_of_filter: Callable[[str], str]) 
     assert status_of_filter("readlink /proc/self/fd/0; cat") == "/dev/null\n"
 
 
-def test_filter_has_own_process_group(status_of_filter: Callable[[str], str]) -> None:
+def test_filter_runs_in_separate_process_group(status_of_filter: Callable[[str], str]) -> None:
     pid, group = status_of_filter('echo "$$ $(cut -d" " -f5 /proc/$$/stat)"').split()
     assert pid == group
 
@@ -515,7 +517,7 @@ def test_large_standard_error_does_not_delay_reply(
     proxy.client.sees(b"550 no")
 
 
-def test_background_child_holding_standard_error_is_not_awaited(
+def test_background_process_with_open_standard_error_is_not_awaited(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
 ) -> None:
     held = fifo(tmp_path / "held")
@@ -532,7 +534,9 @@ def test_background_child_holding_standard_error_is_not_awaited(
 # data.spool-error
 
 
-def test_missing_directory_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_missing_directory_causes_452_reply(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
+) -> None:
     proxy = spawn("-d", str(tmp_path / "missing"), upstream.address)
     peer = in_transaction(proxy.client, upstream)
     proxy.client.asks(b"DATA", b"452 4.3.1 ")
@@ -540,7 +544,7 @@ def test_missing_directory_gives_452(spawn: Spawn, upstream: Upstream, tmp_path:
     assert proxy.exit_status() == 0
 
 
-def test_message_over_file_size_limit_gives_452(
+def test_message_over_file_size_limit_causes_452_reply(
     spawn: Spawn, upstream: Upstream, spool: Path
 ) -> None:
     limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
@@ -575,7 +579,7 @@ _OTHER_PYTHON = (
 )
 
 
-def test_unsupported_python_is_rejected_by_name() -> None:
+def test_error_names_unsupported_python() -> None:
     done = subprocess.run(
         [*PYTHON, "-c", _OTHER_PYTHON, "127.0.0.1:25"],
         env=environment(),
@@ -589,7 +593,7 @@ def test_unsupported_python_is_rejected_by_name() -> None:
     )
 
 
-def test_unsupported_python_gives_client_421(spawn: Spawn) -> None:
+def test_unsupported_python_sends_421_to_client(spawn: Spawn) -> None:
     client = spawn("127.0.0.1:25", command=[*PYTHON, "-c", _OTHER_PYTHON]).client
     client.sees(replies.MISCONFIGURED.rstrip())
     client.sees_end()

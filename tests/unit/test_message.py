@@ -39,7 +39,7 @@ def test_message_id_is_read_from_header(header: bytes, found: bytes) -> None:
     assert message.message_id == found
 
 
-def test_message_id_is_found_at_any_block_boundaries() -> None:
+def test_message_id_is_found_across_block_boundaries() -> None:
     message = Message(0.0)
     for octet in b"Message-ID: <1@x>\r\n\r\nbody\r\n.\r\n":
         message.decode(bytes([octet]))

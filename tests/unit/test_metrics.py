@@ -46,7 +46,7 @@ def test_metrics_file_is_rewritten_periodically(loop: Loop, tmp_path: Path) -> N
     loop.remove(metrics)
 
 
-def test_metrics_file_is_written_under_temporary_name(
+def test_metrics_file_is_written_as_temporary_file_first(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "postprox.prom"
@@ -64,7 +64,7 @@ def test_metrics_file_is_written_under_temporary_name(
     assert path.read_text() == "new"
 
 
-def test_link_or_fifo_with_temporary_name_is_ignored(loop: Loop, tmp_path: Path) -> None:
+def test_link_or_fifo_beside_metrics_file_is_not_opened(loop: Loop, tmp_path: Path) -> None:
     path, victim = tmp_path / "postprox.prom", tmp_path / "victim"
     victim.write_text("precious")
     beside = Path(f"{path}.{os.getpid()}")

@@ -74,7 +74,7 @@ def plant_fifo(place: Path, victim: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [plant_link, plant_hard_link, plant_fifo])
-def test_existing_file_at_temporary_name_is_not_opened(
+def test_existing_file_with_temporary_name_is_not_opened(
     tmp_path: Path,
     victim: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,7 +123,7 @@ def test_directory_at_file_path_raises_oserror(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_full_disk_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_preserves_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -206,7 +206,7 @@ def test_file_of_another_user_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert file.exists()
 
 
-def test_unreadable_directory_has_no_stale_files(tmp_path: Path) -> None:
+def test_missing_directory_is_ignored_by_stale_file_removal(tmp_path: Path) -> None:
     newfile.remove_stale(tmp_path / "missing")
 
 

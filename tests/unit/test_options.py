@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from postprox.core.options import Record
 
 
-def test_missing_options_have_defaults() -> None:
+def test_omitted_options_have_defaults() -> None:
     options = parse(["mx.example:10026"])
     assert options.target.text == "mx.example:10026"
     assert options.command is None
@@ -95,7 +95,7 @@ def test_all_option_spellings_are_parsed(arguments: list[str]) -> None:
         (["-v", "--verbose", "-vvv"], log_levels.DEBUG),
     ],
 )
-def test_each_v_increases_log_level(arguments: list[str], level: int) -> None:
+def test_each_v_option_increases_log_level(arguments: list[str], level: int) -> None:
     assert parse([*arguments, "up"]).log_level == level
 
 
@@ -233,7 +233,7 @@ def test_stderr_log_requires_foreground_server(
         parse(["up", "--log=stderr", *arguments])
 
 
-def test_foreground_stderr_log_without_listen_is_rejected() -> None:
+def test_foreground_without_listen_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"^--foreground requires --listen \[IP:\]PORT$"):
         parse(["up", "--log=stderr", "--foreground"])
 

@@ -152,14 +152,14 @@ def test_installed_command_runs_session(launcher: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty /dev takes root")
-def test_missing_dev_null_gives_only_421(spawn: Spawn, launcher: Path) -> None:
+def test_missing_dev_null_causes_only_421_reply(spawn: Spawn, launcher: Path) -> None:
     started = f"mount -t tmpfs none /dev && exec {launcher} 127.0.0.1:1"
     client = spawn(command=["/usr/bin/unshare", "--mount", "sh", "-c", started]).client
     client.sees(replies.INTERNAL_ERROR.rstrip())
     client.sees_end()
 
 
-def test_session_with_message_requires_only_one_file(
+def test_session_with_message_needs_only_bytecode_bundle(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
     library = own / "lib/postprox"
@@ -245,7 +245,7 @@ def test_bytecode_for_new_python_replaces_old(own: Path) -> None:
     assert_serves(f"{own}/sbin/postprox")
 
 
-def test_unusable_bytecode_is_not_installed(own: Path) -> None:
+def test_unusable_bytecode_does_not_replace_old(own: Path) -> None:
     library = own / "lib/postprox"
     before = (library / str(sys.implementation.cache_tag) / "session").stat()
     (library / "postprox/core/session.py").write_text("raise SystemExit\n")
@@ -339,7 +339,7 @@ def test_damaged_bytecode_falls_back_to_sources(damaged: Path, how: str) -> None
 @pytest.mark.parametrize(
     "how", ["empty", "half", "right-hash-of-no-groups", "right-hash-of-groups-that-fail"]
 )
-def test_damaged_bytecode_filters_message(
+def test_session_with_damaged_bytecode_filters_message(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
@@ -477,7 +477,7 @@ def test_server_with_damaged_bytecode_delivers_message(
     assert_server_serves(server, upstream)
 
 
-def test_server_requires_only_one_file(serve: Serve, own: Path, upstream: Upstream) -> None:
+def test_server_needs_only_bytecode_bundle(serve: Serve, own: Path, upstream: Upstream) -> None:
     shutil.rmtree(own / "lib/postprox/postprox")
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag) / "postprox")
     assert_server_serves(serve(upstream.address, command=[f"{own}/sbin/postprox"]), upstream)
@@ -491,7 +491,7 @@ def versions(prefix: Path) -> set[Path]:
     return set((prefix / "lib/postprox-versions").resolve().iterdir())
 
 
-def test_upgrade_keeps_only_previous_version(own: Path) -> None:
+def test_upgrade_removes_all_but_previous_version(own: Path) -> None:
     installed = [version(own)]
     for _ in range(2):
         install("--prefix", own, "--python", PYTHON)
@@ -499,7 +499,7 @@ def test_upgrade_keeps_only_previous_version(own: Path) -> None:
     assert versions(own) == set(installed[1:])
 
 
-def test_session_keeps_its_version_during_upgrade(
+def test_session_uses_its_old_version_during_upgrade(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
     """Without byte code, a session imports the sources for a message only when it receives one."""
@@ -563,7 +563,7 @@ def unversioned(own: Path) -> Path:
     return own
 
 
-def test_unversioned_installation_is_replaced_without_failed_session(
+def test_sessions_succeed_while_unversioned_installation_is_replaced(
     unversioned: Path,
 ) -> None:
     thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
@@ -608,7 +608,7 @@ def test_next_installation_removes_unfinished_version(own: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_failed_installation_changes_nothing(own: Path) -> None:
+def test_failed_installation_leaves_files_unchanged(own: Path) -> None:
     before = {path: path.lstat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
     (own / "share/man/man1").rename(own / "share/man/elsewhere")
     (own / "share/man/man1").touch()  # no pages can be put there
@@ -650,7 +650,7 @@ def test_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
     assert (gone.returncode, gone.stderr) == (0, "")
 
 
-def test_other_python_implementation_is_rejected_by_name(tmp_path: Path) -> None:
+def test_error_names_unsupported_python_implementation(tmp_path: Path) -> None:
     other = tmp_path / "pypy3"
     patched = "import sys, types; sys.implementation = types.SimpleNamespace(name='pypy')"
     other.write_text(f'#!/bin/sh\nexec {PYTHON} -ISc "{patched}\n$4"\n')
@@ -678,7 +678,7 @@ def test_reinstallation_removes_stale_files(own: Path) -> None:
     assert not stale.exists()
 
 
-def test_new_version_keeps_edited_options(own: Path) -> None:
+def test_new_version_preserves_edited_options(own: Path) -> None:
     file = own / "etc/default/postprox"
     file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
     assert install("--prefix", own, "--python", PYTHON).returncode == 0
@@ -693,7 +693,7 @@ def test_new_version_replaces_unedited_options(own: Path) -> None:
     assert file.read_text() == (PACKAGING / "postprox.default").read_text()
 
 
-def test_uninstallation_keeps_edited_options(own: Path) -> None:
+def test_uninstallation_preserves_edited_options(own: Path) -> None:
     file = own / "etc/default/postprox"
     file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
     removed = install("--prefix", own, "--uninstall")
@@ -701,7 +701,7 @@ def test_uninstallation_keeps_edited_options(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir()] == [file]
 
 
-def test_uninstallation_keeps_options_of_package(own: Path) -> None:
+def test_uninstallation_preserves_options_of_package(own: Path) -> None:
     (own / "lib/postprox/default").unlink()  # the file was there before the installation
     install("--prefix", own, "--python", PYTHON)
     install("--prefix", own, "--uninstall")
@@ -716,7 +716,7 @@ def test_installed_units_have_paths_of_prefix(prefix: Path) -> None:
     assert (units / "postprox@.service").read_text() == text
 
 
-def test_foreign_installation_is_kept(tmp_path: Path) -> None:
+def test_other_installation_is_not_replaced(tmp_path: Path) -> None:
     packaged = tmp_path / "lib/postprox/loader.py"
     packaged.parent.mkdir(parents=True)
     packaged.touch()
@@ -730,7 +730,7 @@ def test_foreign_installation_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="util-linux is not installed")
-def test_concurrent_installation_is_reported(tmp_path: Path) -> None:
+def test_concurrent_installation_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     other = os.open(tmp_path / "lib", os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
@@ -771,7 +771,7 @@ def test_uninstallation_removes_files_of_killed_upgrade(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir() or "postprox" in path.name] == []
 
 
-def test_uninstallation_removes_killed_first_installation(own: Path) -> None:
+def test_uninstallation_removes_files_of_killed_first_installation(own: Path) -> None:
     (own / "lib/postprox").unlink()
     (own / "sbin/postprox").rename(own / "sbin/postprox.new")
     done = install("--prefix", own, "--uninstall")
@@ -836,7 +836,7 @@ def test_uninstallation_removes_document_directories(own: Path) -> None:
     assert not (own / "share/doc/postprox").exists()
 
 
-def test_destdir_does_not_appear_in_files(tmp_path: Path) -> None:
+def test_destdir_does_not_appear_in_installed_files(tmp_path: Path) -> None:
     done = install("--destdir", tmp_path, "--prefix", "/opt/postprox", "--python", PYTHON)
     assert done.returncode == 0, done.stderr
     written = [path for path in (tmp_path / "opt").rglob("*") if path.is_file()]
@@ -1011,7 +1011,7 @@ def test_packaged_options_are_known_to_check() -> None:
     )
 
 
-def test_service_listens_at_address_of_socket() -> None:
+def test_service_and_socket_unit_have_same_address() -> None:
     arguments = service_arguments()
     host, port = options.parse(arguments).listen or ("", 0)
     assert unit("postprox.socket")["Socket"]["ListenStream"] == f"{host}:{port}"
@@ -1021,7 +1021,7 @@ def test_service_stop_does_not_kill_running_filter() -> None:
     assert unit("postprox.service")["Service"]["KillMode"] == "mixed"
 
 
-def test_proxies_on_one_port_have_separate_sockets() -> None:
+def test_template_socket_shares_port() -> None:
     shared, single = unit("postprox@.socket")["Socket"], unit("postprox.socket")["Socket"]
     assert dict(shared) == {**single, "reuseport": "yes"}
 
@@ -1044,7 +1044,7 @@ def systemd_analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed")
-def test_systemd_accepts_units(units: Path) -> None:
+def test_systemd_accepts_installed_units(units: Path) -> None:
     verified = systemd_analyze("verify", "--man=no", *units.glob("postprox*"))
     assert (verified.returncode, verified.stderr) == (0, "")
 

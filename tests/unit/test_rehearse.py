@@ -62,7 +62,7 @@ def test_exit_status_0_accepts(rehearse: Rehearse) -> None:
     assert (message["verdict"], message["delivered"], message["diff"]) == ("accept", True, [])
 
 
-def test_rejection_has_reply_of_filter(rehearse: Rehearse) -> None:
+def test_rejection_contains_filter_reply(rehearse: Rehearse) -> None:
     message = rehearse.one("echo no >&2; exit 1")
     seen = (message["verdict"], message["reply"], message["received"], message["diff"])
     assert seen == ("reject", "554 no", None, None)
@@ -109,13 +109,15 @@ def test_filter_failure_delivers_message(rehearse: Rehearse, command: str, reaso
         ("./message.eml", "exit status 126: the command cannot be executed"),
     ],
 )
-def test_filter_start_failure_gives_status_1(rehearse: Rehearse, command: str, reason: str) -> None:
+def test_filter_start_failure_causes_exit_status_1(
+    rehearse: Rehearse, command: str, reason: str
+) -> None:
     message = rehearse.one(command, status=1)
     assert (message["verdict"], message["delivered"]) == ("fail-open", True)
     assert reason in message["reason"]
 
 
-def test_filter_failure_with_reject_gives_451(rehearse: Rehearse) -> None:
+def test_filter_failure_with_reject_causes_451_reply(rehearse: Rehearse) -> None:
     message = rehearse.one("exit 2", "-r")
     assert (message["verdict"], message["delivered"]) == ("fail", False)
     assert message["reply"].startswith("451 ")
@@ -152,7 +154,7 @@ def test_timeout_is_reported(rehearse: Rehearse) -> None:
     assert message["filter"]["stderr"] == "working\n"
 
 
-def test_timeout_with_reject_gives_451(rehearse: Rehearse) -> None:
+def test_timeout_with_reject_causes_451_reply(rehearse: Rehearse) -> None:
     message = rehearse.one("sleep 60", "-rt0.2")
     assert (message["verdict"], message["timed_out"]) == ("fail", True)
 
@@ -193,7 +195,7 @@ def test_headline_contains_verdict(rehearse: Rehearse, command: str, words: str)
 
 
 @pytest.mark.parametrize("option", [[], ["-r"]])
-def test_failure_is_explained_for_reject_option(rehearse: Rehearse, option: list[str]) -> None:
+def test_failure_report_explains_reject_option(rehearse: Rehearse, option: list[str]) -> None:
     text = rehearse("-c", "exit 2", *option, rehearse.save(MESSAGE)).stdout
     assert "ith -r" in text
     assert "ithout -r" in text
@@ -243,7 +245,7 @@ def test_report_shows_subject(rehearse: Rehearse) -> None:
         ("exit 2", "failed after"),
     ],
 )
-def test_dialogue_shows_exit_of_filter(rehearse: Rehearse, command: str, text: str) -> None:
+def test_dialogue_shows_filter_exit(rehearse: Rehearse, command: str, text: str) -> None:
     shown = rehearse("-c", command, rehearse.save(MESSAGE)).stdout
     assert f"\n          filter            {text}" in shown
 
@@ -273,7 +275,7 @@ def test_all_recipients_are_in_environment(rehearse: Rehearse) -> None:
     assert "\n    RECIPIENTS      a@example.org, b@example.org\n" in text
 
 
-def test_environment_of_command_matches_spawn(rehearse: Rehearse) -> None:
+def test_environment_of_filter_matches_spawn(rehearse: Rehearse) -> None:
     rehearse.environment["STRANGE"] = "x"
     names = rehearse.one("env >&2")["filter"]["stderr"].split("\n")
     assert "PATH=/usr/bin:/bin" in names
@@ -318,7 +320,7 @@ def test_large_standard_error_is_read(rehearse: Rehearse) -> None:
     assert rehearse.one(command)["reply"] == "554 last"
 
 
-def test_background_child_with_standard_error_is_not_awaited(rehearse: Rehearse) -> None:
+def test_background_process_with_open_standard_error_is_not_awaited(rehearse: Rehearse) -> None:
     message = rehearse.one("echo $$ >&2; sleep 3 & exit 0", "-t", "2")
     assert message["verdict"] == "accept"
 
@@ -349,7 +351,7 @@ def test_upstream_quit_precedes_client_quit_after_rejection(
     ]
 
 
-def test_command_relayed_unchanged_is_shown_as_one_step() -> None:
+def test_unchanged_command_is_shown_as_one_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"NOOP\r\n")
     dialogue.note(PROXY, UPSTREAM, COMMAND, b"NOOP\r\n")
@@ -359,7 +361,7 @@ def test_command_relayed_unchanged_is_shown_as_one_step() -> None:
     assert steps == [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)]
 
 
-def test_reply_of_proxy_is_shown_as_separate_step() -> None:
+def test_proxy_reply_is_shown_as_separate_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"DATA\r\n")
     dialogue.note(PROXY, CLIENT, REPLY, b"354 go\r\n")
@@ -368,7 +370,7 @@ def test_reply_of_proxy_is_shown_as_separate_step() -> None:
     assert steps == [(CLIENT, PROXY), (PROXY, CLIENT), (PROXY, UPSTREAM)]
 
 
-def test_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
+def test_common_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
     assert rehearse().stdout.count(f"EHLO {HELLO.decode()}") == 1
 
 
@@ -378,7 +380,7 @@ def test_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize(
     "content", [MESSAGE, MESSAGE.replace(b"\n", b"\r\n"), MESSAGE.removesuffix(b"\n")]
 )
-def test_line_ends_of_file_become_crlf(rehearse: Rehearse, content: bytes) -> None:
+def test_line_ends_are_converted_to_crlf(rehearse: Rehearse, content: bytes) -> None:
     received = rehearse.one("true", content=content)["received"]
     assert received.encode("latin-1") == MESSAGE.replace(b"\n", b"\r\n")
 
@@ -463,7 +465,7 @@ def test_envelope_is_read_from_header(
 # Differences.
 
 
-def test_difference_at_end_has_line_number() -> None:
+def test_difference_near_end_has_line_number() -> None:
     old = b"".join(b"%d\r\n" % number for number in range(9000))
     lines = difference(old, old.replace(b"\r\n7000\r\n", b"\r\nx\r\n"))
     assert lines is not None
@@ -477,12 +479,12 @@ def test_very_large_difference_is_not_computed() -> None:
 # The outcome of observations.
 
 
-def test_exit_status_inconsistent_with_delivery_is_error() -> None:
+def test_exit_status_that_contradicts_delivery_is_reported_as_error() -> None:
     run = FilterRun({}, 0, b"", 0.1, "empty")
     assert judge(run, Conditions(30, False, 0.1), delivered=False).verdict == "error"
 
 
-def test_filter_killed_without_record_counts_as_timed_out() -> None:
+def test_filter_killed_without_exit_record_counts_as_timed_out() -> None:
     assert judge(None, Conditions(0.001, False, 0.002), delivered=True).timed_out
 
 
@@ -509,7 +511,7 @@ def test_missing_message_is_reported(rehearse: Rehearse) -> None:
         (["-c"], "-c/--command: expected one argument"),
     ],
 )
-def test_usage_error_has_option_and_value(
+def test_usage_error_contains_option_and_value(
     rehearse: Rehearse, arguments: list[str], error: str
 ) -> None:
     result = rehearse(*arguments)
@@ -611,7 +613,7 @@ def test_file_output_has_no_colour(rehearse: Rehearse) -> None:
     assert "\033[" not in rehearse().stdout
 
 
-def test_document_counts_verdicts(rehearse: Rehearse) -> None:
+def test_json_document_counts_verdicts(rehearse: Rehearse) -> None:
     document = json.loads(rehearse("--json").stdout)
     assert document["format"] == 1
     assert document["summary"] == {

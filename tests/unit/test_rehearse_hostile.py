@@ -52,7 +52,7 @@ def test_unparsable_address_field_is_ignored(rehearse: Rehearse, name: str, fiel
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, IndexError, ValueError])
-def test_parser_error_gives_default_envelope(
+def test_parser_error_results_in_default_envelope(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fails(_: list[str]) -> list[tuple[str, str]]:
@@ -85,7 +85,7 @@ def test_removed_message_is_reported(rehearse: Rehearse) -> None:
     assert "\n  Failure: cannot read the message '2.eml': No such file" in result.stdout
 
 
-def test_message_exceeding_memory_does_not_skip_others(
+def test_message_too_large_for_memory_does_not_skip_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     rehearse: Rehearse,
@@ -125,7 +125,7 @@ def test_empty_file_in_directory_is_omitted(tmp_path: Path) -> None:
     assert [source.name for source in sources.found([tmp_path])] == [str(tmp_path / "2.eml")]
 
 
-def test_directory_of_empty_files_has_no_message(rehearse: Rehearse) -> None:
+def test_directory_of_empty_files_is_rejected(rehearse: Rehearse) -> None:
     (rehearse.directory / "box").mkdir()
     (rehearse.directory / "box/1.eml").touch()
     result = rehearse("-c", "true", "box")
@@ -146,7 +146,7 @@ def test_filter_start_failure_ignores_expectations(
     assert ("1 message did not have the expected verdict" in result.stdout) == bool(expected)
 
 
-def test_missing_filter_interpreter_gives_status_1(rehearse: Rehearse) -> None:
+def test_missing_filter_interpreter_causes_exit_status_1(rehearse: Rehearse) -> None:
     script = rehearse.directory / "filter"
     script.write_text("#!/nonexistent/interpreter\n")
     script.chmod(0o755)
@@ -178,7 +178,7 @@ def test_records_of_filter_run_are_read(records: Records) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"abc", b"-1", b"9" * 5000, b"0 stolen 1.000000\n", b"\0"])
-def test_filter_without_recorded_exit_counts_as_killed(records: Records, end: bytes) -> None:
+def test_filter_run_without_exit_record_counts_as_killed(records: Records, end: bytes) -> None:
     run = end_with(records, end)
     assert (run.status, run.seconds, run.outfile) == (None, None, "empty")
 
@@ -220,7 +220,7 @@ def test_modified_records_do_not_change_verdict(
     assert message["filter"]["stderr"] == "550 no\n"
 
 
-def test_group_signal_ignored_by_filter_changes_nothing(rehearse: Rehearse) -> None:
+def test_group_signal_ignored_by_filter_is_harmless(rehearse: Rehearse) -> None:
     assert rehearse.one("trap '' TERM; kill 0; echo 550 no >&2; exit 1")["reply"] == "550 no"
 
 
@@ -237,7 +237,7 @@ def test_observer_does_not_change_environment(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1, 2, 3], [9, 9, 9, 1], [100], [8, 8, 1] * 50])
-def test_tail_is_complete_after_each_write(tmp_path: Path, sizes: list[int]) -> None:
+def test_record_ends_with_last_octets_after_each_write(tmp_path: Path, sizes: list[int]) -> None:
     whole = b""
     with (tmp_path / "record").open("w+b", 0) as file:
         tail = Tail(file.fileno(), kept=8)
@@ -266,7 +266,9 @@ def test_standard_error_over_limit_is_discarded(rehearse: Rehearse) -> None:
 
 @pytest.mark.parametrize("command", ["exit 0 )", "'", "if"])
 @pytest.mark.parametrize("expected", [[], ["--expect", "fail"]])
-def test_syntax_error_gives_status_1(rehearse: Rehearse, command: str, expected: list[str]) -> None:
+def test_syntax_error_causes_exit_status_1(
+    rehearse: Rehearse, command: str, expected: list[str]
+) -> None:
     result = rehearse("-c", command, *expected, *saved(rehearse, MESSAGE))
     assert result.returncode == 1
     assert "the shell cannot parse the command" in result.stdout
@@ -367,7 +369,7 @@ def test_long_word_in_command_is_not_watched() -> None:
 
 
 @pytest.mark.parametrize("name", [LONG, f"{LONG}/x"])
-def test_long_file_name_gives_usage_error(rehearse: Rehearse, name: str) -> None:
+def test_long_file_name_causes_usage_error(rehearse: Rehearse, name: str) -> None:
     result = rehearse("--junit", name, "-c", "true")
     assert (result.returncode, "File name too long" in result.stderr) == (2, True)
 
@@ -515,13 +517,15 @@ def shell(rehearse: Rehearse, words: str) -> subprocess.CompletedProcess[str]:
         ("- <&-", "standard input is closed"),
     ],
 )
-def test_unusable_stream_gives_status_1(rehearse: Rehearse, words: str, stderr: str) -> None:
+def test_unusable_stream_causes_exit_status_1(rehearse: Rehearse, words: str, stderr: str) -> None:
     result = shell(rehearse, words)
     assert (result.returncode, result.stderr) == (1, f"rehearse: {stderr}\n")
 
 
 @pytest.mark.parametrize("words", ["missing 2>/dev/full", "missing 2>&-"])
-def test_unusable_standard_error_keeps_exit_status(rehearse: Rehearse, words: str) -> None:
+def test_unusable_standard_error_does_not_change_exit_status(
+    rehearse: Rehearse, words: str
+) -> None:
     result = shell(rehearse, words)
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
 
@@ -568,7 +572,7 @@ def test_junit_rejects_symbolic_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["##[error]x"], ["--##[error]x"]])
-def test_error_line_has_no_workflow_command(rehearse: Rehearse, words: list[str]) -> None:
+def test_error_message_contains_no_workflow_command(rehearse: Rehearse, words: list[str]) -> None:
     result = rehearse("--github", "-c", "true", *words)
     assert ("##[" in result.stderr, "##\\x5berror" in result.stderr) == (False, True)
 
@@ -606,7 +610,7 @@ COMMANDS = ["::set-output name=x::y", " \t::add-mask::x", "##[stop-commands]x", 
 
 
 @pytest.mark.parametrize("text", COMMANDS)
-def test_report_has_no_workflow_command_from_message(rehearse: Rehearse, text: str) -> None:
+def test_message_cannot_insert_workflow_command_into_report(rehearse: Rehearse, text: str) -> None:
     content = MESSAGE + f"{text}\nbefore\n{text}\n".encode()
     command = f"""sed s/before/after/ "$EMAIL" >"$OUTFILE"; printf '{"x" * 70} {text}\\n' >&2"""
     name = rehearse.save(content)

@@ -58,7 +58,7 @@ def test_summary_table_has_counts_and_times(rehearse: Rehearse) -> None:
     assert table[3].endswith(" s  1-reject.eml")
 
 
-def test_summary_of_one_message_has_no_table(rehearse: Rehearse) -> None:
+def test_report_on_one_message_has_no_summary_table(rehearse: Rehearse) -> None:
     assert "median" not in rehearse("-c", "true", *save(rehearse, "x")).stdout
 
 
@@ -185,7 +185,7 @@ def test_every_filter_verdict_has_expectation() -> None:
     assert sorted(covered) == sorted(set(VERDICTS) - {"error"})
 
 
-def test_expectation_is_evaluated_in_document(rehearse: Rehearse) -> None:
+def test_json_document_contains_unmet_expectation(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject")
     result = rehearse("--json", "--expect", "reject", "-c", FILTER, *names)
     document = json.loads(result.stdout)
@@ -194,7 +194,7 @@ def test_expectation_is_evaluated_in_document(rehearse: Rehearse) -> None:
     assert complaints == ["expected reject, got accept", ""]
 
 
-def test_document_has_filter_times(rehearse: Rehearse) -> None:
+def test_json_document_contains_filter_times(rehearse: Rehearse) -> None:
     result = rehearse("--json", "-t", "0.2", "-c", "sleep 60", *save(rehearse, "x"))
     seconds = json.loads(result.stdout)["seconds"]
     assert seconds["median"] == seconds["slowest"] >= 0.2
@@ -296,7 +296,7 @@ def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
 
 
 @as_another_user
-def test_filter_of_other_user_runs_like_under_spawn(public: Path) -> None:
+def test_filter_run_as_other_user_has_same_ids_as_under_spawn(public: Path) -> None:
     command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
     assert rehearsed_as_nobody(public, command)["reply"] == "554 nobody 65534 nobody"
     assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
@@ -448,7 +448,7 @@ def test_watch_continues_after_temporarily_missing_message(rehearse: Rehearse) -
     )
 
 
-def test_installed_command_has_same_output() -> None:
+def test_installed_command_prints_demonstration() -> None:
     script = Path(sys.executable).with_name("postprox-rehearse")
     if not script.exists():
         pytest.skip("installed before there was the command")

@@ -65,7 +65,7 @@ def test_abstract_manager_address_is_accepted(
     manager.closes()
 
 
-def test_watchdog_is_sent_twice_per_interval(
+def test_watchdog_message_is_sent_twice_per_interval(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     serve(upstream.address, variables={**manager.variables, "WATCHDOG_USEC": "200000"})
@@ -192,7 +192,7 @@ def test_server_closes_notify_socket_on_exit(
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_lost_manager_is_not_an_error(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+def test_missing_manager_is_ignored(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     variables = {"NOTIFY_SOCKET": str(tmp_path / "nothing"), "WATCHDOG_USEC": "2000"}
     server = serve(upstream.address, variables=variables)
     greeted(server.client(), upstream)

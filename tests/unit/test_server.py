@@ -134,7 +134,7 @@ def test_full_server_does_not_accept_clients(site: Site, logged: Lines) -> None:
     ]
 
 
-def test_session_message_is_logged_once_per_minute(
+def test_repeated_session_log_line_is_rate_limited(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.serves()
@@ -150,7 +150,7 @@ def test_session_message_is_logged_once_per_minute(
     assert len(logged) == 2
 
 
-def test_rate_limited_message_does_not_suppress_others(site: Site, logged: Lines) -> None:
+def test_rate_limited_log_line_does_not_suppress_others(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "1")
     site.client()
     site.has(1)
@@ -343,7 +343,7 @@ def test_reduced_session_limit_is_logged(
     ]
 
 
-def test_full_session_limit_is_not_logged(site: Site, logged: Lines) -> None:
+def test_unreduced_session_limit_is_not_logged(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "3")
     assert logged == []
 

@@ -61,7 +61,7 @@ def test_client_eof_after_message_awaits_reply() -> None:
 
 
 @pytest.mark.parametrize("behind", [b"QUIT\r\n", b"NOOP\r\nquit\r\n", b" QUIT\n"])
-def test_quit_before_client_eof_does_not_abort(behind: bytes) -> None:
+def test_quit_before_client_eof_prevents_abort(behind: bytes) -> None:
     dialogue = in_data()
     dialogue.client_sends(lines(*MESSAGE) + behind)
     dialogue.client_ends()
@@ -84,7 +84,7 @@ def test_quit_before_client_eof_is_answered() -> None:
 
 
 @pytest.mark.parametrize("behind", [b"NOOP\r\n", b"QUIT", b"RSET\r\nQUI"])
-def test_other_input_before_client_eof_aborts(behind: bytes) -> None:
+def test_other_input_before_client_eof_does_not_prevent_abort(behind: bytes) -> None:
     dialogue = in_data()
     dialogue.client_sends(lines(*MESSAGE) + behind)
     dialogue.client_ends()

@@ -80,7 +80,7 @@ def test_data_requires_accepted_sender_and_recipient(
 
 
 @pytest.mark.parametrize("stage", [connected, rejected])
-def test_data_without_transaction_gets_503(stage: Stage) -> None:
+def test_data_without_transaction_gets_503_reply(stage: Stage) -> None:
     dialogue = stage()
     dialogue.client_says(b"DATA")
     dialogue.client_sees(replies.NEED_MAIL.rstrip())
@@ -99,7 +99,7 @@ def test_filter_receives_decoded_message() -> None:
     assert dialogue.messages == [b".dot\n\ncaf\xe9 \0\n"]
 
 
-def test_session_is_receiving_until_end_of_data() -> None:
+def test_session_state_is_receiving_until_end_of_data() -> None:
     assert not in_transaction().session.receiving
     assert in_data().session.receiving
     assert not in_filter().session.receiving
@@ -182,7 +182,7 @@ def test_pipelined_transaction_after_refused_data_is_relayed() -> None:
 
 
 @pytest.mark.parametrize("command", [b"RSET", b"QUIT", b"EHLO x", b"HELO x"])
-def test_client_command_that_resets_replaces_rset(command: bytes) -> None:
+def test_resetting_client_command_makes_rset_unnecessary(command: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(b"451 later")
     dialogue.client_sees(b"451 later")
@@ -215,7 +215,7 @@ def test_commands_after_message_await_final_reply() -> None:
     dialogue.upstream_sees(b"NOOP")
 
 
-def test_session_sent_in_one_write_is_handled() -> None:
+def test_session_sent_in_one_block_is_handled() -> None:
     dialogue = greeted()
     dialogue.client_says(MAIL, RCPT, b"DATA", *MESSAGE, b"QUIT")
     dialogue.upstream_says(b"250 sender")
@@ -230,7 +230,7 @@ def test_session_sent_in_one_write_is_handled() -> None:
     dialogue.is_over()
 
 
-def test_second_message_has_own_envelope() -> None:
+def test_second_message_has_separate_envelope() -> None:
     dialogue = sent()
     dialogue.upstream_says(b"250 first")
     dialogue.client_sees(b"250 first")
@@ -249,7 +249,7 @@ def test_second_message_has_own_envelope() -> None:
 # data.spool-error
 
 
-def test_failed_spool_gets_452_instead_of_354() -> None:
+def test_failed_spool_causes_452_reply_instead_of_354() -> None:
     dialogue = in_transaction()
     dialogue.open_error = "/spool: No such file or directory"
     dialogue.client_says(b"DATA")
@@ -265,7 +265,7 @@ def test_failed_spool_gets_452_instead_of_354() -> None:
     assert dialogue.logged(log_levels.INFO) == [line]
 
 
-def test_upstream_eof_after_failed_spool_logs_nothing() -> None:
+def test_upstream_eof_after_failed_spool_is_not_logged() -> None:
     dialogue = in_transaction()
     dialogue.open_error = "disk full"
     dialogue.client_says(b"DATA")
@@ -273,7 +273,7 @@ def test_upstream_eof_after_failed_spool_logs_nothing() -> None:
     assert len(dialogue.logged(log_levels.INFO)) == 1
 
 
-def test_unwritable_spool_gets_452_at_end_of_data() -> None:
+def test_unwritable_spool_causes_452_reply_at_end_of_data() -> None:
     dialogue = in_data()
     dialogue.seal_error = "/spool: No space left on device"
     dialogue.client_says(b"Subject: x")

@@ -36,7 +36,7 @@ from tests.unit.dialogue import (
         (b"999 x", b"999 x"),
     ],
 )
-def test_rejection_is_reply_to_message(last_stderr_line: bytes, reply: bytes) -> None:
+def test_rejection_is_sent_as_reply_to_message(last_stderr_line: bytes, reply: bytes) -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, last_stderr_line)
     dialogue.client_sees(reply)
@@ -59,7 +59,9 @@ def test_failed_filter_delivers_original_message(status: int | None, failure: st
 
 
 @FAILURES
-def test_failed_filter_gets_451_with_reject(status: int | None, failure: str) -> None:
+def test_failed_filter_causes_451_reply_with_reject_option(
+    status: int | None, failure: str
+) -> None:
     dialogue = in_filter(reject_failures=True)
     dialogue.filter_ends(status, b"550 no", failure)
     dialogue.client_sees(replies.FILTER_FAILED.rstrip())
@@ -115,7 +117,7 @@ def test_filter_start_failure_delivers_nothing() -> None:
     assert "cannot be started" in dialogue.logged(log_levels.WARNING)[0]
 
 
-def test_outfile_changed_during_delivery_gives_451() -> None:
+def test_outfile_changed_during_delivery_causes_451_reply() -> None:
     dialogue = in_filter()
     dialogue.replacement = b"new\n"
     dialogue.upstream_is_fast = False
@@ -148,7 +150,7 @@ def test_timed_out_filter_is_killed_and_message_accepted() -> None:
     assert warning.endswith(' said="still scanning"')
 
 
-def test_timed_out_filter_gets_451_with_reject() -> None:
+def test_timed_out_filter_causes_451_reply_with_reject_option() -> None:
     dialogue = in_filter(filter_timeout=30, reject_failures=True)
     dialogue.seconds_pass(31)
     dialogue.filter_is_gone()
@@ -172,7 +174,7 @@ def test_filter_timeout_starts_with_filter() -> None:
     dialogue.filter_is_running()
 
 
-def test_timer_ignores_later_deadlines() -> None:
+def test_timer_handles_only_passed_deadlines() -> None:
     dialogue = in_filter(filter_timeout=90)
     keepalive = dialogue.session.deadline
     dialogue.now = keepalive + 1000
@@ -272,7 +274,7 @@ def test_command_after_rejection_reconnects() -> None:
 
 
 @pytest.mark.parametrize("hello", [b"EHLO new.example", b"helo new.example"])
-def test_new_hello_is_not_replayed(hello: bytes) -> None:
+def test_new_hello_replaces_replayed_hello(hello: bytes) -> None:
     dialogue = rejected()
     dialogue.client_says(hello)
     dialogue.upstream_connects()

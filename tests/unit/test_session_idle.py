@@ -27,7 +27,7 @@ Stage = Callable[[], Dialogue]
 
 
 @pytest.mark.parametrize("stage", [connected, greeted, in_transaction])
-def test_idle_client_gets_421(stage: Stage) -> None:
+def test_idle_client_gets_421_reply(stage: Stage) -> None:
     dialogue = stage()
     dialogue.seconds_pass(599.9)
     dialogue.nothing_is_said()
@@ -38,14 +38,14 @@ def test_idle_client_gets_421(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stage", [rejected, in_auth])
-def test_idle_client_without_quit_upstream_gets_421(stage: Stage) -> None:
+def test_idle_client_gets_421_reply_without_quit_to_upstream(stage: Stage) -> None:
     dialogue = stage()
     dialogue.seconds_pass(600)
     dialogue.client_sees(replies.CLIENT_IDLE.rstrip())
     dialogue.is_over(exit_status=1)
 
 
-def test_idle_client_in_data_gets_421() -> None:
+def test_idle_client_gets_421_reply_during_data() -> None:
     dialogue = in_data()
     dialogue.client_says(b"Subject: x")
     time_passes_in_data(dialogue, 599)
@@ -83,7 +83,7 @@ def test_discarded_octets_do_not_extend_timeout(begun: bytes) -> None:
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
 
 
-def test_each_command_has_own_timeout() -> None:
+def test_client_timeout_restarts_with_each_command() -> None:
     dialogue = greeted()
     for _ in range(5):
         dialogue.seconds_pass(599)
@@ -169,7 +169,7 @@ def test_octets_before_354_extend_message_timeout() -> None:
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
 
 
-def test_each_message_has_own_timeout() -> None:
+def test_message_timeout_restarts_with_each_message() -> None:
     dialogue = in_filter()
     accept_message(dialogue)
     dialogue.client_sees(b"250 queued")

@@ -40,7 +40,7 @@ Stage = Callable[[], Dialogue]
         (2, b"", True, "fail", "deferred"),
     ],
 )
-def test_each_message_has_one_log_line(
+def test_each_message_is_logged_once(
     status: int, last_stderr_line: bytes, reject_failures: bool, word: str, result: str
 ) -> None:
     dialogue = in_filter(reject_failures=reject_failures)
@@ -71,7 +71,7 @@ def test_each_message_has_one_log_line(
         (in_filter, Dialogue.client_ends, "verdict=none result=lost ", b""),
     ],
 )
-def test_aborted_message_has_log_line(
+def test_aborted_message_is_logged(
     stage: Stage, event: Callable[[Dialogue], None], beginning: str, reply: bytes
 ) -> None:
     dialogue = stage()
@@ -81,14 +81,14 @@ def test_aborted_message_has_log_line(
     assert f' reply="{reply.decode().strip()}" ' in line
 
 
-def test_log_line_has_durations() -> None:
+def test_log_line_contains_durations() -> None:
     dialogue = in_filter()
     dialogue.seconds_pass(1.25)
     dialogue.filter_ends(1, b"spam")
     assert " filter=1.250 total=1.250 " in dialogue.verdict_lines()[0]
 
 
-def test_unstarted_filter_has_no_duration() -> None:
+def test_log_line_omits_duration_of_unstarted_filter() -> None:
     dialogue = in_data()
     dialogue.start_error = "no process"
     dialogue.seconds_pass(7)
@@ -96,7 +96,7 @@ def test_unstarted_filter_has_no_duration() -> None:
     assert "filter=0.000 total=7.000" in dialogue.logged(log_levels.INFO)[0]
 
 
-def test_upstream_eof_after_message_logs_no_message() -> None:
+def test_upstream_eof_after_reply_does_not_log_message_again() -> None:
     dialogue = sent()
     dialogue.upstream_says(b"250 queued")
     dialogue.client_sees(b"250 queued")
@@ -114,7 +114,7 @@ def test_reply_precedes_log_line_and_cleanup() -> None:
     assert cleanup[1].startswith("Discard")
 
 
-def test_consecutive_replies_are_one_write() -> None:
+def test_consecutive_replies_are_sent_in_one_write() -> None:
     session = in_filter().session
     session._options.log_level = log_levels.ERROR
     session.client_received(b"RSET\r\nNOOP\r\n")
@@ -127,7 +127,7 @@ def test_consecutive_replies_are_one_write() -> None:
 
 @pytest.mark.parametrize("listening", [False, True])
 @pytest.mark.parametrize("level", [log_levels.WARNING, log_levels.INFO])
-def test_message_is_logged_or_counted_depending_on_mode(level: int, listening: bool) -> None:
+def test_message_is_counted_only_in_listening_mode(level: int, listening: bool) -> None:
     dialogue = in_filter()
     dialogue.session._options.log_level = level
     dialogue.session._options.listen = ("127.0.0.1", 25) if listening else None
@@ -179,7 +179,7 @@ COMMANDS = (
         (b"AUT AGEAYgBj", b"(unknown)"),
     ],
 )
-def test_possible_password_is_not_logged(line: bytes, logged: bytes) -> None:
+def test_unknown_command_and_auth_argument_are_not_logged(line: bytes, logged: bytes) -> None:
     dialogue = greeted()
     dialogue.client_says(line)
     assert (log_levels.DEBUG, f"client: {logged!r}") in dialogue.log

@@ -256,7 +256,7 @@ def events(draw: st.DrawFn, dialogue: Dialogue) -> Callable[[], None]:
 
 
 @given(data=st.data(), filtering=st.booleans(), reject=st.booleans(), fast=st.booleans())
-def test_random_events_do_not_break_session(
+def test_random_events_do_not_violate_invariants(
     data: st.DataObject, filtering: bool, reject: bool, fast: bool
 ) -> None:
     dialogue = Dialogue(filtering=filtering, reject_failures=reject)
@@ -285,9 +285,7 @@ def assert_silence_ends(dialogue: Dialogue) -> None:
 
 
 @given(scripts(), SIZES, ORDERS)
-def test_session_interrupted_anywhere_ends(
-    script: Script, sizes: list[int], order: list[int]
-) -> None:
+def test_session_ends_after_input_stops(script: Script, sizes: list[int], order: list[int]) -> None:
     performance = script.begin(sizes, order)
     performance.goes_on()
     assert_silence_ends(performance.dialogue)
@@ -304,7 +302,7 @@ def test_every_reply_to_client_is_complete(
     assert not seen or seen.endswith(b"\n")
 
 
-def test_marker_is_detected_in_commands() -> None:
+def test_marker_in_command_is_detected() -> None:
     dialogue = Dialogue()
     dialogue.client_sends(lines(b"NOOP " + MARK))
     dialogue.upstream_connects()

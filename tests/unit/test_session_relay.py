@@ -89,7 +89,7 @@ def test_reply_is_relayed_unchanged(reply: bytes) -> None:
         (b"HELO x", (b"250-up", b"250 STARTTLS"), (b"250-up", b"250 STARTTLS")),
     ],
 )
-def test_only_ehlo_reply_loses_keywords(
+def test_keywords_are_removed_from_ehlo_reply_only(
     command: bytes, reply: tuple[bytes, ...], expected: tuple[bytes, ...]
 ) -> None:
     dialogue = connected()
@@ -101,7 +101,7 @@ def test_only_ehlo_reply_loses_keywords(
 # relay.lockstep
 
 
-def test_commands_before_greeting_wait() -> None:
+def test_commands_before_greeting_are_not_relayed_yet() -> None:
     dialogue = Dialogue()
     dialogue.client_says(b"EHLO client.example", b"NOOP")
     dialogue.upstream_connects()
@@ -121,7 +121,7 @@ def test_pipelined_commands_are_relayed_one_by_one() -> None:
     dialogue.nothing_is_said()
 
 
-def test_replies_of_proxy_keep_order() -> None:
+def test_proxy_replies_are_sent_in_order() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", b"STARTTLS", b"NOOP", b"DATA", b"BDAT 0")
     dialogue.upstream_says(b"250 one")
@@ -130,7 +130,7 @@ def test_replies_of_proxy_keep_order() -> None:
     assert codes == [b"250", b"502", b"250", b"503", b"502"]
 
 
-def test_command_processing_yields_after_limit() -> None:
+def test_command_processing_pauses_after_limit() -> None:
     dialogue = greeted()
     dialogue.to_client.clear()
     dialogue.client_says(*[b"STARTTLS"] * 1000)
@@ -156,7 +156,7 @@ def test_command_processing_yields_after_limit() -> None:
         b"XEXCH50 1 2",
     ],
 )
-def test_command_that_bypasses_filter_gets_502(command: bytes) -> None:
+def test_command_that_bypasses_filter_gets_502_reply(command: bytes) -> None:
     dialogue = in_transaction()
     dialogue.client_says(command)
     dialogue.client_sees_reply(b"502 5.5.1 ")
@@ -165,7 +165,7 @@ def test_command_that_bypasses_filter_gets_502(command: bytes) -> None:
 
 @pytest.mark.parametrize("stage", [connected, greeted, in_transaction, rejected])
 @pytest.mark.parametrize("command", [b"LHLO client.example", b"lhlo x", b" LHLO\t"])
-def test_lhlo_gets_421(stage: Stage, command: bytes) -> None:
+def test_lhlo_gets_421_reply(stage: Stage, command: bytes) -> None:
     dialogue = stage()
     upstream_is_connected = dialogue.connected
     dialogue.client_says(command, b"MAIL FROM:<c@example>")
@@ -253,7 +253,9 @@ def upstream_stays_silent(dialogue: Dialogue) -> None:
 
 
 @pytest.mark.parametrize("event", [Dialogue.upstream_ends, upstream_stays_silent])
-def test_unanswered_quit_gets_221_from_proxy(event: Callable[[Dialogue], None]) -> None:
+def test_proxy_sends_221_if_upstream_does_not_answer_quit(
+    event: Callable[[Dialogue], None],
+) -> None:
     dialogue = awaiting_reply(b"QUIT")
     event(dialogue)
     dialogue.client_sees(replies.BYE.rstrip())
@@ -390,7 +392,7 @@ def test_client_eof_before_data_aborts_message() -> None:
 # Properties for the shell
 
 
-def test_client_is_read_until_eof() -> None:
+def test_client_is_not_read_after_eof() -> None:
     dialogue = awaiting_reply()
     assert dialogue.session.reads_client
     dialogue.client_ends()
@@ -406,14 +408,14 @@ def test_closed_session_discards_input() -> None:
     assert dialogue.session._commands.take_buffered() == b""
 
 
-def test_client_is_lost_after_eof() -> None:
+def test_client_counts_as_lost_after_eof() -> None:
     dialogue = awaiting_reply(b"NOOP")
     assert not dialogue.session.client_gone
     dialogue.client_ends()
     assert dialogue.session.client_gone
 
 
-def test_client_with_buffered_command_is_not_lost() -> None:
+def test_client_with_buffered_command_does_not_count_as_lost() -> None:
     dialogue = in_transaction()
     dialogue.client_says(b"NOOP", b"QUIT")
     dialogue.client_ends()

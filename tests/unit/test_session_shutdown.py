@@ -56,7 +56,7 @@ def test_stop_awaits_reply() -> None:
     assert dialogue.client_is_hung_up
 
 
-def test_stop_awaits_end_of_message() -> None:
+def test_stop_awaits_current_message() -> None:
     dialogue = in_data()
     dialogue.is_told_to_stop()
     dialogue.client_says(*MESSAGE)
@@ -104,7 +104,7 @@ def test_termination_sends_421_to_waiting_client(stage: Stage, expected: list[by
 
 
 @pytest.mark.parametrize("stage", [connected, greeted, in_transaction, in_auth, in_data, in_filter])
-def test_internal_error_gives_421_in_each_state(stage: Stage) -> None:
+def test_internal_error_causes_421_reply_in_each_state(stage: Stage) -> None:
     dialogue = stage()
     dialogue.has_a_fault()
     dialogue.client_sees(replies.INTERNAL_ERROR.rstrip())
@@ -137,7 +137,7 @@ def test_termination_before_end_of_data_aborts_message(stage: Stage) -> None:
     assert dialogue.deliveries == 0
 
 
-def test_termination_after_end_of_data_awaits_reply() -> None:
+def test_termination_after_end_of_data_awaits_final_reply() -> None:
     dialogue = sent()
     dialogue.is_terminated(10)
     dialogue.seconds_pass(9)

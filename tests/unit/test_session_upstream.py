@@ -165,7 +165,7 @@ def test_refused_rset_ends_session() -> None:
     dialogue.is_over_after_goodbye(exit_status=1)
 
 
-def test_unsolicited_reply_is_not_relayed_to_next_command() -> None:
+def test_unsolicited_reply_does_not_answer_next_command() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", MAIL)
     dialogue.upstream_sees(b"NOOP")
@@ -190,7 +190,7 @@ def test_upstream_421_reply_ends_session() -> None:
     dialogue.is_over(exit_status=1)
 
 
-def test_command_after_relayed_421_gets_421() -> None:
+def test_command_after_relayed_421_gets_421_reply() -> None:
     dialogue = greeted()
     relayed(dialogue, MAIL, b"421 up closes")
     dialogue.client_says(b"NOOP")
@@ -224,14 +224,14 @@ def test_refused_connection_ends_session(stage: Stage) -> None:
         *(awaiting_reply, in_reply, pipelined),
     ],
 )
-def test_upstream_eof_gets_421(stage: Stage) -> None:
+def test_upstream_eof_causes_421_reply(stage: Stage) -> None:
     dialogue = stage()
     dialogue.upstream_ends()
     ended_with(dialogue, replies.UPSTREAM_LOST, CLOSED)
 
 
 @pytest.mark.parametrize("stage", [in_delivery, sending, sent])
-def test_upstream_eof_during_delivery_gets_451(stage: Stage) -> None:
+def test_upstream_eof_during_delivery_causes_451_reply(stage: Stage) -> None:
     dialogue = stage()
     dialogue.upstream_ends()
     ended_with(dialogue, replies.MESSAGE_LOST, CLOSED)
@@ -324,7 +324,7 @@ def test_timeout_after_quit_is_not_an_error() -> None:
 
 
 @pytest.mark.parametrize("stage", [in_data, lambda: in_filter(filter_timeout=1000)])
-def test_idle_upstream_gets_noop_each_minute(stage: Stage) -> None:
+def test_proxy_sends_noop_to_idle_upstream_each_minute(stage: Stage) -> None:
     dialogue = stage()
     for _ in range(3):
         dialogue.seconds_pass(59.9)
@@ -366,7 +366,7 @@ def test_refused_keepalive_is_ignored() -> None:
     dialogue.upstream_sees(b"DATA")
 
 
-def test_rejection_does_not_await_noop() -> None:
+def test_rejection_does_not_await_reply_to_noop() -> None:
     dialogue = in_keepalive()
     dialogue.filter_ends(1, b"550 spam")
     dialogue.client_sees(b"550 spam")

@@ -33,7 +33,7 @@ def test_idle_client_occupies_slot_for_600_seconds(stage: Callable[[], Dialogue]
     assert f"for {dialogue.now - BEGAN:.0f} s without sending an octet" in PAGE
 
 
-def test_one_command_per_600_seconds_keeps_slot_occupied() -> None:
+def test_one_command_per_600_seconds_occupies_slot() -> None:
     dialogue = greeted()
     octets = 0
     while dialogue.now < BEGAN + DAY - 600:
@@ -59,7 +59,7 @@ def test_message_at_400_octets_per_second_occupies_slot() -> None:
     assert f"{octets * slots / DAY / 1000:.0f} KB a second for {slots} slots" in PAGE
 
 
-def test_postfix_message_ends_after_documented_hours() -> None:
+def test_postfix_message_occupies_slot_for_documented_hours() -> None:
     message_size_limit = 10_240_000  # Postfix's default
     hours = (limits.MESSAGE_TIME + message_size_limit / limits.MESSAGE_RATE) / HOUR
     assert f"{hours:.1f} hours" in PAGE

@@ -83,7 +83,7 @@ def test_buffered_line_over_limit_is_reported_once() -> None:
     assert read_lines(b"x" * 50_000 + b"\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
-def test_line_end_of_overlong_line_may_arrive_separately() -> None:
+def test_line_end_of_long_line_may_arrive_separately() -> None:
     reader = CommandReader()
     reader.feed(b"x" * (limits.COMMAND_LINE + 1))
     with pytest.raises(LineTooLongError):
@@ -111,14 +111,14 @@ def test_lines_are_independent_of_block_boundaries(parts: list[bytes], data: st.
     assert read_lines(octets[:place], octets[place:]) == read_lines(octets)
 
 
-def test_buffered_announced_octets_are_discarded() -> None:
+def test_buffered_chunk_is_discarded() -> None:
     reader = CommandReader()
     reader.feed(b"QUIT\r\nXNOOP\r\n")
     reader.drop(7)
     assert lines_of(reader) == [b"NOOP"]
 
 
-def test_arriving_announced_octets_are_discarded() -> None:
+def test_arriving_chunk_is_discarded() -> None:
     reader = CommandReader()
     reader.feed(b"QU")
     reader.drop(8)
@@ -128,14 +128,14 @@ def test_arriving_announced_octets_are_discarded() -> None:
     assert lines_of(reader) == [b"NOOP"]
 
 
-def test_discarded_octets_use_no_memory() -> None:
+def test_discarded_octets_are_not_buffered() -> None:
     reader = CommandReader()
     reader.drop(10**18)
     reader.feed(b"x" * 65536)
     assert reader.take_buffered() == b""
 
 
-def test_announcement_of_zero_octets_discards_nothing() -> None:
+def test_empty_chunk_discards_nothing() -> None:
     reader = CommandReader()
     reader.drop(0)
     reader.feed(b"NOOP\r\n")
@@ -150,7 +150,7 @@ def test_buffered_input_is_returned_unchanged() -> None:
     assert lines_of(reader) == []
 
 
-def test_reader_is_full_at_input_limit() -> None:
+def test_reader_is_full_above_input_limit() -> None:
     reader = CommandReader()
     reader.feed(b"x" * limits.INPUT_BUFFER)
     assert not reader.is_full
@@ -233,7 +233,7 @@ def test_verb_is_parsed(line: bytes, word: bytes) -> None:
         ("BDAT \u0665".encode(), 0),
     ],
 )
-def test_octets_announced_by_bdat_are_parsed(line: bytes, octets: int) -> None:
+def test_bdat_size_is_parsed(line: bytes, octets: int) -> None:
     assert announced_octets(line) == octets
 
 
@@ -280,7 +280,7 @@ def test_replies_are_parsed(octets: bytes, codes: list[int]) -> None:
         b"250 caf\xe9 \x01\r\n",
     ],
 )
-def test_reply_keeps_its_octets(octets: bytes) -> None:
+def test_reply_octets_are_preserved(octets: bytes) -> None:
     assert read_replies(octets) == [(250, octets)]
 
 
@@ -316,18 +316,18 @@ def test_reply_keeps_its_octets(octets: bytes) -> None:
         b"250 \0\n",
     ],
 )
-def test_invalid_reply_raises(octets: bytes) -> None:
+def test_invalid_reply_raises_error(octets: bytes) -> None:
     with pytest.raises(BadReplyError):
         read_replies(octets)
 
 
-def test_invalid_reply_line_is_in_error() -> None:
+def test_error_contains_invalid_reply_line() -> None:
     with pytest.raises(BadReplyError) as raised:
         read_replies(b"hello\r\nworld\r\n")
     assert str(raised.value) == "not an SMTP reply: b'hello\\r\\n'"
 
 
-def test_octets_after_reply_do_not_count_towards_size() -> None:
+def test_octets_after_reply_do_not_count_towards_reply_size() -> None:
     assert len(read_replies(b"250 ok\r\n" * limits.REPLY)) == limits.REPLY
 
 

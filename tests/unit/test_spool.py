@@ -74,7 +74,7 @@ def test_message_can_be_read_twice(spool: Spool) -> None:
     assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
-def test_last_block_needs_no_further_read(spool: Spool) -> None:
+def test_last_block_is_not_followed_by_read(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     descriptor = os.dup(spool.original)
     reading = blocks(descriptor)
@@ -88,7 +88,9 @@ def test_message_is_read_in_blocks(spool: Spool) -> None:
     assert [len(block) for block in spool.original_blocks()] == [limits.COPY_SIZE, 1]
 
 
-def test_no_read_follows_last_block(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_original_is_not_read_after_last_block(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool.store(b"one\n", b"one\r\n.\r\n")
     blocks = spool.original_blocks()
     assert next(blocks) == b"one\r\n.\r\n"
@@ -103,7 +105,7 @@ def test_truncated_spool_raises_oserror(spool: Spool) -> None:
         content(spool)
 
 
-def test_message_without_filter_files_has_no_name(spool: Spool, tmp_path: Path) -> None:
+def test_message_is_stored_without_file_name(spool: Spool, tmp_path: Path) -> None:
     spool.store(b"one\n", b"one\r\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -126,13 +128,13 @@ def test_changing_email_does_not_change_message(offered: Spool) -> None:
     assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
-def test_two_messages_have_separate_files(spool: Spool, tmp_path: Path) -> None:
+def test_messages_are_stored_in_separate_files(spool: Spool, tmp_path: Path) -> None:
     other = Spool(str(tmp_path), filtering=True)
     assert spool.email != other.email
     other.remove()
 
 
-def test_empty_outfile_replaces_nothing(offered: Spool) -> None:
+def test_empty_outfile_does_not_replace_message(offered: Spool) -> None:
     assert taken(offered) is None
 
 
@@ -182,7 +184,7 @@ ODD_FILES = [make_directory, make_fifo, make_symbolic_link, make_dangling_link, 
 
 
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_outfile_without_regular_file_raises_error(offered: Spool, make: type) -> None:
+def test_outfile_that_is_not_regular_raises_error(offered: Spool, make: type) -> None:
     Path(offered.outfile).unlink()
     make(Path(offered.outfile))
     with pytest.raises((NotAFileError, OSError)):
@@ -290,21 +292,21 @@ def small_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_truncated_message_raises_at_end_of_data(spool: Spool, small_files: int) -> None:
+def test_write_error_is_raised_at_end_of_data(spool: Spool, small_files: int) -> None:
     spool.store(b"", b"x" * (small_files + 1))
     with pytest.raises(OSError, match="File too large") as raised:
         spool.check()
     assert raised.value.errno == errno.EFBIG
 
 
-def test_truncated_message_error_is_persistent(spool: Spool, small_files: int) -> None:
+def test_write_error_is_persistent(spool: Spool, small_files: int) -> None:
     spool.store(b"", b"x" * (small_files + 1))
     spool.store(b"fits again", b"fits again")
     with pytest.raises(OSError, match="File too large"):
         spool.check()
 
 
-def test_truncated_message_frees_space(
+def test_write_error_frees_disk_space(
     spool: Spool, small_files: int, elsewhere: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LARGE_FILE", small_files - 1)
@@ -316,13 +318,13 @@ def test_truncated_message_frees_space(
         spool.check()
 
 
-def test_truncated_copy_raises_oserror(spool: Spool, small_files: int) -> None:
+def test_write_error_in_email_copy_raises_oserror(spool: Spool, small_files: int) -> None:
     spool.store(b"x" * (small_files + 1), b"shorter")
     with pytest.raises(OSError, match="File too large"):
         spool.check()
 
 
-def test_spool_without_filter_has_no_copy(tmp_path: Path) -> None:
+def test_spool_without_filter_opens_only_one_file(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     spool = Spool(str(tmp_path), filtering=False)
     assert len(os.listdir("/dev/fd")) == before + 1  # noqa: PTH208
@@ -356,7 +358,7 @@ def test_email_is_created_without_o_tmpfile(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_spool_creation_leaves_nothing(
+def test_failed_spool_creation_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
@@ -430,7 +432,7 @@ def test_failed_link_is_not_retried(links_refused: list[str], tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("links_refused")
-def test_failed_copy_of_email_leaves_nothing(
+def test_failed_copy_of_email_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
@@ -494,7 +496,7 @@ def test_large_file_in_directory_is_closed_by_thread(offered: Spool, elsewhere: 
     assert len(elsewhere) == 1
 
 
-def test_removals_are_limited_in_number(
+def test_directory_at_removal_limit_is_removed(
     offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "REMOVALS", 3)
@@ -507,7 +509,7 @@ def test_removals_are_limited_in_number(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_removals_are_limited_in_depth(
+def test_directory_at_depth_limit_is_removed(
     offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "REMOVAL_DEPTH", 2)
@@ -548,7 +550,7 @@ def test_link_in_removed_directory_is_not_followed(
     assert (elsewhere / "kept").exists()
 
 
-def test_directory_over_removal_limit_is_logged(
+def test_directory_that_exceeds_removal_limit_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []

@@ -193,7 +193,7 @@ def test_mode_of_link_target_is_unchanged(
         "postprox-0123456789ABCDEF.email",
     ],
 )
-def test_file_with_other_name_is_kept(
+def test_file_with_unrelated_name_is_kept(
     tmp_path: Path, passes: Callable[[float], None], name: str
 ) -> None:
     (tmp_path / name).write_text("x")
@@ -213,7 +213,7 @@ def test_non_regular_file_is_kept(tmp_path: Path, passes: Callable[[float], None
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_foreign_file_is_kept(
+def test_file_of_another_user_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: Callable[[float], None]
 ) -> None:
     left(tmp_path, "spool")
@@ -238,7 +238,7 @@ def test_failed_removal_is_not_logged(
     assert told == []
 
 
-def test_unreadable_directory_is_not_logged(tmp_path: Path, told: list[tuple[int, str]]) -> None:
+def test_missing_directory_is_not_logged(tmp_path: Path, told: list[tuple[int, str]]) -> None:
     remove_stale_files(str(tmp_path / "absent"))
     assert told == []
 

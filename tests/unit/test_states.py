@@ -116,7 +116,7 @@ def test_dialogue_performs_transition(pair: tuple[str, str]) -> None:
     assert pair in DIALOGUES[pair]().session.transitions
 
 
-def test_each_dialogue_has_transition() -> None:
+def test_each_transition_has_dialogue() -> None:
     assert DIALOGUES.keys() == set(PAIRS)
 
 

@@ -83,20 +83,20 @@ def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardErr
     written.flush_and_close()
 
 
-def test_line_has_time_ident_pid(written: StandardError, pipe: Pipe) -> None:
+def test_log_line_contains_time_ident_and_pid(written: StandardError, pipe: Pipe) -> None:
     written.write(log_levels.ERROR, "one\ntwo")
     head = rb"[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} postprox\[%d\]: " % os.getpid()
     assert re.fullmatch(head + rb"one\\ntwo", pipe.line())
 
 
-def test_lines_keep_their_order(written: StandardError, pipe: Pipe) -> None:
+def test_lines_are_written_in_order(written: StandardError, pipe: Pipe) -> None:
     for number in range(100):
         written.write(log_levels.INFO, f"line {number}")
     for number in range(100):
         assert pipe.line().endswith(b": line %d" % number)
 
 
-def test_terminal_stop_does_not_stop_log_thread(
+def test_log_thread_ignores_stop_by_terminal(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked: list[object] = []
@@ -127,9 +127,7 @@ def test_full_pipe_drops_and_counts_information(written: StandardError, pipe: Pi
     assert pipe.line().endswith(b": taken again")
 
 
-def test_full_pipe_keeps_warnings_longer_than_information(
-    written: StandardError, pipe: Pipe
-) -> None:
+def test_full_pipe_drops_information_before_warnings(written: StandardError, pipe: Pipe) -> None:
     filled = pipe.fill()
     while not written.dropped:
         written.write(log_levels.INFO, "x" * 1000)
@@ -194,7 +192,9 @@ def test_exit_flush_writes_remaining_lines(written: StandardError, pipe: Pipe) -
     assert os.read(pipe.reader, 4096).endswith(b": last words\n")
 
 
-def test_lines_written_without_reader_are_counted(written: StandardError, pipe: Pipe) -> None:
+def test_lines_written_without_reader_are_counted_as_dropped(
+    written: StandardError, pipe: Pipe
+) -> None:
     pipe.lose_reader()
     written.write(log_levels.ERROR, "one")
     written.flush_and_close()

@@ -89,7 +89,7 @@ def test_failed_stream_remains_failed(pair: Pair) -> None:
         peer.recv(1)
 
 
-def test_finish_sends_eof_and_keeps_reading(pair: Pair) -> None:
+def test_stream_is_readable_after_finish(pair: Pair) -> None:
     stream, peer = pair
     stream.finish()
     assert peer.recv(100) == b""

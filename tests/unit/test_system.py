@@ -61,5 +61,5 @@ def test_silence_leaves_no_open_descriptor() -> None:
 
 
 @pytest.mark.parametrize("octets", [b"/plain", "/caf\xe9".encode(), b"/caf\xe9"])
-def test_file_name_keeps_its_octets(octets: bytes) -> None:
+def test_file_name_octets_are_preserved(octets: bytes) -> None:
     assert file_name(os.fsdecode(octets)) == octets

@@ -30,12 +30,12 @@ def site() -> Site:
     return Site()
 
 
-def test_connection_is_initially_absent(site: Site) -> None:
+def test_connection_is_absent_at_start(site: Site) -> None:
     assert site.link.state == upstream.ABSENT
     assert site.link.deadline == limits.NEVER
 
 
-def test_connecting_has_timeout(site: Site) -> None:
+def test_connection_attempt_has_timeout(site: Site) -> None:
     site.link.connect()
     assert site.asked == [actions.ConnectUpstream()]
     assert site.link.deadline == site.now + limits.CONNECT
@@ -68,7 +68,7 @@ def test_sent_command_awaits_reply(site: Site) -> None:
         (upstream.FINAL, limits.UPSTREAM_FINAL),
     ],
 )
-def test_each_awaited_reply_has_own_timeout(site: Site, awaited: str, seconds: float) -> None:
+def test_timeout_depends_on_awaited_reply(site: Site, awaited: str, seconds: float) -> None:
     connection = site.ready()
     connection.expect(awaited)
     assert connection.deadline == site.now + seconds
@@ -77,7 +77,7 @@ def test_each_awaited_reply_has_own_timeout(site: Site, awaited: str, seconds: f
 @pytest.mark.parametrize(
     "awaited", [upstream.EHLO, upstream.RSET, upstream.REPLY, upstream.KEEPALIVE]
 )
-def test_client_loss_shortens_ordinary_reply_timeout(site: Site, awaited: str) -> None:
+def test_client_loss_shortens_reply_timeout(site: Site, awaited: str) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
@@ -85,14 +85,14 @@ def test_client_loss_shortens_ordinary_reply_timeout(site: Site, awaited: str) -
 
 
 @pytest.mark.parametrize("awaited", [upstream.GREETING, upstream.DATA, upstream.FINAL])
-def test_client_loss_keeps_message_reply_timeout(site: Site, awaited: str) -> None:
+def test_client_loss_does_not_shorten_final_reply_timeout(site: Site, awaited: str) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
     assert connection.deadline > site.now + limits.REPLY_AFTER_CLIENT_EOF
 
 
-def test_awaited_reply_has_description(site: Site) -> None:
+def test_awaited_description_names_next_reply(site: Site) -> None:
     site.link.connect()
     assert site.link.awaited_description == "connection"
     site.link.connected()
@@ -127,7 +127,7 @@ def test_reply_updates_time_of_last_use(site: Site) -> None:
     assert connection.used == site.now
 
 
-def test_leave_sends_quit_with_short_timeout(site: Site) -> None:
+def test_leave_sends_quit_and_sets_short_timeout(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.SendToUpstream(b"QUIT\r\n")]

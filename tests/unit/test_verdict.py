@@ -71,7 +71,7 @@ def test_only_failures_have_reason(outcome: Outcome, reason: str, reject_failure
     assert judge(outcome, reject_failures=reject_failures).reason == reason
 
 
-def test_default_outcome_has_no_values() -> None:
+def test_default_outcome_is_empty() -> None:
     end = Outcome()
     assert (end.status, end.last_stderr_line, end.failure) == (None, b"", "")
     assert (end.replaced, end.out_of_resources) == (False, False)
@@ -105,7 +105,7 @@ def test_strict_rejection_requires_final_reply_code(line: bytes, rejects: bool) 
     assert reason == ("" if rejects else "exit status 1 without a reply code (--strict)")
 
 
-def test_failure_reply_is_451() -> None:
+def test_reply_to_failed_filter_is_451() -> None:
     assert FILTER_FAILED.startswith(b"451 ")
     assert FILTER_FAILED.endswith(b"\r\n")
 
@@ -161,7 +161,7 @@ def test_unprintable_characters_are_replaced_in_reply(octet: int) -> None:
 
 
 @pytest.mark.parametrize("stderr", [b"", b"\n", b"\n\n\n", b" \t \r\n \n", b"\x0b\x0c\n"])
-def test_silent_filter_gets_default_text(stderr: bytes) -> None:
+def test_reply_to_silent_filter_has_default_text(stderr: bytes) -> None:
     assert rejection(last_stderr_line(stderr)) == OWN_TEXT
 
 
@@ -176,7 +176,7 @@ def test_reply_prefix_counts_towards_length() -> None:
 
 
 @given(st.binary(max_size=600))
-def test_rejection_is_one_reply_line(stderr: bytes) -> None:
+def test_rejection_is_one_line_reply(stderr: bytes) -> None:
     reply = rejection(last_stderr_line(stderr))
     assert len(reply) <= limits.REPLY_LINE
     assert reply.endswith(b"\r\n")
@@ -194,12 +194,12 @@ def test_last_line_is_independent_of_block_boundaries(pieces: list[bytes]) -> No
 
 
 @given(st.lists(st.sampled_from([b"550 a", b"", b" ", b"b", b"\r"])))
-def test_last_nonblank_line_is_returned(lines: list[bytes]) -> None:
+def test_last_nonempty_line_is_returned(lines: list[bytes]) -> None:
     wanted = next((line for line in reversed(lines) if line.strip()), b"")
     assert last_stderr_line(b"\n".join(lines)) == wanted
 
 
-def test_blank_line_in_next_block_keeps_last_line() -> None:
+def test_empty_line_in_next_block_is_ignored() -> None:
     reader = LastLine()
     reader.feed(b"550 x\n")
     reader.feed(b"\n")
@@ -213,7 +213,7 @@ def test_newline_in_next_block_ends_line() -> None:
     assert reader.value == b"550 x"
 
 
-def test_third_of_three_lines_is_last() -> None:
+def test_last_of_three_lines_is_returned() -> None:
     assert last_stderr_line(b"one\ntwo\nthree\n") == b"three"
 
 
