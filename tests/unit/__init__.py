@@ -1,1 +1,1 @@
-"""Tests of single modules, without a process and without a network."""
+"""Unit tests of postprox, its commands, its documents and its packages."""

@@ -1,4 +1,4 @@
-"""Shared by tests of postprox-check: a small configuration, and a replacement for postconf(1)."""
+"""Helpers for tests of postprox-check, with a small configuration and a fake postconf(1)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def names(findings: list[Finding]) -> set[str]:
 
 
 def postconf(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put another postconf(1) in the place of Postfix's."""
+    """Replace postconf(1) with a shell script."""
     programs = directory / "programs"
     programs.mkdir()
     (programs / "postconf").write_text(f"#!/bin/sh\n{script}\n")

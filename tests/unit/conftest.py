@@ -15,7 +15,7 @@ from tests.unit.rehearsing import Rehearse
 
 __all__ = ["listener", "serve", "spawn", "upstream"]
 
-# A service manager that has started the tests awaits nothing from the servers in them.
+# Servers under test must not send notifications to the service manager that started the tests.
 environ.pop(b"NOTIFY_SOCKET", None)
 
 

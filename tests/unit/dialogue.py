@@ -1,10 +1,10 @@
-"""Session tests as dialogues of a client, an upstream server, a filter and a spool.
+"""A session whose client, upstream server, filter and spool are controlled by a test.
 
-A `Dialogue` replaces the shell. It carries out actions as `connection` does, with its own clock,
-and checks the invariants of the shell. No data goes to a closed connection, two filters never run
-at the same time, and no message remains after its end. `Session` itself checks each transition.
-If a check fails, the error has the whole dialogue in the notation of the transcripts: ``C>`` is
-input from the client, ``U<`` is output to the upstream server, and ``P<`` is an action.
+A `Dialogue` replaces the shell. It performs actions like `connection`, but with a simulated clock,
+and it checks the shell's invariants: the session sends no data to a closed connection, it runs at
+most one filter at a time, and it discards every message. `Session` itself checks each transition.
+If a check fails, the error contains the whole dialogue in the notation of the transcripts. ``C>``
+marks input from the client, ``U<`` marks output to the upstream server, and ``P<`` an action.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAIL = b"MAIL FROM:<a@example>"
 RCPT = b"RCPT TO:<b@example>"
 MESSAGE = (b"Subject: x", b"", b"body", b".")
 
-#: The maximum length of input and output in a line of the history.
+#: The maximum number of characters of input or output in a history line.
 _WIDTH = 200
 
 
@@ -31,11 +31,11 @@ def lines(*texts: bytes) -> bytes:
 
 
 class UnexpectedError(AssertionError):
-    """Unexpected behaviour of a session. The message has the dialogue."""
+    """A session behaved unexpectedly. The message contains the dialogue."""
 
 
 class RecordingSession(Session):
-    """A session that records its transitions; `Session` itself checks them."""
+    """A session that records its state transitions."""
 
     def __init__(self, options: Options, clock: Callable[[], float]) -> None:
         self.transitions: list[tuple[str, str]] = []
@@ -67,23 +67,23 @@ class Dialogue:
         options.log_level = log_levels.DEBUG
         self.session = RecordingSession(options, lambda: self.now)
         self.log: list[tuple[int, str]] = []
-        #: The counted messages.
+        #: The `CountMessage` actions.
         self.counted: list[actions.CountMessage] = []
-        #: One line for each event and each action.
+        #: One line for each event and action.
         self.history: list[str] = []
-        #: The environment of the filter in each run.
+        #: The environment variables of each filter run.
         self.environments: list[dict[bytes, bytes]] = []
-        #: The content of the spool of each message.
+        #: The spooled content of each message.
         self.messages: list[bytes] = []
-        #: The errors of the spool when it is opened and when it is sealed.
+        #: The errors to report when the spool is opened or sealed.
         self.open_error = self.seal_error = ""
-        #: The error at the start of the filter.
+        #: The error to report when the filter is started.
         self.start_error = ""
-        #: The last line of standard error of a filter that is killed after its timeout.
+        #: The last standard error line of a filter that is killed.
         self.said = b""
         #: The content of OUTFILE.
         self.replacement = b""
-        #: Whether the upstream server accepts a message as fast as it is sent.
+        #: Whether the upstream server accepts a message immediately.
         self.upstream_is_fast = True
 
         #: The commands sent upstream, unchanged.
@@ -100,11 +100,11 @@ class Dialogue:
         self.wire = b""
         self._does("P> a client connects", self.session.start)
 
-    # Events.
+    # Events
 
     def client_sends(self, octets: bytes) -> None:
-        self._insist(self.session.reads_client, "the session reads nothing from the client now")
-        self._insist(not self.client_is_hung_up, "the client is hung up")
+        self._insist(self.session.reads_client, "the session does not read from the client")
+        self._insist(not self.client_is_hung_up, "the client connection is closed")
         self._does(f"C> {_said(octets)}", self.session.client_received, octets)
 
     def client_says(self, *texts: bytes) -> None:
@@ -114,17 +114,17 @@ class Dialogue:
         self.client_sends(b"")
 
     def upstream_connects(self) -> None:
-        self._insist(self.connecting, "nobody connects to upstream")
+        self._insist(self.connecting, "no connection attempt is in progress")
         self.connecting, self.connected = False, True
         self._does("U> @connect", self.session.upstream_connected)
 
     def upstream_fails(self, reason: str = "Connection refused") -> None:
-        self._insist(self.connecting, "nobody connects to upstream")
+        self._insist(self.connecting, "no connection attempt is in progress")
         self.connecting = False
         self._does(f"U> {reason}", self.session.upstream_failed, reason)
 
     def upstream_sends(self, octets: bytes) -> None:
-        self._insist(self.connected, "upstream is not connected")
+        self._insist(self.connected, "the upstream connection is closed")
         self._does(f"U> {_said(octets)}", self.session.upstream_received, octets)
 
     def upstream_says(self, *texts: bytes) -> None:
@@ -134,17 +134,17 @@ class Dialogue:
         self.upstream_sends(b"")
 
     def upstream_takes_a_block(self) -> None:
-        self._insist(self.delivering, "no message is on its way upstream")
+        self._insist(self.delivering, "no message is being delivered")
         self._does("U> takes a block", self.session.message_progress)
 
     def upstream_takes_the_rest(self) -> None:
-        self._insist(self.delivering, "no message is on its way upstream")
+        self._insist(self.delivering, "no message is being delivered")
         self._does("U> takes the rest", self._message_is_sent)
 
     def filter_ends(
         self, status: int | None = 0, last_stderr_line: bytes = b"", failure: str = ""
     ) -> None:
-        self._insist(self.filter_runs, "no filter runs")
+        self._insist(self.filter_runs, "no filter is running")
         self.filter_runs = False
         outcome = Outcome(status, last_stderr_line, failure, replaced=bool(self.replacement))
         stderr = _shown(last_stderr_line) if last_stderr_line else ""
@@ -152,7 +152,7 @@ class Dialogue:
         self._does(ended, self.session.filter_finished, outcome)
 
     def replacement_changes(self) -> None:
-        self._insist(self.delivering, "no message is sent")
+        self._insist(self.delivering, "no message is being delivered")
         self.delivering = False
         failed = self.session.replacement_failed
         self._does("P> OUTFILE changes", failed, "OUTFILE: changed")
@@ -161,12 +161,12 @@ class Dialogue:
         self._does("C> @reset", self.session.client_lost)
 
     def spool_cannot_be_read(self) -> None:
-        self._insist(self.delivering, "no message is on its way upstream")
+        self._insist(self.delivering, "no message is being delivered")
         self.delivering = False
         self._does("P> spool", self.session.spool_failed, "/spool: Input/output error")
 
     def seconds_pass(self, seconds: float) -> None:
-        """Advance the clock, and process each deadline at its time."""
+        """Advance the clock and call the timer at each deadline."""
         end = self.now + seconds
         while self.session.deadline <= end:
             passed = max(0.0, self.session.deadline - self.now)
@@ -183,7 +183,7 @@ class Dialogue:
     def has_a_fault(self) -> None:
         self._does("P> fault", self.session.crash)
 
-    # Expectations.
+    # Expectations
 
     def client_sees(self, *texts: bytes) -> None:
         self._sees("the client", self.to_client, lines(*texts))
@@ -192,7 +192,7 @@ class Dialogue:
         self._sees("upstream", self.to_upstream, lines(*texts))
 
     def client_sees_reply(self, beginning: bytes) -> None:
-        """Check the beginning of one reply of the proxy."""
+        """Check that the client received one reply with this beginning."""
         seen = bytes(self.to_client)
         if not (seen.startswith(beginning) and seen.endswith(b"\r\n") and seen.count(b"\n") == 1):
             expected = f"one line that begins with {_shown(beginning)}"
@@ -204,26 +204,26 @@ class Dialogue:
         self.upstream_sees()
 
     def filter_is_running(self) -> None:
-        self._insist(self.filter_runs, "the filter does not run")
+        self._insist(self.filter_runs, "the filter is not running")
 
     def filter_is_gone(self) -> None:
-        self._insist(not self.filter_runs, "the filter runs")
+        self._insist(not self.filter_runs, "the filter is running")
 
     def is_over(self, exit_status: int = 0) -> None:
-        """Check that both connections are closed without further output."""
-        self._insist(self.client_is_hung_up, "the client is not hung up")
-        self._insist(not self.connecting, "upstream is being connected to")
-        self._insist(not self.connected, "upstream is connected")
-        self._insist(self.session.finished, "the session has not finished")
-        self._insist(self.session.deadline == limits.NEVER, "the session waits for a deadline")
+        """Check that both connections are closed without more output."""
+        self._insist(self.client_is_hung_up, "the client connection is open")
+        self._insist(not self.connecting, "a connection attempt is in progress")
+        self._insist(not self.connected, "the upstream connection is open")
+        self._insist(self.session.finished, "the session is not finished")
+        self._insist(self.session.deadline == limits.NEVER, "the session still has a deadline")
         given = self.session.exit_status
         self._insist(given == exit_status, f"the exit status is {given}, not {exit_status}")
         self.nothing_is_said()
 
     def is_over_after_goodbye(self, exit_status: int = 0) -> None:
-        """Check that the session only awaits the upstream server's reply to QUIT."""
+        """Check that the session ends after the upstream server's reply to QUIT."""
         self.upstream_sees(b"QUIT")
-        self._insist(self.client_is_hung_up, "the client is not hung up")
+        self._insist(self.client_is_hung_up, "the client connection is open")
         self.upstream_says(b"221 bye")
         self.is_over(exit_status)
 
@@ -233,7 +233,7 @@ class Dialogue:
     def verdict_lines(self) -> list[str]:
         return [text for text in self.logged(log_levels.INFO) if " reply=" in text]
 
-    # Error messages.
+    # Error messages
 
     def _sees(self, who: str, seen: bytearray, expected: bytes) -> None:
         if seen != expected:
@@ -248,12 +248,12 @@ class Dialogue:
         raise UnexpectedError(f"{text}\n\n{self._told()}")
 
     def _told(self) -> str:
-        return "\n".join(("The dialogue, with the state it was in:", *self.history))
+        return "\n".join(("Dialogue, with the session state at each event:", *self.history))
 
-    # Actions.
+    # Actions
 
     def _does(self, what: str, event: Callable[..., None], *arguments: object) -> None:
-        """Pass an event to the session and carry out its actions."""
+        """Pass an event to the session and perform its actions."""
         self.history.append(f"  {self.session._state:14} {what}")
         try:
             event(*arguments)
@@ -272,9 +272,9 @@ class Dialogue:
             if self.delivering and self.upstream_is_fast:
                 self._message_is_sent()
         if self.client_is_hung_up:
-            self._insist(self.spool is None, "the client is hung up, and there is a spool")
-            self._insist(not self.filter_runs, "the client is hung up, and the filter runs")
-            self._insist(not self.delivering, "the client is hung up, and a message is sent")
+            self._insist(self.spool is None, "the spool outlives the client connection")
+            self._insist(not self.filter_runs, "the filter outlives the client connection")
+            self._insist(not self.delivering, "the delivery outlives the client connection")
 
     def _asked(self, action: actions.Action) -> None:
         """Record an action in the history."""
@@ -288,21 +288,21 @@ class Dialogue:
         self.history.append(f"{'':16} {told}")
 
     def _to_client(self, action: actions.SendToClient) -> None:
-        self._insist(not self.client_is_hung_up, "the client is spoken to after it was hung up")
+        self._insist(not self.client_is_hung_up, "data is sent to a closed client connection")
         self.to_client += action.data
 
     def _close_client(self, _: actions.CloseClient) -> None:
-        self._insist(not self.client_is_hung_up, "the client is hung up twice")
+        self._insist(not self.client_is_hung_up, "the client connection is closed twice")
         self.client_is_hung_up = True
 
     def _connect(self, _: actions.ConnectUpstream) -> None:
-        self._insist(not self.connecting, "upstream is being connected to already")
-        self._insist(not self.connected, "upstream is connected already")
+        self._insist(not self.connecting, "a connection attempt is already in progress")
+        self._insist(not self.connected, "the upstream connection is already open")
         self.connecting = True
 
     def _to_upstream(self, action: actions.SendToUpstream) -> None:
-        self._insist(self.connected, "upstream is spoken to without a connection")
-        self._insist(not self.delivering, "upstream is spoken to in the middle of a message")
+        self._insist(self.connected, "data is sent to a closed upstream connection")
+        self._insist(not self.delivering, "a command is sent during the delivery of a message")
         self.commands.append(action.data)
         self.to_upstream += action.data
 
@@ -310,7 +310,7 @@ class Dialogue:
         self.connecting = self.connected = self.delivering = False
 
     def _open_spool(self, _: actions.OpenSpool) -> None:
-        self._insist(self.spool is None, "there is a spool already")
+        self._insist(self.spool is None, "the spool already exists")
         if self.open_error:
             self.session.spool_failed(self.open_error)
         else:
@@ -331,7 +331,7 @@ class Dialogue:
 
     def _run_filter(self, action: actions.RunFilter) -> None:
         self._spooled()
-        self._insist(not self.filter_runs, "a filter runs already")
+        self._insist(not self.filter_runs, "a filter is already running")
         self.environments.append(action.environment)
         if self.start_error:
             self.session.filter_finished(Outcome(failure=self.start_error, out_of_resources=True))
@@ -340,7 +340,7 @@ class Dialogue:
         self.session.filter_started()
 
     def _kill_filter(self, action: actions.KillFilter) -> None:
-        self._insist(self.filter_runs, "no filter runs")
+        self._insist(self.filter_runs, "no filter is running")
         self.filter_runs = False
         self.session.filter_finished(Outcome(failure=action.reason, last_stderr_line=self.said))
 
@@ -349,11 +349,11 @@ class Dialogue:
         self._send_message(self.wire)
 
     def _deliver_replacement(self, _: actions.DeliverReplacement) -> None:
-        self._insist(bool(self.replacement), "the filter has left no replacement")
+        self._insist(bool(self.replacement), "the filter did not write OUTFILE")
         self._send_message(b"".join(encoded([self.replacement])))
 
     def _send_message(self, wire: bytes) -> None:
-        self._insist(self.connected, "a message is sent without a connection")
+        self._insist(self.connected, "a message is sent to a closed upstream connection")
         self._insist(not self.filter_runs, "a message is sent while the filter runs")
         self.on_its_way = wire
         self.delivering = True
@@ -377,7 +377,7 @@ class Dialogue:
 
     def _spooled(self) -> bytearray:
         if self.spool is None:
-            self._abort("there is no spool")
+            self._abort("the spool does not exist")
         return self.spool
 
 
@@ -412,18 +412,18 @@ _PERFORM: dict[type[actions.Action], Callable[[Dialogue, Any], None]] = {
     actions.LogSeldom: Dialogue._write_log,
 }
 
-# Dialogues in a given state.
+# Dialogues in a certain state
 
 
 def awaiting_greeting(**options: Any) -> Dialogue:
-    """Start a dialogue with a connection to a silent upstream server."""
+    """Return a dialogue that awaits the greeting of the upstream server."""
     dialogue = Dialogue(**options)
     dialogue.upstream_connects()
     return dialogue
 
 
 def connected(**options: Any) -> Dialogue:
-    """Start a dialogue and relay the greeting."""
+    """Return a dialogue in which the greeting was relayed."""
     dialogue = awaiting_greeting(**options)
     dialogue.upstream_says(b"220 up ESMTP")
     dialogue.client_sees(b"220 up ESMTP")
@@ -439,28 +439,28 @@ def relayed(dialogue: Dialogue, command: bytes, reply: bytes = b"250 ok") -> Non
 
 
 def greeted(**options: Any) -> Dialogue:
-    """Start a dialogue and relay EHLO."""
+    """Return a dialogue in which EHLO was accepted."""
     dialogue = connected(**options)
     relayed(dialogue, b"EHLO client.example", b"250 up")
     return dialogue
 
 
 def in_transaction(**options: Any) -> Dialogue:
-    """Start a dialogue with an accepted sender and recipient."""
+    """Return a dialogue in which a sender and a recipient were accepted."""
     dialogue = greeted(**options)
     begin_transaction(dialogue)
     return dialogue
 
 
 def in_auth() -> Dialogue:
-    """Start a dialogue in which the client must respond to 334."""
+    """Return a dialogue in which the client must respond to a 334 reply."""
     dialogue = greeted()
     relayed(dialogue, b"AUTH LOGIN", b"334 VXNlcm5hbWU6")
     return dialogue
 
 
 def awaiting_reply(command: bytes = MAIL) -> Dialogue:
-    """Start a dialogue in which the reply to `command` is missing."""
+    """Return a dialogue that awaits the reply to `command`."""
     dialogue = greeted()
     dialogue.client_says(command)
     dialogue.upstream_sees(command)
@@ -483,21 +483,21 @@ def send_message(dialogue: Dialogue) -> None:
 
 
 def accept_message(dialogue: Dialogue, reply: bytes = b"250 queued") -> None:
-    """Let the message pass the filter, and send the replies of the upstream server."""
+    """Accept the message in the filter and in the upstream server."""
     dialogue.filter_ends(0)
     dialogue.upstream_says(b"354 go on")
     dialogue.upstream_says(reply)
 
 
 def in_data(**options: Any) -> Dialogue:
-    """Start a dialogue up to the 354 reply."""
+    """Return a dialogue in which the client received the 354 reply."""
     dialogue = in_transaction(**options)
     begin_data(dialogue)
     return dialogue
 
 
 def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
-    """Advance the clock while the client is idle, and reply to the proxy's NOOP."""
+    """Advance the clock while the client is idle, and answer the proxy's NOOP commands."""
     end = dialogue.now + seconds
     while dialogue.now < end and not dialogue.client_is_hung_up:
         dialogue.seconds_pass(min(60, end - dialogue.now))
@@ -507,7 +507,7 @@ def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
 
 
 def in_filter(**options: Any) -> Dialogue:
-    """Start a dialogue in which the filter runs."""
+    """Return a dialogue in which the filter is running."""
     dialogue = in_data(**options)
     dialogue.client_says(*MESSAGE)
     dialogue.nothing_is_said()
@@ -516,7 +516,7 @@ def in_filter(**options: Any) -> Dialogue:
 
 
 def in_delivery(**options: Any) -> Dialogue:
-    """Start a dialogue in which the message passed and DATA was sent upstream."""
+    """Return a dialogue in which the filter accepted the message and the proxy sent DATA."""
     dialogue = in_filter(**options)
     dialogue.filter_ends(0)
     dialogue.upstream_sees(b"DATA")
@@ -524,7 +524,7 @@ def in_delivery(**options: Any) -> Dialogue:
 
 
 def sending(**options: Any) -> Dialogue:
-    """Start a dialogue in which the upstream server accepts the message slowly."""
+    """Return a dialogue in which the upstream server reads the message slowly."""
     dialogue = in_delivery(**options)
     dialogue.upstream_is_fast = False
     dialogue.upstream_says(b"354 go on")
@@ -533,7 +533,7 @@ def sending(**options: Any) -> Dialogue:
 
 
 def sent(**options: Any) -> Dialogue:
-    """Start a dialogue in which only the final reply is missing."""
+    """Return a dialogue that awaits the final reply to the message."""
     dialogue = in_delivery(**options)
     dialogue.upstream_says(b"354 go on")
     dialogue.upstream_sees(*MESSAGE)
@@ -541,7 +541,7 @@ def sent(**options: Any) -> Dialogue:
 
 
 def rejected(**options: Any) -> Dialogue:
-    """Start a dialogue with a rejected message and a closed upstream connection."""
+    """Return a dialogue with a rejected message and a closed upstream connection."""
     dialogue = in_filter(**options)
     dialogue.filter_ends(1, b"spam")
     dialogue.client_sees(b"554 spam")
@@ -552,7 +552,7 @@ def rejected(**options: Any) -> Dialogue:
 
 
 def reconnecting(**options: Any) -> Dialogue:
-    """Start a dialogue in which a command after a rejection requires a second connection."""
+    """Return a dialogue in which a command after a rejection opened a second connection."""
     dialogue = rejected(**options)
     dialogue.client_says(MAIL)
     dialogue.upstream_connects()
@@ -560,7 +560,7 @@ def reconnecting(**options: Any) -> Dialogue:
 
 
 def replaying() -> Dialogue:
-    """Start a dialogue in which the second connection got EHLO again."""
+    """Return a dialogue in which the proxy repeated EHLO on the second connection."""
     dialogue = reconnecting()
     dialogue.upstream_says(b"220 up again")
     dialogue.upstream_sees(b"EHLO client.example")
@@ -568,7 +568,7 @@ def replaying() -> Dialogue:
 
 
 def resetting() -> Dialogue:
-    """Start a dialogue in which the proxy sent RSET after a refused DATA."""
+    """Return a dialogue in which the proxy sent RSET after DATA was refused."""
     dialogue = in_delivery()
     dialogue.upstream_says(b"451 later")
     dialogue.client_sees(b"451 later")

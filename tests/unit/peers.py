@@ -1,6 +1,6 @@
-"""Peers on the proxy's own event loop, for tests of the modules that use sockets.
+"""Peers on the proxy's event loop, for tests of modules that use sockets.
 
-Rule: nothing here sleeps, because the octets of a peer are events of the loop.
+Rule: no function sleeps. The loop waits for input from the peers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Watchdog:
-    """Ends a test in which nothing happens any more."""
+    """A timer that ends a test after a time limit."""
 
     def __init__(self, loop: Loop) -> None:
         self.deadline = loop.clock() + TIMEOUT
@@ -33,24 +33,24 @@ class _Watchdog:
 
 
 class BoundedLoop(Loop):
-    """A loop that checks before each iteration that no deadline is earlier than its bound."""
+    """A loop that checks before each iteration that no deadline precedes `_earliest`."""
 
     def run_once(self) -> None:
         true = min((timed.deadline for timed in self._timer_sources), default=limits.NEVER)
-        assert self._earliest <= true, "somebody has an earlier deadline, and has not said so"
+        assert self._earliest <= true, "an earlier deadline was not noted with note_deadline()"
         super().run_once()
 
 
 @contextmanager
 def fresh_loop(poller: Poller = POLL) -> Iterator[Loop]:
-    """A loop that leaves no trace in the process of the tests."""
+    """Yield a loop and restore the signal handlers of the test process afterwards."""
     numbers = (signal.SIGCHLD, *IGNORED, *STOPPING)
     handlers = [(number, signal.getsignal(number)) for number in numbers]
     loop = BoundedLoop(1, poller)
     yield loop
     os.close(signal.set_wakeup_fd(-1))
     os.close(loop._wakeup)
-    # A child may exit in between, and Python would receive its signal without a handler.
+    # If a child exits while the handlers are being replaced, Python must not receive the signal.
     blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number, handler in handlers:
         signal.signal(number, handler)
@@ -62,14 +62,14 @@ def run_until(loop: Loop, done: Callable[[], object]) -> None:
     loop.add(watchdog)
     try:
         while not done():
-            assert not watchdog.barks, "what the test waits for does not happen"
+            assert not watchdog.barks, "the expected event did not occur in time"
             loop.run_once()
     finally:
         loop.remove(watchdog)
 
 
 class LoopPeer(Peer):
-    """One end of a connection, on the loop that also serves the proxy's end."""
+    """A peer whose socket is watched by the proxy's loop."""
 
     def __init__(self, loop: Loop, connection: socket.socket) -> None:
         super().__init__(connection, timeout=0)
@@ -115,7 +115,7 @@ class LoopPeer(Peer):
 
 
 def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
-    """A listener whose backlog is full, so that further clients wait for an answer."""
+    """Return a listener with a full backlog, and the sockets that fill it."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
     waiting = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The command postprox-rehearse, run in a directory of its own."""
+"""A helper that runs postprox-rehearse in a temporary directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MESSAGE = b"From: Ann <ann@example.net>\nTo: Ben <ben@example.org>\n\nhello\n"
 
 
 class Rehearse:
-    """The command, run in a directory of its own."""
+    """The command, run in a temporary directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -44,7 +44,7 @@ class Rehearse:
         return name
 
     def one(self, command: str, *arguments: str, content: bytes = MESSAGE, status: int = 0) -> Any:
-        """Return the entry of one message in the JSON document, and check the exit status."""
+        """Run the command on a message, check the exit status and return the entry in the JSON."""
         result = self("--json", "-c", command, *arguments, self.save(content))
         assert result.returncode == status, result.stderr
         (message,) = json.loads(result.stdout)["messages"]

@@ -1,4 +1,4 @@
-"""Tests that actions with equal contents are equal, and that every action is handled."""
+"""Tests that actions are compared by content and that every action is handled."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_repr_shows_arguments() -> None:
 
 
 def all_kinds(base: type[actions.Action] = actions.Action) -> set[type[actions.Action]]:
-    """Return all actions, which are the subclasses of `base` that have no subclasses."""
+    """Return the leaf subclasses of `base`, which are the action classes."""
     below = base.__subclasses__()
     return {kind for each in below for kind in all_kinds(each)} if below else {base}
 

@@ -1,6 +1,6 @@
-"""The core's imports at run time, each module's docstring, and the modules that a session loads.
+"""Tests of the core's imports, of module docstrings, and of the modules that a session loads.
 
-The contracts of `[tool.importlinter]` in pyproject.toml have the other rules for imports.
+The section `[tool.importlinter]` of pyproject.toml contains the other import rules.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def test_only_annotations_with_type_checking_imports_are_quoted(name: str) -> No
     annotations = [each.__annotations__.values() for each in functions(module)]
     for quoted in (text for texts in annotations for text in texts if isinstance(text, str)):
         with pytest.raises(NameError):
-            eval(quoted, vars(module))  # noqa: S307 - a text of the project's own
+            eval(quoted, vars(module))  # noqa: S307 - the annotation is project code
 
 
-# The loaded modules, apart from those of the interpreter itself. Every message pays for each
-# module, so a new one is a deliberate decision (CONTRIBUTING, "Conventions").
+# The modules that a session loads, without the interpreter's own modules. Each module increases the
+# start time of every session, so adding a module is a deliberate decision (CONTRIBUTING,
+# "Conventions").
 
 _TELL = """
 import posix, sys
@@ -115,7 +116,7 @@ WITH_A_MESSAGE = {
 
 @pytest.fixture
 def spawn(spawn: Spawn, tmp_path: Path) -> Spawn:
-    """Start proxies that tell at their end which modules they have loaded."""
+    """Return a function that starts a proxy which records its loaded modules at exit."""
     (tmp_path / "modules").touch()
     tell = (sys.executable, "-I", "-S", "-c", _TELL, str(tmp_path / "modules"), str(ROOT))
     return partial(spawn, prelude=tell)

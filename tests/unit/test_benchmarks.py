@@ -1,4 +1,4 @@
-"""The benchmarks: that they run, in miniature, and how figures are shown. No timing is judged."""
+"""Tests of the benchmarks in miniature mode and of stored results. No test checks timings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.peers import (
 from benchmarks.results import ROOT, Conditions, Results
 from tests.postfix.proxies import interpreter
 
-#: whole-path needs one that another user may run.
+#: The benchmark whole-path requires an interpreter that another user can run.
 PYTHON = interpreter() or sys.executable
 SUBJECT = Subject("one", ("one", "{upstream}"))
 CONDITIONS = Conditions("Python 3.11.2", "Debian", 2, "2026-11-24", "abc1234", (0.5, 1.5))
@@ -143,7 +143,7 @@ def test_single_value_is_printed_without_range() -> None:
     ("figure", "verdict"),
     [
         (Figure([1.0, 3.0, 2.0], at_most=2), "meets"),
-        (Figure([2.004], at_most=2), "meets"),  # as it is shown: 2.00
+        (Figure([2.004], at_most=2), "meets"),  # The rounded value, 2.00, meets the limit.
         (Figure([2.01], at_most=2), "misses"),
         (Figure([0.5], at_least=0.5), "meets"),
         (Figure([0.49], at_least=0.5), "misses"),
@@ -161,7 +161,7 @@ def test_processor_time_and_elapsed_time_are_reported() -> None:
 
 
 def test_slope_is_computed_from_last_two_values() -> None:
-    assert SERIES.slope() == pytest.approx(0.30103)  # ten times as many, twice as much
+    assert SERIES.slope() == pytest.approx(0.30103)  # 10 times the number, twice the cost
     assert SERIES.each() == pytest.approx(2.0 / 900)
 
 

@@ -1,6 +1,6 @@
-"""The pure parts of postprox-check: its parsers, the connections that it finds, and its levels.
+"""Tests of postprox-check's parsers, of detected connections and of finding levels.
 
-What it says of whole configurations is tested with a real postconf(1), in tests/postfix.
+tests/postfix tests the findings for whole configurations with a real postconf(1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""postprox-check: endless files, files without text, and the permissions of the proxy's user."""
+"""postprox-check: endless and binary files, and the permissions of the proxy's user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
 
-# Files that have no end, or are no text.
+# Endless and binary files
 
 
 def test_unit_fifo_is_not_read(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_invalid_unit_text_is_reported(tmp_path: Path, octets: bytes) -> None:
 
 
 class BlockingFile(io.BytesIO):
-    """A file such as /proc/kmsg, which has nothing to read yet."""
+    """A file without available data, such as /proc/kmsg."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         return None  # type: ignore[return-value]
@@ -125,7 +125,7 @@ def test_unit_with_arbitrary_command_can_be_probed(words: str) -> None:
     assert "command-line" in names(judge(case))
 
 
-# The permissions of the proxy's user.
+# Permissions of the proxy's user
 
 SPY = """
 import json, os, runpy
@@ -154,7 +154,7 @@ runpy.run_path({access!r}, run_name="__main__")
 
 @pytest.fixture
 def terminal() -> Iterator[None]:
-    """A terminal as standard input."""
+    """Replace standard input with a terminal."""
     ends = pty.openpty()
     before = os.dup(0)
     os.dup2(ends[1], 0)
@@ -165,7 +165,7 @@ def terminal() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("terminal")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look for another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="checking another user's access requires root")
 def test_user_cannot_signal_access_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report").touch()
     spy = tmp_path / "spy.py"
@@ -175,7 +175,7 @@ def test_user_cannot_signal_access_probe(tmp_path: Path, monkeypatch: pytest.Mon
     seen = json.loads((tmp_path / "report").read_text())
     nobody = pwd.getpwnam("nobody")
     assert seen == {
-        # kill(2) and ptrace(2) by the user need the real and the saved id.
+        # kill(2) and ptrace(2) check the real and the saved user id.
         "ids": [0, nobody.pw_uid, 0],
         "groups": [0, nobody.pw_gid, 0],
         "session": True,
@@ -186,7 +186,7 @@ def test_user_cannot_signal_access_probe(tmp_path: Path, monkeypatch: pytest.Mon
     }
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look for another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="checking another user's access requires root")
 def test_access_of_another_user_is_probed(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -204,7 +204,7 @@ def test_access_probe_timeout_returns_none(tmp_path: Path, monkeypatch: pytest.M
     assert probe._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh") is None
 
 
-# Units of systemd.
+# systemd units
 
 
 def test_directory_as_unit_is_rejected(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""postprox-check: settings of main.cf that the services of the recipe inherit."""
+"""postprox-check: main.cf settings that the services of the recipe inherit."""
 
 from __future__ import annotations
 

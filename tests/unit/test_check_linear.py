@@ -1,4 +1,4 @@
-"""postprox-check: the time that hostile text takes, and the bounds on units."""
+"""postprox-check: linear parsing time for hostile text, and limits on the size of units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from postprox.check import postconf, probe, routes, unit, values, xforward
 from postprox.check.postconf import UnreadableError
 
-#: In seconds of the processor. In quadratic time each text takes more than three times as long.
+#: Processor time in seconds. A quadratic parser takes more than three times as long for each text.
 LIMIT = 2.0
 
 
@@ -23,34 +23,34 @@ def number(text: str) -> object:
 
 
 HOSTILE: dict[str, tuple[Callable[[str], object], str]] = {
-    "blanks in a setting": (
+    "spaces in a setting": (
         lambda text: unit.parse("u", [text], {}),
         f"[Service]\nA=a{' ' * 30_000}b",
     ),
-    "blanks before a setting": (
+    "spaces before a setting": (
         lambda text: unit.parse("u", [text], {}),
         f"[Service]\n{' ' * 900_000}b",
     ),
     "a long name": (lambda text: unit.parse("u", [text], {}), f"[Service]\n{'a' * 900_000}"),
     "a long header": (lambda text: unit.parse("u", [text], {}), f"[{'a' * 900_000}"),
-    "lines that go on": (lambda text: unit.parse("u", [text], {}), "\\\n" * 300_000),
+    "continued lines": (lambda text: unit.parse("u", [text], {}), "\\\n" * 300_000),
     "a long word": (unit.split_words, "a" * 700_000),
-    "a long quotation": (unit.split_words, f"'{'a' * 3_000_000}'"),
+    "a long quoted string": (unit.split_words, f"'{'a' * 3_000_000}'"),
     "escaped characters": (unit.split_words, "\\a" * 100_000),
-    "quotations in a word": (unit.split_words, "''" * 300_000),
-    "a word of master.cf": (postconf.split_words, "a" * 700_000),
+    "quoted strings in a word": (unit.split_words, "''" * 300_000),
+    "a long word of master.cf": (postconf.split_words, "a" * 700_000),
     "open braces": (postconf.split_words, "{ " * 300_000),
-    "blanks of master.cf": (postconf.split_words, " " * 500_000),
+    "spaces in master.cf": (postconf.split_words, " " * 500_000),
     "zeros before a letter": (number, "0" * 500_000 + "x"),
-    "blanks before a letter": (number, " " * 900_000 + "x"),
+    "spaces before a letter": (number, " " * 900_000 + "x"),
     "digits": (number, "9" * 900_000),
-    "zeros of a time": (values.seconds, "0" * 500_000 + "x"),
-    "zeros of a process limit": (values.process_limit, "0" * 500_000 + "1" * 10),
+    "zeros in a time value": (values.seconds, "0" * 500_000 + "x"),
+    "zeros in a process limit": (values.process_limit, "0" * 500_000 + "1" * 10),
     "a port": (lambda text: routes.proxy_filter(text, "/"), "1" * 900_000),
     "colons": (lambda text: routes.next_hop(text, "/"), ":" * 900_000),
     "brackets": (lambda text: routes.next_hop(text, "/"), "[" * 900_000),
     "a network": (lambda text: xforward.permits([text], "::1"), "1." * 500_000),
-    "a network of IPv6": (lambda text: xforward.permits([text], "::1"), "1:" * 500_000),
+    "an IPv6 network": (lambda text: xforward.permits([text], "::1"), "1:" * 500_000),
     "a command line": (
         lambda text: routes.listening_proxy(unit.Unit("u", ("postprox", text))),
         "-" + "r" * 900_000,

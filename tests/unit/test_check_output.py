@@ -1,4 +1,4 @@
-"""postprox-check: the lines of its report, a report that cannot be written, and a signal."""
+"""postprox-check: the report's layout, exit statuses, output errors and interrupts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ sys.exit(__main__.main())
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """The command, with a postconf(1) that prints a configuration with one warning."""
+    """Return a command line whose postconf(1) prints a configuration that causes one warning."""
     (tmp_path / "nx").write_text(MAIN)
     (tmp_path / "M").write_text(FRONT)
     (tmp_path / "Px").touch()

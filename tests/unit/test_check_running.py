@@ -1,6 +1,6 @@
-"""postprox-check on a machine with systemd: units, sockets, processes and greetings.
+"""postprox-check on a system with systemd: units, sockets, processes and greetings.
 
-The texts of `systemctl show` are recorded. Units and drop-ins are in a directory of the test.
+The output of `systemctl show` is recorded. Units and drop-ins are in a temporary directory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OWN = (
 PROXY_PORT = Endpoint("127.0.0.1", 10025)
 FRONT_SPEED = "smtpd_proxy_options = speed_adjust\n"
 
-#: The output of `systemctl show` for each kind of state, without Id (systemd 252).
+#: The output of `systemctl show` of systemd 252 for each state, without Id.
 SHOWN = {
     "running": "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=disabled\n"
     "Result=success\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=7",
@@ -61,7 +61,7 @@ EVERYWHERE = LISTENING.replace("0100007F", "00000000")
 
 
 class FakeMachine(Machine):
-    """A machine whose state the test sets."""
+    """A machine with a state that the test controls."""
 
     def __init__(self) -> None:
         self.states = {"postprox.service": "running", "postprox.socket": "listening"}
@@ -97,7 +97,7 @@ class FakeMachine(Machine):
 
 
 class Site:
-    """A site with the packaged unit and its socket, both right."""
+    """A correct installation with the packaged service and socket units."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -121,7 +121,7 @@ class Site:
         self.enable("sockets.target.wants/postprox.socket")
 
     def write(self, arguments: str, *more: str, name: str = "postprox.service") -> None:
-        """Write the drop-in of the service."""
+        """Write a drop-in that sets the command line of the service."""
         line = f"{self.launcher} {arguments}"
         self.drop_in(name, "Service", "User=nobody", "ExecStart=", f"ExecStart={line}", *more)
 
@@ -140,7 +140,7 @@ class Site:
 
 
 class Checked:
-    """The document of --json, and the text."""
+    """The exit status and the JSON document of a check."""
 
     def __init__(self, status: int, document: str) -> None:
         self.status = status
@@ -159,7 +159,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     made = Site(tmp_path)
     monkeypatch.setattr(probe, "UNIT_DIRECTORIES", (str(made.units),))
     monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
-    # The programs of the test lie in /tmp, which the unit hides.
+    # The test programs are in /tmp, which PrivateTmp hides from the service.
     monkeypatch.setattr(sandbox, "_TEMPORARY", ())
     monkeypatch.setattr(command, "Machine", lambda: made.machine)
     postconf(tmp_path, monkeypatch, f'for o; do :; done; cat "{tmp_path}/${{o#-}}"')
@@ -167,7 +167,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def check(site: Site, capsys: pytest.CaptureFixture[str], *arguments: str) -> Checked:
-    """Run the command."""
+    """Run postprox-check on the site."""
     for option, text in [("nx", site.main), ("M", site.master), ("Px", OWN)]:
         (site.directory / option).write_text(text)
     status = command.run(["--json", *arguments])
@@ -175,7 +175,7 @@ def check(site: Site, capsys: pytest.CaptureFixture[str], *arguments: str) -> Ch
 
 
 def apply(site: Site, checked: Checked) -> None:
-    """Run the printed commands, with a systemctl(1) that does nothing."""
+    """Run the commands of the remedy with a systemctl(1) that does nothing."""
     programs = site.directory / "programs"
     (programs / "systemctl").write_text("#!/bin/sh\n")
     (programs / "systemctl").chmod(0o755)
@@ -199,7 +199,7 @@ def test_idle_socket_activated_service_is_not_reported(
 
 
 class State(NamedTuple):
-    """A state of a unit, and the expected finding."""
+    """A unit's state and the expected finding."""
 
     state: str
     name: str
@@ -374,7 +374,7 @@ def test_offline_option_skips_running_system(
     assert (checked.status, checked.document["running"]) == (0, False)
 
 
-# Units and their files.
+# Units and their files
 
 
 def test_exec_start_without_reset_is_reported(
@@ -458,7 +458,7 @@ def test_unused_unit_beside_spawned_proxy_is_not_reported(
 
 
 def as_installed(site: Site) -> None:
-    """The packaged unit and its file, neither enabled nor edited."""
+    """Restore the packaged unit and options file, and disable the unit."""
     site.disable()
     shutil.rmtree(site.units / "postprox.service.d")
     site.machine.states = {"postprox.service": "waiting", "postprox.socket": "waiting"}
@@ -545,7 +545,7 @@ _hiding_setting = sandbox.hiding_setting
 
 
 def _hidden_spool(unit: Unit, path: str) -> str:
-    """The programs of the test lie in /tmp."""
+    """Ignore PrivateTmp for all files except the spool, because the test programs are in /tmp."""
     return _hiding_setting(unit, path) if path == "/tmp/spool" else ""
 
 
@@ -694,7 +694,7 @@ def test_missing_path_in_unit_is_reported(
     assert check(site, capsys).names() == []
 
 
-# The text of the filter.
+# Filter scripts
 
 TEXTS = {
     "byte order mark": (b"\xef\xbb\xbf#!/bin/sh\nexit 0\n", "byte-order-mark"),
@@ -836,7 +836,7 @@ def test_inaccessible_directory_is_reported_instead_of_filter(
     assert check(site, capsys).names() == []
 
 
-# The machine itself.
+# The real system
 
 
 def test_listener_addresses_are_read_from_proc() -> None:

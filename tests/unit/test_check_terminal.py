@@ -1,4 +1,4 @@
-"""postprox-check: the output on a terminal."""
+"""postprox-check: control characters in the output."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from postprox.check.report import Result
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, postconf
 
-# The output on a terminal.
-
 HOSTILE = "\x1b]0;x\x07\x1b[2J\x9b31m\r\x7f\u202e"
 
 
@@ -34,7 +32,7 @@ def checked(
     main: str = MAIN,
     master: str = FRONT + PROXY,
 ) -> int:
-    """Run the command on a configuration, as postconf(1) prints it; return its exit status."""
+    """Run the command with a fake postconf(1) that prints a configuration."""
     for option, text in [("nx", main), ("M", master), ("Px", "")]:
         (directory / option).write_text(text)
     postconf(directory, monkeypatch, f'for option; do :; done; cat "{directory}/${{option#-}}"')
@@ -46,16 +44,16 @@ MAIN_CF = {
     "message_size_limit": f"message_size_limit = 1{HOSTILE}\n",
     "smtpd_proxy_filter": f"smtpd_proxy_filter = unix:{HOSTILE}\n",
     "content_filter": f"content_filter = scan{HOSTILE}:[127.0.0.1]:10025\n",
-    "a name": f"{HOSTILE}_destination_concurrency_limit = x\n",
+    "unknown parameter": f"{HOSTILE}_destination_concurrency_limit = x\n",
 }
 MASTER_CF = {
-    "a service": FRONT.replace("smtp ", f"a{HOSTILE} ") + PROXY,
+    "service": FRONT.replace("smtp ", f"a{HOSTILE} ") + PROXY,
     "user=": FRONT + PROXY.replace("nobody", f"nobody{HOSTILE}"),
     "argv=": FRONT + PROXY.replace("/p/", f"/p{HOSTILE}/"),
-    "an option": FRONT + PROXY.replace("--strict", f"--{HOSTILE}"),
-    "a filter": FRONT + PROXY.replace("/f", f"{{/f {HOSTILE}}}"),
-    "an upstream": FRONT + PROXY.replace(" up", f" unix:/{HOSTILE}"),
-    "a line": f"too few {HOSTILE}\n",
+    "option": FRONT + PROXY.replace("--strict", f"--{HOSTILE}"),
+    "filter": FRONT + PROXY.replace("/f", f"{{/f {HOSTILE}}}"),
+    "upstream": FRONT + PROXY.replace(" up", f" unix:/{HOSTILE}"),
+    "incomplete line": f"too few {HOSTILE}\n",
 }
 
 

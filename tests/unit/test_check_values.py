@@ -1,4 +1,4 @@
-"""postprox-check: numbers, columns and addresses as Postfix parses them."""
+"""postprox-check: numbers, master.cf columns and addresses, as Postfix parses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.checking import FRONT, MAIN, PROXY, found, names
 
 QUIET = names(found())
 
-# Numbers that Postfix refuses.
+# Numbers that Postfix rejects
 
 REFUSED = ["", " ", "10MB", "ten", "1.5", "0x10", "\u00b2", "\u0663", "1 2", "9" * 5000]
 
@@ -105,7 +105,7 @@ def test_process_limit_rejected_by_postfix_is_reported(limit: str) -> None:
     assert finding.remedy == "postconf -F smtp/inet/process_limit=-"
 
 
-# Columns of master.cf that spawn(8) does not run with.
+# Columns of master.cf that prevent spawn(8) from running
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_default_chroot_depends_on_compatibility_level(level: str, chrooted: boo
     assert ("columns" in names(found(main, master))) == chrooted
 
 
-# A transport that speaks LMTP.
+# LMTP transports
 
 SCAN = """\
 smtpd_proxy_filter =
@@ -159,7 +159,7 @@ def test_lmtp_transport_is_checked_against_lmtp_parameters_only() -> None:
     )
 
 
-# The forms of an address.
+# Address formats
 
 
 @pytest.mark.parametrize(

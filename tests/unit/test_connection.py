@@ -1,4 +1,4 @@
-"""A session at work on real sockets, files and filters, with its peers on the same loop."""
+"""Tests of sessions with real sockets, files and filters, whose peers use the same loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.unit.peers import LoopPeer, deaf_listener, fresh_loop, run_until
 
 
 class Site:
-    """A client's connection with all that is round it."""
+    """A session with its client, upstream listener and spool directory."""
 
     def __init__(self, loop: Loop, listener: socket.socket, directory: Path) -> None:
         self.loop = loop
@@ -42,7 +42,7 @@ class Site:
         self._peers: list[LoopPeer] = []
 
     def serves(self, *options: str, upstream: str = "") -> LoopPeer:
-        """Start a session; return its client."""
+        """Start a session and return its client."""
         mine, theirs = socket.socketpair()
         descriptor = theirs.detach()
         target = upstream or address(self._listener)
@@ -53,14 +53,14 @@ class Site:
         return self._peer(mine)
 
     def upstream(self) -> LoopPeer:
-        """Take the next connection to upstream, and greet it."""
+        """Accept the next upstream connection and send a greeting."""
         accepted, _ = self._listener.accept()
         peer = self._peer(accepted)
         peer.says(b"220 up")
         return peer
 
     def transaction(self, *options: str) -> tuple[LoopPeer, LoopPeer]:
-        """Go on to an accepted recipient; return client and upstream."""
+        """Start a session up to an accepted recipient, and return its client and upstream peer."""
         client = self.serves(*options)
         upstream = self.upstream()
         client.sees(b"220 up")
@@ -69,13 +69,13 @@ class Site:
         return client, upstream
 
     def data(self, *options: str) -> tuple[LoopPeer, LoopPeer]:
-        """Go on to the 354."""
+        """Start a session up to the 354 reply, and return its client and upstream peer."""
         client, upstream = self.transaction(*options)
         client.asks(b"DATA", b"354 ")
         return client, upstream
 
     def stalled(self) -> tuple[LoopPeer, LoopPeer]:
-        """Go on to ten megabytes that upstream has asked for and does not read."""
+        """Start a session whose upstream peer does not read a message of 10 MB."""
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client, upstream = self.data()
         for _ in range(100):
@@ -109,8 +109,8 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
     directory = tmp_path / "spool"
     directory.mkdir()
     site = Site(loop, listener, directory)
-    gc.collect()  # garbage of earlier tests may own descriptors
-    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    gc.collect()  # Earlier tests may have left garbage with open descriptors.
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     yield site
     site.closes()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
@@ -118,7 +118,7 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect the log lines."""
+    """Return the list of logged lines."""
     lines: list[str] = []
     monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: lines.append(text))
     return lines
@@ -322,14 +322,14 @@ def test_outfile_open_failure_causes_451_reply(site: Site, monkeypatch: pytest.M
 
 
 def gate(tmp_path: Path) -> Path:
-    """A FIFO that blocks a filter, or shows that the filter has written to it."""
+    """Create a FIFO through which a test waits for a filter, or a filter for a test."""
     fifo = tmp_path / f"gate{len(list(tmp_path.iterdir()))}"
     os.mkfifo(fifo)
     return fifo
 
 
 def pid_written(site: Site, path: Path) -> int:
-    """Wait until a filter has written its process id to the FIFO `path`."""
+    """Return the process id that a filter writes to the FIFO `path`."""
     descriptor = os.open(path, os.O_RDWR)
     reader = FifoReader(site.loop, descriptor)
     run_until(site.loop, lambda: reader.text.endswith(b"\n"))
@@ -338,7 +338,7 @@ def pid_written(site: Site, path: Path) -> int:
 
 
 class FifoReader:
-    """Collects the data from a FIFO."""
+    """A reader that collects the data from a FIFO."""
 
     def __init__(self, loop: Loop, descriptor: int) -> None:
         self.text = b""
@@ -368,7 +368,7 @@ def test_client_loss_kills_filter(
 
 
 def wait_until_dead(pid: int) -> None:
-    """Wait for the end of a process that was killed: the kernel takes a moment."""
+    """Wait until a killed process has exited."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -482,7 +482,7 @@ def test_blocked_upstream_socket_is_not_written_to(site: Site) -> None:
     sending = site.connection._upstream
     assert sending is not None
     run_until(site.loop, lambda: not select.select([], [sending.writer], [], 0)[1])
-    client.says(b"NOOP")  # an event after which nothing more is sent
+    client.says(b"NOOP")  # This event causes no more writes.
     run_until(site.loop, lambda: site.connection.session._commands._buffer)
     assert sending.unsent <= 2 * limits.COPY_SIZE
 
@@ -500,7 +500,7 @@ def test_each_written_block_restarts_upstream_timeout(site: Site) -> None:
 def test_upstream_reset_during_message_causes_451_reply(site: Site) -> None:
     client, upstream = site.stalled()
     run_until(site.loop, lambda: site.connection._block)
-    upstream.leaves()  # with octets unread, which resets the connection
+    upstream.leaves()  # Unread input makes close(2) reset the connection.
     client.sees_reply(b"451 ")
 
 
@@ -587,7 +587,7 @@ def test_message_files_are_closed_once(site: Site) -> None:
     client, upstream = site.data("-c", "exit 1")
     client.says(*MESSAGE)
     client.sees_reply(b"554 ")
-    number = os.open("/dev/null", os.O_RDONLY)  # the number that the spool had
+    number = os.open("/dev/null", os.O_RDONLY)  # This reuses the descriptor number of the spool.
     upstream.leaves()
     client.says(b"QUIT")
     client.sees_reply(b"221 ")
@@ -621,12 +621,12 @@ def test_name_resolution_is_cancelled_once(site: Site, monkeypatch: pytest.Monke
 
 
 def settles(site: Site) -> None:
-    """Wait until all commands that are held have been handled."""
+    """Wait until all buffered commands have been processed."""
     run_until(site.loop, lambda: site.connection.deadline > site.loop.clock())
 
 
 def test_client_with_unread_replies_is_not_read(site: Site) -> None:
-    """Memory stays bounded against a client that makes the proxy talk and never listens."""
+    """A client that sends commands but reads no replies must not exhaust the memory."""
     client, _ = site.transaction()
     client.stops_reading()
     sent = 0
@@ -710,7 +710,7 @@ def test_second_exception_is_reported_to_client(
 
 
 def without_transition(monkeypatch: pytest.MonkeyPatch, state: str, following: str) -> None:
-    """Take a transition out. The table itself stays, because its order is part of a picture."""
+    """Remove a transition from the table for the duration of a test."""
     events = {key: event for key, event in states.TRANSITIONS[state].items() if key != following}
     monkeypatch.setitem(states.TRANSITIONS, state, events)
 
@@ -742,7 +742,7 @@ def test_missing_transition_after_delivery_causes_421_reply(
     upstream.says(b"354 go on")
     upstream.sees(*MESSAGE)
     upstream.says(b"250 queued")
-    client.sees_reply(b"421 ")  # not after 250: the client sends the message again
+    client.sees_reply(b"421 ")  # No 250 reply precedes it, so the client will retry.
     client.sees_end()
     upstream.sees_end()
     site.is_over(exit_status=1)
@@ -791,7 +791,7 @@ def test_aborted_session_waits_for_client_close(
 
 
 def test_unread_input_does_not_discard_reply(site: Site) -> None:
-    """Closing a TCP connection with unread input resets it, and sent data is lost."""
+    """Closing a TCP connection with unread input would reset it and discard the sent reply."""
     client, upstream = site.transaction()
     client.says(b"NOOP", *([b"NOOP"] * 1000))
     upstream.sees(b"NOOP")
@@ -803,7 +803,7 @@ def test_unread_input_does_not_discard_reply(site: Site) -> None:
     site.is_over(exit_status=1)
 
 
-# The loop's bound of all deadlines: `BoundedLoop` checks it before each wait.
+# `BoundedLoop` checks before each wait that no deadline precedes the loop's earliest deadline.
 
 CLIENT_SAYS = {
     "command": b"NOOP\r\n",
@@ -822,7 +822,7 @@ UPSTREAM_SAYS = {
 
 
 class Happening:
-    """A session that anything may happen to, in any order, for as long as it is there."""
+    """A session that processes random events in any order."""
 
     def __init__(self, site: Site, options: tuple[str, ...]) -> None:
         self.site = site
@@ -848,7 +848,7 @@ class Happening:
         self.turns()
 
     def turns(self) -> None:
-        """Let the loop turn while there is something to do."""
+        """Run the loop until no events are pending."""
         for _ in range(20):
             if self.peer is None and select.select([self.site._listener], [], [], 0)[0]:
                 self.peer = self.site.upstream()
@@ -865,7 +865,7 @@ ENDS = ["client ends", "client leaves", "upstream ends", "stop", "terminate"]
 def test_earliest_deadline_is_correct_after_random_events(
     seed: int, listener: socket.socket, tmp_path: Path
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311 - chosen anew, the same each time
+    chance = random.Random(seed)  # noqa: S311 - reproducible
     with fresh_loop(EPOLL) as loop:
         site = Site(loop, listener, tmp_path)
         happening = Happening(site, ("-c", "exit 0") if seed % 2 else ())

@@ -1,4 +1,4 @@
-"""Where upstream is, and the tries to reach it."""
+"""Tests of upstream addresses and of connection attempts."""
 
 from __future__ import annotations
 
@@ -120,11 +120,11 @@ def test_connection_to_host_name_succeeds(loop: Loop, listener: socket.socket) -
 
 def test_connection_to_ipv6_address_succeeds(loop: Loop) -> None:
     if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
+        pytest.skip("IPv6 is not available")
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
-        pytest.skip("no IPv6 here")
+        pytest.skip("IPv6 is not available")
     with listener, Try(loop, f"[::1]:{port_of(listener)}").start().connection() as ours:
         assert ours.family == socket.AF_INET6
 
@@ -179,7 +179,7 @@ Addresses = list[tuple[int, tuple[str, int]]]
 
 @pytest.fixture
 def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
-    """Let names resolve to certain addresses."""
+    """Return a function that sets the addresses to which names resolve."""
 
     def resolve_to(addresses: Addresses) -> None:
         monkeypatch.setattr(connector, "resolve", lambda _target, _flags: list(addresses))
@@ -259,7 +259,7 @@ def test_successful_attempt_has_no_deadline(loop: Loop, listener: socket.socket)
 
 
 def test_cancelled_attempt_does_not_call_handler(loop: Loop, listener: socket.socket) -> None:
-    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
     attempt.connector.cancel()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: the places of frequent questions and changes."""
+"""Tests of the tables in CONTRIBUTING.md that list files for frequent questions and changes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FOLDERS = ("", "postprox", "postprox/shell", "tests/conformance")
 
 
 def files(place: str) -> list[Path]:
-    """Return the existing files that a row names; fail for a missing one."""
+    """Return the paths of all files that a table row names, and check that they exist."""
     found = []
     for name in re.findall(r"`([\w/.-]+\.(?:py|md|1))`", place):
         paths = [path for folder in FOLDERS if (path := ROOT / folder / name).exists()]
-        assert paths, f"there is no {name}"
+        assert paths, f"missing file: {name}"
         found += paths
     return found
 
@@ -32,4 +32,4 @@ def test_table_rows_are_found() -> None:
 def test_each_name_in_table_exists(question: str, place: str) -> None:
     text = "".join(path.read_text("utf-8") for path in files(place))
     for name in re.findall(r"`(?:Session\.)?([A-Za-z_]+)`", place):
-        assert re.search(rf"\b{name}\b", text), f"{question}: there is no {name}"
+        assert re.search(rf"\b{name}\b", text), f"{question}: {name} does not exist"

@@ -1,4 +1,4 @@
-"""The counters of a server."""
+"""Tests of a server's counters."""
 
 from __future__ import annotations
 

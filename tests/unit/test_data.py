@@ -1,4 +1,4 @@
-"""The DATA decoder and encoder, against slow models written from RFC 5321."""
+"""Tests of the DATA decoder and encoder against slow models that follow RFC 5321."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from postprox.core import data
 from postprox.core.data import DotUnstuffer, encoded, normalized
 
-# Octets that matter, more often than others.
+# Significant octets are more frequent than others.
 OCTETS = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\0", b"a", b"\xff"])
 TEXTS = st.one_of(st.lists(OCTETS).map(b"".join), st.binary())
 CUTS = st.lists(st.integers(min_value=0, max_value=60))
 
 
 def cut(text: bytes, places: list[int]) -> list[bytes]:
-    """Cut `text` at `places`, as far as it reaches."""
+    """Split `text` at `places`. Places after its end are ignored."""
     borders = [0, *sorted(places), len(text)]
     return [text[start:end] for start, end in pairwise(borders)]
 
 
 def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
-    """Return the content, whether it is complete, and the input after it."""
+    """Return the decoded content, whether it is complete, and the input after the end of data."""
     decoder = DotUnstuffer()
     content = rest = b""
     for piece in pieces:
@@ -38,11 +38,11 @@ def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
 
 
 def receiver(wire: bytes) -> tuple[list[bytes], bytes] | None:
-    """Parse data as RFC 5321 requires. Return the lines, and the input after the end of data.
+    """Parse data as RFC 5321 requires. Return the lines and the input after the end of data.
 
-    Section 4.1.1.4: the data is ended by a line that holds only a period; section 2.3.8: only
-    CRLF ends a line; section 4.5.2: a leading period is removed if the line holds more.
-    None if there is no end.
+    A line that consists of a period ends the data (section 4.1.1.4). Only CRLF ends a line
+    (section 2.3.8). A leading period is removed from every other line (section 4.5.2).
+    The result is None if the end of data is missing.
     """
     lines: list[bytes] = []
     line = bytearray()
@@ -58,7 +58,7 @@ def receiver(wire: bytes) -> tuple[list[bytes], bytes] | None:
 
 
 def sloppy_end(wire: bytes, line_ends: tuple[bytes, ...]) -> int:
-    """Return where a server that takes any of `line_ends` for a line end sees the data's end."""
+    """Return the position of the end of data for a server that accepts these line ends."""
     line = bytearray()
     for position, octet in enumerate(wire):
         line.append(octet)
@@ -254,7 +254,7 @@ def test_end_of_data_is_sent_with_last_block() -> None:
 
 @given(TEXTS)
 def test_upstream_receives_content_that_client_sent(message: bytes) -> None:
-    """Faithful but for bare LF, which becomes CRLF, and a dot right after a bare CR, doubled."""
+    """Bare LF becomes CRLF, and a dot after a bare CR is doubled. Other octets are unchanged."""
     content, ended, _ = decode(message, b"\r\n.\r\n")
     assert ended
     read = receiver(send(content))
@@ -267,7 +267,7 @@ def test_upstream_receives_content_that_client_sent(message: bytes) -> None:
 
 
 def as_received_upstream(message: bytes) -> bytes:
-    """Apply the two changes to a message, octet by octet."""
+    """Convert bare LF to CRLF and double each dot after a bare CR."""
     changed = bytearray()
     before = 0
     for octet in message:
@@ -299,8 +299,7 @@ def test_lenient_server_does_not_see_early_end_of_data(
     line_ends: tuple[bytes, ...], content: bytes
 ) -> None:
     wire = send(content)
-    # A lenient server may see the last line end one octet early, at the CR or before it. The rest
-    # is not a command.
+    # A lenient server may find the end of data at the final CR. The remaining LF is not a command.
     assert sloppy_end(wire, line_ends) in (-1, len(wire), len(wire) - 1)
 
 
@@ -342,13 +341,13 @@ def test_outfile_decoding_is_independent_of_block_boundaries(
 
 
 def passed(wire: bytes) -> tuple[bytes, bytes]:
-    """Return the content of the rest of a message, and its encoding for upstream."""
+    """Return the decoded content and the wire form of the second block of a message."""
     decoder = DotUnstuffer()
     decoder.feed(b"in the middle of a line")
     return decoder.feed(wire), decoder.wire
 
 
-#: Lines of one length, as base64 has them, with an octet in them changed.
+#: Lines of equal length, such as base64 text.
 EQUAL_LINES = st.builds(
     lambda length, end, count: bytearray((b"a" * length + end) * count),
     st.integers(0, 8),

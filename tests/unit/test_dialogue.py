@@ -1,4 +1,4 @@
-"""The error message of a failed `Dialogue`."""
+"""The error message if a check of `Dialogue` fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_failure_message_shows_both_sides() -> None:
             r"but saw",
             r"  250 fine\r\n",
             r"",
-            r"The dialogue, with the state it was in:",
+            r"Dialogue, with the session state at each event:",
             r"  connecting     P> a client connects",
             r"                 P< ConnectUpstream()",
             r"  connecting     U> @connect",
@@ -47,7 +47,7 @@ def test_failure_message_shows_filter_and_time() -> None:
     with pytest.raises(UnexpectedError) as failure:
         dialogue.upstream_says(b"221 bye")
     told = str(failure.value)
-    assert told.startswith("upstream is not connected\n\n")
+    assert told.startswith("the upstream connection is closed\n\n")
     assert "  filtering      F> ends: 1 spam\n" in told
     assert r"                 C< 554 spam\r\n" in told
     assert "  command        P> 5 s have passed\n" in told

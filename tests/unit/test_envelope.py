@@ -1,4 +1,4 @@
-"""The envelope: addresses as commands give them, and the filter's environment made of them."""
+"""Tests of the envelope: parsing of commands, and the filter's environment variables."""
 
 from __future__ import annotations
 

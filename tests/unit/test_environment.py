@@ -1,4 +1,4 @@
-"""The parser of environment files, compared with systemd's own parser where it is installed."""
+"""Tests of the environment file parser, and a comparison with systemd's parser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from postprox.check import environment, unit
 from postprox.check.environment import OPTIONS, UPSTREAM
 
-#: systemd parses environment.d(5) like an environment file, but expands $ there.
+#: systemd parses environment.d(5) like environment files, except that it expands $.
 SYSTEMD = Path("/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator")
 
 
@@ -50,7 +50,7 @@ def values_of_systemd(text: str) -> dict[str, str]:
             text=True,
             check=True,
         ).stdout
-    # A value in quotes has the escapes of C.
+    # Quoted values contain C escape sequences.
     found = {}
     for line in printed.splitlines():
         name, _, shown = line.partition("=")
@@ -64,7 +64,7 @@ def values_of_systemd(text: str) -> dict[str, str]:
 @given(st.text(alphabet="AB=' \"\\\n\tc", max_size=40))
 def test_parsed_values_match_systemd(text: str) -> None:
     text = f"A=1\nB={text}\nC=1"
-    # The program prints an earlier value if the last one is empty.
+    # If the last value of a variable is empty, the generator prints an earlier value.
     found = {name: value for name, value in environment.parse(text).values.items() if value}
     expected = values_of_systemd(text)
     assert found == {name: expected.get(name) for name in found}

@@ -1,4 +1,4 @@
-"""The filter command: its start, inherited resources, standard error and exit."""
+"""Tests of the filter process: start, inherited resources, standard error and exit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exit_code(running: Filter) -> int:
 
 
 def run(command: str, **environment: bytes) -> Outcome:
-    """Run a filter to its end, as the loop does."""
+    """Run a filter until it exits, as the loop does, and return its outcome."""
     variables = {name.encode(): value for name, value in environment.items()}
     running = Filter(command, {b"PATH": os.environb[b"PATH"], **variables})
     child = os.pidfd_open(running.pid)
@@ -94,7 +94,7 @@ def test_standard_output_is_dev_null(tmp_path: Path) -> None:
 
 @pytest.fixture
 def inheritable() -> Iterator[int]:
-    """A descriptor that the proxy may have inherited."""
+    """Yield an inheritable descriptor, like one that the proxy could have inherited."""
     ours, theirs = socket.socketpair()
     descriptor = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 50)
     os.set_inheritable(descriptor, True)
@@ -108,7 +108,7 @@ def test_no_other_descriptor_is_inherited(
 ) -> None:
     monkeypatch.setattr(Filter, "_descriptors_are_private", False)
     run(f'ls /proc/self/fd >"{tmp_path}/fds"')
-    # ls itself has the listed directory open.
+    # ls opens the directory that it lists.
     assert (tmp_path / "fds").read_text().split() == ["0", "1", "2", "3"]
 
 
@@ -123,11 +123,13 @@ def _the_first_and_the_last_ignored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_the_first_and_the_last_ignored")
 def test_signals_have_default_dispositions(tmp_path: Path) -> None:
-    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "else this shows nothing"
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, (
+        "the test requires that SIGPIPE is ignored"
+    )
     run(f'cat /proc/self/status >"{tmp_path}/status"')
     status = (tmp_path / "status").read_text()
     masks = dict(re.findall(r"^(Sig(?:Blk|Ign|Cgt)):\s+([0-9a-f]+)$", status, re.MULTILINE))
-    # The C library reserves 32 and 33.
+    # The C library reserves signals 32 and 33.
     libc = 1 << 31 | 1 << 32
     assert {name: int(mask, 16) & ~libc for name, mask in masks.items()} == {
         "SigBlk": 0,
@@ -137,7 +139,7 @@ def test_signals_have_default_dispositions(tmp_path: Path) -> None:
 
 
 def test_only_valid_signals_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As with musl, which keeps signal 34 for itself.
+    # musl also reserves signal 34.
     valid = signal.valid_signals() - {34}
     monkeypatch.setattr("_signal.valid_signals", lambda: valid)
     assert set(_changeable_signals()) == valid - {signal.SIGKILL, signal.SIGSTOP}
@@ -191,7 +193,7 @@ def test_background_process_does_not_delay_outcome(tmp_path: Path) -> None:
 
 def test_failed_start_leaves_no_open_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
-    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     with pytest.raises(FileNotFoundError):
         Filter("true", {})
     assert os.listdir("/dev/fd") == before  # noqa: PTH208

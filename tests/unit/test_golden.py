@@ -1,4 +1,4 @@
-"""Texts that users see: each change of wording shows as a change of a file in tests/golden."""
+"""Tests that tests/golden contains the current user-visible texts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.golden import GOLDEN, HELPED, PRODUCERS
 @pytest.mark.parametrize("name", PRODUCERS)
 def test_golden_file_is_current(name: str) -> None:
     if name in HELPED and "postprox" not in HELPED[name] and sys.version_info[:2] != (3, 11):
-        pytest.skip("argparse words its help differently in each version of Python")
+        pytest.skip("the wording of argparse depends on the Python version")
     kept = (GOLDEN / name).read_text(encoding="utf-8")
-    assert PRODUCERS[name]() == kept, "python3 -m tests.golden writes it anew"
+    assert PRODUCERS[name]() == kept, "outdated file; run python3 -m tests.golden"
 
 
 def test_every_golden_file_is_produced() -> None:

@@ -1,4 +1,4 @@
-"""The help, built from the table of options in this process."""
+"""Tests of the help text that is built from the option table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_text_built_from_option_table_matches_golden_file(name: str) -> None:
-    # The module builds the texts when it is imported. tests/mutation changes the table later.
+    # The module builds the texts on import. tests/mutation changes the table after that.
     importlib.reload(help_text)
     assert help_text.TEXTS[name] == (GOLDEN / FILES[name]).read_text(encoding="utf-8")
 

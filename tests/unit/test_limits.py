@@ -1,4 +1,4 @@
-"""Bounds that lean on each other."""
+"""Tests of limits that depend on other limits."""
 
 from __future__ import annotations
 

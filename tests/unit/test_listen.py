@@ -1,4 +1,4 @@
-"""The listening server: many clients, the cap, the socket it is given, and its end."""
+"""Tests of the listening server: sessions, limits, passed sockets, files and shutdown."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_every_client_gets_421_reply_if_upstream_is_unreachable(serve: Serve) ->
 
 
 class Keeping(Answering):
-    """An upstream server that keeps the messages."""
+    """An upstream server that stores the messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ FILTER = 'read -r first <"$EMAIL"; case $first in *spam*) echo 550 spam >&2; exi
 
 
 async def deliver(address: tuple[str, int], number: int) -> int:
-    """Send a message; return the code of the reply that decided about it."""
+    """Send a message and return the code of the final reply."""
     subject = b"spam" if number % 2 else b"ham"
     client = aiosmtplib.SMTP(hostname=address[0], port=address[1], use_tls=False, timeout=60)
     async with client:
@@ -185,7 +185,7 @@ def no_descriptor() -> OSError:
 
 
 class Exhausted:
-    """A listener whose clients cannot be accepted, until there are descriptors or memory again."""
+    """A listener whose accept() fails, as without free descriptors or memory."""
 
     def __init__(self, listener: socket.socket, error: Fails = no_descriptor) -> None:
         self._listener = listener
@@ -348,7 +348,7 @@ def test_second_signal_terminates_all_sessions(
     client.says(*MESSAGE)
     child = int((tmp_path / "started").read_text())
     server.process.send_signal(number)
-    idle.sees_reply(b"421 ")  # the first signal has been heard
+    idle.sees_reply(b"421 ")  # The server has processed the first signal.
     server.process.send_signal(number)
     client.sees_reply(b"421 ")
     assert server.exit_status() == 0
@@ -361,7 +361,7 @@ _ports = count(20_000)
 
 
 def own_address() -> tuple[str, int]:
-    """An address of this machine that no other test uses: all of 127/8 is."""
+    """Return an address in 127.0.0.0/8 that no other test process uses."""
     pid = os.getpid()
     return f"127.{1 + pid // 65536 % 254}.{pid // 256 % 256}.{1 + pid % 254}", next(_ports)
 
@@ -466,7 +466,7 @@ def test_invalid_listen_pid_ignores_passed_sockets(
     assert variables == {}
 
 
-@pytest.mark.parametrize("given", ["3</dev/null", "3<&-"])  # then 3 is one of the proxy's own
+@pytest.mark.parametrize("given", ["3</dev/null", "3<&-"])  # After 3<&-, the proxy reuses 3.
 def test_passed_descriptor_without_socket_is_reported(given: str) -> None:
     host, port = own_address()
     handing = ("/bin/sh", "-c", f"export LISTEN_FDS=1; exec {given}; {FOR_US}", "sh")
@@ -612,7 +612,7 @@ def test_metrics_file_reports_waiting_clients(
 ) -> None:
     metrics = tmp_path / "postprox.prom"
     told = ("--metrics", str(metrics), "--max-sessions", "1")
-    # They are written every 0.75 s; the first client is given up after 15 s.
+    # The file is written every 0.75 s, long before the idle first client is disconnected.
     server = serve(*told, upstream.address, variables={"POSTPROX_CLOCK_SPEED": "20"})
     greeted(server.client(), upstream)
     server.client()
@@ -696,7 +696,7 @@ def test_file_size_limit_is_reported(
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
 def test_file_in_dev_is_rejected(option: str) -> None:
     host, port = own_address()
-    file = Path("/dev/postprox-test")  # and not /dev/stdout: a wrong proxy would remove it
+    file = Path("/dev/postprox-test")  # A faulty proxy could remove /dev/stdout.
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", option, str(file))
     is_there = file.exists()
     file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The log: one printable line, to syslog."""
+"""Tests of printable log lines and of syslog."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Daemon:
         self.socket.setblocking(False)
 
     def reads(self) -> list[bytes]:
-        """Read all that is there."""
+        """Return all available lines."""
         lines = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -80,18 +80,18 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
 def written(daemon: Daemon) -> Iterator[Syslog]:
     written = Syslog()
     yield written
-    with contextlib.suppress(OSError):  # a test may have closed it
+    with contextlib.suppress(OSError):  # The test may have closed the socket.
         daemon.reads()
     written.flush_and_close()
 
 
 def fill(written: Syslog) -> int:
-    """Write information until the daemon takes no more; return how many lines it took."""
+    """Write lines until the daemon's socket is full, and return the number of accepted lines."""
     for count in range(100_000):
         written.write(log_levels.INFO, "x" * 1000)
         if written.has_backlog:
             return count
-    raise AssertionError("the daemon takes everything")
+    raise AssertionError("the socket of the daemon is never full")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,8 @@ def test_new_line_does_not_overtake_backlog(
     fill(written)
     written.write(log_levels.ERROR, "first")
     daemon.reads()
-    monkeypatch.setattr(Syslog, "flush", lambda _: None)  # room comes right behind it
+    # The socket has space for the second line, but the first one must be sent before it.
+    monkeypatch.setattr(Syslog, "flush", lambda _: None)
     written.write(log_levels.ERROR, "second")
     assert daemon.reads() == []
 
@@ -197,7 +198,7 @@ def test_exit_without_backlog_does_not_wait(
     written: Syslog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sleep(_: float) -> None:
-        raise AssertionError("it waits")
+        raise AssertionError("unexpected wait")
 
     monkeypatch.setattr(time, "sleep", sleep)
     written.flush_and_close()
@@ -248,9 +249,9 @@ def test_daemon_restart_delays_warnings_and_counts_information(
     written: Syslog, daemon: Daemon, tmp_path: Path
 ) -> None:
     written.write(log_levels.ERROR, "one")
-    daemon.socket.close()  # its socket exists, but no process reads it
+    daemon.socket.close()  # The socket exists, but no process reads it.
     written.write(log_levels.ERROR, "two")
-    (tmp_path / "log").unlink()  # not even that
+    (tmp_path / "log").unlink()  # Now the socket is missing, too.
     written.write(log_levels.INFO, "dropped")
     again = Daemon(tmp_path / "log")
     written.flush()

@@ -1,4 +1,4 @@
-"""The log line of a message, whose fields cannot be forged."""
+"""Tests of the log line of a message, and that its fields cannot be forged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that the example in docs/log.md matches the proxy, and that its expressions parse it."""
+"""Tests of the example log line and the expressions in docs/log.md."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_fail2ban_matches_only_rejected_clients() -> None:
 
 
 def grok(line: str) -> dict[str, str] | None:
-    """Return the fields that the page's grok expression finds. `%{KIND:name}` is a named group."""
+    """Return the fields that the grok expression in docs/log.md extracts."""
     (value,) = re.findall(r"\"VALUE\" => '(.*)' \}", LOGSTASH)
     (expression,) = re.findall(r"\"message\" => '(.*)' \}", LOGSTASH)
     kinds = {"VALUE": value, "INT": "[0-9]+", "NUMBER": "[0-9.]+"}

@@ -1,4 +1,4 @@
-"""The loop: descriptors, deadlines, children and signals become calls."""
+"""Tests of the event loop: descriptors, timers, child processes and signals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Alarm:
 
 def raising(error: type[Exception] | Exception) -> Callable[..., NoReturn]:
     def fails(*_: object) -> NoReturn:
-        raise error  # of a class a new one each time
+        raise error  # An exception class is instantiated for each call.
 
     return fails
 
@@ -107,13 +107,13 @@ def test_unwatching_during_iteration_takes_effect_immediately(loop: Loop) -> Non
 def test_old_events_are_not_passed_to_reused_descriptor(
     loop: Loop,
 ) -> None:
-    gc.collect()  # garbage of earlier tests may own lower numbers
+    gc.collect()  # Earlier tests may have left garbage with lower descriptor numbers.
     one, other = socket.socketpair(), socket.socketpair()
     heirs: list[socket.socket] = []
     seen: list[str] = []
 
     def replace() -> None:
-        """Close both, and let other sockets have their numbers."""
+        """Close both sockets and create others with the same descriptor numbers."""
         for ours, _ in (one, other):
             loop.watch(ours.fileno(), 0, replace)
             ours.close()
@@ -142,7 +142,7 @@ def test_handler_can_read_ready_count(loop: Loop) -> None:
 
     for ours, _ in pairs:
         loop.watch(ours.fileno(), READABLE, partial(serve, ours))
-    for _ in range(2):  # once a child of an earlier test may end, which is served too
+    for _ in range(2):  # The exit of an earlier child may add to the first count.
         for _, theirs in pairs:
             theirs.send(b"x")
         loop.run_once()
@@ -370,14 +370,14 @@ def test_missing_waitid_is_not_required(loop: Loop, monkeypatch: pytest.MonkeyPa
     assert ended == [1]
 
 
-# Events before deadlines
+# Events that are handled before timers
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Whole seconds, so that sums and differences of times are exact.
+        # With whole seconds, sums and differences of times are exact.
         self.now = float(int(loop.clock()) + 1)
         monkeypatch.setattr(loop, "clock", lambda: self.now)
 
@@ -388,7 +388,7 @@ def clock(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class TimeLimit:
-    """A deadline that an event cancels."""
+    """A timer whose deadline is cancelled by an event."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -404,9 +404,9 @@ class TimeLimit:
 
 
 class Polls:
-    """A poll object that keeps the timeouts of its waits.
+    """A poll object that records its timeouts.
 
-    missed: how many of the first waits end without their events, as after SIGSTOP and SIGCONT.
+    missed: the number of initial waits that return no events, as after SIGSTOP and SIGCONT.
     """
 
     def __init__(self, poll: Any, missed: int) -> None:
@@ -423,7 +423,7 @@ class Polls:
 
 
 def ended_child(loop: Loop, limit: TimeLimit) -> None:
-    """Let a child end without the loop's noticing."""
+    """Let a child process exit before the loop waits for it."""
     pid = spawn("-c", "exit 1")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     loop.on_child_exit(pid, limit.event)
@@ -466,7 +466,7 @@ def test_child_exit_during_handler_is_handled_before_timer(loop: Loop, clock: Cl
     with ours, theirs:
         loop.watch(ours.fileno(), READABLE, long_handler)
         theirs.send(b"x")
-        for _ in range(2):  # the handler has held the loop up
+        for _ in range(2):  # The handler delayed the loop.
             loop.run_once()
         loop.watch(ours.fileno(), 0, lambda: None)
     assert limit.history == ["event"]
@@ -537,7 +537,7 @@ def test_deadline_passed_during_timers_is_handled_next_iteration(
 
 
 class Held:
-    """A loop whose next wait ends when `late` seconds after it began have passed."""
+    """A clock and a wait function that lets `late` seconds pass once."""
 
     def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.monotonic()
@@ -588,7 +588,7 @@ def test_deadline_in_past_calls_timer(
     alarm = Alarm(loop.clock() + 2)
 
     def wait() -> list[tuple[int, int]]:
-        held.now += 3  # the wait of a client that took its time
+        held.now += 3  # The wait takes three seconds.
         loop.add(alarm)
         return []
 

@@ -1,4 +1,4 @@
-"""The whole program, as spawn(8) starts it: one socket as descriptors 0, 1 and 2."""
+"""Tests of the program with one socket as descriptors 0, 1 and 2, as spawn(8) starts it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_session_writes_nothing_to_standard_error(
     assert (tmp_path / "stderr").read_bytes() == b""
 
 
-# A machine that lacks something
+# Missing system resources
 
 
 WITHOUT_NULL = """
@@ -313,7 +313,7 @@ def test_version_option_prints_database_backends(option: str) -> None:
     assert re.search(r"[Dd]atabase backends: none", text)
 
 
-# The file with the options of a unit
+# The options file of the systemd unit
 
 
 def errors_of_unit(file: Path, *arguments: str) -> str:
@@ -355,7 +355,7 @@ def test_unclosed_quote_in_options_file_is_reported(tmp_path: Path) -> None:
 # files.term
 
 
-# Signals whose default action ends a process, apart from SIGTERM, SIGINT and SIGHUP.
+# Other signals whose default action terminates a process.
 OTHER_ENDS = [
     *(signal.SIGQUIT, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU),
     *(signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX),
@@ -390,7 +390,7 @@ def test_user_defined_signal_is_ignored(
     proxy = spawn("-c", f"read -r go <{gate}", "-d", str(spool), upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(*MESSAGE)
-    with gate.open("w") as opened:  # the filter runs
+    with gate.open("w") as opened:  # The filter is running.
         proxy.process.send_signal(number)
         opened.write("go\n")
     takes_message(proxy.client, peer, *MESSAGE)
@@ -447,7 +447,7 @@ def test_failed_start_sends_nothing_to_client(spawn: Spawn, tmp_path: Path) -> N
 def status_of_filter(
     spawn: Spawn, upstream: Upstream, spool: Path, tmp_path: Path
 ) -> Callable[[str], str]:
-    """Return the output of a command that is run as a filter."""
+    """Return a function that runs a command as the filter and returns its output."""
 
     def ask(command: str) -> str:
         answer = fifo(tmp_path / "answer")
@@ -469,12 +469,12 @@ def test_filter_signals_have_default_dispositions(
     status_of_filter: Callable[[str], str],
 ) -> None:
     ignored = int(status_of_filter("grep ^SigIgn: /proc/self/status").split()[1], 16)
-    # The C library reserves 32 and 33.
+    # The C library reserves signals 32 and 33.
     assert ignored & ~(1 << 31 | 1 << 32) == 0
 
 
 def test_filter_inherits_no_descriptor(status_of_filter: Callable[[str], str]) -> None:
-    # ls itself has the listed directory open.
+    # ls opens the directory that it lists.
     assert status_of_filter("ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
@@ -569,7 +569,7 @@ def test_message_after_452_is_delivered(spawn: Spawn, upstream: Upstream, spool:
     passes_next_message(client, upstream)
 
 
-# Another implementation of Python
+# Other Python implementations
 
 _OTHER_PYTHON = (
     "import sys, types;"

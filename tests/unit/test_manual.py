@@ -1,7 +1,7 @@
-"""The manual pages: that they, the help and the code say the same.
+"""Tests that the manual pages and the help texts match the code and the README.
 
-What is to be pasted is compared word for word with the README, whose text tests/postfix runs. The
-recipe's files lie elsewhere once they are installed.
+Commands and configurations in the pages must be identical to those in the README, except for the
+paths of recipe files. tests/postfix runs those of the README.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAGES = sorted(path.stem for path in (ROOT / "man").glob("*.1"))
 #: The quotation marks of mandoc(1).
 OPENING, CLOSING = "\u2018", "\u2019"
 MANDOC = shutil.which("mandoc")
-#: Which manual pages a machine has is not the pages' fault.
+#: Warnings that depend on the other manual pages of the system.
 _NOT_OURS = ("referenced manual not found", "outdated mandoc.db", "makewhatis")
 
 pytestmark = pytest.mark.skipif(MANDOC is None, reason="mandoc is not installed")
@@ -39,19 +39,19 @@ def source(page: str) -> str:
 
 
 def rendered(page: str) -> str:
-    """The page as it is read, with single blanks."""
+    """Return the rendered text of a page with single spaces."""
     command = [str(MANDOC), "-T", "utf8", str(ROOT / f"man/{page}.1")]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return " ".join(re.sub(r".\x08", "", text).split())
 
 
 def quoted(text: str) -> str:
-    """The text as the macro Ql shows it."""
+    """Return the text as the macro Ql renders it."""
     return f"{OPENING}{text}{CLOSING}"
 
 
 def options_of(page: str) -> set[str]:
-    """The options that the page has an entry for, in their long form."""
+    """Return the long names of the options that a page documents."""
     entries = [line for line in source(page).splitlines() if line.startswith(".It Fl ")]
     assert entries
     return {name for entry in entries for name in re.findall(r" -([a-z-]+)", entry)}
@@ -69,7 +69,7 @@ def test_manual_page_is_valid_mdoc(page: str) -> None:
     assert [line for line in complaints if not any(word in line for word in _NOT_OURS)] == []
 
 
-#: mdoc macros in the argument of an option, with the text that they stand for.
+#: The mdoc macros in option arguments, with their text.
 _MACROS = {"Ar": "", "Cm": "", "Ns": "", "Oo": "[", "Oc": "]"}
 
 
@@ -171,24 +171,24 @@ def test_page_lists_every_message_result(word: str) -> None:
 
 
 def literal_displays(page: str) -> list[str]:
-    """Return the literal displays of a page, which users can paste."""
+    """Return the literal displays of a page."""
     displays = re.findall(r"^\.Bd -literal\n(.*?)^\.Ed$", source(page), re.DOTALL | re.MULTILINE)
     return [text.replace("\\c\n", "").replace("\\&", "").replace("\\e", "\\") for text in displays]
 
 
 def readme() -> str:
-    """The README as it is, and with its indented blocks as they are pasted."""
+    """Return the README, followed by a copy without indentation."""
     text = (ROOT / "README.md").read_text()
     return text + re.sub(r"^    ", "", text, flags=re.MULTILINE)
 
 
-#: Where the recipe lies, once it is installed by hand or by the package.
+#: The directory of the recipe after an installation from source or from the package.
 INSTALLED, PACKAGED = "/usr/local/share/doc/postprox/", "/usr/share/doc/postprox/"
 
 
 @pytest.mark.parametrize("display", literal_displays("postprox"))
 def test_configuration_in_page_matches_readme(display: str) -> None:
-    # The options of the service are in a file of their own.
+    # The README does not contain the options file of the service.
     shipped = readme() + (ROOT / "packaging/postprox.default").read_text()
     parts = display.strip().replace("POSTPROX_OPTIONS", "\nPOSTPROX_OPTIONS").split("\n\n")
     assert all(part.replace(INSTALLED, "") in shipped for part in parts)

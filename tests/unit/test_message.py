@@ -1,4 +1,4 @@
-"""The state of the message in progress."""
+"""Tests of the state of a message."""
 
 from __future__ import annotations
 

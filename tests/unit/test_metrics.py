@@ -1,4 +1,4 @@
-"""The file for Prometheus: whole whenever it is looked at."""
+"""Tests that the metrics file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def test_link_or_fifo_beside_metrics_file_is_not_opened(loop: Loop, tmp_path: Pa
     assert victim.read_text() == "precious"
     beside.unlink(missing_ok=True)
     os.mkfifo(beside)
-    reader = os.open(beside, os.O_RDONLY | os.O_NONBLOCK)  # a writer would not wait
+    # With a reader, opening the FIFO for writing would not block.
+    reader = os.open(beside, os.O_RDONLY | os.O_NONBLOCK)
     metrics.write()
     assert os.read(reader, 1) == b""
     assert (path.read_text(), path.is_fifo()) == ("new", False)
@@ -92,7 +93,7 @@ def test_start_removes_stale_metrics_files(loop: Loop, tmp_path: Path) -> None:
 
 def test_write_closes_its_descriptor(loop: Loop, tmp_path: Path) -> None:
     metrics = Metrics(loop, str(tmp_path / "postprox.prom"), lambda: "new")
-    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     metrics.write()
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 

@@ -1,4 +1,4 @@
-"""Files that a server writes for others: nothing that exists is opened, nothing is left behind."""
+"""Tests of files that a server writes atomically and of stale temporary files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def written(path: Path, content: bytes = b"new") -> Path:
 
 
 def error_of(path: Path) -> OSError:
-    with pytest.raises(OSError) as raised:  # noqa: PT011 - the tests look at it
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - the tests check errno
         newfile.replace(path, b"new")
     assert raised.value.filename == str(path)
     return raised.value

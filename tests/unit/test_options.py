@@ -1,4 +1,4 @@
-"""The command line of the proxy: values, defaults and errors."""
+"""Tests of the proxy's command line: values, defaults and errors."""
 
 from __future__ import annotations
 

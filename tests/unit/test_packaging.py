@@ -1,7 +1,7 @@
-"""The installer `packaging/install` and the systemd units.
+"""Tests of the installer `packaging/install`, the Debian package and the systemd units.
 
-One real installation serves all tests that only look; it is made where any user may read it,
-because the proxy's user is never the one who installed it.
+Tests that change no files share one installation. Every user can read it, because the proxy runs as
+a different user than the installer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tests.support.upstream import (
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
-#: The interpreter outside any virtual environment, as an administrator would name it.
+#: The path of the interpreter outside any virtual environment.
 PYTHON = str(Path(sys.executable).resolve())
 OTHER_USER = "nobody"
 SERVICE = "postprox.service"
@@ -64,7 +64,7 @@ def install(*arguments: object, under: str = "/bin/sh") -> subprocess.CompletedP
 
 
 def open_directory() -> Iterator[Path]:
-    """A directory that any user may enter; pytest's own are closed to others."""
+    """Yield a directory that every user can enter, unlike pytest's directories."""
     directory = Path(tempfile.mkdtemp(prefix="postprox-install-"))
     try:
         directory.chmod(0o755)
@@ -80,7 +80,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def prefix() -> Iterator[Path]:
-    """An installation, for tests that only look at it."""
+    """Yield the prefix of an installation that tests do not change."""
     for directory in open_directory():
         done = install("--prefix", directory, "--python", PYTHON)
         assert done.returncode == 0, done.stderr
@@ -88,7 +88,7 @@ def prefix() -> Iterator[Path]:
 
 
 def copy_installation(prefix: Path, place: Path) -> None:
-    """Copy an installation to another prefix, in a tenth of the time of the installer."""
+    """Copy an installation to another prefix, which is ten times as fast as the installer."""
     shutil.copytree(prefix, place, symlinks=True, dirs_exist_ok=True)
     listed = version(place) / "installed"
     listed.write_text(listed.read_text().replace(f"{prefix}/", f"{place}/"))
@@ -99,7 +99,7 @@ def copy_installation(prefix: Path, place: Path) -> None:
 
 @pytest.fixture
 def own(prefix: Path, place: Path) -> Path:
-    """An installation of the test's own."""
+    """Return the prefix of an installation that the test can change."""
     copy_installation(prefix, place)
     return place
 
@@ -110,7 +110,7 @@ def launcher(prefix: Path) -> Path:
 
 
 def others_python() -> str:
-    """An interpreter that the other user can run. That of the tests may be in a home directory."""
+    """Return an interpreter that the other user can run. PYTHON may be in a private directory."""
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     for python in (PYTHON, "/usr/bin/python3"):
         try:
@@ -118,11 +118,11 @@ def others_python() -> str:
         except (OSError, subprocess.CalledProcessError):
             continue
         return python
-    pytest.skip(f"{OTHER_USER} can run no suitable interpreter")
+    pytest.skip(f"no suitable interpreter can be run by {OTHER_USER}")
 
 
 def assert_serves(*command: str, user: str | None = None) -> None:
-    """Let a proxy serve a client that sends QUIT at once."""
+    """Check that a proxy relays a session of EHLO and QUIT."""
     with listening() as listener:
         upstream = Upstream(listener)
         proxy = Spawned(upstream.address, command=command, stderr=2, user=user)
@@ -151,7 +151,7 @@ def test_installed_command_runs_session(launcher: Path) -> None:
     assert_serves(str(launcher))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="an empty /dev takes root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="an empty /dev requires root")
 def test_missing_dev_null_causes_only_421_reply(spawn: Spawn, launcher: Path) -> None:
     started = f"mount -t tmpfs none /dev && exec {launcher} 127.0.0.1:1"
     client = spawn(command=["/usr/bin/unshare", "--mount", "sh", "-c", started]).client
@@ -196,7 +196,7 @@ def test_failed_start_is_reported_on_standard_error(own: Path) -> None:
     assert "No module named 'postprox'" in started.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
+@pytest.mark.skipif(os.getuid() != 0, reason="running a command as another user requires root")
 def test_installed_command_runs_session_as_other_user(place: Path) -> None:
     done = install("--prefix", place, "--python", others_python())
     assert done.returncode == 0, done.stderr
@@ -231,7 +231,7 @@ def test_missing_bytecode_falls_back_to_sources(own: Path) -> None:
 
 
 def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
-    """Make the byte code again, as after an upgrade of Python."""
+    """Compile the byte code again, as after a Python upgrade."""
     command = [f"{library}/bytecode.py"]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
@@ -259,7 +259,7 @@ def bundle(prefix: Path) -> Path:
 
 
 def hashed(value: Any) -> bytes:
-    """A bundle of any value, with the right hash at its end."""
+    """Return a bundle that contains a value and its valid hash."""
     packed = marshal.dumps(value)
     return packed + _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), packed)
 
@@ -268,13 +268,13 @@ FAILS = compile("raise ValueError('no module')", "postprox/core/smtp.py", "exec"
 
 
 def failing_after(whole: bytes, number: int) -> bytes:
-    """The bundle with a module that fails after so many others."""
+    """Return the bundle with a failing module after the first `number` modules."""
     loader, modules, later = marshal.loads(whole[:-8])  # noqa: S302
     return hashed((loader, [*modules[:number], ("postprox.core.smtp", FAILS)], later))
 
 
 def with_groups(whole: bytes, change: Callable[[list[str], bytes], bytes]) -> bytes:
-    """The bundle with other code in its groups of modules that are loaded later."""
+    """Return the bundle with changed groups of modules that are loaded later."""
     loader, modules, later = marshal.loads(whole[:-8])  # noqa: S302
     return hashed((loader, modules, [(names, change(names, code)) for names, code in later]))
 
@@ -284,25 +284,25 @@ def ending_with_a_failure(_: list[str], code: bytes) -> bytes:
     return marshal.dumps([*modules, (last, FAILS)])
 
 
-#: How a file of byte code is damaged, given its octets.
+#: Functions that damage the content of a bundle.
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "right-hash-of-a-number": lambda _: hashed(5),
-    "right-hash-of-numbers": lambda _: hashed((1, 2, 3)),
-    "right-hash-of-nothing": lambda _: hashed((compile("", "", "exec"), [], [])),
-    "right-hash-of-a-loader-that-fails": lambda _: hashed((FAILS, [], [])),
-    "right-hash-of-no-main": lambda whole: failing_after(whole, 1),
-    "right-hash-of-a-module-that-fails": lambda whole: failing_after(whole, 8),
-    "right-hash-of-no-groups": lambda whole: with_groups(whole, lambda *_: b""),
-    "right-hash-of-groups-that-fail": lambda whole: with_groups(whole, ending_with_a_failure),
-    "not-at-all": lambda whole: whole,
+    "valid-hash-of-a-number": lambda _: hashed(5),
+    "valid-hash-of-numbers": lambda _: hashed((1, 2, 3)),
+    "valid-hash-of-nothing": lambda _: hashed((compile("", "", "exec"), [], [])),
+    "valid-hash-of-a-loader-that-fails": lambda _: hashed((FAILS, [], [])),
+    "valid-hash-without-main": lambda whole: failing_after(whole, 1),
+    "valid-hash-of-a-module-that-fails": lambda whole: failing_after(whole, 8),
+    "valid-hash-without-groups": lambda whole: with_groups(whole, lambda *_: b""),
+    "valid-hash-of-groups-that-fail": lambda whole: with_groups(whole, ending_with_a_failure),
+    "undamaged": lambda whole: whole,
     "empty": lambda _: b"",
     "one-octet": lambda whole: whole[:1],
     "seven-octets": lambda whole: whole[:7],
     "a-quarter": lambda whole: whole[: len(whole) // 4],
     "half": lambda whole: whole[: len(whole) // 2],
-    "without-its-hash": lambda whole: whole[:-8],
-    "without-its-last-octet": lambda whole: whole[:-1],
-    "longer": lambda whole: whole + bytes(4096),
+    "without-hash": lambda whole: whole[:-8],
+    "without-last-octet": lambda whole: whole[:-1],
+    "appended-zeros": lambda whole: whole + bytes(4096),
     "zeros": lambda whole: bytes(len(whole)),
     "a-page-of-zeros": lambda whole: whole[:8192] + bytes(4096) + whole[12288:],
     "one-bit": lambda whole: whole[:50_000] + bytes([whole[50_000] ^ 1]) + whole[50_001:],
@@ -316,7 +316,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture(scope="module")
 def damaged(prefix: Path) -> Iterator[Path]:
-    """An installation whose byte code tests replace."""
+    """Yield the prefix of an installation whose bundle tests replace."""
     for directory in open_directory():
         copy_installation(prefix, directory)
         whole = bundle(directory).read_bytes()
@@ -337,7 +337,7 @@ def test_damaged_bytecode_falls_back_to_sources(damaged: Path, how: str) -> None
 
 
 @pytest.mark.parametrize(
-    "how", ["empty", "half", "right-hash-of-no-groups", "right-hash-of-groups-that-fail"]
+    "how", ["empty", "half", "valid-hash-without-groups", "valid-hash-of-groups-that-fail"]
 )
 def test_session_with_damaged_bytecode_filters_message(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
@@ -370,7 +370,7 @@ def put_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-#: How files of byte code of single modules are damaged.
+#: Functions that damage the byte code file of a module.
 CUTS: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "ten octets": lambda path: path.write_bytes(path.read_bytes()[:10]),
@@ -383,7 +383,7 @@ CUTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", CUTS)
 def test_commands_with_damaged_bytecode_run_sources(prefix: Path, place: Path, how: str) -> None:
-    """Of one module each, which is imported late."""
+    """Each damaged file contains one module that is imported late."""
     library = place / "lib/postprox"
     shutil.copytree((prefix / "lib/postprox").resolve(), library)
     byte_code = library / str(sys.implementation.cache_tag) / "postprox"
@@ -404,7 +404,7 @@ def test_commands_with_damaged_bytecode_run_sources(prefix: Path, place: Path, h
 
 
 def test_bytecode_with_other_magic_number_runs_sources(own: Path) -> None:
-    """As alpha and beta versions of Python have it, which share a name."""
+    """Pre-releases of Python share a cache tag, but have different magic numbers."""
     launcher = own / "sbin/postprox"
     text = launcher.read_text()
     assert "import MAGIC_NUMBER\n" in text
@@ -414,7 +414,7 @@ def test_bytecode_with_other_magic_number_runs_sources(own: Path) -> None:
     assert_serves(str(launcher))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
+@pytest.mark.skipif(os.getuid() != 0, reason="running a command as another user requires root")
 def test_unreadable_bytecode_falls_back_to_sources(place: Path) -> None:
     install("--prefix", place, "--python", others_python())
     (code,) = place.glob("lib/postprox/*/session")
@@ -426,7 +426,7 @@ def test_unreadable_bytecode_falls_back_to_sources(place: Path) -> None:
 def test_bytecode_read_error_falls_back_to_sources(
     damaged: Path, tmp_path: Path, call: str
 ) -> None:
-    damage(damaged, "not-at-all")
+    damage(damaged, "undamaged")
     broken = (
         f"real = posix.{call}\n"
         "def fail(*arguments):\n"
@@ -441,7 +441,7 @@ def test_bytecode_read_error_falls_back_to_sources(
     assert_serves(PYTHON, "-ISB", str(program))
 
 
-@pytest.mark.skipif(not may_unshare(), reason="a /dev/log of its own takes a mount namespace")
+@pytest.mark.skipif(not may_unshare(), reason="a private /dev/log requires a mount namespace")
 @pytest.mark.parametrize("how", ["empty", "half"])
 def test_damaged_bytecode_is_logged_to_syslog_only(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
@@ -502,7 +502,7 @@ def test_upgrade_removes_all_but_previous_version(own: Path) -> None:
 def test_session_uses_its_old_version_during_upgrade(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
-    """Without byte code, a session imports the sources for a message only when it receives one."""
+    """Without byte code, a session imports some sources only when it receives a message."""
     shutil.rmtree(own / "lib/postprox" / str(sys.implementation.cache_tag))
     proxy = spawn("-d", str(own), upstream.address, command=[f"{own}/sbin/postprox"])
     client = proxy.client
@@ -510,7 +510,7 @@ def test_session_uses_its_old_version_during_upgrade(
     before = version(own)
     install("--prefix", own, "--python", PYTHON)
     assert version(own) != before
-    shutil.rmtree(version(own))  # later imports cannot come from there
+    shutil.rmtree(version(own))  # Later imports from the new version would fail.
     relays(client, peer, b"EHLO client")
     begins_message(client, peer)
     client.says(*MESSAGE)
@@ -534,7 +534,7 @@ def test_sessions_succeed_during_repeated_installation(own: Path) -> None:
     assert sessions >= len(installing)
 
 
-#: The layout of an installation from before there were versions.
+#: The launcher of an installation without version directories.
 OLD_LAUNCHER = """\
 #!{python} -ISB
 import marshal, sys
@@ -553,7 +553,7 @@ sys.exit(main())
 
 @pytest.fixture
 def unversioned(own: Path) -> Path:
-    """An installation from before there were versions, which has one directory and a launcher."""
+    """Return the prefix of an old installation without version directories."""
     library, current = own / "lib/postprox", version(own)
     library.unlink()
     current.rename(library)
@@ -589,7 +589,7 @@ def test_unversioned_directory_is_exchanged_atomically(unversioned: Path) -> Non
 
 
 def test_old_launcher_runs_new_version(unversioned: Path) -> None:
-    """The moment between the two renames of an upgrade."""
+    """An upgrade replaces the library before the launcher."""
     old = (unversioned / "sbin/postprox").read_text()
     install("--prefix", unversioned, "--python", PYTHON)
     (unversioned / "sbin/postprox").write_text(old)
@@ -611,7 +611,7 @@ def test_next_installation_removes_unfinished_version(own: Path) -> None:
 def test_failed_installation_leaves_files_unchanged(own: Path) -> None:
     before = {path: path.lstat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
     (own / "share/man/man1").rename(own / "share/man/elsewhere")
-    (own / "share/man/man1").touch()  # no pages can be put there
+    (own / "share/man/man1").touch()  # Manual pages cannot be installed in a file.
     assert install("--prefix", own, "--python", PYTHON).returncode == 1
     (own / "share/man/man1").unlink()
     (own / "share/man/elsewhere").rename(own / "share/man/man1")
@@ -702,7 +702,7 @@ def test_uninstallation_preserves_edited_options(own: Path) -> None:
 
 
 def test_uninstallation_preserves_options_of_package(own: Path) -> None:
-    (own / "lib/postprox/default").unlink()  # the file was there before the installation
+    (own / "lib/postprox/default").unlink()  # The options file already existed.
     install("--prefix", own, "--python", PYTHON)
     install("--prefix", own, "--uninstall")
     assert (own / "etc/default/postprox").exists()
@@ -911,7 +911,7 @@ def test_debian_package_has_current_version() -> None:
 
 @pytest.fixture(scope="module")
 def documents() -> Iterator[Path]:
-    """The documents as the package has them, in its directory for them."""
+    """Yield a directory with the documents of the package."""
     for directory in open_directory():
         shutil.copytree(ROOT / "examples", directory / "examples")
         shutil.copy(ROOT / "debian/README.Debian", directory)
@@ -921,7 +921,7 @@ def documents() -> Iterator[Path]:
 
 
 def texts(documents: Path) -> dict[str, str]:
-    """The package's documents and examples."""
+    """Return the documents and examples of the package by file name."""
     return {path.name: path.read_text() for path in documents.rglob("*.*") if path.is_file()}
 
 
@@ -952,7 +952,7 @@ def test_package_has_administrator_pages(documents: Path, name: str) -> None:
 
 
 def test_package_documents_have_no_local_paths(documents: Path) -> None:
-    """Only the filter, which belongs to the administrator, is in /usr/local/bin."""
+    """Only the administrator's filter is in /usr/local/bin."""
     ours = re.compile(
         r"/usr/local/(?!bin/(?!postprox)).*|.*packaging/.*|.*/etc/systemd/.*\.socket$"
     )
@@ -992,7 +992,7 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 def service_arguments() -> tuple[str, ...]:
-    """The arguments of the packaged unit, with the options of the packaged file."""
+    """Return the arguments of the packaged unit with the packaged options."""
     files = {"/etc/default/postprox": (PACKAGING / "postprox.default").read_text()}
     text = (PACKAGING / "postprox.service").read_text()
     return unit_of_check.parse("postprox.service", [text], files).words[1:]
@@ -1028,7 +1028,7 @@ def test_template_socket_shares_port() -> None:
 
 @pytest.fixture
 def units(prefix: Path, tmp_path: Path) -> Path:
-    """A directory with the units as they are installed, with one of the template's."""
+    """Return a directory with the installed units and an instance of the template."""
     for source, name in [
         *(("postprox.service", "postprox.service"), ("postprox.socket", "postprox.socket")),
         *(("postprox.service", "postprox@1.service"), ("postprox@.socket", "postprox@1.socket")),

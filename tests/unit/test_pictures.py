@@ -1,4 +1,4 @@
-"""The pictures of docs/ show the code as it is: after a change, `python3 -m docs.draw`."""
+"""Tests that the pictures in docs/ match the code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from docs.draw import DOCS, PICTURES, drawn_from
 @pytest.mark.parametrize("name", PICTURES)
 def test_picture_source_is_current(name: str) -> None:
     drawn = (DOCS / f"{name}.dot").read_text(encoding="utf-8")
-    assert drawn == PICTURES[name](), "draw it anew: python3 -m docs.draw"
+    assert drawn == PICTURES[name](), "outdated picture; run python3 -m docs.draw"
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_picture_is_drawn_from_its_source(name: str) -> None:
     source = (DOCS / f"{name}.dot").read_text(encoding="utf-8")
     drawing = (DOCS / f"{name}.svg").read_text(encoding="utf-8")
-    assert drawing.endswith(drawn_from(source)), "draw it anew: python3 -m docs.draw"
+    assert drawing.endswith(drawn_from(source)), "outdated picture; run python3 -m docs.draw"

@@ -1,4 +1,4 @@
-"""Installed by pip: built as from a fresh checkout, into an environment that holds nothing else."""
+"""Tests of an installation with pip from a fresh checkout into an empty environment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from postprox import __version__
 pytestmark = pytest.mark.any_account
 
 ROOT = Path(__file__).parents[2]
-#: A copy of the files for a wheel, so that the build leaves no files in the checkout.
+#: The files that a wheel requires. Tests copy them, so that builds do not change the checkout.
 TAKEN = ("LICENSE", "README.md", "pyproject.toml", "postprox", "man", "examples")
 PAGES = {path.name for path in (ROOT / "man").iterdir()}
 RECIPE = {path.name for path in (ROOT / "examples/postfix").iterdir()}
 
 
 def run(*words: object) -> str:
-    """Return the output of a command that is run in another directory."""
+    """Run a command in another directory and return its output."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         list(map(str, words)),

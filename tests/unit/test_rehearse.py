@@ -1,4 +1,4 @@
-"""postprox.rehearse: the report for each verdict, and the removal of all files."""
+"""postprox-rehearse: the report for each verdict, the dialogue, messages and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postprox.rehearse.outcome import Conditions, judge
 from postprox.rehearse.rehearsal import difference
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
 
-# The demonstration.
+# Demonstration
 
 
 def test_demonstration_shows_three_verdicts(rehearse: Rehearse) -> None:
@@ -54,7 +54,7 @@ def test_demonstration_rejects_with_550(rehearse: Rehearse) -> None:
     assert [message["reply"][:4] for message in messages] == ["250 ", "550 ", "250 "]
 
 
-# Each verdict, in the JSON document and in the text.
+# Verdicts in the JSON document and in the report
 
 
 def test_exit_status_0_accepts(rehearse: Rehearse) -> None:
@@ -165,7 +165,8 @@ def test_timeout_kills_children_of_filter(rehearse: Rehearse) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     rehearse.one(f"exec 3>{fifo}; sleep 60 & sleep 60", "-t", "0.2")
     os.set_blocking(reader, True)
-    assert os.read(reader, 1) == b""  # at once, because no process has it open for writing
+    # The call does not block because no process has opened the FIFO for writing.
+    assert os.read(reader, 1) == b""
     os.close(reader)
 
 
@@ -250,7 +251,7 @@ def test_dialogue_shows_filter_exit(rehearse: Rehearse, command: str, text: str)
     assert f"\n          filter            {text}" in shown
 
 
-# The filter runs as in production.
+# Filter execution
 
 
 def test_report_shows_environment(rehearse: Rehearse) -> None:
@@ -325,7 +326,7 @@ def test_background_process_with_open_standard_error_is_not_awaited(rehearse: Re
     assert message["verdict"] == "accept"
 
 
-# The dialogue.
+# Dialogue
 
 
 def test_client_sends_commands_like_postfix(rehearse: Rehearse) -> None:
@@ -374,7 +375,7 @@ def test_common_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
     assert rehearse().stdout.count(f"EHLO {HELLO.decode()}") == 1
 
 
-# Messages.
+# Messages
 
 
 @pytest.mark.parametrize(
@@ -462,7 +463,7 @@ def test_envelope_is_read_from_header(
     assert message.recipients == (recipients or (b"a@example.com", b"b@example.com"))
 
 
-# Differences.
+# Differences
 
 
 def test_difference_near_end_has_line_number() -> None:
@@ -476,7 +477,7 @@ def test_very_large_difference_is_not_computed() -> None:
     assert difference(b"a\r\n" * 9000, b"b\r\n" * 9000) is None
 
 
-# The outcome of observations.
+# Inconsistent observations
 
 
 def test_exit_status_that_contradicts_delivery_is_reported_as_error() -> None:
@@ -488,7 +489,7 @@ def test_filter_killed_without_exit_record_counts_as_timed_out() -> None:
     assert judge(None, Conditions(0.001, False, 0.002), delivered=True).timed_out
 
 
-# Rehearsals that cannot run.
+# Errors
 
 
 def test_missing_message_is_reported(rehearse: Rehearse) -> None:
@@ -542,7 +543,7 @@ def test_proxy_start_failure_is_reported(rehearse: Rehearse) -> None:
     )
 
 
-# The end, and the terminal.
+# Interrupts and terminal output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -563,7 +564,7 @@ def test_interrupt_removes_temporary_files(rehearse: Rehearse, number: int) -> N
         assert reader.readline() == b"started\n"
         process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
-        assert reader.read() == b""  # no process of the filter is left
+        assert reader.read() == b""  # All processes of the filter have exited.
     assert (process.returncode, stderr) == (128 + number, b"rehearse: interrupted\n")
     assert list(rehearse.temporary.iterdir()) == []
 
@@ -593,7 +594,7 @@ def _on_a_terminal(rehearse: Rehearse, **environment: str) -> bytes:
             while data := os.read(terminal, 4096):
                 shown += data
         except OSError:
-            pass  # the other end has closed
+            pass  # The command has closed the terminal.
     os.close(terminal)
     return shown
 

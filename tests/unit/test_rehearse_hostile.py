@@ -1,4 +1,4 @@
-"""postprox.rehearse: messages, filters and users that work against it."""
+"""postprox-rehearse: hostile messages, filters and users."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from postprox.rehearse.proxy import User
 from postprox.rehearse.rehearsal import not_rehearsed
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, Rehearse
 
-# Each of these is an address field that the email package raises an exception for.
+# Address fields for which the email package raises an exception.
 UNPARSABLE = {"comments": b"(" * 2000, "groups": b"x:" * 2000}
 
 
 def saved(rehearse: Rehearse, *contents: bytes) -> list[str]:
-    """Write messages; return their names."""
+    """Write messages and return their file names."""
     return [
         rehearse.save(content, f"{number}.eml") for number, content in enumerate(contents, start=1)
     ]
@@ -39,7 +39,7 @@ def verdicts(stdout: str) -> dict[str, str]:
     return {each["message"]: each["verdict"] for each in json.loads(stdout)["messages"]}
 
 
-# One message and the others.
+# Errors in one message
 
 
 @pytest.mark.parametrize("name", ["From", "To", "Return-Path"])
@@ -108,7 +108,7 @@ def test_message_too_large_for_memory_does_not_skip_others(
     )
 
 
-# Empty files.
+# Empty files
 
 
 @pytest.mark.parametrize("arguments", [["1.eml"], ["-"], ["/dev/null"]])
@@ -133,7 +133,7 @@ def test_directory_of_empty_files_is_rejected(rehearse: Rehearse) -> None:
     assert result.stderr == "rehearse: no message in 'box': it is empty\n"
 
 
-# The exit status.
+# Exit status
 
 
 @pytest.mark.parametrize("command", ["nosuchcommand", "/nonexistent/filter", "./1.eml", "/tmp"])
@@ -153,7 +153,7 @@ def test_missing_filter_interpreter_causes_exit_status_1(rehearse: Rehearse) -> 
     assert rehearse("-c", str(script), *saved(rehearse, MESSAGE)).returncode == 1
 
 
-# The records of the observer.
+# Records of the observer
 
 
 def end_with(records: Records, text: bytes) -> FilterRun:
@@ -261,7 +261,7 @@ def test_standard_error_over_limit_is_discarded(rehearse: Rehearse) -> None:
     assert int(message["filter"]["stderr"].split("\n")[-3]) < 2000
 
 
-# A command that the shell cannot parse.
+# Syntax errors in the command
 
 
 @pytest.mark.parametrize("command", ["exit 0 )", "'", "if"])
@@ -278,7 +278,7 @@ def test_syntax_error_after_exit_is_ignored(rehearse: Rehearse) -> None:
     assert rehearse("-c", "exit 0\n)", *saved(rehearse, MESSAGE)).returncode == 0
 
 
-# Sizes, depths and numbers.
+# Large files, directories and numbers
 
 
 def test_large_timeout_is_accepted(rehearse: Rehearse) -> None:
@@ -358,7 +358,7 @@ def test_from_line_after_long_line_is_not_a_separator(
     assert len(sources.found([box])) == 2
 
 
-# Names longer than a file system takes.
+# Long file names
 
 LONG = "a" * 300
 
@@ -374,15 +374,15 @@ def test_long_file_name_causes_usage_error(rehearse: Rehearse, name: str) -> Non
     assert (result.returncode, "File name too long" in result.stderr) == (2, True)
 
 
-# Files of the user of --user.
+# Files that belong to the user of --user
 
 NOBODY = User("nobody", 65534, 65534)
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user's rights")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="acting as another user requires root")
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory of root that contains secret/1.eml, and u/, which belongs to the user nobody."""
+    """Yield a directory with secret/1.eml of root and the directory u/ for the user nobody."""
     with tempfile.TemporaryDirectory(prefix="postprox-") as name:
         top = Path(name)
         top.chmod(0o755)
@@ -418,7 +418,7 @@ def test_link_created_by_user_does_not_grant_access(
 
 
 def readable(path: Path) -> list[bytes]:
-    """Return the messages that are read for the user."""
+    """Return the messages below a path that the command reads with --user nobody."""
     texts = []
     with contextlib.suppress(CannotRunError):
         for source in sources.found([path], NOBODY):
@@ -492,7 +492,7 @@ def test_pipe_of_root_is_read_for_another_user() -> None:
     assert source.read() == MESSAGE
 
 
-# Standard streams.
+# Standard streams
 
 
 def shell(rehearse: Rehearse, words: str) -> subprocess.CompletedProcess[str]:
@@ -530,7 +530,7 @@ def test_unusable_standard_error_does_not_change_exit_status(
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
 
 
-# The file of --junit.
+# Output file of --junit
 
 
 def test_junit_is_written_to_device(rehearse: Rehearse) -> None:
@@ -568,7 +568,7 @@ def test_junit_rejects_symbolic_link(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "precious\n"
 
 
-# Workflow commands on standard error.
+# Workflow commands on standard error
 
 
 @pytest.mark.parametrize("words", [["##[error]x"], ["--##[error]x"]])
@@ -577,7 +577,7 @@ def test_error_message_contains_no_workflow_command(rehearse: Rehearse, words: l
     assert ("##[" in result.stderr, "##\\x5berror" in result.stderr) == (False, True)
 
 
-# The output for GitHub and JUnit.
+# Output for GitHub
 
 
 @pytest.mark.parametrize(
@@ -620,7 +620,7 @@ def test_message_cannot_insert_workflow_command_into_report(rehearse: Rehearse, 
     assert "after" in printed
 
 
-# The command line.
+# Command line
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])

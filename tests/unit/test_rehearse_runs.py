@@ -1,4 +1,4 @@
-"""postprox.rehearse with many messages, in tests of a filter, and with --watch."""
+"""postprox-rehearse with several messages, expectations, --user and --watch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from postprox.rehearse.outcome import EXPECTATIONS, VERDICTS
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
 
-# Rejects messages that say so, and fails with others.
+# Rejects messages that contain "reject" and fails for messages that contain "fail".
 FILTER = """
 grep -q reject "$EMAIL" && { echo 550 no >&2; exit 1; }
 grep -q fail "$EMAIL" && { echo broken >&2; exit 3; }
@@ -30,7 +30,7 @@ exit 0
 
 
 def save(rehearse: Rehearse, *words: str) -> list[str]:
-    """Write a message for each word. Return the names."""
+    """Write one message for each word and return the file names."""
     return [
         rehearse.save(MESSAGE + word.encode() + b"\n", f"{number}-{word}.eml")
         for number, word in enumerate(words)
@@ -39,10 +39,10 @@ def save(rehearse: Rehearse, *words: str) -> list[str]:
 
 def junit(rehearse: Rehearse) -> ElementTree.Element:
     text = (rehearse.directory / "out.xml").read_text()
-    return ElementTree.fromstring(text)  # noqa: S314 - written by the command itself
+    return ElementTree.fromstring(text)  # noqa: S314 - the command wrote the file
 
 
-# The summary.
+# Summary
 
 
 def test_summary_table_has_counts_and_times(rehearse: Rehearse) -> None:
@@ -68,7 +68,7 @@ def test_summary_counts_killed_filter_with_elapsed_time(rehearse: Rehearse) -> N
     assert float(row.split()[2]) >= 0.2
 
 
-# Many messages.
+# Several messages
 
 
 def test_more_than_ten_messages_have_one_line_each(rehearse: Rehearse) -> None:
@@ -106,7 +106,7 @@ def test_long_run_removes_temporary_files_while_running(rehearse: Rehearse) -> N
     assert replies == ["554 1"] * 3
 
 
-# Repeat.
+# --repeat
 
 
 def test_repeat_sends_each_message_again(rehearse: Rehearse) -> None:
@@ -128,7 +128,7 @@ def test_repeat_requires_whole_number(rehearse: Rehearse, value: str) -> None:
     assert (result.returncode, f"'{value}': must be a whole number" in result.stderr) == (2, True)
 
 
-# Expectations.
+# Expectations
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_json_document_contains_filter_times(rehearse: Rehearse) -> None:
     assert seconds["median"] == seconds["slowest"] >= 0.2
 
 
-# For machines.
+# Machine-readable output
 
 
 def test_github_reports_unexpected_verdicts(rehearse: Rehearse) -> None:
@@ -259,12 +259,12 @@ def test_junit_option_requires_file_path(rehearse: Rehearse, path: str) -> None:
     assert (result.returncode, f"--junit: '{path}': must be a file" in result.stderr) == (2, True)
 
 
-# As another user.
+# --user
 
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A directory that everybody may look into, with a copy of the package."""
+    """Yield a world-readable directory with a copy of the package."""
     with tempfile.TemporaryDirectory(prefix="postprox-") as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -274,12 +274,12 @@ def public() -> Iterator[Path]:
 
 as_another_user = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/usr/bin/python3").exists(),
-    reason="only root can become another user, and Python must be everybody's",
+    reason="running as another user requires root and a world-readable Python",
 )
 
 
 def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
-    """Return the entry of a message whose filter runs as the user nobody."""
+    """Run the filter as the user nobody and return the entry of the message in the JSON."""
     message = public / "message.eml"
     message.write_bytes(MESSAGE)
     words = [*options, "--json", "--user", "nobody", "-c", command, str(message)]
@@ -310,7 +310,7 @@ def test_file_replacing_record_is_not_read_by_root(public: Path, name: str, plan
     secret.write_text("root's own\0\n")
     secret.chmod(0o600)
     command = f'R=$(dirname "$OUTFILE")/filter; rm "$R/{name}"; {plant.format(secret)} "$R/{name}"'
-    # The filter's own shell waits at a FIFO until its time is over.
+    # If the record is a FIFO, the filter's shell blocks until the filter timeout.
     assert "root's own" not in json.dumps(rehearsed_as_nobody(public, command, "-t", "1"))
 
 
@@ -328,11 +328,11 @@ def test_unknown_user_is_reported(rehearse: Rehearse) -> None:
     assert (result.returncode, "'nosuchuser': unknown user" in result.stderr) == (2, True)
 
 
-# On a terminal.
+# Terminal
 
 
 class Terminal:
-    """The command with standard output and standard error on a terminal."""
+    """The command with a terminal as standard output and standard error."""
 
     def __init__(self, rehearse: Rehearse, *arguments: str, columns: int = 80) -> None:
         self._terminal, child = pty.openpty()
@@ -349,17 +349,17 @@ class Terminal:
         self.shown = b""
 
     def until(self, text: bytes) -> None:
-        """Read until `text` is shown."""
+        """Read the output until it contains `text`."""
         while text not in self.shown:
             self.shown += os.read(self._terminal, 65536)
 
     def rest(self) -> str:
-        """Read until the command has ended; return all that was shown."""
+        """Read the output until the command exits, and return the whole output."""
         try:
             while data := os.read(self._terminal, 65536):
                 self.shown += data
         except OSError:
-            pass  # the other end has closed
+            pass  # The command has closed the terminal.
         os.close(self._terminal)
         self.process.wait(30)
         return self.shown.decode().replace("\r\n", "\n")
@@ -372,7 +372,7 @@ def test_long_running_filter_shows_progress(rehearse: Rehearse) -> None:
     terminal.until(b"[1/1] 0-x.eml: filter runs for 1 s ...")
     gate.write_bytes(b"go on\n")
     shown = terminal.rest()
-    # It is gone before anything else comes.
+    # The progress line is erased before other output.
     assert "s ...\r\033[K" in shown
     assert "ACCEPTED" in shown
 
@@ -396,7 +396,7 @@ def test_watch_restarts_after_filter_change(rehearse: Rehearse) -> None:
     with subprocess.Popen(
         [*COMMAND_LINE, "--watch", "-c", "sh ./filter", *names],
         cwd=rehearse.directory,
-        # The filter is found from where the proxy runs, which is here.
+        # The command finds the relative path because it runs in this directory.
         env=rehearse.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -451,6 +451,6 @@ def test_watch_continues_after_temporarily_missing_message(rehearse: Rehearse) -
 def test_installed_command_prints_demonstration() -> None:
     script = Path(sys.executable).with_name("postprox-rehearse")
     if not script.exists():
-        pytest.skip("installed before there was the command")
+        pytest.skip("the installation does not contain the command")
     done = subprocess.run([script], stdout=subprocess.PIPE, check=True, text=True)
     assert done.stdout.splitlines()[-1] == "  postprox-rehearse -c ./your-filter MESSAGE.eml"

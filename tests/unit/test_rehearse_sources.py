@@ -1,4 +1,4 @@
-"""postprox.rehearse: where messages come from."""
+"""postprox-rehearse: reading messages from mboxes, directories and standard input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def documented(rehearse: Rehearse, *arguments: str, stdin: bytes = b"") -> Any:
     return json.loads(result.stdout)["messages"]
 
 
-# An mbox.
+# mbox
 
 
 def test_mbox_is_split(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_mbox_messages_are_delivered(rehearse: Rehearse) -> None:
     assert received == [text.replace(b"\n", b"\r\n").decode() for text in TEXTS]
 
 
-# Directories.
+# Directories
 
 
 def test_maildir_is_read(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_recursive_link_is_not_followed(tmp_path: Path) -> None:
     assert names(tmp_path) == [str(tmp_path / "a.eml")]
 
 
-# Standard input, and files that can be read only once.
+# Standard input and pipes
 
 
 def test_standard_input_is_read(rehearse: Rehearse) -> None:
@@ -156,7 +156,7 @@ def test_standard_input_excludes_other_messages(rehearse: Rehearse, arguments: l
     assert (result.returncode, "-: must be the only message" in result.stderr) == (2, True)
 
 
-# Bad input.
+# Errors
 
 
 def test_directory_without_messages_is_reported(rehearse: Rehearse) -> None:

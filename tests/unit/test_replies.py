@@ -1,4 +1,4 @@
-"""The proxy's own replies, which are complete, well-formed and short."""
+"""Tests that the proxy's replies are well-formed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from postprox.core import limits, replies
 
 OWN = [name for name in vars(replies) if name.isupper()]
-WITHOUT_ENHANCED_CODE = {"SEND_MESSAGE"}  # RFC 2034 section 4: not in 3yz replies
+WITHOUT_ENHANCED_CODE = {"SEND_MESSAGE"}  # RFC 2034 section 4 excludes 3yz replies.
 
 
 @pytest.mark.parametrize("name", OWN)

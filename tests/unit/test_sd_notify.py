@@ -1,4 +1,4 @@
-"""The notifications to the service manager about start, activity and stop."""
+"""Tests of the messages to the service manager."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.upstream import MESSAGE, Upstream, greeted, in_data
 
 
 class ServiceNotifier:
-    """A service manager's socket."""
+    """A socket that receives the messages of a service."""
 
     def __init__(self, name: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -28,11 +28,11 @@ class ServiceNotifier:
         self.variables = {"NOTIFY_SOCKET": name}
 
     def hears(self) -> list[str]:
-        """Return the next message, in lines."""
+        """Return the lines of the next message."""
         return self._socket.recv(4096).decode().splitlines()
 
     def waits_for(self, line: str) -> list[str]:
-        """Return the next message that holds `line`."""
+        """Return the lines of the next message that contains `line`."""
         while line not in (heard := self.hears()):
             pass
         return heard
@@ -185,7 +185,7 @@ def test_server_closes_notify_socket_on_exit(
     address = manager.variables["NOTIFY_SOCKET"].encode()
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
     monkeypatch.setattr(listen, "Loop", lambda _speed, _poller: loop)
-    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     server = listen.Server(parse(["up", "-l1"]))
     server.accept_from([])
     server.run()

@@ -1,4 +1,4 @@
-"""The listening server: its session limit, log lines and shutdown."""
+"""Tests of the listening server with fake sessions: limits, log lines and shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Lines = list[tuple[int, str]]
 
 
 class Session:
-    """A fake session that records calls and runs until it is released."""
+    """A fake session that records calls and runs until the test ends it."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Session:
 
 
 class Site:
-    """A server on the test's own loop, with sessions that do nothing."""
+    """A server with fake sessions on the test's loop."""
 
     def __init__(self, loop: Loop, listener: socket.socket) -> None:
         self.loop = loop
@@ -77,15 +77,15 @@ class Site:
         return server
 
     def client(self) -> None:
-        """Let one more client come."""
+        """Connect another client."""
         self.clients.append(socket.create_connection(self.listener.getsockname(), TIMEOUT))
 
     def has(self, number: int) -> None:
-        """Wait until so many sessions have begun."""
+        """Wait until `number` sessions have started."""
         run_until(self.loop, lambda: len(self.sessions) == number)
 
     def accepts(self) -> bool:
-        """Whether clients are waited for."""
+        """Return whether the server watches its listener."""
         return bool(self.watched[-1])
 
 
@@ -309,7 +309,7 @@ def test_stop_signal_closes_listener(site: Site, number: int) -> None:
     run_until(site.loop, lambda: site.listener.fileno() == -1)
 
 
-# The limit of open files
+# Limit of open files
 
 
 @pytest.mark.parametrize(

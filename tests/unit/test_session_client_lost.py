@@ -1,4 +1,4 @@
-"""Sessions: a client that is lost during a message (data.client-lost)."""
+"""Session tests: loss of the client during a message (data.client-lost)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_quit_in_discarded_octets_aborts_message() -> None:
 
 
 def sent_ahead(*, filtering: bool, quits: bool) -> Dialogue:
-    """Start a dialogue whose client sent everything, and EOF, before the greeting."""
+    """Return a dialogue whose client sent all commands and EOF before the greeting."""
     dialogue = Dialogue(filtering=filtering)
     dialogue.client_says(b"HELO x", MAIL, RCPT, b"DATA", *MESSAGE, *([b"QUIT"] if quits else []))
     dialogue.client_ends()
@@ -130,7 +130,7 @@ def test_pipelined_message_without_quit_is_aborted(filtering: bool) -> None:
     assert dialogue.environments == []
 
 
-# The connection breaks.
+# Connection reset
 
 
 @pytest.mark.parametrize("stage", [greeted, in_data, in_filter, in_delivery, sending])

@@ -1,4 +1,4 @@
-"""Sessions: DATA, the spool and the delivery of a message (data.*)."""
+"""Session tests: DATA, the spool and the delivery of a message (data.*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions: the filter's environment, its verdict and a rejection (filter.*, cli.strict)."""
+"""Session tests: the filter's environment, verdicts and rejections (filter.*, cli.strict)."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_filter_receives_envelope() -> None:
 
 
 def seen_by_filter(dialogue: Dialogue) -> tuple[bytes, bytes]:
-    """Send a message; return HELO and REMOTEIP of the filter's environment."""
+    """Send a message and return the values of HELO and REMOTEIP in the filter."""
     begin_transaction(dialogue)
     send_message(dialogue)
     environment = dialogue.environments[-1]

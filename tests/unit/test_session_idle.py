@@ -1,4 +1,4 @@
-"""Sessions: a client that is idle or slow (relay.idle)."""
+"""Session tests: an idle or slow client (relay.idle)."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_client_input_is_read_up_to_buffer_limit() -> None:
     assert not dialogue.session.reads_client
 
 
-# The time limit of a message
+# Time limit for a message
 
 
 def test_minimum_rate_extends_message_timeout() -> None:
@@ -139,7 +139,7 @@ def test_slower_message_times_out() -> None:
         dialogue.client_sends(b"x" * 100 * 300)
         time_passes_in_data(dialogue, 100)
     dialogue.client_sees(replies.CLIENT_SLOW.rstrip())
-    assert dialogue.now - 1000 == 2400  # 600 s, and 720000 octets at 400 a second
+    assert dialogue.now - 1000 == 2400  # 600 s, plus 720000 octets at 400 octets/s
 
 
 @pytest.mark.parametrize("octet", [b"x", b".", b"\r"])

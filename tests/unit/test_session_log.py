@@ -1,4 +1,4 @@
-"""Sessions: the log line and the count of a message, the dialogue, no passwords (log.*)."""
+"""Session tests: log lines, counters, logged dialogues and hidden passwords (log.*)."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_default_clock_speed_is_one() -> None:
     assert parse(["127.0.0.1:25"]).clock_speed == 1
 
 
-# The dialogue at debug level, without passwords
+# Logged dialogue without passwords
 
 
 def test_command_and_reply_are_logged_verbatim() -> None:

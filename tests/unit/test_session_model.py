@@ -1,8 +1,9 @@
-"""Compares a session with a small model of it for random input.
+"""Tests that compare a session with a simple model for random input.
 
-The model knows nothing of octets, descriptors or time: a client that may be ahead of its answers,
-an upstream that accepts or refuses, a filter that decides. What it says the client and upstream
-must see, they see, word for word; the proxy's own replies are compared by their code.
+The model ignores octets, descriptors and time. Its client can send pipelined commands, its upstream
+server accepts or refuses them, and its filter returns a verdict. The session must send the same
+data to the client and to the upstream server as the model. For the proxy's own replies, the tests
+compare only the codes.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ REPLIES = (*[b"250 fine"] * 6, b"450 not now", b"550 never")
 class Model:
     """The state of a session, and the expected observations of its peers.
 
-    state: who is to act: "client", "message" (the client sends one), or what is awaited:
-        "connection", "greeting", "hello", "reset", "reply", "filter", "data", "final"; at the end
-        "over".
+    state: "client" while the session awaits a command, "message" while it awaits the content of a
+        message, and "over" at the end. The other states name an awaited event: "connection",
+        "greeting", "hello", "reset", "reply", "filter", "data" or "final".
     """
 
     filtering: bool
@@ -50,14 +51,14 @@ class Model:
     client: list[bytes] = field(default_factory=list)
     upstream: list[bytes] = field(default_factory=list)
     environments: list[tuple[bytes, bytes]] = field(default_factory=list)
-    ahead: list[bytes] = field(default_factory=list)  # input that the client sent too early
-    line: bytes = b""  # the command under way
+    ahead: list[bytes] = field(default_factory=list)  # commands that were not yet processed
+    line: bytes = b""  # the current command
     hello: bytes = b""
     sender: bytes | None = None
     recipients: list[bytes] = field(default_factory=list)
     greeted: bool = False
-    connected: bool = True  # or on the way
-    stale: bool = False  # upstream's transaction has outlived the client's
+    connected: bool = True  # True during a connection attempt
+    stale: bool = False  # whether upstream requires RSET before the next transaction
     body: tuple[bytes, ...] = ()
 
     @property
@@ -105,13 +106,13 @@ class Model:
         else:
             self.client.append(b"354 ")
             self.state = "message"
-            self.body, self.ahead = tuple(self.ahead), []  # which was no commands, then
+            self.body, self.ahead = tuple(self.ahead), []  # These lines are content.
 
     def connects(self) -> None:
         self.state = "greeting"
 
     def answers(self, reply: bytes) -> None:
-        """Send upstream's reply to the current command."""
+        """Process the upstream server's reply to the current command."""
         awaited, positive = self.state, reply[:1] == b"2"
         self.state = "client"
         if awaited == "greeting" and not self.greeted:
@@ -185,7 +186,7 @@ class Model:
 
 
 class SessionBesideItsModel(RuleBasedStateMachine):
-    """Lets everybody act in any order that is possible."""
+    """A state machine that performs the possible events in random order."""
 
     @initialize(filtering=st.sampled_from((True, True, False)), rejecting=st.booleans())
     def begins(self, filtering: bool, rejecting: bool) -> None:
@@ -201,7 +202,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state in ("client", "connection"))
     @rule(hello=st.sampled_from((b"NOOP", *HELLO)))
     def client_begins_a_transaction(self, hello: bytes) -> None:
-        """As in RFC 2920: all in one write, though nothing is answered yet."""
+        """Send pipelined commands in one write (RFC 2920)."""
         self._says(hello, b"MAIL FROM:<a@example>", b"RCPT TO:<b@example>", b"DATA")
 
     @precondition(lambda self: len(self.model.client) > 12)
@@ -237,7 +238,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state in ("reply", "data", "final"))
     @rule(reply=st.sampled_from(REPLIES))
     def upstream_answers(self, reply: bytes) -> None:
-        while True:  # as far as the client is ahead, the same to each: a transaction is one step
+        while True:  # A pipelined transaction is one step with the same reply to each command.
             awaited = self.model.state
             self._answers(b"354 go on" if awaited == "data" and reply[:1] == b"2" else reply)
             if awaited != "reply" or self.model.state != "reply":
@@ -272,7 +273,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state == "over")
     @rule()
     def time_passes(self) -> None:
-        """Upstream need not answer the QUIT."""
+        """Check that the session ends without a reply to QUIT."""
         self.dialogue.seconds_pass(10)
         assert self.dialogue.session.finished
 

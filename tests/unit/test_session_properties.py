@@ -1,4 +1,4 @@
-"""Properties of every session, for any input of its peers in any pieces and order."""
+"""Tests of invariants of a session for random input in random blocks and order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ OUTCOMES = st.sampled_from([(0, b""), (0, b""), (1, b"550 no"), (1, b""), (2, b"
 
 @dataclass
 class Script:
-    """The input of all peers, in their order."""
+    """The input from the client, the upstream server and the filter."""
 
     client: bytes
     replies: list[bytes]
@@ -85,7 +85,7 @@ class Script:
 
 @dataclass
 class Performance:
-    """A session with a script, in pieces of certain sizes and in a certain order."""
+    """A session that receives the input of a script in certain block sizes and order."""
 
     dialogue: Dialogue
     unsaid: bytes
@@ -97,7 +97,7 @@ class Performance:
     from_upstream: bytes = b""
 
     def goes_on(self) -> None:
-        """Let everybody speak until there is nothing more to say."""
+        """Pass input to the session until no more input is possible."""
         while possible := list(self._possible()):
             possible[next(self.order) % len(possible)]()
             self._upstream_answers()
@@ -137,12 +137,12 @@ class Performance:
         self.dialogue.filter_ends(*next(self.outcomes))
 
     def _client(self) -> None:
-        size = next(self.sizes) + len(self.unsaid) // 20  # few pieces, even of a long line
+        size = next(self.sizes) + len(self.unsaid) // 20  # A long line is split into few blocks.
         said, self.unsaid = self.unsaid[:size], self.unsaid[size:]
         self.dialogue.client_sends(said)
 
     def _upstream_answers(self) -> None:
-        """Reply to each received command and message once."""
+        """Add a reply to each new command and message."""
         if not self.dialogue.connected:
             self.from_upstream = b""
         asked = len(self.dialogue.commands) + self.dialogue.deliveries
@@ -232,7 +232,7 @@ SECONDS = st.sampled_from([0.0, 1.0, 5.0, 30.0, 60.0, 120.0, 299.0, 300.0, 600.0
 
 @st.composite
 def events(draw: st.DrawFn, dialogue: Dialogue) -> Callable[[], None]:
-    """One thing that may happen next."""
+    """Draw a possible event."""
     possible: list[Callable[[], None]] = [
         lambda: dialogue.seconds_pass(draw(SECONDS)),
         lambda: dialogue.session.timer(dialogue.now),
@@ -278,7 +278,7 @@ def assert_little_is_held(dialogue: Dialogue) -> None:
 
 
 def assert_silence_ends(dialogue: Dialogue) -> None:
-    """Check that the session ends if no peer sends anything more."""
+    """Check that the session ends if it receives no more input."""
     dialogue.seconds_pass(10_000)
     assert dialogue.session.finished
     assert dialogue.spool is None

@@ -1,4 +1,4 @@
-"""Sessions: commands and replies between messages (relay.*)."""
+"""Session tests: commands and replies between messages (relay.*)."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ def test_client_eof_before_data_aborts_message() -> None:
     dialogue.is_over_after_goodbye()
 
 
-# Properties for the shell
+# Session attributes that the shell reads
 
 
 def test_client_is_not_read_after_eof() -> None:

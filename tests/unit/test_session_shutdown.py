@@ -1,4 +1,4 @@
-"""Sessions: stop, termination and a fault of the proxy (listen.stop, files.term)."""
+"""Session tests: stop, termination and internal errors (listen.stop, files.term)."""
 
 from __future__ import annotations
 

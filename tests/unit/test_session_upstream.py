@@ -1,4 +1,4 @@
-"""Sessions: an upstream server that is lost, silent or wrong (relay.*, data.upstream-lost)."""
+"""Session tests: lost connections, timeouts and invalid replies of the upstream server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CLOSED = "upstream closed the connection"
 
 
 def in_keepalive() -> Dialogue:
-    """Start a dialogue in which the reply to the proxy's NOOP is missing."""
+    """Return a dialogue that awaits the reply to the proxy's NOOP."""
     dialogue = in_filter(filter_timeout=1000)
     dialogue.seconds_pass(limits.KEEPALIVE)
     dialogue.upstream_sees(b"NOOP")
@@ -48,7 +48,7 @@ def in_keepalive() -> Dialogue:
 
 
 def in_auth_reply() -> Dialogue:
-    """Start a dialogue in which the reply to a response to 334 is missing."""
+    """Return a dialogue that awaits the reply to the client's AUTH response."""
     dialogue = in_auth()
     dialogue.client_says(b"DATA")
     dialogue.upstream_sees(b"DATA")
@@ -56,14 +56,14 @@ def in_auth_reply() -> Dialogue:
 
 
 def in_reply() -> Dialogue:
-    """Start a dialogue in which the second half of a reply is missing."""
+    """Return a dialogue that received the first half of a reply."""
     dialogue = awaiting_reply()
     dialogue.upstream_sends(b"250-half\r\n250 ha")
     return dialogue
 
 
 def pipelined() -> Dialogue:
-    """Start a dialogue with one relayed and one buffered command."""
+    """Return a dialogue with one relayed and one buffered command."""
     dialogue = greeted()
     dialogue.client_says(b"NOOP", b"NOOP")
     dialogue.upstream_sees(b"NOOP")
@@ -71,7 +71,7 @@ def pipelined() -> Dialogue:
 
 
 def ended_with(dialogue: Dialogue, reply: bytes, error: str) -> None:
-    """Check that the session ended at once with `reply` and a log line."""
+    """Check that the session sent `reply`, logged `error` and ended."""
     dialogue.client_sees(reply.rstrip())
     assert dialogue.logged(log_levels.ERROR) == ([error] if error else [])
     assert dialogue.session.ended_early
@@ -199,11 +199,11 @@ def test_command_after_relayed_421_gets_421_reply() -> None:
     dialogue.client_sees(replies.UPSTREAM_LOST.rstrip())
 
 
-# The connection is refused or lost.
+# Refused and lost connections
 
 
 def connecting_again() -> Dialogue:
-    """Start a dialogue in which the second connection is being made."""
+    """Return a dialogue that awaits the second upstream connection."""
     dialogue = rejected()
     dialogue.client_says(MAIL)
     return dialogue
@@ -247,7 +247,7 @@ def test_session_finishes_after_upstream_connection_closes() -> None:
     assert dialogue.session.finished
 
 
-# Timeouts of the upstream server (relay.idle)
+# Upstream timeouts (relay.idle)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Edges of the shell that no other test stood on: each was a mutant that survived all of them."""
+"""Tests of the shell that detect mutants which survive all other tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["site"]
 
 
 class Alarm:
-    """Rings once, some seconds from now."""
+    """A timer that fires once after some seconds."""
 
     def __init__(self, loop: Loop, seconds: float) -> None:
         self._deadline = loop.clock() + seconds
@@ -39,7 +39,7 @@ class Alarm:
 
 
 def turns_of_an_idle_loop(loop: Loop) -> int:
-    """How often the loop turns in a fifth of a second in which nothing happens."""
+    """Return the number of loop iterations in 0.2 seconds without events."""
     alarm = Alarm(loop, 0.2)
     loop.add(alarm)
     turns = 0
@@ -98,7 +98,8 @@ def with_a_client_that_pipelines(site: Site) -> None:
     client, _ = site.data("-c", "sleep 60")
     client.says(*MESSAGE)
     run_until(site.loop, lambda: site.connection._filter)
-    client.sends(b"NOOP\r\n" * 30_000)  # more than is read and less than the socket holds
+    # The session does not read all of this, and the socket buffer can hold it.
+    client.sends(b"NOOP\r\n" * 30_000)
     run_until(site.loop, lambda: not site.connection.session.reads_client)
 
 
@@ -106,11 +107,11 @@ def with_a_client_that_does_not_read(site: Site) -> None:
     client, upstream = site.transaction()
     asks_until_answers_wait(site, client)
     settles(site)
-    upstream.says(b"250 what nobody asked for")
+    upstream.says(b"250 unsolicited")
 
 
 def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
-    """Let a client send commands and not read; return how many."""
+    """Send commands without reading replies, and return the number of commands."""
     client.stops_reading()
     octets = 0
     while site.connection._client.unsent < limits.UNREAD_REPLIES:
@@ -136,7 +137,7 @@ def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
 def test_waiting_session_does_not_wake_loop(site: Site, comes_to: object) -> None:
     assert callable(comes_to)
     comes_to(site)
-    turns_of_an_idle_loop(site.loop)  # handles remaining events
+    turns_of_an_idle_loop(site.loop)  # This handles the remaining events.
     assert turns_of_an_idle_loop(site.loop) <= 3
 
 
@@ -166,7 +167,7 @@ def test_client_with_unsent_replies_is_not_read(site: Site) -> None:
     held = fcntl.ioctl(reader, termios.FIONREAD, b"\0\0\0\0")
     site.connection._client_ready()
     assert fcntl.ioctl(reader, termios.FIONREAD, b"\0\0\0\0") == held
-    assert struct.unpack("i", held)[0] > 0, "else this shows nothing"
+    assert struct.unpack("i", held)[0] > 0, "the test requires unread input"
 
 
 def test_slow_client_receives_every_reply(site: Site) -> None:

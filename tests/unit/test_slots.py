@@ -1,4 +1,4 @@
-"""The octets that a client must send to occupy a slot, as stated in SECURITY.md (relay.idle)."""
+"""Tests of the traffic that occupies a session slot, as documented in SECURITY.md (relay.idle)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.dialogue import (
 PAGE = " ".join((Path(__file__).parents[2] / "SECURITY.md").read_text().split())
 HOUR, DAY = 60 * 60, 24 * 60 * 60
 BEGAN = Dialogue().now
-#: A client can send so shortly before a time limit, in seconds.
+#: The seconds between the last input and the timeout.
 SHORTLY = 0.5
 
 
@@ -60,6 +60,6 @@ def test_message_at_400_octets_per_second_occupies_slot() -> None:
 
 
 def test_postfix_message_occupies_slot_for_documented_hours() -> None:
-    message_size_limit = 10_240_000  # Postfix's default
+    message_size_limit = 10_240_000  # the default of Postfix
     hours = (limits.MESSAGE_TIME + message_size_limit / limits.MESSAGE_RATE) / HOUR
     assert f"{hours:.1f} hours" in PAGE

@@ -1,4 +1,4 @@
-"""Command lines, replies and the EHLO reply: the grammar, at every cut."""
+"""Tests of the parsers for commands and replies, and of the filtered EHLO reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a message: stored unreachably, offered by name, read back by name, and gone."""
+"""Tests of the files of a message: creation, reading, locks and removal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def offered(spool: Spool) -> Spool:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The descriptors passed to a thread, which are closed at once for the next test."""
+    """Return the list of descriptors passed to a thread. They are closed immediately."""
     closed: list[int] = []
 
     def start(close: Callable[[int], None], arguments: tuple[int]) -> None:
@@ -199,7 +199,7 @@ def test_outfile_name_is_resolved_once(
     right = posix.open
 
     def open_once(path: str, flags: int) -> int:
-        """Put a regular file under the name as soon as it has been looked up."""
+        """Replace the opened file with a regular file."""
         opened.append(path)
         try:
             return right(path, flags)
@@ -284,7 +284,7 @@ def test_regular_file_as_directory_raises_notadirectoryerror(tmp_path: Path) -> 
 
 @pytest.fixture
 def small_files() -> Iterator[int]:
-    """Let no file of this process grow beyond so many octets."""
+    """Set and return the maximum file size of the process in octets."""
     size = 100_000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -333,13 +333,13 @@ def test_spool_without_filter_opens_only_one_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the file system have no files without a name."""
+    """Simulate a file system without O_TMPFILE."""
     monkeypatch.setattr("postprox.shell.spool._NAMELESS", os.O_RDWR | os.O_DIRECTORY)
 
 
 @pytest.fixture
 def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be no /proc, by which a file without a name is given one."""
+    """Simulate a system without /proc, which linkat(2) requires for an unnamed file."""
     monkeypatch.setattr("postprox.shell.spool._by_descriptor", "/nonexistent/{}".format)
 
 
@@ -373,7 +373,7 @@ def test_failed_spool_creation_leaves_no_files(
 
 
 def is_locked(path: str) -> bool:
-    """Whether another process is refused a lock on a file."""
+    """Return whether another process cannot lock the file."""
     program = "import os, sys; os.lockf(os.open(sys.argv[1], os.O_RDWR), os.F_TLOCK, 0)"
     command = [sys.executable, "-c", program, path]
     return b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
@@ -395,7 +395,7 @@ def test_named_email_is_locked_from_creation(
 
 @pytest.fixture
 def links_refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let the system refuse a name to a file that has none; return the names that were wanted."""
+    """Make linkat(2) fail, and return the list of requested names."""
     wanted: list[str] = []
 
     def link(_source: str, name: str, **_: object) -> None:
@@ -413,7 +413,7 @@ def test_failed_link_copies_email(links_refused: list[str], tmp_path: Path) -> N
     spool.store(content, content)
     spool.create_filter_files()
     assert links_refused == [spool.email]
-    assert is_locked(spool.email)  # and no more once this process has closed it
+    assert is_locked(spool.email)  # Closing the file here would release the lock.
     assert Path(spool.email).read_bytes() == content
     assert stat.S_IMODE(Path(spool.email).stat().st_mode) == 0o600
     spool.remove()
@@ -588,7 +588,7 @@ def test_large_file_is_closed_by_thread(
     os.truncate(offered.outfile, limits.LARGE_FILE + 1)
     offered.remove_filter_files()
     assert list(tmp_path.iterdir()) == []
-    assert len(elsewhere) == 2  # one that removes it, and one that holds its lock
+    assert len(elsewhere) == 2  # one for the removal, and one for the lock
 
 
 def test_unchanged_replacement_is_read_completely(offered: Spool) -> None:

@@ -1,4 +1,4 @@
-"""The removal of files that a killed proxy has left behind (files.stale)."""
+"""Tests of the removal of files left by a killed proxy (files.stale)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets time pass: when an inode has changed cannot be set back."""
+    """Return a function that advances the clock, because a ctime cannot be set."""
     now = time.time()
     return lambda seconds: monkeypatch.setattr(time, "time", lambda: now + seconds)
 
@@ -118,7 +118,7 @@ def test_file_is_locked_during_removal(
 
 
 def in_another_process(directory: str) -> None:
-    """Sweep where a lock of this process is another's: one's own is no obstacle."""
+    """Remove stale files in a child process, which respects the locks of this process."""
     other = os.fork()
     if not other:
         remove_stale_files(directory)
@@ -172,7 +172,7 @@ def test_mode_of_link_target_is_unchanged(
     passes(OLD)
 
     def replace(*_: object) -> int:
-        """Let the file be unreadable, and a link by the time that its mode is changed."""
+        """Fail to open the file, and replace it with a link before its mode is changed."""
         email.unlink()
         email.symlink_to(kept)
         raise PermissionError
@@ -290,7 +290,7 @@ def test_outfile_is_removed_if_email_is_not_regular(
 def test_unreadable_email_is_removed_without_proc(
     tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without /proc the C library cannot change a mode without following links."""
+    """Without /proc, the C library cannot change a mode without following symbolic links."""
     left(tmp_path, "email")
     email = tmp_path / f"{NAME}.email"
     email.chmod(0)

@@ -1,4 +1,4 @@
-"""The table of transitions: one dialogue for each transition.
+"""Tests of the transition table with one dialogue for each transition.
 
 `Session` rejects every other transition, here and in the random sessions of
 `test_session_properties`.
@@ -66,7 +66,7 @@ def has_no_spool(dialogue: Dialogue) -> None:
 
 
 def has_a_fault(dialogue: Dialogue) -> None:
-    """Fail where the spool of a new message should be opened."""
+    """Crash the session before it opens the spool of a message."""
     dialogue.session.client_received(b"DATA\r\n")
     dialogue.session.take_actions()
     dialogue.has_a_fault()

@@ -1,4 +1,4 @@
-"""The log on standard error: a reader that does not read delays nothing."""
+"""Tests that the log on standard error does not delay the server."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from tests.support.peers import TIMEOUT
 
 
 class Pipe:
-    """A pipe in the place of standard error, and its reader."""
+    """A pipe that replaces standard error."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         self._read = b""
 
     def fill(self) -> int:
-        """Let nothing fit any more; return how many octets are in it."""
+        """Fill the pipe and return its size in octets."""
         another = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         filled = os.write(another, b"x" * fcntl.fcntl(self.writer, fcntl.F_GETPIPE_SZ))
         os.close(another)
         return filled
 
     def drain(self, count: int) -> None:
-        """Read as many octets."""
+        """Read `count` octets."""
         while len(self._read) < count:
             self._read_more()
         self._read = self._read[count:]
 
     def line(self) -> bytes:
-        """Read a line; return it without its end."""
+        """Read a line and return it without its line end."""
         while b"\n" not in self._read:
             self._read_more()
         line, _, self._read = self._read.partition(b"\n")
         return line
 
     def lines_until(self, last: bytes) -> list[bytes]:
-        """Read the lines up to the one that ends with `last`."""
+        """Return all lines up to a line that ends with `last`."""
         lines = [self.line()]
         while not lines[-1].endswith(last):
             lines.append(self.line())
@@ -77,7 +77,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
 def written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandardError]:
     written = StandardError()
     yield written
-    # Its thread must not write any more once another file has the pipe's number.
+    # The thread must finish before another file can reuse the descriptor number of the pipe.
     pipe.lose_reader()
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", TIMEOUT)
     written.flush_and_close()
@@ -230,7 +230,7 @@ def test_failed_log_thread_prevents_server_start(
         StandardError()
 
 
-# Which log a server has.
+# Log destination
 
 
 @pytest.mark.parametrize(

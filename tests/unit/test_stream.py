@@ -1,4 +1,4 @@
-"""A connection's octets, on sockets and pipes."""
+"""Tests of streams on sockets and pipes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_reset_is_read_as_eof(listener: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     descriptor = accepted.detach()
     stream = Stream(descriptor, descriptor)
-    client.close()  # which resets the connection
+    client.close()  # The linger time of 0 makes close(2) reset the connection.
     assert stream.read() == b""
     stream.close()
 

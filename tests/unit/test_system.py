@@ -1,4 +1,4 @@
-"""The standard descriptors: all there, and silent."""
+"""Tests of the standard descriptors and of file names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_silenced_descriptor_discards_output() -> None:
 
 def test_silence_leaves_no_open_descriptor() -> None:
     descriptor = os.dup(1)
-    before = os.listdir("/dev/fd")  # noqa: PTH208 - names are enough
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     silence(descriptor)
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
     os.close(descriptor)

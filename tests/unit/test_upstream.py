@@ -1,4 +1,4 @@
-"""The session's side of upstream's connection: one reply awaited at a time."""
+"""Tests of the session's upstream link, which awaits one reply at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict: a table of outcomes of the filter, with the action and the reply."""
+"""Tests of the verdict and of the reply for each outcome of the filter."""
 
 from __future__ import annotations
 
@@ -115,18 +115,18 @@ PREFIX_RULE = [
     pytest.param(b"550-x\n", b"554 550-x", id="code-and-hyphen"),
     pytest.param(b"55 x\n", b"554 55 x", id="two-digits"),
     pytest.param(b"5501 x\n", b"554 5501 x", id="four-digits"),
-    pytest.param(b"550\n", b"554 550", id="code-alone"),
-    pytest.param(b"550 \n", b"550 ", id="code-and-space-alone"),
+    pytest.param(b"550\n", b"554 550", id="only-code"),
+    pytest.param(b"550 \n", b"550 ", id="only-code-and-space"),
     pytest.param(b"550\tx\n", b"554 550?x", id="code-and-tab"),
-    pytest.param(b" 550 x\n", b"554  550 x", id="space-before"),
-    pytest.param(b"999 x\n", b"999 x", id="no-smtp-code"),
+    pytest.param(b" 550 x\n", b"554  550 x", id="leading-space"),
+    pytest.param(b"999 x\n", b"999 x", id="invalid-smtp-code"),
     pytest.param(b"000 x\n", b"000 x", id="zeros"),
     pytest.param(b"250 x\n", b"250 x", id="positive"),
     pytest.param(b"451 x\n", b"451 x", id="temporary"),
-    pytest.param(b"5.7.1 x\n", b"554 5.7.1 x", id="enhanced-code-only"),
+    pytest.param(b"5.7.1 x\n", b"554 5.7.1 x", id="only-enhanced-code"),
     pytest.param(b"x\n", b"554 x", id="text"),
     pytest.param(b"abc x\n", b"554 abc x", id="three-letters"),
-    pytest.param(b"55x y\n", b"554 55x y", id="two-digits-and-a-letter"),
+    pytest.param(b"55x y\n", b"554 55x y", id="two-digits-and-letter"),
     pytest.param(b"-\n", b"554 -", id="punctuation"),
     pytest.param(b"550 x", b"550 x", id="no-final-newline"),
     pytest.param(b"x", b"554 x", id="text-without-final-newline"),
@@ -135,16 +135,16 @@ PREFIX_RULE = [
     pytest.param(b"550 x\r\r\n", b"550 x?", id="two-crs"),
     pytest.param(b"a\rb\n", b"554 a?b", id="cr-inside"),
     pytest.param(b"first\n550 x\n", b"550 x", id="last-of-two"),
-    pytest.param(b"550 first\nsecond\n", b"554 second", id="code-in-an-earlier-line"),
-    pytest.param(b"550 x\n\n", b"550 x", id="blank-last-line"),
-    pytest.param(b"550 x\n  \t\n\r\n", b"550 x", id="several-blank-last-lines"),
-    pytest.param(b"550 x\n ", b"550 x", id="blank-without-newline"),
+    pytest.param(b"550 first\nsecond\n", b"554 second", id="code-in-earlier-line"),
+    pytest.param(b"550 x\n\n", b"550 x", id="empty-last-line"),
+    pytest.param(b"550 x\n  \t\n\r\n", b"550 x", id="several-empty-last-lines"),
+    pytest.param(b"550 x\n ", b"550 x", id="space-without-newline"),
     pytest.param(b"550 caf\xe9\n", b"550 caf?", id="8-bit"),
     pytest.param("550 café\n".encode(), b"550 caf??", id="utf-8"),
     pytest.param(b"550 a\x07\x1b[31mb\x7f\n", b"550 a??[31mb?", id="control"),
     pytest.param(b"550 a\0b\n", b"550 a?b", id="nul"),
-    pytest.param(b"\0\n", b"554 ?", id="nul-alone"),
-    pytest.param("\u0665\u0665\u0660 x\n".encode(), b"554 ?????? x", id="digits-of-another-script"),
+    pytest.param(b"\0\n", b"554 ?", id="only-nul"),
+    pytest.param("\u0665\u0665\u0660 x\n".encode(), b"554 ?????? x", id="non-ascii-digits"),
     pytest.param(b"550 %s %n\n", b"550 %s %n", id="percent"),
 ]
 

@@ -1,4 +1,4 @@
-"""The user that a test runs as."""
+"""A context that runs a test as an ordinary user."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: A user who is not root.
+#: The user id of the user nobody.
 NOBODY = 65534
 
 
 @contextmanager
 def as_an_ordinary_user() -> Iterator[str]:
-    """Be no root meanwhile, and have a directory to write to."""
+    """Drop root privileges temporarily, and yield a writable directory."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o777)
         user = os.geteuid()
