@@ -53,7 +53,7 @@ def slope(series: Series) -> str:
     """Return a sentence about the growth of a series."""
     return (
         f"Slope over the last step: {series.slope():.2f} (0 is flat, 1 is proportional); "
-        f"each further one of the {series.of} costs {1000 * series.each():.3g} µs."
+        f"each additional one of the {series.of} costs {1000 * series.each():.3g} µs."
     )
 
 

@@ -36,7 +36,7 @@ INSTALLED = """\
 ## Install
 
 The package has installed the proxy, its units, the user `postprox` and the directory
-`/var/spool/postprox`: leave out the commands below that make them.
+`/var/spool/postprox`. Skip the commands below that create them.
 [README.Debian](packaging/README.md) has the steps, in their order. See what the proxy does:
 
 ```sh

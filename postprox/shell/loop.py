@@ -275,7 +275,7 @@ def _next_ended() -> tuple[int, int] | None:
 
 
 def _next_ended_by_waitid() -> tuple[int, int] | None:
-    """Reap one child process without wait4(2)."""
+    """Reap one child process with waitid(2), for systems on which waitpid(2) fails."""
     ended = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG)
     if ended is None:
         return None

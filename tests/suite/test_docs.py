@@ -49,7 +49,7 @@ def test_contributing_lists_every_suite_module() -> None:
 def test_table_of_included_parts_is_current() -> None:
     text = parts.README.read_text("utf-8")
     assert f"| `include/quit.smtp-part` | {QUIT} |" in text
-    assert parts.with_table(text) == text, "python3 -m docs.parts writes it anew"
+    assert parts.with_table(text) == text, "run python3 -m docs.parts"
 
 
 def test_example_transcript_in_readme_is_current() -> None:

@@ -723,8 +723,8 @@ def test_other_installation_is_not_replaced(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--python", PYTHON)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"install: {tmp_path}/lib/postprox is another installation's, a package's perhaps: "
-        "remove that first\n"
+        f"install: {tmp_path}/lib/postprox belongs to another installation, such as a package: "
+        "remove it first\n"
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [packaged]
 
@@ -794,7 +794,7 @@ def test_unrelated_file_among_versions_survives_upgrade(own: Path) -> None:
 def test_uninstallation_of_missing_installation_is_rejected(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--uninstall")
     assert (done.returncode, done.stderr) == (
-        *(1, f"install: there is no postprox in {tmp_path}/lib/postprox\n"),
+        *(1, f"install: postprox is not installed in {tmp_path}/lib/postprox\n"),
     )
 
 
