@@ -1,1 +1,1 @@
-"""Tests of the conformance suite itself: its format, its runner, its reports, its corpus."""
+"""Tests of the conformance suite itself, including its transcript format, runner and reports."""

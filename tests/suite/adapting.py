@@ -1,4 +1,4 @@
-"""A relay for tests of the adapter kit, its adapter, and a process of that adapter."""
+"""Helpers for the adapter kit's tests: a relay program, its adapter and a running adapter."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Any
 from tests.conformance.paths import ADAPTER_LAUNCHER, ROOT
 from tests.conformance.play.procfs import is_alive
 
-#: A program that relays octets between its entrance and its upstream server. With a third argument
-#: it first leaves a child process in the background and returns.
+#: A program that relays octets between its clients and its upstream server. With a third argument
+#: it forks and continues in the background.
 RELAY = """\
 import os, socket, sys, threading
 
@@ -45,7 +45,7 @@ while True:
     threading.Thread(target=relay, args=(upstream, client, True), daemon=True).start()
 """
 
-#: A program that accepts a message in its own words, and then sends it with smtplib.
+#: A program that accepts a message with replies of its own, and then sends it with smtplib.
 FORWARDER = """\
 import smtplib, socketserver, sys
 
@@ -117,7 +117,7 @@ capabilities = ["listen", "foreground"]
 def write_adapter(
     directory: Path, passage: str = "Early()", *, relay: str = RELAY, detaches: bool = False
 ) -> Path:
-    """Write the adapter of the relay and its description. Return the description."""
+    """Write the relay's adapter and implementation file. Return the path of the latter."""
     further = ", 'detach'" if detaches else ""
     text = ADAPTER.format(relay=relay, passage=passage, further=further, detaches=detaches)
     (directory / "relay.py").write_text(text)
@@ -128,7 +128,7 @@ def write_adapter(
 
 @dataclass
 class Done:
-    """A run of the suite."""
+    """The results of a finished run of the suite."""
 
     status: int
     text: str
@@ -157,7 +157,7 @@ def run(directory: Path, *names: str) -> Done:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Return whether *condition* becomes true."""
+    """Return whether *condition* becomes true within *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -167,7 +167,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 
 def processes_with(text: str) -> set[int]:
-    """Return the living processes whose command line contains *text*, except this one."""
+    """Return the other running processes whose command line contains *text*."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -199,7 +199,7 @@ class Adapted:
         self.process = subprocess.Popen([*argv, *words])
 
     def connect(self) -> socket.socket:
-        """Return a connection as a client, once the passage accepts it."""
+        """Connect as a client as soon as the passage accepts connections."""
         client: list[socket.socket] = []
 
         def connected() -> bool:
@@ -219,16 +219,16 @@ class Adapted:
 
     @property
     def files(self) -> list[Path]:
-        """The files of the adapter."""
+        """The adapter's temporary files."""
         return list(self.directory.glob("adapter-*"))
 
     @property
     def processes(self) -> set[int]:
-        """The living processes of the adapter and its program."""
+        """The running processes of the adapter and its program."""
         return processes_with(str(self.directory))
 
     def close(self) -> None:
-        """End everything."""
+        """Close the upstream server and kill the adapter."""
         self.upstream.close()
         for pid in self.processes:
             with contextlib.suppress(OSError):

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until its standard input ends, in a group of its own."""
+    """A process in a new session that runs until its standard input is closed."""
     pipe = subprocess.PIPE
     with subprocess.Popen(["/bin/cat"], stdin=pipe, stdout=pipe, start_new_session=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"\n")
         process.stdin.flush()
-        process.stdout.readline()  # it answers: the exec is over
+        process.stdout.readline()  # the reply shows that exec has completed
         yield process
 
 
@@ -65,7 +65,7 @@ def test_unread_octets_on_unix_socket_are_unknown() -> None:
 def test_connection_that_just_sent_is_not_quiet(
     monkeypatch: pytest.MonkeyPatch, last_sent: float, quiet: bool
 ) -> None:
-    """The step begins at 100 s, requires 5 s, and is looked at again at 110 s."""
+    """The step begins at 100 s, requires 5 s of silence, and is checked again at 110 s."""
     now = 100.0
     monkeypatch.setattr("tests.conformance.play.observers.time.monotonic", lambda: now)
     connection = SimpleNamespace(received=b"", last_sent=last_sent)
@@ -110,7 +110,7 @@ def test_missing_process_has_no_command_line() -> None:
 
 
 def running(program: str) -> subprocess.Popen[str]:
-    """Run *program* in Python. It prints a line when its threads are ready."""
+    """Start the Python code *program*, which prints a line when its threads are ready."""
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-ISc", program], stdin=pipe, stdout=pipe, text=True)
 
@@ -134,7 +134,7 @@ threading.Thread(target=second).start()
 
 
 def comes_to_sleep(pid: int) -> None:
-    """Wait until the process sleeps: it may not even have had a processor since it was made."""
+    """Wait until the process sleeps. It may not have been scheduled since its start."""
     give_up = time.monotonic() + 10
     while not sleeps(pid):
         assert time.monotonic() < give_up
@@ -177,7 +177,7 @@ ctypes.CDLL(None).pthread_exit(None)
 
 
 def bound(family: socket.AddressFamily, host: str) -> tuple[socket.socket, int]:
-    """A socket that listens on *host*, and its port."""
+    """Return a socket that listens on *host*, and its port."""
     listener = socket.socket(family)
     listener.bind((host, 0))
     listener.listen()

@@ -1,4 +1,4 @@
-"""The control of an adapter: the reference behind the same passage, in results and reports."""
+"""The control run: the reference is tested behind the same adapter as the program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.suite.adapting import Done, run, write_adapter
 pytestmark = pytest.mark.any_account
 
 SESSION = "relay/greeting-ehlo-quit.smtp"
-#: A transcript that the relay of octets fails.
+#: A transcript that the octet relay fails.
 REFUSED = "relay/refused-xclient.smtp"
 #: A passage that changes the reply to QUIT.
 BROKEN = """Early())
@@ -34,7 +34,7 @@ ADAPTER = Adapter(program, Early(rewriter=Broken)"""
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A run with a right passage, in which the program fails one of two transcripts."""
+    """A run with a correct passage, in which the program fails one of two transcripts."""
     directory = tmp_path_factory.mktemp("right")
     write_adapter(directory)
     return run(directory, SESSION, REFUSED)
@@ -53,48 +53,48 @@ def test_control_runs_with_every_transcript(right: Done) -> None:
         assert right.result(name)["control"] == {"outcome": "passed", "message": "", "text": ""}
 
 
-def test_failure_of_program_counts_if_control_passes(right: Done) -> None:
+def test_program_failure_counts_if_control_passes(right: Done) -> None:
     assert (right.status, right.result(REFUSED)["outcome"]) == (1, "failed")
 
 
-def test_header_has_control(right: Done) -> None:
+def test_result_header_names_control(right: Done) -> None:
     assert right.records[0]["control"]["name"] == "postprox"
     assert right.records[0]["control"]["version"] not in ("", "unknown")
 
 
-def test_failure_of_control_is_not_counted(wrong: Done) -> None:
+def test_result_with_failed_control_is_skipped(wrong: Done) -> None:
     result = wrong.result(SESSION)
     assert (wrong.status, result["outcome"], result["message"]) == (0, "skipped", CONTROL_FAILS)
 
 
-def test_result_has_report_of_control_failure(wrong: Done) -> None:
+def test_result_contains_failure_report_of_control(wrong: Done) -> None:
     control = wrong.result(SESSION)["control"]
     assert control["outcome"] == "failed"
     assert "421 2" in control["text"]
 
 
-def test_terminal_names_failures_of_control(wrong: Done) -> None:
+def test_terminal_output_lists_control_failures(wrong: Done) -> None:
     assert "behind the same adapter fails 1 of " in wrong.text
     assert f"  {SESSION} [listen]" in wrong.text
     assert f"not judged: 1 result, 1 of them at level must: {CONTROL_FAILS}" in wrong.text
 
 
-def test_terminal_names_clean_control(right: Done) -> None:
+def test_terminal_output_reports_passing_control(right: Done) -> None:
     assert "behind the same adapter passes all " in right.text
 
 
-def test_page_has_section_about_control(wrong: Done) -> None:
+def test_html_report_has_control_section(wrong: Done) -> None:
     section = wrong.html.partition('<h2 id="control">')[2]
     assert SESSION in section
     assert "421 2" in section
 
 
-def test_markdown_lists_failures_of_control(wrong: Done) -> None:
+def test_markdown_report_lists_control_failures(wrong: Done) -> None:
     assert f"- {SESSION} (listen): " in wrong.markdown.partition("## Not tested")[2]
     assert "| control | postprox " in wrong.markdown
 
 
-def test_failed_control_of_smoke_test_is_reported_once(tmp_path: Path) -> None:
+def test_smoke_test_failed_by_control_ends_run(tmp_path: Path) -> None:
     write_adapter(tmp_path, BROKEN.replace("221 2", "250 2").replace("421 2", "450 2"))
     done = run(tmp_path, SESSION)
     assert done.status == 2
@@ -102,38 +102,38 @@ def test_failed_control_of_smoke_test_is_reported_once(tmp_path: Path) -> None:
 
 
 def invariant(outcome: str) -> Result:
-    """Return a result of an invariant."""
+    """Return an invariant's result with this outcome."""
     return Result("invariant/stop", "listen", "t", ("listen.stop",), "should", outcome)
 
 
-def test_adapter_with_syntax_error_ends_run(tmp_path: Path) -> None:
+def test_syntax_error_in_adapter_ends_run(tmp_path: Path) -> None:
     write_adapter(tmp_path, "Early(")
     done = run(tmp_path, SESSION)
     assert done.status == 2
     assert "SyntaxError" in done.text
 
 
-def test_invariant_that_control_violates_is_not_tested() -> None:
+def test_invariant_violated_by_control_is_skipped() -> None:
     found = with_control(invariant("failed"), [invariant("failed")])
     assert (found.outcome, found.message, found.requirement) == ("skipped", CONTROL_FAILS, "")
 
 
-def test_invariant_that_control_satisfies_is_tested() -> None:
+def test_invariant_satisfied_by_control_is_tested() -> None:
     assert with_control(invariant("failed"), [invariant("passed")]).outcome == "failed"
 
 
-# --- the description
+# --- the implementation file
 
 
 @pytest.mark.parametrize("lines", ['adapter = "x.py"\nargv = ["true"]', ""])
-def test_description_has_either_argv_or_adapter(tmp_path: Path, lines: str) -> None:
+def test_implementation_file_requires_either_argv_or_adapter(tmp_path: Path, lines: str) -> None:
     (tmp_path / "x.py").touch()
     (tmp_path / "x.toml").write_text(f'name = "x"\n{lines}\n')
     with pytest.raises(ImplementationError, match="exactly one of 'argv' and 'adapter'"):
         find_implementation(f"{tmp_path}/x.toml")
 
 
-def test_missing_adapter_is_an_error(tmp_path: Path) -> None:
+def test_missing_adapter_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "x"\nadapter = "x.py"\n')
     with pytest.raises(ImplementationError, match=r"adapter: missing file .*/x\.py"):
         find_implementation(f"{tmp_path}/x.toml")

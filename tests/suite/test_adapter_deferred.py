@@ -1,4 +1,4 @@
-"""The passage for programs that answer in their own words and open upstream later."""
+"""The passage for programs that send their own replies and connect to upstream later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.any_account
 
 @dataclass
 class Session:
-    """A session through the forwarder, whose upstream server the test plays."""
+    """A session through the forwarder. The test acts as client and as upstream server."""
 
     running: Adapted
 
@@ -38,7 +38,7 @@ class Session:
         assert self.told() == reply
 
     def ask(self, command: bytes, reply: bytes) -> None:
-        """Send a command that the upstream server must receive, and its reply."""
+        """Send a command that the upstream server must receive, and then its reply."""
         self.send(command)
         assert self.seen() == command
         self.answer(reply)
@@ -49,7 +49,7 @@ class Session:
         self.ask(b"RCPT TO:<b@example>\r\n", b"250 recipient\r\n")
 
     def message(self) -> None:
-        """Send a message that the upstream server accepts with 354."""
+        """Send DATA and a message. The upstream server replies 354."""
         self.send(b"DATA\r\n")
         assert self.told() == b"354 send\r\n"
         self.send(b"Subject: x\r\n\r\n.\r\n")
@@ -57,15 +57,15 @@ class Session:
         self._upstream.sendall(b"354 go\r\n")
 
     def refuse(self, reply: bytes) -> None:
-        """Send a reply of the upstream server."""
+        """Send a reply from the upstream server."""
         self._upstream.sendall(reply)
 
     def seen(self) -> bytes:
-        """Return the next line at the upstream server."""
+        """Return the next line that the upstream server receives."""
         return self._up.readline()
 
     def told(self) -> bytes:
-        """Return the next line at the client."""
+        """Return the next line that the client receives."""
         return self._down.readline()
 
     def close(self) -> None:
@@ -97,20 +97,20 @@ def changed(tmp_path: Path) -> Iterator[Session]:
     yield from session(tmp_path, "'other@example'")
 
 
-def test_message_arrives_without_added_field(talk: Session) -> None:
+def test_message_arrives_without_added_header_field(talk: Session) -> None:
     talk.envelope()
     talk.message()
     assert [talk.seen() for _ in range(3)] == [b"Subject: x\r\n", b"\r\n", b".\r\n"]
 
 
-def test_final_reply_has_words_of_upstream(talk: Session) -> None:
+def test_client_receives_text_of_upstream_final_reply(talk: Session) -> None:
     talk.envelope()
     talk.message()
     assert [talk.seen() for _ in range(3)][-1] == b".\r\n"
     talk.answer(b"250 2.0.0 queued\r\n")
 
 
-def test_refusal_of_program_counts(talk: Session) -> None:
+def test_refusal_by_program_reaches_client(talk: Session) -> None:
     talk.ask(b"MAIL FROM:<a@example>\r\n", b"250 sender\r\n")
     talk.send(b"RCPT TO:<refused@example>\r\n")
     talk.seen()
@@ -118,7 +118,7 @@ def test_refusal_of_program_counts(talk: Session) -> None:
     assert talk.told() == b"550 no\r\n"
 
 
-def test_reply_of_program_with_other_class_counts(changed: Session) -> None:
+def test_program_reply_of_other_class_reaches_client(changed: Session) -> None:
     changed.envelope()
     changed.send(b"DATA\r\n")
     assert changed.told() == b"354 send\r\n"

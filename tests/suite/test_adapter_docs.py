@@ -1,4 +1,4 @@
-"""docs/adapters.md: its files are written and its commands run, in the order of the page."""
+"""docs/adapters.md: the test writes its files and runs its commands in the page's order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.any_account
 PAGE = (ROOT / "docs" / "adapters.md").read_text("utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 NAMED = re.compile(r"Write `([a-z.-]+)`")
-#: The name of the description, which the page writes more than once.
+#: The name of the implementation file, which the page writes more than once.
 DESCRIPTION = "haproxy.toml"
 
 
@@ -73,7 +73,7 @@ def test_page_has_every_kind_of_step() -> None:
     assert {"write by-hand.cfg", "write haproxy.py", "write haproxy.toml", "expect"} <= set(kinds)
 
 
-def test_page_shows_adapter_of_package() -> None:
+def test_page_shows_packaged_adapter() -> None:
     ours = (IMPLEMENTATIONS / "haproxy.py").read_text("utf-8")
     shown = dict(steps())["write haproxy.py"]
     for part in ("CONFIGURATION = ", "    text = ", "ADAPTER = "):

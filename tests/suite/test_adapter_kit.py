@@ -1,4 +1,4 @@
-"""The adapter kit: its command line, its passages, and the end of its processes."""
+"""The adapter kit: its command line, its passages, and the cleanup of its processes and files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_command_line_is_parsed() -> None:
     assert options.foreground
 
 
-def test_words_exclude_addresses() -> None:
+def test_program_arguments_exclude_addresses() -> None:
     options = parse(["-c", "cat", "-l", "127.0.0.1:1", "-r", "h:2"])
     assert options.words == ("-c", "cat", "-r")
 
@@ -73,7 +73,7 @@ def test_bound_address_is_not_listening() -> None:
         assert not Address(*bound.getsockname()).is_listening()
 
 
-# --- texts
+# --- rewriting
 
 
 def test_added_header_field_is_removed_once() -> None:
@@ -82,7 +82,7 @@ def test_added_header_field_is_removed_once() -> None:
     assert head.without_added(text) == text.partition(b"\twith x\r\n")[2]
 
 
-def test_added_header_field_is_removed_in_single_octets() -> None:
+def test_added_header_field_is_removed_octet_by_octet() -> None:
     head = _Head((b"received:",))
     text = b"Received: by me\r\n with x\r\nRe: x\r\n\r\n"
     octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
@@ -93,13 +93,13 @@ def test_message_without_added_field_is_unchanged() -> None:
     assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
 
 
-def test_own_name_is_replaced_in_greeting() -> None:
+def test_program_name_in_greeting_is_replaced() -> None:
     names = OwnName(b"own.name")
     names.from_upstream(b"220 up.example ESMTP\r\n")
     assert names.to_client(b"220 own.name\r\n") == b"220 up.example ESMTP\r\n"
 
 
-def test_removed_extension_is_restored_in_its_place() -> None:
+def test_removed_ehlo_keyword_is_restored_in_order() -> None:
     names = OwnName(b"own.name", removed=b"PIPELINING")
     names.from_upstream(b"220 up\r\n")
     names.from_upstream(b"250-up\r\n250-SIZE\r\n250-PIPELINING\r\n250 DSN\r\n")
@@ -121,7 +121,7 @@ class Talk:
         assert self._down.readline() == b"220 up\r\n"
 
     def ask(self, command: bytes, reply: bytes) -> None:
-        """Send a command and its reply."""
+        """Send a command to the upstream server, and its reply to the client."""
         self.client.sendall(command)
         assert self._up.readline() == command
         self.upstream.sendall(reply)
@@ -134,11 +134,11 @@ class Talk:
         self.client.sendall(b"DATA\r\n")
 
     def seen(self) -> bytes:
-        """Return the next line at the upstream server."""
+        """Return the next line that the upstream server receives."""
         return self._up.readline()
 
     def told(self) -> bytes:
-        """Return the next line at the client."""
+        """Return the next line that the client receives."""
         return self._down.readline()
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class Talk:
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Path:
-    """The directory of an adapter for a relay of octets."""
+    """The directory of an adapter for the octet relay."""
     write_adapter(tmp_path)
     return tmp_path
 
@@ -177,7 +177,7 @@ def test_early_data_reaches_upstream_before_content(relay: Path) -> None:
         talk.close()
 
 
-def test_refused_early_data_is_the_final_reply(relay: Path) -> None:
+def test_refusal_of_early_data_becomes_final_reply(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -190,14 +190,14 @@ def test_refused_early_data_is_the_final_reply(relay: Path) -> None:
         talk.close()
 
 
-def test_data_without_recipient_is_not_held_back(relay: Path) -> None:
+def test_data_without_recipient_is_forwarded_immediately(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.ask(b"DATA\r\n", b"503 no\r\n")
         talk.close()
 
 
-def test_data_of_lost_client_never_reaches_upstream(relay: Path) -> None:
+def test_data_of_disconnected_client_never_reaches_upstream(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -218,7 +218,7 @@ def test_sigterm_ends_program_with_its_own_status(relay: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_program_leaves_nothing(relay: Path, number: signal.Signals) -> None:
+def test_killed_program_leaves_no_processes_or_files(relay: Path, number: signal.Signals) -> None:
     with adapted(relay) as running:
         running.connect().close()
         assert running.files
@@ -229,7 +229,7 @@ def test_killed_program_leaves_nothing(relay: Path, number: signal.Signals) -> N
         assert running.files == []
 
 
-def test_program_in_background_leaves_nothing(tmp_path: Path) -> None:
+def test_background_program_leaves_no_processes_or_files(tmp_path: Path) -> None:
     write_adapter(tmp_path, detaches=True)
     with adapted(tmp_path, "-v") as running:
         assert running.process.wait() == 0
@@ -240,13 +240,13 @@ def test_program_in_background_leaves_nothing(tmp_path: Path) -> None:
         assert running.files == []
 
 
-def test_program_without_background_mode_is_put_there(relay: Path) -> None:
+def test_foreground_program_can_run_in_background(relay: Path) -> None:
     with adapted(relay, "-v") as running:
         assert running.process.wait() == 0
         running.connect().close()
 
 
-def test_signals_reach_program_that_detaches(tmp_path: Path) -> None:
+def test_signal_reaches_detached_program(tmp_path: Path) -> None:
     write_adapter(tmp_path, detaches=True)
     with adapted(tmp_path) as running:
         running.connect().close()
@@ -255,7 +255,7 @@ def test_signals_reach_program_that_detaches(tmp_path: Path) -> None:
         assert wait_for(lambda: not running.processes)
 
 
-def test_death_of_parent_ends_program(relay: Path) -> None:
+def test_killed_parent_leaves_no_processes_or_files(relay: Path) -> None:
     here = "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
     here += "from tests.suite.adapting import Adapted\n"
     here += "Adapted(Path(sys.argv[1])).connect(); print(flush=True); time.sleep(60)"
@@ -269,7 +269,7 @@ def test_death_of_parent_ends_program(relay: Path) -> None:
     assert list(relay.glob("adapter-*")) == []
 
 
-def test_program_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_start_leaves_no_processes_or_files(tmp_path: Path) -> None:
     write_adapter(tmp_path, relay="raise SystemExit(3)")
     with adapted(tmp_path) as running:
         assert running.process.wait() == 3
@@ -277,7 +277,7 @@ def test_program_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
         assert running.files == []
 
 
-def test_file_without_adapter_is_an_error(tmp_path: Path) -> None:
+def test_adapter_file_without_adapter_object_is_error(tmp_path: Path) -> None:
     (tmp_path / "empty.py").touch()
     command = [sys.executable, "-S", ADAPTER_LAUNCHER, tmp_path / "empty.py", "-l", "1", "h:1"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Programs that keep running over many transcripts."""
+"""Persistent programs, which keep running for many transcripts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.suite.adapting import RELAY, processes_with, run, wait_for, write_ada
 
 pytestmark = pytest.mark.any_account
 
-#: Two transcripts that a relay of octets passes.
+#: Two transcripts that the octet relay passes.
 SESSIONS = ("relay/greeting-ehlo-quit.smtp", "relay/command-help.smtp")
 
 
 @pytest.fixture
 def pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of an adapter whose program writes a line for each start."""
+    """The directory of an adapter whose program records each start in a file."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return write_pooled(tmp_path, "")
 
 
 def write_pooled(directory: Path, first: str) -> Path:
-    """Write an adapter whose program runs *first* after its start is written."""
+    """Write an adapter whose program records its start and then runs *first*."""
     starts = f"open({str(directory / 'starts')!r}, 'a').write('x')\n"
     description = write_adapter(directory, relay=starts + first + RELAY)
     description.write_text(f"{description.read_text()}keeps_running = true\n")
@@ -34,28 +34,28 @@ def write_pooled(directory: Path, first: str) -> Path:
 
 
 def starts(directory: Path) -> int:
-    """Return the number of starts of the program."""
+    """Return how often the program was started."""
     return len((directory / "starts").read_text())
 
 
-def test_program_that_keeps_running_starts_once(pooled: Path) -> None:
+def test_persistent_program_starts_once(pooled: Path) -> None:
     done = run(pooled, *SESSIONS)
     assert [done.result(name)["outcome"] for name in SESSIONS] == ["passed", "passed"]
     assert starts(pooled) == 1
 
 
-def test_control_keeps_running_as_well(pooled: Path) -> None:
+def test_control_of_persistent_program_passes(pooled: Path) -> None:
     done = run(pooled, SESSIONS[0])
     assert done.result(SESSIONS[0])["control"]["outcome"] == "passed"
 
 
-def test_pool_leaves_nothing_behind(pooled: Path) -> None:
+def test_finished_suite_leaves_no_processes_or_files(pooled: Path) -> None:
     run(pooled, SESSIONS[0])
     assert not processes_with(str(pooled))
     assert list(pooled.glob("postprox-pool-*")) == []
 
 
-def test_pool_of_killed_suite_leaves_nothing_behind(pooled: Path) -> None:
+def test_killed_suite_leaves_no_processes_or_files(pooled: Path) -> None:
     command = [sys.executable, "-m", "tests.conformance", "run", f"{pooled}/relay.toml"]
     with subprocess.Popen(
         [*command, "relay", "-j", "1", "--modes", "listen"], cwd=ROOT, stdout=subprocess.DEVNULL
@@ -66,7 +66,7 @@ def test_pool_of_killed_suite_leaves_nothing_behind(pooled: Path) -> None:
     assert wait_for(lambda: list(pooled.glob("postprox-pool-*")) == [])
 
 
-def test_program_that_ends_is_started_again(
+def test_exited_persistent_program_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -76,7 +76,7 @@ def test_program_that_ends_is_started_again(
     assert starts(tmp_path) == 2
 
 
-def test_argv_cannot_keep_running(tmp_path: Path) -> None:
+def test_keeps_running_requires_adapter(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "x"\nargv = ["true"]\nkeeps_running = true\n')
     with pytest.raises(ImplementationError, match="'keeps_running' requires 'adapter'"):
         find_implementation(f"{tmp_path}/x.toml")

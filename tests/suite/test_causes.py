@@ -1,4 +1,4 @@
-"""Causes: the smallest set that explains all misses, worst harm first."""
+"""The grouping of failures by cause, with the worst harm first."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ STALLED = miss("stalled", "stalled", "relay.idle-1", cause="y")
     ],
     ids=["same requirement", "same step, expectation and observation"],
 )
-def test_failures_with_common_mark_have_one_cause(other: Result) -> None:
+def test_failures_with_common_requirement_or_symptom_share_cause(other: Result) -> None:
     (cause,) = causes([other, LOST])
     assert cause.example == LOST
     assert cause.harm == "lost"
 
 
-def test_failures_with_same_reason_have_one_cause() -> None:
+def test_known_failures_with_same_reason_share_cause() -> None:
     known = [miss(name, "lost", f"data.end-{name}", reason="It is so.") for name in ("1", "2")]
     (cause,) = causes(known)
     assert cause.others == "and 1 other failure (some violate data.end-2)"
 
 
-def test_cause_names_five_further_requirements() -> None:
+def test_cause_lists_at_most_five_other_requirements() -> None:
     (cause,) = causes(miss(f"{n}", "lost", f"data.end-{n}", cause="x") for n in range(1, 9))
     assert cause.others == (
         "and 7 other failures "
@@ -60,7 +60,7 @@ def test_cause_names_five_further_requirements() -> None:
     )
 
 
-def test_failures_with_common_marks_are_grouped_transitively() -> None:
+def test_failures_are_grouped_transitively() -> None:
     middle = miss("middle", "altered", "relay.idle-1", cause="x")
     (cause,) = causes([STALLED, middle, LOST])
     assert set(cause.results) == {LOST, middle, STALLED}
@@ -90,18 +90,18 @@ def test_example_violates_requirement_with_largest_share() -> None:
     ]
 
 
-def test_example_violates_mail_requirement_first() -> None:
+def test_example_prefers_requirement_about_lost_mail() -> None:
     lost = miss("lost", "lost", "relay.order-1", cause="x")
     stalled = miss("stalled", "stalled", "relay.idle-1", cause="x")
     (cause,) = causes([stalled, lost, *passes("relay.order-1", 9)])
     assert cause.example == lost
 
 
-def test_failures_without_common_mark_are_ordered_by_harm() -> None:
+def test_unrelated_failures_are_ordered_by_harm() -> None:
     assert [cause.example for cause in causes([STALLED, LOST])] == [LOST, STALLED]
 
 
-def test_random_sessions_come_after_transcripts() -> None:
+def test_random_sessions_are_listed_after_transcripts() -> None:
     random = replace(LOST, transcript="properties/sessions", requirement="relay.order-2", cause="r")
     assert list(by_harm(causes([random, STALLED]))) == [
         "stalls in 1 way",
@@ -134,7 +134,7 @@ def test_terminal_output_begins_with_harm_and_requirement() -> None:
     ]
 
 
-def test_terminal_output_without_failure_has_no_hint() -> None:
+def test_terminal_output_without_failures_has_no_hint() -> None:
     assert list(harm_lines([replace(LOST, outcome="passed")])) == []
 
 

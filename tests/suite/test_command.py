@@ -1,6 +1,6 @@
 """The command `postprox-conformance`: its verdict, exit status and messages.
 
-Implementations are the reference itself, bent by a line of shell before or behind it.
+The tested implementations are wrappers of the reference, with a shell command before or after it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Done:
 
 
 def command(*arguments: object, **variables: str) -> Done:
-    """The command, run from elsewhere as outsiders do."""
+    """Run the command outside the checkout, as users of the suite do."""
     done = subprocess.run(
         [sys.executable, "-bb", "-m", "tests.conformance", *map(str, arguments)],
         cwd="/",
@@ -51,7 +51,7 @@ def command(*arguments: object, **variables: str) -> Done:
 
 
 def program(path: Path, before: str = "", after: str = "") -> Path:
-    """This checkout's proxy between two lines of sh."""
+    """Write a script that runs this checkout's proxy between two lines of sh."""
     proxy = f'PYTHONPATH={ROOT} {sys.executable} -m postprox "$@"'
     path.write_text(f"#!/bin/sh\n{before}\n{proxy}\n{after}\n")
     path.chmod(0o755)
@@ -60,13 +60,13 @@ def program(path: Path, before: str = "", after: str = "") -> Path:
 
 @pytest.fixture
 def bent(tmp_path: Path) -> Path:
-    """A proxy that is right but for its exit status: a matter of level should."""
+    """A proxy with a wrong exit status, which violates only requirements of level should."""
     return program(tmp_path / "bent", after="exit 9")
 
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A proxy that puts words of its own before all else: nothing that is judged can go right."""
+    """A proxy that prints a line before its greeting, and therefore fails every transcript."""
     return program(tmp_path / "broken", before="echo oops; echo oops >&2")
 
 
@@ -191,7 +191,7 @@ def test_misspelt_name_gives_suggestion(
 
 
 def own_transcript(path: Path, *, title: str = "t") -> Path:
-    """A transcript that the suite has not."""
+    """Write a transcript that does not belong to the suite."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'+++\ntitle = "{title}"\nrequires = ["relay.replies-1"]\n+++\nU> 220 here\nC< 220 here\n'
@@ -235,7 +235,7 @@ def test_transcripts_with_equal_names_are_rejected(tmp_path: Path) -> None:
 
 @pytest.fixture
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A transcript of one's own in a directory with a group's name, there where all is started."""
+    """A local transcript in the current directory's subdirectory `log`, which is also a group."""
     monkeypatch.chdir(tmp_path)
     return own_transcript(tmp_path / "log" / "own.smtp")
 
@@ -304,7 +304,7 @@ def test_outputs_with_same_path_are_rejected(
     assert f"--results and --junit must not both be '{path}'" in capsys.readouterr().err
 
 
-def test_list_prints_name_level_modes_requirements_title(
+def test_list_prints_name_level_modes_requirements_and_title(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "relay/one-message"]) == 0
@@ -394,16 +394,16 @@ def test_misspelt_property_gives_suggestion(
     assert "did you mean 'deliveries'?" in capsys.readouterr().err
 
 
-# --- a run that does not come to its end ----------------------------------------------------------
+# --- incomplete runs ------------------------------------------------------------------------------
 
 
 def outputs(directory: Path) -> dict[str, Path]:
-    """The files of a run, by option."""
+    """Return the output files of a run by option."""
     names = {"results": "jsonl", "html": "html", "junit": "xml"}
     return {f"--{option}": directory / f"out.{ending}" for option, ending in names.items()}
 
 
-#: A program that begins its greeting. It writes down the process of each session.
+#: A program that sends an incomplete greeting. It records the process ID of each session.
 SILENT = """\
 case $1 in --*) exit;; esac
 echo $$ >>{}
@@ -424,7 +424,7 @@ def test_missing_program_is_in_reports(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "jobs", "starts"),
     [((MUST,), 1, 2), ((MUST, SHOULD, "relay/greeting-ehlo-quit.smtp::stdio"), 2, 3)],
-    ids=["one process", "workers"],
+    ids=["single process", "parallel workers"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_run_writes_reports_and_leaves_no_process(
@@ -462,7 +462,7 @@ def test_exitfirst_ends_run_at_first_failure(broken: Path, tmp_path: Path) -> No
     assert results.read_text().count('"type": "result"') == 1
 
 
-def test_failed_results_of_earlier_run_are_selected(bent: Path, tmp_path: Path) -> None:
+def test_failed_option_selects_failures_of_earlier_run(bent: Path, tmp_path: Path) -> None:
     results, name = tmp_path / "out.jsonl", "cli/help.smtp::command"
     assert "only a selection" in command("run", bent, MUST, SHOULD, "--results", results).text
     again = command("run", bent, "--failed", results, "--name", "again")
@@ -492,7 +492,7 @@ def test_progress_line_has_counts() -> None:
     assert lines == ["2 of 7 results, 1 failed, 0 s"]
 
 
-def test_progress_before_first_result_names_loading() -> None:
+def test_progress_before_first_result_mentions_loading() -> None:
     assert Progress(print).line() == "loading the transcripts, 0 s"
 
 

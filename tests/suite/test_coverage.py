@@ -20,7 +20,7 @@ MUSTS = {name for name, requirement in REQUIREMENTS.items() if requirement.level
 
 
 def exceptions(name: str) -> dict[str, str]:
-    """Return the reason of each requirement in a list, whose lines are `id: reason`."""
+    """Return the reason for each requirement in a file with lines of the form `id: reason`."""
     lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
     return {one: reason for one, _, reason in (line.partition(": ") for line in lines)}
 
@@ -43,12 +43,12 @@ def test_covered_requirement_needs_no_reason(cited: set[str]) -> None:
     assert sorted(UNCOVERED.keys() & cited) == []
 
 
-def test_each_must_has_broken_proxy_or_reason() -> None:
+def test_each_must_requirement_has_broken_proxy_or_reason() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(MUSTS - broken - UNBROKEN.keys()) == []
 
 
-def test_must_with_broken_proxy_needs_no_reason() -> None:
+def test_must_requirement_with_broken_proxy_needs_no_reason() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(UNBROKEN.keys() & broken) == []
 

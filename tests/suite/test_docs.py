@@ -1,4 +1,4 @@
-"""The pages about the suite: every transcript, part and module that they name is there."""
+"""The documents about the suite: every transcript, part and module that they name exists."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MADE_UP = {"recorded/my-server-accept.smtp"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_transcript_named_in_pages_exists(page: Path) -> None:
+def test_every_transcript_named_in_docs_exists(page: Path) -> None:
     names = set(NAME.findall(page.read_text("utf-8"))) - MADE_UP
     assert sorted(name for name in names if not (TRANSCRIPTS / name).is_file()) == []
 
 
-def test_pages_mention_at_least_one_transcript() -> None:
+def test_docs_name_at_least_one_transcript() -> None:
     assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
 
 
@@ -49,7 +49,7 @@ def test_contributing_lists_every_suite_module() -> None:
 def test_table_of_included_parts_is_current() -> None:
     text = parts.README.read_text("utf-8")
     assert f"| `include/quit.smtp-part` | {QUIT} |" in text
-    assert parts.with_table(text) == text, "run python3 -m docs.parts"
+    assert parts.with_table(text) == text, "run python3 -m docs.parts to update it"
 
 
 def test_example_transcript_in_readme_is_current() -> None:
@@ -60,7 +60,9 @@ def test_example_transcript_in_readme_is_current() -> None:
 def test_implementations_page_is_current() -> None:
     text = implementations.PAGE.read_text("utf-8")
     assert implementations.all_kept()[0]["name"] == "postprox"
-    assert implementations.with_tables(text) == text, "python3 -m docs.implementations writes it"
+    assert implementations.with_tables(text) == text, (
+        "run python3 -m docs.implementations to update it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_failures_of_implementation_are_grouped_by_reason() -> None:
     assert implementations.about(results, ("files.gone",))["judged"] == 0
 
 
-def test_only_matching_failures_violate_criterion() -> None:
+def test_criterion_is_missed_only_by_matching_failures() -> None:
     wish = implementations.Wish(("files.gone",), ("A file stays",))
     stays, words = (
         Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)

@@ -1,4 +1,4 @@
-"""The command `explain`, and the specification as JSON."""
+"""The subcommand `explain`, and its JSON output of the specification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CITED = load_transcript(TRANSCRIPTS / "relay" / "one-message.smtp").subject
 FAMILY = next(one for one in specification().families if one.name == "relay.order")
 
 
-def test_requirement_has_sentence_reasons_and_transcripts(
+def test_explain_prints_sentence_source_and_transcripts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["explain", CITED.id]) == 0
@@ -28,7 +28,7 @@ def test_requirement_has_sentence_reasons_and_transcripts(
     assert " relay/one-message.smtp [stdio, listen] " in text
 
 
-def test_family_has_all_requirements(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_prints_all_requirements_of_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", FAMILY.name]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert all(one.sentence in text for one in FAMILY.requirements)
@@ -46,7 +46,7 @@ def test_unknown_requirement_gives_status_2(capsys: pytest.CaptureFixture[str]) 
     assert message in capsys.readouterr().err
 
 
-def test_json_has_every_requirement(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_contains_every_requirement(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["version"] == specification().version

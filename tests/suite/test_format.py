@@ -42,7 +42,7 @@ requires = ["relay.commands-1"]
 filter = "exit 0"
 +++
 """
-FIRST = HEADER.count("\n") + 1  # the number of the script's first line
+FIRST = HEADER.count("\n") + 1  # the line number of the script's first line
 
 
 def steps(*lines: str) -> tuple[Node, ...]:
@@ -116,7 +116,7 @@ def test_written_octets_are_read_unchanged(content: bytes, ended: bool) -> None:
 
 
 def joined(parts: list[Part]) -> tuple[Part, ...]:
-    """Neighbouring octets as one part, which is how they are read."""
+    """Join adjacent octets into one part, as the parser does."""
     done: list[Part] = []
     for part in parts:
         before = done[-1] if done else None
@@ -142,7 +142,7 @@ def test_written_repeats_are_read_unchanged(parts: tuple[Part, ...]) -> None:
 
 
 @given(st.binary())
-def test_visible_octets_are_printable_ascii(content: bytes) -> None:
+def test_octets_are_shown_as_printable_ascii(content: bytes) -> None:
     assert all(" " <= character <= "~" for character in visible(content))
 
 
@@ -271,7 +271,7 @@ def test_filter_steps_require_filter() -> None:
     assert "requires 'filter' in the header" in error_of(text).message
 
 
-def test_last_line_without_line_end_is_rejected() -> None:
+def test_last_transcript_line_without_newline_is_rejected() -> None:
     assert error_of(HEADER + "C> NOOP").line == FIRST
 
 
@@ -331,7 +331,7 @@ def test_filter_determines_default_argv() -> None:
     assert header.arguments == ("-c", "{filter}", "-d", "{tmp}", "{upstream}")
 
 
-def test_header_without_filter_has_no_filter_command() -> None:
+def test_default_argv_without_filter_omits_filter_option() -> None:
     assert Header("t", ("a.b-1",)).arguments == ("-d", "{tmp}", "{upstream}")
 
 

@@ -1,4 +1,4 @@
-"""The table of steps in docs/transcripts.md lists the words of the grammar, all and only these."""
+"""The table of steps in docs/transcripts.md lists exactly the words of the grammar."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.conformance.format.reader import parse_part
 from tests.conformance.paths import ROOT
 
 PAGE = (ROOT / "docs" / "transcripts.md").read_text("utf-8")
-#: A step in the table: the actor's letter, its mark, and the rest.
+#: A step in the table: the actor's letter, its mark, and the remaining text.
 _STEP = re.compile(r"([CUFP])([>+<?])(?: (.*))?")
-#: Words that the table gives as an example of all their kind, or as the argument of a line.
+#: Words that the table uses as examples or as arguments, with the verb that each represents.
 _EXAMPLES = {("C?", "5xx"): "", ("P>", "SIGTERM"): "*"}
 
-#: Rows that name further steps in their second column.
+#: Rows that name additional steps in their second column.
 _FURTHER_STEPS = ("the corresponding steps of the upstream server", "`F+ text` on the next line")
 
 
 def steps() -> Iterator[tuple[str, str]]:
-    """Yield actor and mark, and verb, of every step in the first column of the table."""
+    """Yield the actor and mark, and the verb, of every step in the table."""
     table = PAGE[PAGE.index("| step | meaning |") :].partition("\n\n")[0]
     for row in table.splitlines()[2:]:
         cell = re.split(r"(?<!\\)\|", row)[1]

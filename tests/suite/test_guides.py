@@ -1,4 +1,4 @@
-"""The guides to the suite: each printed command, configuration, output and number is current.
+"""The suite's guides: each printed command, configuration, output and number is current.
 
 `./my-postprox` in the guides is a broken proxy that accepts LF.LF as the end of data.
 """
@@ -41,9 +41,9 @@ pytestmark = pytest.mark.any_account
 
 CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text("utf-8")
 FORMAT = (ROOT / "docs" / "transcripts.md").read_text("utf-8")
-#: The broken proxy that plays ./my-postprox.
+#: The broken proxy used as ./my-postprox.
 BROKEN = "data.accept_lf_dot_lf"
-#: The command of the installed package, in a checkout.
+#: The command that replaces `postprox-conformance` in a checkout.
 SUITE = f"{shlex.quote(sys.executable)} -m tests.conformance"
 NUMBERS = {8: "eight", 4: "four", 10: "ten", 3: "three"}
 
@@ -54,7 +54,7 @@ def blocks(language: str, page: str = CONFORMANCE) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Return the commands in the blocks of sh, with continuation lines joined."""
+    """Return the commands in the sh blocks, with continuation lines joined."""
     text = "".join(blocks("sh")).replace("\\\n", " ")
     return [" ".join(line.split()) for line in text.splitlines()]
 
@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def printed(text: str, folder: Path) -> str:
-    """Return the output of a command in *folder*, as the installed package prints it."""
+    """Run a command in *folder*. Return its output as the installed package would print it."""
     done = subprocess.run(
         ["/bin/sh", "-c", text.replace("postprox-conformance", SUITE)],
         cwd=folder,
@@ -94,7 +94,7 @@ def printed(text: str, folder: Path) -> str:
 def test_printed_output_is_current(block: str, folder: Path) -> None:
     first, _, wanted = block.partition("\n")
     got = printed(first.removeprefix("$ "), folder)
-    # Progress lines depend on the speed of the machine.
+    # Progress lines depend on the machine's speed.
     got = re.sub(r"^(?:loading the transcripts|\d+ of \d+ results).*\n", "", got, flags=re.M)
     assert first.startswith("$ postprox-conformance ")
     checker = doctest.OutputChecker()
@@ -205,7 +205,7 @@ def test_example_transcript_is_current() -> None:
 
 
 def real_time() -> tuple[int, int]:
-    """Return the number of results that --slow adds, and the minutes of their waits."""
+    """Return the number of results that --slow adds, and their total time in minutes."""
     slow = [
         one.header
         for one in map(load_transcript, transcript_paths())

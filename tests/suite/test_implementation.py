@@ -1,4 +1,4 @@
-"""The interpretation of command lines and implementation files in any directory."""
+"""Command lines and implementation files: how their paths are resolved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conformance.play.implementation import find_implementation
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a program and a script, in which the suite is started."""
+    """The current directory, which contains a program and a script."""
     directory = tmp_path / "here"
     directory.mkdir()
     (directory / "my.py").touch()
@@ -58,11 +58,11 @@ def test_paths_in_file_are_relative_to_its_directory(here: Path, tmp_path: Path,
     (there / "x.toml").write_text('name = "x"\nargv = ["./x", "other.py", "my.py"]\n')
     (program, other, mine) = find_implementation(name.format(there=there)).argv
     assert (Path(program).resolve(), Path(other).resolve()) == (there / "x", there / "other.py")
-    assert mine == "my.py", f"{here} is not looked into"
+    assert mine == "my.py", f"{here} must not be searched"
 
 
 @pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
-def test_divergence_accepts_old_name_of_invariant(tmp_path: Path, name: str) -> None:
+def test_divergence_accepts_old_invariant_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / "one.toml"
     path.write_text(
         'name = "one"\nargv = ["true"]\n'

@@ -1,4 +1,4 @@
-"""Tests that programs started by the suite do not inherit its signal dispositions."""
+"""Programs started by the suite do not inherit its signal dispositions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from tests.conformance.paths import ROOT
 
-#: Start a child from a process that ignores and blocks every signal, and print the child's masks.
+#: Code that ignores and blocks every signal, and then starts a child that prints its signal masks.
 STARTS_A_CHILD = """
 import signal, subprocess
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

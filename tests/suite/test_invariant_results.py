@@ -1,4 +1,4 @@
-"""Invariants: thousands of runs give one result for each rule and mode."""
+"""The results of invariants: all runs together give one result for each rule and mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The corpus as a corpus: every file can be read, every clause is judged, nothing is double."""
+"""The transcripts as a whole: each is valid, names are unique and every family is tested."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_transcript_round_trips() -> None:
     ] == []
 
 
-def test_every_transcript_name_is_group_and_words() -> None:
+def test_transcript_names_consist_of_group_and_words() -> None:
     names = [transcript_name(path) for path in transcript_paths()]
     assert [name for name in names if not PATH.fullmatch(name)] == []
 
@@ -72,7 +72,7 @@ def test_only_data_size_transcripts_measure_memory(corpus: list[Transcript]) -> 
     assert measured == {"data.size"}
 
 
-#: Families that no transcript can judge, each with the reason.
+#: Families that no transcript can test, with the reasons.
 UNJUDGED = {"files.stale": "no transcript can age a file"}
 
 

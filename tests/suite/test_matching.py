@@ -1,4 +1,4 @@
-"""Verdicts on received octets: yes or no as soon as it is certain, otherwise not yet."""
+"""Verdicts on received octets: yes or no as soon as the result is certain, otherwise wait."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_first_wrong_octet_fails() -> None:
 
 
 @given(st.binary(min_size=1), st.data())
-def test_octets_match_at_any_block_boundaries(expected: bytes, data: st.DataObject) -> None:
+def test_octet_match_is_independent_of_block_boundaries(
+    expected: bytes, data: st.DataObject
+) -> None:
     awaited, buffer, rest = OctetsAwaited(expected), bytearray(), expected
     while rest:
         assert awaited.look(buffer).state is State.WAIT
@@ -141,7 +143,7 @@ def test_message_with_one_end_of_data_is_consumed(content: bytes) -> None:
 @pytest.mark.parametrize(
     "content", [b"a\n.\n", b"a\n.\r\n", b"a\r\n.\n", b"a\r.\r", b"a\r.\r\n", b".\n", b".\rb"]
 )
-def test_end_of_data_for_lenient_reader_fails(content: bytes) -> None:
+def test_early_end_of_data_for_lenient_reader_fails(content: bytes) -> None:
     assert message(content + b"QUIT\r\n.\r\n").state is State.NO
 
 
@@ -170,5 +172,5 @@ def test_first_different_line_is_shown() -> None:
     assert describe(bytearray(b"one\r\ntwo\r\nthree\r\n"), 6) == "two\\r\\n"
 
 
-def test_missing_octets_are_reported_as_nothing() -> None:
+def test_missing_octets_are_described_as_nothing() -> None:
     assert describe(bytearray()) == "nothing"

@@ -1,6 +1,6 @@
-"""The package `postprox-conformance`: built, installed where nothing else is, and used from there.
+"""The package `postprox-conformance`, installed into an otherwise empty environment.
 
-The wheel is built from a copy, as from a fresh checkout: a build leaves its traces where it runs.
+The wheel is built from a copy of the checkout, because a build leaves files in its directory.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.any_account
 
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
-#: A transcript that was there when an earlier wheel was built.
+#: A transcript that remained from an earlier build.
 LEFT = Path("build/lib/postprox_conformance/transcripts/filter/left-behind.smtp")
-#: The pip of the tests. It is faster than a new environment's own.
+#: The pip of the environment that runs the tests. Installing pip into a new environment is slow.
 PIP = (sys.executable, "-m", "pip")
-#: The options that load the plugin in pytest.
+#: The pytest options that load the plugin.
 NAMED = ("-p", "postprox_conformance.plugin", "-p", "no:cacheprovider")
 
 
@@ -55,7 +55,7 @@ def run(*words: object, cwd: object = "/", status: int = 0, **variables: object)
 class Installed:
     """The package in an environment with only Python and its dependencies."""
 
-    #: A copy of all that it is made of.
+    #: A copy of the package's source files.
     checkout: Path
     environment: Path
 
@@ -82,7 +82,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Made once, by whichever of pytest-xdist's workers comes first."""
+    """The installed package, which the first pytest-xdist worker builds for all of them."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
     shared.mkdir(exist_ok=True)
@@ -103,13 +103,13 @@ def wheel(installed: Installed) -> Path:
 
 @pytest.fixture
 def command(installed: Installed) -> Path:
-    """The command, installed."""
+    """The installed command."""
     return installed.environment / "bin" / "postprox-conformance"
 
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Path:
-    """This checkout's proxy, as a program like any other."""
+    """A script that runs this checkout's proxy."""
     path = tmp_path / "proxy"
     path.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -S -m postprox "$@"\n')
     path.chmod(0o755)
@@ -123,7 +123,7 @@ def test_wheel_contains_every_transcript(wheel: Path) -> None:
     assert carried == {path.relative_to(TRANSCRIPTS).as_posix() for path in transcript_paths()}
 
 
-def test_wheel_has_schema_and_specification_as_json(wheel: Path) -> None:
+def test_wheel_contains_schema_and_specification_as_json(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         made = archive.read("postprox_conformance/specification.json").decode()
         schema = archive.read("postprox_conformance/results.schema.json")
@@ -194,17 +194,17 @@ def test_installed_suite_shows_and_lists_transcripts(command: Path) -> None:
     assert run(command, "--version") == f"postprox-conformance {SUITE_VERSION}\n"
 
 
-def test_missing_reference_makes_implementation_required(command: Path) -> None:
+def test_run_without_reference_requires_implementation(command: Path) -> None:
     text = run(command.parent / "pytest", *NAMED, "--pyargs", "postprox_conformance", status=2)
     assert "missing --implementation TOML|CMD" in text
 
 
-def test_missing_reference_is_absent_from_help(command: Path) -> None:
+def test_help_of_installed_package_omits_checkout(command: Path) -> None:
     assert "this checkout" not in run(command, "record", "--help")
     assert "this checkout" not in run(command.parent / "pytest", *NAMED, "--help")
 
 
-def test_pytest_runs_suite_if_plugin_is_named(command: Path, proxy: Path) -> None:
+def test_pytest_runs_suite_if_plugin_is_loaded(command: Path, proxy: Path) -> None:
     one = ("--pyargs", "postprox_conformance", "-k", "one-message", "--implementation", proxy)
     text = run(command.parent / "pytest", *NAMED, *one)
     assert "verdict: conformant: all " in text

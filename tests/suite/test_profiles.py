@@ -1,4 +1,4 @@
-"""The profiles: which requirements and transcripts they contain, and how their steps are tested."""
+"""The profiles: their requirements and transcripts, and how they change the tests of steps."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def transcripts() -> tuple[Transcript, ...]:
 
 
 def script(steps: str, profile: Profile = FILTER) -> list[str]:
-    """The lines of *steps* in *profile*."""
+    """Return the lines of *steps* as *profile* tests them."""
     transcript = for_profile(parse_transcript(SCRIPT + steps, "t"), profile)
     return [write_step(step) for step in walk(transcript.steps)]
 
@@ -85,7 +85,7 @@ def test_implementation_file_names_profile() -> None:
     assert parse_implementation(table, TRANSCRIPTS).profile == Profile.of("synchronous")
 
 
-def test_implementation_file_without_profile_has_postprox() -> None:
+def test_default_profile_is_postprox() -> None:
     assert parse_implementation({"name": "x", "argv": ["x"]}, TRANSCRIPTS).profile == POSTPROX
 
 
@@ -98,18 +98,18 @@ def test_unknown_profile_in_implementation_file_is_error() -> None:
 
 
 @pytest.mark.parametrize("name", BINDS[:-1])
-def test_class_adds_its_requirements_to_relay(name: str) -> None:
+def test_profile_class_adds_its_requirements_to_relay(name: str) -> None:
     has = Profile.of(name).has
     binds = {one.binds for one in specification().requirements.values() if has(one)}
     assert binds == {"relay", name}
 
 
-def test_postprox_has_every_requirement() -> None:
+def test_postprox_profile_contains_every_requirement() -> None:
     assert all(map(POSTPROX.has, specification().requirements.values()))
 
 
 @pytest.mark.parametrize("name", BINDS)
-def test_each_requirement_of_profile_is_cited_by_its_transcripts(name: str) -> None:
+def test_transcripts_of_profile_cite_all_its_requirements(name: str) -> None:
     profile = Profile.of(name)
     cited = {
         one
@@ -129,12 +129,12 @@ def test_requirement_outside_profile_is_not_cited() -> None:
 
 
 @pytest.mark.parametrize("name", BINDS)
-def test_smoke_test_has_subject_in_every_profile(name: str) -> None:
+def test_smoke_test_belongs_to_every_profile(name: str) -> None:
     profile = Profile.of(name)
     assert profile.has(for_profile(load_transcript(TRANSCRIPTS / SMOKE), profile).subject)
 
 
-def test_list_has_transcripts_and_requirements_of_profile(
+def test_list_command_shows_only_contents_of_profile(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "data.end", "--profile", "relay"]) == 0
@@ -181,7 +181,7 @@ def test_alternative_is_tested_as_profile_requires() -> None:
     assert steps == ["C? 4xx", "P< exit any", "C< @eof"]
 
 
-#: A dialogue up to the final reply, in which both replies to commands are the upstream server's.
+#: A dialogue up to the final reply. The greeting and the final reply are the upstream server's.
 RELAYED = "C< 220 up\nC> DATA\nC? 354\nC> .\nC< 250 ok\n"
 
 
@@ -193,7 +193,7 @@ RELAYED = "C< 220 up\nC> DATA\nC? 354\nC> .\nC< 250 ok\n"
         ("filter", "C? 2xx", "C? 2xx"),
     ],
 )
-def test_reply_is_relayed_as_profile_promises(profile: str, greeting: str, final: str) -> None:
+def test_reply_is_compared_as_profile_requires(profile: str, greeting: str, final: str) -> None:
     lines = script(RELAYED, Profile.of(profile))
     assert lines == [greeting, "C> DATA", "C? 3xx", "C> .", final]
 
@@ -209,7 +209,7 @@ def test_reply_is_relayed_as_profile_promises(profile: str, greeting: str, final
         ("U< 250 b\n", ["U< 250 b"]),
     ],
 )
-def test_own_reply_of_several_lines_is_one_reply(steps: str, own: list[str]) -> None:
+def test_multiline_reply_of_proxy_becomes_single_pattern(steps: str, own: list[str]) -> None:
     assert script(steps, Profile.of("relay")) == own
 
 
@@ -225,7 +225,7 @@ def alternatives(nodes: tuple[Node, ...]) -> Iterator[Either]:
 
 
 def beginnings(either: Either) -> list[Step]:
-    """The first steps of the alternatives."""
+    """Return the first step of each alternative."""
     branches = ([one for one in branch if not isinstance(one, Note)] for branch in either.branches)
     firsts = [branch[0] for branch in branches if branch]
     steps = [one for one in firsts if isinstance(one, Step)]
@@ -234,7 +234,7 @@ def beginnings(either: Either) -> list[Step]:
 
 
 def have_common_class(steps: list[Step]) -> bool:
-    """Whether one reply fits the patterns of two of *steps*."""
+    """Return whether two of *steps* have patterns with a common reply code."""
     patterns = [one.argument for one in steps if isinstance(one.argument, ReplyPattern)]
     codes = [code for pattern in patterns for code in pattern.codes]
     return len(codes) != len(set(codes))
@@ -252,7 +252,7 @@ def test_alternatives_remain_distinct_in_profile(name: str) -> None:
                 assert not have_common_class(steps), transcript.name
 
 
-# --- words about a run ----------------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""The invariants themselves: a right run passes all of them, each wrong one fails the one it must.
+"""The rules for random sessions: a correct run satisfies all rules, each wrong run violates one.
 
-The runs are made by hand, so that nothing here depends on an implementation or on luck.
+The runs are constructed by hand, so the results depend neither on an implementation nor on chance.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def filter_run(sender: bytes, email: bytes, remote_ip: bytes) -> FilterRun:
 
 
 def right_run() -> Run:
-    """One message passes, the next one is rejected."""
+    """Return a run in which the first message is accepted and the second is rejected."""
     passed, rejected = Message(BODY), Message(b"bad\r\n", Verdict(1, b"", b"no\n"))
     first = (HELLO, FORWARD, MAIL, REFUSED, RCPT, passed)
     items: tuple[Item, ...] = (*first, MAIL, RCPT, rejected, QUIT)
@@ -123,23 +123,31 @@ def insert(number: int, line: bytes) -> Spoil:
 
 WRONG: list[tuple[str, str, Spoil]] = [
     ("replies_one_for_one", "a reply is missing", lambda run: replies(run, 2).clear()),
-    ("replies_one_for_one", "a reply too many", reply(2, b"250 MAIL 1\r\n", b"250 ok\r\n")),
-    ("replies_one_for_one", "a reply to nothing", lambda run: setattr(run, "extra", b"250 x\r\n")),
+    ("replies_one_for_one", "an additional reply", reply(2, b"250 MAIL 1\r\n", b"250 ok\r\n")),
+    (
+        "replies_one_for_one",
+        "a reply without a command",
+        lambda run: setattr(run, "extra", b"250 x\r\n"),
+    ),
     ("replies_one_for_one", "silence", lambda run: setattr(run, "trouble", "silence for 10 s")),
     ("replies_one_for_one", "354 to MAIL", reply(2, b"354 go on\r\n")),
     ("replies_in_order", "another command's reply", reply(4, b"250 MAIL 1\r\n")),
-    ("replies_in_order", "a refusal that turns into consent", reply(3, b"250 RCPT 1\r\n")),
-    ("replies_in_order", "QUIT is answered 250", reply(9, b"250 bye\r\n")),
-    ("greetings_relayed", "a hidden word", reply(0, b"250-up\r\n250 CHUNKING\r\n")),
-    ("greetings_relayed", "a dash on the last line", reply(0, b"250-up\r\n")),
-    ("greetings_relayed", "another greeting", lambda run: setattr(run, "greeting", b"421 x\r\n")),
-    ("commands_relayed", "RCPT is left out", lambda run: run.visits[0].asked.pop(4)),
+    ("replies_in_order", "a refusal becomes an acceptance", reply(3, b"250 RCPT 1\r\n")),
+    ("replies_in_order", "250 reply to QUIT", reply(9, b"250 bye\r\n")),
+    ("greetings_relayed", "an EHLO keyword is removed", reply(0, b"250-up\r\n250 CHUNKING\r\n")),
+    ("greetings_relayed", "a hyphen in the last line", reply(0, b"250-up\r\n")),
+    (
+        "greetings_relayed",
+        "a different greeting",
+        lambda run: setattr(run, "greeting", b"421 x\r\n"),
+    ),
+    ("commands_relayed", "RCPT is omitted", lambda run: run.visits[0].asked.pop(4)),
     (
         "commands_relayed",
-        "a parameter is left out",
+        "a parameter is omitted",
         lambda run: setattr(asked(run, 2), "line", b"MAIL FROM:<A@x>"),
     ),
-    ("commands_relayed", "RCPT twice", insert(5, RCPT.line)),
+    ("commands_relayed", "RCPT is sent twice", insert(5, RCPT.line)),
     ("no_command_of_its_own", "a line of content", insert(6, b"RCPT TO:<victim@x>")),
     ("no_command_of_its_own", "half a line", lambda run: setattr(run.visits[0], "rest", b"x")),
     (
@@ -151,7 +159,7 @@ WRONG: list[tuple[str, str, Spoil]] = [
     ("data_permitted", "DATA without a recipient", reply(4, b"450 x\r\n")),
     ("content_faithful", "an octet is lost", wire(WIRE.replace(b"y", b""))),
     ("content_faithful", "a dot is lost", wire(WIRE.replace(b"..dot", b".dot"))),
-    ("content_faithful", "LF stays bare", wire(WIRE.replace(b"x\r\n", b"x\n"))),
+    ("content_faithful", "a bare LF is not converted", wire(WIRE.replace(b"x\r\n", b"x\n"))),
     ("delivered_once", "not delivered", lambda run: run.visits[0].deliveries.clear()),
     (
         "delivered_once",
@@ -160,16 +168,20 @@ WRONG: list[tuple[str, str, Spoil]] = [
     ),
     (
         "delivered_once",
-        "to one recipient too many",
+        "delivered to a refused recipient",
         lambda run: setattr(run.deliveries[0], "recipients", (REFUSED.line, RCPT.line)),
     ),
     ("nothing_of_the_rejected", "DATA for the rejected message", insert(8, b"DATA")),
-    ("final_replies", "not upstream's reply", reply(5, b"354 go on\r\n", b"250 ok\r\n")),
-    ("final_replies", "the rejection's words", reply(8, b"354 go on\r\n", b"554 never\r\n")),
-    ("final_replies", "the rejected is accepted", reply(8, b"354 go on\r\n", b"250 ok\r\n")),
     (
         "final_replies",
-        "250 for nothing",
+        "a different reply than upstream's",
+        reply(5, b"354 go on\r\n", b"250 ok\r\n"),
+    ),
+    ("final_replies", "a different rejection text", reply(8, b"354 go on\r\n", b"554 never\r\n")),
+    ("final_replies", "a rejected message is accepted", reply(8, b"354 go on\r\n", b"250 ok\r\n")),
+    (
+        "final_replies",
+        "250 without delivery",
         lambda run: run.visits[0].deliveries.clear(),
     ),
     ("upstream_left_with_quit", "no QUIT", lambda run: run.visits[0].asked.pop()),
@@ -206,7 +218,7 @@ WRONG: list[tuple[str, str, Spoil]] = [
     ),
     ("nothing_left", "a file", lambda run: run.leftovers.append("left: postprox-1.email")),
     ("nothing_left", "exit status 1", lambda run: setattr(run, "status", 1)),
-    ("nothing_left", "a word on fd 2", lambda run: setattr(run, "stderr", b"warning")),
+    ("nothing_left", "output on standard error", lambda run: setattr(run, "stderr", b"warning")),
 ]
 
 
@@ -245,7 +257,7 @@ def test_verdict_determines_delivered_content(verdict: Verdict, passed: bytes | 
     assert fate_of(verdict) == passed
 
 
-def test_failure_with_reject_delivers_nothing() -> None:
+def test_filter_failure_with_reject_delivers_nothing() -> None:
     assert fate_of(Verdict(2), rejects_failures=True) is None
 
 
@@ -255,7 +267,7 @@ def test_rset_ends_transaction() -> None:
     assert [fate.permitted for fate in fates(run)] == [False, True]
 
 
-def test_xforward_refused_later_leaves_values_undefined() -> None:
+def test_refusal_of_later_xforward_leaves_values_undefined() -> None:
     run = right_run()
     run.exchanges.insert(2, Exchange(FORWARD, [b"501 no\r\n"]))
     assert set(fates(run)[0].environment) == {"SENDER", "RECIPIENT"}
@@ -429,7 +441,7 @@ def test_invalid_reply_raises_error(octets: bytes) -> None:
         next_reply(octets)
 
 
-# --- two runs, and one written down ---------------------------------------------------------------
+# --- comparison and transcript --------------------------------------------------------------------
 
 
 def test_equal_runs_have_no_differences() -> None:
@@ -479,7 +491,7 @@ def test_aborted_session_differs_only_at_its_end() -> None:
 
 
 def told_run() -> Run:
-    """A run with the log that a transcript is made of; the connections overlap."""
+    """Return a run with a log of its dialogue, in which two upstream connections overlap."""
     run = right_run()
     run.said = [
         Utterance("U<", event="@connect", connection=1),

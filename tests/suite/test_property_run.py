@@ -1,4 +1,4 @@
-"""Tests that a transcript written from a random session can be run."""
+"""A transcript that was written from a random session can be run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAN = Plan(
 )
 
 
-def test_run_written_as_transcript_can_be_played(request: pytest.FixtureRequest) -> None:
+def test_transcript_written_from_random_session_can_run(request: pytest.FixtureRequest) -> None:
     adopt_orphans()
     settings = suite_of(request.config).settings
     run = perform(PLAN, settings)

@@ -47,7 +47,7 @@ REPLIES = {
 
 
 class Upstream(socketserver.StreamRequestHandler):
-    """An SMTP server that takes everything."""
+    """An SMTP server that accepts every command and message."""
 
     def handle(self) -> None:
         self.wfile.write(b"220 up.example ESMTP\r\n")
@@ -64,7 +64,7 @@ class Upstream(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    """The address of a real server."""
+    """The address of a running SMTP server."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Upstream) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -76,7 +76,7 @@ def upstream() -> Iterator[str]:
 
 
 class Recorder:
-    """The recorder's command, running."""
+    """A running `record` command."""
 
     def __init__(self, upstream: str, path: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "tests.conformance", "record", "--upstream", upstream]
@@ -91,7 +91,7 @@ class Recorder:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The listening address."""
         assert self.process.stdout is not None
         host, _, port = self.process.stdout.readline().split()[-1].rpartition(":")
         return host, int(port)
@@ -109,7 +109,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def recording(upstream: str, path: Path, *arguments: str) -> Iterator[tuple[str, int]]:
-    """A recorder between a client, to be connected to this address, and *upstream*."""
+    """Run a recorder in front of *upstream*. Yield the address for the client."""
     recorder = Recorder(upstream, path, *arguments)
     try:
         yield recorder.address
@@ -119,13 +119,13 @@ def recording(upstream: str, path: Path, *arguments: str) -> Iterator[tuple[str,
 
 
 def script(path: Path) -> list[str]:
-    """The lines behind the header."""
+    """Return the lines after the header."""
     lines = path.read_text("ascii").split("\n")[:-1]
     return lines[lines.index(FENCE, 1) + 1 :]
 
 
 def replay(path: Path, mode: str) -> None:
-    """Play *path* against this checkout; a StepFailedError is the test's failure."""
+    """Run *path* against this checkout. A failed step raises StepFailedError."""
     adopt_orphans()
     host = Host()
     try:
@@ -188,7 +188,7 @@ U> 221 2.0.0 up.example says bye
 """.strip().split("\n")
 
 
-def test_recorded_session_can_be_played(upstream: str, tmp_path: Path) -> None:
+def test_recorded_session_can_be_replayed(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "live.smtp"
     with recording(upstream, path) as address:
         deliver(address, b"Subject: x\r\n\r\n.dot \xe9\r\n")
@@ -222,7 +222,7 @@ def test_rejection_is_recorded_with_filter_output(upstream: str, tmp_path: Path)
     replay(path, "stdio")
 
 
-def test_octets_of_one_read_become_one_write(upstream: str, tmp_path: Path) -> None:
+def test_octets_read_together_become_one_write(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "pipelined.smtp"
     with recording(upstream, path) as address, socket.create_connection(address) as client:
         client.settimeout(SECONDS)
@@ -235,7 +235,7 @@ def test_octets_of_one_read_become_one_write(upstream: str, tmp_path: Path) -> N
     replay(path, "stdio")
 
 
-def test_arguments_after_dashes_are_recorded(upstream: str, tmp_path: Path) -> None:
+def test_arguments_after_double_dash_are_recorded(upstream: str, tmp_path: Path) -> None:
     path = tmp_path / "arguments.smtp"
     arguments = ("-v", "-d", "{tmp}", "{upstream}")
     with recording(upstream, path, "--", *arguments) as address:
@@ -320,7 +320,7 @@ def test_unreachable_upstream_does_not_write_transcript(tmp_path: Path) -> None:
 
 
 def written(steps: StepRecorder) -> list[str]:
-    """The steps's steps as lines."""
+    """Return the recorded steps as lines."""
     return [write_step(step) for step in steps.steps if isinstance(step, Step)]
 
 
@@ -338,20 +338,20 @@ def test_relayed_reply_with_missing_lines_is_expected_exactly() -> None:
     assert written(steps)[4:] == ["C< 250 up.example"]
 
 
-def test_reply_of_proxy_is_expected_by_code() -> None:
+def test_proxy_reply_is_expected_by_code() -> None:
     steps = StepRecorder()
     steps.seen("C", b"502 5.5.1 not\r\n")
     assert written(steps) == ["C? 502"]
 
 
-def test_second_equal_reply_is_expected_by_code() -> None:
+def test_second_identical_reply_is_expected_by_code() -> None:
     steps = StepRecorder()
     steps.sent("U", b"250 ok\r\n")
     steps.seen("C", b"250 ok\r\n250 ok\r\n")
     assert written(steps)[1:] == ["C< 250 ok", "C? 250"]
 
 
-def test_reply_to_command_of_proxy_is_not_relayed() -> None:
+def test_reply_to_proxy_command_is_not_relayed() -> None:
     steps = StepRecorder()
     steps.seen("U", b"QUIT\r\n")
     steps.sent("U", b"221 bye\r\n")
@@ -360,7 +360,7 @@ def test_reply_to_command_of_proxy_is_not_relayed() -> None:
     assert written(steps)[-2:] == ["C> QUIT", "C? 221"]
 
 
-def test_reply_to_command_of_client_is_expected_exactly() -> None:
+def test_reply_to_client_command_is_expected_exactly() -> None:
     steps = StepRecorder()
     steps.sent("C", b"quit \r\n")
     steps.seen("U", b"QUIT\r\n")

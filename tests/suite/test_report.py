@@ -1,4 +1,4 @@
-"""The reports, which contain exactly the data of the result files."""
+"""The reports, whose contents come only from the result files."""
 
 from __future__ import annotations
 
@@ -182,13 +182,15 @@ def test_invalid_file_is_rejected_with_line(content: bytes, error: str) -> None:
         ),
     ],
 )
-def test_missing_footer_is_reported_as_gap(content: bytes, gaps: tuple[str, ...]) -> None:
+def test_incomplete_result_file_is_reported_with_reason(
+    content: bytes, gaps: tuple[str, ...]
+) -> None:
     assert parse_run(content, "f").gaps == gaps
 
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
-def test_both_names_of_invariant_are_accepted(number: int, name: str) -> None:
+def test_old_and_new_invariant_names_are_accepted(number: int, name: str) -> None:
     content = octets(header(format=number), result(transcript=name, mode="listen"))
     (read,) = parse_run(content, "f").results
     assert read.transcript == "invariant/stop"
@@ -264,13 +266,13 @@ def test_cell_verdict_depends_on_outcomes(outcomes: tuple[str, ...], verdict: st
     assert row.cells[0].verdict == verdict
 
 
-def test_same_message_in_both_modes_is_one_finding() -> None:
+def test_equal_failures_in_both_modes_are_merged() -> None:
     failed = [result(mode=mode, outcome="failed", message="no") for mode in ("listen", "stdio")]
     (finding,) = matrix(whole(*failed)).columns[0].found("failed")
     assert finding.modes == ("stdio", "listen")
 
 
-def test_skips_with_same_reason_are_one_finding() -> None:
+def test_skips_with_same_reason_are_merged() -> None:
     skips = [result(transcript=name, outcome="skipped", message="no ipv6") for name in "ab"]
     (finding,) = matrix(whole(*skips)).columns[0].found("skipped")
     assert finding.transcripts == ("a", "b")
@@ -282,7 +284,7 @@ def test_clause_outside_specification_is_listed() -> None:
     assert cell(shown, "mime.type") == {"must": {"passed": 1}}
 
 
-def test_columns_with_same_label_have_file_name() -> None:
+def test_columns_with_equal_labels_show_file_names() -> None:
     shown = matrix(whole(result()), whole(result()))
     assert [column.label for column in shown.columns] == [
         "postprox 1.0 (0.jsonl)",
@@ -290,7 +292,7 @@ def test_columns_with_same_label_have_file_name() -> None:
     ]
 
 
-# Both forms.
+# Both report formats.
 
 RENDERERS = pytest.mark.parametrize("render", [html, markdown], ids=["html", "markdown"])
 
@@ -303,14 +305,14 @@ def test_report_has_implementation_date_and_suite_version(render: Any) -> None:
 
 
 @RENDERERS
-def test_clauses_have_order_of_specification(render: Any) -> None:
+def test_clauses_are_in_specification_order(render: Any) -> None:
     text = render(matrix(whole(result())))
     places = [text.index(clause.name) for clause in FAMILIES]
     assert places == sorted(places)
 
 
 @RENDERERS
-def test_columns_have_order_of_files(render: Any) -> None:
+def test_columns_are_in_file_order(render: Any) -> None:
     text = render(matrix(whole(head=named("zeta")), whole(head=named("alpha"))))
     assert 0 < text.index("zeta 1.0") < text.index("alpha 1.0")
 
@@ -375,7 +377,7 @@ def test_equal_files_give_equal_text(render: Any) -> None:
     assert render(matrix(*files)) == render(matrix(*files))
 
 
-# The page.
+# The HTML report.
 
 
 def hostile_page() -> str:
@@ -519,7 +521,7 @@ def test_controls_are_hidden_if_scripts_are_disabled() -> None:
     assert '<form id="controls" hidden>' in html(matrix(whole()))
 
 
-# The Markdown.
+# The Markdown report.
 
 
 def test_markdown_cells_have_counts() -> None:

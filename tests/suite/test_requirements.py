@@ -1,4 +1,4 @@
-"""The specification's tables: each row is a requirement, and a wrong row is named."""
+"""The specification's tables: each row is a requirement, and errors name the row's line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.conformance.paths import SPECIFICATION
 TEXT = SPECIFICATION.read_text("utf-8")
 KEYWORD = re.compile(r"\b(?:MUST|SHOULD|MAY)\b")
 IDENTIFIER = re.compile(r"\b(?:cli|relay|data|filter|files|listen|log)\.[a-z][a-z0-9-]*[a-z0-9]\b")
-#: Identifiers that are never used again.
+#: Identifiers of removed requirements, which must not be reused.
 REMOVED = {"data.held-4"}
-#: Words that refer to an earlier row. A failure quotes its sentence without that row.
+#: Phrases that refer to an earlier row. A failure report quotes a requirement without its context.
 BACKWARD = re.compile(
     r"(?i)\b(?:either case|that (?:line|warning|period|EHLO)|these (?:words|keywords|10 s)|"
     r"after this 421|this line|the line should)\b"
@@ -38,17 +38,17 @@ def document(*rows: str, headings: str = HEADINGS, below: str = "", version: str
     )
 
 
-def test_groups_have_order_of_document() -> None:
+def test_groups_are_in_document_order() -> None:
     groups = dict.fromkeys(family.group for family in specification().families)
     assert list(groups) == ["cli", "relay", "data", "filter", "files", "listen", "log"]
 
 
-def test_every_row_is_read() -> None:
+def test_every_table_row_is_read() -> None:
     rows = re.findall(r"^\| ([a-z]+\.[a-z0-9-]+-[0-9]+) \|", TEXT, re.M)
     assert list(specification().requirements) == rows
 
 
-def test_sentence_has_keyword_of_its_level_once() -> None:
+def test_sentence_contains_its_level_keyword_once() -> None:
     wrong = [
         one.id
         for one in specification().requirements.values()
@@ -57,7 +57,7 @@ def test_sentence_has_keyword_of_its_level_once() -> None:
     assert wrong == []
 
 
-def test_sentence_is_complete_without_its_neighbours() -> None:
+def test_sentence_does_not_refer_to_other_rows() -> None:
     sentences = {one.id: one.sentence for one in specification().requirements.values()}
     assert [name for name, sentence in sentences.items() if BACKWARD.search(sentence)] == []
     assert len(set(sentences.values())) == len(sentences)
@@ -69,7 +69,7 @@ def test_every_identifier_in_text_exists() -> None:
     assert set(IDENTIFIER.findall(TEXT)) - known == REMOVED
 
 
-def test_row_becomes_requirement() -> None:
+def test_table_row_is_parsed_as_requirement() -> None:
     row = "| cli.x-2 | SHOULD | stalled | filter | RFC 5321 4.5, Postfix | `a \\| b` SHOULD stay. |"
     (family,) = parse_specification(document(ROW, row)).families
     second = family.requirements[1]
@@ -80,7 +80,7 @@ def test_row_becomes_requirement() -> None:
     assert family.levels == ("must", "should")
 
 
-def test_notes_belong_to_family() -> None:
+def test_notes_are_assigned_to_family() -> None:
     below = "*Rationale.* It is\nneeded.\n\n*Source.* RFC 1047.\n\n*Reference.* 9 s."
     (family,) = parse_specification(document(ROW, below=below)).families
     assert family.rationale == "It is\nneeded."

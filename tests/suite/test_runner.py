@@ -1,6 +1,6 @@
 """The runner: results, verdicts and exit statuses of runs.
 
-Implementations are the reference itself, bent by a line of shell before or behind it.
+The tested implementations are wrappers of the reference, with a shell command before or after it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = f'"{sys.executable}" -m postprox "$@"'
 SESSION = "relay/greeting-ehlo-quit.smtp"
 MUST = "relay/one-message.smtp"
-#: The capabilities of the reference in SMTP, and those of a server.
+#: The reference's SMTP capabilities, and all capabilities in server mode.
 ESMTP = ["stdio", "pipelining", "enhanced-codes", "8bitmime", "size", "spool-dir", "quit-on-eof"]
 SERVER = [*ESMTP, "listen", "foreground"]
 #: A requirement of level must, and one of level may.
@@ -79,13 +79,13 @@ class Done:
 
 
 class Runner:
-    """Runs the suite in a process of its own, on a few transcripts and some implementation."""
+    """Runs the suite in a new process with given transcripts and a given implementation."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def bent(self, command: str, capabilities: Sequence[str] = SERVER) -> Path:
-        """An implementation file: *command*, in sh, instead of the reference."""
+        """Write an implementation file that runs the shell command *command*."""
         return self.described(
             IMPLEMENTATION.format(
                 command=json.dumps(command), capabilities=json.dumps(list(capabilities))
@@ -98,7 +98,7 @@ class Runner:
         return path
 
     def transcript(self, script: str, header: str = "") -> Path:
-        """A transcript of its own."""
+        """Write a transcript with these steps."""
         path = self._directory / "own.smtp"
         path.write_text(f'+++\ntitle = "t"\nrequires = ["{MUST_ID}"]\n{header}+++\n{script}')
         return path
@@ -108,13 +108,17 @@ class Runner:
         command = [
             *(sys.executable, "-bb", "-m", "pytest", "-p", "tests.conformance.plugin"),
             *("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"),
-            *("-p", "no:hypothesispytest"),  # it doubles the time to start
+            *("-p", "no:hypothesispytest"),  # it doubles the startup time
             *("--results", results),
         ]
         done = subprocess.run(
             [*map(str, command), *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, "PYTEST_ADDOPTS": "", "CI": ""},  # in CI pytest says all twice
+            env={
+                **os.environ,
+                "PYTEST_ADDOPTS": "",
+                "CI": "",
+            },  # with CI set, pytest prints failures twice
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -138,7 +142,7 @@ def in_corpus(name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """The reference, judged by one transcript."""
+    """A run of the reference with one transcript."""
     return Runner(tmp_path_factory.mktemp("right")).run(in_corpus(SESSION))
 
 
@@ -172,8 +176,8 @@ def test_results_of_parallel_workers_are_equal(runner: Runner) -> None:
 
 
 def junit_rows(path: Path) -> dict[str, ET.Element]:
-    """The rows of JUnit's XML by class and name."""
-    cases = ET.parse(path).iter("testcase")  # noqa: S314  (our own file)
+    """Return the test cases of a JUnit XML file by class and name."""
+    cases = ET.parse(path).iter("testcase")  # noqa: S314  (written by the suite)
     return {f"{case.get('classname')} {case.get('name')}": case for case in cases}
 
 
@@ -360,7 +364,7 @@ def test_invalid_implementation_file_gives_status_2(
     assert message in done.text
 
 
-# --- what holds for every transcript --------------------------------------------------------------
+# --- invariants -----------------------------------------------------------------------------------
 
 BEHIND_D = 'for word; do [ "$before" = -d ] && dir=$word; before=$word; done;'
 
@@ -371,7 +375,7 @@ BEHIND_D = 'for word; do [ "$before" = -d ] && dir=$word; before=$word; done;'
         (f"{REFERENCE}; echo 250 more", "@eof"),
         (f"{REFERENCE}; sleep 60", "@eof"),
     ],
-    ids=["says more", "never ends"],
+    ids=["additional output", "no exit"],
 )
 def test_unexpected_behaviour_fails_transcript(runner: Runner, command: str, message: str) -> None:
     done = runner.run(
@@ -538,12 +542,12 @@ def test_missing_clock_variable_runs_short_timeouts(runner: Runner) -> None:
     assert (done.status, done.outcomes) == (0, ["passed"])
 
 
-# --- the text of a failure ------------------------------------------------------------------------
+# --- failure reports ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One failure's text: a rejection awaited in other words, behind an included envelope."""
+    """The report of a failed step, which expects a different rejection text."""
     runner = Runner(tmp_path_factory.mktemp("failure"))
     path = runner.transcript(
         "@include include/envelope.smtp-part\n@include include/message.smtp-part\n"
@@ -599,14 +603,14 @@ def test_failure_report_omits_suite_internals(failure: str) -> None:
     assert ".py:" not in failure
 
 
-# --- the broken requirement -----------------------------------------------------------------------
+# --- the violated requirement ---------------------------------------------------------------------
 
-#: A session whose exit status is asserted.
+#: A session that checks the exit status.
 EXIT = "@include include/greeting.smtp-part\nC> @eof\nU< QUIT\nP< exit 0\n"
 
 
 def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str, object]:
-    """The result of a session that is right, apart from its exit status."""
+    """Return the result of a session that is correct apart from its exit status."""
     path = runner.transcript(EXIT)
     path.write_text(path.read_text().replace(f'"{MUST_ID}"', f'"{MUST_ID}"{cites}'))
     bent = runner.bent(f"{REFERENCE}; exit 9")
@@ -628,7 +632,7 @@ def test_wrong_exit_status_otherwise_violates_first_requirement(runner: Runner) 
     assert (result["requirement"], result["level"]) == (MUST_ID, "must")
 
 
-def test_violation_of_unselected_source_is_skipped(runner: Runner) -> None:
+def test_violation_outside_selected_source_is_skipped(runner: Runner) -> None:
     result = after_wrong_status(runner, "--source", "manual", cites=', "cli.exit-2"')
     assert result["outcome"] == "skipped"
     assert str(result["message"]).startswith("cli.exit-2 was not selected: ")
@@ -690,7 +694,7 @@ def test_program_without_stdio_is_not_started_in_stdio(runner: Runner) -> None:
     assert "bent lacks 'stdio'" in done.text
 
 
-def test_again_line_works_without_stdio(runner: Runner) -> None:
+def test_printed_rerun_command_works_without_stdio(runner: Runner) -> None:
     bent = runner.bent("exit 9", ["listen", "foreground"])
     done = runner.run(in_corpus(SESSION), "--implementation", bent)
     found = re.search(r"run it again: (.*)$", done.text, re.M)
@@ -723,7 +727,7 @@ def test_declared_limit_skips_with_reason(runner: Runner, line: str, name: str) 
         ),
     ],
 )
-def test_contradiction_of_ehlo_reply_gives_status_2(
+def test_ehlo_reply_contradicting_capabilities_gives_status_2(
     runner: Runner, capabilities: list[str], message: str
 ) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities)
@@ -734,13 +738,13 @@ def test_contradiction_of_ehlo_reply_gives_status_2(
 
 # --- profiles -------------------------------------------------------------------------------------
 
-#: A transcript that belongs to profile relay. SESSION does not.
+#: A transcript that belongs to the relay profile. SESSION does not belong to it.
 RELAYED = "data/end-of-data-in-pieces.smtp"
-#: A transcript of profile transparent with an exit status.
+#: A transcript of the transparent profile that checks the exit status.
 CLOSED = "relay/eof-client-unfinished.smtp"
 
 
-def test_transcript_outside_profile_is_not_played(runner: Runner) -> None:
+def test_transcript_outside_profile_is_not_run(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), in_corpus(RELAYED), "--profile", "relay")
     assert {name.partition("::")[0] for name in done.names} == {RELAYED}
     assert done.records[0]["profile"] == "relay"
@@ -750,13 +754,13 @@ def test_invariant_outside_profile_has_no_result(runner: Runner) -> None:
     assert runner.run(in_corpus(RELAYED), "--profile", "relay").unasked == {}
 
 
-def test_property_outside_profile_is_not_played(runner: Runner) -> None:
+def test_property_outside_profile_is_not_run(runner: Runner) -> None:
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     done = runner.run(properties, in_corpus(RELAYED), "--profile", "filter")
     assert {name.partition("::")[0] for name in done.names} == {RELAYED}
 
 
-def test_option_overrides_profile_of_file(runner: Runner) -> None:
+def test_profile_option_overrides_implementation_file(runner: Runner) -> None:
     described = runner.described(RIGHT + 'profile = "relay"\n')
     for options, profile in (((), "relay"), (("--profile", "transparent"), "transparent")):
         done = runner.run(in_corpus(RELAYED), "--implementation", described, *options)
@@ -775,14 +779,14 @@ def test_unknown_profile_gives_status_2(runner: Runner) -> None:
     assert done.status == 2
 
 
-def test_own_exit_status_is_not_tested_outside_postprox(runner: Runner) -> None:
+def test_exit_status_is_tested_only_in_postprox_profile(runner: Runner) -> None:
     bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     arguments = (in_corpus(CLOSED), "--modes", "stdio", "--implementation", bent)
     assert runner.run(*arguments).outcomes == ["failed"]
     assert runner.run(*arguments, "--profile", "transparent").outcomes == ["passed"]
 
 
-def test_again_line_has_profile(runner: Runner) -> None:
+def test_printed_rerun_command_includes_profile(runner: Runner) -> None:
     bent = runner.bent("echo 500 no")
     done = runner.run(in_corpus(RELAYED), "--implementation", bent, "--profile", "relay")
     assert re.search(r"run it again: .* --profile relay$", done.text, re.M)
@@ -791,7 +795,7 @@ def test_again_line_has_profile(runner: Runner) -> None:
 def test_junit_names_profile(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     runner.run(in_corpus(RELAYED), "--profile", "relay", "--junitxml", junit)
-    (found,) = ET.parse(junit).iter("property")  # noqa: S314  (our own file)
+    (found,) = ET.parse(junit).iter("property")  # noqa: S314  (written by the suite)
     assert (found.get("name"), found.get("value")) == ("profile", "relay")
 
 

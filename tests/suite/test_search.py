@@ -1,4 +1,4 @@
-"""The results of a search for a violation: one rule is reported, and races are recognised."""
+"""The search for violations: it reports one rule, and it recognises races."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_race_is_reported_in_three_lines() -> None:
 
 @contextlib.contextmanager
 def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
-    """A harness of the reference, with other settings."""
+    """Yield a harness for the reference with changed settings."""
     settings = replace(request.config.stash[SUITE].settings, **changes)
     harness = Harness(parse_transcript(TRANSCRIPT, "t"), "stdio", settings)
     try:
@@ -79,7 +79,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
         harness.close()
 
 
-def test_last_allowed_timeout_reduces_limit(
+def test_last_permitted_timeout_reduces_time_limit(
     request: pytest.FixtureRequest,
 ) -> None:
     with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:
@@ -88,7 +88,7 @@ def test_last_allowed_timeout_reduces_limit(
         assert harness.timeout == usual / 5
 
 
-def test_known_failure_uses_reduced_timeout_without_using_budget(
+def test_known_failure_does_not_use_up_permitted_timeouts(
     request: pytest.FixtureRequest,
 ) -> None:
     known = replace(

@@ -1,6 +1,6 @@
-"""The suite's imports of itself are relative, because its package has another name than its folder.
+"""The suite's internal imports are relative, because the package is not named like its folder.
 
-The contracts of `[tool.importlinter]` in pyproject.toml have the other rules for imports.
+The other import rules are the `[tool.importlinter]` contracts in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ from tests.conformance.paths import PACKAGE
 ABSOLUTE = re.compile(r"^\s*(?:from|import) tests\b", re.MULTILINE)
 
 
-def test_imports_of_suite_are_relative() -> None:
+def test_suite_imports_are_relative() -> None:
     assert not [file for file in PACKAGE.rglob("*.py") if ABSOLUTE.search(file.read_text("utf-8"))]

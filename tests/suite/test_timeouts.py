@@ -1,4 +1,4 @@
-"""Adaptive time limits: a program with frequent timeouts gets less time, without false failures."""
+"""Adaptive time limits: frequent timeouts reduce the limit without causing false failures."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_reduced_limit_never_exceeds_full_limit() -> None:
     assert tired(slowest=9.0).limit(10.0) == 10.0
 
 
-def test_parallel_worker_gets_share_of_timeouts() -> None:
+def test_permitted_timeouts_are_divided_among_workers() -> None:
     assert AdaptiveTimeout.shared(4) == AdaptiveTimeout(left=2, replays={"must": 2, "should": 1})
 
 
-def test_share_of_timeouts_is_at_least_one() -> None:
+def test_each_worker_is_permitted_one_timeout() -> None:
     assert AdaptiveTimeout.shared(99) == AdaptiveTimeout(left=1, replays={"must": 1, "should": 1})
 
 
@@ -66,7 +66,7 @@ def hasty(request: pytest.FixtureRequest) -> Settings:
 
 
 def waited(level: str, settings: Settings) -> str:
-    """For how long a transcript that fails has been waited for."""
+    """Run a transcript that times out. Return the waiting time from its failure summary."""
     transcript = parse_transcript(NEVER_SAID.format(requirement=REQUIREMENTS[level]), "t")
     failure = play_fairly(transcript, "stdio", settings).failure
     assert failure is not None
@@ -86,7 +86,7 @@ def test_number_of_repeated_runs_is_limited(hasty: Settings) -> None:
     assert waited("must", hasty) != "0.25 s)"
 
 
-def test_should_failures_do_not_use_up_must_repeats(hasty: Settings) -> None:
+def test_should_failure_does_not_reduce_must_repeats(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     waited("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
@@ -96,7 +96,7 @@ def test_passing_repeated_run_counts_and_is_measured(
     hasty: Settings,
 ) -> None:
     class Hasty(AdaptiveTimeout):
-        """A limit of zero."""
+        """A time limit of zero."""
 
         def limit(self, _whole: float) -> float:
             return 0.0

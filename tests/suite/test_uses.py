@@ -1,4 +1,4 @@
-"""The capabilities that steps use: found in the text, and equal to what a run of them shows."""
+"""The capabilities used by steps: they are derived from the text and match an actual run."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ def transcripts() -> tuple[Transcript, ...]:
         (GREETED + "U< QUIT\nC> @eof\n", []),
     ],
 )  # fmt: skip
-def test_steps_use_capabilities(steps: str, used: list[str]) -> None:
+def test_capabilities_used_by_steps_are_found(steps: str, used: list[str]) -> None:
     assert uses(read(steps)) == used
 
 
-def test_transcript_about_ehlo_uses_no_extension() -> None:
+def test_ehlo_keywords_in_relay_ehlo_transcript_are_ignored() -> None:
     header = HEADER.replace("data.end-1", "relay.ehlo-7")
     steps = "C< 220 up\nC> EHLO c\nC< 250-up\\r\\n250 SIZE\n"
     assert uses(parse_transcript(header + steps, "t")) == []
 
 
-def test_no_header_repeats_derived_capability() -> None:
+def test_transcript_headers_omit_derived_capabilities() -> None:
     repeated = [one.name for one in transcripts() if DERIVED & {*one.header.needs}]
     assert repeated == []
 
@@ -98,14 +98,14 @@ def test_no_header_repeats_derived_capability() -> None:
         ("filter = 'ls $suite_tmp'", ""),
     ],
 )
-def test_transcript_that_observes_spool_needs_spool_dir(header: str, steps: str) -> None:
+def test_transcript_inspecting_spool_requires_spool_dir_capability(header: str, steps: str) -> None:
     text = HEADER.replace("\n+++\n", f"\n{header}\n+++\n") + GREETED + steps
     assert "spool-dir" in needs(parse_transcript(text, "t"), "stdio")
     assert "spool-dir" not in needs(read(GREETED), "stdio")
 
 
 @pytest.mark.parametrize("mode", ["stdio", "listen"])
-def test_mode_is_needed_capability(mode: str) -> None:
+def test_transcript_mode_is_required_as_capability(mode: str) -> None:
     assert {"stdio", "listen"} & {*needs(read(GREETED), mode)} == {mode}
 
 
@@ -113,13 +113,13 @@ def test_derived_capabilities_can_be_declared() -> None:
     assert {*IMPLEMENTATION_CAPABILITIES} >= DERIVED
 
 
-# --- what the transcripts do ----------------------------------------------------------------------
+# --- the suite's transcripts ----------------------------------------------------------------------
 
 PARAMETER = re.compile(r"C[2-9]?[>+] MAIL FROM:.* (?:BODY=8BITMIME|SIZE=)", re.IGNORECASE)
 
 
-def test_each_parameter_of_mail_is_found() -> None:
-    """Search the text, which is another way than the steps."""
+def test_every_mail_parameter_is_found() -> None:
+    """Compare with a search in the transcripts' text, which is independent of the steps."""
     found = {one.name for one in transcripts() if {"8bitmime", "size"} & {*uses(one)}}
     named = {one.name for one in transcripts() if PARAMETER.search(write_unfolded(one))}
     about_ehlo = {one.name for one in transcripts() if one.subject.family == "relay.ehlo"}
@@ -134,7 +134,7 @@ SAMPLE = sorted(
 
 
 def most_due(lines: list[str]) -> int:
-    """The most replies that were due at once in the *lines* of a dialogue, each without content."""
+    """Return the largest number of replies that were outstanding at once in a dialogue."""
     due, most, content = 1, 1, False
     for line in lines:
         who, _, text = line.partition(" ")
@@ -148,10 +148,12 @@ def most_due(lines: list[str]) -> int:
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_pipelining_equals_dialogue_of_run(name: str, request: pytest.FixtureRequest) -> None:
+def test_derived_pipelining_matches_actual_dialogue(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     transcript = load_transcript(TRANSCRIPTS / name)
     if "stdio" not in transcript.header.modes or "\\{" in write_unfolded(transcript):
-        pytest.skip("its dialogue is not kept whole")
+        pytest.skip("the recorded dialogue is incomplete")
     settings = suite_of(request.config).settings
     if reason := missing_need(transcript, "stdio", settings):
         pytest.skip(reason)
@@ -165,13 +167,13 @@ def test_pipelining_equals_dialogue_of_run(name: str, request: pytest.FixtureReq
     assert (most_due(lines) > 1) == ("pipelining" in uses(transcript))
 
 
-def test_sample_has_pipelining_and_none() -> None:
+def test_sample_includes_sessions_with_and_without_pipelining() -> None:
     pipelining = ["pipelining" in uses(load_transcript(TRANSCRIPTS / name)) for name in SAMPLE]
     assert sum(pipelining) >= 10
     assert sum(pipelining) <= len(SAMPLE) - 10
 
 
-def test_reference_lacks_nothing_that_transcripts_use() -> None:
+def test_reference_has_every_capability_used_by_transcripts() -> None:
     reference = default_implementation()
     assert reference.capabilities >= DERIVED
     assert reference.line_max is None
@@ -192,7 +194,7 @@ def test_reference_lacks_nothing_that_transcripts_use() -> None:
         (GREETED + "C> NOOP\\n\\\nC? 5xx\n", ("pass", "normalise")),
     ],
 )
-def test_steps_permit_policies_for_bare_lf(steps: str, policies: tuple[str, ...]) -> None:
+def test_steps_determine_permitted_bare_lf_policies(steps: str, policies: tuple[str, ...]) -> None:
     assert bare_lf_policies(read(steps).steps) == {*policies}
 
 
@@ -205,7 +207,9 @@ def test_steps_permit_policies_for_bare_lf(steps: str, policies: tuple[str, ...]
         ("either\nU< a\\nb\nor\nU< a\\r\\nb\nend\n", {"pass", "normalise"}),
     ],
 )
-def test_content_upstream_excludes_policies(upstream: str, policies: set[str]) -> None:
+def test_expected_upstream_content_determines_bare_lf_policies(
+    upstream: str, policies: set[str]
+) -> None:
     sent = IN_DATA.replace("U< DATA\nU> 354 go\n", "") + "C> a\\nb\nC> .\n"
     steps = sent + "U> 220 up\nU< DATA\nU> 354 go\n" + upstream
     assert bare_lf_policies(read(steps).steps) == policies
@@ -232,7 +236,7 @@ def test_longest_line_is_found(steps: str, octets: int) -> None:
 # --- the client's side ----------------------------------------------------------------------------
 
 
-def test_content_that_precedes_354_is_no_command() -> None:
+def test_content_before_354_is_not_read_as_command() -> None:
     side = ClientSide(()).sent(b"DATA\r\nhello\r\n.\r\nNOOP\r\n").replied(b"354")
     assert side.due == (b".", b"NOOP")
 
@@ -251,11 +255,11 @@ def test_dot_directly_after_354_is_end_of_data() -> None:
         (b"nonsense\r\n", ()),
     ],
 )
-def test_codes_of_whole_replies_are_found(octets: bytes, codes: tuple[bytes, ...]) -> None:
+def test_codes_of_complete_replies_are_found(octets: bytes, codes: tuple[bytes, ...]) -> None:
     assert reply_codes(octets) == codes
 
 
-def test_abridged_repeat_keeps_meaning_of_length() -> None:
+def test_abridged_repeat_exceeds_128_kib() -> None:
     assert len(parse_payload("\\{50000000*x}", b"").abridged()) in range(131073, 1 << 20)
 
 
@@ -269,7 +273,7 @@ def test_abridged_repeat_keeps_meaning_of_length() -> None:
         ("line-max", 0, "line-max must be at least 1, not 0"),
     ],
 )
-def test_wrong_declaration_is_error(key: str, value: object, message: str) -> None:
+def test_invalid_declaration_is_an_error(key: str, value: object, message: str) -> None:
     with pytest.raises(ImplementationError) as caught:
         parse_implementation({"name": "x", "argv": ["x"], key: value}, TRANSCRIPTS)
     assert message in str(caught.value)
@@ -292,7 +296,7 @@ def test_wrong_declaration_is_error(key: str, value: object, message: str) -> No
         ),
     ],
 )
-def test_ehlo_reply_contradicts_declaration(
+def test_contradictions_between_ehlo_reply_and_capabilities_are_found(
     capabilities: list[str], reply: bytes, texts: list[str]
 ) -> None:
     table = {"name": "x", "argv": ["x"], "capabilities": capabilities}

@@ -1,4 +1,4 @@
-"""The verdict in words: level must decides, level should is named, nothing unjudged is claimed."""
+"""The verdict: it depends on level must, counts level should and never covers skipped results."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ ALL = (result("a"), result("b", level="should"))
         ),
     ],
     ids=[
-        *("all", "not all of should", "not all of must"),
-        *("known divergence", "no must", "nothing judged"),
+        *("all passed", "should failed", "must failed"),
+        *("known divergence", "no must result", "no result"),
     ],
 )  # fmt: skip
 def test_verdict_is_one_sentence(results: tuple[Result, ...], sentence: str) -> None:
@@ -133,6 +133,6 @@ def test_badge_without_must_results_is_grey() -> None:
     assert (badge["message"], badge["color"]) == ("not judged at must", "lightgrey")
 
 
-def test_badge_is_svg_with_its_text() -> None:
+def test_svg_badge_contains_label_and_verdict() -> None:
     picture = ET.fromstring(badge_svg(run(result("a"))))  # noqa: S314  (our own)
     assert picture.get("aria-label") == "postprox suite 7: conformant"
