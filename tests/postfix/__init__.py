@@ -1,1 +1,1 @@
-"""Tests with real mail: a private Postfix before and behind the proxy."""
+"""Tests with real mail, for which a private Postfix runs before and after the proxy."""

@@ -1,4 +1,4 @@
-"""The tests' client of Postfix: its messages, its address, and sessions of raw octets."""
+"""The SMTP client that sends mail to Postfix: its messages, client addresses and raw sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .proxies import Box
 
 
 def message(subject: str, body: str = "Hello,\n.\n..two dots\nbye") -> bytes:
-    """A message with CRLF line ends; every header is there, so that no server adds one."""
+    """Return a message with CRLF line ends. It has all header fields that a server would add."""
     text = (
         "From: Alice <alice@mail.test>\n"
         "To: Bob <bob@mail.test>\n"
@@ -26,13 +26,13 @@ def message(subject: str, body: str = "Hello,\n.\n..two dots\nbye") -> bytes:
 
 
 def unix(content: bytes) -> bytes:
-    """The content with LF line ends, as it lies in a mailbox."""
+    """Return the content with LF line ends, as in a mailbox."""
     return content.replace(b"\r\n", b"\n")
 
 
 @contextlib.contextmanager
 def connect_from(server: Address, address: str, helo: str = HELO) -> Iterator[Session]:
-    """Begin a session that Postfix takes for one from the address."""
+    """Begin a session to which XCLIENT assigns this client address."""
     with connect(server) as session:
         assert session.command(f"XCLIENT ADDR={address}")[0] == 220
         session.run(session.smtp.ehlo(hostname=helo))
@@ -40,13 +40,13 @@ def connect_from(server: Address, address: str, helo: str = HELO) -> Iterator[Se
 
 
 def submit(server: Address, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
-    """Send one message in a session of its own."""
+    """Send one message in a new session."""
     with connect(server) as session:
         return session.transact(sender, recipients, content)
 
 
 def begin_envelope(server: Address, box: Box) -> Peer:
-    """Begin a raw session, up to an accepted recipient."""
+    """Begin a raw session and send an envelope, up to the accepted recipient."""
     peer = connected(server, 60)
     peer.sees_reply(b"220 ")
     for command in (f"EHLO {HELO}", f"MAIL FROM:<{box.sender}>", f"RCPT TO:<{box.address}>"):
@@ -55,7 +55,7 @@ def begin_envelope(server: Address, box: Box) -> Peer:
 
 
 def begin_data(server: Address, box: Box) -> Peer:
-    """Begin a raw session, up to the 354."""
+    """Begin a raw session and send an envelope and DATA, up to the 354 reply."""
     peer = begin_envelope(server, box)
     peer.asks(b"DATA", b"354 ")
     return peer

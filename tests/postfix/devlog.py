@@ -1,8 +1,8 @@
 """A private syslog daemon that records all messages and does not affect the system.
 
-Processes find the socket as /dev/log when they are started with `private_dev()` before their
-command: it gives them a mount namespace in which /dev holds the usual harmless devices and the
-socket. Nothing of that is seen outside of the namespace, and it ends with its last process.
+A command that is started with the prefix `private_dev()` uses the daemon's socket as /dev/log. The
+prefix creates a mount namespace in which /dev contains only the socket and harmless devices. Other
+processes do not see the namespace, and it ends with its last process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNSHARE = ("unshare", "--mount", "--propagation", "private")
 
 
 def may_unshare() -> bool:
-    """Whether this process may have a mount namespace of its own (many containers forbid it)."""
+    """Return whether this process may create a mount namespace. Many containers forbid it."""
     try:
         probe = subprocess.run([*UNSHARE, "true"], check=False, capture_output=True)
     except OSError:
@@ -36,7 +36,7 @@ def may_unshare() -> bool:
 
 
 class DevLog:
-    """The receiving end of a private /dev/log. `lines` contains the messages so far."""
+    """The receiving end of a private /dev/log. `lines` contains the messages received until now."""
 
     def __init__(self, directory: Path) -> None:
         self._dev = directory
@@ -45,7 +45,7 @@ class DevLog:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(directory / "log"))
         (directory / "log").chmod(0o666)
-        # This is a thread, because syslog(3) blocks if the queue of ten messages is full.
+        # A thread reads the socket, because syslog(3) blocks if the queue of ten messages is full.
         self._reader = threading.Thread(target=self._read, name="devlog", daemon=True)
         self._reader.start()
 
@@ -62,12 +62,12 @@ class DevLog:
             self.lines.append(datagram.decode(errors="backslashreplace").rstrip("\n\0"))
 
     def private_dev(self) -> list[str]:
-        """Put this before a command to give it this /dev."""
+        """Return the prefix of a command that uses this /dev."""
         script = f'DEVICES="{" ".join(DEVICES)}"\n{ENTER}'
         return [*UNSHARE, "sh", "-ec", script, "sh", str(self._dev)]
 
     def close(self) -> None:
-        """Stop reading; later messages meet a dead socket, which syslog(3) forgives."""
+        """Stop reading. Later messages are lost, because syslog(3) ignores a closed socket."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             end.sendto(b"", str(self._dev / "log"))
         self._reader.join(timeout=5)

@@ -1,12 +1,11 @@
-"""A private Postfix: its own directory, its own addresses, nothing shared with the system's.
+"""A private Postfix, which shares no files or addresses with the system's Postfix.
 
-`Postfix(directory, names, services)` is a context manager. The directory holds everything
-(configuration, queue, mail log, one Maildir for every recipient there is); it listens
-on a loopback address of its own only; the DNS is never asked; the master process ends when this
-one does. `services` and `settings` make the lines of master.cf and of main.cf that use the
-addresses.
+`Postfix(directory, names, services)` is a context manager. The directory contains the
+configuration, the queue, the mail log and one Maildir for all recipients. The instance listens only
+on an unused loopback address and sends no DNS queries. The master process ends with the current
+process. `services` and `settings` return the lines of master.cf and main.cf that contain addresses.
 
-Needs root (master(8) changes users) and the programs of a Postfix >= 3.4 (postlogd(8)).
+It requires root, because master(8) changes users, and Postfix >= 3.4, which has postlogd(8).
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
 
-#: Postfix's own directories.
+#: The directories of the instance and their modes.
 OWN_DIRECTORIES = {
     "data": 0o700,
     **{
@@ -122,8 +121,8 @@ OWN_DIRECTORIES = {
     "queue/public": 0o710,
 }
 
-#: Ends the command when it is told to, and when its parent has died: tests that are killed stop
-#: nothing. (Not the command's own death signal, for master(8) loses that with its first seteuid.)
+#: Ends the command after SIGTERM and when its parent exits, because killed tests cannot stop it.
+#: The command itself cannot use the parent death signal: master(8) loses it with its first seteuid.
 GUARD = """
 "$@" &
 trap 'kill $!' TERM
@@ -132,7 +131,7 @@ wait $!
 """
 GUARDED = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", GUARD, "sh")
 
-#: Header fields that Postfix puts before a message on its way from smtpd(8) into a Maildir.
+#: Header fields that Postfix prepends to a message between smtpd(8) and the Maildir.
 TRACE_FIELDS = re.compile(
     rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Received):[^\n]*\n(?:[ \t][^\n]*\n)*)+"
 )
@@ -143,24 +142,24 @@ class PostfixError(Exception):
 
 
 def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Return the first true result of `probe`, or raise a PostfixError about `what`."""
+    """Return the first true result of `probe`. Raise a PostfixError that names `what` otherwise."""
     deadline = time.monotonic() + patience
     while not (answer := probe()):
         if time.monotonic() > deadline:
-            raise PostfixError(f"waited {patience} s in vain for {what}")
+            raise PostfixError(f"timed out after {patience} s: waiting for {what}")
         time.sleep(POLL)
     return answer
 
 
 def program(name: str) -> str | None:
-    """Where the program is; administrators' programs may be missing from root's PATH after su."""
+    """Return the program's path. After su, root's PATH may lack the directories in sbin."""
     return shutil.which(name, path=PROGRAMS)
 
 
 def missing() -> str:
-    """Why there can be no private Postfix here, or nothing."""
+    """Return the reason why a private Postfix cannot run, or an empty string."""
     if os.geteuid() != 0:
-        return "a private Postfix needs root: master(8) changes users"
+        return "a private Postfix requires root, because master(8) changes users"
     if program("postfix") is None:
         return "Postfix is not installed (Debian: apt-get install postfix)"
     return ""
@@ -168,7 +167,7 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def public_directory(prefix: str, parent: str | None = None) -> Iterator[Path]:
-    """A new directory every user may enter (those of pytest are root's alone), gone at the end."""
+    """Create a temporary directory that every user may enter, unlike pytest's directories."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         directory = Path(name).resolve()
         directory.chmod(0o755)
@@ -176,7 +175,7 @@ def public_directory(prefix: str, parent: str | None = None) -> Iterator[Path]:
 
 
 class Address(NamedTuple):
-    """Where something listens; as text, in the form of Postfix's configuration."""
+    """A listening address. Its string has the form that Postfix's configuration requires."""
 
     host: str
     port: int
@@ -186,16 +185,16 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
 
-#: Makes text for a configuration file of Postfix, given the address behind each name.
+#: Returns text for a Postfix configuration file, given the address for each name.
 ForAddresses = Callable[[Mapping[str, Address]], str]
 
 
 def own_addresses(names: Sequence[str]) -> dict[str, Address]:
     """Return a free port for each name, on a loopback address that is not used elsewhere.
 
-    Free ports of 127.0.0.1 would not do. Postfix listens with SO_REUSEPORT, so two instances that
-    pick the same port in the same moment both start, and then share the connections. There is only
-    one loopback address of IPv6, which is for names that begin with `ipv6`.
+    Free ports of 127.0.0.1 would not suffice. Postfix listens with SO_REUSEPORT, so two instances
+    that choose the same port at the same time both start, and then share the connections. Names
+    that begin with `ipv6` use ::1, the only IPv6 loopback address.
     """
     ipv4 = ".".join(str(part) for part in (127, *(1 + secrets.randbelow(254) for _ in range(3))))
     with contextlib.ExitStack() as held:
@@ -210,36 +209,36 @@ def own_addresses(names: Sequence[str]) -> dict[str, Address]:
 
 
 def without_trace(delivered: bytes) -> bytes:
-    """A delivered message without the header fields that Postfix put before it."""
+    """Return a delivered message without the header fields that Postfix prepended."""
     trace = TRACE_FIELDS.match(delivered)
     return delivered[trace.end() :] if trace else delivered
 
 
 def processes(belongs: Callable[[Path], bool]) -> dict[int, str]:
-    """The command line, by pid, of every other process whose entry in /proc passes the test."""
+    """Return the command line, by pid, of every other process with an accepted /proc entry."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the process may have exited
                 if belongs(entry):
                     found[int(entry.name)] = command_line(entry)
     return found
 
 
 def command_line(entry: Path) -> str:
-    """The command line of a process, given by its entry in /proc."""
+    """Return the command line of a process, given its directory in /proc."""
     return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
 
 
 def connections(listener: Address) -> int:
-    """How many clients are connected to the IPv4 address, be they served already or not."""
+    """Return how many clients are connected to the IPv4 address, including waiting clients."""
     octets = bytes(reversed(socket.inet_aton(listener.host))).hex().upper()
-    peer = f" {octets}:{listener.port:04X} 01 "  # as a client's end, established
+    peer = f" {octets}:{listener.port:04X} 01 "  # a client's socket in state ESTABLISHED
     return Path("/proc/net/tcp").read_text().count(peer)
 
 
 class Postfix:
-    """A running instance. `addresses` are those on which it listens. `wait_*` have a timeout."""
+    """A running instance. It listens on `addresses`. The `wait_*` methods have a timeout."""
 
     def __init__(
         self,
@@ -258,11 +257,11 @@ class Postfix:
         self._guard: subprocess.Popen[bytes] | None = None
         self._seen: dict[str, tuple[str, bytes]] = {}
 
-    # --- life -------------------------------------------------------------------------------
+    # --- start and stop ---------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._make_directories()
-        for _ in range(3):  # between looking for a free port and its use another may take it
+        for _ in range(3):  # another process may bind a free port before Postfix does
             self._configure()
             if self.start():
                 return self
@@ -287,12 +286,12 @@ class Postfix:
         main = MAIN_CF.format(dir=self.directory, uid=user.pw_uid, gid=user.pw_gid)
         path = self.directory / "etc/main.cf"
         path.write_text(main + self._settings(self.addresses))
-        # Postfix waits until a new main.cf is some seconds old: it might not be complete yet.
+        # Postfix waits until a new main.cf is some seconds old, in case it is still being written.
         os.utime(path, (0, 0))
         (self.directory / "etc/master.cf").write_text(self._services(self.addresses) + MASTER_CF)
 
     def start(self) -> bool:
-        """Start it with the configuration that it has; return whether it runs."""
+        """Start the instance with its current configuration. Return whether it runs."""
         daemons = self._command("postconf", "-h", "daemon_directory").stdout.decode().strip()
         starts = self._starts()
         guard = self._guard = subprocess.Popen(
@@ -301,21 +300,21 @@ class Postfix:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt at the terminal is for the tests to handle
+            start_new_session=True,  # only the tests receive the terminal's interrupts
         )
         wait_for(
-            "Postfix to start or to give up",
+            "Postfix to start or to exit",
             lambda: self._starts() > starts or guard.poll() is not None,
         )
         return guard.poll() is None
 
     def _starts(self) -> int:
-        """How often it has started."""
-        # Written once every port is bound. Trying the ports would start a server behind each.
+        """Return the number of its starts in the log."""
+        # Postfix writes the line when every port is bound. Connecting would start a server process.
         return self.log().count("daemon started")
 
     def stop(self) -> None:
-        """End the instance, and see to it that nothing of it is left running."""
+        """Stop the instance, and check that no process of it is left."""
         if self._guard is not None:
             self._guard.terminate()
             self._guard.wait(PATIENCE)
@@ -330,13 +329,13 @@ class Postfix:
             raise PostfixError(f"left running after the end of Postfix: {left}") from error
 
     def reload(self) -> None:
-        """Let it read its configuration again, as `postfix reload` does."""
+        """Make Postfix reread its configuration, as `postfix reload` does."""
         master = int((self.directory / "queue/pid/master.pid").read_text())
         os.kill(master, signal.SIGHUP)
         self.wait_log("reload -- version")
 
     def _everything(self) -> dict[int, str]:
-        """Every process of the instance; Postfix's daemons work in the queue directory."""
+        """Return all processes of the instance. Postfix's daemons run in the queue directory."""
         home = str(self.directory)
         return processes(
             lambda entry: home in command_line(entry) or home in str((entry / "cwd").readlink())
@@ -350,10 +349,10 @@ class Postfix:
             words, input=content, env=self._environment(), capture_output=True, check=False
         )
 
-    # --- what it does -----------------------------------------------------------------------
+    # --- inspection and mail ----------------------------------------------------------------
 
     def commands(self) -> list[str]:
-        """The command lines that name the instance's directory, but for Postfix's own."""
+        """Return the command lines that contain the instance's directory, except Postfix's."""
         home = str(self.directory)
         named = processes(lambda entry: home in command_line(entry))
         if self._guard is not None:
@@ -361,46 +360,46 @@ class Postfix:
         return [line for line in named.values() if not line.startswith("spawn ")]
 
     def log(self) -> str:
-        """The mail log so far."""
+        """Return the current contents of the mail log."""
         path = self.directory / "mail.log"
         return path.read_text(errors="backslashreplace") if path.exists() else ""
 
     def complaints(self) -> list[str]:
-        """The lines of the mail log that an administrator would have to look into."""
+        """Return the mail log's warnings and errors."""
         return re.findall(".*(?:warning|error|fatal|panic|garbage).*", self.log())
 
     def wait_log(self, pattern: str) -> re.Match[str]:
-        """The first match of the pattern in the mail log."""
+        """Wait for the pattern in the mail log. Return its first match."""
         return wait_for(f"{pattern!r} in the mail log", lambda: re.search(pattern, self.log()))
 
     def in_transit(self) -> list[Path]:
-        """The files of messages that are neither delivered nor deferred."""
-        # In the order a message goes through them: none is missed while it moves.
+        """Return the files of messages that are neither delivered nor deferred."""
+        # A message passes through the queues in this order, so none is missed while it moves.
         queues = [self.directory / "queue" / name for name in ("maildrop", "incoming", "active")]
         return [path for queue in queues for path in queue.rglob("*") if path.is_file()]
 
     def wait_quiet(self) -> None:
-        """Wait until all that was accepted is delivered or deferred."""
+        """Wait until every accepted message is delivered or deferred."""
         wait_for("the queue to be empty", lambda: not self.in_transit())
 
     def sendmail(self, sender: str, recipient: str, content: bytes) -> None:
-        """Hand in a message as a local program does, with sendmail(1)."""
+        """Send a message with sendmail(1), as local programs do."""
         done = self._command("sendmail", "-i", "-f", sender, recipient, content=content)
         if done.returncode:
             raise PostfixError(f"sendmail: {done.stderr.decode()}")
 
     def connections_to(self, name: str) -> int:
-        """How many clients are connected there, be they served already or not."""
+        """Return how many clients are connected to the address, including waiting clients."""
         return connections(self.addresses[name])
 
     def flush(self) -> None:
-        """Try deferred mail again now."""
+        """Retry deferred mail immediately."""
         done = self._command("postqueue", "-f")
         if done.returncode:
             raise PostfixError(f"postqueue -f: {done.stderr.decode()}")
 
     def delivered(self, recipient: str) -> list[bytes]:
-        """Every message delivered to the address, as it lies in the Maildir."""
+        """Return every message delivered to the address, as stored in the Maildir."""
         for path in sorted((self.directory / "mail/all/new").glob("*")):
             if path.name not in self._seen:
                 content = path.read_bytes()
@@ -410,6 +409,6 @@ class Postfix:
         return [content for address, content in self._seen.values() if address == recipient]
 
     def wait_delivered(self, recipient: str) -> bytes:
-        """The one message delivered to the address."""
+        """Wait for mail to the address. Return the only message."""
         (message,) = wait_for(f"mail for {recipient}", lambda: self.delivered(recipient))
         return message

@@ -1,6 +1,6 @@
 """A certificate and an authentication server for a submission service.
 
-The latter speaks the protocol of Dovecot's authentication service, and lets everybody in.
+The server implements the protocol of Dovecot's authentication service and accepts every login.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Users(socketserver.StreamRequestHandler):
 
 @contextlib.contextmanager
 def running_users(directory: Path) -> Iterator[None]:
-    """The service behind `smtpd_sasl_path`, and the certificate beside it."""
+    """Run the authentication server for `smtpd_sasl_path`, and create the certificate."""
     path = directory / "auth.sock"
     with socketserver.ThreadingUnixStreamServer(str(path), _Users) as server:
         server.daemon_threads = True
@@ -56,7 +56,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mx.mail.test -out - 
 
 @functools.cache
 def key_and_certificate() -> bytes:
-    """Return a key and its own certificate; made once, as a key takes much processor time."""
+    """Return a key and a self-signed certificate, cached because a key is slow to generate."""
     return subprocess.run(MAKE_CERTIFICATE.split(), check=True, capture_output=True).stdout
 
 
@@ -73,13 +73,13 @@ def _trust_all() -> ssl.SSLContext:
     return context
 
 
-#: A client at home: neither a neighbour of Postfix nor of the signer.
+#: The address of a remote client, which is local neither to Postfix nor to the signer.
 HOME = "198.51.100.9"
 
 
 @contextlib.contextmanager
 def log_in(server: Address, wrapped: bool) -> Iterator[Session]:
-    """Begin a session of an authenticated user from afar."""
+    """Begin the session of an authenticated remote user."""
     context = _trust_all()
     with connect(server, "laptop.example", tls=context if wrapped else None) as session:
         assert session.command(f"XCLIENT ADDR={HOME}")[0] == 220

@@ -1,9 +1,9 @@
 """The proxy as an administrator installs it, spawned by Postfix as the user nobody.
 
-A launcher in the instance's directory runs a copy of the package (the unprivileged user may not be
-able to read the checkout). `-c` names one script, which hands each message to a script of the
-test's own, named after the first recipient: a test says `box = filters.write("exit 1")` and sends
-to `box.address`. What the filter was told is kept, run by run.
+A launcher in the instance's directory runs a copy of the package, because the unprivileged user may
+be unable to read the checkout. The filter command runs a test's script, which is named after the
+first recipient. A test calls `box = proxy.box("exit 1")` and sends mail to `box.address`. Each
+filter run records its variables.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .instance import Address, Postfix, PostfixError, wait_for
 USER, GROUP = "nobody", "nogroup"
 DOMAIN = "mail.test"
 
-#: The ways in: options of the smtpd(8) a test client speaks to. `{proxy}` is the proxy.
+#: The options of the smtpd(8) services for the test client. `{proxy}` is the proxy's address.
 FRONTS = {
     "before": "-o smtpd_proxy_filter={proxy}",
     "adjusted": "-o smtpd_proxy_filter={proxy} -o smtpd_proxy_options=speed_adjust",
@@ -43,14 +43,14 @@ BOTH = ("before", "after")
 
 @dataclass(frozen=True)
 class Variant:
-    """One service of spawn(8): the proxy's options, the ways in, and where it sends mail on to."""
+    """A spawn(8) service: the proxy's options, its smtpd(8) services and its upstream."""
 
     options: str
     ways: tuple[str, ...] = BOTH
     upstream: str = "upstream"
-    #: How many proxies spawn(8) runs at once.
+    #: The maximum number of proxies that spawn(8) runs at once.
     limit: int = 20
-    #: How many times faster the proxy's clock runs.
+    #: The speed of the proxy's clock relative to real time.
     speed: int = 1
 
 
@@ -73,8 +73,8 @@ CLIENT_OPTIONS = """
     -o smtp_generic_maps=
 """
 
-#: The manual's smtpd behind the proxy, which can refuse mail at every stage. It accepts a bare LF
-#: as a line end, as older versions of Postfix do, so that smuggling would be visible.
+#: The manual's smtpd(8) after the proxy, with refusals at every stage. It accepts a bare LF as a
+#: line end, as older versions of Postfix do, so that smuggling would be visible.
 UPSTREAM_OPTIONS = """
     -o syslog_name=postfix/upstream
     -o smtpd_authorized_xforward_hosts=127.0.0.0/8,[::1]/128
@@ -129,7 +129,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Box:
-    """A recipient of one test's own, and thereby a filter of its own."""
+    """A recipient that only one test uses, with its own filter script."""
 
     name: str
     runs_directory: Path
@@ -144,19 +144,19 @@ class Box:
         return f"{self.name}-sender@{DOMAIN}"
 
     def runs(self) -> list[Run]:
-        """The filter's runs so far."""
+        """Return the filter's runs until now."""
         records = (p for p in self.runs_directory.glob(f"{self.name}.*") if p.suffix != ".new")
         return [Run(*record.read_text().split("\n")[:4]) for record in records]
 
     def wait_run(self) -> Run:
-        """The filter's one run."""
+        """Wait for the filter to run. Return its only run."""
         (run,) = wait_for(f"the filter of {self.address} to run", self.runs)
         return run
 
 
 @functools.cache
 def interpreter() -> str | None:
-    """A Python that the unprivileged user may run: this one, or the system's."""
+    """Return a Python that the unprivileged user may run: the current one or the system's."""
     for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         python = os.path.realpath(candidate)
         with contextlib.suppress(OSError):
@@ -166,7 +166,7 @@ def interpreter() -> str | None:
 
 
 def no_interpreter() -> str:
-    """Why the proxy cannot run as the unprivileged user, or nothing."""
+    """Return the reason why the proxy cannot run as the unprivileged user, or an empty string."""
     if interpreter():
         return ""
     return f"user {USER} may run neither {sys.executable} nor a system Python >= 3.11"
@@ -181,7 +181,7 @@ def as_nobody(*command: str) -> subprocess.CompletedProcess[bytes]:
 
 @functools.cache
 def compiled_package(python: str) -> dict[Path, bytes]:
-    """Return the package's files with their byte code, which no file time makes stale."""
+    """Return the package's files with byte code that does not depend on modification times."""
     (package,) = postprox.__path__
     with tempfile.TemporaryDirectory(prefix="postprox-compiled-") as name:
         directory = Path(name)
@@ -194,7 +194,7 @@ def compiled_package(python: str) -> dict[Path, bytes]:
 
 
 class Installation:
-    """The proxy, its spool and its filters, in a directory; the master.cf services to run them."""
+    """A directory with the proxy, its spool and its filters, and the master.cf services for it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -212,7 +212,7 @@ class Installation:
         python = interpreter()
         assert python is not None, no_interpreter()
         library = self.directory / "lib"
-        # Compiled once, as an installation is: the user that runs it may not write there.
+        # As in an installation, the byte code exists already, because the user cannot write it.
         for name, content in compiled_package(python).items():
             (library / name).parent.mkdir(parents=True, exist_ok=True)
             (library / name).write_bytes(content)
@@ -226,21 +226,21 @@ class Installation:
         return launcher
 
     def executable(self, name: str, text: str) -> Path:
-        """Write a program that everybody may run; return its path."""
+        """Write a program that every user may run. Return its path."""
         path = self.directory / "bin" / name
         path.write_text(text)
         path.chmod(0o755)
         return path
 
     def names(self) -> list[str]:
-        """The names of all addresses in use, and `nowhere`, where nothing listens."""
+        """Return the names of all addresses, including `nowhere`, on which no server listens."""
         names = ["upstream", "ipv6_upstream", "nowhere"]
         for name, variant in VARIANTS.items():
             names += [f"{name}_proxy", *(f"{name}_{way}" for way in variant.ways)]
         return names
 
     def services(self, addresses: Mapping[str, Address]) -> str:
-        """Lines of master.cf: upstream, the smtp(8) clients, and every variant of the proxy."""
+        """Return the master.cf lines for upstream, the smtp(8) clients and all proxy variants."""
         cache = "    -o smtp_connection_cache_destinations=static:all\n"
         lines = [
             f"{addresses['upstream']} inet n - n - - smtpd{UPSTREAM_OPTIONS}",
@@ -264,25 +264,25 @@ class Installation:
         return "".join(lines)
 
     def box(self, script: str) -> Box:
-        """A new recipient whose mail is judged by the shell script."""
-        # After the queue Postfix sorts recipients, so that names sort as they are numbered.
+        """Return a new recipient whose mail is filtered by the shell script."""
+        # Postfix sorts recipients after the queue. These names sort in the order of their numbers.
         box = Box(f"box{next(self._numbers):04}", self.directory / "runs")
         self.rewrite(box, script)
         return box
 
     def gated_box(self) -> tuple[Box, Path]:
-        """Return a recipient whose mail passes once the test writes to the named pipe."""
+        """Return a recipient and a named pipe. Its mail passes when the test writes to the pipe."""
         gate = self.directory / "runs" / f"gate{next(self._numbers)}"
         os.mkfifo(gate)
         gate.chmod(0o666)
         return self.box(f'read -r go <"{gate}"'), gate
 
     def rewrite(self, box: Box, script: str) -> None:
-        """Let another script judge the recipient's mail from now on."""
+        """Replace the filter script for the recipient."""
         (self.directory / "filters" / box.name).write_text(script + "\n")
 
     def wait_clean(self, postfix: Postfix) -> None:
-        """Every proxy and filter has ended, and nothing is left of the messages."""
+        """Wait until all proxies and filters have exited, and check that the spool is empty."""
         wait_for("the proxies to end", lambda: not postfix.commands())
         left = list(self.spool.iterdir())
         if left:

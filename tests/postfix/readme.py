@@ -1,7 +1,6 @@
-"""The text of the README and the files of the recipe, exactly as an administrator uses them.
+"""The README's text and the recipe's files, exactly as an administrator uses them.
 
-Only names are put in other names' place (`own_names` and `own_places` of recipe.py); everything
-else that the tests run is what is printed.
+The tests replace only names and addresses (`own_names` and `own_places` in recipe.py).
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ README = Path(__file__).parents[2] / "README.md"
 RECIPE = README.parent / "examples/postfix"
 
 BEFORE, AFTER = "Before the queue", "After the queue"
-#: How the names of a way's files begin.
+#: The prefixes of the file names for each mode.
 _FILES = {BEFORE: "before-queue", AFTER: "after-queue"}
 
 
 def section(heading: str, page: Path = README) -> str:
-    """The text under a heading, up to the next one of any level."""
+    """Return the text under a heading, up to the next heading of any level."""
     pattern = rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)"
     found = re.search(pattern, page.read_text(), re.M | re.S)
     assert found, f"{page.name} has no section {heading!r}"
@@ -28,13 +27,13 @@ def section(heading: str, page: Path = README) -> str:
 
 
 def indented(text: str) -> list[str]:
-    """The indented blocks of a text, each without its indent."""
+    """Return the indented blocks of a text without their indentation."""
     blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.M)
     return [textwrap.dedent(block).strip("\n") + "\n" for block in blocks]
 
 
 def commands(heading: str) -> str:
-    """The commands of a section."""
+    """Return the commands of a section."""
     return "".join(indented(section(heading)))
 
 
@@ -44,7 +43,7 @@ def main_cf(mode: str) -> str:
 
 
 def spawned() -> str:
-    """The service that starts the proxy, for master.cf."""
+    """Return the master.cf service that starts the proxy."""
     return (RECIPE / "spawned.master.cf").read_text()
 
 
@@ -55,12 +54,12 @@ def master_cf(mode: str, part: str = "") -> str:
 
 
 def installation() -> str:
-    """The command that installs the proxy."""
+    """Return the command that installs the proxy."""
     (command,) = re.findall(r"```sh\n(.*?)```", section("Install"), re.S)
     return str(command)
 
 
 def filter_script() -> str:
-    """The filter that the README begins with."""
+    """Return the README's first filter."""
     (script,) = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", README.read_text(), re.S)
     return str(script)

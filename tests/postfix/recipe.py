@@ -1,7 +1,7 @@
-"""A mail site with the recipe's files, word for word, in a Postfix of the tests' own.
+"""A mail site with the recipe's unchanged files in a private Postfix.
 
-The rest of the site is what the README expects of any: users who log in, OpenDKIM as milter of
-every service, a virtual alias, an archive that gets a copy of everything.
+The site also has authenticated users, OpenDKIM as a milter of every service, a virtual alias, and
+an archive that receives a copy of every message.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ ADDRESSES = {
     "submission": "submission",
     "submissions": "submissions",
 }
-#: `own` is a service of the site itself that uses the second proxy.
+#: `own` is a service for the site's own mail, which uses the second proxy.
 NAMES = ("smtp", "own", *ADDRESSES.values())
 
-#: An external client that neither Postfix nor the signer knows.
+#: The address of an external client, which is local neither to Postfix nor to the signer.
 OUTSIDE = "192.0.2.1"
 ALIAS, ARCHIVE, BOB, CAROL = (f"{name}@mail.test" for name in ("info", "archive", "bob", "carol"))
 
@@ -56,7 +56,7 @@ virtual_alias_maps = inline:{{{{ {{{{ {ALIAS} = {BOB}, {CAROL} }}}} }}}}
 always_bcc = {ARCHIVE}
 """
 
-#: How a service gives its mail to the second proxy.
+#: The options of a service that sends its mail to the second proxy.
 SECOND = {
     BEFORE: "-o smtpd_proxy_filter={second proxy} -o smtpd_milters=",
     AFTER: "-o content_filter=scan:{second proxy} -o smtpd_milters=",
@@ -68,9 +68,9 @@ Edit = Callable[[str], str]
 class Besides(NamedTuple):
     """Additions to the recipe's configuration."""
 
-    #: Lines of main.cf, for every service.
+    #: Additional lines of main.cf.
     main: str = ""
-    #: Options of the services that the tests' client uses, so that it can.
+    #: Options of the services to which the test client connects.
     front: str = ""
 
 
@@ -78,7 +78,7 @@ NOTHING = Besides()
 
 
 def unchanged(text: str) -> str:
-    """The README's text as it is."""
+    """Return the README's text unchanged."""
     return text
 
 
@@ -107,7 +107,7 @@ def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
 
 
 def renamed(text: str, mapping: Mapping[str, str]) -> str:
-    """The README's text with other names in the place of its own, and nothing else changed."""
+    """Return the README's text with replaced names and no other change."""
     for printed, own in mapping.items():
         text = re.sub(printed, own, text)
     return text
@@ -115,37 +115,37 @@ def renamed(text: str, mapping: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A running site. `send` is mail from outside, `submit` that of an authenticated user."""
+    """A running site. `send` sends external mail, `submit` sends mail of an authenticated user."""
 
     mode: str
     postfix: Postfix
     installation: Installation
 
     def send(self, content: bytes, recipient: str, sender: str = "alice@mail.test") -> Reply:
-        """Send a message from outside, as if it were one of ours."""
+        """Send a message from an external client, by default with a local sender address."""
         with connect_from(self.postfix.addresses["smtp"], OUTSIDE) as session:
             return session.transact(sender, [recipient], content)
 
     def submit(self, service: str, content: bytes, recipient: str) -> Reply:
-        """Send a message as an authenticated user does, at either submission service."""
+        """Send a message as an authenticated user of a submission service."""
         server = self.postfix.addresses[service]
         with login.log_in(server, wrapped=service == "submissions") as session:
             return session.transact("alice@mail.test", [recipient], content)
 
     def arrivals(self, recipient: str, subject: str) -> list[bytes]:
-        """Every message with the subject that the recipient has, once nothing is under way."""
+        """Wait until the queue is empty. Return the recipient's messages with the subject."""
         self.postfix.wait_quiet()
         title = f"\nSubject: {subject}\n".encode()
         return [content for content in self.postfix.delivered(recipient) if title in content]
 
     def arrival(self, recipient: str, subject: str) -> bytes:
-        """The one message with the subject that the recipient has."""
+        """Wait until the queue is empty. Return the recipient's only message with the subject."""
         (content,) = self.arrivals(recipient, subject)
         return content
 
 
 def scanning_filter(scanner: Scanner) -> str:
-    """The README's filter, with the address of the tests' clamd."""
+    """Return the README's filter, with the test scanner's configuration."""
     return re.sub(
         r"(?m)^clamdscan ", f"clamdscan --config-file={scanner.config} ", readme.filter_script()
     )
@@ -159,9 +159,9 @@ def running_recipe(
     edit: Edit = unchanged,
     besides: Besides = NOTHING,
 ) -> Iterator[Recipe]:
-    """Follow the README: one of its two modes, one of its two ways to run the proxy.
+    """Follow the README for a mode (before or after the queue) and a way to run the proxy.
 
-    `edit` changes its text, to see what goes wrong then.
+    `edit` changes the README's text, so that a test can show the effect of the change.
     """
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(public_directory("postprox-recipe-"))
@@ -194,14 +194,14 @@ def running_recipe(
 
 
 def master_cf(mode: str, proxy: str) -> str:
-    """All that can be appended to master.cf."""
+    """Return all lines that the README appends to master.cf."""
     spawned = readme.spawned() if proxy == SPAWNED else ""
     parts = (readme.master_cf(mode, part) for part in ("", "users", "submission"))
     return spawned + "".join(parts)
 
 
 def unit_command() -> str:
-    """The command line of the packaged unit, with the options of its file."""
+    """Return the packaged unit's command line with the options from its options file."""
     packaging = readme.README.parent / "packaging"
     files = {"/etc/default/postprox": (packaging / "postprox.default").read_text()}
     return shlex.join(
@@ -211,7 +211,7 @@ def unit_command() -> str:
 
 @contextlib.contextmanager
 def listening_proxy(line: str, address: Address, installation: Installation) -> Iterator[None]:
-    """Run the unit's command line as systemd does, with a socket that is open already."""
+    """Run the unit's command line with an open listening socket, as systemd does."""
     with socket.create_server(address) as listener:
         proxy = subprocess.Popen(
             activated(*shlex.split(line)),
@@ -220,7 +220,7 @@ def listening_proxy(line: str, address: Address, installation: Installation) -> 
             group=GROUP,
             extra_groups=[],
             cwd="/",
-            # systemd gives it a /tmp of its own.
+            # There is no TMPDIR: systemd gives the service a private /tmp.
             env={"PATH": os.defpath},
         )
         try:

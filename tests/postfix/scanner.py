@@ -1,6 +1,6 @@
-"""A clamd of the tests' own, which can be down.
+"""A private clamd, which the tests can stop.
 
-Its database is one signature, the EICAR test string, so that it starts at once and asks nobody.
+Its database contains only the EICAR test signature, so it starts quickly and downloads nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from .instance import PATIENCE, program, wait_for
 
-#: Harmless, and known to every scanner; in two halves, lest one take this file for a virus.
+#: The harmless test string that every scanner detects, split so that scanners ignore this file.
 EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 
 CLAMD_CONF = """
@@ -27,7 +27,7 @@ StreamMaxLength 100M
 
 
 class Scanner:
-    """clamd in a directory that everybody may enter; `config` is for clamdscan."""
+    """clamd in a directory that every user may enter. `config` is the file for clamdscan."""
 
     def __init__(self, directory: Path) -> None:
         clamd = program("clamd")
@@ -42,13 +42,13 @@ class Scanner:
         self.config.write_text(CLAMD_CONF.format(dir=directory))
 
     def start(self) -> None:
-        """Start the daemon, and return when it listens."""
+        """Start the daemon and wait until it listens."""
         command = [self._clamd, f"--config-file={self.config}"]
         self._daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_for("clamd to listen", self._socket.is_socket)
 
     def stop(self) -> None:
-        """Stop it, if it runs."""
+        """Stop the daemon if it runs."""
         if self._daemon is not None:
             self._daemon.terminate()
             self._daemon.wait(PATIENCE)

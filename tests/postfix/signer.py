@@ -1,7 +1,7 @@
 """A real opendkim, which signs local mail and verifies other mail.
 
-What it takes for own mail is its default: what comes from 127.0.0.1, and what an authenticated
-client sends, if the From: header names the domain.
+By default, OpenDKIM signs mail from 127.0.0.1 and from authenticated clients if the domain of the
+From: header field is its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KeyFile {dir}/key.pem
 RequireSafeKeys no
 Socket inet:{address.port}@{address.host}
 Canonicalization relaxed/simple
-# Say of every message that was verified that it was.
+# Add an Authentication-Results field to every verified message.
 AlwaysAddARHeader yes
 Syslog no
 Background no
@@ -37,14 +37,14 @@ Background no
 
 @functools.cache
 def private_key() -> bytes:
-    """A key, made once: making one takes a second of a busy machine."""
+    """Return a key, cached because it takes a second to generate."""
     command = ["openssl", "genrsa", "2048"]
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 @contextlib.contextmanager
 def running_signer(directory: Path, address: Address) -> Iterator[None]:
-    """opendkim as a milter at the address, within the `with`."""
+    """Run opendkim as a milter on the address."""
     opendkim = program("opendkim")
     if opendkim is None:
         pytest.skip("opendkim is not installed (Debian: apt-get install opendkim)")
@@ -61,24 +61,24 @@ def running_signer(directory: Path, address: Address) -> Iterator[None]:
 
 
 def accepts(address: Address) -> bool:
-    """Whether a server listens there."""
+    """Return whether a server listens on the address."""
     with socket.socket() as probe:
         return probe.connect_ex(address) == 0
 
 
 def is_signed(delivered: bytes) -> bool:
-    """Whether the header of the message holds a signature."""
+    """Return whether the message header contains a signature."""
     header = delivered[: delivered.find(b"\n\n") + 1]
     return b"\nDKIM-Signature: " in header
 
 
 def is_verified(delivered: bytes) -> bool:
-    """Whether the message was looked at for a signature."""
+    """Return whether OpenDKIM has verified the message."""
     return b"\nAuthentication-Results: " in delivered
 
 
 def fits(delivered: bytes) -> bool:
-    """Whether the signature was made over the body that was delivered (RFC 6376 3.7, bh=)."""
+    """Return whether the signature's body hash matches the delivered body (RFC 6376 3.7, bh=)."""
     header, _, body = delivered.partition(b"\n\n")
     given = re.search(rb"\sbh=([^;]*);", header)
     assert given is not None, "no signature"

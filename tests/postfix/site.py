@@ -1,4 +1,4 @@
-"""A mail site under test: one private Postfix, the proxy in it in every variant, its syslog."""
+"""A mail site under test: a private Postfix with all variants of the proxy, and a syslog."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .proxies import Box, Installation
 
 @dataclass(frozen=True)
 class Site:
-    """What the tests use; `way` is a variant of the proxy and a way to it, as `strict_before`."""
+    """A running site. A `way` is a proxy variant and its service, such as `strict_before`."""
 
     postfix: Postfix
     proxy: Installation
     syslog: DevLog | None
 
     def send(self, way: str, box: Box, content: bytes) -> Reply:
-        """Send a message by the way to the one recipient."""
+        """Send a message to the recipient by the given way."""
         return submit(self.postfix.addresses[way], box.sender, [box.address], content)
 
     def wait_syslog(self, *words: str) -> str:
-        """The first line of the proxy's log that has all the words."""
+        """Wait for a line with all these words in the proxy's log. Return the first one."""
         assert self.syslog is not None
         lines = self.syslog.lines
         return wait_for(
@@ -36,7 +36,7 @@ class Site:
         )
 
     def last_words(self) -> list[tuple[str, str]]:
-        """The ends of the logs, each with a heading."""
+        """Return the last lines of each log with a heading."""
         mail = self.postfix.log().splitlines()
         proxy = self.syslog.lines if self.syslog else []
         return [
@@ -47,7 +47,7 @@ class Site:
 
 @contextlib.contextmanager
 def running_site() -> Iterator[Site]:
-    """Start everything, and stop it again."""
+    """Run Postfix with all proxy variants, and a private syslog if possible."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(public_directory("postprox-postfix-"))
         proxy = Installation(directory)

@@ -1,4 +1,4 @@
-"""Mail that passes: it arrives as it was sent, whichever way Postfix hands it to the proxy."""
+"""Accepted mail is delivered unchanged, before and after the queue."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_eight_bit_text_and_dots_are_delivered_unchanged(site: Site, way: str) -
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
 def test_line_of_any_length_is_delivered_unchanged(site: Site, way: str) -> None:
-    # Not after the queue: there smtp(8) folds it.
+    # After the queue, smtp(8) would fold the line.
     box, content = site.proxy.box("exit 0"), message("long line", "." + "x" * 100_000)
     assert site.send(way, box, content)[0] == 250
     assert without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
 
 
-def test_message_by_bdat_is_delivered_unchanged(site: Site) -> None:
+def test_bdat_message_is_delivered_unchanged(site: Site) -> None:
     box, content = site.proxy.box("exit 0"), message("BDAT")
     with begin_envelope(site.postfix.addresses["open_before"], box) as peer:
         peer.sends(f"BDAT {len(content)} LAST\r\n".encode() + content)
@@ -50,7 +50,7 @@ def test_message_of_20_mb_is_delivered_unchanged(site: Site, way: str) -> None:
     line = "".join(chr(33 + n % 94) for n in range(77))
     box, content = site.proxy.box("exit 0"), message("large", f"{line}\n" * (20_000_000 // 78))
     assert site.send(way, box, content)[0] == 250
-    # Compared by hand: pytest would spend minutes to explain how they differ.
+    # A plain `assert a == b` would make pytest compute a difference for minutes.
     same = without_trace(site.postfix.wait_delivered(box.address)) == unix(content)
     assert same
 
@@ -129,7 +129,7 @@ def test_data_without_accepted_recipient_runs_no_filter(site: Site) -> None:
     assert runs == []
 
 
-def test_clients_over_process_limit_are_all_served(site: Site) -> None:
+def test_clients_exceeding_process_limit_are_all_served(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(25)]
     with ThreadPoolExecutor(len(boxes)) as clients:
         replies = clients.map(lambda box: site.send("open_before", box, message(box.name)), boxes)

@@ -1,7 +1,7 @@
-"""Every alert of docs/operating.md fires when it should, and not before.
+"""Every alert in docs/operating.md fires at the expected time, and not earlier.
 
-promtool(1) feeds the documented rules with time series, as node-exporter's textfile collector makes
-them of the file of --metrics. That series have the proxy's names is test_operating's part.
+promtool(1) tests the documented rules with time series like those that node-exporter's textfile
+collector reads from the --metrics file. test_operating.py checks the names of the series.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(
 
 FILE = 'node_textfile_mtime_seconds{file="/run/postprox/postprox.prom",instance="mx1"}'
 OTHER = 'node_textfile_mtime_seconds{file="/run/postprox/postprox.prom",instance="mx2"}'
-#: One value a minute, each the time at which the file was written, for a day.
+#: The file's modification times: one value per minute for a day.
 WRITTEN = "0+60x1440"
 
 
 class Case(NamedTuple):
-    """Time series, and which alerts are firing at a minute."""
+    """Time series, and the alerts that fire in a given minute."""
 
     series: dict[str, str]
     minute: int
@@ -37,12 +37,12 @@ class Case(NamedTuple):
 
 
 def messages(verdict: str, result: str) -> str:
-    """The name of a series of messages."""
+    """Return the name of a message counter's series."""
     return f'postprox_messages_total{{verdict="{verdict}",result="{result}"}}'
 
 
 def buckets(quick: int, slow: int) -> dict[str, str]:
-    """Runs of the filter each minute, of less than 30 s and of less than 60 s."""
+    """Return series with filter runs per minute, of less than 30 s and of less than 60 s."""
     name = "postprox_filter_seconds_bucket"
     total = quick + slow
     return {
@@ -54,7 +54,7 @@ def buckets(quick: int, slow: int) -> dict[str, str]:
 
 ALIVE = {FILE: WRITTEN}
 CASES = {
-    "all is well": Case(
+    "no problem": Case(
         {
             **ALIVE,
             **buckets(quick=10, slow=0),
@@ -69,31 +69,31 @@ CASES = {
     "first failure": Case(
         {**ALIVE, messages("fail", "deferred"): "_x20 1x40"}, 22, ["PostproxFilterFails"]
     ),
-    "further failure": Case(
+    "additional failure": Case(
         {**ALIVE, messages("fail-open", "delivered"): "1x20 2x40"}, 22, ["PostproxFilterFails"]
     ),
     "clients wait": Case({**ALIVE, "postprox_waiting": "0x20 3x40"}, 26, ["PostproxFull"]),
-    "clients wait for a moment": Case({**ALIVE, "postprox_waiting": "0x20 3x2 0x40"}, 26, []),
+    "clients wait briefly": Case({**ALIVE, "postprox_waiting": "0x20 3x2 0x40"}, 26, []),
     "slow filters": Case({**ALIVE, **buckets(quick=8, slow=2)}, 40, ["PostproxSlow"]),
-    "first message in doubt": Case(
+    "first message with unknown result": Case(
         {**ALIVE, messages("accept", "unknown"): "_x20 1x40"}, 22, ["PostproxInDoubt"]
     ),
-    "further message in doubt": Case(
+    "additional message with unknown result": Case(
         {**ALIVE, messages("accept", "unknown"): "1x20 2x40"}, 22, ["PostproxInDoubt"]
     ),
     "log lines lost": Case(
         {**ALIVE, "postprox_log_dropped_total": "0x20 9x40"}, 22, ["PostproxLogLost"]
     ),
-    # The file stays after SIGKILL, and gets old.
+    # After SIGKILL the file remains and becomes outdated.
     "killed": Case({FILE: "0+60x20 1200x40"}, 23, ["PostproxGone"]),
-    # systemd removes the file with the service's directory: the series ends.
+    # systemd removes the file with the service's directory, so the series ends.
     "stopped": Case({FILE: "0+60x20 stale"}, 23, ["PostproxGone"]),
-    "stopped, another host goes on": Case(
+    "stopped while another host runs": Case(
         {FILE: "0+60x20 stale", OTHER: WRITTEN}, 23, ["PostproxGone"]
     ),
     "stopped for two days": Case({FILE: "0+60x20 stale"}, 2880, ["PostproxGone"]),
     "never started": Case({}, 5, ["PostproxGone"]),
-    "started again": Case({FILE: "0+60x20 stale _x20 2520+60x40"}, 60, []),
+    "restarted": Case({FILE: "0+60x20 stale _x20 2520+60x40"}, 60, []),
 }
 
 
@@ -133,6 +133,6 @@ def test_alert_fires_at_expected_minute(tmp_path: Path, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_fires_in_some_case() -> None:
+def test_every_alert_fires_in_a_test_case() -> None:
     alerts = {line.split()[-1] for line in ALERTS.splitlines() if "- alert:" in line}
     assert alerts == {name for case in CASES.values() for name in case.firing}

@@ -1,7 +1,7 @@
 """The documents' commands append the recipe to Debian's own main.cf and master.cf.
 
-Afterwards a real Postfix, on port 25 of a network namespace of its own, refuses a virus. The files
-that the recipe is appended to may end without a newline, or in a line that could be continued.
+Afterwards a real Postfix on port 25 of a private network namespace rejects a virus. The existing
+files may end without a newline, or in a line that an indented line would continue.
 """
 
 from __future__ import annotations
@@ -87,21 +87,21 @@ postfix stop 2>/dev/null
 
 
 def stock(name: str) -> str:
-    """A configuration file as Debian's package of Postfix brings it."""
+    """Return a configuration file from Debian's Postfix package."""
     path = STOCK / name
     if not path.exists():
-        pytest.skip(f"there is no {path}: this is not Debian's Postfix")
+        pytest.skip(f"{path} is missing: Postfix is not Debian's package")
     return path.read_text()
 
 
 def of_readme(mode: str) -> str:
-    """The commands as they are printed in the README."""
+    """Return the README's commands."""
     _, _, spawned, *_ = readme.indented(readme.section("Set up Postfix"))
     return spawned + readme.commands(mode)
 
 
 def of_the_manual(mode: str) -> str:
-    """The commands as they are copied from the page on a terminal, with its blanks."""
+    """Return the commands as copied from the rendered manual page, with its indentation."""
     mandoc = program("mandoc")
     if mandoc is None:
         pytest.skip("mandoc is not installed")
@@ -111,13 +111,13 @@ def of_the_manual(mode: str) -> str:
 
 
 def of_the_package(mode: str) -> str:
-    """The commands as they are printed in README.Debian, with its blanks."""
+    """Return README.Debian's commands with their indentation."""
     packaged = "mount -t tmpfs none /usr/share/doc\ncp -R /usr/local/share/doc/* /usr/share/doc\n"
     return packaged + of_a_page((ROOT / "debian/README.Debian").read_text(), mode)
 
 
 def of_a_page(text: str, mode: str) -> str:
-    """The lines with a command that belongs to the mode and the spawned proxy."""
+    """Return the lines with commands for the mode and the spawned proxy."""
     name = mode.lower().replace("before the", "before").replace("after the", "after")
     wanted = rf"^ +cat \S+/(?:spawned|{name.replace(' ', '-')})\.\S+ >> .*\n"
     lines = re.findall(wanted, text, re.MULTILINE)

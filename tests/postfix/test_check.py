@@ -1,4 +1,4 @@
-"""postprox-check on real configurations: the README's are right, each wrong one gets its line."""
+"""postprox-check with real configurations: it accepts the README's and reports each mistake."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("needs_postfix")
 
 PACKAGED_UNIT = readme.README.parent / "packaging/postprox.service"
 
-#: A site before it has a proxy: milters that sign, and mail for everybody on port 25.
+#: A site without a proxy: it has a signing milter and accepts mail on port 25.
 MAIN_CF = """
 compatibility_level = 3.6
 smtpd_milters = inet:127.0.0.1:8891
@@ -41,7 +41,7 @@ CHECK = [sys.executable, "-m", "postprox.check"]
 
 @dataclass(frozen=True)
 class Said:
-    """The output of the command and its exit status."""
+    """The command's exit status and output."""
 
     status: int
     output: str
@@ -49,15 +49,15 @@ class Said:
 
     @property
     def text(self) -> str:
-        """The output without its line breaks."""
+        """The output as one line."""
         return " ".join(self.output.split())
 
     def names(self) -> set[str]:
-        """The findings, each by name."""
+        """Return the names of the findings."""
         return set(re.findall(r"\[([a-z-]+)\]$", self.output, re.M))
 
     def remedies(self) -> list[str]:
-        """The commands against them. A command can have several lines."""
+        """Return the commands that remove the findings. A command can have several lines."""
         return re.findall(r"^    ((?:.+\\\n)*.+)$", self.output, re.M)
 
 
@@ -81,18 +81,18 @@ class Machine:
         return path
 
     def named(self, text: str) -> str:
-        """The README's text with this machine's paths and user."""
+        """Return the README's text with this machine's paths and user."""
         return renamed(text, own_names(self.launcher, self.filter, self.spool))
 
     def write(self, mode: str, proxy: str, main: Edit, master: Edit) -> None:
-        """Follow the README, with changes to its text."""
+        """Write the README's configuration with changes to its text."""
         settings = main(readme.main_cf(mode))
         services = master(FRONT + master_cf(mode, proxy))
         (self.etc / "main.cf").write_text(MAIN_CF + self.named(settings))
         (self.etc / "master.cf").write_text(self.named(services) + MASTER_CF)
 
     def unit(self, line: str) -> Path:
-        """The packaged unit with the README's drop-in, for this machine's user."""
+        """Write the packaged unit with the README's drop-in for this machine's user."""
         path = self.directory / "postprox.service"
         shutil.copy(PACKAGED_UNIT, path)
         drop_in = self.directory / "postprox.service.d/local.conf"
@@ -101,7 +101,7 @@ class Machine:
         return path
 
     def check(self, *arguments: str) -> Said:
-        """Run the command on it."""
+        """Run postprox-check on this machine's files."""
         main_cf = self.etc / "main.cf"
         if main_cf.exists():
             # postconf(1) waits until main.cf is some seconds old.
@@ -122,7 +122,7 @@ class Machine:
 
 @pytest.fixture
 def machine(needs_postfix: None) -> Iterator[Machine]:
-    # A unit with PrivateTmp= does not see the files in /tmp.
+    # A unit with PrivateTmp= cannot see files in /tmp.
     with public_directory("postprox-check-", "/var/lib") as directory:
         yield Machine(directory)
 
@@ -160,7 +160,7 @@ XFORWARD_HOSTS = "smtpd_authorized_xforward_hosts"
 
 
 class Wrong(NamedTuple):
-    """The README's recipe with one fault, and the expected finding."""
+    """The README's recipe with one mistake, and the expected finding."""
 
     name: str
     level: int
@@ -173,20 +173,20 @@ AMAVIS = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter= -o mynetworks=
 
 
 def service(text: str, name: str) -> str:
-    """The entry of a service in master.cf."""
+    """Return the master.cf entry of a service."""
     found = re.search(rf"^{re.escape(name)} .*\n(?:[ #].*\n)*", text, re.M)
     assert found
     return found[0]
 
 
 def without(line: str) -> Edit:
-    """Remove the recipe's own values of a parameter from master.cf."""
+    """Remove the recipe's values of a parameter from master.cf."""
     name = line.partition(" ")[0]
     return lambda text: re.sub(rf" *-o {name}=\S*", "", text)
 
 
 def open_behind(text: str) -> str:
-    """The service for filtered mail at all addresses, for the networks of the site."""
+    """Make the service for filtered mail listen on all addresses, for the site's networks."""
     text = text.replace("127.0.0.1:10026 inet", "0.0.0.0:10026 inet")
     return text.replace("mynetworks=127.0.0.0/8", "mynetworks=10.0.0.0/8,127.0.0.0/8", 1)
 
@@ -288,7 +288,7 @@ WRONG = [
         main=added(f"{KEYWORDS} = xforward\n"),
         master=without(f"{KEYWORDS} "),
     ),
-    # Text that was pasted.
+    # Mistakes in pasted text.
     Wrong("indented", 2, BEFORE, main=lambda text: textwrap.indent(text, "    ")),
     Wrong("indented", 2, AFTER, main=lambda text: textwrap.indent(text, "\t")),
     Wrong("indented", 2, BEFORE, master=replaced("127.0.0.1:10026 inet", " 127.0.0.1:10026 inet")),
@@ -298,7 +298,7 @@ WRONG = [
     Wrong(
         "braces", 2, BEFORE, master=replaced("-c /usr/local/bin/mail-filter", "-c '/bin/true a'")
     ),
-    # Settings of main.cf, without the recipe's option against each.
+    # Settings in main.cf without the option by which the recipe overrides them.
     *(
         Wrong("inherited", 2, mode, main=added(f"{line}\n"), master=without(line))
         for mode, line in (
@@ -319,7 +319,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.mode}")
-def test_remedy_corrects_each_fault(machine: Machine, wrong: Wrong) -> None:
+def test_printed_remedy_corrects_each_mistake(machine: Machine, wrong: Wrong) -> None:
     machine.write(wrong.mode, SPAWNED, wrong.main, wrong.master)
     said = machine.check()
     assert (said.status, said.names(), said.errors) == (wrong.level, {wrong.name}, "")
@@ -336,7 +336,7 @@ def test_signing_milter_before_filter_is_reported(machine: Machine) -> None:
     assert "unsigned" not in machine.check().names()
 
 
-def test_missing_submission_service_is_reported_as_unsigned(machine: Machine) -> None:
+def test_missing_submission_service_is_reported_as_unsigned_mail(machine: Machine) -> None:
     first = readme.master_cf(BEFORE)
     machine.write(BEFORE, SPAWNED, same, lambda _: FRONT + readme.spawned() + first)
     said = machine.check()
@@ -345,7 +345,7 @@ def test_missing_submission_service_is_reported_as_unsigned(machine: Machine) ->
     assert "unsigned" not in machine.check().names()
 
 
-#: A configuration with four faults. Three of them change one service, two change another one.
+#: A configuration with four mistakes. Three of them affect one service, and two affect another.
 FOUR = (
     lambda text: text.replace(" --strict ", " ", 1).replace("-d /var/spool/postprox", "", 1),
     lambda text: text.replace(",no_milters", "").replace(f"{OVERRIDES}", f"{OVERRIDES}{UNMAPPED},"),
@@ -353,7 +353,7 @@ FOUR = (
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_remedies_can_be_run_in_any_order(machine: Machine, reverse: bool) -> None:
+def test_printed_remedies_work_in_any_order(machine: Machine, reverse: bool) -> None:
     machine.write(BEFORE, SPAWNED, same, lambda text: FOUR[1](FOUR[0](text)))
     said = machine.check()
     assert said.names() == {"no-reject", "spool-open", "milters", "mapped-never"}
@@ -375,7 +375,7 @@ def test_remedies_can_be_run_in_any_order(machine: Machine, reverse: bool) -> No
         "smtpd_client_restrictions = check_client_access hash:{table}",
     ],
 )
-def test_route_through_table_is_unchecked(machine: Machine, line: str) -> None:
+def test_route_in_lookup_table_is_reported_as_unchecked(machine: Machine, line: str) -> None:
     table = machine.directory / "table"
     line = line.format(table=table)
     machine.write(
@@ -394,7 +394,7 @@ def test_route_through_table_is_unchecked(machine: Machine, line: str) -> None:
         assert machine.check().names() == {"no-way"}
 
 
-def test_route_to_another_host_does_not_count(machine: Machine) -> None:
+def test_route_bypassing_proxy_is_reported(machine: Machine) -> None:
     line = (
         "relayhost = [mail.example]:587\nsmtpd_client_restrictions = check_client_access static:OK"
     )
@@ -408,17 +408,17 @@ def test_route_to_another_host_does_not_count(machine: Machine) -> None:
 
 
 RIGHT = {
-    "mapped in front": (
+    "address mapping before the filter": (
         AFTER,
         added(f"{OVERRIDES}{UNMAPPED}\n"),
         replaced(f"{OVERRIDES}{UNMAPPED},", OVERRIDES),
     ),
-    "as many fronts as proxies": (
+    "equal process limits": (
         BEFORE,
         replaced("smtpd_proxy_options = speed_adjust\n", "default_process_limit = 20\n"),
         same,
     ),
-    "by name": (
+    "host name": (
         BEFORE,
         replaced("127.0.0.1:10025", "localhost:10025"),
         replaced("mail-filter 127.0.0.1:1002", "mail-filter localhost:1002"),
@@ -428,15 +428,15 @@ RIGHT = {
         replaced("127.0.0.1:100", "[::1]:100"),
         lambda text: text.replace("127.0.0.1:100", "[::1]:100").replace("127.0.0.0/8", "[::1]/128"),
     ),
-    "a socket of the unix domain": (
+    "Unix domain socket": (
         BEFORE,
         replaced("127.0.0.1:10025", "unix:private/postprox"),
         replaced("127.0.0.1:10025 inet n n n", "postprox unix - n n"),
     ),
-    "a port without a host": (BEFORE, replaced("127.0.0.1:10025", "10025"), same),
-    "a port after a colon": (BEFORE, replaced("127.0.0.1:10025", ":10025"), same),
-    "a port of the internet": (BEFORE, replaced("127.0.0.1:10025", "inet:10025"), same),
-    "another filter in main.cf after ours": (
+    "port without host": (BEFORE, replaced("127.0.0.1:10025", "10025"), same),
+    "port after colon": (BEFORE, replaced("127.0.0.1:10025", ":10025"), same),
+    "port after inet:": (BEFORE, replaced("127.0.0.1:10025", "inet:10025"), same),
+    "second filter in main.cf": (
         BEFORE,
         added("content_filter = other:[127.0.0.1]:10099\n"),
         added("other unix - - n - 10 smtp\n"),
@@ -612,7 +612,7 @@ def test_unknown_proxy_is_reported(machine: Machine) -> None:
     assert said.output.startswith("not checked: the server that listens on 127.0.0.1:10025 ")
 
 
-def test_command_line_replaces_unit(machine: Machine) -> None:
+def test_command_line_argument_replaces_unit(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())
@@ -632,7 +632,7 @@ def test_postfix_without_proxy_is_reported(machine: Machine) -> None:
     assert machine.check().status == 1
 
 
-def test_filter_on_another_machine_is_unchecked(machine: Machine) -> None:
+def test_remote_filter_is_reported_as_unchecked(machine: Machine) -> None:
     (machine.etc / "main.cf").write_text(f"{MAIN_CF}smtpd_proxy_filter = 192.0.2.1:10025\n")
     (machine.etc / "master.cf").write_text(FRONT + MASTER_CF)
     said = machine.check()
@@ -640,7 +640,7 @@ def test_filter_on_another_machine_is_unchecked(machine: Machine) -> None:
     assert "the server that listens on 192.0.2.1:10025" in said.text
 
 
-def test_json_report_has_findings(machine: Machine) -> None:
+def test_json_report_contains_findings(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced(" --strict ", " ", 1))
     said = machine.check("--json")
     report = json.loads(said.output)
@@ -679,7 +679,7 @@ def test_unreadable_unit_is_reported_in_one_line(machine: Machine) -> None:
     assert "/nonexistent/postprox.service" in said.errors
 
 
-def test_unit_fifo_is_reported_in_one_line(machine: Machine) -> None:
+def test_fifo_as_unit_is_reported_in_one_line(machine: Machine) -> None:
     path = machine.directory / "postprox.service"
     os.mkfifo(path)
     said = found(machine, "--unit", str(path))
@@ -704,7 +704,7 @@ def test_number_validation_agrees_with_postfix(tmp_path: Path, text: str) -> Non
     assert values.is_refused("message_size_limit", text) == (done.returncode != 0)
 
 
-def test_command_without_proxy_is_rejected(machine: Machine) -> None:
+def test_command_line_without_proxy_is_rejected(machine: Machine) -> None:
     said = found(machine, "--", "ls", "-l")
     assert (said.status, said.output) == (2, "")
     assert "-- requires a complete command line" in said.errors

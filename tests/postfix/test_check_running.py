@@ -1,4 +1,4 @@
-"""postprox-check on a running Postfix: the recipe is silent, and ports and processes are seen."""
+"""postprox-check with a running Postfix: it accepts the recipe and checks ports and processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Running:
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Change a configuration file."""
+        """Replace text in a configuration file."""
         path = self.postfix.directory / "etc" / name
         text = path.read_text()
         assert old in text

@@ -1,4 +1,4 @@
-"""The manual's own example: clamdscan as the filter, with a clamd of the tests' own."""
+"""The manual's example: clamdscan is the filter, and it uses a private clamd."""
 
 from __future__ import annotations
 

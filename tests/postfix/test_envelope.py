@@ -1,4 +1,4 @@
-"""The filter's variables from the envelope and from Postfix's XFORWARD."""
+"""The filter's variables, which come from the envelope and from Postfix's XFORWARD."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_filter_receives_helo_of_remote_client(site: Site, way: str, helo: str) 
     assert box.wait_run().helo == helo
 
 
-def test_first_recipient_is_first_accepted_by_upstream(site: Site) -> None:
+def test_filter_receives_first_recipient_accepted_by_upstream(site: Site) -> None:
     box = site.proxy.box("exit 0")
     addresses = ["refused@mail.test", box.address]
     submit(site.postfix.addresses["open_after"], box.sender, addresses, message("second"))

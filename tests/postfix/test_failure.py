@@ -1,4 +1,4 @@
-"""Filters that fail: broken or too slow, mail passes as it came without -r, and waits with it."""
+"""Filters that fail or time out: without -r the original message passes, with -r it waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filters of examples/ behind a real Postfix, installed as documented."""
+"""The filters in examples/ with a real Postfix, installed as documented."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "filters"
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Path]:
-    """A directory with the filters, that everybody may enter."""
+    """A directory with the filters that every user may enter."""
     with public_directory("postprox-filters-") as directory:
         for path in EXAMPLES.iterdir():
             if path.suffix in (".sh", ".py"):
@@ -32,7 +32,7 @@ def installed() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def chain(installed: Path) -> Iterator[str]:
-    """Size, clamd and spamd, one after another, with both daemons up."""
+    """A chain of the size limit, clamd and spamd, with both daemons running."""
     needs("clamd", "clamdscan", "spamd", "spamc")
     with (
         public_directory("postprox-clamd-") as clamd_directory,

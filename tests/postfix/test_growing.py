@@ -1,7 +1,7 @@
 """docs/growing.md: HAProxy with the page's configuration, and two proxies on one port.
 
-Each machine behind HAProxy fails in turn. Addresses are changed as in the README's recipe
-(recipe.py). Several machines are one here, so their addresses in Postfix become 127.0.0.1.
+Each machine behind HAProxy fails in turn. The tests replace addresses as in recipe.py. All machines
+run on this host, so their addresses in Postfix's configuration become 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
 
 
 def as_the_page_says(text: str) -> str:
-    """The README's text for Postfix, with the words changed that the page names."""
+    """Return the README's Postfix configuration with the changes that the page describes."""
     for printed, instead in CHANGED.items():
         text = text.replace(printed, instead)
     return text
 
 
 class Machine:
-    """One that filters: its proxy, in a spool directory that tells which machine it was."""
+    """A filtering machine: a proxy whose spool directory identifies the machine."""
 
     def __init__(self, line: str, address: Address, wrapper: list[str], spool: Path) -> None:
         self.spool = spool
@@ -81,14 +81,14 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        """Start the machine. It has its own port, on which no server listens after it fails."""
+        """Start the proxy on the machine's port, on which no server listens after a failure."""
         with socket.create_server(self._address) as listener:
             as_user = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"]
             command = [*self._wrapper, *activated(*as_user, *self._command)]
             self.process = subprocess.Popen(command, stdin=listener.fileno(), cwd="/")
 
     def fail(self) -> None:
-        """Take its power away: proxy and filters stop where they are."""
+        """Simulate a power failure by killing the proxy and its filters."""
         pid = self.process.pid
         filters = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self.process.kill()
@@ -98,14 +98,14 @@ class Machine:
                 os.killpg(int(leader), signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop the proxy with SIGTERM."""
         self.process.terminate()
         self.process.wait(PATIENCE)
 
 
 @dataclass(frozen=True)
 class Grown:
-    """A site with a balancer and two machines that filter."""
+    """A site with a load balancer and two filtering machines."""
 
     postfix: Postfix
     installation: Installation
@@ -117,7 +117,7 @@ class Grown:
             return session.transact(box.sender, [box.address], message("grown"))
 
     def box(self, script: str = "exit 0") -> tuple[Box, Path]:
-        """A recipient, and the file in which its filter notes in which spool it has run."""
+        """Return a recipient, and the file in which its filter records the spool directories."""
         box = self.installation.box("")
         note = self.installation.directory / "runs" / f"{box.name}-spools"
         self.installation.rewrite(box, f'dirname "$EMAIL" >>{note}\n{script}')
@@ -141,7 +141,7 @@ def balancer(configuration: str, directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
-    """Set everything up as documented on the page. `edit` changes HAProxy's configuration."""
+    """Run the page's setup. `edit` changes HAProxy's configuration."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(public_directory("postprox-growing-"))
         installation = Installation(directory)
@@ -183,7 +183,7 @@ def running(edit: Callable[[str], str] = lambda text: text) -> Iterator[Grown]:
 
 
 def answers(address: Address) -> bool:
-    """Whether a server sends a greeting."""
+    """Return whether a server sends a greeting."""
     with contextlib.suppress(OSError), connected(address, 5) as client:
         return client.line().startswith(b"220 ")
     return False
@@ -216,7 +216,7 @@ def test_both_machines_filter_with_remote_address(grown: Grown) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_machine_failure_does_not_lose_messages(grown: Grown, which: int) -> None:
+def test_machine_failure_loses_no_message(grown: Grown, which: int) -> None:
     box, note = grown.box()
     grown.machines[which].fail()
     assert [grown.send(box)[0] for _ in range(6)] == [250] * 6
@@ -260,14 +260,14 @@ def test_recovered_machine_filters_again() -> None:
             assert grown.send(box)[0] == 250
             return str(back.spool) in note.read_text().split()
 
-        wait_for("the machine to be asked again", at_work)
+        wait_for("the recovered machine to filter", at_work)
 
 
 def test_health_checks_are_not_logged_by_proxy() -> None:
     with running(lambda text: text.replace("inter 60s", "inter 50ms")) as grown:
         if grown.syslog is None:
-            pytest.skip("a /dev/log of one's own needs a mount namespace, which is forbidden here")
-        wait_for("questions", lambda: grown.postfix.log().count("disconnect from") > 5)
+            pytest.skip("a private /dev/log requires a mount namespace, which is not permitted")
+        wait_for("health checks", lambda: grown.postfix.log().count("disconnect from") > 5)
         box, _ = grown.box()
         grown.send(box)
         wait_for("the message's line", lambda: grown.syslog and grown.syslog.lines)
@@ -298,11 +298,11 @@ def test_two_proxies_share_one_port() -> None:
             served.update(pid for pid in proxies if theirs in ports(pid))
             return served == set(proxies)
 
-        wait_for("both to be given clients", both)
+        wait_for("both proxies to receive clients", both)
 
 
 def ports(pid: int) -> set[int]:
-    """The local ports of a process's TCP connections."""
+    """Return the local ports of a process's TCP connections."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Tests that the recipe's services are not affected by settings in main.cf.
+"""The recipe's services are not affected by common settings in main.cf.
 
-Each setting is one that existing sites have. Without its option in the recipe it does harm: mail is
-refused or waits, the filter does not learn the client's address, or a signature is missing.
+Without the recipe's option against it, each setting does harm: mail is refused or deferred, the
+filter does not receive the client's address, or the signature is missing.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from .signer import is_signed
 
 pytestmark = pytest.mark.usefixtures("needs_postfix")
 
-#: Shows in each message whose address the filter got.
+#: Records the client address that the filter received in each message.
 MARK = '{ echo "X-Remote: $REMOTEIP"; cat "$EMAIL"; } > "$OUTFILE"\n'
 
 
 class Setting(NamedTuple):
-    """Lines of main.cf, and the recipe's option against them."""
+    """Lines of main.cf, and the option by which the recipe overrides them."""
 
     main: str
     option: str
@@ -87,7 +87,7 @@ SETTINGS = {
     ),
 }
 
-#: The tests' client needs services that have none of the above.
+#: The services to which the test client connects must not have the settings above.
 FRONT = """
     -o smtpd_tls_wrappermode=no -o smtpd_upstream_proxy_protocol= -o smtpd_sasl_auth_enable=no
     -o smtpd_command_filter= -o smtpd_discard_ehlo_keywords=
@@ -98,7 +98,7 @@ FRONT = """
 
 
 def passes(site: Recipe, service: str) -> bool:
-    """Whether mail by the service arrives as it should."""
+    """Return whether mail to the service is delivered, filtered and signed as expected."""
     arrived = []
     for number in (1, 2):
         content = message(f"{service} {number}")
@@ -117,7 +117,7 @@ def passes(site: Recipe, service: str) -> bool:
 
 @pytest.fixture(scope="module", params=[BEFORE, AFTER])
 def site(request: pytest.FixtureRequest) -> Iterator[Recipe]:
-    """The recipe in a main.cf that has all of the settings."""
+    """A site whose main.cf has all of the settings."""
     besides = Besides("\n".join(setting.main for setting in SETTINGS.values()) + "\n", FRONT)
     with running_recipe(request.param, SPAWNED, MARK, besides=besides) as running:
         yield running
@@ -129,7 +129,7 @@ def test_mail_is_delivered_despite_global_settings(site: Recipe, service: str) -
 
 
 def without(option: str) -> Edit:
-    """Takes an option out of the recipe, and shortens the time that the test has to wait."""
+    """Return an edit that removes an option from the recipe and shortens a timeout."""
 
     def edit(text: str) -> str:
         return text.replace(f" -o {option}", " ").replace(" = 100s", " = 4s")
@@ -138,7 +138,7 @@ def without(option: str) -> Edit:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_missing_option_inherits_harmful_setting(name: str) -> None:
+def test_service_without_option_inherits_harmful_setting(name: str) -> None:
     main, option, mode = SETTINGS[name]
     besides = Besides(f"{main}\n", FRONT)
     with running_recipe(mode, SPAWNED, MARK, without(option), besides) as own:
@@ -149,7 +149,7 @@ FALLBACK = Besides("smtp_fallback_relay = [127.0.0.1]:10026\n")
 
 
 def no_proxy(text: str) -> str:
-    """The recipe with a proxy that cannot be started."""
+    """Replace the proxy by a command that fails."""
     return text.replace("argv=/usr/local/sbin/postprox", "argv=/bin/false")
 
 
@@ -169,13 +169,13 @@ def test_missing_option_sends_unfiltered_mail_to_fallback_relay() -> None:
         assert len(own.arrivals(BOB, "unfiltered")) == 1
 
 
-#: The tests' client is none of the exceptions, as a stranger is none.
+#: The test client is not exempt from the limits, like an unknown client.
 STRANGER = Besides("smtpd_client_event_limit_exceptions =\nsmtpd_authorized_xclient_hosts =\n")
 COUNT_LIMIT = "smtpd_client_connection_count_limit = 10\n"
 
 
 def greetings(site: Recipe, number: int) -> list[bytes]:
-    """The code of each greeting, with so many connections open at once."""
+    """Open *number* connections at once. Return the code of each greeting."""
     with contextlib.ExitStack() as stack:
         address = site.postfix.addresses["smtp"]
         peers = [stack.enter_context(connected(address, 30)) for _ in range(number)]

@@ -1,4 +1,4 @@
-"""The private Postfix itself, without a proxy: it delivers, and leaves nothing behind."""
+"""The private Postfix without a proxy: it delivers mail and leaves no processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .instance import Address, Postfix, public_directory, without_trace
 
 
 def plain_services(addresses: Mapping[str, Address]) -> str:
-    """An smtpd(8) and nothing else, from which one address gets no mail."""
+    """Return an smtpd(8) service that refuses one recipient."""
     return f"{addresses['plain']} inet n - n - - smtpd\n"
 
 

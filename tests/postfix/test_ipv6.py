@@ -1,4 +1,4 @@
-"""The client, the proxy and upstream speak IPv6 with each other."""
+"""The client, the proxy and the upstream server communicate over IPv6."""
 
 from __future__ import annotations
 

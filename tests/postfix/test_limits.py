@@ -1,4 +1,4 @@
-"""Mail that exceeds the number of proxies waits, or remains with the client."""
+"""If all proxies are busy, mail waits or gets a temporary reply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_mail_waits_for_free_proxy(site: Site, way: str) -> None:
         held.wait_run()
         second = clients.submit(site.send, way, waiting, message("waiting"))
         wait_for(
-            "a second client of the one proxy",
+            "a second connection to the proxy's service",
             lambda: site.postfix.connections_to("narrow_proxy") == 2,
         )
         assert waiting.runs() == []
@@ -29,7 +29,7 @@ def test_mail_waits_for_free_proxy(site: Site, way: str) -> None:
     site.postfix.wait_delivered(waiting.address)
 
 
-def test_mail_that_waits_too_long_stays_with_client(site: Site) -> None:
+def test_mail_waiting_too_long_for_proxy_gets_451(site: Site) -> None:
     (held, gate), waiting = site.proxy.gated_box(), site.proxy.box("exit 0")
     with ThreadPoolExecutor() as clients:
         first = clients.submit(site.send, "narrow_before", held, message("held"))

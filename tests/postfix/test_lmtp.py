@@ -1,4 +1,4 @@
-"""lmtp(8) as transport is a mistake of the administrator that costs no mail (relay.refused)."""
+"""If the administrator uses lmtp(8) as transport by mistake, no mail is lost (relay.refused)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .client import message, submit
 from .site import Site
 
 
-def test_lmtp_defers_all_recipients(site: Site) -> None:
+def test_lmtp_transport_defers_all_recipients(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(2)]
     sender, recipients = boxes[0].sender, [box.address for box in boxes]
     server = site.postfix.addresses["open_lmtp"]

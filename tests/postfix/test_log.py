@@ -1,4 +1,4 @@
-"""The proxy's log lines in syslog, and the absence of warnings by Postfix."""
+"""The proxy's log lines in syslog, and the absence of Postfix warnings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ INFO, WARNING = "<22>", "<20>"  # facility mail
 @pytest.fixture(autouse=True)
 def _needs_syslog(site: Site) -> None:
     if site.syslog is None:
-        pytest.skip("a /dev/log of one's own needs a mount namespace, which is forbidden here")
+        pytest.skip("a private /dev/log requires a mount namespace, which is not permitted")
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_accepted_message_has_one_log_line(site: Site, way: str) -> None:
+def test_accepted_message_produces_one_log_line(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     with connect_from(site.postfix.addresses[way], "192.0.2.9", "log.example") as session:
         session.transact(box.sender, [box.address], message("logged"))
@@ -34,14 +34,14 @@ def test_accepted_message_has_one_log_line(site: Site, way: str) -> None:
     assert "250 2.0.0 Ok: queued as" in line
 
 
-def test_rejected_message_has_one_log_line(site: Site) -> None:
+def test_rejected_message_produces_one_log_line(site: Site) -> None:
     box = site.proxy.box("echo '550 5.7.1 no, thanks' >&2; exit 1")
     site.send("open_before", box, message("logged"))
     assert "550 5.7.1 no, thanks" in site.wait_syslog("reject", box.sender, box.address)
 
 
 @pytest.mark.parametrize("way", ["open_before", "strict_before"])
-def test_failed_filter_logs_warning(site: Site, way: str) -> None:
+def test_filter_failure_is_logged_as_warning(site: Site, way: str) -> None:
     box = site.proxy.box("exit 7")
     site.send(way, box, message("broken"))
     line = site.wait_syslog(box.address, "7")
@@ -66,7 +66,7 @@ def test_fail2ban_matches_only_rejected_clients(site: Site, tmp_path: Path) -> N
             session.transact(sender, [box.address], message("logged"))
     site.wait_syslog("verdict=accept", passing.address)
     assert site.syslog is not None
-    # As a syslog daemon writes them: without the priority, with the host's name.
+    # A syslog daemon writes lines without the priority and with the host name.
     lines = [re.sub(r"^<\d+>(.{15})", r"\1 mx", line) for line in site.syslog.lines]
     file = tmp_path / "mail.log"
     file.write_text("".join(f"{line}\n" for line in lines if " postprox[" in line))

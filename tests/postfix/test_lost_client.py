@@ -1,7 +1,7 @@
-"""Clients that vanish: a message that will be sent again is neither filtered nor delivered.
+"""Client disconnects: a message that the client will send again is not delivered.
 
-Postfix ends such a session with QUIT inside the content and no final dot, or, when its patience
-with the proxy is over, by closing. Here the real thing does it.
+Postfix ends such a session with QUIT after incomplete content. After a timeout it closes the
+connection. These tests use a real Postfix.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .client import begin_data, message
 from .proxies import Box
 from .site import Site
 
-#: More than any buffer between the client and the proxy's spool.
+#: A message that exceeds all buffers between the client and the proxy's spool.
 CUT_SHORT = message("cut short", "0123456789abcdef\n" * 40_000)
 
 
@@ -25,7 +25,7 @@ def check_nothing_came_of_it(site: Site, box: Box) -> None:
 
 
 def inside_data(site: Site, address_name: str, box: Box) -> Peer:
-    """A session in which a part of the content has been sent."""
+    """Begin a session and send a part of the content."""
     peer = begin_data(site.postfix.addresses[address_name], box)
     peer.sends(CUT_SHORT)
     return peer

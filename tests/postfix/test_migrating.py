@@ -1,6 +1,6 @@
-"""docs/migrating.md: its configuration, filter and commands, which are used unchanged.
+"""docs/migrating.md: the page's configuration, filter and commands are used unchanged.
 
-Its statements about proxsmtp are checked with Debian's proxsmtpd in the same Postfix.
+Debian's proxsmtpd runs in the same Postfix to check the page's statements about proxsmtp.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class Side:
             return session.transact(sender, [recipient], message(subject))
 
     def arrived(self, subject: str) -> bytes:
-        """The one message with the subject that Bob has."""
+        """Return Bob's only message with the subject."""
         self.postfix.wait_quiet()
         title = f"\nSubject: {subject}\n".encode()
         (content,) = [each for each in self.postfix.delivered(BOB) if title in each]
         return without_trace(content)
 
     def run(self, commands: str, new: str) -> None:
-        """Run the page's commands; `new` is which of the two new services they mean."""
+        """Run the page's commands for the new service with the name `new`."""
         environment = {"PATH": os.defpath + ":/usr/sbin", "MAIL_CONFIG": self.config}
         reloads = self.postfix.log().count("reload -- version")
         named = renamed(commands, own_places(self.postfix.addresses, new))
@@ -130,7 +130,7 @@ def listens(address: Address) -> bool:
     return f" {octets}:{address.port:04X} 00000000:0000 0A " in Path("/proc/net/tcp").read_text()
 
 
-def test_old_filter_behaves_unchanged_with_adapter(side: Side) -> None:
+def test_adapter_preserves_behaviour_of_old_filter(side: Side) -> None:
     side.run(BACK, "adapted")
     before = side.send(BOB, "by the old"), side.send(NOBODY, "by the old")
     side.run(TO_THE_NEW, "adapted")
@@ -153,7 +153,7 @@ def test_documented_command_restores_old_filter(side: Side) -> None:
 
 
 FATES = [
-    # The exit of the filter, and the reply of either proxy.
+    # The filter's output and exit status, and the reply of each proxy.
     ("echo 'no code' >&2; exit 1", "550 Content Rejected; no code", "554 no code"),
     ("echo '553 5.7.1 no' >&2; exit 1", "553 5.7.1 no", "553 5.7.1 no"),
     ("echo '250 gone' >&2; exit 1", "250 gone", "250 gone"),
@@ -188,7 +188,7 @@ def test_adapter_fails_if_old_filter_writes_nothing(side: Side) -> None:
 
 
 def rehearsed(command: str, *options: str, status: int = 0) -> str:
-    """Return the proxy's reply to a message; `status` is 1 if the filter cannot be started."""
+    """Rehearse a message with the command. Return the proxy's reply."""
     done = subprocess.run(
         [sys.executable, "-m", "postprox.rehearse", "--json", *options, "-c", command, HELLO],
         cwd=ROOT,

@@ -1,6 +1,7 @@
-"""docs/operating.md: its log lines, times, names and commands.
+"""docs/operating.md: its log lines, time limits, names and commands.
 
-Every quoted log line occurs as described. The times match proxy, unit, recipe and Postfix.
+Every quoted log line occurs as described. The time limits match the proxy, the unit, the recipe and
+Postfix.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ QUOTED = re.findall(r"(?m)^\| `([^`]+)` \|", PROXYS.partition("| message in the 
 QUOTED_OF_POSTFIX = re.findall(r"(?m)^\| `([^`]+)` \|", POSTFIXS)
 
 
-# --- what the logs say ---------------------------------------------------------------------------
+# --- log lines -----------------------------------------------------------------------------------
 
-#: By the page's words: the way to the proxy, and the filter.
+#: The way to the proxy and the filter that cause each log line.
 FILTERS = {
     "filter failed: exit status 127 (the command was not found)": ("strict_before", "nosuch"),
     "filter failed: exit status 126 (the command cannot be executed)": (
@@ -65,7 +66,7 @@ LISTENING = {
     "stale files of a killed proxy",
     "log lines were dropped",
 }
-#: Lines of the service, each with the arguments of the proxy or the setting of the unit.
+#: Log lines of the service, each with the proxy's arguments or the unit's setting that causes it.
 OF_SERVICE = {
     "(see /etc/default/postprox and postprox --help)": "-t never",
     "/etc/default/postprox: No such file or directory": "",
@@ -93,7 +94,7 @@ def test_every_quoted_log_line_has_test() -> None:
 
 
 @pytest.mark.parametrize("quoted", OF_SERVICE)
-def test_service_prints_quoted_line(tmp_path: Path, quoted: str) -> None:
+def test_service_prints_quoted_log_line(tmp_path: Path, quoted: str) -> None:
     case, file = OF_SERVICE[quoted], tmp_path / "postprox"
     if case == "ExecReload":
         (line,) = re.findall(
@@ -121,7 +122,7 @@ def test_service_prints_quoted_line(tmp_path: Path, quoted: str) -> None:
 @pytest.fixture
 def lines(site: Site) -> Site:
     if site.syslog is None:
-        pytest.skip("a /dev/log of one's own needs a mount namespace, which is forbidden here")
+        pytest.skip("a private /dev/log requires a mount namespace, which is not permitted")
     return site
 
 
@@ -262,11 +263,11 @@ def test_stale_files_are_logged_as_quoted(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_dropped_lines_are_reported_as_quoted() -> None:
-    # tests/unit/test_log.py and test_stderr.py let a log that is not read drop lines.
+    # tests/unit/test_log.py and test_stderr.py check the conditions under which lines are dropped.
     assert log.dropped(2).endswith("log lines were dropped")
 
 
-# --- how long, and how much ----------------------------------------------------------------------
+# --- time limits and figures ---------------------------------------------------------------------
 
 LIMITS = dict(re.findall(r"(?m)^\| ([^|]+) \| (\d+) \|", PAGE.partition("## Time limits")[2]))
 
@@ -318,7 +319,7 @@ TIMES: dict[str, Callable[[], float]] = {
 
 
 def default(name: str) -> int:
-    """Postfix's own value."""
+    """Return Postfix's default value."""
     if missing():
         pytest.skip("Postfix is not installed")
     command = [str(program("postconf")), "-dxh", name]
@@ -350,7 +351,7 @@ SMALL, LARGE = "4 KB, eight sessions", "1 MB, four sessions"
 
 
 def figure(way: str, load: str = "") -> float:
-    """The median in the first row of that name, of the table about a load if one is named."""
+    """Return the median in the first row with this name, in the table for *load* if it is given."""
     _, _, text = FIGURES.partition(f"behind Postfix, {load}, a message" if load else "Figures")
     found = re.search(rf"(?m)^\| {re.escape(way)} +\|(?: +(?:KB|MB) +\|)? ([\d.]+)", text)
     assert found, way
@@ -371,7 +372,7 @@ def figure(way: str, load: str = "") -> float:
 )
 def test_documented_figure_matches_measurement(printed: str, row: tuple[str, ...]) -> None:
     (value,) = re.findall(printed, PAGE)
-    # Approximate figures for sizing. docs/performance.md has the exact ones.
+    # The page has approximate figures for sizing. docs/performance.md has the exact figures.
     assert float(value) == pytest.approx(figure(*row), rel=0.5)
 
 
@@ -431,7 +432,7 @@ PARSER = program("apparmor_parser")
 
 
 def apparmor(profile: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Compile the profile; nothing is loaded."""
+    """Compile the profile without loading it."""
     file = directory / "postprox"
     file.write_text(profile)
     command = [str(PARSER), "-Q", "-K", "-T", str(file)]

@@ -1,7 +1,7 @@
-"""postprox-check on the file with the options of the packaged unit, /etc/default/postprox.
+"""postprox-check with the packaged unit's options file, /etc/default/postprox.
 
-The packaged unit and the packaged file are used, with the paths and the user of the test. Each
-printed command is run, and the check then has no findings.
+The tests use the packaged unit and options file with their own paths and user. They run each
+printed command, after which the check has no findings.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Site(Machine):
         self.file.write_text(self.here((PACKAGING / "postprox.default").read_text()))
 
     def here(self, text: str) -> str:
-        """A text with the paths of this site."""
+        """Return the text with this site's paths."""
         return self.named(text.replace(NAME, str(self.file)))
 
     def edit(self, pattern: str, new: str) -> None:
-        """Edit the file as an administrator does."""
+        """Replace text in the options file."""
         text = self.file.read_text()
         assert re.search(pattern, text, re.M), pattern
         self.file.write_text(re.sub(pattern, lambda _: new, text, flags=re.M))
@@ -59,12 +59,12 @@ def site(needs_postfix: None) -> Iterator[Site]:
         yield Site(directory)
 
 
-def test_packaged_file_has_no_findings(site: Site) -> None:
+def test_packaged_options_file_has_no_findings(site: Site) -> None:
     assert site.checks() == Said(0, "", "")
 
 
 class Wrong(NamedTuple):
-    """An edit of the file, the finding, and a part of its text."""
+    """An edit of the options file, the resulting finding, and a part of its text."""
 
     name: str
     pattern: str
@@ -92,7 +92,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.new}")
-def test_wrong_value_is_found_in_file_and_fixed(site: Site, wrong: Wrong) -> None:
+def test_remedy_fixes_wrong_value_in_options_file(site: Site, wrong: Wrong) -> None:
     site.edit(wrong.pattern, wrong.new)
     said = site.checks()
     assert said.names() == {wrong.name}, said.output
@@ -102,7 +102,7 @@ def test_wrong_value_is_found_in_file_and_fixed(site: Site, wrong: Wrong) -> Non
     assert site.checks() == Said(0, "", ""), site.file.read_text()
 
 
-def test_missing_file_is_found_and_written(site: Site) -> None:
+def test_remedy_writes_missing_options_file(site: Site) -> None:
     site.file.unlink()
     said = site.checks()
     assert (said.status, said.names()) == (2, {"options-file"})
@@ -111,7 +111,7 @@ def test_missing_file_is_found_and_written(site: Site) -> None:
     assert site.checks() == Said(0, "", "")
 
 
-def test_fix_keeps_comments_and_other_variables(site: Site) -> None:
+def test_remedy_preserves_comments_and_other_variables(site: Site) -> None:
     site.edit("-t 60", "-t never")
     before = site.file.read_text() + "PATH=/usr/bin:/bin\n"
     site.file.write_text(before)
@@ -122,7 +122,7 @@ def test_fix_keeps_comments_and_other_variables(site: Site) -> None:
     ]
 
 
-def test_multiline_value_is_replaced_as_whole(site: Site) -> None:
+def test_remedy_replaces_entire_multiline_value(site: Site) -> None:
     site.edit("--strict -t 60", "\\\n  -t never\\\n --strict")
     said = site.checks()
     assert said.names() == {"command-line"}
@@ -130,7 +130,7 @@ def test_multiline_value_is_replaced_as_whole(site: Site) -> None:
     assert site.checks() == Said(0, "", "")
 
 
-def test_drop_in_with_own_command_is_not_about_file(site: Site) -> None:
+def test_options_file_is_ignored_if_drop_in_sets_command(site: Site) -> None:
     drop_in = site.directory / "postprox.service.d/local.conf"
     drop_in.parent.mkdir()
     command = f"{site.launcher} -l 10025 --foreground -c {site.filter} 127.0.0.1:10026"

@@ -1,4 +1,4 @@
-"""Tests the Postfix, postgrey and OpenDKIM configurations in docs/filters.md unchanged."""
+"""The Postfix, postgrey and OpenDKIM configurations in docs/filters.md, which run unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("needs_postfix")
 
 
 def forms(domain: str) -> list[str]:
-    """Return the addresses that the page's table lists as boss at the domain."""
+    """Return the spellings of boss at the domain in the page's table."""
     rows = re.findall(r"(?m)^\| (`.*`) \|", printed.section(COMPARE))
     typed = [form for row in rows for form in re.findall(r"`([^`]+)`", row)]
     comment = "(" + "x" * 97 + ")"
@@ -39,7 +39,7 @@ def forms(domain: str) -> list[str]:
 
 
 def envelope(server: Address, sender: str, recipient: str, client: str = OUTSIDE) -> Reply:
-    """The last reply to an envelope whose addresses are sent as they are."""
+    """Send an envelope with unmodified addresses. Return the last reply."""
     with connect_from(server, client) as session:
         reply = session.command(f"MAIL FROM:<{sender}>")
         return session.command(f"RCPT TO:<{recipient}>") if reply[0] == 250 else reply
@@ -47,7 +47,7 @@ def envelope(server: Address, sender: str, recipient: str, client: str = OUTSIDE
 
 @contextlib.contextmanager
 def site(heading: str, services: Callable[[Mapping[str, Address]], str]) -> Iterator[Postfix]:
-    """A Postfix for example.org with the files that a section prints."""
+    """Run a Postfix for example.org with the files from a section."""
     with public_directory("postprox-policies-") as directory:
         main = ""
         for name, text in printed.files(heading, FOLDER):
@@ -74,7 +74,7 @@ def front(addresses: Mapping[str, Address]) -> str:
 
 
 def with_submission(addresses: Mapping[str, Address]) -> str:
-    """The services of the site; that for own users has the option that the page names."""
+    """Return the site's services. The submission service has the option that the page names."""
     (option,) = re.findall(r"`(-o smtpd_sender_restrictions=\S+)`", printed.section(FORGED))
     return front(addresses) + (
         f"{addresses['submission']} inet n - n - - smtpd\n"
@@ -158,13 +158,13 @@ def running_postgrey(directory: Path, address: Address) -> Iterator[None]:
 def test_postgrey_first_defers_then_accepts_foreign_client() -> None:
     with site("Greylisting", front) as postfix:
         server = postfix.addresses["smtp"]
-        # Down: mail waits.
+        # While postgrey is down, mail waits.
         assert envelope(server, "a@example.net", "bob@example.org")[0] == 451
         with running_postgrey(postfix.directory, postfix.addresses["policy"]):
             code, text = envelope(server, "a@example.net", "bob@example.org")
             assert (code, b"Greylisted" in text) == (450, True)
             wait_for(
-                "postgrey to let it pass",
+                "postgrey to accept the message",
                 lambda: envelope(server, "a@example.net", "bob@example.org")[0] == 250,
             )
             assert envelope(server, "b@example.net", "bob@example.org", "127.0.0.9")[0] == 250
@@ -172,7 +172,7 @@ def test_postgrey_first_defers_then_accepts_foreign_client() -> None:
 
 # --- DKIM -------------------------------------------------------------------------------------
 
-#: /etc/dkimkeys is a directory of the test's own, in which the page's commands are run.
+#: Runs the page's commands with a private /etc/dkimkeys.
 SIGNER = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs /etc/dkimkeys
@@ -183,10 +183,10 @@ exec {opendkim} -f -x {configuration}
 
 @contextlib.contextmanager
 def running_signer(directory: Path, address: Address) -> Iterator[None]:
-    """OpenDKIM with the page's configuration and key."""
+    """Run OpenDKIM with the page's configuration and key."""
     opendkim = program("opendkim")
     if opendkim is None or program("opendkim-genkey") is None or not may_unshare():
-        pytest.skip("no OpenDKIM (Debian: opendkim, opendkim-tools), or no namespaces of mounts")
+        pytest.skip("requires OpenDKIM (Debian: opendkim, opendkim-tools) and a mount namespace")
     configuration = directory / "opendkim.conf"
     text = printed.file("DKIM", "/etc/opendkim.conf")
     configuration.write_text(text.replace("8891@127.0.0.1", f"{address.port}@{address.host}"))
@@ -223,7 +223,7 @@ def test_documented_opendkim_signs_own_mail() -> None:
         assert not is_signed(postfix.wait_delivered("eve@example.org"))
 
 
-# --- addresses as they are typed --------------------------------------------------------------
+# --- addresses as typed -----------------------------------------------------------------------
 
 REPORT = """#!/bin/sh
 { printf 'X-Seen: %s|%s\\n' "$SENDER" "$RECIPIENT"; cat "$EMAIL"; } >"$OUTFILE" || exit 2
@@ -285,7 +285,7 @@ PLAIN = [
 
 @pytest.mark.parametrize(("address", "expected"), PLAIN)
 @pytest.mark.parametrize("plain", [plain_in_sh, plain_in_python])
-def test_plain_addresses_are_equal_in_python_and_shell(
+def test_python_and_shell_return_same_plain_address(
     plain: Callable[[str], str], address: str, expected: str | None
 ) -> None:
     assert plain(address) == (address if expected is None else expected)

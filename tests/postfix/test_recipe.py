@@ -1,4 +1,4 @@
-"""The README's two recipes, word for word, with a real clamd and a real OpenDKIM."""
+"""The README's two recipes, unchanged, with a real clamd and a real OpenDKIM."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("needs_postfix")
 SERVICES = ("submission", "submissions")
 WAYS = [(BEFORE, SPAWNED), (BEFORE, LISTENING), (AFTER, SPAWNED), (AFTER, LISTENING)]
 
-#: A filter that changes every message.
+#: A filter that appends a footer to every message.
 FOOTER = 'cat "$EMAIL" - >"$OUTFILE" <<END\nfooter\nEND\n'
-#: A filter that writes its envelope in front of the message.
+#: A filter that prepends its envelope to the message.
 ENVELOPE = '{ echo "X-Envelope: $SENDER, $RECIPIENT"; cat "$EMAIL"; } >"$OUTFILE"'
 
 
@@ -95,7 +95,7 @@ def test_mail_to_120_recipients_is_filtered_once(recipe: Recipe) -> None:
         reply = session.transact("list@mail.test", addresses, message("to many"))
     assert reply[0] == 250
     assert len(recipe.arrivals(ARCHIVE, "to many")) == 1
-    # Wherever it was queued, it was one message: never split among runs of the filter.
+    # In every queue it was a single message, so it was never split among filter runs.
     assert set(re.findall(r"from=<list@.*nrcpt=(\d+)", recipe.postfix.log())) == {"121"}
 
 
@@ -176,7 +176,7 @@ def test_before_queue_filter_receives_addresses_as_typed(typed: str) -> None:
         (AFTER, "aaron@mail.test", "aaron@mail.test"),
     ],
 )
-def test_after_queue_archive_is_recipient_in_alphabetical_order(
+def test_after_queue_filter_receives_alphabetically_first_recipient(
     mode: str, recipient: str, seen: str
 ) -> None:
     with running_recipe(mode, SPAWNED, ENVELOPE) as own:
@@ -185,11 +185,11 @@ def test_after_queue_archive_is_recipient_in_alphabetical_order(
     assert f"X-Envelope: alice@mail.test, {seen}\n".encode() in arrived
 
 
-# The purpose of each line of the README, which is removed to show the harm.
+# These tests remove a line from the README to show its purpose.
 
 
 def without(words: str) -> Callable[[str], str]:
-    """Takes the words out of the README's text."""
+    """Return an edit that removes the words from the README's text."""
 
     def edit(text: str) -> str:
         return text.replace(words, "")

@@ -1,4 +1,4 @@
-"""Rejected mail: the client gets a reply before the queue, the sender a bounce after it."""
+"""Rejected mail: before the queue the client gets a reply, after the queue the sender a bounce."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SPAM = "echo 'spam found' >&2; exit 1"
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_last_line_of_filter_is_reply_to_client(site: Site, way: str) -> None:
+def test_last_filter_output_line_is_client_reply(site: Site, way: str) -> None:
     box = site.proxy.box(VIRUS)
     reply = site.send(way, box, message("virus"))
     assert reply == (550, b"5.7.1 Message contains a virus")
 
 
-def test_last_line_of_filter_is_in_bounce(site: Site) -> None:
+def test_last_filter_output_line_appears_in_bounce(site: Site) -> None:
     box = site.proxy.box(VIRUS)
     assert site.send("open_after", box, message("virus"))[0] == 250
     bounce = site.postfix.wait_delivered(box.sender)
@@ -29,18 +29,18 @@ def test_last_line_of_filter_is_in_bounce(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_rejection_without_code_gives_554(site: Site, way: str) -> None:
+def test_rejection_without_code_gets_554_reply(site: Site, way: str) -> None:
     assert site.send(way, site.proxy.box(SPAM), message("spam")) == (554, b"spam found")
 
 
-def test_plain_text_in_bounce_becomes_554(site: Site) -> None:
+def test_rejection_without_code_gets_554_in_bounce(site: Site) -> None:
     box = site.proxy.box(SPAM)
     site.send("open_after", box, message("spam"))
     bounce = site.postfix.wait_delivered(box.sender)
     assert b"\nDiagnostic-Code: smtp; 554 spam found\n" in bounce
 
 
-def test_temporary_rejection_gives_client_4yz(site: Site) -> None:
+def test_temporary_rejection_gives_client_450(site: Site) -> None:
     box = site.proxy.box("echo '450 4.7.1 Try again later' >&2; exit 1")
     assert site.send("open_before", box, message("greylisted")) == (450, b"4.7.1 Try again later")
 

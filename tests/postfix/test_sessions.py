@@ -1,6 +1,6 @@
-"""smtp(8) with a connection cache: several messages of several senders in one session.
+"""smtp(8) with a connection cache: one session has messages from different senders.
 
-Whether a session was reused is written in the mail log, as `conn_use=N`.
+The mail log shows the reuse of a session as `conn_use=N`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .site import Site
 REUSED = r".*conn_use=\d+.*status="
 
 
-def test_each_message_of_cached_connection_has_own_envelope(site: Site) -> None:
+def test_each_message_on_cached_connection_has_its_envelope(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(3)]
     for number, box in enumerate(boxes):
         front = site.postfix.addresses["open_cached"]

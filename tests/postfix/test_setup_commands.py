@@ -1,7 +1,7 @@
-"""The README's commands for the administrator, word for word, where they can do no harm.
+"""The README's setup commands, run unchanged in private namespaces.
 
-They see a copy of /etc, an empty /var/spool and /usr/local, and a systemctl that only writes down
-its arguments.
+The commands use a copy of /etc, an empty /var/spool and /usr/local, and a systemctl that only
+records its arguments.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ echo "$@" >> "$DIR/told"
 """
 
 
-#: Replacements for the administrator's filter and site.
+#: Creates the administrator's filter and the site's configuration.
 SITE = """
 printf '#!/bin/sh\\nexit 0\\n' > /usr/local/bin/mail-filter
 chmod 755 /usr/local/bin/mail-filter
@@ -43,7 +43,7 @@ cp "$DIR/main.cf" "$DIR/master.cf" /etc/postfix/
 def run(directory: Path, commands: str, *namespaces: str) -> str:
     """Return the output of commands run as root in private namespaces."""
     if not may_unshare():
-        pytest.skip("a copy of /etc needs a mount namespace, which is forbidden here")
+        pytest.skip("a copy of /etc requires a mount namespace, which is not permitted")
     systemctl = directory / "stand-in/systemctl"
     systemctl.parent.mkdir()
     systemctl.write_text(SYSTEMCTL)
@@ -63,14 +63,14 @@ def run(directory: Path, commands: str, *namespaces: str) -> str:
     return done.stdout
 
 
-def test_commands_create_user_and_directory(tmp_path: Path) -> None:
+def test_setup_commands_create_user_and_directory(tmp_path: Path) -> None:
     commands, *_ = readme.indented(readme.section("Set up Postfix"))
     seen = "id -un postprox; getent passwd postprox | cut -d: -f7; stat -c '%U %G %a' $SPOOL"
     printed = run(tmp_path, f"{commands}\nSPOOL=/var/spool/postprox\n{seen}\n")
     assert printed == "postprox\n/usr/sbin/nologin\npostprox postprox 700\n"
 
 
-def test_commands_start_installed_service(tmp_path: Path) -> None:
+def test_setup_commands_start_installed_service(tmp_path: Path) -> None:
     _, commands, *_ = readme.indented(readme.section("Set up Postfix"))
     seen = "ls /usr/local/lib/systemd/system; grep -c ^POSTPROX_ /etc/default/postprox"
     printed = run(tmp_path, f"{readme.installation()}\n{commands}\n{seen}\n").splitlines()
@@ -104,7 +104,7 @@ def test_complete_readme_setup_has_no_findings(tmp_path: Path, mode: str, proxy:
     assert check == "postprox-check\n"
     install = readme.installation()
     service = unit if proxy == LISTENING else ""
-    # No Postfix runs here.
+    # No Postfix runs in the namespace.
     offline = check.replace("\n", " --offline\n")
     printed = run(tmp_path, install + user + service + SITE + offline)
     assert printed.startswith("installed /usr/local/sbin/postprox, ")

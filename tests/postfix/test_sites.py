@@ -1,7 +1,7 @@
-"""Sites with an existing signing milter, submission service or amavis.
+"""Existing sites with a signing milter, a submission service or amavis.
 
-Each is Debian's own configuration and that, in namespaces of their own as in test_appended. The
-recipe is appended, and docs/postfix.md's commands are run as they are printed.
+Each site extends Debian's configuration and runs in private namespaces, as in test_appended.py. The
+tests append the recipe and run the commands in docs/postfix.md unchanged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ opendkim -f -x "$DIR/opendkim.conf" &
 while ! test -S {SOCKET}; do sleep 0.1; done
 """
 
-#: amavis, as far as Postfix sees it: a filter at port 10024, which brings mail back to port 10025.
+#: A replacement for amavis: a filter on port 10024 that returns mail to port 10025.
 AMAVIS_MAIN = "content_filter = amavis:[127.0.0.1]:10024\n"
 AMAVIS = """
 amavis unix - - n - 2 smtp
@@ -99,12 +99,12 @@ postfix stop 2>/dev/null
 
 
 def commands(heading: str) -> list[str]:
-    """The commands under a heading of docs/postfix.md, block by block."""
+    """Return the command blocks under a heading of docs/postfix.md."""
     return readme.indented(readme.section(heading, PAGE))
 
 
 def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[str]:
-    """Return the output of the steps on a site with these lines and an installed proxy."""
+    """Run the steps on a site with these lines and an installed proxy. Return their output."""
     if reason := missing():
         pytest.skip(reason)
     (directory / "main.cf").write_text(stock("main.cf.debian") + SITE + main)
@@ -116,7 +116,7 @@ def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[s
 
 
 def tried(directory: Path, main: str, master: str, steps: list[str], port: int) -> dict[str, Any]:
-    """Return the results for mail to a site with these lines, after the steps."""
+    """Run the steps on a site with these lines, and send mail to it. Return the results."""
     mail = TRY.format(python=sys.executable, port=port)
     report: dict[str, Any] = json.loads(on_site(directory, main, master, [*steps, mail])[-1])
     return report
@@ -126,7 +126,7 @@ class Own(NamedTuple):
     """A route after a submission service, and the expected results."""
 
     mode: str
-    #: The index of the command under "A submission service", or None if it is left out.
+    #: The index of the command under "A submission service", or None to omit it.
     command: int | None
     filtered: bool
     signed: bool
@@ -142,7 +142,7 @@ OWN = {
 
 
 def with_signer(directory: Path) -> list[str]:
-    """The steps that start OpenDKIM."""
+    """Return the steps that start OpenDKIM."""
     if program("opendkim") is None:
         pytest.skip("opendkim is not installed (Debian: apt-get install opendkim)")
     text = CONFIGURATION.format(dir=directory, address=Address("127.0.0.1", 8891))

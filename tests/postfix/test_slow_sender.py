@@ -1,6 +1,6 @@
 """A client that sends 400 octets per second through smtpd(8) is accepted (relay.idle).
 
-The proxy's clock runs faster, and the sender is faster by as much. Postfix has its own clock.
+The proxy's clock and the sender are accelerated by the same factor. Postfix runs in real time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .site import Site
 
 SPEED = VARIANTS["fast-clock"].speed
 RATE = limits.MESSAGE_RATE * SPEED
-#: So many octets take longer than the fixed part of a message's time limit.
+#: At this rate these octets take longer than the fixed part of a message's time limit.
 OCTETS = int(limits.MESSAGE_TIME * 1.2) * limits.MESSAGE_RATE
-WRITES = 20  # in a second
+WRITES = 20  # per second
 
 
 @pytest.mark.parametrize("way", ["fast-clock_before", "fast-clock_adjusted"])

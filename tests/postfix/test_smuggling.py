@@ -1,6 +1,6 @@
-"""Ends of data that are none: no second message comes out of one, though upstream is lenient.
+"""SMTP smuggling: a false end of data does not split a message, although upstream is lenient.
 
-Upstream takes a bare LF for a line end, so what the proxy sends must hold no such end of data.
+Upstream accepts a bare LF as a line end, so the proxy must not send such an end of data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Filters under spawn(8): inherited resources, and Postfix stopping during a message."""
+"""Filters under spawn(8): inherited resources, and the end of Postfix during a message."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_filter_runs_as_user_of_service(site: Site) -> None:
 
 
 def test_broken_pipe_terminates_command_in_filter(site: Site) -> None:
-    # spawn(8) starts its command with SIGPIPE ignored, and so does Python.
+    # spawn(8) and Python start their commands with SIGPIPE ignored.
     assert output_of(site, "(sh -c 'kill -PIPE $$'; echo $?)") == "141\n"
 
 
-def test_filter_inherits_no_connection_of_proxy(site: Site) -> None:
+def test_filter_does_not_inherit_proxy_connections(site: Site) -> None:
     assert "socket:" not in output_of(site, 'for fd in /proc/$$/fd/*; do readlink "$fd"; done')
 
 
-def test_filter_reads_no_input_from_client(site: Site) -> None:
+def test_filter_cannot_read_client_input(site: Site) -> None:
     assert output_of(site, "readlink /proc/$$/fd/0") == "/dev/null\n"
 
 
@@ -70,5 +70,5 @@ def test_postfix_stop_during_filter_delivers_nothing(needs_postfix: None) -> Non
         with begin_data(own.postfix.addresses["open_before"], box) as peer:
             peer.sends(message("interrupted", "text") + b".\r\n")
             box.wait_run()
-            own.postfix.stop()  # demands that no process is left
+            own.postfix.stop()  # fails if a process is left
         assert list(own.proxy.spool.iterdir()) == []

@@ -1,7 +1,7 @@
-"""Postfix behind the proxy waits for the filter, under stress and with the limits of any main.cf.
+"""The Postfix after the proxy waits for the filter, even under stress and with strict limits.
 
-Postfix's time cannot be scaled. Its limit under stress is 10 s, so the filter takes 11 s.
-POSTPROX_LONG=1 adds a filter of 40 s.
+Postfix's timeouts cannot be scaled. The timeout under stress is 10 s, so the filter takes 11 s.
+POSTPROX_LONG=1 adds a filter that takes 40 s.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .recipe import BEFORE, BOB, OUTSIDE, SPAWNED, Besides, Recipe, running_reci
 
 pytestmark = pytest.mark.usefixtures("needs_postfix")
 
-#: The services behind the two proxies, by the service in front.
+#: The services before the two proxies.
 SERVICES = ("smtp", "own")
 FIXED = Besides("smtpd_timeout = 10s\n")
 FEW_ERRORS = Besides("smtpd_junk_command_limit = 1\nsmtpd_hard_error_limit = 1\n")
 OPTIONS = " -o stress= -o smtpd_timeout=300s"
 HARD_LIMIT = " -o smtpd_hard_error_limit=1000"
 
-LONG = pytest.mark.skipif(os.environ.get("POSTPROX_LONG") != "1", reason="POSTPROX_LONG=1 runs it")
+LONG = pytest.mark.skipif(os.environ.get("POSTPROX_LONG") != "1", reason="requires POSTPROX_LONG=1")
 
 
 def stressed(text: str) -> str:
-    """The recipe with `-o stress=yes`, as master(8) sets it, before the services' own options."""
+    """Add `-o stress=yes` before the services' options, as master(8) does under stress."""
     for name in ("filtered", "signed"):
         first = f"    -o syslog_name=postfix/{name}\n"
         text = text.replace(first, f"    -o stress=yes\n{first}")
@@ -35,13 +35,13 @@ def stressed(text: str) -> str:
 
 
 def with_keepalives(text: str) -> str:
-    """The recipe with proxies whose time limits are sixty times shorter, but for the filter's."""
+    """Shorten the proxies' time limits by a factor of 60, except the filter timeout."""
     fast = "argv=/usr/bin/env POSTPROX_CLOCK_SPEED=60 "
     return text.replace("argv=", fast).replace("-t 60", "-t 2000")
 
 
 def replies(site: Recipe) -> list[int]:
-    """The reply to a message by each service, sent at the same time."""
+    """Send a message to each service at the same time. Return the reply codes."""
 
     def send(service: str) -> int:
         with connect_from(site.postfix.addresses[service], OUTSIDE) as session:
@@ -52,12 +52,12 @@ def replies(site: Recipe) -> list[int]:
 
 
 @pytest.mark.parametrize("seconds", [11, pytest.param(40, marks=LONG)])
-def test_slow_filter_delivers_under_stress(seconds: int) -> None:
+def test_slowly_filtered_mail_is_delivered_under_stress(seconds: int) -> None:
     with running_recipe(BEFORE, SPAWNED, f"sleep {seconds}", stressed, FIXED) as site:
         assert replies(site) == [250, 250]
 
 
-def test_stress_without_options_refuses_slowly_filtered_mail() -> None:
+def test_slow_filter_without_options_defers_mail_under_stress() -> None:
     def edit(text: str) -> str:
         return stressed(text.replace(OPTIONS, ""))
 

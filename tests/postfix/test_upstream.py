@@ -1,4 +1,4 @@
-"""Upstream's replies, and the handling of mail when the proxy cannot work."""
+"""Upstream refusals, and the handling of mail if the proxy cannot work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .site import Site
 
 
 @pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
-def test_upstream_refusal_is_reply_to_message(site: Site, sender: str) -> None:
+def test_upstream_refusal_becomes_reply_to_message(site: Site, sender: str) -> None:
     box = site.proxy.box("exit 0")
     recipients = [box.address]
     reply = submit(site.postfix.addresses["open_before"], sender, recipients, message("unwanted"))
@@ -20,7 +20,7 @@ def test_upstream_refusal_is_reply_to_message(site: Site, sender: str) -> None:
 
 
 @pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
-def test_upstream_refusal_is_in_bounce(site: Site, sender: str) -> None:
+def test_upstream_refusal_appears_in_bounce(site: Site, sender: str) -> None:
     box = site.proxy.box("exit 0")
     submit(site.postfix.addresses["open_after"], sender, [box.address], message("unwanted"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
