@@ -1,7 +1,7 @@
 """python3 -m tests.faults: run all scenarios, a sample of them, or the named ones.
 
-With `--all`, the list of doubtful faults must also be exact. A fault that no longer leaves a
-message in doubt is reported.
+With `--all`, the command also reports each fault in doubtful.txt that no longer leaves a message in
+doubt.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.faults.scenario import every_scenario, sample
 def main() -> int:
     """Run the selected scenarios. Return 0 if all guarantees hold."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
-    parser.add_argument("name", nargs="*", help="a scenario, or the beginning of its name")
-    parser.add_argument("--all", action="store_true", help="all scenarios")
+    parser.add_argument("name", nargs="*", help="a scenario, or a prefix of scenario names")
+    parser.add_argument("--all", action="store_true", help="run all scenarios")
     parser.add_argument("--sample", type=int, default=500, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=12, metavar="N")
@@ -35,7 +35,7 @@ def main() -> int:
         f for f, why in doubtful().items() if f not in account.doubts and "sometimes" not in why
     ]
     for fault in stale or ():
-        print(f"no longer in doubt, take it off the list: {fault}")
+        print(f"no longer in doubt, remove from doubtful.txt: {fault}")
     return bool(account.violations or account.unforeseen or stale or not chosen)
 
 

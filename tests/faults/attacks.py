@@ -1,8 +1,8 @@
-"""Attacks with which one client may try to delay the other clients of a listening proxy.
+"""Attacks by which one client may try to delay the other clients of a listening proxy.
 
-Rule: an attack only consists of one or more sessions. Its effect is measured elsewhere: `probe`
-measures how long another client waits, and `test_turns` counts the work of one loop iteration. The
-sender's name selects the action of the filter.
+Rule: an attack only runs one or more sessions. Other modules measure its effect. `probe` measures
+another client's delay, and `test_turns` counts the work of one loop iteration. The sender's name
+selects the filter's action.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ def _send(
 
 
 def _unsent(client: Peer) -> bool:
-    """Whether the server's system has not received all octets of the client yet."""
+    """Return whether the server's kernel has not yet received all of the client's octets."""
     queued = fcntl.ioctl(client.socket, termios.TIOCOUTQ, bytes(4))
     return struct.unpack("i", queued) != (0,)
 
 
 def _await_close(client: Peer) -> None:
-    """Wait until the server has also closed the connection."""
+    """Wait until the server closes the connection too."""
     while client.socket.recv(65536):
         pass
 
 
 def _message(sender: bytes, line: bytes) -> Attack:
-    """Send a message of `megabytes` that repeats a single line."""
+    """Send a message of this many megabytes that repeats a single line."""
 
     def attack(address: tuple[str, int], megabytes: int) -> None:
         content = line * ((1 << 20) // len(line))
@@ -79,7 +79,7 @@ def _message(sender: bytes, line: bytes) -> Attack:
 
 
 def _many_refused(address: tuple[str, int], megabytes: int) -> None:
-    """Send commands that the proxy itself refuses, as fast as possible."""
+    """Send commands that the proxy refuses itself, as fast as possible."""
     with _greeted(address) as client:
         for _ in range(megabytes):
             client.sends(b"STARTTLS\r\n" * 2000)
@@ -95,7 +95,7 @@ def _endless_line(address: tuple[str, int], megabytes: int) -> None:
 
 
 def _long_recipients(address: tuple[str, int], megabytes: int) -> None:
-    """Send twenty recipients of maximum length, which the log line contains."""
+    """Send twenty recipients of maximum length, all of which appear in the log line."""
     recipients = tuple(b'"' + b"\x01" * 16000 + b'%d"' % number for number in range(20))
     with _greeted(address) as client:
         client.request(b"HELO attacker")
@@ -112,7 +112,7 @@ def _crowd(address: tuple[str, int], megabytes: int) -> None:
                 client.reply()
 
 
-#: The number of megabytes that counts as one round of many sending clients.
+#: The number of megabytes that corresponds to one round of an attack by many clients.
 _ROUND = 100
 
 
@@ -130,7 +130,7 @@ def _crowd_of(size: int, address: tuple[str, int]) -> Iterator[list[Peer]]:
 
 
 def _at_once(clients: list[Peer], does: Callable[[Peer], None]) -> None:
-    """Let all clients do something, and wait until they have finished."""
+    """Call the function for all clients in parallel, and wait until all calls have finished."""
     threads = [threading.Thread(target=does, args=(client,)) for client in clients]
     for thread in threads:
         thread.start()
@@ -156,7 +156,7 @@ def _held_lines(address: tuple[str, int], megabytes: int) -> None:
 
 
 def _ninety_messages(line: bytes) -> Attack:
-    """Send a megabyte of a message from ninety clients at once, and disconnect."""
+    """Send a megabyte of an incomplete message from ninety clients at once, and disconnect."""
     content = line * ((1 << 20) // len(line))
 
     def send(client: Peer) -> None:
@@ -175,7 +175,7 @@ def _ninety_messages(line: bytes) -> Attack:
 
 
 def _ninety_refused(address: tuple[str, int], megabytes: int) -> None:
-    """Send thousands of commands from each of ninety clients at once, and then read the replies."""
+    """Send thousands of commands from ninety clients at once, and then read the replies."""
 
     def send(client: Peer) -> None:
         client.sends(b"STARTTLS\r\n" * 4000)

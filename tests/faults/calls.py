@@ -1,4 +1,4 @@
-"""Runs sessions in which one system call fails, for every system call of the session in turn.
+"""Runs a session repeatedly. Each time, a different system call of the proxy fails.
 
 Rule: the ledger checks the guarantees. A message may be in doubt only if the failed call would have
 transferred upstream's reply (`DOUBTFUL`).
@@ -27,28 +27,28 @@ DOUBTFUL = (
     *("read ECONNRESET upstream", "read EIO upstream"),
     *("read ECONNRESET client", "read EIO client"),
     *("write EPIPE client", "write ENOSPC client", "write ENOBUFS client"),
-    "modify ENOMEM upstream",  # upstream cannot be watched after the whole message was sent
+    "modify ENOMEM upstream",  # the proxy cannot wait for the final reply
 )
 
-#: If a descriptor cannot be watched, only its session ends, with 421.
+#: If the proxy cannot wait for a descriptor, only the descriptor's session ends, with 421.
 _ENDS_THE_SESSION = ("register", "modify")
 
-#: If a file that a filter has created as OUTFILE cannot be removed, it stays and this is logged.
+#: If the proxy cannot remove a file that a filter created as OUTFILE, it logs the file's name.
 _STAYS = ("chmod", "scandir", "rmdir")
 
-#: The first calls of the launcher. Descriptor 2 is not silent until they have succeeded.
+#: The program calls `launch` first, because descriptor 2 is silent only after these calls succeed.
 _RUN = RUN.replace(
     "from postprox",
     "from tests.faults import failing\nfailing.launch()\nfailing.install()\nfrom postprox",
 )
-_SPEED = 20  # a session that has lost its peer waits for a timeout
+_SPEED = 20  # shortens the timeout of a session that has lost its peer
 
 
 @dataclass
 class Findings:
-    """The results of all sessions: failed calls, messages in doubt, violations.
+    """The results of all sessions: failed calls, messages in doubt and violations.
 
-    logged: the lines that reached the log.
+    logged: the log lines that syslog received.
     """
 
     calls: list[str] = field(default_factory=list)
@@ -67,11 +67,11 @@ class _Syslog(asyncio.DatagramProtocol):
 
 @dataclass
 class Failing:
-    """Runs sessions with a message and one kind of filter.
+    """Runs sessions with one kind of filter.
 
-    kinds: the kind of the filter.
-    directory: the working directory of the proxy.
-    names: the calls that are counted and fail. If empty, all calls.
+    kind: the kind of the filter.
+    directory: the proxy's working directory.
+    names: the names of the calls that can fail. If empty, every call can fail.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Failing:
         self._numbers = itertools.count()
 
     async def spawned(self, plan: Iterable[tuple[int, int]]) -> None:
-        """Let calls of a spawned proxy fail, counted from its start to its exit."""
+        """Make calls of a spawned proxy fail, counted from its start to its exit."""
         address = await self._start()
         arguments = self._arguments(address)
         for number, way in plan:
@@ -102,9 +102,9 @@ class Failing:
         self._stop()
 
     async def listening(self, plan: Iterable[tuple[int, int]]) -> None:
-        """Let calls of a listening proxy fail, counted while a client is connected.
+        """Make calls of a listening proxy fail, counted while a client is connected.
 
-        Meanwhile, another client is in the middle of a message, which it completes afterwards.
+        Meanwhile, another client is in the middle of a message, which it then completes.
         """
         address = await self._start()
         stderr = self.place.stderr
@@ -123,10 +123,10 @@ class Failing:
             told = await bystander.ends()
             if told[:3] != b"250":
                 call = self.called()
-                self.findings.violations.append(f"{number}.{way} {call}: bystander told {told!r}")
+                self.findings.violations.append(f"{number}.{way} {call}: bystander got {told!r}")
             await self._judge(stage, f"{number}.{way}")
             if server.process.ended():
-                self.findings.violations.append(f"{number}.{way}: the server has ended")
+                self.findings.violations.append(f"{number}.{way}: the server has exited")
                 break
         server.process.end()
         self._stop()
@@ -134,7 +134,7 @@ class Failing:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def every_call(self) -> Iterator[tuple[int, int]]:
-        """Yield the number of each call and of each of its errors."""
+        """Yield the numbers of each call and each of its errors."""
         for number in itertools.count(1):
             yield number, 0
             call = self.called()
@@ -145,7 +145,7 @@ class Failing:
                 yield number, way
 
     async def _start(self) -> str:
-        """Start the upstream server and the log. Return the address of upstream."""
+        """Start the upstream server and the syslog server. Return upstream's address."""
         loop = asyncio.get_running_loop()
         self._log_endpoint, _ = await loop.create_datagram_endpoint(
             lambda: _Syslog(self.findings), local_addr=str(self._syslog), family=socket.AF_UNIX
@@ -162,7 +162,7 @@ class Failing:
         self._control.symlink_to(".".join([f"{number}.{way}", *self.names]))
 
     def called(self) -> str:
-        """Return the calls that failed in the last session, or that were recorded."""
+        """Return the calls that failed or were recorded in the last session."""
         return self._log.read_text().strip() if self._log.exists() else ""
 
     def _arguments(self, address: str) -> list[str]:
@@ -186,7 +186,7 @@ class Failing:
 
     async def _judge(self, stage: Stage, name: str) -> None:
         call = self.called()
-        # A proxy that cannot start logs an error as well.
+        # A proxy that cannot start also reports an internal error.
         if not stage.greeted or call.partition(" ")[0] in _ENDS_THE_SESSION:
             stage.violations = [what for what in stage.violations if what != INTERNAL]
         for message in (stage.message, stage.second):
@@ -197,14 +197,14 @@ class Failing:
             if call in DOUBTFUL and unknowable(message):
                 self.findings.doubts.append(call)
             else:
-                stage.violations.append(f"{judgement.reason}, told {message.told!r}")
+                stage.violations.append(f"{judgement.reason}, got {message.told!r}")
         if left := await self._left_over(call):
             stage.violations.append(f"left in the spool: {left}")
         self.place.empty_spool()
         self.findings.violations += [f"{name} {call}: {what}" for what in stage.violations]
 
     async def _left_over(self, call: str) -> list[str]:
-        """Return the files left in the spool, except those that were reported in the log."""
+        """Return the files left in the spool, except those that the proxy has logged."""
         if call.partition(" ")[0] not in _STAYS:
             return await self.place.left_over()
         told = b"".join(self.findings.logged)
@@ -213,13 +213,13 @@ class Failing:
 
 
 def unknowable(message: Message) -> bool:
-    """Whether the client cannot know the outcome of a message that was delivered at most once."""
+    """Return whether the message was delivered at most once and the client got no 2yz reply."""
     delivered = [delivery for delivery in message.deliveries if delivery.whole]
     return len(delivered) <= 1 and message.told[:1] != b"2"
 
 
 class Bystander:
-    """Another client of the same server, in the middle of a message."""
+    """Another client of the same server, which is in the middle of a message."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -247,7 +247,7 @@ class Bystander:
 
 
 def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = ()) -> Findings:
-    """Let every call of a session fail, or every call with these names, with every error."""
+    """Make every call of a session fail, or every call with these names, with every error."""
     failing = Failing(kind, directory, names)
     play = failing.spawned if mode == "spawned" else failing.listening
     asyncio.run(play(failing.every_call()))

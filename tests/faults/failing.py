@@ -1,14 +1,14 @@
-"""Replaces the proxy's system modules, so that one system call fails.
+"""Replaces the proxy's system modules so that a selected system call fails.
 
-Rule: a call fails once, at the selected moment, with an error that is realistic for it. The process
-reads the selection from a symbolic link, which can be changed while a server is running. If the
-link `$FAILING` contains `N.V`, the N-th call from now on fails with the V-th error that `ERRORS`
-lists for its name. With `N.V.NAME`, only calls with this name are counted. Without the link,
-nothing fails and the count is reset. Each failure is written to `$FAILING.log` as one line with the
-call, the error and the owner of the descriptor. If N is 0, all calls are recorded and none fails.
-The calls of the log are included. The socket of its daemon is `$FAILING_SYSLOG`.
+Rule: the selected call fails once, with a realistic error. The process reads the selection from a
+symbolic link, which can be changed while a server is running. If the link `$FAILING` contains
+`N.V`, the N-th call after the link's creation fails with the V-th error that `ERRORS` lists for its
+name. With `N.V.NAME`, only calls with this name are counted. Without the link, no call fails and
+the count is reset. Each failure is written to `$FAILING.log` as one line with the call, the error
+and the descriptor's owner. If N is 0, all calls are recorded and none fails. The calls for logging
+are included. `$FAILING_SYSLOG` is the path of the syslog socket.
 
-This module runs inside the proxy, before any other of its modules is imported.
+This module runs inside the proxy before the proxy's modules are imported.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-#: The errors of each call. Omitted are calls that cannot fail on an open descriptor (fcntl(2)),
-#: waiting for the process's own child, reading from a pipe, errors that only a wrong argument
-#: causes, and calls that are made only after another failure (ftruncate(2)).
+#: The errors of each call. The table omits calls that cannot fail on an open descriptor (fcntl(2)),
+#: waiting for a child process, reading from a pipe, errors that only a wrong argument causes, and
+#: calls that occur only after another failure (ftruncate(2)).
 ERRORS: dict[str, tuple[int, ...]] = {
     "open": (errno.EMFILE, errno.ENOSPC, errno.EACCES),
     "read": (errno.ECONNRESET, errno.EIO),
@@ -58,19 +58,19 @@ ERRORS: dict[str, tuple[int, ...]] = {
 }
 
 
-#: The number that selects every call. All are recorded, and none fails.
+#: The number by which all calls are recorded and none fails.
 EVERY = 0
 
 
 class _Room:
-    """Counts calls, and lets the selected one fail."""
+    """Counts calls, and makes the selected call fail."""
 
     def __init__(self, control: str) -> None:
         self._control = control
         self._count = 0
 
     def may_fail(self, name: str, descriptor: int) -> None:
-        """Count a call. If it is the selected one, raise its error."""
+        """Count a call. If it is the selected call, raise its error."""
         try:
             number, way, *only = posix.readlink(self._control).split(".")
         except OSError:
@@ -81,7 +81,7 @@ class _Room:
         self._count += 1
         if int(number) not in (self._count, EVERY):
             return
-        # The sequence of calls may differ slightly from the previous session, and this call may
+        # The sequence of calls may differ slightly from the previous session, so this call may
         # have fewer errors.
         ways = ERRORS[name][int(way) :] if int(number) != EVERY else ()
         error = ways[0] if ways else 0
@@ -98,7 +98,7 @@ def _append(path: str, line: str) -> None:
 
 
 def _whose(descriptor: int) -> str:
-    """Return the owner of a descriptor: "client", "upstream", "log", or "nobody"."""
+    """Return a descriptor's owner: "client", "upstream", "log", or "nobody"."""
     try:
         own = _socket.socket(fileno=posix.dup(descriptor))
         family, ours, theirs = own.family, own.getsockname(), own.getpeername()
@@ -130,7 +130,7 @@ class _FailingModule:
         def call(*arguments: Any, **more: Any) -> Any:
             descriptor = arguments[0] if arguments and isinstance(arguments[0], int) else -1
             if name == "read" and stat.S_ISFIFO(posix.fstat(descriptor).st_mode):
-                return function(*arguments)  # on a pipe, this cannot fail
+                return function(*arguments)  # reading from a pipe cannot fail
             try:
                 self._room.may_fail(name, descriptor)
             except OSError:
@@ -213,7 +213,9 @@ def _failing_epoll(room: _Room) -> Callable[[], object]:
             self._epoll.modify(descriptor, events)
 
         def unregister(self, descriptor: int) -> None:
-            self._epoll.unregister(descriptor)  # it fails only if nothing is left to remove
+            self._epoll.unregister(
+                descriptor
+            )  # the real call fails only if the descriptor is not registered
             room.may_fail("unregister", descriptor)
 
     return Failing
@@ -227,7 +229,7 @@ def launch() -> None:
 
 
 def install() -> None:
-    """Replace the proxy's system modules with failing ones."""
+    """Replace the proxy's system modules with wrappers that can fail."""
     room = _Room(bytes(posix.environ[b"FAILING"]).decode())
     select.poll = _failing_poll(room)  # type: ignore[misc, assignment]
     select.epoll = _failing_epoll(room)  # type: ignore[misc, assignment]

@@ -1,9 +1,9 @@
-"""The filters of the scenarios, which cover the correct and incorrect behaviour of filters.
+"""The filters for the scenarios, which behave correctly or incorrectly.
 
-Rule: a kind of filter is defined by its shell script and the permitted outcome of its message. All
-kinds share one command (`COMMAND`), which finds its kind in the sender's address, `KIND.TOKEN@…`.
-One listening server can therefore run all of them. Every filter first copies EMAIL to
-`$LEDGER/TOKEN.PID`, which proves that it read the message, and waits at the gate
+Rule: a kind of filter has a shell script and one permitted outcome of the message. All kinds share
+one command (`COMMAND`), which reads the kind from the sender's address, `KIND.TOKEN@…`. A single
+listening server can therefore run all filters. Every filter first copies EMAIL to
+`$LEDGER/TOKEN.PID`, which proves that it has read the message, and then waits at the FIFO
 `$LEDGER/TOKEN.gate` if it exists.
 """
 
@@ -17,17 +17,17 @@ ORIGINAL = "original"  # the original is delivered
 REPLACE = "replace"  # the contents of OUTFILE are delivered instead
 REFUSE = "refuse"  # nothing is delivered, and the client gets 4yz or 5yz
 DISCARD = "discard"  # nothing is delivered, and the client gets 2yz
-FAIL = "fail"  # the filter failed; like ORIGINAL, or with -r like REFUSE
+FAIL = "fail"  # the filter has failed, which means ORIGINAL, or REFUSE with -r
 
 
 @dataclass(frozen=True)
 class Filter:
     """One kind of filter.
 
-    fate: the outcome of its message.
+    fate: the outcome of the message.
     text: its shell script.
     late: whether it exceeds the proxy's time limit.
-    outlives: whether it leaves behind a process that the proxy cannot find.
+    outlives: whether it leaves a process that the proxy cannot find.
     """
 
     fate: str

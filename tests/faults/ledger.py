@@ -12,13 +12,13 @@ from tests.faults.filters import KINDS
 
 KEPT, VIOLATED, IN_DOUBT = "kept", "violated", "in doubt"
 
-#: Moments at which a client that leaves is lost before its filter exits (data.client-lost).
+#: Moments at which a client that disconnects is lost before its filter exits (data.client-lost).
 BEFORE_THE_VERDICT = ("ended", "filtering")
 
 
 @dataclass
 class Delivery:
-    """The part of a message that upstream received, as on the wire, without the end of data.
+    """The part of a message that upstream received, with dot stuffing and without the end of data.
 
     whole: whether upstream has read the whole message and the end of data.
     answer: upstream's reply, even if it is early, or b"" if there was no valid reply.
@@ -34,10 +34,10 @@ class Message:
     """All observations of one message.
 
     kind: the name of the filter.
-    content: as the client sent it, without the end of data.
+    content: the octets that the client sent, without the end of data.
     ended: whether the client has sent the end of data.
     told: the reply to the message, or b"".
-    left_at: the moment at which the client left, or "" if it stayed.
+    left_at: the moment at which the client disconnected, or "" if it stayed.
     seen: the contents of EMAIL in each run of the filter.
     """
 
@@ -78,7 +78,7 @@ def judge(message: Message, *, rejecting: bool, hurried: bool = False) -> Judgem
 
 
 def fate_of(kind: str, *, rejecting: bool) -> str:
-    """Return the outcome of messages with a kind of filter, which is never `filters.FAIL`."""
+    """Return the outcome of a message for a kind of filter. It is never `filters.FAIL`."""
     fate = KINDS[kind].fate
     if fate == filters.FAIL:
         return filters.REFUSE if rejecting else filters.ORIGINAL
@@ -86,33 +86,33 @@ def fate_of(kind: str, *, rejecting: bool) -> str:
 
 
 def _wrong_delivery(message: Message, fate: str) -> str:
-    """Return the violation in the delivery, or ""."""
+    """Return the violation by the delivery, or ""."""
     return _wrong_content(message, fate) or _wrong_reason(message)
 
 
 def _wrong_content(message: Message, fate: str) -> str:
     contents = [delivery.content for delivery in message.deliveries if delivery.content]
     if contents and fate not in (filters.ORIGINAL, filters.REPLACE):
-        return "let through: upstream has content that the filter refused"
+        return "upstream has content that the filter refused"
     expected = message.content if fate == filters.ORIGINAL else replacement(message.kind)
     if any(delivery.content != expected for delivery in _whole(message)):
-        return "delivered, but not what was to be: cut short, or changed"
+        return "delivered with truncated or changed content"
     if not all((expected + b".\r\n").startswith(content) for content in contents):
-        return "upstream was sent something else"
+        return "upstream received different content"
     return ""
 
 
 def _wrong_reason(message: Message) -> str:
-    """Return the reason why the message must not be delivered."""
+    """Return the reason why the delivered message must not be delivered, or ""."""
     whole = _whole(message)
     if not whole:
         return ""
     if not message.ended:
-        return "delivered, though the client never sent its end"
+        return "delivered although the client did not send the end of data"
     if len([delivery for delivery in whole if delivery.answer[:1] == b"2"]) > 1:
         return "delivered twice"
     if message.left_at in BEFORE_THE_VERDICT and not message.told:
-        return "delivered for a client that was gone before the verdict"
+        return "delivered although the client disconnected before the verdict"
     return ""
 
 
@@ -123,22 +123,22 @@ def _whole(message: Message) -> list[Delivery]:
 def _passed_by(message: Message) -> str:
     lines = b"\n" + message.content.replace(b"\r\n", b"\n")
     unseen = _whole(message) and message.seen != [lines.replace(b"\n..", b"\n.")[1:]]
-    return "passed the filter by" if unseen else ""
+    return "bypassed the filter" if unseen else ""
 
 
 def _wrong_answer(message: Message, fate: str) -> str:
-    """Return the violation in the reply to the client, or ""."""
+    """Return the violation by the reply to the client, or ""."""
     answers = [delivery.answer for delivery in _whole(message)]
     if len(message.seen) > 1:
         return "filtered more than once"
     if not message.told:
         silent = message.ended and not message.left_at
-        return "the client waits, and is told nothing" if silent else ""
+        return "the client got no reply" if silent else ""
     if message.told[:1] == b"2":
         if fate != filters.DISCARD and not any(answer[:1] == b"2" for answer in answers):
-            return "lost: the client was told 2yz, and upstream has not taken it"
+            return "lost: the client got 2yz, but upstream has not accepted the message"
     elif any(answer[:1] == b"2" for answer in answers):
-        return "the client was told to keep what upstream has taken"
+        return "duplicate: the client got 4yz or 5yz, but upstream has accepted the message"
     return ""
 
 
@@ -148,12 +148,12 @@ def _doubt(message: Message) -> str:
     if message.told[:1] == b"2" or not whole:
         return ""
     if any(not delivery.answer for delivery in whole):
-        return "upstream has it, and never said so"
+        return "upstream has the message but sent no final reply"
     if not message.told and any(delivery.answer[:1] == b"2" for delivery in whole):
-        return "upstream has it, and its client was gone"
+        return "upstream has the message but the client had disconnected"
     return ""
 
 
 def replacement(kind: str) -> bytes:
-    """Return the output of a replacing filter as on the wire, without the end of data."""
+    """Return a replacing filter's output with dot stuffing and without the end of data."""
     return filters.LONG_REPLACEMENT if kind == "replaces-long" else filters.REPLACEMENT

@@ -1,8 +1,8 @@
-"""python3 -m tests.faults.probe: measure whether a client delays other clients.
+"""python3 -m tests.faults.probe: measure whether a client can delay other clients.
 
 Rule: while one server is attacked, another client sends it a command every 2 ms to which the proxy
-itself replies. A client of a second server, which is not attacked, does the same. The delay of the
-second client is due to the machine, and the additional delay of the first one is bounded.
+itself replies. A client of a second server, which is not attacked, does the same. The second
+client's delay is due to the machine, and the first client's additional delay is limited.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.support.peers import connected
 #: The interval between commands, and the permitted additional delay, in seconds.
 _INTERVAL, _LIMIT = 0.002, 0.1
 
-#: The size of each attack, which for a large message is in megabytes.
+#: The size of each attack, in megabytes for a large message.
 _AMOUNT = 200
 
 
 def ask(address: tuple[str, int], over: Event, waits: SimpleQueue[float]) -> None:
-    """Send commands until the attack is over. Return the longest delay of a reply."""
+    """Send commands until the attack is over. Put the longest delay into the queue."""
     longest = 0.0
     with connected(address, TIMEOUT) as client:
         client.reply()
@@ -43,7 +43,7 @@ def ask(address: tuple[str, int], over: Event, waits: SimpleQueue[float]) -> Non
 
 
 def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
-    """Attack one server. Return the longest delays of its client and of the other server's."""
+    """Attack one server. Return the longest delays of its client and the other server's client."""
     context = multiprocessing.get_context("spawn")
     over = context.Event()
     queues: list[Any] = [context.SimpleQueue() for _ in (attacked, other)]
@@ -53,7 +53,7 @@ def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
     ]
     for probe in probes:
         probe.start()
-    time.sleep(1)  # until the clients send commands
+    time.sleep(1)  # wait until the clients send commands
     try:
         ATTACKS[name](attacked.address, _AMOUNT)
     finally:
@@ -65,7 +65,7 @@ def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Try every attack. Return 0 if no delay was too long."""
+    """Run every attack. Return 0 if no delay was too long."""
     upstream = Answering()
     passed = True
     with tempfile.TemporaryDirectory(prefix="probe-") as directory:

@@ -1,6 +1,6 @@
-"""The proxy under test, which is started as by spawn(8) for one client, or as a server.
+"""The proxy under test, which runs for one client as under spawn(8), or as a server.
 
-Rule: this module starts proxies, waits for them to exit, and checks their leftovers.
+Rule: this module starts proxies, waits for their exit, and finds their leftover files.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.faults import filters
 from tests.support.peers import TIMEOUT, connected_pair, listening
 from tests.support.proxies import ISOLATED_PYTHON, ROOT, activated
 
-#: The factor by which all time limits of the proxy are shortened. With signals, it is smaller,
-#: because a session ends within seconds after a signal.
+#: The factor by which the proxy's time limits are shortened. It is smaller in scenarios with
+#: signals, because a session ends within seconds after a signal.
 SPEED, SPEED_WITH_SIGNALS = 100, 10
 
-#: The filter's time limits in real seconds. With the first, no filter is late. With the second, all
-#: are.
+#: The filter's time limits in real seconds. No filter exceeds the first, and late filters exceed
+#: the second.
 _ON_TIME, _LATE = 30, 0.4
 
 RUN = f"""
@@ -36,7 +36,7 @@ sys.exit(main())
 
 
 class Place:
-    """A directory for one proxy at a time, with its spool, its ledger and the filters' script."""
+    """A directory with the spool, the ledger and the filter script of one proxy at a time."""
 
     def __init__(self, directory: Path) -> None:
         self.spool = directory / "spool"
@@ -47,22 +47,22 @@ class Place:
         filters.write_script(directory)
 
     def environment(self, speed: int) -> dict[str, str]:
-        """Return the environment of a proxy in this place."""
+        """Return the environment of a proxy in this directory."""
         ours = {"LEDGER": str(self.ledger), "POSTPROX_CLOCK_SPEED": str(speed)}
         return {"PATH": os.environ["PATH"], **ours}
 
     def arguments(self, upstream: str, speed: int, *, rejecting: bool, late: bool) -> list[str]:
-        """Return the command line of a proxy in this place, without the program."""
+        """Return the command-line arguments of a proxy in this directory."""
         filtered = ["-c", filters.COMMAND, "-t", str(speed * (_LATE if late else _ON_TIME))]
         return [upstream, "-d", str(self.spool), *filtered, *(["-r"] if rejecting else [])]
 
     def seen(self, token: str) -> list[tuple[int, bytes]]:
-        """Return the filter runs for a message, with the contents of EMAIL in each."""
+        """Return the process ID and the contents of EMAIL for each filter run of a message."""
         runs = [path for path in self.ledger.glob(f"{token}.*") if path.suffix[1:].isdigit()]
         return [(int(path.suffix[1:]), path.read_bytes()) for path in runs]
 
     async def left_over(self) -> list[str]:
-        """Return the files left in the spool, after a short wait for their removal."""
+        """Wait briefly for the removal of the spool's files. Return the remaining file names."""
         for _ in range(500):
             if not any(self.spool.iterdir()):
                 break
@@ -70,7 +70,7 @@ class Place:
         return [path.name for path in self.spool.iterdir()]
 
     def empty_spool(self) -> None:
-        """Remove leftover files, so that they do not count for the next scenario."""
+        """Remove leftover files so that they do not affect the next scenario."""
         shutil.rmtree(self.spool)
         self.spool.mkdir()
 
@@ -94,7 +94,7 @@ class Process:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Suspend the process, so that all later events reach it at once."""
+        """Suspend the process so that it receives all events in the meantime at once."""
         self.send("STOP")
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
@@ -122,7 +122,7 @@ class Process:
         return self._process.wait()
 
     def ended(self) -> bool:
-        """Whether the process has exited by itself."""
+        """Return whether the process has exited by itself."""
         return self._process.poll() is not None
 
     def end(self) -> None:
@@ -138,7 +138,7 @@ def spawn(
 ) -> tuple[Process, socket.socket]:
     """Start a proxy as spawn(8) does, with the client on descriptors 0, 1 and 2.
 
-    run: the program, which imports the proxy and calls its `main`.
+    run: the Python program, which imports the proxy and calls its `main`.
     """
     ours, theirs = connected_pair()
     with theirs:
@@ -147,7 +147,7 @@ def spawn(
 
 
 class Server:
-    """A listening proxy in the foreground, on a passed socket."""
+    """A listening proxy in the foreground, which inherits its listening socket."""
 
     def __init__(
         self, arguments: list[str], environment: dict[str, str], stderr: Path, run: str = RUN

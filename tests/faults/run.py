@@ -1,7 +1,7 @@
 """Runs scenarios in parallel and collects their results.
 
-Rule: this module checks after every scenario that the ledger contains no violation, and that no
-file, process, connection or output on standard error is left.
+Rule: after every scenario, this module checks that the ledger has no violation, that no file,
+process or connection is left, and that standard error is empty.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Account:
     outcomes: Counter[str] = field(default_factory=Counter)
     messages: int = 0
     violations: list[str] = field(default_factory=list)
-    #: The faults that left messages in doubt, with their number.
+    #: How often each fault left a message in doubt.
     doubts: Counter[str] = field(default_factory=Counter)
 
     def enter(self, stage: Stage) -> None:
@@ -39,7 +39,7 @@ class Account:
         scenario = stage.scenario
         outcomes = {KEPT}
         if stage.undone and not may_be_undone(scenario):
-            stage.violations.append("what was planned was never done")
+            stage.violations.append("the planned fault did not occur")
         for message in (stage.message, stage.second):
             self.messages += message.ended
             # The filter accepts the second message, and no fault affects it.
@@ -59,7 +59,7 @@ class Account:
 
     @property
     def unforeseen(self) -> list[str]:
-        """The doubtful faults that are not in the list."""
+        """The faults that left messages in doubt but are not in doubtful.txt."""
         return sorted(self.doubts.keys() - doubtful().keys())
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Account:
 
 
 def _entry(told: bytes) -> str:
-    return f"told {told[:60]!r}" if told else "told nothing"
+    return f"got {told[:60]!r}" if told else "got no reply"
 
 
 def doubtful() -> dict[str, str]:
@@ -78,7 +78,7 @@ def doubtful() -> dict[str, str]:
 
 
 def may_be_undone(scenario: Scenario) -> bool:
-    """Whether the scenario's moment may have been skipped.
+    """Return whether the scenario's moment may be skipped.
 
     On a busy machine, a late filter may be killed before it reaches its gate.
     """
@@ -123,7 +123,7 @@ class Worker:
         await self._perform(stage, process, client)
         status = await process.exit_status()
         if status not in (0, 1) and not _ended_while_starting(scenario, status):
-            stage.violations.append(f"the proxy does not end in order: {status}")
+            stage.violations.append(f"the proxy exited with status {status}")
         process.end()
         await self._close(stage)
 
@@ -141,7 +141,7 @@ class Worker:
             status = await server.process.exit_status()
             early = _ended_while_starting(scenario, status)
             if status != 0 and not early:
-                stage.violations.append(f"the server does not end in order: {status}")
+                stage.violations.append(f"the server exited with status {status}")
             server.process.end()
             if (said := place.stderr.read_bytes()) and not early:
                 stage.violations.append(f"standard error: {said[-2000:]!r}")
@@ -174,19 +174,19 @@ class Worker:
             runs += stage.place.seen(message.token)
             message.seen = [found for _, found in stage.place.seen(message.token)]
         if not await stage.left():
-            stage.violations.append("upstream's connection stays open")
+            stage.violations.append("the upstream connection is still open")
         if left := await stage.place.left_over():
             stage.violations.append(f"left in the spool: {left}")
             stage.place.empty_spool()
         if not KINDS[stage.scenario.kind].outlives:
             for pid, _ in runs:
                 if not await _group_ends(pid):
-                    stage.violations.append(f"the filter lives on (process group {pid})")
+                    stage.violations.append(f"the filter is still running (process group {pid})")
         self._account.enter(stage)
 
 
 def _ended_while_starting(scenario: Scenario, status: int | None) -> bool:
-    """Whether a signal arrived before the proxy could handle it."""
+    """Return whether a signal killed the proxy before it could handle signals."""
     starting = scenario.who == "signal" and scenario.moment == "connected"
     return starting and status is not None and status < 0
 
@@ -202,7 +202,7 @@ async def _group_ends(number: int) -> bool:
 
 
 def _lives_in(group: int, path: Path) -> bool:
-    """Whether a process belongs to a group and is not a zombie."""
+    """Return whether the process belongs to the group and is not a zombie."""
     try:
         state, _, its_group = path.read_text().rpartition(") ")[2].split()[:3]
     except (OSError, ValueError):  # the process has exited
@@ -212,8 +212,8 @@ def _lives_in(group: int, path: Path) -> bool:
 
 def run(scenarios: Iterable[Scenario], at_once: int) -> Account:
     """Run scenarios in parallel."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # started with nohup or in the background
-        if signal.getsignal(number) == signal.SIG_IGN:  # the proxies would inherit this
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored under nohup or in the background
+        if signal.getsignal(number) == signal.SIG_IGN:  # the proxies would inherit SIG_IGN
             signal.signal(number, signal.SIG_DFL)
     account = Account()
     queue = iter(scenarios)

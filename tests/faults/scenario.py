@@ -1,7 +1,6 @@
-"""The scenarios: every step of the protocol, combined with every fault and every filter.
+"""The scenarios: every protocol step, combined with every fault and every filter.
 
-Rule: a scenario is determined by its name, so each can be run again separately with `python3 -m
-tests.faults NAME`.
+Rule: the name determines the scenario completely. `python3 -m tests.faults NAME` runs it again.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ SIGNALS = {
 }
 
 #: The commands that upstream receives, and its possible faults. At "content", upstream has begun to
-#: read the message, all of which may have been sent. At "sending", most of it has not been sent,
-#: because the buffer of upstream's socket is small. "own-RSET" is sent by the proxy itself.
+#: read the message, and the proxy may have sent all of it. At "sending", the proxy has not sent
+#: most of it, because upstream's socket buffer is small. The proxy itself sends "own-RSET".
 UPSTREAM_STEPS = (
     "greeting",
     "EHLO",
@@ -45,21 +44,21 @@ UPSTREAM_STEPS = (
 )
 UPSTREAM_DEEDS = ("closes", "resets", "stalls", "4yz", "5yz", "421", "garbage", "half", "twice")
 
-#: What upstream may do too as long as it has not been sent the whole message. A 2yz that it gives
-#: for what it was sent whole is believed, and no proxy could do better.
+#: Additional faults of upstream before it has received the whole message. After the whole message
+#: was sent, a proxy has to accept any 2yz as the final reply.
 EARLY_DEEDS = ("accepts-and-closes", "accepts-and-resets")
 
-#: The commands that upstream must refuse first, so that the step occurs. The client resets a
-#: refused envelope, and the proxy resets that of a refused message.
+#: The command that upstream must refuse before each step can occur. The client sends RSET after a
+#: refused envelope, and the proxy sends RSET after a refused message.
 LEADING_TO = {"RSET": "RCPT", "own-RSET": "DATA"}
 
-#: The filters for scenarios that end before the filter.
+#: The filters for scenarios in which the fault occurs before the filter runs.
 _A_FEW = ("accepts", "refuses", "fails")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One session, in which `who` does `deed` at `moment` ("nobody", "" and "" for no fault)."""
+    """One session, in which `who` performs `deed` at `moment`, or "nobody" without a fault."""
 
     mode: str
     kind: str
@@ -69,7 +68,7 @@ class Scenario:
 
     @property
     def fault(self) -> str:
-        """The fault, without the filter and the mode."""
+        """The scenario's name without the mode and the filter."""
         return f"{self.who}-{self.deed}-at-{self.moment}" if self.moment else "nothing"
 
     @property
@@ -79,17 +78,17 @@ class Scenario:
 
     @property
     def narrow(self) -> bool:
-        """Whether the buffer of upstream's socket is smaller than a block of the message."""
+        """Whether upstream's socket buffer is smaller than a block of the message."""
         return self.moment == "sending"
 
     @property
     def rejecting(self) -> bool:
-        """Whether the proxy runs with -r, which depends only on the name of the scenario."""
+        """Whether the proxy runs with -r, which depends only on the scenario's name."""
         return bool(zlib.crc32(self.name.encode()) & 1)
 
 
 def every_scenario() -> Iterator[Scenario]:
-    """Return all scenarios in a fixed order."""
+    """Yield all scenarios in a fixed order."""
     for mode, kind in product(MODES, KINDS):
         yield Scenario(mode, kind, "nobody", "", "")
         for who, deeds in (("client", CLIENT_DEEDS), ("signal", SIGNALS[mode])):
@@ -103,5 +102,5 @@ def every_scenario() -> Iterator[Scenario]:
 
 
 def sample(size: int, seed: int) -> list[Scenario]:
-    """Return a sample of `size` scenarios that is determined by the seed."""
+    """Return `size` scenarios, which depend only on the seed."""
     return random.Random(seed).sample(list(every_scenario()), size)  # noqa: S311

@@ -1,7 +1,7 @@
-"""python3 -m tests.faults.sessions: run random sessions with several messages, from a seed.
+"""python3 -m tests.faults.sessions: run seeded random sessions with several messages.
 
-Rule: a session is determined by its number. The ledger checks each message. A message may be in
-doubt only if upstream accepts it and closes the connection without a reply.
+Rule: the number determines the session completely. The ledger checks each message. A message may be
+in doubt only if upstream accepts it and closes the connection without a reply.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.faults.proxies import SPEED, Place, Server, spawn
 from tests.faults.scenario import MODES, Scenario
 from tests.faults.stage import Client, GoneError, Stage, Upstream
 
-#: Late filters take too long and are tested in the cross product.
+#: Late filters would take too long. The cross product tests them.
 KINDS = [name for name, kind in filters.KINDS.items() if not kind.late and not kind.outlives]
 SIZES = (0, 1, 70, 5_000, 65_536, 200_000)
 LONGEST_SESSION = 6
 
-#: The actions of the client and of upstream for a message. Usually, there is no fault.
+#: The actions of the client and of upstream for a message. Most messages have no fault.
 CLIENTS = (*["sends"] * 12, "resets", "leaves in it", "leaves behind it")
 UPSTREAMS = (
     *[("", "")] * 20,
@@ -53,7 +53,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Plan:
-    """A session."""
+    """The plan of a session."""
 
     mode: str
     rejecting: bool
@@ -61,7 +61,7 @@ class Plan:
 
 
 def planned(number: int) -> Plan:
-    """Return the session with a number."""
+    """Return the session with this number."""
     chance = random.Random(number)  # noqa: S311 - the same each time
     courses = [
         Course(
@@ -173,7 +173,7 @@ class Account:
             self.outcomes[judgement.outcome] += 1
             foreseen = (course.step, course.deed) == ("end", "closes")
             if judgement.outcome == VIOLATED or (judgement.outcome == IN_DOUBT and not foreseen):
-                about = f"{judgement.reason}, told {message.told[:60]!r}, {course}"
+                about = f"{judgement.reason}, got {message.told[:60]!r}, {course}"
                 self.violations.append(f"session {number}: {about}")
 
     def __str__(self) -> str:
@@ -219,10 +219,10 @@ class Player:
         stage.over.set()
         if plan.mode == "spawned":
             if (status := await process.exit_status()) not in (0, 1):
-                stage.violations.append(f"the proxy does not end in order: {status}")
+                stage.violations.append(f"the proxy exited with status {status}")
             process.end()
         if not await stage.left():
-            stage.violations.append("upstream's connection stays open")
+            stage.violations.append("the upstream connection is still open")
         if left := await place.left_over():
             stage.violations.append(f"left in the spool: {left}")
             place.empty_spool()
@@ -256,7 +256,7 @@ def play(numbers: Iterator[int], at_once: int) -> Account:
 def main() -> int:
     """Run the selected sessions. Return 0 if all guarantees hold."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.sessions", description=__doc__)
-    parser.add_argument("number", nargs="*", type=int, help="play these sessions alone")
+    parser.add_argument("number", nargs="*", type=int, help="run only these sessions")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=8)

@@ -1,8 +1,8 @@
-"""python3 -m tests.faults.soak: send a very large number of messages through one listening proxy.
+"""python3 -m tests.faults.soak: send 100 000 messages, by default, through one listening proxy.
 
-Rule: the resources of a long-running server do not grow with the number of messages. Its
-descriptors and memory are measured after a warm-up and at the end. No child process and no file is
-left. The messages have different verdicts, and some clients disconnect early.
+Rule: the resources of a long-running server do not grow with the number of messages. The test
+measures descriptors and memory after a warm-up and at the end, and checks that no child process or
+file is left. The messages have different verdicts, and some clients disconnect early.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.answering import Answering
 from tests.support.peers import connected
 from tests.support.proxies import Serving
 
-#: The sender's name selects the verdict of the filter.
+#: The sender's name selects the filter's verdict.
 FILTER = """case $SENDER in
 pass*) exit 0 ;;
 change*) cp "$EMAIL" "$OUTFILE"; exit 0 ;;
@@ -30,23 +30,23 @@ fail*) exit 2 ;;
 late*) sleep 60 ;;
 esac"""
 
-#: The reply for each verdict. Timeouts are rare, because each takes long.
+#: The reply for each verdict. Timeouts are rare because they are slow.
 EXPECTED = {"pass": "250", "change": "250", "reject": "550", "fail": "451", "late": "451"}
 WEIGHTS = [60, 10, 10, 9, 1]
-#: The interval at which a client disconnects in the middle of its message.
+#: On average, one of this many clients disconnects in the middle of its message.
 ABORTS = 10
 
 #: The number of concurrent clients, and of messages before the first measurement.
 CLIENTS = 8
 WARM_UP = 1000
-#: The permitted growth of memory in kilobytes, which the allocator may keep after a burst.
+#: The permitted memory growth in kilobytes, which allows for memory that the allocator retains.
 MEMORY = 2048
 
 TIMEOUT = 60.0
 
 
 def one(address: tuple[str, int], kind: str, *, leaves: bool) -> str:
-    """Send one message, or half of it. Return the code of the reply."""
+    """Send one message, or a part of it if `leaves` is set. Return the reply code."""
     with connected(address, TIMEOUT) as client:
         client.reply()
         sender = f"MAIL FROM:<{kind}@example>".encode()
@@ -65,7 +65,7 @@ def send(address: tuple[str, int], count: int, seed: int) -> Counter[str]:
     wrong: Counter[str] = Counter()
 
     def client(number: int) -> None:
-        chance = random.Random(seed * CLIENTS + number)  # noqa: S311 - the same each time
+        chance = random.Random(seed * CLIENTS + number)  # noqa: S311 - reproducible
         for _ in range(count // CLIENTS):
             (kind,) = chance.choices(list(EXPECTED), WEIGHTS)
             leaves = chance.randrange(ABORTS) == 0
@@ -82,7 +82,7 @@ def send(address: tuple[str, int], count: int, seed: int) -> Counter[str]:
 
 
 def held(pid: int) -> tuple[int, int, int]:
-    """Return the descriptors, the memory in kilobytes and the children of a process."""
+    """Return a process's number of descriptors, memory in kilobytes and number of children."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -90,11 +90,13 @@ def held(pid: int) -> tuple[int, int, int]:
 
 
 def settled(pid: int) -> tuple[int, int, int]:
-    """Return the resources after the last sessions and filters have ended."""
+    """Wait until the last sessions and filters have ended. Return the server's resources."""
     end = time.monotonic() + TIMEOUT
     before = held(pid)
     while time.monotonic() < end:
-        time.sleep(3)  # longer than the proxy waits for upstream's 221 with its fast clock
+        time.sleep(
+            3
+        )  # exceeds the proxy's timeout for upstream's 221, which its fast clock shortens
         now = held(pid)
         if now == before and not now[2]:
             return now
@@ -103,7 +105,7 @@ def settled(pid: int) -> tuple[int, int, int]:
 
 
 def main() -> int:
-    """Run the test. Return 0 if all replies are correct, and nothing has grown or is left."""
+    """Run the test. Return 0 if all replies are correct and no resource has leaked."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.soak", description=__doc__)
     parser.add_argument("messages", nargs="?", type=int, default=100_000)
     wanted = parser.parse_args()

@@ -1,8 +1,8 @@
 """Executes one scenario with a client and an upstream server.
 
 Rule: the client and upstream follow the protocol in lock-step. At the scenario's moment, the
-scenario's deed is done before anything else happens. All observations are recorded in the ledger.
-This module only checks that the input is valid SMTP.
+scenario's deed is performed before any other action. The ledger records all observations. This
+module only checks that the proxy sends valid SMTP.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from tests.faults.proxies import Place, Process
 from tests.faults.scenario import LEADING_TO, Scenario
 from tests.support.peers import TIMEOUT
 
-#: The pause after a deed, so that the proxy sees it before the next event. Both orders are correct.
+#: The pause in seconds after a deed, in which the proxy normally notices it. Any order is correct.
 _SEEN = 0.01
 
 _LINE = re.compile(rb"[2-5][0-9][0-9][ -][ -~]*\r\n")
-#: The violation if the client is informed of an internal error of the proxy.
+#: The violation if the client gets the reply for an internal error of the proxy.
 INTERNAL = "internal error"
 
 _INTERNAL = b"421 4.3.0 The mail filter has failed"
 _BODY = b"Subject: a scenario\r\n\r\n..a dot\r\n\xff 8 bit\r\n" + b"x" * 1200 + b"\r\n\r\n"
 _LONG_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(8000))
-#: Almost one block of the proxy (`limits.COPY_SIZE`). `_LONG_BODY` is two blocks.
+#: Almost one block (`limits.COPY_SIZE`) of the proxy. `_LONG_BODY` has almost two blocks.
 _BLOCK_BODY = _BODY + b"".join(b"%060d\r\n" % number for number in range(4000))
 
-#: The number of octets that upstream reads at once, normally and while the proxy is sending.
+#: The number of octets that upstream reads at once, normally and at the moment "sending".
 _PIECE, _LITTLE = 65536, 1000
 
-#: The bodies of both messages at the moments that require long ones. The second is sent if the
-#: filter refuses or replaces the first.
+#: The bodies of both messages at the moments that require long bodies.
 _BODIES = {
     "taking": (_LONG_BODY, _BODY),
     "content": (_LONG_BODY, _BODY),
@@ -75,11 +74,11 @@ class Stage:
 
     @property
     def undone(self) -> bool:
-        """Whether the scenario's deed has not been done yet."""
+        """Whether the scenario's deed is still pending."""
         return self._pending
 
     def expects(self, moment: str) -> bool:
-        """Whether the scenario's deed must be done at this moment."""
+        """Return whether the scenario's deed must be performed at this moment."""
         return self._pending and self.scenario.moment == moment
 
     async def reach(self, moment: str) -> None:
@@ -90,7 +89,7 @@ class Stage:
             await asyncio.sleep(_SEEN)
 
     def upstreams_deed(self, step: str) -> str:
-        """Return upstream's fault at this step once, or ""."""
+        """Return upstream's fault at this step, only once, or ""."""
         if step == self._leading:
             self._leading = ""
             return "4yz"
@@ -104,7 +103,7 @@ class Stage:
         return next((m for m in (self.message, self.second) if m.address in line), None)
 
     async def left(self) -> bool:
-        """Wait until upstream's connections are closed. Return False after a timeout."""
+        """Wait until all upstream connections are closed. Return False after a timeout."""
         for _ in range(500):
             if not self.connections:
                 return True
@@ -148,12 +147,12 @@ class Client:
         self._stage = stage
         self._reader = reader
         self._writer = writer
-        self._silent = False  # it sends nothing more, but still reads
+        self._silent = False  # whether the client only reads
         self._under_way: Message | None = None
         stage.deeds["client"] = self._act
 
     async def session(self) -> None:
-        """Perform the session as far as possible."""
+        """Run the session until it ends or fails."""
         try:
             async with asyncio.timeout(2 * TIMEOUT):
                 await self._converse()
@@ -174,7 +173,7 @@ class Client:
                 await self._ask(b"XFORWARD ADDR=192.0.2.7 HELO=sender.example")
                 await self._send(self._stage.message)
                 await self._send(self._stage.second)
-                if self._stage.expects("own-RSET"):  # the second one comes later
+                if self._stage.expects("own-RSET"):  # the proxy sends its RSET later
                     await self._ask(b"NOOP")
         await self._ask(b"QUIT")
         await self._drain()
@@ -231,19 +230,19 @@ class Client:
         reply = await read_reply(self._reader)
         for line in reply.splitlines(keepends=True):
             if not _LINE.fullmatch(line):
-                self._stage.violations.append(f"the client was sent {line[:60]!r}")
+                self._stage.violations.append(f"the client received {line[:60]!r}")
         if reply.startswith(_INTERNAL):
             self._stage.violations.append(INTERNAL)
         return reply
 
     async def _drain(self) -> None:
-        """Read until the end of the stream. Only a 421 may arrive."""
+        """Read until the end of the stream. The only permitted reply is 421."""
         rest = await self._reader.read(-1)
         message = self._under_way
         if message is not None and not message.told:
             message.told, rest = rest[: rest.find(b"\n") + 1], rest[rest.find(b"\n") + 1 :]
         if rest and not re.fullmatch(rb"421[ -~]*\r\n", rest):
-            self._stage.violations.append(f"the client was sent {rest[:60]!r} unasked")
+            self._stage.violations.append(f"the client received unexpected {rest[:60]!r}")
 
     async def _act(self) -> None:
         deed = self._stage.scenario.deed
@@ -271,7 +270,7 @@ async def read_reply(reader: asyncio.StreamReader) -> bytes:
 
 
 class Upstream:
-    """The mail server behind the proxy, for the current stage."""
+    """The upstream mail server for the current stage."""
 
     def __init__(self) -> None:
         self.stage: Stage | None = None
@@ -312,7 +311,7 @@ class NarrowUpstream(Upstream):
     async def _listening(self) -> asyncio.Server:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's minimum
-        # With small segments, the proxy's kernel does not use a large buffer either.
+        # With small segments, the proxy's send buffer remains small too.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 256)
         listener.bind(("127.0.0.1", 0))
         return await asyncio.start_server(self._serve, sock=listener, limit=_LITTLE)
@@ -326,7 +325,7 @@ class _UpstreamSession:
         self._reader = reader
         self._writer = writer
         self._message: Message | None = None
-        self._held = b""  # input after the line or message that was read last
+        self._held = b""  # unread input after the last line or message
 
     async def serve(self) -> None:
         await self._answer("greeting", b"220 up.example ESMTP\r\n")
@@ -343,7 +342,7 @@ class _UpstreamSession:
                 await self._answer(self._step(verb), b"250 2.0.0 ok\r\n")
 
     def _step(self, verb: bytes) -> str:
-        """Return the step of the scenario that a command belongs to."""
+        """Return the scenario's step for a command."""
         own = verb == b"RSET" and not self._stage.resetting
         return "own-RSET" if own else verb.decode("latin-1")
 
@@ -374,7 +373,7 @@ class _UpstreamSession:
             delivery.content = bytes(wire[2 : end + 2 if end >= 0 else len(wire)])
             await self._stage.reach("taking")
             interruption = interruption or await self._interrupt("content")
-            if end < 0 and len(wire) > _LITTLE:  # a short one may have been sent
+            if end < 0 and len(wire) > _LITTLE:  # a short message may already be complete
                 interruption = interruption or await self._interrupt("sending")
         delivery.whole = True
         self._held = bytes(wire[end + 5 :])
@@ -392,11 +391,11 @@ class _UpstreamSession:
         delivery.answer = b"" if gone or not _LINE.match(answer) else answer
 
     async def _interrupt(self, step: str) -> bytes:
-        """Send a reply in the middle of the message if the scenario requires it, and return it."""
+        """Send an early reply if the scenario requires it. Return the reply, or b""."""
         if not (self._stage.expects(step) and self._stage.scenario.who == "upstream"):
             return b""
         said = await self._answer(step, b"")
-        if not said:  # it stalls and stops reading
+        if not said:  # upstream stalls and stops reading
             await self._stage.over.wait()
             raise GoneError
         return said
@@ -424,7 +423,7 @@ class _UpstreamSession:
         return said
 
     async def _accept_and_leave(self, deed: str) -> NoReturn:
-        """Send 2yz and close, so that the proxy sees both at once."""
+        """Send 2yz and close the connection, so that the proxy receives both events at once."""
         assert self._stage.process is not None
         with self._stage.process.held():
             self._writer.write(b"250 2.0.0 queued\r\n")

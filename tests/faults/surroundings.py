@@ -1,7 +1,7 @@
 """Hostile environments: an unread log, limits and full file systems.
 
-Rule: each environment (a mount namespace, a limit, a file system in memory) is created for one
-process and ends with it.
+Rule: each environment, such as a mount namespace, a limit or a file system in memory, affects only
+one process and ends with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOBODY = 65534
 
 @contextmanager
 def unread_log(directory: Path) -> Iterator[list[str]]:
-    """Provide a prelude for a command with a /dev/log that accepts ten lines and is never read."""
+    """Yield a command prefix that provides a /dev/log that accepts ten lines and is never read."""
     device = directory / "dev"
     device.mkdir()
     for name in DEVICES:
@@ -35,16 +35,16 @@ def unread_log(directory: Path) -> Iterator[list[str]]:
 
 
 def small_file_system(mounted: Path, size: str) -> list[str]:
-    """Return a prelude that mounts a file system in memory at `mounted` for its command.
+    """Return a command prefix that mounts a file system in memory at `mounted`.
 
-    size: an option of mount(8), "size=64k" or "nr_inodes=1".
+    size: an option of mount(8), such as "size=64k" or "nr_inodes=1".
     """
     mount = f"mount -t tmpfs -o {size} tmpfs {shlex.quote(str(mounted))}"
     return [*UNSHARE, "sh", "-ec", f'{mount}; exec "$@"', "sh"]
 
 
 def limited(name: str, value: int) -> list[str]:
-    """Return a prelude that sets a limit with setrlimit(2) for its command."""
+    """Return a command prefix that sets a limit with setrlimit(2)."""
     program = (
         "import os, resource, sys\n"
         f"resource.setrlimit(resource.{name}, ({value}, {value}))\n"
@@ -57,8 +57,8 @@ def _program(text: str) -> list[str]:
     return [*ISOLATED_PYTHON, "-c", text]
 
 
-#: Runs the proxy as the user nobody, who cannot start a process or thread. All modules are loaded
-#: first, because this user may not be able to read Python's directory.
+#: Runs the proxy as the user nobody without the right to start a process or thread. It first loads
+#: all modules, because this user may be unable to read Python's directory.
 NO_MORE_PROCESSES = _program(f"""
 import pkgutil, posix, resource, sys, traceback
 sys.path.insert(0, {str(ROOT)!r})
@@ -78,8 +78,8 @@ sys.exit(main())
 def other_system(functions: str) -> list[str]:
     """Return a command that runs the proxy with some system calls replaced.
 
-    functions: the definitions of the replacements, with their names in `posix`. They may use
-        `posix`, `_thread`, `stat` and `is_file`, and are in the list `ours`.
+    functions: Python code that defines the replacements under their names in `posix` and lists
+        them in `ours`. It may use `posix`, `_thread`, `stat` and `is_file`.
     """
     return _program(f"""
 import _thread, posix, stat, sys, time
@@ -100,5 +100,5 @@ sys.exit(main())
 
 
 def descriptors(pid: int) -> int:
-    """Return the number of open descriptors of a process."""
+    """Return a process's number of open descriptors."""
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208

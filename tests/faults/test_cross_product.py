@@ -1,6 +1,6 @@
 """Runs a fixed sample of all scenarios. `nox -s faults` runs all of them.
 
-The seed is the name of the sample. `python3 -m tests.faults SCENARIO` reproduces a violation.
+The seed determines the sample. `python3 -m tests.faults SCENARIO` reproduces a violation.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def test_sample_covers_every_scenario_part() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_scenario_that_did_not_run_is_a_violation(
+def test_scenario_without_planned_fault_is_a_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

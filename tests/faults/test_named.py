@@ -1,4 +1,4 @@
-"""Faults that earlier versions of the proxy had, as users would have seen them."""
+"""Regression tests for bugs in earlier versions of the proxy, as users would have seen them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,12 @@ from tests.support.upstream import (
     takes_message,
 )
 
-ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
-NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="requires root")
+NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="requires mount namespaces")
 
 
 def sends_message(client: Peer) -> None:
     client.says(*MESSAGE)
-
-
-# 1
 
 
 def test_filter_leaving_its_group_affects_only_its_session(
@@ -64,9 +61,7 @@ def test_filter_leaving_its_group_affects_only_its_session(
     assert not os.listdir(tmp_path)  # noqa: PTH208
 
 
-# 2
-
-#: A clock that advances by twenty seconds with every write to a file.
+#: Advances the clock by twenty seconds at every write to a file.
 _SLOW_DISK = """
 late, now = 0.0, time.monotonic
 time.monotonic = lambda: now() + late
@@ -90,9 +85,6 @@ def test_copying_email_does_not_count_towards_filter_timeout(
     peer.sees(b"QUIT")
 
 
-# 3
-
-
 @NAME_SPACES
 def test_unread_log_does_not_delay_message_or_exit(
     serve: Serve, upstream: Upstream, tmp_path: Path
@@ -113,10 +105,7 @@ def test_unread_log_does_not_delay_message_or_exit(
         assert server.exit_status() == 0
 
 
-# 4
-
-
-#: The number of other clients that would use up the limit of forty descriptors and leave none for a
+#: The numbers of other clients. With some of them, the limit of forty descriptors leaves none for a
 #: filter.
 OTHERS = [1, *range(12, 17)]
 
@@ -134,7 +123,7 @@ def test_descriptor_shortage_delays_message_without_bypassing_filter(
     client = server.client()
     for line in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"x\r\n."):
         client.says(line)
-    for other in others:  # one after another, so that each slot is reused immediately
+    for other in others:  # in sequence, so that each slot is reused immediately
         other.sees_reply(b"220 ")
         other.leaves()
     told = [client.line()[:3] for _ in range(6)]
@@ -142,9 +131,7 @@ def test_descriptor_shortage_delays_message_without_bypassing_filter(
     assert not answering.messages
 
 
-# 5
-
-#: Sending the second block of a message fails. Later blocks can be sent.
+#: Makes the write of a message's second block fail. Later writes succeed.
 _WRITE_FAILS = """
 blocks = 0
 def write(descriptor, octets):
@@ -176,9 +163,6 @@ def test_failed_write_ends_transmission_of_message(
     client.sees_reply(b"451 ")
 
 
-# 6
-
-
 @ROOT_ONLY
 def test_failed_resolver_thread_leaves_no_descriptor(serve: Serve, upstream: Upstream) -> None:
     port = upstream.address.rpartition(":")[2]
@@ -193,11 +177,8 @@ def test_failed_resolver_thread_leaves_no_descriptor(serve: Serve, upstream: Ups
     assert open_by[-1] <= open_by[0] + 2
 
 
-# 7
-
-
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
-def test_signal_after_end_of_data_awaits_final_reply(
+def test_proxy_awaits_final_reply_despite_signal(
     spawn: Spawn, upstream: Upstream, name: str
 ) -> None:
     proxy = spawn(upstream.address)
@@ -210,9 +191,6 @@ def test_signal_after_end_of_data_awaits_final_reply(
     peer.says(b"250 queued")
     proxy.client.sees(b"250 queued")
     assert proxy.exit_status() in (0, 1)
-
-
-# 8
 
 
 @pytest.mark.parametrize("behind", [0, 6000, 60_000])
@@ -231,9 +209,7 @@ def test_client_loss_after_pipelined_input_is_detected(
     assert os.listdir(tmp_path) == ["gate"]  # noqa: PTH208
 
 
-# 9
-
-#: The permitted processor time for one client in seconds, which does not depend on load.
+#: The permitted processor time for one client in seconds. Processor time does not depend on load.
 STALL = 0.1
 
 
@@ -256,7 +232,7 @@ def test_logging_long_recipients_does_not_delay_session(
 
 
 def used_processor(pid: int) -> float:
-    """Return the processor time of a process in seconds, without its children."""
+    """Return a process's processor time in seconds, without its children."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
@@ -297,12 +273,9 @@ def test_freeing_large_file_does_not_delay_other_sessions(
     client.asks(b"DATA", b"354 ")
     client.sends((b"x" * 70 + b"\r\n") * lines + b".\r\n")
     client.sees_reply(b"550 " if command else b"250 ")
-    closings = told.read_text()  # of OUTFILE and of its lock
+    closings = told.read_text()  # the thread that closed each large file
     assert closings
     assert closings.replace("another thread", "") == ""
-
-
-# 10
 
 
 @pytest.fixture(scope="module")
@@ -323,16 +296,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_start_interrupted_by_signal_sends_nothing_to_client(
     spawn: Spawn, installed: Path, name: str
 ) -> None:
-    """The interpreter waits for the byte code of a module, which is a FIFO without a writer."""
+    """The interpreter waits for a module's byte code, whose file is a FIFO without a writer."""
     proxy = spawn("127.0.0.1:1", command=[str(installed / "sbin/postprox")])
     while Path(f"/proc/{proxy.process.pid}/wchan").read_text() != "wait_for_partner":
         assert proxy.process.poll() is None
     proxy.process.send_signal(signal.Signals[f"SIG{name}"])
     proxy.client.sees_end()
     assert proxy.exit_status()
-
-
-# 11
 
 
 def test_environment_entry_without_name_is_not_an_error(
@@ -354,9 +324,6 @@ def test_environment_entry_without_name_is_not_an_error(
     takes_message(proxy.client, peer, *MESSAGE)
 
 
-# 12
-
-
 def test_outfile_changed_during_transmission_is_not_delivered(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -372,7 +339,7 @@ def test_outfile_changed_during_transmission_is_not_delivered(
     sends_message(proxy.client)
     peer.sees(b"DATA")
     peer.says(b"354 go on")
-    assert peer.line() == b"7" * 70 + b"\r\n"  # delivery waits for buffer space
+    assert peer.line() == b"7" * 70 + b"\r\n"  # the proxy now waits for buffer space
     gate.write_text("\n")
     gate.read_text()
     last = b""
@@ -380,9 +347,6 @@ def test_outfile_changed_during_transmission_is_not_delivered(
         last = line
     assert last != b".\r\n"
     proxy.client.sees_reply(b"451 ")
-
-
-# 13
 
 
 def test_unsolicited_334_reply_is_rejected(spawn: Spawn, upstream: Upstream) -> None:
@@ -395,9 +359,6 @@ def test_unsolicited_334_reply_is_rejected(spawn: Spawn, upstream: Upstream) -> 
     proxy.client.sees_reply(b"421 ")
     proxy.client.says(b"BDAT 5 LAST")
     assert peer.line() in (b"", b"QUIT\r\n")
-
-
-# 14
 
 
 @pytest.mark.parametrize("name", ["OUTFILE", "EMAIL"])
@@ -423,9 +384,7 @@ def test_directory_replacing_filter_file_is_removed_safely(
     assert (precious / "kept").exists()
 
 
-# 15
-
-#: Closing a file waits for a gate and then fails, as on NFS.
+#: Makes close(2) wait for a gate and then fail, as it can on NFS.
 _CLOSE_WAITS = """
 def close(descriptor):
     file = is_file(descriptor)
@@ -458,18 +417,17 @@ def test_client_reply_precedes_file_removal(
     quits(client, peer)
 
 
-# 16
-
-
 @pytest.mark.parametrize("reset", [False, True])
-def test_slots_of_lost_clients_are_freed(
+def test_disconnected_clients_free_their_slots(
     serve: Serve,
     upstream: Upstream,
     reset: bool,
 ) -> None:
     server = serve(
         *("--max-sessions", "3", upstream.address),
-        variables={"POSTPROX_CLOCK_SPEED": "10"},  # 30 s pass quickly, but 300 s do not
+        variables={
+            "POSTPROX_CLOCK_SPEED": "10"
+        },  # the test can wait for a timeout of 30 s, but not of 300 s
     )
     for _ in range(3):
         client = server.client()
@@ -484,11 +442,8 @@ def test_slots_of_lost_clients_are_freed(
     greeted(served, upstream)
 
 
-# 17
-
-
 @NAME_SPACES
-def test_message_terminated_by_signal_is_not_logged_accepted(
+def test_message_aborted_by_signal_is_not_logged_as_accepted(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     log = DevLog(tmp_path / "dev")
@@ -510,13 +465,11 @@ def test_message_terminated_by_signal_is_not_logged_accepted(
     assert "accept" not in lines[0].partition("]: ")[2].partition(" client=")[0]
 
 
-# 18
-
 REJECT = "echo '550 virus' >&2; exit 1"
 
 
 def filter_ends_while_stopped(process: subprocess.Popen[bytes], gate: Path, ended: Path) -> None:
-    """Suspend the proxy, let its filter exit, and let the filter's time limit expire."""
+    """Suspend the proxy until its filter has exited and the filter's time limit has expired."""
     gate.parent.joinpath("started").read_text()
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
@@ -540,7 +493,7 @@ def gated(tmp_path: Path) -> tuple[Path, Path, str]:
 FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
-def test_rejection_counts_if_spawned_proxy_was_suspended(
+def test_rejection_reaches_client_after_suspending_spawned_proxy(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -551,7 +504,7 @@ def test_rejection_counts_if_spawned_proxy_was_suspended(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_counts_if_server_was_suspended(
+def test_rejection_reaches_client_after_suspending_server(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -571,7 +524,7 @@ def blocked(tmp_path: Path) -> str:
 
 
 def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path) -> None:
-    """Suspend the proxy while its filter writes, and let the filter's time limit expire."""
+    """Suspend the proxy while its filter writes, until the filter's time limit has expired."""
     started.read_text()
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
@@ -600,7 +553,7 @@ def test_filter_blocked_by_suspended_server_can_reject(
     client.sees(b"550 virus")
 
 
-#: A handler that takes an hour, during which the filter exits.
+#: Makes the handling of NOOP take an hour, during which the filter exits.
 _LONG_HANDLER = """
 late, now = 0.0, time.monotonic
 time.monotonic = lambda: now() + late
@@ -616,7 +569,7 @@ ours = [read]
 """
 
 
-def test_rejection_during_slow_handler_counts(
+def test_rejection_reaches_client_despite_slow_handler(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
@@ -634,9 +587,7 @@ def test_rejection_during_slow_handler_counts(
     client.sees(b"550 virus")
 
 
-# 19
-
-#: As process 1, which inherits the orphans of its descendants (prctl(2), PR_SET_CHILD_SUBREAPER).
+#: Makes the proxy a subreaper, which inherits orphans like process 1 (prctl(2)).
 INHERITING = [
     *(sys.executable, "-I", "-c"),
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1); os.execv(sys.argv[1], sys.argv[1:])",
@@ -647,7 +598,7 @@ LEAVES_AN_ORPHAN = "(sleep 0.01 &) ; exit 0"
 def wait_for_no_children(pid: int) -> None:
     end = time.monotonic() + TIMEOUT
     while Path(f"/proc/{pid}/task/{pid}/children").read_text():
-        assert time.monotonic() < end, "a child is left"
+        assert time.monotonic() < end, "a child process is left"
         time.sleep(0.01)
 
 
@@ -677,8 +628,6 @@ def test_server_reaps_orphans(serve: Serve, upstream: Upstream, tmp_path: Path) 
     wait_for_no_children(server.process.pid)
 
 
-# 20
-
 _NO_WAIT4 = """
 def waitpid(pid, options):
     raise OSError(38, "Function not implemented")
@@ -694,7 +643,7 @@ ours = [waitpid, waitid]
 
 
 @pytest.mark.parametrize(("functions", "reply"), [(_NO_WAIT4, b"550 "), (_NO_WAIT, b"451 ")])
-def test_failed_wait_does_not_deliver_message(
+def test_failed_wait_call_prevents_delivery(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, functions: str, reply: bytes
 ) -> None:
     arguments = [upstream.address, "-t", "2", "-d", str(tmp_path), "-c", REJECT]
@@ -703,9 +652,6 @@ def test_failed_wait_does_not_deliver_message(
     sends_message(client)
     client.sees_reply(reply)
     peer.sees(b"QUIT")
-
-
-# 21
 
 
 def test_limit_of_four_descriptors_causes_no_traceback(spawn: Spawn) -> None:

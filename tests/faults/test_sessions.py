@@ -1,7 +1,7 @@
-"""Random sessions with several messages. A failing session is named and can be run separately.
+"""Random sessions with several messages. A failure names the session.
 
-The gate always runs the same sessions. With POSTPROX_SEED, or in `nox -s faults`, others are run,
-and the seed is printed. `python3 -m tests.faults.sessions NUMBER` runs a session again.
+The gate always runs the same sessions. POSTPROX_SEED and `nox -s faults` select other sessions. A
+failure prints the seed. `python3 -m tests.faults.sessions NUMBER` runs a session again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEED = int(os.environ.get("POSTPROX_SEED", random.randrange(1 << 20) if DEEP els
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_message_of_long_session_is_accounted_for(part: int) -> None:
+def test_guarantees_hold_in_random_sessions(part: int) -> None:
     first = SEED * 1_000_000 + part * COUNT
     account = play(iter(range(first, first + COUNT)), at_once=6)
     assert not account.violations, f"POSTPROX_SEED={SEED}"

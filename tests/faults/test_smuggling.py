@@ -1,8 +1,7 @@
 """Tests that no server sees an early end of data, for all sequences of up to six octets.
 
-The tests cover every sequence of CR, LF, a dot, NUL and a letter, with every division into blocks,
-both in messages from the client and in OUTFILE. Four models of a server, which differ in the
-accepted line ends, read the output.
+The tests cover every sequence of CR, LF, a dot, NUL and a letter with every division into blocks,
+both in client messages and in OUTFILE. Four server models with different line ends read the output.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def sequences(first: bytes) -> Iterator[bytes]:
 
 
 def shown_end(wire: bytes, server: str) -> int:
-    """Return the number of octets that a server reads until the end of data, or -1 if none."""
+    """Return the position at which a server sees the end of data, or -1."""
     end = _EARLY_END[server].search(wire)
     return end.end() if end else -1
 
@@ -52,12 +51,12 @@ def assert_not_smuggled(wire: bytes) -> None:
     assert wire.endswith(END)
     for server in LINE_ENDS:
         end = shown_end(wire, server)
-        # A server that ends lines at CR sees the end of data at the last CR.
+        # A server that accepts CR as a line end sees the end of data at the last CR.
         assert end in (-1, len(wire), len(wire) - 1), (server, wire)
 
 
 def received(pieces: list[bytes]) -> tuple[bytes, bytes, DotUnstuffer]:
-    """Decode input. Return the content, and the input after the end of data."""
+    """Decode the input. Return the content, the input after the end of data and the decoder."""
     decoder = DotUnstuffer()
     content = b""
     for number, piece in enumerate(pieces):
@@ -87,7 +86,7 @@ def test_outfile_has_no_early_end_of_data(first: bytes) -> None:
 
 @pytest.mark.parametrize("first", OCTETS)
 def test_message_is_independent_of_block_boundaries(first: bytes) -> None:
-    """The input is split into octets, and into two pieces at any position."""
+    """The input arrives octet by octet, and in two pieces for every possible division."""
     for sequence in sequences(first):
         data = sequence + b"\r\n" + END
         whole = received([data])[:2]
@@ -128,7 +127,7 @@ def test_message_sent_by_proxy_is_not_smuggled(
 
 
 def sent_on(client: Peer, peer: Peer, text: bytes) -> bytes:
-    """Send a message. Return the part of it that upstream receives."""
+    """Send a message. Return the octets that upstream receives."""
     client.sends(text.replace(b"\r\n.", b"\r\n..") + b"\r\n" + END)
     peer.sees(b"DATA")
     peer.says(b"354 go on")

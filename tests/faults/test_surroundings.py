@@ -30,8 +30,8 @@ from tests.support.upstream import (
     takes_message,
 )
 
-ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="root is needed")
-NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="mount name spaces are needed")
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="requires root")
+NAME_SPACES = pytest.mark.skipif(not may_unshare(), reason="requires mount namespaces")
 
 REFUSE_ALL = "echo '550 virus' >&2; exit 1"
 LARGE = b"x" * 70 + b"\r\n"
@@ -46,7 +46,7 @@ def sends_large(client: Peer, octets: int) -> None:
 
 @NAME_SPACES
 @pytest.mark.parametrize("filtered", [(), ("-c", "exit 0")])
-def test_message_after_oversized_one_is_delivered(
+def test_message_after_oversized_message_is_delivered(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, filtered: tuple[str, ...]
 ) -> None:
     proxy = spawn(
@@ -62,7 +62,7 @@ def test_message_after_oversized_one_is_delivered(
 
 
 @NAME_SPACES
-def test_message_with_truncated_copy_is_not_delivered_unfiltered(
+def test_message_with_truncated_copy_never_bypasses_filter(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
@@ -98,7 +98,7 @@ def test_truncated_outfile_fails_filter(spawn: Spawn, upstream: Upstream, tmp_pa
     peer.sees(b"QUIT")
 
 
-def test_removed_directory_gives_452_and_keeps_session(
+def test_removed_spool_directory_gives_452_without_ending_session(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
@@ -110,7 +110,7 @@ def test_removed_directory_gives_452_and_keeps_session(
     quits(proxy.client, peer)
 
 
-def test_directory_removed_by_filter_does_not_affect_message(
+def test_spool_directory_removed_by_filter_does_not_affect_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
@@ -125,7 +125,9 @@ def test_directory_removed_by_filter_does_not_affect_message(
 # Limits
 
 
-def test_file_over_size_limit_gives_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_message_exceeding_file_size_limit_gives_452(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
+) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
         prelude=limited("RLIMIT_FSIZE", 200_000),
@@ -138,8 +140,8 @@ def test_file_over_size_limit_gives_452(spawn: Spawn, upstream: Upstream, tmp_pa
     passes_next_message(proxy.client, upstream)
 
 
-#: The limits of open files for a spawned proxy. Three descriptors are the client's, and the
-#: interpreter requires a fourth one to read its modules.
+#: The open file limits for a spawned proxy. Three descriptors belong to the client, and the
+#: interpreter requires a fourth to read its modules.
 FEW_DESCRIPTORS = range(4, 15)
 
 
@@ -166,7 +168,7 @@ def test_descriptor_shortage_gives_reply_and_delivers_nothing(
 
 @pytest.fixture
 def for_all() -> Iterator[Path]:
-    """Provide a directory that every user can write to."""
+    """A directory in which every user can create files."""
     directory = Path(tempfile.mkdtemp(prefix="faults-"))
     directory.chmod(0o1777)
     yield directory
@@ -191,7 +193,7 @@ def test_failed_fork_does_not_bypass_filter(
 
 
 def readable(user: int, directory: Path, pid: int) -> int:
-    """Return the number of message files and proxy descriptors that a user can read."""
+    """Return how many message files and proxy descriptors a user can open."""
     files = f"{directory}/*.email {directory}/*.out /proc/{pid}/fd/*"
     program = f'for file in {files}; do if test -r "$file"; then echo; fi; done'
     command = ["/bin/sh", "-c", program]
@@ -207,7 +209,7 @@ def test_other_user_cannot_open_message_files_or_descriptors(
     proxy = spawn("-d", str(for_all), "-c", f"read -r _ <{gate}; exit 0", upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(*MESSAGE)
-    with gate.open("w"):  # the filter is running from here on
+    with gate.open("w"):  # waits until the filter is running
         assert readable(0, for_all, proxy.process.pid) > 2
         assert readable(NOBODY, for_all, proxy.process.pid) == 0
     takes_message(proxy.client, peer, *MESSAGE)

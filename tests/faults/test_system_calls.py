@@ -13,11 +13,10 @@ from tests.faults.scenario import MODES
 
 pytestmark = pytest.mark.any_account
 
-#: The filter that replaces the message causes almost all calls. Others cause fewer.
+#: The filter that replaces the message causes almost all calls. The others cause fewer.
 KINDS = ["replaces", "accepts", "refuses"] if "POSTPROX_FAULTS" in os.environ else ["replaces"]
 
-#: Calls that are rare or caused only by some filters, each with such a filter. Counted separately,
-#: their numbers do not vary.
+#: Rare calls by a filter that causes them. Their numbers do not vary if no other call is counted.
 RARE = {
     "replaces": ("accept", "connect", "send", "socket", "register", "unregister"),
     "sleeps": ("killpg",),
@@ -45,11 +44,11 @@ def test_guarantees_hold_if_rare_call_fails(mode: str, kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_session_makes_every_listed_call(mode: str, tmp_path: Path) -> None:
+def test_session_makes_every_expected_call(mode: str, tmp_path: Path) -> None:
     assert CALLS[mode] <= calls_of(mode, "replaces", tmp_path)
 
 
-def test_every_listed_call_is_made(tmp_path: Path) -> None:
+def test_every_call_in_error_table_occurs(tmp_path: Path) -> None:
     made = {
         call
         for mode in MODES

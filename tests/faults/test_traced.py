@@ -1,6 +1,6 @@
 """Tests that a failing kernel call never loses a message, a file or another session.
 
-In the gate, each kind of call fails at two points of a session, and in `nox -s faults` at eight.
+Each kind of call fails at two points of a session in the gate, and at eight in `nox -s faults`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def test_spawned_proxy_delivers_message_despite_failed_linkat(
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
-def test_server_tries_failed_linkat_once(
+def test_server_does_not_retry_failed_linkat(
     serve: Serve, upstream: Upstream, tmp_path: Path, error: str
 ) -> None:
     arguments, how = refused_links(tmp_path, error, upstream.address)

@@ -1,6 +1,6 @@
-"""Tests that one iteration of a listening proxy's loop does little work, whatever a client does.
+"""Tests that a client cannot make one iteration of a listening proxy's loop do much work.
 
-Other clients therefore do not wait long. The tests count octets and calls, which are the same on
+Other clients therefore wait only briefly. The tests count octets and calls, which are the same on
 every machine. `python3 -m tests.faults.probe` measures the time.
 """
 
@@ -22,16 +22,15 @@ from tests.support.answering import Answering
 
 pytestmark = [
     pytest.mark.any_account,
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed"),
+    pytest.mark.skipif(shutil.which("strace") is None, reason="requires strace"),
 ]
 
-#: The maximum number of octets per iteration. Message data is read, stored in EMAIL, and stored in
-#: the spool with up to twice the size. The rest is for clients that connect or disconnect
-#: meanwhile.
+#: The maximum number of octets per iteration. Message data is read once, written to EMAIL once, and
+#: written to the spool with up to twice its size. The rest is for clients that come and go.
 _OCTETS = 5 * limits.READ_PER_ITERATION
 
-#: The maximum number of calls per iteration: two per command of one client, nine for each of ninety
-#: new clients, or about twenty for each client that disconnects within a message.
+#: The maximum number of calls per iteration. A command causes two calls, a new client nine, and a
+#: client that disconnects during a message about twenty. There are up to ninety clients.
 _CALLS = 24 * 90
 
 _CALL = re.compile(r"^(\w+)\(.* = (-?[0-9]+)", re.MULTILINE)
@@ -39,7 +38,7 @@ _MOVES = ("read", "write", "writev", "pread64", "sendto", "recvfrom")
 
 
 def turns(trace: str) -> Iterator[tuple[int, int]]:
-    """Return the number of calls and of transferred octets in each iteration of the loop."""
+    """Yield the numbers of calls and transferred octets in each iteration of the loop."""
     calls = octets = 0
     for name, result in _CALL.findall(trace):
         if name == "epoll_wait":
@@ -51,9 +50,7 @@ def turns(trace: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_loop_iteration_has_bounded_duration(
-    name: str, tmp_path: Path, answering: Answering
-) -> None:
+def test_loop_iteration_does_limited_work(name: str, tmp_path: Path, answering: Answering) -> None:
     place = Place(tmp_path / "proxy")
     arguments = [answering.address, "-v", "-r", "-d", str(place.spool), "-c", FILTER]
     server = Server(arguments, place.environment(1), place.stderr)
@@ -69,7 +66,7 @@ def test_loop_iteration_has_bounded_duration(
 
 
 async def _attacked(name: str, server: Server, trace: Path) -> None:
-    with server.client() as first:  # once the client gets a reply, the server is running
+    with server.client() as first:  # after the first reply, the server is ready
         await asyncio.to_thread(first.recv, 1)
     strace = Strace(trace, "-e", "trace=all", "-s", "0")
     await strace.attach(server.process.pid)

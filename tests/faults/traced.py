@@ -1,9 +1,9 @@
-"""Lets system calls of a running proxy fail in the kernel, with strace(1).
+"""Makes system calls of a running proxy fail with strace(1).
 
-Rule: the program is unchanged. Unlike `failing`, this method covers memory allocation, and the
-calls that the interpreter and the C library make themselves. strace is attached after the greeting,
-and calls are counted from there. close(2) is omitted, because a call that strace lets fail leaves
-the descriptor open, which a real failure never does.
+Rule: the program is unchanged. Unlike `failing`, this method covers memory allocation and the calls
+of the interpreter and the C library. strace is attached after the greeting, and the count of calls
+starts at that point. close(2) is omitted, because an injected failure leaves the descriptor open,
+unlike a real failure.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "wait4": ("EINTR", "ENOSYS"),
 }
 
-#: Calls whose failure loses data of a peer. The client then cannot know the outcome (RFC 1047).
+#: Calls whose failure loses a peer's data. The client then cannot know the outcome (RFC 1047).
 _DOUBTFUL = ("read", "write", "writev")
 
-#: Without the first call, no event can be awaited. Without the second, no module can be loaded.
-#: Only the session ends, with 421.
+#: Calls whose failure ends the session with 421. Without the first, the proxy cannot wait for
+#: events. Without the second, it cannot load a module.
 _ENDS_THE_SESSION = ("epoll_ctl", "newfstatat")
 
-#: strace can let the write of a signal's octet to the wake-up pipe fail, which no kernel does. The
-#: signal is then lost, and the interpreter reports this on standard error.
+#: strace can make the write of a signal number to the wake-up pipe fail, unlike a real kernel. The
+#: interpreter then loses the signal and prints an error.
 _SIGNAL_REFUSED = re.compile(r'^write\(\d+, "\\\d+", 1\) .*\(INJECTED\)$', re.MULTILINE)
 _SIGNAL_LOST = re.compile(rb"Exception ignored when .* signal wakeup fd:\n(?:.*\n)*?\w+Error: .*\n")
 
-_SPEED = 20  # a session that has lost its peer waits for a timeout
+_SPEED = 20  # shortens the timeout of a session that has lost its peer
 _CALL = re.compile(r"^([a-z0-9_]+)\(", re.MULTILINE)
 
 
@@ -79,7 +79,7 @@ class Injection:
 
 @dataclass
 class Findings:
-    """The results of all sessions: the number of calls in a session, and the violations."""
+    """The results of all sessions: the calls of a session, the failed calls and the violations."""
 
     calls: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
@@ -87,10 +87,10 @@ class Findings:
 
 
 class Strace:
-    """Runs strace(1), which records the calls of a process and can let some fail.
+    """Runs strace(1), which records the calls of a process and can make some fail.
 
-    log: the file that it writes.
-    expressions: its options, such as `-e`.
+    log: the output file.
+    expressions: the options, such as `-e`.
     """
 
     def __init__(self, log: Path, *expressions: str) -> None:
@@ -106,7 +106,7 @@ class Strace:
         assert b"attached" in said, said
 
     async def detach(self) -> None:
-        """Stop tracing, if it was started and the process is still running."""
+        """Stop tracing if it was started."""
         if self._process is not None:
             self._process.terminate()
             await asyncio.to_thread(self._process.communicate)
@@ -123,7 +123,7 @@ class Traced:
         self.findings = Findings()
 
     async def spawned(self, indexes: int) -> None:
-        """Let each call of spawned proxies fail at several points of a session."""
+        """Make each kind of call fail at several points of a spawned proxy's session."""
         started = await self._started()
         for injection in self._plan(indexes):
             stage = self._upstream.stage = self._stage("spawned")
@@ -141,7 +141,7 @@ class Traced:
         self._upstream.stop()
 
     async def listening(self, indexes: int) -> None:
-        """Let calls of a server fail while another client is in the middle of a message."""
+        """Make calls of a server fail while another client is in the middle of a message."""
         server = Server(*await self._started(), self._place.stderr)
         for injection in self._plan(indexes):
             bystander = Bystander(self._stage("listening"))
@@ -159,9 +159,9 @@ class Traced:
             await strace.detach()
             self._upstream.stage = bystander.stage
             if (told := await bystander.ends())[:3] != b"250":
-                stage.violations.append(f"the bystander is told {told!r}")
+                stage.violations.append(f"the bystander got {told!r}")
             if server.process.ended():
-                stage.violations.append("the server has ended")
+                stage.violations.append("the server has exited")
             await self._judge(stage, injection)
         server.process.end()
         self._upstream.stop()
@@ -169,7 +169,7 @@ class Traced:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def _plan(self, indexes: int) -> Iterator[Injection | None]:
-        """Record the calls of a session without failures, and then let each of them fail."""
+        """Record the calls of a session without failures, and then yield failures for them."""
         yield None
         calls = _CALL.findall(self._log.read_text())
         self.findings.calls = Counter(calls)
@@ -179,7 +179,7 @@ class Traced:
                 yield Injection(name, error, number)
 
     def _strace(self, injection: Injection | None) -> Strace:
-        calls = ",".join(f"?{name}" for name in ERRORS)  # `?` omits unknown calls
+        calls = ",".join(f"?{name}" for name in ERRORS)  # `?` makes strace ignore unknown calls
         failing = ["-e", f"inject={injection}"] if injection else []
         return Strace(self._log, "-e", f"trace={calls}", *failing)
 
@@ -204,7 +204,7 @@ class Traced:
             judgement = judge(message, rejecting=True)
             in_doubt = injection and injection.name in _DOUBTFUL and unknowable(message)
             if judgement.outcome != KEPT and not in_doubt:
-                stage.violations.append(f"{judgement.reason}, told {message.told!r}")
+                stage.violations.append(f"{judgement.reason}, got {message.told!r}")
         if left := await self._place.left_over():
             stage.violations.append(f"left in the spool: {left}")
             self._place.empty_spool()
@@ -214,7 +214,7 @@ class Traced:
 
 
 def some_calls(mode: str, indexes: int, directory: Path) -> Findings:
-    """Let every kind of call fail at several points of a session."""
+    """Make every kind of call fail at several points of a session."""
     traced = Traced(directory)
     asyncio.run(traced.spawned(indexes) if mode == "spawned" else traced.listening(indexes))
     return traced.findings
