@@ -1,1 +1,1 @@
-"""A clean Debian: the README followed to the letter; the package from installation to purge."""
+"""Tests of the README's commands and of the Debian package on a clean Debian system."""

@@ -1,10 +1,10 @@
-"""Try what the README says, and the Debian package, on a clean system: python3 -m tests.debian
+"""python3 -m tests.debian: test the README's commands and the Debian package on a clean system.
 
-Builds the package twice, the second time with a higher version; makes a Debian system with
-debootstrap, once; boots a copy of it with systemd-nspawn, with a network of its own that nothing
-gets out of; and lets `inside` run there. Root is required.
+The program builds the package twice, the second time with a higher version. On its first run it
+creates a Debian system with debootstrap. It boots a copy of the system with systemd-nspawn in an
+isolated network, and runs `inside` there. It requires root.
 
-Rule: nothing of the machine that it runs on is used or changed but `PLACE`.
+Rule: the tests change no files on the host except in `PLACE`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / ".nox/clean-system"
-SUITE = "bookworm"  # from the mirror that debootstrap takes by itself
+SUITE = "bookworm"  # from debootstrap's default mirror
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "postfix")
 TOOLS = ("debootstrap", "systemd-nspawn")
 DEBIAN = "debootstrap systemd-container"
 LIMIT = 600
-#: The last line of a trial without a fault.
-DONE = "the package was installed, used, upgraded and purged without a fault\n"
+#: The last line of a successful trial.
+DONE = "the package was installed, used, upgraded and purged without an error\n"
 
 UNIT = """\
 [Unit]
@@ -42,7 +42,7 @@ StandardError=inherit
 
 
 def base() -> Path:
-    """Return a clean system, made if there is none."""
+    """Return a clean system. Create the system if it does not exist."""
     system = PLACE / "base"
     if not system.exists():
         made = PLACE / "base.new"
@@ -56,14 +56,14 @@ def base() -> Path:
 
 
 def build(version: str) -> Path:
-    """Build the package; return where it is."""
+    """Build the package. Return its path."""
     command = ["/bin/sh", str(ROOT / "packaging/deb"), *([version] if version else [])]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return ROOT / printed.split()[-1]
 
 
 def booted(system: Path) -> str:
-    """Boot `system`, which shuts down by itself. Return the output of the trial."""
+    """Boot `system` and wait until it shuts down. Return the output of the trial."""
     command = [
         *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"),
         *("--boot", "--directory", str(system), "--", "--unit=trial.service"),
@@ -82,10 +82,10 @@ def booted(system: Path) -> str:
 
 
 def main() -> int:
-    """Run the trial; return the exit status."""
+    """Run the trial. Return the exit status."""
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if os.getuid() != 0 or missing:
-        print(f"root and {', '.join(TOOLS)} are required: apt-get install {DEBIAN}")
+        print(f"the trial requires root and {', '.join(TOOLS)}: apt-get install {DEBIAN}")
         return 2
     system = PLACE / "trial"
     shutil.rmtree(system, ignore_errors=True)
@@ -103,7 +103,7 @@ def main() -> int:
     printed = booted(system)
     print(printed, end="")
     if not printed.endswith(DONE):
-        print(f"the trial has failed; the system is still in {system}")
+        print(f"the trial failed; its system is in {system}")
         return 1
     shutil.rmtree(system)
     return 0

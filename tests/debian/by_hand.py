@@ -1,7 +1,7 @@
-"""The README followed to the letter, with the units and a real systemd, and undone again.
+"""The README's installation with a real systemd, and its removal.
 
-Rule: what is printed is run as it is; only the scanner that the README's filter asks is a stand-in,
-because its signatures would have to be fetched.
+Rule: the README's commands run unchanged. Only the scanner is a replacement, because a real scanner
+would have to download its signatures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .system import MAILBOX, arrives, has_arrived, refused, run, send, show, wai
 
 ETC = Path("/etc/postfix")
 SETUP = "Set up Postfix"
-#: The site, as Debian's own configuration has it, but for its name.
+#: Changes to Debian's default Postfix configuration.
 SETTINGS = (
     *("inet_interfaces=127.0.0.1", "inet_protocols=ipv4", "myhostname=mail.test"),
     *("mydestination=mail.test", "mailbox_command=", "alias_maps=", "home_mailbox="),
@@ -25,12 +25,12 @@ SCANNER = Path("/usr/bin/clamdscan")
 STAND_IN = "#!/bin/sh\n! grep -q EICAR\n"
 VIRUS = (550, "5.7.1 The message contains a virus")
 UNITS = Path("/usr/local/lib/systemd/system")
-#: `systemd-analyze security`'s judgement, times ten: its scale ends with 100.
+#: The permitted exposure level of `systemd-analyze security --threshold`, from 0 to 100.
 EXPOSURE = 19
 
 
 def installed_by_hand() -> None:
-    """The README's commands, in their order: proxy, filter, user, unit."""
+    """Install the proxy, filter, user and unit with the README's commands."""
     shutil.copytree(ETC, ETC.with_name("postfix.before"))
     run("postconf", "-e", *SETTINGS)
     user, unit, *_ = readme.indented(readme.section(SETUP))
@@ -44,7 +44,7 @@ def installed_by_hand() -> None:
 
 
 def units_are_strict() -> None:
-    """Check that the unit is as restricted as documented, and that systemd accepts all units."""
+    """Check that the service is as restricted as documented, and that systemd accepts all units."""
     run("systemctl", "start", "postprox.service")
     judged = run("systemd-analyze", "security", f"--threshold={EXPOSURE}", "postprox.service")
     print(judged.splitlines()[-1].strip())
@@ -56,28 +56,28 @@ def units_are_strict() -> None:
 
 
 def listening_before() -> None:
-    """Listening, before the queue: virus refused, mail delivered, a broken scanner noticed."""
+    """Filter mail before the queue with a listening proxy, also while the scanner fails."""
     _before("listening", service="")
 
 
 def listening_after() -> None:
-    """Listening, after the queue: the same, but for bounces and mail that waits."""
+    """Filter mail after the queue with a listening proxy, also while the scanner fails."""
     _after("listening", service="")
 
 
 def spawned_before() -> None:
-    """Spawned, before the queue."""
+    """Filter mail before the queue with a spawned proxy, also while the scanner fails."""
     run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
     _before("spawned", _spawned())
 
 
 def spawned_after() -> None:
-    """Spawned, after the queue."""
+    """Filter mail after the queue with a spawned proxy, also while the scanner fails."""
     _after("spawned", _spawned())
 
 
 def _spawned() -> str:
-    """The README's command for the service that starts the proxy."""
+    """Return the README's command for the service that starts the proxy."""
     _, _, service, *_ = readme.indented(readme.section(SETUP))
     return service
 
@@ -115,7 +115,9 @@ def _after(proxy: str, service: str) -> None:
     wait_until("the virus has bounced", lambda: VIRUS[1] in _journal("postfix/bounce", "scan"))
     down = SCANNER.rename(SCANNER.with_suffix(".down"))
     send(f"waits for the scanner, {proxy} after.")
-    wait_until("it waits in the queue", lambda: "status=deferred" in _journal("postfix/scan"))
+    wait_until(
+        "the message waits in the queue", lambda: "status=deferred" in _journal("postfix/scan")
+    )
     down.rename(SCANNER)
     run("postqueue", "-f")
     arrives(f"waits for the scanner, {proxy} after.")
@@ -148,7 +150,7 @@ def packaged_over_it() -> None:
 
 
 def undone() -> None:
-    """Uninstalled by the command, and the rest taken back as it was made."""
+    """Uninstall the proxy with the documented command, and restore the system."""
     run("systemctl", "stop", "postfix")
     print(run("sh", "packaging/install", "--uninstall"), end="")
     run("systemctl", "daemon-reload")

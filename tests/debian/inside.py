@@ -1,7 +1,7 @@
-"""The life of the package on a system with a real systemd and a real Postfix.
+"""The package from installation to purge, on a system with a real systemd and a real Postfix.
 
-Rule: it runs as root inside of a clean system that is thrown away afterwards, with that system's
-own Python; the first step that fails ends it.
+Rule: the program runs as root in a clean, temporary system with the system's Python. The first step
+that fails ends it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROXY, OTHER_PORT = "127.0.0.1:10035", 2525
 
 
 def installs() -> None:
-    """It is there as it should be, also when it is installed twice."""
+    """Install the package twice, and check its files and the inactive service."""
     for _ in range(2):
         said = run("dpkg", "-i", str(TRIAL / "postprox.deb"))
         assert "too" not in said, said
@@ -45,11 +45,13 @@ def installs() -> None:
     assert "rejected" in run("postprox-rehearse", "-c", "exit 1")
     assert list(LIBRARY.glob("cpython-*/session")), "no byte code"
     assert f"{SPOOL.owner()} {SPOOL.stat().st_mode & 0o7777:o}" == "postprox 700"
-    assert show("ActiveState", "postprox.socket") == "inactive", "nothing is to run by itself"
+    assert show("ActiveState", "postprox.socket") == "inactive", (
+        "the installation must not start the service"
+    )
 
 
 def documented() -> None:
-    """Every link in the package's documents leads to one of its files."""
+    """Check that every link in the package's documents leads to an installed file."""
     documents = Path("/usr/share/doc/postprox")
     links = [
         page.parent / link
@@ -65,7 +67,7 @@ def documented() -> None:
 
 
 def spawned() -> None:
-    """The package's own test, where Postfix starts the proxy."""
+    """Run the package's own test with a spawned proxy."""
     print(run("debian/tests/mail", "--spawned"), end="")
     run("postconf", "-MX", "127.0.0.1:10025/inet")
     run("systemctl", "restart", "postfix")
@@ -80,7 +82,7 @@ def filters_mail() -> None:
 
 
 def recipe_is_followed() -> None:
-    """The commands of --recipe set up the listening service, and the check has no findings."""
+    """Set up the listening service with the commands of --recipe, and check for findings."""
     for name in ("main.cf", "master.cf"):
         path = Path("/etc/postfix", name)
         path.write_text(path.with_name(f"{name}.before").read_text())
@@ -88,7 +90,7 @@ def recipe_is_followed() -> None:
     run("systemctl", "restart", "postfix")
     run("sh", "-e", "-c", "postprox-check --recipe before-queue > /trial/recipe")
     run("sh", "-e", "/trial/recipe")
-    wait_until("the check has no findings", lambda: run("postprox-check", status=None) == "")
+    wait_until("postprox-check has no findings", lambda: run("postprox-check", status=None) == "")
     send("by the recipe.")
     arrives("by the recipe.")
     assert refused("a virus by the recipe.")[0] == 550
@@ -104,7 +106,7 @@ def says_how_it_is() -> None:
 
 
 def wrong_command_line() -> None:
-    """It fails at once, with the reason in the journal; mail waits and is not refused."""
+    """Check that the service fails quickly with a wrong option, and that mail waits."""
     right = OPTIONS.read_text()
     OPTIONS.write_text(right.replace("-t 60", "-t never"))
     began = time.monotonic()
@@ -115,12 +117,12 @@ def wrong_command_line() -> None:
     assert f"postprox.service, {OPTIONS}: all mail is refused" in _checked()
     sender = threading.Thread(target=send, args=("has waited",))
     sender.start()
-    time.sleep(5)  # long enough to be started, and to fail, several times
-    assert show("ActiveState", "postprox.socket") == "active", "the socket has given up"
+    time.sleep(5)  # in this time the service starts and fails several times
+    assert show("ActiveState", "postprox.socket") == "active", "the socket must stay active"
     OPTIONS.write_text(right)
     run("systemctl", "restart", "postprox.service")
     sender.join(PATIENCE)
-    wait_until("the mail that waited is there", lambda: "has waited" in MAILBOX.read_text())
+    wait_until("the waiting message is delivered", lambda: "has waited" in MAILBOX.read_text())
 
 
 def _logged() -> str:
@@ -133,7 +135,7 @@ def _checked() -> str:
 
 
 def options_are_missing() -> None:
-    """The error in the journal names the missing file, and postprox-check writes it."""
+    """Check that the journal names a missing options file, and that postprox-check restores it."""
     away = OPTIONS.rename(OPTIONS.with_suffix(".away"))
     assert "failed" in run("systemctl", "restart", "postprox.service", status=1)
     assert f"postprox: {OPTIONS}: No such file or directory" in _logged()
@@ -146,7 +148,7 @@ def options_are_missing() -> None:
 
 
 def reload_is_refused() -> None:
-    """A reload fails with a line that names the restart, and the service goes on."""
+    """Check that a reload fails with a reference to restart, and that the service keeps running."""
     before = show("MainPID")
     assert "failed" in run("systemctl", "reload", "postprox.service", status=1)
     line = "postprox cannot reload; run: systemctl restart postprox.service (no message is lost)"
@@ -158,7 +160,7 @@ def reload_is_refused() -> None:
 
 
 def python_is_upgraded() -> None:
-    """Byte code is made anew when /usr/bin/python3 is replaced."""
+    """Check that an upgrade of /usr/bin/python3 recreates the byte code."""
     [made] = LIBRARY.glob("cpython-*")
     made.rename(made.with_name("cpython-309"))
     run("dpkg-trigger", "--by-package=python3-minimal", "/usr/bin/python3")
@@ -167,7 +169,7 @@ def python_is_upgraded() -> None:
 
 
 def upgraded_under_load() -> None:
-    """No message is refused for good, lost or doubled while the package is upgraded."""
+    """Check that an upgrade under load rejects, loses and duplicates no message."""
     accepted: list[str] = []
     deferred: list[str] = []
     refused: list[str] = []
@@ -199,20 +201,22 @@ def upgraded_under_load() -> None:
     stop.set()
     for sender in senders:
         sender.join(PATIENCE)
-    assert show("MainPID") not in (before, "0"), "the service was not restarted"
-    assert OPTIONS.read_text() == edited, "the upgrade has replaced an edited file"
+    assert show("MainPID") not in (before, "0"), "the upgrade must restart the service"
+    assert OPTIONS.read_text() == edited, "the upgrade must not replace an edited file"
     assert not refused, refused[:5]
     wait_until(
-        "all accepted mail is there",
+        "all accepted mail is delivered",
         lambda: set(accepted) <= set(re.findall(r"load-\S+", MAILBOX.read_text())),
     )
     seen = Counter(re.findall(r"load-\S+", MAILBOX.read_text()))
     assert {text: seen[text] for text in accepted if seen[text] != 1} == {}
-    print(f"{len(accepted)} messages meanwhile, each there once; {len(deferred)} had to be resent")
+    print(
+        f"{len(accepted)} messages during the upgrade, each delivered once; {len(deferred)} resent"
+    )
 
 
 def several_behind_one_port() -> None:
-    """Two instances of the template share the port, and both get clients."""
+    """Check that two instances of the template share the port, and that both get clients."""
     run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
     sockets = [f"postprox@{number}.socket" for number in (1, 2)]
     run("systemctl", "daemon-reload")
@@ -223,12 +227,12 @@ def several_behind_one_port() -> None:
     assert len(pids - {"0"}) == 2, pids
     for pid in pids:
         served = run("journalctl", f"_PID={pid}", "--no-pager", "-g", "verdict=|accept|rewrite")
-        print(f"an instance had {len(served.splitlines())} of 40 messages")
+        print(f"an instance filtered {len(served.splitlines())} of 40 messages")
         assert served.splitlines()
 
 
 def purged() -> None:
-    """With mail under way nothing of it is lost, nothing is left of the package, nothing runs."""
+    """Check that a purge loses no mail in transit and leaves no file or process."""
     spawn = (
         f"{PROXY} inet n n n - 20 spawn user=postprox argv=/usr/sbin/postprox -v --strict -t 90"
         f" -d {SPOOL} -c /usr/local/bin/mail-filter 127.0.0.1:10026"
@@ -255,8 +259,8 @@ def purged() -> None:
     for sender in senders:
         sender.join(PATIENCE)
     arrives("listening, 4 seconds.")
-    assert answers, "the message to a spawned proxy had no answer"
-    print(f"a message to a spawned proxy was answered {answers[0][0]} {answers[0][1]}")
+    assert answers, "the message to the spawned proxy got no reply"
+    print(f"reply to the message to the spawned proxy: {answers[0][0]} {answers[0][1]}")
     assert answers[0][0] // 100 == 4
     assert not has_arrived("spawned, 80 seconds.")
     units = run("systemctl", "list-units", "--plain", "--no-legend", "postprox*")
@@ -287,12 +291,12 @@ STEPS = (
 
 
 def main() -> None:
-    """Take all steps in turn."""
+    """Run all steps."""
     for step in STEPS:
         began = time.monotonic()
         step()
         print(f"ok  {step.__doc__}  ({time.monotonic() - began:.1f} s)", flush=True)
-    print("the package was installed, used, upgraded and purged without a fault")
+    print("the package was installed, used, upgraded and purged without an error")
 
 
 if __name__ == "__main__":

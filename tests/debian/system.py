@@ -1,6 +1,6 @@
-"""The system that the trial runs on, as every step of it uses it.
+"""Helpers for the steps of the trial, which run commands and send mail.
 
-Rule: what fails ends the trial, and says what it was.
+Rule: every failure ends the trial with a message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PATIENCE = 60.0
-#: The files of the trial, and the project's files.
+#: The directories with the files of the trial and of the project.
 TRIAL = Path("/trial")
 CHECKOUT = TRIAL / "checkout"
 MAILBOX = Path("/var/mail/nobody")
@@ -24,7 +24,7 @@ def run(*command: str, status: int | None = 0, cwd: Path = CHECKOUT) -> str:
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     ended = subprocess.run(command, stdout=pipe, stderr=both, text=True, check=False, cwd=cwd)
     if status is not None and ended.returncode != status:
-        sys.exit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout}")
+        sys.exit(f"{' '.join(command)} failed with status {ended.returncode}:\n{ended.stdout}")
     return ended.stdout
 
 
@@ -38,7 +38,7 @@ def wait_until(what: str, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"waited in vain until {what}")
+            sys.exit(f"timed out after {PATIENCE:g} s: waiting until {what}")
         time.sleep(0.1)
 
 
@@ -46,28 +46,28 @@ def send(text: str, port: int = 25) -> None:
     """Send a message with `text` as its body, through Postfix and the proxy.
 
     Raises:
-        smtplib.SMTPResponseException: it was not taken.
+        smtplib.SMTPResponseException: the message was refused.
     """
     with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
         client.sendmail("someone@example.com", ["nobody@mail.test"], f"Subject: x\n\n{text}\n")
 
 
 def refused(text: str, port: int = 25) -> tuple[int, str]:
-    """Send a message that is not taken; return the reply's code and words."""
+    """Send a message that must be refused. Return the reply's code and text."""
     try:
         send(text, port)
     except smtplib.SMTPResponseException as error:
         said = error.smtp_error
         return error.smtp_code, said.decode() if isinstance(said, bytes) else said
-    sys.exit(f"a message was taken: {text}")
+    sys.exit(f"a message was accepted: {text}")
 
 
 def has_arrived(text: str) -> bool:
-    """Whether `text` is in the mailbox."""
+    """Return whether `text` is in the mailbox."""
     return MAILBOX.exists() and text in MAILBOX.read_text()
 
 
 def arrives(text: str) -> None:
-    """Wait until `text` is in the mailbox, and see that it is there once."""
+    """Wait until `text` is in the mailbox, and check that it occurs once."""
     wait_until(f"{text!r} is in the mailbox", lambda: has_arrived(text))
     assert MAILBOX.read_text().count(text) == 1, f"{text!r} has arrived more than once"

@@ -1,7 +1,7 @@
-"""The programs that the example filters ask, each started and stopped by the tests.
+"""The daemons that the example filters use. The tests start and stop them.
 
-Rule: nothing of the machine's own configuration, nothing from the network: a directory of our own,
-a unix-domain socket in it, and a handful of signatures and rules.
+Rule: a daemon uses neither the machine's configuration nor the network. It has a private directory
+with a Unix domain socket and a few signatures or rules.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-#: How long a daemon may take to begin, in seconds.
+#: The time limit for the start of a daemon, in seconds.
 PATIENCE = 60.0
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: Harmless, and known to every scanner; in two halves, lest one take this file for a virus.
+#: The harmless test string that every scanner detects, split so that scanners ignore this file.
 EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 
 _CLAMD = """\
@@ -30,8 +30,8 @@ LocalSocketMode 666
 MaxThreads 2
 """
 
-# Debian's rules would take seconds to load, and ask the DNS; its header fields are those of the
-# filter.
+# Debian's rules would take seconds to load and would query the DNS. The included file defines the
+# header fields that the filter reads.
 _SPAMASSASSIN = r"""
 include /usr/share/spamassassin/10_default_prefs.cf
 use_bayes 0
@@ -98,7 +98,7 @@ end)
 
 @contextlib.contextmanager
 def clamd(directory: Path) -> Iterator[Path]:
-    """A clamd that knows EICAR and no more; gives its configuration file."""
+    """Run a clamd whose only signature is EICAR. Yield its configuration file."""
     (directory / "db").mkdir()
     (directory / "db/test.ndb").write_text(f"Test.EICAR:0:*:{EICAR.encode().hex()}\n")
     config = directory / "clamd.conf"
@@ -109,7 +109,7 @@ def clamd(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def spamd(directory: Path) -> Iterator[Path]:
-    """A spamd with three rules of our own; gives its socket."""
+    """Run a spamd with three test rules. Yield its socket."""
     (directory / "local.cf").write_text(_SPAMASSASSIN)
     (directory / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
     path = directory / "spamd.sock"
@@ -123,27 +123,27 @@ def spamd(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def rspamd(directory: Path) -> Iterator[Path]:
-    """An rspamd with rules of our own; gives its socket."""
+    """Run an rspamd with test rules. Yield its socket."""
     (directory / "rspamd.conf").write_text(_RSPAMD.format(dir=directory))
     (directory / "rules.lua").write_text(_RSPAMD_RULES)
     (directory / "none.lua").touch()
     (directory / "domains").write_text("example\nnet\norg\n")
     path = directory / "rspamd.sock"
-    # As root, for the directory is ours alone.
+    # rspamd runs as the current user, to which the directory belongs.
     command = ["rspamd", "--no-fork", "--insecure", f"--config={directory}/rspamd.conf"]
     with _running(command, path, _pings):
         yield path
 
 
-#: Where the tests differ from a site: a socket to ask at, and no half minute for all domains.
+#: Differences from a real site: a known socket and a short list of domains, which loads fast.
 _SITE = {
     "override.d/worker-normal.inc": 'bind_socket = "{dir}/rspamd.sock mode=0666"; count = 1;',
-    # No network reaches this nameserver: each question fails at once.
+    # No network reaches this nameserver, so each query fails immediately.
     "override.d/options.inc": 'url_tld = "{dir}/domains"; dns {{ nameserver = ["192.0.2.53"]; }}',
     "override.d/logging.inc": 'type = "console"; level = "warning";',
 }
 
-#: The network of the two programs has nothing but its own 127.0.0.1.
+#: Runs both programs in a network namespace that contains only 127.0.0.1.
 _ALONE = """
 ip link set lo up
 setpriv --pdeathsig KILL \\
@@ -155,7 +155,7 @@ exec rspamd --no-fork --insecure --config={dir}/etc/rspamd.conf --var=CONFDIR={d
 
 @contextlib.contextmanager
 def packaged_rspamd(directory: Path, local: Mapping[str, str]) -> Iterator[Path]:
-    """An rspamd with the package's own configuration and files in local.d; gives its socket."""
+    """Run an rspamd with the package's configuration and files in local.d. Yield its socket."""
     site = shutil.copytree("/etc/rspamd", directory / "etc")
     for name in ("local.d", "override.d"):
         shutil.rmtree(site / name, ignore_errors=True)
@@ -166,7 +166,7 @@ def packaged_rspamd(directory: Path, local: Mapping[str, str]) -> Iterator[Path]
         (site / name).write_text(text.format(dir=directory))
     (directory / "domains").write_text("example\nnet\norg\n")
     path = directory / "rspamd.sock"
-    # The shell becomes rspamd, and redis ends with it.
+    # The shell executes rspamd, and redis ends with it.
     command = ["unshare", "--net", "/bin/sh", "-c", _ALONE.format(dir=directory)]
     with _running(command, path, _pings):
         yield path
@@ -212,7 +212,7 @@ def _running(
 
 
 def _wait(process: subprocess.Popen[bytes], serves: Callable[[], bool], log: Path) -> None:
-    """Wait until the daemon serves; the one place where only looking again and again helps."""
+    """Poll until the daemon serves clients."""
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError):

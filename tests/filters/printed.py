@@ -1,4 +1,4 @@
-"""The configuration files that docs/filters.md prints for other programs."""
+"""The configuration files for other programs in docs/filters.md."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ TEXT = PAGE.read_text()
 
 
 def section(heading: str) -> str:
-    """Return the text under a heading, up to the next one of any level."""
+    """Return the text under a heading, up to the next heading."""
     found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", TEXT)
     assert found, f"no section {heading!r}"
     return found[1]
 
 
 def files(heading: str, folder: str) -> list[tuple[str, str]]:
-    """Return name and content of each file in a folder that the section prints."""
+    """Return the name and content of each file in a folder that the section contains."""
     pattern = rf"(?ms)`{re.escape(folder)}/([\w.]+)`:\n\n```\w+\n(.*?)^```$"
     return re.findall(pattern, section(heading))
 
 
 def file(heading: str, path: str) -> str:
-    """Return the one file with that path that the section prints."""
+    """Return the content of the section's file with this path."""
     folder, _, wanted = path.rpartition("/")
     (content,) = (content for name, content in files(heading, folder) if name == wanted)
     return content
 
 
 def script(heading: str) -> str:
-    """Return the commands that the section prints."""
+    """Return the section's commands."""
     (commands,) = re.findall(r"(?ms)^```sh\n(.*?)^```$", section(heading))
     return str(commands)

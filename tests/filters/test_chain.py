@@ -1,4 +1,4 @@
-"""chain.py: several filters, each of which reads the output of the previous one."""
+"""chain.py: several filters, each of which reads the output of the previous filter."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_arbitrary_message_reaches_second_filter_unchanged(run: Filter, message:
 
 
 def test_full_disk_gives_status_2(run: Filter) -> None:
-    # No file may have more than one block; the second filter's is copied last.
+    # The limit permits only files of one block, so copying the message fails.
     copies = 'cat "$EMAIL" >"$OUTFILE" 2>/dev/null || { echo the disk is full >&2; exit 2; }'
     ended = run(f"trap '' XFSZ; ulimit -f 1; exec {chain(copies, copies)}", b"x" * 100_000)
     assert ended.status == 2
@@ -179,7 +179,7 @@ def test_empty_chain_gives_status_2(run: Filter) -> None:
     assert run(chain()).status == 2
 
 
-def test_chain_of_real_filters_passes_and_rejects(run: Filter, clamd: Path, spamd: Path) -> None:
+def test_chain_of_real_filters_accepts_and_rejects(run: Filter, clamd: Path, spamd: Path) -> None:
     filters = [
         command("size-limit.sh", 100_000),
         command("clamav.sh", clamd),
@@ -191,6 +191,6 @@ def test_chain_of_real_filters_passes_and_rejects(run: Filter, clamd: Path, spam
     assert virus.reply.startswith("550 5.7.1 The message contains a virus: ")
 
 
-def test_stopped_scanner_fails_chain(run: Filter, stopped_clamd: Path) -> None:
+def test_stopped_scanner_makes_chain_fail(run: Filter, stopped_clamd: Path) -> None:
     ended = run(chain(command("size-limit.sh", 100_000), f"{FILTERS}/clamav.sh {stopped_clamd}"))
     assert (ended.status, "chain.py: clamav.sh failed" in ended.reply) == (2, True)

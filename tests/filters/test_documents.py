@@ -1,4 +1,4 @@
-"""Runs the instructions in examples/README.md and in each filter through the real proxy."""
+"""The documented commands in examples/README.md and in each filter, run with the real proxy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_shell_script_has_valid_syntax(name: str) -> None:
 
 @pytest.fixture
 def here(clamd: Path, spamd: Path, rspamd: Path, tmp_path: Path) -> Callable[[str], str]:
-    """Replace names in the texts with those of this machine."""
+    """Return a function that replaces documented paths with those of the tests."""
     places = {
         "/usr/local/bin/": f"{FILTERS}/",
         "/etc/clamav/mail.conf": str(clamd),
@@ -54,7 +54,7 @@ def here(clamd: Path, spamd: Path, rspamd: Path, tmp_path: Path) -> Callable[[st
 @pytest.mark.parametrize(("name", "use"), [(name, use) for name in NAMES for use in uses(name)])
 def test_documented_usage_works(here: Callable[[str], str], name: str, use: str) -> None:
     message = rehearse(here(use), ROOT / HELLO, "--strict")
-    # Where a server of the machine itself is asked, there may be none: then the filter fails.
+    # The filter may fail if the command uses a server that does not run on this machine.
     asks_the_machine = re.search(r"(clamav|spamassassin)\.sh(?! [1/])|rspamd\.py(?! /)", use)
     allowed = {0, 2} if asks_the_machine else {0}
     assert message["filter"]["status"] in allowed, message["filter"]["stderr"]

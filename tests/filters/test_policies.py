@@ -1,6 +1,6 @@
-"""docs/filters.md: rspamd with the package's configuration and the files that the page prints.
+"""docs/filters.md: rspamd with the package's configuration and the page's files.
 
-rspamd and redis run in a network namespace of their own, where 127.0.0.1 is theirs alone.
+rspamd and redis run in a private network namespace with its own 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .conftest import MESSAGE, Filter, command, needs, public_directory
 
 LOCAL = "/etc/rspamd/local.d"
 NOT_ACCEPTED = "554 5.7.1 The message has an attachment that we do not accept"
-#: rspamd recognises a program for Windows by its content, and a script by its name alone.
+#: rspamd recognises a Windows program by its content, and a script only by its name.
 PROGRAM, SCRIPT = b"MZ" * 100, b"alert(1)\n"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace requires root")
 
 
 def running(sections: list[str]) -> Iterator[Path]:
-    """The socket of an rspamd that has the files of the sections."""
+    """Run an rspamd with the files from these sections. Yield its socket."""
     needs("rspamd", "redis-server", "ip")
     with public_directory() as directory:
         local = {name: text for title in sections for name, text in printed.files(title, LOCAL)}
@@ -48,7 +48,7 @@ def greylisting() -> Iterator[Path]:
 
 
 def mixed(header: bytes, content: bytes, encode: bool = True) -> bytes:
-    """Return a message with a text and one more part."""
+    """Return a message with a text part and another part."""
     body = base64.encodebytes(content) if encode else content
     return (
         b"From: a@example.net\nTo: b@example.org\nSubject: x\nMIME-Version: 1.0\n"
@@ -58,13 +58,13 @@ def mixed(header: bytes, content: bytes, encode: bool = True) -> bytes:
 
 
 def named(name: bytes, content: bytes = PROGRAM) -> bytes:
-    """Return a message with an attachment of that name."""
+    """Return a message with an attachment of this name."""
     header = b'Content-Type: application/octet-stream; name="%b"\n' % name
     return mixed(header + b"Content-Transfer-Encoding: base64\n", content)
 
 
 def disposed(parameters: bytes, content: bytes = PROGRAM) -> bytes:
-    """Return a message with an attachment whose disposition has these parameters."""
+    """Return a message with an attachment and these Content-Disposition parameters."""
     header = b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n"
     return mixed(header + b"Content-Disposition: attachment; %b\n" % parameters, content)
 
@@ -93,7 +93,7 @@ def gzipped(name: str) -> bytes:
 
 
 def encoded(encoding: bytes) -> bytes:
-    """Return a message with a zip file whose encoding is written like this."""
+    """Return a message with a zip file and this Content-Transfer-Encoding."""
     header = b'Content-Type: application/zip; name="a.zip"\nContent-Transfer-Encoding: %b\n'
     return mixed(header % encoding, zipped("evil.exe"))
 
@@ -105,7 +105,7 @@ REJECTED = {
     "double": named(b"invoice.pdf.exe"),
     "double-reversed": named(b"invoice.exe.pdf"),
     "final-dot": named(b"evil.exe."),
-    "final-blank": named(b"evil.exe "),
+    "final-space": named(b"evil.exe "),
     "encoded-word": named(b"=?utf-8?b?ZXZpbC5leGU=?="),
     "right-to-left": named(b"=?utf-8?q?evil=E2=80=AEfdp.exe?="),
     "rfc2231": disposed(b"filename*=utf-8''evil%2Eexe"),
@@ -117,7 +117,7 @@ REJECTED = {
     "image": named(b"a.iso"),
     "zip": encoded(b"base64"),
     "zip-name": named(b"picture.jpg", ZIP),
-    "zip-blank": encoded(b"base64 "),
+    "zip-space": encoded(b"base64 "),
     "zip-in-zip": named(b"a.zip", zipped("b.zip", ZIP)),
     "gzip-name": named(b"evil.exe.gz"),
     "gzip-inner-name": named(b"invoice.gz", gzipped("evil.exe")),
@@ -131,7 +131,7 @@ DEEP = b"".join(
     b"Content-Type: multipart/mixed; boundary=q%d\n\n--q%d\n" % (number, number)
     for number in range(120)
 )
-#: The attachments that rspamd misses according to the page. If it detects one, update the page.
+#: The attachments that rspamd does not detect according to the page. If it does, update the page.
 MISSED = {
     "two-names": disposed(b"filename=\"ok.txt\"; filename*=utf-8''evil.js", SCRIPT),
     "name-twice": disposed(b'filename="ok.txt"; filename="evil.js"', SCRIPT),
@@ -185,7 +185,7 @@ def test_other_attachments_are_accepted(run: Filter, attachments: Path, kind: st
     assert run(command("rspamd.py", attachments), ACCEPTED[kind]).status == 0
 
 
-#: With this configuration a message without Date, To and Message-Id has more than 4 points.
+#: With this configuration, a message without Date, To and Message-Id scores more than 4 points.
 DOUBTFUL = b"Subject: x\n\nhello\n"
 GOOD = MESSAGE.replace(
     b"Subject", b"Date: Tue, 01 Dec 2026 12:00:00 +0000\nMessage-Id: <1@example.net>\nSubject"
@@ -193,7 +193,7 @@ GOOD = MESSAGE.replace(
 
 
 def redis(place: Path, *lines: str) -> list[str]:
-    """Send commands to the redis beside rspamd; return the lines of its answer."""
+    """Send commands to the redis server for rspamd. Return the lines of its reply."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(place.with_name("redis.sock")))
         client.sendall("".join(f"{line}\r\n" for line in (*lines, "QUIT")).encode())
@@ -208,7 +208,7 @@ def test_suspicious_message_is_greylisted_then_accepted(run: Filter, greylisting
     keys = [line for line in redis(greylisting, "KEYS rg*") if line.startswith("rg")]
     assert keys
     for key in keys:
-        # As if five minutes had gone by.
+        # Simulate that five minutes have passed.
         _, first, *_ = redis(greylisting, f"GET {key}")
         redis(greylisting, f"SET {key} {int(first) - 301} EX 86400")
     assert run(ask, DOUBTFUL).status == 0

@@ -1,4 +1,4 @@
-"""quarantine.py around other filters."""
+"""quarantine.py with other filters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_other_results_of_wrapped_filter_are_passed_on(
     assert kept(directory) == []
 
 
-def test_output_of_other_filter_is_delivered(run: Filter, directory: Path) -> None:
+def test_output_of_wrapped_filter_is_delivered(run: Filter, directory: Path) -> None:
     written = run(command("quarantine.py", directory, 'echo new >"$OUTFILE"')).written
     assert written == b"new\n"
 
@@ -103,8 +103,8 @@ def test_failed_storage_gives_status_2(run: Filter, tmp_path: Path) -> None:
     assert ended.reply.startswith("quarantine.py: the message cannot be kept: ")
 
 
-def test_full_disk_gives_status_2_and_leaves_nothing(run: Filter, directory: Path) -> None:
-    # No file may have more than one block, which stands in for a full disk.
+def test_full_disk_gives_status_2_and_leaves_no_file(run: Filter, directory: Path) -> None:
+    # A file size limit of one block simulates a full disk.
     limited = f"ulimit -f 1; exec {command('quarantine.py', directory, REJECT)}"
     ended = run(limited, MESSAGE + b"x" * 100_000)
     assert ended.status == 2

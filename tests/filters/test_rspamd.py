@@ -1,4 +1,4 @@
-"""rspamd.py with a real rspamd, up and down."""
+"""rspamd.py with a running and a stopped rspamd, and with invalid responses."""
 
 from __future__ import annotations
 
@@ -101,25 +101,25 @@ class Answers(http.server.BaseHTTPRequestHandler):
     text = b""
 
     def do_POST(self) -> None:
-        """Answer."""
+        """Send the response that the test has set."""
         self.send_response(self.status)
         self.end_headers()
         self.wfile.write(self.text)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Impostor(http.server.HTTPServer):
-    """A server that gives the answer of the test."""
+    """A server that sends the test's response."""
 
     @property
     def place(self) -> str:
-        """Its address, as rspamd.py takes it."""
+        """The address in the form that rspamd.py expects."""
         return f"127.0.0.1:{self.server_port}"
 
     def gives(self, answer: object, status: int = 200) -> str:
-        """Set the answer; return the address."""
+        """Set the response. Return the address."""
         Answers.status = status
         Answers.text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         return self.place
@@ -210,8 +210,8 @@ def test_list_of_objects_is_merged(run: Filter, impostor: Impostor) -> None:
     assert run(command("rspamd.py", place)).reply == "554 5.7.1 one two"
 
 
-def test_empty_lua_table_is_empty_list(tmp_path: Path) -> None:
-    """rspamd's own encoder, which the above is made for."""
+def test_rspamd_encodes_empty_lua_table_as_list(tmp_path: Path) -> None:
+    """rspamd's encoder writes an empty Lua table as a list, so rspamd.py accepts empty lists."""
     needs("rspamadm")
     program = tmp_path / "program.lua"
     program.write_text('print(require("ucl").to_format({milter = {}}, "json-compact"))\n')
@@ -246,7 +246,7 @@ def test_every_rspamd_action_is_handled(
     assert (ended.status, ended.reply) == (status, reply)
 
 
-def test_two_signatures_give_two_fields(run: Filter, impostor: Impostor) -> None:
+def test_two_signatures_produce_two_header_fields(run: Filter, impostor: Impostor) -> None:
     answer = {"action": "no action", "dkim-signature": ["a=rsa-sha256;\r\n\tb=x", "a=ed25519"]}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     assert written == (
@@ -280,7 +280,7 @@ def test_removed_fields_are_counted_in_original_message(
     assert written == b"X-Spam: Yes\n" + rest
 
 
-def test_line_end_in_rspamd_reply_cannot_add_line(run: Filter, impostor: Impostor) -> None:
+def test_line_end_in_rspamd_reply_cannot_add_header_line(run: Filter, impostor: Impostor) -> None:
     hostile = "a\r\n\r\n \n\tb\x00\x1b\u2028c\ud800\r250 ok\n"
     answer = {"action": "no action", "milter": {"add_headers": {"X-A": hostile}}}
     written = run(command("rspamd.py", impostor.gives(answer))).written

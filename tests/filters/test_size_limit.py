@@ -1,4 +1,4 @@
-"""size-limit.sh, which asks no server."""
+"""size-limit.sh, which uses no server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_size_limit_reports_size_and_limit(run: Filter) -> None:
 
 
 @pytest.mark.parametrize("limit", ["", "10M", "-1", "9" * 16, "9" * 30, "1 -o 1", "1\t2"])
-def test_size_limit_without_valid_number_is_reported(run: Filter, limit: str) -> None:
+def test_invalid_size_limit_is_reported(run: Filter, limit: str) -> None:
     ended = run(command("size-limit.sh", limit))
     assert (ended.status, f"'{limit}'" in ended.reply) == (2, True)
 

@@ -1,4 +1,4 @@
-"""spamassassin.sh with a real spamd, up and down."""
+"""spamassassin.sh with a running and a stopped spamd."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_missing_message_gives_status_2(run: Filter, spamd: Path) -> None:
 
 
 def test_spamd_reply_without_score_gives_status_2(run: Filter, tmp_path: Path) -> None:
-    # As of a spamd whose configuration clears all header fields.
+    # This is the output if spamd's configuration clears all header fields.
     spamc = tmp_path / "spamc"
     spamc.write_text("#!/bin/sh\nexec cat\n")
     spamc.chmod(0o755)

@@ -1,6 +1,6 @@
-"""Each scanner behind the real proxy with --strict: while it is up, is down, or hangs.
+"""Each scanner with the real proxy and --strict, while the scanner runs, is stopped or hangs.
 
-What is bad must not arrive in any of them; what is good must not be turned away for good.
+In every case, bad mail must not be delivered, and good mail must not be rejected permanently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCANNERS = ["clamd", "spamd", "rspamd"]
 
 
 def filter_command(scanner: str, place: Path) -> str:
-    """Return the filter that asks a scanner, which is at `place`."""
+    """Return the command of the filter for a scanner, which listens on `place`."""
     return {
         "clamd": command("clamav.sh", place),
         "spamd": command("spamassassin.sh", 15, "-U", place),
@@ -30,7 +30,7 @@ def filter_command(scanner: str, place: Path) -> str:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[[bytes], Path]:
-    """Write a message to a file."""
+    """Return a function that writes a message to a file."""
 
     def saved(message: bytes) -> Path:
         path = tmp_path / "message.eml"
@@ -63,7 +63,7 @@ def test_stopped_scanner_gives_temporary_rejection(
 
 @pytest.fixture
 def hung() -> Iterator[Path]:
-    """The socket of a scanner that accepts every connection and never replies."""
+    """The socket of a scanner that accepts connections and never replies."""
     with (
         tempfile.TemporaryDirectory(prefix="postprox-") as name,
         socket.socket(socket.AF_UNIX) as listener,
@@ -93,7 +93,7 @@ def append(word: str) -> str:
 def test_failing_chain_does_not_change_original_message(
     save: Callable[[bytes], Path],
 ) -> None:
-    # This runs without -r, so that the original passes. The second filter writes to EMAIL.
+    # Without -r, the original passes. The second filter writes to EMAIL.
     chain = command("chain.py", append("one"), append("two"), "exit 2")
     said = rehearse(chain, save(MESSAGE))
     assert (said["verdict"], said["received"]) == ("fail-open", said["sent"])

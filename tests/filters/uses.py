@@ -1,4 +1,4 @@
-"""The values of `-c` in the texts of examples/."""
+"""The values of `-c` in the README and the filters of examples/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = sorted(path.name for path in EXAMPLES.glob("filters/*") if path.suffix i
 
 
 def head(name: str) -> str:
-    """Return the lines at the top of a filter, before its code, without comment signs."""
+    """Return the comment or docstring at the top of a filter, without comment signs."""
     text = (EXAMPLES / "filters" / name).read_text()
     if name.endswith(".py"):
         return text.split('"""')[1]
@@ -22,21 +22,21 @@ def head(name: str) -> str:
 
 
 def uses(name: str) -> list[str]:
-    """Return the commands at the top of a filter."""
+    """Return the commands in a filter's comment or docstring."""
     return [single_line(braced or word) for braced, word in _found(head(name))]
 
 
 def as_written() -> list[str]:
-    """Return each command in all texts unchanged, with its braces."""
+    """Return every command in all texts unchanged, including braces."""
     texts = [README, *map(head, NAMES)]
     return [f"{{{braced}}}" if braced else word for text in texts for braced, word in _found(text)]
 
 
 def single_line(text: str) -> str:
-    """Return a text with each of its blanks and line breaks as one blank."""
+    """Return the text with each run of whitespace replaced by one space."""
     return re.sub(r"\s+", " ", text)
 
 
 def _found(text: str) -> list[tuple[str, str]]:
-    """Return the text in braces or the word that follows each `--strict -c`."""
+    """Return the text in braces or the word after each `--strict -c`."""
     return re.findall(r"--strict -c (?:\{([^}]*)\}|(\S+))", text)

@@ -1,8 +1,8 @@
-"""python3 -m tests.fuzz: run atheris on the grammar and the session for some time or inputs.
+"""python3 -m tests.fuzz: fuzz the grammar and the session with atheris.
 
-Rule: `grammar` and `session` define the rules for inputs. This module starts the fuzzer with an
-initial corpus. Useful inputs are stored in FOLDER. An input that violates a rule is written to a
-file and can be run again by its name.
+Rule: `grammar` and `session` define the rules. This module starts the fuzzer with an initial
+corpus. The fuzzer stores useful inputs in FOLDER, and writes an input that violates a rule to a
+file. To run the input again, give the file's name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.fuzz.source import Source
 
 TARGETS = (grammar.holds, session.holds)
 
-#: The maximum length of an input, which is enough for dozens of events or a complex message.
+#: The maximum length of an input, which suffices for dozens of events or a complex message.
 LONGEST = 400
 
 
@@ -41,12 +41,14 @@ def begin(folder: Path) -> None:
 
 
 def main() -> int:
-    """Search for violations. libFuzzer ends the process, with status 0 if it found none."""
+    """Search for violations. libFuzzer ends the process, with status 0 if there is no violation."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.fuzz", description=__doc__)
-    parser.add_argument("input", nargs="*", type=Path, help="try these again, and nothing else")
+    parser.add_argument("input", nargs="*", type=Path, help="run only these inputs")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--inputs", type=int, default=-1, help="stop after so many")
-    parser.add_argument("--seed", type=int, default=0, help="0 for one by chance; it is printed")
+    parser.add_argument("--inputs", type=int, default=-1, help="the maximum number of inputs")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the seed; 0 selects and prints a random seed"
+    )
     parser.add_argument("--corpus", type=Path, metavar="FOLDER")
     wanted = parser.parse_args()
     for path in wanted.input:

@@ -1,7 +1,7 @@
 """Rules for the grammar that hold for any input.
 
-Rule: each function takes an input and raises an error if it violates a rule. The tested functions
-may raise only the errors that their documentation names.
+Rule: each function processes an input and raises an error if the result violates a rule. The tested
+functions may raise only their documented errors.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _LAST_LINE = re.compile(rb"[0-9]{3} [ -~]*\r\n")
 
 
 def pieces(source: Source) -> list[bytes]:
-    """Split the rest of the input into pieces of about the size given by its next octet."""
+    """Split the rest of the input into pieces. The next octet determines their size."""
     size = source.octet() + 1
     rest = source.rest()
     return [rest[at : at + size] for at in range(0, len(rest), size)]
 
 
 def commands(source: Source) -> None:
-    """Check that lines are independent of block boundaries, and overlong ones are reported once."""
+    """Check that lines do not depend on block boundaries, and overlong lines are reported once."""
     cut = pieces(source)
     assert read_lines(cut) == read_lines([b"".join(cut)])
 
@@ -57,7 +57,7 @@ def read_lines(cut: list[bytes]) -> list[bytes | None]:
 
 
 def replies(source: Source) -> None:
-    """Check that replies have lines with one code and are independent of block boundaries."""
+    """Check that the lines of a reply have the same code and do not depend on block boundaries."""
     cut = pieces(source)
     found, whole = read_replies(cut), read_replies([b"".join(cut)])
     assert found == whole
@@ -108,12 +108,12 @@ def message(source: Source) -> None:
 
 
 def at_rest(wire: bytes) -> bytes:
-    """Return a message as stored, with LF and without stuffed dots. `wire` begins with CRLF."""
+    """Return the message with LF line ends and without dot stuffing. `wire` begins with CRLF."""
     return re.sub(rb"\r\n\.?", b"\n", wire)[1:]
 
 
 def outfile(source: Source) -> None:
-    """Check that OUTFILE is sent without an early end of data, whatever the block boundaries."""
+    """Check that OUTFILE is sent without an early end of data for any block boundaries."""
     cut = pieces(source)
     sent = b"".join(data.encoded(data.normalized(cut)))
     assert sent == b"".join(data.encoded(data.normalized([b"".join(cut)])))
@@ -121,7 +121,7 @@ def outfile(source: Source) -> None:
 
 
 def target(source: Source) -> None:
-    """Check that HOST:PORT gives a host and a port, a path, or an error with a remedy."""
+    """Check that HOST:PORT results in a host and a port, a path, or an error with a remedy."""
     text = source.rest().decode("utf-8", "surrogateescape")
     try:
         found = UpstreamAddress(text)
@@ -133,7 +133,7 @@ def target(source: Source) -> None:
 
 
 def command_line(source: Source) -> None:
-    """Check that a command line gives options or a one-line error."""
+    """Check that a command line results in options or a one-line error."""
     given = source.rest().decode("utf-8", "surrogateescape").split("\0")
     try:
         options = parse(given)
@@ -151,7 +151,7 @@ def _assert_one_line(error: str) -> None:
 
 
 def envelope(source: Source) -> None:
-    """Check that no environment variable of the filter is too long or has a control character."""
+    """Check that no variable of the filter is too long or contains a control character."""
     kept = Envelope()
     while source.more:
         add = source.one_of((kept.add_sender, kept.add_recipient, kept.add_xforward))
@@ -164,7 +164,7 @@ def envelope(source: Source) -> None:
 
 
 def last_line(source: Source) -> None:
-    """Check that the last line is independent of block boundaries, and a rejection is one line."""
+    """Check that the last line does not depend on block boundaries, and a rejection is one line."""
     cut = pieces(source)
     found = LastLine()
     for piece in cut:
@@ -181,5 +181,5 @@ TARGETS = (commands, replies, message, outfile, target, command_line, envelope, 
 
 
 def holds(source: Source) -> None:
-    """Test one function of the grammar with the rest of the input."""
+    """Select one of the functions above and run it with the rest of the input."""
     source.one_of(TARGETS)(source)

@@ -1,8 +1,8 @@
-"""Rules for a session that hold for any actions of client, upstream and filter in any order.
+"""Rules for a session that hold for any sequence of client, upstream and filter events.
 
 Rule: `Ledger` checks the guarantees (docs/reliability.md) after every event. No message bypasses
-its filter, at most one reply of upstream is awaited, and the client's reply to a message is that of
-upstream. `Dialogue` checks the interface to the shell.
+its filter, the session never awaits two replies from upstream, and the client receives upstream's
+reply to a message. `Dialogue` checks the interface to the shell.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SAID = (b"", b"550 no", b"250 discarded", b"no", b"\xff\0", b"354 what")
 SECONDS = (0.0, 0.5, 5.0, 29.0, 31.0, 61.0, 299.0, 601.0)
 ERRORS = ("", "", "", "disk full")
 
-#: A complete reply, which consists of lines with one code, without a hyphen on the last one.
+#: A complete reply. Its lines have the same code, and only the last line has no hyphen.
 _REPLY = re.compile(
     rb"(?:([2-5][0-9]{2})-[^\n]*\n(?:\1-[^\n]*\n)*)?(?(1)\1|[2-5][0-9]{2})(?:[ \r][^\n]*)?\n"
 )
@@ -65,7 +65,7 @@ class Ledger(Dialogue):
         self._reject = reject or strict
         self._strict = strict
         self._said = b""  # an incomplete reply from upstream
-        self._sent = False  # the message was sent completely, but not answered yet
+        self._sent = False  # the whole message was sent, but upstream has not replied
         super().__init__(filtering=filtering, reject_failures=self._reject, strict=strict)
         self._insist_on_lock_step()
 
@@ -98,24 +98,24 @@ class Ledger(Dialogue):
         if awaited and answer:
             self._insist(
                 answer[0][:1] == b"3" or told.startswith(answer[0]),
-                "the client is told something else than upstream has answered",
+                "the client received a different reply than upstream sent",
             )
             self._sent = False
         while answer := _REPLY.match(self._said):
             self._said = self._said[answer.end() :]
 
     def looks(self) -> None:
-        """Check the rules that always hold."""
+        """Check the rules that must hold after every event."""
         if self._sent and self.session._state != "delivering":
             self._sent = False
             last = bytes(self.to_client).splitlines()[-1:]
             told = not self.client_is_hung_up or (last and last[0][:1] == b"2")
-            self._insist(not told, "a message is told of that upstream has not answered")
+            self._insist(not told, "the client received a reply before upstream's final reply")
         held = len(self.session._commands._buffer)
-        self._insist(held <= limits.INPUT_BUFFER + limits.READ_SIZE, f"{held} octets are held")
+        self._insist(held <= limits.INPUT_BUFFER + limits.READ_SIZE, f"{held} octets are buffered")
 
     def _send_message(self, wire: bytes) -> None:
-        self._insist(self.may_pass, "a message goes past the filter")
+        self._insist(self.may_pass, "a message bypasses the filter")
         self.may_pass = not self._filtering
         super()._send_message(wire)
 
@@ -226,7 +226,7 @@ def _told_to_stop(ledger: Ledger, source: Source) -> None:
         ledger.is_terminated(patience)
 
 
-#: The possible events. An event that is not possible at the moment is ignored.
+#: The possible events. An event that cannot occur in the current state is ignored.
 EVENTS: tuple[Callable[[Ledger, Source], None], ...] = (
     _client_says,
     _upstream_says,
@@ -246,8 +246,8 @@ EVENTS: tuple[Callable[[Ledger, Source], None], ...] = (
     _told_to_stop,
 )
 
-#: An input for a session with a message that the filter accepts. The first octet of each pair is
-#: the event.
+#: An input for a session with a message that the filter accepts. The first octet of each pair
+#: selects the event.
 CONNECTED = bytes((3, 1, 2))
 EHLO = bytes((0, 0, 1, 0))
 TRANSACTION = bytes((0, 4, 1, 0, 1, 0))
@@ -256,14 +256,14 @@ WHOLE = CONNECTED + EHLO + (TRANSACTION + MESSAGE) * 2
 
 
 def holds(source: Source) -> None:
-    """Run a session with the events of the input. Check the rules, and that it ends."""
+    """Run a session with the input's events. Check the rules and the end of the session."""
     ledger = played(source)
     assert ledger.session.finished
     assert ledger.spool is None
 
 
 def played(source: Source, *, ends: bool = True) -> Ledger:
-    """Return a session after the events of the input. With `ends`, no event follows."""
+    """Run a session with the input's events. With `ends`, let all time limits expire afterwards."""
     flags = source.octet()
     ledger = Ledger(filtering=bool(flags & 1), reject=bool(flags & 2), strict=bool(flags & 4))
     ledger.upstream_is_fast = bool(flags & 8)

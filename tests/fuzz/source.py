@@ -1,7 +1,7 @@
-"""An input of the fuzzer, which is read from beginning to end.
+"""A fuzzer input, which is read from beginning to end.
 
-Rule: every input is valid, and a small change to it has a small effect, which helps the fuzzer.
-Octets past the end are read as 0.
+Rule: every input is valid. A small change to the input has a small effect, which helps the fuzzer.
+A read past the end returns 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Thing = TypeVar("Thing")
 
 
 class Source:
-    """The octets of one input. Each is read once."""
+    """The octets of an input, each of which is read once."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -21,7 +21,7 @@ class Source:
 
     @property
     def more(self) -> bool:
-        """Whether octets are left."""
+        """Whether unread octets remain."""
         return self._at < len(self._data)
 
     def octet(self) -> int:
@@ -30,7 +30,7 @@ class Source:
         return self._data[self._at - 1] if self._at <= len(self._data) else 0
 
     def octets(self) -> bytes:
-        """Return up to 255 octets. The first octet read is their number."""
+        """Read an octet as a length, and return that many octets."""
         begin = self._at + 1
         self._at = min(begin + self.octet(), len(self._data))
         return self._data[begin : self._at]
@@ -41,5 +41,5 @@ class Source:
         return self._data[begin:]
 
     def one_of(self, things: Sequence[Thing]) -> Thing:
-        """Return one of `things`."""
+        """Return one of `things`, which the next octet selects."""
         return things[self.octet() % len(things)]

@@ -17,18 +17,18 @@ from tests.unit.dialogue import UnexpectedError
 
 pytestmark = pytest.mark.any_account
 
-#: Where atheris can be installed (pyproject.toml), it must be installed.
+#: Whether atheris must be installed, because pyproject.toml requires it on this platform.
 FUZZED = platform.machine() == "x86_64" and sys.version_info < (3, 15)
 
 INPUTS = 15_000
-LIMIT = 600  # seconds, of which it takes about ten
+LIMIT = 600  # seconds; the test takes about ten
 
-#: A session with -r in which the filter exits with status 2 and there is no other error.
+#: A session with -r in which the filter exits with status 2 and no other error occurs.
 FAILS = bytes((0b1011, 0, 0, 0)) + session.CONNECTED + session.EHLO + session.TRANSACTION
 FAILS += bytes((0, 5, 2, 2, 0, 1, 1, 1, 0))
 
 
-@pytest.mark.skipif(not FUZZED, reason="there is no atheris for this machine")
+@pytest.mark.skipif(not FUZZED, reason="atheris is not available for this platform")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_rules_hold_for_fuzzer_inputs(seed: int) -> None:
     options = ["--seconds", "0", "--inputs", str(INPUTS), "--seed", str(seed)]
@@ -47,14 +47,14 @@ def test_message_bypassing_filter_is_detected(monkeypatch: pytest.MonkeyPatch) -
     session.holds(Source(FAILS))
     accepted = verdict.Verdict(verdict.ACCEPT)
     monkeypatch.setattr(verdict, "judge", lambda *_, **__: accepted)
-    with pytest.raises(UnexpectedError, match="past the filter"):
+    with pytest.raises(UnexpectedError, match="bypasses the filter"):
         session.holds(Source(FAILS))
 
 
 def test_wrong_reply_to_client_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     end = core.Session._end_message
     monkeypatch.setattr(core.Session, "_end_message", lambda self, _: end(self, b"250 fine\r\n"))
-    with pytest.raises(UnexpectedError, match="something else"):
+    with pytest.raises(UnexpectedError, match="a different reply"):
         session.holds(Source(bytes((0b1001, 0, 0, 0)) + session.WHOLE))
 
 

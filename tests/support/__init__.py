@@ -1,1 +1,1 @@
-"""SMTP clients, upstream servers and proxy processes, for all tests but those of the suite."""
+"""SMTP clients, upstream servers and proxy processes for all tests except the suite's tests."""

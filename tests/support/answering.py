@@ -1,6 +1,6 @@
-"""An upstream server that accepts every message, in threads, without a script.
+"""An upstream server that runs in threads and accepts every message.
 
-Rule: it counts messages and keeps none, because the messages of an attack are large.
+Rule: the server counts messages but does not store them, because attacks send large messages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class Answering:
-    """Listens on a free port and replies to each command with success."""
+    """Listens on a free port and accepts every command."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -23,13 +23,13 @@ class Answering:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def take(self, lines: Iterable[bytes]) -> bool:
-        """Read a message; return whether its end came."""
+        """Read a message. Return whether the end of data arrived."""
         return any(line == b".\r\n" for line in lines)
 
     def _accept(self) -> None:

@@ -1,6 +1,6 @@
-"""A session of aiosmtplib, for tests that send whole messages and run no event loop.
+"""An aiosmtplib session for tests that send whole messages without an event loop.
 
-Rule: aiosmtplib decides about the octets. A test in which they matter uses `peers`.
+Rule: aiosmtplib determines the octets on the wire. A test that depends on them uses `peers`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class Session:
         return self._runner.run(call)
 
     def command(self, line: str) -> Reply:
-        """Send a command as it is; return its reply."""
+        """Send an unmodified command. Return its reply."""
         return _reply(*self.run(self.smtp.execute_command(line.encode())))
 
     def data(self, content: bytes) -> Reply:
-        """Send DATA and a message; return the reply that decides about it."""
+        """Send DATA and a message. Return the final reply."""
         try:
             return _reply(*self.run(self.smtp.data(content)))
         except aiosmtplib.SMTPDataError as error:
             return _reply(error.code, error.message)
 
     def transact(self, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
-        """Send one message; return the reply to the refused envelope, or to the message."""
+        """Send one message. Return the final reply, or the refusal of the envelope."""
         reply = self.command(f"MAIL FROM:<{sender}>")
         if reply[0] != 250:
             return reply

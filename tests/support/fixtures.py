@@ -1,4 +1,4 @@
-"""Fixtures for a conftest.py: an upstream server, and proxies that end with the test."""
+"""Fixtures for conftest.py files: an upstream server, and proxies that end with the test."""
 
 from __future__ import annotations
 

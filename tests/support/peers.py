@@ -1,6 +1,6 @@
-"""The raw end of a connection, for tests in which octets matter.
+"""A raw connection, for tests that depend on the octets on the wire.
 
-Rule: a peer sends exactly the octets that it is given, and waits with one timeout.
+Rule: a peer sends exactly the given octets. All waits have the same timeout.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Self
 
-#: Seconds that a peer waits for octets; only a failing test reaches it.
+#: The timeout in seconds, which expires only in failing tests.
 TIMEOUT = 20.0
 
 
@@ -34,7 +34,7 @@ class Peer:
         self.sends(b"".join(text + b"\r\n" for text in texts))
 
     def line(self) -> bytes:
-        """Wait for one line; at the end of the connection return the rest."""
+        """Wait for one line. At the end of the connection, return the remaining octets."""
         while b"\n" not in self.received and (data := self.socket.recv(65536)):
             self.received += data
         return self._next_line()
@@ -46,7 +46,7 @@ class Peer:
         return line
 
     def reply(self) -> bytes:
-        """Wait for one reply, of any number of lines (RFC 5321, 4.2.1)."""
+        """Wait for one reply, which can have several lines (RFC 5321, 4.2.1)."""
         reply = line = self.line()
         while line[3:4] == b"-":
             line = self.line()
@@ -89,12 +89,12 @@ class Peer:
 
 
 def connected(address: tuple[str, int], timeout: float = TIMEOUT) -> Peer:
-    """Connect a client."""
+    """Connect to *address* as a client."""
     return Peer(socket.create_connection(address, timeout), timeout)
 
 
 def connected_pair() -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a TCP connection, which can be reset, unlike a socketpair(2)."""
+    """Return both ends of a TCP connection, which can be reset, unlike a socketpair(2) pair."""
     with listening() as listener:
         ours = socket.create_connection(listener.getsockname(), TIMEOUT)
         theirs, _ = listener.accept()

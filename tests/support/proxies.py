@@ -1,4 +1,4 @@
-"""The proxy as a process: spawned for one client, as spawn(8) does, or as a listening server."""
+"""The proxy as a process, which runs for one client as under spawn(8), or as a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tests.support.peers import TIMEOUT, Peer, connected, listening
 
 ROOT = Path(__file__).resolve().parents[2]
-# A process that ends may leave closing to the system.
+# A process may leave the closing of its sockets and files to the kernel when it exits.
 _STRICT = ("-bb", "-W", "error", "-W", "ignore::ResourceWarning")
 PYTHON = (sys.executable, *_STRICT)
 #: The interpreter as the installed launcher starts it.
@@ -26,7 +26,7 @@ _ACTIVATE = 'export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=smtp; exec "$@" 3<
 
 
 def environment(**more: str) -> dict[str, str]:
-    # The package of ROOT, and not of the directory in which the tests were started.
+    # Import the package in ROOT, even if the tests were started in another directory.
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -36,7 +36,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def activated(*command: str) -> list[str]:
-    """Return a command whose standard input, a listening socket, becomes its passed socket."""
+    """Return a command that passes its standard input to `command` as a socket unit's socket."""
     return ["/bin/sh", "-c", _ACTIVATE, "sh", *command]
 
 
@@ -44,7 +44,7 @@ class Spawned:
     """A proxy with its client on descriptors 0, 1 and 2.
 
     command: the program.
-    how: more for subprocess.Popen.
+    how: more arguments for subprocess.Popen.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Spawned:
 
 
 class Serving:
-    """A proxy that listens in the foreground on a passed socket."""
+    """A proxy that listens in the foreground on an inherited socket."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ Proxy = TypeVar("Proxy", Spawned, Serving)
 
 
 def starting(kind: Callable[..., Proxy]) -> Iterator[Callable[..., Proxy]]:
-    """Yield, for a fixture, a function that starts proxies; all end with the test."""
+    """Yield a function that starts proxies, for a fixture. End the proxies after the test."""
     started: list[Proxy] = []
 
     def start(*arguments: str, **how: object) -> Proxy:
@@ -128,7 +128,7 @@ def starting(kind: Callable[..., Proxy]) -> Iterator[Callable[..., Proxy]]:
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait until a process that is not a child has ended."""
+    """Wait until a process that is not a child has exited."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,6 +1,7 @@
-"""An upstream server that a test scripts, and the steps of a session between it and a client.
+"""An upstream server that a test controls, and common steps of a session.
 
-Rule: the test gives every line of both peers; nothing is answered by itself (see `answering`).
+Rule: the test sends every line of the client and the upstream server. For automatic replies, use
+`answering`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Upstream:
 
 
 def greeted(client: Peer, upstream: Upstream) -> Peer:
-    """Begin a session; return the upstream server's end of it."""
+    """Begin a session. Return the upstream server's end of the connection."""
     peer = upstream.greets()
     client.sees(b"220 up")
     return peer
@@ -57,13 +58,13 @@ def sends_envelope(client: Peer, peer: Peer, sender: bytes = b"a@example") -> No
 
 
 def begins_message(client: Peer, peer: Peer) -> None:
-    """Send an envelope, and DATA up to its 354."""
+    """Send an envelope and DATA, up to the 354 reply."""
     sends_envelope(client, peer)
     client.asks(b"DATA", b"354 ")
 
 
 def in_transaction(client: Peer, upstream: Upstream, sender: bytes = b"a@example") -> Peer:
-    """Begin a session up to an accepted recipient; return the upstream server's end of it."""
+    """Begin a session, up to an accepted recipient. Return upstream's end of the connection."""
     peer = greeted(client, upstream)
     relays(client, peer, b"EHLO client")
     sends_envelope(client, peer, sender)
@@ -71,14 +72,14 @@ def in_transaction(client: Peer, upstream: Upstream, sender: bytes = b"a@example
 
 
 def in_data(client: Peer, upstream: Upstream, sender: bytes = b"a@example") -> Peer:
-    """Begin a session up to the 354; return the upstream server's end of it."""
+    """Begin a session, up to the 354 reply. Return upstream's end of the connection."""
     peer = in_transaction(client, upstream, sender)
     client.asks(b"DATA", b"354 ")
     return peer
 
 
 def passes_next_message(client: Peer, upstream: Upstream) -> None:
-    """Send a message in a session whose upstream connection has ended, and QUIT."""
+    """Send a message after the end of the upstream connection, and then QUIT."""
     client.says(b"MAIL FROM:<a@example>")
     peer = upstream.greets()
     peer.sees(b"EHLO client")
@@ -94,7 +95,7 @@ def passes_next_message(client: Peer, upstream: Upstream) -> None:
 
 
 def takes_message(client: Peer, peer: Peer, *texts: bytes) -> None:
-    """Let the upstream server accept a message that has passed the filter."""
+    """Accept a message from the proxy as the upstream server."""
     peer.sees(b"DATA")
     peer.says(b"354 go on")
     peer.sees(*texts)
