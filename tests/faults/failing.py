@@ -62,7 +62,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
 EVERY = 0
 
 
-class _Room:
+class _Selection:
     """Counts calls, and makes the selected call fail."""
 
     def __init__(self, control: str) -> None:
@@ -114,9 +114,9 @@ def _whose(descriptor: int) -> str:
 class _FailingModule:
     """A module whose functions can fail."""
 
-    def __init__(self, module: Any, room: _Room) -> None:
+    def __init__(self, module: Any, selection: _Selection) -> None:
         self._module = module
-        self._room = room
+        self._selection = selection
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._module, name)
@@ -132,7 +132,7 @@ class _FailingModule:
             if name == "read" and stat.S_ISFIFO(posix.fstat(descriptor).st_mode):
                 return function(*arguments)  # reading from a pipe cannot fail
             try:
-                self._room.may_fail(name, descriptor)
+                self._selection.may_fail(name, descriptor)
             except OSError:
                 if name == "close":  # the descriptor is closed even if close(2) fails
                     function(*arguments)
@@ -142,42 +142,42 @@ class _FailingModule:
         return call
 
 
-def _failing_socket(base: type, room: _Room) -> type:
+def _failing_socket(base: type, selection: _Selection) -> type:
     class Failing(base):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **more: Any) -> None:
             if "fileno" not in more:
-                room.may_fail("socket", -1)
+                selection.may_fail("socket", -1)
             super().__init__(*arguments, **more)
 
         def connect(self, address: Any) -> None:
-            room.may_fail("connect", self.fileno())
+            selection.may_fail("connect", self.fileno())
             log = bytes(posix.environ[b"FAILING_SYSLOG"]).decode()
             super().connect(log if address == "/dev/log" else address)
 
         def setsockopt(self, *arguments: Any) -> None:
-            room.may_fail("setsockopt", self.fileno())
+            selection.may_fail("setsockopt", self.fileno())
             super().setsockopt(*arguments)
 
         def getsockopt(self, *arguments: Any) -> Any:
-            room.may_fail("getsockopt", self.fileno())
+            selection.may_fail("getsockopt", self.fileno())
             return super().getsockopt(*arguments)
 
         def shutdown(self, how: int) -> None:
-            room.may_fail("shutdown", self.fileno())
+            selection.may_fail("shutdown", self.fileno())
             super().shutdown(how)
 
         def send(self, *arguments: Any) -> int:
-            room.may_fail("send", self.fileno())
+            selection.may_fail("send", self.fileno())
             return int(super().send(*arguments))
 
         def accept(self) -> Any:
-            room.may_fail("accept", self.fileno())
+            selection.may_fail("accept", self.fileno())
             return super().accept()
 
     return Failing
 
 
-def _failing_poll(room: _Room) -> Callable[[], object]:
+def _failing_poll(selection: _Selection) -> Callable[[], object]:
     real = select.poll
 
     class Failing:
@@ -187,13 +187,13 @@ def _failing_poll(room: _Room) -> Callable[[], object]:
             self.modify, self._poll = poll.modify, poll.poll
 
         def poll(self, milliseconds: int | None = None) -> list[tuple[int, int]]:
-            room.may_fail("poll", -1)
+            selection.may_fail("poll", -1)
             return self._poll(milliseconds)
 
     return Failing
 
 
-def _failing_epoll(room: _Room) -> Callable[[], object]:
+def _failing_epoll(selection: _Selection) -> Callable[[], object]:
     real = select.epoll
 
     class Failing:
@@ -201,22 +201,22 @@ def _failing_epoll(room: _Room) -> Callable[[], object]:
             self._epoll = real()
 
         def poll(self, seconds: float | None = None) -> list[tuple[int, int]]:
-            room.may_fail("poll", -1)
+            selection.may_fail("poll", -1)
             return self._epoll.poll(seconds)
 
         def register(self, descriptor: int, events: int) -> None:
-            room.may_fail("register", descriptor)
+            selection.may_fail("register", descriptor)
             self._epoll.register(descriptor, events)
 
         def modify(self, descriptor: int, events: int) -> None:
-            room.may_fail("modify", descriptor)
+            selection.may_fail("modify", descriptor)
             self._epoll.modify(descriptor, events)
 
         def unregister(self, descriptor: int) -> None:
             self._epoll.unregister(
                 descriptor
             )  # the real call fails only if the descriptor is not registered
-            room.may_fail("unregister", descriptor)
+            selection.may_fail("unregister", descriptor)
 
     return Failing
 
@@ -230,14 +230,14 @@ def launch() -> None:
 
 def install() -> None:
     """Replace the proxy's system modules with wrappers that can fail."""
-    room = _Room(bytes(posix.environ[b"FAILING"]).decode())
-    select.poll = _failing_poll(room)  # type: ignore[misc, assignment]
-    select.epoll = _failing_epoll(room)  # type: ignore[misc, assignment]
+    selection = _Selection(bytes(posix.environ[b"FAILING"]).decode())
+    select.poll = _failing_poll(selection)  # type: ignore[misc, assignment]
+    select.epoll = _failing_epoll(selection)  # type: ignore[misc, assignment]
     import postprox.shell.system as own  # noqa: PLC0415
 
-    own.posix = _FailingModule(posix, room)  # type: ignore[assignment]
-    sockets: Any = _FailingModule(_socket, room)
-    sockets.socket = _failing_socket(_socket.socket, room)
+    own.posix = _FailingModule(posix, selection)  # type: ignore[assignment]
+    sockets: Any = _FailingModule(_socket, selection)
+    sockets.socket = _failing_socket(_socket.socket, selection)
     own.socket = sockets
     python: Any = socket  # used by the listening server
-    python.socket = _failing_socket(socket.socket, room)
+    python.socket = _failing_socket(socket.socket, selection)

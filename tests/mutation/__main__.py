@@ -29,8 +29,8 @@ PACKAGE = ROOT / "postprox"
 ACCEPTED = Path(__file__).with_name("survivors.toml")
 SAMPLE, SEED = 300, 1
 
-#: One more or less of a bound is as good a bound; of the states, all but the words of a picture are
-#: names, and the transitions are tried by every test of a session.
+#: Modules that are not mutated. A limit that differs by one is as good as the original. The states
+#: are names, apart from captions, and every session test exercises the transitions.
 _LEFT_ALONE = ("limits.py", "states.py")
 
 CORE_TESTS = (
@@ -47,56 +47,56 @@ SHELL_TESTS = (
 
 
 def main() -> int:
-    """Try all mutants, or 0 if the survivors are the accepted ones."""
+    """Test all mutants. Return 0 if the survivors are exactly the accepted survivors."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.mutation", description=__doc__)
-    parser.add_argument("room", nargs="?", choices=["core", "shell"], help="one of the two")
-    parser.add_argument("--only", default="", help="only files with this in their name")
-    parser.add_argument("--sample", type=int, default=SAMPLE, help="how many of the shell")
-    # One in ten mutants of the shell waits until its time limit and uses no processor time.
+    parser.add_argument("part", nargs="?", choices=["core", "shell"], help="test only this part")
+    parser.add_argument("--only", default="", help="test only files with this text in their name")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="the number of shell mutants")
+    # One in ten shell mutants waits until its time limit without using processor time.
     parser.add_argument("--workers", type=int, default=3 * len(os.sched_getaffinity(0)))
     wanted = parser.parse_args()
     passed = True
-    for room in [wanted.room] if wanted.room else ["core", "shell"]:
+    for part in [wanted.part] if wanted.part else ["core", "shell"]:
         began = time.monotonic()
-        tried = [m for m in mutants_of(room, wanted.sample) if wanted.only in m.file]
-        survivors = survivors_of(tried, room, wanted.workers)
+        tried = [m for m in mutants_of(part, wanted.sample) if wanted.only in m.file]
+        survivors = survivors_of(tried, part, wanted.workers)
         whole = not wanted.only and wanted.sample == SAMPLE
-        passed &= report(room, tried, survivors, whole=whole)
-        print(f"{room}: {time.monotonic() - began:.0f} s", flush=True)
+        passed &= report(part, tried, survivors, whole=whole)
+        print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
     return not passed
 
 
-def mutants_of(room: str, sample: int) -> list[Mutant]:
-    """Return the mutants of a room: of the core all, of the shell some."""
+def mutants_of(part: str, sample: int) -> list[Mutant]:
+    """Return all mutants of the core, or a sample of the shell's mutants."""
     values = dict(constants())
     found = [
         mutant
-        for path in sorted((PACKAGE / room).glob("*.py"))
+        for path in sorted((PACKAGE / part).glob("*.py"))
         if path.name not in _LEFT_ALONE
         for mutant in mutants(PACKAGE, str(path.relative_to(PACKAGE)), values)
     ]
-    if room == "shell":
+    if part == "shell":
         found = sorted(found, key=_draw)[:sample]
     return found
 
 
 def _draw(mutant: Mutant) -> bytes:
-    """A number that a mutant draws, always the same, whatever others there are."""
+    """Return a pseudorandom sort key that depends only on the mutant."""
     return hashlib.sha256(repr((SEED, *mutant.key)).encode()).digest()
 
 
 def constants() -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the names of the modules whose constants may be mistaken, with those constants."""
+    """Yield the names and constants of the modules whose constants can be exchanged."""
     for name in ("actions", "log_levels", "limits", "upstream", "replies", "states", "verdict"):
         module = importlib.import_module(f"postprox.core.{name}")
         found = {key: value for key, value in vars(module).items() if key.isupper()}
         yield name, found
-        yield name + "s", found  # as `verdict` is called where a local has its name
+        yield name + "s", found  # the import name if a local variable is named like the module
 
 
-def survivors_of(tried: list[Mutant], room: str, workers: int) -> list[Mutant]:
-    """Try mutants, some at a time; return those that no test fails for."""
-    names = CORE_TESTS if room == "core" else SHELL_TESTS
+def survivors_of(tried: list[Mutant], part: str, workers: int) -> list[Mutant]:
+    """Test mutants in parallel. Return those for which no test fails."""
+    names = CORE_TESTS if part == "core" else SHELL_TESTS
     tests = [f"tests/unit/test_{name}.py" for name in names]
     options = ["-o", "addopts=", "-s", "-p", "no:terminal", "-p", "no:xdist"]
     options += ["-p", "no:cacheprovider", "-p", "tests.mutation.plugin"]
@@ -109,32 +109,32 @@ def survivors_of(tried: list[Mutant], room: str, workers: int) -> list[Mutant]:
         command = [sys.executable, "-m", "pytest", *options, *tests]
         ended = subprocess.run(command, cwd=ROOT, env=dict(os.environ) | given, check=False)
         if ended.returncode not in (0, 5):
-            raise SystemExit(f"pytest ended with {ended.returncode}")
+            raise SystemExit(f"pytest failed with status {ended.returncode}")
         verdicts: dict[int, str] = dict(map(json.loads, results.read_text().splitlines()))
     return [mutant for number, mutant in enumerate(tried) if verdicts[number] == SURVIVED]
 
 
 def accepted() -> dict[tuple[str, str, str, str], str]:
-    """Return the accepted survivors, each with its reason."""
+    """Return the accepted survivors with their reasons."""
     entries = tomllib.loads(ACCEPTED.read_text()).get("survivor", [])
     return {(e["file"], e["function"], e["was"], e["becomes"]): e["reason"] for e in entries}
 
 
-def report(room: str, tried: list[Mutant], survivors: list[Mutant], *, whole: bool) -> bool:
-    """Print the survivors that are not accepted; return whether the list of accepted is right."""
-    known = {key for key in accepted() if key[0].startswith(room)}
+def report(part: str, tried: list[Mutant], survivors: list[Mutant], *, whole: bool) -> bool:
+    """Print unaccepted survivors and stale entries. Return whether there are none."""
+    known = {key for key in accepted() if key[0].startswith(part)}
     new = [mutant for mutant in survivors if mutant.key not in known]
-    # A test of the shell that fails by chance must not make the list wrong.
-    expected = {mutant.key for mutant in (survivors if room == "core" else tried)}
+    # A random failure of a shell test must not count as a stale entry.
+    expected = {mutant.key for mutant in (survivors if part == "core" else tried)}
     stale = [key for key in known if key not in expected] if whole else []
     for mutant in new:
         print(_as_entry(mutant.key))
     for key in stale:
-        print(f"# accepted, but it is killed or does not exist:\n{_as_entry(key)}")
+        print(f"# accepted, but a test detects the change or it does not exist:\n{_as_entry(key)}")
     listed = Counter(m.key in known for m in survivors)[True]
     share = 100 * (len(tried) - len(survivors)) / max(1, len(tried) - listed)
     print(
-        f"{room}: {len(tried)} mutants, {len(survivors)} survived, {listed} of them accepted;"
+        f"{part}: {len(tried)} mutants, {len(survivors)} survived, {listed} of them accepted;"
         f" killed of the others: {share:.1f} %"
     )
     return not new and not stale

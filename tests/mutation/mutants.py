@@ -1,8 +1,8 @@
-"""The mutants of a module: every one a small change, of a kind that is easily made by mistake.
+"""The mutants of a module, which are small changes that resemble common mistakes.
 
-Rule: a mutant is known by where it is and what it changes, not by its line number, so that the
-list of accepted survivors outlives other changes to the file. A change in a table is known by the
-record that it is in.
+Rule: the function and the changed text identify a mutant, and a record identifies a change in a
+table. Line numbers do not matter, so the list of accepted survivors remains valid after other
+changes to the file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: An operator, and what it is mistaken for.
+#: The replacements for each operator.
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
@@ -70,10 +70,10 @@ _WORDS_FOR_PEOPLE = (
 class Mutant:
     """One change to a module.
 
-    file: the module's path, below the package.
-    function: the outermost function or method that is changed, "" at the module's level.
-    was, becomes: the statement, or its first line, or the record of a table, before and after.
-    source: the whole module, changed.
+    file: the module's path in the package.
+    function: the outermost function or method with the change, or "" at module level.
+    was, becomes: the statement, its first line, or the table record, before and after.
+    source: the source text of the changed module.
     """
 
     file: str
@@ -84,15 +84,15 @@ class Mutant:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What it is known by."""
+        """The identity of the mutant, independent of line numbers."""
         return self.file, self.function, self.was, self.becomes
 
 
-Change = tuple[ast.AST, str, int | None, object]  # whose field, which, which of a list, to what
+Change = tuple[ast.AST, str, int | None, object]  # node, field, index in a list, new value
 
 
 class _Finder(ast.NodeVisitor):
-    """Finds changes; `values` are the constants of the modules that this one imports, by name."""
+    """Finds changes. `values` contains the constants of the imported modules by module name."""
 
     def __init__(self, values: dict[str, dict[str, object]]) -> None:
         self.changes: list[tuple[str, ast.stmt | ast.Tuple, Change]] = []
@@ -168,11 +168,11 @@ class _Finder(ast.NodeVisitor):
         if len(node.args) == 2 and name not in _ANY_ORDER:
             self._change(node, "args", None, node.args[::-1])
         if name in _WORDS_FOR_PEOPLE:
-            return  # words for people are looked at by people
+            return  # texts for people are not mutated
         self.generic_visit(node)
 
     def visit_Tuple(self, node: ast.Tuple) -> None:
-        """Call each tuple in a tuple a record, at the level of the module."""
+        """Treat each tuple in a module-level tuple as a record."""
         table = self._statement
         for index, item in enumerate(node.elts):
             self._expression(node, "elts", index, item)
@@ -182,7 +182,7 @@ class _Finder(ast.NodeVisitor):
             self._statement = table
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Leave words for people alone."""
+        """Do not change formatted texts."""
 
     def _expression(self, owner: ast.AST, field: str, index: int | None, node: ast.expr) -> None:
         if isinstance(node, ast.Name | ast.Attribute) and not isinstance(node.ctx, ast.Load):
@@ -204,7 +204,7 @@ def _is_typing_only(node: ast.stmt) -> bool:
 
 
 def _is_words(node: ast.stmt) -> bool:
-    """Whether a statement is a docstring, names attributes, or gives a name a word."""
+    """Return whether a statement is a docstring, lists names, or assigns a string."""
     value = getattr(node, "value", None)
     word = isinstance(value, ast.Constant) and isinstance(value.value, str)
     if word and isinstance(node, ast.Expr | ast.Assign):
@@ -214,7 +214,7 @@ def _is_words(node: ast.stmt) -> bool:
 
 
 def _instead(node: ast.stmt, *, in_function: bool) -> Iterator[ast.stmt]:
-    """What a statement is replaced with: mostly nothing."""
+    """Yield the replacements of a statement, usually `pass`."""
     if isinstance(node, ast.Return) and node.value is not None:
         if not (isinstance(node.value, ast.Constant) and node.value.value is None):
             yield ast.Return(value=ast.Constant(value=None))
@@ -232,7 +232,7 @@ def _instead(node: ast.stmt, *, in_function: bool) -> Iterator[ast.stmt]:
 
 
 def _other_expressions(node: ast.expr, values: dict[str, dict[str, object]]) -> Iterator[ast.expr]:
-    """What an expression is mistaken for."""
+    """Yield the replacements of an expression."""
     find = _KINDS.get(type(node))
     if find is not None:
         yield from find(node)
@@ -241,7 +241,7 @@ def _other_expressions(node: ast.expr, values: dict[str, dict[str, object]]) -> 
 
 
 def _other_constant(node: ast.Attribute, names: dict[str, object]) -> Iterator[ast.expr]:
-    """Another constant of the same module: one reply, limit or state for another."""
+    """Yield another constant of the same module, such as another reply, limit or state."""
     now = names.get(node.attr)
     alike = [
         n for n, to in names.items() if type(to) is type(now) and (n == node.attr or to != now)
@@ -272,7 +272,7 @@ def _compare(node: ast.expr) -> Iterator[ast.expr]:
         for at, operator in enumerate(node.ops):
             others = _COMPARISONS[type(operator)]
             if _is_limit(node.left) or _is_limit(node.comparators[-1]):
-                others = others[-1:]  # one more or less of a bound is as good a bound
+                others = others[-1:]  # a limit that differs by one is as good as the original
             for other in others:
                 operators = [*node.ops[:at], other(), *node.ops[at + 1 :]]
                 yield ast.Compare(left=node.left, ops=operators, comparators=node.comparators)
@@ -354,7 +354,7 @@ _KINDS: dict[type[ast.expr], Callable[[ast.expr], Iterator[ast.expr]]] = {
 def mutants(package: Path, file: str, values: dict[str, dict[str, object]]) -> Iterator[Mutant]:
     """Yield every mutant of `package`/`file`.
 
-    values: for each module that it imports, the constants of that module.
+    values: the constants of each imported module.
     """
     tree = ast.parse((package / file).read_text())
     finder = _Finder(values)
@@ -372,7 +372,7 @@ def mutants(package: Path, file: str, values: dict[str, dict[str, object]]) -> I
 
 
 def _unparsed(tree: ast.Module) -> str:
-    """The changed module, "" if the change makes no Python of it."""
+    """Return the source of the changed module, or "" if it is not valid Python."""
     text = ast.unparse(ast.fix_missing_locations(tree))
     try:
         compile(text, "mutant", "exec")
@@ -393,7 +393,7 @@ def _put(change: Change) -> object:
 
 
 def _holds(statement: ast.stmt | ast.Tuple, change: Change) -> bool:
-    """Whether a change is inside of a statement, and does not replace it."""
+    """Return whether the change is inside the statement and does not replace it."""
     return any(node is change[0] for node in ast.walk(statement))
 
 
@@ -403,7 +403,7 @@ def _text(change: Change) -> str:
 
 
 def _first_line(statement: ast.stmt | ast.Tuple) -> str:
-    """The statement or record, as far as it is one: of an `if` and its kind only the head."""
+    """Return the statement or record as one line. A compound statement has only its header."""
     node = ast.fix_missing_locations(copy.copy(statement))
     lines = ast.unparse(node).splitlines()
     return lines[0] if hasattr(statement, "body") else " ".join(line.strip() for line in lines)

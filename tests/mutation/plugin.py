@@ -1,11 +1,11 @@
-"""A pytest plugin: run the collected tests on one mutant after the other, each in a fork.
+"""A pytest plugin that runs the collected tests for each mutant in a forked process.
 
-Rule: the code of every function and the value of every constant is replaced in the module that is
-already loaded, so nothing is collected or imported again. Processes that a test starts read the
-mutant from disk. The plugin runs all tests once without a mutant, to record the tests that call
-each function. If this function changes, only these tests run. If a constant changes, all tests run.
-The calls in other processes are not recorded. Tests that start a process therefore run last, for
-every mutant. If they take longer than a second, they test the server and run for its module only.
+Rule: the plugin replaces the code of functions and the values of constants in the loaded module, so
+it does not collect tests or import modules again. Processes that a test starts read the mutant from
+disk. The plugin first runs all tests without a mutant, and records which tests call each function.
+If a function changes, only these tests run. If a constant changes, all tests run. The plugin cannot
+record calls in other processes. Tests that start a process therefore run for every mutant, after
+the other tests. If they take longer than a second, they run only for the server's module.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from hypothesis import HealthCheck, Phase, settings
 from postprox.core import limits
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Who has killed a mutant that nobody has killed.
+#: The result for a mutant that no test detects.
 SURVIVED = ""
 _ALL, _FAILED = "all", "failed"
 _PR_SET_CHILD_SUBREAPER = 36
 
-#: The processor time in seconds that a test may use with a mutant, in addition to three times the
-#: time that it takes without one. A test that needs more is in an endless loop.
+#: The processor time in seconds that a test may use with a mutant, in addition to three times its
+#: duration without a mutant. A test that uses more is in an endless loop.
 _PROCESSOR = 3
 
-#: The time in seconds that a test may take with a mutant, in addition to ten times the time that it
-#: takes without one. A test that takes longer waits forever, as with one in ten mutants of the
-#: shell. Other programs may also slow the test down. If the unchanged proxy now takes more than a
-#: third of the time limit, the limit is raised and the mutant is tried again.
+#: The time in seconds that a test may take with a mutant, in addition to ten times its duration
+#: without a mutant. A test that takes longer waits forever, as with one in ten shell mutants. Other
+#: programs may also slow the test down. If the test of the unchanged proxy now takes more than a
+#: third of the time limit, the plugin raises the limit and tests the mutant again.
 _CLOCK, _TIMES, _SHARE = 10, 10, 1 / 3
 #: The time limit of the unchanged proxy, as a multiple of the time limit with a mutant.
 _UNCHANGED = 30
@@ -66,7 +66,7 @@ _FEW_EXAMPLES = settings(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool:
-    """Try every mutant instead of running the tests once."""
+    """Run the tests for every mutant instead of once."""
     _draw_few_examples(session.items)
     _become_subreaper()
     gc.collect()
@@ -90,7 +90,7 @@ def _become_subreaper() -> None:
 
 
 def _queue(length: int) -> int:
-    """Return a descriptor from which each worker reads the next number, of four octets."""
+    """Return a descriptor from which each worker reads the next number as four octets."""
     reader, writer = os.pipe()
     with os.fdopen(writer, "wb") as numbers:
         numbers.write(b"".join(number.to_bytes(4, "big") for number in range(length)))
@@ -103,7 +103,7 @@ def _fork_worker(
     queue: int,
     callers: dict[str, dict[str, float]],
 ) -> int:
-    """Try mutants in a child process until the queue is empty, and return its process id."""
+    """Start a child process that tests mutants until the queue is empty. Return its process ID."""
     worker = os.fork()
     if worker:
         return worker
@@ -124,7 +124,7 @@ def _fork_worker(
 
 
 def _draw_few_examples(items: list[pytest.Item]) -> None:
-    """Let random tests be few and always the same: a profile counts only before they are made."""
+    """Make property tests use few, fixed examples. A profile has no effect on existing tests."""
     for item in items:
         test: Any = getattr(item, "obj", None)
         if hasattr(test, _SETTINGS):
@@ -132,24 +132,24 @@ def _draw_few_examples(items: list[pytest.Item]) -> None:
 
 
 def _check_nothing_kills(session: pytest.Session, seconds: dict[str, float]) -> None:
-    """Raise if modules in which nothing is changed are killed: so would be every mutant of them."""
+    """Raise an error if a test fails with unchanged copies of all modules."""
     package = ROOT / "postprox"
     unchanged = [
         {"file": str(path.relative_to(package)), "function": "", "source": path.read_text()}
-        for room in ("core", "shell")
-        for path in sorted((package / room).glob("*.py"))
+        for part in ("core", "shell")
+        for path in sorted((package / part).glob("*.py"))
     ]
     tests = _tests_of(session, {"file": "shell/listen.py", "function": ""}, {_ALL: seconds})
     if (killer := _killer_of(session, unchanged, tests, seconds)) != SURVIVED:
-        raise pytest.UsageError(f"it fails though nothing is changed: {killer}")
+        raise pytest.UsageError(f"a test fails with unchanged modules: {killer}")
 
 
 def _tests_of(
     session: pytest.Session, mutant: dict[str, Any], callers: dict[str, dict[str, float]]
 ) -> list[pytest.Item]:
-    """The tests to run, the quick ones first."""
+    """Return the tests to run, the fastest first."""
     seconds = callers[_ALL]
-    # Who needs a constant, or calls what runs in a thread of its own, is not known: all may.
+    # If no calls of the function are recorded, as for constants and other threads, all tests run.
     calling = callers.get(f"{mutant['file']}:{mutant['function']}") or seconds
     slow = 1 if mutant["file"] != "shell/listen.py" else limits.NEVER
 
@@ -163,12 +163,12 @@ def _tests_of(
 
 
 def _starts_processes(test: pytest.Item) -> bool:
-    """Whether a test may call the proxy in a process of its own."""
+    """Return whether a test may start the proxy as a process."""
     return test.path.stem in ("test_main", "test_listen", "test_sd_notify", "test_system")
 
 
 def _callers(session: pytest.Session) -> dict[str, dict[str, float]]:
-    """Run all tests once; return for each function which tests call it, and how long they take."""
+    """Run all tests once. For each function, return the tests that call it and their durations."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -191,7 +191,7 @@ def _callers(session: pytest.Session) -> dict[str, dict[str, float]]:
         calls = json.load(results)
     os.waitpid(child, 0)
     if failed := calls.pop(_FAILED):
-        raise pytest.UsageError(f"without any mutant these tests fail: {', '.join(failed)}")
+        raise pytest.UsageError(f"these tests fail without a mutant: {', '.join(failed)}")
     return calls
 
 
@@ -223,7 +223,7 @@ def _killer_of(
     tests: list[pytest.Item],
     seconds: dict[str, float],
 ) -> str:
-    """Return the test that fails on mutated modules, with its failure, or SURVIVED."""
+    """Return the test that fails with the mutated modules and its failure, or SURVIVED."""
     factor = 1.0
     while True:
         try:
@@ -237,12 +237,12 @@ def _killer_of(
 
 
 def _slowdown(session: pytest.Session, test: pytest.Item, seconds: dict[str, float]) -> float:
-    """Return the factor by which the time limit of a test must be raised on this machine now."""
+    """Return the factor by which a test's time limit must be raised under the current load."""
     began = time.monotonic()
     try:
         _tried(session, [], [test], seconds, _UNCHANGED)
     except _TestTimeoutError:
-        raise pytest.UsageError(f"{test.nodeid} does not end though nothing is changed") from None
+        raise pytest.UsageError(f"{test.nodeid} does not end with unchanged modules") from None
     return (time.monotonic() - began) / (_SHARE * _time_limit(test, seconds))
 
 
@@ -251,7 +251,7 @@ def _time_limit(test: pytest.Item, seconds: dict[str, float]) -> float:
 
 
 class _Progress:
-    """The test that a child runs, in memory that the child shares with this process.
+    """The index of the child's current test, in memory shared with the parent.
 
     limits: the time limit of each test in seconds.
     """
@@ -263,11 +263,11 @@ class _Progress:
         self._shared = ctypes.c_int.from_buffer(mmap.mmap(-1, ctypes.sizeof(ctypes.c_int)))
 
     def begin(self, test: int) -> None:
-        """Note in the child that a test begins, by its index."""
+        """Record the index of a test that begins. The child calls this method."""
         self._shared.value = test
 
     def check(self) -> None:
-        """Raise _TestTimeoutError in the parent if the test is over its time limit."""
+        """Raise _TestTimeoutError if the test exceeds its limit. The parent calls this method."""
         test, now = self._shared.value, time.monotonic()
         if test != self._seen:
             self._seen, self._began = test, now
@@ -282,9 +282,9 @@ def _tried(
     seconds: dict[str, float],
     factor: float,
 ) -> str:
-    """Run *tests* on mutated modules in a child process, with time limits raised by a factor.
+    """Run *tests* with mutated modules in a child process. *factor* multiplies the time limits.
 
-    Return the test that failed, or SURVIVED. This process removes the files, as the child may be
+    Return the test that failed, or SURVIVED. The parent removes the files, because the child may be
     killed.
     """
     progress = _Progress([factor * _time_limit(test, seconds) for test in tests])
@@ -318,7 +318,7 @@ def _ended_well(child: int, progress: _Progress) -> bool:
 
 
 def _end_those_it_left() -> None:
-    """Kill the servers that a mutant has left: they have become children of this process."""
+    """Kill the servers that a mutant has left, which are now children of this process."""
     while left := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         for pid in map(int, left):
             os.kill(pid, signal.SIGKILL)
@@ -339,7 +339,7 @@ def _killer(
         for mutant in mutated:
             _put_in_place(mutant)
     except BaseException as error:
-        return f"{error!r} while it is put in place"
+        return f"{error!r} while loading the mutant"
     for index, (item, following) in enumerate(_in_order(tests)):
         progress.begin(index)
         _allow(_PROCESSOR + 3 * seconds.get(item.nodeid, 0))
@@ -352,31 +352,31 @@ def _killer(
     return SURVIVED
 
 
-#: What was told of the tests that failed; a control that fails is to be understood.
+#: The reports of failed tests.
 _failures: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keep why a test failed: pytest itself is told to be quiet."""
+    """Store the report of a failed test, because pytest prints nothing."""
     if report.failed:
         _failures.append(str(report.longrepr))
 
 
 def _allow(seconds: float) -> None:
-    """Let this process be ended after some more seconds of the processor."""
+    """Limit the further processor time of this process."""
     limit = math.ceil(time.process_time() + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 def _quietly(kept: int) -> None:
-    """Write nothing, but for descriptor `kept`."""
+    """Discard standard output and standard error, except descriptor `kept`."""
     null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in {1, 2} - {kept if kept > 2 else 0}:
         os.dup2(null, descriptor)
 
 
 def _put_on_disk(tree: Path, mutated: list[dict[str, Any]]) -> None:
-    """Give processes that a test starts a tree with the mutant in it."""
+    """Create a source tree with the mutant for processes that a test starts."""
     ignored = shutil.ignore_patterns("__pycache__", "rehearse")
     shutil.copytree(ROOT / "postprox", tree / "postprox", ignore=ignored)
     for mutant in mutated:
@@ -395,7 +395,7 @@ def _put_in_place(mutant: dict[str, Any]) -> None:
 
 
 def _exchange(owner: Any, changed: Any) -> None:
-    """Let the functions and constants of a module or class be those of another."""
+    """Replace the functions and constants of a module or class with those of another."""
     for name, value in list(vars(changed).items()):
         old, new = vars(owner).get(name), _with_functions_of(owner, value)
         if isinstance(new, property) and isinstance(old, property):
@@ -414,7 +414,7 @@ def _exchange(owner: Any, changed: Any) -> None:
 
 
 def _with_functions_of(owner: Any, value: Any) -> Any:
-    """Replace the functions in a tuple by those of the same name of a module or class."""
+    """Replace the functions in a tuple with the functions of the same name in *owner*."""
     if isinstance(value, tuple):
         return tuple(_function_of(owner, item) for item in value)
     return value
@@ -427,7 +427,7 @@ def _function_of(owner: Any, value: Any) -> Any:
 
 
 def _fill(table: dict[Any, Any], changed: dict[Any, Any]) -> None:
-    """Let a table of constants hold what another holds, for all who have imported it."""
+    """Replace the contents of a table of constants in place, also for modules that import it."""
     if all(map(_is_constant, changed.values())):
         table.clear()
         table.update(changed)
@@ -437,7 +437,7 @@ def _exchange_code(old: Any, new: Any) -> None:
     old.__code__ = new.__code__
     old.__defaults__ = new.__defaults__
     old.__kwdefaults__ = new.__kwdefaults__
-    if hasattr(old, "__wrapped__"):  # a context manager: what was written stands within
+    if hasattr(old, "__wrapped__"):  # a context manager, whose original function is inside
         _exchange_code(old.__wrapped__, new.__wrapped__)
 
 
