@@ -41,7 +41,7 @@ def test_each_filter_reads_output_of_previous_filter(run: Filter, length: int) -
         ([append("one"), append("two"), "true"], "one two"),
     ],
 )
-def test_filter_without_output_keeps_message(
+def test_filter_without_output_leaves_message_unchanged(
     run: Filter, commands: list[str], added: str | None
 ) -> None:
     written = run(chain(*commands)).written
@@ -61,13 +61,13 @@ def test_failure_ends_chain_with_filter_name_and_time(run: Filter) -> None:
     assert re.fullmatch(pattern, ended.reply)
 
 
-def test_crash_with_status_1_gives_status_2(run: Filter) -> None:
+def test_crash_with_status_1_results_in_status_2(run: Filter) -> None:
     ended = run(chain("python3 -c 'raise ValueError'"))
     assert ended.status == 2
     assert "python3 failed with status 1 and no code after" in ended.reply
 
 
-def test_missing_filter_gives_status_2(run: Filter) -> None:
+def test_missing_filter_results_in_status_2(run: Filter) -> None:
     assert "nosuch failed with status 127" in run(chain("/nonexistent/nosuch")).reply
 
 
@@ -130,12 +130,12 @@ def test_read_only_message_is_accepted(run: Filter) -> None:
     assert run.again(chain(append("one"), append("two"))).written == MESSAGE + b"one\ntwo\n"
 
 
-def test_directory_as_outfile_gives_status_2(run: Filter) -> None:
+def test_directory_as_outfile_results_in_status_2(run: Filter) -> None:
     assert run(chain('rm "$OUTFILE"; mkdir "$OUTFILE"', "true")).status == 2
 
 
 @pytest.mark.parametrize("broken", ["", " ", "'", "(", "\udcff"])
-def test_invalid_command_gives_status_2(run: Filter, broken: str) -> None:
+def test_invalid_command_results_in_status_2(run: Filter, broken: str) -> None:
     assert run(chain("true", broken)).status == 2
 
 
@@ -155,7 +155,7 @@ def test_arbitrary_message_reaches_second_filter_unchanged(run: Filter, message:
     assert (ended.status, ended.written) == (0, message + b"one\ntwo\n")
 
 
-def test_full_disk_gives_status_2(run: Filter) -> None:
+def test_full_disk_results_in_status_2(run: Filter) -> None:
     # The limit permits only files of one block, so copying the message fails.
     copies = 'cat "$EMAIL" >"$OUTFILE" 2>/dev/null || { echo the disk is full >&2; exit 2; }'
     ended = run(f"trap '' XFSZ; ulimit -f 1; exec {chain(copies, copies)}", b"x" * 100_000)
@@ -163,11 +163,11 @@ def test_full_disk_gives_status_2(run: Filter) -> None:
 
 
 @pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE"])
-def test_missing_variable_gives_status_2(run: Filter, missing: str) -> None:
+def test_missing_variable_results_in_status_2(run: Filter, missing: str) -> None:
     assert run(f"unset {missing}; {chain('true')}").status == 2
 
 
-def test_binary_filter_output_gives_status_2_or_reply(run: Filter) -> None:
+def test_binary_filter_output_results_in_status_2_or_reply(run: Filter) -> None:
     assert run(chain(r"printf '\377\0\n' >&2; exit 3")).status == 2
     assert run(chain(r"printf '550 5.7.1 no\rmore\n' >&2; exit 1")).status == 1
     assert run(chain(r"printf '550 \377\n250 ok\n550 5.7.1 \377\n' >&2; exit 1")).reply.startswith(
@@ -175,7 +175,7 @@ def test_binary_filter_output_gives_status_2_or_reply(run: Filter) -> None:
     )
 
 
-def test_empty_chain_gives_status_2(run: Filter) -> None:
+def test_empty_chain_results_in_status_2(run: Filter) -> None:
     assert run(chain()).status == 2
 
 

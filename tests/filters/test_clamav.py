@@ -33,19 +33,19 @@ def test_malformed_message_is_scanned(run: Filter, clamd: Path, message: bytes) 
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_missing_file_gives_status_2(run: Filter, clamd: Path, email: str) -> None:
+def test_missing_file_results_in_status_2(run: Filter, clamd: Path, email: str) -> None:
     assert run(command("clamav.sh", clamd), EMAIL=email).status == 2
 
 
-def test_stopped_clamd_gives_status_2(run: Filter, stopped_clamd: Path) -> None:
+def test_stopped_clamd_results_in_status_2(run: Filter, stopped_clamd: Path) -> None:
     ended = run(command("clamav.sh", stopped_clamd), VIRUS)
     assert ended.status == 2
     assert "clamdscan ended with status 2" in ended.said
 
 
-def test_missing_clamdscan_gives_status_2(run: Filter, tmp_path: Path) -> None:
+def test_missing_clamdscan_results_in_status_2(run: Filter, tmp_path: Path) -> None:
     assert run(command("clamav.sh"), PATH=str(tmp_path)).status == 2
 
 
-def test_missing_message_gives_status_2(run: Filter, clamd: Path) -> None:
+def test_missing_message_results_in_status_2(run: Filter, clamd: Path) -> None:
     assert run.again(command("clamav.sh", clamd)).status == 2

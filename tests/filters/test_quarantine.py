@@ -96,14 +96,14 @@ def test_message_is_synced_before_reply(run: Filter, directory: Path, tmp_path: 
     assert seen == ["fsync", "rename", "fsync", "250 2.7.1"]
 
 
-def test_failed_storage_gives_status_2(run: Filter, tmp_path: Path) -> None:
+def test_failed_storage_results_in_status_2(run: Filter, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = run(command("quarantine.py", tmp_path / "file", REJECT))
     assert ended.status == 2
     assert ended.reply.startswith("quarantine.py: the message cannot be kept: ")
 
 
-def test_full_disk_gives_status_2_and_leaves_no_file(run: Filter, directory: Path) -> None:
+def test_full_disk_results_in_status_2_and_leaves_no_file(run: Filter, directory: Path) -> None:
     # A file size limit of one block simulates a full disk.
     limited = f"ulimit -f 1; exec {command('quarantine.py', directory, REJECT)}"
     ended = run(limited, MESSAGE + b"x" * 100_000)
@@ -113,7 +113,7 @@ def test_full_disk_gives_status_2_and_leaves_no_file(run: Filter, directory: Pat
 
 
 @pytest.mark.parametrize("name", ["tmp", "new", "cur"])
-def test_link_in_quarantine_directory_gives_status_2(
+def test_link_in_quarantine_directory_results_in_status_2(
     run: Filter, directory: Path, tmp_path: Path, name: str
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -124,7 +124,7 @@ def test_link_in_quarantine_directory_gives_status_2(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_world_writable_directory_gives_status_2(run: Filter, directory: Path) -> None:
+def test_world_writable_directory_results_in_status_2(run: Filter, directory: Path) -> None:
     directory.mkdir()
     directory.chmod(0o777)
     ended = run(command("quarantine.py", directory, REJECT))
@@ -164,7 +164,7 @@ def test_envelope_cannot_add_header_field(run: Filter, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE", "SENDER"])
-def test_missing_variable_gives_status_2(run: Filter, directory: Path, missing: str) -> None:
+def test_missing_variable_results_in_status_2(run: Filter, directory: Path, missing: str) -> None:
     ended = run(f"unset {missing}; {command('quarantine.py', directory, REJECT)}")
     assert (ended.status, [path for path in directory.rglob("*") if path.is_file()]) == (2, [])
 
@@ -179,5 +179,5 @@ def test_documented_command_releases_message(run: Filter, directory: Path) -> No
 
 
 @pytest.mark.parametrize("arguments", [[], ["x"], ["--reject", "x"]])
-def test_invalid_arguments_give_status_2(run: Filter, arguments: list[str]) -> None:
+def test_invalid_arguments_results_in_status_2(run: Filter, arguments: list[str]) -> None:
     assert run(command("quarantine.py", *arguments)).status == 2

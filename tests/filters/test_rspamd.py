@@ -57,7 +57,7 @@ def test_reply_text_from_rspamd_is_one_line(run: Filter, rspamd: Path) -> None:
     assert (ended.status, ended.said) == (1, "554 5.7.1 We know you 250 too well\n")
 
 
-def test_soft_reject_gives_451(run: Filter, rspamd: Path) -> None:
+def test_soft_reject_results_in_451(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"later\n")
     assert (ended.status, ended.reply) == (1, "451 4.7.1 Come back later")
 
@@ -83,12 +83,12 @@ def test_rspamd_reply_adds_and_removes_header_fields(run: Filter, rspamd: Path) 
     assert rest == b"X-Last: 1\n" + MESSAGE + b"headers\n"
 
 
-def test_message_without_body_keeps_its_header(run: Filter, rspamd: Path) -> None:
+def test_header_of_message_without_body_is_preserved(run: Filter, rspamd: Path) -> None:
     written = run(command("rspamd.py", rspamd), b"Subject: x\n\ncheap pills").written
     assert written == b"X-Spam: Yes\nSubject: x\n\ncheap pills"
 
 
-def test_stopped_rspamd_gives_status_2(run: Filter, stopped_rspamd: Path) -> None:
+def test_stopped_rspamd_results_in_status_2(run: Filter, stopped_rspamd: Path) -> None:
     ended = run(command("rspamd.py", stopped_rspamd), MESSAGE + b"cheapest pills of all\n")
     assert ended.status == 2
     assert ended.reply.startswith(f"rspamd.py: rspamd at {stopped_rspamd} does not answer: ")
@@ -168,7 +168,7 @@ def impostor() -> Iterator[Impostor]:
     ],
     ids=lambda value: repr(value)[:50],
 )
-def test_invalid_rspamd_reply_gives_status_2(
+def test_invalid_rspamd_reply_results_in_status_2(
     run: Filter, impostor: Impostor, status: int, answer: object
 ) -> None:
     ended = run(command("rspamd.py", impostor.gives(answer, status)))
@@ -221,7 +221,7 @@ def test_rspamd_encodes_empty_lua_table_as_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["change_from", "add_rcpt", "del_rcpt"])
-def test_envelope_change_gives_status_2(run: Filter, impostor: Impostor, change: str) -> None:
+def test_envelope_change_results_in_status_2(run: Filter, impostor: Impostor, change: str) -> None:
     answer = {"action": "no action", "milter": {change: ["x@example.org"]}}
     ended = run(command("rspamd.py", impostor.gives(answer)))
     assert (ended.status, ended.reply.endswith(f"a filter cannot do {change}")) == (2, True)
@@ -292,7 +292,7 @@ def test_line_end_in_rspamd_reply_cannot_add_header_line(run: Filter, impostor: 
 
 
 @pytest.mark.parametrize("name", ["", "X A", "X:", "X\nY", "\u00fc"])
-def test_invalid_field_name_gives_status_2(run: Filter, impostor: Impostor, name: str) -> None:
+def test_invalid_field_name_results_in_status_2(run: Filter, impostor: Impostor, name: str) -> None:
     answer = {"action": "no action", "milter": {"add_headers": {name: "x"}}}
     assert run(command("rspamd.py", impostor.gives(answer))).status == 2
 
@@ -335,12 +335,12 @@ def test_message_without_removed_field_is_unchanged(
     assert (ended.status, ended.written in (b"", message + b"\n")) == (0, True)
 
 
-def test_full_disk_gives_status_2(run: Filter, impostor: Impostor) -> None:
+def test_full_disk_results_in_status_2(run: Filter, impostor: Impostor) -> None:
     place = impostor.gives({"action": "add header"})
     assert run(command("rspamd.py", place), OUTFILE="/dev/full").status == 2
 
 
-def test_slow_rspamd_reply_has_overall_timeout(
+def test_slow_rspamd_reply_exceeds_overall_timeout(
     run: Filter, impostor: Impostor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended_it = threading.Event()
@@ -391,7 +391,7 @@ def test_arbitrary_envelope_octets_do_not_affect_verdict(
 
 
 @pytest.mark.parametrize("missing", ["EMAIL", "OUTFILE", "SENDER", "HELO"])
-def test_missing_variable_gives_status_2(run: Filter, rspamd: Path, missing: str) -> None:
+def test_missing_variable_results_in_status_2(run: Filter, rspamd: Path, missing: str) -> None:
     spam = MESSAGE + b"cheap pills\n"
     ended = run(f"unset {missing}; {command('rspamd.py', rspamd)}", spam)
     assert (ended.status, missing in ended.reply) == (2, True)

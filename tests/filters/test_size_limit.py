@@ -28,9 +28,9 @@ def test_size_limit_counts_nul_octets(run: Filter) -> None:
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_size_limit_without_file_gives_status_2(run: Filter, email: str) -> None:
+def test_size_limit_without_file_results_in_status_2(run: Filter, email: str) -> None:
     assert run(command("size-limit.sh", 10), EMAIL=email).status == 2
 
 
-def test_size_limit_without_message_gives_status_2(run: Filter) -> None:
+def test_size_limit_without_message_results_in_status_2(run: Filter) -> None:
     assert run.again(command("size-limit.sh", 1000)).status == 2

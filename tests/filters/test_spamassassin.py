@@ -67,24 +67,24 @@ def test_large_mail_is_accepted_unscanned(run: Filter, tmp_path: Path) -> None:
     assert (ended.status, ended.written) == (0, b"")
 
 
-def test_stopped_spamd_gives_status_2(run: Filter, stopped_spamd: Path) -> None:
+def test_stopped_spamd_results_in_status_2(run: Filter, stopped_spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd), CERTAIN)
     assert ended.status == 2
     assert ended.reply == "spamc has no answer from spamd: is it running?"
 
 
-def test_missing_spamd_socket_gives_status_2(run: Filter, stopped_spamd: Path) -> None:
+def test_missing_spamd_socket_results_in_status_2(run: Filter, stopped_spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd.with_name("none")), CERTAIN)
     assert ended.status == 2
     assert ended.reply == "spamc has no answer from spamd: is it running?"
 
 
-def test_missing_spamc_gives_status_2(run: Filter, tmp_path: Path) -> None:
+def test_missing_spamc_results_in_status_2(run: Filter, tmp_path: Path) -> None:
     ended = run(command("spamassassin.sh"), PATH=only(tmp_path, "wc", "cat", "sed", "head"))
     assert (ended.status, ended.reply) == (2, "spamc ended with status 127")
 
 
-def test_unwritable_outfile_gives_status_2(run: Filter, spamd: Path) -> None:
+def test_unwritable_outfile_results_in_status_2(run: Filter, spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd), OUTFILE="/dev/full")
     assert ended.status == 2
     assert "cannot write OUTFILE" in ended.said
@@ -125,15 +125,15 @@ def test_sender_address_cannot_change_message(run: Filter, spamd: Path, sender: 
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_missing_file_gives_status_2(run: Filter, spamd: Path, email: str) -> None:
+def test_missing_file_results_in_status_2(run: Filter, spamd: Path, email: str) -> None:
     assert run(command("spamassassin.sh", 15, "-U", spamd), EMAIL=email).status == 2
 
 
-def test_missing_message_gives_status_2(run: Filter, spamd: Path) -> None:
+def test_missing_message_results_in_status_2(run: Filter, spamd: Path) -> None:
     assert run.again(command("spamassassin.sh", 15, "-U", spamd)).status == 2
 
 
-def test_spamd_reply_without_score_gives_status_2(run: Filter, tmp_path: Path) -> None:
+def test_spamd_reply_without_score_results_in_status_2(run: Filter, tmp_path: Path) -> None:
     # This is the output if spamd's configuration clears all header fields.
     spamc = tmp_path / "spamc"
     spamc.write_text("#!/bin/sh\nexec cat\n")

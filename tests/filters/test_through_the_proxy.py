@@ -52,7 +52,7 @@ def test_running_scanner_determines_verdict(
 
 
 @pytest.mark.parametrize("scanner", SCANNERS)
-def test_stopped_scanner_gives_temporary_rejection(
+def test_stopped_scanner_results_in_temporary_rejection(
     request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str
 ) -> None:
     asked = filter_command(scanner, request.getfixturevalue(f"stopped_{scanner}"))

@@ -38,7 +38,7 @@ def test_filter_failure_without_reject_delivers_original_message(
         pytest.param("hasty-strict_before", SLOW, id="slow"),
     ],
 )
-def test_filter_failure_with_reject_gives_client_451(site: Site, way: str, script: str) -> None:
+def test_filter_failure_with_reject_results_in_451_reply(site: Site, way: str, script: str) -> None:
     box = site.proxy.box(script)
     assert site.send(way, box, message("held back"))[0] == 451
     site.proxy.wait_clean(site.postfix)
@@ -52,7 +52,7 @@ def test_filter_failure_with_reject_gives_client_451(site: Site, way: str, scrip
         pytest.param("hasty-strict_after", SLOW, id="slow"),
     ],
 )
-def test_filter_failure_with_reject_keeps_mail_queued(site: Site, way: str, script: str) -> None:
+def test_filter_failure_with_reject_leaves_mail_in_queue(site: Site, way: str, script: str) -> None:
     box = site.proxy.box(script)
     site.send(way, box, message("held back"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")

@@ -203,7 +203,7 @@ def running_signer(directory: Path, address: Address) -> Iterator[None]:
             daemon.kill()
 
 
-def test_documented_opendkim_signs_own_mail() -> None:
+def test_documented_opendkim_configuration_signs_own_mail() -> None:
     def services(addresses: Mapping[str, Address]) -> str:
         return front(addresses).replace(
             "smtpd\n", f"smtpd -o smtpd_milters=inet:{addresses['signer']}\n"

@@ -79,7 +79,7 @@ def test_verifying_milters_run_only_after_queue(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("service", ["smtp", *SERVICES])
-def test_alias_and_archive_receive_one_copy(recipe: Recipe, service: str) -> None:
+def test_alias_and_archive_each_receive_one_copy(recipe: Recipe, service: str) -> None:
     content = message(f"copies by {service}")
     if service == "smtp":
         recipe.send(content, ALIAS)

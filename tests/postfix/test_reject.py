@@ -29,23 +29,23 @@ def test_last_filter_output_line_appears_in_bounce(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_rejection_without_code_gets_554_reply(site: Site, way: str) -> None:
+def test_rejection_without_code_results_in_554_reply(site: Site, way: str) -> None:
     assert site.send(way, site.proxy.box(SPAM), message("spam")) == (554, b"spam found")
 
 
-def test_rejection_without_code_gets_554_in_bounce(site: Site) -> None:
+def test_rejection_without_code_results_in_554_in_bounce(site: Site) -> None:
     box = site.proxy.box(SPAM)
     site.send("open_after", box, message("spam"))
     bounce = site.postfix.wait_delivered(box.sender)
     assert b"\nDiagnostic-Code: smtp; 554 spam found\n" in bounce
 
 
-def test_temporary_rejection_gives_client_450(site: Site) -> None:
+def test_temporary_rejection_results_in_450_reply(site: Site) -> None:
     box = site.proxy.box("echo '450 4.7.1 Try again later' >&2; exit 1")
     assert site.send("open_before", box, message("greylisted")) == (450, b"4.7.1 Try again later")
 
 
-def test_temporary_rejection_keeps_mail_in_queue(site: Site) -> None:
+def test_temporary_rejection_leaves_mail_in_queue(site: Site) -> None:
     box = site.proxy.box("echo '450 4.7.1 Try again later' >&2; exit 1")
     site.send("open_after", box, message("greylisted"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")

@@ -28,7 +28,7 @@ def test_upstream_refusal_appears_in_bounce(site: Site, sender: str) -> None:
     assert "Sender address rejected: Access denied (in reply to end of DATA" in line[2]
 
 
-def test_missing_spool_gives_client_temporary_reply(site: Site) -> None:
+def test_missing_spool_results_in_temporary_reply(site: Site) -> None:
     box = site.proxy.box("exit 0")
     reply = site.send("spoolless_before", box, message("no room"))
     assert reply[0] in {451, 452}
@@ -36,7 +36,7 @@ def test_missing_spool_gives_client_temporary_reply(site: Site) -> None:
     assert box.runs() == []
 
 
-def test_missing_spool_keeps_mail_in_queue(site: Site) -> None:
+def test_missing_spool_leaves_mail_in_queue(site: Site) -> None:
     box = site.proxy.box("exit 0")
     site.send("spoolless_after", box, message("no room"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
@@ -44,17 +44,17 @@ def test_missing_spool_keeps_mail_in_queue(site: Site) -> None:
     assert " said: 452 4.3.1 " in line[2]
 
 
-def test_missing_upstream_gives_only_421_reply(site: Site) -> None:
+def test_missing_upstream_results_in_single_421_reply(site: Site) -> None:
     with connected(site.postfix.addresses["cut-off_proxy"]) as client:
         client.sees_reply(b"421 ")
         client.sees_end()
 
 
-def test_missing_upstream_gives_client_451(site: Site) -> None:
+def test_missing_upstream_results_in_451_reply(site: Site) -> None:
     assert site.send("cut-off_before", site.proxy.box("exit 0"), message("no way"))[0] == 451
 
 
-def test_missing_upstream_keeps_mail_in_queue(site: Site) -> None:
+def test_missing_upstream_leaves_mail_in_queue(site: Site) -> None:
     box = site.proxy.box("exit 0")
     site.send("cut-off_after", box, message("no way"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
@@ -62,13 +62,13 @@ def test_missing_upstream_keeps_mail_in_queue(site: Site) -> None:
     assert "421" in line[2]
 
 
-def test_invalid_option_gives_client_421(site: Site) -> None:
+def test_invalid_option_results_in_421_reply(site: Site) -> None:
     with connected(site.postfix.addresses["misconfigured_proxy"]) as client:
         client.sees_reply(b"421 4.3.5 ")
         client.sees_end()
 
 
-def test_invalid_option_keeps_mail_in_queue(site: Site) -> None:
+def test_invalid_option_leaves_mail_in_queue(site: Site) -> None:
     box = site.proxy.box("exit 0")
     site.send("misconfigured_after", box, message("not yet"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")

@@ -83,7 +83,7 @@ def test_terminal_output_reports_passing_control(right: Done) -> None:
     assert "behind the same adapter passes all " in right.text
 
 
-def test_html_report_has_control_section(wrong: Done) -> None:
+def test_html_report_contains_control_section(wrong: Done) -> None:
     section = wrong.html.partition('<h2 id="control">')[2]
     assert SESSION in section
     assert "421 2" in section

@@ -67,7 +67,7 @@ def test_commands_of_page_run(tmp_path: Path) -> None:
     assert not processes_with(str(tmp_path))
 
 
-def test_page_has_every_kind_of_step() -> None:
+def test_page_contains_every_kind_of_step() -> None:
     kinds = [step for step, _ in steps()]
     assert kinds.count("run") >= 7
     assert {"write by-hand.cfg", "write haproxy.py", "write haproxy.toml", "expect"} <= set(kinds)

@@ -210,7 +210,7 @@ def test_data_of_disconnected_client_never_reaches_upstream(relay: Path) -> None
 # --- processes and files
 
 
-def test_sigterm_ends_program_with_its_own_status(relay: Path) -> None:
+def test_sigterm_terminates_program_by_signal(relay: Path) -> None:
     with adapted(relay) as running:
         running.connect().close()
         running.process.terminate()

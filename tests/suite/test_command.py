@@ -70,13 +70,13 @@ def broken(tmp_path: Path) -> Path:
     return program(tmp_path / "broken", before="echo oops; echo oops >&2")
 
 
-def test_conformant_implementation_gives_status_0() -> None:
+def test_conformant_implementation_results_in_status_0() -> None:
     done = command("run", "reference", MUST, SHOULD, "--strict")
     assert "verdict: conformant: all 1 at must, all 6 at should" in done.text
     assert done.status == 0
 
 
-def test_should_failure_gives_status_1_with_strict_only(bent: Path) -> None:
+def test_should_failure_results_in_status_1_with_strict_only(bent: Path) -> None:
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
         assert "verdict: not judged at must: 1 of " in done.text
@@ -104,13 +104,13 @@ def test_implementation_is_the_only_required_argument() -> None:
     assert done.status == 2
 
 
-def test_must_failure_gives_status_1(broken: Path) -> None:
+def test_must_failure_results_in_status_1(broken: Path) -> None:
     done = command("run", broken, MUST)
     assert "verdict: not conformant: 1 of 1 missed at must" in done.text
     assert done.status == 1
 
 
-def test_known_must_divergence_gives_status_0(broken: Path) -> None:
+def test_known_must_divergence_results_in_status_0(broken: Path) -> None:
     path = broken.with_suffix(".toml")
     path.write_text(
         f'name = "broken"\nargv = ["{broken}"]\ncapabilities = ["stdio"]\n[[divergence]]\n'
@@ -130,7 +130,7 @@ def test_silent_program_is_not_reported_as_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MUST, SHOULD])
-def test_passing_known_divergence_gives_status_1(tmp_path: Path, name: str) -> None:
+def test_passing_known_divergence_results_in_status_1(tmp_path: Path, name: str) -> None:
     path = tmp_path / "right.toml"
     path.write_text(
         f'name = "right"\nargv = ["{program(tmp_path / "right")}"]\n'
@@ -177,13 +177,13 @@ def test_failing_smoke_test_skips_selected_group(broken: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["relay/one-mesage.smtp", "relay/one-mesage", "/no/such.smtp"])
-def test_misspelt_transcript_gives_status_2(name: str) -> None:
+def test_misspelt_transcript_results_in_status_2(name: str) -> None:
     done = command("run", "reference", name)
     assert f"unknown transcript, group or requirement {name}" in done.text
     assert done.status == 2
 
 
-def test_misspelt_name_gives_suggestion(
+def test_misspelt_name_is_reported_with_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["show", "relay/one-mesage"]) == 2
@@ -214,7 +214,7 @@ def test_only_specified_local_transcripts_are_collected(tmp_path: Path) -> None:
     assert done.status == 0
 
 
-def test_unknown_requirement_gives_status_2(tmp_path: Path) -> None:
+def test_unknown_requirement_results_in_status_2(tmp_path: Path) -> None:
     path = own_transcript(tmp_path / "own.smtp")
     path.write_text(path.read_text().replace("relay.replies-1", "relay.repleis-1"))
     done = command("run", "reference", path)
@@ -268,7 +268,7 @@ def test_explicit_path_takes_precedence_over_group_name(
         ),
     ],
 )
-def test_name_without_transcript_gives_status_2(
+def test_name_without_transcript_results_in_status_2(
     capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert main(["run", "reference", name]) == 2
@@ -319,7 +319,7 @@ def test_names_after_options_are_accepted(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.startswith("relay/one-message.smtp\t")
 
 
-def test_unknown_option_gives_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_option_results_in_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["list", "--lvel", "must"])
     assert caught.value.code == 2
@@ -341,7 +341,7 @@ def test_unknown_option_gives_status_2(capsys: pytest.CaptureFixture[str]) -> No
         ("-k", "relay=eof", "'relay=eof' must consist of words"),
     ],
 )
-def test_invalid_option_value_gives_status_2(
+def test_invalid_option_value_results_in_status_2(
     capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -385,7 +385,7 @@ def test_missing_program_is_not_compared(pair: tuple[str, str]) -> None:
     assert done.status == 2
 
 
-def test_misspelt_property_gives_suggestion(
+def test_misspelt_property_is_reported_with_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -474,7 +474,7 @@ def test_failed_option_selects_failures_of_earlier_run(bent: Path, tmp_path: Pat
     assert (nothing.status, nothing.text) == (2, f"conformance: {results}: no transcript failed\n")
 
 
-def test_progress_line_has_counts() -> None:
+def test_progress_line_shows_counts() -> None:
     written = threading.Event()
     lines: list[str] = []
 
@@ -519,7 +519,7 @@ def test_progress_before_first_result_mentions_loading() -> None:
         ),
     ],
 )
-def test_harmful_proxy_gives_status_1_and_reason(
+def test_harmful_proxy_fails_with_status_1_and_reason(
     fixture: str, name: str, way: str, broken: str
 ) -> None:
     implementation = f"env PYTHONPATH={ROOT} {sys.executable} -S -m tests.fixtures {fixture}"

@@ -40,7 +40,7 @@ def test_explain_without_names_lists_families(capsys: pytest.CaptureFixture[str]
     assert [line.split()[0] for line in lines] == [one.name for one in specification().families]
 
 
-def test_unknown_requirement_gives_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_requirement_results_in_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "relay.ordr-1"]) == 2
     message = "unknown requirement relay.ordr-1 (did you mean 'relay.order-1'?)"
     assert message in capsys.readouterr().err

@@ -181,7 +181,7 @@ def test_line_is_parsed_as_step(
     assert step(line) == Step(actor, mark, verb, argument)
 
 
-def test_alternatives_have_separate_steps() -> None:
+def test_alternatives_are_parsed_as_separate_steps() -> None:
     (either,) = steps("either", "U< QUIT", "U> 221", "or", "end")
     assert isinstance(either, Either)
     assert [len(branch) for branch in either.branches] == [2, 0]
@@ -243,7 +243,7 @@ def test_invalid_line_is_reported_with_suggestion(line: str, message: str) -> No
     assert re.search(message, error.message)
 
 
-def test_error_has_file_line_and_text() -> None:
+def test_error_names_file_line_and_text() -> None:
     assert str(error_of(f"{HEADER}nonsense\n")).startswith(
         f"filter/x.smtp:{FIRST}: unknown step 'nonsense'"
     )

@@ -102,14 +102,14 @@ def test_printed_output_is_current(block: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("line", SUITE_COMMANDS)
-def test_printed_command_has_valid_options_and_names(line: str) -> None:
+def test_printed_command_uses_valid_options_and_names(line: str) -> None:
     words = shlex.split(line.partition("postprox-conformance ")[2])
     options = command._parsers()[0].parse_args(words)
     places = [place for name in getattr(options, "names", ()) for place in chosen(name)]
     assert all(SUFFIX in place for place in places)
 
 
-def test_pages_have_commands_and_output() -> None:
+def test_pages_contain_commands_and_output() -> None:
     assert len(SUITE_COMMANDS) >= 8
     assert len(PYTEST_COMMANDS) == 2
     assert len(blocks("console")) == 2
@@ -130,7 +130,7 @@ def test_printed_pytest_command_selects_transcripts(line: str) -> None:
     assert done.returncode == 0
 
 
-def test_described_program_has_valid_keys_and_names(folder: Path) -> None:
+def test_described_program_uses_valid_keys_and_names(folder: Path) -> None:
     text = blocks("toml")[0]
     path = folder / "my-postprox.toml"
     path.write_text(text)
@@ -142,7 +142,7 @@ def test_described_program_has_valid_keys_and_names(folder: Path) -> None:
     }
 
 
-def test_known_divergence_gives_status_0(folder: Path) -> None:
+def test_known_divergence_results_in_status_0(folder: Path) -> None:
     text = blocks("toml")[0]
     (folder / "my-postprox.toml").write_text(text)
     run = "postprox-conformance run my-postprox.toml data/not-the-end-lf-dot-lf.smtp::stdio"

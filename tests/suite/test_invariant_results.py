@@ -30,7 +30,7 @@ def results(*seen: InvariantObservation, implementation: Implementation = PLAIN)
     return tally.results(implementation)
 
 
-def test_satisfied_rule_has_one_pass_per_mode() -> None:
+def test_satisfied_rule_passes_once_per_mode() -> None:
     kept = results(
         InvariantObservation("stop", "listen"),
         InvariantObservation("stop", "listen"),

@@ -31,7 +31,7 @@ def test_only_expected_octets_are_consumed() -> None:
 
 
 @pytest.mark.parametrize("came", [b"", b"2", b"250 ok\r"])
-def test_incomplete_octets_give_no_verdict(came: bytes) -> None:
+def test_incomplete_octets_are_undecided(came: bytes) -> None:
     assert octets(b"250 ok\r\n", came).state is State.WAIT
 
 
@@ -70,7 +70,7 @@ def test_complete_reply_matches(codes: str, came: bytes, used: int) -> None:
 @pytest.mark.parametrize(
     "came", [b"", b"25", b"250 ok", b"250 ok\r", b"250-one\r\n", b"250-a\r\n2"]
 )
-def test_incomplete_reply_gives_no_verdict(came: bytes) -> None:
+def test_incomplete_reply_is_undecided(came: bytes) -> None:
     assert reply("250", came).state is State.WAIT
 
 
@@ -148,7 +148,7 @@ def test_early_end_of_data_for_lenient_reader_fails(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("came", [b"", b".", b".\r", b"hello\r\n", b"hello\r\n.", b"hello\r\n.\r"])
-def test_message_without_end_of_data_gives_no_verdict(came: bytes) -> None:
+def test_message_without_end_of_data_is_undecided(came: bytes) -> None:
     assert message(came).state is State.WAIT
 
 

@@ -217,7 +217,7 @@ def test_unrelated_tests_are_unaffected(command: Path, tmp_path: Path) -> None:
     assert "conformance" not in text
 
 
-def test_unrelated_options_have_no_conflict(command: Path, tmp_path: Path) -> None:
+def test_unrelated_pytest_option_does_not_conflict(command: Path, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "def pytest_addoption(parser): parser.addoption('--slow', action='store_true')\n"
     )

@@ -243,7 +243,7 @@ def test_arguments_after_double_dash_are_recorded(upstream: str, tmp_path: Path)
     assert load_transcript(path).header.argv == arguments
 
 
-def test_multiple_sessions_give_multiple_transcripts(upstream: str, tmp_path: Path) -> None:
+def test_each_recorded_session_becomes_a_transcript(upstream: str, tmp_path: Path) -> None:
     with recording(upstream, tmp_path / "one.smtp", "--sessions", "2") as address:
         deliver(address, b"first\r\n")
         deliver(address, b"second\r\n")

@@ -298,7 +298,7 @@ RENDERERS = pytest.mark.parametrize("render", [html, markdown], ids=["html", "ma
 
 
 @RENDERERS
-def test_report_has_implementation_date_and_suite_version(render: Any) -> None:
+def test_report_shows_implementation_date_and_suite_version(render: Any) -> None:
     text = render(matrix(whole(result())))
     for needed in ("postprox 1.0", "my postprox", "2025-11-22 14:31:07 UTC", "1 of 1 transcripts"):
         assert needed in text
@@ -325,18 +325,18 @@ def test_columns_are_in_file_order(render: Any) -> None:
         (whole(result(), head=header(suite={"transcripts": 9, "version": "7"})), "SELECTION"),
     ],
 )
-def test_incomplete_run_has_warning(render: Any, content: bytes, word: str) -> None:
+def test_report_warns_about_incomplete_run(render: Any, content: bytes, word: str) -> None:
     assert word in render(matrix(content))
 
 
 @RENDERERS
 @pytest.mark.parametrize("word", ["PARTIAL", "SELECTION", "MIXED"])
-def test_complete_run_has_no_warning(render: Any, word: str) -> None:
+def test_report_does_not_warn_about_complete_run(render: Any, word: str) -> None:
     assert word not in render(matrix(whole(result())))
 
 
 @RENDERERS
-def test_different_suite_versions_have_warning(render: Any) -> None:
+def test_report_warns_about_different_suite_versions(render: Any) -> None:
     other = header(suite={"transcripts": 1, "version": "8"})
     assert "MIXED" in render(matrix(whole(result()), whole(result(), head=other)))
 
@@ -357,7 +357,7 @@ def test_report_states_exit_status(render: Any, status: int, words: str) -> None
 
 
 @RENDERERS
-def test_divergence_has_kind_and_reason(render: Any) -> None:
+def test_report_shows_kind_and_reason_of_divergence(render: Any) -> None:
     known = result(outcome="diverged", divergence={"kind": "wontfix", "reason": "it is so"})
     assert re.search(
         r"Known divergence, wontfix:(</strong>|\*\*) it is so", render(matrix(whole(known)))
@@ -372,7 +372,7 @@ def test_failure_text_is_printed_once(render: Any) -> None:
 
 
 @RENDERERS
-def test_equal_files_give_equal_text(render: Any) -> None:
+def test_equal_result_files_produce_equal_reports(render: Any) -> None:
     files = [whole(result(outcome="failed")), whole(result(), head=named("b"))]
     assert render(matrix(*files)) == render(matrix(*files))
 
@@ -503,7 +503,7 @@ def test_markdown_of_statement_becomes_html() -> None:
     assert "the <strong>order</strong> of" in page
 
 
-def test_partial_page_has_warning_in_all_parts() -> None:
+def test_every_part_of_partial_report_shows_warning() -> None:
     page = html(matrix(octets(header(), result())))
     assert "<title>PARTIAL: postprox conformance" in page
     assert '<p class="alert"><strong>PARTIAL</strong> The results of postprox 1.0' in page
@@ -524,7 +524,7 @@ def test_controls_are_hidden_if_scripts_are_disabled() -> None:
 # The Markdown report.
 
 
-def test_markdown_cells_have_counts() -> None:
+def test_markdown_cells_show_counts() -> None:
     files = (
         whole(result(), result(mode="listen", outcome="skipped"), head=named("one")),
         whole(result(outcome="failed"), head=named("two")),
@@ -536,7 +536,7 @@ def test_markdown_cells_have_counts() -> None:
     assert "| all | ✓ 1 ○ 1 | ✗ 1 |\n" in text
 
 
-def test_markdown_has_row_for_each_property() -> None:
+def test_markdown_contains_row_for_each_property() -> None:
     passed = result(transcript="properties/sessions")
     failed = result(transcript="properties/crowds", mode="listen", outcome="failed")
     files = whole(passed, head=named("one")), whole(passed, failed, head=named("two"))
@@ -547,7 +547,7 @@ def test_markdown_has_row_for_each_property() -> None:
     ) in text
 
 
-def test_markdown_without_properties_has_no_properties_section() -> None:
+def test_markdown_without_properties_omits_properties_section() -> None:
     assert "## Properties" not in markdown(matrix(whole(result())))
 
 
@@ -621,12 +621,12 @@ def test_failure_includes_its_transcript() -> None:
     assert "  |   | C&gt; MAIL FROM:&lt;a@example&gt;" in page
 
 
-def test_every_report_has_verdict(tmp_path: Path) -> None:
+def test_every_report_shows_verdict(tmp_path: Path) -> None:
     for render in (html, markdown):
         assert "conformant: all 1 at must" in render(matrix(whole(result())))
 
 
-def test_invalid_file_gives_one_line_and_no_report(
+def test_invalid_result_file_is_reported_in_one_line(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results.write_bytes(b"hello\n")

@@ -150,19 +150,19 @@ def test_reference_passes_in_both_modes_with_status_0(right: Done) -> None:
     assert (right.status, right.outcomes) == (0, ["passed", "passed"])
 
 
-def test_result_file_has_header_results_and_footer(right: Done) -> None:
+def test_result_file_contains_header_results_and_footer(right: Done) -> None:
     assert [one["type"] for one in right.records[:3]] == ["header", "result", "result"]
     assert right.records[-1]["type"] == "footer"
 
 
-def test_footer_has_counts(right: Done) -> None:
+def test_footer_contains_counts(right: Done) -> None:
     assert right.records[-1] == {
         "type": "footer", "passed": 2 + len(right.unasked),
         "failed": 0, "skipped": 0, "diverged": 0, "stale": 0, "exit_status": 0, "stopped": "",
     }  # fmt: skip
 
 
-def test_terminal_output_has_table_by_group(right: Done) -> None:
+def test_terminal_output_contains_table_of_groups(right: Done) -> None:
     assert "relay              2         -         -         -" in right.text
 
 
@@ -181,7 +181,7 @@ def junit_rows(path: Path) -> dict[str, ET.Element]:
     return {f"{case.get('classname')} {case.get('name')}": case for case in cases}
 
 
-def test_junit_has_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
+def test_junit_contains_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
     done = runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
     rows = set(junit_rows(tmp_path / "junit.xml"))
     results = [one for one in done.records if one["type"] == "result"]
@@ -190,7 +190,7 @@ def test_junit_has_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_junit_row_has_name_of_property(runner: Runner, tmp_path: Path, workers: str) -> None:
+def test_junit_row_names_property(runner: Runner, tmp_path: Path, workers: str) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=SERVER)
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     junit = tmp_path / "junit.xml"
@@ -244,17 +244,17 @@ def test_command_line_is_run_in_both_modes(runner: Runner) -> None:
     assert (done.status, done.outcomes) == (0, ["passed", "passed"])
 
 
-def test_empty_argv_gives_status_2(runner: Runner) -> None:
+def test_empty_argv_results_in_status_2(runner: Runner) -> None:
     assert runner.run(in_corpus(SESSION), "--implementation", "/no/such/program").status == 2
 
 
-def test_unreadable_transcript_gives_status_2(runner: Runner) -> None:
+def test_unreadable_transcript_results_in_status_2(runner: Runner) -> None:
     done = runner.run(runner.transcript("C> @cloze\n"))
     assert done.status == 2
     assert "own.smtp:5: unknown step '@cloze' (did you mean '@close'?)" in done.text
 
 
-def test_empty_selection_gives_status_2(runner: Runner) -> None:
+def test_empty_selection_results_in_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "-k", "no_such_transcript")
     assert (done.status, done.outcomes) == (2, [])
 
@@ -280,7 +280,7 @@ def test_level_option_excludes_lower_levels(runner: Runner) -> None:
         (("transcripts/cli/help.smtp::stdio",), "has no mode stdio, only command"),
     ],
 )
-def test_invalid_option_gives_status_2(
+def test_invalid_option_results_in_status_2(
     runner: Runner, arguments: tuple[str, ...], message: str
 ) -> None:
     done = runner.run(in_corpus(SESSION), *arguments)
@@ -336,7 +336,7 @@ def test_known_divergence_applies_to_one_mode(runner: Runner) -> None:
     assert done.outcomes == ["passed", "stale"]
 
 
-def test_divergence_without_transcript_gives_status_2(runner: Runner) -> None:
+def test_divergence_without_transcript_results_in_status_2(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.status == 2
@@ -356,7 +356,7 @@ def test_divergence_without_transcript_gives_status_2(runner: Runner) -> None:
         ),
     ],
 )
-def test_invalid_implementation_file_gives_status_2(
+def test_invalid_implementation_file_results_in_status_2(
     runner: Runner, line: str, message: str
 ) -> None:
     done = runner.run(in_corpus(SESSION), "--implementation", runner.described(RIGHT + line))
@@ -427,7 +427,7 @@ def test_violated_invariant_fails_only_its_requirement(
     assert message in done.text
 
 
-def test_broken_invariant_has_one_result(runner: Runner) -> None:
+def test_broken_invariant_produces_one_result(runner: Runner) -> None:
     bent = runner.bent(f"echo oops >&2; exec {REFERENCE}", capabilities=[*ESMTP, "filter"])
     done = runner.run(
         *(in_corpus("recorded"), "-n", "2", "--modes", "stdio", "-k", "relay.eof"),
@@ -575,11 +575,11 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> str:
         "own.smtp::stdio",
     ],
 )
-def test_failure_report_has_diagnostic_details(failure: str, text: str) -> None:
+def test_failure_report_contains_diagnostic_details(failure: str, text: str) -> None:
     assert text in failure
 
 
-def test_failure_report_has_expected_listening_address(runner: Runner) -> None:
+def test_failure_report_names_expected_listening_address(runner: Runner) -> None:
     header = 'argv = ["-l", "{listen}", "{upstream}"]\n'
     done = runner.run(runner.transcript("P< listens \\{upstream}\n", header), "--modes", "listen")
     assert re.search(r"expected: listens 127\.0\.0\.1:\d+\n", done.text)
@@ -665,13 +665,13 @@ def test_shard_runs_part_of_transcripts(runner: Runner, part: str, name: str) ->
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "x/y"])
-def test_invalid_shard_gives_status_2(runner: Runner, part: str) -> None:
+def test_invalid_shard_results_in_status_2(runner: Runner, part: str) -> None:
     done = runner.run(in_corpus("cli/help.smtp"), "--shard", part)
     assert f"--shard must be I/N with I from 1 to N, not '{part}'" in done.text
     assert done.status == 2
 
 
-def test_result_header_has_machine_and_versions(right: Done) -> None:
+def test_result_header_contains_machine_and_versions(right: Done) -> None:
     head = right.records[0]
     suite, machine = head["suite"], head["machine"]
     assert isinstance(suite, dict)
@@ -727,7 +727,7 @@ def test_declared_limit_skips_with_reason(runner: Runner, line: str, name: str) 
         ),
     ],
 )
-def test_ehlo_reply_contradicting_capabilities_gives_status_2(
+def test_ehlo_reply_contradicting_capabilities_results_in_status_2(
     runner: Runner, capabilities: list[str], message: str
 ) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities)
@@ -750,7 +750,7 @@ def test_transcript_outside_profile_is_not_run(runner: Runner) -> None:
     assert done.records[0]["profile"] == "relay"
 
 
-def test_invariant_outside_profile_has_no_result(runner: Runner) -> None:
+def test_invariant_outside_profile_produces_no_result(runner: Runner) -> None:
     assert runner.run(in_corpus(RELAYED), "--profile", "relay").unasked == {}
 
 
@@ -767,13 +767,13 @@ def test_profile_option_overrides_implementation_file(runner: Runner) -> None:
         assert f" (profile {profile})\n" in done.text
 
 
-def test_run_without_transcript_in_profile_gives_status_2(runner: Runner) -> None:
+def test_run_without_transcript_in_profile_results_in_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--profile", "relay")
     assert "nothing was played; no transcript matches profile relay" in done.text
     assert done.status == 2
 
 
-def test_unknown_profile_gives_status_2(runner: Runner) -> None:
+def test_unknown_profile_results_in_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--profile", "rely")
     assert "--profile must be one of relay, " in done.text
     assert done.status == 2

@@ -103,7 +103,7 @@ def run(*results: Result, transcripts: int = 1) -> Run:
     return parse_run("".join(json.dumps(line) + "\n" for line in lines).encode(), "r.jsonl")
 
 
-def test_shields_badge_has_suite_version_and_verdict() -> None:
+def test_shields_badge_contains_suite_version_and_verdict() -> None:
     assert json.loads(badge_json(run(result("a")))) == {
         "schemaVersion": 1,
         "label": "postprox suite 7",
