@@ -140,7 +140,7 @@ def test_link_created_by_administrator_is_followed(
     assert len(kept(directory)) == 1
 
 
-@pytest.mark.parametrize("name", ["with a blank", "-dash", "qu'ote", "$(id)"])
+@pytest.mark.parametrize("name", ["with a space", "-dash", "qu'ote", "$(id)"])
 def test_directory_name_may_contain_any_character(run: Filter, tmp_path: Path, name: str) -> None:
     assert run(f"cd {tmp_path}; {command('quarantine.py', name, REJECT)}").status == 1
     assert len(kept(tmp_path / name)) == 1

@@ -73,7 +73,7 @@ def test_only_data_size_transcripts_measure_memory(corpus: list[Transcript]) -> 
 
 
 #: Families that no transcript can test, with the reasons.
-UNJUDGED = {"files.stale": "no transcript can age a file"}
+UNJUDGED = {"files.stale": "a transcript cannot create an old file"}
 
 
 def test_every_family_has_transcript(corpus: list[Transcript]) -> None:
