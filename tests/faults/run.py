@@ -99,7 +99,7 @@ class Worker:
         self._count = 0
 
     async def run(self, scenarios: Iterable[Scenario]) -> None:
-        """Run scenarios until there are no more."""
+        """Run scenarios until none is left."""
         for narrow, upstream in self._upstreams.items():
             self._addresses[narrow] = await upstream.start()
         try:

@@ -193,7 +193,7 @@ class Player:
         self._place = Place(directory / "spawned")
 
     async def play(self, numbers: Iterator[int]) -> None:
-        """Run sessions until there are no more."""
+        """Run sessions until none is left."""
         self._address = await self._upstream.start()
         try:
             for number in numbers:

@@ -113,7 +113,7 @@ def test_reader_models_detect_early_end_of_data(server: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["exit 0", 'cat "$EMAIL" > "$OUTFILE"'])
-def test_message_sent_by_proxy_is_not_smuggled(
+def test_proxy_sends_no_early_end_of_data(
     spawn: Spawn, upstream: Upstream, command: str, tmp_path: Path
 ) -> None:
     drawn = random.Random(6).sample(list(sequences(b"\r")) + list(sequences(b"\n")), 40)  # noqa: S311

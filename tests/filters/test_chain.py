@@ -104,7 +104,7 @@ def test_background_child_is_not_awaited(run: Filter) -> None:
     assert run(chain("sleep 50 & true", append("one"))).written == MESSAGE + b"one\n"
 
 
-def test_crlf_becomes_lf_for_next_filter(run: Filter) -> None:
+def test_crlf_is_converted_to_lf_for_next_filter(run: Filter) -> None:
     written = run(chain(r'printf "a\r\nb\r\n" >"$OUTFILE"', append("c"))).written
     assert written == b"a\nb\nc\n"
 

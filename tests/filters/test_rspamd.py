@@ -304,7 +304,7 @@ def test_numbers_and_lists_are_valid_field_values(run: Filter, impostor: Imposto
     assert written == b"X-A: 5\nX-B: 1\nX-B: 2\n" + MESSAGE
 
 
-def test_long_subject_becomes_encoded_words(run: Filter, impostor: Impostor) -> None:
+def test_long_subject_is_split_into_encoded_words(run: Filter, impostor: Impostor) -> None:
     answer = {"action": "rewrite subject", "subject": "\u20ac\n" * 30}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     subject = email.message_from_bytes(written, policy=email.policy.default)["Subject"]
@@ -312,7 +312,7 @@ def test_long_subject_becomes_encoded_words(run: Filter, impostor: Impostor) -> 
     assert max(map(len, written.splitlines())) < 78
 
 
-def test_subject_cannot_add_field(run: Filter, impostor: Impostor) -> None:
+def test_subject_cannot_add_header_field(run: Filter, impostor: Impostor) -> None:
     answer = {"action": "rewrite subject", "subject": "a\r\nX-Evil: b"}
     written = run(command("rspamd.py", impostor.gives(answer))).written
     assert written.startswith(b"Subject: a X-Evil: b\nFrom: ")

@@ -220,7 +220,7 @@ def listening_proxy(line: str, address: Address, installation: Installation) -> 
             group=GROUP,
             extra_groups=[],
             cwd="/",
-            # There is no TMPDIR: systemd gives the service a private /tmp.
+            # TMPDIR is unset, because systemd gives the service a private /tmp.
             env={"PATH": os.defpath},
         )
         try:

@@ -86,7 +86,7 @@ def test_certain_spam_is_rejected(site: Site, chain: str) -> None:
     assert reply == (550, b"5.7.1 The message looks like spam")
 
 
-def test_stopped_scanner_defers_mail_and_is_logged(site: Site, installed: Path) -> None:
+def test_stopped_scanner_defers_mail_and_causes_log_line(site: Site, installed: Path) -> None:
     needs("clamdscan")
     configuration = installed / "down.conf"
     configuration.write_text(f"LocalSocket {installed}/nobody.sock\n")

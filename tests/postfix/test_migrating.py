@@ -175,7 +175,7 @@ def test_filter_exit_status_has_documented_effect(
     assert rehearsed(script, "-r") == here
 
 
-def test_timeout_counts_as_failed_filter() -> None:
+def test_filter_timeout_counts_as_failure() -> None:
     assert rehearsed("sleep 9", "-r", "-t", "0.1") == FAILED
 
 

@@ -210,7 +210,7 @@ def test_address_mapping_on_both_sides_duplicates_archive_copy() -> None:
         assert len(own.arrivals(ARCHIVE, "twice")) == 2
 
 
-def test_missing_reject_option_delivers_virus_without_scanner() -> None:
+def test_virus_is_delivered_without_reject_option_and_scanner() -> None:
     with running_recipe(BEFORE, SPAWNED, "exit 2", without(" --strict")) as own:
         assert own.send(message("virus", EICAR), BOB)[0] == 250
         assert own.arrivals(BOB, "virus") != []

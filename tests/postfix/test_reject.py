@@ -14,7 +14,7 @@ SPAM = "echo 'spam found' >&2; exit 1"
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_last_filter_output_line_is_client_reply(site: Site, way: str) -> None:
+def test_last_filter_output_line_becomes_client_reply(site: Site, way: str) -> None:
     box = site.proxy.box(VIRUS)
     reply = site.send(way, box, message("virus"))
     assert reply == (550, b"5.7.1 Message contains a virus")

@@ -55,14 +55,14 @@ def test_unread_octets_are_counted() -> None:
         assert unread(client) == 1
 
 
-def test_unread_octets_on_unix_socket_are_unknown() -> None:
+def test_unread_octets_on_unix_socket_cannot_be_counted() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert unread(left) is None
 
 
 @pytest.mark.parametrize(("last_sent", "quiet"), [(99.0, True), (109.0, False)])
-def test_connection_that_just_sent_is_not_quiet(
+def test_recent_write_prevents_quiet_state(
     monkeypatch: pytest.MonkeyPatch, last_sent: float, quiet: bool
 ) -> None:
     """The step begins at 100 s, requires 5 s of silence, and is checked again at 110 s."""

@@ -40,7 +40,7 @@ def steps() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not Path("/usr/sbin/haproxy").exists(), reason="requires haproxy")
-def test_commands_of_page_run(tmp_path: Path) -> None:
+def test_all_commands_on_page_succeed(tmp_path: Path) -> None:
     command = tmp_path / "bin" / "postprox-conformance"
     command.parent.mkdir()
     command.write_text(

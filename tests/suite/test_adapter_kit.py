@@ -67,7 +67,7 @@ def test_listening_address_is_found_without_connection() -> None:
     assert not address.is_listening()
 
 
-def test_bound_address_is_not_listening() -> None:
+def test_bound_socket_is_not_reported_as_listening() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         assert not Address(*bound.getsockname()).is_listening()
@@ -277,7 +277,7 @@ def test_failed_start_leaves_no_processes_or_files(tmp_path: Path) -> None:
         assert running.files == []
 
 
-def test_adapter_file_without_adapter_object_is_error(tmp_path: Path) -> None:
+def test_adapter_file_without_adapter_object_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.py").touch()
     command = [sys.executable, "-S", ADAPTER_LAUNCHER, tmp_path / "empty.py", "-l", "1", "h:1"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

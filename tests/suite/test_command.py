@@ -412,7 +412,7 @@ exec sleep 99
 """
 
 
-def test_missing_program_is_in_reports(tmp_path: Path) -> None:
+def test_reports_mention_missing_program(tmp_path: Path) -> None:
     files = outputs(tmp_path)
     words = [word for option in files.items() for word in option]
     done = command("run", "/no/such/program", MUST, *words)

@@ -38,7 +38,7 @@ def test_file_arguments_are_relative_to_current_directory(
     assert find_implementation(line).argv == expected
 
 
-def test_program_without_slash_is_searched_on_path_only(here: Path) -> None:
+def test_program_without_slash_is_searched_only_on_path(here: Path) -> None:
     assert (here / "x").exists()
     assert find_implementation("x").argv == ("x",)
 

@@ -75,7 +75,7 @@ def test_profile_has_canonical_name(text: str, name: str) -> None:
     assert Profile.of(text).name == name
 
 
-def test_unknown_profile_is_error_with_suggestion() -> None:
+def test_unknown_profile_is_reported_with_suggestion() -> None:
     with pytest.raises(ValueError, match=r"not 'rely'.*relay"):
         Profile.of("rely")
 
@@ -89,7 +89,7 @@ def test_default_profile_is_postprox() -> None:
     assert parse_implementation({"name": "x", "argv": ["x"]}, TRANSCRIPTS).profile == POSTPROX
 
 
-def test_unknown_profile_in_implementation_file_is_error() -> None:
+def test_unknown_profile_in_implementation_file_is_reported() -> None:
     with pytest.raises(ImplementationError, match="profile must be one of relay, "):
         parse_implementation({"name": "x", "argv": ["x"], "profile": "rely"}, TRANSCRIPTS)
 

@@ -390,7 +390,7 @@ def test_server_replies_as_planned() -> None:
     ]
 
 
-def test_server_requires_order_of_commands() -> None:
+def test_server_requires_correct_command_order() -> None:
     server, _ = served(MAIL, MAIL)
     said = b"RCPT TO:<b@x>\r\nMAIL FROM:<a@x>\r\nMAIL FROM:<a@x>\r\nDATA\r\n"
     assert [answer[:3] for answer in answers(server, said)] == [b"503", b"250", b"503", b"503"]
@@ -473,7 +473,7 @@ def test_difference_is_reported_for_its_aspect(aspect: str, spoil: Spoil, line: 
     assert found[aspect][0].startswith(line)
 
 
-def test_replies_permitted_by_clause_are_equal() -> None:
+def test_permitted_alternative_replies_count_as_equal() -> None:
     def refused(code: int) -> Run:
         message = Message(b"x\r\n")
         return Run(Plan((message,)), exchanges=[Exchange(message, [b"%d no\r\n" % code])])
