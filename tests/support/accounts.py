@@ -1,4 +1,6 @@
-"""Tests that pass alike for every account run once in the gate, which tests as two accounts.
+"""Skips tests that do not depend on the account in the gate's second run.
+
+The gate runs the tests as an ordinary user and then as root.
 
 Rule: only `.ci/run` sets the variable, after all tests have passed as an ordinary user.
 """
