@@ -142,7 +142,8 @@ def packaged_over_it() -> None:
     said = run("dpkg", "-i", "/trial/postprox.deb")
     for other in ("/usr/local/sbin/postprox", f"{UNITS}/postprox.service"):
         assert f"postprox: there is {other}, too" in said, said
-    assert "belongs to another installation" in run("sh", "packaging/install", "--prefix=/usr", status=1)
+    refused = run("sh", "packaging/install", "--prefix=/usr", status=1)
+    assert "belongs to another installation" in refused
     send("after the package came, too.")
     arrives("after the package came, too.")
     run("dpkg", "--remove", "postprox")
