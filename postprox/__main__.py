@@ -1,6 +1,6 @@
 """The command `postprox`, which runs one session on standard input and output, or a server.
 
-Rule: this module only selects one of the two and reports command-line errors.
+Rule: this module only starts the session or the server, and reports command-line errors.
 """
 
 import sys
@@ -16,8 +16,8 @@ from .shell.system import (
     silence,
 )
 
-# This precedes everything that can fail. spawn(8) connects descriptor 2 to the client as well, so
-# the traceback of a failed start must not go there.
+# These lines run before anything can fail. spawn(8) also connects descriptor 2 to the client, which
+# must not receive a traceback if the start fails.
 try:
     add_standard_descriptors()
     if is_socket(STDIN):
@@ -59,7 +59,7 @@ def main() -> int:
         return serve(wanted)
     try:
         return _serve_standard_input(wanted)
-    except (OSError, ImportError):  # no free descriptor, so logging would fail as well
+    except (OSError, ImportError):  # no free descriptor, so logging would also fail
         return _refuse(replies.INTERNAL_ERROR, 1)
 
 
@@ -87,7 +87,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     # The session imports the log module for its first log line.
     if log := sys.modules.get(f"{__package__}.shell.log"):
         log.destination.flush_and_close()
-    # There is nothing to clean up, so a normal exit of the interpreter would only waste time.
+    # There is nothing to clean up, so a normal interpreter exit would only waste time.
     posix._exit(connection.session.exit_status)
 
 
@@ -103,7 +103,7 @@ def _absolute(directory: str) -> str:
 
 
 def _report_usage(error: str) -> int:
-    """Report an error to the terminal, or to the log and the SMTP client (cli.errors)."""
+    """Report an error on the terminal, or to the log and the SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
         from .core import log_levels
@@ -118,7 +118,7 @@ def _report_usage(error: str) -> int:
 
 
 def _with_file(error: str, file: bytes) -> str:
-    """Return an error line that names the file with the options of a unit."""
+    """Return an error line that names the unit's options file."""
     name = file.decode("utf-8", "backslashreplace")
     try:
         posix.stat(file)

@@ -1,7 +1,7 @@
 """The output of --help, --license and --version.
 
-Rule: only texts for users. The lines about options are generated from `options.TABLE`. Sessions do
-not import this module.
+Rule: this module only contains texts for users. The option list is generated from `options.TABLE`.
+Sessions do not import this module.
 """
 
 from collections.abc import Iterator

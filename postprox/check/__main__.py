@@ -1,6 +1,6 @@
-"""The command `postprox-check`, which reports configuration faults of a mail server.
+"""The command `postprox-check`, which reports configuration errors on a mail server.
 
-Rule: this module combines the others and makes no decisions. The exit status is the highest level.
+Rule: this module only calls the others. The exit status is the highest level of a finding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status if the check failed or its output could not be written. It equals the highest
+#: The exit status if the check failed or its output could not be written, which is also the highest
 #: level of a finding.
 UNREADABLE = 2
 
@@ -77,7 +77,7 @@ def run(words: list[str]) -> int:
 
 
 def _setup(wanted: argparse.Namespace) -> Setup:
-    """Collect the input of the rules."""
+    """Collect the input for the rules."""
     configuration = probe.read_configuration(wanted.config)
     machine = Machine()
     units = _units(wanted)
@@ -97,7 +97,7 @@ def _setup(wanted: argparse.Namespace) -> Setup:
 
 
 def _recipe(wanted: argparse.Namespace) -> list[str]:
-    """Return the comments and commands of --recipe, each in one line."""
+    """Return the comments and commands of --recipe, one per line."""
     configuration = probe.read_configuration(wanted.config)
     unit = None
     if not wanted.spawn:
@@ -126,7 +126,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write(stream: TextIO | None, text: str) -> str:
-    """Write a text to standard output. Return the reason for a failure, or ""."""
+    """Write a text to standard output. Return an error message, or ""."""
     if not text:
         return ""
     if stream is None:

@@ -1,8 +1,8 @@
 """A program that tests another user's permissions for a file with access(2).
 
-Rule: probe.py runs this program as root, in its own session, without a terminal, environment or
-open files. Only the effective IDs change. The real and saved user IDs remain those of root, so that
-the other user can neither signal nor trace the process (kill(2), ptrace(2)). The exit status is the
+Rule: probe.py runs this program as root, in its own session, without a terminal, an environment or
+open files. The program changes only its effective IDs. Its real and saved user IDs remain root's,
+so the other user can neither signal nor trace it (kill(2), ptrace(2)). The exit status is the
 result.
 """
 

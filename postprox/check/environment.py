@@ -1,7 +1,7 @@
-"""The parser and the writer of an environment file of systemd, such as /etc/default/postprox.
+"""Parses and writes systemd environment files, such as /etc/default/postprox.
 
-Rule: text in, values out, as systemd reads it (EnvironmentFile= in systemd.exec(5)). A shell reads
-such a file differently. It takes linear time.
+Rule: pure functions of the text, which follow systemd's syntax (EnvironmentFile= in
+systemd.exec(5)). A shell interprets such a file differently. Parsing takes linear time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Assignments:
     """The variables that an environment file sets."""
 
     values: dict[str, str] = field(default_factory=dict)
-    #: The errors in the file that change the variables of the proxy.
+    #: The errors in the file that affect the proxy's variables.
     problems: list[str] = field(default_factory=list)
-    #: Variables with a value of more than one line.
+    #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: The values that a file with errors was likely meant to have: lines without their quotes.
+    #: The values that were probably intended in a file with errors, which are lines without quotes.
     likely: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,10 +52,10 @@ def parse(text: str) -> Assignments:
 
 
 def _assign(found: Assignments, text: str, position: int) -> int:
-    """Add the assignment at this position. Return its end."""
+    """Add the assignment at this position, and return the position of its end."""
     end = text.find("\n", position)
     line = text[position:] if end < 0 else text[position:end]
-    # The first character belongs to the key, also if it is an equals sign.
+    # The first character belongs to the key, even if it is an equals sign.
     key, equals, _ = line[1:].partition("=")
     key = line[0] + key
     start = position + len(key) + 1
@@ -82,16 +82,16 @@ def _unquoted(text: str) -> str:
 
 
 def _end_of_comment(text: str, position: int) -> int:
-    """Return the end of a comment. Its last line has no backslash at the end."""
+    """Return the end of a comment. A backslash at the end of a line continues the comment."""
     while position < len(text) and text[position] != "\n":
         position += 2 if text[position] == "\\" else 1
     return position
 
 
 def _value(text: str, position: int) -> tuple[str, int, bool]:
-    """Return a value, the position of its end, and whether its quotations are closed.
+    """Return a value, the position of its end, and whether all its quotes are closed.
 
-    A quotation begins only before the first letter outside of quotations.
+    A quoted part can only begin before the first unquoted letter.
     """
     value, blanks, quote = [], "", ""
     is_bare = False
@@ -130,7 +130,7 @@ def assignment(name: str, value: str) -> str:
 
 
 def joined(words: Sequence[str]) -> str:
-    """Return the value that systemd splits into these words (systemd.service(5))."""
+    """Return a value that systemd splits into these words (systemd.service(5))."""
     return " ".join(map(_word, words))
 
 

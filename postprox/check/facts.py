@@ -1,4 +1,4 @@
-"""The facts about this machine: the conditions for running a proxy, and the running system.
+"""Facts about this machine, which are the conditions for running a proxy and the running system.
 
 Rule: data only. probe.py and machine.py collect the data, and the rules evaluate it. None means
 unknown.
@@ -21,19 +21,20 @@ class ProgramFacts:
     path: str
     exists: bool
     is_directory: bool = False
-    #: Whether the user can execute it, which also depends on the permissions of its directories.
+    #: Whether the user can execute the file, which also depends on the permissions of its
+    #: directories.
     executable: bool | None = None
     #: The first directory that the user cannot search, or "" if there is none.
     closed_directory: str = ""
     #: Whether the user can read the script, and whether the file system is mounted with noexec.
     readable: bool | None = True
     has_noexec: bool = False
-    #: Those of the file and its parent directories that every user can write to.
+    #: The paths, of the file and its parent directories, that every user can write to.
     open_paths: tuple[str, ...] = ()
     #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""
     interpreter_executable: bool | None = True
-    #: Whether the file begins with the byte order mark of UTF-8.
+    #: Whether the file begins with a UTF-8 byte order mark.
     has_mark: bool = False
     #: Whether a line read by the kernel or the shell ends with CR LF.
     has_crlf: bool = False
@@ -49,7 +50,7 @@ class SpoolFacts:
     writable: bool | None = None
     #: The permission bits, such as 0o700.
     mode: int = 0o700
-    #: The number of free octets and of free inodes.
+    #: The numbers of free octets and free inodes.
     free: int = UNLIMITED
     free_files: int = UNLIMITED
     #: The first parent directory that the user cannot search, or "" if there is none.
@@ -75,7 +76,7 @@ class ProxyFacts:
     spool: SpoolFacts | None = None
     #: The required paths in the unit's settings that do not exist.
     missing_paths: tuple[str, ...] = ()
-    #: The reason why the permissions of the proxy's user are unknown.
+    #: The reason why the permissions of the proxy's user are unknown, or "".
     unknown_permissions: str = ""
 
     def has_unknown_permissions(self) -> bool:
@@ -91,20 +92,20 @@ class UnitState:
     """The state of one unit, as reported by `systemctl show`."""
 
     name: str
-    #: LoadState, such as loaded, not-found, masked, bad-setting.
+    #: LoadState, such as loaded, not-found, masked or bad-setting.
     load: str = "loaded"
     #: ActiveState and SubState, such as active and running, activating and auto-restart.
     active: str = "inactive"
     sub: str = "dead"
-    #: UnitFileState, such as enabled, disabled, static.
+    #: UnitFileState, such as enabled, disabled or static.
     file: str = "disabled"
-    #: Result, such as success, exit-code.
+    #: Result, such as success or exit-code.
     result: str = "success"
     #: The exit status of the main process.
     status: int = 0
     #: Whether one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
-    #: The command line of the main process, or empty if there is none.
+    #: The command line of the main process, empty if there is no process.
     words: tuple[str, ...] = ()
 
     def is_failing(self) -> bool:
@@ -122,11 +123,11 @@ class Listener:
 
 @dataclass(frozen=True)
 class RunningFacts:
-    """The running system."""
+    """The state of the running system."""
 
     #: Whether master(8) is running with this configuration.
     postfix: bool | None = None
-    #: The state of each unit by name, and the reason if it is unknown.
+    #: The state of each unit by name, and the reason if the states are unknown.
     units: Mapping[str, UnitState] = field(default_factory=dict)
     units_unknown: str = ""
     listeners: tuple[Listener, ...] = ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .fixes import Edit
 
-#: Mail is delivered and filtered, but the configuration has a fault.
+#: Mail is delivered and filtered, but the configuration has a problem.
 WARNING = 1
 #: Mail is refused, not filtered or not delivered.
 DANGER = 2
@@ -79,7 +79,7 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, its location, and the edits that correct it."""
+    """A problem, its location, and the edits that correct it."""
 
     name: str
     where: str
@@ -89,7 +89,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault, its location, and the commands that correct it."""
+    """A problem, its location, and the commands that correct it."""
 
     name: str
     where: str

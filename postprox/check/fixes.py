@@ -1,7 +1,7 @@
 """Edits of the Postfix configuration or of a unit, and the commands that make these edits.
 
-Rule: text only. This module executes nothing. Each command can be pasted into a shell. A command
-contains all edits of its target, so that no command undoes another (`Plan`).
+Rule: text only. This module executes nothing. Each command can be pasted into a shell, and contains
+all edits of its target. No command therefore undoes another (`Plan`).
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """The file with the options of a unit, if its text must be replaced as a whole."""
+    """A unit's options file whose text must be replaced as a whole."""
 
     proxy: Proxy
 
 
 @dataclass(frozen=True)
 class Words:
-    """The command line of a proxy that is neither in master.cf nor in a unit."""
+    """The command line of a proxy outside master.cf and units."""
 
     proxy: Proxy
 
@@ -79,7 +79,7 @@ Place = Main | Own | Column | Setting | Rewritten | Words | Shell
 
 @dataclass(frozen=True)
 class Edit:
-    """A place to edit, and a function that maps its current text to the new text."""
+    """The target of an edit, and a function that maps its current text to the new text."""
 
     place: Place
     change: Callable[[str], str]
@@ -240,14 +240,13 @@ def send_to(proxy: Proxy, address: str) -> Edit:
 
 
 def set_directory(proxy: Proxy, value: str) -> Edit:
-    """Set the directory for messages. An existing `-d` is replaced, as the last one counts."""
+    """Set the directory for messages. This replaces an existing `-d`."""
     return set_arguments(proxy, lambda words: _with_directory(list(words), value))
 
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # A marker in the parsed directory identifies the argument to replace, whatever the spelling of
-    # -d.
+    # A marker in the parsed directory identifies the argument to replace, however -d is spelled.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -286,7 +285,7 @@ def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]
 
 
 def write_options(proxy: Proxy, words: Sequence[str]) -> Edit:
-    """Write the file with the options of a unit anew, with the arguments `words`."""
+    """Replace a unit's options file by one with the arguments `words`."""
     return Edit(Rewritten(proxy), lambda _: shlex.join(words))
 
 
@@ -306,7 +305,7 @@ def make_spool(user: str, directory: str) -> Edit:
 
 
 class Plan:
-    """The edits of all faults, and the commands for each fault."""
+    """The edits for all problems, and the commands for each problem."""
 
     def __init__(self, configuration: Configuration, faults: Sequence[Fault]) -> None:
         self._configuration = configuration
@@ -319,7 +318,7 @@ class Plan:
             )
 
     def finding(self, fault: Fault) -> Finding:
-        """Return the finding for a fault, with its commands."""
+        """Return the finding for a problem, with its commands."""
         commands = dict.fromkeys(
             command for edit in fault.edits for command in self._commands(edit.place)
         )
@@ -384,7 +383,7 @@ class Plan:
         return (place for place in self._values if isinstance(place, kind))
 
     def _options_file(self, place: Place) -> str:
-        """Return the environment file that an edit changes; "" for other edits."""
+        """Return the environment file that an edit changes, or "" for other edits."""
         match place:
             case Rewritten(Proxy(unit=Unit(options_file=file))):
                 return file
@@ -395,7 +394,7 @@ class Plan:
     def _variables(self, unit: Unit) -> dict[str, str]:
         """Return the variables of the options file for the new command line.
 
-        The result is empty if the unit has no such file, or has the command line in another form.
+        The result is empty if the unit has no options file or has a different form of command line.
         """
         value = self._values.get(Setting(unit, "ExecStart"))
         return _variables(unit, shlex.split(value)) if value and unit.options_file else {}
@@ -421,7 +420,7 @@ class Plan:
 
 
 def _variables(unit: Unit, words: Sequence[str]) -> dict[str, str]:
-    """Split a command line into the variables of a unit; empty if it has another form."""
+    """Split a command line into the unit's variables. Return {} if it has a different form."""
     commands = unit.settings.get("ExecStart", [])
     program, *fixed = commands[0].split() if len(commands) == 1 else [""]
     names = [f"${name}" for name in (environment.OPTIONS, environment.UPSTREAM)]
@@ -435,7 +434,7 @@ def _variables(unit: Unit, words: Sequence[str]) -> dict[str, str]:
 
 
 def _split(fixed: Sequence[str], words: Sequence[str]) -> dict[str, str]:
-    """Split arguments into options and HOST:PORT, without which the proxy refuses them."""
+    """Split arguments into the options and HOST:PORT, which the proxy requires."""
     for index in reversed(range(len(words))):
         others = [*words[:index], *words[index + 1 :]]
         try:
@@ -450,7 +449,7 @@ def _split(fixed: Sequence[str], words: Sequence[str]) -> dict[str, str]:
 
 
 def _changed(unit: Unit, values: dict[str, str]) -> Iterator[str]:
-    """Return the commands that set variables in the options file, each in its line."""
+    """Return the commands that set variables in the options file, each on its existing line."""
     changed = {n: v for n, v in values.items() if unit.assignments.values.get(n) != v}
     is_simple = unit.options_file_exists and not unit.assignments.problems
     if not is_simple or unit.assignments.multiline & changed.keys():
@@ -470,7 +469,7 @@ def _changed(unit: Unit, values: dict[str, str]) -> Iterator[str]:
 
 
 def _written(proxy: Proxy, arguments_text: str) -> Iterator[str]:
-    """Return the commands that write the options file anew."""
+    """Return the commands that replace the options file."""
     unit = proxy.unit or Unit("")
     words = shlex.split(arguments_text)
     yield _file(unit, _split([], words))
@@ -511,7 +510,7 @@ def _line(service: Service, columns: dict[str, str]) -> str:
 
 
 def plan(configuration: Configuration, faults: Iterable[Fault]) -> list[Finding]:
-    """Return one finding for each fault."""
+    """Return one finding for each problem."""
     found = list(faults)
     made = Plan(configuration, found)
     return [made.finding(fault) for fault in found]

@@ -1,4 +1,4 @@
-"""Settings in main.cf that block mail at the services before and after the proxy.
+"""Settings in main.cf with which the services before and after the proxy block mail.
 
 Rule: each finding has one pure function. The options that override these settings are in
 examples/postfix/.
@@ -16,8 +16,8 @@ from .routes import Proxy, target_endpoint
 from .setup import Setup, distinct
 
 _OWN_HOSTS = "127.0.0.0/8,[::1]/128"
-#: The interval between NOOP commands while the filter runs, in seconds. The time limit of Postfix
-#: for a command must be longer.
+#: The interval between NOOP commands while the filter runs, in seconds. Postfix's time limit for a
+#: command must be longer.
 _KEEPALIVE = 60
 _STAGES = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 _PERMITS = ("permit", "permit_mynetworks", "permit_inet_interfaces")
@@ -29,7 +29,7 @@ _CLIENT_LIMITS = (
 )
 
 
-#: Settings that block or change some of the mail, each with the recipe's value and the effect.
+#: Settings that block or change some mail, each with the recipe's value and the effect.
 _RISKS_BEHIND = {
     "smtpd_sasl_auth_enable": ("no", "refuses all mail while the SASL server is down"),
     "smtpd_command_filter": ("", "can change the proxy's commands"),
@@ -116,7 +116,7 @@ def _stopped(proxy: Proxy, service: Service, name: str, own: str, effect: str) -
 
 
 def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
-    """Report limits of the service after the proxy that some mail exceeds."""
+    """Report limits of the service after the proxy that are too low for some mail."""
     name = "smtpd_client_event_limit_exceptions"
     # The default is $mynetworks.
     exceptions = behind.tokens(name) if name in behind.own or name in behind.main else []
@@ -169,7 +169,7 @@ def _smaller(
 
 
 def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report settings that make a transport deliver nothing to the proxy, or bypass it."""
+    """Report settings with which a transport delivers no mail to the proxy, or bypasses it."""
     for transport in setup.smtp_transports_to(proxy):
         yield from _risks(proxy, transport, _RISKS_AT_TRANSPORT)
         for name in ("smtp_tls_wrappermode", "smtp_enforce_tls"):

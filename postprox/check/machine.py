@@ -1,7 +1,7 @@
-"""Input from the running system: systemd, sockets, processes, and the files of the filter.
+"""Reads the state of the running system: systemd, sockets, processes and the filter's files.
 
-Rule: this module only reads, and makes no decisions. The only data that it sends is QUIT, to the
-proxy's port. This connection can start a socket-activated service.
+Rule: this module only reads, and makes no decisions. It sends only QUIT, to the proxy's port. Its
+connection can start a socket-activated service.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Machine:
         return "".join(table.read_text() for table in tables if table.exists())
 
     def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
-        """Return the programs that have each socket open, as far as the caller may see them."""
+        """Return the programs that have each socket open, if the caller may see them."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         found: dict[int, set[str]] = {}
         for process in Path("/proc").glob("[0-9]*") if inodes else ():
@@ -127,7 +127,7 @@ def _links(directory: Path) -> set[str]:
     """Return the targets of a process's open descriptors."""
     links = set()
     for entry in directory.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the descriptor was closed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # the descriptor is already closed
             links.add(str(entry.readlink()))
     return links
 
@@ -157,7 +157,7 @@ def syntax_error(interpreter: str, script: bytes) -> str:
     """Return the syntax error in a shell or Python script, or "" if there is none or it is unknown.
 
     The interpreter named in the script is not used, because another user may have written that
-    line. The script is parsed with an interpreter of the system, and is not run.
+    line. The script is parsed by one of the system's interpreters, and is not run.
     """
     name = PurePosixPath(interpreter or "sh").name
     if name in _SHELLS:
@@ -200,7 +200,7 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Return those of the file and its parent directories that every user can write to.
+    """Return the paths, of the file and its parent directories, that every user can write to.
 
     In a directory with the sticky bit, a user cannot replace another user's file.
     """

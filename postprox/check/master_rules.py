@@ -1,4 +1,4 @@
-"""Faults in the entries of master.cf and main.cf, and in the ports of the proxies.
+"""Problems with the entries in master.cf and main.cf, and with the proxies' ports.
 
 Rule: each finding has one pure function.
 """
@@ -35,13 +35,13 @@ _RECIPE = (
 
 
 def indented(configuration: Configuration) -> Iterator[Fault]:
-    """Report lines that begin with a blank and therefore continue the previous line."""
+    """Report lines that begin with whitespace and therefore continue the previous line."""
     yield from _indented_services(configuration)
     yield from _indented_parameters(configuration)
 
 
 def _indented_services(configuration: Configuration) -> Iterator[Fault]:
-    """Report an entry of master.cf that begins with a blank."""
+    """Report an entry in master.cf that begins with whitespace."""
     for service in configuration.services:
         found = [each for each in _COLUMNS.finditer(" ".join(service.words)) if each.start()]
         if found:
@@ -57,7 +57,7 @@ def _indented_services(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
-    """Report a parameter of main.cf that begins with a blank."""
+    """Report a parameter in main.cf that begins with whitespace."""
     for name, value in configuration.main.items():
         found = [each for each in _RECIPE if re.search(rf"(^|\s){each}\s*=", value)]
         if found:
@@ -80,7 +80,7 @@ def _unindent(configuration: Configuration, file: str, start: str) -> Edit:
 
 
 def defined_twice(setup: Setup) -> Iterator[Fault]:
-    """Report a service that a later service with the same name replaces."""
+    """Report a service that is replaced by a later service with the same name."""
     for earlier in distinct(setup.configuration.ignored):
         last = next(s for s in setup.configuration.services if s.label == earlier.label)
         proxy = next((proxy for proxy in setup.proxies if proxy.service is last), None)
@@ -113,7 +113,7 @@ def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
 
 
 def free_port(setup: Setup, first: int) -> int:
-    """Return the first port that neither this configuration nor a known listener uses."""
+    """Return the first port that is not used by this configuration or by a known listener."""
     queue = setup.configuration.parameter("queue_directory")
     services = (listening_endpoint(each, queue) for each in setup.configuration.services)
     used = {endpoint.port for endpoint in services if endpoint}
@@ -125,8 +125,8 @@ def free_port(setup: Setup, first: int) -> int:
 def port_twice(setup: Setup) -> Iterator[Fault]:
     """Report a service in master.cf that has the address of a proxy.
 
-    A master(8) process can bind an address twice (SO_REUSEPORT), and the kernel then distributes
-    the connections. It cannot bind an address that a unit uses.
+    master(8) can bind an address twice (SO_REUSEPORT), and the kernel then distributes the
+    connections. master(8) cannot bind an address that a unit uses.
     """
     queue = setup.configuration.parameter("queue_directory")
     for proxy in setup.proxies:
@@ -193,7 +193,7 @@ def _moved(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that other machines can connect to.
 
-    For the Postfix service after the filter, all mail comes from this machine.
+    The Postfix service after the filter receives all mail from this machine.
     """
     endpoints = [endpoint for endpoint in proxy.endpoints if endpoint.is_open()]
     if endpoints:

@@ -1,4 +1,4 @@
-"""Faults in the Postfix configuration that do not depend on a proxy.
+"""Problems in the Postfix configuration that do not depend on a proxy.
 
 Rule: each finding has one pure function.
 """

@@ -1,7 +1,6 @@
 """The Postfix configuration, parsed from the output of postconf(1).
 
-Rule: text in, objects out. The output must be that of `-nx` and `-Px`, because `-x` expands
-`$name`.
+Rule: text in, objects out. The output must come from `-nx` and `-Px`, because `-x` expands `$name`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ DEFAULTS = {
     "smtpd_proxy_timeout": "100s",
 }
 
-#: The characters that separate words. Only LF ends a line, unlike in str.splitlines().
+#: The characters that separate words. Unlike in str.splitlines(), only LF ends a line.
 _BLANKS = " \t\r\n"
 
 
@@ -51,17 +50,17 @@ class Service:
     process_limit: str
     #: The command and its arguments, as Postfix splits them.
     words: tuple[str, ...]
-    #: The parameters in main.cf by name, and those that `-o` sets for this service only.
+    #: The parameters in main.cf by name, and the parameters that `-o` sets for this service only.
     main: Mapping[str, str]
     own: Mapping[str, str]
 
     @property
     def label(self) -> str:
-        """Return the service as postconf(1) names it."""
+        """Return the service's name in postconf(1)."""
         return f"{self.name}/{self.type}"
 
     def column(self, name: str) -> str:
-        """Return the column that has this name in postconf(1)."""
+        """Return the column with this name in postconf(1)."""
         if name == "command":
             return join_words(self.words)
         return str(getattr(self, {"service": "name"}.get(name, name)))
@@ -99,7 +98,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The main.cf and master.cf in `directory`. "" means the default directory of Postfix."""
+    """The main.cf and master.cf in `directory`, or in Postfix's default directory if it is ""."""
 
     main: Mapping[str, str]
     #: The services that Postfix runs. If several have the same name, Postfix uses the last one.
@@ -161,7 +160,7 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
 
 
 def _own(words: Sequence[str]) -> dict[str, str]:
-    """Return the parameters in a command. postconf(1) mixes up services that have the same name."""
+    """Return a command's parameters, because postconf(1) confuses services with the same name."""
     pairs = [word.partition("=") for option, word in pairwise(words) if option == "-o"]
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -196,7 +195,7 @@ def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, 
 
 
 def split_words(text: str) -> list[str]:
-    """Split a command of master.cf at blanks outside braces.
+    """Split a command in master.cf at whitespace outside braces.
 
     Braces around a whole word are removed (master(5)).
     """

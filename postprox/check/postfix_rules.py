@@ -1,4 +1,4 @@
-"""Faults in the connections between a proxy and the Postfix services around it.
+"""Problems with the connections between a proxy and the Postfix services before and after it.
 
 Rule: each finding has one pure function.
 """
@@ -27,7 +27,7 @@ from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust, a proxy is busy only while its filter runs, so five smtpd(8) processes can
-#: share it. Each message then has a fifth of smtpd_proxy_timeout, which is 20 s by default.
+#: share it. Each message then gets a fifth of smtpd_proxy_timeout, which is 20 s by default.
 SPEED_ADJUST_FACTOR = 5
 
 #: At these levels, smtp(8) delivers no mail to a server without STARTTLS.
@@ -39,7 +39,7 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
 def no_proxy(setup: Setup) -> Iterator[Fault]:
-    """Report that Postfix filters no mail. A filter on another machine counts as unchecked."""
+    """Report that Postfix filters no mail. A filter on another machine is reported as unchecked."""
     if setup.proxies or any(map(has_filter, setup.configuration.services)):
         return
     directory = f'"$({setup.configuration.postconf} -h config_directory)"'
@@ -170,7 +170,7 @@ def malformed(setup: Setup) -> Iterator[Fault]:
 def unfiltered(setup: Setup) -> Iterator[Fault]:
     """Report a service that receives mail from outside and does not send it to a filter.
 
-    An empty value in master.cf is taken as intended, unless a proxy receives no mail.
+    An empty value in master.cf counts as intended, unless a proxy receives no mail.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):
@@ -293,7 +293,7 @@ def _concurrency(configuration: Configuration, transport: Service) -> int:
 
 
 def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report mail that is filtered again and again."""
+    """Report a mail loop through the filter."""
     for route in setup.routes_from(behind):
         if setup.comes_back(route, proxy):
             name = route.stage.value
@@ -344,7 +344,7 @@ def wrong_program(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def open_service(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report a service after the filter that accepts mail from other machines."""
+    """Report a service after the filter that other machines can send mail to."""
     endpoint = setup.endpoint_of(behind)
     if not setup.is_for_filtered(behind) or endpoint is None or not endpoint.is_open():
         return
@@ -366,7 +366,7 @@ def _is_loopback(network: str) -> bool:
 
 
 def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a spawn(8) time limit that kills the proxy before the filter times out."""
+    """Report a spawn(8) time limit that ends the proxy before the filter times out."""
     name = "command_time_limit"
     if proxy.service and wanted.timeout >= proxy.service.seconds(name):
         yield Fault(
@@ -379,7 +379,7 @@ def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a proxy with an IPv6 address if Postfix uses only IPv4, and vice versa."""
+    """Report a proxy with an IPv6 address if Postfix only uses IPv4, and vice versa."""
     unused = {"ipv4": ":", "ipv6": "."}.get(setup.configuration.parameter("inet_protocols"))
     service = upstream(setup.configuration, proxy)
     hosts = [setup.endpoint_of(each) for each in (proxy.service, service) if each]
@@ -423,7 +423,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 
 
 def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report milters before the filter that do not receive the message and cannot sign it.
+    """Report milters before the filter that cannot sign the message because they do not receive it.
 
     With smtpd_proxy_filter, Postfix passes only SMTP commands to milters (MILTER_README).
     """
@@ -473,7 +473,7 @@ def _signed(setup: Setup, front: Service) -> list[Edit]:
 
 
 def _own_path(setup: Setup, milter_list: str) -> list[Edit]:
-    """Add the recipe for local users: a submission service, a second proxy, a signing service."""
+    """Add the services for local users: submission, a second proxy, and one for signing."""
     postconf = setup.configuration.postconf
     path = f'"$({postconf} -h config_directory)/master.cf"'
     own = shlex.quote(f"127.0.0.1:10028/inet/smtpd_milters={milter_list}")
@@ -501,7 +501,7 @@ def is_for_users(front: Service) -> bool:
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report addresses that are mapped both before and after the filter, or never."""
     if setup.routes_from(behind):
-        return  # another filter follows, and its upstream service may do the mapping
+        return  # another filter follows, whose upstream service may map addresses
     overrides = behind.tokens(_OVERRIDES)
     is_mapped_behind = _NO_MAPPINGS not in overrides
     for route in setup.routes_to(proxy):

@@ -1,4 +1,4 @@
-"""Input from the system: postconf(1), units, users, programs and directories.
+"""Reads the configuration from the system: postconf(1), units, users, programs and directories.
 
 Rule: this module only reads. It makes no decisions, and it opens only regular files. access.py
 tests another user's permissions, which requires root.
@@ -28,7 +28,7 @@ from .routes import Proxy, target_endpoint, upstream
 from .unit import SocketUnit, Unit, parse_socket
 from .unit import parse as parse_unit
 
-#: The PATH of commands started by spawn(8), and of those started by systemd.
+#: The PATH of commands started by spawn(8), and of commands started by systemd.
 SPAWN_PATH = "/usr/bin:/bin"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -36,7 +36,7 @@ SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMEOUT = 10.0
 #: The maximum size of a unit, drop-in or environment file, in octets.
 LARGEST_FILE = 1 << 16
-#: The maximum size of a table that is searched, in octets.
+#: The maximum size in octets of a table to search.
 LARGEST_TABLE = 1 << 22
 
 UNIT_DIRECTORIES = (
@@ -49,7 +49,7 @@ UNIT_DIRECTORIES = (
 
 
 def read_configuration(directory: str) -> Configuration:
-    """Read main.cf and master.cf with postconf(1). "" means the default directory of Postfix.
+    """Read main.cf and master.cf with postconf(1). "" means Postfix's default directory.
 
     Raises:
         UnreadableError: postconf(1) is missing, failed or timed out.
@@ -122,7 +122,7 @@ def _text(path: Path) -> str:
 
 
 def table_texts(configuration: Configuration) -> dict[str, str]:
-    """Read the text files of tables that can route mail. Unreadable files are omitted."""
+    """Read the text files of all tables that can route mail, except unreadable files."""
     found: dict[str, str] = {}
     for path in dict.fromkeys(tables.table_files(configuration)):
         with contextlib.suppress(OSError, UnreadableError), _opened(path) as file:
@@ -133,7 +133,7 @@ def table_texts(configuration: Configuration) -> dict[str, str]:
 
 
 def examples() -> str:
-    """Return the directory with the recipe for Postfix."""
+    """Return the directory that contains the Postfix recipe."""
     places = [
         *("/usr/share/doc/postprox", "/usr/local/share/doc/postprox"),
         *(f"{sys.prefix}/share/doc/postprox", str(Path(__file__).parents[2])),
@@ -146,7 +146,7 @@ def example_texts() -> dict[str, str]:
     """Read the files of the recipe, by name.
 
     Raises:
-        UnreadableError: the directory has no such files.
+        UnreadableError: the files are missing.
     """
     directory = Path(examples())
     found = {path.name: _text(path) for path in directory.glob("*.cf")}
@@ -167,7 +167,7 @@ def has_user(name: str) -> bool:
 
 
 def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
-    """Read the installed units of postprox with their drop-ins and sockets, templates last.
+    """Read the installed postprox units with their drop-ins and sockets, templates last.
 
     If several units have the same name, the first directory takes precedence, as in systemd.
     """
@@ -220,7 +220,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
 
 
 def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
-    """Yield a unit and its drop-ins. The first of the places takes precedence."""
+    """Yield a unit and its drop-ins. Earlier directories take precedence."""
     if not _is_masked(path):
         yield path
     drop_ins = {
@@ -232,14 +232,14 @@ def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
 
 
 def _is_of(link: str, stem: str) -> bool:
-    """Return whether a link of *.wants belongs to the service or its socket."""
+    """Return whether a link in *.wants refers to the service or its socket."""
     name, _, kind = link.rpartition(".")
     is_own = name.startswith(stem) if stem.endswith("@") else name == stem
     return is_own and kind in ("service", "socket")
 
 
 def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
-    """Return the services that systemd starts. A template without known instances counts as one."""
+    """Return the services that systemd starts. A template without known instances counts once."""
     if not name.removesuffix(".service").endswith("@"):
         return (name,)
     stems = sorted({each.rpartition(".")[0] for each in enabled} - {name.rpartition(".")[0]})
@@ -294,12 +294,12 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 
 
 def _found(program: str) -> str:
-    """Return the path of a program. Like systemd, search for a name that has no slash."""
+    """Return the path of a program. Like systemd, search PATH for a name without a slash."""
     return program if "/" in program else shutil.which(program, path=SYSTEMD_PATH) or program
 
 
 def _missing_paths(unit: Unit) -> Iterator[str]:
-    """Yield missing paths that the unit requires. Those with the prefix `-` are optional."""
+    """Yield missing paths that the unit requires. Paths with the prefix `-` are optional."""
     for name in ("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths"):
         for item in " ".join(unit.settings.get(name, ())).split():
             if item.startswith("/") and "%" not in item and not Path(item).exists():
@@ -363,7 +363,7 @@ def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, 
 
 
 def _found_by_shell(word: str, search: str) -> str:
-    """Return the path of a command, or a word without a slash for a shell builtin."""
+    """Return the path of a command, or the name of a shell builtin."""
     if "/" in word:
         return word
     ask = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", word]
@@ -433,7 +433,7 @@ def _interpreter(script: bytes, search: str) -> str:
 def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     """Return whether the upstream server is on this machine but refuses connections.
 
-    A service of this Postfix is not tested, because it may be stopped during the check.
+    A service of this Postfix is not tested, because Postfix may be stopped during the check.
     """
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False
@@ -469,7 +469,7 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
         writable=writable,
         mode=stat.S_IMODE(status.st_mode),
         free=system.f_bavail * system.f_frsize,
-        # A file system with no inode limit, such as btrfs, reports a total of 0 inodes.
+        # A file system without an inode limit, such as btrfs, reports 0 inodes in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,
         closed_directory="" if writable else _closed(str(directory), proxy.user),
     )

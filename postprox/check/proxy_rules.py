@@ -1,4 +1,4 @@
-"""Faults of the proxy itself: its command line, user, program and directory for messages.
+"""Problems with the proxy itself: its command line, user, program and message directory.
 
 Rule: each finding has one pure function.
 """
@@ -17,9 +17,9 @@ from .fixes import Edit
 from .routes import FilterStage, Proxy, arguments, is_proxy
 from .setup import Setup
 
-#: The users as which spawn(8) refuses to run a command.
+#: Users for which spawn(8) refuses to run a command.
 _REFUSED_USERS = ("root", "postfix")
-#: The permission bits of group and others, and the sticky bit of shared directories such as /tmp.
+#: The permission bits for group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
 _OWN_SPOOL = "/var/spool/postprox"
 
@@ -63,14 +63,14 @@ def _corrected(setup: Setup, proxy: Proxy) -> Edit:
 
 
 def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words with one of them removed, then with two removed."""
+    """Yield the words with each single word removed, then with each two removed."""
     for count in (1, 2):
         for index in range(len(words)):
             yield [*words[:index], *words[index + count :]]
 
 
 def _with_target(words: Sequence[str], target: str) -> Iterator[list[str]]:
-    """Yield the words with HOST:PORT after all of them, and in place of one of them."""
+    """Yield the words with HOST:PORT appended, and with HOST:PORT in place of each word."""
     yield [*words, target]
     for index in reversed(range(len(words))):
         yield [*words[:index], target, *words[index + 1 :]]
@@ -96,7 +96,7 @@ def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
-    """Replace the filter command, whatever the spelling of -c."""
+    """Replace the filter command, however -c is spelled."""
     old = wanted.command or ""
     return fixes.set_arguments(
         proxy, lambda words: [re.sub(f"{re.escape(old)}$", lambda _: command, w) for w in words]
@@ -141,7 +141,7 @@ def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def columns(proxy: Proxy) -> Iterator[Fault]:
-    """Report columns in master.cf that prevent spawn(8) from starting the proxy."""
+    """Report master.cf columns that prevent spawn(8) from starting the proxy."""
     service = proxy.service
     if service is None:
         return
@@ -161,7 +161,7 @@ def columns(proxy: Proxy) -> Iterator[Fault]:
 
 
 def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a missing proxy program, or one that its user cannot execute."""
+    """Report a missing proxy program, or one that the proxy's user cannot execute."""
     path = facts.program.path
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, path)):
         yield Fault(
@@ -243,7 +243,7 @@ def _add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
 
 
 def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a missing directory for messages, or one that its user cannot write to."""
+    """Report a missing message directory, or one that the proxy's user cannot write to."""
     seen = facts.spool
     name = f"{wanted.directory}, the directory for messages"
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, wanted.directory)):
@@ -267,7 +267,7 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a file of --metrics or --pid-file that the unit cannot write."""
+    """Report a --metrics or --pid-file file that the unit cannot write."""
     for option, path in (("--metrics", wanted.metrics), ("--pid-file", wanted.pid_file)):
         if proxy.unit is None or not path or not proxy.unit.path:
             continue
@@ -293,7 +293,7 @@ def _make_directory(user: str, directory: str) -> str:
 
 
 def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a directory for messages that other users can read."""
+    """Report a message directory that other users can read."""
     seen = facts.spool
     if seen is None or not seen.exists or not seen.mode & _OTHERS:
         return
@@ -312,7 +312,7 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 
 
 def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a directory for messages that does not have enough space for the largest message."""
+    """Report a message directory without enough space for the largest message."""
     seen = facts.spool
     largest = setup.configuration.number("message_size_limit")
     if seen is None or not seen.exists or (seen.free >= max(largest, 1) and seen.free_files):

@@ -1,8 +1,8 @@
-"""The recipe for a Postfix: the commands that set up a proxy before or after its queue.
+"""The Postfix recipe, which consists of the commands that set up a proxy before or after the queue.
 
-Rule: a pure function of the configuration, the installed files and the used ports. The services and
-parameters are those of examples/postfix/. Each command can be pasted into a shell. The rules of
-postprox-check have no finding about the result.
+Rule: a pure function of the configuration, the installed files and the ports in use. The services
+and parameters come from examples/postfix/. Each command can be pasted into a shell. postprox-check
+reports no findings on the resulting configuration.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .routes import (
 )
 from .unit import Unit
 
-#: The values of --recipe.
+#: The possible values of --recipe.
 STAGES = {"before-queue": FilterStage.BEFORE_QUEUE, "after-queue": FilterStage.AFTER_QUEUE}
-#: The ports of the examples: the proxy, the service behind it, and the two for users' mail.
+#: The ports in the examples: the proxy, the service after it, and two for users' mail.
 _PORTS = (10025, 10026, 10027, 10028)
 _USER_PORTS = ("submission", "submissions", "smtps", "587", "465")
 _FILTER = "/usr/local/bin/mail-filter"
-#: The user and the directory of a spawned proxy.
+#: The user and the message directory of a spawned proxy.
 USER, SPOOL = "postprox", "/var/spool/postprox"
 _OVERRIDES = "receive_override_options"
 _NO_MAPPINGS = "no_address_mappings"
-#: The number of spawned proxies in the examples, and their time limit in seconds (-t).
+#: The number of spawned proxies in the examples, and their filter timeout in seconds (-t).
 _SIZE, _TIMEOUT = 20, 60
-#: Old parameters that the examples do not override, each with the value that disables it.
+#: Obsolete parameters that the examples do not override, each with the value that disables it.
 _OLD_BEHIND = {"smtpd_enforce_tls": "no", "smtpd_tls_req_ccert": "no"}
 _OLD_TRANSPORT = {"smtp_enforce_tls": "no", "fallback_relay": ""}
 
@@ -53,9 +53,9 @@ class Installation:
     examples: Mapping[str, str]
     #: The path of the installed proxy.
     program: str
-    #: The unit of the listening proxy; None if Postfix starts the proxy.
+    #: The unit of the listening proxy, or None if Postfix starts the proxy.
     unit: Unit | None = None
-    #: The ports where servers listen, except those of the unit's own socket.
+    #: The ports on which servers listen, except the ports of the unit's own socket.
     used_ports: frozenset[int] = frozenset()
     has_user: bool = True
     has_spool: bool = True
@@ -65,7 +65,7 @@ class Installation:
 def commands(
     configuration: Configuration, stage: FilterStage, installed: Installation
 ) -> list[str]:
-    """Return the lines of the recipe: commands, and comments that begin with `#`.
+    """Return the lines of the recipe, which are commands and comments that begin with `#`.
 
     Raises:
         UnreadableError: a proxy is in use, or the unit has an error.
@@ -74,7 +74,7 @@ def commands(
 
 
 def filter_command(unit: Unit | None) -> str:
-    """Return the filter command of a unit, or that of the examples."""
+    """Return a unit's filter command, or the filter command of the examples."""
     options = listening_proxy(unit).options if unit else None
     return options.command if options and options.command else _FILTER
 
@@ -100,17 +100,17 @@ class _Entry:
         self.words += ["-o", f"{name}={value}"]
 
     def parameter(self, name: str) -> str:
-        """Return the own value of a parameter."""
+        """Return the value that this service sets for a parameter."""
         prefix = f"{name}="
         return next((w.removeprefix(prefix) for w in self.words if w.startswith(prefix)), "")
 
     def line(self) -> str:
-        """Return the line of master.cf."""
+        """Return the line for master.cf."""
         return " ".join([self.name, self.type, *self.columns, join_words(tuple(self.words))])
 
 
 def entries(text: str) -> list[_Entry]:
-    """Parse a file for master.cf."""
+    """Parse an example file for master.cf."""
     lines = [
         line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")
     ]
@@ -124,7 +124,7 @@ def entries(text: str) -> list[_Entry]:
 
 
 def parameters(text: str) -> dict[str, str]:
-    """Parse a file for main.cf."""
+    """Parse an example file for main.cf."""
     return dict(re.findall(r"^(\w+) = (.*)$", text, re.MULTILINE))
 
 
@@ -176,7 +176,7 @@ class _Recipe:
         return next(name for name in names if self.configuration.transport(name) is None)
 
     def _is_unfiltered(self, service: Service) -> bool:
-        """Return whether a service has no filter on purpose, such as one behind another filter."""
+        """Return whether a service, such as one after another filter, has no filter on purpose."""
         stages = [stage.value for stage in FilterStage if stage.value in service.own]
         endpoint = self._endpoint(service)
         is_behind = "smtpd_authorized_xforward_hosts" in service.own or _OVERRIDES in service.own
@@ -184,7 +184,7 @@ class _Recipe:
         return any(not service.own[name] for name in stages) or (is_here and is_behind)
 
     def _fronts(self) -> list[Service]:
-        """Return the services that get the proxy from main.cf."""
+        """Return the services to which the proxy setting in main.cf applies."""
         return [
             service
             for service in self.configuration.services
@@ -194,7 +194,7 @@ class _Recipe:
         ]
 
     def _users(self) -> list[Service]:
-        """Return the services for users. One for their port is never replaced."""
+        """Return the services for users. A service on their port is never replaced."""
         return [
             front
             for front in self._fronts()
@@ -202,7 +202,7 @@ class _Recipe:
         ]
 
     def _signed(self) -> list[Service]:
-        """Return the services for users whose mail the same milters sign."""
+        """Return the services for users whose mail is signed by the same milters."""
         found = [user for user in self._users() if has_milters(user)]
         return [user for user in found if _milters(user) == _milters(found[0])]
 
@@ -254,7 +254,7 @@ class _Recipe:
         return f"{self.host}:{self.ports[1]}"
 
     def _listener(self) -> str:
-        """Return the address of the proxy. That of the unit stays if it can."""
+        """Return the proxy's address. The unit's address is kept if possible."""
         own = self._unit_address()
         return own or f"{self.host}:{self.ports[0]}"
 
@@ -278,7 +278,7 @@ class _Recipe:
         return entries(self.installed.examples[name])
 
     def _entries(self) -> tuple[list[_Entry], list[Service]]:
-        """Return the new services, and the services for users that get a proxy of their own."""
+        """Return the new services, and the services for users that get their own proxy."""
         added = self._example("")
         if self.installed.unit is None:
             added[:0] = entries(self.installed.examples["spawned.master.cf"])
@@ -293,7 +293,7 @@ class _Recipe:
         return added, signed
 
     def _public(self) -> list[Service]:
-        """Return the services for strangers whose milters get no message before the queue."""
+        """Return the public services whose milters do not receive the message before the queue."""
         users = self._users()
         return [each for each in self._fronts() if each not in users and has_milters(each)]
 
@@ -306,7 +306,7 @@ class _Recipe:
         return _milters(signed[0] if signed else self._public()[0])
 
     def _override(self, entry: _Entry) -> None:
-        """Adapt a service of the examples to this site."""
+        """Adapt a service from the examples to this site."""
         text = " ".join([entry.name, *entry.words])
         number = next(
             (n for n, port in enumerate(_PORTS) if entry.name == f"127.0.0.1:{port}"), None
@@ -350,7 +350,7 @@ class _Recipe:
         return max(_SIZE, -(-sum(limits) // SPEED_ADJUST_FACTOR))
 
     def _seconds(self, name: str) -> int:
-        """Return a time limit of main.cf."""
+        """Return a time limit in main.cf."""
         empty = Service("", "", "", "", "", "", "", (), self.configuration.main, {})
         return empty.seconds(name)
 
@@ -384,7 +384,7 @@ class _Recipe:
             entry.columns[4] = str(clients)
 
     def _following(self) -> dict[str, str]:
-        """Return the other filter that mail passes after the proxy, as parameters of a service."""
+        """Return the filter that mail passes after the proxy, as parameters of a service."""
         users = self._users()
         fronts = [front for front in self._fronts() if front not in users] or self._fronts()
         before, after = (stage.value for stage in FilterStage)
@@ -394,7 +394,7 @@ class _Recipe:
         return {name: value for name, value in found.items() if value}
 
     def _unfilter(self) -> None:
-        """Keep services without a filter, such as those behind another filter, as they are."""
+        """Leave services without a filter unchanged, such as a service after another filter."""
         for service in self.configuration.services:
             if service.program == "smtpd" and self.stage.value not in service.own:
                 if self._is_unfiltered(service):
@@ -416,7 +416,7 @@ class _Recipe:
                 self.edits.append(fixes.set_own(front, "smtpd_proxy_timeout", "100s"))
 
     def _route_users(self, signed: Sequence[Service]) -> None:
-        """Send mail of users to the second proxy, behind which the milters sign it."""
+        """Send users' mail to the second proxy, after which the milters sign it."""
         second = f"{self.host}:{self.ports[2]}"
         for user in signed:
             self.edits += [
@@ -452,7 +452,7 @@ class _Recipe:
         return {name: v for name, v in found.items() if name != self.stage.value}
 
     def _proxy_edits(self) -> Iterator[Edit]:
-        """Set HOST:PORT, the number of sessions and the address of the listening proxy."""
+        """Set the listening proxy's HOST:PORT, number of sessions and address."""
         unit = self.installed.unit
         if unit is None:
             return

@@ -17,7 +17,7 @@ from .routes import Proxy
 from .setup import Setup
 
 _WORDS = {1: "warning", DANGER: "DANGER"}
-#: The exit status if there are no findings but an item could not be checked.
+#: The exit status if there are no findings, but an item could not be checked.
 INCOMPLETE = 3
 #: The maximum width of a line, and the indentation of commands.
 WIDTH = 80
@@ -35,13 +35,13 @@ class Result:
 
     @property
     def status(self) -> int:
-        """Return the exit status: the highest level, or else whether all items were checked."""
+        """Return the exit status, which depends on the highest level and on unchecked items."""
         complete = INCOMPLETE if self.unchecked else 0
         return max((finding.level for finding in self.findings), default=complete)
 
 
 def as_text(result: Result) -> str:
-    """Format the report for a terminal. It is empty without findings and unchecked items."""
+    """Format the report for a terminal. It is empty if there are no findings or unchecked items."""
     lines: list[str] = []
     for finding in sorted(result.findings, key=lambda finding: -finding.level):
         title = f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]"
@@ -54,7 +54,7 @@ def as_text(result: Result) -> str:
 
 
 def recipe_as_text(lines: Sequence[str]) -> str:
-    """Format the lines of a recipe. A shell can read them, and joins the broken lines."""
+    """Format the lines of a recipe for a shell, which joins the wrapped lines."""
     printed: list[str] = []
     for line in map(printable, lines):
         if line.startswith("#"):
@@ -77,7 +77,7 @@ def wrapped_command(command: str) -> list[str]:
     """
     lines = [_INDENT]
     for piece, is_in_quotes in _pieces(command):
-        # The end of a line requires columns for a quote, a blank and a backslash.
+        # The end of a line requires columns for a quote, a space and a backslash.
         if len(lines[-1]) + len(piece) <= WIDTH - 3 or not lines[-1].strip():
             lines[-1] += piece
         elif is_in_quotes:
@@ -93,7 +93,7 @@ def wrapped_command(command: str) -> list[str]:
 
 
 def _pieces(command: str) -> Iterator[tuple[str, bool]]:
-    """Split a command before each blank, and long words anywhere except at a quote.
+    """Split a command before each space, and long words anywhere except at a quote.
 
     Yield each piece, and whether it begins within single quotes.
     """

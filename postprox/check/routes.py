@@ -1,6 +1,6 @@
-"""The routes of mail from Postfix services to proxies and back.
+"""Finds the routes that mail takes from Postfix services to proxies and back.
 
-Rule: this module finds connections. The rules report faults in them.
+Rule: this module only finds routes. The rules report problems with them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
 from .unit import LARGEST_COMMAND, Unit
 
-#: Values of inet_interfaces that only this machine can connect to.
+#: Values of inet_interfaces to which only this machine can connect.
 _OWN_INTERFACES = {"loopback-only", "localhost", "127.0.0.1", "::1", "[::1]"}
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 #: The addresses of localhost.
@@ -79,7 +79,7 @@ class Proxy:
     endpoints: tuple[Endpoint, ...]
     #: The program and its arguments.
     words: tuple[str, ...]
-    #: None if the arguments are wrong. `error` then contains the reason.
+    #: None if the arguments are invalid. `error` then contains the reason.
     options: options.Options | None
     error: str
     user: str
@@ -100,7 +100,7 @@ class Proxy:
 
 
 class FilterStage(Enum):
-    """Before or after the queue. The value is the Postfix parameter that names the filter."""
+    """Before or after the queue. The value is the Postfix parameter for the filter."""
 
     BEFORE_QUEUE = "smtpd_proxy_filter"
     AFTER_QUEUE = "content_filter"
@@ -145,7 +145,7 @@ def _endpoint(host: str, port: str) -> Endpoint | None:
 
 
 def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
-    """Parse smtpd_proxy_filter. Return None if the value cannot be resolved.
+    """Parse smtpd_proxy_filter, or return None if the value cannot be resolved.
 
     A single word is a port. The default host is this machine (see Postfix's host_port(3)).
     """
@@ -159,7 +159,7 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
 
 
 def next_hop(text: str, queue_directory: str) -> Endpoint | None:
-    """Parse the next hop of content_filter. Return None if the value cannot be resolved.
+    """Parse the next hop of content_filter, or return None if the value cannot be resolved.
 
     A single word is a host. The default port is 25.
     """
@@ -195,7 +195,7 @@ def is_proxy(words: Sequence[str]) -> bool:
 
 
 def arguments(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the arguments of a command line without the program and its interpreter."""
+    """Return a command line's arguments, without the program and its interpreter."""
     if PurePosixPath(words[0]).name == "postprox":
         return tuple(words[1:])
     return tuple(words[list(words).index("postprox") + 1 :])
@@ -297,7 +297,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
 def malformed_routes(
     configuration: Configuration,
 ) -> Iterator[tuple[Service, FilterStage, str]]:
-    """Find each service with a value that is not a valid filter address."""
+    """Find each service whose filter address is invalid."""
     queue = configuration.parameter("queue_directory")
     for service in configuration.services:
         before = service.parameter(FilterStage.BEFORE_QUEUE.value)

@@ -26,16 +26,16 @@ from .setup import Setup
 
 
 def judge(setup: Setup) -> list[Finding]:
-    """Return a finding for each fault."""
+    """Return a finding for each problem."""
     indented = list(master_rules.indented(setup.configuration))
     if indented:
-        # All other findings would be consequences of these.
+        # All other findings would be consequences of these problems.
         return fixes.plan(setup.configuration, indented)
     faults = [*_configuration_faults(setup)]
     for proxy in setup.proxies:
         own = list(_proxy_faults(setup, proxy))
         if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
-            # A fault of level DANGER can be the reason why there is no greeting.
+            # A problem of level DANGER can be the reason for a missing greeting.
             own += running_rules.no_greeting(setup, proxy, setup.running)
         faults += own
     return fixes.plan(setup.configuration, faults)
@@ -67,7 +67,7 @@ def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if setup.running:
         yield from running_rules.unit_state(proxy, setup.running)
     if broken_file := list(unit_rules.options_file(setup, proxy)):
-        # Each fault in the options would be a consequence.
+        # Each problem with the options would be a consequence.
         yield from broken_file
         return
     if proxy.options is None:

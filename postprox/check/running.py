@@ -1,6 +1,7 @@
-"""The facts about the running system, from `systemctl show` and the kernel's socket tables.
+"""Facts about the running system, from `systemctl show` and the kernel's socket tables.
 
-Rule: text in, facts out. All input comes from a `Machine`, which tests can replace.
+Rule: this module converts texts to facts. All input comes from a `Machine`, which tests can
+replace.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitSt
 
 
 def used_ports(machine: Machine, unit: Unit | None) -> frozenset[int]:
-    """Return the ports with listeners, except those of a unit that systemd or the proxy has."""
+    """Return the ports in use, except those on which systemd or the proxy listens for a unit."""
     own = {endpoint.port for endpoint in listening_proxy(unit).endpoints} if unit else set()
     found = list(listening_sockets(machine.sockets()))
     owners = machine.owners({inode for endpoint, inode in found if endpoint.port in own})

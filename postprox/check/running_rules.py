@@ -1,4 +1,4 @@
-"""Faults of the running system: units, sockets and the proxy's greeting.
+"""Problems with the running system: units, sockets and the proxy's greeting.
 
 Rule: each finding has one pure function. Its input is `Setup.running`.
 """
@@ -15,7 +15,7 @@ from .routes import Proxy
 from .setup import Setup
 from .unit import Unit
 
-#: The exit statuses of systemd for steps before it starts the proxy (systemd.exec(5)).
+#: The exit statuses with which systemd reports that it could not start the proxy (systemd.exec(5)).
 _STEPS = {
     200: "it cannot enter its working directory",
     203: "it cannot execute the program in ExecStart",
@@ -30,7 +30,7 @@ _STEPS = {
 def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
     """Report that Postfix is not running.
 
-    A configuration outside the default directory may not be in use yet.
+    A configuration outside the default directory is not reported, because it may not be in use.
     """
     if seen.postfix is False and not setup.configuration.directory:
         yield Fault(
@@ -42,7 +42,7 @@ def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
 
 
 def unit_state(proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
-    """Report units that are masked, failing, stopped, not enabled or out of date."""
+    """Report units that are masked, failing, stopped, disabled or out of date."""
     unit = proxy.unit
     if unit is None or not unit.installed:
         return
@@ -182,7 +182,7 @@ def _out_of_date(
 
 
 def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
-    """Return whether a process runs the command, to which the kernel prepends the interpreter."""
+    """Return whether a process runs the command, possibly with an interpreter before it."""
     names = [PurePosixPath(word).name for word in running]
     if not words or PurePosixPath(words[0]).name not in names:
         return True  # the process has not started the proxy yet

@@ -1,6 +1,6 @@
-"""The input of the rules, and the routes of mail that follow from it.
+"""The input for the rules, and the mail routes that follow from it.
 
-Rule: this module finds routes. It does not report faults.
+Rule: this module finds routes and does not report problems.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Setup:
     configuration: Configuration
     proxies: Sequence[Proxy]
     facts: Mapping[Proxy, ProxyFacts]
-    #: None if the running system is not checked.
+    #: The state of the running system, or None if it is not checked.
     running: RunningFacts | None = None
-    #: The contents of tables by path. A missing entry is an unknown table.
+    #: The contents of tables by path. A missing entry means that the contents are unknown.
     tables: Mapping[str, str] = field(default_factory=dict)
-    #: The directory that contains the recipe for Postfix.
+    #: The directory that contains the Postfix recipe.
     examples: str = "/usr/local/share/doc/postprox/examples/postfix"
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
@@ -42,7 +42,7 @@ class Setup:
         return None
 
     def lost_routes(self) -> list[Route]:
-        """Return the routes to this machine that lead to neither a proxy nor a service."""
+        """Return the routes to an address on this machine without a proxy or service."""
         return [
             route
             for route in routes(self.configuration)

@@ -17,12 +17,12 @@ _ROUTES = (
     *("relay_transport", "local_transport", "virtual_transport", "mailbox_transport"),
     *("sender_dependent_default_transport_maps", "header_checks", "body_checks"),
 )
-#: An access table can have the action FILTER.
+#: Parameters with access tables, whose actions include FILTER.
 _RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 )
-#: The table types for which a text file has the same path.
+#: The table types whose text file has the same path.
 _FILES = (
     *("btree", "cdb", "cidr", "dbm", "fail", "hash", "lmdb", "pcre", "regexp", "sdbm", "texthash"),
 )
@@ -60,7 +60,7 @@ def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 
 def _texts(value: str, texts: Mapping[str, str]) -> Iterator[str | None]:
-    """Yield a value and the text of each table that it names. None means that a text is unknown."""
+    """Yield a value and the text of each table that it names, or None for an unknown text."""
     yield value
     for found in _TABLE.finditer(value):
         yield texts.get(found["path"]) if found["type"] in _FILES else None

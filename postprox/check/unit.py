@@ -1,7 +1,7 @@
 """A parser for the systemd units that run the proxy: a service and its sockets.
 
-Rule: text in, settings and one command out. Only the settings of systemd.unit(5), systemd.exec(5)
-and systemd.socket(5) that affect the proxy are parsed. Parsing takes linear time.
+Rule: pure functions of the text. Only the settings of systemd.unit(5), systemd.exec(5) and
+systemd.socket(5) that affect the proxy are parsed. Parsing takes linear time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SocketUnit:
 
 @dataclass(eq=False)
 class Unit:
-    """The settings of a unit and its drop-ins that matter for the proxy."""
+    """The settings of a unit and its drop-ins that affect the proxy."""
 
     name: str
     words: tuple[str, ...] = ()
@@ -47,12 +47,12 @@ class Unit:
     environment_files: list[str] = field(default_factory=list)
     #: All settings of the section [Service]. An empty value removes earlier values.
     settings: dict[str, list[str]] = field(default_factory=dict)
-    #: The environment file that has the options of the proxy; "" if ExecStart= does not use it.
+    #: The environment file with the proxy's options, or "" if ExecStart= does not use it.
     options_file: str = ""
     #: Whether this file exists, and its contents.
     options_file_exists: bool = True
     assignments: Assignments = field(default_factory=Assignments)
-    #: Parts of ExecStart= that systemd replaces, other than paths and names.
+    #: Parts of ExecStart= that systemd would replace, other than paths and names.
     replaced: tuple[str, ...] = ()
     #: The file and the directory of its drop-ins, or "" for a command line.
     path: str = ""
@@ -62,7 +62,7 @@ class Unit:
     masked: bool = False
     #: The names of the units that systemd starts. A template has one for each instance.
     instances: tuple[str, ...] = ()
-    #: The instances and their sockets that are started at boot.
+    #: The instances that are started at boot, and their sockets.
     enabled: tuple[str, ...] = ()
     socket: SocketUnit | None = None
 
@@ -90,7 +90,8 @@ FILTER_VARIABLES = (
 
 _OPTION_VARIABLE = re.compile(rf"\$\{{?({environment.OPTIONS}|{environment.UPSTREAM})\b")
 
-#: Specifiers with a fixed value (systemd.unit(5)). `_specifiers` has those of the unit's name.
+#: Specifiers with a fixed value (systemd.unit(5)). `_name_specifiers` returns those derived from
+#: the unit's name.
 _SPECIFIERS = {
     "%": "%",
     "C": "/var/cache",
@@ -119,10 +120,10 @@ _PART = re.compile(
 
 
 def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
-    """Parse a unit and its drop-ins, in this order. `files` contains its environment files by path.
+    """Parse a unit and then its drop-ins. `files` contains its environment files by path.
 
     Raises:
-        ValueError: a quotation is not closed, or the command line is too long.
+        ValueError: a quote is not closed, or the command line is too long.
     """
     unit = Unit(name, settings=_settings(texts, "Service"))
     unit.user = unit.setting("User", "root")
@@ -145,7 +146,7 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
 
 
 def parse_socket(name: str, texts: Sequence[str]) -> SocketUnit:
-    """Parse a socket unit and its drop-ins, in this order."""
+    """Parse a socket unit and then its drop-ins."""
     settings = _settings(texts, "Socket")
     accept = (settings.get("Accept") or ["no"])[-1] in _TRUE
     return SocketUnit(name, tuple(settings.get("ListenStream", ())), accept)
@@ -171,7 +172,7 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
 
 
 def _last_of_each(paths: Sequence[str]) -> list[str]:
-    """Remove all but the last mention of each file, which leaves the variables unchanged."""
+    """Remove all but the last mention of each file, which does not change the variables."""
     return list(reversed(dict.fromkeys(reversed(paths))))
 
 
@@ -180,7 +181,7 @@ def _variables(words: Sequence[str]) -> dict[str, str]:
 
 
 def _split_value(unit: Unit, name: str, value: str) -> list[str]:
-    """Split the value of a variable. systemd accepts a quotation that is not closed."""
+    """Split the value of a variable. systemd accepts an unclosed quote."""
     try:
         return split_words(value)
     except ValueError as error:
@@ -194,7 +195,7 @@ def split_words(text: str) -> list[str]:
     """Split a text like shlex.split(), but in linear time.
 
     Raises:
-        ValueError: a quotation is not closed, or a backslash is the last character.
+        ValueError: a quote is not closed, or a backslash is the last character.
     """
     words: list[list[str]] = []
     in_word = False
@@ -219,7 +220,7 @@ def split_words(text: str) -> list[str]:
 def _expand(unit: Unit, command: str) -> None:
     """Expand `$NAME` to words, `${NAME}` to a part of a word, and specifiers.
 
-    Parts that were probably meant for the filter, but that systemd would replace, are left
+    If systemd would replace a part that was probably meant for the filter, the part is left
     unchanged and added to `replaced` (systemd.service(5), systemd.unit(5)).
 
     Raises:
@@ -262,7 +263,7 @@ _REPLACED = re.compile(
 
 
 def _name_specifiers(name: str) -> dict[str, str]:
-    """Return the specifiers of the unit's name. A template is treated as its instance 1."""
+    """Return the specifiers for the unit's name. A template is treated as its instance 1."""
     if name.partition(".")[0].endswith("@"):
         name = name.replace("@.", "@1.", 1)
     whole = name.rpartition(".")[0] or name
@@ -274,7 +275,7 @@ def _name_specifiers(name: str) -> dict[str, str]:
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Format a command line for ExecStart=. This is the inverse of the parser."""
+    """Format a command line for ExecStart=. `parse` is the inverse."""
     return " ".join(_quoted(word.replace("$", "$$").replace("%", "%%")) for word in words)
 
 

@@ -1,4 +1,4 @@
-"""Faults in the settings of a unit that prevent systemd from running the proxy as intended.
+"""Problems with a unit's settings that prevent systemd from running the proxy as intended.
 
 Rule: each finding has one pure function.
 """
@@ -16,7 +16,7 @@ from .routes import Proxy
 from .setup import Setup
 from .unit import Unit
 
-#: Settings that prevent the service from working, each with the wrong values, the right value and
+#: Settings that prevent the service from working, each with the wrong values, the correct value and
 #: the effect.
 _STOPPING = (
     ("Type", ("forking", "oneshot", "dbus"), "notify", "systemd considers the service failed"),
@@ -122,7 +122,7 @@ def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a file with the options of a unit that is missing, or that systemd reads in part."""
+    """Report a unit's options file that is missing, or that systemd reads only in part."""
     unit = proxy.unit
     if unit is None or not unit.options_file:
         return
@@ -140,7 +140,7 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:
-    """Return the arguments that a file was meant to have, or else those of the package."""
+    """Return the arguments that were probably intended in a file, or else the package's default."""
     behind = setup.place_for_filtered(proxy)
     target = behind.name if behind else environment.PACKAGED[environment.UPSTREAM]
     for text in (unit.assignments.likely, environment.PACKAGED):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-#: Numeric parameters, each with its minimum, or None if there is none.
+#: Numeric parameters, each with its minimum, or None without a minimum.
 NUMBERS = {
     "default_destination_concurrency_limit": None,
     "default_process_limit": 1,

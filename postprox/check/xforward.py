@@ -1,6 +1,6 @@
 """Tests whether a Postfix host list includes the proxy.
 
-Rule: a pure function of the list. It does not read tables. None means unknown.
+Rule: a pure function of the list. It does not read tables, so the result None means unknown.
 """
 
 from __future__ import annotations

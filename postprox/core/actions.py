@@ -1,7 +1,7 @@
 """The actions that a session asks the shell to perform, in order.
 
-Rule: actions are data without behaviour. `connection` carries them out. "Respond with" names the
-method of `Session` that the shell must then call.
+Rule: actions are data without behaviour, and `connection` performs them. "Respond with" names the
+`Session` method that the shell must then call.
 """
 
 
@@ -74,7 +74,7 @@ class OpenSpool(Action):
 
 
 class WriteSpool(_WithData):
-    """Append content to the spool. `FinishSpool` reports a failure.
+    """Append content to the spool. Errors are reported after `FinishSpool`.
 
     wire: the encoding of the content for the upstream server.
     """
@@ -90,7 +90,7 @@ class WriteSpool(_WithData):
 
 
 class FinishSpool(Action):
-    """Flush the spool and check it. Respond with `spool_sealed` or `spool_failed`."""
+    """Flush and check the spool. Respond with `spool_sealed` or `spool_failed`."""
 
     __slots__ = ()
 
@@ -135,7 +135,7 @@ class Deliver(Action):
 class DeliverReplacement(Action):
     """Send the encoded contents of OUTFILE and the end of data.
 
-    Respond with `message_sent`, or with `replacement_failed` if it fails before the end of data.
+    Respond with `message_sent`, or with `replacement_failed` after an error before the end of data.
     """
 
     __slots__ = ()

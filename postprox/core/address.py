@@ -27,7 +27,7 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
-            if "=" in self.host:  # an assignment, such as in a file with an open quotation
+            if "=" in self.host:  # an assignment, for example after an unclosed quote in a file
                 raise ValueError("a host name cannot contain an equals sign")
 
 

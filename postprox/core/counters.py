@@ -1,7 +1,7 @@
 """The counters of a server, for `--metrics` and `systemctl status`.
 
-Rule: this module only counts. It records the verdict, the result and the filter's run time, and
-nothing else about a message.
+Rule: this module only counts. For each message, it records only the verdict, the result and the
+filter's run time.
 """
 
 #: The upper bounds of the run time histogram, in seconds. They separate fast checks, scanners and
@@ -10,7 +10,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
 
 
 class Counters:
-    """The counters since the start of the server."""
+    """The counters since the server was started."""
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, str], int] = {}
@@ -42,7 +42,7 @@ class Counters:
     def prometheus_text(self, present: dict[str, tuple[str, str, int]]) -> str:
         """Format the metrics in the Prometheus text format 0.0.4.
 
-        present: further metrics. Maps each name to a type, a description and a value.
+        present: additional metrics, each name with its type, description and value.
         """
         lines = []
         for name, (kind, meaning, number) in present.items():

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _END = b"\r\n.\r\n"
 
-#: The minimum size in octets for which checking for lines of equal length saves time.
+#: The minimum size in octets for which a check for lines of equal length saves time.
 _MANY_LINES = 16384
 
-# The endings of a block that the decoder keeps back until the next block, because their meaning
+# The endings of a block that the decoder holds back until the next block, because their meaning
 # depends on the next octet. The decoder has no other state.
 _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
@@ -91,8 +91,8 @@ class DotStuffer:
     def encode(self, block: bytes, known: bytes = b"") -> bytes:
         """Encode the next block of content.
 
-        known: the encoded form, if the caller has it. A dot at its beginning may still have to be
-            doubled, which depends on the end of the previous block.
+        known: the encoded form, if the caller has it. A leading dot may still have to be doubled,
+            depending on the end of the previous block.
         """
         if not block:
             return b""
@@ -104,7 +104,7 @@ class DotStuffer:
         return b"." + wire if doubled else wire
 
     def end(self) -> bytes:
-        """Return the end of data, preceded by the last line end if that is missing."""
+        """Return the end of data, preceded by the last line end if it is missing."""
         return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 
@@ -124,9 +124,9 @@ def _with_lf(text: bytes) -> tuple[bytes, bool]:
 def _equal_lines_with_lf(text: bytes) -> bytes:
     """Replace CRLF by LF if all lines have the same length, as in base64.
 
-    Return b"" if the lengths differ, or if a CR or LF is bare. To avoid a search for line ends, the
-    text between the first and the last line end is processed in columns. The columns that must
-    contain CR and LF are checked, and the CR column is removed.
+    Return b"" if the lengths differ, or if a CR or LF is bare. Instead of searching for line ends,
+    the function processes the text between the first and the last line end in columns. It checks
+    the columns that must contain CR and LF, and removes the CR column.
     """
     begin = text.find(b"\n") + 1
     length = text.find(b"\n", begin) + 1 - begin

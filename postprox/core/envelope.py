@@ -23,7 +23,7 @@ class Envelope:
         self.sender: bytes | None = None
         #: The first accepted recipients, up to `limits.LOGGED_RECIPIENTS`.
         self.recipients: list[bytes] = []
-        #: The number of all accepted recipients.
+        #: The total number of accepted recipients.
         self.recipient_count = 0
         self._all_recipients = bytearray()  # one per line, at most `limits.RECIPIENTS` octets
         self._xforward: dict[bytes, bytes] = {}
@@ -58,7 +58,7 @@ class Envelope:
     def helo(self, own: bytes) -> bytes:
         """Return the HELO name of the sending server (filter.env-helo).
 
-        own: the HELO name of the client, for a transaction without XFORWARD HELO.
+        own: the client's HELO name, for a transaction without XFORWARD HELO.
         """
         return self._xforward.get(b"HELO", own)
 
@@ -99,8 +99,8 @@ def environment_value(value: bytes) -> bytes:
 def _address(line: bytes, keyword: bytes) -> bytes:
     """Return the address in ``MAIL FROM:…`` or ``RCPT TO:…``, or b"" if there is none.
 
-    The syntax is that of RFC 5321 section 4.1.2. Like most MTAs, the parser also accepts missing
-    angle brackets, and blanks around the colon.
+    The syntax is defined in RFC 5321 section 4.1.2. Like most MTAs, the parser also accepts missing
+    angle brackets, and spaces around the colon.
     """
     words = line.split(None, 1)
     argument = words[1] if len(words) > 1 else b""
@@ -143,7 +143,7 @@ def _attribute(value: bytes) -> bytes:
 
 
 def decode_xtext(value: bytes) -> bytes:
-    """Decode sequences such as ``+41`` (RFC 3461 section 4). Malformed ones remain unchanged."""
+    """Decode sequences such as ``+41`` (RFC 3461 section 4). Leave malformed ones unchanged."""
     first, *others = value.split(b"+")
     decoded = bytearray(first)
     for other in others:

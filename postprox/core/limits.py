@@ -1,7 +1,7 @@
 """All limits of the proxy.
 
-Rule: the reason for each limit is in its comment. Units are octets and seconds unless the comment
-gives another unit.
+Rule: each limit has a comment with its reason. Units are octets and seconds unless the comment
+specifies another unit.
 """
 
 #: A deadline that never expires.
@@ -20,9 +20,9 @@ COMMAND_LINE = 16384
 #: room for any valid command line.
 INPUT_BUFFER = 65536
 
-#: The number of commands of one client that are handled in one go, which takes about half a
-#: millisecond. Legitimate clients pipeline fewer commands, and a client can wait while ninety
-#: others are handled.
+#: The number of commands of one client that are handled without a pause, which takes about half a
+#: millisecond. Legitimate clients pipeline fewer commands. Even if ninety other clients reach this
+#: limit, the delay is acceptable.
 COMMANDS_AT_ONCE = 64
 
 #: The number of lines with QUIT or BDAT that are examined in the search for QUIT after the client
@@ -30,23 +30,23 @@ COMMANDS_AT_ONCE = 64
 #: microseconds.
 LINES_WITH_QUIT = 16
 
-#: The size of a reply with all its lines. The largest observed replies (EHLO, HELP) are smaller
-#: than 2 KB. The limit bounds the memory for a reply that never ends.
+#: The total size of a reply. The largest observed replies (EHLO, HELP) are smaller than 2 KB. The
+#: limit bounds the memory for an endless reply.
 REPLY = 65536
 
 #: The size of replies that the client has not read yet. Above this limit, the proxy stops reading
 #: from the upstream server.
 UNREAD_REPLIES = 65536
 
-#: The length of a reply line of the proxy or of the filter, with CRLF (RFC 5321 section 4.5.3.1.5).
+#: The length of the proxy's or the filter's reply line, with CRLF (RFC 5321 section 4.5.3.1.5).
 REPLY_LINE = 512
 
-#: The buffer for the filter's last line. It is larger than a reply line, because characters of the
-#: last line are removed or replaced to form the reply.
+#: The buffer for the filter's last line. It is larger than a reply line, because the proxy removes
+#: or replaces characters of the last line in the reply.
 FILTER_LINE = 4096
 
-#: The amount of standard error read after the filter has exited, which is the capacity of a pipe. A
-#: background child process that keeps writing must not delay the reply.
+#: The amount of standard error that is read after the filter has exited, which is a pipe's
+#: capacity. A background process that continues to write must not delay the reply.
 STDERR_DRAIN = 1 << 20
 
 #: The length of a variable in the filter's environment, as documented in the manual.
@@ -55,7 +55,7 @@ ENVIRONMENT_VALUE = 99
 #: The size of the variable RECIPIENTS. execve(2) accepts 128 KB per variable (filter.env-more).
 RECIPIENTS = 100_000
 
-#: The number of recipients in the log line of a message. Further recipients are only counted.
+#: The number of recipients in the log line of a message. Other recipients are only counted.
 LOGGED_RECIPIENTS = 20
 
 #: The number of characters in that line: for one value, for all recipients, and for the reply and
@@ -65,22 +65,22 @@ LOGGED_VALUE = 256
 LOGGED_TO = 1024
 LOGGED_REPLY = 512
 
-#: The part of a message that is searched for its Message-ID.
+#: The size of the part of a message that is searched for its Message-ID.
 HEADER = 16384
 
-#: The size of one read from a client that is sending a message. The data is stored at once, so
-#: memory does not grow with the number of sessions. Compared with `READ_SIZE`, this saves 10 % of
-#: the time of a large message.
+#: The size of one read from a client that is sending a message. The data is stored immediately, so
+#: memory use does not depend on the number of sessions. A large message takes 10 % less time than
+#: with `READ_SIZE`.
 MESSAGE_READ = 262144
 
 #: The amount of message data that one iteration of the loop reads from all clients. In the worst
-#: case, a message that consists only of line ends, a megabyte takes about 60 ms. The second limit
-#: is the minimum per client, because many smaller reads would cost too much.
+#: case, a message that consists only of line ends, one megabyte takes about 60 ms. The second limit
+#: is the minimum per client, because smaller reads would be inefficient.
 READ_PER_ITERATION = 393216
 MIN_READ = 4096
 
 #: The size of the blocks copied from a file to a socket. With half this size, a large message takes
-#: a few per cent longer.
+#: a few percent longer.
 COPY_SIZE = 262144
 
 #: Files above this size are freed in a background thread. The kernel takes half a millisecond per
@@ -94,26 +94,26 @@ REMOVALS = 1000
 #: The depth of that removal. Each level keeps one file descriptor open.
 REMOVAL_DEPTH = 8
 
-#: The file descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (as created, and as
-#: sent), standard error (two ends), and two that are about to be closed. A session that is
-#: resolving a name (two ends) has no message.
+#: The number of file descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (as
+#: created, and as sent), standard error (two ends), and two that are about to be closed. A session
+#: that is resolving a name (two ends) has no message.
 SESSION_DESCRIPTORS = 10
 
-#: The other file descriptors of a process: standard streams, listeners, the log, the loop.
+#: The number of other file descriptors of a process: standard streams, listeners, log and loop.
 OWN_DESCRIPTORS = 16
 
 #: The idle timeout of a client, and the time limit of a command line. RFC 5321 section 4.5.3.2.7
-#: requires 300 s. smtpd(8) replies to NOOP itself, so two pauses of its client can appear as one
-#: pause here.
+#: requires 300 s. smtpd(8) replies to NOOP itself, so the proxy can observe two pauses of its
+#: client as one.
 CLIENT_IDLE = 600.0
 
 #: The time limit of a message: a fixed part, plus its size at a rate in octets per second. At this
-#: rate smtpd(8) sends a burst of 128 KB every 328 s, which is less than the fixed part.
+#: rate, smtpd(8) sends a burst of 128 KB every 328 s, which is shorter than the fixed part.
 MESSAGE_TIME = 600.0
 MESSAGE_RATE = 400
 
-#: The timeout for connecting to the upstream server, for all its addresses together. Postfix waits
-#: for the greeting for 100 s (smtpd_proxy_timeout).
+#: The timeout for connecting to the upstream server, which applies to all its addresses together.
+#: Postfix waits for the greeting for 100 s (smtpd_proxy_timeout).
 CONNECT = 30.0
 
 #: The timeout for the greeting and for replies to commands (RFC 5321 sections 4.5.3.2.1 to
@@ -129,19 +129,20 @@ UPSTREAM_BLOCK = 180.0
 #: The timeout for the final reply (RFC 5321 section 4.5.3.2.6).
 UPSTREAM_FINAL = 600.0
 
-#: The timeout for the reply to QUIT, on which nothing depends.
+#: The timeout for the reply to QUIT, which has no effect on mail.
 UPSTREAM_GOODBYE = 5.0
 
 #: The interval of NOOP to the upstream server while a message is received or filtered. It is
-#: shorter than Postfix's smtpd_timeout of 300 s, and shorter than the 100 s that is usual for a
-#: Postfix under stress.
+#: shorter than Postfix's smtpd_timeout of 300 s, and than the usual 100 s of a Postfix under
+#: stress.
 KEEPALIVE = 60.0
 
-#: The time for which input from the client is discarded after an error before the connection is
-#: closed. Closing it with unread input would reset the connection, and the reply would be lost.
+#: The time for which client input is discarded after an error, before the connection is closed. If
+#: the connection were closed with unread input, it would be reset and the reply would be lost.
 LINGER = 1.0
 
-#: The time limit for messages in progress when a server stops. Service managers kill it after 90 s.
+#: The time limit for messages in progress when a server stops. Service managers kill the server
+#: after 90 s.
 STOP_GRACE = 60.0
 
 #: The pause after a failure to accept a client, usually for lack of file descriptors. Immediate
@@ -152,23 +153,23 @@ ACCEPT_PAUSE = 1.0
 #: The number of concurrent sessions of a server, equal to Postfix's default_process_limit.
 SESSIONS = 100
 
-#: The interval of status datagrams to the service manager, unless its watchdog sets another
-#: interval.
+#: The interval between status datagrams to the service manager, unless its watchdog requires
+#: another interval.
 STATUS = 15.0
 
 #: The default of -t, the timeout of the filter, as documented in the manual.
 FILTER_TIMEOUT = 30.0
 
-#: The longest wait of the event loop. poll(2) takes milliseconds as an int, but the timeout of the
-#: filter may be any number.
+#: The longest wait of the event loop. poll(2) takes milliseconds as an int, but the filter's
+#: timeout may be any number.
 LONGEST_WAIT = 3600.0
 
 #: The pause of the event loop after a failure to wait for events or to read signals, usually for
 #: lack of memory.
 LOOP_PAUSE = 0.05
 
-#: If a deadline is this late, in seconds of real time, the process was stopped or did not get a
-#: processor. A busy loop causes shorter delays.
+#: If a deadline is this late, in seconds of real time, the process was stopped or was not
+#: scheduled. A busy loop causes shorter delays.
 HELD_UP = 0.25
 
 #: The timeout for the last reply after the client is lost. Such a session only occupies a slot
@@ -187,7 +188,7 @@ LOG_LINE = 4096
 #: The number of errors and warnings buffered while the syslog daemon is not reading.
 LOG_BACKLOG = 65536
 
-#: The interval between attempts to send them, and the time limit for attempts at exit.
+#: The interval between attempts to send buffered lines, and the time limit for attempts at exit.
 LOG_RETRY = 0.2
 LOG_EXIT_FLUSH = 1.0
 

@@ -1,6 +1,6 @@
 """One message in progress, from the 354 reply to the final reply.
 
-Rule: `data` decodes the octets. This module keeps only the beginning of the header, for its
+Rule: `data` decodes the octets. This module stores only the beginning of the header, for the
 Message-ID.
 """
 
@@ -41,7 +41,7 @@ class Message:
         self.filter_seconds = 0.0
         #: The verdict of the filter.
         self.verdict = verdicts.Verdict(verdicts.NONE)
-        #: Whether the end of data was sent upstream and the final reply is missing (RFC 1047).
+        #: Whether the end of data was sent upstream but the final reply is pending (RFC 1047).
         self.in_doubt = False
 
     def decode(self, data: bytes) -> bytes:

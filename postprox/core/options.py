@@ -1,10 +1,9 @@
 """The options of the command line.
 
-Rule: this module checks every option and argument. The message of a `UsageError` names the option
-and its value, then the problem. `TABLE` has one record per option. The parser, the text of --help
-and the test of the manual page use it. To add an option, add a record to `TABLE` and an attribute
-to `Options`. The parser is written by hand, because importing argparse or getopt takes longer than
-a session.
+Rule: this module checks every option and argument. A `UsageError` names the option, its value and
+the problem. `TABLE` has one record per option, which the parser, --help and the test of the manual
+page use. To add an option, add a record to `TABLE` and an attribute to `Options`. The parser is
+handwritten, because importing argparse or getopt takes longer than a session.
 """
 
 from .. import TYPE_CHECKING
@@ -24,17 +23,17 @@ LISTEN_ADDRESS = "127.0.0.1"
 #: exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
-#: An environment variable by whose value all timeouts are divided, so that tests take seconds
-#: instead of minutes (docs/conformance.md).
+#: An environment variable with a divisor for all timeouts, so that tests take seconds instead of
+#: minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
-#: The environment variable with which a unit names the file that has its options.
+#: The environment variable in which a unit specifies its options file.
 ENVIRONMENT_FILE = b"POSTPROX_ENVIRONMENT_FILE"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
 
 
 class UsageError(Exception):
-    """The command line is wrong. The text of this error is the message for the user."""
+    """The command line is invalid. The text of this error is the message for the user."""
 
 
 class Options:
@@ -73,7 +72,7 @@ class Options:
         self.reject = False
         #: Whether exit status 1 without a reply code is a failure. It implies `reject`.
         self.strict = False
-        #: The least important level that is logged.
+        #: The least important level to log.
         self.log_level = log_levels.WARNING
         #: The address and port to listen on, or None for one session on standard input and output.
         self.listen: tuple[str, int] | None = None
@@ -87,7 +86,7 @@ class Options:
         self.metrics = ""
         #: The file for the process ID of a server, or "".
         self.pid_file = ""
-        #: The factor by which the clock of all timeouts is faster than real time.
+        #: The speed of the clock for all timeouts, relative to real time.
         self.clock_speed = 1.0
 
 
@@ -148,7 +147,7 @@ def _target(given: list[str]) -> UpstreamAddress:
 
 
 def _set(options: Options, name: str, shown: str, value: str) -> None:
-    """Store the value of the option `name`, which the command line spells `shown`."""
+    """Store the value of the option `name`, which is spelled `shown` on the command line."""
     attribute, check, _ = _LONG[name]
     setattr(options, attribute, check(shown, value))
     if options.strict:

@@ -9,7 +9,7 @@ has been answered. By construction, replies are therefore in order, and each bel
 command (relay.lockstep).
 
 Logs: errors of the upstream server, the spool, the filter and the client, and one line per message.
-At debug level, every command and reply.
+At debug level, it also logs every command and reply.
 """
 
 from .. import TYPE_CHECKING
@@ -38,16 +38,15 @@ if TYPE_CHECKING:
 _CLIENT_STATES = (COMMAND, AUTH_RESPONSE, RECEIVING)
 _MESSAGE_STATES = (RECEIVING, FILTERING, DELIVERING)
 
-#: These are integers, because searching for an integer is five times as fast as searching for
-#: bytes.
+#: Searching for an integer is five times as fast as searching for bytes.
 _NUL, _CR = b"\0\r"
 
 #: Commands that would bypass the filter or change the client's identity for the upstream server.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
 #: Commands that the log may quote, and b"" before the first command. Any other line may contain a
-#: password, for example a misspelt AUTH, or a response sent before the client has read the
-#: rejection of AUTH.
+#: password, for example a misspelt AUTH, or an AUTH response that the client sent before it read
+#: the rejection.
 _LOGGABLE = frozenset(
     (
         *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
@@ -107,7 +106,7 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client is lost and no command or message remains."""
+        """Whether the client has disconnected and no command or message remains."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 
@@ -159,7 +158,7 @@ class Session:
         self._advance()
 
     def client_lost(self) -> None:
-        """End the session after the client's connection broke, and ignore the buffered input.
+        """End the session after the client's connection failed, and ignore the buffered input.
 
         If the end of data was sent upstream, the session still awaits the final reply, so that the
         log line has the result of the message.
@@ -173,7 +172,7 @@ class Session:
             self._close_client()
 
     def upstream_connected(self) -> None:
-        """Continue after `actions.ConnectUpstream` has succeeded."""
+        """Await the greeting after `actions.ConnectUpstream` has succeeded."""
         self._upstream.connected()
 
     def upstream_failed(self, reason: str) -> None:
@@ -256,7 +255,7 @@ class Session:
         self._advance()
 
     def message_progress(self) -> None:
-        """Restart the timeout because the upstream server accepted a block of the message."""
+        """Restart the timeout after the upstream server has accepted a block of the message."""
         self._upstream.progress()
 
     def message_sent(self) -> None:
@@ -265,7 +264,7 @@ class Session:
         self._upstream.expect(upstream.FINAL)
 
     def timer(self, now: float) -> None:
-        """Process a deadline that expired at `now`, which may be some time ago."""
+        """Process a deadline that expired at `now`, which may be in the past."""
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
@@ -308,7 +307,7 @@ class Session:
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
 
-        `timer` handles the rest of a long series later, so that other sessions can run in between.
+        `timer` later handles the rest of a long series, so that other sessions can run in between.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -582,7 +581,7 @@ class Session:
             )
 
     def _abandon_if_client_lost(self) -> None:
-        """Abort the message if its client is lost (data.client-lost).
+        """Abort the message if its client has disconnected (data.client-lost).
 
         The message is not aborted if the client sent QUIT before EOF, or if the end of data was
         sent upstream.
@@ -684,7 +683,8 @@ class Session:
         """Enter `state`.
 
         Raises:
-            AssertionError: `TRANSITIONS` has no such transition. The session ends with 421.
+            AssertionError: `TRANSITIONS` does not contain the transition. The session then ends
+                with 421.
         """
         if state not in TRANSITIONS[self._state]:
             raise AssertionError(f"no transition from {self._state} to {state}")
@@ -695,7 +695,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # raises before the reply is sent if there is no such transition
+        self._set_state(state)  # raises for an invalid transition, before the reply is sent
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # consecutive replies share one write
@@ -732,7 +732,7 @@ class Session:
     def _log_verdict(self, reply: bytes) -> None:
         """Log and count the message.
 
-        reply: the reply to the message, or b"" if the client was lost before it.
+        reply: the reply to the message, or b"" if the client disconnected before it.
         """
         message = self._message
         if self._options.listen is not None:
@@ -784,7 +784,8 @@ class Session:
     def _log_dialogue(self, peer: str, text: bytes, redacted: bytes) -> None:
         """Log a command or a reply at debug level.
 
-        redacted: the text to log if the current command may be a password, which a reply may quote.
+        redacted: the text to log if the current command may contain a password, which a reply may
+        quote.
         """
         if self._options.log_level >= log_levels.DEBUG:
             shown = text if smtp.verb(self._line) in _LOGGABLE else redacted

@@ -5,12 +5,11 @@ Rule: this module contains no policy and performs no I/O. `session` interprets e
 
 from . import limits
 
-#: EHLO keywords of extensions that would bypass the filter, and PRDR, which sends several replies
-#: to one message (relay.ehlo).
+#: EHLO keywords of extensions that would bypass the filter, and of PRDR, which sends several
+#: replies to one message (relay.ehlo).
 HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT", b"PRDR"))
 
-#: This is an integer, because searching for an integer is five times as fast as searching for
-#: bytes.
+#: Searching for an integer is five times as fast as searching for bytes.
 _NUL = 0
 
 
@@ -53,7 +52,7 @@ class CommandReader:
 
     @property
     def is_full(self) -> bool:
-        """Whether the buffer is full, so that no more input should be read."""
+        """Whether the buffer is full and no more input should be read."""
         return len(self._buffer) > limits.INPUT_BUFFER
 
     @property
@@ -183,7 +182,7 @@ class ReplyReader:
 def verb(line: bytes | bytearray) -> bytes:
     """Return the first word of a command line in upper case, or b"" for a blank line.
 
-    Leading white space is skipped, as in other MTAs (data.recognised).
+    Leading whitespace is skipped, as in other MTAs (data.recognised).
     """
     words = line.split(None, 1)
     return bytes(words[0]).upper() if words else b""

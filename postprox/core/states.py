@@ -6,7 +6,7 @@ the picture ``docs/states.svg`` (``python3 -m docs.draw``) are generated from it
 """
 
 # Each comment names the event that the session waits for.
-CONNECTING = "connecting"  # the connection, the greeting and the reply to a replayed EHLO
+CONNECTING = "connecting"  # the connection, the greeting and the reply to a repeated EHLO
 COMMAND = "command"  # a command line from the client
 AUTH_RESPONSE = "auth_response"  # the client's response to a 334 reply (relay.auth)
 AWAITING_REPLY = "awaiting_reply"  # the upstream server's reply to a relayed command

@@ -39,7 +39,8 @@ REPLY_TIMEOUTS = {
     FINAL: limits.UPSTREAM_FINAL,
 }
 
-#: Replies that get a shorter timeout after the client is lost, because no message depends on them.
+#: Replies whose timeout is shortened after the client has disconnected, because no message depends
+#: on them.
 _TRANSACTION_FREE_REPLIES = (EHLO, RSET, REPLY, KEEPALIVE)
 
 
@@ -104,7 +105,7 @@ class UpstreamLink:
 
     @property
     def awaited_description(self) -> str:
-        """The name of the connection or reply that is missing, for the log."""
+        """The name of the awaited connection or reply, for the log."""
         return "connection" if self.state == CONNECTING else self.awaited
 
     def feed(self, data: bytes) -> None:
@@ -112,7 +113,7 @@ class UpstreamLink:
         self._replies.feed(data)
 
     def next_reply(self) -> tuple[smtp.Reply, str] | None:
-        """Return the next complete reply and the name of the awaited one, or None if incomplete.
+        """Return the next complete reply and the name of the awaited reply, or None if incomplete.
 
         Raises:
             smtp.BadReplyError: the input is not an SMTP reply.

@@ -1,13 +1,13 @@
 """The verdict on a message, which `judge` derives from the filter's exit status.
 
-Rule: only this module decides whether a message passes, is replaced or is refused, and what the
-reply is. `judge` is a pure function.
+Rule: only this module decides whether a message passes, is replaced or is refused, and with which
+reply. `judge` is a pure function.
 """
 
 from . import limits, replies
 
 #: The actions of a verdict, with their values in the log.
-NONE = "none"  # there is no filter, or the message ended before the filter exited
+NONE = "none"  # there is no filter, or the message was aborted before the filter exited
 ACCEPT = "accept"
 REWRITE = "rewrite"
 REJECT = "reject"
@@ -142,14 +142,14 @@ class LastLine:
 
     @property
     def value(self) -> bytes:
-        """The last non-blank line without its line end, or b"" if there is none."""
+        """The last non-blank line without its line end, or b"" if all lines are blank."""
         return self._current if self._current.strip() else self._complete
 
 
 def _last_nonblank(text: bytes) -> bytes:
     """Return the last non-blank line of `text`, or b"" if there is none.
 
-    The search starts at the end, because a filter may write megabytes of text.
+    The search starts at the end, because a filter may write megabytes.
     """
     stripped = text.rstrip()
     begin = stripped.rfind(b"\n") + 1

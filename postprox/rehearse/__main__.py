@@ -1,6 +1,6 @@
 """The command `postprox-rehearse`, or `python3 -m postprox.rehearse`.
 
-Rule: this module terminates all processes that it started and removes its files, even on Ctrl-C.
+Rule: this module terminates its child processes and removes its files, even on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: The number of messages from which the report is brief, unless --full or --brief is given.
+#: The minimum number of messages for a brief report, unless --full or --brief is given.
 _MANY = 11
-#: The width if the output is not a terminal, and the maximum width on a terminal, in columns.
+#: The width if the output is not a terminal, which is also the maximum width on a terminal.
 _WIDTH, _WIDEST = 80, 132
 _NARROWEST = 60
 
@@ -143,7 +143,7 @@ def _interrupt(number: int, _: object) -> NoReturn:
 
 
 def _complain(why: str) -> None:
-    # GitHub searches standard error for workflow commands as well.
+    # GitHub also searches standard error for workflow commands.
     _print_error(without_commands(f"rehearse: {printable(why)}"))
 
 
@@ -209,7 +209,7 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message as often as --repeat requires. A list could be too large."""
+    """Yield each message as often as --repeat requires. A list could be too long."""
     progress = Progress(len(each) * settings.repeat, width)
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:

@@ -1,7 +1,7 @@
-"""Opens message files with the rights of the user given with --user.
+"""Opens message files with the rights of the --user user.
 
 Rule: root opens files and directories with that user's rights. With its own rights, root opens only
-paths that the user cannot change, because otherwise the user could link to any file.
+paths that the user cannot change. Otherwise, the user could create a link to any file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .proxy import User
 
-#: The kinds of directory entries.
+#: The types of directory entries.
 DIRECTORY, LINK, FILE, OTHER = "directory", "link", "file", "other"
 #: Paths that name a file descriptor of this process, as <(command) does.
 DESCRIPTOR = re.compile(r"/dev/(?:stdin|stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
@@ -29,8 +29,7 @@ _MAX_LINKS = 40
 
 
 class Access:
-    """Accesses files with the rights of `user`, if this process is root's and the user is not
-    root."""
+    """Accesses files with the rights of `user`, if only this process runs as root."""
 
     def __init__(self, user: User | None) -> None:
         self._user = None if user is None or os.geteuid() or not user.uid else user
@@ -71,7 +70,7 @@ class Access:
             os.close(file)
 
     def entries(self, directory: Path) -> dict[str, str]:
-        """Return the sorted names in a directory, with their kinds.
+        """Return the sorted names in a directory, with their types.
 
         Raises:
             OSError: it cannot be listed.

@@ -1,4 +1,4 @@
-"""The client of a rehearsal. It sends the commands that Postfix sends to a before-queue filter.
+"""The test client, which sends the same commands as Postfix to a before-queue filter.
 
 Rule: the client sends one message per session without pipelining, in the same order as Postfix:
 EHLO, XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.
@@ -53,7 +53,7 @@ class Client:
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
-        #: The time from the end of the message to its reply in seconds, or 0.0 if no message was
+        #: The time from the end of data to the final reply in seconds, or 0.0 if no message was
         #: sent.
         self.waited = 0.0
 
@@ -73,7 +73,7 @@ class Client:
         return reply
 
     def _open(self, envelope: Envelope) -> bytes:
-        """Send the commands up to DATA. Return the reply to DATA, or the first refusal."""
+        """Send the commands up to DATA. Return the reply to DATA, or the first negative reply."""
         offered = self._command(b"EHLO " + HELLO)
         lines = [
             *_xforward(offered, envelope),

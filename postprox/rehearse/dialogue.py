@@ -1,4 +1,4 @@
-"""The sequence of commands, replies and messages between client, proxy and upstream server.
+"""Records the sequence of commands, replies and messages between client, proxy and upstream.
 
 Rule: this module only records. No decision in a session depends on the record.
 """
@@ -18,8 +18,8 @@ class Event:
     source: str
     target: str
     kind: str
-    #: A command or reply as on the wire, or the content of a message without dot-stuffing and
-    #: without the final dot.
+    #: A command or reply as on the wire, or a message's content without stuffed dots and the final
+    #: dot.
     data: bytes
 
 
@@ -54,8 +54,8 @@ class Dialogue:
 def _settled(events: list[Event]) -> list[Event]:
     """Return `events` with the two effects of a rejection in a fixed order.
 
-    The proxy replies to the client and ends the upstream session at the same time, so the rehearsal
-    observes them in random order.
+    The proxy replies to the client and ends the upstream session at the same time, so these events
+    are observed in random order.
     """
     leaving = [
         event for event in events if _is_quit(event) or (event.source == UPSTREAM and _bye(event))
@@ -83,10 +83,10 @@ def _relayed(event: Event, answers: list[Event]) -> bool:
 
 
 def merged(events: list[Event]) -> list[Event]:
-    """Return `events`, in which each event that the proxy relayed unchanged is merged into one.
+    """Return `events`, with each unchanged relayed event merged into one.
 
     Without pipelining, the proxy replies to a command or relays it before it reads the next one. It
-    can therefore relay only the last event of either side.
+    can therefore only relay the last event of either side.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """The record of a filter run, and the command that writes it.
 
 Rule: the rehearsal reads only files that it created and opened before the filter started. The
-filter's user cannot replace them.
+filter's user cannot replace these files.
 
 The proxy runs `observer.py` instead of the filter, and the observer runs the filter.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("EMPTY", "FILLED", "UNUSABLE", "VARIABLES", "FilterRun", "Records", "observed", "parses")
 
-#: The exit status, the state of OUTFILE and the duration in seconds.
+#: Matches the exit status, the state of OUTFILE and the duration in seconds.
 _END = re.compile(rb"(\d{1,3}) (empty|filled|unusable) (\d{1,9}\.\d{6})\n")
 
 

@@ -1,4 +1,4 @@
-"""The observer of a filter run. This program runs between the proxy and the filter.
+"""The observer, a program that runs between the proxy and the filter.
 
 Rule: the observer imports nothing from this package. It changes nothing that the proxy or the
 filter can notice, except the parent process of the filter's shell.
@@ -31,8 +31,8 @@ STDERR_KEPT = 1 << 18
 #: The states of OUTFILE after the filter has run.
 EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
 _READ_SIZE = 1 << 16
-#: The maximum size of the output that is read after the filter has exited, because a background
-#: process may write forever.
+#: The maximum size of the output to read after the filter has exited. A background process may
+#: write forever.
 _DRAIN = 1 << 20
 
 
@@ -49,7 +49,7 @@ class Tail:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Append octets, and shorten the record when it reaches twice the kept size."""
+        """Append octets, and shorten the record when it reaches twice the size to keep."""
         self._last += data
         del self._last[: -self._kept]
         if self._size + len(data) <= 2 * self._kept:
@@ -69,12 +69,12 @@ def main() -> None:
     """Run the command and exit with the same status or signal."""
     directory, command = sys.argv[1:]
     environment = dict(os.environ)
-    # The rehearsal sets PYTHONPATH for the proxy. spawn(8) does not set it.
+    # The rehearsal sets PYTHONPATH for the proxy, but spawn(8) does not.
     environment.pop("PYTHONPATH", None)
     records = _opened_records(directory)
     values = (environment.get(name, "") for name in VARIABLES)
     _write(records[ENVIRONMENT], b"".join(os.fsencode(value) + b"\0" for value in values))
-    # The filter may send its process group a signal that it ignores itself.
+    # The filter may ignore a signal that it sends to its process group.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     began = time.monotonic()
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _opened_records(directory: str) -> dict[str, int]:
-    """Open the records, or /dev/null for a missing one, and remove their names."""
+    """Open the records, or /dev/null instead of a missing record, and remove their names."""
     opened = {}
     for name in RECORDS:
         path = f"{directory}/{name}"
@@ -170,7 +170,7 @@ def _outfile(environment: dict[str, str]) -> str:
 
 
 def _die_by(number: int) -> None:
-    """Terminate by the signal that killed the shell, without a core file of the observer."""
+    """Terminate with the signal that killed the shell, without dumping the observer's core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

@@ -1,7 +1,7 @@
-"""The command line of the rehearsal.
+"""The command line of `postprox-rehearse`.
 
-Rule: this module checks all arguments before any process is started. The options of the proxy are
-checked by the proxy's own parser.
+Rule: this module checks all arguments before any process is started. The proxy's own parser checks
+the proxy's options.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROGRAM = _INSTALLED if Path(sys.argv[0]).name == _INSTALLED else "python3 -m po
 
 
 def _short(path: Path) -> Path:
-    """Return `path`, relative to the working directory if it is below it."""
+    """Return `path`, relative to the working directory if possible."""
     try:
         return path.relative_to(Path.cwd())
     except (ValueError, OSError):
@@ -158,7 +158,7 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that escapes unprintable characters in errors, as *.eml may match any name."""
+    """A parser that escapes unprintable characters in errors, because *.eml may match any name."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))

@@ -1,7 +1,7 @@
-"""The verdict on a message after a filter run, and hints for the author of the filter.
+"""The verdict on a message after a filter run, and hints for the filter's author.
 
-Rule: the proxy's own function derives the verdict from the recorded run. The verdict is compared
-with the replies on the wire.
+Rule: the proxy's own function derives the verdict from the recorded run. This module compares the
+verdict with the replies on the wire.
 """
 
 from __future__ import annotations
@@ -110,13 +110,13 @@ def signal_name(run: FilterRun) -> str:
 def _not_started(run: FilterRun, *, parses: bool) -> bool:
     """Return whether the shell could not start the filter.
 
-    A shell may exit with status 0 or 1 before it gets to a line that it cannot parse.
+    A shell may exit with status 0 or 1 before it reaches a line that it cannot parse.
     """
     return run.status in _SHELL_SAYS or (not parses and run.status not in (0, 1, None))
 
 
 def failure(run: FilterRun, *, parses: bool = True) -> str:
-    """Return the reason for a failure, or "" if the exit status gives the verdict."""
+    """Return the reason for a failure, or "" if the exit status determines the verdict."""
     if run.status is None:
         return "killed together with its process group"
     if run.status == 0 and run.outfile == UNUSABLE:

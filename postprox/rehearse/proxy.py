@@ -1,4 +1,4 @@
-"""The proxy of a rehearsal, a child process that is started in the same way as by spawn(8).
+"""The proxy under test, a child process that is started as by spawn(8).
 
 Rule: file descriptors 0, 1 and 2 are the same socket. The proxy does not inherit the environment.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The PATH that spawn(8) sets.
 PATH = "/usr/bin:/bin"
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: The timeouts for the proxy to exit, before and after SIGTERM, in seconds.
+#: The timeouts for the proxy's exit, before and after SIGTERM, in seconds.
 _LEAVE = 10.0
 _TERMINATE = 3.0
 

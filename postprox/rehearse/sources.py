@@ -1,8 +1,8 @@
 """Finds messages in files, mailboxes (mbox and Maildir), directories and standard input.
 
-Rule: this module finds and counts the messages. Each message is read immediately before it is sent,
-so that the memory required depends on the largest message and not on the mailbox. An empty file is
-not a message. If a message cannot be read, the others are still sent.
+Rule: this module finds and counts the messages. Each message is read only when it is sent, so the
+required memory depends on the largest message and not on the mailbox. An empty file is not a
+message. If a message cannot be read, the others are still sent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LINE = 1 << 16
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
 # The empty line after each message of an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
-# A "From " line of the message itself, which was quoted when the mbox was written (mboxrd).
+# A quoted "From " line of the message itself (mboxrd).
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
 
 
@@ -53,7 +53,7 @@ class Source:
     end: int | None = None
     #: The content if `path` is None, or None if it is too large.
     octets: bytes | None = b""
-    #: The user with whose rights root opens the file, or None for the rights of this process.
+    #: The user whose rights root uses to open the file, or None for the rights of this process.
     user: User | None = None
 
     @property
@@ -157,7 +157,7 @@ def _once(name: str, file: BinaryIO) -> list[Source]:
 
 
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file. If it cannot be opened, the error is reported later."""
+    """Return the messages in a file. An error is reported later."""
     try:
         return _in_file(path, user)
     except OSError:
@@ -167,8 +167,8 @@ def _in_directory(path: Path, user: User | None) -> list[Source]:
 def _files(access: Access, top: Path) -> Iterator[Path]:
     """Yield the files in a directory and its subdirectories, in order.
 
-    A subdirectory that cannot be listed is yielded itself. The function is not recursive, because
-    directories may be nested more deeply than Python's recursion limit.
+    If a subdirectory cannot be listed, its own path is yielded. The function is not recursive,
+    because directories may be nested more deeply than Python's recursion limit.
     """
     pending = [(top, DIRECTORY)]
     while pending:
@@ -218,7 +218,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
 
 
 def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[str, str]) -> bool:
-    """Return whether an entry, or the target of a link, passes a test for a type of file."""
+    """Return whether an entry, or the target of a link, passes a test for a file type."""
     kind = entries.get(path.name)
     if kind != LINK:
         return kind == (DIRECTORY if test is stat.S_ISDIR else FILE)
@@ -236,7 +236,7 @@ def _in_file(path: Path, user: User | None) -> list[Source]:
     with Access(user).open(path) as file:
         seen = os.fstat(file.fileno())
         if not stat.S_ISREG(seen.st_mode):
-            # For example <(command).
+            # This applies to <(command), for example.
             return _once(name, file)
         begins = list(_beginnings(file))
     if not seen.st_size:

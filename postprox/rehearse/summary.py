@@ -1,7 +1,6 @@
-"""The summary of all messages, with verdicts, durations and expectations.
+"""The summary of all messages: verdicts, durations and expectations.
 
-Rule: the summary keeps only a few short texts per message, so that a long run requires little
-memory.
+Rule: the summary stores only a few short texts per message, so a long run requires little memory.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _LISTED = 20
 class Result:
     """The stored result of one message."""
 
-    #: The name of the message and its file, or "" without a file.
+    #: The name of the message, and its file, or "" without a file.
     name: str
     path: str
     #: The name of the verdict in the log.
@@ -51,7 +50,7 @@ class Result:
     seconds: float | None
     #: The last octets of the filter's standard error.
     stderr: str
-    #: Whether the filter could not be started, or the proxy failed.
+    #: Whether the filter could not be started or the proxy failed.
     could_not_run: bool
 
 
@@ -134,7 +133,7 @@ class Summary:
         return cut(row, self._paper.width)
 
     def _changing(self, results: list[Result]) -> list[str]:
-        """Return a line for each message whose runs had different verdicts."""
+        """Return one line for each message whose runs had different verdicts."""
         if self._settings.repeat == 1:
             return []
         seen: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The file of --junit.
+"""The --junit file.
 
 Rule: a new or regular file is replaced as a whole. A device, a FIFO or a file descriptor is written
 to and never replaced. A symbolic link is refused, because in /tmp another user could create it.

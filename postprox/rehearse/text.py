@@ -57,7 +57,7 @@ _FATES = {
     ),
     outcome.ERROR: "The message was not delivered. The client sends it again later.",
 }
-# The only change made by the proxy itself (data.no-smuggling in the specification).
+# The only change that the proxy itself makes (data.no-smuggling in the specification).
 _FATES_STUFFED = (
     "The upstream server received the original message with one more dot after each bare CR that "
     "precedes a dot. Some mail servers would read that as the end of the message."
@@ -74,13 +74,13 @@ _ARROWS = {
     (dialogue.UPSTREAM, dialogue.PROXY): "              <---------    ",
 }
 _FILTER = "          filter            "
-#: The beginning of a GitHub workflow command: "::" after blanks, or "##[" anywhere.
+#: The beginning of a GitHub workflow command: "::" after whitespace, or "##[" anywhere.
 _COMMAND = re.compile(r"^[ \t]*::|##\[", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The width and the style of the output."""
+    """The width and style of the output."""
 
     #: The width in columns.
     width: int

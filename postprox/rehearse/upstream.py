@@ -1,6 +1,6 @@
-"""The upstream server of a rehearsal, on loopback.
+"""The upstream test server, on loopback.
 
-Rule: the server accepts and records each message, and delivers none of them.
+Rule: the server accepts and records each message, but delivers nothing.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from . import sources
 if TYPE_CHECKING:
     from .options import Settings
 
-#: The interval between two checks, in seconds.
+#: The interval between checks, in seconds.
 _TICK = 0.25
 
 State = dict[Path, tuple[int, int, int]]
@@ -37,7 +37,7 @@ def state(settings: Settings) -> State:
 
 
 def changed(settings: Settings, before: State) -> str:
-    """Wait until a file has changed and then stayed unchanged for an interval. Return its name."""
+    """Wait until a file has changed and has then been stable for one interval. Return its name."""
     last = before
     while True:
         time.sleep(_TICK)

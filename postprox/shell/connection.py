@@ -56,7 +56,7 @@ class Connection:
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
-        self._client_lost = False  # whether the session was notified with `client_lost`
+        self._client_lost = False  # whether `client_lost` was called on the session
         self._closed = False
         loop.add(self)
 
@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def deadline(self) -> float:
-        """The time at which to call `timer`, on the loop's clock."""
+        """The time at which `timer` must be called, on the loop's clock."""
         connecting = self._connector.deadline if self._connector is not None else limits.NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 
@@ -134,7 +134,7 @@ class Connection:
             self._loop.note_deadline(self.deadline)
 
     def _report_stream_failures(self) -> bool:
-        """Report a failed stream to the session. Return whether there was one."""
+        """Report failed streams to the session. Return whether a stream has failed."""
         if self._upstream is not None and self._upstream.failed:
             self.session.upstream_received(self._upstream.read() or b"")
             return True
@@ -168,7 +168,7 @@ class Connection:
 
     @property
     def _read_size(self) -> int:
-        """The size of the next read from the client. All clients share the limit per iteration."""
+        """The size of the next read from the client. All clients share one limit per iteration."""
         alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
         return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.ready_count))
 
@@ -193,7 +193,7 @@ class Connection:
         self._hanging_up = True
         self._linger_end = (
             self._loop.clock() + limits.CLIENT_IDLE
-        )  # the time for reading unsent data
+        )  # the time in which the client must read the remaining output
 
     def _end_client(self) -> None:
         """Close the client's connection.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters of a command that sh(1) would only split at blanks. `~`, `=` and `#` are excluded,
+#: The characters of a command that sh(1) would only split at spaces. `~`, `=` and `#` are excluded,
 #: because sh(1) interprets them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,
@@ -28,7 +28,7 @@ def _changeable_signals() -> "Collection[int]":
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list them, which is the usual limit.
+#: The number of descriptors to check if the system cannot list them. This is the usual limit.
 _DESCRIPTORS = 1024
 
 
@@ -38,7 +38,7 @@ class Filter:
     A command that consists of plain words is executed without sh(1), which saves one process per
     message.
 
-    environment: the complete environment. An entry without a name, which execve(2) allows, is
+    environment: the complete environment. Entries without a name, which execve(2) allows, are
         omitted.
 
     Raises:
@@ -87,7 +87,7 @@ class Filter:
 
     @property
     def said(self) -> bytes:
-        """The last non-blank line of standard error so far, or b"" if there is none."""
+        """The last non-blank line of standard error so far, or b"" if all lines are blank."""
         for _ in range(limits.STDERR_DRAIN // limits.READ_SIZE):
             if not self.read_stderr():
                 break
@@ -132,7 +132,7 @@ def _plain_words(command: str) -> list[str]:
 
 
 def _with_working_directory(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Set PWD as sh(1) does, which keeps an inherited value if it names the working directory."""
+    """Set PWD like sh(1), which keeps an inherited value if it names the working directory."""
     here = posix.stat(".")
     try:
         named = posix.stat(environment.get(b"PWD", b""))

@@ -1,10 +1,9 @@
 """The server of `--listen` (listen.background to listen.stop).
 
 Rule: this module accepts clients and stops the server. Each session is a `Connection`, as on
-standard input. A server starts only once, not for every message, so it may import `os` and
-`socket`.
+standard input. Unlike a session, a server starts only once, so it may import `os` and `socket`.
 
-Logs: the session limit, the limit of open files, and errors of accept(2) and of new sessions.
+Logs: the session limit, the open file limit, and errors of accept(2) and of new sessions.
 """
 
 import errno
@@ -84,11 +83,11 @@ def _logs_to_stderr(options: "Options") -> bool:
 
 
 class _PidFile:
-    """The file of `--pid-file`, if specified. It is removed by the process whose ID it contains.
+    """The `--pid-file` file, if specified. The process whose ID it contains removes it.
 
-    The file is first written before fork(2), with the ID of the parent, because an error after
-    fork(2) could no longer be reported. The descriptor stays open, so that no other file gets the
-    same inode.
+    The file is first written before fork(2), with the parent's ID, because an error after fork(2)
+    could no longer be reported. The descriptor stays open so that no other file gets the same
+    inode.
     """
 
     def __init__(self, path: str) -> None:
@@ -167,7 +166,7 @@ class Server:
         os.close(null)
 
     def begin_metrics(self, listeners: list[socket.socket]) -> None:
-        """Start writing the file of `--metrics`, if specified.
+        """Start writing the `--metrics` file, if specified.
 
         Raises:
             OSError: the file cannot be written.
@@ -177,7 +176,7 @@ class Server:
             self._metrics.begin()
 
     def accept_from(self, listeners: list[socket.socket]) -> None:
-        """Accept clients from `listeners`."""
+        """Accept clients on `listeners`."""
         if self._capacity < self._options.max_sessions:
             log.write(
                 log_levels.WARNING,
@@ -198,7 +197,7 @@ class Server:
 
     @property
     def deadline(self) -> float:
-        """The end of the pause before the next accept(2), or of the grace period."""
+        """The end of the pause before the next accept(2), or the end of the grace period."""
         return min(self._stop_by, self._pause_end)
 
     def timer(self) -> None:
@@ -272,7 +271,7 @@ class Server:
         self._loop.note_deadline(self._pause_end)
 
     def _warn(self, level: int, text: str) -> None:
-        """Log a line, unless it was already logged in the last minute."""
+        """Log a line unless it was already logged in the last minute."""
         now = self._loop.clock()
         if now >= self._warned.get(text, -limits.NEVER) + limits.FULL_WARNING:
             self._warned[text] = now
@@ -294,7 +293,7 @@ class Server:
         return sum(connection.filtering for connection in self._connections)
 
     def _prometheus_text(self) -> str:
-        """Return the text of `--metrics`."""
+        """Return the contents of the `--metrics` file."""
         return self._counters.prometheus_text(
             {
                 "sessions": ("gauge", "Current sessions.", len(self._connections)),

@@ -4,8 +4,8 @@ Rule: the log never blocks and never raises. Input from clients cannot forge or 
 missing syslog daemon is not an error.
 
 If the daemon does not read, its socket buffer fills up. While the daemon is restarting, there is no
-socket. In both cases, informational lines are dropped and counted, and a later line reports the
-count. Errors and warnings are buffered, up to a limit. A server can log to standard error instead
+socket. In both cases, informational lines are dropped, and a later line reports their number.
+Errors and warnings are buffered, up to a limit. A server can log to standard error instead
 (`stderr`).
 
 Logs: the number of dropped lines, and internal errors with a traceback.
@@ -62,7 +62,7 @@ class Syslog:
 
     @property
     def is_there(self) -> bool:
-        """Whether a daemon can be reached, or the resources to find out are missing."""
+        """Whether a daemon can be reached. True if there are no resources to check."""
         from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
         try:
@@ -73,7 +73,7 @@ class Syslog:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether any line or count has not been written yet."""
+        """Whether any line or count is still unwritten."""
         return bool(self._waiting or self._dropped)
 
     def timer(self) -> None:
@@ -171,7 +171,7 @@ def _datagram(level: int, text: str) -> bytes:
 
 
 def line(text: str) -> bytes:
-    """Return a log line: time, ident, process id and `text`."""
+    """Return a log line with the time, ident, process ID and `text`."""
     when = time.strftime("%b %e %H:%M:%S")
     return f"{when} postprox[{posix.getpid()}]: {printable(text)}".encode("ascii")
 

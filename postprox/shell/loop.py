@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
-#: The pollers, each with the number of its time units per second. poll(2) accepts every kind of
+#: The pollers, each with its number of time units per second. poll(2) accepts every kind of
 #: descriptor. The cost of epoll(7), if available, does not depend on the number of descriptors.
 #: Both use the same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
-#: Signals that are ignored. Scripts send them to make a server reopen its log.
+#: Signals that are ignored, because scripts send them to make a server reopen its log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: Signals that cause an orderly termination (files.term). These are all signals that terminate the
-#: process by default, except those that indicate a fault in the process. The interpreter ignores
-#: SIGPIPE and SIGXFSZ.
+#: process by default, except those that indicate a program error. The interpreter ignores SIGPIPE
+#: and SIGXFSZ.
 STOPPING = signal.valid_signals() - {
     *IGNORED,
     *(signal.SIGKILL, signal.SIGSTOP),  # cannot be handled
@@ -77,9 +77,9 @@ class Loop:
         self._earliest = limits.NEVER  # a lower bound of all deadlines
         self._lost_time = 0.0  # seconds that the clock does not count (see `_is_held_up`)
         self._was_held_up = False  # the previous iteration
-        #: The number of descriptors served in this iteration. Each must wait for the others.
+        #: The number of ready descriptors in this iteration, which are served one after another.
         self.ready_count = 1
-        #: While timers run, the time on the clock with which deadlines are compared.
+        #: While timers run, the clock time with which deadlines are compared.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
@@ -170,7 +170,7 @@ class Loop:
             return
         if now >= self._earliest:
             # The wait may have ended without events (EINTR), and the handlers may have been slow.
-            # Events from before `now` must run before the timers that are due at `now`.
+            # Events before `now` must be handled before the timers that are due at `now`.
             self._serve(self._wait())  # this returns at once, because a deadline has passed
             self._reap()  # a SIGCHLD may still be pending
             self._run_timers(now)
@@ -180,8 +180,8 @@ class Loop:
 
         Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
         This time therefore does not count towards any limit. The loop never excludes two
-        consecutive iterations, because otherwise no time limit would ever expire in a process that
-        is always late.
+        consecutive iterations. Otherwise, time limits would never expire in a process that is
+        always late.
 
         late: the lateness of the wait, or the duration of its handlers, in seconds on the clock.
         """
@@ -243,12 +243,12 @@ class Loop:
     def _reap(self) -> None:
         """Reap all exited child processes and call their handlers.
 
-        Orphaned child processes of filters, which the proxy inherits as process 1, have no handler.
+        Orphaned child processes of filters, which the proxy adopts as process 1, have no handler.
         """
         try:
             self._reap_by(_next_ended)
         except OSError:
-            if self._children:  # otherwise no child process is left
+            if self._children:  # otherwise there is no child process
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:

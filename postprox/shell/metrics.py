@@ -1,6 +1,6 @@
-"""The file of `--metrics` for the textfile collector of Prometheus' node_exporter.
+"""The `--metrics` file for the textfile collector of Prometheus' node_exporter.
 
-Rule: a reader never sees a partial file (`newfile`). After start-up, a failed write does not stop
+Rule: a reader never sees a partial file (`newfile`). After startup, a failed write does not stop
 the server.
 
 Logs: the first of consecutive failed writes.

@@ -1,8 +1,8 @@
 """Writes the files that a server provides to other programs (`--metrics`, `--pid-file`).
 
-Rule: this module never opens an existing file. It writes a new file with a unique name in the
-directory of FILE, and renames it to FILE. A link or a FIFO with either name therefore has no
-effect, and a reader of FILE never sees partial contents.
+Rule: this module never opens an existing file. It writes a new file with a unique name in FILE's
+directory, and renames it to FILE. A link or FIFO with either name therefore has no effect, and a
+reader of FILE never sees partial contents.
 """
 
 import errno
@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: The file is readable for all, because its readers run as other users.
+#: The file is world-readable, because its readers run as other users.
 _MODE = 0o644
 #: The name of a new file. It contains the process ID of the writer and a random part that other
 #: users cannot predict. It does not end with .prom, so Prometheus' collector ignores the file.
@@ -55,9 +55,9 @@ def write(descriptor: int, content: bytes) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove new files of processes that were killed before the rename.
+    """Remove new files left by processes that were killed before the rename.
 
-    A process in another PID namespace may appear to be dead. Its rename then fails once.
+    A process in another PID namespace may appear to have exited. Its rename then fails once.
     """
     try:
         found = [(path, _NAME.fullmatch(path.name)) for path in directory.iterdir()]
@@ -74,7 +74,7 @@ def _refuse_devices(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process has this ID. A file with the ID of this process is an old one."""
+    """Whether another process has this ID. A file with the ID of this process is stale."""
     if pid == os.getpid():
         return False
     try:

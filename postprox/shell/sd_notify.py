@@ -64,7 +64,7 @@ class ServiceNotifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:
-            pass  # the manager is not reading or has exited; its own timeout covers this case
+            pass  # the manager is not reading or has exited, which its own timeout covers
 
 
 def _notify_address() -> bytes:
@@ -78,7 +78,7 @@ def _notify_address() -> bytes:
 def _watchdog_seconds() -> float:
     """Return the manager's watchdog timeout for this process in seconds, or 0 if there is none.
 
-    An invalid number of microseconds counts as 0. Status datagrams are sent in any case.
+    An invalid number of microseconds counts as 0. Status datagrams are always sent.
     """
     microseconds, pid = (environ.pop(name, b"") for name in (b"WATCHDOG_USEC", b"WATCHDOG_PID"))
     for_us = pid in (b"", b"%d" % os.getpid())

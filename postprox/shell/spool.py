@@ -1,11 +1,11 @@
 """The files of one message.
 
-Rule: the spool is an unnamed file. It contains the message as the proxy sends it to the upstream
-server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of the same user can access
-it through /proc, see SECURITY.md.) The filter gets a copy of the message (EMAIL) and an empty file
-(OUTFILE). The proxy writes EMAIL while it receives the message, and links it to its name when the
-filter starts. Both names exist only while the filter is running, so no file remains at other times
-(files.gone).
+Rule: the spool is an unnamed file. It contains the message in the form in which the proxy sends it
+to the upstream server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of the same
+user can access it through /proc, see SECURITY.md.) The filter gets a copy of the message (EMAIL)
+and an empty file (OUTFILE). The proxy writes EMAIL while it receives the message, and links it to
+its name when the filter starts. Both names exist only while the filter is running, so at other
+times a killed proxy leaves no files behind (files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
 recognises the files of a killed proxy.
@@ -39,7 +39,7 @@ class ChangedError(OSError):
 
 
 class Spool:
-    """The spool of one message in `directory`.
+    """The spool files of one message in `directory`.
 
     filtering: whether there is a filter, which requires EMAIL and OUTFILE.
 
@@ -121,8 +121,8 @@ class Spool:
     def open_outfile(self) -> int | None:
         """Return a descriptor of OUTFILE, or None if the file is empty or missing.
 
-        The file is opened only once. If that fails, only the error is evaluated, because by then
-        the name may refer to another file.
+        The file is opened only once. If that fails, only the error is examined, because by then the
+        name may refer to another file.
 
         Raises:
             NotAFileError: OUTFILE is not a regular file.
@@ -185,7 +185,7 @@ class Spool:
     def _open_tmpfile(self, directory: str) -> int:
         try:
             return posix.open(directory, _NAMELESS, 0o600)
-        except OSError:  # not supported by the file system; any other error recurs in the next call
+        except OSError:  # unsupported by the file system; any other error recurs in the next call
             descriptor = self._create(f"{self._stem}.spool")
             remove(self._created_paths.pop())
             return descriptor
@@ -236,7 +236,7 @@ class Spool:
 def blocks(descriptor: int) -> "Iterator[bytes]":
     """Yield the contents of a file from its start, in blocks.
 
-    The function does not read past the end, because an error at that point would come too late.
+    The function does not read past the end, because an error would then come too late.
     """
     size, offset = posix.fstat(descriptor).st_size, 0
     while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
@@ -278,7 +278,7 @@ def remove(path: str) -> None:
 
 
 def _unlink(name: str, folder: int | None) -> None:
-    """Unlink a file. The space of a large file is freed in a background thread."""
+    """Unlink a file. A background thread frees the space of a large file."""
     if posix.lstat(name, dir_fd=folder).st_size <= limits.LARGE_FILE:
         posix.unlink(name, dir_fd=folder)
         return
@@ -293,7 +293,7 @@ def _unlink(name: str, folder: int | None) -> None:
 
 
 def _remove_stubborn(path: str) -> None:
-    """Remove a file with a second attempt, or remove a directory."""
+    """Remove a file in a second attempt, or remove a directory."""
     try:
         try:
             posix.unlink(path)

@@ -77,7 +77,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file. Yield False if a running proxy holds the lock, or after an error.
+    """Lock a file. Yield False after an error, or if a running proxy holds the lock.
 
     Yield True if there is no regular file of this user to lock.
     """

@@ -9,7 +9,7 @@ from .system import close, posix, socket
 
 
 class Stream:
-    """A connection to a peer, which is two descriptors or the same descriptor twice."""
+    """A connection to a peer, with different or equal descriptors for reading and writing."""
 
     __slots__ = ("_unsent", "failed", "open", "reader", "writer")
 
@@ -94,7 +94,7 @@ class Stream:
 
 
 def never_delay(descriptor: int) -> None:
-    """Disable Nagle's algorithm on a TCP connection, where it delays each message by 40 ms."""
+    """Disable Nagle's algorithm, which delays each message by 40 ms on a TCP connection."""
     try:
         peer = socket.socket(fileno=descriptor)
     except OSError:

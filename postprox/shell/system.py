@@ -1,11 +1,11 @@
-"""Functions of the operating system, with the least possible import time.
+"""Operating system functions, with the shortest possible import time.
 
 Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
 Postfix starts one process per connection, so each message pays for all imports. ``os``, ``socket``
 and ``signal`` wrap these C modules in enumerations and helpers that a session does not need.
 Importing them takes longer than starting the interpreter (measured by ``benchmarks/startup.py``).
-Type checkers use the documented modules instead.
+Type checkers see the documented modules instead.
 """
 
 import sys
@@ -40,7 +40,7 @@ __all__ = [
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
-# From inode(7). The module `stat` has the same constants, but importing it takes time.
+# From inode(7). The module `stat` defines the same constants, but importing it takes time.
 _FILE_TYPE, _REGULAR, _SOCKET = 0o170000, 0o100000, 0o140000
 
 
@@ -59,7 +59,7 @@ def silence(descriptor: int) -> None:
 
 
 def close(descriptor: int) -> None:
-    """Close `descriptor`, and ignore an error, because close(2) frees it in any case."""
+    """Close `descriptor`. Errors are ignored, because close(2) frees the descriptor in any case."""
     try:
         posix.close(descriptor)
     except OSError:
@@ -72,7 +72,7 @@ def is_socket(descriptor: int) -> bool:
 
 
 def is_regular(status: posix.stat_result) -> bool:
-    """Whether `status`, from fstat(2), is that of a regular file."""
+    """Whether `status`, from fstat(2), describes a regular file."""
     return status.st_mode & _FILE_TYPE == _REGULAR
 
 
