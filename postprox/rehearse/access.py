@@ -29,7 +29,7 @@ _MAX_LINKS = 40
 
 
 class Access:
-    """Accesses files with the rights of `user`, if only this process runs as root."""
+    """Accesses files. If this process runs as root, it uses the rights of `user`."""
 
     def __init__(self, user: User | None) -> None:
         self._user = None if user is None or os.geteuid() or not user.uid else user

@@ -1,1 +1,1 @@
-"""The conformance suite: transcripts that test an implementation through its input and output."""
+"""The conformance suite, whose transcripts test an implementation by its input and output."""

@@ -1,7 +1,6 @@
 """The command `postprox-conformance`, which is `python -m tests.conformance` in a checkout.
 
-Rule: after a command-line error, one line is printed and the exit status is 2. Each subcommand is a
-module.
+Rule: a command-line error prints one line and sets exit status 2. Each subcommand is a module.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand in *arguments* and return the exit status."""
     parser, words = _parsers()
     options, further = parser.parse_known_args(arguments)
-    # argparse accepts names only before the options, but users also put them after the options.
+    # argparse accepts names only before the options, but users also write them after the options.
     if further and not (hasattr(options, "names") and all(word[:1] != "-" for word in further)):
         refuse(words[options.command], further)
     if further:

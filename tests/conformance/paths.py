@@ -1,7 +1,7 @@
-"""The paths of all files of the suite that are not code.
+"""The paths of all files of the suite other than code.
 
-Rule: no other module contains a path. In an installed package, the transcripts are next to the
-modules. In a checkout, they are in its top directory.
+Rule: only this module contains paths. The transcripts are next to the modules in an installed
+package, and in the top directory of a checkout.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 #: The name with which the package is imported. It is tests.conformance in a checkout.
 PACKAGE_NAME = __name__.rpartition(".")[0]
-#: The top directory of the checkout, which contains the reference implementation. It has no meaning
+#: The top directory of the checkout, which contains the reference implementation. It is meaningless
 #: in an installed package.
 ROOT = PACKAGE.parents[1]
 INSTALLED = (PACKAGE / "transcripts").is_dir()
@@ -28,6 +28,6 @@ PROPERTIES = PACKAGE / "test_properties.py"
 COMPARISON = PACKAGE / "test_comparison.py"
 COMPARISON_TEST = "test_two_implementations_agree"
 
-#: The suffixes of a transcript and of an included part.
+#: The suffixes of transcripts and included parts.
 SUFFIX = ".smtp"
 PART_SUFFIX = ".smtp-part"

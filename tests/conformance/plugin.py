@@ -1,4 +1,4 @@
-"""The pytest plugin, under the name with which users load it (``-p postprox_conformance.plugin``).
+"""The pytest plugin, under the name by which users load it (``-p postprox_conformance.plugin``).
 
 Rule: this module only provides the name. The hooks are in run/plugin.py.
 """

@@ -19,8 +19,8 @@ from .properties.search import Search, examples
 from .properties.strategies import plans
 from .run.items import suite_of
 
-#: The time limit for an awaited event. It is short, because a missing event counts as a difference
-#: and is awaited a hundred times.
+#: The time limit in seconds for an awaited event. It is short, because a missing event counts as a
+#: difference and is awaited a hundred times.
 _ASLEEP = 0.3
 
 

@@ -1,9 +1,9 @@
-"""Tests properties of random sessions, in addition to transcripts.
+"""Tests the properties of random sessions, in addition to transcripts.
 
-Rule: this module only sets the number of sessions. `properties.strategies` draws them,
+Rule: this module only sets the number of sessions. `properties.strategies` generates them,
 `properties.rules` contains the rules, and `properties.search` reports failures.
 
-With ``HYPOTHESIS_PROFILE=deep``, many sessions are drawn.
+With ``HYPOTHESIS_PROFILE=deep``, many sessions are generated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .run.control import CONTROL_FAILS
 from .run.items import PROPERTY_MARKER, divergence_of, suite_of
 from .run.results import Control
 
-#: The capabilities that random sessions use in every mode.
+#: The capabilities that random sessions require in every mode.
 _USED = ("filter", "pipelining", "8bitmime", "size", "spool-dir")
 
 
@@ -51,8 +51,8 @@ Look = Callable[[Settings, Search], None]
 def search(request: pytest.FixtureRequest, judged: Settings) -> Callable[[Look], None]:
     """Search with an adapter's control first, and then with the implementation.
 
-    A known divergence is searched for, but not shrunk. The property is not tested if the control
-    violates it.
+    A known divergence is searched for, but not shrunk. If the control violates the property, the
+    implementation is not tested.
     """
 
     def run(look: Look) -> None:

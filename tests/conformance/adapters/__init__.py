@@ -1,14 +1,14 @@
-"""The adapter kit: lets the suite test a program that does not have postprox's command line.
+"""The adapter kit, with which the suite can test programs that lack postprox's command line.
 
-Rule: the kit uses the standard library only, and nothing of the suite. An adapter is a file with
-`ADAPTER = Adapter(...)`. docs/adapters.md explains each step.
+Rule: the kit uses only the standard library and no other module of the suite. An adapter is a file
+with `ADAPTER = Adapter(...)`. docs/adapters.md explains each step.
 
-- `Adapter` has the program and its passage.
-- `Place` has the addresses and the options for one transcript.
+- `Adapter` consists of the program and its delivery mode.
+- `Place` contains the addresses and the options for one transcript.
 - `Program` is the command for one transcript.
-- `Direct`, `Early` and `Deferred` are the passages.
-- `OwnName` and `Rewriter` change texts for the client.
-- `Message` is the message that a program gives to its filter.
+- `Direct`, `Early` and `Deferred` are the delivery modes.
+- `OwnName` and `Rewriter` change replies to the client.
+- `Message` is the message that a program passes to its filter.
 """
 
 from .adapter import Adapter, Passage, Place, Program

@@ -1,7 +1,7 @@
 """The program that the suite runs for an adapter. It calls `command.main`.
 
-Rule: the kit has the name `postprox_conformance.adapters` in a checkout as in an installed package,
-and is imported without the suite's other modules and without site-packages.
+Rule: the kit is named `postprox_conformance.adapters` both in a checkout and in an installed
+package. It is imported without the suite's other modules and without site-packages.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _NAME = "postprox_conformance"
 
 
 def _provide_package() -> None:
-    """Make the kit importable."""
-    # The directory of this file would hide modules of the standard library.
+    """Make the kit importable as `postprox_conformance.adapters`."""
+    # Modules in the directory of this file would hide modules of the standard library.
     del sys.path[0]
     package = ModuleType(_NAME)
     package.__path__ = [str(Path(__file__).resolve().parents[1])]

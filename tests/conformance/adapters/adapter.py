@@ -1,6 +1,6 @@
-"""The public classes of an adapter: what it starts, and what it knows about its program.
+"""The public classes from which an adapter is built.
 
-Rule: an adapter describes. It starts no process and opens no socket; `launch` does.
+Rule: an adapter only describes its program. `launch` starts processes and opens sockets.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from .loop import Loop
 
 
 class Passage(Protocol):
-    """What stands between the suite and the program: `Direct`, `Early` or `Deferred`."""
+    """The delivery mode of a program: `Direct`, `Early` or `Deferred`."""
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
-        """Serve clients in *loop*."""
+        """Start to relay between clients, the program and the upstream server."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the program runs: its addresses, and a directory for its files."""
+    """The program's addresses and options for one transcript, and a directory for its files."""
 
-    #: The options of the transcript, such as `options.command` and `options.directory`.
+    #: The transcript's options, such as `options.command` and `options.directory`.
     options: Options
     #: The address at which the program accepts clients.
     entrance: Address
     #: The address to which the program connects as its upstream server.
     upstream: Address
-    #: A directory for configuration, which is removed at the end.
+    #: A directory for configuration files, which is removed after the transcript.
     files: Path
     #: The file of the adapter.
     adapter: Path
@@ -41,7 +41,7 @@ class Place:
     is_control: bool = False
 
     def write(self, name: str, text: str, mode: int = 0o644) -> Path:
-        """Write a file into `files`, and return its path."""
+        """Write a file in the directory `files`, and return its path."""
         path = self.files / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
@@ -49,9 +49,9 @@ class Place:
         return path
 
     def filter_script(self) -> Path | None:
-        """Return a program for the filter of `-c`, or None without `-c`.
+        """Write a script that runs the filter of `-c`, and return its path, or None without `-c`.
 
-        The program calls `Adapter.message`, and runs the filter by the rules of postprox.
+        The script calls `Adapter.message` and follows postprox's contract for filters.
         """
         if self.options.command is None:
             return None
@@ -77,20 +77,21 @@ class Program:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A program, and the passage that lets the suite test it."""
+    """A program and its delivery mode."""
 
-    #: Writes the program's files, and returns its command.
+    #: A function that writes the program's files and returns its command.
     program: Callable[[Place], Program]
     passage: Passage
-    #: Whether the program accepts clients and connects upstream at unix-domain sockets.
+    #: Whether the program uses Unix-domain sockets for clients and upstream.
     unix: bool = False
-    #: Time between the program's listening and the first client (seconds), for a program whose
-    #: children are not ready when it listens.
+    #: The time between the program's first listening and the first client, in seconds, for a
+    #: program whose child processes are not ready when it listens.
     settling: float = 0.0
-    #: Time limit for the program's start (seconds).
+    #: The time limit for the program's start, in seconds.
     starting: float = 20.0
-    #: Returns the message that the program gives to its filter, called with the filter's
-    #: arguments. None for a program that supports the contract of `-c` itself or has no filter.
+    #: A function that returns the message that the program passes to its filter, called with the
+    #: filter's arguments. None if the program itself supports the contract of `-c` or has no
+    #: filter.
     message: Callable[[Sequence[str]], Message] | None = None
-    #: Whether the program is the reference, which runs as the control.
+    #: Whether this adapter runs the reference implementation as the control.
     is_control: bool = False

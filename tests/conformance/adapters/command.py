@@ -1,8 +1,8 @@
 """The command of the kit: `[--control JSON] ADAPTER.py ARGUMENTS`.
 
-`--filter JSON` runs a filter. `--pool DIRECTORY SLOTS PID` before ADAPTER.py runs a pool.
+`--filter JSON` runs a filter. `--pool DIRECTORY SLOTS PID` before ADAPTER.py starts a pool.
 
-Rule: an adapter's file is found by its path. It imports the kit as `postprox_conformance.adapters`.
+Rule: an adapter is loaded by its path. It imports the kit as `postprox_conformance.adapters`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .control import control
 from .filter_command import FilterCommand, message_of_reference
 from .launch import launch
 
-#: The name of the adapter in its file.
+#: The variable that contains the adapter in its file.
 _ADAPTER = "ADAPTER"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run an adapter, its control, or the filter of one of them."""
+    """Run an adapter, its control, or a filter for either of them."""
     if arguments[0] == "--filter":
         sys.exit(_filter(arguments[1], arguments[2:]))
     reference = None

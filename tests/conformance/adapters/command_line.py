@@ -1,7 +1,7 @@
-"""The options of postprox that the suite passes to an adapter, and addresses.
+"""Parses addresses, and the postprox options that the suite passes to an adapter.
 
-Rule: this module parses, and does not start anything. An option that the program cannot follow is
-an error, so that no transcript passes without being tested.
+Rule: this module only parses. An option that the program cannot support is an error, so that no
+transcript passes without a test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The options, by the attribute of `Options`.
+#: The options, each with its attribute in `Options`.
 _OPTIONS = {
     ("-c", "--command"): "command",
     ("-d", "--tempdir"): "directory",
@@ -29,7 +29,7 @@ _LONG = ["command=", "tempdir=", "timeout=", "listen=", "reject", "verbose", "fo
 
 
 class UsageError(Exception):
-    """A command line that the program behind the adapter cannot follow."""
+    """The program behind the adapter does not support the command line."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Address:
         return f"{self.host}:{self.port}" if self.port else self.host
 
     def resolved(self) -> list[tuple[int, str | tuple[str, int]]]:
-        """Return each address family and address as the functions of a socket require them."""
+        """Return the address families and addresses in the form for socket functions."""
         if not self.port:
             return [(socket.AF_UNIX, self.host)]
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         return [(family, (str(name[0]), self.port)) for family, _, _, _, name in found]
 
     def bind(self) -> socket.socket:
-        """Return a socket that is bound to this address and does not listen yet."""
+        """Return a socket that is bound to this address but does not listen yet."""
         family, name = self.resolved()[0]
         bound = socket.socket(family)
         if self.port:
@@ -60,7 +60,7 @@ class Address:
         return bound
 
     def is_listening(self) -> bool:
-        """Whether a program accepts connections at this address, found without connecting."""
+        """Whether a program accepts connections on this address, determined without connecting."""
         if not self.port:
             return any(
                 line.split()[3] == "00010000" and line.split()[-1] == self.host
@@ -72,7 +72,7 @@ class Address:
             line.split()[1] in wanted and line.split()[3] == "0A"
             for line in _lines("/proc/net/tcp")
         )
-        # A program that listens at :: accepts IPv4 as well.
+        # A program that listens on :: also accepts IPv4.
         return ipv4 or any(
             line.split()[1] == "0" * 32 + port and line.split()[3] == "0A"
             for line in _lines("/proc/net/tcp6")
@@ -90,22 +90,22 @@ def _lines(path: str) -> list[str]:
 class Options:
     """The command line of one transcript."""
 
-    #: The upstream server, as the transcript names it.
+    #: The transcript's upstream server.
     upstream: Address = Address("")
     #: The address for clients.
     listen: Address = Address("")
-    #: The command of the filter, or None without one.
+    #: The filter command, or None without a filter.
     command: str | None = None
-    #: DIR, in which the program writes its messages.
+    #: The directory in which the program stores messages (DIR).
     directory: Path = Path("/tmp")
-    #: The time limit of the filter in seconds.
+    #: The filter's timeout in seconds.
     timeout: str = "30"
-    #: Whether a filter that fails rejects the message.
+    #: Whether a filter failure rejects the message.
     reject: bool = False
     verbose: bool = False
     #: Whether the program stays in the foreground.
     foreground: bool = False
-    #: The words of the command line without the addresses.
+    #: The arguments on the command line, without addresses.
     words: tuple[str, ...] = ()
 
 
@@ -137,7 +137,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def address(text: str) -> Address:
-    """Return the address HOST:PORT or :PORT or PORT in *text*."""
+    """Parse the address HOST:PORT, :PORT or PORT in *text*."""
     host, _, port = text.rpartition(":")
     if not port.isdecimal():
         raise UsageError(f"{text}: must be HOST:PORT")

@@ -1,7 +1,7 @@
-"""The control: the reference implementation behind the passage of an adapter.
+"""The control, which is the reference implementation behind the same adapter.
 
-Rule: the control differs from the adapter only in the program. A transcript that the control fails
-is a failure of the passage, and is no evidence about the program.
+Rule: the control differs from the adapter only in the program. If the control fails a transcript,
+the adapter has caused the failure, which proves nothing about the program.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .filter_command import message_of_reference
 
 
 def control(adapter: Adapter, reference: Sequence[str]) -> Adapter:
-    """Return *adapter* with the command line *reference* instead of its program."""
+    """Return *adapter* with the command *reference* instead of its program."""
 
     def program(place: Place) -> Program:
         options = place.options

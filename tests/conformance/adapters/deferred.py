@@ -1,13 +1,14 @@
-"""The passage for programs that greet and answer in their own words and open upstream later.
+"""The delivery mode for programs that send their own replies and connect upstream later.
 
-Rule: the program handles a message from DATA to the final reply, and everything that it sends to
-the upstream server from its own DATA on. This module does the rest: the greeting, EHLO, MAIL, RCPT,
-RSET, NOOP and QUIT go to the upstream server and back, and to the program as well, whose reply to
-them counts only if it refuses. Test such a program with the groups `data`, `filter` and `files`.
+Rule: the program handles each message from DATA to the final reply, and sends its own DATA and the
+content to the upstream server. This module relays everything else, which is the greeting, EHLO,
+MAIL, RCPT, RSET, NOOP and QUIT, between the client and the upstream server. It also sends these
+commands to the program, whose reply is relayed only if it is negative. Test such a program with the
+groups `data`, `filter` and `files`.
 
-When the program connects to its upstream server, this module answers its EHLO, MAIL and RCPT from
-the session whose envelope they repeat. Its DATA and content go to the upstream server, without the
-header fields that the program adds in front.
+When the program connects to its upstream server, this module replies to EHLO, MAIL and RCPT itself,
+and finds the session by its envelope. It relays DATA and the content to the upstream server,
+without the header fields that the program has prepended.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import dataclass, field
 from .direct import GO_AHEAD, Wiring
 from .loop import Loop, ResetError, Stream, accept, connect
 
-#: Extensions that are removed from the EHLO reply for the client, because they bypass a filter.
+#: Extensions that are removed from the EHLO reply to the client, because they bypass a filter.
 _BYPASSES = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
-#: Extensions that are removed from the EHLO reply for the program.
+#: Extensions that are removed from the EHLO reply to the program.
 _NOT_FOR_PROGRAM = (*_BYPASSES, b"PIPELINING", b"XFORWARD", b"SIZE", b"SMTPUTF8")
-#: Commands that this module refuses.
+#: Commands that this module rejects.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 _PATH = re.compile(rb"(?:FROM|TO):[ \t]*<?([^> \t\r\n]*)", re.IGNORECASE)
 _END = b"\r\n.\r\n"
@@ -30,12 +31,12 @@ _END = b"\r\n.\r\n"
 
 @dataclass(frozen=True)
 class Deferred:
-    """Hold the conversation with both peers, and let the program handle each message."""
+    """Relay all commands, and let the program handle each message."""
 
-    #: The header fields that the program adds in front of a message, such as `received`.
+    #: The names of header fields that the program prepends to a message, such as `received`.
     added: tuple[str, ...] = ("received",)
-    #: Whether the program sends DATA to its upstream server before it has the content. The passage
-    #: then holds back this DATA until the content begins.
+    #: Whether the program sends DATA to its upstream server before it has the content. The relay
+    #: then holds this DATA back until the content begins.
     holds_data: bool = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -70,7 +71,7 @@ def _verb(line: bytes) -> bytes:
 
 
 def _without(reply: bytes, extensions: tuple[bytes, ...]) -> bytes:
-    """Return the EHLO *reply* without lines for *extensions*."""
+    """Return the EHLO *reply* without the lines for *extensions*."""
     first, *rest = reply.splitlines(keepends=True)
     lines = [first, *(one for one in rest if _verb(one[4:]) not in extensions)]
     lines[-1] = lines[-1][:3] + b" " + lines[-1][4:]
@@ -83,9 +84,9 @@ class _Envelope:
 
     sender: bytes
     recipients: list[bytes] = field(default_factory=list)
-    #: Whether a connection of the program delivers this message.
+    #: Whether one of the program's connections delivers this message.
     is_claimed: bool = False
-    #: The upstream server's reply to the message, once it is known.
+    #: The upstream server's final reply, or b"" if it is not known yet.
     final: bytes = b""
 
 
@@ -106,7 +107,7 @@ class _Session:
     # --- the upstream server
 
     async def ask(self, line: bytes) -> bytes:
-        """Send a command to the upstream server. Return its reply, or b"" if it is lost."""
+        """Send a command to the upstream server. Return its reply, or b"" after a disconnect."""
         if self.upstream is None and not await self._connect_again():
             return b""
         assert self.upstream is not None
@@ -136,7 +137,7 @@ class _Session:
         return bool(await self._connect()) and bool(await self.ask(self._hello))
 
     def drop_upstream(self) -> None:
-        """Close the connection to the upstream server, which then drops an unfinished message."""
+        """Disconnect from the upstream server, which then discards an incomplete message."""
         if self.upstream is not None:
             self.upstream.close()
         self.upstream = None
@@ -144,7 +145,7 @@ class _Session:
     # --- the client
 
     async def serve(self, sessions: list[_Session]) -> None:
-        """Serve the client to its end."""
+        """Serve the client until it disconnects."""
         sessions.append(self)
         try:
             if await self._begin():
@@ -191,7 +192,7 @@ class _Session:
         return bool(reply) and verb != b"QUIT"
 
     async def _next_is_client(self) -> bool:
-        """Wait for the client. Return False if the upstream server ends the session first."""
+        """Wait for client input. Return False if the upstream server ends the session first."""
         while not self._client.has_buffered:
             if self.upstream is None:
                 await self._client.ready()
@@ -205,7 +206,7 @@ class _Session:
         return True
 
     async def _also_to_program(self, verb: bytes, line: bytes, reply: bytes) -> bytes:
-        """Send the accepted command *line* to the program. Return the reply for the client."""
+        """Send the accepted command *line* to the program. Return the reply to the client."""
         if verb in (b"EHLO", b"HELO"):
             self._hello, self.hello_reply, self.envelope = line, reply, None
             await self._tell(verb + b" client.example\r\n")
@@ -217,7 +218,7 @@ class _Session:
                 self.envelope = None
                 return own
         elif verb == b"RCPT" and self.envelope is not None:
-            # The program may pass the command on before it replies.
+            # The program may relay the command before it replies.
             self.envelope.recipients.append(_path(line))
             own = await self._tell(self._bare(verb, line))
             if own[:1] != b"2":
@@ -230,7 +231,7 @@ class _Session:
 
     @staticmethod
     def _bare(verb: bytes, line: bytes) -> bytes:
-        """Return MAIL or RCPT without parameters, which the program may not support."""
+        """Return MAIL or RCPT without its parameters, which the program may not support."""
         return verb + (b" FROM:<" if verb == b"MAIL" else b" TO:<") + _path(line) + b">\r\n"
 
     async def _tell(self, line: bytes) -> bytes:
@@ -253,14 +254,14 @@ class _Session:
         assert envelope is not None
         reply = await self._program.reply()
         if reply and reply[:1] == envelope.final[:1]:
-            reply = envelope.final  # the reply of the upstream server in its own words
+            reply = envelope.final  # the upstream server's reply with its original text
         self.envelope = None
         if reply:
             await self._client.send(reply)
         return bool(reply) and whole
 
     async def _content(self) -> bool:
-        """Send the content to the program. Return False if the client is lost."""
+        """Send the content to the program. Return False if the client disconnects."""
         assert self._program is not None
         seen = b"\r\n"
         while True:
@@ -286,7 +287,7 @@ class _Session:
 
 
 class _Delivery:
-    """One connection of the program to its upstream server, which this module represents."""
+    """A connection from the program to its upstream server, whose role this module plays."""
 
     def __init__(
         self, passage: Deferred, loop: Loop, program: Stream, sessions: list[_Session]
@@ -299,7 +300,7 @@ class _Delivery:
         self._added = tuple(name.lower().encode() + b":" for name in passage.added)
 
     async def serve(self) -> None:
-        """Serve the program like an upstream server."""
+        """Serve the program as its upstream server."""
         try:
             await self._program.send(b"220 upstream.example\r\n")
             while line := await self._program.line():
@@ -333,7 +334,7 @@ class _Delivery:
         return self._sessions[-1].hello_reply if self._sessions else b"250 upstream.example\r\n"
 
     def _claimed(self, sender: bytes) -> _Session | None:
-        """Return the oldest session with this sender whose message nothing delivers yet."""
+        """Return the oldest session with this sender whose message is not being delivered yet."""
         for session in self._sessions:
             envelope = session.envelope
             if envelope is not None and not envelope.is_claimed and envelope.sender == sender:
@@ -342,7 +343,7 @@ class _Delivery:
         return None
 
     async def _data(self, session: _Session) -> bool:
-        """Send DATA and the content. Return False if either side is lost."""
+        """Send DATA and the content. Return False if either peer disconnects."""
         if self._passage.holds_data:
             await self._program.send(GO_AHEAD)
             first = await self._program.octets()
@@ -365,7 +366,7 @@ class _Delivery:
             session.envelope.final = reply
 
     async def _read_content(self) -> None:
-        """Read the content of a message that the upstream server has refused."""
+        """Read and discard the content of a message that the upstream server has refused."""
         begins = True
         while line := await self._program.line():
             if begins and line == b".\r\n":
@@ -373,7 +374,7 @@ class _Delivery:
             begins = line.endswith(b"\n")
 
     async def _content(self, session: _Session) -> bool:
-        """Send the content until the upstream server replies. Return False if a peer is lost."""
+        """Send the content until upstream replies. Return False if a peer disconnects."""
         upstream = session.upstream
         assert upstream is not None
         head = _Head(self._added)
@@ -397,7 +398,7 @@ class _Delivery:
 
 
 class _Head:
-    """Removes header fields that the program adds in front of a message, each of them once."""
+    """Removes the header fields that the program prepends to a message, each of them once."""
 
     def __init__(self, added: tuple[bytes, ...]) -> None:
         self._left = list(added)
@@ -406,7 +407,7 @@ class _Head:
         self._held = b""
 
     def without_added(self, octets: bytes) -> bytes:
-        """Return the octets to send on. A possible beginning of an added field is kept back."""
+        """Return the octets to relay. The possible beginning of an added field is held back."""
         self._held += octets
         while not self._is_over and b"\n" in self._held:
             line, _, rest = self._held.partition(b"\n")
@@ -421,7 +422,7 @@ class _Head:
         return sent
 
     def _is_added(self, line: bytes) -> bool:
-        """Whether *line* belongs to an added field, which is then not expected again."""
+        """Whether *line* belongs to an added field. Each field is recognised only once."""
         if self._is_in_added and line[:1] in (b" ", b"\t"):
             return True
         name = next((one for one in self._left if line.lower().startswith(one)), None)
@@ -431,7 +432,7 @@ class _Head:
         return self._is_in_added
 
     def _may_be_added(self) -> bool:
-        """Whether the unfinished line may belong to an added field."""
+        """Whether the incomplete line may belong to an added field."""
         if self._is_in_added and self._held[:1] in (b" ", b"\t", b""):
             return True
         return any(one.startswith(self._held[: len(one)].lower()) for one in self._left)

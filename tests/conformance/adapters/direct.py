@@ -1,13 +1,14 @@
-"""The passages for programs that relay command by command: `Direct`, and `Early` for early DATA.
+"""The delivery modes for programs that relay each command: `Direct`, and `Early` for early DATA.
 
-Rule: the program receives every octet of the client, and sends every octet of a command. A passage
-only hides an intended difference, which the adapter names, that would fail every transcript.
+Rule: the program receives all octets from the client, and sends all octets of each command. The
+relay only hides the intended differences that the adapter names, which would otherwise fail every
+transcript.
 
-`Early` is for a program that relays DATA as soon as the client sends it. The transcripts require
-that the upstream server receives DATA only when a message exists. After an accepted recipient,
-`Early` therefore replies 354 to the program itself. It sends DATA to the upstream server when the
-content begins. If the upstream server refuses DATA, the program receives that reply at the end of
-the content.
+`Early` is for a program that relays DATA as soon as the client sends it. The transcripts, however,
+require that the upstream server receives DATA only once there is a message. After an accepted
+recipient, `Early` therefore itself replies 354 to the program, and sends DATA to the upstream
+server when the content begins. If the upstream server refuses DATA, the program receives that reply
+after the end of the content.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .loop import Loop, ResetError, Signal, Stream, accept, connect, join, relay
 GO_AHEAD = b"354 go ahead\r\n"
 _DATA = re.compile(rb"[ \t]*DATA[ \t]*\r\n", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"BDAT[ \t]+(\d{1,12})\b", re.IGNORECASE)
-#: Commands after whose success no recipient is accepted.
+#: Commands that reset the accepted recipients if they succeed.
 _NO_RECIPIENT = (b"EHLO", b"HELO", b"MAIL", b"RSET")
-#: Lines, and an unfinished last line.
+#: Matches lines, and an incomplete last line.
 _PIECES = re.compile(rb"[^\n]*\n|[^\n]+")
-#: Time limit for the program's connection to the upstream server (seconds). Then the next client
-#: is accepted.
+#: The time limit in seconds for the program's upstream connection. After it, the next client is
+#: accepted.
 _CONNECTING = 10.0
 
 
@@ -37,9 +38,9 @@ _CONNECTING = 10.0
 class Wiring:
     """The sockets and addresses around the program."""
 
-    #: The port for clients, which listens.
+    #: The listening socket for clients.
     clients: socket.socket
-    #: The address at which the program accepts clients.
+    #: The address on which the program accepts clients.
     entrance: Address
     #: The socket to which the program connects as its upstream server.
     upstream_side: socket.socket
@@ -48,30 +49,30 @@ class Wiring:
 
 
 class Rewriter:
-    """Observes the upstream server's octets, and changes the octets for the client.
+    """Observes the octets from the upstream server, and changes the octets to the client.
 
-    Each session has a rewriter of its own.
+    Each session has its own rewriter.
     """
 
     def from_upstream(self, octets: bytes) -> None:
-        """Observe octets that the upstream server sends to the program."""
+        """Observe *octets*, which the upstream server sends to the program."""
 
     def to_client(self, octets: bytes) -> bytes:
-        """Return *octets*, which the program sends, as the client receives them."""
+        """Return the replacement for *octets*, which the program sends to the client."""
         return octets
 
 
 @dataclass(frozen=True)
 class Direct:
-    """Relay unchanged octets between the client, the program and the upstream server."""
+    """Relay octets unchanged between the client, the program and the upstream server."""
 
-    #: Restores texts that the program replaces by its own, such as its name in the greeting.
+    #: Restores texts that the program replaces by its own texts, such as the greeting.
     rewriter: Callable[[], Rewriter] = Rewriter
-    #: Whether the program keeps the connection open after 221 until the client closes it. The
-    #: passage then closes it like a client.
+    #: Whether the program does not close the connection after 221, but waits for the client. The
+    #: relay then closes it like a client.
     closes_after_quit: bool = False
 
-    #: Whether DATA is sent to the upstream server only with the content.
+    #: Whether DATA is sent to the upstream server only together with the content.
     holds_data = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -81,13 +82,13 @@ class Direct:
 
 @dataclass(frozen=True)
 class Early(Direct):
-    """Relay like `Direct`, and hold back DATA until the content begins."""
+    """Relay like `Direct`, but hold DATA back until the content begins."""
 
     holds_data = True
 
 
 class _Session:
-    """One client, and the rewriter of its octets."""
+    """One client and its rewriter."""
 
     def __init__(self, passage: Direct, client: Stream, program: Stream) -> None:
         self.client = client
@@ -96,7 +97,7 @@ class _Session:
         self.is_over = False
 
     async def to_client(self, loop: Loop, paired: Signal) -> None:
-        """Relay the program's octets."""
+        """Relay octets from the program."""
         try:
             await relay(self.program, self.client, self.rewriter.to_client)
         finally:
@@ -105,10 +106,10 @@ class _Session:
 
 
 class _Sessions:
-    """All sessions, and which of them has no connection to the upstream server yet.
+    """All sessions, including the session whose upstream connection is awaited.
 
-    Only the order shows for which client the program connects. Therefore the next client is
-    accepted after the program has connected.
+    Only the order of connections shows to which client an upstream connection belongs. The next
+    client is therefore accepted only after the program has connected.
     """
 
     def __init__(self, passage: Direct, loop: Loop, wiring: Wiring) -> None:
@@ -119,7 +120,7 @@ class _Sessions:
         self._paired = Signal(loop)
 
     def start(self) -> None:
-        """Accept clients, and connections of the program."""
+        """Accept clients and the program's upstream connections."""
         self._loop.start(self._accept_clients())
         self._loop.start(self._accept_program())
 
@@ -149,7 +150,7 @@ class _Sessions:
             session = None
             while self._unpaired and session is None:
                 first = self._unpaired.popleft()
-                # A program may connect after its client has left.
+                # A program may connect after its client has disconnected.
                 session = None if first.is_over and self._unpaired else first
             self._paired.set()
             self._loop.start(self._connect_upstream(program, session))
@@ -164,7 +165,7 @@ class _Sessions:
 
 
 class _Link:
-    """One connection of the program to the upstream server."""
+    """One connection from the program to the upstream server."""
 
     def __init__(
         self,
@@ -179,10 +180,11 @@ class _Link:
         self._program = program
         self._outside = outside
         self._session = session
-        #: The commands without a reply, oldest first. The greeting is the reply to the first.
+        #: The commands that await replies, oldest first. The greeting is the reply to the first
+        #: one.
         self._awaited: deque[bytes] = deque([b""])
         self._has_recipient = False
-        #: The lines of the reply to DATA so far, or None unless it is awaited.
+        #: The received lines of the reply to DATA, or None if that reply is not awaited.
         self._reply: bytes | None = None
         self._answer = b""
         self._is_over = False
@@ -191,7 +193,7 @@ class _Link:
     # --- from the program
 
     async def commands(self) -> None:
-        """Relay the program's octets to the upstream server."""
+        """Relay octets from the program to the upstream server."""
         if not self._passage.holds_data and not self._passage.closes_after_quit:
             await relay(self._program, self._outside)
             return
@@ -209,7 +211,7 @@ class _Link:
                 if not await self._message(line):
                     return
                 continue
-            if chunk:  # the content of BDAT, which is not a command
+            if chunk:  # the content that follows BDAT, which is not a command
                 chunk = max(0, chunk - len(line))
             else:
                 start += line[:32]
@@ -220,13 +222,13 @@ class _Link:
             await self._outside.send(line)
 
     async def _holds(self) -> bool:
-        """Whether DATA is held back, once the commands before it have their replies."""
+        """Whether to hold DATA back, determined after the previous commands have been answered."""
         while self._passage.holds_data and self._awaited and not self._is_over:
             await self._loop.wait(signals=(self._news,))
         return self._passage.holds_data and self._has_recipient
 
     async def _message(self, data: bytes) -> bool:
-        """Send *data* and a message. Return False if the program closes before its end."""
+        """Send *data* and a message. Return False if the program disconnects before the end."""
         self._has_recipient = False
         await self._program.send(GO_AHEAD)
         first = await self._program.octets()
@@ -247,7 +249,7 @@ class _Link:
         return True
 
     async def _content(self, accepted: bool) -> bool:
-        """Send the content if it was *accepted*. Return False if it has no end."""
+        """Send the content if DATA was *accepted*. Return False if the content is incomplete."""
         begins = True
         while line := await self._program.line():
             if accepted:
@@ -261,11 +263,11 @@ class _Link:
 
     @property
     def _is_asked(self) -> bool:
-        """Whether the upstream server has a DATA without a reply."""
+        """Whether the upstream server has not yet replied to DATA."""
         return self._reply is not None
 
     async def replies(self) -> None:
-        """Relay the upstream server's octets to the program."""
+        """Relay octets from the upstream server to the program."""
         line = b""
         try:
             while octets := await self._outside.octets():
@@ -274,7 +276,7 @@ class _Link:
                     is_held = self._is_asked
                     line = (line + piece)[-512:] if len(line) > 512 else line + piece
                     if piece.endswith(b"\n"):
-                        # The state changes before the program can send its next command.
+                        # Update the state before the program can send its next command.
                         self._reply_line(line)
                         line = b""
                     relayed += b"" if is_held else piece

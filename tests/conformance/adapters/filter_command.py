@@ -1,8 +1,8 @@
-"""The filter of `-c` for a program that runs filters in another way.
+"""Runs the filter of `-c` for a program that runs filters in a different way.
 
-Rule: this module follows the contract of postprox: EMAIL, OUTFILE, the envelope's variables, and
-the exit status. The program sees only exit status 0 (accept) and 1 (reject with the last line of
-standard error). Line ends and dots are not changed.
+Rule: this module follows postprox's contract: EMAIL, OUTFILE, the envelope variables, and the exit
+status. The program sees only exit status 0 (accept) or 1 (reject with the last line of standard
+error). Line ends and dots remain unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .kernel import die_with
 
 @dataclass(frozen=True)
 class Message:
-    """The message that a program gives to its filter, and its envelope."""
+    """The message that a program passes to its filter, with the envelope."""
 
     #: The file with the message.
     email: Path
@@ -33,12 +33,12 @@ class Message:
     recipient: str = ""
     remote_ip: str = ""
     helo: str = ""
-    #: The file for a changed message. None if the program reads it from `email`.
+    #: The file for a changed message, or None if the program reads it from `email`.
     outfile: Path | None = None
 
     @property
     def envelope(self) -> dict[str, str]:
-        """The variables of the filter."""
+        """The filter's environment variables."""
         return {
             "SENDER": self.sender,
             "RECIPIENT": self.recipient,
@@ -52,11 +52,11 @@ class FilterCommand:
     """The filter of one transcript."""
 
     command: str
-    #: Whether a failure of the filter rejects the message.
+    #: Whether a filter failure rejects the message.
     reject: bool
     #: The directory for OUTFILE.
     files: str
-    #: The file of the adapter, which has the function `message`.
+    #: The adapter's file, which contains the function `message`.
     adapter: str
     #: Whether the control runs instead of the program.
     is_control: bool = False
@@ -72,7 +72,7 @@ class FilterCommand:
         descriptor, outfile = tempfile.mkstemp(dir=self.files)
         os.close(descriptor)
         values = {"EMAIL": str(message.email), "OUTFILE": outfile, **message.envelope}
-        # A program that kills its filter kills only this process.
+        # If the program kills its filter, it kills only this process.
         this = os.getpid()
         shell = subprocess.Popen(
             ["/bin/sh", "-c", self.command],
@@ -91,7 +91,7 @@ class FilterCommand:
 
 
 def _replaced(outfile: Path, target: Path) -> int:
-    """Replace the message by the filter's output. Return 0, or 2 if that fails."""
+    """Replace the message with the filter's output. Return 0, or 2 after an error."""
     try:
         written = outfile.lstat()
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def _replaced(outfile: Path, target: Path) -> int:
 
 
 def message_of_reference(_arguments: object) -> Message:
-    """Return the message that postprox gives to its filter."""
+    """Return the message that postprox passes to its filter."""
     names = ("SENDER", "RECIPIENT", "REMOTEIP", "HELO")
     sender, recipient, remote_ip, helo = (os.environ.get(name, "") for name in names)
     outfile = Path(os.environ["OUTFILE"])

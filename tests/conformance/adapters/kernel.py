@@ -1,6 +1,6 @@
-"""The functions of the kernel that Python's standard library lacks, and addresses for a process.
+"""Kernel functions that Python's standard library lacks, and unique addresses for a process.
 
-Rule: a function asks the kernel for one thing, and decides nothing about programs.
+Rule: these functions only wrap system calls and make no decisions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .command_line import Address
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-#: The first port for programs. Ports of outgoing connections begin above the last one.
+#: The first port for programs. All their ports are below the range of ephemeral ports.
 _FIRST_PORT = 10100
 _PROCESSES = 10000
 
@@ -22,9 +22,9 @@ _prctl = ctypes.CDLL(None).prctl
 
 
 def die_with(parent: int, number: signal.Signals) -> None:
-    """Send this process the signal *number* when its parent ends, also after execve(2).
+    """Send this process the signal *number* when its parent exits, even after execve(2).
 
-    A parent that is no longer the process *parent* has ended already.
+    If the parent is no longer the process *parent*, that process has already exited.
     """
     _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
@@ -32,7 +32,7 @@ def die_with(parent: int, number: signal.Signals) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent ends."""
+    """Become the parent of descendants whose parent exits."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -43,9 +43,9 @@ def children() -> list[int]:
 
 
 def own_addresses(files: Path, *, unix: bool, slot: int = 0) -> tuple[Address, Address]:
-    """Return the addresses of a program's entrance and of its upstream server.
+    """Return the program's address for clients, and its upstream address.
 
-    No other process uses them, because they contain the number of this process.
+    The addresses are unique, because they are derived from this process's ID.
     """
     if unix:
         return Address(str(files / "in")), Address(str(files / "up"))

@@ -1,11 +1,11 @@
-"""Starts the program and its passage for one transcript, and removes both.
+"""Starts the program and its relay for one transcript, and cleans up after them.
 
-Rule: the process that the suite starts becomes the program, so that its signals, exit status,
-memory and children are the program's own. The passage is a child with a session of its own. It ends
-with the program, and removes the files.
+Rule: the process that the suite starts becomes the program. The suite therefore observes the
+signals, exit status, memory and child processes of the program itself. The relay is a child process
+in its own session. It exits after the program, and removes the files.
 
-Neither leaves anything behind if it is killed: the passage notices the end of the program however
-it ends, and the program receives SIGTERM if the process that started it is killed.
+Neither process outlives the other. The relay detects any exit of the program, and the program
+receives SIGTERM if the process that started it is killed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .loop import Loop
 
 _LOOK_AGAIN = 0.005
 _BACKLOG = 128
-#: The signals that a supervising process passes on to the program.
+#: The signals that a supervising process forwards to the program.
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def launch(adapter: Adapter, file: Path, options: Options) -> NoReturn:
-    """Run the program of *adapter* with *options*. *file* is the adapter's file."""
+    """Run the *adapter*'s program with *options*. *file* is the adapter's file."""
     parent = os.getppid()
     try:
         clients = options.listen.bind()
@@ -65,13 +65,13 @@ def launch(adapter: Adapter, file: Path, options: Options) -> NoReturn:
 
 
 def _next_to(directory: Path) -> str | None:
-    """Return the directory for the adapter's files, next to DIR, which stays empty."""
+    """Return the directory for the adapter's files. It is next to DIR, which must stay empty."""
     parent = directory.parent
     return str(parent) if parent != Path("/") and parent.is_dir() else None
 
 
 def _silence(*descriptors: int) -> None:
-    """Discard output to *descriptors*, and read nothing from them."""
+    """Connect *descriptors* to /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for one in descriptors:
         os.dup2(null, one)
@@ -91,9 +91,9 @@ def _become(program: Program, wiring: Wiring) -> NoReturn:
 
 
 def _start_passage(adapter: Adapter, wiring: Wiring, files: Path, pid: int) -> int:
-    """Start the passage, which ends with the process *pid*.
+    """Start the relay, which exits after the process *pid*.
 
-    Return a descriptor that has an end when the passage serves clients.
+    Return a descriptor that reaches EOF when the relay is ready for clients.
     """
     ready, is_ready = os.pipe()
     ended = os.pidfd_open(pid)
@@ -115,13 +115,13 @@ def _start_passage(adapter: Adapter, wiring: Wiring, files: Path, pid: int) -> i
             loop.run(until=ended)
     finally:
         shutil.rmtree(files, ignore_errors=True)
-        # Nothing of the copied parent process is to run here.
+        # Prevent the cleanup of the parent process from running in this copy.
         sys.stderr.flush()
         os._exit(0)
 
 
 def _has_started(adapter: Adapter, wiring: Wiring, ended: int) -> bool:
-    """Wait until the program listens. Return False if it ends before that."""
+    """Wait until the program listens. Return False if it exits before that."""
     deadline = time.monotonic() + adapter.starting
     while not wiring.entrance.is_listening():
         if _is_readable(ended, _LOOK_AGAIN) or time.monotonic() > deadline:
@@ -143,7 +143,7 @@ def _wait_ready(ready: int) -> None:
 
 
 def _go_to_background(adapter: Adapter, wiring: Wiring, program: Program, files: Path) -> NoReturn:
-    """Run a program that cannot leave the foreground, in the background."""
+    """Run a program in the background that itself always stays in the foreground."""
     pid = os.fork()
     if not pid:
         os.setsid()
@@ -156,8 +156,8 @@ def _go_to_background(adapter: Adapter, wiring: Wiring, program: Program, files:
 def _leave_in_background(
     adapter: Adapter, wiring: Wiring, program: Program, files: Path, options: Options
 ) -> NoReturn:
-    """Run a program that goes to the background by itself."""
-    # The program becomes a child of this process when its own parent ends.
+    """Run a program that itself goes into the background."""
+    # The program becomes a child of this process when its own parent exits.
     adopt_orphans()
     argv = list(map(str, program.argv))
     try:
@@ -175,14 +175,14 @@ def _leave_in_background(
     wiring.clients.close()
     wiring.upstream_side.close()
     status = _supervised(pids[0])
-    if status < 0:  # the program's signal is the signal of this process as well
+    if status < 0:  # this process dies from the same signal as the program
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 
 
 def _supervised(pid: int) -> int:
-    """Pass signals on to the process *pid*, and return its exit status."""
+    """Forward signals to the process *pid*, and return its exit status."""
     for number in _PASSED_ON:
         signal.signal(number, lambda number, _frame: os.kill(pid, number))
     while True:

@@ -1,7 +1,7 @@
 """A small event loop: coroutines that wait for sockets, without threads.
 
-Rule: this module knows no SMTP. It is smaller than asyncio, whose import takes longer than the
-start of many programs, and an adapter starts once for each transcript.
+Rule: this module does not interpret SMTP. An adapter is started for each transcript, and importing
+asyncio would take longer than starting many of the programs.
 
 A coroutine awaits `Loop.wait`, which returns when one of its conditions may be true. The coroutine
 then checks its own condition again.
@@ -23,9 +23,10 @@ from types import coroutine
 from .command_line import Address
 
 READ, WRITE = select.POLLIN, select.POLLOUT
-#: The maximum number of octets that are read at once, and the maximum length of a line.
+#: The size of one read, and the maximum length of a line, in octets.
 CHUNK = 65536
-#: Interval of connection attempts while the backlog of a unix-domain socket is full (seconds).
+#: The interval between connection attempts while a Unix-domain socket's backlog is full, in
+#: seconds.
 _AGAIN = 0.01
 _LINGER_NEVER = struct.pack("ii", 1, 0)
 
@@ -35,12 +36,12 @@ Edit = Callable[[bytes], bytes]
 
 
 class ResetError(Exception):
-    """A connection that its peer has reset, or that was closed here."""
+    """The peer has reset the connection, or this process has closed it."""
 
 
 @dataclass(eq=False)
 class Signal:
-    """A condition without a socket. `set` wakes every coroutine that waits for it."""
+    """A condition without a socket. `set` wakes every coroutine that is waiting for it."""
 
     loop: Loop
     waiting: set[Task] = field(default_factory=set)
@@ -53,7 +54,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Wait:
-    """The conditions for which a coroutine waits."""
+    """The conditions that a coroutine is waiting for."""
 
     sockets: tuple[tuple[int, int], ...]
     signals: tuple[Signal, ...]
@@ -76,7 +77,7 @@ class Loop:
         self._ready: deque[Task] = deque()
 
     def start(self, steps: Steps) -> None:
-        """Run a coroutine."""
+        """Start a coroutine."""
         task = Task(steps)
         self._tasks.add(task)
         self._ready.append(task)
@@ -90,13 +91,13 @@ class Loop:
     ) -> Generator[Wait, None, None]:
         """Wait until a socket is ready, a signal was set or time has passed. It may return early.
 
-        A socket is given as its descriptor and READ or WRITE.
+        A socket is specified by its descriptor and READ or WRITE.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         yield Wait(sockets, signals, deadline)
 
     def wake(self, task: Task) -> None:
-        """Let *task* check its condition."""
+        """Let *task* check its condition again."""
         if task.wait is not None:
             for signal in task.wait.signals:
                 signal.waiting.discard(task)
@@ -104,7 +105,7 @@ class Loop:
             self._ready.append(task)
 
     def wake_all_of(self, descriptor: int) -> None:
-        """Let every coroutine check its condition that waits for *descriptor*."""
+        """Let each coroutine that is waiting for *descriptor* check its condition again."""
         for task in list(self._tasks):
             if task.wait is not None and any(fd == descriptor for fd, _ in task.wait.sockets):
                 self.wake(task)
@@ -147,7 +148,7 @@ class Loop:
             wait = task.wait
             assert wait is not None
             expired = wait.deadline is not None and wait.deadline <= now
-            # An error or a hang-up wakes readers and writers.
+            # An error or a hangup wakes both readers and writers.
             if expired or any(
                 found.get(fd, 0) & (events | ~(READ | WRITE)) for fd, events in wait.sockets
             ):
@@ -156,7 +157,7 @@ class Loop:
 
 
 class Stream:
-    """A connection with a buffer for lines and replies. Written octets keep their order."""
+    """A connection with a buffer for lines and replies. Octets are written in order."""
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self._loop = loop
@@ -170,16 +171,16 @@ class Stream:
 
     @property
     def readable(self) -> tuple[int, int]:
-        """The condition for `Loop.wait` that there is something to read."""
+        """The condition for `Loop.wait` that the connection is readable."""
         return (self._sock.fileno(), READ)
 
     @property
     def has_buffered(self) -> bool:
-        """Whether octets were received that nobody has read yet."""
+        """Whether the buffer contains unread octets."""
         return bool(self._read)
 
     async def octets(self) -> bytes:
-        """Return the next octets, or b"" at the end."""
+        """Return the next octets, or b"" at EOF."""
         if self._read:
             octets, self._read = self._read, b""
             return octets
@@ -193,7 +194,7 @@ class Stream:
                 raise ResetError(str(error)) from error
 
     async def line(self) -> bytes:
-        """Return octets up to LF, an unfinished line of CHUNK octets or at the end, or b""."""
+        """Return a line, an incomplete line (after CHUNK octets or at EOF), or b""."""
         while b"\n" not in self._read and len(self._read) < CHUNK:
             before, self._read = self._read, b""
             octets = await self.octets()
@@ -205,7 +206,7 @@ class Stream:
         return line
 
     async def reply(self) -> bytes:
-        """Return a whole reply, or b"" if the connection ends before its end."""
+        """Return a complete reply, or b"" if the connection ends before that."""
         whole = b""
         while (line := await self.line()).endswith(b"\n"):
             whole += line
@@ -214,11 +215,11 @@ class Stream:
         return b""
 
     def unread(self, octets: bytes) -> None:
-        """Put octets back in front of the buffer."""
+        """Put octets back at the beginning of the buffer."""
         self._read = octets + self._read
 
     def is_ready(self) -> bool:
-        """Whether `octets` would return at once, with octets or the end."""
+        """Whether `octets` would return immediately, with octets or at EOF."""
         if self._read or self.is_closed:
             return True
         poll = select.poll()
@@ -226,7 +227,7 @@ class Stream:
         return bool(poll.poll(0))
 
     async def ready(self) -> None:
-        """Wait until there is something to read, or the end. Do not read it."""
+        """Wait for octets or EOF, without reading them."""
         while not self.is_ready():
             await self._loop.wait(self.readable)
 
@@ -248,7 +249,7 @@ class Stream:
             raise ResetError("closed")
 
     def finish(self) -> None:
-        """Send the end. The other direction stays open."""
+        """Shut down the sending direction. The other direction stays open."""
         if not self.is_closed:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
@@ -261,7 +262,7 @@ class Stream:
             self._sock.close()
 
     def reset(self) -> None:
-        """Close both directions so that a peer at a TCP connection sees a reset."""
+        """Close both directions so that the peer of a TCP connection sees a reset."""
         if not self.is_closed and self._sock.family != socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NEVER)
@@ -269,7 +270,7 @@ class Stream:
 
 
 async def accept(loop: Loop, server: socket.socket) -> Stream:
-    """Return the next connection to *server*, which does not block."""
+    """Return the next connection to *server*, which is a non-blocking socket."""
     while True:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             return Stream(loop, server.accept()[0])
@@ -300,7 +301,7 @@ async def _connect(loop: Loop, family: int, name: str | tuple[str, int]) -> Stre
 
 
 async def relay(source: Stream, target: Stream, edit: Edit | None = None) -> None:
-    """Send everything from *source* to *target*, including its end or its reset."""
+    """Relay all octets from *source* to *target*, and then EOF or a reset."""
     try:
         while octets := await source.octets():
             await target.send(octets if edit is None else edit(octets))
@@ -311,7 +312,7 @@ async def relay(source: Stream, target: Stream, edit: Edit | None = None) -> Non
 
 
 async def join(loop: Loop, one: Stream, other: Stream, *directions: Steps) -> None:
-    """Run coroutines that use two connections, and close both when all have ended."""
+    """Run coroutines that use two connections, and close both after all have ended."""
     ended, left = Signal(loop), len(directions)
 
     async def run(steps: Steps) -> None:

@@ -1,7 +1,7 @@
 """A rewriter for programs that insert their own name into the greeting and the EHLO reply.
 
-Rule: only the program's own texts are replaced, by the texts of the upstream server. Every
-transcript contains them.
+Rule: the program's own texts are replaced with the upstream server's texts, which every transcript
+expects. All other texts remain unchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from .direct import Rewriter
 
 
 class OwnName(Rewriter):
-    """Restores the greeting and the EHLO reply of the upstream server.
+    """Restores the upstream server's greeting and EHLO reply.
 
     *name* is the text that the program sends instead of the upstream server's text. *removed* is an
     extension that the program removes from the EHLO reply.
@@ -26,11 +26,11 @@ class OwnName(Rewriter):
         self._is_last = False
         self._unfinished = b""
         self._held = b""
-        #: Within a reply to EHLO, the lines of the upstream server up to the removed one.
+        #: Within an EHLO reply, the upstream server's lines up to the removed one.
         self._before: list[bytes] = []
 
     def from_upstream(self, octets: bytes) -> None:
-        """Keep the last reply of the upstream server."""
+        """Store the upstream server's last reply."""
         *lines, self._unfinished = (self._unfinished + octets).split(b"\n")
         for line in lines:
             if self._is_last:
@@ -41,7 +41,7 @@ class OwnName(Rewriter):
                 self._greeting, self._is_greeted = self._reply, self._is_last
 
     def to_client(self, octets: bytes) -> bytes:
-        """Replace the program's own texts. A possible beginning of one is kept back."""
+        """Replace the program's own texts. The possible beginning of one is held back."""
         *lines, self._held = (self._held + octets).split(b"\n")
         sent = b"".join(self._line(line + b"\n") for line in lines)
         names = (self._own_greeting, *self._own_hello)

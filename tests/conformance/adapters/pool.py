@@ -1,10 +1,10 @@
-"""Programs that start slowly: each keeps running over many transcripts, with fixed addresses.
+"""Keeps slow-starting programs running across transcripts, with fixed addresses.
 
-Rule: a pool ends with the suite, however the suite ends, and removes its files. A slot belongs to
+Rule: a pool ends and removes its files when the suite exits, for any reason. Each slot belongs to
 one worker of the suite, so no two transcripts use a program at the same time.
 
-A program in a pool is started once with the options of no transcript: without a filter, and with a
-directory of its own. A program that ends is started again.
+A program in a pool is started without a filter, with its own directory, and without any
+transcript's options. A program that exits is restarted.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .direct import Wiring
 from .kernel import die_with, own_addresses
 from .loop import Loop
 
-#: The variable with the directory of the pools. The suite sets it.
+#: The environment variable with the directory of the pools, which the suite sets.
 DIRECTORY = "POSTPROX_ADAPTER_POOL"
-#: The variable with the number of this worker's slot. The suite sets it.
+#: The environment variable with the number of this worker's slot, which the suite sets.
 _SLOT = "POSTPROX_ADAPTER_SLOT"
 _LOOK_AGAIN = 0.05
 _BACKLOG = 128
@@ -47,20 +47,20 @@ class Slot:
 
 @dataclass(frozen=True)
 class Pool:
-    """The words of the suite's command that starts a pool."""
+    """The arguments of the command with which the suite starts a pool."""
 
     directory: Path
     slots: int
-    #: The process of the suite.
+    #: The suite's process ID.
     suite: int
 
 
 def serve(adapter: Adapter, file: Path, pool: Pool) -> NoReturn:
-    """Run the programs of a pool until SIGTERM, or until the suite ends."""
+    """Run the programs of a pool until SIGTERM or the suite's exit."""
     running: dict[int, subprocess.Popen[bytes]] = {}
 
     def stop(*_: object) -> NoReturn:
-        # A program that was just started ends with its parent, which is this process.
+        # A program that was just started is killed together with its parent, which is this process.
         for process in running.values():
             process.kill()
         shutil.rmtree(pool.directory, ignore_errors=True)
@@ -83,7 +83,7 @@ def _kind(adapter: Adapter) -> str:
 
 
 def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subprocess.Popen[bytes]:
-    """Start the program of slot *number*, and write its addresses when it listens."""
+    """Start the program of slot *number*, and write its addresses once it listens."""
     files = directory / f"slot-{number}"
     shutil.rmtree(files, ignore_errors=True)
     (files / "spool").mkdir(parents=True)
@@ -97,7 +97,8 @@ def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subpro
         env={**os.environ, **program.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        # Before execve(2) a new process still has the handler of SIGTERM: the signal would be lost.
+        # Before execve(2), a new process still has the SIGTERM handler, which would discard the
+        # signal.
         preexec_fn=lambda: die_with(this, signal.SIGKILL),  # noqa: PLW1509 - no threads
     )
     deadline = time.monotonic() + adapter.starting
@@ -113,7 +114,7 @@ def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subpro
 
 
 def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> NoReturn:
-    """Let the suite test the program of this worker's slot, until SIGTERM or the pool's end."""
+    """Let the suite test the program in this worker's slot until SIGTERM or the end of the pool."""
     try:
         clients = options.listen.bind()
     except OSError as error:
@@ -136,7 +137,7 @@ def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> N
 
 
 def _awaited(path: Path, seconds: float) -> Slot:
-    """Return the slot in the file *path*, which exists when the program listens."""
+    """Read the slot from the file *path*, which is created once the program listens."""
     deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline or not path.parent.parent.exists():

@@ -1,4 +1,4 @@
-"""The subcommands `list` and `show`, which print the contents of the suite without running it."""
+"""The subcommands `list` and `show`, which print transcripts without running them."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ def _print(texts: Iterator[str]) -> int:
     except (ChoiceError, FormatError) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return _EXIT_WRONG
-    except BrokenPipeError:  # the reader has closed the pipe; there is nothing left to flush
+    except BrokenPipeError:  # the reader has closed the pipe, so there is nothing to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,6 +1,6 @@
-"""Checks options and values beyond what argparse can check.
+"""Checks options and values that argparse cannot check.
 
-Rule: an invalid value is reported, with a suggestion, before any transcript is run.
+Rule: invalid values are reported, with a suggestion, before any transcript is run.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from ..format.payload import did_you_mean
 from ..format.profiles import Profile
 
-#: The words of a pytest -k expression, between `and`, `or`, `not` and parentheses.
+#: Matches the words and parentheses of a pytest -k expression.
 _KEYWORD = re.compile(r"[\w:+.\[\]\\/-]+")
 _OPERATORS = ("and", "or", "not", "(", ")")
 _NODES = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Name, ast.Load)
 
 
 def number(text: str) -> int:
-    """Parse a whole number of at least 1."""
+    """Parse a positive whole number."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"must be at least 1, not '{text}'")
     return int(text)
@@ -44,7 +44,7 @@ def keywords(text: str) -> str:
 
 
 def _is_expression(text: str) -> bool:
-    """Whether the expression is valid Python if each word is taken as a name."""
+    """Whether the expression is valid Python after each word is replaced with a name."""
     words = re.findall(r"[()]|[^\s()]+", text)
     if not all(word in _OPERATORS or _KEYWORD.fullmatch(word) for word in words):
         return False
@@ -57,7 +57,7 @@ def _is_expression(text: str) -> bool:
 
 
 def one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
-    """Return a parser that accepts one of *known*. *what* is the noun used in error messages."""
+    """Return a parser that accepts one of *known*. Error messages call the value *what*."""
 
     def read(text: str) -> str:
         if text not in known:

@@ -41,7 +41,7 @@ from .options import keywords, number, one_of
 EXIT_CONFORMANT, EXIT_NOT, EXIT_SUITE = 0, 1, 2
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-#: The number of workers. A transcript spends more time waiting than computing.
+#: The number of workers. Transcripts spend more time waiting than computing.
 _JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
@@ -57,7 +57,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = words.add_parser("run", help="judge an implementation", epilog=_RUN)
     add = parser.add_argument
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
-    # Without a default, argparse would report NAME as missing whenever IMPLEMENTATION is missing.
+    # Without a default, argparse would also report NAME as missing if IMPLEMENTATION is missing.
     add("names", nargs="*", default=[], metavar="NAME",
         help="select groups, families, requirements, transcripts, NAME::MODE")  # fmt: skip
     add("--name", metavar="TEXT", help="the implementation's name in the report")
@@ -126,8 +126,7 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _pytest(arguments: list[str]) -> int:
     plain = ["-p", f"{PACKAGE_NAME}.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
     plain += ["-c", os.devnull, "--rootdir", str(PACKAGE), "--noconftest"]
-    # Without tmpdir, pytest does not remove the directories of other runs, which can take a long
-    # time.
+    # Without tmpdir, pytest does not remove other runs' directories, which can take a long time.
     plain += ["-q", "--no-header", "--assert=plain", "-p", "no:tmpdir"]
     with _no_other_plugins(), _stopped_by_signals():
         return int(pytest.main([*plain, *arguments]))
@@ -135,13 +134,13 @@ def _pytest(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Make SIGINT, SIGTERM and SIGHUP end the run and all processes that it has started."""
+    """Make SIGINT, SIGTERM and SIGHUP end the run and all its processes."""
     there = children()
 
     def stop(_number: int, _frame: object) -> NoReturn:
         for number in handlers:
             signal.signal(number, signal.SIG_IGN)
-        # Otherwise, a worker would first finish its transcript.
+        # Otherwise, each worker would first finish its transcript.
         kill_children_since(there)
         raise KeyboardInterrupt
 
@@ -155,7 +154,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_other_plugins() -> Iterator[None]:
-    """Provide pytest and its workers with an environment without options and plugins."""
+    """Give pytest and its workers an environment without pytest options and plugins."""
     before = dict(os.environ)
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)
@@ -190,7 +189,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _remove(*paths: Path | None) -> None:
-    """Remove the output files of an earlier run, which an interrupted run would not replace."""
+    """Remove an earlier run's output files, which an interrupted run would not replace."""
     for path in paths:
         if path is not None and path.is_file():
             path.unlink()
@@ -219,7 +218,7 @@ def _run_arguments(options: argparse.Namespace, results: Path) -> list[str]:
     if options.jobs > 1 and not (single and len(places) <= options.jobs):
         arguments += ["-n", str(options.jobs)]
     else:
-        # Otherwise, pytest captures the progress lines while a transcript is running.
+        # Otherwise, pytest would capture the progress lines while a transcript is running.
         arguments.append("--capture=no")
     if single:
         return [*arguments, *places]

@@ -1,1 +1,1 @@
-"""The transcript format with its reader and writer, and the requirements of the specification."""
+"""The transcript format with its reader and writer, and the specification's requirements."""

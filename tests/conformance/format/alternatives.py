@@ -1,6 +1,6 @@
-"""The paths through the alternatives of a transcript.
+"""Follows the paths through a transcript's alternatives.
 
-Rule: a path is followed by its state, so that paths with equal states are followed once.
+Rule: paths are identified by their state, so paths with equal states are followed only once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ State = TypeVar("State", bound=Hashable)
 def final_states(
     nodes: tuple[Node, ...], start: State, advance: Callable[[State, Group], State]
 ) -> frozenset[State]:
-    """Return the state at the end of each path through *nodes*."""
+    """Return the final state of each path through *nodes*."""
     return _after(nodes, frozenset((start,)), advance)
 
 

@@ -1,7 +1,7 @@
-"""The policies for bare LF in content under which a transcript can be observed to its end.
+"""Determines the bare LF policies with which a program can complete a transcript.
 
-Rule: a policy is excluded by content upstream that contradicts it. Policy refuse also requires a
-reply that may be 5yz.
+Rule: a policy is excluded if the transcript expects content upstream that contradicts it. The
+policy refuse also requires a step that accepts a 5yz reply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 class _State:
     sides: Sides = NO_SIDES
     policies: frozenset[str] = frozenset(BARE_LF_POLICIES)
-    #: Whether a client has sent bare LF in content, or after a command.
+    #: Whether a client has sent a bare LF in content or after a command.
     is_in_content: bool = False
     is_in_command: bool = False
     is_refused: bool = False
@@ -57,12 +57,12 @@ class _State:
 
 
 def _has_bare_lf(before: bytes, octets: bytes) -> bool:
-    """Whether *octets*, which follow *before*, have an LF without CR."""
+    """Whether *octets*, which follow *before*, contain an LF without CR."""
     return _BARE_LF.search(before + octets, len(before)) is not None
 
 
 def bare_lf_policies(nodes: tuple[Node, ...]) -> frozenset[str]:
-    """Return the policies of BARE_LF_POLICIES that some path through *nodes* permits."""
+    """Return the BARE_LF_POLICIES that at least one path through *nodes* permits."""
     return frozenset().union(
         *(state.permitted for state in final_states(nodes, _State(), _State.after))
     )

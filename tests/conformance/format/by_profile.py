@@ -1,7 +1,7 @@
-"""The form of a transcript for a profile: without requirements and steps of other profiles.
+"""Adapts a transcript to a profile by removing the requirements and steps of other profiles.
 
-Rule: outside profile postprox, a reply of the program's own is tested by class, and its log, exit
-status, environment of the filter and files are not tested.
+Rule: outside the profile postprox, only the class of the program's own replies is tested. Its log,
+exit status, filter environment and files are not tested.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from .nodes import Either, Include, Node, Note, ReplyPattern, Step, Transcript
 from .own_words import in_own_words
 from .profiles import Profile
 
-#: Steps about the behaviour of profile postprox only.
+#: Steps that only apply to the profile postprox.
 _POSTPROX_STEPS = {
     "F": ("env", "unset", "email-mode", "outfile"),
     "P": ("syslog", "stdout", "stderr"),
 }
-#: States of the spool directory that only files.gone and the like require.
+#: States of the spool directory that only requirements such as files.gone specify.
 _POSTPROX_FILES = ("empty", "filled")
 
 
 def for_profile(transcript: Transcript, profile: Profile) -> Transcript:
-    """Return the part of *transcript* that a program of *profile* must satisfy."""
+    """Return the part of *transcript* that applies to programs of *profile*."""
     if profile.is_whole:
         return transcript
     header = replace(transcript.header, requires=profile.counted(transcript.header.requires))
@@ -59,5 +59,5 @@ def _step(step: Step) -> Step:
 
 
 def _by_class(pattern: ReplyPattern) -> ReplyPattern:
-    """Return the pattern of all codes that have the first digit of a code of *pattern*."""
+    """Return a pattern for all codes with the same first digits as the codes of *pattern*."""
     return ReplyPattern(tuple(dict.fromkeys(f"{code[0]}xx" for code in pattern.codes)))

@@ -1,6 +1,6 @@
-"""One side of a dialogue: the input of a client so far, and the replies that it still awaits.
+"""One side of a dialogue: the client's previous input, and the replies that it still awaits.
 
-Rule: a state is a plain value. `sent` and `replied` return the next state and read no transcript.
+Rule: a state is a plain value. `sent` and `replied` return the next state.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 GREETING, DATA, END_OF_DATA, QUIT = b"greeting", b"DATA", b".", b"QUIT"
-#: One complete reply, with its code.
+#: Matches one complete reply and its code.
 _REPLY = re.compile(rb"(?:[2-5][0-9]{2}-[^\n]*\n)*([2-5][0-9]{2})(?: [^\n]*)?\r?\n")
 _LINE_END = b"\r\n"
 _END = b"\r\n.\r\n"
@@ -17,9 +17,9 @@ _END = b"\r\n.\r\n"
 
 @dataclass(frozen=True)
 class ClientSide:
-    """The client of one connection."""
+    """The client side of one connection."""
 
-    #: The verbs of the commands whose replies are due, oldest first.
+    #: The verbs of the commands that await replies, oldest first.
     due: tuple[bytes, ...] = (GREETING,)
     is_content: bool = False
     #: The incomplete last command, or the last octets of content.
@@ -42,7 +42,7 @@ class ClientSide:
         return replace(self, rest=content[1 - len(_END) :])
 
     def content_in(self, octets: bytes) -> bytes:
-        """Return the part of *octets* up to the end of data, which the client sends as content."""
+        """Return the part of *octets* that is content, up to the end of data."""
         content, end, _ = (self.rest + octets).partition(_END)
         return (content + end)[len(self.rest) :]
 
@@ -58,7 +58,7 @@ class ClientSide:
 
 
 def reply_codes(octets: bytes) -> tuple[bytes, ...]:
-    """Return the codes of the replies in *octets*, or nothing if they are not whole replies."""
+    """Return the codes of the replies in *octets*, or nothing if they are not complete replies."""
     codes: list[bytes] = []
     at = 0
     while found := _REPLY.match(octets, at):

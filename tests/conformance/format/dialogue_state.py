@@ -1,4 +1,4 @@
-"""The state of a dialogue after some of a transcript's steps: all its clients and upstream sides.
+"""The state of a dialogue after some of a transcript's steps: all client and upstream sides.
 
 Rule: a state is a plain value. `Sides.after` returns the next one.
 """
@@ -11,14 +11,14 @@ from .client_side import ClientSide, reply_codes
 from .nodes import Group, ReplyPattern, Step
 from .payload import Payload
 
-#: A code that is not 354, in place of the code of a pattern.
+#: A code other than 354, in place of a pattern's code.
 _OTHER = b""
 _CONTINUE = "354"
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Each sender of commands by its actor: the clients, and the program as an upstream client."""
+    """The senders of commands by actor: the clients, and the program as an upstream client."""
 
     _sides: tuple[tuple[str, ClientSide], ...] = ()
 
@@ -47,7 +47,7 @@ def is_connect(step: Step) -> bool:
 
 
 def commands_of(group: Group) -> bytes:
-    """Return the octets that *group* sends from a client or awaits at an upstream server."""
+    """Return the octets that a client sends or the upstream server awaits in *group*."""
     step = group[0]
     if f"{step.kind}{step.mark}" in ("C>", "U<") and not step.verb:
         return octets_of(group)
@@ -55,7 +55,7 @@ def commands_of(group: Group) -> bytes:
 
 
 def codes_of(group: Group) -> tuple[bytes, ...]:
-    """Return the codes of the replies that *group* awaits at a client or sends from upstream."""
+    """Return the codes of the replies that a client awaits or upstream sends in *group*."""
     step = group[0]
     if isinstance(step.argument, ReplyPattern):
         codes = step.argument.codes
@@ -66,7 +66,7 @@ def codes_of(group: Group) -> tuple[bytes, ...]:
 
 
 def octets_of(group: Group) -> bytes:
-    """Return the octets of *group*, abridged."""
+    """Return the abridged octets of *group*."""
     payloads = (step.argument for step in group if isinstance(step.argument, Payload))
     return b"".join(payload.abridged() for payload in payloads)
 

@@ -1,7 +1,8 @@
-"""The SMTP extensions that a transcript uses, so that a program must offer them.
+"""Determines which SMTP extensions a transcript uses. The program must offer them.
 
-Rule: a transcript uses an extension if its client names one of the extension's parameters, or if it
-requires the keyword in the reply to EHLO. A transcript about the reply to EHLO does not use them.
+Rule: a transcript uses an extension if its client sends one of the extension's parameters, or if it
+requires the keyword in the EHLO reply. A transcript that tests the EHLO reply does not use the
+extension.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .alternatives import final_states
 from .dialogue_state import NO_SIDES, Sides, commands_of, octets_of
 from .nodes import Group, ReplyPattern, Transcript
 
-#: The capability that a keyword in the reply to EHLO shows.
+#: The capability that each keyword in the EHLO reply indicates.
 SHOWN_BY_EHLO = {
     b"PIPELINING": "pipelining",
     b"ENHANCEDSTATUSCODES": "enhanced-codes",
@@ -40,7 +41,7 @@ class _State:
 
 
 def keywords(reply: bytes) -> set[bytes]:
-    """Return the keywords in a *reply* to EHLO that show a capability."""
+    """Return the keywords in an EHLO *reply* that indicate a capability."""
     return SHOWN_BY_EHLO.keys() & {word.upper() for word in _KEYWORD.findall(reply)}
 
 
@@ -58,7 +59,7 @@ def _used(group: Group, due: tuple[bytes, ...], is_content: bool) -> set[str]:
 
 
 def extensions(transcript: Transcript) -> frozenset[str]:
-    """Return the capabilities that every path through *transcript* uses."""
+    """Return the capabilities that all paths through *transcript* use."""
     if transcript.subject.family == _ABOUT_EHLO:
         return frozenset()
     states = final_states(transcript.steps, _State(), _State.after)

@@ -1,7 +1,7 @@
 """The step words of each actor, with the readers and writers of their arguments.
 
-Rule: `GRAMMAR` is the whole language. Each kind of argument has one reader and one writer. To add a
-step word, add it to `GRAMMAR` and describe it in docs/transcripts.md. Add its observation to
+Rule: `GRAMMAR` is the complete grammar. Each kind of argument has one reader and one writer. To add
+a step word, add it to `GRAMMAR` and describe it in docs/transcripts.md. Add its observation to
 `play/observers.py` or its action to `play/engine.py`.
 """
 
@@ -178,7 +178,7 @@ def _write_word(word: object) -> str:
 
 @dataclass(frozen=True)
 class ArgumentKind:
-    """The reader and the writer of one kind of argument."""
+    """The reader and writer of one kind of argument."""
 
     read: Callable[[str], Argument]
     write: Callable[[object], str] = _write_word

@@ -1,6 +1,6 @@
 """The header of a transcript: its keys, their values and their defaults.
 
-Rule: `KEYS` is the whole list. Any other key is an error.
+Rule: `KEYS` lists all keys. Any other key is an error.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ IMPLEMENTATION_CAPABILITIES = (
     "smtp-only",
     "log",
 )
-#: Capabilities of the machine and the user that run the suite.
+#: Capabilities of the machine, and of the user who runs the suite.
 HOST_CAPABILITIES = (
     "syslog",
     "ipv6-loopback",
@@ -87,11 +87,11 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """The settings of a transcript, from the text before its first step."""
+    """The settings of a transcript, which precede its first step."""
 
     title: str
-    #: The identifiers of requirements. The first one is the subject of the transcript, which also
-    #: asserts the others.
+    #: The identifiers of the requirements that the transcript asserts. The first one is its
+    #: subject.
     requires: tuple[str, ...]
     format: int = FORMAT
     argv: tuple[str, ...] | None = None
@@ -237,7 +237,7 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
 
 
 def _descriptors(key: str, value: object) -> tuple[int, ...]:
-    # The shell opens these file descriptors, and POSIX shells accept only one digit.
+    # The shell opens these file descriptors, and POSIX shells only accept single digits.
     if not isinstance(value, list) or not all(type(one) is int and 3 <= one <= 9 for one in value):
         raise HeaderError(
             key, f"'{key}' must be a list of file descriptors from 3 to 9, not {value!r}"
@@ -245,7 +245,7 @@ def _descriptors(key: str, value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-#: The reader for the value of each key. The keys are written in this order.
+#: The reader for each key's value. The keys are written in this order.
 KEYS: dict[str, Callable[[str, object], object]] = {
     "format": _format,
     "title": _text,

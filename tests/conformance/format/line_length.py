@@ -1,6 +1,6 @@
-"""The longest line that a program must pass for a transcript.
+"""Determines the longest line that a program must relay in a transcript.
 
-Rule: a longer command line than _LONGEST_COMMAND does not count, because any program may refuse it.
+Rule: command lines longer than _LONGEST_COMMAND do not count, because any program may refuse them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from .alternatives import final_states
 from .dialogue_state import NO_SIDES, Sides, commands_of
 from .nodes import Group, Node
 
-#: Octets with CRLF (relay.long-lines-2).
+#: The length in octets, including CRLF (relay.long-lines-2).
 _LONGEST_COMMAND = 131072
 
 
@@ -42,5 +42,5 @@ class _State:
 
 
 def longest_line(nodes: tuple[Node, ...]) -> int:
-    """Return the octets of the line, CRLF included, over all paths through *nodes*."""
+    """Return the line's length in octets, including CRLF, over all paths through *nodes*."""
     return min(state.longest for state in final_states(nodes, _State(), _State.after))

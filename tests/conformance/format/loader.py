@@ -39,7 +39,7 @@ def transcript_name(path: Path) -> str:
 
 
 def load_transcript(path: Path) -> Transcript:
-    """Return the transcript in *path*, with the files that it includes."""
+    """Return the transcript in *path* with its included files."""
     name = transcript_name(path)
     text = _text(path, name)
     transcript = parse_transcript(text, name)
@@ -83,7 +83,7 @@ def _with_include(node: Node, name: str, depth: int) -> Node:
 
 @functools.cache
 def _part(name: str, depth: int) -> tuple[Node, ...]:
-    """Return the nodes of an included file, from a cache because transcripts share a few files."""
+    """Return the nodes of an included file from a cache, because transcripts share a few files."""
     path = TRANSCRIPTS / name
     if not path.is_file() or ".." in Path(name).parts:
         raise FileNotFoundError(name)
@@ -91,7 +91,7 @@ def _part(name: str, depth: int) -> tuple[Node, ...]:
 
 
 def included_names(nodes: tuple[Node, ...]) -> set[str]:
-    """Return every file that *nodes* include, directly or indirectly."""
+    """Return the names of all files that *nodes* include, directly or indirectly."""
     names: set[str] = set()
     for node in nodes:
         match node:
@@ -125,8 +125,8 @@ def chosen(name: str) -> list[str]:
     """Return the paths selected by *name*, with ::MODE if given.
 
     A name is a group, a family, a requirement, a transcript or a directory of transcripts. The
-    suite's own names take precedence. A path that begins with a dot or a slash is never one of
-    them.
+    suite's own names take precedence, but a path that begins with a dot or a slash is never one of
+    these.
     """
     place, colons, mode = name.partition("::")
     cited = citing(place) if specification().has(place) else None
@@ -180,7 +180,7 @@ def _transcripts_below(directory: Path, place: str) -> list[Path]:
 
 
 def check_names_differ(places: Iterable[str]) -> None:
-    """Raise if two of *places* would have the same name in the results."""
+    """Raise an error if two of *places* would have the same name in the results."""
     paths: dict[str, Path] = {}
     for place in places:
         path = Path(place.partition("::")[0])

@@ -63,7 +63,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """The actor without the number of the connection."""
+        """The actor without the connection's number."""
         return self.actor[0]
 
     @property
@@ -105,7 +105,7 @@ Group = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Transcript:
-    """A whole transcript. `name` is its path relative to transcripts/ and never changes."""
+    """A complete transcript. `name` is its path relative to transcripts/ and never changes."""
 
     name: str
     header: Header
@@ -148,7 +148,8 @@ def walk(nodes: tuple[Node, ...]) -> list[Step]:
 def separated(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     """Return a copy of *nodes* in which no two steps are the same object.
 
-    A file that is included twice has its steps twice. A failure is marked at one of them.
+    A file that is included twice then has two copies of its steps, so that a failure marks only
+    one.
     """
     return tuple(_separated(node) for node in nodes)
 

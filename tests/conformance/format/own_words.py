@@ -1,7 +1,7 @@
-"""The replies that a program of a profile words itself, tested by their class.
+"""Replaces replies whose text a profile does not prescribe with their reply class.
 
-Rule: without class transparent these are the replies to all commands. The reply to the end of data
-is an exception in class synchronous.
+Rule: without the class transparent, these are the replies to all commands, except the reply to the
+end of data in the class synchronous.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _State:
     """The state of one path through the alternatives."""
 
     sides: Sides = NO_SIDES
-    #: The clients that have received a part of a reply.
+    #: The clients that have received only a part of a reply.
     in_reply: frozenset[str] = frozenset()
 
     def after(self, group: Group) -> _State:
@@ -38,7 +38,7 @@ _States = frozenset[_State]
 
 
 def in_own_words(nodes: tuple[Node, ...], profile: Profile) -> tuple[Node, ...]:
-    """Return *nodes* with each reply that *profile* does not prescribe as a class of replies."""
+    """Return *nodes*, with only the class of each reply that *profile* does not prescribe."""
     if "transparent" in profile.classes:
         return nodes
     return _Rewriter("synchronous" in profile.classes).nodes(nodes, frozenset((_State(),)))[0]
@@ -46,7 +46,7 @@ def in_own_words(nodes: tuple[Node, ...], profile: Profile) -> tuple[Node, ...]:
 
 @dataclass(frozen=True)
 class _Rewriter:
-    #: Whether the reply to the end of data is the upstream server's.
+    #: Whether the reply to the end of data comes from the upstream server.
     relays_final_reply: bool
 
     def nodes(self, nodes: tuple[Node, ...], states: _States) -> tuple[tuple[Node, ...], _States]:
@@ -100,7 +100,7 @@ def _is_reply(step: Step) -> bool:
 
 
 def _with_continuations(nodes: tuple[Node, ...]) -> list[Either | Include | Note | Group]:
-    """Return *nodes* with each step and the `+` lines that continue it as one group."""
+    """Return *nodes*, with each step and its `+` lines as one group."""
     found: list[Either | Include | Note | Group] = []
     for node in nodes:
         before = found[-1] if found else None

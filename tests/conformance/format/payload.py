@@ -17,14 +17,14 @@ VARIABLES = ("tmp", "upstream", "host", "port", "listen", "listen-port", "files"
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\", "@": b"@", "}": b"}"}
 _VISIBLE = {13: "\\r", 10: "\\n", 9: "\\t", 0: "\\0", 92: "\\\\"}
 _MAXIMUM_REPEAT = 1 << 30
-#: The octets that are kept of a repeat for analysis: more than the longest line with a meaning.
+#: The number of octets of a repeat that are kept for analysis, more than any significant line.
 _ABRIDGED = 1 << 18
 #: The characters that end plain text, outside and inside a repeat.
 _SPECIAL = {False: re.compile(r"\\"), True: re.compile(r"[\\}]")}
 
 
 class PayloadError(ValueError):
-    """Octets are written incorrectly. The message may suggest a correction."""
+    """The notation is invalid. The error message may suggest a correction."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Payload:
     end: bytes = b""
 
     def octets(self, variables: Mapping[str, bytes]) -> bytes:
-        """Return the octets, with the values of variables in this run."""
+        """Return the octets, with the variables' values in this run."""
         return b"".join(_octets(part, variables) for part in self.parts) + self.end
 
     def abridged(self) -> bytes:
-        """Return the octets with long repeats shortened and variables by name, for analysis."""
+        """Return the octets for analysis, with shortened repeats and the names of variables."""
         return b"".join(map(_abridged, self.parts)) + self.end
 
     def text(self, implied: bytes) -> str:
-        """Return the text in a transcript, for a line to which *implied* is appended."""
+        """Return the text in a transcript, without the line end *implied*."""
         text = "".join(_text(part) for part in self.parts)
         if text.startswith("@"):
             text = "\\" + text
@@ -126,7 +126,7 @@ def parse_payload(text: str, implied: bytes) -> Payload:
 
 
 class _Reader:
-    """A parser for one line. `ends_open` is true after a lone final `\\`."""
+    """A parser for one line. `ends_open` is true after a single final `\\`."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,6 +1,6 @@
-"""Whether the client of a transcript pipelines, so that a program must offer PIPELINING.
+"""Determines whether a transcript's client pipelines. The program must then offer PIPELINING.
 
-Rule: a client pipelines if it sends a command, or its greeting, while a reply is due.
+Rule: a client pipelines if it sends a command while it awaits a reply or the greeting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The profiles: the classes of programs whose requirements a run tests.
 
 Rule: a requirement belongs to a profile if the profile contains the class that the requirement
-binds. A transcript belongs to a profile if its subject does.
+binds. A transcript belongs to the same profiles as its subject.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _SEPARATOR = ","
 
 @dataclass(frozen=True)
 class Profile:
-    """A set of classes. It always contains relay, and postprox contains all classes."""
+    """A set of classes, which always contains relay. The profile postprox contains all classes."""
 
     classes: frozenset[str]
 
     @classmethod
     def of(cls, text: str) -> Profile:
-        """Parse class names that are separated by commas; ValueError names an unknown one."""
+        """Parse class names separated by commas. ValueError names an unknown class."""
         named = text.split(_SEPARATOR)
         for one in named:
             if one not in BINDS:
@@ -36,7 +36,7 @@ class Profile:
 
     @property
     def name(self) -> str:
-        """The shortest text that `of` parses to this profile."""
+        """The shortest text that `of` parses as this profile."""
         if _WHOLE in self.classes:
             return _WHOLE
         return _SEPARATOR.join(one for one in _OTHERS if one in self.classes) or _WIDEST
@@ -56,5 +56,5 @@ class Profile:
         return tuple(one for one in cited if self.has(known[one]))
 
 
-#: The profile of a program for which neither an option nor its file names one.
+#: The default profile, if neither an option nor the implementation file specifies one.
 POSTPROX = Profile.of(_WHOLE)

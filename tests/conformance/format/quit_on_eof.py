@@ -1,6 +1,6 @@
-"""Whether a transcript requires QUIT upstream after the end of a client that has sent none.
+"""Determines whether a transcript requires upstream QUIT after a client disconnects without QUIT.
 
-Rule: QUIT counts if an upstream server awaits it after the client's @eof, @close or @reset.
+Rule: QUIT counts if the upstream server awaits it after the client's @eof, @close or @reset.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _State:
     sides: Sides = NO_SIDES
     #: The clients that have sent QUIT.
     have_quit: frozenset[str] = frozenset()
-    #: Whether a client has ended its connection without QUIT, and QUIT went upstream after it.
+    #: Whether QUIT went upstream after a client disconnected without QUIT.
     is_left: bool = False
     is_required: bool = False
 
@@ -39,5 +39,5 @@ class _State:
 
 
 def requires_quit_on_eof(nodes: tuple[Node, ...]) -> bool:
-    """Whether every path through *nodes* requires it."""
+    """Whether every path through *nodes* requires QUIT in this case."""
     return all(state.is_required for state in final_states(nodes, _State(), _State.after))

@@ -18,7 +18,7 @@ _STEP = re.compile(r"([CUFP])([2-9]?)([>+<?])(?: (.*))?")
 
 
 def parse_transcript(text: str, name: str) -> Transcript:
-    """Return the transcript in *text*. FormatError contains the position and cause of an error."""
+    """Parse the transcript in *text*. FormatError contains the position and cause of an error."""
     lines = _printable_lines(text, name)
     if not lines or lines[0] != FENCE:
         raise FormatError(name, 1, f"the first line must be {FENCE}, which opens the TOML header")
@@ -181,7 +181,7 @@ def _parse_step(line: str, number: int) -> Step:
 
 
 def _split_verb(text: str, verbs: dict[str, ArgumentKind]) -> tuple[str, str]:
-    """Split a step into verb and argument. In a line of octets, the first word is not a verb."""
+    """Split a step into verb and argument. A line of octets has no verb."""
     word, _, rest = text.partition(" ")
     if word in verbs and word:
         return word, rest

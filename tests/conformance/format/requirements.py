@@ -32,7 +32,7 @@ class Requirement:
     level: str
     #: The harm, or "" if the level is may.
     harm: str
-    #: The smallest profile of programs to which the requirement applies.
+    #: The class of programs to which the requirement applies.
     binds: str
     sources: tuple[str, ...]
     sentence: str
@@ -87,7 +87,7 @@ class Specification:
 
 
 def families_of(requirements: Iterable[Requirement]) -> tuple[str, ...]:
-    """Return the families of *requirements* in order, without duplicates."""
+    """Return the families of *requirements*, in order and without duplicates."""
     return tuple(dict.fromkeys(one.family for one in requirements))
 
 

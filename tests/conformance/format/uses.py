@@ -1,6 +1,6 @@
-"""The capabilities that the steps of a transcript use, without an entry in its header.
+"""Determines which capabilities a transcript's steps use without an entry in the header.
 
-Rule: each capability of DERIVED has a module that finds its uses.
+Rule: each capability in DERIVED has a module that detects its use.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from .pipelining import pipelines
 from .quit_on_eof import requires_quit_on_eof
 
 PIPELINING, QUIT_ON_EOF = "pipelining", "quit-on-eof"
-#: The capabilities that `uses` finds.
+#: The capabilities that `uses` detects.
 DERIVED = frozenset((*SHOWN_BY_EHLO.values(), PIPELINING, QUIT_ON_EOF))
 
 
 def uses(transcript: Transcript) -> list[str]:
-    """Return the capabilities of DERIVED without which *transcript* cannot be played to its end."""
+    """Return the capabilities in DERIVED that are required to complete *transcript*."""
     found = {*extensions(transcript)}
     if pipelines(transcript.steps):
         found.add(PIPELINING)

@@ -1,4 +1,4 @@
-"""The fixed lists of words that transcripts, result files and reports share.
+"""The keywords that transcripts, result files and reports share.
 
 Rule: each list is defined only here, in display order.
 """
@@ -13,9 +13,10 @@ MAIL_HARMS = ("lost", "duplicated", "unfiltered", "altered", "exposed")
 HARMS = (*MAIL_HARMS, "stalled", "misreported", "inconvenient")
 #: The profiles of programs to which a requirement can apply, widest first.
 BINDS = ("relay", "transparent", "synchronous", "filter", "postprox")
-#: The policies of a program for bare LF in content: deliver it unchanged, as CRLF, or not at all.
+#: A program's policies for bare LF in content: deliver it unchanged, deliver it as CRLF, or refuse
+#: it.
 BARE_LF_POLICIES = ("pass", "normalise", "refuse")
-#: The first words of the sources of a requirement.
+#: The first words of a requirement's sources.
 SOURCES = ("manual", "RFC", "CVE", "Postfix", "safety")
 #: The modes in which a transcript can be run.
 MODES = ("stdio", "listen", "command")
@@ -23,7 +24,7 @@ MODES = ("stdio", "listen", "command")
 OUTCOMES = ("passed", "failed", "diverged", "stale", "skipped")
 #: The reasons for a known divergence of an implementation.
 KINDS = ("bug", "wontfix", "unclear")
-#: The folders of transcripts, which are the first words of clauses and "recorded".
+#: The transcript folders, which are "recorded" and the first words of all clauses.
 GROUPS = ("cli", "relay", "data", "filter", "files", "listen", "log", "recorded")
 
 #: The environment variables of the filter that contain the envelope (filter.env).
@@ -34,12 +35,12 @@ FILTER_VARIABLES = ("EMAIL", "OUTFILE", *ENVELOPE_VARIABLES)
 #: Prefixes of the names of results that are not transcripts.
 PROPERTY_PREFIX = "properties/"
 INVARIANT_PREFIX = "invariant/"
-#: INVARIANT_PREFIX in result files of format 1 and in descriptions written for them.
+#: The former INVARIANT_PREFIX, in result files of format 1 and in older implementation files.
 OLD_INVARIANT_PREFIX = "unasked/"
 
 
 def current_name(name: str) -> str:
-    """Return the current name of a result, of which *name* may be a former one."""
+    """Return the current name of the result *name*, which may be a former name."""
     if name.startswith(OLD_INVARIANT_PREFIX):
         return INVARIANT_PREFIX + name.removeprefix(OLD_INVARIANT_PREFIX)
     return name

@@ -1,6 +1,6 @@
 """Writes nodes as the text of a transcript.
 
-Rule: parsing the text again gives an equal transcript.
+Rule: parsing the text again results in an equal transcript.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def write_transcript(transcript: Transcript) -> str:
 
 
 def write_unfolded(transcript: Transcript) -> str:
-    """Return the text of *transcript*, in which included steps are expanded and indented."""
+    """Return the text of *transcript* with included steps expanded and indented."""
     body = "".join(f"{line}\n" for line in unfolded_lines(transcript.steps))
     return f"{FENCE}\n{write_header(transcript.header)}{FENCE}\n{body}"
 

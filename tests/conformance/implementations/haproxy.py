@@ -1,4 +1,4 @@
-"""The adapter for HAProxy in TCP mode, which relays octets and knows no SMTP.
+"""The adapter for HAProxy in TCP mode, which relays octets without interpreting SMTP.
 
 Rule: docs/adapters.md explains this file line by line.
 """
@@ -25,7 +25,7 @@ backend upstream
 
 
 def program(place: Place) -> Program:
-    """Return the command of HAProxy, with its configuration."""
+    """Write HAProxy's configuration, and return its command."""
     text = CONFIGURATION.format(entrance=place.entrance, upstream=place.upstream)
     configuration = place.write("haproxy.cfg", text)
     return Program(["/usr/sbin/haproxy", "-db", "-f", configuration])

@@ -1,12 +1,12 @@
-"""The adapter for proxsmtpd(8), of Debian's package proxsmtp.
+"""The adapter for proxsmtpd(8) from Debian's proxsmtp package.
 
-Rule: proxsmtpd itself handles every session and message. It sends DATA to the upstream server when
-it has the message, so the passage relays octets unchanged.
+Rule: proxsmtpd itself handles every session and message. It sends DATA to the upstream server after
+it has received the message, so the delivery mode is `Direct`.
 
 - HOST:PORT, -d, -t and -c become OutAddress, TempDirectory, FilterTimeout and FilterCommand of
-  proxsmtpd.conf(5). The kit runs the filter by the contract of -c and -r.
-- In the greeting and the EHLO reply proxsmtpd sends its own name, and it removes PIPELINING. The
-  passage restores both, because every transcript contains them.
+  proxsmtpd.conf(5). The kit runs the filter according to the contract of -c and -r.
+- proxsmtpd sends its own name in the greeting and the EHLO reply, and it removes PIPELINING. The
+  adapter restores both, because every transcript expects them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TempDirectory: {directory}
 
 
 def program(place: Place) -> Program:
-    """Return the command of proxsmtpd, with its configuration."""
+    """Write proxsmtpd's configuration, and return its command."""
     text = CONFIGURATION.format(
         upstream=place.upstream,
         entrance=place.entrance,
@@ -45,7 +45,7 @@ def program(place: Place) -> Program:
 
 
 def message(_arguments: Sequence[str]) -> Message:
-    """Return the message from the environment of FilterCommand."""
+    """Return the message that the environment of FilterCommand describes."""
     values = os.environ
     return Message(
         email=Path(values["EMAIL"]),

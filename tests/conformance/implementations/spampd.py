@@ -1,13 +1,13 @@
-"""The adapter for spampd(8), of Debian's package spampd.
+"""The adapter for spampd(8) from Debian's spampd package.
 
 Rule: spampd itself handles every session and message. It relays DATA before it has the content, so
-the passage is `Early`.
+the delivery mode is `Early`.
 
-- -t, the time limit for a message, becomes --satimeout. spampd does not use DIR of -d, because its
-  messages are in unnamed files in /tmp.
-- With --maxsize=0 every message is too large for a scan and is relayed unchanged. SpamAssassin is
-  still started with all its rules, which takes a second.
-- After QUIT spampd waits until the client closes the connection.
+- -t, the time limit for a message, becomes --satimeout. spampd ignores the directory of -d, because
+  it stores messages in unnamed files in /tmp.
+- With --maxsize=0, every message is too large to scan and is relayed unchanged. SpamAssassin still
+  loads all its rules, which takes a second.
+- After QUIT, spampd waits until the client closes the connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from postprox_conformance.adapters import Adapter, Early, Place, Program
 
 
 def program(place: Place) -> Program:
-    """Return the command of spampd."""
+    """Return spampd's command."""
     argv = [
         "/usr/sbin/spampd",
         f"--socket={place.entrance}",
@@ -30,13 +30,13 @@ def program(place: Place) -> Program:
         f"--group={os.getegid()}",
         *("--local-only", "--maxsize=0", "--children=2"),
         *(["--nodetach"] if place.options.foreground else []),
-        # Net::Server reads this. Its lock file would stay in /tmp after a SIGKILL.
+        # Net::Server reads this variable. After a SIGKILL, its lock file would remain in /tmp.
         *("--", "serialize=none"),
     ]
     return Program(argv, detaches=not place.options.foreground)
 
 
-#: A child of spampd that is just starting would survive a SIGTERM.
+#: A child process of spampd that is still starting would survive a SIGTERM.
 SETTLING = 0.3
 
 ADAPTER = Adapter(program, Early(closes_after_quit=True), unix=True, settling=SETTLING)

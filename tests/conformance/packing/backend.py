@@ -1,7 +1,7 @@
-"""The build backend, which applies setuptools to the current files and builds only wheels.
+"""The build backend, which uses setuptools and builds only wheels.
 
-Rule: a wheel contains the files of the checkout, and the specification as JSON. Leftovers of
-earlier builds are ignored.
+Rule: a wheel contains the checkout's current files, and the specification as JSON. Files left over
+from earlier builds are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ get_requires_for_build_editable = build_meta.get_requires_for_build_editable
 prepare_metadata_for_build_editable = build_meta.prepare_metadata_for_build_editable
 build_editable = build_meta.build_editable
 
-#: The directory in which setuptools collects files without ever removing any.
+#: The directory in which setuptools collects files but never removes any.
 _GATHERED = Path("build", "lib")
 
 _SPECIFICATION = Path("specification.json")
@@ -43,7 +43,7 @@ def build_wheel(
 
 
 def _specification_json() -> str:
-    """Return the specification as JSON from a program that imports only its parser."""
+    """Return the specification as JSON, created by a program that imports only the parser."""
     here = Path.cwd()
     program = (
         "import sys, types; package = types.ModuleType('suite'); package.__path__ = [sys.argv[1]]; "

@@ -1,4 +1,4 @@
-"""The suite's sockets: client connections that it opens, upstream connections that it accepts.
+"""The suite's sockets: client connections that it opens, and upstream connections that it accepts.
 
 Rule: received octets are buffered until a step consumes them. This module does not evaluate them.
 """
@@ -147,7 +147,7 @@ class Fragment:
     """A write that must be read before the next one, so that the peer sees two separate reads.
 
     An implementation may stop reading while it waits for the other peer. The wait therefore has a
-    time limit and never fails. If it expires, the writes may be read together.
+    time limit and never fails. If it expires, the peer may read the writes together.
     """
 
     _TIMEOUT = 0.1
@@ -234,7 +234,7 @@ class Listener:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _fill_backlog(self) -> None:
-        """Fill the backlog, whose length is one, so that connection attempts are not answered."""
+        """Fill the backlog of length one, so that connection attempts are not answered."""
         self._sock.listen(0)
         for _ in range(2):
             filler = socket.socket()
@@ -263,8 +263,8 @@ class Listener:
             self.arrived.popleft().close()
 
 
-#: The client's socket options for each value of the header key `buffers`. The peer derives the size
-#: of its send buffer from the segment size.
+#: The client's socket options for each value of the header key `buffers`. The segment size
+#: determines the size of the peer's send buffer.
 _OPTIONS = {
     "default": (),
     "small": (
@@ -284,7 +284,7 @@ def connect(address: tuple[str, int], buffers: str, timeout: float) -> socket.so
         client = stack.enter_context(socket.socket())
         for option in _OPTIONS[buffers]:
             client.setsockopt(*option)
-        # The timeout of an observation may be 0, with which connect(2) would not wait.
+        # The timeout of an observation may be 0. With this timeout, connect(2) would not wait.
         client.settimeout(max(timeout, _CONNECT))
         client.connect(address)
         stack.pop_all()
@@ -292,7 +292,7 @@ def connect(address: tuple[str, int], buffers: str, timeout: float) -> socket.so
 
 
 def accepted_pair(buffers: str, timeout: float) -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a loopback connection, the client's and the accepted one."""
+    """Return both ends of a loopback connection: the client's end and the accepted end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)

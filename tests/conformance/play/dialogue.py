@@ -1,4 +1,4 @@
-"""Records octets and events in the order in which the suite observed them, for failure reports."""
+"""Records the observed octets and events in order, for failure reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..format.payload import visible
 
-#: The maximum number of octets of a message that are recorded.
+#: The maximum number of recorded octets of a message.
 _KEPT_OCTETS = 2000
 _SHOWN_LINES = 60
 _SHOWN_WIDTH = 160
@@ -26,7 +26,7 @@ class Dialogue:
         self._entries: list[_Entry] = []
 
     def said(self, who: str, octets: bytes) -> None:
-        """Record octets sent by *who* (such as `C>`). An unfinished entry of *who* is extended."""
+        """Record octets sent by *who* (such as `C>`). They extend an incomplete entry of *who*."""
         if not self._entries or self._entries[-1].who != who:
             self._entries.append(_Entry(who, bytearray()))
         entry = self._entries[-1]
@@ -39,7 +39,7 @@ class Dialogue:
         self._entries.append(_Entry(f"{who} --", bytearray(octets), len(octets)))
 
     def lines(self) -> list[str]:
-        """Return the dialogue, or only the last lines of a long one, as lines of text."""
+        """Return the lines of the dialogue, or only the last lines of a long dialogue."""
         lines: list[str] = []
         for entry in self._entries:
             lines += _entry_lines(entry)

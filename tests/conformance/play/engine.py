@@ -1,7 +1,7 @@
 """The engine, which runs one transcript against one implementation.
 
-Rule: the script is an ordered list of steps. Each `<` waits for an event, so the engine sleeps only
-for @wait and @quiet.
+Rule: the script is an ordered list of steps. Each `<` step waits for an event, so the engine sleeps
+only for @wait and @quiet.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .matching import WAIT, State, Verdict, no
 from .observers import Observer, Observers, StepFailedError
 from .process import Watchdog
 
-#: The interval in seconds between checks of a state that causes no event, such as that of a file.
+#: The interval in seconds between checks of a state that causes no event, such as a file's state.
 _LOOK_AGAIN = 0.005
 _LOOKED_AT_AGAIN = ("killed", "tmp", "memory", "idle", "listens", "stdout", "stderr")
-#: The interval in seconds between checks whether a fragment has been read.
+#: The interval in seconds between checks whether the peer has read a fragment.
 _ASK_AGAIN = 0.001
 _WATCHDOG = 120.0
 
 
 def play(harness: Harness) -> list[Observed]:
-    """Run the transcript of the harness. StepFailedError contains the failed step.
+    """Run the harness's transcript. StepFailedError contains the failed step.
 
-    Return the observations of invariants, which are evaluated separately from the transcript.
+    Return the observations of invariants, which are evaluated independently of the transcript.
     """
     harness.prepare()
     timeout = _WATCHDOG * harness.settings.time_scale + harness.timeout
@@ -120,7 +120,7 @@ class Engine:
             self._write(group)
 
     def _await(self, step: Step, look: Observer) -> None:
-        """Run the loop until *look* returns a verdict. Raise unless *step* was observed."""
+        """Run the loop until *look* returns a verdict. Raise an error if it is negative."""
         extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
@@ -165,7 +165,7 @@ class Engine:
             raise StepFailedError(firsts[0], wanted, got)
 
     def _go_on_with(self, either: Either, number: int) -> None:
-        """Execute the rest of the branch whose first step, number *number*, was observed."""
+        """Execute the rest of branch *number*, whose first step was observed."""
         branches = [list(grouped(branch)) for branch in either.branches]
         groups = [branch for branch in branches if branch][number][1:]
         for node in groups:
@@ -225,7 +225,7 @@ class Engine:
         ways[step.verb]()
 
     def _connection(self, step: Step) -> Connection:
-        """Return the connection of the step's actor. The actor's first step opens or awaits it."""
+        """Return the connection of the step's actor. Its first step opens or awaits it."""
         harness = self._harness
         if step.kind == "C":
             if step.actor not in harness.clients:

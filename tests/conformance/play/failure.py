@@ -1,6 +1,6 @@
-"""Reports a failure, with the failed step marked in the transcript and with all observations.
+"""Formats a failure report, with the failed step marked in the transcript and all observations.
 
-Rule: plain text from the records of the harness. This module makes no decisions.
+Rule: this module formats the harness's records as plain text and makes no decisions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLANK = "    "
 _SHOWN_FILE = 800
 
 
-#: Values that differ in every run, which are addresses, the directory and waiting times.
+#: Matches values that differ in every run: addresses, the directory and waiting times.
 _OF_THE_RUN = re.compile(
     r"127\.\d+\.\d+\.\d+:\d+|\[::1\]:\d+|/tmp/postprox-suite-\w+|\(waited [\d.]+ s\)"
 )
@@ -33,11 +33,11 @@ _OF_THE_RUN = re.compile(
 class Failure:
     """The report of one failed run."""
 
-    #: One line with the transcript, the step, the expectation and the observation.
+    #: One line that contains the transcript, the step, the expectation and the observation.
     summary: str
-    #: The full report, which has many lines.
+    #: The full report.
     text: str
-    #: The part that failures with the same cause have in common.
+    #: The part that is equal for failures with the same cause.
     cause: str
     #: The identifier of the violated requirement.
     requirement: str
@@ -51,7 +51,7 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 
 
 def _broken(harness: Harness, error: StepFailedError) -> Requirement:
-    """Return the violated requirement. For a wrong exit status, this is the cited one about it."""
+    """Return the violated requirement, which may be a cited one about the exit status."""
     if error.requirement:
         return specification().requirements[error.requirement]
     ended = harness.process is not None and harness.process.status is not None
@@ -68,7 +68,7 @@ def states_exit_status(requirement: Requirement) -> bool:
 
 
 def stated(requirement: Requirement) -> str:
-    """Return the sentence of *requirement* with its identifier and its harm."""
+    """Return the sentence of *requirement* with its identifier and harm."""
     harm = f"harm: {requirement.harm}" if requirement.harm else "permitted"
     return f"{requirement.sentence} ({requirement.id}, {harm})"
 
@@ -133,7 +133,7 @@ def _difference(error: StepFailedError) -> list[str]:
 def _shown(
     nodes: tuple[Node, ...], indent: str, failed: Step | None
 ) -> list[tuple[str, Step | None]]:
-    """Yield each line of the script with its step. Expand only the include with the failed step."""
+    """Yield each line of the script with its step. Expand only the include that has failed."""
     lines: list[tuple[str, Step | None]] = []
     for node in nodes:
         match node:

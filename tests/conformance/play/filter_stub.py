@@ -1,7 +1,7 @@
 """The filter, a shell wrapper that runs the transcript's script and records the run for the suite.
 
-Rule: a run is recorded before the script starts, so that the record exists however the filter ends.
-The wrapper runs thousands of times, so it executes only two short commands (mkdir, cp).
+Rule: a run is recorded before the script starts, so the record exists even if the filter is killed.
+The wrapper runs thousands of times, so it executes only two fast commands (mkdir, cp).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .dialogue import Dialogue
 from .loop import READ, Loop
 from .procfs import descendants, is_alive, process_group
 
-# The suite's variables are not exported, so the filter's environment is that of the proxy. <> opens
-# a FIFO without waiting for the other end.
+# The suite's variables are not exported, so the filter's environment comes only from the proxy. <>
+# opens a FIFO without waiting for the other end.
 _WRAPPER = """\
 suite_box={box}
 suite_tmp={tmp}
@@ -47,7 +47,7 @@ class FilterRun:
 
 
 class FilterStub:
-    """The directory with the gates and the records of the filter runs."""
+    """The directory that contains the gates and the records of the filter runs."""
 
     def __init__(self, loop: Loop, directory: Path, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -58,7 +58,7 @@ class FilterStub:
         self._partial = b""
         self.new_runs: deque[FilterRun] = deque()
         self.runs: list[FilterRun] = []
-        self.waiting: list[str] = []  # gates at which a filter waits
+        self.waiting: list[str] = []  # gates at which a filter is waiting
 
     @property
     def command(self) -> str:
@@ -83,7 +83,7 @@ class FilterStub:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def open_gate(self, name: str) -> None:
-        """Open gate *name* once, for a filter that is waiting there or arrives later."""
+        """Open gate *name* once, for a filter that is waiting or arrives later."""
         self._dialogue.event("F>", f"gate {name}".rstrip())
         os.write(self._gates[name], b"\n")
 

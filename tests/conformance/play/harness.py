@@ -47,7 +47,7 @@ def _repeated(text: str) -> str:
 
 
 class HarnessError(Exception):
-    """An error of the suite itself, which says nothing about the implementation."""
+    """An error of the suite itself, which is independent of the implementation."""
 
 
 @dataclass
@@ -62,9 +62,9 @@ class Settings:
     timeout: float = 10.0
     #: The same limit, reduced for programs with frequent timeouts.
     timeouts: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
-    #: The profile whose requirements are judged.
+    #: The profile whose requirements are tested.
     profile: Profile = POSTPROX
-    #: The violated invariants, by name and mode.
+    #: The violated invariants by name and mode.
     broken: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -72,8 +72,8 @@ class Settings:
 class Ports:
     """A pool of addresses on which implementations listen. No two runs share an address.
 
-    Each run has its own address in 127.0.0.0/8, so neither another run nor an outgoing connection
-    can occupy the port.
+    Each run has its own address in 127.0.0.0/8, so no other run or outgoing connection can occupy
+    the port.
     """
 
     _counter: itertools.count[int] = field(default_factory=itertools.count)
@@ -176,7 +176,7 @@ class Harness:
 
     @property
     def full_timeout(self) -> float:
-        """The time limit without the reduction after earlier timeouts."""
+        """The time limit, not reduced after earlier timeouts."""
         return self.settings.timeout * self.settings.time_scale + self._real_time
 
     @property
@@ -192,13 +192,13 @@ class Harness:
         return known is not None
 
     def wait_until(self, done: Callable[[], bool], extra: float = 0.0, pause: float = 1.0) -> bool:
-        """Run the loop until *done*. Return False after the time limit plus *extra* seconds."""
+        """Run the loop until *done* is true. Return False *extra* seconds after the time limit."""
         began = time.monotonic()
         came = self.loop.turn_until(done, self.timeout + extra, pause)
         return self._waited(time.monotonic() - began - extra, came)
 
     def _waited(self, seconds: float, came: bool) -> bool:
-        """Adjust the time limits after a wait. *came* is whether the event occurred."""
+        """Adjust the time limits after a wait. *came* tells whether the event occurred."""
         timeouts = self.settings.timeouts
         # With a fast clock, the time depends on the clock and not on the program.
         if came and not self.header.clock:
@@ -248,7 +248,7 @@ class Harness:
 
     @property
     def tmp_seen(self) -> Path:
-        """The temporary directory as the suite sees it, even if only the process has it mounted."""
+        """The suite's path of the temporary directory, even if only the process has it mounted."""
         return self.namespace.inside(self.tmp) if self._mounted and self.namespace else self.tmp
 
     # --- the implementation
@@ -347,8 +347,8 @@ class Harness:
     def start_server(self) -> bool:
         """Start the server (mode listen). Return False if it does not go into the background.
 
-        From then on, the process is the server that the command has left behind, unless the
-        transcript has steps for that.
+        Afterwards, the process is the server that the command has left in the background, unless
+        the transcript has steps for that.
         """
         self.start_command()
         process = self.process
@@ -382,7 +382,7 @@ class Harness:
 
     @property
     def _may_bind_later(self) -> bool:
-        """Whether to retry a refused connection, which is useless once the command has exited."""
+        """Whether to retry a refused connection. This is pointless after the command's exit."""
         process = self.process
         if process is None or not process.alive:
             return False
@@ -401,7 +401,7 @@ class Harness:
             self.process.kill_all()
 
     def close(self) -> None:
-        """Stop and remove everything, whatever the state."""
+        """Stop and remove everything, in any state."""
         if self.process is not None:
             self.process.close()
         for connection in [*self.clients.values(), *self.upstreams.values(), *self.retired]:

@@ -1,6 +1,6 @@
 """Capabilities of this machine and user: a private /dev/log, mounts, addresses.
 
-Rule: all changes are made in private namespaces, which exist only as long as their processes.
+Rule: all changes are made in private namespaces, which disappear with their processes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ read -r line
 
 #: A name with two addresses in the private /etc/hosts: 127.0.0.2 and 127.0.0.3.
 TWO_ADDRESSES = "two.addresses.test"
-#: A name that most machines define. The private /etc/hosts always defines it.
+#: A name that most machines define, and that the private /etc/hosts always defines.
 LOCALHOST = "localhost"
 
 
@@ -84,7 +84,7 @@ class Namespace:
         return self._holder.pid
 
     def _hosts(self) -> Path:
-        """Return the contents of /etc/hosts, followed by the names that transcripts use."""
+        """Return the contents of /etc/hosts, followed by the names used in transcripts."""
         path = self._directory / "hosts"
         with contextlib.suppress(OSError):
             path.write_text(Path("/etc/hosts").read_text() + "\n")
@@ -107,7 +107,7 @@ class Namespace:
         return ["nsenter", self.option, "--"]
 
     def inside(self, path: Path) -> Path:
-        """Return the path outside the namespace of *path* inside it."""
+        """Return the path outside the namespace for *path* inside it."""
         return Path(f"/proc/{self._holder.pid}/root{path}")
 
     def mount_tmpfs(self, path: Path, options: str) -> None:
@@ -136,7 +136,7 @@ class Network:
     """A private network namespace with only loopback, kept alive by a file descriptor."""
 
     def __init__(self) -> None:
-        # A thread cannot leave the network again, so a separate thread enters it.
+        # A thread cannot leave the network again, so a new thread enters it.
         with ThreadPoolExecutor(1) as pool:
             self._descriptor = pool.submit(_new_network).result()
 

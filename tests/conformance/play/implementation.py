@@ -1,6 +1,6 @@
-"""The implementation under test, which is a command line, or a file that also lists divergences.
+"""The implementation under test, given as a command line, or as a file that also lists divergences.
 
-Rule: every entry of such a file is checked. Unknown names are errors.
+Rule: every entry of an implementation file is checked. Unknown names are errors.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Implementation:
     capabilities: frozenset[str] = frozenset(IMPLEMENTATION_CAPABILITIES)
     #: The policy for bare LF, one of BARE_LF_POLICIES. None if the file does not declare it.
     bare_lf: str | None = None
-    #: The octets, CRLF included, of the longest line that the program passes. None if unlimited.
+    #: The length in octets of the longest line that the program passes, including CRLF, or None.
     line_max: int | None = None
     clock_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     divergences: tuple[Divergence, ...] = ()
-    #: Whether the implementation was given as a file, not as a command line.
+    #: Whether the implementation was given as a file instead of a command line.
     described: bool = True
-    #: The file of the adapter that runs the program, or None without one.
+    #: The adapter's file, or None without an adapter.
     adapter: Path | None = None
-    #: Whether the adapter's program keeps running over many transcripts.
+    #: Whether the adapter's program keeps running across transcripts.
     keeps_running: bool = False
 
     def divergence(self, transcript: str, mode: str) -> Divergence | None:
@@ -71,7 +71,7 @@ class Implementation:
         return None
 
     def check_names(self, transcripts: Mapping[str, Iterable[str]]) -> None:
-        """Raise if a divergence is not one of *transcripts* (a mapping from name to modes)."""
+        """Raise an error if a divergence is not in *transcripts*, which maps names to modes."""
         for one in self.divergences:
             if one.transcript not in transcripts:
                 raise ImplementationError(
@@ -86,11 +86,11 @@ class Implementation:
 
 
 def control_of(implementation: Implementation) -> Implementation:
-    """Return the reference behind the passage of the implementation's adapter."""
+    """Return the reference implementation behind the same adapter."""
     assert implementation.adapter is not None
     reference = _installed_reference() if INSTALLED else find_implementation(REFERENCE)
     command = json.dumps(reference.argv)
-    # Everything else, such as the capabilities, is as the program's.
+    # All other values, such as the capabilities, are the program's.
     return replace(
         implementation,
         name=reference.name,
@@ -102,7 +102,7 @@ def control_of(implementation: Implementation) -> Implementation:
 
 
 def _installed_reference() -> Implementation:
-    """Return the postprox of this environment or of PATH."""
+    """Return the postprox command of this environment or in PATH."""
     here = str(Path(sys.executable).parent)
     found = shutil.which("postprox", path=os.pathsep.join((here, os.environ.get("PATH", ""))))
     if found is None:
@@ -120,7 +120,7 @@ def default_implementation() -> Implementation:
 
 
 def find_implementation(text: str) -> Implementation:
-    """Return the implementation for `--implementation TEXT`, a file, known name or command."""
+    """Return the implementation for `--implementation TEXT`: a file, a known name or a command."""
     for path in (Path(text), IMPLEMENTATIONS / f"{text}.toml"):
         if path.suffix == ".toml" and path.is_file():
             return read_implementation(path)
@@ -205,7 +205,7 @@ def _profile(text: str) -> Profile:
 
 
 def _adapter(table: Mapping[str, object], directory: Path) -> Path | None:
-    """Return the adapter's file, or None if the table has an argv."""
+    """Return the adapter's file, or None if the table has the key argv."""
     if bool(table.get("adapter")) == bool(table.get("argv")):
         raise ImplementationError("exactly one of 'argv' and 'adapter' is required")
     if not table.get("adapter"):
@@ -300,7 +300,7 @@ def _filled(text: str) -> str:
 
 
 def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
-    """Return argv with absolute paths for files in *directory*, because programs start in /."""
+    """Return argv with absolute paths for files in *directory*, because programs run in /."""
     program, *rest = (_filled(word) for word in argv)
     if "/" in program:
         program = str(directory / program)

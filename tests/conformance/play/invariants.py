@@ -1,8 +1,8 @@
-"""The invariants, which are rules for every transcript about the end of a run and its leftovers.
+"""The invariants, which are rules that apply to the end of every run and to its leftovers.
 
-Rule: the invariants are those in docs/transcripts.md, "True of every transcript". Unexpected
-output, and a session that does not end, make the transcript itself fail. The other rules have their
-own requirements and results.
+Rule: docs/transcripts.md describes the invariants ("True of every transcript"). Unexpected output,
+or a session that does not end, makes the transcript itself fail. The other rules have their own
+requirements and results.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _MOMENT = 0.1
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for every run in some modes. It has one result for each mode."""
+    """A rule for every run in certain modes. It has one result for each mode."""
 
     name: str
     title: str
-    #: The requirement that the result is about. The rule's other requirements apply to special
+    #: The first requirement is the one that the result tests. The others apply to special
     #: situations. If the rule is violated, a transcript that cites one of them fails.
     requires: tuple[str, ...]
     modes: tuple[str, ...]
@@ -70,7 +70,7 @@ RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK
 
 @dataclass(frozen=True)
 class Observed:
-    """Whether a rule was satisfied in a run, or else the expectation and the observation."""
+    """Whether a run met a rule, or else the expectation and the observation."""
 
     rule: Rule
     expected: str = ""
@@ -78,7 +78,7 @@ class Observed:
 
     @property
     def kept(self) -> bool:
-        """Whether the rule was satisfied."""
+        """Whether the rule was met."""
         return not self.expected
 
 
@@ -90,11 +90,11 @@ class InvariantChecker:
         self._observers = looks
         self._verbs = {step.verb for step in steps}
         self._sent_sigterm = False
-        #: The observations of rules, except those that the transcript itself cites.
+        #: The observations of all rules that the transcript itself does not cite.
         self.observed: list[Observed] = []
 
     def _judge(self, rule: Rule, expected: str, look: Callable[[], str]) -> None:
-        """Record the result of *look*, which describes the violation of *rule* or returns ""."""
+        """Record the result of *look*, which describes a violation of *rule* or returns ""."""
         got = look()
         if got and (cited := self._cited(rule)):
             raise StepFailedError(None, expected, got, cited)
@@ -108,7 +108,7 @@ class InvariantChecker:
         return next((one for one in cited if one in rule.requires), "")
 
     def _is_news(self, rule: Rule) -> bool:
-        """Whether a violation of *rule* would change a result, so that it is worth waiting for."""
+        """Whether a violation of *rule* would change a result. If not, do not wait for it."""
         known = (rule.name, self._harness.mode) in self._harness.settings.broken
         return bool(self._cited(rule)) or not known
 
@@ -221,7 +221,7 @@ class InvariantChecker:
 
 
 def _say_goodbye(upstream: Connection) -> None:
-    """Reply to a late QUIT and EOF, which every transcript permits after its script."""
+    """Reply to a late QUIT or EOF, which every transcript permits after its last step."""
     if not upstream.closed and bytes(upstream.received).upper() == b"QUIT\r\n":
         upstream.take(len(upstream.received))
         upstream.send(b"221 2.0.0 bye\r\n")

@@ -1,4 +1,4 @@
-"""The leftovers of a run, which are files in the temporary directory and processes.
+"""Finds the leftovers of a run, which are files in the temporary directory and processes.
 
 Rule: both may exist briefly after the run, until kill(2) and unlink(2) have taken effect.
 """
@@ -18,7 +18,7 @@ _LOOK_AGAIN = 0.005
 def still_left(
     harness: Harness, look: Callable[[], list[str]], seconds: float = AFTERMATH
 ) -> list[str]:
-    """Return the result of *look* after *seconds*, or as soon as it finds nothing."""
+    """Return the result of *look* after *seconds*, or as soon as the result is empty."""
     found: list[str] = []
 
     def clean() -> bool:

@@ -1,6 +1,6 @@
-"""The event loop, with callbacks for files that become readable or writable.
+"""The event loop, which calls functions when files become readable or writable.
 
-Rule: this module knows nothing about SMTP.
+Rule: this module does not interpret SMTP.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Loop:
             return
 
     def turn(self, seconds: float) -> None:
-        """Wait at most *seconds* for events, and handle them."""
+        """Wait up to *seconds* for events, and handle them."""
         for key, events in self._selector.select(max(0.0, seconds)):
             key.data(events)
 
     def turn_until(self, done: Callable[[], bool], seconds: float, pause: float = 1.0) -> bool:
-        """Run until *done* or for *seconds*. *pause* limits the time between checks."""
+        """Run until *done* is true, or for *seconds*. *pause* limits the time between checks."""
         deadline = time.monotonic() + seconds
         while not done():
             left = deadline - time.monotonic()

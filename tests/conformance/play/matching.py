@@ -1,6 +1,6 @@
 """Compares received octets with expected ones.
 
-Rule: pure functions and values that map octets to a verdict.
+Rule: only pure functions and values, which map octets to a verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state of an observation, with the number of `used` octets or the text that it `got`."""
+    """The state of an observation, with the number of octets `used` or the text that it `got`."""
 
     state: State
     used: int = 0
@@ -36,19 +36,19 @@ YES = Verdict(State.YES)
 
 
 def no(got: str) -> Verdict:
-    """Return the verdict that the observation *got* contradicts the step."""
+    """Return a negative verdict with the observation *got*."""
     return Verdict(State.NO, got=got)
 
 
 class OctetsAwaited:
-    """Compares a growing buffer with the expected octets. Each octet is read only once."""
+    """Compares a growing buffer with the expected octets. Each octet is compared only once."""
 
     def __init__(self, expected: bytes) -> None:
         self.expected = expected
         self._compared = 0
 
     def look(self, buffer: bytearray) -> Verdict:
-        """Return the verdict on *buffer*, from which nothing was removed since the last call."""
+        """Return the verdict on *buffer*, which has only grown since the last call."""
         end = min(len(buffer), len(self.expected))
         if buffer[self._compared : end] != self.expected[self._compared : end]:
             return no(describe(buffer, self._first_difference(buffer, end)))
@@ -73,7 +73,7 @@ class MessageAwaited:
         self._searched = 0
 
     def look(self, buffer: bytearray) -> Verdict:
-        """Return the verdict on *buffer*, from which nothing was removed since the last call."""
+        """Return the verdict on *buffer*, which has only grown since the last call."""
         end = _END_FOR_ANY_READER.search(buffer, self._searched)
         if end is None:
             self._searched = max(0, len(buffer) - _INCOMPLETE_END)

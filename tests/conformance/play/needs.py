@@ -54,7 +54,7 @@ def needs(transcript: Transcript, mode: str) -> list[str]:
 
 
 def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str | None:
-    """Return the reason why the transcript cannot be run here, or None."""
+    """Return the reason why the transcript cannot be run on this machine, or None."""
     if reason := lacking(needs(transcript, mode), settings):
         return reason
     if reason := _lacking_in_dialogue(transcript, settings):
@@ -71,14 +71,14 @@ def missing_need(transcript: Transcript, mode: str, settings: Settings) -> str |
 
 
 def _reaches_spool(transcript: Transcript) -> bool:
-    """Whether the program must use the directory that its command line names."""
+    """Whether the program must use the directory on its command line."""
     header = transcript.header
     observed = any(step.verb == "tmp" for step in walk(transcript.steps))
     return observed or header.tmp != "empty" or "$suite_tmp" in (header.filter or "")
 
 
 def _lacking_in_dialogue(transcript: Transcript, settings: Settings) -> str | None:
-    """Return a text about the first missing capability that the steps use, or None."""
+    """Return a message about the first missing capability that the steps use, or None."""
     implementation, steps = settings.implementation, transcript.steps
     used = [] if implementation.capabilities >= DERIVED else uses(transcript)
     if reason := lacking(used, settings):
@@ -92,7 +92,7 @@ def _lacking_in_dialogue(transcript: Transcript, settings: Settings) -> str | No
 
 
 def lacking(capabilities: Iterable[str], settings: Settings) -> str | None:
-    """Return a text about the first of *capabilities* that is missing, or None."""
+    """Return a message about the first missing capability in *capabilities*, or None."""
     implementation = settings.implementation
     for one in capabilities:
         if one in IMPLEMENTATION_CAPABILITIES and one not in implementation.capabilities:

@@ -1,4 +1,4 @@
-"""Observers, which are functions that decide whether a step was observed, and failure texts.
+"""Observers, which are functions that decide whether a step was observed, and failure messages.
 
 Rule: an observer never waits, and checks only its own step. Its verdict is yes, no or not yet.
 """
@@ -29,7 +29,8 @@ from .matching import (
 )
 
 _SHOWN = 2000
-#: An idle process uses at most _IDLE_USE seconds of processor time within _IDLE_STRETCH seconds.
+#: A process is idle if it uses no more than _IDLE_USE seconds of processor time in _IDLE_STRETCH
+#: seconds.
 _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
@@ -61,7 +62,7 @@ class Observers:
         self._resident_before: int | None = None
         #: Whether a step has sent a signal to the process.
         self.signalled = False
-        #: Steps that must be true when the engine reaches them and at the end.
+        #: Steps that must be true both when the engine reaches them and at the end.
         self.lasting: list[tuple[Step, Observer]] = []
 
     def look(self, group: Group) -> Observer:
@@ -76,14 +77,14 @@ class Observers:
                 return self._look_at_process(step)
 
     def with_process(self, look: Observer) -> Verdict:
-        """Return the verdict of *look*. Fail if it is still waiting but the process has exited."""
+        """Return the verdict of *look*. Fail if it is pending but the process has exited."""
         verdict = look()
         if (
             verdict.state is State.WAIT
             and self._harness.process is not None
             and not self._harness.process.alive
         ):
-            # The last action of the process may have arrived together with its exit.
+            # The process may have performed its last action immediately before its exit.
             self._harness.loop.turn(0)
             self._harness.loop.turn(0)
             verdict = look()
@@ -131,7 +132,7 @@ class Observers:
                 return no("a connection")
             if connection is not None and connection.received:
                 return no(describe(connection.received))
-            # A program that is still reading a large write is not quiet yet.
+            # A program that is still reading a large write is not silent yet.
             since = begin if connection is None else max(begin, connection.last_sent)
             return YES if time.monotonic() >= since + length else WAIT
 
@@ -211,7 +212,7 @@ class Observers:
         return lambda: looks.get(step.verb, self._output)(step)
 
     def _exit(self, step: Step) -> Verdict:
-        """Return the verdict on the exit of the process, or on the end of a server's sessions."""
+        """Return the verdict on the process's exit, or on the end of a server's sessions."""
         harness = self._harness
         if harness.mode == "listen" and harness.clients and not self.signalled:
             return YES if self.sessions_ended() else WAIT
@@ -261,7 +262,7 @@ class Observers:
         return YES if peak < step.argument else no(f"{peak / (1 << 20):.1f}M")
 
     def _growth(self, step: Step) -> Verdict:
-        """Compare resident memory with its value at the first step of this kind."""
+        """Compare the resident memory with its value at the first step of this type."""
         assert isinstance(step.argument, int)
         assert self._harness.process is not None
         resident = self._harness.process.resident_memory()
@@ -271,19 +272,19 @@ class Observers:
         return YES if grown < step.argument else no(f"{grown / (1 << 20):.1f}M more")
 
     def _idle(self) -> Observer:
-        """Return an observer for a period in which the process does not use the processor."""
+        """Return an observer that waits for a period without use of the processor."""
         process = self._harness.process
         assert process is not None
         began, used = time.monotonic(), process.processor_time()
 
         def look() -> Verdict:
             nonlocal began, used
-            if self._last_sent() > began:  # the process has waited for the suite
+            if self._last_sent() > began:  # the process was waiting for the suite
                 began, used = time.monotonic(), process.processor_time()
             if time.monotonic() < began + _IDLE_STRETCH:
                 return WAIT
             more = process.processor_time() - used
-            if more <= _IDLE_USE:  # a process that waits for a processor does not use one either
+            if more <= _IDLE_USE:  # a process that waits for a processor does not use one
                 return YES if process.sleeps() else WAIT
             began, used = time.monotonic(), used + more
             return WAIT
@@ -291,7 +292,7 @@ class Observers:
         return look
 
     def _last_sent(self) -> float:
-        """Return the time.monotonic() at which the kernel last accepted octets of the suite."""
+        """Return the time.monotonic() at which the kernel last accepted octets from the suite."""
         connections = [*self._harness.clients.values(), *self._harness.upstreams.values()]
         return max((one.last_sent for one in connections), default=0.0)
 
@@ -347,7 +348,7 @@ class Observers:
         return text[text.find(" ") + 1 :] if " " in text else text
 
     def so_far(self, step: Step) -> str:
-        """Return the part of *step* that has been observed."""
+        """Return the observed part of *step*."""
         connection = {**self._harness.clients, **self._harness.upstreams}.get(step.actor)
         if step.kind in "CU" and connection is not None:
             return describe(connection.received)

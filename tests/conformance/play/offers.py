@@ -1,4 +1,4 @@
-"""A check that the declared capabilities are those that the reply to EHLO shows.
+"""Checks that the declared capabilities match the EHLO reply.
 
 Rule: a contradiction is an error in the implementation file, which is reported before a run.
 """
@@ -28,7 +28,7 @@ U+ 250 ENHANCEDSTATUSCODES
 
 
 def check_offers(settings: Settings, mode: str) -> None:
-    """Raise if the file of the implementation contradicts its reply to EHLO in *mode*."""
+    """Raise an error if the implementation file contradicts the EHLO reply in *mode*."""
     implementation = settings.implementation
     if implementation.described and (reply := ehlo_reply(settings, mode)):
         contradictions = contradictions_of(implementation, reply)
@@ -37,7 +37,7 @@ def check_offers(settings: Settings, mode: str) -> None:
 
 
 def ehlo_reply(settings: Settings, mode: str) -> bytes:
-    """Return the reply to EHLO, or nothing if the program does not relay EHLO or its reply."""
+    """Return the EHLO reply, or nothing if the program does not relay EHLO or its reply."""
     harness = Harness(parse_transcript(_HELLO, "ehlo"), mode, settings)
     try:
         harness.prepare()
@@ -54,7 +54,7 @@ def ehlo_reply(settings: Settings, mode: str) -> bytes:
 
 
 def contradictions_of(implementation: Implementation, reply: bytes) -> list[str]:
-    """Return a text for each capability that *implementation* declares wrongly."""
+    """Return a message for each capability that *implementation* declares incorrectly."""
     shown = keywords(reply)
     return [
         f"capability '{capability}' is {'missing' if keyword in shown else 'declared'}, but the "

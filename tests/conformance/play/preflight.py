@@ -1,6 +1,6 @@
 """Checks that the implementation starts and relays one message before any other transcript is run.
 
-Rule: an error that would make every transcript fail is reported only once, here.
+Rule: this module reports an error that would make every transcript fail, and only once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HELP_TIMEOUT = 10
 
 #: The transcript that is run first in each mode.
 SMOKE = "relay/one-message.smtp"
-#: The reason for skipping all other transcripts in a mode in which this transcript fails.
+#: The reason for skipping all other transcripts in a mode in which the smoke test fails.
 CANARY_FAILS = f"{SMOKE} failed; nothing else was played"
 
 
@@ -51,7 +51,7 @@ def check_program(implementation: Implementation) -> None:
 
 
 def check_start(settings: Settings) -> None:
-    """Start a session. Raise unless the program connects, prints something or stays alive."""
+    """Start a session. Raise an error unless the program connects or prints something."""
     check_program(settings.implementation)
     transcript = parse_transcript(_SESSION, "preflight")
     harness = Harness(transcript, "stdio", settings)

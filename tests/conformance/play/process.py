@@ -48,7 +48,7 @@ def start_children_with_default_signals() -> None:
 
     A background job of a script inherits an ignored SIGINT, and nohup(1) passes on an ignored
     SIGHUP. execve(2) keeps an ignored signal ignored, but resets a handled one to its default. This
-    process therefore handles such signals with a function that does nothing, and its children
+    process therefore handles these signals with a function that does nothing, so its children
     behave as on a terminal.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
@@ -116,7 +116,7 @@ _LIMIT_COMMANDS = {
     # The option is -u in bash and -p in dash.
     "nproc": "{{ ulimit -u {0} 2>/dev/null || ulimit -p {0}; }}",
 }
-#: The number of octets per unit of ulimit. For -f, POSIX uses blocks of 512 octets.
+#: The number of octets per ulimit unit. For -f, POSIX uses blocks of 512 octets.
 _LIMIT_UNITS = {"fsize": 512, "as": 1024, "stack": 1024}
 
 
@@ -128,7 +128,7 @@ def _limit_commands(limits: Mapping[str, int]) -> str:
 
 
 class Process:
-    """A started command. `status` is its exit status, once known, or negative for a signal."""
+    """A started command. `status` is its exit status (negative for a signal) or None."""
 
     def __init__(self, loop: Loop, command: Command, dialogue: Dialogue) -> None:
         self._loop = loop
@@ -238,7 +238,7 @@ class Process:
 
 
 class Watchdog:
-    """A thread that kills a hanging process, so that every run comes to an end."""
+    """A thread that kills a hanging process, so that every run ends."""
 
     def __init__(self, kill: Callable[[], None], seconds: float) -> None:
         self.barked = False

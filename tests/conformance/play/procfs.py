@@ -1,4 +1,4 @@
-"""Facts about processes from /proc, including all their threads.
+"""Reads facts about processes, including all their threads, from /proc.
 
 Rule: all threads of a process count, because the first one may sleep or exit while others run.
 """
@@ -137,7 +137,7 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def _address(written: str) -> str:
-    """Decode an address in such a table, which consists of words in host byte order."""
+    """Decode an address in a table such as /proc/net/tcp, with words in host byte order."""
     host, port = written.split(":")
     words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
     address = ipaddress.ip_address(b"".join(words))
@@ -148,7 +148,7 @@ def _address(written: str) -> str:
 
 
 def command_line(pid: int) -> str:
-    """Return the command line of *pid*, for a message."""
+    """Return the command line of *pid*, for messages."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 #: REDUCED_DIVISOR. For a known divergence, it is divided from the start.
 EXPIRED_BEFORE_REDUCED = 10
 REDUCED_DIVISOR = 5
-#: The maximum duration of a response, as a multiple of the slowest response so far.
+#: The minimum time limit, as a multiple of the slowest response so far.
 _MARGIN = 3
 #: The maximum number of repeated runs in all workers together. After this number of confirmed
 #: failures at a level, further failures at that level are not repeated.
@@ -47,7 +47,7 @@ class AdaptiveTimeout:
         return self.left <= 0
 
     def limit(self, whole: float) -> float:
-        """Return the time limit that replaces *whole*."""
+        """Return the time limit that replaces the full limit *whole*."""
         return min(whole, self.at_least(whole / REDUCED_DIVISOR)) if self.is_reduced else whole
 
     def at_least(self, seconds: float) -> float:
@@ -63,7 +63,7 @@ class AdaptiveTimeout:
         self.left -= 1
 
     def may_replay(self, level: str) -> bool:
-        """Whether to repeat a transcript at *level* that failed because of a reduced time limit."""
+        """Whether to repeat a transcript at *level* that failed with a reduced time limit."""
         return self.replays.get(level, 0) > 0
 
     def confirmed(self, level: str) -> None:

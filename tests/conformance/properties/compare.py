@@ -1,6 +1,6 @@
 """Compares two implementations by the observable results of a plan.
 
-Rule: only results that must be equal in all implementations are compared. Wording, timing and
+Rule: only results that must be equal in all implementations are compared. Wordings, timings and
 additional commands to the upstream server may differ. Aspects are compared separately, so that one
 known difference does not hide others.
 """
@@ -32,7 +32,7 @@ def _replies(run: Run) -> list[str]:
 
 
 def _answers(exchange: Exchange) -> list[str]:
-    """Return the codes. Alternatives that a requirement permits are replaced with one code."""
+    """Return the codes, with one code in place of alternatives that a requirement permits."""
     codes = exchange.codes
     if isinstance(exchange.item, Message) and codes in ([503], [554]):
         return ["503 or 554 (data.needs-recipient)"]
@@ -62,7 +62,7 @@ def _variable(name: str) -> Aspect:
     return values
 
 
-#: Facts that occur equally often in both runs, or that also differ in another aspect.
+#: Events that occur equally often in both runs, or that also differ in another aspect.
 _OF_EACH_FILTER: dict[str, Aspect] = {
     "email": _emails,
     **{name.lower(): _variable(name) for name in ENVELOPE_VARIABLES},

@@ -1,7 +1,7 @@
-"""The forms of a message at the client, in EMAIL, in OUTFILE and at the upstream server.
+"""Defines the forms of a message at the client, in EMAIL, in OUTFILE and at the upstream server.
 
-Rule: this module is written from the specification, line by line, without code of any
-implementation. Simplicity is more important than speed.
+Rule: this module implements the specification line by line, without code from any implementation.
+Simplicity is more important than speed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ LINE_ENDS = {
 
 
 def legal_body(octets: bytes) -> bytes:
-    """Return *octets* as a client may send them after 354: complete lines, and no lone dot."""
+    """Return *octets* in a form that is legal after 354: complete lines, none of them a single
+    dot."""
     if not octets:
         return b""
     lines = octets.removesuffix(_SMTP_LINE_END).split(_SMTP_LINE_END)
@@ -48,17 +49,17 @@ def replaced_by(outfile: bytes) -> bytes:
 
 
 def _upstream(text: bytes) -> bytes:
-    """Replace LF by CRLF, and double dots after a bare CR, which is the only change to content."""
+    """Replace LF with CRLF, and double dots after a bare CR, the only change to the content."""
     return text.replace(b"\r.", b"\r..").replace(b"\n", _SMTP_LINE_END)
 
 
 def early_ends(wire: bytes) -> list[str]:
-    """Return the kinds of line end for which *wire* contains an early end of data."""
+    """Return the types of line end with which *wire* contains an early end of data."""
     return [name for name, line_end in LINE_ENDS.items() if b"." in line_end.split(wire)]
 
 
 def rejection(words: bytes) -> bytes | None:
-    """Return the reply that follows from a filter's output, or None for the implementation's own.
+    """Return the reply that a filter's output requires, or None for the implementation's own reply.
 
     The specification does not define whether a line that contains only control characters is blank
     (filter.reject-empty).

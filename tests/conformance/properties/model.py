@@ -1,8 +1,8 @@
 """Derives the required outcome of each message in a session from the specification.
 
 Rule: a pure function of the plan and of the replies to the client, which show which commands were
-accepted. Observations at the upstream server and the filter are compared with the result, and are
-not an input.
+accepted. Observations at the upstream server and the filter are not an input, but are compared with
+the result.
 """
 
 from __future__ import annotations
@@ -59,17 +59,18 @@ class ExpectedOutcome:
 
 @dataclass
 class _Transaction:
-    """The replies that the client has received so far in one transaction."""
+    """The replies that the client has received in one transaction."""
 
     mail: Command | None = None
     recipients: list[Command] = field(default_factory=list)
     attributes: dict[bytes, bytes] = field(default_factory=dict)
-    #: XFORWARD was accepted and then refused. The specification does not define which values count.
+    #: XFORWARD was accepted and later refused. The specification does not define which values
+    #: apply.
     unclear: bool = False
 
 
 def fates(run: Run) -> list[ExpectedOutcome]:
-    """Return the required outcome of every message, in order."""
+    """Return the required outcome of each message, in order."""
     found = []
     transaction, helo = _Transaction(), b""
     for exchange in run.exchanges:

@@ -1,7 +1,7 @@
 """The plan of one session, which contains all input from client, upstream server and filter.
 
-Rule: a plan is drawn before the session and contains no results. They are in a `run.Run`, which
-`model` and `rules` evaluate.
+Rule: a plan is generated before the session and contains no results. A `run.Run` contains the
+results, which `model` and `rules` evaluate.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import string
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-#: Commands that must end a pipelined group (RFC 2920 section 3.1). HELO is treated likewise.
+#: Commands that must end a pipelined group (RFC 2920 section 3.1). HELO is treated the same way.
 _ENDS_A_GROUP = (b"EHLO", b"HELO", b"NOOP", b"DATA", b"QUIT")
 #: Characters that have no special meaning in the shell and its printf.
 _PLAIN = (string.ascii_letters + string.digits + " .,:-<>@").encode()
@@ -41,10 +41,10 @@ GO_ON = Answer(354)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of the client, and upstream's reply to it if it is in the correct order."""
+    """A client command, and upstream's reply to it if it is in the correct order."""
 
     line: bytes
-    #: Whether it is sent together with the preceding command, if RFC 2920 permits that.
+    #: Whether the command is sent together with the preceding command, if RFC 2920 permits it.
     joined: bool = False
     answer: Answer = OK
     #: For MAIL and RCPT, the address as the filter receives it.
@@ -63,7 +63,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the filter does with a message."""
+    """The filter's action on a message."""
 
     status: int = 0
     #: The content of OUTFILE.
@@ -105,9 +105,9 @@ class Plan:
     """One session."""
 
     items: tuple[Item, ...]
-    #: Whether the client closes its sending direction along with a final QUIT.
+    #: Whether the client closes its sending direction together with a final QUIT.
     half_closes: bool = False
-    #: For each write of the client, the positions at which it is split. Negative positions count
+    #: For each write of the client, the positions at which to split it. Negative positions count
     #: from its end.
     cuts: tuple[tuple[int, ...], ...] = ()
     #: The extensions that upstream offers.
@@ -140,7 +140,7 @@ def may_be_followed(name: bytes) -> bool:
 
 
 def pieces(octets: bytes, cuts: tuple[int, ...]) -> list[bytes]:
-    """Split *octets* at those positions in *cuts* that are inside it."""
+    """Split *octets* at all positions in *cuts* that are inside it."""
     places = {cut if cut > 0 else len(octets) + cut for cut in cuts}
     inside = [0, *sorted(place for place in places if 0 < place < len(octets)), len(octets)]
     return [octets[start:end] for start, end in pairwise(inside)]

@@ -1,7 +1,7 @@
 """Executes plans, with clients that follow a plan and an upstream server that replies.
 
-Rule: this module neither sleeps nor evaluates results. Every wait has a time limit, and a timeout
-is recorded in `Run.trouble`.
+Rule: this module neither sleeps nor evaluates results. Every wait has a time limit. Timeouts are
+recorded in `Run.trouble`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .run import Exchange, NoReplyError, Run, Utterance, next_reply
 from .upstream import GREETING, Ledger, Server
 
 _LOOK_AGAIN = 0.001
-#: The time limit in seconds without an event while the implementation and all its descendants
-#: sleep. An implementation that computes or waits for a processor gets the full timeout.
+#: The time limit in seconds without an event while the implementation and all its descendants are
+#: sleeping. An implementation that is computing or waiting for a processor gets the full timeout.
 _ASLEEP = 3.0
 #: The filter reads its verdict from a file that the client writes just before the message.
 _FILTER = '. "$suite_tmp/../verdict{whose}"\n'
 
 
 class _LostError(Exception):
-    """A conversation cannot continue. The error message has the reason."""
+    """A conversation cannot continue. The error message contains the reason."""
 
 
 @dataclass
 class _Write:
-    """The octets of one write, and the exchanges that await replies to them."""
+    """The octets of one write, and the exchanges that await replies to it."""
 
     octets: bytes = b""
     answered: list[Exchange] = field(default_factory=list)
@@ -48,7 +48,7 @@ class _Write:
 
 
 class Conversation:
-    """A client that follows its plan. `go_on` returns whether the client is still waiting."""
+    """A client that executes its plan. `go_on` returns whether the client is still waiting."""
 
     def __init__(self, harness: Harness, client: Connection, plan: Plan, whose: str) -> None:
         self.run = Run(plan)
@@ -60,7 +60,7 @@ class Conversation:
         self._steps = self._whole()
 
     def go_on(self) -> None:
-        """Continue as far as possible without waiting."""
+        """Continue until the client must wait."""
         if self.finished:
             return
         try:
@@ -71,7 +71,7 @@ class Conversation:
             self._end()
 
     def give_up(self, why: str) -> None:
-        """Stop following the plan."""
+        """Abandon the plan."""
         self.run.trouble = why
         self._end()
 
@@ -104,7 +104,7 @@ class Conversation:
         yield from self._goodbye()
 
     def _say(self, write: _Write) -> Iterator[None]:
-        """Send all octets in pieces, and await the replies."""
+        """Send all octets in fragments, and await the replies."""
         if not write.octets:
             return
         if self._client.received:
@@ -167,21 +167,21 @@ class _Performance:
         self._events = 0
 
     def whole(self) -> None:
-        """Run until every client has finished or no further event occurs."""
+        """Run until every client has finished or no more events occur."""
         if not self._until(lambda: all(one.finished for one in self._conversations.values())):
             for one in self._conversations.values():
                 if not one.finished:
                     one.give_up("silence")
 
     def goodbye(self) -> None:
-        """Wait until the process exits, if it must exit."""
+        """Wait for the process to exit, if it must exit."""
         process = self._harness.process
         assert process is not None
         if not self._in_trouble():
             self._until(lambda: not process.alive)
 
     def record(self) -> None:
-        """Record leftovers and output that do not belong to a conversation."""
+        """Record leftovers, and output that does not belong to a conversation."""
         leftovers = [] if self._in_trouble() else still_left(self._harness, self._left)
         process = self._harness.process
         for name, one in self._conversations.items():
@@ -262,8 +262,7 @@ class _Performance:
         for name, book in self._books.items():
             if server.book is book:
                 log = self._conversations[name].run.said
-                # Before HELO it is unknown to which session a connection belongs. The first one is
-                # assumed.
+                # Before HELO, a connection's session is unknown. The first session is assumed.
                 place = len(log) if any(one.connection for one in log) else 0
                 log[place:place] = self._unclaimed.pop(number, [])
                 log.append(said)

@@ -1,6 +1,6 @@
 """The rules for every session. Each rule is a function that returns the violations in a run.
 
-Rule: each rule is a pure function about one subject, so that each violation has a name.
+Rule: each rule is a pure function that checks one subject, so that each violation has a name.
 `INVARIANTS` maps each rule to its requirements.
 """
 
@@ -14,7 +14,7 @@ from .model import ExpectedOutcome, fates
 from .plan import Command, Message
 from .run import Run, code
 
-#: Extensions with which content could bypass the filter (relay.ehlo).
+#: Extensions that would let content bypass the filter (relay.ehlo).
 HIDDEN = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
 #: Commands that an implementation may send upstream on its own.
 _OWN_COMMANDS = (b"DATA", b"RSET", b"NOOP", b"QUIT")
@@ -40,7 +40,7 @@ def replies_one_for_one(run: Run) -> Iterator[str]:
 
 
 def replies_in_order(run: Run) -> Iterator[str]:
-    """Check that each reply is upstream's reply to that command."""
+    """Check that each reply is upstream's reply to the same command."""
     for name in _ENVELOPE:
         given = [asked.reply for asked in run.asked if asked.verb == name]
         for (command, exchange), reply in zip(run.commands(name), given, strict=False):
@@ -128,7 +128,7 @@ def delivered_once(run: Run) -> Iterator[str]:
 
 
 def nothing_of_the_rejected(run: Run) -> Iterator[str]:
-    """Check that upstream gets DATA only for messages that pass the filter."""
+    """Check that upstream only gets DATA for messages that pass the filter."""
     wanted = sum(fate.passed is not None for fate in _complete(run))
     got = sum(asked.verb == b"DATA" for asked in run.asked)
     if got > wanted:
@@ -177,7 +177,7 @@ def upstream_left_with_quit(run: Run) -> Iterator[str]:
 
 
 def nothing_smuggled(run: Run) -> Iterator[str]:
-    """Check that the data does not end early with any line end that some server accepts."""
+    """Check that the data has no early end with any line end that some servers accept."""
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
             yield (

@@ -1,6 +1,6 @@
-"""The result of a plan, with all observations of one client's session.
+"""The result of a plan, which contains all observations of one client's session.
 
-Rule: this module only contains observations. It does not evaluate them.
+Rule: this module contains observations and does not evaluate them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Exchange:
 
 @dataclass(eq=False)
 class Utterance:
-    """A write, reply, command or event, as observed by the suite."""
+    """A write, reply, command or event that the suite has observed."""
 
     #: The mark as in a transcript (C> C< U> U<), or the text of an event.
     mark: str

@@ -1,7 +1,7 @@
 """Converts a run to a transcript that can be edited and committed.
 
-Rule: each observation becomes a step that awaits it, in the observed order. Replies with the
-implementation's own text are awaited by their code.
+Rule: each observation becomes a step that awaits it, in the observed order. For replies with the
+implementation's own text, only the code is awaited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..play.filter_stub import FilterRun
 from .model import fates
 from .run import Run, Utterance, code
 
-#: The minimum number of equal octets that are written as a repeat.
+#: The minimum number of equal octets to write as a repeat.
 _RUN = re.compile(rb"(.)\1{39,}", re.DOTALL)
 
 
@@ -37,7 +37,7 @@ def as_transcript(
 
 
 def written(run: Run, title: str, notes: list[str]) -> str:
-    """Return the transcript of *run* as text, with *notes* before its first step."""
+    """Return the transcript of *run* as text, with *notes* before the first step."""
     transcript = as_transcript(run, title)
     comments = tuple(Note(f"# {line}".rstrip()) for note in notes for line in note.splitlines())
     return write_transcript(
@@ -78,7 +78,7 @@ def _steps(run: Run) -> Iterator[Node]:
 def _one_connection_after_the_other(said: list[Utterance]) -> Iterator[Utterance]:
     """Reorder *said* so that each upstream connection ends before the next one begins.
 
-    Connections may have overlapped. In a transcript, the steps of the earlier connection come
+    Observed connections may overlap. In a transcript, the steps of the earlier connection come
     first.
     """
     ahead = list(said)

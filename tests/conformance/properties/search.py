@@ -1,7 +1,7 @@
 """Searches for a session that violates a rule, and reports the violation.
 
-Rule: only the first violated rule is reported, with the shortest session found. Its consequences
-are not.
+Rule: only the first violated rule is reported, with the shortest session found. Violations that
+result from it are not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .run import Run
 from .script import written
 
 _PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
-#: Whether a deep search was requested, by name or with a profile of a thousand examples.
+#: Whether a deep search was requested, either by name or with a profile of a thousand examples.
 DEEP = _PROFILE == "deep" or settings().max_examples >= 1000
-#: The number of examples with the profile `few`, which is used in tests of the suite's commands.
+#: The number of examples in the profile `few`, which the tests of the suite's commands use.
 _FEW = 3
-#: Time limit of the search for the shortest failing session, in seconds.
+#: The time limit in seconds of the search for the shortest failing session.
 _SHRINKING = 60.0
 
 
@@ -53,7 +53,7 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether to stop: a known divergence need not be shrunk, and the time is limited."""
+        """Whether to stop, because the time has expired or a known divergence was found."""
         return bool(self._wrong) and (not self._shrinks or self._late)
 
     @property
@@ -61,7 +61,7 @@ class Search:
         return time.monotonic() >= self._began + self._seconds
 
     def judge(self, run: Run, wrong: list[str], title: str) -> None:
-        """Fail with the first of the violations *wrong*, if any, in *run*."""
+        """Fail with the first violation in *wrong*, if any, which occurred in *run*."""
         self._sessions += 1
         if not wrong:
             return
@@ -88,7 +88,7 @@ class Search:
 
 
 def fail(*paragraphs: str) -> NoReturn:
-    """Fail with the failure's own text instead of a traceback through the suite."""
+    """Fail with the failure report instead of a traceback through the suite."""
     pytest.fail("\n\n".join(paragraphs), pytrace=False)
 
 

@@ -1,7 +1,7 @@
-"""Random sessions: the inputs, and how they are split and joined.
+"""Strategies for random sessions, which generate inputs and the positions at which to split them.
 
 Rule: all input is legal for a client or server, and the specification defines its result. Octets
-that programs have misinterpreted in the past are drawn more often.
+that programs have misinterpreted in the past are generated more often.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ VERDICTS = st.builds(
 
 
 def _mostly(usual: Answer, *others: Answer) -> st.SearchStrategy[Answer]:
-    """Draw *usual* often enough for a session to make progress."""
+    """Generate *usual* often enough for a session to make progress."""
     return st.sampled_from([usual] * 4 * len(others) + [*others])
 
 
 _ANSWERS = _mostly(OK, Answer(250, True), Answer(450), Answer(550, True))
 _JOINED = st.booleans()
 
-#: The form in the command, and the form that the filter receives.
+#: An address as in the command, and as the filter receives it.
 _ADDRESSES = (
     (b"<a@example>", b"a@example"),
     (b"<b.c+d@example>", b"b.c+d@example"),
@@ -91,7 +91,7 @@ _ATTRIBUTES = (
 
 @st.composite
 def mail_commands(draw: st.DrawFn) -> Command:
-    """Draw MAIL with the replies for its transaction."""
+    """Generate MAIL with the replies for its transaction."""
     written, address = draw(st.sampled_from([*_ADDRESSES, (b"<>", b"<>")]))
     parameters = draw(st.sampled_from([b"", b" SIZE=1000", b" BODY=8BITMIME"]))
     return Command(
@@ -106,7 +106,7 @@ def mail_commands(draw: st.DrawFn) -> Command:
 
 @st.composite
 def recipients(draw: st.DrawFn) -> Command:
-    """Draw RCPT."""
+    """Generate RCPT."""
     written, address = draw(st.sampled_from(_ADDRESSES))
     name = draw(st.sampled_from([b"RCPT TO:", b"rcpt to: "]))
     return Command(name + written, draw(_JOINED), draw(_ANSWERS), address=address)
@@ -116,7 +116,7 @@ def recipients(draw: st.DrawFn) -> Command:
 def xforwards(
     draw: st.DrawFn, attributes: tuple[tuple[bytes, tuple[bytes, bytes]], ...]
 ) -> Command:
-    """Draw XFORWARD with some of *attributes*."""
+    """Generate XFORWARD with some of *attributes*."""
     chosen = draw(st.lists(st.sampled_from(attributes), min_size=1, max_size=3))
     line = b" ".join([b"XFORWARD", *(written for written, _ in chosen)])
     answer = draw(_mostly(OK, Answer(501)))
@@ -133,7 +133,7 @@ MESSAGES = st.builds(Message, BODIES, VERDICTS, _JOINED)
 def _sessions(
     hellos: st.SearchStrategy[Command], forwards: st.SearchStrategy[Command], most: int
 ) -> st.SearchStrategy[tuple[Item, ...]]:
-    """Draw a greeting, transactions with commands between them, and optionally QUIT."""
+    """Generate a greeting, transactions with commands between them, and optionally QUIT."""
     strays = st.one_of(_commands(b"NOOP", b"RSET", b"NOOP  x "), recipients(), hellos, MESSAGES)
     begun = st.tuples(
         st.lists(forwards, max_size=2),
@@ -166,7 +166,7 @@ _KEYWORDS = st.lists(
 
 
 def plans() -> st.SearchStrategy[Plan]:
-    """Draw one session in mode stdio."""
+    """Generate one session in mode stdio."""
     hellos = _commands(b"EHLO client.example", b"ehlo other.example", b"HELO client.example")
     return st.builds(
         Plan,
@@ -181,7 +181,7 @@ def plans() -> st.SearchStrategy[Plan]:
 
 @st.composite
 def concurrent_sessions(draw: st.DrawFn) -> dict[bytes, Plan]:
-    """Draw a few clients of one server. Their HELO identifies them to upstream and filters."""
+    """Generate a few clients of one server. Their HELO identifies them to upstream and filters."""
     arguments = draw(st.booleans()), draw(st.booleans())
     crowd = {}
     for number in range(draw(st.integers(2, 4))):

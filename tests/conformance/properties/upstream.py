@@ -1,7 +1,7 @@
-"""A small, correct SMTP server that replies as planned and records its input.
+"""A small, correct SMTP server that sends the planned replies and records its input.
 
-Rule: this module is sans-I/O. Its parser is strict, so that only CRLF ends a line and only
-CRLF.CRLF ends the data. `rules` considers other interpretations of the same octets.
+Rule: this module is sans-I/O. Its parser is strict: only CRLF ends a line, and only CRLF.CRLF ends
+the data. `rules` considers other interpretations of the same octets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Delivery:
 
 @dataclass
 class UpstreamSession:
-    """One connection of the implementation."""
+    """One connection from the implementation."""
 
     asked: list[Asked] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
@@ -51,7 +51,7 @@ class UpstreamSession:
 
 
 class Ledger:
-    """The replies of upstream in the session of one client, over all of its connections."""
+    """Upstream's replies in one client's session, over all upstream connections."""
 
     def __init__(self, plan: Plan) -> None:
         self.keywords = plan.keywords
@@ -80,7 +80,7 @@ class Ledger:
 
 
 class Server:
-    """One connection. *books* maps a client's HELO to its session, and b"" to the default one."""
+    """One connection. *books* maps a client's HELO to its session, and b"" to the default."""
 
     def __init__(self, books: Mapping[bytes, Ledger]) -> None:
         self._books = books
@@ -114,7 +114,7 @@ class Server:
         return said
 
     def _taken(self) -> bytes | None:
-        """Return the next complete command with its line end, or message with its final dot."""
+        """Return the next complete command with its line end, or the message with its final dot."""
         if self._in_data:
             end = (b"\r\n" + self._held).find(_END_OF_DATA) + len(_END_OF_DATA) - 2
             complete = end > len(_END_OF_DATA) - 3

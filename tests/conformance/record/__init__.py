@@ -1,1 +1,1 @@
-"""The recorder, which runs a proxy between a real client and upstream and writes a transcript."""
+"""The recorder, which runs a proxy between a real client and server and writes a transcript."""

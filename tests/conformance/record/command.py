@@ -1,7 +1,6 @@
 """The subcommand `record`.
 
-Rule: a transcript is written only after it has been parsed again successfully. Otherwise, nothing
-is written and the reason is printed.
+Rule: a transcript is only written if it can be parsed again. Otherwise, the reason is printed.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def _text(transcript: Transcript, comments: list[str]) -> str:
-    """Return the transcript as text with *comments*. Raise if parsing does not give it again."""
+    """Return the transcript as text with *comments*. Raise an error if it cannot be parsed."""
     text = write_transcript(transcript)
     if parse_transcript(text, transcript.name).steps != transcript.steps:
         raise RecordError(f"{transcript.name} cannot be written in this format")

@@ -20,7 +20,7 @@ from ..play.harness import Harness, Settings
 from .address import Address, connect
 from .steps import StepRecorder
 
-#: The time within which the proxy must exit after the loss of client and upstream, in seconds.
+#: The time limit in seconds for the proxy's exit after client and upstream have disconnected.
 _TIMEOUT = 30.0
 _PAUSE = 0.2
 _NAMES = ("U", *(f"U{number}" for number in range(2, 10)))
@@ -38,7 +38,7 @@ exit $suite_status
 
 
 class RecordError(Exception):
-    """No transcript could be recorded. The error message has the reason."""
+    """No transcript could be recorded. The error message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass
 class _Link:
-    """The two ends of a relayed connection, which are the proxy's and the real one."""
+    """The two ends of a relayed connection: the proxy's end and the real peer's end."""
 
     actor: str
     inner: Connection
@@ -68,7 +68,7 @@ class _Link:
 
 
 class _FilterSaid:
-    """Return the lines on the filter's standard error in all runs so far."""
+    """Return the lines on the filter's standard error from all runs so far."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness

@@ -1,7 +1,7 @@
 """Converts the events of a session to the steps of a transcript, in the observed order.
 
-Rule: an event observed before octets were relayed precedes them, because the octets cannot be its
-cause. In a replay, the cause of every `<` therefore precedes it.
+Rule: an event that was observed before octets were relayed precedes them, because they cannot be
+its cause. In a replay, the cause of every `<` step therefore precedes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from ..format.payload import Part, Payload, Repeat
 from ..format.vocabulary import ENVELOPE_VARIABLES
 from ..play.filter_stub import FilterRun
 
-#: A read that ends within a line is part of a longer write if it has this length. Otherwise it is a
-#: fragment. A read that ends with a line is part of a longer write if it is as long as a block.
+#: A read that ends within a line is part of a longer write if it has one of these lengths.
+#: Otherwise, it is a fragment. A read that ends with a line is part of a longer write if it is as
+#: long as a block.
 _PIECE = 1024
 _BLOCK = 16384
-#: The minimum number of equal lines, or of equal octets in a line, that are written as a repeat.
+#: The minimum number of equal lines, or of equal octets in a line, to write as a repeat.
 _EQUAL_LINES = 4
 _EQUAL_OCTETS = 40
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
@@ -40,7 +41,7 @@ Reply = tuple[ReplyLine, ...]
 
 
 def read_reply(lines: list[bytes]) -> Reply | None:
-    """Return the reply in *lines* (without line ends), or None."""
+    """Return the reply in *lines* (without line ends), or None if they are not a reply."""
     found = [_REPLY_LINE.fullmatch(line) for line in lines]
     if not lines or not all(found) or len({one[1] for one in found if one}) != 1:
         return None
@@ -53,7 +54,7 @@ def _heading(line: bytes) -> bytes:
 
 
 def _may_go_on(write: bytes) -> bool:
-    """Whether the next read from the same peer may continue *write*."""
+    """Whether the next read from the same peer may be a continuation of *write*."""
     return len(write) >= (_BLOCK if write.endswith(CRLF) else _PIECE)
 
 
@@ -62,14 +63,14 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _is_shortened(reply: Reply, whole: Reply) -> bool:
-    """Whether *reply* is *whole*, possibly with lines after the first one removed."""
+    """Whether *reply* equals *whole*, except that lines after the first may be missing."""
     rest = iter(whole)
     return reply[0] == whole[0] and all(line in rest for line in reply)
 
 
 @dataclass
 class _Line:
-    """Octets in one direction that do not form a complete line or reply yet."""
+    """Octets in one direction that are not yet a complete line or reply."""
 
     partial: bytes = b""
     lines: list[bytes] = field(default_factory=list)
@@ -80,8 +81,8 @@ class StepRecorder:
 
     def __init__(self, filter_said: Iterable[bytes] = ()) -> None:
         self._steps: list[Node] = []
-        self._filter_said = filter_said  # lines of its standard error, which may grow
-        # Replies to the client's own lines that have not been relayed yet.
+        self._filter_said = filter_said  # lines of the filter's standard error, which may grow
+        # Replies to the client's own commands that have not been relayed yet.
         self._upstream_said: list[Reply] = []
         self._client_said: Counter[bytes] = Counter()  # messages not yet received by upstream
         self._asks_itself: set[str] = set()  # upstreams whose last line is not from the client
@@ -98,7 +99,7 @@ class StepRecorder:
     # --- events of the real client and the real upstream
 
     def sent(self, actor: str, octets: bytes) -> None:
-        """Record the octets of one read from *actor* as a write, or as the rest of one."""
+        """Record the octets of one read from *actor* as a new or a continued write."""
         if actor == "C":
             self._client_said.update(map(_heading, self._whole_lines("C>", octets)))
         else:
@@ -140,7 +141,7 @@ class StepRecorder:
         self._await(actor, b"".join(line + CRLF for line in lines))
 
     def _note_who_asks(self, actor: str, line: bytes) -> None:
-        """Note whether the next reply belongs to the proxy's own command and is not relayed."""
+        """Record whether the next reply answers the proxy's own command and is not relayed."""
         if self._client_said[line]:
             self._client_said[line] -= 1
             self._asks_itself.discard(actor)
@@ -176,7 +177,7 @@ class StepRecorder:
         return replies
 
     def _add_reply(self, lines: list[bytes]) -> None:
-        """Add a step that awaits a reply, by its code if it is the proxy's own, or else exactly."""
+        """Add a step that awaits a reply, exactly unless it is the proxy's own reply."""
         reply = read_reply(lines)
         if reply is None or self._is_passed_on(reply) or self._is_the_filters(lines):
             self._await("C", b"".join(line + CRLF for line in lines))
@@ -184,7 +185,7 @@ class StepRecorder:
         self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
 
     def _is_passed_on(self, reply: Reply) -> bool:
-        """Whether this is a reply of upstream. If so, its earlier replies were not relayed."""
+        """Whether this reply comes from upstream. If so, its earlier replies were not relayed."""
         if reply[0].code == b"354":
             return False  # a proxy that stores messages sends its own reply
         for position, said in enumerate(self._upstream_said):
@@ -199,7 +200,7 @@ class StepRecorder:
     # --- events of the filter and the process
 
     def filter_run(self, run: FilterRun) -> None:
-        """Record the start of the filter."""
+        """Record the filter's start."""
         self._add(Step("F", "<", "run", None))
         for name in ENVELOPE_VARIABLES:
             if name in run.environment:
@@ -214,7 +215,7 @@ class StepRecorder:
             mark, verb = "+", ""
 
     def ended(self, status: int) -> None:
-        """Record the end of the process."""
+        """Record the process's exit."""
         self._add(Step("P", "<", "exit", str(status)))
 
     def _add(self, step: Step) -> None:
@@ -230,7 +231,7 @@ def payload_lines(octets: bytes) -> list[Payload]:
 
 
 def _repeated(equal: list[bytes]) -> list[Payload]:
-    """Return equal lines as a repeat. The last line is separate, with the implied line end."""
+    """Return equal lines as a repeat. The last line is separate and has the implied line end."""
     line, count = equal[0], len(equal)
     if count < _EQUAL_LINES:
         return [Payload(_parts(line), CRLF)] * count

@@ -1,7 +1,7 @@
 """The verdict as a badge, which is an SVG or an endpoint for shields.io.
 
-Rule: a badge contains the version of the suite, the profile and exactly the word of the verdict.
-Only a complete run gets a positive colour.
+Rule: a badge contains the suite's version, the profile and the exact words of the verdict. Only a
+complete run gets a positive colour.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The subcommand `report`, which converts result files to a page, a Markdown matrix or a badge.
 
 Rule: the exit status does not depend on the verdicts. It is 0 if the output was written, and 2
-after an error in the command line, a result file or an output file.
+after an error in the command line, in a result file or in an output file.
 """
 
 from __future__ import annotations

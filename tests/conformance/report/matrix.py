@@ -1,4 +1,4 @@
-"""The matrix of families and implementations, with counted and grouped results.
+"""The matrix of families and implementations, which counts and groups results.
 
 Rule: this module does not format anything. A result is one transcript in one mode. It counts once
 in its implementation's totals, once in each group and once in each of its families.
@@ -40,7 +40,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Finding:
-    """A result with a text (failed, diverged or skipped). Modes with the same text are combined.
+    """A result with a text (failed, diverged or skipped), which combines modes with the same text.
 
     If an implementation skips several transcripts with the same text, this is one finding.
     """
@@ -89,7 +89,7 @@ class Column:
 
     @property
     def causes(self) -> tuple[tuple[Finding, ...], ...]:
-        """Return failures by cause, most frequent first, and then failures without a cause."""
+        """Return failures by cause, most frequent first, followed by failures without a cause."""
         together: dict[str, list[Finding]] = {}
         for finding in self.found("failed"):
             together.setdefault(finding.first.cause or finding.anchor, []).append(finding)
@@ -101,12 +101,12 @@ class Column:
 
     @cached_property
     def harms(self) -> dict[str, list[Cause]]:
-        """The causes of all misses, grouped by the heading of their harm."""
+        """The causes of all misses, grouped under headings for their harm."""
         return by_harm(causes(self.run.results))
 
     @cached_property
     def anchors(self) -> dict[Result, str]:
-        """The anchors of the texts of results in the report."""
+        """The anchors of result texts in the report."""
         return {result: finding.anchor for finding in self.findings for result in finding.results}
 
 
@@ -218,7 +218,7 @@ def build(families: Sequence[Family], runs: Sequence[Run]) -> Matrix:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Return the name and version of each column. Add the file if two labels would be equal."""
+    """Return the name and version of each column, and the file if two labels would be equal."""
     plain = [f"{run.name} {run.version}".strip() for run in runs]
     return [
         label if plain.count(label) == 1 else f"{label} ({run.source})"
@@ -273,7 +273,7 @@ def _row(family: Family, columns: Sequence[Column]) -> Row:
 
 
 def _cell(family: Family, results: Sequence[Result]) -> Cell:
-    """Return tallies for all levels of the family, even empty ones, and for other levels."""
+    """Return tallies for all levels of the family, even if empty, and for levels with results."""
     if not results:
         return Cell(())
     levels = {*family.levels, *_levels(results)}

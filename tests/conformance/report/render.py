@@ -22,7 +22,8 @@ from .matrix import Matrix
 #: The symbols of the outcomes. Colour is never the only indication of an outcome.
 SYMBOLS = {"passed": "✓", "failed": "✗", "diverged": "≠", "stale": "!", "skipped": "○", "none": "—"}
 
-# The characters that have a meaning within a line. Templates never put text at the start of a line.
+# The characters with a special meaning within a line. Templates never put text at the start of a
+# line.
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<|~&$])")
 _CODE = re.compile(r"`([^`]+)`")
 _STRONG = re.compile(r"\*\*([^*]+)\*\*")
@@ -32,7 +33,7 @@ def html(matrix: Matrix) -> str:
     """Return the report as a self-contained HTML page."""
     script = (TEMPLATES / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # The browser runs only the script with this digest, even if escaping is incorrect.
+    # The browser only runs the script with this digest, even if the escaping is incorrect.
     return _render("report.html", matrix=matrix, script=Markup(script), script_digest=digest)  # noqa: S704
 
 
@@ -78,12 +79,12 @@ def _fence(text: str) -> str:
 
 
 def _unfolded(name: str) -> str:
-    """Return the transcript *name* with its includes, or "" if it is not in this suite."""
+    """Return the transcript *name* with its includes expanded, or "" if it is not in this suite."""
     path = TRANSCRIPTS / name
     return write_unfolded(load_transcript(path)) if path.is_file() else ""
 
 
 def _statement(text: str) -> Markup:
-    """Return a requirement's sentence as HTML, from the Markdown in the specification's tables."""
+    """Convert a requirement's sentence from the specification's Markdown to HTML."""
     safe = _CODE.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(_STRONG.sub(r"<strong>\1</strong>", safe))  # noqa: S704

@@ -1,8 +1,8 @@
 """The reader of result files (JSON lines, formats 1 to 4).
 
-Rule: a file is read completely, or rejected with an error that contains its name and the line. Only
-a missing end is accepted, because the results of an interrupted run are useful. `Run.gaps`
-describes what is missing.
+Rule: a file is read completely, or rejected with an error that contains its name and the line. The
+end may be missing, because the results of an interrupted run are useful. `Run.gaps` describes the
+missing parts.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ResultFileError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """The contents of one result file, which are the results of one run."""
+    """The contents of one result file, which has the results of one run."""
 
     source: str
     name: str
     version: str
     argv: tuple[str, ...]
-    #: The adapter's control, "" without one.
+    #: The adapter's control, or "" without an adapter.
     control: str
     suite_version: str
     suite_transcripts: int
@@ -42,9 +42,9 @@ class Run:
     modes: tuple[str, ...]
     #: The only source whose requirements were tested, or "" for all.
     by_source: str
-    #: The profile whose requirements were judged, "" in older files.
+    #: The profile whose requirements were tested, or "" in older files.
     profile: str
-    #: Machine, Python, user and time scale, "" in older files.
+    #: The machine, Python version, user and time scale, or "" in older files.
     environment: str
     specification_version: str
     results: tuple[Result, ...]
@@ -106,7 +106,7 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Record:
-    """One line of the file. Its methods return the value of a key, which must have their type."""
+    """One line of the file. Each method returns a key's value and checks its type."""
 
     source: str
     line: int
@@ -230,7 +230,7 @@ def _result(record: _Record) -> Result:
 
 
 def _control(record: _Record) -> Control | None:
-    """Return the control's outcome. Results without an adapter have none."""
+    """Return the control's outcome, or None without an adapter."""
     if record.fields.get("control") is None:
         return None
     control = record.record("control")
@@ -258,7 +258,7 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     if footer is None:
         return ("missing footer; the run did not end",)
     there = Counter(result.outcome for result in results)
-    # The footers of older files do not have this outcome.
+    # The footers of older files lack this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     stopped = footer.text("stopped") if "stopped" in footer.fields else ""
     return ((stopped,) if stopped else ()) + tuple(

@@ -1,9 +1,9 @@
 """Finds the smallest set of causes that explains all misses in a run.
 
 Rule: pure functions. Two misses have the same cause if they violate the same requirement, if their
-step, expectation and observation are equal, or if the implementation file gives the same reason.
-The example of a cause is a miss of the requirement of which the largest share fails, because a
-transcript about another requirement can fail by the same mistake.
+step, expectation and observation are equal, or if the implementation file gives the same reason. A
+cause's example is a miss of the requirement with the largest share of failures, because the same
+mistake can also make transcripts about other requirements fail.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..format.vocabulary import HARMS, LEVELS, MAIL_HARMS
 from .results import Result
 
-#: A description of programs that violate a requirement, by the harm of the requirement.
+#: The description of a program that violates a requirement, by the requirement's harm.
 DEEDS = {
     "lost": "loses mail",
     "duplicated": "duplicates mail",
@@ -28,16 +28,16 @@ DEEDS = {
     # Result files of formats 1 and 2 do not contain the harm.
     "": "misses clauses",
 }
-#: The heading of causes that only random sessions have found, if transcripts fail as well.
+#: The heading for causes that only random sessions have found, if transcripts also fail.
 _ALSO_RANDOM = "fails random sessions, perhaps for the reasons above, in"
 _MISSED = ("failed", "diverged")
-#: Number of further requirements that a cause names.
+#: The maximum number of other requirements that a cause lists.
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Misses with the same cause, the example first."""
+    """Misses with the same cause. The first miss is the example."""
 
     results: tuple[Result, ...]
 
@@ -63,7 +63,7 @@ class Cause:
 
     @property
     def others(self) -> str:
-        """Return the number of misses besides the example, and their other requirements."""
+        """Return the number of other misses, and their other requirements."""
         number = len(self.results) - 1
         further = tuple(dict.fromkeys(map(_broken, self.results)))[1:]
         more = f" and {len(further) - _NAMED} more" if len(further) > _NAMED else ""
@@ -72,24 +72,24 @@ class Cause:
 
     @property
     def observation(self) -> str:
-        """Return the expectation and the observation of the example in one line."""
+        """Return the example's expectation and observation in one line."""
         first = self.example.message.partition("\n")[0]
         return first.partition("] ")[2] or first
 
 
 class Ranking:
-    """The order of misses by the likelihood that their requirement names the mistake."""
+    """Orders misses by the likelihood that their requirement describes the mistake."""
 
     def __init__(self, results: Iterable[Result]) -> None:
         played = [one for one in results if one.outcome != "skipped"]
         missed = [one for one in played if one.outcome in _MISSED]
         self._missed = Counter(map(_broken, missed))
-        #: The number of misses that cite a requirement, also if they violate another one.
+        #: The number of misses that cite a requirement, even if they violate another one.
         self._cited = Counter(cited for one in missed for cited in one.requirements)
         self._kept = Counter(one.requirements[:1] for one in played if one.outcome not in _MISSED)
 
     def key(self, miss: Result) -> tuple[object, ...]:
-        """Return the key that sorts *miss*, with mail and level MUST before everything else."""
+        """Return the sort key of *miss*. Harm to mail and level MUST come first."""
         broken = _broken(miss)
         share = self._missed[broken] / (self._missed[broken] + self._kept[(broken,)])
         first = (miss.is_property, miss.harm not in MAIL_HARMS, LEVELS.index(miss.level))
@@ -97,10 +97,10 @@ class Ranking:
 
 
 def causes(results: Iterable[Result]) -> tuple[Cause, ...]:
-    """Return the causes of all misses, ordered by harm, then by number of misses.
+    """Return the causes of all misses, ordered by harm and then by the number of misses.
 
-    Causes that only random sessions have found come last, because a transcript about the same
-    mistake names the violated requirement more exactly.
+    Causes that only random sessions have found come last, because a transcript identifies the
+    violated requirement more precisely.
     """
     every = tuple(results)
     order = Ranking(every).key
@@ -112,7 +112,7 @@ def causes(results: Iterable[Result]) -> tuple[Cause, ...]:
 
 
 def _components(missed: list[Result]) -> Iterator[list[Result]]:
-    """Yield groups of results that are connected through equal marks."""
+    """Yield groups of results that are connected by equal marks."""
     with_mark: dict[tuple[int, str], list[int]] = {}
     for number, result in enumerate(missed):
         for mark in _marks(result):
@@ -132,7 +132,7 @@ def _components(missed: list[Result]) -> Iterator[list[Result]]:
 
 
 def by_harm(found: Iterable[Cause]) -> dict[str, list[Cause]]:
-    """Return the causes of each harm under its heading, such as "loses mail in 3 ways"."""
+    """Return the causes of each harm by its heading, such as "loses mail in 3 ways"."""
     every = tuple(found)
     only_random = all(cause.is_random for cause in every)
     together: dict[str, list[Cause]] = {}
@@ -150,7 +150,7 @@ def _broken(result: Result) -> str:
 
 
 def _marks(result: Result) -> list[tuple[int, str]]:
-    """Return values with their kinds. Results that share one of them have the same cause."""
+    """Return values with their types. Results that share a value have the same cause."""
     reason = result.divergence.reason if result.divergence else ""
     values = enumerate((_broken(result), result.cause, reason))
     return [(kind, value) for kind, value in values if value]

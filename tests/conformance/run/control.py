@@ -1,7 +1,7 @@
-"""The control of an adapter: the reference behind the same passage, run with every adapter.
+"""The control of an adapter, which is the reference implementation behind the same adapter.
 
-Rule: the control runs each transcript first. If the control fails it, the program is not tested by
-this transcript, because the failure is the adapter's.
+Rule: the control runs each transcript first. If the control fails, the transcript does not test the
+program, because the adapter has caused the failure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .results import Control, Result
 
 #: The reason for skipping a transcript that the control fails.
 CONTROL_FAILS = "not tested: the adapter's control fails"
-#: Number of failures of the control that the terminal names. The HTML page lists all of them.
+#: The maximum number of control failures that the terminal lists. The HTML page lists all of them.
 _NAMED = 20
 #: The fields of a result that describe a failure.
 _NOTHING_FOUND: dict[str, Any] = {
@@ -29,14 +29,14 @@ _NOTHING_FOUND: dict[str, Any] = {
 
 
 def control_outcome(failure: Failure | None) -> Control:
-    """Return the control's part of a result."""
+    """Return the control's outcome for a result."""
     if failure is None:
         return Control("passed")
     return Control("failed", failure.summary, failure.text)
 
 
 def with_control(result: Result, of_control: Iterable[Result]) -> Result:
-    """Return the *result* of an invariant with the control's result, not tested if that failed."""
+    """Add the control's result to an invariant's *result*. Skip it if the control failed."""
     for one in of_control:
         if (one.transcript, one.mode) == (result.transcript, result.mode):
             control = Control(one.outcome, one.message, one.text)
@@ -61,7 +61,7 @@ class ControlSummary:
 
     @property
     def sentence(self) -> str:
-        """Return the number of failures."""
+        """Return a sentence about the number of failures."""
         total = self.passed + len(self.failed)
         if not self.failed:
             return f"passes all {total}"

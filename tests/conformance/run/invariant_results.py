@@ -1,6 +1,6 @@
 """The results of invariants, one for each rule and mode, from the observations in all runs.
 
-Rule: this module only counts. A violated rule counts as one miss, not as thousands.
+Rule: this module only counts. A violated rule counts as one miss, regardless of the number of runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class InvariantObservation:
 
     rule: str
     mode: str
-    #: None if the rule was satisfied.
+    #: None if the rule was met.
     failure: Failure | None = None
 
 

@@ -1,6 +1,6 @@
-"""Transcripts in pytest, as files with an item for each mode and a result for each item.
+"""Transcripts in pytest, as files with one item for each mode and one result for each item.
 
-Rule: an item runs its transcript. Known divergences must fail, and everything else must pass.
+Rule: an item runs its transcript. Known divergences must fail, and all other items must pass.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def suite_of(config: pytest.Config) -> Suite:
 
 
 class JudgedError(Exception):
-    """The implementation failed, as opposed to the suite."""
+    """The implementation, not the suite, has failed."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.summary)
@@ -70,7 +70,7 @@ class TranscriptFile(pytest.File):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
     ) -> str:
-        """Return the file, line and suggestion if the transcript cannot be read."""
+        """Return the file, line and suggestion for an unreadable transcript."""
         if isinstance(excinfo.value, FormatError):
             return f"transcripts/{excinfo.value}"
         return str(super().repr_failure(excinfo))
@@ -100,7 +100,7 @@ class TranscriptItem(pytest.Item):
         return self.path, None, f"{self.transcript.name}::{self.mode}"
 
     def runtest(self) -> None:
-        """Play the transcript."""
+        """Run the transcript."""
         suite = suite_of(self.config)
         reason = missing_need(self.transcript, self.mode, suite.settings)
         if reason:
@@ -136,7 +136,7 @@ class TranscriptItem(pytest.Item):
         pytest.skip(CANARY_FAILS)
 
     def _play_control(self, suite: Suite) -> None:
-        """Play the transcript with the control of an adapter. Skip the item if it fails."""
+        """Run the transcript with the adapter's control. Skip the item if the control fails."""
         if suite.control is None:
             return
         played = play_fairly(self.transcript, self.mode, suite.control)
@@ -178,7 +178,7 @@ class TranscriptItem(pytest.Item):
 
 
 def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -> None:
-    """Raise an error if a known divergence passes, unless it fails only sometimes."""
+    """Raise an error if a known divergence passes, unless it fails only occasionally."""
     if failed:
         pytest.xfail(f"known divergence, {known.kind}: {known.reason}")
     if not known.sometimes:
@@ -203,7 +203,7 @@ def _name_and_mode(item: pytest.Item) -> tuple[str, str]:
 
 
 def is_judged(item: pytest.Item) -> bool:
-    """Whether *item* has a result, which is true for transcripts and properties."""
+    """Whether *item* has a result, which only transcripts and properties do."""
     return _name_and_mode(item) != ("", "")
 
 
@@ -234,7 +234,7 @@ def _message(error: BaseException | None) -> str:
 
 
 def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tuple[str, ...], str]:
-    """Return the title, the cited requirements, and the violated requirement (or "")."""
+    """Return the title, the cited requirements, and the violated requirement or ""."""
     if isinstance(item, TranscriptItem):
         header = item.transcript.header
         return header.title, header.requires, item.broken
@@ -251,7 +251,7 @@ def _headings(item: pytest.Item, error: BaseException | None) -> tuple[str, tupl
 
 def _outcome(report: pytest.TestReport, *, permitted: bool) -> str:
     if permitted:
-        return "skipped"  # level may: reported, but never a failure
+        return "skipped"  # level may, which is reported but never a failure
     return "diverged" if hasattr(report, "wasxfail") else report.outcome
 
 
@@ -266,5 +266,5 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
-        config.pluginmanager.unregister(reporter)  # it would only add lines around the message
+        config.pluginmanager.unregister(reporter)  # it would only print lines around the message
     pytest.exit("nothing was judged", returncode=status)

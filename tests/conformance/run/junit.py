@@ -1,7 +1,7 @@
 """Adds names and results to the JUnit XML of pytest.
 
-Rule: pytest writes the file, with values from this module. This module writes the file only if
-pytest did not start the run.
+Rule: pytest writes the file, with values from this module. This module itself writes the file only
+if pytest did not start the run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def name_profile(config: pytest.Config, profile: Profile) -> None:
 
 
 def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -> None:
-    """Name a test case after its result, because its file may be outside the user's directory."""
+    """Name a test case after its result, because the file may be outside the user's directory."""
     for writer in _writers(config):
         case = writer.node_reporter(report)
         case.add_attribute("classname", result.transcript.replace("/", "."))
@@ -33,13 +33,13 @@ def name_row(config: pytest.Config, report: pytest.TestReport, result: Result) -
 
 
 def add_row(config: pytest.Config, result: Result) -> None:
-    """Add a test case for *result*, which has no pytest item."""
+    """Add a test case for a *result* without a pytest item."""
     for writer in _writers(config):
         writer.pytest_runtest_logreport(_report(result))
 
 
 def write_nothing_judged(path: Path, reason: str) -> None:
-    """Write a file with one error, which is the *reason* why nothing was run."""
+    """Write a file with one error, the *reason* why nothing was run."""
     suites = ET.Element("testsuites")
     suite = ET.SubElement(suites, "testsuite", name="conformance", tests="1", errors="1")
     case = ET.SubElement(suite, "testcase", classname="conformance", name="run")
@@ -64,14 +64,14 @@ def _report(result: Result) -> pytest.TestReport:
 
 
 def _longrepr(result: Result, *, failed: bool) -> str | tuple[str, int, str] | None:
-    """Return the text of a row, for a skipped one in the form of pytest."""
+    """Return the text of a row. A skipped row has pytest's form."""
     if result.outcome == "skipped":
         return (result.transcript, 0, f"Skipped: {result.message}")
     return (result.text or result.message) if failed else None
 
 
 def _writers(config: pytest.Config) -> Iterator[Any]:
-    """Yield the writers of `--junitxml`, which pytest does not make public."""
+    """Yield the writers for `--junitxml`, for which pytest has no public API."""
     for plugin in config.pluginmanager.get_plugins():
         if hasattr(plugin, "node_reporter"):
             yield plugin

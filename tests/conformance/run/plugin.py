@@ -50,7 +50,7 @@ _EXIT_HARNESS = 2
 _FIRST_FAILURE = "stopped at the first failure"
 
 
-#: Errors that prevent the run from starting. One line about the cause is printed.
+#: Errors that prevent the run from starting. For each, one line is printed.
 _MISTAKES = (
     ChoiceError,
     FormatError,
@@ -127,7 +127,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Create the Suite. Add the transcripts if the arguments name the suite's own directory."""
+    """Create the Suite, and add the transcripts if the arguments name the suite's own directory."""
     start_children_with_default_signals()
     config.addinivalue_line(
         "markers", f"{PROPERTY_MARKER}(name, title, requires, mode): a property of random sessions"
@@ -139,13 +139,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Close the host, even after a run that ended before it started."""
+    """Close the host, even if the run did not start."""
     suite_of(config).close()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Close the host first of all, because a worker may be killed after its report."""
+    """Close the host first, because a worker may be killed after its report."""
     suite_of(session.config).close()
 
 
@@ -181,14 +181,14 @@ def _means_comparison(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """With --noconftest, collect a directory without importing its __init__.py."""
+    """With --noconftest, collect a directory without an import of its __init__.py."""
     if parent.config.getoption("noconftest"):
         return pytest.Dir.from_parent(parent, path=path)
     return None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Ignore the comparison unless there is a second implementation."""
+    """Ignore the comparison without a second implementation."""
     if collection_path == COMPARISON and config.getoption("--compare") is None:
         return True
     return None
@@ -202,7 +202,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the shard of `--shard`, and properties of random sessions in profile postprox only.
+    """Keep only the items of `--shard`, and random sessions only in the profile postprox.
 
     All modes of a transcript are in one shard.
     """
@@ -222,7 +222,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Configure the implementation and the options. Errors in them are reported once, here."""
+    """Configure the implementation and the options, and report errors in them once."""
     config, suite = session.config, suite_of(session.config)
     try:
         for arg in config.args:
@@ -247,7 +247,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send the result of the smoke test and the response time to each pytest-xdist worker."""
+    """Send the smoke test's result and the response time to each pytest-xdist worker."""
     suite = suite_of(node.config)
     node.workerinput[_SMOKE] = {
         mode: asdict(failure) for mode, failure in suite.smoke_failures.items()
@@ -262,7 +262,7 @@ def _received_smoke_failures(config: pytest.Config) -> dict[str, Failure]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Require properties that are known divergences to fail, as for transcripts."""
+    """Require properties that are known divergences to fail, like transcripts."""
     known = divergence_of(item) if item.get_closest_marker(PROPERTY_MARKER) else None
     adopt_orphans()
     try:
@@ -281,7 +281,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the result to the report, which is sent from the worker to the controller."""
+    """Attach the result to the report, which the worker sends to the controller."""
     report = yield
     if is_judged(item) and (call.when == "call" or not report.passed):
         error = call.excinfo.value if call.excinfo else None
@@ -310,7 +310,7 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)  # after the options have been checked
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Start the progress lines, and name the profile in JUnit XML."""
+        """Start the progress lines, and write the profile to the JUnit XML."""
         name_profile(session.config, self._suite.profile)
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if session.config.getoption("--progress") and reporter is not None:
@@ -323,7 +323,7 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Count the results selected by a worker, which are the same for all workers."""
+        """Count the results selected by a worker, which are equal for all workers."""
         self._expect(len(ids))
 
     def _expect(self, results: int) -> None:
@@ -386,7 +386,7 @@ class Controller:
             suite.file.end(int(session.exitstatus), self._stopped)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the failures in full, then their causes, a table of groups, and the verdict."""
+        """Print the complete failures, their causes, a table of groups, and the verdict."""
         suite = self._suite
         if self._nothing_chosen:
             terminalreporter.write_line(f"conformance: {_why_nothing(suite)}")
@@ -416,7 +416,7 @@ class Controller:
 
 
 def _why_nothing(suite: Suite) -> str:
-    """Return the reason why nothing was run although there was no error."""
+    """Return the reason why nothing was run despite the lack of errors."""
     words = suite.config.getoption("keyword")
     asked = [f"-k '{words}'"] if words else []
     if suite.level != LEVELS[-1]:

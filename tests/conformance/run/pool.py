@@ -1,6 +1,6 @@
-"""The pools of an adapter whose program keeps running over many transcripts.
+"""The pools of an adapter whose program keeps running across transcripts.
 
-Rule: the controller of the run starts and ends the pools. Its workers only use them.
+Rule: the run's controller starts and ends the pools. Its workers only use them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from ..play.implementation import Implementation
 
-#: The variables by which the kit finds the pools and a worker's slot. `adapters.pool` reads them.
+#: The environment variables with the pools' directory and a worker's slot, which `adapters.pool`
+#: reads.
 _DIRECTORY = "POSTPROX_ADAPTER_POOL"
 _SLOT = "POSTPROX_ADAPTER_SLOT"
 
 
 def use_slot_of(worker: str) -> None:
-    """Use the slot of a worker of pytest-xdist, such as gw3, or the first one."""
+    """Use the slot of a pytest-xdist worker such as gw3, or else the first slot."""
     os.environ[_SLOT] = worker.removeprefix("gw") or "0"
 
 

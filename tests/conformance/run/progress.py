@@ -1,6 +1,6 @@
-"""The progress of a run, printed as a line with the number of results every few seconds.
+"""The progress of a run, which is printed every few seconds as a line with the number of results.
 
-Rule: a thread writes the line, so that it appears even if there are no new results.
+Rule: a thread writes the line, so it appears even if there are no new results.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 
-#: The time before the first line and between further lines, in seconds.
+#: The time before the first line and between the lines, in seconds.
 _FIRST = 5.0
 _INTERVAL = 10.0
 
 
 class Progress:
-    """The counts of a run, and a thread that writes them with *write*."""
+    """The counts of a run, and a thread that reports them by calling *write*."""
 
     def __init__(
         self, write: Callable[[str], None], first: float = _FIRST, interval: float = _INTERVAL

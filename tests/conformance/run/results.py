@@ -1,7 +1,7 @@
 """Writes result files in JSON lines. `report.results` reads them.
 
-Rule: the header comes first and the footer last, and each line is written as soon as possible. A
-partial file can therefore be recognised. `results.schema.json` describes the lines.
+Rule: the header comes first and the footer last, and each line is written immediately. A partial
+file can therefore be recognised. `results.schema.json` describes the lines.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..format.requirements import families_of, specification
 from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 
 FORMAT = 4
-#: Format 3 has no profile. Formats 1 and 2 have no requirements and no machine either. Format 1 has
-#: other names for the results of invariants.
+#: Format 3 has no profile. Formats 1 and 2 also have no requirements or machine. Format 1 has
+#: different names for the results of invariants.
 READABLE_FORMATS = (1, 2, 3, FORMAT)
-#: Version of the transcripts. A change of the runner does not change it.
+#: The version of the transcripts, which does not depend on the runner.
 SUITE_VERSION = "2.0"
 
 
@@ -37,10 +37,10 @@ class Known:
 class Control:
     """The outcome of an adapter's control on the same transcript in the same mode."""
 
-    #: "passed" or "failed".
+    #: The outcome, "passed" or "failed".
     outcome: str
     message: str = ""
-    #: The failure report, many lines.
+    #: The failure report, which has many lines.
     text: str = ""
 
 
@@ -64,9 +64,9 @@ class Result:
     text: str = ""
     #: The requirements that the transcript cites. The first one is its subject.
     requirements: tuple[str, ...] = ()
-    #: The harm of the violated requirement, or of the subject if none was violated.
+    #: The harm of the violated requirement, or else of the subject.
     harm: str = ""
-    #: The violated requirement and its sentence, or "" if none was violated.
+    #: The violated requirement and its sentence, or "".
     requirement: str = ""
     sentence: str = ""
     #: None without an adapter, or if the control did not run.
@@ -94,7 +94,7 @@ class Result:
 
 
 def basis(cited: tuple[str, ...], broken: str = "") -> dict[str, Any]:
-    """Return the fields of a result that follow from the requirements *cited*.
+    """Return the result fields that follow from the requirements *cited*.
 
     A miss counts only against the *broken* requirement.
     """
@@ -113,7 +113,7 @@ def basis(cited: tuple[str, ...], broken: str = "") -> dict[str, Any]:
 
 @dataclass
 class ResultFile:
-    """A result file that is written line by line."""
+    """A result file, which is written line by line."""
 
     path: Path
     _file: IO[str] | None = None

@@ -1,6 +1,6 @@
-"""The state of a run, with the implementation, the selected modes and the results.
+"""The state of a run: the implementation, the selected modes and the results.
 
-Rule: errors in the command line and the implementation are reported once, before the run.
+Rule: errors in the command line or the implementation are reported once, before the run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .pool import Pools, use_slot_of
 from .results import SUITE_VERSION, Result, ResultFile, basis
 from .verdict import selection
 
-#: The properties of random sessions, and the mode in which each is searched.
+#: The properties of random sessions, each with its mode.
 PROPERTIES: dict[str, tuple[str, ...]] = {
     f"{PROPERTY_PREFIX}sessions": ("stdio",),
     f"{PROPERTY_PREFIX}crowds": ("listen",),
@@ -87,12 +87,12 @@ class Suite:
     harness_failed: bool = False
     file: ResultFile | None = None
     tally: InvariantResults = field(default_factory=InvariantResults)
-    #: The observations of the control.
+    #: The invariant observations of the control.
     control_tally: InvariantResults = field(default_factory=InvariantResults)
-    #: The failures of the smoke test by mode.
+    #: The smoke test's failures by mode.
     smoke_failures: dict[str, Failure] = field(default_factory=dict)
 
-    #: The part of the transcripts to run.
+    #: The selected part of the transcripts.
     shard: Shard = field(default_factory=Shard)
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class Suite:
 
     @property
     def profile(self) -> Profile:
-        """The profile whose requirements are judged."""
+        """The profile whose requirements are tested."""
         return self.settings.profile
 
     @functools.cached_property
@@ -179,7 +179,7 @@ class Suite:
             )
 
     def begin(self) -> None:
-        """Check once per run that the program starts and that its divergences are known names."""
+        """Check once per run that the program starts and that its divergences have known names."""
         adopt_orphans()
         implementation = _with_version_as_printed(self.settings.implementation)
         self.settings.implementation = implementation
@@ -202,7 +202,7 @@ class Suite:
             check_start(replace(self.settings, implementation=implementation))
 
     def _play_smoke(self) -> None:
-        """Play the smoke test. If it fails in all its modes, skip mode command as well."""
+        """Run the smoke test. If it fails in all its modes, also skip the mode command."""
         transcript = self._smoke
         played = [
             mode for mode in transcript.header.modes if self._can_play_smoke(transcript, mode)
@@ -217,7 +217,7 @@ class Suite:
 
     @property
     def _smoke(self) -> Transcript:
-        """The smoke test, which is played in every profile."""
+        """The smoke test, which is run in every profile."""
         return for_profile(load_transcript(TRANSCRIPTS / SMOKE), self.profile)
 
     def _start_pools(self, control: Settings) -> None:
@@ -228,14 +228,14 @@ class Suite:
             self.pools = Pools(workers, implementation, control.implementation)
 
     def close(self) -> None:
-        """End everything that the run has started."""
+        """Stop everything that the run has started."""
         if self.pools is not None:
             self.pools.close()
             self.pools = None
         self.host.close()
 
     def _check_control(self, control: Settings) -> None:
-        """Play the smoke test with the control. Raise if it fails, because of a wrong adapter."""
+        """Run the smoke test with the control. If it fails, raise an error about the adapter."""
         transcript = self._smoke
         for mode in transcript.header.modes:
             if mode not in self.modes or missing_need(transcript, mode, control):
@@ -283,7 +283,7 @@ class Suite:
         )
 
     def _control_facts(self) -> dict[str, object] | None:
-        """Return the header's part about the control."""
+        """Return the header fields for the control."""
         if self.control is None:
             return None
         control = _with_version_as_printed(self.control.implementation)
@@ -291,7 +291,7 @@ class Suite:
         return {"name": control.name, "version": control.version, "argv": list(control.argv)}
 
     def add_smoke(self) -> list[Result]:
-        """Add the failures of the smoke test that caused skips, unless it was itself selected."""
+        """Add the smoke test's failures that caused skips, unless it was selected itself."""
         skipped = {one.mode for one in self.outcomes if one.message == CANARY_FAILS}
         present = {one.mode for one in self.outcomes if one.transcript == SMOKE}
         smoke = self._smoke
@@ -337,16 +337,16 @@ class Suite:
 class Played:
     """The outcome of one transcript in one mode."""
 
-    #: None if it passed.
+    #: The failure, or None if the transcript passed.
     failure: Failure | None
-    #: The observations of invariants.
+    #: The invariant observations.
     invariants: tuple[InvariantObservation, ...] = ()
     #: Whether a wait ended because of a reduced time limit.
     hasty: bool = False
 
 
 def play_fairly(transcript: Transcript, mode: str, settings: Settings) -> Played:
-    """Run *transcript*. Repeat it if a reduced time limit may have made it fail."""
+    """Run *transcript*, and repeat it if a reduced time limit may have caused its failure."""
     timeouts, level = settings.timeouts, transcript.subject.level
     played = play_once(transcript, mode, settings)
     if played.failure is None or not played.hasty or not timeouts.may_replay(level):

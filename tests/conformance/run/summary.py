@@ -1,7 +1,7 @@
 """The summary on the terminal, with failures in full, their causes, and outcomes by group.
 
-Rule: if several failures have the same cause, one of them is printed in full, followed by the names
-of the others. The last part begins with the causes, worst harm first.
+Rule: for failures with the same cause, one is printed in full, followed by the names of the others.
+The last part begins with the causes, worst harm first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from ..play.dialogue import shorten
 from .causes import Ranking, by_harm, causes
 from .results import Result
 
-#: The number of further failures with the same cause that are named. The verdict names all of them.
+#: The maximum number of other failures with the same cause that are listed. The verdict lists all
+#: of them.
 _NAMED = 20
 #: The number of causes printed for each harm. The HTML page lists all of them.
 _CAUSES = 20
-#: Length of the line with the expectation and the observation.
+#: The length of the line with the expectation and the observation.
 _WIDTH = 160
 
 
@@ -46,7 +47,7 @@ def _row(name: str, cells: list[str]) -> str:
 
 
 def harm_lines(results: Iterable[Result]) -> Iterator[str]:
-    """Yield each harm with the smallest set of causes, each with one example."""
+    """Yield each harm with its smallest set of causes, each with an example."""
     ways = by_harm(causes(results))
     for heading, found in ways.items():
         yield f"{heading}:"
@@ -63,7 +64,7 @@ def harm_lines(results: Iterable[Result]) -> Iterator[str]:
 
 
 def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield the text of each different failure once, likeliest mistake first, with other names.
+    """Yield each distinct failure once, with the names of equal failures, likeliest mistake first.
 
     told: the texts by transcript and mode.
     """

@@ -1,7 +1,7 @@
 """The verdict on the results of a run, and its wording.
 
-Rule: pure functions. A verdict never covers transcripts that were not run. The verdict is
-determined by level must. A known divergence counts as a miss, and a stale divergence does not.
+Rule: pure functions. A verdict never covers transcripts that were not run. Level must determines
+the verdict. A known divergence counts as a miss, but a stale divergence does not.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .results import Result
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"
 NOT_CONFORMANT = "not conformant"
-#: The words of the verdict. Misses at level should are only listed. No word contains "conformant"
-#: unless the run at level must was complete.
+#: The possible verdicts. Misses at level should are only listed. A verdict contains "conformant"
+#: only if the run at level must was complete.
 NOT_AT_MUST = "not judged at must"
 NOT_JUDGED = "not judged"
 
-#: The beginning of the message about a `may` that is not implemented.
+#: The beginning of the message about an unimplemented `may`.
 PERMITTED = "permitted: "
 _MISSED = ("failed", "diverged")
 #: The outcome of a transcript that passes although the description lists it as a divergence.
@@ -42,7 +42,7 @@ class Unjudged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word of the verdict, and the results that it is based on."""
+    """The verdict, and the results on which it is based."""
 
     word: str
     missed: tuple[Result, ...]
@@ -50,11 +50,12 @@ class Verdict:
     must: int
     should: int
     unjudged: tuple[Unjudged, ...]
-    #: The selection, or "" if all transcripts were run in all modes and all requirements count.
+    #: The selection, or "" if all transcripts were run in all modes and all requirements were
+    #: tested.
     selection: str
     #: Results at any level that pass although they are listed as known divergences.
     stale: tuple[Result, ...] = ()
-    #: The profile whose requirements were judged, "" in older result files.
+    #: The profile whose requirements were tested, or "" in older result files.
     profile: str = ""
 
     def missed_at(self, level: str) -> tuple[Result, ...]:
@@ -83,7 +84,7 @@ class Verdict:
         return f"{self.word}: {', '.join(count for count in counts if count)}"
 
     def lines(self) -> Iterator[str]:
-        """Return the verdict, the results that are missing, and stale entries."""
+        """Return the verdict, the missing results and the stale entries."""
         yield f"verdict: {self.sentence}"
         if self.selection:
             yield f"  only a selection was judged: {self.selection}"
@@ -109,7 +110,7 @@ def judge(
 ) -> Verdict:
     """Return the verdict on *results* in *modes* for a *profile* of *transcripts* transcripts.
 
-    If there is a *source*, only its requirements were tested.
+    With a *source*, only its requirements were tested.
     """
     everything = [result for result in results if result.level != "may"]
     judged = [result for result in everything if result.outcome != "skipped"]
