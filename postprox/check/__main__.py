@@ -29,10 +29,10 @@ from .unit import Unit
 UNREADABLE = 2
 
 DESCRIPTION = """\
-Check whether the configurations of Postfix and of its proxies fit together, and whether the proxies
-run. Each finding has the problem, its effect on mail, and the commands that correct it. The check
-changes nothing, but it connects to the port of each proxy, which can start a service that waits for
-its socket. Run the command as root, because only root can test the permissions of the proxy's user.
+Check that the configurations of Postfix and its proxies are consistent, and that the proxies are
+running. Each finding consists of the problem, its effect on mail, and the commands that correct it.
+The check changes nothing. It connects to each proxy's port, which can start a socket-activated
+service. Run the command as root, because only root can test the permissions of the proxy's user.
 Exit status: 0, no findings; 1, warnings; 2, mail is refused, lost or not filtered, or the check
 failed; 3, no findings, but an item could not be checked.
 """
@@ -159,13 +159,13 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "       postprox-check --recipe before-queue|after-queue [--spawn] [--config DIR] "
         "[--unit FILE] [--offline]",
         description=DESCRIPTION,
-        epilog="After --, give the command line of a proxy outside master.cf and systemd.",
+        epilog="After --, specify the command line of a proxy outside master.cf and systemd.",
     )
     parser.add_argument(
-        "--config", default="", metavar="DIR", help="directory of main.cf and master.cf"
+        "--config", default="", metavar="DIR", help="the directory of main.cf and master.cf"
     )
-    parser.add_argument("--unit", metavar="FILE", help="systemd unit of a listening proxy")
-    parser.add_argument("--offline", action="store_true", help="do not look at the running system")
+    parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
+    parser.add_argument("--offline", action="store_true", help="do not check the running system")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--recipe",
@@ -186,9 +186,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     if wanted.spawn and not wanted.recipe:
         parser.error("--spawn requires --recipe")
     if wanted.recipe and (wanted.json or wanted.command_line):
-        parser.error("--recipe excludes --json and a command line")
+        parser.error("--recipe cannot be combined with --json or a command line")
     if wanted.spawn and wanted.unit:
-        parser.error("--spawn excludes --unit")
+        parser.error("--spawn cannot be combined with --unit")
     return wanted
 
 

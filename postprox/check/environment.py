@@ -63,17 +63,17 @@ def _assign(found: Assignments, text: str, position: int) -> int:
     is_option = OPTIONS in key or UPSTREAM in key
     if not equals:
         if is_option:
-            found.problems.append(f"{key!r} has no equals sign, and systemd ignores it")
+            found.problems.append(f"{key!r} has no equals sign, so systemd ignores it")
         return position + len(line)
     value, position, is_closed = _value(text, start)
     if not is_closed or f"{OPTIONS}=" in value or f"{UPSTREAM}=" in value:
-        found.problems.append(f"the quotation in {key} is not closed")
+        found.problems.append(f"a quote in {key} is not closed")
     if _NAME.fullmatch(key):
         found.values[key] = value
         if "\n" in text[start:position]:
             found.multiline.add(key)
     elif is_option:
-        found.problems.append(f"{key!r} is no name of a variable, and systemd ignores it")
+        found.problems.append(f"{key!r} is not a variable name, so systemd ignores it")
     return position
 
 

@@ -161,8 +161,8 @@ def _smaller(
             yield Fault(
                 "inherited-risk",
                 proxy.where,
-                f"{behind.label} permits less than {front.label} ({name} {own}, {other}); mail "
-                "between the two limits is refused",
+                f"{behind.label} has a lower limit than {front.label} ({name} {own}, not {other}); "
+                "mail between the two limits is refused",
                 (fixes.set_own(behind, name, str(other)),),
             )
             return

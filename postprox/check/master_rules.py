@@ -47,7 +47,7 @@ def _indented_services(configuration: Configuration) -> Iterator[Fault]:
         if found:
             yield _indented(
                 "master.cf",
-                f"the entry {found[0]['name']} begins with a blank; Postfix reads it as "
+                f"the entry {found[0]['name']} begins with whitespace; Postfix reads it as "
                 f"arguments of {service.label}, and the service does not exist",
                 [
                     _unindent(configuration, "master.cf", f"{each['name']} {each['type']}")
@@ -63,7 +63,7 @@ def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
         if found:
             yield _indented(
                 "main.cf",
-                f"the line {found[0]} begins with a blank; Postfix reads it as a part of {name}, "
+                f"the line {found[0]} begins with whitespace; Postfix reads it as part of {name}, "
                 "and it has no effect",
                 [_unindent(configuration, "main.cf", each) for each in found],
             )

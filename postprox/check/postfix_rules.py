@@ -48,7 +48,7 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
     yield Fault(
         "no-proxy",
         "master.cf",
-        "neither master.cf nor a unit runs a postprox that receives mail; mail passes unfiltered",
+        "no postprox in master.cf or in a unit receives mail; mail passes unfiltered",
         tuple(
             fixes.run(f"cat {shlex.quote(f'{setup.examples}/{file}')} >> {directory}/{own}")
             for file, own in files.items()
@@ -70,14 +70,14 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "unused",
             proxy.where,
-            f"no service of Postfix sends mail to {endpoint}; the proxy is not used",
+            f"no Postfix service sends mail to {endpoint}; the proxy is not used",
             tuple(_use(setup, proxy)),
         )
     else:
         yield Fault(
             "no-way",
             proxy.where,
-            f"no service of Postfix sends mail to {endpoint}; mail passes unfiltered",
+            f"no Postfix service sends mail to {endpoint}; mail passes unfiltered",
             _way(setup, proxy, endpoint),
         )
 
@@ -124,7 +124,8 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     yield Fault(
         "wrong-port",
         f"master.cf, {route.source.label}",
-        f"it sends mail to {route.endpoint} ({name}), but no server listens there; {effect}",
+        f"it sends mail to {route.endpoint} ({name}), but no server listens on that address; "
+        f"{effect}",
         (edit,),
     )
 
@@ -208,8 +209,8 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             yield Fault(
                 "time-limit",
                 proxy.where,
-                f"the filter has {wanted.timeout:g} s (-t), but {service.label} aborts after "
-                f"{timeout} s ({name}); slow messages are never delivered",
+                f"the filter may run for {wanted.timeout:g} s (-t), but {service.label} aborts "
+                f"after {timeout} s ({name}); slow messages are never delivered",
                 (fixes.raise_own(service, name, wanted.timeout + timeout),),
             )
 
@@ -356,7 +357,7 @@ def open_service(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]
             "open-relay",
             proxy.where,
             f"{behind.label}, the service after the filter, listens on all addresses; mail that "
-            "other machines send there passes unfiltered",
+            "other machines send to it passes unfiltered",
             (fixes.set_field(behind, "service", own),),
         )
 
@@ -372,7 +373,7 @@ def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         yield Fault(
             "time-limit",
             proxy.where,
-            f"the filter has {wanted.timeout:g} s (-t), but spawn(8) kills the proxy after "
+            f"the filter may run for {wanted.timeout:g} s (-t), but spawn(8) kills the proxy after "
             f"{proxy.service.seconds(name)} s ({name}); slow messages are never delivered",
             (fixes.raise_own(proxy.service, name, wanted.timeout + 940),),
         )
@@ -387,8 +388,8 @@ def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "wrong-port",
             proxy.where,
-            "the proxy or its upstream server has an address of an IP version that is excluded by "
-            f"inet_protocols = {setup.configuration.parameter('inet_protocols')}; all mail is "
+            "the proxy or its upstream server uses an IP version that Postfix does not use "
+            f"(inet_protocols = {setup.configuration.parameter('inet_protocols')}); all mail is "
             "deferred (451)",
             (fixes.set_main("inet_protocols", "all"),),
         )

@@ -206,7 +206,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
         files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
         unit = parse_unit(path.name, texts, files)
     except ValueError as error:
-        raise UnreadableError(f"{path} or its drop-ins or environment files: {error}") from None
+        raise UnreadableError(f"{path}, its drop-ins or its environment files: {error}") from None
     unit.user = _user_name(unit.user)
     unit.path = str(path)
     unit.installed = own in directories
@@ -308,7 +308,7 @@ def _missing_paths(unit: Unit) -> Iterator[str]:
 
 def _unknown_permissions(user: str) -> str:
     if not user:
-        return "the user that runs the proxy, and this user's permissions"
+        return "the user that runs the proxy, and the permissions of that user"
     if _account(user) is None:
         return f"the permissions of user {user}, which exists only while the service runs"
     return f"the permissions of user {user} (run postprox-check as root)"

@@ -31,7 +31,7 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "braces",
             proxy.where,
-            f"the filter command (-c) contains blanks and must be enclosed in {place}; the proxy "
+            f"the filter command (-c) contains spaces and must be enclosed in {place}; the proxy "
             f"refuses its command line, and all mail is deferred (451): {proxy.error}",
             (fixes.set_arguments(proxy, lambda _: corrected),),
         )

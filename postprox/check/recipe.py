@@ -156,7 +156,7 @@ class _Recipe:
             is_used = any(proxy.is_at(route.endpoint) for route in routes(self.configuration))
             if proxy.service or is_used:
                 raise UnreadableError(
-                    f"postprox is in use already ({proxy.where}); run postprox-check without "
+                    f"postprox is already in use ({proxy.where}); run postprox-check without "
                     "--recipe"
                 )
 

@@ -209,7 +209,7 @@ def _parsed(words: Sequence[str]) -> tuple[options.Options | None, str]:
     except options.UsageError as error:
         return None, str(error)
     if wanted.information:
-        return None, f"--{wanted.information} only prints a text; remove it"
+        return None, f"--{wanted.information} only prints information; remove it"
     return wanted, ""
 
 

@@ -187,7 +187,7 @@ def _split_value(unit: Unit, name: str, value: str) -> list[str]:
     except ValueError as error:
         if name not in unit.assignments.values:
             raise
-        unit.assignments.problems.append(f"in {name} {error}")
+        unit.assignments.problems.append(f"in {name}, {error}")
         return value.split()
 
 
@@ -203,7 +203,7 @@ def split_words(text: str) -> list[str]:
     while position < len(text):
         part = _PART.match(text, position)
         if part is None:
-            raise ValueError("a quotation is not closed, or a backslash is the last character")
+            raise ValueError("a quote is not closed, or a backslash is the last character")
         position = part.end()
         kind = part.lastgroup or ""
         if kind == "blanks":

@@ -310,7 +310,7 @@ def _user(text: str) -> User:
     except KeyError:
         raise argparse.ArgumentTypeError(f"{text!r}: unknown user") from None
     if os.geteuid() not in (0, entry.pw_uid):
-        raise argparse.ArgumentTypeError(f"{text!r}: another user requires root")
+        raise argparse.ArgumentTypeError(f"{text!r}: only root can specify another user")
     return User(text, entry.pw_uid, entry.pw_gid)
 
 

@@ -146,7 +146,7 @@ class Report:
                 *_filter_lines(printable(settings.command), self._paper.width),
                 *made,
                 f"           Timeout {settings.timeout:g} s. If it fails, the message {failing}.",
-                "Client:    sends the commands of Postfix to a before-queue filter.",
+                "Client:    sends the same commands as Postfix to a before-queue filter.",
                 "Upstream:  a test server on this machine that accepts each message.",
             )
         )
@@ -223,7 +223,7 @@ class Report:
         if received is None:
             return lines + self._paper.paragraph("Result", fate)
         if received == sent:
-            same = " It equals the original message." if name == verdict.REWRITE else ""
+            same = " It is identical to the original message." if name == verdict.REWRITE else ""
             return lines + self._paper.paragraph("Result", fate + same)
         if name != verdict.REWRITE:
             fate = _FATES_STUFFED
@@ -268,7 +268,7 @@ class Report:
         ]
         return [
             "  Its standard error:",
-            *([f"    ... {before} lines before"] if before > 0 else []),
+            *([f"    ... {before} earlier lines"] if before > 0 else []),
             *(piece for line in lines for piece in self._paper.folded(line)),
         ]
 

@@ -71,7 +71,7 @@ def search(request: pytest.FixtureRequest, judged: Settings) -> Callable[[Look],
 
 @pytest.mark.conformance_property(
     name=f"{PROPERTY_PREFIX}sessions",
-    title="Random sessions, each in order",
+    title="Random sessions satisfy the rules",
     requires=REQUIRES,
     mode="stdio",
 )
@@ -82,7 +82,7 @@ def test_every_session_satisfies_rules(search: Callable[[Look], None]) -> None:
         def sessions(plan: Plan) -> None:
             if not found.over:
                 run = perform(plan, judged)
-                found.judge(run, broken(run), "A property that does not hold")
+                found.judge(run, broken(run), "A random session that violates a rule")
 
         found.through(sessions)
 
@@ -91,7 +91,7 @@ def test_every_session_satisfies_rules(search: Callable[[Look], None]) -> None:
 
 @pytest.mark.conformance_property(
     name=f"{PROPERTY_PREFIX}crowds",
-    title="Random sessions of several clients at the same time, each in order",
+    title="Concurrent random sessions satisfy the rules",
     requires=REQUIRES,
     mode="listen",
 )
@@ -104,9 +104,7 @@ def test_every_session_of_concurrent_clients_satisfies_rules(
         def sessions(crowd: dict[bytes, Plan]) -> None:
             if not found.over:
                 for run in perform_together(crowd, judged):
-                    found.judge(
-                        run, broken(run), "A property that does not hold for concurrent sessions"
-                    )
+                    found.judge(run, broken(run), "A concurrent session that violates a rule")
 
         found.through(sessions)
 

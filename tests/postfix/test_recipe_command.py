@@ -189,7 +189,7 @@ def test_recipe_is_refused_while_a_proxy_is_in_use(site: Planned) -> None:
     said = site.check("--recipe", "after-queue", "--spawn")
     assert (said.status, said.output) == (2, "")
     assert said.errors.startswith(
-        "postprox-check: postprox is in use already (master.cf, 127.0.0.1:10025/inet)"
+        "postprox-check: postprox is already in use (master.cf, 127.0.0.1:10025/inet)"
     )
 
 
@@ -220,8 +220,8 @@ def test_recipe_for_missing_unit_is_an_error(site: Planned) -> None:
     [
         (("--spawn",), "--spawn requires --recipe"),
         (("--recipe", "queue"), "invalid choice: 'queue'"),
-        (("--recipe", "before-queue", "--json"), "--recipe excludes --json"),
-        (("--recipe", "before-queue", "--spawn", "--unit", "x"), "--spawn excludes --unit"),
+        (("--recipe", "before-queue", "--json"), "--recipe cannot be combined with --json"),
+        (("--recipe", "before-queue", "--spawn", "--unit", "x"), "--spawn cannot be combined with"),
     ],
 )
 def test_wrong_options_of_recipe_are_refused(

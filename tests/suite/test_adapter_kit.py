@@ -45,7 +45,7 @@ def test_other_forms_of_options_are_parsed(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["h:1"], "no stdio mode"),
+        (["h:1"], "no mode stdio"),
         (["-l", "1"], "upstream server"),
         (["-l", "1", "h:1", "--strict"], "option --strict not recognized"),
         (["-l", "1", "h:1", "-c"], "option -c requires argument"),

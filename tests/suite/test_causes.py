@@ -86,7 +86,7 @@ def test_example_violates_requirement_with_largest_share() -> None:
     ]
     assert list(failure_lines(every, {}))[1:] == [
         "x",
-        "2 more for the same reason: relay/b.smtp::stdio, relay/symptom.smtp::stdio",
+        "2 more with the same cause: relay/b.smtp::stdio, relay/symptom.smtp::stdio",
     ]
 
 
@@ -105,7 +105,7 @@ def test_random_sessions_are_listed_after_transcripts() -> None:
     random = replace(LOST, transcript="properties/sessions", requirement="relay.order-2", cause="r")
     assert list(by_harm(causes([random, STALLED]))) == [
         "stalls in 1 way",
-        "fails random sessions, perhaps for the reasons above, in 1 way",
+        "fails random sessions, possibly for the reasons above, in 1 way",
     ]
     assert list(by_harm(causes([random]))) == ["loses mail in 1 way"]
 
@@ -146,7 +146,7 @@ def test_failures_are_printed_worst_harm_first() -> None:
         "lost",
         "",
         "stalled",
-        "1 more for the same reason: relay/stalled.smtp::stdio",
+        "1 more with the same cause: relay/stalled.smtp::stdio",
     ]
 
 

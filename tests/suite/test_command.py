@@ -94,7 +94,7 @@ def test_should_failure_results_in_status_1_with_strict_only(bent: Path) -> None
 )
 def test_pytest_environment_variables_are_ignored(name: str, value: str) -> None:
     done = command("run", "reference", MUST, SHOULD, "-j2", **{name: value})
-    assert "only a selection was judged: 2 of " in done.text
+    assert "only a selection was tested: 2 of " in done.text
     assert done.status == 0
 
 
@@ -146,7 +146,7 @@ def test_passing_known_divergence_results_in_status_1(tmp_path: Path, name: str)
 def test_repeated_cause_is_reported_once(bent: Path) -> None:
     done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
     assert done.text.count("expected: exit 0") == 1
-    assert "1 more for the same reason: " in done.text
+    assert "1 more with the same cause: " in done.text
 
 
 def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
@@ -154,7 +154,7 @@ def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
         "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
     )
     assert "a session with one message failed; nothing else is run in stdio, command" in done.text
-    assert "level must: relay/one-message.smtp failed; nothing else was played" in done.text
+    assert "level must: relay/one-message.smtp failed; no other transcript was run" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
 
@@ -171,7 +171,7 @@ def test_repeated_should_failure_is_reported_once(tmp_path: Path) -> None:
 def test_failing_smoke_test_skips_selected_group(broken: Path) -> None:
     done = command("run", broken, "files", "--modes", "stdio")
     assert "verdict: not conformant: 1 of 1 missed at must" in done.text
-    assert "at level must: relay/one-message.smtp failed; nothing else was" in done.text
+    assert "at level must: relay/one-message.smtp failed; no other transcript" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
 
@@ -353,7 +353,7 @@ def test_invalid_option_value_results_in_status_2(
 def test_empty_selection_lists_its_filters() -> None:
     done = command("run", "reference", MUST, "-k", "no_such and not (it or that)", "--level=must")
     assert (
-        "conformance: nothing was played; no transcript matches "
+        "conformance: nothing was run; no transcript matches "
         "-k 'no_such and not (it or that)' and --level must"
     ) in done.text
     assert done.status == 2
@@ -468,7 +468,7 @@ def test_failed_option_selects_failures_of_earlier_run(bent: Path, tmp_path: Pat
     again = command("run", bent, "--failed", results, "--name", "again")
     assert "conformance of again" in again.text
     assert f"{SHOULD.partition('::')[0]} [stdio]" in again.text
-    assert "selection was judged: 1 of" in again.text
+    assert "selection was tested: 1 of" in again.text
     assert command("run", "reference", name, "--results", results).status == 0
     nothing = command("run", bent, "--failed", results)
     assert (nothing.status, nothing.text) == (2, f"conformance: {results}: no transcript failed\n")

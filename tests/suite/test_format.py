@@ -205,7 +205,7 @@ def test_include_line_is_parsed() -> None:
     [
         ("X> NOOP", "unknown step 'X>'"),
         ("eiter", "did you mean 'either'"),
-        ("C>NOOP", "missing blank after C>: 'C> NOOP'"),
+        ("C>NOOP", "missing space after C>: 'C> NOOP'"),
         ("C> @cloze", r"unknown step '@cloze' \(did you mean '@close'\?\)"),
         ("P> SIGTREM", "did you mean 'SIGTERM'"),
         ("F< ennv A=b", "did you mean 'env'"),

@@ -453,7 +453,7 @@ def test_equal_runs_have_no_differences() -> None:
 @pytest.mark.parametrize(
     ("aspect", "spoil", "line"),
     [
-        ("end", lambda run: setattr(run, "trouble", "gone"), "the session: ends in order | the "),
+        ("end", lambda run: setattr(run, "trouble", "gone"), "the session: ends normally | the "),
         ("replies", reply(3, b"250 ok\r\n"), "RCPT TO:<r@x>: 550 | RCPT TO:<r@x>: 250"),
         ("deliveries", lambda run: run.visits[0].deliveries.clear(), "upstream gets: MAIL FROM:<a"),
         (

@@ -427,7 +427,7 @@ def test_failures_of_one_cause_are_grouped() -> None:
         )
     )
     failures = page[page.index('id="failures"') : page.index('id="divergences"')]
-    words = ("all that was said", "For the same reason 1 more:", "<pre>c</pre>", "<pre>alone</pre>")
+    words = ("all that was said", "1 more with the same cause:", "<pre>c</pre>", "<pre>alone</pre>")
     assert sorted(words, key=failures.index) == list(words)
     assert "told already" not in failures
 
@@ -494,7 +494,7 @@ def test_transcript_missing_in_one_column_is_marked() -> None:
 def test_clause_without_result_is_marked() -> None:
     text = clause_part(html(matrix(whole(result()))), "cli.host")
     assert "— not judged" in text
-    assert text.endswith("No transcript judged this clause.")
+    assert text.endswith("No transcript has tested this clause.")
 
 
 def test_markdown_of_statement_becomes_html() -> None:

@@ -277,7 +277,7 @@ def test_level_option_excludes_lower_levels(runner: Runner) -> None:
         (("--time-scale", "0"), "--time-scale must be a positive number, not '0'"),
         (("--time-scale", "nan"), "--time-scale must be a positive number, not 'nan'"),
         (("transcripts/relay/one-mesage.smtp",), "did you mean 'relay/one-message.smtp'?"),
-        (("transcripts/cli/help.smtp::stdio",), "has no mode stdio, only command"),
+        (("transcripts/cli/help.smtp::stdio",), "has no mode stdio; its modes are command"),
     ],
 )
 def test_invalid_option_results_in_status_2(
@@ -582,7 +582,7 @@ def test_failure_report_contains_diagnostic_details(failure: str, text: str) -> 
 def test_failure_report_names_expected_listening_address(runner: Runner) -> None:
     header = 'argv = ["-l", "{listen}", "{upstream}"]\n'
     done = runner.run(runner.transcript("P< listens \\{upstream}\n", header), "--modes", "listen")
-    assert re.search(r"expected: listens 127\.0\.0\.1:\d+\n", done.text)
+    assert re.search(r"expected: listening on 127\.0\.0\.1:\d+\n", done.text)
 
 
 def test_failed_step_in_repeated_part_is_marked(runner: Runner) -> None:
@@ -769,7 +769,7 @@ def test_profile_option_overrides_implementation_file(runner: Runner) -> None:
 
 def test_run_without_transcript_in_profile_results_in_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--profile", "relay")
-    assert "nothing was played; no transcript matches profile relay" in done.text
+    assert "nothing was run; no transcript matches profile relay" in done.text
     assert done.status == 2
 
 

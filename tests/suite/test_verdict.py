@@ -69,7 +69,7 @@ def test_skipped_result_is_listed_with_its_level() -> None:
 
 
 def test_selection_is_reported() -> None:
-    assert "  only a selection was judged: 2 of 9 transcripts" in list(verdict(*ALL, of=9).lines())
+    assert "  only a selection was tested: 2 of 9 transcripts" in list(verdict(*ALL, of=9).lines())
 
 
 def test_unknown_divergence_is_unexpected() -> None:

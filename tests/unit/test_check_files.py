@@ -98,7 +98,7 @@ def test_blocking_unit_file_is_read_as_empty(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
 def test_unit_with_unclosed_quote_is_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\n{line}\n")
-    with pytest.raises(UnreadableError, match=r"u\.service or its drop-ins .*: a quotation is "):
+    with pytest.raises(UnreadableError, match=r"u\.service, its drop-ins .*: a quote is "):
         probe.read_unit(tmp_path / "u.service")
 
 

@@ -82,10 +82,10 @@ def test_written_words_are_parsed_unchanged(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f"{OPTIONS}='-v\n", f"the quotation in {OPTIONS} is not closed"),
-        (f"{UPSTREAM}='a\n{OPTIONS}='-v'\n", f"the quotation in {UPSTREAM} is not closed"),
-        (f"{OPTIONS} -v\n", f"'{OPTIONS} -v' has no equals sign, and systemd ignores it"),
-        (f"export {OPTIONS}=-v\n", f"'export {OPTIONS}' is no name of a variable"),
+        (f"{OPTIONS}='-v\n", f"a quote in {OPTIONS} is not closed"),
+        (f"{UPSTREAM}='a\n{OPTIONS}='-v'\n", f"a quote in {UPSTREAM} is not closed"),
+        (f"{OPTIONS} -v\n", f"'{OPTIONS} -v' has no equals sign, so systemd ignores it"),
+        (f"export {OPTIONS}=-v\n", f"'export {OPTIONS}' is not a variable name"),
     ],
 )
 def test_error_in_environment_file_is_reported(text: str, problem: str) -> None:

@@ -167,7 +167,7 @@ def _leave_in_background(
     pids = children()
     if status or not pids:
         shutil.rmtree(files, ignore_errors=True)
-        sys.exit(status or f"{argv[0]}: no process in the background")
+        sys.exit(status or f"{argv[0]}: the command left no process in the background")
     ready = _start_passage(adapter, wiring, files, pids[0])
     if not options.foreground:
         _wait_ready(ready)

@@ -20,7 +20,7 @@ def add_explain(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = words.add_parser(
         "explain", help="print a requirement with its rationale and its transcripts"
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a requirement, or a family")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a requirement or family")
     parser.add_argument("--json", action="store_true", help="print the whole specification as JSON")
     parser.set_defaults(do=_explain)
 

@@ -54,7 +54,7 @@ an option is invalid or the program cannot be started."""
 
 def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `run`."""
-    parser = words.add_parser("run", help="judge an implementation", epilog=_RUN)
+    parser = words.add_parser("run", help="test an implementation", epilog=_RUN)
     add = parser.add_argument
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
     # Without a default, argparse would also report NAME as missing if IMPLEMENTATION is missing.
@@ -70,8 +70,8 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--exitfirst", action="store_true", help="stop at the first failure")
     add("--shard", metavar="I/N", help="run only part I of N of the selected transcripts")
     add("--source", metavar="WORD",
-        help=f"judge only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
-    add("--profile", metavar="NAME", help="judge only the requirements of a profile: one of the "
+        help=f"test only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
+    add("--profile", metavar="NAME", help="test only the requirements of a profile: one of the "
         f"classes {', '.join(BINDS)}, or several, separated by commas")  # fmt: skip
     add("--strict", action="store_true", help="also require every requirement of level should")
     add(

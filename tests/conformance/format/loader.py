@@ -113,7 +113,7 @@ def check_choice(text: str, directory: Path) -> None:
         raise ChoiceError(f"unknown transcript {place}{did_you_mean(_end(path), known)}")
     modes = load_transcript(path).header.modes
     if mode and mode not in modes:
-        raise ChoiceError(f"{place} has no mode {mode}, only {', '.join(modes)}")
+        raise ChoiceError(f"{place} has no mode {mode}; its modes are {', '.join(modes)}")
 
 
 def _end(path: Path) -> str:

@@ -119,7 +119,7 @@ def parse_payload(text: str, implied: bytes) -> Payload:
         word = text.partition(" ")[0]
         raise PayloadError(f"unknown step {word}; text that begins with @ must be written as \\@")
     if text.endswith(" "):
-        raise PayloadError("a blank at the end of a line must be written as \\x20")
+        raise PayloadError("a space at the end of a line must be written as \\x20")
     reader = _Reader(text)
     parts = reader.parts(inside=False)
     return Payload(parts, b"" if reader.ends_open else implied)

@@ -197,7 +197,7 @@ def _unknown_line(line: str) -> str:
     word = line.partition(" ")[0]
     choices = [*GRAMMAR, "either", "or", "end", "@include"]
     if word[:2] in GRAMMAR and len(word) > 2:
-        return f"missing blank after {word[:2]}: '{word[:2]} {line[2:]}'"
+        return f"missing space after {word[:2]}: '{word[:2]} {line[2:]}'"
     return (
         f"unknown step '{word}'{did_you_mean(word, choices)}; a line must begin with "
         "an actor and a mark (C> C+ C< C? U> U+ U< F> F< F+ P> P<), or be 'either', "

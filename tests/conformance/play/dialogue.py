@@ -45,7 +45,7 @@ class Dialogue:
             lines += _entry_lines(entry)
         if len(lines) > _SHOWN_LINES:
             left_out = len(lines) - _SHOWN_LINES
-            lines = [f"(... {left_out} lines before)", *lines[-_SHOWN_LINES:]]
+            lines = [f"(... {left_out} earlier lines)", *lines[-_SHOWN_LINES:]]
         return lines
 
 
@@ -55,7 +55,7 @@ def _entry_lines(entry: _Entry) -> list[str]:
         for line in bytes(entry.octets).splitlines(keepends=True)
     ]
     if entry.total > len(entry.octets):
-        lines.append(f"{entry.who} (... {entry.total} octets in all)")
+        lines.append(f"{entry.who} (... {entry.total} octets in total)")
     return lines
 
 

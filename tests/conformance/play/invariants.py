@@ -38,13 +38,13 @@ class Rule:
 
 _STANDARD_ERROR = Rule(
     "standard-error",
-    "While proxying, the process writes nothing to file descriptor 2",
+    "During a session, the process writes nothing to file descriptor 2",
     ("cli.stderr-silent-1",),
     ("stdio",),  # a server may log there (log.stderr)
 )
 _TRACEBACK = Rule(
     "traceback",
-    "An error is reported with a message, not with a traceback",
+    "Errors are reported with a message, not a traceback",
     ("cli.errors-12",),
     MODES,
 )
@@ -60,10 +60,8 @@ _PROCESSES = Rule(
     ("cli.exit-8", "filter.timeout-4", "files.term-1", "data.client-lost-6", "listen.stop-5"),
     MODES,
 )
-_DEATH = Rule(
-    "death", "The process is killed only by a signal that the suite sent", ("cli.exit-6",), MODES
-)
-_STOP = Rule("stop", "SIGTERM ends a server, with exit status 0", ("listen.stop-9",), ("listen",))
+_DEATH = Rule("death", "Only signals from the suite terminate the process", ("cli.exit-6",), MODES)
+_STOP = Rule("stop", "SIGTERM ends a server with exit status 0", ("listen.stop-9",), ("listen",))
 #: All rules.
 RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK)
 
@@ -153,7 +151,7 @@ class InvariantChecker:
         if process.alive:
             self._sent_sigterm = True
             process.send("SIGTERM")
-            self._judge(_STOP, "SIGTERM to end the server, with exit status 0", self._goes_on)
+            self._judge(_STOP, "SIGTERM to end the server with exit status 0", self._goes_on)
 
     def _goes_on(self) -> str:
         process = self._harness.process
@@ -195,17 +193,17 @@ class InvariantChecker:
                 raise StepFailedError(None, f"nothing more from {connection.name}<", got)
         if harness.listener.arrived:
             got = f"{len(harness.listener.arrived)} more"
-            raise StepFailedError(None, "no further upstream connection", got)
+            raise StepFailedError(None, "no more upstream connections", got)
         if self._verbs & {"run", "none"} and harness.filter.new_runs:
             got = f"{len(harness.filter.new_runs)} more"
-            raise StepFailedError(None, "no further filter run", got)
+            raise StepFailedError(None, "no more filter runs", got)
 
     def judge_output(self) -> None:
         """Check that nothing was written to descriptor 2 and no traceback was printed."""
         if self._harness.mode in _STANDARD_ERROR.modes and "stderr" not in self._verbs:
             expected = "nothing on file descriptor 2 (it is the SMTP channel)"
             self._judge(_STANDARD_ERROR, expected, self._on_standard_error)
-        self._judge(_TRACEBACK, "no traceback anywhere", self._traceback)
+        self._judge(_TRACEBACK, "no traceback in any output", self._traceback)
 
     def _on_standard_error(self) -> str:
         return shorten(visible(self._harness.output("stderr")), _SHOWN)

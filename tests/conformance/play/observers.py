@@ -344,7 +344,7 @@ class Observers:
         if step.mark == "<" and step.kind in "CU" and not step.verb:
             return shorten(visible(self.octets((step,))), 400)
         if step.verb == "listens":
-            return f"listens {visible(self.octets((step,)))}"
+            return f"listening on {visible(self.octets((step,)))}"
         return text[text.find(" ") + 1 :] if " " in text else text
 
     def so_far(self, step: Step) -> str:
@@ -355,7 +355,7 @@ class Observers:
         if step.verb == "syslog" and self._harness.syslog is not None:
             return " | ".join(map(visible, self._harness.syslog.messages)) or "nothing in syslog"
         if step.verb == "idle":
-            return "constant use of the processor"
+            return "constant processor use"
         if step.verb == "tmp":
             return ", ".join(path.name for path in self._harness.tmp_seen.iterdir()) or "no file"
         if step.verb == "exit" and step.kind == "P":

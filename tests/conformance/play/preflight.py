@@ -17,7 +17,7 @@ from .implementation import Implementation
 
 _SESSION = """\
 +++
-title = "Whether it starts"
+title = "The program starts"
 requires = ["relay.replies-1"]
 modes = ["stdio"]
 syslog = "absent"
@@ -29,7 +29,7 @@ _HELP_TIMEOUT = 10
 #: The transcript that is run first in each mode.
 SMOKE = "relay/one-message.smtp"
 #: The reason for skipping all other transcripts in a mode in which the smoke test fails.
-CANARY_FAILS = f"{SMOKE} failed; nothing else was played"
+CANARY_FAILS = f"{SMOKE} failed; no other transcript was run"
 
 
 class CannotStartError(Exception):

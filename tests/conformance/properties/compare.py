@@ -20,7 +20,7 @@ Aspect = Callable[[Run], list[str]]
 
 
 def _ends(run: Run) -> list[str]:
-    return [f"the session: {run.trouble or 'ends in order'}"]
+    return [f"the session: {run.trouble or 'ends normally'}"]
 
 
 def _replies(run: Run) -> list[str]:

@@ -57,8 +57,13 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add = parser.add_argument
     add("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port")
-    add("--upstream", required=True, metavar="HOST:PORT", help="the real upstream; or unix:/path")
-    add("-o", "--output", required=True, type=Path, metavar="FILE.smtp", help="a new file")
+    add(
+        "--upstream",
+        required=True,
+        metavar="HOST:PORT",
+        help="the real upstream server, which can also be unix:/path",
+    )
+    add("-o", "--output", required=True, type=Path, metavar="FILE.smtp", help="the file to create")
     add(
         "--title",
         required=True,

@@ -64,8 +64,8 @@ class ControlSummary:
         """Return a sentence about the number of failures."""
         total = self.passed + len(self.failed)
         if not self.failed:
-            return f"passes all {total}"
-        return f"fails {len(self.failed)} of {total}, which are not counted"
+            return f"passes all {total} transcripts"
+        return f"fails {len(self.failed)} of {total} transcripts, whose results do not count"
 
 
 def control_summary(results: Iterable[Result]) -> ControlSummary:

@@ -267,4 +267,4 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
         config.pluginmanager.unregister(reporter)  # it would only print lines around the message
-    pytest.exit("nothing was judged", returncode=status)
+    pytest.exit("nothing was tested", returncode=status)

@@ -84,7 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--profile",
         metavar="NAME",
-        help="judge only the requirements of a profile: one of the classes "
+        help="test only the requirements of a profile: one of the classes "
         f"{', '.join(BINDS)}, or several, separated by commas",
     )
     group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
@@ -122,7 +122,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--compare",
         metavar="TOML|CMD",
-        help="a second implementation; search for a dialogue in which the two differ",
+        help="a second implementation; search for a dialogue in which they differ",
     )
 
 
@@ -427,7 +427,7 @@ def _why_nothing(suite: Suite) -> str:
         asked.append(f"--source {suite.source}")
     if set(suite.modes) != set(MODES):
         asked.append(f"--modes {','.join(suite.modes)}")
-    return f"nothing was played{'; no transcript matches ' if asked else ''}{' and '.join(asked)}"
+    return f"nothing was run{'; no transcript matches ' if asked else ''}{' and '.join(asked)}"
 
 
 def _seen(table: dict[str, Any]) -> InvariantObservation:

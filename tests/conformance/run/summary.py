@@ -79,4 +79,4 @@ def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterato
         if others := [one.name for one in missed[1:]]:
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
             named = ", ".join(others[:_NAMED]) + more
-            yield f"{len(others)} more for the same reason: {named}"
+            yield f"{len(others)} more with the same cause: {named}"

@@ -87,7 +87,7 @@ class Verdict:
         """Return the verdict, the missing results and the stale entries."""
         yield f"verdict: {self.sentence}"
         if self.selection:
-            yield f"  only a selection was judged: {self.selection}"
+            yield f"  only a selection was tested: {self.selection}"
         for unjudged in self.unjudged:
             yield f"  not judged: {unjudged}"
         if self.stale:
