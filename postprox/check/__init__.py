@@ -8,7 +8,7 @@ Rule: each module has one task.
 - `selection.py`, `routes.py`, `tables.py` and `setup.py` find the proxies and the routes that mail
   takes through them.
 - `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,
-  `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` are the rules.
+  `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` contain the rules.
   `rules.py` applies them.
 - `findings.py` defines names and levels, and `fixes.py` creates the commands.
 - `report.py` formats the report.

@@ -24,7 +24,7 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status if the check failed or its output could not be written, which is also the highest
+#: The exit status if the check failed or its output could not be written. It equals the highest
 #: level of a finding.
 UNREADABLE = 2
 
@@ -63,7 +63,7 @@ def run(words: list[str]) -> int:
             sys.stdout.write(report.recipe_as_text(_recipe(wanted)))
             return 0
         setup = _setup(wanted)
-    except SystemExit as end:  # argparse has printed a help text or an error
+    except SystemExit as end:  # argparse has already printed the help or an error
         return int(end.code or 0)
     except (UnreadableError, OSError, ValueError) as error:
         reason = _in_words(error)

@@ -33,7 +33,7 @@ class Assignments:
     problems: list[str] = field(default_factory=list)
     #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: The values that were probably intended in a file with errors, which are lines without quotes.
+    #: The values that were probably intended if the file has errors. They are lines without quotes.
     likely: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,7 +91,7 @@ def _end_of_comment(text: str, position: int) -> int:
 def _value(text: str, position: int) -> tuple[str, int, bool]:
     """Return a value, the position of its end, and whether all its quotes are closed.
 
-    A quoted part can only begin before the first unquoted letter.
+    Quotes are only recognised before the first unquoted letter.
     """
     value, blanks, quote = [], "", ""
     is_bare = False

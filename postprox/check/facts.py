@@ -1,4 +1,4 @@
-"""Facts about this machine, which are the conditions for running a proxy and the running system.
+"""Facts about this machine: the conditions for running a proxy, and the state of the system.
 
 Rule: data only. probe.py and machine.py collect the data, and the rules evaluate it. None means
 unknown.
@@ -29,7 +29,7 @@ class ProgramFacts:
     #: Whether the user can read the script, and whether the file system is mounted with noexec.
     readable: bool | None = True
     has_noexec: bool = False
-    #: The paths, of the file and its parent directories, that every user can write to.
+    #: The file and its parent directories, if every user can write to them.
     open_paths: tuple[str, ...] = ()
     #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""
@@ -105,7 +105,7 @@ class UnitState:
     status: int = 0
     #: Whether one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
-    #: The command line of the main process, empty if there is no process.
+    #: The command line of the main process, or empty if there is no process.
     words: tuple[str, ...] = ()
 
     def is_failing(self) -> bool:
@@ -115,7 +115,7 @@ class UnitState:
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening TCP socket and the programs that have it open (empty if unknown)."""
+    """A listening TCP socket, and the programs that have it open (empty if unknown)."""
 
     endpoint: Endpoint
     programs: frozenset[str] = frozenset()

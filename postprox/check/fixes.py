@@ -1,4 +1,4 @@
-"""Edits of the Postfix configuration or of a unit, and the commands that make these edits.
+"""Edits to the Postfix configuration or a unit, and the commands that make these edits.
 
 Rule: text only. This module executes nothing. Each command can be pasted into a shell, and contains
 all edits of its target. No command therefore undoes another (`Plan`).
@@ -39,7 +39,7 @@ class Own:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of one service in master.cf, such as `command`, or `service` for the name."""
+    """A column of a service in master.cf, such as `command`, or `service` for the name."""
 
     service: Service
     name: str
@@ -101,7 +101,7 @@ def set_own(service: Service, name: str, value: str) -> Edit:
 
 
 def raise_own(service: Service, name: str, seconds: float) -> Edit:
-    """Set a time limit of one service to at least this value."""
+    """Raise a time limit of one service to this value, unless it is longer."""
 
     def change(old: str) -> str:
         present = re.fullmatch(r"([0-9]+)s", old)
@@ -132,7 +132,7 @@ def set_field(service: Service, name: str, value: str) -> Edit:
 
 
 def set_user(service: Service, user: str) -> Edit:
-    """Set the user that spawn(8) runs a command as."""
+    """Set the user as which spawn(8) runs a command."""
 
     def change(words: list[str]) -> list[str]:
         program, *others = (word for word in words if not word.startswith("user="))
@@ -234,7 +234,7 @@ def add_arguments(proxy: Proxy, *more: str) -> Edit:
 
 
 def send_to(proxy: Proxy, address: str) -> Edit:
-    """Set HOST:PORT of a proxy, which is its only positional argument."""
+    """Set a proxy's HOST:PORT, which is its only positional argument."""
     old = proxy.options.target.text if proxy.options else ""
     return set_arguments(proxy, lambda words: [address if word == old else word for word in words])
 
@@ -285,12 +285,12 @@ def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]
 
 
 def write_options(proxy: Proxy, words: Sequence[str]) -> Edit:
-    """Replace a unit's options file by one with the arguments `words`."""
+    """Replace a unit's options file with one for the arguments `words`."""
     return Edit(Rewritten(proxy), lambda _: shlex.join(words))
 
 
 def add_user(user: str) -> Edit:
-    """Create a user and a group for the proxy. A numeric user is taken as the user ID."""
+    """Create a user and a group for the proxy. A numeric user is treated as a user ID."""
     is_number = re.fullmatch("[0-9]+", user)
     return run(
         "useradd --system --user-group --no-create-home --home-dir /nonexistent "

@@ -1,4 +1,4 @@
-"""Settings in main.cf with which the services before and after the proxy block mail.
+"""Reports main.cf settings that make the services before and after the proxy block mail.
 
 Rule: each finding has one pure function. The options that override these settings are in
 examples/postfix/.
@@ -169,7 +169,7 @@ def _smaller(
 
 
 def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report settings with which a transport delivers no mail to the proxy, or bypasses it."""
+    """Report settings that make a transport bypass the proxy or fail to deliver to it."""
     for transport in setup.smtp_transports_to(proxy):
         yield from _risks(proxy, transport, _RISKS_AT_TRANSPORT)
         for name in ("smtp_tls_wrappermode", "smtp_enforce_tls"):

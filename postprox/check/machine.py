@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from .postconf import UnreadableError
 from .routes import Endpoint
 
-#: The timeout for systemctl(1), for parsing a script and for a greeting, in seconds.
+#: The timeout in seconds for systemctl(1), for parsing a script and for a greeting.
 TIMEOUT = 10.0
-#: The maximum size of a script that is read, in octets.
+#: The maximum size in octets of a script to read.
 LARGEST_SCRIPT = 1 << 20
 _LARGEST_REPLY = 4096
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -157,7 +157,7 @@ def syntax_error(interpreter: str, script: bytes) -> str:
     """Return the syntax error in a shell or Python script, or "" if there is none or it is unknown.
 
     The interpreter named in the script is not used, because another user may have written that
-    line. The script is parsed by one of the system's interpreters, and is not run.
+    line. Instead, one of the system's interpreters parses the script without running it.
     """
     name = PurePosixPath(interpreter or "sh").name
     if name in _SHELLS:
@@ -200,7 +200,7 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Return the paths, of the file and its parent directories, that every user can write to.
+    """Return the file and its parent directories, if every user can write to them.
 
     In a directory with the sticky bit, a user cannot replace another user's file.
     """

@@ -67,7 +67,7 @@ class Service:
 
     @property
     def program(self) -> str:
-        """Return the Postfix program of the service, such as smtpd or spawn."""
+        """Return the service's Postfix program, such as smtpd or spawn."""
         return self.words[0]
 
     def parameter(self, name: str) -> str:

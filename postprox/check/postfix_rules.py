@@ -60,7 +60,7 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that receives no mail, unless a table may route mail to it."""
     endpoint = proxy.endpoint
     has_way = setup.routes_to(proxy) or setup.possible_routes(proxy)
-    # The corrections of these findings give the proxy a route.
+    # The commands for these findings give the proxy a route.
     faults = [*malformed(setup), *unfiltered(setup)]
     faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
     is_corrected = bool(faults or setup.lost_routes())
@@ -104,7 +104,7 @@ def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
 
 
 def nearest(endpoint: Endpoint) -> Endpoint:
-    """Return the address under which this machine can connect to a listener."""
+    """Return an address at which this machine can connect to a listener."""
     return endpoint._replace(host="127.0.0.1") if endpoint.is_open() else endpoint
 
 
@@ -216,7 +216,7 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report services that can run more smtpd(8) processes than the proxy can serve."""
+    """Report services that can run more smtpd(8) processes than the proxy can serve at once."""
     behind = setup.reinjection_service(proxy)
     fronts = [
         route.source
@@ -459,7 +459,7 @@ def has_milters(service: Service) -> bool:
 
 
 def _signed(setup: Setup, front: Service) -> list[Edit]:
-    """Send a service's mail to a proxy that is followed by milters, or else past the filter."""
+    """Send a service's mail to a proxy that is followed by milters, or else bypass the filter."""
     name = FilterStage.BEFORE_QUEUE.value
     for proxy in setup.proxies:
         behind = setup.reinjection_service(proxy)

@@ -90,7 +90,7 @@ def _postconf(directory: str, option: str) -> str:
 
 
 def _opened(path: str | Path) -> BinaryIO:
-    """Open a regular file. Other files, such as a FIFO, may never end.
+    """Open a regular file. Reading any other file, such as a FIFO, may never end.
 
     Raises:
         UnreadableError: the file is not a regular file.
@@ -191,7 +191,7 @@ def _is_masked(path: Path) -> bool:
 
 
 def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
-    """Read a unit, its drop-ins and its socket, from its own directory and those of systemd.
+    """Read a unit, its drop-ins and its socket from its own directory and systemd's directories.
 
     Raises:
         OSError: a file cannot be opened.
@@ -352,7 +352,7 @@ def _ask_as(account: pwd.struct_passwd, right: int, path: str) -> bool | None:
 
 
 def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, str]:
-    """Return the first program of a shell command, or the reason why it is unknown."""
+    """Return the first program in a shell command, or the reason why it is unknown."""
     first = re.match(r"\s*([\w./+@%:,-]+)(?=\s|$)", command)
     path = _found_by_shell(first[1], search) if first else ""
     if not path.startswith("/"):
@@ -416,7 +416,7 @@ def _script(path: str) -> bytes:
 
 
 def _interpreter(script: bytes, search: str) -> str:
-    """Return the interpreter of a script. For env(1), this is the program that env(1) starts."""
+    """Return the interpreter of a script. For env(1), return the program that env(1) starts."""
     line = script[:256].partition(b"\n")[0].decode("latin-1")
     if not line.startswith("#!"):
         return ""

@@ -63,14 +63,14 @@ def _corrected(setup: Setup, proxy: Proxy) -> Edit:
 
 
 def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words with each single word removed, then with each two removed."""
+    """Yield the words with one word removed, and then with two words removed."""
     for count in (1, 2):
         for index in range(len(words)):
             yield [*words[:index], *words[index + count :]]
 
 
 def _with_target(words: Sequence[str], target: str) -> Iterator[list[str]]:
-    """Yield the words with HOST:PORT appended, and with HOST:PORT in place of each word."""
+    """Yield the words with HOST:PORT appended, and then with one word replaced by HOST:PORT."""
     yield [*words, target]
     for index in reversed(range(len(words))):
         yield [*words[:index], target, *words[index + 1 :]]
@@ -84,7 +84,7 @@ def _is_accepted(words: Sequence[str]) -> bool:
 
 
 def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report braces that became part of the filter command."""
+    """Report braces that have become part of the filter command."""
     found = re.fullmatch(r"\s*\{\s*(/.*?)\s*\}\s*", wanted.command or "")
     if found:
         yield Fault(
@@ -106,7 +106,7 @@ def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
 def _with_quoted_filter(proxy: Proxy) -> list[str]:
     """Return the arguments with the filter command of -c joined into one word.
 
-    The result is empty if that does not correct the command line.
+    The result is empty if this does not correct the command line.
     """
     if not is_proxy(proxy.words) or proxy.options is not None:
         return []

@@ -1,8 +1,8 @@
-"""The Postfix recipe, which consists of the commands that set up a proxy before or after the queue.
+"""Creates the recipe: the commands that set up a proxy before or after the Postfix queue.
 
-Rule: a pure function of the configuration, the installed files and the ports in use. The services
-and parameters come from examples/postfix/. Each command can be pasted into a shell. postprox-check
-reports no findings on the resulting configuration.
+Rule: the recipe is a pure function of the configuration, the installed files and the ports in use.
+The services and parameters come from examples/postfix/. Each command can be pasted into a shell.
+postprox-check reports no findings on the resulting configuration.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class _Recipe:
         ]
 
     def _users(self) -> list[Service]:
-        """Return the services for users. A service on their port is never replaced."""
+        """Return the services for local users. A service on their port is never replaced."""
         return [
             front
             for front in self._fronts()
@@ -340,7 +340,7 @@ class _Recipe:
         entry.columns[4] = str(self._capacity(fronts))
         if self._seconds("command_time_limit") <= _TIMEOUT:
             entry.set("command_time_limit", "1000s")
-            # spawn(8) takes all words after argv= as its command.
+            # spawn(8) treats all words after argv= as its command.
             entry.words = ["spawn", *entry.words[-2:], *entry.words[1:-2]]
 
     def _capacity(self, fronts: Sequence[Service]) -> int:

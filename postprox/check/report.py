@@ -72,8 +72,8 @@ def wrapped_command(command: str) -> list[str]:
     """Split a command into lines that the shell joins again.
 
     Each line but the last ends with a backslash. If the split is within a word, the next line
-    begins in the first column. Within single quotes, the quote is closed before the backslash and
-    reopened on the next line.
+    begins in the first column. A single-quoted part is closed before the backslash and reopened on
+    the next line.
     """
     lines = [_INDENT]
     for piece, is_in_quotes in _pieces(command):

@@ -24,7 +24,7 @@ _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 _LOCALHOST = ("127.0.0.1", "::1", "localhost")
 #: Wildcard addresses, each with the IP versions that it accepts.
 _WILDCARDS = {"": {4, 6}, "*": {4, 6}, "0.0.0.0": {4}, "::": {6}}  # noqa: S104
-#: Postfix programs that add mail to the queue and therefore use content_filter.
+#: The Postfix programs that add mail to the queue, and therefore use content_filter.
 _ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
 
@@ -62,7 +62,7 @@ class Endpoint(NamedTuple):
 
 
 def _loopback_versions(host: str) -> set[int]:
-    """Return the IP versions for which a host is this machine, or nothing for other hosts."""
+    """Return the IP versions in which a host is this machine, or nothing for other hosts."""
     if host == "localhost":
         return {4, 6}
     if host.startswith("127."):

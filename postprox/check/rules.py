@@ -29,7 +29,7 @@ def judge(setup: Setup) -> list[Finding]:
     """Return a finding for each problem."""
     indented = list(master_rules.indented(setup.configuration))
     if indented:
-        # All other findings would be consequences of these problems.
+        # All other findings would only be consequences of these problems.
         return fixes.plan(setup.configuration, indented)
     faults = [*_configuration_faults(setup)]
     for proxy in setup.proxies:
@@ -67,7 +67,7 @@ def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if setup.running:
         yield from running_rules.unit_state(proxy, setup.running)
     if broken_file := list(unit_rules.options_file(setup, proxy)):
-        # Each problem with the options would be a consequence.
+        # Each problem with the options would only be a consequence.
         yield from broken_file
         return
     if proxy.options is None:

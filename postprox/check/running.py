@@ -84,7 +84,7 @@ def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitSt
 
 
 def used_ports(machine: Machine, unit: Unit | None) -> frozenset[int]:
-    """Return the ports in use, except those on which systemd or the proxy listens for a unit."""
+    """Return the ports in use, except ports on which systemd or the proxy listens for the unit."""
     own = {endpoint.port for endpoint in listening_proxy(unit).endpoints} if unit else set()
     found = list(listening_sockets(machine.sockets()))
     owners = machine.owners({inode for endpoint, inode in found if endpoint.port in own})

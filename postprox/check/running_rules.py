@@ -182,7 +182,7 @@ def _out_of_date(
 
 
 def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
-    """Return whether a process runs the command, possibly with an interpreter before it."""
+    """Return whether a process runs the command, possibly through an interpreter."""
     names = [PurePosixPath(word).name for word in running]
     if not words or PurePosixPath(words[0]).name not in names:
         return True  # the process has not started the proxy yet

@@ -15,14 +15,14 @@ from .unit import Unit
 
 
 def chosen(configuration: Configuration, units: Sequence[Unit]) -> list[Proxy]:
-    """Return the proxies in master.cf, and those of the units that the user has selected."""
+    """Return the proxies in master.cf, and the proxies of the units that the user has selected."""
     return [*spawned_proxies(configuration), *map(listening_proxy, units)]
 
 
 def installed(
     configuration: Configuration, units: Sequence[Unit], states: Mapping[str, UnitState]
 ) -> list[Proxy]:
-    """Return the proxies in master.cf, and those of the installed units that receive mail.
+    """Return the proxies in master.cf, and the proxies of installed units that receive mail.
 
     If mail is routed to an address without a proxy, the result includes all units in use.
     """
@@ -48,7 +48,7 @@ def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:
 def _idle(
     others: Sequence[Proxy], listening: Sequence[Proxy], used: Sequence[Endpoint]
 ) -> list[Proxy]:
-    """Return the units that would receive mail if they ran, one for each address."""
+    """Return the units that would receive mail if they were running, one for each address."""
     found = list(others)
     for proxy in listening:
         receives = any(proxy.is_at(endpoint) for endpoint in used)
@@ -60,7 +60,7 @@ def _idle(
 
 
 def _is_configured(proxy: Proxy) -> bool:
-    """Return whether the unit has a filter, and other options than those of the package."""
+    """Return whether the unit has a filter and options that differ from the package's."""
     values = proxy.unit.assignments.values if proxy.unit else {}
     is_packaged = PACKAGED.items() <= values.items()
     return proxy.options is None or (proxy.options.command is not None and not is_packaged)

@@ -17,7 +17,7 @@ _ROUTES = (
     *("relay_transport", "local_transport", "virtual_transport", "mailbox_transport"),
     *("sender_dependent_default_transport_maps", "header_checks", "body_checks"),
 )
-#: Parameters with access tables, whose actions include FILTER.
+#: Parameters for access tables, whose actions include FILTER.
 _RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
@@ -38,7 +38,7 @@ def table_files(configuration: Configuration) -> Iterator[str]:
 def possible_routes(
     configuration: Configuration, texts: Mapping[str, str], endpoint: Endpoint
 ) -> list[str]:
-    """Return the parameters that can route mail to an address.
+    """Return the parameters through which mail can be routed to an address.
 
     A table that is not in `texts` can have any contents.
     """

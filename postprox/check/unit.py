@@ -38,7 +38,7 @@ class Unit:
 
     name: str
     words: tuple[str, ...] = ()
-    #: The user that runs the proxy, or "" if unknown.
+    #: The user as which the proxy runs, or "" if unknown.
     user: str = "root"
     #: Whether the user exists only while the service is running (DynamicUser=).
     dynamic_user: bool = False

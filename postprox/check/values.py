@@ -1,4 +1,4 @@
-"""Numbers and times in main.cf and master.cf, parsed by the rules of Postfix.
+"""Parses numbers and times in main.cf and master.cf according to Postfix's rules.
 
 Rule: pure functions of the text. None means that Postfix does not accept the value.
 """

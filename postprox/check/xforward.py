@@ -29,5 +29,5 @@ def _matches(pattern: str, address: str) -> bool | None:
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(text, strict=False)
     except ValueError:
-        # A table (hash:/etc/postfix/hosts), a file of patterns, or the name of another host.
+        # The item is a table (hash:/etc/postfix/hosts), a pattern file, or another host's name.
         return None if "/" in pattern or ":" in pattern else False

@@ -6,7 +6,7 @@ Rule: actions are data without behaviour, and `connection` performs them. "Respo
 
 
 class Action:
-    """One action. For the tests, actions with the same type and attributes are equal."""
+    """One action. Actions with the same type and attributes are equal, which the tests require."""
 
     __slots__ = ()
 

@@ -32,7 +32,7 @@ _AMBIGUOUS = (
 
 
 class DotUnstuffer:
-    """Decodes the client's input after 354 into content, for the file and for upstream."""
+    """Decodes the client's input after 354 into content for the file and the upstream server."""
 
     __slots__ = ("_encoder", "_first", "_pending", "complete", "trailing", "wire")
 

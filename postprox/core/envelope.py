@@ -117,7 +117,7 @@ def _address(line: bytes, keyword: bytes) -> bytes:
 
 
 def _unquoted(text: bytes, wanted: bytes) -> int:
-    """Return the position of the first octet of `wanted` outside quotes, or the length."""
+    """Return the position of the first unquoted octet that is in `wanted`, or the text's length."""
     quoted = escaped = False
     for position, octet in enumerate(text):
         if escaped:

@@ -41,8 +41,8 @@ UNREAD_REPLIES = 65536
 #: The length of the proxy's or the filter's reply line, with CRLF (RFC 5321 section 4.5.3.1.5).
 REPLY_LINE = 512
 
-#: The buffer for the filter's last line. It is larger than a reply line, because the proxy removes
-#: or replaces characters of the last line in the reply.
+#: The buffer for the filter's last line. It is larger than a reply line, because the proxy may
+#: remove characters of the last line.
 FILTER_LINE = 4096
 
 #: The amount of standard error that is read after the filter has exited, which is a pipe's
@@ -132,9 +132,9 @@ UPSTREAM_FINAL = 600.0
 #: The timeout for the reply to QUIT, which has no effect on mail.
 UPSTREAM_GOODBYE = 5.0
 
-#: The interval of NOOP to the upstream server while a message is received or filtered. It is
-#: shorter than Postfix's smtpd_timeout of 300 s, and than the usual 100 s of a Postfix under
-#: stress.
+#: The interval between NOOP commands to the upstream server while a message is received or
+#: filtered. It is shorter than Postfix's smtpd_timeout of 300 s, and than the usual 100 s of a
+#: Postfix under stress.
 KEEPALIVE = 60.0
 
 #: The time for which client input is discarded after an error, before the connection is closed. If
@@ -146,8 +146,8 @@ LINGER = 1.0
 STOP_GRACE = 60.0
 
 #: The pause after a failure to accept a client, usually for lack of file descriptors. Immediate
-#: retries would keep the processor busy and flood the log. When there are `--max-sessions`
-#: sessions, this is also the interval at which sessions without a client are searched for.
+#: retries would keep the processor busy and flood the log. If the session limit is reached, this is
+#: also the interval between searches for sessions without a client.
 ACCEPT_PAUSE = 1.0
 
 #: The number of concurrent sessions of a server, equal to Postfix's default_process_limit.
@@ -172,13 +172,13 @@ LOOP_PAUSE = 0.05
 #: scheduled. A busy loop causes shorter delays.
 HELD_UP = 0.25
 
-#: The timeout for the last reply after the client is lost. Such a session only occupies a slot
-#: (relay.idle).
+#: The timeout for the last reply after the client has disconnected. Such a session only occupies a
+#: slot (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 
 #: The timeouts for the final reply after the first and after the second termination signal
 #: (files.term). Postfix replies in less than a second, unless its disk is busy. Service managers
-#: and init scripts kill after 10 s or later.
+#: and init scripts send SIGKILL after 10 s or later.
 STOP_FINAL = 10.0
 STOP_FINAL_AGAIN = 2.0
 

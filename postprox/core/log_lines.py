@@ -1,7 +1,7 @@
 """The log line of one message, with ``key=value`` fields (log.verdict).
 
-Rule: the keys and their order are stable. A remote host cannot forge a field. Truncated values
-limit the length of a line and the time to format it.
+Rule: the keys and their order are stable. A remote host cannot forge a field. Values are truncated
+to limit the length of the line and the time to format it.
 """
 
 from .. import TYPE_CHECKING

@@ -251,8 +251,8 @@ _WITH_VALUE = {name for _, name, argument, _, _, _, _ in TABLE if argument}
 def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
     """Yield (long name, option as spelled, value) for each option, ("", word, word) for others.
 
-    As with GNU getopt (cli.getopt), options may follow words, short options can be combined, long
-    options can be abbreviated, and `--` ends the options.
+    As with GNU getopt (cli.getopt), options may follow arguments, short options can be combined,
+    long options can be abbreviated, and `--` ends the options.
     """
     while arguments:
         word = arguments.pop(0)

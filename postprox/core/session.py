@@ -4,9 +4,9 @@ Rule: this module makes every decision of the protocol. It is sans-I/O: it recei
 events and returns `actions`. The caller supplies the clock.
 
 A session is always in one of the `states`. It awaits at most one reply from the upstream server,
-and `upstream` records which. Further input from the client is buffered until the current command
-has been answered. By construction, replies are therefore in order, and each belongs to a known
-command (relay.lockstep).
+and `upstream` records which. More input from the client is buffered until the current command has
+been answered. By construction, replies are therefore in order, and each belongs to a known command
+(relay.lockstep).
 
 Logs: errors of the upstream server, the spool, the filter and the client, and one line per message.
 At debug level, it also logs every command and reply.
@@ -307,7 +307,7 @@ class Session:
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
 
-        `timer` later handles the rest of a long series, so that other sessions can run in between.
+        `timer` later handles the rest of a long series, so that other sessions can run meanwhile.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -464,7 +464,7 @@ class Session:
             self._abort(replies.UPSTREAM_GARBLED)
 
     def _on_reply(self, reply: smtp.Reply) -> None:
-        """Relay the reply to a command of the client or to its response to 334."""
+        """Relay the reply to the client's command or to its response to 334."""
         verb = smtp.verb(self._line)
         if reply.code == 334 and verb == b"AUTH":
             self._answer(reply.raw, AUTH_RESPONSE)

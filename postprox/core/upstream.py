@@ -85,7 +85,7 @@ class UpstreamLink:
         self.expect(awaited)
 
     def expect(self, awaited: str) -> None:
-        """Await a reply, with the timeout given by `REPLY_TIMEOUTS`."""
+        """Await a reply with the timeout from `REPLY_TIMEOUTS`."""
         self.awaited = awaited
         self._extend(REPLY_TIMEOUTS[awaited])
         self._shorten_for_lost_client()

@@ -1,4 +1,4 @@
-"""Opens message files with the rights of the --user user.
+"""Opens message files with the rights of the user that --user specifies.
 
 Rule: root opens files and directories with that user's rights. With its own rights, root opens only
 paths that the user cannot change. Otherwise, the user could create a link to any file.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: The types of directory entries.
 DIRECTORY, LINK, FILE, OTHER = "directory", "link", "file", "other"
-#: Paths that name a file descriptor of this process, as <(command) does.
+#: Matches paths that name a file descriptor of this process, such as <(command).
 DESCRIPTOR = re.compile(r"/dev/(?:stdin|stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
 #: The maximum number of symbolic links in a path, as in Linux.
 _MAX_LINKS = 40

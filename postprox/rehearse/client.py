@@ -124,7 +124,7 @@ class Client:
                 return reply
 
     def _last_words(self, line: bytes) -> bytes:
-        """Return the last line of the output, which is the error message of a traceback."""
+        """Return the last line of the output, which is the error message if it is a traceback."""
         try:
             while True:
                 line = self._line(1.0)

@@ -14,12 +14,13 @@ SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
 #: The maximum size of a parsed header in octets, which is the default of header_size_limit.
 _HEADER = 102400
-# Addresses that can be used in an envelope unchanged. For others, use --sender and --recipient.
+# Matches addresses that can be used in an envelope unchanged. For others, use --sender and
+# --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
 #: The maximum length of an address in SMTP (RFC 5321 section 4.5.3.1.3, without the angle
 #: brackets).
 _LONGEST = 254
-# A header field (RFC 5322 section 2.2), or the empty line of an empty header.
+# Matches a header field (RFC 5322 section 2.2), or the empty line after an empty header.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n")
 
 

@@ -26,7 +26,7 @@ VARIABLES = (
 )
 #: The names of the records.
 RECORDS = ENVIRONMENT, STDERR, END = "environment", "stderr", "end"
-#: The maximum number of octets of standard error that are kept.
+#: The maximum number of octets of standard error to keep.
 STDERR_KEPT = 1 << 18
 #: The states of OUTFILE after the filter has run.
 EMPTY, FILLED, UNUSABLE = "empty", "filled", "unusable"
@@ -95,7 +95,7 @@ def _opened_records(directory: str) -> dict[str, int]:
         path = f"{directory}/{name}"
         try:
             opened[name] = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-            os.unlink(path)  # noqa: PTH108 - pathlib would double the time of a start
+            os.unlink(path)  # noqa: PTH108 - pathlib would double the startup time
         except OSError:
             opened.setdefault(name, os.open(os.devnull, os.O_WRONLY))
     try:

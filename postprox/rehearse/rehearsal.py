@@ -120,7 +120,7 @@ def rehearse(
 
 
 def not_rehearsed(name: str, why: str) -> Rehearsal:
-    """Return the rehearsal of a message that could not be sent."""
+    """Return the result for a message that could not be sent."""
     return Rehearsal(
         mail=Mail(name, b"", "", (), b"", ()),
         envelope=Envelope(b"", (), b"", b""),

@@ -30,7 +30,7 @@ STANDARD_INPUT = "-"
 #: The maximum size of a message in octets. The size of a sparse file or device is unlimited.
 LIMIT = 1 << 28
 _TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
-#: The maximum number of octets of a line that are read at once.
+#: The maximum number of octets of a line to read at once.
 _LINE = 1 << 16
 # The line before each message of an mbox, which contains an address and a date.
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")

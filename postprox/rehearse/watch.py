@@ -22,7 +22,7 @@ State = dict[Path, tuple[int, int, int]]
 
 
 def state(settings: Settings) -> State:
-    """Return the inode, size and modification time of each file of the filter and each message."""
+    """Return the inode, size and modification time of each filter file and each message."""
     seen = {}
     for path in (
         *_filter_files(settings.command),
@@ -61,4 +61,4 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return False  # A word of the command may be longer than a file name can be.
+        return False  # A word of the command may be too long for a file name.

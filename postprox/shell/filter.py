@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters of a command that sh(1) would only split at spaces. `~`, `=` and `#` are excluded,
+#: The characters of commands that sh(1) would only split at spaces. `~`, `=` and `#` are excluded,
 #: because sh(1) interprets them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,

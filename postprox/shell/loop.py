@@ -44,7 +44,7 @@ WRITABLE = select.POLLOUT
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
-#: Signals that are ignored, because scripts send them to make a server reopen its log.
+#: Ignored signals. Scripts send them to make a server reopen its log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: Signals that cause an orderly termination (files.term). These are all signals that terminate the
@@ -61,7 +61,7 @@ STOPPING = signal.valid_signals() - {
 
 
 class Loop:
-    """The loop of the process, with a clock that is `speed` times faster than real time.
+    """The process's event loop, with a clock that is `speed` times as fast as real time.
 
     poller: `POLL` or `EPOLL`.
     """

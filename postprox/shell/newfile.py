@@ -22,7 +22,7 @@ _DEVICES = "/dev"
 
 
 def replace(path: Path, content: bytes) -> int:
-    """Rename a new file with `content` to `path`, and return its descriptor, open for writing.
+    """Write `content` to a new file, rename it to `path`, and return its descriptor for writing.
 
     Raises:
         OSError: the file cannot be written. The error's `filename` is `path`.

@@ -234,7 +234,7 @@ class Spool:
 
 
 def blocks(descriptor: int) -> "Iterator[bytes]":
-    """Yield the contents of a file from its start, in blocks.
+    """Yield the contents of a file in blocks.
 
     The function does not read past the end, because an error would then come too late.
     """
@@ -318,7 +318,7 @@ def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> i
     """
     folder = posix.open(name, _FOLDER, dir_fd=parent)
     try:
-        posix.chmod(folder, 0o700)  # users other than root need write permission to remove entries
+        posix.chmod(folder, 0o700)  # only root can remove entries without write permission
         with posix.scandir(folder) as entries:
             names = [entry.name for _, entry in zip(range(allowed), entries, strict=False)]
         for inner in names:

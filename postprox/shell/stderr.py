@@ -4,9 +4,9 @@ Rule: only a separate thread writes to descriptor 2, so a reader that stops read
 mail. Other processes share the flags of the descriptor, so the proxy does not change them. Without
 O_NONBLOCK, write(2) waits for the reader.
 
-Unwritten lines are buffered in memory, up to a limit. Any more lines are dropped and counted, and
-when the reader continues, a line reports the count. Errors and warnings may use twice as much space
-as informational lines.
+Unwritten lines are buffered in memory, up to a limit. If the limit is reached, more lines are
+dropped. When the reader continues, a line reports their number. Errors and warnings may use twice
+as much space as informational lines.
 
 Logs: the number of dropped lines.
 """

@@ -54,7 +54,7 @@ Argument = None | float | int | str | Payload | ReplyPattern | Named | TextTest
 class Step:
     """One line of the script, with its actor, mark, verb and argument."""
 
-    actor: str  # C, U, F or P; further connections are C2, U2 and so on
+    actor: str  # C, U, F or P; more connections are C2, U2 and so on
     mark: str  # one of > + < ?
     verb: str  # "" for a line of plain octets
     argument: Argument

@@ -198,7 +198,7 @@ class Harness:
         return self._waited(time.monotonic() - began - extra, came)
 
     def _waited(self, seconds: float, came: bool) -> bool:
-        """Adjust the time limits after a wait. *came* tells whether the event occurred."""
+        """Adjust the time limits after a wait. *came* is true if the event occurred."""
         timeouts = self.settings.timeouts
         # With a fast clock, the time depends on the clock and not on the program.
         if came and not self.header.clock:

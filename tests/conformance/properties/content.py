@@ -19,8 +19,7 @@ LINE_ENDS = {
 
 
 def legal_body(octets: bytes) -> bytes:
-    """Return *octets* in a form that is legal after 354: complete lines, none of them a single
-    dot."""
+    """Return *octets* in a form that is legal after 354: complete lines without a lone dot."""
     if not octets:
         return b""
     lines = octets.removesuffix(_SMTP_LINE_END).split(_SMTP_LINE_END)
