@@ -107,8 +107,8 @@ def _text(path: Path) -> str:
     """Read a systemd file.
 
     Raises:
-        UnreadableError: the file is not a text file or is larger than `LARGEST_FILE`. OSError: the
-        file cannot be opened.
+        UnreadableError: the file is not a text file or is larger than `LARGEST_FILE`.
+        OSError: the file cannot be opened.
     """
     with _opened(path) as file:
         octets = file.read(LARGEST_FILE + 1) or b""  # None if reading would block

@@ -27,8 +27,9 @@ _PRINTABLE = bytes(octet if 32 <= octet < 127 else ord("?") for octet in range(2
 class Outcome:
     """The outcome of one run of the filter.
 
-    status: the exit status, or None if there is none. last_stderr_line: the last non-blank line of
-    standard error, without its line end. failure: the reason why there is no exit status, or "".
+    status: the exit status, or None if there is none.
+    last_stderr_line: the last non-blank line of standard error, without its line end.
+    failure: the reason why there is no exit status, or "".
     replaced: whether OUTFILE has content, which matters only if the exit status is 0.
     out_of_resources: whether the proxy could not start the filter or read OUTFILE
         (filter.no-resources).
@@ -54,9 +55,10 @@ class Outcome:
 class Verdict:
     """The verdict on a message.
 
-    action: one of this module's constants. reply: the complete reply line for the client, or b"" if
-    the message passes. reason: the cause of a filter failure, for the log, or "". said: the last
-    line of the filter's standard error, unchanged, without its line end.
+    action: one of this module's constants.
+    reply: the complete reply line for the client, or b"" if the message passes.
+    reason: the cause of a filter failure, for the log, or "".
+    said: the last line of the filter's standard error, unchanged, without its line end.
     """
 
     __slots__ = ("action", "reason", "reply", "said")

@@ -5,31 +5,39 @@ Rule: the keys are stable. Later versions may add keys.
 Texts from files, from the wire and from the filter have one octet per character
 (latin-1). `text.encode("latin-1")` returns the octets.
 
-    format 1 postprox the proxy's version command the filter's command timeout -t, in seconds reject
-    -r, or --strict, which implies it strict --strict expected a list of the values of --expect
-    summary {"messages": N, and for each verdict: N} seconds {"median", "slowest"}: the filter's
-    duration, null if it did not run messages a list, for each message:
-        message the file's name as given notes a list of remarks on the file verdict accept, reject,
-        rewrite, discard, fail-open (the filter failed, the message
-                    passed), fail (it failed, 451), error (the proxy could not process the message)
+    format      1
+    postprox    the proxy's version
+    command     the filter command
+    timeout     the value of -t, in seconds
+    reject      whether -r, or --strict, which implies -r, was given
+    strict      whether --strict was given
+    expected    a list of the values of --expect
+    summary     {"messages": N}, and the number of messages for each verdict
+    seconds     {"median", "slowest"} filter run, each null if the filter did not run
+    messages    a list with one object for each message:
+        message     the file name as given on the command line
+        notes       a list of remarks about the file
+        verdict     accept, reject, rewrite, discard, fail-open (the filter failed, and the message
+                    passed), fail (the filter failed, and the message got 451) or error (the proxy
+                    could not process the message)
         timed_out   whether the proxy killed the filter at its time limit
-        reason      the reason of the filter's failure, or ""
+        reason      the reason for the filter failure, or ""
         hints       a list of remarks for the filter's author
         reply       the reply to the message, without its line end
-        delivered   whether the upstream server received it
-        sent        the message as the client sent it, dots unstuffed, lines ending in CRLF
+        delivered   whether the upstream server received the message
+        sent        the message as the client sent it, without stuffed dots, with CRLF line ends
         received    the message as the upstream server received it, or null
-        diff        unified diff of the two, [] if they are the same, null if there is nothing to
-                    compare or too much
+        diff        a unified diff of both, [] if they are equal, or null if one is missing or they
+                    are too long
         envelope    {"sender", "recipients", "client_ip", "helo"}
-        filter      null without a run, else {"environment": {"EMAIL", "OUTFILE", "SENDER",
-                    "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT", "QUEUE_ID",
-                    "CLIENT_NAME"}, "status": as a shell has it, null if killed,
-                    "signal": its name or "", "stderr", "outfile": empty, filled or unusable,
-                    "seconds": null if killed}
-        dialogue    a list of {"from", "to": client, proxy or upstream, "kind": command, reply or
-                    content, "text": with line ends; of a message the content}, in order
-        proxy_exit_status
+        filter      null if the filter did not run, or else {"environment": {"EMAIL", "OUTFILE",
+                    "SENDER", "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT",
+                    "QUEUE_ID", "CLIENT_NAME"}, "status": the shell's exit status, or null if it
+                    was killed, "signal": the name of the signal, or "", "stderr", "outfile":
+                    empty, filled or unusable, "seconds": the duration, or null if it was killed}
+        dialogue    a list of events in order, each {"from", "to": client, proxy or upstream,
+                    "kind": command, reply or content, "text": with line ends}
+        proxy_exit_status   the exit status of the proxy
         complaint   the difference from --expect, or without --expect the failure, or ""
 """
 

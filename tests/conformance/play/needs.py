@@ -17,11 +17,11 @@ REAL_TIME_ALLOWANCE = 5.0
 _WHY = {
     "syslog": "a private /dev/log in a mount namespace (run as root)",
     "mounts": "a private mount namespace (run as root)",
-    "root": "to be run as root",
-    "unprivileged": "to be run as a user other than root",
+    "root": "to run as root",
+    "unprivileged": "to run as a user other than root",
     "ipv6-loopback": "::1 on this machine",
     "hosts": "a private /etc/hosts in a mount namespace (run as root)",
-    "localhost": "the name localhost to resolve to 127.0.0.1 (/etc/hosts)",
+    "localhost": "localhost to resolve to 127.0.0.1 (/etc/hosts)",
     "network": "a private network namespace (run as root)",
 }
 
