@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What action.yml does: install the suite beside everything else, judge $IMPLEMENTATION, and leave
-# results.jsonl, report.html and badge.json in a directory that is told to the workflow.
+# The script of action.yml. It installs the suite in its own environment, tests $IMPLEMENTATION, and writes
+# results.jsonl, report.html and badge.json to a directory whose path it passes to the workflow.
 set -euo pipefail
 
 directory=$(mktemp -d "${RUNNER_TEMP:-/tmp}/postprox-conformance.XXXXXX")
@@ -14,7 +14,7 @@ status=0
     --results "$directory/results.jsonl" --html "$directory/report.html" \
     --markdown "$directory/report.md" --badge "$directory/badge.json" || status=$?
 if [ -e "$directory/report.md" ]; then
-    # A job's summary holds 1 MiB.
+    # A job summary is limited to 1 MiB.
     head -c 1000000 "$directory/report.md" >>"$GITHUB_STEP_SUMMARY"
 fi
 exit "$status"
