@@ -199,7 +199,7 @@ class Adapted:
         self.process = subprocess.Popen([*argv, *words])
 
     def connect(self) -> socket.socket:
-        """Connect as a client as soon as the passage accepts connections."""
+        """Connect as a client as soon as the relay accepts connections."""
         client: list[socket.socket] = []
 
         def connected() -> bool:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.any_account
 SESSION = "relay/greeting-ehlo-quit.smtp"
 #: A transcript that the octet relay fails.
 REFUSED = "relay/refused-xclient.smtp"
-#: A passage that changes the reply to QUIT.
+#: A relay that changes the reply to QUIT.
 BROKEN = """Early())
 
 class Broken(Rewriter):
@@ -34,7 +34,7 @@ ADAPTER = Adapter(program, Early(rewriter=Broken)"""
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A run with a correct passage, in which the program fails one of two transcripts."""
+    """A run with a correct relay, in which the program fails one of two transcripts."""
     directory = tmp_path_factory.mktemp("right")
     write_adapter(directory)
     return run(directory, SESSION, REFUSED)
@@ -42,7 +42,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 @pytest.fixture(scope="module")
 def wrong(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A run with a broken passage."""
+    """A run with a broken relay."""
     directory = tmp_path_factory.mktemp("wrong")
     write_adapter(directory, BROKEN)
     return run(directory, SESSION)

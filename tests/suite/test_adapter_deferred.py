@@ -1,4 +1,4 @@
-"""The passage for programs that send their own replies and connect to upstream later."""
+"""The delivery mode for programs that send their own replies and connect to upstream later."""
 
 from __future__ import annotations
 

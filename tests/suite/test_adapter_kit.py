@@ -1,4 +1,4 @@
-"""The adapter kit: its command line, its passages, and the cleanup of its processes and files."""
+"""The adapter kit: its command line, its delivery modes, and the cleanup of processes and files."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_removed_ehlo_keyword_is_restored_in_order() -> None:
     assert sent == b"250-up\r\n250-SIZE\r\n250-PIPELINING\r\n250 DSN\r\n"
 
 
-# --- the passage for early DATA
+# --- the delivery mode for early DATA
 
 
 class Talk:
