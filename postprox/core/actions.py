@@ -150,18 +150,20 @@ class DiscardMessage(Action):
 class CountMessage(Action):
     """Count a message by its verdict and result.
 
-    seconds: the run time of the filter, or 0 if no filter ran.
+    size: the size of the message in octets. seconds: the run time of the filter, or 0 if no filter
+    ran.
     """
 
-    __slots__ = ("result", "seconds", "verdict")
+    __slots__ = ("result", "seconds", "size", "verdict")
 
-    def __init__(self, verdict: str, result: str, seconds: float) -> None:
+    def __init__(self, verdict: str, result: str, size: int, seconds: float) -> None:
         self.verdict = verdict
         self.result = result
+        self.size = size
         self.seconds = seconds
 
     def _contents(self) -> tuple[object, ...]:
-        return (self.verdict, self.result, self.seconds)
+        return (self.verdict, self.result, self.size, self.seconds)
 
 
 class _Line(Action):

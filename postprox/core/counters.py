@@ -1,8 +1,10 @@
 """The counters of a server, for `--metrics` and `systemctl status`.
 
-Rule: this module only counts. For each message, it records only the verdict, the result and the
-filter's run time.
+Rule: this module only counts. For each message, it records only the verdict, the result, the size
+and the filter's run time.
 """
+
+from .. import __version__
 
 #: The upper bounds of the run time histogram, in seconds. They separate fast checks, scanners and
 #: common timeouts.
@@ -14,17 +16,20 @@ class Counters:
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, str], int] = {}
+        self._octets = 0
         self._within = [0] * len(SECONDS)
         self._filtered = 0
         self._seconds = 0.0
 
-    def count(self, verdict: str, result: str, seconds: float) -> None:
+    def count(self, verdict: str, result: str, size: int, seconds: float) -> None:
         """Count a message.
 
-        seconds: the run time of the filter, or 0 if no filter ran.
+        size: the size of the message in octets. seconds: the run time of the filter, or 0 if no
+        filter ran.
         """
         key = verdict, result
         self._messages[key] = self._messages.get(key, 0) + 1
+        self._octets += size
         if seconds:
             self._filtered += 1
             self._seconds += seconds
@@ -39,18 +44,25 @@ class Counters:
             verdicts[verdict] = verdicts.get(verdict, 0) + number
         return ", ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
 
-    def prometheus_text(self, present: dict[str, tuple[str, str, int]]) -> str:
+    def prometheus_text(self, present: dict[str, tuple[str, str, float]]) -> str:
         """Format the metrics in the Prometheus text format 0.0.4.
 
         present: additional metrics, each name with its type, description and value.
         """
-        lines = []
+        lines = [
+            *_head("build_info", "gauge", "Version of postprox."),
+            f'postprox_build_info{{version="{__version__}"}} 1',
+        ]
         for name, (kind, meaning, number) in present.items():
             lines += [*_head(name, kind, meaning), f"postprox_{name} {number}"]
         lines += _head("messages_total", "counter", "Messages by verdict and result.")
         lines += [
             f'postprox_messages_total{{verdict="{verdict}",result="{result}"}} {number}'
             for (verdict, result), number in sorted(self._messages.items())
+        ]
+        lines += [
+            *_head("message_bytes_total", "counter", "Octets of messages, with LF line ends."),
+            f"postprox_message_bytes_total {self._octets}",
         ]
         lines += _head("filter_seconds", "histogram", "How long filters ran.")
         lines += [

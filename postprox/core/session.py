@@ -738,8 +738,9 @@ class Session:
         if self._options.listen is not None:
             from .log_lines import result
 
-            counted = message.verdict.action, result(message, reply), message.filter_seconds
-            self._act(actions.CountMessage(*counted))
+            outcome = message.verdict.action, result(message, reply)
+            counted = actions.CountMessage(*outcome, message.size, message.filter_seconds)
+            self._act(counted)
         if self._options.log_level >= log_levels.INFO:
             from .log_lines import message_line
 

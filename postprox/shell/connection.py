@@ -456,7 +456,7 @@ class Connection:
 
     def _count(self, action: actions.CountMessage) -> None:
         if self._counters is not None:
-            self._counters.count(action.verdict, action.result, action.seconds)
+            self._counters.count(action.verdict, action.result, action.size, action.seconds)
 
     def _write_log(self, action: actions.Log | actions.LogSeldom) -> None:
         try:

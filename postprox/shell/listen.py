@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from pathlib import Path
 
 from .. import TYPE_CHECKING
@@ -141,6 +142,7 @@ class Server:
 
     def __init__(self, options: "Options") -> None:
         self._options = options
+        self._start_time = round(time.time(), 3)  # since the Unix epoch, in seconds
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
         self._capacity = _sessions_allowed(options.max_sessions)
@@ -296,6 +298,10 @@ class Server:
         """Return the contents of the `--metrics` file."""
         return self._counters.prometheus_text(
             {
+                "start_time_seconds": (
+                    *("gauge", "Start time of the server since the Unix epoch in seconds."),
+                    self._start_time,
+                ),
                 "sessions": ("gauge", "Current sessions.", len(self._connections)),
                 "sessions_max": ("gauge", "Maximum number of concurrent sessions.", self._capacity),
                 "waiting": (

@@ -449,7 +449,9 @@ def test_apparmor_accepts_profile(tmp_path: Path) -> None:
 PROMTOOL = program("promtool")
 
 
-def test_metrics_in_alerts_exist(upstream: Upstream, tmp_path: Path) -> None:
+@pytest.fixture
+def metrics(upstream: Upstream, tmp_path: Path) -> Path:
+    """The metrics file of a server that has rejected a message."""
     file = tmp_path / "postprox.prom"
     for start in starting(Serving):
         server = start("-c", "exit 1", "--metrics", str(file), upstream.address)
@@ -460,8 +462,32 @@ def test_metrics_in_alerts_exist(upstream: Upstream, tmp_path: Path) -> None:
         server.stop()
         client.leaves()
         server.exit_status()
-    written = set(re.findall(r"(?m)^(postprox_\w+)", file.read_text()))
+    return file
+
+
+def test_metrics_in_alerts_exist(metrics: Path) -> None:
+    written = set(re.findall(r"(?m)^(postprox_\w+)", metrics.read_text()))
     assert set(re.findall(r"postprox_\w+", ALERTS)) <= written
+
+
+def test_every_metric_is_documented(metrics: Path) -> None:
+    (table,) = re.findall(r"(?ms)^\| metric \| meaning \|\n(.*?)\n\n", PAGE)
+    documented = set(re.findall(r"`(postprox_\w+)", table))
+    assert documented == set(re.findall(r"(?m)^# TYPE (postprox_\w+)", metrics.read_text()))
+
+
+def check_metrics(text: str) -> tuple[int, str]:
+    """Run promtool's parser and linter."""
+    command = [str(PROMTOOL), "check", "metrics"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="Prometheus is not installed (Debian: prometheus)")
+def test_promtool_accepts_metrics(metrics: Path) -> None:
+    text = metrics.read_text()
+    assert check_metrics(text) == (0, "")
+    assert check_metrics(text.replace("message_bytes_total", "message_bytes"))[0] != 0
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="Prometheus is not installed (Debian: prometheus)")

@@ -604,6 +604,7 @@ def test_metrics_file_reports_server_activity(
     told = metrics.read_text()
     assert 'postprox_messages_total{verdict="accept",result="delivered"} 1\n' in told
     assert "postprox_filter_seconds_count 1\n" in told
+    assert "postprox_message_bytes_total 17\n" in told
     assert [path.name for path in tmp_path.iterdir()] == ["postprox.prom"]
 
 

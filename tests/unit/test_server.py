@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -375,6 +376,21 @@ def test_metrics_have_help_and_type(site: Site, tmp_path: Path) -> None:
     for name, kind, meaning, number in present:
         described = f"# HELP postprox_{name} {meaning}\n# TYPE postprox_{name} {kind}\n"
         assert f"{described}postprox_{name} {number}\n" in told
+
+
+def test_start_time_is_unix_time_of_server(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "postprox.prom"
+    monkeypatch.setattr(time, "time", lambda: 1764628483.12345)
+    server = site.serves("--metrics", str(file))
+    monkeypatch.setattr(time, "time", lambda: 1764629000.0)
+    server.begin_metrics([site.listener])
+    assert (
+        "# HELP postprox_start_time_seconds Start time of the server since the Unix epoch in "
+        "seconds.\n# TYPE postprox_start_time_seconds gauge\n"
+        "postprox_start_time_seconds 1764628483.123\n"
+    ) in file.read_text()
 
 
 def test_unknown_backlog_counts_as_zero() -> None:

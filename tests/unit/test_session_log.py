@@ -133,7 +133,7 @@ def test_message_is_counted_only_in_listening_mode(level: int, listening: bool) 
     dialogue.session._options.listen = ("127.0.0.1", 25) if listening else None
     dialogue.filter_ends(1, b"550 no")
     assert len(dialogue.logged(log_levels.INFO)) == (level == log_levels.INFO)
-    counted = [actions.CountMessage("reject", "refused", 0.0)] if listening else []
+    counted = [actions.CountMessage("reject", "refused", 17, 0.0)] if listening else []
     assert dialogue.counted == counted
 
 
