@@ -153,9 +153,13 @@ ACCEPT_PAUSE = 1.0
 #: The number of concurrent sessions of a server, equal to Postfix's default_process_limit.
 SESSIONS = 100
 
-#: The interval between status datagrams to the service manager, unless its watchdog requires
-#: another interval.
-STATUS = 15.0
+#: The interval at which a server checks, while it has sessions, whether its status has changed.
+#: `systemctl status` is then at most 2 s old, even if the process gets the processor late.
+STATUS = 1.0
+
+#: The interval at which the file of --metrics is written. Prometheus usually reads it every 15 s or
+#: less often.
+METRICS = 15.0
 
 #: The default of -t, the timeout of the filter, as documented in the manual.
 FILTER_TIMEOUT = 30.0

@@ -154,7 +154,9 @@ class Server:
         log.syslog.attach(self._loop.clock, self._loop.note_deadline)
         self._loop.add(log.syslog)
         self._counters = Counters()
-        self._notifier = ServiceNotifier(self._loop, self._status_text)
+        self._notifier = ServiceNotifier(
+            self._loop, self._status_text, lambda: bool(self._connections)
+        )
         self._metrics = Metrics(self._loop, options.metrics, self._prometheus_text)
         self._loop.on_signals(STOPPING - {signal.SIGHUP}, self._stop)
         # A server has no configuration to reload (files.term-15, files.term-22).
@@ -266,6 +268,7 @@ class Server:
         connection.log_seldom = self._warn
         client.detach()
         self._connections.add(connection)
+        self._notifier.session_changed()
         connection.start()
 
     def _pause_accepting(self) -> None:
@@ -282,6 +285,7 @@ class Server:
     def _session_ended(self, connection: Connection) -> None:
         """Remove the session and accept a waiting client."""
         self._connections.discard(connection)
+        self._notifier.session_changed()
         self._pause_end = limits.NEVER
         self._watch_listeners()
 

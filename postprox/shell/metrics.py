@@ -41,12 +41,12 @@ class Metrics:
         """
         newfile.remove_stale(self._path.parent)
         self._write()
-        self.deadline = self._loop.clock() + limits.STATUS
+        self.deadline = self._loop.clock() + limits.METRICS
         self._loop.add(self)
 
     def timer(self) -> None:
         """Write the file again."""
-        self.deadline = self._loop.clock() + limits.STATUS
+        self.deadline = self._loop.clock() + limits.METRICS
         self.write()
 
     def write(self) -> None:

@@ -1,6 +1,9 @@
 """Notifications to the service manager that started the server (sd_notify(3)).
 
 Rule: a notification never blocks and never fails. Filters do not inherit the manager's variables.
+
+The manager gets a changed status within `limits.STATUS`. A server without sessions does not wake up
+for the status, because its status cannot change.
 """
 
 import os
@@ -22,30 +25,41 @@ _LONGEST_NUMBER = 20
 class ServiceNotifier:
     """The connection to the service manager. Without a manager, all methods do nothing.
 
-    status: returns the status text.
+    status: returns the status text. busy: returns whether the server has sessions.
     """
 
-    def __init__(self, loop: "Loop", status: "Callable[[], str]") -> None:
+    def __init__(
+        self, loop: "Loop", status: "Callable[[], str]", busy: "Callable[[], bool]"
+    ) -> None:
         self._loop = loop
         self._status = status
+        self._busy = busy
+        self._sent = ""  # the last status that the manager has got
         self._address = _notify_address()
         # The socket is opened here, because the watchdog must work even if no descriptor is free.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind) if self._address else None
-        self._period = _watchdog_seconds() / 2 or limits.STATUS
+        self._period = _watchdog_seconds() / 2 or limits.NEVER
+        self._watchdog_due = limits.NEVER  # the time of the next datagram, on the loop's clock
         #: The time at which to call `timer`, on the loop's clock.
         self.deadline = limits.NEVER
 
     def ready(self) -> None:
         """Send READY=1 and start the periodic datagrams."""
         if self._address:
-            self._send("READY=1", f"STATUS={self._status()}")
-            self.deadline = self._loop.clock() + self._period
+            self._send("READY=1", self._status())
+            self._set_deadline()
             self._loop.add(self)
 
     def stopping(self) -> None:
-        """Send STOPPING=1. The watchdog datagrams continue."""
-        self._send("STOPPING=1", f"STATUS={self._status()}")
+        """Send STOPPING=1. The periodic datagrams continue."""
+        self._send("STOPPING=1", self._status())
+
+    def session_changed(self) -> None:
+        """Check the status within `limits.STATUS`. A session has begun or ended."""
+        if self._address:
+            self.deadline = min(self.deadline, self._loop.clock() + limits.STATUS)
+            self._loop.note_deadline(self.deadline)
 
     def close(self) -> None:
         """Close the socket and send no more datagrams."""
@@ -54,17 +68,27 @@ class ServiceNotifier:
             self._socket = None
 
     def timer(self) -> None:
-        """Send the periodic status and watchdog datagram."""
-        self.deadline = self._loop.clock() + self._period
-        self._send("WATCHDOG=1", f"STATUS={self._status()}")
+        """Send a datagram if the status has changed, or for the watchdog."""
+        status = self._status()
+        if status != self._sent or self._loop.clock() >= self._watchdog_due:
+            self._send("WATCHDOG=1", status)
+        self._set_deadline()
 
-    def _send(self, *lines: str) -> None:
+    def _set_deadline(self) -> None:
+        """Set the time of the next check. A datagram that was not sent is repeated."""
+        check = self._busy() or not self._sent
+        soon = self._loop.clock() + limits.STATUS if check else limits.NEVER
+        self.deadline = min(self._watchdog_due, soon)
+
+    def _send(self, event: str, status: str) -> None:
         if self._socket is None:
             return
+        self._sent = status
+        self._watchdog_due = self._loop.clock() + self._period
         try:
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+            self._socket.sendto(f"{event}\nSTATUS={status}".encode(), self._address)
         except OSError:
-            pass  # the manager is not reading or has exited, which its own timeout covers
+            self._sent = ""  # the manager is not reading or has exited
 
 
 def _notify_address() -> bytes:

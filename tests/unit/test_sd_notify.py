@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,6 +18,9 @@ from postprox.shell.loop import Loop
 from tests.support.fixtures import Serve
 from tests.support.peers import TIMEOUT
 from tests.support.upstream import MESSAGE, Upstream, greeted, in_data
+
+#: The watchdog timeout of the packaged unit, and a clock that is faster than real time.
+PACKAGED = {"WATCHDOG_USEC": "60000000", "POSTPROX_CLOCK_SPEED": "20"}
 
 
 class ServiceNotifier:
@@ -36,6 +41,13 @@ class ServiceNotifier:
         while line not in (heard := self.hears()):
             pass
         return heard
+
+    def heard(self) -> list[list[str]]:
+        """Return all messages that have arrived, in lines."""
+        messages = []
+        while select.select([self._socket], [], [], 0)[0]:
+            messages.append(self.hears())
+        return messages
 
     def closes(self) -> None:
         self._socket.close()
@@ -77,7 +89,7 @@ def test_watchdog_message_is_sent_twice_per_interval(
 def test_status_reports_current_activity(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
-    variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
+    variables = {**manager.variables, **PACKAGED}
     server = serve("-c", "sleep 100", "-d", str(tmp_path), upstream.address, variables=variables)
     client = server.client()
     in_data(client, upstream)
@@ -99,7 +111,7 @@ def test_manager_is_notified_of_stop(
 def test_status_reports_processed_messages(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
-    variables = {**manager.variables, "WATCHDOG_USEC": "20000"}
+    variables = {**manager.variables, **PACKAGED}
     server = serve("-c", "exit 1", "-d", str(tmp_path), upstream.address, variables=variables)
     client = server.client()
     in_data(client, upstream)
@@ -135,22 +147,142 @@ def test_watchdog_interval_is_read_from_environment(
     assert variables == {}
 
 
-def test_status_is_sent_without_watchdog(
-    loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
+class Timeline:
+    """A loop with a clock that the test sets, and a server's status for the notifier."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sessions = 0
+        self.words = ""
+        self.notifier = sd_notify.ServiceNotifier(
+            cast("Loop", self), lambda: f"sessions: {self.sessions}{self.words}", self.is_busy
+        )
+
+    def clock(self) -> float:
+        return self.now
+
+    def add(self, _timed: object) -> None:
+        pass
+
+    def note_deadline(self, deadline: float) -> None:
+        assert deadline >= self.notifier.deadline
+
+    def is_busy(self) -> bool:
+        return bool(self.sessions)
+
+    def has_sessions(self, number: int) -> None:
+        self.sessions = number
+        self.notifier.session_changed()
+
+    def passes(self, seconds: float) -> int:
+        """Let time pass. Return how often the notifier has woken up."""
+        end, wakeups = self.now + seconds, 0
+        while self.notifier.deadline <= end:
+            self.now = self.notifier.deadline
+            self.notifier.timer()
+            wakeups += 1
+        self.now = end
+        return wakeups
+
+
+@pytest.fixture
+def timeline(
+    request: pytest.FixtureRequest, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Timeline]:
+    """A notifier that has sent READY=1, with the watchdog timeout of the parameter in seconds."""
+    variables = {b"NOTIFY_SOCKET": manager.variables["NOTIFY_SOCKET"].encode()}
+    if seconds := getattr(request, "param", 0):
+        variables[b"WATCHDOG_USEC"] = b"%d" % (seconds * 1_000_000)
+    monkeypatch.setattr(sd_notify, "environ", variables)
+    timeline = Timeline()
+    assert timeline.notifier.deadline == limits.NEVER
+    timeline.notifier.ready()
+    assert manager.heard() == [["READY=1", "STATUS=sessions: 0"]]
+    yield timeline
+    timeline.notifier.close()
+
+
+#: The packaged unit has a watchdog timeout of 60 s.
+WATCHDOGS = pytest.mark.parametrize("timeline", [0, 60], indirect=True)
+
+
+@WATCHDOGS
+@pytest.mark.parametrize("before", [0.0, 0.4, 7.3, 29.5])
+def test_status_is_at_most_2_s_old(
+    timeline: Timeline, manager: ServiceNotifier, before: float
 ) -> None:
-    address = manager.variables["NOTIFY_SOCKET"].encode()
-    monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
-    told = sd_notify.ServiceNotifier(loop, lambda: "idle")
-    assert told.deadline == limits.NEVER
-    before = loop.clock()
-    told.ready()
-    assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
-    assert manager.hears() == ["READY=1", "STATUS=idle"]
-    told.deadline = limits.NEVER
-    told.timer()
-    assert before + limits.STATUS <= told.deadline <= loop.clock() + limits.STATUS
-    assert manager.hears() == ["WATCHDOG=1", "STATUS=idle"]
-    told.close()
+    timeline.passes(before)
+    manager.heard()
+    timeline.has_sessions(1)
+    timeline.passes(2)
+    assert manager.heard()[-1][1] == "STATUS=sessions: 1"
+    for words in (", filters: 1", ", filters: 0; accept 1"):  # the sessions do not change
+        timeline.passes(before)
+        timeline.words = words
+        timeline.passes(2)
+        assert manager.heard()[-1][1] == f"STATUS=sessions: 1{words}"
+    timeline.passes(before)
+    timeline.has_sessions(0)
+    timeline.passes(2)
+    assert manager.heard()[-1][1] == "STATUS=sessions: 0, filters: 0; accept 1"
+
+
+def test_new_sessions_do_not_postpone_status(timeline: Timeline, manager: ServiceNotifier) -> None:
+    for number in range(1, 8):
+        timeline.has_sessions(number)
+        timeline.passes(0.3)
+    assert [status for _, status in manager.heard()] == [
+        "STATUS=sessions: 4",
+        "STATUS=sessions: 7",
+    ]
+
+
+def test_unchanged_status_is_not_repeated(timeline: Timeline, manager: ServiceNotifier) -> None:
+    timeline.has_sessions(1)
+    timeline.passes(100)
+    assert manager.heard() == [["WATCHDOG=1", "STATUS=sessions: 1"]]
+
+
+def test_idle_server_does_not_wake_up(timeline: Timeline) -> None:
+    timeline.has_sessions(1)
+    timeline.passes(10)
+    timeline.has_sessions(0)
+    timeline.passes(2)
+    assert timeline.passes(10_000) == 0
+
+
+@pytest.mark.parametrize("timeline", [60], indirect=True)
+def test_idle_server_wakes_up_only_for_watchdog(
+    timeline: Timeline, manager: ServiceNotifier
+) -> None:
+    assert timeline.passes(240) == 8
+    assert manager.heard() == [["WATCHDOG=1", "STATUS=sessions: 0"]] * 8
+
+
+@pytest.mark.parametrize("timeline", [60], indirect=True)
+def test_watchdog_is_sent_during_unchanged_status(
+    timeline: Timeline, manager: ServiceNotifier
+) -> None:
+    timeline.has_sessions(1)
+    timeline.passes(2)
+    manager.heard()
+    timeline.passes(300)
+    assert len(manager.heard()) == 10
+
+
+def test_unsent_status_is_repeated(
+    timeline: Timeline, manager: ServiceNotifier, tmp_path: Path
+) -> None:
+    name = tmp_path / "notify"
+    name.rename(tmp_path / "away")
+    timeline.has_sessions(1)
+    timeline.passes(10)
+    timeline.has_sessions(0)
+    timeline.passes(10)
+    assert manager.heard() == []
+    (tmp_path / "away").rename(name)
+    timeline.passes(2)
+    assert manager.heard() == [["WATCHDOG=1", "STATUS=sessions: 0"]]
 
 
 def test_blocked_manager_is_not_awaited(
@@ -158,9 +290,9 @@ def test_blocked_manager_is_not_awaited(
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": address})
-    told = sd_notify.ServiceNotifier(loop, lambda: "idle")
+    told = sd_notify.ServiceNotifier(loop, lambda: "idle", lambda: False)
     for _ in range(1000):
-        told.timer()
+        told.stopping()
     told.close()
 
 
@@ -171,7 +303,7 @@ def test_invalid_address_is_ignored(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, name: bytes
 ) -> None:
     monkeypatch.setattr(sd_notify, "environ", {b"NOTIFY_SOCKET": name})
-    told = sd_notify.ServiceNotifier(loop, lambda: "idle")
+    told = sd_notify.ServiceNotifier(loop, lambda: "idle", lambda: False)
     told.ready()
     told.timer()
     told.stopping()

@@ -378,6 +378,18 @@ def test_metrics_have_help_and_type(site: Site, tmp_path: Path) -> None:
         assert f"{described}postprox_{name} {number}\n" in told
 
 
+def test_new_and_ended_sessions_change_status(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[bool] = []
+    server = site.serves()
+    busy = server._notifier._busy
+    monkeypatch.setattr(server._notifier, "session_changed", lambda: changes.append(busy()))
+    site.client()
+    site.has(1)
+    assert changes == [True]
+    site.sessions[0].ends()
+    assert changes == [True, False]
+
+
 def test_start_time_is_unix_time_of_server(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
