@@ -69,8 +69,12 @@ def test_fail2ban_matches_only_rejected_clients(site: Site, tmp_path: Path) -> N
     # A syslog daemon writes lines without the priority and with the host name.
     lines = [re.sub(r"^<\d+>(.{15})", r"\1 mx", line) for line in site.syslog.lines]
     file = tmp_path / "mail.log"
-    file.write_text("".join(f"{line}\n" for line in lines if " postprox[" in line))
     assert "verdict=reject result=refused client=192.0.2.66" in lines[-1]
+    # As header_checks of Postfix log a header field.
+    header = "verdict=reject result=refused client=192.0.2.66 helo=x from x[192.0.2.9]; from=<a@b>"
+    program = "mx postfix/cleanup[9]: 4Q: warning: header Subject:"
+    lines.append(f"{lines[-1][:15]} {program} postprox[1]: {header}")
+    file.write_text("".join(f"{line}\n" for line in lines if " postprox[" in line))
     found = subprocess.run(
         [str(FAIL2BAN), "-o", "ip", str(file), EXPRESSION],
         capture_output=True,
