@@ -152,6 +152,13 @@ def clean_system(session: nox.Session) -> None:
     session.run("python3", "-m", "tests.debian", *session.posargs, external=True)
 
 
+@nox.session
+def container(session: nox.Session) -> None:
+    """Run the container files in namespaces; root and a Debian mirror are required."""
+    session.install("-e", ".[test]")
+    session.run("python", "-bb", "-m", "tests.containers", *session.posargs)
+
+
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Change the proxy in every small way, and see a test fail each time."""

@@ -1,0 +1,33 @@
+"""The files and commands that docs/containers.md prints."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from .containerfile import ROOT
+
+PAGE = (ROOT / "docs/containers.md").read_text()
+
+
+def section(heading: str) -> str:
+    """Return the text under a heading."""
+    found = re.search(rf"(?ms)^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", PAGE)
+    assert found, f"no section {heading!r}"
+    return found[1]
+
+
+def block(language: str, after: str = "") -> str:
+    """Return the one block of code in a language. `after` ends the text before the block."""
+    blocks = re.findall(rf"(?ms){re.escape(after)}\n\n?```{language}\n(.*?)^```$", PAGE)
+    (text,) = blocks
+    return str(text)
+
+
+def commands(heading: str) -> list[str]:
+    """Return the indented lines of a section."""
+    return [textwrap.dedent(line) for line in re.findall(r"(?m)^    \S.*$", section(heading))]
+
+
+#: The Containerfile that adds a filter to the image.
+DERIVED = block("dockerfile")
