@@ -48,11 +48,11 @@ class Session:
         self.ask(b"MAIL FROM:<a@example>\r\n", b"250 sender\r\n")
         self.ask(b"RCPT TO:<b@example>\r\n", b"250 recipient\r\n")
 
-    def message(self) -> None:
-        """Send DATA and a message. The upstream server replies 354."""
+    def message(self, content: bytes = b"Subject: x\r\n\r\n") -> None:
+        """Send a message that the upstream server accepts with 354."""
         self.send(b"DATA\r\n")
         assert self.told() == b"354 send\r\n"
-        self.send(b"Subject: x\r\n\r\n.\r\n")
+        self.send(content + b".\r\n")
         assert self.seen() == b"DATA\r\n"
         self._upstream.sendall(b"354 go\r\n")
 
@@ -101,6 +101,15 @@ def test_message_arrives_without_added_header_field(talk: Session) -> None:
     talk.envelope()
     talk.message()
     assert [talk.seen() for _ in range(3)] == [b"Subject: x\r\n", b"\r\n", b".\r\n"]
+
+
+def test_content_after_early_reply_arrives(talk: Session) -> None:
+    lines = 200_000
+    talk.envelope()
+    talk.message(b"\r\n" + b"x" * 98 * lines + b"\r\nlast\r\n")
+    assert talk.seen() == b"\r\n"
+    talk.refuse(b"250 early\r\n")
+    assert [len(talk.seen()), talk.seen(), talk.seen()] == [98 * lines + 2, b"last\r\n", b".\r\n"]
 
 
 def test_client_receives_text_of_upstream_final_reply(talk: Session) -> None:

@@ -93,6 +93,24 @@ def test_message_without_added_field_is_unchanged() -> None:
     assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
 
 
+def test_field_at_end_of_header_is_removed() -> None:
+    head = _Head((), (b"x-peer:",))
+    assert head.without_added(b"Subject: x\r\nX-Peer: ::1\r\n\r\nX-Peer: b\r\n") == (
+        b"Subject: x\r\n\r\nX-Peer: b\r\n"
+    )
+
+
+def test_field_before_last_line_without_header_is_removed() -> None:
+    head = _Head((), (b"x-peer:",))
+    text = b"no header\r\nX-Peer: ::1\r\nlast\r\n.\r\n"
+    octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
+    assert b"".join(octets) == b"no header\r\nlast\r\n.\r\n"
+
+
+def test_message_without_field_at_end_of_header_is_unchanged() -> None:
+    assert _Head((), (b"x-peer:",)).without_added(b"a\r\n.\r\n") == b"a\r\n.\r\n"
+
+
 def test_program_name_in_greeting_is_replaced() -> None:
     names = OwnName(b"own.name")
     names.from_upstream(b"220 up.example ESMTP\r\n")
@@ -283,3 +301,28 @@ def test_adapter_file_without_adapter_object_is_an_error(tmp_path: Path) -> None
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("empty.py: missing ADAPTER = Adapter(...)\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "printed"),
+    [
+        ("print('tool', 7, 'version 1.2.3-4')", 0, "1.2.3\n"),
+        ("import sys; sys.stderr.write('tool V2.6b')", 0, "2.6b\n"),
+        ("print('tool')", 1, ""),
+    ],
+)
+def test_version_is_that_of_program(tmp_path: Path, code: str, status: int, printed: str) -> None:
+    write_adapter(tmp_path)
+    path = tmp_path / "relay.py"
+    command = f"[sys.executable, '-S', '-c', {code!r}]"
+    path.write_text(path.read_text().replace("Early())", f"Early(), version={command})"))
+    words = [sys.executable, "-S", str(ADAPTER_LAUNCHER), str(path), "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, printed)
+
+
+def test_adapter_without_version_prints_none(tmp_path: Path) -> None:
+    write_adapter(tmp_path)
+    words = [sys.executable, "-S", str(ADAPTER_LAUNCHER), str(tmp_path / "relay.py"), "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")

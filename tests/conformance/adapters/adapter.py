@@ -93,5 +93,8 @@ class Adapter:
     #: filter's arguments. None if the program itself supports the contract of `-c` or has no
     #: filter.
     message: Callable[[Sequence[str]], Message] | None = None
-    #: Whether this adapter runs the reference implementation as the control.
+    #: A command whose output contains the program's version. The suite uses it if the
+    #: implementation file has no `version`.
+    version: Sequence[str | Path] = ()
+    #: Whether the program is the reference, which runs as the control.
     is_control: bool = False

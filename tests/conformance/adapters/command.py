@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ from .launch import launch
 
 #: The variable that contains the adapter in its file.
 _ADAPTER = "ADAPTER"
+#: A version in the output of a program.
+_VERSION = re.compile(r"\d+(?:\.\d+)+\w*")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     if reference is not None and list(words) == ["--version"]:
         os.execvp(reference[0], [*reference, *words])  # noqa: S606 - no shell is needed
     adapter = _read(file) if reference is None else control(_read(file), reference)
+    if list(words) == ["--version"]:
+        sys.exit(_print_version(adapter))
     if of_pool is not None:
         pool.serve(adapter, file, of_pool)
     try:
@@ -62,6 +68,21 @@ def _read(file: Path) -> Adapter:
     if not isinstance(adapter, Adapter):
         sys.exit(f"{file}: missing {_ADAPTER} = Adapter(...)")
     return adapter
+
+
+def _print_version(adapter: Adapter) -> int:
+    """Print the version of the program. Return 1 if the adapter cannot find it."""
+    if not adapter.version:
+        return 1
+    argv = list(map(str, adapter.version))
+    try:
+        printed = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except OSError as error:
+        sys.exit(f"{argv[0]}: {error.strerror}")
+    found = _VERSION.search(printed.stdout + printed.stderr)
+    if found:
+        print(found[0])
+    return 0 if found else 1
 
 
 def _filter(text: str, arguments: Sequence[str]) -> int:

@@ -35,8 +35,10 @@ class Deferred:
 
     #: The names of header fields that the program prepends to a message, such as `received`.
     added: tuple[str, ...] = ("received",)
-    #: Whether the program sends DATA to its upstream server before it has the content. The relay
-    #: then holds this DATA back until the content begins.
+    #: The header fields that the program adds at the end of the header, such as `x-peer`.
+    appended: tuple[str, ...] = ()
+    #: Whether the program sends DATA to its upstream server before it has the content. The passage
+    #: then holds back this DATA until the content begins.
     holds_data: bool = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -200,7 +202,8 @@ class _Session:
             await self._loop.wait(self._client.readable, self.upstream.readable)
             if self._client.is_ready():
                 return True
-            if self.upstream.is_ready():
+            # A delivery of the program may have dropped the connection in the meantime.
+            if self.upstream is not None and self.upstream.is_ready():
                 self.drop_upstream()
                 return False
         return True
@@ -297,7 +300,8 @@ class _Delivery:
         self._program = program
         self._sessions = sessions
         self._session: _Session | None = None
-        self._added = tuple(name.lower().encode() + b":" for name in passage.added)
+        self._added = _names(passage.added)
+        self._appended = _names(passage.appended)
 
     async def serve(self) -> None:
         """Serve the program as its upstream server."""
@@ -374,10 +378,11 @@ class _Delivery:
             begins = line.endswith(b"\n")
 
     async def _content(self, session: _Session) -> bool:
-        """Send the content until upstream replies. Return False if a peer disconnects."""
+        """Send the content, and relay replies. Return False if a peer is lost."""
         upstream = session.upstream
         assert upstream is not None
-        head = _Head(self._added)
+        head = _Head(self._added, self._appended)
+        end, has_ended = b"\r\n", False
         while True:
             if not self._program.has_buffered and not upstream.has_buffered:
                 await self._loop.wait(self._program.readable, upstream.readable)
@@ -388,38 +393,58 @@ class _Delivery:
                     return False
                 self._note(session, reply)
                 await self._program.send(reply)
-                return True
+                if has_ended:
+                    return True
+                continue  # an early reply
             if self._program.is_ready():
                 octets = await self._program.octets()
                 if not octets:
                     session.drop_upstream()
                     return False
+                end = (end + octets)[-len(_END) :]
+                has_ended = end == _END
                 await upstream.send(head.without_added(octets))
 
 
-class _Head:
-    """Removes the header fields that the program prepends to a message, each of them once."""
+def _names(fields: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(name.lower().encode() + b":" for name in fields)
 
-    def __init__(self, added: tuple[bytes, ...]) -> None:
-        self._left = list(added)
-        self._is_over = not added
+
+class _Head:
+    """Removes header fields that the program adds to a message, each of them once.
+
+    Fields *added* are in front of the message. Fields *appended* are anywhere in its header.
+    """
+
+    def __init__(self, added: tuple[bytes, ...], appended: tuple[bytes, ...] = ()) -> None:
+        self._left = [*added, *appended]
+        self._appended = appended
+        self._is_over = not self._left
         self._is_in_added = False
         self._held = b""
 
     def without_added(self, octets: bytes) -> bytes:
         """Return the octets to relay. The possible beginning of an added field is held back."""
         self._held += octets
+        sent = b""
         while not self._is_over and b"\n" in self._held:
             line, _, rest = self._held.partition(b"\n")
             if not self._is_added(line):
-                self._is_over = True
-                break
+                self._is_over = not self._awaits_appended(line)
+                if self._is_over:
+                    break
+                sent += line + b"\n"
             self._held = rest
-        if not self._is_over and self._may_be_added():
-            return b""
+        if not self._is_over and (self._may_be_added() or self._appended):
+            return sent
         self._is_over = True
-        sent, self._held = self._held, b""
+        sent, self._held = sent + self._held, b""
         return sent
+
+    def _awaits_appended(self, line: bytes) -> bool:
+        """Whether the header goes on after *line* and a field of its end is still expected."""
+        is_header = line.rstrip(b"\r") not in (b"", b".")
+        return is_header and any(name in self._left for name in self._appended)
 
     def _is_added(self, line: bytes) -> bool:
         """Whether *line* belongs to an added field. Each field is recognised only once."""
