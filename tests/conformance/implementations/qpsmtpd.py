@@ -1,0 +1,49 @@
+"""The adapter for qpsmtpd with its plugin queue/smtp-forward, of Debian's package qpsmtpd.
+
+Rule: qpsmtpd answers every command itself. Its plugin sends the message to the upstream server when
+qpsmtpd has received the message, so the passage is `Deferred`.
+
+- The plugins are rcpt_ok and queue/smtp-forward. The fields Received and Authentication-Results
+  that qpsmtpd adds in front of a message are removed by the passage.
+- qpsmtpd's configuration is in the directory of QPSMTPD_CONFIG. It has no filter.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from postprox_conformance.adapters import Adapter, Deferred, Place, Program
+
+QPSMTPD = "/usr/bin/qpsmtpd-forkserver"
+
+
+def program(place: Place) -> Program:
+    """Return the command of qpsmtpd, with its configuration."""
+    spool = place.files / "spool"
+    spool.mkdir(mode=0o700)
+    configuration = {
+        "plugins": f"rcpt_ok\nqueue/smtp-forward {place.upstream.host} {place.upstream.port}",
+        "plugin_dirs": "/usr/share/qpsmtpd/plugins",
+        "relayclients": "127.",
+        "rcpthosts": "example",
+        "me": "client.example",
+        "spool_dir": str(spool),
+        "loglevel": "0",
+        "timeout": "300",
+    }
+    for name, text in configuration.items():
+        place.write(f"config/{name}", text + "\n")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    entrance = ["-l", place.entrance.host, "-p", str(place.entrance.port)]
+    return Program(
+        ["perl", "-T", QPSMTPD, *entrance, "-u", user, "-c", "20", "-m", "20", "-H"],
+        {"QPSMTPD_CONFIG": f"{place.files}/config"},
+    )
+
+
+ADAPTER = Adapter(
+    program,
+    Deferred(added=("received", "authentication-results")),
+    version=["perl", "-MQpsmtpd", "-e", "print Qpsmtpd::version()"],
+)
