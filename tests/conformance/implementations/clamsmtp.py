@@ -39,8 +39,8 @@ def program(place: Place) -> Program:
         directory=place.options.directory,
     )
     configuration = place.write("clamsmtpd.conf", text)
-    helper = [sys.executable, "-S", place.adapter.with_name("clamd.py"), scanner]
-    return Program([*helper, CLAMSMTPD, "-f", configuration, "-d", "0"])
+    helper = [sys.executable, "-S", str(place.adapter.with_name("clamd.py")), str(scanner)]
+    return Program([*helper, CLAMSMTPD, "-f", str(configuration), "-d", "0"])
 
 
 ADAPTER = Adapter(
