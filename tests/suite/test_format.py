@@ -159,6 +159,8 @@ def test_octets_are_shown_as_printable_ascii(content: bytes) -> None:
         ("C> @close", "C", ">", "@close", None),
         ("U< @message", "U", "<", "@message", None),
         ("U< @quiet", "U", "<", "@quiet", 0.1),
+        ("U< @unfinished", "U", "<", "@unfinished", 0.1),
+        ("C< @no-2yz 3s", "C", "<", "@no-2yz", 3.0),
         ("U2< @quiet 1.5s", "U2", "<", "@quiet", 1.5),
         ("U> @wait 5m", "U", ">", "@wait", 300.0),
         ("C? 354", "C", "?", "", ReplyPattern(("354",))),

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from tests.conformance.format.nodes import ReplyPattern
 from tests.conformance.play.matching import (
     MessageAwaited,
+    NoSuccessAwaited,
     OctetsAwaited,
     ReplyAwaited,
     State,
+    UnfinishedAwaited,
     Verdict,
     describe,
     text_fits,
@@ -174,3 +176,28 @@ def test_first_different_line_is_shown() -> None:
 
 def test_missing_octets_are_described_as_nothing() -> None:
     assert describe(bytearray()) == "nothing"
+
+
+@pytest.mark.parametrize("came", [b"250 ok\r\n", b"200\r\n", b"299-a\r\n", b"451-a\r\n250 ok\r\n"])
+def test_2yz_is_a_success(came: bytes) -> None:
+    assert NoSuccessAwaited().look(bytearray(came)).state is State.NO
+
+
+@pytest.mark.parametrize("came", [b"451 no\r\n", b"000 what\r\n", b"\r\n", b"451-a\r\n451 b\r\n"])
+def test_other_line_is_no_success(came: bytes) -> None:
+    assert NoSuccessAwaited().look(bytearray(came)) == Verdict(State.YES, len(came))
+
+
+@pytest.mark.parametrize("came", [b"", b"250", b"451-a\r\n"])
+def test_incomplete_line_is_undecided(came: bytes) -> None:
+    assert NoSuccessAwaited().look(bytearray(came)).state is State.WAIT
+
+
+@pytest.mark.parametrize("came", [b".\r\n", b"a\r\n.\r\n", b"a\n.\n", b"a\r.\r\r"])
+def test_content_with_an_end_is_finished(came: bytes) -> None:
+    assert UnfinishedAwaited().look(bytearray(came)).state is State.NO
+
+
+@pytest.mark.parametrize("came", [b"", b"a\r\n.", b"a\r\n..\r\n", b"QUIT\r\n"])
+def test_content_without_an_end_is_unfinished(came: bytes) -> None:
+    assert UnfinishedAwaited().look(bytearray(came)).state is State.WAIT

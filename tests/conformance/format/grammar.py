@@ -212,7 +212,7 @@ GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
         "@resume": NOTHING,
     },
     "C+": {"": LINE},
-    "C<": {"": LINE, "@eof": NOTHING, "@quiet": QUIET},
+    "C<": {"": LINE, "@eof": NOTHING, "@quiet": QUIET, "@no-2yz": QUIET},
     "C?": {"": REPLY},
     "U>": {
         "": LINE,
@@ -230,6 +230,7 @@ GRAMMAR: dict[str, dict[str, ArgumentKind]] = {
         "": LINE,
         "@connect": NOTHING,
         "@message": NOTHING,
+        "@unfinished": QUIET,
         "@eof": NOTHING,
         "@quiet": QUIET,
     },

@@ -16,6 +16,7 @@ from ..format.vocabulary import FILTER_VARIABLES
 from ..format.writer import write_step
 from .dialogue import shorten
 from .harness import Harness
+from .matching import EARLIER_END
 from .observers import StepFailedError
 
 _MARK = ">>> "
@@ -51,9 +52,17 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 
 
 def _broken(harness: Harness, error: StepFailedError) -> Requirement:
-    """Return the violated requirement, which may be a cited one about the exit status."""
+    """Return the violated requirement.
+
+    For a wrong exit status, or content that another server could read as several messages, this is
+    the cited one about it.
+    """
     if error.requirement:
         return specification().requirements[error.requirement]
+    if EARLIER_END in error.got:
+        for one in harness.transcript.requirements:
+            if one.family == "data.no-smuggling":
+                return one
     ended = harness.process is not None and harness.process.status is not None
     if ended and error.step is not None and (error.step.kind, error.step.verb) == ("P", "exit"):
         for one in harness.transcript.requirements:

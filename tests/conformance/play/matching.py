@@ -62,6 +62,10 @@ class OctetsAwaited:
 #: An end of data for a reader that ends lines at CRLF, at LF or at CR.
 _END_FOR_ANY_READER = re.compile(rb"(?:\A|(?<=\n))\.\r?\n|(?:\A|(?<=\r))\.\r")
 _END_OF_DATA = re.compile(rb"(?:\A|(?<=\r\n))\.\r\n")
+#: The failure of a message that another server could read as several messages.
+EARLIER_END = "an earlier end of data for a reader of CR or LF"
+#: The beginning of a reply that accepts a message.
+_SUCCESS = re.compile(rb"2\d\d")
 #: The octets of an end of data that may be incomplete at the end of the buffer.
 _INCOMPLETE_END = 2
 
@@ -82,9 +86,33 @@ class MessageAwaited:
             return Verdict(State.YES, found.end())
         if buffer == b".\r":
             return WAIT
-        return no(
-            f"an earlier end of data for a reader of CR or LF: {describe(buffer, end.start())}"
-        )
+        return no(f"{EARLIER_END}: {describe(buffer, end.start())}")
+
+
+class NoSuccessAwaited:
+    """Waits for a line that does not begin with 2yz. A reply that begins with 2yz fails."""
+
+    def look(self, buffer: bytearray) -> Verdict:
+        """Return the verdict on *buffer*."""
+        start = 0
+        while end := buffer.find(b"\n", start) + 1:
+            if _SUCCESS.match(buffer, start):
+                return no(describe(buffer, start))
+            if buffer[start + 3 : start + 4] != b"-":
+                return Verdict(State.YES, end)
+            start = end
+        return WAIT
+
+
+class UnfinishedAwaited:
+    """Waits while no reader finds an end of data."""
+
+    def look(self, buffer: bytearray) -> Verdict:
+        """Return the verdict on *buffer*."""
+        end = _END_FOR_ANY_READER.search(buffer)
+        if end is None or buffer[end.start() :] == b".\r":
+            return WAIT
+        return no(f"an end of data: {describe(buffer, end.start())}")
 
 
 def describe(buffer: bytearray, difference: int = 0) -> str:

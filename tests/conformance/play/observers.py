@@ -19,9 +19,11 @@ from .matching import (
     WAIT,
     YES,
     MessageAwaited,
+    NoSuccessAwaited,
     OctetsAwaited,
     ReplyAwaited,
     State,
+    UnfinishedAwaited,
     Verdict,
     describe,
     no,
@@ -35,6 +37,14 @@ _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
 Observer = Callable[[], Verdict]
+#: The steps that the end of the connection completes, and their time.
+_UNTIL_END = {"@no-2yz": NoSuccessAwaited, "@unfinished": UnfinishedAwaited}
+#: What these steps expect, for the text of a failure.
+_EXPECTED = {
+    "@message": "a message with one end of data for every reader",
+    "@no-2yz": "no 2yz reply",
+    "@unfinished": "no end of data",
+}
 Awaited = MessageAwaited | OctetsAwaited | ReplyAwaited
 
 
@@ -100,6 +110,8 @@ class Observers:
             return self._quiet(step)
         if step.verb == "@eof":
             return lambda: self._on_connection(step, _at_end)
+        if step.verb in _UNTIL_END:
+            return self._until_end(step)
         awaited: Awaited
         if step.verb == "@message":
             awaited = MessageAwaited()
@@ -138,8 +150,25 @@ class Observers:
 
         return look
 
+    def _until_end(self, step: Step) -> Observer:
+        """Return an observer that ends with the connection, or after the time of *step*."""
+        deadline = time.monotonic() + self.quiet_time(step)
+        awaited = _UNTIL_END[step.verb]()
+
+        def look(connection: Connection) -> Verdict:
+            verdict = awaited.look(connection.received)
+            is_over = connection.ended or time.monotonic() >= deadline
+            if verdict.state is State.WAIT and is_over:
+                verdict = Verdict(State.YES, len(connection.received))
+            if verdict.state is State.YES:
+                connection.take(verdict.used)
+            return verdict
+
+        return lambda: self._on_connection(step, look)
+
     def quiet_time(self, step: Step) -> float:
-        if step.verb != "@quiet":
+        """Return the time that *step* names, or 0."""
+        if step.verb not in ("@quiet", *_UNTIL_END):
             return 0.0
         assert isinstance(step.argument, float)
         return self._harness.seconds(step.argument)
@@ -339,8 +368,8 @@ class Observers:
         text = step.source or step.verb
         if step.verb == "@quiet":
             return f"{step.actor} to stay silent"
-        if step.verb == "@message":
-            return "a message with one end of data for every reader"
+        if step.verb in _EXPECTED:
+            return _EXPECTED[step.verb]
         if step.mark == "<" and step.kind in "CU" and not step.verb:
             return shorten(visible(self.octets((step,))), 400)
         if step.verb == "listens":
