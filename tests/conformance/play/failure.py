@@ -54,21 +54,24 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 def _broken(harness: Harness, error: StepFailedError) -> Requirement:
     """Return the violated requirement.
 
-    For a wrong exit status, or content that another server could read as several messages, this is
-    the cited one about it.
+    For a wrong exit status, a 2yz reply, or content that another server could read as several
+    messages, this is the cited one about it.
     """
     if error.requirement:
         return specification().requirements[error.requirement]
-    if EARLIER_END in error.got:
-        for one in harness.transcript.requirements:
-            if one.family == "data.no-smuggling":
-                return one
-    ended = harness.process is not None and harness.process.status is not None
-    if ended and error.step is not None and (error.step.kind, error.step.verb) == ("P", "exit"):
-        for one in harness.transcript.requirements:
-            if states_exit_status(one):
-                return one
-    return harness.transcript.subject
+    requirements = harness.transcript.requirements
+    return next((one for one in requirements if _is_about(one, harness, error)), requirements[0])
+
+
+def _is_about(requirement: Requirement, harness: Harness, error: StepFailedError) -> bool:
+    """Whether *requirement* states what *error* observed, and not only the transcript's subject."""
+    step = (error.step.kind, error.step.verb) if error.step is not None else ("", "")
+    if step == ("P", "exit"):
+        ended = harness.process is not None and harness.process.status is not None
+        return ended and states_exit_status(requirement)
+    if step == ("C", "@no-2yz"):
+        return "2yz" in requirement.sentence
+    return EARLIER_END in error.got and requirement.family == "data.no-smuggling"
 
 
 def states_exit_status(requirement: Requirement) -> bool:

@@ -90,16 +90,15 @@ class MessageAwaited:
 
 
 class NoSuccessAwaited:
-    """Waits for a line that does not begin with 2yz. A reply that begins with 2yz fails."""
+    """Waits for the last line of a reply, which must not begin with 2yz."""
 
     def look(self, buffer: bytearray) -> Verdict:
         """Return the verdict on *buffer*."""
         start = 0
         while end := buffer.find(b"\n", start) + 1:
-            if _SUCCESS.match(buffer, start):
-                return no(describe(buffer, start))
-            if buffer[start + 3 : start + 4] != b"-":
-                return Verdict(State.YES, end)
+            if buffer[start + 3 : start + 4] != b"-":  # the last line of a reply
+                is_success = _SUCCESS.match(buffer, start)
+                return no(describe(buffer, start)) if is_success else Verdict(State.YES, end)
             start = end
         return WAIT
 

@@ -38,7 +38,10 @@ _IDLE_USE = 0.02
 
 Observer = Callable[[], Verdict]
 #: The steps that the end of the connection completes, and their time.
-_UNTIL_END = {"@no-2yz": NoSuccessAwaited, "@unfinished": UnfinishedAwaited}
+_UNTIL_END: dict[str, Callable[[], NoSuccessAwaited | UnfinishedAwaited]] = {
+    "@no-2yz": NoSuccessAwaited,
+    "@unfinished": UnfinishedAwaited,
+}
 #: What these steps expect, for the text of a failure.
 _EXPECTED = {
     "@message": "a message with one end of data for every reader",
