@@ -114,7 +114,8 @@ def wrong_command_line() -> None:
     assert time.monotonic() - began < 10
     assert "-t 'never'" in (said := _logged())
     assert f"(see {OPTIONS} and postprox --help)" in said
-    assert f"postprox.service, {OPTIONS}: all mail is refused" in _checked()
+    found = _checked()
+    assert f"postprox.service, {OPTIONS}: the command line is wrong" in found, found
     sender = threading.Thread(target=send, args=("has waited",))
     sender.start()
     time.sleep(5)  # in this time the service starts and fails several times
