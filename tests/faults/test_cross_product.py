@@ -27,7 +27,7 @@ def test_guarantees_hold_under_random_faults(part: int) -> None:
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_doubtful_faults_have_valid_names() -> None:
+def test_faults_listed_as_in_doubt_exist() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 

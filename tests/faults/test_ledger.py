@@ -78,7 +78,7 @@ def test_wrong_outcome_counts_as_violation(it: Message, reason: str) -> None:
     assert reason in judgement.reason
 
 
-def test_failed_filter_with_reject_delivers_nothing() -> None:
+def test_filter_failure_with_reject_option_prevents_delivery() -> None:
     it = message("fails", upstream=[taken()])
     assert judged(it, rejecting=True).outcome == VIOLATED
     assert judged(message("fails", told=LATER), rejecting=True) == Judgement(KEPT)

@@ -43,7 +43,7 @@ def sends_message(client: Peer) -> None:
     client.says(*MESSAGE)
 
 
-def test_filter_leaving_its_group_affects_only_its_session(
+def test_filter_outside_process_group_does_not_affect_other_sessions(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     escape = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(5)"
@@ -164,7 +164,7 @@ def test_failed_write_ends_transmission_of_message(
 
 
 @ROOT_ONLY
-def test_failed_resolver_thread_leaves_no_descriptor(serve: Serve, upstream: Upstream) -> None:
+def test_failed_resolver_thread_leaves_no_open_descriptor(serve: Serve, upstream: Upstream) -> None:
     port = upstream.address.rpartition(":")[2]
     server = serve("--log", "syslog", f"localhost:{port}", command=NO_MORE_PROCESSES)
     open_by = []
@@ -194,7 +194,7 @@ def test_proxy_awaits_final_reply_despite_signal(
 
 
 @pytest.mark.parametrize("behind", [0, 6000, 60_000])
-def test_client_loss_after_pipelined_input_is_detected(
+def test_client_disconnect_after_pipelined_input_is_detected(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, behind: int
 ) -> None:
     gate = tmp_path / "gate"
@@ -293,7 +293,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM"])
-def test_start_interrupted_by_signal_sends_nothing_to_client(
+def test_proxy_interrupted_during_startup_sends_nothing_to_client(
     spawn: Spawn, installed: Path, name: str
 ) -> None:
     """The interpreter waits for a module's byte code, whose file is a FIFO without a writer."""
@@ -493,7 +493,7 @@ def gated(tmp_path: Path) -> tuple[Path, Path, str]:
 FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
-def test_rejection_reaches_client_after_suspending_spawned_proxy(
+def test_rejection_reaches_client_after_spawned_proxy_is_suspended(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -504,7 +504,7 @@ def test_rejection_reaches_client_after_suspending_spawned_proxy(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_reaches_client_after_suspending_server(
+def test_rejection_reaches_client_after_server_is_suspended(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated

@@ -76,7 +76,9 @@ def test_message_with_truncated_copy_never_bypasses_filter(
 
 
 @NAME_SPACES
-def test_lack_of_inodes_results_in_452(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_inode_shortage_results_in_452_reply(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
+) -> None:
     proxy = spawn(
         *("-d", str(tmp_path), "-c", "exit 0", upstream.address),
         prelude=small_file_system(tmp_path, "nr_inodes=1"),
@@ -98,7 +100,7 @@ def test_truncated_outfile_fails_filter(spawn: Spawn, upstream: Upstream, tmp_pa
     peer.sees(b"QUIT")
 
 
-def test_removed_spool_directory_results_in_452_without_ending_session(
+def test_removed_spool_directory_causes_452_reply_without_ending_session(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
@@ -125,7 +127,7 @@ def test_spool_directory_removed_by_filter_does_not_affect_message(
 # Limits
 
 
-def test_message_exceeding_file_size_limit_results_in_452(
+def test_message_exceeding_file_size_limit_gets_452_reply(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
@@ -147,7 +149,7 @@ FEW_DESCRIPTORS = range(4, 15)
 
 @pytest.mark.parametrize("logging", [(), ("-v",)])
 @pytest.mark.parametrize("descriptors", FEW_DESCRIPTORS)
-def test_descriptor_shortage_results_in_reply_without_delivery(
+def test_descriptor_shortage_causes_reply_without_delivery(
     spawn: Spawn, answering: Answering, tmp_path: Path, descriptors: int, logging: tuple[str, ...]
 ) -> None:
     limit = f"(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
@@ -201,7 +203,7 @@ def readable(user: int, directory: Path, pid: int) -> int:
 
 
 @ROOT_ONLY
-def test_other_user_cannot_open_message_files_or_descriptors(
+def test_other_users_cannot_open_message_files_or_descriptors(
     spawn: Spawn, upstream: Upstream, for_all: Path
 ) -> None:
     gate = for_all / "gate"

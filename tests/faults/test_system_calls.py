@@ -39,16 +39,16 @@ def test_guarantees_hold_if_system_call_fails(mode: str, kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", RARE)
 @pytest.mark.parametrize("mode", MODES)
-def test_guarantees_hold_if_rare_call_fails(mode: str, kind: str, tmp_path: Path) -> None:
+def test_guarantees_hold_if_rare_system_call_fails(mode: str, kind: str, tmp_path: Path) -> None:
     assert not every_call(mode, kind, tmp_path / "proxy", RARE[kind]).violations
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_session_makes_every_expected_call(mode: str, tmp_path: Path) -> None:
+def test_session_makes_every_expected_system_call(mode: str, tmp_path: Path) -> None:
     assert CALLS[mode] <= calls_of(mode, "replaces", tmp_path)
 
 
-def test_every_call_in_error_table_occurs(tmp_path: Path) -> None:
+def test_every_system_call_in_error_table_occurs(tmp_path: Path) -> None:
     made = {
         call
         for mode in MODES

@@ -49,12 +49,12 @@ def test_filter_without_output_leaves_message_unchanged(
     assert written == expected
 
 
-def test_first_rejection_ends_chain_with_its_reply(run: Filter) -> None:
+def test_first_rejection_ends_chain_and_determines_reply(run: Filter) -> None:
     ended = run(chain("true", "echo 550 5.7.1 no >&2; exit 1", "exit 2"))
     assert (ended.status, ended.reply) == (1, "550 5.7.1 no")
 
 
-def test_failure_ends_chain_with_filter_name_and_time(run: Filter) -> None:
+def test_filter_failure_ends_chain_and_logs_name_and_time(run: Filter) -> None:
     ended = run(chain("true", "/usr/bin/env sh -c 'echo broken >&2; exit 3'", "exit 1"))
     assert ended.status == 2
     pattern = r"chain\.py: env failed with status 3 after \d+\.\d\d s: broken"
@@ -83,7 +83,7 @@ def test_each_filter_is_logged_with_its_time(run: Filter) -> None:
     ]
 
 
-def test_slow_filter_is_named_at_timeout(tmp_path: Path) -> None:
+def test_timeout_log_names_slow_filter(tmp_path: Path) -> None:
     for name in ("email", "outfile"):
         (tmp_path / name).touch()
     files = {"EMAIL": str(tmp_path / "email"), "OUTFILE": str(tmp_path / "outfile")}
@@ -100,7 +100,7 @@ def test_slow_filter_is_named_at_timeout(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["email", "outfile"]
 
 
-def test_background_child_is_not_awaited(run: Filter) -> None:
+def test_chain_does_not_wait_for_background_child(run: Filter) -> None:
     assert run(chain("sleep 50 & true", append("one"))).written == MESSAGE + b"one\n"
 
 
@@ -167,7 +167,7 @@ def test_missing_variable_results_in_status_2(run: Filter, missing: str) -> None
     assert run(f"unset {missing}; {chain('true')}").status == 2
 
 
-def test_binary_filter_output_results_in_status_2_or_reply(run: Filter) -> None:
+def test_binary_filter_output_does_not_affect_exit_status(run: Filter) -> None:
     assert run(chain(r"printf '\377\0\n' >&2; exit 3")).status == 2
     assert run(chain(r"printf '550 5.7.1 no\rmore\n' >&2; exit 1")).status == 1
     assert run(chain(r"printf '550 \377\n250 ok\n550 5.7.1 \377\n' >&2; exit 1")).reply.startswith(
@@ -179,7 +179,9 @@ def test_empty_chain_results_in_status_2(run: Filter) -> None:
     assert run(chain()).status == 2
 
 
-def test_chain_of_real_filters_accepts_and_rejects(run: Filter, clamd: Path, spamd: Path) -> None:
+def test_chain_of_real_filters_accepts_or_rejects_messages(
+    run: Filter, clamd: Path, spamd: Path
+) -> None:
     filters = [
         command("size-limit.sh", 100_000),
         command("clamav.sh", clamd),

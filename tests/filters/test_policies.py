@@ -181,7 +181,7 @@ def test_attachment_documented_as_undetected_is_accepted(
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
-def test_other_attachments_are_accepted(run: Filter, attachments: Path, kind: str) -> None:
+def test_permitted_attachment_is_accepted(run: Filter, attachments: Path, kind: str) -> None:
     assert run(command("rspamd.py", attachments), ACCEPTED[kind]).status == 0
 
 

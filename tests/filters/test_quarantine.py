@@ -56,7 +56,7 @@ def test_stopped_clamd_prevents_storage_and_delivery(
         ("kill -9 $$", 2, "quarantine.py: the filter failed with status -9: not a word"),
     ],
 )
-def test_other_results_of_wrapped_filter_are_passed_on(
+def test_wrapped_filter_results_except_rejection_are_unchanged(
     run: Filter, directory: Path, filter_command: str, status: int, reply: str
 ) -> None:
     ended = run(command("quarantine.py", directory, filter_command))
@@ -64,7 +64,7 @@ def test_other_results_of_wrapped_filter_are_passed_on(
     assert kept(directory) == []
 
 
-def test_output_of_wrapped_filter_is_delivered(run: Filter, directory: Path) -> None:
+def test_wrapped_filter_output_is_delivered(run: Filter, directory: Path) -> None:
     written = run(command("quarantine.py", directory, 'echo new >"$OUTFILE"')).written
     assert written == b"new\n"
 
@@ -131,7 +131,7 @@ def test_world_writable_directory_results_in_status_2(run: Filter, directory: Pa
     assert (ended.status, "other users can write" in ended.reply) == (2, True)
 
 
-def test_link_created_by_administrator_is_followed(
+def test_quarantine_directory_may_be_administrator_link(
     run: Filter, directory: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -179,5 +179,5 @@ def test_documented_command_releases_message(run: Filter, directory: Path) -> No
 
 
 @pytest.mark.parametrize("arguments", [[], ["x"], ["--reject", "x"]])
-def test_invalid_arguments_results_in_status_2(run: Filter, arguments: list[str]) -> None:
+def test_invalid_arguments_result_in_status_2(run: Filter, arguments: list[str]) -> None:
     assert run(command("quarantine.py", *arguments)).status == 2

@@ -22,7 +22,7 @@ def test_legitimate_mail_is_accepted_unchanged(run: Filter, rspamd: Path) -> Non
     assert (ended.status, ended.written) == (0, b"")
 
 
-def test_greylist_action_accepts(run: Filter, rspamd: Path) -> None:
+def test_greylist_action_accepts_message(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"perhaps pills\n")
     assert (ended.status, ended.written) == (0, b"")
 
@@ -47,7 +47,7 @@ def test_non_ascii_subject_is_encoded(run: Filter, rspamd: Path) -> None:
     assert written.isascii()
 
 
-def test_reject_action_rejects(run: Filter, rspamd: Path) -> None:
+def test_reject_action_rejects_message(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"cheapest pills of all\n")
     assert (ended.status, ended.reply) == (1, "554 5.7.1 The message looks like spam")
 
@@ -57,7 +57,7 @@ def test_reply_text_from_rspamd_is_one_line(run: Filter, rspamd: Path) -> None:
     assert (ended.status, ended.said) == (1, "554 5.7.1 We know you 250 too well\n")
 
 
-def test_soft_reject_results_in_451(run: Filter, rspamd: Path) -> None:
+def test_soft_reject_action_results_in_451_reply(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd), MESSAGE + b"later\n")
     assert (ended.status, ended.reply) == (1, "451 4.7.1 Come back later")
 
@@ -192,14 +192,16 @@ def test_empty_milter_table_changes_nothing(
 
 
 @EMPTY
-def test_reject_without_reply_text_rejects(run: Filter, impostor: Impostor, empty: object) -> None:
+def test_reject_action_without_reply_text_rejects_message(
+    run: Filter, impostor: Impostor, empty: object
+) -> None:
     for messages in (empty, {"smtp_message": empty}):
         place = impostor.gives({"action": "reject", "messages": messages})
         ended = run(command("rspamd.py", place))
         assert (ended.status, ended.said) == (1, "554 5.7.1 The message looks like spam\n")
 
 
-def test_list_of_objects_is_merged(run: Filter, impostor: Impostor) -> None:
+def test_list_of_objects_in_rspamd_reply_is_merged(run: Filter, impostor: Impostor) -> None:
     adding = [{"X-A": "1"}, {"X-A": "2", "X-B": "3"}]
     milter = [{"remove_headers": [{"Subject": 1}]}, {"add_headers": adding}]
     place = impostor.gives({"action": "no action", "milter": milter})
@@ -269,7 +271,7 @@ def test_two_signatures_produce_two_header_fields(run: Filter, impostor: Imposto
         ([-2.0, "3"], "1"),
     ],
 )
-def test_removed_fields_are_counted_in_original_message(
+def test_removed_field_number_refers_to_original_message(
     run: Filter, impostor: Impostor, positions: object, kept: str
 ) -> None:
     answer = {"action": "add header", "milter": {"remove_headers": {"X-A": positions}}}

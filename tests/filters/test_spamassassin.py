@@ -33,7 +33,7 @@ def test_high_score_is_rejected(run: Filter, spamd: Path) -> None:
     assert (ended.status, ended.reply) == (1, "550 5.7.1 The message looks like spam")
 
 
-def test_score_threshold_is_set_by_argument(run: Filter, spamd: Path) -> None:
+def test_argument_sets_score_threshold(run: Filter, spamd: Path) -> None:
     assert run(command("spamassassin.sh", 6, "-U", spamd), MESSAGE + b"cheap pills\n").status == 1
 
 

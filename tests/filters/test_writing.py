@@ -59,7 +59,7 @@ def test_shell_script_has_valid_syntax(snippet: str) -> None:
     subprocess.run(["/bin/sh", "-n", "-c", snippet], check=True)
 
 
-def test_recipients_snippet_uses_all_or_first() -> None:
+def test_recipients_snippet_falls_back_to_first_recipient() -> None:
     (snippet,) = (text for text in SNIPPETS if text.startswith("recipients="))
     script = snippet + 'printf "%s\\n" "$recipients"'
     for variables, expected in (

@@ -58,7 +58,7 @@ def test_wrong_reply_to_client_is_detected(monkeypatch: pytest.MonkeyPatch) -> N
         session.holds(Source(bytes((0b1001, 0, 0, 0)) + session.WHOLE))
 
 
-def test_awaiting_two_replies_is_detected() -> None:
+def test_second_outstanding_upstream_command_is_detected() -> None:
     source = Source(bytes((0, 0, 0, 0)) + session.CONNECTED + bytes((0, 0)))
     ledger = session.played(source, ends=False)
     with pytest.raises(UnexpectedError, match="two replies"):

@@ -589,7 +589,7 @@ def test_unit_without_listen_option_is_reported(machine: Machine) -> None:
     assert "-l [IP:]PORT is missing; a service must listen" in said.text
 
 
-def test_unit_without_strict_is_reported(machine: Machine) -> None:
+def test_unit_without_strict_option_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace("--strict", "-r"))))
     assert (said.status, said.names()) == (1, {"no-strict"})
@@ -597,7 +597,7 @@ def test_unit_without_strict_is_reported(machine: Machine) -> None:
     assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
-def test_unit_without_reject_is_reported(machine: Machine) -> None:
+def test_unit_without_reject_option_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check("--unit", str(machine.unit(unit_command().replace(" --strict ", " "))))
     assert (said.status, said.names()) == (1, {"no-reject"})
@@ -605,14 +605,14 @@ def test_unit_without_reject_is_reported(machine: Machine) -> None:
     assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
-def test_unknown_proxy_is_reported(machine: Machine) -> None:
+def test_proxy_without_unit_is_reported_as_unchecked(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
     assert said.status == 3  # the second proxy is found and is correct
     assert said.output.startswith("not checked: the server that listens on 127.0.0.1:10025 ")
 
 
-def test_command_line_argument_replaces_unit(machine: Machine) -> None:
+def test_command_line_after_double_dash_is_checked(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())

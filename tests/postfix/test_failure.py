@@ -22,7 +22,7 @@ SLOW = 'echo replaced >"$OUTFILE"; sleep 600'
         pytest.param("hasty_after", SLOW, id="slow-after"),
     ],
 )
-def test_filter_failure_without_reject_delivers_original_message(
+def test_original_message_is_delivered_after_filter_failure(
     site: Site, way: str, script: str
 ) -> None:
     box, content = site.proxy.box(script), message("unfiltered")
@@ -38,7 +38,9 @@ def test_filter_failure_without_reject_delivers_original_message(
         pytest.param("hasty-strict_before", SLOW, id="slow"),
     ],
 )
-def test_filter_failure_with_reject_results_in_451_reply(site: Site, way: str, script: str) -> None:
+def test_filter_failure_with_reject_option_causes_451_reply(
+    site: Site, way: str, script: str
+) -> None:
     box = site.proxy.box(script)
     assert site.send(way, box, message("held back"))[0] == 451
     site.proxy.wait_clean(site.postfix)
@@ -52,7 +54,9 @@ def test_filter_failure_with_reject_results_in_451_reply(site: Site, way: str, s
         pytest.param("hasty-strict_after", SLOW, id="slow"),
     ],
 )
-def test_filter_failure_with_reject_leaves_mail_in_queue(site: Site, way: str, script: str) -> None:
+def test_mail_remains_queued_after_filter_failure_with_reject_option(
+    site: Site, way: str, script: str
+) -> None:
     box = site.proxy.box(script)
     site.send(way, box, message("held back"))
     line = site.postfix.wait_log(rf"to=<{box.address}>.*status=(\w+) \((.*)")
@@ -62,7 +66,7 @@ def test_filter_failure_with_reject_leaves_mail_in_queue(site: Site, way: str, s
     site.proxy.wait_clean(site.postfix)
 
 
-def test_queued_mail_is_delivered_after_filter_repair(site: Site) -> None:
+def test_queued_mail_is_delivered_after_filter_is_repaired(site: Site) -> None:
     box, content = site.proxy.box(BROKEN), message("repaired")
     site.send("strict_after", box, content)
     site.postfix.wait_log(rf"to=<{box.address}>.*status=deferred")

@@ -32,20 +32,20 @@ def inside_data(site: Site, address_name: str, box: Box) -> Peer:
 
 
 @pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
-def test_client_close_during_data_delivers_nothing(site: Site, address_name: str) -> None:
+def test_client_close_during_data_prevents_delivery(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
     inside_data(site, address_name, box).leaves()
     check_nothing_came_of_it(site, box)
 
 
 @pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
-def test_client_reset_during_data_delivers_nothing(site: Site, address_name: str) -> None:
+def test_client_reset_during_data_prevents_delivery(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
     inside_data(site, address_name, box).resets()
     check_nothing_came_of_it(site, box)
 
 
-def test_quit_and_close_during_data_deliver_nothing(site: Site) -> None:
+def test_quit_and_close_during_data_prevent_delivery(site: Site) -> None:
     box = site.proxy.box("exit 0")
     peer = inside_data(site, "open_proxy", box)
     peer.says(b"QUIT")
@@ -59,7 +59,7 @@ def test_message_exceeding_postfix_limit_is_not_filtered(site: Site) -> None:
     check_nothing_came_of_it(site, box)
 
 
-def test_postfix_timeout_during_filter_delivers_nothing(site: Site) -> None:
+def test_postfix_timeout_during_filter_run_prevents_delivery(site: Site) -> None:
     box = site.proxy.box("sleep 600")
     assert site.send("open_impatient", box, message("too slow"))[0] == 451
     box.wait_run()

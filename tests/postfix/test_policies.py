@@ -285,13 +285,13 @@ PLAIN = [
 
 @pytest.mark.parametrize(("address", "expected"), PLAIN)
 @pytest.mark.parametrize("plain", [plain_in_sh, plain_in_python])
-def test_python_and_shell_return_same_plain_address(
+def test_python_and_shell_code_return_same_plain_address(
     plain: Callable[[str], str], address: str, expected: str | None
 ) -> None:
     assert plain(address) == (address if expected is None else expected)
 
 
-def test_always_bcc_makes_archive_first_recipient() -> None:
+def test_always_bcc_address_becomes_first_recipient() -> None:
     with running_recipe(AFTER, SPAWNED, REPORT) as recipe:
         assert recipe.send(message("copied"), BOB)[0] == 250
         assert f"|{ARCHIVE}\n".encode() in recipe.arrival(BOB, "copied")

@@ -183,7 +183,7 @@ def test_recipe_for_listening_proxy_has_no_findings(site: Planned, name: str, mo
     assert_right(site.checks(), CASES[name], recipe)
 
 
-def test_recipe_is_refused_while_a_proxy_is_in_use(site: Planned) -> None:
+def test_recipe_is_refused_if_proxy_is_already_in_use(site: Planned) -> None:
     site.prepare(CASES["plain"])
     site.follow("before-queue", "--spawn")
     said = site.check("--recipe", "after-queue", "--spawn")
@@ -200,7 +200,7 @@ def test_recipe_writes_missing_options_file(site: Planned) -> None:
     assert site.checks() == Said(0, "", "")
 
 
-def test_recipe_keeps_options_of_administrator(site: Planned) -> None:
+def test_recipe_preserves_administrator_options(site: Planned) -> None:
     site.prepare(CASES["a used port"])
     site.edit("-t 60", "-t 45 --max-sessions 150")
     site.follow("before-queue", "--unit", str(site.unit_path))
@@ -224,7 +224,7 @@ def test_recipe_for_missing_unit_is_an_error(site: Planned) -> None:
         (("--recipe", "before-queue", "--spawn", "--unit", "x"), "--spawn cannot be combined with"),
     ],
 )
-def test_wrong_options_of_recipe_are_refused(
+def test_invalid_recipe_options_are_rejected(
     site: Planned, arguments: tuple[str, ...], error: str
 ) -> None:
     said = site.check(*arguments)
@@ -259,14 +259,14 @@ START_NAMED = f"{START_AMAVIS}ln -s postprox /usr/local/sbin/amavisd\n"
 
 
 @pytest.mark.parametrize(("mode", "code"), [("before-queue", 550), ("after-queue", 250)])
-def test_followed_recipe_filters_mail(tmp_path: Path, mode: str, code: int) -> None:
+def test_printed_recipe_filters_mail(tmp_path: Path, mode: str, code: int) -> None:
     seen = tried(tmp_path, "", "", [FOLLOW.format(mode)], port=25)
     assert (seen["arrived"], seen["filtered"], seen["virus arrived"]) == (True, True, False)
     assert seen["codes"] == [250, code]
 
 
 @pytest.mark.parametrize(("mode", "code"), [("before-queue", 550), ("after-queue", 250)])
-def test_followed_recipe_keeps_amavis(tmp_path: Path, mode: str, code: int) -> None:
+def test_printed_recipe_preserves_amavis(tmp_path: Path, mode: str, code: int) -> None:
     steps = [START_NAMED, FOLLOW.format(mode)]
     seen = tried(tmp_path, AMAVIS_MAIN, NAMED_AMAVIS, steps, port=25)
     assert (seen["arrived"], seen["filtered"], seen["amavis"]) == (True, True, True)

@@ -18,11 +18,11 @@ def output_of(site: Site, commands: str) -> str:
     return (path / f"out.{box.name}").read_text()
 
 
-def test_filter_runs_as_user_of_service(site: Site) -> None:
+def test_filter_runs_as_service_user(site: Site) -> None:
     assert output_of(site, "id -un") == "nobody\n"
 
 
-def test_broken_pipe_terminates_command_in_filter(site: Site) -> None:
+def test_filter_command_is_terminated_by_sigpipe(site: Site) -> None:
     # spawn(8) and Python start their commands with SIGPIPE ignored.
     assert output_of(site, "(sh -c 'kill -PIPE $$'; echo $?)") == "141\n"
 
@@ -64,7 +64,7 @@ def test_current_message_is_delivered_once_after_postfix_restart(
         assert len(own.postfix.delivered(box.address)) == 1
 
 
-def test_postfix_stop_during_filter_delivers_nothing(needs_postfix: None) -> None:
+def test_postfix_stop_during_filter_run_prevents_delivery(needs_postfix: None) -> None:
     with running_site() as own:
         box = own.proxy.box("sleep 600")
         with begin_data(own.postfix.addresses["open_before"], box) as peer:

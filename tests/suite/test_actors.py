@@ -62,7 +62,7 @@ def test_unread_octets_on_unix_socket_cannot_be_counted() -> None:
 
 
 @pytest.mark.parametrize(("last_sent", "quiet"), [(99.0, True), (109.0, False)])
-def test_recent_write_prevents_quiet_state(
+def test_quiet_period_starts_after_last_write(
     monkeypatch: pytest.MonkeyPatch, last_sent: float, quiet: bool
 ) -> None:
     """The step begins at 100 s, requires 5 s of silence, and is checked again at 110 s."""
@@ -77,7 +77,7 @@ def test_recent_write_prevents_quiet_state(
     assert (look().state is State.YES) is quiet
 
 
-def test_environment_is_parsed_from_octets() -> None:
+def test_environment_octets_are_parsed() -> None:
     assert parse_environment(b"A=1\0B=x=\xff\n\0C=\0") == {"A": b"1", "B": b"x=\xff\n", "C": b""}
 
 

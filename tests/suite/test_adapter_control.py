@@ -53,7 +53,7 @@ def test_control_runs_with_every_transcript(right: Done) -> None:
         assert right.result(name)["control"] == {"outcome": "passed", "message": "", "text": ""}
 
 
-def test_program_failure_counts_if_control_passes(right: Done) -> None:
+def test_program_failure_is_counted_if_control_passes(right: Done) -> None:
     assert (right.status, right.result(REFUSED)["outcome"]) == (1, "failed")
 
 
@@ -94,7 +94,7 @@ def test_markdown_report_lists_control_failures(wrong: Done) -> None:
     assert "| control | postprox " in wrong.markdown
 
 
-def test_smoke_test_failed_by_control_ends_run(tmp_path: Path) -> None:
+def test_control_that_fails_smoke_test_ends_run(tmp_path: Path) -> None:
     write_adapter(tmp_path, BROKEN.replace("221 2", "250 2").replace("421 2", "450 2"))
     done = run(tmp_path, SESSION)
     assert done.status == 2
@@ -150,7 +150,7 @@ def test_installed_suite_requires_postprox_for_control(
         control_of(adapted)
 
 
-def test_installed_suite_uses_postprox_of_its_environment(
+def test_installed_suite_uses_postprox_from_its_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(described, "INSTALLED", True)

@@ -112,7 +112,7 @@ def test_content_after_early_reply_arrives(talk: Session) -> None:
     assert [len(talk.seen()), talk.seen(), talk.seen()] == [98 * lines + 2, b"last\r\n", b".\r\n"]
 
 
-def test_client_receives_text_of_upstream_final_reply(talk: Session) -> None:
+def test_client_receives_upstream_final_reply_text(talk: Session) -> None:
     talk.envelope()
     talk.message()
     assert [talk.seen() for _ in range(3)][-1] == b".\r\n"
@@ -127,7 +127,7 @@ def test_refusal_by_program_reaches_client(talk: Session) -> None:
     assert talk.told() == b"550 no\r\n"
 
 
-def test_program_reply_of_other_class_reaches_client(changed: Session) -> None:
+def test_program_reply_with_different_class_reaches_client(changed: Session) -> None:
     changed.envelope()
     changed.send(b"DATA\r\n")
     assert changed.told() == b"354 send\r\n"

@@ -40,7 +40,7 @@ def steps() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not Path("/usr/sbin/haproxy").exists(), reason="requires haproxy")
-def test_all_commands_on_page_succeed(tmp_path: Path) -> None:
+def test_all_commands_on_adapter_page_succeed(tmp_path: Path) -> None:
     command = tmp_path / "bin" / "postprox-conformance"
     command.parent.mkdir()
     command.write_text(
@@ -67,13 +67,13 @@ def test_all_commands_on_page_succeed(tmp_path: Path) -> None:
     assert not processes_with(str(tmp_path))
 
 
-def test_page_contains_every_kind_of_step() -> None:
+def test_adapter_page_contains_every_kind_of_step() -> None:
     kinds = [step for step, _ in steps()]
     assert kinds.count("run") >= 7
     assert {"write by-hand.cfg", "write haproxy.py", "write haproxy.toml", "expect"} <= set(kinds)
 
 
-def test_page_shows_packaged_adapter() -> None:
+def test_adapter_page_shows_packaged_adapter() -> None:
     ours = (IMPLEMENTATIONS / "haproxy.py").read_text("utf-8")
     shown = dict(steps())["write haproxy.py"]
     for part in ("CONFIGURATION = ", "    text = ", "ADAPTER = "):
@@ -81,7 +81,7 @@ def test_page_shows_packaged_adapter() -> None:
         assert block in shown
 
 
-def test_page_lists_every_option() -> None:
+def test_adapter_page_lists_every_option() -> None:
     ours = set(Options.__dataclass_fields__) - {"upstream", "listen", "words"}
     table = PAGE[PAGE.index("| attribute |") :].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == ours

@@ -37,7 +37,7 @@ def test_program_arguments_exclude_addresses() -> None:
 @pytest.mark.parametrize(
     "words", [["-rccat"], ["--reject", "--command=cat"], ["--com", "cat", "-r"]]
 )
-def test_other_forms_of_options_are_parsed(words: list[str]) -> None:
+def test_alternative_option_forms_are_parsed(words: list[str]) -> None:
     options = parse([*words, "-l", "1", "h:2"])
     assert (options.command, options.reject) == ("cat", True)
 
@@ -195,7 +195,7 @@ def test_early_data_reaches_upstream_before_content(relay: Path) -> None:
         talk.close()
 
 
-def test_refusal_of_early_data_becomes_final_reply(relay: Path) -> None:
+def test_refused_early_data_becomes_final_reply(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -215,7 +215,7 @@ def test_data_without_recipient_is_forwarded_immediately(relay: Path) -> None:
         talk.close()
 
 
-def test_data_of_disconnected_client_never_reaches_upstream(relay: Path) -> None:
+def test_message_from_disconnected_client_never_reaches_upstream(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()

@@ -40,7 +40,7 @@ STALLED = miss("stalled", "stalled", "relay.idle-1", cause="y")
     ],
     ids=["same requirement", "same step, expectation and observation"],
 )
-def test_failures_with_common_requirement_or_symptom_share_cause(other: Result) -> None:
+def test_failures_share_cause_if_requirement_or_symptom_matches(other: Result) -> None:
     (cause,) = causes([other, LOST])
     assert cause.example == LOST
     assert cause.harm == "lost"
@@ -73,7 +73,7 @@ def passes(requirement: str, number: int) -> list[Result]:
     ]
 
 
-def test_example_violates_requirement_with_largest_share() -> None:
+def test_example_violates_most_frequently_failed_requirement() -> None:
     symptom = miss("symptom", "lost", "relay.order-1", cause="x")
     mistakes = [miss(n, "unfiltered", "relay.refused-1", cause="x") for n in ("a", "b")]
     every = [symptom, *mistakes, *passes("relay.order-1", 3), *passes("relay.refused-1", 1)]
@@ -90,7 +90,7 @@ def test_example_violates_requirement_with_largest_share() -> None:
     ]
 
 
-def test_example_prefers_requirement_about_lost_mail() -> None:
+def test_lost_mail_takes_precedence_as_example() -> None:
     lost = miss("lost", "lost", "relay.order-1", cause="x")
     stalled = miss("stalled", "stalled", "relay.idle-1", cause="x")
     (cause,) = causes([stalled, lost, *passes("relay.order-1", 9)])
@@ -138,7 +138,7 @@ def test_terminal_output_without_failures_has_no_hint() -> None:
     assert list(harm_lines([replace(LOST, outcome="passed")])) == []
 
 
-def test_failures_are_printed_worst_harm_first() -> None:
+def test_failures_are_printed_in_order_of_harm() -> None:
     results = [STALLED, replace(STALLED, mode="listen"), LOST]
     told = {"relay/lost.smtp::stdio": "lost", "relay/stalled.smtp::listen": "stalled"}
     assert list(failure_lines(results, told)) == [
@@ -150,7 +150,7 @@ def test_failures_are_printed_worst_harm_first() -> None:
     ]
 
 
-def test_results_of_older_files_are_grouped_by_clause() -> None:
+def test_results_from_older_files_are_grouped_by_clause() -> None:
     old = Result("relay/a.smtp", "stdio", "a title", ("relay.eof",), "must", "failed")
     assert list(harm_lines([old])) == [
         "misses clauses in 1 way:",

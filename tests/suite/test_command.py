@@ -76,7 +76,7 @@ def test_conformant_implementation_results_in_status_0() -> None:
     assert done.status == 0
 
 
-def test_should_failure_results_in_status_1_with_strict_only(bent: Path) -> None:
+def test_should_failure_results_in_status_1_only_with_strict_option(bent: Path) -> None:
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
         assert "verdict: not judged at must: 1 of " in done.text
@@ -268,7 +268,7 @@ def test_explicit_path_takes_precedence_over_group_name(
         ),
     ],
 )
-def test_name_without_transcript_results_in_status_2(
+def test_name_matching_no_transcript_results_in_status_2(
     capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert main(["run", "reference", name]) == 2
@@ -350,7 +350,7 @@ def test_invalid_option_value_results_in_status_2(
     assert message in capsys.readouterr().err
 
 
-def test_empty_selection_lists_its_filters() -> None:
+def test_error_about_empty_selection_names_selection_options() -> None:
     done = command("run", "reference", MUST, "-k", "no_such and not (it or that)", "--level=must")
     assert (
         "conformance: nothing was run; no transcript matches "
@@ -359,14 +359,14 @@ def test_empty_selection_lists_its_filters() -> None:
     assert done.status == 2
 
 
-def test_list_of_group_contains_only_that_group(capsys: pytest.CaptureFixture[str]) -> None:
+def test_group_list_omits_other_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "listen", "--level", "must"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all(line.startswith("listen/") and "\tmust\t" in line for line in lines)
 
 
-def test_show_expands_included_parts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_command_expands_included_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "relay/one-message"]) == 0
     assert "  |   | C> MAIL FROM:<a@example>\n" in capsys.readouterr().out
 
@@ -427,7 +427,7 @@ def test_reports_mention_missing_program(tmp_path: Path) -> None:
     ids=["single process", "parallel workers"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_run_writes_reports_and_leaves_no_process(
+def test_interrupted_run_writes_reports_and_leaves_no_processes(
     tmp_path: Path, names: tuple[str, ...], jobs: int, starts: int, number: signal.Signals
 ) -> None:
     pids = tmp_path / "pids"
@@ -454,7 +454,7 @@ def test_interrupted_run_writes_reports_and_leaves_no_process(
     assert [pid for pid in pids.read_text().split() if is_alive(int(pid))] == []
 
 
-def test_exitfirst_ends_run_at_first_failure(broken: Path, tmp_path: Path) -> None:
+def test_exitfirst_option_ends_run_at_first_failure(broken: Path, tmp_path: Path) -> None:
     results = tmp_path / "out.jsonl"
     done = command("run", broken, MUST, SHOULD, "--exitfirst", "-j1", "--results", results)
     assert "  not complete: stopped at the first failure" in done.text
@@ -462,7 +462,7 @@ def test_exitfirst_ends_run_at_first_failure(broken: Path, tmp_path: Path) -> No
     assert results.read_text().count('"type": "result"') == 1
 
 
-def test_failed_option_selects_failures_of_earlier_run(bent: Path, tmp_path: Path) -> None:
+def test_failed_option_selects_failures_from_earlier_run(bent: Path, tmp_path: Path) -> None:
     results, name = tmp_path / "out.jsonl", "cli/help.smtp::command"
     assert "only a selection" in command("run", bent, MUST, SHOULD, "--results", results).text
     again = command("run", bent, "--failed", results, "--name", "again")
@@ -492,7 +492,7 @@ def test_progress_line_shows_counts() -> None:
     assert lines == ["2 of 7 results, 1 failed, 0 s"]
 
 
-def test_progress_before_first_result_mentions_loading() -> None:
+def test_progress_line_mentions_loading_before_first_result() -> None:
     assert Progress(print).line() == "loading the transcripts, 0 s"
 
 
@@ -519,7 +519,7 @@ def test_progress_before_first_result_mentions_loading() -> None:
         ),
     ],
 )
-def test_harmful_proxy_fails_with_status_1_and_reason(
+def test_harm_of_wrong_proxy_is_reported_with_requirement(
     fixture: str, name: str, way: str, broken: str
 ) -> None:
     implementation = f"env PYTHONPATH={ROOT} {sys.executable} -S -m tests.fixtures {fixture}"

@@ -87,7 +87,7 @@ def test_failure_links_to_its_report(name: str, link: str) -> None:
     assert implementations._link(name) == link
 
 
-def test_failures_of_implementation_are_grouped_by_reason() -> None:
+def test_implementation_failures_are_grouped_by_reason() -> None:
     def result(name: str, outcome: str, known: Known | None = None) -> Result:
         clauses = ("data.end", "data.no-smuggling")
         return Result(name, "stdio", "t", clauses, "must", outcome, divergence=known)
@@ -111,7 +111,7 @@ def test_failures_of_implementation_are_grouped_by_reason() -> None:
     assert implementations.about(results, ("files.gone",))["judged"] == 0
 
 
-def test_criterion_is_missed_only_by_matching_failures() -> None:
+def test_only_matching_failures_violate_criterion() -> None:
     wish = implementations.Wish(("files.gone",), ("A file stays",))
     stays, words = (
         Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)

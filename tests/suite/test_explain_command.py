@@ -17,7 +17,7 @@ CITED = load_transcript(TRANSCRIPTS / "relay" / "one-message.smtp").subject
 FAMILY = next(one for one in specification().families if one.name == "relay.order")
 
 
-def test_explain_prints_sentence_source_and_transcripts(
+def test_explain_command_prints_sentence_source_and_transcripts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["explain", CITED.id]) == 0
@@ -28,13 +28,15 @@ def test_explain_prints_sentence_source_and_transcripts(
     assert " relay/one-message.smtp [stdio, listen] " in text
 
 
-def test_explain_prints_all_requirements_of_family(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_command_prints_all_requirements_in_family(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["explain", FAMILY.name]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert all(one.sentence in text for one in FAMILY.requirements)
 
 
-def test_explain_without_names_lists_families(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_command_without_names_lists_families(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [one.name for one in specification().families]

@@ -245,7 +245,7 @@ def test_invalid_line_is_reported_with_suggestion(line: str, message: str) -> No
     assert re.search(message, error.message)
 
 
-def test_error_names_file_line_and_text() -> None:
+def test_error_contains_file_name_line_number_and_text() -> None:
     assert str(error_of(f"{HEADER}nonsense\n")).startswith(
         f"filter/x.smtp:{FIRST}: unknown step 'nonsense'"
     )
@@ -268,7 +268,7 @@ def test_inconsistent_lines_are_reported(lines: list[str], at: int, message: str
     assert message in error.message
 
 
-def test_filter_steps_require_filter() -> None:
+def test_filter_steps_require_filter_header_key() -> None:
     text = '+++\ntitle = "t"\nrequires = ["a.b-1"]\n+++\nF< run\n'
     assert "requires 'filter' in the header" in error_of(text).message
 
@@ -328,12 +328,12 @@ def test_unclosed_header_is_reported() -> None:
     assert "must be closed" in error_of("+++\ntitle = 'x'\n").message
 
 
-def test_filter_determines_default_argv() -> None:
+def test_filter_key_determines_default_argv() -> None:
     header = parse_transcript(HEADER, "x").header
     assert header.arguments == ("-c", "{filter}", "-d", "{tmp}", "{upstream}")
 
 
-def test_default_argv_without_filter_omits_filter_option() -> None:
+def test_default_argv_without_filter_key_omits_filter_option() -> None:
     assert Header("t", ("a.b-1",)).arguments == ("-d", "{tmp}", "{upstream}")
 
 

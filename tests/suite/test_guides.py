@@ -109,7 +109,7 @@ def test_printed_command_uses_valid_options_and_names(line: str) -> None:
     assert all(SUFFIX in place for place in places)
 
 
-def test_pages_contain_commands_and_output() -> None:
+def test_guides_contain_commands_and_output() -> None:
     assert len(SUITE_COMMANDS) >= 8
     assert len(PYTEST_COMMANDS) == 2
     assert len(blocks("console")) == 2
@@ -130,7 +130,7 @@ def test_printed_pytest_command_selects_transcripts(line: str) -> None:
     assert done.returncode == 0
 
 
-def test_described_program_uses_valid_keys_and_names(folder: Path) -> None:
+def test_example_implementation_file_has_valid_keys_and_names(folder: Path) -> None:
     text = blocks("toml")[0]
     path = folder / "my-postprox.toml"
     path.write_text(text)
@@ -149,7 +149,7 @@ def test_known_divergence_results_in_status_0(folder: Path) -> None:
     assert printed(f"{run} >out; echo $?; cat out", folder).startswith("0\n")
 
 
-def test_workflow_uses_inputs_and_outputs_of_action() -> None:
+def test_workflow_uses_existing_action_inputs_and_outputs() -> None:
     (text,) = blocks("yaml")
     action = (PACKAGE / "action.yml").read_text("utf-8")
     given = re.findall(r"^    (\w+):", text.partition("  with:\n")[2].partition("- uses")[0], re.M)
@@ -162,7 +162,7 @@ def test_workflow_uses_inputs_and_outputs_of_action() -> None:
     assert "id: suite" in text
 
 
-def test_capabilities_of_command_line_are_listed(folder: Path) -> None:
+def test_capabilities_assumed_for_command_line_are_listed(folder: Path) -> None:
     paragraph = CONFORMANCE[CONFORMANCE.index("The capabilities are `stdio`") :].partition(".")[0]
     assert tuple(re.findall(r"`([a-z0-9-]+)`", paragraph)) == IMPLEMENTATION_CAPABILITIES
     assumed = find_implementation(str(folder / "my-postprox"))
@@ -171,7 +171,7 @@ def test_capabilities_of_command_line_are_listed(folder: Path) -> None:
     assert not assumed.described
 
 
-def test_tables_list_options_and_subcommands_of_run() -> None:
+def test_tables_list_run_options_and_subcommands() -> None:
     _, words = command._parsers()
     options = {
         name
@@ -215,7 +215,7 @@ def real_time() -> tuple[int, int]:
     return sum(len(one.modes) for one in slow), round(seconds / 60)
 
 
-def test_pages_state_limits_of_suite() -> None:
+def test_guides_state_suite_limits() -> None:
     limit = Settings.timeout
     shorter = f"{limit / REDUCED_DIVISOR:g} s"
     must, should = (NUMBERS[_REPLAYS[level]] for level in ("must", "should"))
@@ -242,7 +242,7 @@ def test_pages_state_limits_of_suite() -> None:
         assert statement in " ".join(FORMAT.split()), statement
 
 
-def test_pages_state_size_of_suite() -> None:
+def test_guides_state_suite_size() -> None:
     transcripts = len(transcript_paths())
     results = sum(len(load_transcript(path).header.modes) for path in transcript_paths())
     results += sum(map(len, PROPERTIES.values()))

@@ -62,7 +62,7 @@ def test_paths_in_file_are_relative_to_its_directory(here: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", ["unasked/stop", "invariant/stop"])
-def test_divergence_accepts_old_invariant_name(tmp_path: Path, name: str) -> None:
+def test_known_divergence_accepts_old_invariant_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / "one.toml"
     path.write_text(
         'name = "one"\nargv = ["true"]\n'

@@ -38,7 +38,7 @@ def masks(lines: list[str]) -> dict[str, int]:
     return {line[:6]: int(line[7:], 16) for line in lines if line.startswith("Sig")}
 
 
-def test_ignored_signals_are_default_in_child() -> None:
+def test_ignored_signals_have_default_dispositions_in_child() -> None:
     ignored = masks(run())["SigIgn"]
     assert {number for number in signal.valid_signals() if ignored >> (number - 1) & 1} == set()
 

@@ -50,7 +50,7 @@ def test_transcript_titles_are_unique(corpus: list[Transcript]) -> None:
     assert [title for title, count in titles.items() if count > 1] == []
 
 
-def test_transcript_checking_exit_status_cites_requirement(
+def test_exit_status_transcript_cites_exit_status_requirement(
     corpus: list[Transcript],
 ) -> None:
     assert [

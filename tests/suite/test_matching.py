@@ -33,7 +33,7 @@ def test_only_expected_octets_are_consumed() -> None:
 
 
 @pytest.mark.parametrize("came", [b"", b"2", b"250 ok\r"])
-def test_incomplete_octets_are_undecided(came: bytes) -> None:
+def test_incomplete_match_is_undecided(came: bytes) -> None:
     assert octets(b"250 ok\r\n", came).state is State.WAIT
 
 
@@ -124,7 +124,7 @@ def test_enhanced_codes_are_compared_by_number(wanted: str, came: bytes, state: 
         ("empty", b"", b"x", False),
     ],
 )
-def test_text_is_compared_by_operator(
+def test_operator_determines_text_comparison(
     operator: str, wanted: bytes, text: bytes, fits: bool
 ) -> None:
     assert text_fits(operator, wanted, text) is fits
@@ -174,7 +174,7 @@ def test_first_different_line_is_shown() -> None:
     assert describe(bytearray(b"one\r\ntwo\r\nthree\r\n"), 6) == "two\\r\\n"
 
 
-def test_missing_octets_are_described_as_nothing() -> None:
+def test_empty_input_is_described_as_nothing() -> None:
     assert describe(bytearray()) == "nothing"
 
 

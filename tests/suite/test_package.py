@@ -123,7 +123,7 @@ def test_wheel_contains_every_transcript(wheel: Path) -> None:
     assert carried == {path.relative_to(TRANSCRIPTS).as_posix() for path in transcript_paths()}
 
 
-def test_wheel_contains_schema_and_specification_as_json(wheel: Path) -> None:
+def test_wheel_contains_json_specification_and_schema(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         made = archive.read("postprox_conformance/specification.json").decode()
         schema = archive.read("postprox_conformance/results.schema.json")
@@ -131,7 +131,7 @@ def test_wheel_contains_schema_and_specification_as_json(wheel: Path) -> None:
     assert schema == (PACKAGE / "results.schema.json").read_bytes()
 
 
-def test_files_of_earlier_build_are_excluded(wheel: Path) -> None:
+def test_files_from_earlier_build_are_excluded(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert [name for name in archive.namelist() if name.endswith(LEFT.name)] == []
 
@@ -199,7 +199,7 @@ def test_run_without_reference_requires_implementation(command: Path) -> None:
     assert "missing --implementation TOML|CMD" in text
 
 
-def test_help_of_installed_package_omits_checkout(command: Path) -> None:
+def test_installed_help_text_does_not_mention_checkout(command: Path) -> None:
     assert "this checkout" not in run(command, "record", "--help")
     assert "this checkout" not in run(command.parent / "pytest", *NAMED, "--help")
 

@@ -98,7 +98,7 @@ def test_unknown_profile_in_implementation_file_is_reported() -> None:
 
 
 @pytest.mark.parametrize("name", BINDS[:-1])
-def test_profile_class_adds_its_requirements_to_relay(name: str) -> None:
+def test_profile_contains_relay_requirements_and_its_own(name: str) -> None:
     has = Profile.of(name).has
     binds = {one.binds for one in specification().requirements.values() if has(one)}
     assert binds == {"relay", name}
@@ -109,7 +109,7 @@ def test_postprox_profile_contains_every_requirement() -> None:
 
 
 @pytest.mark.parametrize("name", BINDS)
-def test_transcripts_of_profile_cite_all_its_requirements(name: str) -> None:
+def test_every_profile_requirement_is_cited_by_a_transcript(name: str) -> None:
     profile = Profile.of(name)
     cited = {
         one
@@ -134,7 +134,7 @@ def test_smoke_test_belongs_to_every_profile(name: str) -> None:
     assert profile.has(for_profile(load_transcript(TRANSCRIPTS / SMOKE), profile).subject)
 
 
-def test_list_command_shows_only_contents_of_profile(
+def test_list_command_omits_transcripts_outside_profile(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "data.end", "--profile", "relay"]) == 0
@@ -209,7 +209,7 @@ def test_reply_is_compared_as_profile_requires(profile: str, greeting: str, fina
         ("U< 250 b\n", ["U< 250 b"]),
     ],
 )
-def test_multiline_reply_of_proxy_becomes_single_pattern(steps: str, own: list[str]) -> None:
+def test_multiline_proxy_reply_becomes_single_pattern(steps: str, own: list[str]) -> None:
     assert script(steps, Profile.of("relay")) == own
 
 

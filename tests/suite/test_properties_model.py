@@ -257,7 +257,7 @@ def test_verdict_determines_delivered_content(verdict: Verdict, passed: bytes | 
     assert fate_of(verdict) == passed
 
 
-def test_filter_failure_with_reject_delivers_nothing() -> None:
+def test_filter_failure_with_reject_option_prevents_delivery() -> None:
     assert fate_of(Verdict(2), rejects_failures=True) is None
 
 
@@ -304,7 +304,7 @@ def test_rejection_reply_is_one_line(words: bytes, line: bytes | None) -> None:
         ("é".encode() * 60, "é".encode() * 49),
     ],
 )
-def test_variable_is_sanitized(value: bytes, seen: bytes) -> None:
+def test_environment_variable_is_sanitized(value: bytes, seen: bytes) -> None:
     assert content.variable(value) == seen
 
 
@@ -396,7 +396,7 @@ def test_server_requires_correct_command_order() -> None:
     assert [answer[:3] for answer in answers(server, said)] == [b"503", b"250", b"503", b"503"]
 
 
-def test_server_reads_message_to_its_end() -> None:
+def test_server_reads_complete_message() -> None:
     server, book = served(MAIL, RCPT)
     body = b"x\n.\n\r\n.\ry\r\n..\r\n"
     for octet in b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n" + body + b".\r\nQUIT\r\n":
@@ -465,7 +465,9 @@ def test_equal_runs_have_no_differences() -> None:
         ("sender", variable(0, "SENDER", b"x"), "SENDER=a@x | SENDER=x"),
     ],
 )
-def test_difference_is_reported_for_its_aspect(aspect: str, spoil: Spoil, line: str) -> None:
+def test_difference_is_reported_only_for_affected_aspect(
+    aspect: str, spoil: Spoil, line: str
+) -> None:
     other = right_run()
     spoil(other)
     found = {name: differences(name, right_run(), other) for name in ASPECTS}

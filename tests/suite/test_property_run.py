@@ -27,7 +27,7 @@ PLAN = Plan(
 )
 
 
-def test_transcript_written_from_random_session_can_run(request: pytest.FixtureRequest) -> None:
+def test_transcript_of_random_session_can_be_run(request: pytest.FixtureRequest) -> None:
     adopt_orphans()
     settings = suite_of(request.config).settings
     run = perform(PLAN, settings)

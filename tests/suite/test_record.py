@@ -324,34 +324,34 @@ def written(steps: StepRecorder) -> list[str]:
     return [write_step(step) for step in steps.steps if isinstance(step, Step)]
 
 
-def test_relayed_reply_is_expected_exactly() -> None:
+def test_relayed_reply_is_recorded_with_text() -> None:
     steps = StepRecorder()
     steps.sent("U", b"250-one\r\n250 two\r\n")
     steps.seen("C", b"250-one\r\n250 two\r\n")
     assert written(steps)[2:] == ["C< 250-one", "C< 250 two"]
 
 
-def test_relayed_reply_with_missing_lines_is_expected_exactly() -> None:
+def test_relayed_reply_with_missing_lines_is_recorded_with_text() -> None:
     steps = StepRecorder()
     steps.sent("U", EHLO_REPLY)
     steps.seen("C", b"250 up.example\r\n")
     assert written(steps)[4:] == ["C< 250 up.example"]
 
 
-def test_proxy_reply_is_expected_by_code() -> None:
+def test_proxy_reply_is_recorded_as_code() -> None:
     steps = StepRecorder()
     steps.seen("C", b"502 5.5.1 not\r\n")
     assert written(steps) == ["C? 502"]
 
 
-def test_second_identical_reply_is_expected_by_code() -> None:
+def test_second_identical_reply_is_recorded_as_code() -> None:
     steps = StepRecorder()
     steps.sent("U", b"250 ok\r\n")
     steps.seen("C", b"250 ok\r\n250 ok\r\n")
     assert written(steps)[1:] == ["C< 250 ok", "C? 250"]
 
 
-def test_reply_to_proxy_command_is_not_relayed() -> None:
+def test_reply_to_proxy_command_is_not_recorded_as_relayed() -> None:
     steps = StepRecorder()
     steps.seen("U", b"QUIT\r\n")
     steps.sent("U", b"221 bye\r\n")
@@ -360,7 +360,7 @@ def test_reply_to_proxy_command_is_not_relayed() -> None:
     assert written(steps)[-2:] == ["C> QUIT", "C? 221"]
 
 
-def test_reply_to_client_command_is_expected_exactly() -> None:
+def test_reply_to_client_command_is_recorded_with_text() -> None:
     steps = StepRecorder()
     steps.sent("C", b"quit \r\n")
     steps.seen("U", b"QUIT\r\n")
@@ -377,13 +377,13 @@ def test_354_reply_is_attributed_to_proxy() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"550 5.7.1 spam", b"554 550 5.7.1 spam"])
-def test_filter_output_is_expected_exactly(reply: bytes) -> None:
+def test_filter_output_is_recorded_unchanged(reply: bytes) -> None:
     steps = StepRecorder([b"first", b"550 5.7.1 spam"])
     steps.seen("C", reply + b"\r\n")
     assert written(steps) == [f"C< {reply.decode()}"]
 
 
-def test_invalid_reply_is_expected_exactly() -> None:
+def test_invalid_reply_is_recorded_unchanged() -> None:
     steps = StepRecorder()
     steps.seen("C", b"hello\r\n250-a\r\n550 b\r\n")
     assert written(steps) == ["C< hello", "C< 250-a", "C< 550 b"]
@@ -449,7 +449,7 @@ def test_every_octet_is_written_as_readable_text() -> None:
     assert again.steps == steps.steps
 
 
-def test_unset_variable_is_not_expected() -> None:
+def test_unset_variable_is_not_recorded() -> None:
     steps = StepRecorder()
     steps.filter_run(FilterRun(1, 1, {"SENDER": b"<>", "EMAIL": b"/tmp/x"}, b"", 0o600, b""))
     assert written(steps) == ["F< run", "F< env SENDER=<>"]

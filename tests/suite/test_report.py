@@ -227,13 +227,13 @@ def test_each_mode_of_transcript_is_counted() -> None:
     assert cell(shown, "filter.reject") == {"must": {"passed": 1, "failed": 1}}
 
 
-def test_result_counts_in_every_cited_clause() -> None:
+def test_result_is_counted_in_every_cited_clause() -> None:
     shown = matrix(whole(result(clauses=["filter.reject", "relay.order"], level="should")))
     assert cell(shown, "filter.reject") == {"must": {}, "should": {"passed": 1}}
     assert cell(shown, "relay.order") == {"should": {"passed": 1}}
 
 
-def test_result_counts_once_per_group_and_total() -> None:
+def test_result_is_counted_once_per_group_and_in_total() -> None:
     families = [Family("cli.a", ()), Family("cli.b", ())]
     shown = build(families, [parse_run(whole(result(clauses=["cli.a", "cli.b"])), "f")])
     assert shown.groups[0].tallies[0].counts == (("passed", 1),)
@@ -278,7 +278,7 @@ def test_skips_with_same_reason_are_merged() -> None:
     assert finding.transcripts == ("a", "b")
 
 
-def test_clause_outside_specification_is_listed() -> None:
+def test_clause_missing_from_specification_is_listed() -> None:
     shown = matrix(whole(result(clauses=["mime.type"])))
     assert shown.groups[-1].name == "mime"
     assert cell(shown, "mime.type") == {"must": {"passed": 1}}
@@ -415,7 +415,7 @@ def test_malicious_text_is_escaped() -> None:
     assert page.text.count(HOSTILE) > 10
 
 
-def test_failures_of_one_cause_are_grouped() -> None:
+def test_failures_with_same_cause_are_grouped() -> None:
     same = {"outcome": "failed", "cause": "C< 250: it hangs"}
     page = html(
         matrix(
@@ -484,7 +484,7 @@ def test_implementations_are_listed_side_by_side() -> None:
     assert text.endswith("✓ passed stdio ✗ failed stdio")
 
 
-def test_transcript_missing_in_one_column_is_marked() -> None:
+def test_transcript_missing_from_one_column_is_marked() -> None:
     only = result(transcript="filter/only.smtp")
     files = whole(result(), only, head=named("one")), whole(result(), head=named("two"))
     text = clause_part(html(matrix(*files)), "filter.reject")
@@ -497,7 +497,7 @@ def test_clause_without_result_is_marked() -> None:
     assert text.endswith("No transcript has tested this clause.")
 
 
-def test_markdown_of_statement_becomes_html() -> None:
+def test_markdown_in_statement_becomes_html() -> None:
     page = html(matrix(whole(result())))
     assert "SHOULD be <code>[IPv6]:PORT</code> as well" in page
     assert "the <strong>order</strong> of" in page
@@ -510,14 +510,14 @@ def test_every_part_of_partial_report_shows_warning() -> None:
     assert page.count('<span class="badge partial">PARTIAL</span>') == 3
 
 
-def test_html_can_be_filtered_by_level() -> None:
+def test_html_report_can_be_filtered_by_level() -> None:
     failed = result(clauses=["cli.host"], level="should", outcome="failed")
     page = html(matrix(whole(failed)))
     assert 'id="cli.host" data-levels="must should" data-failed="should"' in page
     assert 'id="filter.reject" data-levels="must" data-failed=""' in page
 
 
-def test_controls_are_hidden_if_scripts_are_disabled() -> None:
+def test_filter_controls_are_hidden_if_scripts_are_disabled() -> None:
     assert '<form id="controls" hidden>' in html(matrix(whole()))
 
 
@@ -594,7 +594,7 @@ def test_requested_reports_are_written(results: Path, tmp_path: Path) -> None:
     assert text.read_text("utf-8").startswith("# postprox conformance\n")
 
 
-def test_dash_selects_standard_output(results: Path, capfdbinary: Any) -> None:
+def test_hyphen_selects_standard_output(results: Path, capfdbinary: Any) -> None:
     assert main(["report", str(results), "--markdown", "-"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"# postprox conformance\n")
 

@@ -48,7 +48,7 @@ def test_every_table_row_is_read() -> None:
     assert list(specification().requirements) == rows
 
 
-def test_sentence_contains_its_level_keyword_once() -> None:
+def test_requirement_contains_its_level_keyword_once() -> None:
     wrong = [
         one.id
         for one in specification().requirements.values()
@@ -57,7 +57,7 @@ def test_sentence_contains_its_level_keyword_once() -> None:
     assert wrong == []
 
 
-def test_sentence_does_not_refer_to_other_rows() -> None:
+def test_requirement_does_not_refer_to_other_rows() -> None:
     sentences = {one.id: one.sentence for one in specification().requirements.values()}
     assert [name for name, sentence in sentences.items() if BACKWARD.search(sentence)] == []
     assert len(set(sentences.values())) == len(sentences)
@@ -92,7 +92,7 @@ def test_table_without_requirements_is_ignored() -> None:
     assert list(parse_specification(text).requirements) == ["cli.x-1"]
 
 
-def test_version_is_read_from_document() -> None:
+def test_specification_version_is_read_from_document() -> None:
     assert parse_specification(document(ROW, version="3.1")).version == "3.1"
 
 

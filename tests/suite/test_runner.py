@@ -181,7 +181,7 @@ def junit_rows(path: Path) -> dict[str, ET.Element]:
     return {f"{case.get('classname')} {case.get('name')}": case for case in cases}
 
 
-def test_junit_contains_row_for_each_result(runner: Runner, tmp_path: Path) -> None:
+def test_junit_contains_test_case_for_each_result(runner: Runner, tmp_path: Path) -> None:
     done = runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
     rows = set(junit_rows(tmp_path / "junit.xml"))
     results = [one for one in done.records if one["type"] == "result"]
@@ -190,7 +190,7 @@ def test_junit_contains_row_for_each_result(runner: Runner, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_junit_row_names_property(runner: Runner, tmp_path: Path, workers: str) -> None:
+def test_junit_test_case_names_property(runner: Runner, tmp_path: Path, workers: str) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=SERVER)
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     junit = tmp_path / "junit.xml"
@@ -288,7 +288,7 @@ def test_invalid_option_results_in_status_2(
     assert message in done.text
 
 
-def test_verdict_is_last_line(right: Done) -> None:
+def test_terminal_output_contains_verdict(right: Done) -> None:
     assert "verdict: conformant: all 2 at must" in right.text
 
 
@@ -461,7 +461,7 @@ def test_transcript_citing_violated_invariant_fails(runner: Runner, requirement:
     assert "invariant/temp-directory::stdio" not in done.unasked
 
 
-def test_level_must_excludes_invariants(runner: Runner) -> None:
+def test_must_level_excludes_invariants(runner: Runner) -> None:
     assert runner.run(in_corpus(MUST), "--level", "must").unasked == {}
 
 
@@ -490,13 +490,13 @@ def test_unexpected_connection_fails_transcript(runner: Runner) -> None:
     assert done.status == 1
 
 
-def test_server_without_foreground_is_found_and_stopped(runner: Runner) -> None:
+def test_background_server_is_found_and_stopped(runner: Runner) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=[*ESMTP, "listen"])
     done = runner.run(in_corpus(SESSION), "--modes", "listen", "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed"])
 
 
-def test_missing_capability_skips_with_reason(runner: Runner) -> None:
+def test_missing_capability_skips_transcript_with_reason(runner: Runner) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=ESMTP)
     done = runner.run(in_corpus(SESSION), "--implementation", bent)
     assert (done.status, done.outcomes) == (0, ["passed", "skipped"])
@@ -627,7 +627,7 @@ def test_wrong_exit_status_violates_cited_cli_exit_requirement(runner: Runner) -
     assert str(result["text"]).startswith(str(result["sentence"]))
 
 
-def test_wrong_exit_status_otherwise_violates_first_requirement(runner: Runner) -> None:
+def test_wrong_exit_status_violates_first_requirement_by_default(runner: Runner) -> None:
     result = after_wrong_status(runner, cites="")
     assert (result["requirement"], result["level"]) == (MUST_ID, "must")
 
@@ -646,7 +646,7 @@ def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -
     assert runner.run(path, "--modes", "stdio", "--source", "CVE").status == 2
 
 
-def test_failed_property_violates_requirement_of_its_rule(runner: Runner) -> None:
+def test_property_failure_violates_requirement_of_its_rule(runner: Runner) -> None:
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent, "--modes", "stdio")
@@ -657,7 +657,7 @@ def test_failed_property_violates_requirement_of_its_rule(runner: Runner) -> Non
 @pytest.mark.parametrize(
     ("part", "name"), [("1/2", "cli/help.smtp"), ("2/2", "cli/license-long.smtp")]
 )
-def test_shard_runs_part_of_transcripts(runner: Runner, part: str, name: str) -> None:
+def test_shard_runs_only_its_share_of_transcripts(runner: Runner, part: str, name: str) -> None:
     done = runner.run(
         in_corpus("cli/help.smtp"), in_corpus("cli/license-long.smtp"), "--shard", part
     )
@@ -685,7 +685,7 @@ def test_result_header_contains_machine_and_versions(right: Done) -> None:
 # --- capabilities ---------------------------------------------------------------------------------
 
 
-def test_program_without_stdio_is_not_started_in_stdio(runner: Runner) -> None:
+def test_program_without_stdio_support_is_not_run_in_stdio_mode(runner: Runner) -> None:
     bent = runner.bent(
         f'case "$*" in *-l*) exec {REFERENCE};; esac; exit 9', ["listen", "foreground"]
     )
@@ -694,7 +694,7 @@ def test_program_without_stdio_is_not_started_in_stdio(runner: Runner) -> None:
     assert "bent lacks 'stdio'" in done.text
 
 
-def test_printed_rerun_command_works_without_stdio(runner: Runner) -> None:
+def test_printed_rerun_command_works_without_stdio_support(runner: Runner) -> None:
     bent = runner.bent("exit 9", ["listen", "foreground"])
     done = runner.run(in_corpus(SESSION), "--implementation", bent)
     found = re.search(r"run it again: (.*)$", done.text, re.M)
@@ -709,7 +709,7 @@ def test_printed_rerun_command_works_without_stdio(runner: Runner) -> None:
     ("line", "name"),
     [('bare-lf = "refuse"', "bare-lf"), ("line-max = 1000", "line-max")],
 )
-def test_declared_limit_skips_with_reason(runner: Runner, line: str, name: str) -> None:
+def test_declared_limit_skips_transcript_with_reason(runner: Runner, line: str, name: str) -> None:
     transcript = {"bare-lf": "data/faithful-bare-lf.smtp", "line-max": "relay/long-mail.smtp"}[name]
     described = runner.described(f"{line}\n{RIGHT}")
     done = runner.run(in_corpus(transcript), "--implementation", described)

@@ -29,7 +29,7 @@ def failure(action: Callable[[], None]) -> str:
     return str(caught.value)
 
 
-def test_consequence_of_violation_is_not_reported() -> None:
+def test_consequential_violation_is_not_reported() -> None:
     text = failure(lambda: Search(shrinks=True).judge(Run(Plan(())), WRONG, "t"))
     assert text.startswith("final_replies: one\nfinal_replies: two\n\nthe shortest dialogue found")
     assert "nothing_left" not in text
@@ -56,7 +56,7 @@ def test_shortest_session_is_reported_after_time_limit() -> None:
     assert failure(lambda: search.through(found_twice_and_not_again)) == shortest
 
 
-def test_race_is_reported_in_three_lines() -> None:
+def test_race_report_has_three_lines() -> None:
     search = Search(shrinks=True)
 
     def found_and_not_found_again() -> None:

@@ -179,7 +179,7 @@ def test_transcript_expected_to_pass_exists() -> None:
     ] == []
 
 
-def test_docstring_is_one_sentence() -> None:
+def test_broken_proxy_docstring_is_one_sentence() -> None:
     texts = [docstring(proxy) for proxy in BROKEN_PROXIES.values()]
     assert [text for text in texts if not is_sentence(text)] == []
 

@@ -116,7 +116,7 @@ def test_stored_results_equal_measured_results(tmp_path: Path) -> None:
     assert Results.read(path) == results()
 
 
-def test_only_text_between_markers_is_replaced(tmp_path: Path) -> None:
+def test_text_outside_markers_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "document.md"
     path.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
     assert document.replaced(path, "new") == (

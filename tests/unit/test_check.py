@@ -87,7 +87,7 @@ def test_variables_of_unit_are_expanded() -> None:
     assert read.words == ("/p", "2", "3", "2 3", "-c", "x", "y")
 
 
-def test_administrator_drop_ins_precede_package_drop_ins(
+def test_administrator_drop_in_replaces_package_drop_in_of_same_name(
     tmp_path: Path,
 ) -> None:
     etc, usr = tmp_path / "etc", tmp_path / "usr"

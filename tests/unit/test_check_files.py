@@ -187,7 +187,7 @@ def test_user_cannot_signal_access_probe(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="checking another user's access requires root")
-def test_access_of_another_user_is_probed(tmp_path: Path) -> None:
+def test_access_is_probed_as_another_user(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     assert probe._may("nobody", os.W_OK, "/tmp") is True

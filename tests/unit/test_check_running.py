@@ -291,7 +291,7 @@ def test_listen_stream_without_reset_adds_address(
     assert check(site, capsys).names() == ["open-relay"]
 
 
-def test_outdated_socket_on_all_addresses_must_be_restarted(
+def test_remedy_restarts_outdated_socket_on_all_addresses(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.table = EVERYWHERE.format(11)
@@ -391,7 +391,7 @@ def test_exec_start_without_reset_is_reported(
 
 
 @pytest.mark.parametrize("part", ["50%", "+%H", "${EMAIL}"])
-def test_text_that_systemd_replaces_is_reported(
+def test_text_expanded_by_systemd_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     site.write(site.arguments.replace(str(site.filter), f"'{site.filter} {part}'"))
@@ -493,7 +493,7 @@ def test_unedited_unit_with_route_must_be_enabled(
         ({"amavisd"}, {10025}),
     ],
 )
-def test_only_other_program_occupies_port_of_unit(
+def test_unit_port_is_occupied_by_other_programs_only(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
@@ -501,7 +501,7 @@ def test_only_other_program_occupies_port_of_unit(
     assert running.used_ports(site.machine, unit) == ports
 
 
-def test_any_listener_occupies_port_without_unit(site: Site) -> None:
+def test_port_is_occupied_by_any_listener_without_unit(site: Site) -> None:
     assert running.used_ports(site.machine, None) == {10025}
 
 
@@ -516,7 +516,7 @@ def test_unit_option_reads_drop_ins_of_all_directories(
     assert (checked.status, checked.names()) == (0, [])
 
 
-def test_spool_not_writable_for_unit_is_reported(
+def test_spool_that_unit_cannot_write_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spool = site.directory / "spool"

@@ -217,7 +217,7 @@ def test_outfile_replaces_message(site: Site, command: str) -> None:
         "exec /nonexistent/program",
     ],
 )
-def test_original_message_is_delivered_without_outfile(site: Site, command: str) -> None:
+def test_original_message_is_delivered_if_outfile_is_unused(site: Site, command: str) -> None:
     client, upstream = site.data("-c", command)
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -353,7 +353,7 @@ class FifoReader:
 
 
 @pytest.mark.parametrize("loss", [LoopPeer.ends, LoopPeer.leaves])
-def test_client_loss_kills_filter(
+def test_client_disconnect_kills_filter(
     site: Site, tmp_path: Path, loss: Callable[[LoopPeer], None]
 ) -> None:
     started = gate(tmp_path)

@@ -191,7 +191,7 @@ def test_background_process_does_not_delay_outcome(tmp_path: Path) -> None:
     held.write_text("go")
 
 
-def test_failed_start_leaves_no_open_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_filter_start_leaves_no_open_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postprox.shell.filter.SHELL", "/nonexistent/sh")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     with pytest.raises(FileNotFoundError):
@@ -274,7 +274,7 @@ def test_complex_command_is_run_by_shell(tmp_path: Path, arguments: str) -> None
         ("empty", "", 0o755, 0),
     ],
 )
-def test_unexecutable_plain_command_has_same_status_as_in_shell(
+def test_non_executable_plain_command_has_shell_exit_status(
     tmp_path: Path, name: str, text: str | None, mode: int, status: int
 ) -> None:
     path = tmp_path / name
@@ -313,7 +313,9 @@ def test_plain_command_runs_in_working_directory(tmp_path: Path, inherited: byte
     assert run(str(show), **variables).last_stderr_line == os.fsencode(Path.cwd())
 
 
-def test_valid_inherited_pwd_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_inherited_pwd_variable_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     show = script(tmp_path / "show.py", f"#!{sys.executable} -IS\n{SHOW_DIRECTORY}")
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)

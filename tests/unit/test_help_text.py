@@ -23,5 +23,5 @@ def test_text_built_from_option_table_matches_golden_file(name: str) -> None:
     assert help_text.TEXTS[name] == (GOLDEN / FILES[name]).read_text(encoding="utf-8")
 
 
-def test_text_of_every_information_option_is_tested() -> None:
+def test_every_informational_option_has_golden_file() -> None:
     assert set(FILES) == set(help_text.TEXTS)

@@ -215,7 +215,7 @@ def test_failed_accept_is_retried_after_pause(
     assert loop.clock() - began >= 0.2
 
 
-def test_failed_listener_watch_is_retried_after_pause(
+def test_failed_poll_registration_of_listener_is_retried_after_pause(
     loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[int] = []
@@ -378,7 +378,7 @@ def run_listening(*arguments: str, prelude: Sequence[str] = ()) -> subprocess.Co
     )
 
 
-def test_command_returns_once_server_is_listening(upstream: Upstream, tmp_path: Path) -> None:
+def test_command_returns_after_server_starts_listening(upstream: Upstream, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pid")
     host, port = own_address()
     command = f'echo $PPID >"{tmp_path}/pid"; exit 1'
@@ -416,7 +416,7 @@ def test_address_of_other_machine_is_reported(address: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_listen_fds_of_another_process_is_ignored(upstream: Upstream) -> None:
+def test_listen_fds_for_another_process_is_ignored(upstream: Upstream) -> None:
     with listening() as taken:
         host, port = taken.getsockname()
         variables = environment(LISTEN_FDS="1", LISTEN_PID="1")

@@ -122,7 +122,7 @@ def test_long_line_is_truncated(written: Syslog, daemon: Daemon) -> None:
     assert len(daemon.reads()[0].partition(b": ")[2]) == limits.LOG_LINE
 
 
-def test_missing_syslog_socket_discards_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_is_discarded_if_syslog_socket_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_SOCKET", "/nonexistent/log")
     written = Syslog()
     written.write(log_levels.ERROR, "nobody listens")
@@ -130,7 +130,9 @@ def test_missing_syslog_socket_discards_line(monkeypatch: pytest.MonkeyPatch) ->
     written.flush_and_close()
 
 
-def test_blocked_daemon_drops_and_counts_information(written: Syslog, daemon: Daemon) -> None:
+def test_informational_lines_are_dropped_and_counted_if_daemon_blocks(
+    written: Syslog, daemon: Daemon
+) -> None:
     fill(written)
     written.write(log_levels.INFO, "dropped")
     daemon.reads()
@@ -142,7 +144,7 @@ def test_blocked_daemon_drops_and_counts_information(written: Syslog, daemon: Da
     assert written.dropped == 2
 
 
-def test_blocked_daemon_delays_warnings(written: Syslog, daemon: Daemon) -> None:
+def test_warnings_are_delayed_if_daemon_blocks(written: Syslog, daemon: Daemon) -> None:
     fill(written)
     written.write(log_levels.WARNING, "the filter has failed")
     daemon.reads()
@@ -182,7 +184,7 @@ def test_blocked_daemon_is_retried_repeatedly(written: Syslog, daemon: Daemon) -
     assert tries == [5.0 + limits.LOG_RETRY] * 3
 
 
-def test_new_line_does_not_overtake_backlog(
+def test_later_log_line_does_not_overtake_backlog(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(written)
@@ -245,7 +247,7 @@ def test_internal_error_is_logged_with_traceback(
     written.flush_and_close()
 
 
-def test_daemon_restart_delays_warnings_and_counts_information(
+def test_daemon_restart_delays_warnings_and_drops_other_lines(
     written: Syslog, daemon: Daemon, tmp_path: Path
 ) -> None:
     written.write(log_levels.ERROR, "one")
@@ -274,7 +276,7 @@ def test_descriptor_shortage_delays_warning(
     assert daemon.reads()[0].endswith(b": message passed unfiltered")
 
 
-def test_permission_error_discards_line(
+def test_line_is_discarded_after_permission_error(
     written: Syslog, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused() -> NoReturn:

@@ -264,14 +264,14 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     return log
 
 
-def test_lines_of_message_are_found(log: Log) -> None:
+def test_log_lines_about_message_are_found(log: Log) -> None:
     found = texts(log.run(BECAME))
     ours = [one.text for one in LINES if one.program.startswith("postprox")]
     assert found == [text for text in ours if "to=b@example" in text]
     assert len(found) == 13
 
 
-def test_queue_id_leads_to_delivery_by_postfix(log: Log) -> None:
+def test_search_for_queue_id_finds_postfix_delivery(log: Log) -> None:
     found = texts(log.run(QUEUE_ID_IN_JOURNAL if log.in_journal else QUEUE_ID_IN_FILE))
     assert found == [DELIVERED, FORGING, verdict_line(Verdict("none")), POSTFIX_SENT.text]
 
@@ -280,7 +280,7 @@ def test_rejected_messages_of_today_are_listed(log: Log) -> None:
     assert texts(log.run(REJECTED)) == [SPAM, SPAM, VIRUS, TOO_LARGE]
 
 
-def test_reasons_for_rejection_are_counted(log: Log) -> None:
+def test_rejection_reasons_are_counted(log: Log) -> None:
     found = counts(log.run(REASONS))
     assert found[0] == (2, '"550 5.7.1 spam"')
     assert sorted(found[1:]) == [(1, r'"550 5.7.1 virus \"X\""'), (1, '"552 5.3.4 too large"')]
@@ -300,7 +300,7 @@ def test_failed_filters_of_chain_are_counted(log: Log) -> None:
 
 
 @NO_JOURNAL
-def test_journal_names_unit_of_failed_filter(tmp_path: Path) -> None:
+def test_journal_names_unit_whose_filter_failed(tmp_path: Path) -> None:
     first, second, _ = Log(tmp_path, "journal").run(UNITS).splitlines()
     assert " postprox@2.service[100]: filter failed: exit status 2" in first
     assert " postprox@1.service[100]: filter failed: timed out" in second
@@ -375,7 +375,7 @@ def logwatch(directory: Path) -> str:
         pytest.param(logwatch, marks=pytest.mark.skipif(LOGWATCH is None, reason="no logwatch")),
     ],
 )
-def test_reporters_ignore_lines_of_postprox(tmp_path: Path, report: Callable[[Path], str]) -> None:
+def test_log_analysers_ignore_postprox_lines(tmp_path: Path, report: Callable[[Path], str]) -> None:
     nothing = report(written(tmp_path / "nothing", []))
     assert report(written(tmp_path / "ours", OURS)) == nothing
     theirs = report(written(tmp_path / "theirs", POSTFIX))

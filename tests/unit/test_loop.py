@@ -493,7 +493,7 @@ def test_input_during_handler_is_handled_before_timer(loop: Loop, clock: Clock) 
     assert limit.history == ["event"]
 
 
-def test_child_exit_without_signal_is_handled_before_timer(loop: Loop) -> None:
+def test_child_exit_without_sigchld_is_handled_before_timer(loop: Loop) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         limit = TimeLimit(loop.clock())
@@ -651,7 +651,7 @@ def test_full_wakeup_pipe_does_not_lose_signal(
     assert capfd.readouterr().err == ""
 
 
-def test_wakeup_without_signal_does_not_block(loop: Loop) -> None:
+def test_reading_empty_wakeup_pipe_does_not_block(loop: Loop) -> None:
     loop._woken()
 
 

@@ -183,7 +183,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("mode", [(), ("-l1",), ("-l1", "--foreground")])
 @pytest.mark.parametrize("closed", ["", "0<&-", "0<&- 1>&-"])
-def test_missing_dev_null_is_reported_on_one_line(mode: tuple[str, ...], closed: str) -> None:
+def test_missing_dev_null_is_reported_in_one_line(mode: tuple[str, ...], closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-c", WITHOUT_NULL, "up", *mode],
         stdin=subprocess.DEVNULL,
@@ -246,7 +246,9 @@ def test_invalid_command_line_sends_421_to_client(spawn: Spawn, arguments: tuple
     assert proxy.exit_status() == 2
 
 
-def test_invalid_command_line_of_session_leaves_stderr_empty(spawn: Spawn, tmp_path: Path) -> None:
+def test_invalid_session_command_line_leaves_standard_error_empty(
+    spawn: Spawn, tmp_path: Path
+) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:
         proxy = spawn("--nonsense", stderr=stderr.fileno())
     assert proxy.exit_status() == 2
@@ -329,7 +331,7 @@ def errors_of_unit(file: Path, *arguments: str) -> str:
     return done.stderr
 
 
-def test_error_about_value_names_options_file(tmp_path: Path) -> None:
+def test_invalid_value_error_names_options_file(tmp_path: Path) -> None:
     file = tmp_path / "default"
     file.touch()
     assert errors_of_unit(file, "-t", "never", "up") == (
@@ -338,7 +340,7 @@ def test_error_about_value_names_options_file(tmp_path: Path) -> None:
     )
 
 
-def test_error_about_missing_options_file_names_it(tmp_path: Path) -> None:
+def test_missing_options_file_error_names_file(tmp_path: Path) -> None:
     assert errors_of_unit(tmp_path / "default") == (
         f"postprox: {tmp_path}/default: No such file or directory; it must set POSTPROX_UPSTREAM "
         "and POSTPROX_OPTIONS\n"

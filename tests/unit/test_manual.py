@@ -109,18 +109,18 @@ REPLIES = {name: line for name, line in vars(replies).items() if isinstance(line
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_page_lists_every_reply(name: str) -> None:
+def test_manual_page_lists_every_reply(name: str) -> None:
     assert quoted(REPLIES[name].decode().strip()) in rendered("postprox")
 
 
-def test_page_lists_only_existing_replies() -> None:
+def test_manual_page_lists_no_unknown_replies() -> None:
     text = source("postprox").replace("\\&", "")
     listed = re.findall(r"^\.It Ql (\d.*)$", text, re.MULTILINE)
     assert sorted(listed) == sorted(line.decode().strip() for line in REPLIES.values())
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_quotations_in_page_are_terminated(page: str) -> None:
+def test_quotations_in_manual_page_are_terminated(page: str) -> None:
     quotes = re.sub(f"[^{OPENING}{CLOSING}]", "", rendered(page))
     assert quotes
     assert quotes == (OPENING + CLOSING) * (len(quotes) // 2)
@@ -135,14 +135,14 @@ def test_check_page_lists_json_keys() -> None:
     assert sentence in rendered("postprox-check")
 
 
-def test_page_lists_every_filter_variable() -> None:
+def test_manual_page_lists_every_filter_variable() -> None:
     section = source("postprox").partition(".Ss Environment of the filter")[2].partition(".El")[0]
     listed = re.findall(r"^\.It Ev (\w+)$", section, re.MULTILINE)
     given = {name.decode() for name in Envelope().environment(b"")}
     assert set(listed) == given | {"EMAIL", "OUTFILE"}
 
 
-def test_page_lists_log_fields_in_order() -> None:
+def test_manual_page_lists_log_fields_in_order() -> None:
     line = log_lines.message_line(Message(0.0), Envelope(), b"", b"", 0.0)
     section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
     entries = re.findall(r"^\.It Li (.*)$", section, re.MULTILINE)
@@ -165,7 +165,7 @@ def test_page_lists_log_fields_in_order() -> None:
         log_lines.UNKNOWN,
     ],
 )
-def test_page_lists_every_message_result(word: str) -> None:
+def test_manual_page_lists_every_message_result(word: str) -> None:
     section = source("postprox").partition(".Sh LOG")[2].partition(".Sh ")[0]
     assert re.search(rf"^\.Ql {word}( |$)", section, re.MULTILINE)
 
@@ -187,7 +187,7 @@ INSTALLED, PACKAGED = "/usr/local/share/doc/postprox/", "/usr/share/doc/postprox
 
 
 @pytest.mark.parametrize("display", literal_displays("postprox"))
-def test_configuration_in_page_matches_readme(display: str) -> None:
+def test_configuration_in_manual_page_matches_readme(display: str) -> None:
     # The README does not contain the options file of the service.
     shipped = readme() + (ROOT / "packaging/postprox.default").read_text()
     parts = display.strip().replace("POSTPROX_OPTIONS", "\nPOSTPROX_OPTIONS").split("\n\n")

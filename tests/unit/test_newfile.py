@@ -179,14 +179,14 @@ def test_temporary_file_of_killed_server_is_removed(tmp_path: Path, pid: Callabl
 
 
 @pytest.mark.parametrize("pid", [1, os.getppid()])
-def test_temporary_file_of_another_process_is_kept(tmp_path: Path, pid: int) -> None:
+def test_temporary_file_of_another_process_is_not_removed(tmp_path: Path, pid: int) -> None:
     file = left_behind(tmp_path, pid)
     file.touch()
     newfile.remove_stale(tmp_path)
     assert file.exists()
 
 
-def test_unrelated_files_are_kept(tmp_path: Path, victim: Path) -> None:
+def test_unrelated_files_are_not_removed(tmp_path: Path, victim: Path) -> None:
     pid = ended_process()
     left_behind(tmp_path, pid).symlink_to(victim)
     os.mkfifo(f"{left_behind(tmp_path, pid + 1)}")
@@ -198,7 +198,9 @@ def test_unrelated_files_are_kept(tmp_path: Path, victim: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_file_of_another_user_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_another_user_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = left_behind(tmp_path, ended_process())
     file.touch()
     monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)

@@ -326,7 +326,7 @@ def test_listening_option_before_listen_is_accepted(option: str) -> None:
         (["--foreground", "-h"], "help"),
     ],
 )
-def test_information_option_is_parsed(arguments: list[str], wanted: str) -> None:
+def test_informational_option_is_parsed(arguments: list[str], wanted: str) -> None:
     assert parse(arguments).information == wanted
 
 

@@ -331,7 +331,7 @@ def damage(prefix: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_bytecode_falls_back_to_sources(damaged: Path, how: str) -> None:
+def test_corrupt_bytecode_falls_back_to_sources(damaged: Path, how: str) -> None:
     damage(damaged, how)
     assert_serves(f"{damaged}/sbin/postprox")
 
@@ -339,7 +339,7 @@ def test_damaged_bytecode_falls_back_to_sources(damaged: Path, how: str) -> None
 @pytest.mark.parametrize(
     "how", ["empty", "half", "valid-hash-without-groups", "valid-hash-of-groups-that-fail"]
 )
-def test_session_with_damaged_bytecode_filters_message(
+def test_session_with_corrupt_bytecode_filters_message(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
@@ -382,7 +382,7 @@ CUTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", CUTS)
-def test_commands_with_damaged_bytecode_run_sources(prefix: Path, place: Path, how: str) -> None:
+def test_commands_with_corrupt_bytecode_run_sources(prefix: Path, place: Path, how: str) -> None:
     """Each damaged file contains one module that is imported late."""
     library = place / "lib/postprox"
     shutil.copytree((prefix / "lib/postprox").resolve(), library)
@@ -443,7 +443,7 @@ def test_bytecode_read_error_falls_back_to_sources(
 
 @pytest.mark.skipif(not may_unshare(), reason="a private /dev/log requires a mount namespace")
 @pytest.mark.parametrize("how", ["empty", "half"])
-def test_damaged_bytecode_is_logged_to_syslog_only(
+def test_corrupt_bytecode_is_logged_only_to_syslog(
     spawn: Spawn, damaged: Path, how: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     damage(damaged, how)
@@ -469,7 +469,7 @@ def assert_server_serves(server: Serving, upstream: Upstream) -> None:
     assert server.exit_status() == 0
 
 
-def test_server_with_damaged_bytecode_delivers_message(
+def test_server_with_corrupt_bytecode_delivers_message(
     serve: Serve, damaged: Path, upstream: Upstream
 ) -> None:
     damage(damaged, "half")
@@ -499,7 +499,7 @@ def test_upgrade_removes_all_but_previous_version(own: Path) -> None:
     assert versions(own) == set(installed[1:])
 
 
-def test_session_uses_its_old_version_during_upgrade(
+def test_running_session_uses_old_version_during_upgrade(
     spawn: Spawn, own: Path, upstream: Upstream
 ) -> None:
     """Without byte code, a session imports some sources only when it receives a message."""
@@ -701,14 +701,14 @@ def test_uninstallation_preserves_edited_options(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir()] == [file]
 
 
-def test_uninstallation_preserves_options_of_package(own: Path) -> None:
+def test_uninstallation_preserves_options_file_from_package(own: Path) -> None:
     (own / "lib/postprox/default").unlink()  # The options file already existed.
     install("--prefix", own, "--python", PYTHON)
     install("--prefix", own, "--uninstall")
     assert (own / "etc/default/postprox").exists()
 
 
-def test_installed_units_have_paths_of_prefix(prefix: Path) -> None:
+def test_installed_units_contain_paths_under_prefix(prefix: Path) -> None:
     units = prefix / "lib/systemd/system"
     text = (units / "postprox.service").read_text()
     assert f"ExecStart={prefix}/sbin/postprox " in text
@@ -1011,7 +1011,7 @@ def test_packaged_options_are_known_to_check() -> None:
     )
 
 
-def test_service_and_socket_unit_have_same_address() -> None:
+def test_service_unit_and_socket_unit_have_same_address() -> None:
     arguments = service_arguments()
     host, port = options.parse(arguments).listen or ("", 0)
     assert unit("postprox.socket")["Socket"]["ListenStream"] == f"{host}:{port}"

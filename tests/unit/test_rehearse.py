@@ -136,12 +136,14 @@ def test_filter_failure_with_reject_causes_451_reply(rehearse: Rehearse) -> None
         ("true", "accept"),
     ],
 )
-def test_strict_rejects_failures(rehearse: Rehearse, command: str, verdict: str) -> None:
+def test_strict_option_rejects_message_after_filter_failure(
+    rehearse: Rehearse, command: str, verdict: str
+) -> None:
     message = rehearse.one(command, "--strict")
     assert (message["verdict"], message["hints"]) == (verdict, [])
 
 
-def test_strict_is_reported(rehearse: Rehearse) -> None:
+def test_strict_option_is_reported(rehearse: Rehearse) -> None:
     text = rehearse("--strict", "-c", "exit 1", rehearse.save(MESSAGE)).stdout
     assert "If it fails, the message is refused with 451 (--strict)." in text
     assert "exit status 1 without a reply code (--strict)" in text
@@ -176,7 +178,7 @@ def test_unusable_spool_directory_is_reported(rehearse: Rehearse) -> None:
     assert message["reply"].startswith("452 ")
 
 
-def test_filter_reply_452_is_rejection(rehearse: Rehearse) -> None:
+def test_filter_reply_452_counts_as_rejection(rehearse: Rehearse) -> None:
     assert rehearse.one("echo 452 4.3.1 full >&2; exit 1")["verdict"] == "reject"
 
 
@@ -420,7 +422,7 @@ def test_large_message_is_delivered(rehearse: Rehearse) -> None:
     assert message["diff"][2:] == ["@@ -1,2 +1,3 @@", "+X-A: 1", " Subject: x", " "]
 
 
-def test_mbox_line_is_omitted_with_note(rehearse: Rehearse) -> None:
+def test_omitted_mbox_line_is_noted(rehearse: Rehearse) -> None:
     message = rehearse.one("true", content=b"From ann@example.net Mon Jan  6\n" + MESSAGE)
     assert message["received"].startswith("From: Ann")
     assert "mbox" in message["notes"][0]
@@ -614,7 +616,7 @@ def test_file_output_has_no_colour(rehearse: Rehearse) -> None:
     assert "\033[" not in rehearse().stdout
 
 
-def test_json_document_counts_verdicts(rehearse: Rehearse) -> None:
+def test_json_document_contains_verdict_counts(rehearse: Rehearse) -> None:
     document = json.loads(rehearse("--json").stdout)
     assert document["format"] == 1
     assert document["summary"] == {

@@ -220,7 +220,7 @@ def test_modified_records_do_not_change_verdict(
     assert message["filter"]["stderr"] == "550 no\n"
 
 
-def test_group_signal_ignored_by_filter_is_harmless(rehearse: Rehearse) -> None:
+def test_signal_to_process_group_does_not_affect_rehearsal(rehearse: Rehearse) -> None:
     assert rehearse.one("trap '' TERM; kill 0; echo 550 no >&2; exit 1")["reply"] == "550 no"
 
 
@@ -285,14 +285,14 @@ def test_large_timeout_is_accepted(rehearse: Rehearse) -> None:
     assert rehearse.one("true", "-t", "99999999999")["verdict"] == "accept"
 
 
-def test_large_repeat_does_not_allocate_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_repeat_count_does_not_allocate_list(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = options.parse(["--repeat", "999999999", "-c", "true"])
     monkeypatch.setattr(command, "rehearse", lambda mail, *_: not_rehearsed(mail.name, "test"))
     each = command._rehearsals(sources.found(settings.messages), settings, 80)
     assert next(iter(each))[1].outcome.reason == "test"
 
 
-def test_repeat_over_maximum_is_rejected(rehearse: Rehearse) -> None:
+def test_repeat_count_over_maximum_is_rejected(rehearse: Rehearse) -> None:
     result = rehearse("--repeat", "1000000000")
     assert (result.returncode, "must be a whole number from 1" in result.stderr) == (2, True)
 
@@ -363,7 +363,7 @@ def test_from_line_after_long_line_is_not_a_separator(
 LONG = "a" * 300
 
 
-def test_long_word_in_command_is_not_watched() -> None:
+def test_long_word_in_command_is_not_watched_as_file() -> None:
     settings = options.parse(["-c", f"sh -c ': {LONG}'"])
     assert set(watch.state(settings)) == set(settings.messages)
 
@@ -447,7 +447,7 @@ def test_hard_link_in_public_directory_is_rejected(home: Path, mode: int) -> Non
 
 
 @as_root
-def test_private_message_of_root_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_readable_only_by_root_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "link").symlink_to("secret")
     monkeypatch.chdir(home)
     for path in (home / "secret/1.eml", Path("secret"), Path("link/../secret/1.eml")):
@@ -483,7 +483,7 @@ def test_fifo_created_by_user_is_rejected(home: Path) -> None:
         sources.found([home / "u/1.eml"], NOBODY)
 
 
-def test_pipe_of_root_is_read_for_another_user() -> None:
+def test_pipe_opened_by_root_is_read_despite_user_option() -> None:
     reader, writer = os.pipe()
     os.write(writer, MESSAGE)
     os.close(writer)
@@ -517,7 +517,9 @@ def shell(rehearse: Rehearse, words: str) -> subprocess.CompletedProcess[str]:
         ("- <&-", "standard input is closed"),
     ],
 )
-def test_unusable_stream_causes_exit_status_1(rehearse: Rehearse, words: str, stderr: str) -> None:
+def test_unusable_standard_stream_causes_exit_status_1(
+    rehearse: Rehearse, words: str, stderr: str
+) -> None:
     result = shell(rehearse, words)
     assert (result.returncode, result.stderr) == (1, f"rehearse: {stderr}\n")
 
@@ -533,13 +535,13 @@ def test_unusable_standard_error_does_not_change_exit_status(
 # Output file of --junit
 
 
-def test_junit_is_written_to_device(rehearse: Rehearse) -> None:
+def test_junit_report_is_written_to_device(rehearse: Rehearse) -> None:
     result = rehearse("--brief", "-c", "true", "--junit", "/dev/null", rehearse.save(MESSAGE))
     assert (result.returncode, Path("/dev/null").is_char_device()) == (0, True)
 
 
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_junit_is_written_to_standard_output(rehearse: Rehearse, path: str) -> None:
+def test_junit_report_is_written_to_standard_output(rehearse: Rehearse, path: str) -> None:
     shell(rehearse, f"--junit {path} {rehearse.save(MESSAGE)} >out")
     text = (rehearse.directory / "out").read_text()
     assert text.startswith("Rehearsal: ")
@@ -547,12 +549,14 @@ def test_junit_is_written_to_standard_output(rehearse: Rehearse, path: str) -> N
 
 
 @pytest.mark.parametrize("option", ["--json", "--github"])
-def test_junit_on_standard_output_excludes_other_formats(rehearse: Rehearse, option: str) -> None:
+def test_junit_report_on_standard_output_excludes_other_formats(
+    rehearse: Rehearse, option: str
+) -> None:
     result = rehearse("-c", "true", option, "--junit", "/dev/stdout")
     assert (result.returncode, "--junit: must be a file if" in result.stderr) == (2, True)
 
 
-def test_junit_is_written_to_fifo(tmp_path: Path) -> None:
+def test_junit_report_is_written_to_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     target.write(tmp_path / "fifo", b"xml")
@@ -560,7 +564,7 @@ def test_junit_is_written_to_fifo(tmp_path: Path) -> None:
     os.close(reader)
 
 
-def test_junit_rejects_symbolic_link(tmp_path: Path) -> None:
+def test_junit_option_rejects_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious\n")
     (tmp_path / "out.xml").symlink_to(tmp_path / "precious")
     with pytest.raises(CannotRunError, match="not a symbolic link"):

@@ -62,7 +62,7 @@ def test_report_on_one_message_has_no_summary_table(rehearse: Rehearse) -> None:
     assert "median" not in rehearse("-c", "true", *save(rehearse, "x")).stdout
 
 
-def test_summary_counts_killed_filter_with_elapsed_time(rehearse: Rehearse) -> None:
+def test_summary_includes_elapsed_time_of_killed_filter(rehearse: Rehearse) -> None:
     text = rehearse("-c", "sleep 60", "-t", "0.2", *save(rehearse, "a", "b")).stdout
     row = next(line for line in text.splitlines() if line.startswith("  fail-open "))
     assert float(row.split()[2]) >= 0.2
@@ -109,13 +109,13 @@ def test_long_run_removes_temporary_files_while_running(rehearse: Rehearse) -> N
 # --repeat
 
 
-def test_repeat_sends_each_message_again(rehearse: Rehearse) -> None:
+def test_repeat_option_sends_each_message_again(rehearse: Rehearse) -> None:
     result = rehearse("--json", "--repeat", "3", "-c", "true", *save(rehearse, "a", "b"))
     names = [message["message"] for message in json.loads(result.stdout)["messages"]]
     assert names == ["0-a.eml"] * 3 + ["1-b.eml"] * 3
 
 
-def test_repeat_reports_changing_verdict(rehearse: Rehearse) -> None:
+def test_repeat_option_reports_changing_verdict(rehearse: Rehearse) -> None:
     flag = rehearse.directory / "flag"
     command = f"mkdir {flag} 2>/dev/null || {{ echo 550 no >&2; exit 1; }}"
     text = rehearse("--repeat", "3", "-c", command, *save(rehearse, "x")).stdout
@@ -123,7 +123,7 @@ def test_repeat_reports_changing_verdict(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
-def test_repeat_requires_whole_number(rehearse: Rehearse, value: str) -> None:
+def test_repeat_option_requires_whole_number(rehearse: Rehearse, value: str) -> None:
     result = rehearse("--repeat", value)
     assert (result.returncode, f"'{value}': must be a whole number" in result.stderr) == (2, True)
 
@@ -159,7 +159,7 @@ def test_failure_with_reject_meets_expectation(rehearse: Rehearse) -> None:
     assert rehearse("-r", "--expect", "fail", "-c", "exit 2", *save(rehearse, "x")).returncode == 0
 
 
-def test_either_of_two_expectations_is_accepted(rehearse: Rehearse) -> None:
+def test_either_of_two_expected_verdicts_is_accepted(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject")
     assert (
         rehearse("--expect", "accept", "--expect", "reject", "-c", FILTER, *names).returncode == 0
@@ -203,7 +203,7 @@ def test_json_document_contains_filter_times(rehearse: Rehearse) -> None:
 # Machine-readable output
 
 
-def test_github_reports_unexpected_verdicts(rehearse: Rehearse) -> None:
+def test_github_option_reports_unexpected_verdicts(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject")
     text = rehearse("--github", "--expect", "accept", "-c", FILTER, *names).stdout
     (line,) = (line for line in text.splitlines() if line.startswith("::"))
@@ -212,7 +212,7 @@ def test_github_reports_unexpected_verdicts(rehearse: Rehearse) -> None:
     assert what == "expected accept, got reject: 550 no"
 
 
-def test_github_without_expectations_reports_failures(rehearse: Rehearse) -> None:
+def test_github_option_without_expectations_reports_failures(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject", "fail")
     result = rehearse("--github", "-c", FILTER, *names)
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("::"))
@@ -220,7 +220,7 @@ def test_github_without_expectations_reports_failures(rehearse: Rehearse) -> Non
     assert result.returncode == 0
 
 
-def test_github_output_escapes_filter_output(rehearse: Rehearse) -> None:
+def test_github_option_escapes_filter_output(rehearse: Rehearse) -> None:
     command = r"printf '550 a%%0A::set-output\r\n::error::b\n' >&2; exit 1"
     name = rehearse.save(MESSAGE, "a,b:100%\n.eml")
     text = rehearse("--github", "--expect", "accept", "-c", command, name).stdout
@@ -228,12 +228,12 @@ def test_github_output_escapes_filter_output(rehearse: Rehearse) -> None:
     assert line.startswith("::error file=a%2Cb%3A100%25%0A.eml,title=")
 
 
-def test_github_and_json_exclude_each_other(rehearse: Rehearse) -> None:
+def test_github_and_json_options_are_mutually_exclusive(rehearse: Rehearse) -> None:
     result = rehearse("--github", "--json")
     assert (result.returncode, "cannot be combined" in result.stderr) == (2, True)
 
 
-def test_junit_has_expected_failures(rehearse: Rehearse) -> None:
+def test_junit_report_contains_unmet_expectations(rehearse: Rehearse) -> None:
     names = save(rehearse, "pass", "reject", "fail")
     rehearse("--junit", "out.xml", "--expect", "accept", "-c", FILTER, *names)
     suite = junit(rehearse)
@@ -245,7 +245,7 @@ def test_junit_has_expected_failures(rehearse: Rehearse) -> None:
     assert cases["0-pass.eml"].find("failure") is None
 
 
-def test_junit_escapes_characters_invalid_in_xml(rehearse: Rehearse) -> None:
+def test_junit_report_escapes_characters_invalid_in_xml(rehearse: Rehearse) -> None:
     command = r"printf '550 \033[31m\000<&>\377\n' >&2; exit 1"
     name = rehearse.save(MESSAGE, "\x01.eml")
     rehearse("--junit", "out.xml", "--expect", "accept", "-c", command, name)
@@ -296,7 +296,7 @@ def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
 
 
 @as_another_user
-def test_filter_run_as_other_user_has_same_ids_as_under_spawn(public: Path) -> None:
+def test_filter_has_same_user_and_group_ids_as_under_spawn(public: Path) -> None:
     command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
     assert rehearsed_as_nobody(public, command)["reply"] == "554 nobody 65534 nobody"
     assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
@@ -389,7 +389,7 @@ def test_output_uses_terminal_width(rehearse: Rehearse) -> None:
     assert 90 < longest <= 100
 
 
-def test_watch_restarts_after_filter_change(rehearse: Rehearse) -> None:
+def test_watch_option_restarts_after_filter_change(rehearse: Rehearse) -> None:
     script = rehearse.directory / "filter"
     script.write_text("exit 0\n")
     names = save(rehearse, "x")
@@ -428,7 +428,7 @@ def _until(process: subprocess.Popen[str], start: str) -> list[str]:
     raise AssertionError(lines)
 
 
-def test_watch_continues_after_temporarily_missing_message(rehearse: Rehearse) -> None:
+def test_watch_option_tolerates_temporarily_missing_message(rehearse: Rehearse) -> None:
     with subprocess.Popen(
         [*COMMAND_LINE, "--watch", "-c", "true", "later.eml"],
         cwd=rehearse.directory,

@@ -82,7 +82,7 @@ def test_separator_without_empty_line_does_not_split(tmp_path: Path) -> None:
     assert len(names(box)) == 1
 
 
-def test_bounces_in_mbox_are_split(tmp_path: Path) -> None:
+def test_mbox_of_bounces_is_split(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes((b"From MAILER-DAEMON Mon Jan  6 12:00:00 2025\n" + MESSAGE + b"\n") * 2)
     assert read(box) == [MESSAGE] * 2
@@ -151,7 +151,9 @@ def test_pipe_is_read(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-", "--watch"], ["-", "x.eml"], ["-", "-"]])
-def test_standard_input_excludes_other_messages(rehearse: Rehearse, arguments: list[str]) -> None:
+def test_standard_input_cannot_be_combined_with_files(
+    rehearse: Rehearse, arguments: list[str]
+) -> None:
     result = rehearse("-c", "true", *arguments)
     assert (result.returncode, "-: must be the only message" in result.stderr) == (2, True)
 

@@ -270,7 +270,7 @@ def test_watchdog_is_sent_during_unchanged_status(
     assert len(manager.heard()) == 10
 
 
-def test_unsent_status_is_repeated(
+def test_unsent_status_is_retried(
     timeline: Timeline, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     name = tmp_path / "notify"

@@ -175,7 +175,7 @@ def test_free_slot_is_reused_immediately(
     assert len(logged) == 1
 
 
-def test_slot_of_lost_client_is_freed(
+def test_slot_of_disconnected_client_is_freed(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
@@ -188,7 +188,7 @@ def test_slot_of_lost_client_is_freed(
     assert len(logged) == 1
 
 
-def test_full_server_repeatedly_checks_for_lost_clients(
+def test_full_server_repeatedly_checks_for_disconnected_clients(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.01)
@@ -209,7 +209,7 @@ def test_full_server_repeatedly_checks_for_lost_clients(
     assert len(logged) == 1
 
 
-def test_client_lost_before_accept_is_ignored(
+def test_client_disconnect_before_accept_is_ignored(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = [ConnectionAbortedError(), BlockingIOError()]
@@ -254,7 +254,7 @@ def test_failed_session_start_is_logged(
     assert not site.accepts()
 
 
-def test_failed_listener_watch_is_logged(
+def test_failed_poll_registration_of_listener_is_logged(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -378,7 +378,9 @@ def test_metrics_have_help_and_type(site: Site, tmp_path: Path) -> None:
         assert f"{described}postprox_{name} {number}\n" in told
 
 
-def test_new_and_ended_sessions_change_status(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_changes_if_session_starts_or_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changes: list[bool] = []
     server = site.serves()
     busy = server._notifier._busy
@@ -443,7 +445,7 @@ def test_pid_file_is_world_readable(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o644
 
 
-def test_pid_file_that_was_not_written_is_kept(tmp_path: Path) -> None:
+def test_unwritten_pid_file_is_not_removed(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("1\n")
     with listen._PidFile(str(file)):

@@ -50,7 +50,7 @@ def test_client_eof_aborts_delivery(stage: Stage) -> None:
     dialogue.is_over()
 
 
-def test_client_eof_after_message_awaits_reply() -> None:
+def test_proxy_awaits_final_reply_after_client_eof() -> None:
     dialogue = sent()
     dialogue.client_ends()
     dialogue.nothing_is_said()
@@ -164,7 +164,7 @@ def test_client_reset_after_quit_sends_quit_once() -> None:
     dialogue.is_over_after_goodbye()
 
 
-def test_client_reset_after_end_of_data_awaits_reply() -> None:
+def test_proxy_awaits_final_reply_after_client_reset() -> None:
     dialogue = sent()
     dialogue.client_is_reset()
     dialogue.upstream_says(b"250 queued")

@@ -149,7 +149,7 @@ def test_final_reply_is_relayed_unchanged(reply: bytes) -> None:
         ),
     ],
 )
-def test_reply_to_data_other_than_354_ends_message(reply: bytes, expected: bytes) -> None:
+def test_non_354_reply_to_data_ends_message(reply: bytes, expected: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(reply)
     dialogue.client_sees(expected)
@@ -182,7 +182,7 @@ def test_pipelined_transaction_after_refused_data_is_relayed() -> None:
 
 
 @pytest.mark.parametrize("command", [b"RSET", b"QUIT", b"EHLO x", b"HELO x"])
-def test_resetting_client_command_makes_rset_unnecessary(command: bytes) -> None:
+def test_proxy_omits_rset_if_client_command_resets_transaction(command: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(b"451 later")
     dialogue.client_sees(b"451 later")

@@ -166,7 +166,7 @@ def test_timed_out_filter_is_killed_once() -> None:
     assert dialogue.session.deadline > dialogue.now
 
 
-def test_filter_timeout_starts_with_filter() -> None:
+def test_filter_timeout_starts_at_filter_start() -> None:
     dialogue = in_data(filter_timeout=5)
     dialogue.seconds_pass(200)
     dialogue.client_says(*MESSAGE)
@@ -174,7 +174,7 @@ def test_filter_timeout_starts_with_filter() -> None:
     dialogue.filter_is_running()
 
 
-def test_timer_handles_only_passed_deadlines() -> None:
+def test_timer_ignores_future_deadlines() -> None:
     dialogue = in_filter(filter_timeout=90)
     keepalive = dialogue.session.deadline
     dialogue.now = keepalive + 1000
@@ -235,7 +235,7 @@ def test_filter_receives_client_name_without_xforward(commands: list[tuple[bytes
     assert seen_by_filter(dialogue) == (b"client.example", b"")
 
 
-def test_xforward_ends_with_message() -> None:
+def test_xforward_values_expire_after_message() -> None:
     dialogue = greeted()
     relayed(dialogue, *XFORWARD)
     assert seen_by_filter(dialogue) == (b"mail.example", b"192.0.2.1")
@@ -255,7 +255,7 @@ def test_refused_command_does_not_change_envelope() -> None:
 # filter.reject-session
 
 
-def test_commands_after_rejection_get_separate_replies() -> None:
+def test_each_command_after_rejection_gets_one_reply() -> None:
     dialogue = rejected()
     dialogue.client_says(b"RSET", b"noop", b"QUIT")
     dialogue.client_sees(replies.OK.rstrip(), replies.OK.rstrip(), replies.BYE.rstrip())

@@ -137,7 +137,7 @@ def test_message_is_counted_only_in_listening_mode(level: int, listening: bool) 
     assert dialogue.counted == counted
 
 
-def test_disabled_level_logs_nothing() -> None:
+def test_disabled_log_level_writes_no_line() -> None:
     dialogue = in_transaction()
     dialogue.session._options.log_level = log_levels.WARNING
     dialogue.log.clear()

@@ -302,7 +302,7 @@ def test_every_reply_to_client_is_complete(
     assert not seen or seen.endswith(b"\n")
 
 
-def test_marker_in_command_is_detected() -> None:
+def test_message_marker_in_command_is_detected() -> None:
     dialogue = Dialogue()
     dialogue.client_sends(lines(b"NOOP " + MARK))
     dialogue.upstream_connects()

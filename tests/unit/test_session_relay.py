@@ -89,7 +89,7 @@ def test_reply_is_relayed_unchanged(reply: bytes) -> None:
         (b"HELO x", (b"250-up", b"250 STARTTLS"), (b"250-up", b"250 STARTTLS")),
     ],
 )
-def test_keywords_are_removed_from_ehlo_reply_only(
+def test_keywords_are_removed_only_from_ehlo_reply(
     command: bytes, reply: tuple[bytes, ...], expected: tuple[bytes, ...]
 ) -> None:
     dialogue = connected()
@@ -101,7 +101,7 @@ def test_keywords_are_removed_from_ehlo_reply_only(
 # relay.lockstep
 
 
-def test_commands_before_greeting_are_not_relayed_yet() -> None:
+def test_commands_wait_for_upstream_greeting() -> None:
     dialogue = Dialogue()
     dialogue.client_says(b"EHLO client.example", b"NOOP")
     dialogue.upstream_connects()
@@ -408,14 +408,14 @@ def test_closed_session_discards_input() -> None:
     assert dialogue.session._commands.take_buffered() == b""
 
 
-def test_client_counts_as_lost_after_eof() -> None:
+def test_client_counts_as_disconnected_after_eof() -> None:
     dialogue = awaiting_reply(b"NOOP")
     assert not dialogue.session.client_gone
     dialogue.client_ends()
     assert dialogue.session.client_gone
 
 
-def test_client_with_buffered_command_does_not_count_as_lost() -> None:
+def test_client_with_buffered_command_counts_as_connected() -> None:
     dialogue = in_transaction()
     dialogue.client_says(b"NOOP", b"QUIT")
     dialogue.client_ends()

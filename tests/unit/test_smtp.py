@@ -426,7 +426,7 @@ def test_reply_code_is_classified(code: int, positive: bool, negative: bool) -> 
         (b"250-up\r\n250-STARTTLS\r\n250\r\n", b"250-up\r\n250\r\n"),
     ],
 )
-def test_keywords_that_bypass_filter_are_removed(received: bytes, relayed: bytes) -> None:
+def test_ehlo_keywords_that_bypass_filter_are_removed(received: bytes, relayed: bytes) -> None:
     assert without_hidden_keywords(received) == relayed
 
 

@@ -105,7 +105,7 @@ def test_truncated_spool_raises_oserror(spool: Spool) -> None:
         content(spool)
 
 
-def test_message_is_stored_without_file_name(spool: Spool, tmp_path: Path) -> None:
+def test_message_is_stored_in_unnamed_file(spool: Spool, tmp_path: Path) -> None:
     spool.store(b"one\n", b"one\r\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -184,7 +184,7 @@ ODD_FILES = [make_directory, make_fifo, make_symbolic_link, make_dangling_link, 
 
 
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_outfile_that_is_not_regular_raises_error(offered: Spool, make: type) -> None:
+def test_non_regular_outfile_raises_error(offered: Spool, make: type) -> None:
     Path(offered.outfile).unlink()
     make(Path(offered.outfile))
     with pytest.raises((NotAFileError, OSError)):
@@ -384,7 +384,7 @@ def test_email_is_locked_during_proxy_lifetime(offered: Spool) -> None:
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_named_email_is_locked_from_creation(
+def test_named_email_is_locked_at_creation(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)
@@ -407,7 +407,7 @@ def links_refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return wanted
 
 
-def test_failed_link_copies_email(links_refused: list[str], tmp_path: Path) -> None:
+def test_email_is_copied_if_link_fails(links_refused: list[str], tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), filtering=True)
     content = b"x" * limits.COPY_SIZE + b"one\n"
     spool.store(content, content)
@@ -459,7 +459,7 @@ def test_non_empty_outfile_directory_is_removed(offered: Spool, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unwritable_directory_of_filter_is_removed() -> None:
+def test_unwritable_directory_created_by_filter_is_removed() -> None:
     with as_an_ordinary_user() as directory:
         spool = Spool(directory, filtering=True)
         spool.create_filter_files()
@@ -615,7 +615,7 @@ def test_replacement_changed_after_open_raises_error(
     os.close(descriptor)
 
 
-def test_outfile_is_locked_from_creation(offered: Spool) -> None:
+def test_outfile_is_locked_at_creation(offered: Spool) -> None:
     program = (
         "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     )

@@ -126,7 +126,9 @@ def in_another_process(directory: str) -> None:
     os.waitpid(other, 0)
 
 
-def test_files_of_running_proxy_are_kept(tmp_path: Path, passes: Callable[[float], None]) -> None:
+def test_files_of_running_proxy_are_not_removed(
+    tmp_path: Path, passes: Callable[[float], None]
+) -> None:
     left(tmp_path, "email", "out")
     passes(OLDER)
     with (tmp_path / f"{NAME}.email").open("r+b") as held:
@@ -150,7 +152,7 @@ def test_unwritable_or_unreadable_files_are_removed(
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o200, 0])
-def test_unreadable_files_of_running_proxy_are_kept(
+def test_unreadable_files_of_running_proxy_are_not_removed(
     passes: Callable[[float], None], mode: int
 ) -> None:
     with as_an_ordinary_user() as directory:
@@ -193,7 +195,7 @@ def test_mode_of_link_target_is_unchanged(
         "postprox-0123456789ABCDEF.email",
     ],
 )
-def test_file_with_unrelated_name_is_kept(
+def test_file_with_unrelated_name_is_not_removed(
     tmp_path: Path, passes: Callable[[float], None], name: str
 ) -> None:
     (tmp_path / name).write_text("x")
@@ -202,7 +204,7 @@ def test_file_with_unrelated_name_is_kept(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_non_regular_file_is_kept(tmp_path: Path, passes: Callable[[float], None]) -> None:
+def test_non_regular_file_is_not_removed(tmp_path: Path, passes: Callable[[float], None]) -> None:
     kept = tmp_path / "kept"
     kept.write_text("x")
     (tmp_path / f"{NAME}.email").symlink_to(kept)
@@ -213,7 +215,7 @@ def test_non_regular_file_is_kept(tmp_path: Path, passes: Callable[[float], None
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_file_of_another_user_is_kept(
+def test_file_of_another_user_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: Callable[[float], None]
 ) -> None:
     left(tmp_path, "spool")
@@ -252,7 +254,7 @@ sys.stdin.read()
 """
 
 
-def test_locked_outfile_is_kept_if_email_was_replaced(
+def test_locked_outfile_is_not_removed_if_email_was_replaced(
     tmp_path: Path, passes: Callable[[float], None]
 ) -> None:
     left(tmp_path, "email", "out")

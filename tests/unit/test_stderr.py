@@ -96,7 +96,7 @@ def test_lines_are_written_in_order(written: StandardError, pipe: Pipe) -> None:
         assert pipe.line().endswith(b": line %d" % number)
 
 
-def test_log_thread_ignores_stop_by_terminal(
+def test_log_thread_blocks_sigttou(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked: list[object] = []
@@ -112,7 +112,9 @@ def test_log_thread_ignores_stop_by_terminal(
     assert signal.SIGTTOU in blocked
 
 
-def test_full_pipe_drops_and_counts_information(written: StandardError, pipe: Pipe) -> None:
+def test_informational_lines_are_dropped_and_counted_if_pipe_is_full(
+    written: StandardError, pipe: Pipe
+) -> None:
     filled = pipe.fill()
     sent = 0
     while not written.dropped:
@@ -127,7 +129,9 @@ def test_full_pipe_drops_and_counts_information(written: StandardError, pipe: Pi
     assert pipe.line().endswith(b": taken again")
 
 
-def test_full_pipe_drops_information_before_warnings(written: StandardError, pipe: Pipe) -> None:
+def test_informational_lines_are_dropped_before_warnings(
+    written: StandardError, pipe: Pipe
+) -> None:
     filled = pipe.fill()
     while not written.dropped:
         written.write(log_levels.INFO, "x" * 1000)
@@ -157,7 +161,9 @@ def test_descriptor_flags_are_unchanged(written: StandardError, pipe: Pipe) -> N
     assert fcntl.fcntl(pipe.writer, fcntl.F_GETFL) == before
 
 
-def test_full_nonblocking_pipe_is_awaited(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_thread_waits_for_full_nonblocking_pipe(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = threading.Event()
     right = stderr._wait_for_reader
 
@@ -203,7 +209,7 @@ def test_lines_written_without_reader_are_counted_as_dropped(
     assert written.dropped == 2
 
 
-def test_drop_report_precedes_next_line_after_full_disk(
+def test_dropped_lines_are_reported_before_next_line(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = os.open("/dev/full", os.O_WRONLY)

@@ -72,7 +72,7 @@ def test_excess_output_is_buffered(pair: Pair) -> None:
     assert stream.unsent == 0
 
 
-def test_output_for_lost_peer_is_discarded(pair: Pair) -> None:
+def test_output_for_disconnected_peer_is_discarded(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     stream.write(b"x" * 5_000_000)
@@ -97,7 +97,7 @@ def test_stream_is_readable_after_finish(pair: Pair) -> None:
     assert stream.read() == b"more"
 
 
-def test_finish_with_lost_peer_does_nothing(pair: Pair) -> None:
+def test_finish_without_peer_does_nothing(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     stream.finish()

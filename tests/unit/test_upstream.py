@@ -30,7 +30,7 @@ def site() -> Site:
     return Site()
 
 
-def test_connection_is_absent_at_start(site: Site) -> None:
+def test_upstream_connection_is_initially_absent(site: Site) -> None:
     assert site.link.state == upstream.ABSENT
     assert site.link.deadline == limits.NEVER
 
@@ -77,7 +77,7 @@ def test_timeout_depends_on_awaited_reply(site: Site, awaited: str, seconds: flo
 @pytest.mark.parametrize(
     "awaited", [upstream.EHLO, upstream.RSET, upstream.REPLY, upstream.KEEPALIVE]
 )
-def test_client_loss_shortens_reply_timeout(site: Site, awaited: str) -> None:
+def test_client_disconnect_shortens_reply_timeout(site: Site, awaited: str) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
@@ -85,7 +85,7 @@ def test_client_loss_shortens_reply_timeout(site: Site, awaited: str) -> None:
 
 
 @pytest.mark.parametrize("awaited", [upstream.GREETING, upstream.DATA, upstream.FINAL])
-def test_client_loss_does_not_shorten_final_reply_timeout(site: Site, awaited: str) -> None:
+def test_client_disconnect_does_not_shorten_final_reply_timeout(site: Site, awaited: str) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
