@@ -1,4 +1,4 @@
-"""python3 -m tests.faults: run all scenarios, a sample of them, or the named ones.
+"""python3 -m tests.faults: run all scenarios, a sample, or the scenarios with the given names.
 
 With `--all`, the command also reports each fault in doubtful.txt that no longer leaves a message in
 doubt.
@@ -15,7 +15,7 @@ from tests.faults.scenario import every_scenario, sample
 
 
 def main() -> int:
-    """Run the selected scenarios. Return 0 if all guarantees hold."""
+    """Run the selected scenarios. Return exit status 0 if all guarantees hold."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
     parser.add_argument("name", nargs="*", help="a scenario, or a prefix of scenario names")
     parser.add_argument("--all", action="store_true", help="run all scenarios")

@@ -37,7 +37,7 @@ def _greeted(address: tuple[str, int]) -> Peer:
 
 
 def _begin(client: Peer, sender: bytes, recipients: tuple[bytes, ...] = (b"b",)) -> None:
-    """Send the commands up to DATA."""
+    """Send all commands up to and including DATA."""
     client.request(b"MAIL FROM:<" + sender + b"@example>")
     for recipient in recipients:
         client.request(b"RCPT TO:<" + recipient + b"@example>")
@@ -79,7 +79,7 @@ def _message(sender: bytes, line: bytes) -> Attack:
 
 
 def _many_refused(address: tuple[str, int], megabytes: int) -> None:
-    """Send commands that the proxy refuses itself, as fast as possible."""
+    """Send commands that the proxy itself refuses. Send them as fast as possible."""
     with _greeted(address) as client:
         for _ in range(megabytes):
             client.sends(b"STARTTLS\r\n" * 2000)
@@ -139,7 +139,7 @@ def _at_once(clients: list[Peer], does: Callable[[Peer], None]) -> None:
 
 
 def _held_lines(address: tuple[str, int], megabytes: int) -> None:
-    """Disconnect twenty clients with a sleeping filter and a full buffer of commands."""
+    """Disconnect twenty clients, each with a sleeping filter and a full command buffer."""
     for _ in _rounds(megabytes):
         with _crowd_of(20, address) as clients, _greeted(address) as other:
             for client in clients:
@@ -156,7 +156,7 @@ def _held_lines(address: tuple[str, int], megabytes: int) -> None:
 
 
 def _ninety_messages(line: bytes) -> Attack:
-    """Send a megabyte of an incomplete message from ninety clients at once, and disconnect."""
+    """Send one megabyte of an incomplete message from each of ninety clients, and disconnect."""
     content = line * ((1 << 20) // len(line))
 
     def send(client: Peer) -> None:

@@ -21,7 +21,7 @@ from tests.faults.scenario import Scenario
 from tests.faults.stage import INTERNAL, Client, GoneError, Stage, Upstream, read_reply
 from tests.support.peers import TIMEOUT
 
-#: Calls whose failure loses upstream's reply, or the reply to the client. The client then cannot
+#: Calls whose failure loses the upstream reply or the client reply. The client then cannot
 #: know the outcome (RFC 1047).
 DOUBTFUL = (
     *("read ECONNRESET upstream", "read EIO upstream"),
@@ -213,7 +213,7 @@ class Failing:
 
 
 def unknowable(message: Message) -> bool:
-    """Return whether the message was delivered at most once and the client got no 2yz reply."""
+    """Return whether the message was not delivered twice and the client received no 2yz reply."""
     delivered = [delivery for delivery in message.deliveries if delivery.whole]
     return len(delivered) <= 1 and message.told[:1] != b"2"
 

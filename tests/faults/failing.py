@@ -98,7 +98,7 @@ def _append(path: str, line: str) -> None:
 
 
 def _whose(descriptor: int) -> str:
-    """Return a descriptor's owner: "client", "upstream", "log", or "nobody"."""
+    """Return a descriptor's owner: "client", "upstream", "log" or "nobody"."""
     try:
         own = _socket.socket(fileno=posix.dup(descriptor))
         family, ours, theirs = own.family, own.getsockname(), own.getpeername()

@@ -17,7 +17,7 @@ ORIGINAL = "original"  # the original is delivered
 REPLACE = "replace"  # the contents of OUTFILE are delivered instead
 REFUSE = "refuse"  # nothing is delivered, and the client gets 4yz or 5yz
 DISCARD = "discard"  # nothing is delivered, and the client gets 2yz
-FAIL = "fail"  # the filter has failed, which means ORIGINAL, or REFUSE with -r
+FAIL = "fail"  # the filter has failed: REFUSE with -r, otherwise ORIGINAL
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Filter:
 
     fate: the outcome of the message.
     text: its shell script.
-    late: whether it exceeds the proxy's time limit.
-    outlives: whether it leaves a process that the proxy cannot find.
+    late: True if the filter exceeds the proxy's time limit.
+    outlives: True if the filter leaves a process that the proxy cannot find.
     """
 
     fate: str

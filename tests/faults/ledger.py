@@ -12,7 +12,7 @@ from tests.faults.filters import KINDS
 
 KEPT, VIOLATED, IN_DOUBT = "kept", "violated", "in doubt"
 
-#: Moments at which a client that disconnects is lost before its filter exits (data.client-lost).
+#: Moments at which a client can disconnect before its filter exits (data.client-lost).
 BEFORE_THE_VERDICT = ("ended", "filtering")
 
 
@@ -20,7 +20,7 @@ BEFORE_THE_VERDICT = ("ended", "filtering")
 class Delivery:
     """The part of a message that upstream received, with dot stuffing and without the end of data.
 
-    whole: whether upstream has read the whole message and the end of data.
+    whole: True if upstream has read the whole message and the end of data.
     answer: upstream's reply, even if it is early, or b"" if there was no valid reply.
     """
 
@@ -35,7 +35,7 @@ class Message:
 
     kind: the name of the filter.
     content: the octets that the client sent, without the end of data.
-    ended: whether the client has sent the end of data.
+    ended: True if the client has sent the end of data.
     told: the reply to the message, or b"".
     left_at: the moment at which the client disconnected, or "" if it stayed.
     seen: the contents of EMAIL in each run of the filter.
@@ -65,8 +65,8 @@ class Judgement:
 def judge(message: Message, *, rejecting: bool, hurried: bool = False) -> Judgement:
     """Check one message.
 
-    rejecting: whether the proxy runs with -r.
-    hurried: whether the time limit is so short that a filter may not have read EMAIL.
+    rejecting: True if the proxy runs with -r.
+    hurried: True if the time limit is so short that a filter may not have read EMAIL.
     """
     fate = fate_of(message.kind, rejecting=rejecting)
     passed_by = not hurried and _passed_by(message)
@@ -86,7 +86,7 @@ def fate_of(kind: str, *, rejecting: bool) -> str:
 
 
 def _wrong_delivery(message: Message, fate: str) -> str:
-    """Return the violation by the delivery, or ""."""
+    """Return the violation that the delivery represents, or ""."""
     return _wrong_content(message, fate) or _wrong_reason(message)
 
 
@@ -127,7 +127,7 @@ def _passed_by(message: Message) -> str:
 
 
 def _wrong_answer(message: Message, fate: str) -> str:
-    """Return the violation by the reply to the client, or ""."""
+    """Return the violation that the client's reply represents, or ""."""
     answers = [delivery.answer for delivery in _whole(message)]
     if len(message.seen) > 1:
         return "filtered more than once"

@@ -29,7 +29,7 @@ _AMOUNT = 200
 
 
 def ask(address: tuple[str, int], over: Event, waits: SimpleQueue[float]) -> None:
-    """Send commands until the attack is over. Put the longest delay into the queue."""
+    """Send commands until the attack is over. Put the longest reply delay into the queue."""
     longest = 0.0
     with connected(address, TIMEOUT) as client:
         client.reply()
@@ -65,7 +65,7 @@ def waited(name: str, attacked: Server, other: Server) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Run every attack. Return 0 if no delay was too long."""
+    """Run every attack. Return exit status 0 if no delay was too long."""
     upstream = Answering()
     passed = True
     with tempfile.TemporaryDirectory(prefix="probe-") as directory:

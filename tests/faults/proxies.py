@@ -94,7 +94,7 @@ class Process:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Suspend the process so that it receives all events in the meantime at once."""
+        """Suspend the process, so that it receives all events of this period at once."""
         self.send("STOP")
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
@@ -122,7 +122,7 @@ class Process:
         return self._process.wait()
 
     def ended(self) -> bool:
-        """Return whether the process has exited by itself."""
+        """Return whether the process has exited without being killed."""
         return self._process.poll() is not None
 
     def end(self) -> None:

@@ -15,7 +15,7 @@ from tests.faults.filters import KINDS
 
 MODES = ("spawned", "listening")
 
-#: The moments of a session, in order. The client or a signal acts at one of them.
+#: The moments of a session, in order. The client acts or a signal arrives at one of them.
 BEFORE_THE_FILTER = ("connected", "greeted", "hello", "sender", "recipient", "data", "content")
 WITH_A_VERDICT = ("ended", "filtering", "asked", "taking", "taken", "answered")
 MOMENTS = (*BEFORE_THE_FILTER, *WITH_A_VERDICT)
@@ -44,7 +44,7 @@ UPSTREAM_STEPS = (
 )
 UPSTREAM_DEEDS = ("closes", "resets", "stalls", "4yz", "5yz", "421", "garbage", "half", "twice")
 
-#: Additional faults of upstream before it has received the whole message. After the whole message
+#: Additional upstream faults before upstream has received the whole message. After that message
 #: was sent, a proxy has to accept any 2yz as the final reply.
 EARLY_DEEDS = ("accepts-and-closes", "accepts-and-resets")
 
@@ -52,7 +52,7 @@ EARLY_DEEDS = ("accepts-and-closes", "accepts-and-resets")
 #: refused envelope, and the proxy sends RSET after a refused message.
 LEADING_TO = {"RSET": "RCPT", "own-RSET": "DATA"}
 
-#: The filters for scenarios in which the fault occurs before the filter runs.
+#: The filters for scenarios whose fault occurs before the filter runs.
 _A_FEW = ("accepts", "refuses", "fails")
 
 
@@ -78,12 +78,12 @@ class Scenario:
 
     @property
     def narrow(self) -> bool:
-        """Whether upstream's socket buffer is smaller than a block of the message."""
+        """True if upstream's socket buffer is smaller than a block of the message."""
         return self.moment == "sending"
 
     @property
     def rejecting(self) -> bool:
-        """Whether the proxy runs with -r, which depends only on the scenario's name."""
+        """True if the proxy runs with -r. This depends only on the scenario's name."""
         return bool(zlib.crc32(self.name.encode()) & 1)
 
 
@@ -102,5 +102,5 @@ def every_scenario() -> Iterator[Scenario]:
 
 
 def sample(size: int, seed: int) -> list[Scenario]:
-    """Return `size` scenarios, which depend only on the seed."""
+    """Return `size` scenarios. The selection depends only on the seed."""
     return random.Random(seed).sample(list(every_scenario()), size)  # noqa: S311

@@ -40,7 +40,7 @@ UPSTREAMS = (
 class Course:
     """The course of one message.
 
-    pipelines: whether the client sends the envelope in one write.
+    pipelines: True if the client sends the envelope in one write.
     """
 
     kind: str
@@ -254,7 +254,7 @@ def play(numbers: Iterator[int], at_once: int) -> Account:
 
 
 def main() -> int:
-    """Run the selected sessions. Return 0 if all guarantees hold."""
+    """Run the selected sessions. Return exit status 0 if all guarantees hold."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.sessions", description=__doc__)
     parser.add_argument("number", nargs="*", type=int, help="run only these sessions")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))

@@ -46,7 +46,7 @@ TIMEOUT = 60.0
 
 
 def one(address: tuple[str, int], kind: str, *, leaves: bool) -> str:
-    """Send one message, or a part of it if `leaves` is set. Return the reply code."""
+    """Send one message, or only a part if `leaves` is set. Return the reply code."""
     with connected(address, TIMEOUT) as client:
         client.reply()
         sender = f"MAIL FROM:<{kind}@example>".encode()
@@ -105,7 +105,7 @@ def settled(pid: int) -> tuple[int, int, int]:
 
 
 def main() -> int:
-    """Run the test. Return 0 if all replies are correct and no resource has leaked."""
+    """Run the test. Return exit status 0 if all replies are correct and no resource has leaked."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults.soak", description=__doc__)
     parser.add_argument("messages", nargs="?", type=int, default=100_000)
     wanted = parser.parse_args()

@@ -21,7 +21,8 @@ from tests.faults.proxies import Place, Process
 from tests.faults.scenario import LEADING_TO, Scenario
 from tests.support.peers import TIMEOUT
 
-#: The pause in seconds after a deed, in which the proxy normally notices it. Any order is correct.
+#: The pause after a deed in seconds. The proxy normally notices the deed in this time, but any
+#: order of events is correct.
 _SEEN = 0.01
 
 _LINE = re.compile(rb"[2-5][0-9][0-9][ -][ -~]*\r\n")
@@ -63,9 +64,9 @@ class Stage:
         #: The proxy, once it is running.
         self.process: Process | None = None
         self.connections = 0
-        #: Whether the client has received the greeting.
+        #: True if the client has received the greeting.
         self.greeted = False
-        #: Whether the client is waiting for the reply to a RSET.
+        #: True if the client is waiting for the reply to RSET.
         self.resetting = False
         self._pending = bool(scenario.moment)
         self._leading = LEADING_TO.get(scenario.moment, "")
@@ -74,7 +75,7 @@ class Stage:
 
     @property
     def undone(self) -> bool:
-        """Whether the scenario's deed is still pending."""
+        """True if the scenario's deed is still pending."""
         return self._pending
 
     def expects(self, moment: str) -> bool:
@@ -139,7 +140,7 @@ class Stage:
 
 
 class Client:
-    """The SMTP client, which sends two messages and QUIT. A refused envelope is sent once more."""
+    """The SMTP client, which sends two messages and QUIT. It repeats a refused envelope once."""
 
     def __init__(
         self, stage: Stage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -147,7 +148,7 @@ class Client:
         self._stage = stage
         self._reader = reader
         self._writer = writer
-        self._silent = False  # whether the client only reads
+        self._silent = False  # True if the client no longer writes
         self._under_way: Message | None = None
         stage.deeds["client"] = self._act
 

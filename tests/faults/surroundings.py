@@ -1,4 +1,4 @@
-"""Hostile environments: an unread log, limits and full file systems.
+"""Hostile environments: an unread log, resource limits and full file systems.
 
 Rule: each environment, such as a mount namespace, a limit or a file system in memory, affects only
 one process and ends with it.
@@ -57,7 +57,7 @@ def _program(text: str) -> list[str]:
     return [*ISOLATED_PYTHON, "-c", text]
 
 
-#: Runs the proxy as the user nobody without the right to start a process or thread. It first loads
+#: Runs the proxy as the user nobody, who may not start a process or thread. The code first loads
 #: all modules, because this user may be unable to read Python's directory.
 NO_MORE_PROCESSES = _program(f"""
 import pkgutil, posix, resource, sys, traceback

@@ -236,7 +236,7 @@ def used_processor(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-#: Records whether the loop or another thread closes a large file.
+#: Records the thread that closes each large file.
 _WHO_CLOSES = """
 loop = _thread.get_ident()
 def close(descriptor):
@@ -280,7 +280,7 @@ def test_freeing_large_file_does_not_delay_other_sessions(
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Provide an installation that these tests may damage."""
+    """Provide an installation that these tests may modify."""
     prefix = tmp_path_factory.mktemp("installed")
     install = ["sh", f"{ROOT}/packaging/install", "--prefix", str(prefix)]
     subprocess.run([*install, "--python", sys.executable], check=True, capture_output=True)
@@ -384,7 +384,7 @@ def test_directory_replacing_filter_file_is_removed_safely(
     assert (precious / "kept").exists()
 
 
-#: Makes close(2) wait for a gate and then fail, as it can on NFS.
+#: Makes close(2) wait for a gate and then fail, as close(2) can on NFS.
 _CLOSE_WAITS = """
 def close(descriptor):
     file = is_file(descriptor)

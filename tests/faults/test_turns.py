@@ -1,4 +1,4 @@
-"""Tests that a client cannot make one iteration of a listening proxy's loop do much work.
+"""Tests that a client cannot cause much work in one iteration of a listening proxy's loop.
 
 Other clients therefore wait only briefly. The tests count octets and calls, which are the same on
 every machine. `python3 -m tests.faults.probe` measures the time.

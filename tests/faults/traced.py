@@ -56,7 +56,7 @@ _DOUBTFUL = ("read", "write", "writev")
 #: events. Without the second, it cannot load a module.
 _ENDS_THE_SESSION = ("epoll_ctl", "newfstatat")
 
-#: strace can make the write of a signal number to the wake-up pipe fail, unlike a real kernel. The
+#: Unlike a real kernel, strace can make a signal number's write to the wake-up pipe fail. The
 #: interpreter then loses the signal and prints an error.
 _SIGNAL_REFUSED = re.compile(r'^write\(\d+, "\\\d+", 1\) .*\(INJECTED\)$', re.MULTILINE)
 _SIGNAL_LOST = re.compile(rb"Exception ignored when .* signal wakeup fd:\n(?:.*\n)*?\w+Error: .*\n")

@@ -1,1 +1,1 @@
-"""Tests with real mail, for which a private Postfix runs before and after the proxy."""
+"""Tests that send real mail through a private Postfix before and after the proxy."""

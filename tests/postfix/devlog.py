@@ -27,7 +27,7 @@ UNSHARE = ("unshare", "--mount", "--propagation", "private")
 
 
 def may_unshare() -> bool:
-    """Return whether this process may create a mount namespace. Many containers forbid it."""
+    """Return whether this process may create a mount namespace. Many containers forbid this."""
     try:
         probe = subprocess.run([*UNSHARE, "true"], check=False, capture_output=True)
     except OSError:
@@ -36,7 +36,7 @@ def may_unshare() -> bool:
 
 
 class DevLog:
-    """The receiving end of a private /dev/log. `lines` contains the messages received until now."""
+    """The receiving end of a private /dev/log. `lines` contains all messages received so far."""
 
     def __init__(self, directory: Path) -> None:
         self._dev = directory

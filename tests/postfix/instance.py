@@ -121,7 +121,7 @@ OWN_DIRECTORIES = {
     "queue/public": 0o710,
 }
 
-#: Ends the command after SIGTERM and when its parent exits, because killed tests cannot stop it.
+#: Ends the command after SIGTERM or when its parent exits, because killed tests cannot stop it.
 #: The command itself cannot use the parent death signal: master(8) loses it with its first seteuid.
 GUARD = """
 "$@" &
@@ -142,7 +142,7 @@ class PostfixError(Exception):
 
 
 def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Return the first true result of `probe`. Raise a PostfixError that names `what` otherwise."""
+    """Return the first true result of `probe`. A timeout raises a PostfixError about `what`."""
     deadline = time.monotonic() + patience
     while not (answer := probe()):
         if time.monotonic() > deadline:
@@ -231,7 +231,7 @@ def command_line(entry: Path) -> str:
 
 
 def connections(listener: Address) -> int:
-    """Return how many clients are connected to the IPv4 address, including waiting clients."""
+    """Return the number of clients connected to the IPv4 address, including waiting clients."""
     octets = bytes(reversed(socket.inet_aton(listener.host))).hex().upper()
     peer = f" {octets}:{listener.port:04X} 01 "  # a client's socket in state ESTABLISHED
     return Path("/proc/net/tcp").read_text().count(peer)
@@ -309,12 +309,12 @@ class Postfix:
         return guard.poll() is None
 
     def _starts(self) -> int:
-        """Return the number of its starts in the log."""
+        """Return the number of starts in the instance's log."""
         # Postfix writes the line when every port is bound. Connecting would start a server process.
         return self.log().count("daemon started")
 
     def stop(self) -> None:
-        """Stop the instance, and check that no process of it is left."""
+        """Stop the instance, and check that it has left no processes."""
         if self._guard is not None:
             self._guard.terminate()
             self._guard.wait(PATIENCE)
@@ -352,7 +352,7 @@ class Postfix:
     # --- inspection and mail ----------------------------------------------------------------
 
     def commands(self) -> list[str]:
-        """Return the command lines that contain the instance's directory, except Postfix's."""
+        """Return the command lines that contain the instance's directory, without Postfix's own."""
         home = str(self.directory)
         named = processes(lambda entry: home in command_line(entry))
         if self._guard is not None:
@@ -389,7 +389,7 @@ class Postfix:
             raise PostfixError(f"sendmail: {done.stderr.decode()}")
 
     def connections_to(self, name: str) -> int:
-        """Return how many clients are connected to the address, including waiting clients."""
+        """Return the number of clients connected to the address, including waiting clients."""
         return connections(self.addresses[name])
 
     def flush(self) -> None:

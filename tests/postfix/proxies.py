@@ -50,7 +50,7 @@ class Variant:
     upstream: str = "upstream"
     #: The maximum number of proxies that spawn(8) runs at once.
     limit: int = 20
-    #: The speed of the proxy's clock relative to real time.
+    #: The speed of the proxy's clock, relative to real time.
     speed: int = 1
 
 
@@ -144,7 +144,7 @@ class Box:
         return f"{self.name}-sender@{DOMAIN}"
 
     def runs(self) -> list[Run]:
-        """Return the filter's runs until now."""
+        """Return all filter runs so far."""
         records = (p for p in self.runs_directory.glob(f"{self.name}.*") if p.suffix != ".new")
         return [Run(*record.read_text().split("\n")[:4]) for record in records]
 
@@ -271,7 +271,7 @@ class Installation:
         return box
 
     def gated_box(self) -> tuple[Box, Path]:
-        """Return a recipient and a named pipe. Its mail passes when the test writes to the pipe."""
+        """Return a recipient and a named pipe. The filter waits for a write to the pipe."""
         gate = self.directory / "runs" / f"gate{next(self._numbers)}"
         os.mkfifo(gate)
         gate.chmod(0o666)

@@ -107,7 +107,7 @@ def own_places(addresses: Mapping[str, Address]) -> dict[str, str]:
 
 
 def renamed(text: str, mapping: Mapping[str, str]) -> str:
-    """Return the README's text with replaced names and no other change."""
+    """Replace only the names in the README's text. Return the result."""
     for printed, own in mapping.items():
         text = re.sub(printed, own, text)
     return text
@@ -159,7 +159,7 @@ def running_recipe(
     edit: Edit = unchanged,
     besides: Besides = NOTHING,
 ) -> Iterator[Recipe]:
-    """Follow the README for a mode (before or after the queue) and a way to run the proxy.
+    """Follow the README for a queue mode (before or after) and a way to run the proxy.
 
     `edit` changes the README's text, so that a test can show the effect of the change.
     """

@@ -23,11 +23,11 @@ class Site:
     syslog: DevLog | None
 
     def send(self, way: str, box: Box, content: bytes) -> Reply:
-        """Send a message to the recipient by the given way."""
+        """Send a message to the recipient in the given way."""
         return submit(self.postfix.addresses[way], box.sender, [box.address], content)
 
     def wait_syslog(self, *words: str) -> str:
-        """Wait for a line with all these words in the proxy's log. Return the first one."""
+        """Wait for a line with all these words in the proxy's log, and return it."""
         assert self.syslog is not None
         lines = self.syslog.lines
         return wait_for(
@@ -36,7 +36,7 @@ class Site:
         )
 
     def last_words(self) -> list[tuple[str, str]]:
-        """Return the last lines of each log with a heading."""
+        """Return the last lines of each log under a heading."""
         mail = self.postfix.log().splitlines()
         proxy = self.syslog.lines if self.syslog else []
         return [

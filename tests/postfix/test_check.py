@@ -81,7 +81,7 @@ class Machine:
         return path
 
     def named(self, text: str) -> str:
-        """Return the README's text with this machine's paths and user."""
+        """Return the README's text with this machine's paths and user name."""
         return renamed(text, own_names(self.launcher, self.filter, self.spool))
 
     def write(self, mode: str, proxy: str, main: Edit, master: Edit) -> None:
@@ -186,7 +186,7 @@ def without(line: str) -> Edit:
 
 
 def open_behind(text: str) -> str:
-    """Make the service for filtered mail listen on all addresses, for the site's networks."""
+    """Make the service for filtered mail listen on all addresses and accept the site's networks."""
     text = text.replace("127.0.0.1:10026 inet", "0.0.0.0:10026 inet")
     return text.replace("mynetworks=127.0.0.0/8", "mynetworks=10.0.0.0/8,127.0.0.0/8", 1)
 
@@ -298,7 +298,7 @@ WRONG = [
     Wrong(
         "braces", 2, BEFORE, master=replaced("-c /usr/local/bin/mail-filter", "-c '/bin/true a'")
     ),
-    # Settings in main.cf without the option by which the recipe overrides them.
+    # Settings in main.cf that affect a service because the recipe's overriding option is missing.
     *(
         Wrong("inherited", 2, mode, main=added(f"{line}\n"), master=without(line))
         for mode, line in (
@@ -453,7 +453,7 @@ def test_correct_configuration_has_no_findings(machine: Machine, name: str) -> N
 
 
 def found(machine: Machine, *arguments: str) -> Said:
-    """Return the findings for the README's before-queue configuration on a faulty machine."""
+    """Return the findings for the before-queue configuration on a misconfigured machine."""
     machine.write(BEFORE, SPAWNED, same, same)
     return machine.check(*arguments)
 

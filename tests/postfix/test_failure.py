@@ -1,4 +1,4 @@
-"""Filters that fail or time out: without -r the original message passes, with -r it waits."""
+"""Filters that fail or time out. The original is delivered without -r, and deferred with -r."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class Grown:
             return session.transact(box.sender, [box.address], message("grown"))
 
     def box(self, script: str = "exit 0") -> tuple[Box, Path]:
-        """Return a recipient, and the file in which its filter records the spool directories."""
+        """Return a recipient and the file to which its filter writes the spool directories."""
         box = self.installation.box("")
         note = self.installation.directory / "runs" / f"{box.name}-spools"
         self.installation.rewrite(box, f'dirname "$EMAIL" >>{note}\n{script}')

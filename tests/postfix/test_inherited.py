@@ -1,6 +1,6 @@
 """The recipe's services are not affected by common settings in main.cf.
 
-Without the recipe's option against it, each setting does harm: mail is refused or deferred, the
+Without the recipe's overriding option, each setting does harm: mail is refused or deferred, the
 filter does not receive the client's address, or the signature is missing.
 """
 
@@ -98,7 +98,7 @@ FRONT = """
 
 
 def passes(site: Recipe, service: str) -> bool:
-    """Return whether mail to the service is delivered, filtered and signed as expected."""
+    """Return whether mail sent to the service is delivered, filtered and signed as expected."""
     arrived = []
     for number in (1, 2):
         content = message(f"{service} {number}")
@@ -149,7 +149,7 @@ FALLBACK = Besides("smtp_fallback_relay = [127.0.0.1]:10026\n")
 
 
 def no_proxy(text: str) -> str:
-    """Replace the proxy by a command that fails."""
+    """Replace the proxy with a command that fails."""
     return text.replace("argv=/usr/local/sbin/postprox", "argv=/bin/false")
 
 

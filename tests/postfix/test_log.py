@@ -66,11 +66,11 @@ def test_fail2ban_matches_only_rejected_clients(site: Site, tmp_path: Path) -> N
             session.transact(sender, [box.address], message("logged"))
     site.wait_syslog("verdict=accept", passing.address)
     assert site.syslog is not None
-    # A syslog daemon writes lines without the priority and with the host name.
+    # A syslog daemon omits the priority and adds the host name.
     lines = [re.sub(r"^<\d+>(.{15})", r"\1 mx", line) for line in site.syslog.lines]
     file = tmp_path / "mail.log"
     assert "verdict=reject result=refused client=192.0.2.66" in lines[-1]
-    # As header_checks of Postfix log a header field.
+    # This is the form in which Postfix's header_checks log a header field.
     header = "verdict=reject result=refused client=192.0.2.66 helo=x from x[192.0.2.9]; from=<a@b>"
     program = "mx postfix/cleanup[9]: 4Q: warning: header Subject:"
     lines.append(f"{lines[-1][:15]} {program} postprox[1]: {header}")

@@ -1,4 +1,4 @@
-"""Client disconnects: a message that the client will send again is not delivered.
+"""After a client disconnect, a message that the client will send again is not delivered.
 
 Postfix ends such a session with QUIT after incomplete content. After a timeout it closes the
 connection. These tests use a real Postfix.

@@ -40,7 +40,7 @@ QUOTED_OF_POSTFIX = re.findall(r"(?m)^\| `([^`]+)` \|", POSTFIXS)
 
 # --- log lines -----------------------------------------------------------------------------------
 
-#: The way to the proxy and the filter that cause each log line.
+#: The proxy variant and the filter that cause each log line.
 FILTERS = {
     "filter failed: exit status 127 (the command was not found)": ("strict_before", "nosuch"),
     "filter failed: exit status 126 (the command cannot be executed)": (
@@ -66,7 +66,7 @@ LISTENING = {
     "stale files of a killed proxy",
     "log lines were dropped",
 }
-#: Log lines of the service, each with the proxy's arguments or the unit's setting that causes it.
+#: The service's log lines, each with the proxy arguments or the unit setting that cause it.
 OF_SERVICE = {
     "(see /etc/default/postprox and postprox --help)": "-t never",
     "/etc/default/postprox: No such file or directory": "",

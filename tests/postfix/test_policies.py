@@ -74,7 +74,7 @@ def front(addresses: Mapping[str, Address]) -> str:
 
 
 def with_submission(addresses: Mapping[str, Address]) -> str:
-    """Return the site's services. The submission service has the option that the page names."""
+    """Return the site's services. The submission service has the option that the page specifies."""
     (option,) = re.findall(r"`(-o smtpd_sender_restrictions=\S+)`", printed.section(FORGED))
     return front(addresses) + (
         f"{addresses['submission']} inet n - n - - smtpd\n"

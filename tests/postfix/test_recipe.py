@@ -95,7 +95,7 @@ def test_mail_to_120_recipients_is_filtered_once(recipe: Recipe) -> None:
         reply = session.transact("list@mail.test", addresses, message("to many"))
     assert reply[0] == 250
     assert len(recipe.arrivals(ARCHIVE, "to many")) == 1
-    # In every queue it was a single message, so it was never split among filter runs.
+    # The message had a single entry in every queue, so it was never split among filter runs.
     assert set(re.findall(r"from=<list@.*nrcpt=(\d+)", recipe.postfix.log())) == {"121"}
 
 
@@ -189,7 +189,7 @@ def test_after_queue_filter_receives_alphabetically_first_recipient(
 
 
 def without(words: str) -> Callable[[str], str]:
-    """Return an edit that removes the words from the README's text."""
+    """Return an edit that removes these words from the README's text."""
 
     def edit(text: str) -> str:
         return text.replace(words, "")

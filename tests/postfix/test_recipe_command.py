@@ -1,4 +1,4 @@
-"""`postprox-check --recipe` on many sites: its commands are run, and the check has no findings.
+"""Runs the commands that `postprox-check --recipe` prints for many sites, and checks each site.
 
 Each site is a configuration of Postfix without a proxy, as the real postconf(1) prints it.
 """
@@ -40,7 +40,7 @@ amavis unix - - n - 2 smtp -o smtp_send_xforward_command=yes
     -o smtpd_recipient_restrictions=permit_mynetworks,reject
     -o receive_override_options=no_header_body_checks,no_unknown_recipient_checks
 """
-#: Another filter than postprox, which the check does not know.
+#: A filter other than postprox, which the check does not recognise.
 OTHER = (
     "not checked: the server that listens on 127.0.0.1:10024 (specify --unit FILE or\n"
     "  -- COMMAND LINE)\n"
@@ -54,11 +54,11 @@ tlsproxy unix - - n - 0 tlsproxy
 
 
 class Case(NamedTuple):
-    """What main.cf and master.cf of a site have."""
+    """The contents of a site's main.cf and master.cf."""
 
     main: str = ""
     master: str = SMTP
-    #: The output of the check afterwards.
+    #: The output of the check after the commands.
     unchecked: str = ""
 
 
@@ -142,7 +142,7 @@ class Planned(Site):
             (programs / name).chmod(0o755)
 
     def follow(self, *arguments: str) -> str:
-        """Print the recipe and run its text as it is, but for names. Return the text."""
+        """Print the recipe and run it unchanged except for names. Return the recipe's text."""
         said = self.check("--recipe", *arguments)
         assert (said.status, said.errors) == (0, ""), said.errors
         program = re.search(r"argv=(\S+)", "".join(said.output.split("'\\\n'")))
@@ -251,7 +251,7 @@ postprox-check --recipe {} --spawn > "$DIR/recipe"
 sh -e "$DIR/recipe" 2>/dev/null
 postfix stop 2>/dev/null
 """
-#: amavis of test_sites, with a name that is not that of postprox.
+#: The amavis replacement of test_sites, under a name other than postprox.
 NAMED_AMAVIS = RUNNING_AMAVIS.replace(
     "argv=/usr/local/sbin/postprox", "argv=/usr/local/sbin/amavisd"
 )

@@ -1,4 +1,4 @@
-"""Rejected mail: before the queue the client gets a reply, after the queue the sender a bounce."""
+"""Rejected mail results in a reply before the queue, and in a bounce after the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""smtp(8) with a connection cache: one session has messages from different senders.
+"""smtp(8) with a connection cache sends messages from different senders in one session.
 
 The mail log shows the reuse of a session as `conn_use=N`.
 """

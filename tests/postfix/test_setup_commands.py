@@ -41,7 +41,7 @@ cp "$DIR/main.cf" "$DIR/master.cf" /etc/postfix/
 
 
 def run(directory: Path, commands: str, *namespaces: str) -> str:
-    """Return the output of commands run as root in private namespaces."""
+    """Run commands as root in private namespaces. Return their output."""
     if not may_unshare():
         pytest.skip("a copy of /etc requires a mount namespace, which is not permitted")
     systemctl = directory / "stand-in/systemctl"

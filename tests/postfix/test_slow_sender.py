@@ -17,7 +17,7 @@ from .site import Site
 
 SPEED = VARIANTS["fast-clock"].speed
 RATE = limits.MESSAGE_RATE * SPEED
-#: At this rate these octets take longer than the fixed part of a message's time limit.
+#: At this rate, the message takes longer than the fixed part of a message's time limit.
 OCTETS = int(limits.MESSAGE_TIME * 1.2) * limits.MESSAGE_RATE
 WRITES = 20  # per second
 

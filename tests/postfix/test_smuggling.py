@@ -1,4 +1,4 @@
-"""SMTP smuggling: a false end of data does not split a message, although upstream is lenient.
+"""SMTP smuggling: a false end of data does not split a message even if upstream is lenient.
 
 Upstream accepts a bare LF as a line end, so the proxy must not send such an end of data.
 """

@@ -1,4 +1,4 @@
-"""Filters under spawn(8): inherited resources, and the end of Postfix during a message."""
+"""Filters under spawn(8): inherited resources, and a reload, restart or stop during a message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .site import Site, running_site
 
 
 def output_of(site: Site, commands: str) -> str:
-    """Return the output of shell commands in a filter."""
+    """Run shell commands in a filter. Return their output."""
     path = site.proxy.directory / "runs"
     box = site.proxy.box(
         f'{{ {commands}; }} >"{path}/$$.out"; mv "{path}/$$.out" "{path}/out.$name"'

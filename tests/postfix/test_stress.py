@@ -1,4 +1,4 @@
-"""The Postfix after the proxy waits for the filter, even under stress and with strict limits.
+"""Postfix after the proxy waits for the filter even under stress and with strict limits.
 
 Postfix's timeouts cannot be scaled. The timeout under stress is 10 s, so the filter takes 11 s.
 POSTPROX_LONG=1 adds a filter that takes 40 s.
@@ -35,7 +35,7 @@ def stressed(text: str) -> str:
 
 
 def with_keepalives(text: str) -> str:
-    """Shorten the proxies' time limits by a factor of 60, except the filter timeout."""
+    """Shorten all time limits of the proxies except the filter timeout by a factor of 60."""
     fast = "argv=/usr/bin/env POSTPROX_CLOCK_SPEED=60 "
     return text.replace("argv=", fast).replace("-t 60", "-t 2000")
 

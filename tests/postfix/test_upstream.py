@@ -1,4 +1,4 @@
-"""Upstream refusals, and the handling of mail if the proxy cannot work."""
+"""Upstream refusals, and the handling of mail if the proxy cannot run."""
 
 from __future__ import annotations
 

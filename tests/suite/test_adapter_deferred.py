@@ -1,4 +1,4 @@
-"""The delivery mode for programs that send their own replies and connect to upstream later."""
+"""The delivery mode for programs that send their own replies and connect upstream later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.any_account
 
 @dataclass
 class Session:
-    """A session through the forwarder. The test acts as client and as upstream server."""
+    """A session through the forwarder. The test acts as both the client and the upstream server."""
 
     running: Adapted
 

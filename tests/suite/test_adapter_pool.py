@@ -26,7 +26,7 @@ def pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_pooled(directory: Path, first: str) -> Path:
-    """Write an adapter whose program records its start and then runs *first*."""
+    """Write an adapter whose program records its start and then runs the command *first*."""
     starts = f"open({str(directory / 'starts')!r}, 'a').write('x')\n"
     description = write_adapter(directory, relay=starts + first + RELAY)
     description.write_text(f"{description.read_text()}keeps_running = true\n")

@@ -1,4 +1,4 @@
-"""The documents about the suite: every transcript, part and module that they name exists."""
+"""The documents about the suite name only existing transcripts, parts and modules."""
 
 from __future__ import annotations
 

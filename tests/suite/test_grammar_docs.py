@@ -1,4 +1,4 @@
-"""The table of steps in docs/transcripts.md lists exactly the words of the grammar."""
+"""The table of steps in docs/transcripts.md lists every word of the grammar and no others."""
 
 from __future__ import annotations
 

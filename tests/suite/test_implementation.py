@@ -1,4 +1,4 @@
-"""Command lines and implementation files: how their paths are resolved."""
+"""The resolution of paths in command lines and implementation files."""
 
 from __future__ import annotations
 

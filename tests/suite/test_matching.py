@@ -1,4 +1,4 @@
-"""Verdicts on received octets: yes or no as soon as the result is certain, otherwise wait."""
+"""Verdicts on received octets: yes or no if the result is certain, wait otherwise."""
 
 from __future__ import annotations
 

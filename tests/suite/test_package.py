@@ -36,7 +36,7 @@ NAMED = ("-p", "postprox_conformance.plugin", "-p", "no:cacheprovider")
 
 
 def run(*words: object, cwd: object = "/", status: int = 0, **variables: object) -> str:
-    """Return the output of a command run in another directory and environment."""
+    """Run a command in another directory and environment. Return its output."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PY")}
     done = subprocess.run(
         list(map(str, words)),

@@ -37,7 +37,7 @@ from tests.conformance.run.verdict import judge
 
 pytestmark = pytest.mark.any_account
 
-#: A profile of all classes but postprox.
+#: A profile of all classes except postprox.
 FILTER = Profile.of("transparent,synchronous,filter")
 SCRIPT = """\
 +++
@@ -234,7 +234,7 @@ def beginnings(either: Either) -> list[Step]:
 
 
 def have_common_class(steps: list[Step]) -> bool:
-    """Return whether two of *steps* have patterns with a common reply code."""
+    """Return whether the patterns of two steps have a common reply code."""
     patterns = [one.argument for one in steps if isinstance(one.argument, ReplyPattern)]
     codes = [code for pattern in patterns for code in pattern.codes]
     return len(codes) != len(set(codes))

@@ -1,4 +1,4 @@
-"""The search for violations: it reports one rule, and it recognises races."""
+"""The search for violations reports one rule and recognises races."""
 
 from __future__ import annotations
 

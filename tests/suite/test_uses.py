@@ -1,4 +1,4 @@
-"""The capabilities used by steps: they are derived from the text and match an actual run."""
+"""The capabilities used by steps are derived from the text and match an actual run."""
 
 from __future__ import annotations
 

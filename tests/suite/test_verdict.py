@@ -1,4 +1,4 @@
-"""The verdict: it depends on level must, counts level should and never covers skipped results."""
+"""The verdict depends on level MUST, counts level SHOULD and never covers skipped results."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from tests.suite.broken_proxies import BROKEN_PROXIES, GROUPS
 from tests.support.accounts import skip_if_passed_as_user
 
 LEAST = 40
-#: Lines of the longest broken proxy, so that a reader sees its one fault at once.
+#: The maximum number of lines in a broken proxy, whose one bug must be easy to see.
 LONGEST = 30
 #: Seconds. A missing observation costs the whole timeout, so it is shorter than in other runs.
 TIMEOUT = 2.0
@@ -50,7 +50,7 @@ UNREAD = {
 INVARIANT = "invariant"
 
 REQUIREMENTS = set(specification().requirements)
-#: Imports of every module that a session with one message loads.
+#: Code that imports every module that a session with one message loads.
 SESSION_IMPORTS = (
     "import tests.fixtures; from postprox.shell import connection, filter, spool; "
     "from postprox.core import envelope, message"
@@ -75,16 +75,16 @@ def with_short_timeout(settings: Settings, name: str) -> Settings:
 
 
 def run_once_in_gate(*names: str) -> None:
-    """Skip a test whose transcripts do not need root, if it has passed as an ordinary user."""
+    """Skip a test that has passed as an ordinary user if its transcripts do not need root."""
     transcripts = [load_transcript(TRANSCRIPTS / name) for name in names]
     if not any(ROOT_ONLY & {*needs(one, one.header.modes[0])} for one in transcripts):
         skip_if_passed_as_user()
 
 
 def difference(name: str, settings: Settings) -> str:
-    """Return where the implementation and the transcript (in its first mode) differ, "" if nowhere.
+    """Return the implementation's first deviation from the transcript in its first mode, or "".
 
-    The text for a broken invariant, which has requirements of its own, starts with INVARIANT.
+    The text starts with INVARIANT for a broken invariant, which has its own requirements.
     """
     transcript = load_transcript(TRANSCRIPTS / name)
     mode = transcript.header.modes[0]
@@ -151,7 +151,7 @@ def test_requirement_exists_and_belongs_to_group() -> None:
 
 
 def in_group(name: str, requirement: str) -> bool:
-    """Whether the requirement is in the group, such as relay.idle in relay_idle."""
+    """Return whether the requirement is in the group, as relay.idle is in relay_idle."""
     group = name.partition(".")[0]
     return requirement.replace(".", "_").replace("-", "_").startswith(group)
 
@@ -165,7 +165,7 @@ def test_detecting_transcripts_exist_and_cite_the_requirement() -> None:
 
 
 def judges(name: str, requirement: str) -> bool:
-    """Whether the transcript exists, cites the requirement, and can fail."""
+    """Return whether the transcript exists, cites the requirement and can fail."""
     path = TRANSCRIPTS / name
     if not path.is_file():
         return False

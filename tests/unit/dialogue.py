@@ -75,15 +75,15 @@ class Dialogue:
         self.environments: list[dict[bytes, bytes]] = []
         #: The spooled content of each message.
         self.messages: list[bytes] = []
-        #: The errors to report when the spool is opened or sealed.
+        #: The errors to report if the spool cannot be opened or sealed.
         self.open_error = self.seal_error = ""
-        #: The error to report when the filter is started.
+        #: The error to report if the filter cannot be started.
         self.start_error = ""
         #: The last standard error line of a filter that is killed.
         self.said = b""
         #: The content of OUTFILE.
         self.replacement = b""
-        #: Whether the upstream server accepts a message immediately.
+        #: True if the upstream server accepts a message immediately.
         self.upstream_is_fast = True
 
         #: The commands sent upstream, unchanged.
@@ -507,7 +507,7 @@ def time_passes_in_data(dialogue: Dialogue, seconds: float) -> None:
 
 
 def in_filter(**options: Any) -> Dialogue:
-    """Return a dialogue in which the filter is running."""
+    """Return a dialogue with a running filter."""
     dialogue = in_data(**options)
     dialogue.client_says(*MESSAGE)
     dialogue.nothing_is_said()

@@ -1,6 +1,6 @@
 """Peers on the proxy's event loop, for tests of modules that use sockets.
 
-Rule: no function sleeps. The loop waits for input from the peers.
+Rule: no function sleeps. Only the loop waits for input from the peers.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class BoundedLoop(Loop):
 
 @contextmanager
 def fresh_loop(poller: Poller = POLL) -> Iterator[Loop]:
-    """Yield a loop and restore the signal handlers of the test process afterwards."""
+    """Yield a loop, and then restore the test process's signal handlers."""
     numbers = (signal.SIGCHLD, *IGNORED, *STOPPING)
     handlers = [(number, signal.getsignal(number)) for number in numbers]
     loop = BoundedLoop(1, poller)
     yield loop
     os.close(signal.set_wakeup_fd(-1))
     os.close(loop._wakeup)
-    # If a child exits while the handlers are being replaced, Python must not receive the signal.
+    # If a child exits while the handlers are being replaced, Python must not receive SIGCHLD.
     blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number, handler in handlers:
         signal.signal(number, handler)

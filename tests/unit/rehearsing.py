@@ -44,7 +44,7 @@ class Rehearse:
         return name
 
     def one(self, command: str, *arguments: str, content: bytes = MESSAGE, status: int = 0) -> Any:
-        """Run the command on a message, check the exit status and return the entry in the JSON."""
+        """Run the command on a message, check its exit status and return the JSON entry."""
         result = self("--json", "-c", command, *arguments, self.save(content))
         assert result.returncode == status, result.stderr
         (message,) = json.loads(result.stdout)["messages"]

@@ -1,4 +1,4 @@
-"""Tests that actions are compared by content and that every action is handled."""
+"""Tests that the content of actions is compared and that every action is handled."""
 
 from __future__ import annotations
 

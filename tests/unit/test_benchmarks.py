@@ -24,7 +24,7 @@ from benchmarks.peers import (
 from benchmarks.results import ROOT, Conditions, Results
 from tests.postfix.proxies import interpreter
 
-#: The benchmark whole-path requires an interpreter that another user can run.
+#: The whole-path benchmark requires an interpreter that another user can run.
 PYTHON = interpreter() or sys.executable
 SUBJECT = Subject("one", ("one", "{upstream}"))
 CONDITIONS = Conditions("Python 3.11.2", "Debian", 2, "2026-11-24", "abc1234", (0.5, 1.5))
@@ -161,7 +161,7 @@ def test_processor_time_and_elapsed_time_are_reported() -> None:
 
 
 def test_slope_is_computed_from_last_two_values() -> None:
-    assert SERIES.slope() == pytest.approx(0.30103)  # 10 times the number, twice the cost
+    assert SERIES.slope() == pytest.approx(0.30103)  # ten times the number costs twice the time
     assert SERIES.each() == pytest.approx(2.0 / 900)
 
 

@@ -1,4 +1,4 @@
-"""Tests of postprox-check's parsers, of detected connections and of finding levels.
+"""Tests of postprox-check's parsers, the detected connections and the levels of its findings.
 
 tests/postfix tests the findings for whole configurations with a real postconf(1).
 """

@@ -1,4 +1,4 @@
-"""postprox-check: main.cf settings that the services of the recipe inherit."""
+"""postprox-check: main.cf settings that the recipe's services inherit."""
 
 from __future__ import annotations
 

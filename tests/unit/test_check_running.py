@@ -35,7 +35,7 @@ OWN = (
 PROXY_PORT = Endpoint("127.0.0.1", 10025)
 FRONT_SPEED = "smtpd_proxy_options = speed_adjust\n"
 
-#: The output of `systemctl show` of systemd 252 for each state, without Id.
+#: The output of systemd 252's `systemctl show` for each state, without Id.
 SHOWN = {
     "running": "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=disabled\n"
     "Result=success\nExecMainStatus=0\nNeedDaemonReload=no\nMainPID=7",
@@ -175,7 +175,7 @@ def check(site: Site, capsys: pytest.CaptureFixture[str], *arguments: str) -> Ch
 
 
 def apply(site: Site, checked: Checked) -> None:
-    """Run the commands of the remedy with a systemctl(1) that does nothing."""
+    """Run the remedy's commands with a systemctl(1) that does nothing."""
     programs = site.directory / "programs"
     (programs / "systemctl").write_text("#!/bin/sh\n")
     (programs / "systemctl").chmod(0o755)

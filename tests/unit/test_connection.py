@@ -118,7 +118,7 @@ def site(loop: Loop, listener: socket.socket, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of logged lines."""
+    """Return the list to which log lines are appended."""
     lines: list[str] = []
     monkeypatch.setattr("postprox.shell.log.write", lambda _level, text: lines.append(text))
     return lines
@@ -322,7 +322,7 @@ def test_outfile_open_failure_causes_451_reply(site: Site, monkeypatch: pytest.M
 
 
 def gate(tmp_path: Path) -> Path:
-    """Create a FIFO through which a test waits for a filter, or a filter for a test."""
+    """Create a FIFO by which the test and the filter can wait for each other."""
     fifo = tmp_path / f"gate{len(list(tmp_path.iterdir()))}"
     os.mkfifo(fifo)
     return fifo

@@ -1,4 +1,4 @@
-"""Tests of the tables in CONTRIBUTING.md that list files for frequent questions and changes."""
+"""Tests of CONTRIBUTING.md's tables, which list the files for frequent questions and changes."""
 
 from __future__ import annotations
 

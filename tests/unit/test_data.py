@@ -19,7 +19,7 @@ CUTS = st.lists(st.integers(min_value=0, max_value=60))
 
 
 def cut(text: bytes, places: list[int]) -> list[bytes]:
-    """Split `text` at `places`. Places after its end are ignored."""
+    """Split `text` at the positions in `places`. Positions after the end of `text` are ignored."""
     borders = [0, *sorted(places), len(text)]
     return [text[start:end] for start, end in pairwise(borders)]
 
@@ -58,7 +58,7 @@ def receiver(wire: bytes) -> tuple[list[bytes], bytes] | None:
 
 
 def sloppy_end(wire: bytes, line_ends: tuple[bytes, ...]) -> int:
-    """Return the position of the end of data for a server that accepts these line ends."""
+    """Return the position at which a server that accepts these line ends sees the end of data."""
     line = bytearray()
     for position, octet in enumerate(wire):
         line.append(octet)

@@ -1,4 +1,4 @@
-"""The error message if a check of `Dialogue` fails."""
+"""Tests of the error message for a failed check in `Dialogue`."""
 
 from __future__ import annotations
 

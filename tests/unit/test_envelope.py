@@ -1,4 +1,4 @@
-"""Tests of the envelope: parsing of commands, and the filter's environment variables."""
+"""Tests of the envelope: the parsed commands and the filter's environment variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of limits that depend on other limits."""
+"""Tests that each limit is consistent with the limits on which it depends."""
 
 from __future__ import annotations
 

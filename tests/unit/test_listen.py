@@ -185,7 +185,7 @@ def no_descriptor() -> OSError:
 
 
 class Exhausted:
-    """A listener whose accept() fails, as without free descriptors or memory."""
+    """A listener whose accept() fails, as if no descriptors or memory were available."""
 
     def __init__(self, listener: socket.socket, error: Fails = no_descriptor) -> None:
         self._listener = listener
@@ -697,7 +697,7 @@ def test_file_size_limit_is_reported(
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
 def test_file_in_dev_is_rejected(option: str) -> None:
     host, port = own_address()
-    file = Path("/dev/postprox-test")  # A faulty proxy could remove /dev/stdout.
+    file = Path("/dev/postprox-test")  # A proxy with a bug could remove /dev/stdout.
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", option, str(file))
     is_there = file.exists()
     file.unlink(missing_ok=True)

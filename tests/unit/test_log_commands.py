@@ -77,14 +77,14 @@ def failure(
     return failure_line(message, envelope, b"own.example")
 
 
-#: Text with which a sender or a client tries to add a line or a field.
+#: Text by which a sender or a client tries to add a line or a field.
 FORGED = "verdict=reject result=refused client=192.0.2.66 helo=x filter=99.000 reply=forged said=x"
 CHAIN_FAILED = b"chain.py: clamav.sh failed with status 2 after 0.01 s: no daemon"
 CHAIN_TIMED_OUT = b"chain.py: spamassassin.sh, after 0.03 s"
 
 
 def shell(command: str, text: str) -> str:
-    """Run a command on `text`. Return its output."""
+    """Run a command with `text` as standard input. Return its output."""
     argv = ["/bin/sh", "-c", command]
     return subprocess.run(argv, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -144,7 +144,7 @@ LINES = [
 
 
 def texts(output: str) -> list[str]:
-    """Return the texts of log lines: all after the first process ID."""
+    """Return the text after the first process ID of each log line."""
     return [one.split("]: ", 1)[1] for one in output.splitlines()]
 
 
@@ -208,12 +208,12 @@ class Log:
         wrapper.chmod(0o755)
 
     def use_busybox(self) -> None:
-        """Let the commands use the programs of busybox."""
+        """Make the commands use busybox's programs."""
         for name in ("awk", "date", "grep", "sed", "sh", "sort", "uniq"):
             (self._bin / name).symlink_to(str(BUSYBOX))
 
     def run(self, command: str) -> str:
-        """Run a command of the page after the page's functions. Return its output."""
+        """Define the page's functions, run one of its commands and return the output."""
         script = self.functions + command
         argv = ["sh", "-c", script]
         if not self.in_journal:
@@ -230,7 +230,7 @@ class Log:
 
 
 def may_mount() -> bool:
-    """Whether a directory can be mounted in a mount namespace."""
+    """Return whether this process can mount a directory in a mount namespace."""
     tried = [*UNSHARE, "sh", "-c", "mount --bind /var/log /var/log"]
     return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Tests of the log line of a message, and that its fields cannot be forged."""
+"""Tests of a message's log line, whose fields cannot be forged."""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ class Clock:
     """A clock that the test sets."""
 
     def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-        # With whole seconds, sums and differences of times are exact.
+        # If all times are whole seconds, their sums and differences are exact.
         self.now = float(int(loop.clock()) + 1)
         monkeypatch.setattr(loop, "clock", lambda: self.now)
 
@@ -423,7 +423,7 @@ class Polls:
 
 
 def ended_child(loop: Loop, limit: TimeLimit) -> None:
-    """Let a child process exit before the loop waits for it."""
+    """Start a child process, and return after it has exited but before the loop waits for it."""
     pid = spawn("-c", "exit 1")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     loop.on_child_exit(pid, limit.event)
@@ -537,7 +537,7 @@ def test_deadline_passed_during_timers_is_handled_next_iteration(
 
 
 class Held:
-    """A clock and a wait function that lets `late` seconds pass once."""
+    """A clock, and a wait function that advances it once by `late` seconds."""
 
     def __init__(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.monotonic()

@@ -357,7 +357,7 @@ def test_unclosed_quote_in_options_file_is_reported(tmp_path: Path) -> None:
 # files.term
 
 
-# Other signals whose default action terminates a process.
+# Other signals that terminate a process by default.
 OTHER_ENDS = [
     *(signal.SIGQUIT, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU),
     *(signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX),

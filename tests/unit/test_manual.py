@@ -28,7 +28,7 @@ PAGES = sorted(path.stem for path in (ROOT / "man").glob("*.1"))
 #: The quotation marks of mandoc(1).
 OPENING, CLOSING = "\u2018", "\u2019"
 MANDOC = shutil.which("mandoc")
-#: Warnings that depend on the other manual pages of the system.
+#: Warnings that depend on other manual pages installed on the system.
 _NOT_OURS = ("referenced manual not found", "outdated mandoc.db", "makewhatis")
 
 pytestmark = pytest.mark.skipif(MANDOC is None, reason="mandoc is not installed")
@@ -51,7 +51,7 @@ def quoted(text: str) -> str:
 
 
 def options_of(page: str) -> set[str]:
-    """Return the long names of the options that a page documents."""
+    """Return the long option names that a page documents."""
     entries = [line for line in source(page).splitlines() if line.startswith(".It Fl ")]
     assert entries
     return {name for entry in entries for name in re.findall(r" -([a-z-]+)", entry)}

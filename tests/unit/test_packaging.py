@@ -88,7 +88,7 @@ def prefix() -> Iterator[Path]:
 
 
 def copy_installation(prefix: Path, place: Path) -> None:
-    """Copy an installation to another prefix, which is ten times as fast as the installer."""
+    """Copy an installation to another prefix. This is ten times as fast as the installer."""
     shutil.copytree(prefix, place, symlinks=True, dirs_exist_ok=True)
     listed = version(place) / "installed"
     listed.write_text(listed.read_text().replace(f"{prefix}/", f"{place}/"))
@@ -284,7 +284,7 @@ def ending_with_a_failure(_: list[str], code: bytes) -> bytes:
     return marshal.dumps([*modules, (last, FAILS)])
 
 
-#: Functions that damage the content of a bundle.
+#: Functions that corrupt a bundle's content.
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "valid-hash-of-a-number": lambda _: hashed(5),
     "valid-hash-of-numbers": lambda _: hashed((1, 2, 3)),
@@ -316,7 +316,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture(scope="module")
 def damaged(prefix: Path) -> Iterator[Path]:
-    """Yield the prefix of an installation whose bundle tests replace."""
+    """Yield the prefix of an installation whose bundle is replaced by the tests."""
     for directory in open_directory():
         copy_installation(prefix, directory)
         whole = bundle(directory).read_bytes()
@@ -370,7 +370,7 @@ def put_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-#: Functions that damage the byte code file of a module.
+#: Functions that corrupt a module's byte code file.
 CUTS: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "ten octets": lambda path: path.write_bytes(path.read_bytes()[:10]),
@@ -383,7 +383,7 @@ CUTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", CUTS)
 def test_commands_with_corrupt_bytecode_run_sources(prefix: Path, place: Path, how: str) -> None:
-    """Each damaged file contains one module that is imported late."""
+    """Each corrupt file contains one module that is imported late."""
     library = place / "lib/postprox"
     shutil.copytree((prefix / "lib/postprox").resolve(), library)
     byte_code = library / str(sys.implementation.cache_tag) / "postprox"
@@ -611,7 +611,9 @@ def test_next_installation_removes_unfinished_version(own: Path) -> None:
 def test_failed_installation_leaves_files_unchanged(own: Path) -> None:
     before = {path: path.lstat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
     (own / "share/man/man1").rename(own / "share/man/elsewhere")
-    (own / "share/man/man1").touch()  # Manual pages cannot be installed in a file.
+    (
+        own / "share/man/man1"
+    ).touch()  # Manual pages cannot be installed below a path that is a file.
     assert install("--prefix", own, "--python", PYTHON).returncode == 1
     (own / "share/man/man1").unlink()
     (own / "share/man/elsewhere").rename(own / "share/man/man1")

@@ -374,7 +374,7 @@ def test_long_file_name_causes_usage_error(rehearse: Rehearse, name: str) -> Non
     assert (result.returncode, "File name too long" in result.stderr) == (2, True)
 
 
-# Files that belong to the user of --user
+# Files that belong to the user selected by --user
 
 NOBODY = User("nobody", 65534, 65534)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="acting as another user requires root")
@@ -418,7 +418,7 @@ def test_link_created_by_user_does_not_grant_access(
 
 
 def readable(path: Path) -> list[bytes]:
-    """Return the messages below a path that the command reads with --user nobody."""
+    """Return the messages that the command reads below a path with --user nobody."""
     texts = []
     with contextlib.suppress(CannotRunError):
         for source in sources.found([path], NOBODY):

@@ -21,7 +21,7 @@ import pytest
 from postprox.rehearse.outcome import EXPECTATIONS, VERDICTS
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
 
-# Rejects messages that contain "reject" and fails for messages that contain "fail".
+# This filter rejects messages that contain "reject", and fails for messages that contain "fail".
 FILTER = """
 grep -q reject "$EMAIL" && { echo 550 no >&2; exit 1; }
 grep -q fail "$EMAIL" && { echo broken >&2; exit 3; }
@@ -279,7 +279,7 @@ as_another_user = pytest.mark.skipif(
 
 
 def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
-    """Run the filter as the user nobody and return the entry of the message in the JSON."""
+    """Run the filter as the user nobody and return the message's JSON entry."""
     message = public / "message.eml"
     message.write_bytes(MESSAGE)
     words = [*options, "--json", "--user", "nobody", "-c", command, str(message)]

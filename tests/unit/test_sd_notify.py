@@ -37,13 +37,13 @@ class ServiceNotifier:
         return self._socket.recv(4096).decode().splitlines()
 
     def waits_for(self, line: str) -> list[str]:
-        """Return the lines of the next message that contains `line`."""
+        """Wait for a message that contains `line`, and return the message's lines."""
         while line not in (heard := self.hears()):
             pass
         return heard
 
     def heard(self) -> list[list[str]]:
-        """Return all messages that have arrived, in lines."""
+        """Return the lines of all messages that have arrived."""
         messages = []
         while select.select([self._socket], [], [], 0)[0]:
             messages.append(self.hears())
@@ -175,7 +175,7 @@ class Timeline:
         self.notifier.session_changed()
 
     def passes(self, seconds: float) -> int:
-        """Let time pass. Return how often the notifier has woken up."""
+        """Advance the clock. Return how often the notifier has woken up."""
         end, wakeups = self.now + seconds, 0
         while self.notifier.deadline <= end:
             self.now = self.notifier.deadline
@@ -189,7 +189,7 @@ class Timeline:
 def timeline(
     request: pytest.FixtureRequest, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Timeline]:
-    """A notifier that has sent READY=1, with the watchdog timeout of the parameter in seconds."""
+    """A notifier that has sent READY=1. The parameter is its watchdog timeout in seconds."""
     variables = {b"NOTIFY_SOCKET": manager.variables["NOTIFY_SOCKET"].encode()}
     if seconds := getattr(request, "param", 0):
         variables[b"WATCHDOG_USEC"] = b"%d" % (seconds * 1_000_000)

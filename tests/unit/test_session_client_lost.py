@@ -1,4 +1,4 @@
-"""Session tests: loss of the client during a message (data.client-lost)."""
+"""Session tests: client disconnects during a message (data.client-lost)."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def test_filter_receives_envelope() -> None:
 
 
 def seen_by_filter(dialogue: Dialogue) -> tuple[bytes, bytes]:
-    """Send a message and return the values of HELO and REMOTEIP in the filter."""
+    """Send a message and return the filter's HELO and REMOTEIP values."""
     begin_transaction(dialogue)
     send_message(dialogue)
     environment = dialogue.environments[-1]

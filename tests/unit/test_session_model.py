@@ -58,7 +58,7 @@ class Model:
     recipients: list[bytes] = field(default_factory=list)
     greeted: bool = False
     connected: bool = True  # True during a connection attempt
-    stale: bool = False  # whether upstream requires RSET before the next transaction
+    stale: bool = False  # True if the upstream server requires RSET before the next transaction
     body: tuple[bytes, ...] = ()
 
     @property

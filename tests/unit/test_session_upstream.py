@@ -1,4 +1,4 @@
-"""Session tests: lost connections, timeouts and invalid replies of the upstream server."""
+"""Session tests: the upstream server's disconnects, timeouts and invalid replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the shell that detect mutants which survive all other tests."""
+"""Tests of the shell that detect mutants that survive all other tests."""
 
 from __future__ import annotations
 

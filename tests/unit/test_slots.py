@@ -1,4 +1,4 @@
-"""Tests of the traffic that occupies a session slot, as documented in SECURITY.md (relay.idle)."""
+"""Tests that traffic occupies a session slot for as long as SECURITY.md states (relay.idle)."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def test_message_at_400_octets_per_second_occupies_slot() -> None:
 
 
 def test_postfix_message_occupies_slot_for_documented_hours() -> None:
-    message_size_limit = 10_240_000  # the default of Postfix
+    message_size_limit = 10_240_000  # Postfix's default
     hours = (limits.MESSAGE_TIME + message_size_limit / limits.MESSAGE_RATE) / HOUR
     assert f"{hours:.1f} hours" in PAGE

@@ -1,4 +1,4 @@
-"""Tests of the files of a message: creation, reading, locks and removal."""
+"""Tests of a message's files: creation, reading, locks and removal."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_file_is_locked_during_removal(
 
 
 def in_another_process(directory: str) -> None:
-    """Remove stale files in a child process, which respects the locks of this process."""
+    """Remove stale files in a child process, which respects the test process's locks."""
     other = os.fork()
     if not other:
         remove_stale_files(directory)
@@ -174,7 +174,7 @@ def test_mode_of_link_target_is_unchanged(
     passes(OLD)
 
     def replace(*_: object) -> int:
-        """Fail to open the file, and replace it with a link before its mode is changed."""
+        """Fail to open the file, and replace the file with a link before its mode is changed."""
         email.unlink()
         email.symlink_to(kept)
         raise PermissionError

@@ -58,7 +58,7 @@ class Pipe:
         self._read += os.read(self.reader, 65536)
 
     def lose_reader(self) -> None:
-        """Close the reader's end, if it is open."""
+        """Close the pipe's read end if it is open."""
         if self.reader >= 0:
             os.close(self.reader)
             self.reader = -1

@@ -1,4 +1,4 @@
-"""Tests of the verdict and of the reply for each outcome of the filter."""
+"""Tests of the verdict and the reply for each filter outcome."""
 
 from __future__ import annotations
 
