@@ -1,7 +1,7 @@
 """The package from installation to purge, on a system with a real systemd and a real Postfix.
 
 Rule: the program runs as root in a clean, temporary system with the system's Python. The first step
-that fails ends it.
+that fails ends the program.
 """
 
 from __future__ import annotations

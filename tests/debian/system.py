@@ -34,7 +34,7 @@ def show(name: str, unit: str = "postprox.service") -> str:
 
 
 def wait_until(what: str, condition: Callable[[], object]) -> None:
-    """Wait until `condition()` holds."""
+    """Wait until `condition()` is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:

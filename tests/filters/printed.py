@@ -1,4 +1,4 @@
-"""The configuration files for other programs in docs/filters.md."""
+"""The configuration files that docs/filters.md contains for other programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def section(heading: str) -> str:
 
 
 def files(heading: str, folder: str) -> list[tuple[str, str]]:
-    """Return the name and content of each file in a folder that the section contains."""
+    """Return the name and content of each of the section's files that belong in a folder."""
     pattern = rf"(?ms)`{re.escape(folder)}/([\w.]+)`:\n\n```\w+\n(.*?)^```$"
     return re.findall(pattern, section(heading))
 

@@ -1,4 +1,4 @@
-"""chain.py: several filters, each of which reads the output of the previous filter."""
+"""chain.py runs several filters, each of which reads the output of the previous filter."""
 
 from __future__ import annotations
 

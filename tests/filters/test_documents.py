@@ -54,7 +54,7 @@ def here(clamd: Path, spamd: Path, rspamd: Path, tmp_path: Path) -> Callable[[st
 @pytest.mark.parametrize(("name", "use"), [(name, use) for name in NAMES for use in uses(name)])
 def test_documented_usage_works(here: Callable[[str], str], name: str, use: str) -> None:
     message = rehearse(here(use), ROOT / HELLO, "--strict")
-    # The filter may fail if the command uses a server that does not run on this machine.
+    # The filter may fail if the command uses a server that is not running on this machine.
     asks_the_machine = re.search(r"(clamav|spamassassin)\.sh(?! [1/])|rspamd\.py(?! /)", use)
     allowed = {0, 2} if asks_the_machine else {0}
     assert message["filter"]["status"] in allowed, message["filter"]["stderr"]

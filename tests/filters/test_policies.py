@@ -131,7 +131,7 @@ DEEP = b"".join(
     b"Content-Type: multipart/mixed; boundary=q%d\n\n--q%d\n" % (number, number)
     for number in range(120)
 )
-#: The attachments that rspamd does not detect according to the page. If it does, update the page.
+#: Attachments that rspamd does not detect, as the page states. If this changes, update the page.
 MISSED = {
     "two-names": disposed(b"filename=\"ok.txt\"; filename*=utf-8''evil.js", SCRIPT),
     "name-twice": disposed(b'filename="ok.txt"; filename="evil.js"', SCRIPT),

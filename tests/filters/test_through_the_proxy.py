@@ -1,4 +1,4 @@
-"""Each scanner with the real proxy and --strict, while the scanner runs, is stopped or hangs.
+"""Tests of running, stopped and hanging scanners with the real proxy and --strict.
 
 In every case, bad mail must not be delivered, and good mail must not be rejected permanently.
 """
@@ -20,7 +20,7 @@ SCANNERS = ["clamd", "spamd", "rspamd"]
 
 
 def filter_command(scanner: str, place: Path) -> str:
-    """Return the command of the filter for a scanner, which listens on `place`."""
+    """Return the filter command for a scanner that listens on `place`."""
     return {
         "clamd": command("clamav.sh", place),
         "spamd": command("spamassassin.sh", 15, "-U", place),

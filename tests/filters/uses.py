@@ -1,4 +1,4 @@
-"""The values of `-c` in the README and the filters of examples/."""
+"""The values of `-c` in the README and in the filters in examples/."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def pieces(source: Source) -> list[bytes]:
 
 
 def commands(source: Source) -> None:
-    """Check that lines do not depend on block boundaries, and overlong lines are reported once."""
+    """Check that lines do not depend on block boundaries, with one error for each overlong line."""
     cut = pieces(source)
     assert read_lines(cut) == read_lines([b"".join(cut)])
 
@@ -164,7 +164,7 @@ def envelope(source: Source) -> None:
 
 
 def last_line(source: Source) -> None:
-    """Check that the last line does not depend on block boundaries, and a rejection is one line."""
+    """Check that block boundaries do not affect the last line, and that a rejection is one line."""
     cut = pieces(source)
     found = LastLine()
     for piece in cut:

@@ -17,7 +17,7 @@ from tests.unit.dialogue import UnexpectedError
 
 pytestmark = pytest.mark.any_account
 
-#: Whether atheris must be installed, because pyproject.toml requires it on this platform.
+#: True if atheris must be installed because pyproject.toml requires it on this platform.
 FUZZED = platform.machine() == "x86_64" and sys.version_info < (3, 15)
 
 INPUTS = 15_000

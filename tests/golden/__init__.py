@@ -1,12 +1,12 @@
-"""The texts that users and scripts see, as files: `python3 -m tests.golden` writes them anew.
+"""The user-visible texts, stored as files. `python3 -m tests.golden` updates the files.
 
-Rule: a change of wording shows as a change of a file here, and nowhere else does it need a test.
+Rule: every change of wording changes a file in this directory. It requires no other test.
 
-- ``help-*.txt``: what each command prints for ``--help``, and the proxy's licence and version.
-- ``texts-*.txt``: every text of three words or more that is not a docstring: replies, log lines,
-  error messages, findings. ``{}`` stands for a value.
+- ``help-*.txt``: each command's ``--help`` output, and the proxy's licence and version.
+- ``texts-*.txt``: all texts of three or more words except docstrings, such as replies, log lines,
+  error messages and findings. ``{}`` stands for a value.
 - ``keys-*.txt``: the keys of the JSON documents.
-- ``report-*.txt``: a report, with its line breaks.
+- ``report-*.txt``: a report with its line breaks.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from postprox.check.setup import Setup
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).resolve().parent
 
-#: What the texts are collected from: name of the file to a pattern of modules.
+#: For each golden file, the patterns of the modules that contain its texts.
 SOURCES = {
     "texts-proxy.txt": ("postprox/*.py", "postprox/core/*.py", "postprox/shell/*.py"),
     "texts-check.txt": ("postprox/check/*.py",),
     "texts-rehearse.txt": ("postprox/rehearse/*.py",),
     "texts-suite.txt": ("tests/conformance/**/*.py",),
 }
-#: The commands whose help is kept: name of the file to the words behind ``python3 -m``.
+#: For each golden file, the command whose output it contains, without ``python3 -m``.
 HELPED = {
     "help-postprox.txt": ("postprox", "--help"),
     "help-postprox-license.txt": ("postprox", "--license"),
@@ -58,7 +58,7 @@ _WORDS = re.compile(r"[A-Za-z]{2,}")
 
 
 def texts(patterns: tuple[str, ...]) -> str:
-    """Return the texts in the modules that `patterns` name, sorted, each once."""
+    """Return the texts in the modules that match `patterns`, sorted and without duplicates."""
     files = [
         file for pattern in patterns for file in ROOT.glob(pattern) if "/build/" not in str(file)
     ]
@@ -80,7 +80,7 @@ def _texts(tree: ast.AST) -> Iterator[str]:
 
 
 def _visit(node: ast.AST, passed: set[int]) -> Iterator[str]:
-    """Yield the constants below `node` but those `passed`; a f-string is one text."""
+    """Yield the constants below `node` except those in `passed`. An f-string is one text."""
     if isinstance(node, ast.JoinedStr):
         parts = (each.value if isinstance(each, ast.Constant) else "{}" for each in node.values)
         yield "".join(map(str, parts))
@@ -95,7 +95,7 @@ def _visit(node: ast.AST, passed: set[int]) -> Iterator[str]:
 
 
 def printed(*words: str) -> str:
-    """Return what a command prints, 80 columns wide."""
+    """Return a command's output for a width of 80 columns."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", *words],
@@ -109,12 +109,12 @@ def printed(*words: str) -> str:
 
 
 def rehearsal_keys() -> str:
-    """Return the keys of the document that ``postprox-rehearse --json`` prints."""
+    """Return the keys in the JSON document that ``postprox-rehearse --json`` prints."""
     return _keys(json.loads(printed("postprox.rehearse", "--json", "-c", "true")))
 
 
 def check_keys() -> str:
-    """Return the keys of the document that ``postprox-check --json`` prints."""
+    """Return the keys in the JSON document that ``postprox-check --json`` prints."""
     (proxy,) = spawned_proxies(configuration := parse("", _SERVICE, ""))
     finding = Finding("no-filter", "service", "problem", ("remedy",))
     result = Result(Setup(configuration, [proxy], {}), [finding], ["a file"])
@@ -140,7 +140,7 @@ _OVERRIDES = "127.0.0.1:10026/inet/receive_override_options = no_address_mapping
 
 
 def check_report() -> str:
-    """Return what ``postprox-check`` prints for a configuration with faults of many kinds."""
+    """Return the ``postprox-check`` report on a configuration with many kinds of mistakes."""
     configuration = parse(_MAIN, _MASTER.replace("\\\n", ""), _OVERRIDES)
     proxies = list(spawned_proxies(configuration))
     program = ProgramFacts("/usr/local/sbin/postprox", exists=True, executable=True)
@@ -150,7 +150,7 @@ def check_report() -> str:
 
 
 def _keys(document: object, place: str = "") -> str:
-    """Return the places of all values in a document, a line each."""
+    """Return the path of each value in a document, one on each line."""
     if isinstance(document, dict):
         return "".join(_keys(value, f"{place}.{key}") for key, value in document.items())
     if isinstance(document, list):

@@ -1,4 +1,4 @@
-"""Write the golden files anew: `python3 -m tests.golden`; then read the difference."""
+"""python3 -m tests.golden: update the golden files. Review the differences afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from . import GOLDEN, PRODUCERS
 
 
 def main() -> None:
-    """Write every file."""
+    """Write all golden files."""
     for name, produce in PRODUCERS.items():
         (GOLDEN / name).write_text(produce(), encoding="utf-8")
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tests.support.peers import TIMEOUT, Peer, connected, listening
 
 ROOT = Path(__file__).resolve().parents[2]
-# A process may leave the closing of its sockets and files to the kernel when it exits.
+# When a process exits, it may leave its open sockets and files for the kernel to close.
 _STRICT = ("-bb", "-W", "error", "-W", "ignore::ResourceWarning")
 PYTHON = (sys.executable, *_STRICT)
 #: The interpreter as the installed launcher starts it.

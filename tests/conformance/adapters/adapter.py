@@ -20,7 +20,7 @@ class Passage(Protocol):
     """The delivery mode of a program: `Direct`, `Early` or `Deferred`."""
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
-        """Start to relay between clients, the program and the upstream server."""
+        """Start relaying between clients, the program and the upstream server."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Place:
     files: Path
     #: The file of the adapter.
     adapter: Path
-    #: Whether the control runs instead of the program.
+    #: True if the control runs instead of the program.
     is_control: bool = False
 
     def write(self, name: str, text: str, mode: int = 0o644) -> Path:
@@ -49,7 +49,7 @@ class Place:
         return path
 
     def filter_script(self) -> Path | None:
-        """Write a script that runs the filter of `-c`, and return its path, or None without `-c`.
+        """Write a script that runs the `-c` filter. Return its path, or None without `-c`.
 
         The script calls `Adapter.message` and follows postprox's contract for filters.
         """
@@ -71,7 +71,7 @@ class Program:
 
     argv: Sequence[str | Path]
     env: Mapping[str, str] = field(default_factory=dict)
-    #: Whether the command returns and leaves the program in the background.
+    #: True if the command returns and leaves the program in the background.
     detaches: bool = False
 
 
@@ -96,5 +96,5 @@ class Adapter:
     #: A command whose output contains the program's version. The suite uses it if the
     #: implementation file has no `version`.
     version: Sequence[str | Path] = ()
-    #: Whether the program is the reference, which runs as the control.
+    #: True if this adapter runs the reference implementation as the control.
     is_control: bool = False

@@ -1,4 +1,4 @@
-"""The command of the kit: `[--control JSON] ADAPTER.py ARGUMENTS`.
+"""The kit's command: `[--control JSON] ADAPTER.py ARGUMENTS`.
 
 `--filter JSON` runs a filter. `--pool DIRECTORY SLOTS PID` before ADAPTER.py starts a pool.
 

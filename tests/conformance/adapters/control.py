@@ -1,7 +1,7 @@
 """The control, which is the reference implementation behind the same adapter.
 
 Rule: the control differs from the adapter only in the program. If the control fails a transcript,
-the adapter has caused the failure, which proves nothing about the program.
+the adapter has caused the failure. The result then proves nothing about the program.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class Deferred:
     added: tuple[str, ...] = ("received",)
     #: The header fields that the program adds at the end of the header, such as `x-peer`.
     appended: tuple[str, ...] = ()
-    #: Whether the program sends DATA to its upstream server before it has the content. The passage
-    #: then holds back this DATA until the content begins.
+    #: True if the program sends DATA upstream before it has received the content. The relay
+    #: then holds this DATA back until the content begins.
     holds_data: bool = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -209,7 +209,7 @@ class _Session:
         return True
 
     async def _also_to_program(self, verb: bytes, line: bytes, reply: bytes) -> bytes:
-        """Send the accepted command *line* to the program. Return the reply to the client."""
+        """Send the accepted command *line* to the program. Return the reply for the client."""
         if verb in (b"EHLO", b"HELO"):
             self._hello, self.hello_reply, self.envelope = line, reply, None
             await self._tell(verb + b" client.example\r\n")

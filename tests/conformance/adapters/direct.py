@@ -5,7 +5,7 @@ relay only hides the intended differences that the adapter names, which would ot
 transcript.
 
 `Early` is for a program that relays DATA as soon as the client sends it. The transcripts, however,
-require that the upstream server receives DATA only once there is a message. After an accepted
+require that the upstream server receives DATA only when there is a message. After an accepted
 recipient, `Early` therefore itself replies 354 to the program, and sends DATA to the upstream
 server when the content begins. If the upstream server refuses DATA, the program receives that reply
 after the end of the content.
@@ -66,13 +66,13 @@ class Rewriter:
 class Direct:
     """Relay octets unchanged between the client, the program and the upstream server."""
 
-    #: Restores texts that the program replaces by its own texts, such as the greeting.
+    #: Restores texts that the program replaces with its own texts, such as the greeting.
     rewriter: Callable[[], Rewriter] = Rewriter
-    #: Whether the program does not close the connection after 221, but waits for the client. The
+    #: True if the program waits for the client after 221 instead of closing the connection. The
     #: relay then closes it like a client.
     closes_after_quit: bool = False
 
-    #: Whether DATA is sent to the upstream server only together with the content.
+    #: True if DATA is sent to the upstream server only together with the content.
     holds_data = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -222,7 +222,7 @@ class _Link:
             await self._outside.send(line)
 
     async def _holds(self) -> bool:
-        """Whether to hold DATA back, determined after the previous commands have been answered."""
+        """Wait for the replies to the previous commands. Return whether to hold DATA back."""
         while self._passage.holds_data and self._awaited and not self._is_over:
             await self._loop.wait(signals=(self._news,))
         return self._passage.holds_data and self._has_recipient

@@ -1,4 +1,4 @@
-"""Runs the filter of `-c` for a program that runs filters in a different way.
+"""Runs the `-c` filter for a program that has a different filter interface.
 
 Rule: this module follows postprox's contract: EMAIL, OUTFILE, the envelope variables, and the exit
 status. The program sees only exit status 0 (accept) or 1 (reject with the last line of standard
@@ -52,13 +52,13 @@ class FilterCommand:
     """The filter of one transcript."""
 
     command: str
-    #: Whether a filter failure rejects the message.
+    #: True if a filter failure rejects the message.
     reject: bool
     #: The directory for OUTFILE.
     files: str
     #: The adapter's file, which contains the function `message`.
     adapter: str
-    #: Whether the control runs instead of the program.
+    #: True if the control runs instead of the program.
     is_control: bool = False
 
     def script(self) -> str:

@@ -2,7 +2,7 @@
 
 Rule: the process that the suite starts becomes the program. The suite therefore observes the
 signals, exit status, memory and child processes of the program itself. The relay is a child process
-in its own session. It exits after the program, and removes the files.
+in its own session. It exits after the program and removes the files.
 
 Neither process outlives the other. The relay detects any exit of the program, and the program
 receives SIGTERM if the process that started it is killed.
@@ -79,7 +79,7 @@ def _silence(*descriptors: int) -> None:
 
 
 def _become(program: Program, wiring: Wiring) -> NoReturn:
-    """Replace this process by the program."""
+    """Replace this process with the program."""
     wiring.clients.close()
     wiring.upstream_side.close()
     os.environ.update(program.env)
@@ -143,7 +143,7 @@ def _wait_ready(ready: int) -> None:
 
 
 def _go_to_background(adapter: Adapter, wiring: Wiring, program: Program, files: Path) -> NoReturn:
-    """Run a program in the background that itself always stays in the foreground."""
+    """Put a program into the background that always stays in the foreground itself."""
     pid = os.fork()
     if not pid:
         os.setsid()

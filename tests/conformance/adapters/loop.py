@@ -312,7 +312,7 @@ async def relay(source: Stream, target: Stream, edit: Edit | None = None) -> Non
 
 
 async def join(loop: Loop, one: Stream, other: Stream, *directions: Steps) -> None:
-    """Run coroutines that use two connections, and close both after all have ended."""
+    """Run coroutines that use two connections. Close both connections after all coroutines end."""
     ended, left = Signal(loop), len(directions)
 
     async def run(steps: Steps) -> None:

@@ -83,7 +83,7 @@ def _kind(adapter: Adapter) -> str:
 
 
 def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subprocess.Popen[bytes]:
-    """Start the program of slot *number*, and write its addresses once it listens."""
+    """Start the program in slot *number*, and write its addresses when it listens."""
     files = directory / f"slot-{number}"
     shutil.rmtree(files, ignore_errors=True)
     (files / "spool").mkdir(parents=True)
@@ -137,7 +137,7 @@ def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> N
 
 
 def _awaited(path: Path, seconds: float) -> Slot:
-    """Read the slot from the file *path*, which is created once the program listens."""
+    """Read the slot from the file *path*, which is created when the program listens."""
     deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline or not path.parent.parent.exists():

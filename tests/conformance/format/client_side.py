@@ -1,4 +1,4 @@
-"""One side of a dialogue: the client's previous input, and the replies that it still awaits.
+"""One side of a dialogue: the client's previous input, and the replies that the client awaits.
 
 Rule: a state is a plain value. `sent` and `replied` return the next state.
 """

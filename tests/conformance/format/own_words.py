@@ -1,4 +1,4 @@
-"""Replaces replies whose text a profile does not prescribe with their reply class.
+"""Replaces a reply with its class if a profile does not prescribe the reply's text.
 
 Rule: without the class transparent, these are the replies to all commands, except the reply to the
 end of data in the class synchronous.

@@ -39,5 +39,5 @@ class _State:
 
 
 def requires_quit_on_eof(nodes: tuple[Node, ...]) -> bool:
-    """Whether every path through *nodes* requires QUIT in this case."""
+    """Whether every path through *nodes* requires QUIT upstream after such a disconnect."""
     return all(state.is_required for state in final_states(nodes, _State(), _State.after))

@@ -158,7 +158,7 @@ class Fragment:
 
     @property
     def over(self) -> bool:
-        """Whether the fragment has been read or the time limit has expired."""
+        """True if the fragment has been read or the time limit has expired."""
         connection = self._connection
         read = connection.sent and not unread(connection.sock)
         return read or connection.ended or time.monotonic() > self._deadline

@@ -54,8 +54,8 @@ def failure_of(harness: Harness, error: StepFailedError) -> Failure:
 def _broken(harness: Harness, error: StepFailedError) -> Requirement:
     """Return the violated requirement.
 
-    For a wrong exit status, a 2yz reply, or content that another server could read as several
-    messages, this is the cited one about it.
+    A wrong exit status, a 2yz reply, or content that another server could read as several messages
+    violates the cited requirement for that observation.
     """
     if error.requirement:
         return specification().requirements[error.requirement]
@@ -64,7 +64,7 @@ def _broken(harness: Harness, error: StepFailedError) -> Requirement:
 
 
 def _is_about(requirement: Requirement, harness: Harness, error: StepFailedError) -> bool:
-    """Whether *requirement* states what *error* observed, and not only the transcript's subject."""
+    """Whether the observation in *error* violates *requirement* itself."""
     step = (error.step.kind, error.step.verb) if error.step is not None else ("", "")
     if step == ("P", "exit"):
         ended = harness.process is not None and harness.process.status is not None
@@ -75,7 +75,7 @@ def _is_about(requirement: Requirement, harness: Harness, error: StepFailedError
 
 
 def states_exit_status(requirement: Requirement) -> bool:
-    """Whether *requirement* is about the exit status."""
+    """Whether *requirement* specifies an exit status."""
     return requirement.family == "cli.exit" or "exit status" in requirement.sentence
 
 

@@ -143,7 +143,7 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def group_members(run: FilterRun) -> list[int]:
-    """Return the processes of a run, which are the filter and its process group if it leads one.
+    """Return a run's processes: the filter, and its process group if the filter leads one.
 
     All processes of an implementation are descendants of this process, because it adopts orphans.
     """

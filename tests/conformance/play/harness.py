@@ -150,7 +150,7 @@ class Harness:
         with self.network.entered() if self.network else contextlib.nullcontext():
             self.listener = Listener(self.loop, self.header.upstream, self.directory, self.dialogue)
         self._mounted = False
-        #: Whether a wait ended because of a reduced time limit.
+        #: True if a wait ended because of a reduced time limit.
         self.hasty = False
 
     @property
@@ -248,7 +248,7 @@ class Harness:
 
     @property
     def tmp_seen(self) -> Path:
-        """The suite's path of the temporary directory, even if only the process has it mounted."""
+        """The suite's path to the temporary directory, perhaps mounted only for the process."""
         return self.namespace.inside(self.tmp) if self._mounted and self.namespace else self.tmp
 
     # --- the implementation
@@ -345,7 +345,7 @@ class Harness:
                 self._start(listener.fileno(), out, error)
 
     def start_server(self) -> bool:
-        """Start the server (mode listen). Return False if it does not go into the background.
+        """Start the server (mode listen). Return False if the server stays in the foreground.
 
         Afterwards, the process is the server that the command has left in the background, unless
         the transcript has steps for that.

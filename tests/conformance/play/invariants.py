@@ -68,7 +68,7 @@ RULES = (_STANDARD_ERROR, _TEMP_DIRECTORY, _PROCESSES, _DEATH, _STOP, _TRACEBACK
 
 @dataclass(frozen=True)
 class Observed:
-    """Whether a run met a rule, or else the expectation and the observation."""
+    """A run's result for a rule, with the expectation and the observation after a violation."""
 
     rule: Rule
     expected: str = ""

@@ -25,7 +25,7 @@ _WHY = {
     "network": "a private network namespace (run as root)",
 }
 
-#: The capabilities that only root's runs have.
+#: The capabilities that are available only to root.
 ROOT_ONLY = frozenset({"syslog", "mounts", "root", "hosts", "network"})
 
 

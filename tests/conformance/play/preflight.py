@@ -1,6 +1,6 @@
 """Checks that the implementation starts and relays one message before any other transcript is run.
 
-Rule: this module reports an error that would make every transcript fail, and only once.
+Rule: if an error would make every transcript fail, this module reports the error only once.
 """
 
 from __future__ import annotations

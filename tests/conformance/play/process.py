@@ -44,7 +44,7 @@ def adopt_orphans() -> None:
 
 
 def start_children_with_default_signals() -> None:
-    """Do not pass inherited signal dispositions and the signal mask on to child processes.
+    """Pass neither inherited signal dispositions nor the signal mask to child processes.
 
     A background job of a script inherits an ignored SIGINT, and nohup(1) passes on an ignored
     SIGHUP. execve(2) keeps an ignored signal ignored, but resets a handled one to its default. This
@@ -91,7 +91,7 @@ class Command:
     limits: Mapping[str, int] = field(default_factory=dict)
     #: The file descriptors to inherit, which are open on /dev/null.
     inherits: Sequence[int] = ()
-    #: Whether standard input is a listening socket, which is passed on as by systemd
+    #: True if standard input is a listening socket, which is passed as systemd passes it
     #: (sd_listen_fds(3)).
     hands_over_listener: bool = False
 

@@ -43,7 +43,7 @@ class AdaptiveTimeout:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether the number of timeouts exceeds its limit."""
+        """Whether the number of timeouts exceeds the permitted number."""
         return self.left <= 0
 
     def limit(self, whole: float) -> float:

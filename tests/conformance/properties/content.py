@@ -48,7 +48,7 @@ def replaced_by(outfile: bytes) -> bytes:
 
 
 def _upstream(text: bytes) -> bytes:
-    """Replace LF with CRLF, and double dots after a bare CR, the only change to the content."""
+    """Replace LF with CRLF and double each dot after a bare CR. Change no other octets."""
     return text.replace(b"\r.", b"\r..").replace(b"\n", _SMTP_LINE_END)
 
 

@@ -18,7 +18,7 @@ _PLAIN = (string.ascii_letters + string.digits + " .,:-<>@").encode()
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply from upstream, with its code and whether it has two lines."""
+    """A reply from upstream, which has one or two lines with the same code."""
 
     code: int
     long: bool = False
@@ -41,7 +41,7 @@ GO_ON = Answer(354)
 
 @dataclass(frozen=True)
 class Command:
-    """A client command, and upstream's reply to it if it is in the correct order."""
+    """A client command, and upstream's reply if the command is in the correct order."""
 
     line: bytes
     #: Whether the command is sent together with the preceding command, if RFC 2920 permits it.
@@ -105,7 +105,7 @@ class Plan:
     """One session."""
 
     items: tuple[Item, ...]
-    #: Whether the client closes its sending direction together with a final QUIT.
+    #: True if the client closes its sending direction together with a final QUIT.
     half_closes: bool = False
     #: For each write of the client, the positions at which to split it. Negative positions count
     #: from its end.
@@ -113,7 +113,7 @@ class Plan:
     #: The extensions that upstream offers.
     keywords: tuple[bytes, ...] = ()
     filtering: bool = True
-    #: the option -r
+    #: True if the option -r is given.
     rejects_failures: bool = False
 
     @property

@@ -53,7 +53,7 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether to stop, because the time has expired or a known divergence was found."""
+        """True if the search is over: the time has expired or a known divergence was found."""
         return bool(self._wrong) and (not self._shrinks or self._late)
 
     @property

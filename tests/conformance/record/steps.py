@@ -177,7 +177,7 @@ class StepRecorder:
         return replies
 
     def _add_reply(self, lines: list[bytes]) -> None:
-        """Add a step that awaits a reply, exactly unless it is the proxy's own reply."""
+        """Add a step that awaits a reply's exact text, or the code of the proxy's own reply."""
         reply = read_reply(lines)
         if reply is None or self._is_passed_on(reply) or self._is_the_filters(lines):
             self._await("C", b"".join(line + CRLF for line in lines))
@@ -185,7 +185,7 @@ class StepRecorder:
         self._add(Step("C", "?", "", ReplyPattern((reply[0].code.decode("ascii"),))))
 
     def _is_passed_on(self, reply: Reply) -> bool:
-        """Whether this reply comes from upstream. If so, its earlier replies were not relayed."""
+        """Whether this reply comes from upstream. If so, earlier replies were not relayed."""
         if reply[0].code == b"354":
             return False  # a proxy that stores messages sends its own reply
         for position, said in enumerate(self._upstream_said):

@@ -1,7 +1,7 @@
 """The matrix of families and implementations, which counts and groups results.
 
-Rule: this module does not format anything. A result is one transcript in one mode. It counts once
-in its implementation's totals, once in each group and once in each of its families.
+Rule: this module does not format anything. A result is one transcript in one mode. It adds one
+to its implementation's totals, one to each group and one to each of its families.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def build(families: Sequence[Family], runs: Sequence[Run]) -> Matrix:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Return the name and version of each column, and the file if two labels would be equal."""
+    """Return each column's name and version, with the file name if two labels would be equal."""
     plain = [f"{run.name} {run.version}".strip() for run in runs]
     return [
         label if plain.count(label) == 1 else f"{label} ({run.source})"

@@ -3,7 +3,7 @@
 Rule: pure functions. Two misses have the same cause if they violate the same requirement, if their
 step, expectation and observation are equal, or if the implementation file gives the same reason. A
 cause's example is a miss of the requirement with the largest share of failures, because the same
-mistake can also make transcripts about other requirements fail.
+mistake can also make transcripts for other requirements fail.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Cause:
 
     @property
     def is_random(self) -> bool:
-        """Whether only random sessions have failed, whose rules are less specific."""
+        """True if only random sessions have failed. Their rules are less specific."""
         return all(one.is_property for one in self.results)
 
     @property

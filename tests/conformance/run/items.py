@@ -178,7 +178,7 @@ class TranscriptItem(pytest.Item):
 
 
 def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -> None:
-    """Raise an error if a known divergence passes, unless it fails only occasionally."""
+    """Raise an error if a known divergence passes, unless the divergence is flaky."""
     if failed:
         pytest.xfail(f"known divergence, {known.kind}: {known.reason}")
     if not known.sometimes:
@@ -203,7 +203,7 @@ def _name_and_mode(item: pytest.Item) -> tuple[str, str]:
 
 
 def is_judged(item: pytest.Item) -> bool:
-    """Whether *item* has a result, which only transcripts and properties do."""
+    """Whether *item* has a result. Only transcripts and properties have results."""
     return _name_and_mode(item) != ("", "")
 
 
@@ -266,5 +266,7 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
-        config.pluginmanager.unregister(reporter)  # it would only print lines around the message
+        config.pluginmanager.unregister(
+            reporter
+        )  # pytest would only print more lines around the message
     pytest.exit("nothing was tested", returncode=status)

@@ -181,7 +181,7 @@ def _means_comparison(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """With --noconftest, collect a directory without an import of its __init__.py."""
+    """With --noconftest, collect a directory without importing its __init__.py."""
     if parent.config.getoption("noconftest"):
         return pytest.Dir.from_parent(parent, path=path)
     return None
@@ -202,7 +202,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep only the items of `--shard`, and random sessions only in the profile postprox.
+    """Keep only the items in `--shard`. Omit random sessions outside the profile postprox.
 
     All modes of a transcript are in one shard.
     """

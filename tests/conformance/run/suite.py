@@ -341,7 +341,7 @@ class Played:
     failure: Failure | None
     #: The invariant observations.
     invariants: tuple[InvariantObservation, ...] = ()
-    #: Whether a wait ended because of a reduced time limit.
+    #: True if a wait ended because of a reduced time limit.
     hasty: bool = False
 
 
@@ -427,7 +427,7 @@ def _positive(option: str, text: str) -> float:
 
 
 def _with_version_as_printed(implementation: Implementation) -> Implementation:
-    """Return *implementation* with the version that --version prints, unless it has one."""
+    """Return *implementation*. If it lacks a version, add the version that --version prints."""
     if implementation.version:
         return implementation
     printed = ask(implementation, {**os.environ, **implementation.env}, "--version").stdout

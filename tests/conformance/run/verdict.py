@@ -64,7 +64,7 @@ class Verdict:
 
     @property
     def unexpected(self) -> bool:
-        """Whether there is an unexpected miss at level must, or a stale divergence."""
+        """True if there is an unexpected miss at level must or a stale divergence."""
         failed = any(result.outcome == "failed" for result in self.missed_at("must"))
         return failed or bool(self.stale)
 
@@ -110,7 +110,7 @@ def judge(
 ) -> Verdict:
     """Return the verdict on *results* in *modes* for a *profile* of *transcripts* transcripts.
 
-    With a *source*, only its requirements were tested.
+    With a *source*, only requirements from this source were tested.
     """
     everything = [result for result in results if result.level != "may"]
     judged = [result for result in everything if result.outcome != "skipped"]
