@@ -52,7 +52,7 @@ def test_sample_covers_every_scenario_part() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_scenario_without_planned_fault_is_a_violation(
+def test_scenario_whose_planned_fault_does_not_occur_is_a_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

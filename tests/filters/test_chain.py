@@ -61,7 +61,7 @@ def test_filter_failure_ends_chain_and_logs_name_and_time(run: Filter) -> None:
     assert re.fullmatch(pattern, ended.reply)
 
 
-def test_crash_with_status_1_results_in_status_2(run: Filter) -> None:
+def test_filter_crash_with_status_1_results_in_status_2(run: Filter) -> None:
     ended = run(chain("python3 -c 'raise ValueError'"))
     assert ended.status == 2
     assert "python3 failed with status 1 and no code after" in ended.reply

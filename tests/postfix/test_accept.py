@@ -100,7 +100,7 @@ def test_message_to_several_recipients_is_filtered_once(site: Site, way: str) ->
     assert [len(box.runs()) for box in boxes] == [1, 0, 0, 0, 0]
 
 
-def test_recipient_refused_by_upstream_is_refused(site: Site) -> None:
+def test_recipient_refused_by_upstream_is_refused_by_proxy(site: Site) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses["open_before"]) as session:
         session.command(f"MAIL FROM:<{box.sender}>")

@@ -548,7 +548,7 @@ def test_missing_spool_directory_is_reported(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_spool_directory_of_other_user_is_reported(machine: Machine) -> None:
+def test_spool_directory_of_another_user_is_reported(machine: Machine) -> None:
     shutil.chown(machine.spool, "root", "root")
     assert found(machine).names() == {"spool"}
 

@@ -59,7 +59,7 @@ def chained(installed: Path, *commands: str) -> str:
 
 
 @pytest.mark.parametrize("way", ["strict_before", "strict_after"])
-def test_legitimate_mail_is_delivered_with_score(site: Site, chain: str, way: str) -> None:
+def test_legitimate_mail_is_delivered_with_spam_score(site: Site, chain: str, way: str) -> None:
     box = site.proxy.box(chain)
     assert site.send(way, box, message("good"))[0] == 250
     delivered = site.postfix.wait_delivered(box.address)

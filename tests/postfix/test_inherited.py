@@ -153,7 +153,7 @@ def no_proxy(text: str) -> str:
     return text.replace("argv=/usr/local/sbin/postprox", "argv=/bin/false")
 
 
-def test_fallback_relay_is_not_used_without_proxy() -> None:
+def test_fallback_relay_is_not_used_if_proxy_fails() -> None:
     with running_recipe(AFTER, SPAWNED, MARK, no_proxy, FALLBACK) as own:
         own.send(message("waits"), BOB)
         own.postfix.wait_log("postfix/scan.*status=deferred")

@@ -127,7 +127,7 @@ def test_foreign_client_with_local_helo_is_rejected(guarded: Postfix, helo: str)
         ("alice@example.net", 553),
     ],
 )
-def test_user_with_other_sender_address_is_rejected(
+def test_user_with_foreign_sender_address_is_rejected(
     guarded: Postfix, sender: str, code: int
 ) -> None:
     with login.log_in(guarded.addresses["submission"], wrapped=False) as session:

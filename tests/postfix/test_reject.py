@@ -33,7 +33,7 @@ def test_rejection_without_code_results_in_554_reply(site: Site, way: str) -> No
     assert site.send(way, site.proxy.box(SPAM), message("spam")) == (554, b"spam found")
 
 
-def test_rejection_without_code_results_in_554_in_bounce(site: Site) -> None:
+def test_rejection_without_code_results_in_554_reply_in_bounce(site: Site) -> None:
     box = site.proxy.box(SPAM)
     site.send("open_after", box, message("spam"))
     bounce = site.postfix.wait_delivered(box.sender)

@@ -14,7 +14,7 @@ from .site import Site
 REUSED = r".*conn_use=\d+.*status="
 
 
-def test_each_message_on_cached_connection_has_its_envelope(site: Site) -> None:
+def test_each_message_on_cached_connection_has_its_own_envelope(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(3)]
     for number, box in enumerate(boxes):
         front = site.postfix.addresses["open_cached"]

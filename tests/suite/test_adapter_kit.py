@@ -57,7 +57,7 @@ def test_unsupported_command_line_is_an_error(words: list[str], text: str) -> No
         parse(words)
 
 
-def test_listening_address_is_found_without_connection() -> None:
+def test_listening_address_is_found_without_connecting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address(*server.getsockname())
         assert address.is_listening()

@@ -314,7 +314,7 @@ def test_list_prints_name_level_modes_requirements_and_title(
     assert title.startswith("Session with one message")
 
 
-def test_names_after_options_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcript_names_after_options_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--level", "must", "relay/one-message"]) == 0
     assert capsys.readouterr().out.startswith("relay/one-message.smtp\t")
 

@@ -105,7 +105,7 @@ def test_different_reply_fails(came: bytes) -> None:
         ("4.3.0", b"451\r\n", State.NO),
     ],
 )
-def test_enhanced_codes_are_compared_by_number(wanted: str, came: bytes, state: State) -> None:
+def test_enhanced_codes_are_compared_numerically(wanted: str, came: bytes, state: State) -> None:
     assert reply("451", came, wanted).state is state
 
 

@@ -160,7 +160,7 @@ def clause_part(page: str, name: str) -> str:
         ),
     ],
 )
-def test_invalid_file_is_rejected_with_line(content: bytes, error: str) -> None:
+def test_error_about_invalid_file_contains_line_number(content: bytes, error: str) -> None:
     with pytest.raises(ResultFileError) as caught:
         parse_run(content, "f")
     assert str(caught.value).startswith(error)

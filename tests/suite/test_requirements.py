@@ -114,7 +114,7 @@ def test_specification_version_is_read_from_document() -> None:
         (document(ROW.replace("The proxy MUST do x.", "")), "line 6: cli.x-1 has no sentence"),
     ],
 )
-def test_invalid_table_is_reported_with_line(text: str, error: str) -> None:
+def test_error_about_invalid_table_contains_line_number(text: str, error: str) -> None:
     with pytest.raises(ValueError, match=re.escape(error)):
         parse_specification(text)
 
@@ -137,7 +137,7 @@ def test_level_depends_on_harm_and_source(harm: str, sources: tuple[str, ...], l
 @pytest.mark.parametrize(
     ("source", "is_from"), [("manual", True), ("RFC", True), ("CVE", False), ("Postfix", False)]
 )
-def test_source_is_identified_by_first_word(source: str, is_from: bool) -> None:
+def test_first_word_identifies_source(source: str, is_from: bool) -> None:
     row = ROW.replace("manual", "RFC 5321 4.1.1.4, manual")
     requirement = parse_specification(document(row)).requirements["cli.x-1"]
     assert requirement.is_from(source) is is_from

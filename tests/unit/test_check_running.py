@@ -506,7 +506,7 @@ def test_port_is_occupied_by_any_listener_without_unit(site: Site) -> None:
 
 
 @pytest.mark.parametrize("place", ["system", "."])
-def test_unit_option_reads_drop_ins_of_all_directories(
+def test_unit_option_reads_drop_ins_in_all_directories(
     site: Site, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     file = site.directory / place / "postprox.service"
@@ -605,7 +605,7 @@ def test_remedy_for_unit_contains_all_corrections(
     assert "ReadWritePaths=/srv" in drop_ins[0]
 
 
-def test_unit_without_foreground_is_reported(
+def test_unit_without_foreground_option_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(site.arguments.replace("--foreground ", ""))
@@ -616,7 +616,7 @@ def test_unit_without_foreground_is_reported(
 
 
 @pytest.mark.parametrize("line", ["PrivateNetwork=yes", "IPAddressDeny=any"])
-def test_unit_without_network_is_reported(
+def test_unit_without_network_access_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     site.write(site.arguments, line)
@@ -626,7 +626,7 @@ def test_unit_without_network_is_reported(
     assert check(site, capsys).names() == []
 
 
-def test_unit_with_allowed_network_is_not_reported(
+def test_unit_with_sufficient_network_access_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(site.arguments, "IPAddressDeny=any", "IPAddressAllow=localhost")

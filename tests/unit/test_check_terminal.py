@@ -59,7 +59,7 @@ MASTER_CF = {
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("name", MAIN_CF)
-def test_control_characters_of_main_cf_are_escaped(
+def test_control_characters_in_main_cf_are_escaped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -74,7 +74,7 @@ def test_control_characters_of_main_cf_are_escaped(
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("name", MASTER_CF)
-def test_control_characters_of_master_cf_are_escaped(
+def test_control_characters_in_master_cf_are_escaped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -99,7 +99,7 @@ def test_control_characters_of_master_cf_are_escaped(
         f"EnvironmentFile=/{HOSTILE}\nExecStart=$A",
     ],
 )
-def test_control_characters_of_unit_are_escaped(
+def test_control_characters_in_unit_are_escaped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -114,7 +114,7 @@ def test_control_characters_of_unit_are_escaped(
     assert printed.out or printed.err
 
 
-def test_control_characters_of_postconf_error_are_escaped(
+def test_control_characters_in_postconf_error_are_escaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     postconf(tmp_path, monkeypatch, r"printf 'postconf: fatal: a\033[31mb\n' >&2; exit 1")
@@ -123,7 +123,7 @@ def test_control_characters_of_postconf_error_are_escaped(
     assert capsys.readouterr().err.endswith(": a\\x1b[31mb\n")
 
 
-def test_control_characters_of_unknown_option_are_escaped(
+def test_control_characters_in_unknown_option_are_escaped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["postprox-check", "--\x1b[31m"])

@@ -120,7 +120,7 @@ def test_process_limit_rejected_by_postfix_is_reported(limit: str) -> None:
         ("n n -", []),
     ],
 )
-def test_invalid_columns_of_spawn_service_are_reported(columns: str, wrong: list[str]) -> None:
+def test_invalid_columns_in_spawn_service_are_reported(columns: str, wrong: list[str]) -> None:
     findings = found(master=FRONT + PROXY.replace("n n n", columns))
     remedies = [each.remedy for each in findings if each.name == "columns"]
     commands = [f"postconf -F 127.0.0.1:10025/inet/{name}=n" for name in wrong]
@@ -152,7 +152,7 @@ def test_lmtp_transport_is_reported() -> None:
     assert finding.remedy == "postconf -F 'scan/unix/command=smtp -o lmtp_generic_maps='"
 
 
-def test_lmtp_transport_is_checked_against_lmtp_parameters_only() -> None:
+def test_lmtp_transport_is_checked_only_against_lmtp_parameters() -> None:
     main = f"{SCAN}smtp_tls_security_level = encrypt\nsmtp_data_done_timeout = 1\n"
     assert "smtp_" not in "".join(
         each.problem for each in found(main, LMTP + FRONT + PROXY) if "lmtp_" not in each.problem

@@ -379,7 +379,7 @@ def wait_until_dead(pid: int) -> None:
         os.close(descriptor)
 
 
-def test_filter_timeout_kills_its_process_group(site: Site, tmp_path: Path) -> None:
+def test_filter_timeout_kills_process_group(site: Site, tmp_path: Path) -> None:
     started = gate(tmp_path)
     client, _ = site.data("-r", "-t", "0.3", "-c", f"sleep 1000 & echo $! >{started}; wait")
     client.says(*MESSAGE)

@@ -216,7 +216,7 @@ def test_reported_reason_belongs_to_last_address(
     assert Try(loop, "mx.example").start().reason() == "mx.example: Connection refused"
 
 
-def test_name_without_addresses_is_reported(
+def test_host_name_without_addresses_is_reported(
     loop: Loop, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([])
@@ -268,7 +268,7 @@ def test_cancelled_attempt_does_not_call_handler(loop: Loop, listener: socket.so
     assert (attempt.descriptors, attempt.reasons) == ([], [])
 
 
-def test_slow_name_resolution_does_not_delay_other_session(
+def test_slow_name_resolution_does_not_delay_other_sessions(
     loop: Loop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answer = threading.Event(), threading.Event()

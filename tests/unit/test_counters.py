@@ -39,7 +39,7 @@ def test_filter_seconds_are_counted_in_matching_buckets() -> None:
     assert "postprox_filter_seconds_count 2" in lines
 
 
-def test_octets_of_all_messages_are_added() -> None:
+def test_message_sizes_are_added_up() -> None:
     counters = Counters()
     assert "postprox_message_bytes_total 0" in counters.prometheus_text({}).splitlines()
     counters.count("accept", "delivered", 5_000_000_000, 0.1)

@@ -162,7 +162,9 @@ def test_clients_over_session_limit_must_wait(serve: Serve, upstream: Upstream) 
     quits(third, greeted(third, upstream))
 
 
-def test_all_clients_over_session_limit_are_served(serve: Serve, upstream: Upstream) -> None:
+def test_all_clients_over_session_limit_are_eventually_served(
+    serve: Serve, upstream: Upstream
+) -> None:
     server = serve("--max-sessions", "1", upstream.address)
     clients = [server.client() for _ in range(5)]
     for client in clients:

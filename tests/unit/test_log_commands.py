@@ -295,7 +295,7 @@ def test_failures_of_today_are_listed(log: Log) -> None:
     assert texts(log.run(FAILED)) == [EXIT_STATUS, TIMED_OUT, OTHER_FILTER]
 
 
-def test_failed_filters_of_chain_are_counted(log: Log) -> None:
+def test_failed_filters_in_chain_are_counted(log: Log) -> None:
     assert sorted(counts(log.run(CHAIN))) == [(1, "clamav.sh"), (1, "spamassassin.sh")]
 
 

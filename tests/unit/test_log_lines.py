@@ -28,7 +28,7 @@ def line(message: Message, envelope: Envelope, reply: bytes = QUEUED, now: float
     return log_lines.message_line(message, envelope, b"own.example", reply, now)
 
 
-def test_message_line_contains_all_fields() -> None:
+def test_message_log_line_contains_all_fields() -> None:
     message = Message(10.0)
     message.decode(b"Message-ID: <1@example>\r\n\r\n..b\r\n.\r\n")
     message.verdict = Verdict(ACCEPT, said=b"looks fine")

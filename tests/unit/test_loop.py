@@ -153,7 +153,7 @@ def test_handler_can_read_ready_count(loop: Loop) -> None:
         theirs.close()
 
 
-def test_ready_count_is_one_during_timer(loop: Loop) -> None:
+def test_ready_count_is_one_during_timer_call(loop: Loop) -> None:
     assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
@@ -301,7 +301,7 @@ def test_unknown_child_is_reaped(loop: Loop) -> None:
         os.waitpid(unknown, 0)
 
 
-def test_unknown_child_is_reaped_without_known_child(
+def test_unknown_child_is_reaped_if_no_child_is_registered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults: list[Exception] = []
@@ -656,7 +656,7 @@ def test_reading_empty_wakeup_pipe_does_not_block(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError, MemoryError])
-def test_signal_with_failing_wakeup_read_calls_handler(
+def test_handler_is_called_despite_failed_wakeup_read(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     seen: list[str] = []

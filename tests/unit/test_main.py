@@ -55,7 +55,7 @@ def test_single_socket_session_delivers_message(
     assert list(spool.iterdir()) == []
 
 
-def test_client_eof_sends_quit_to_upstream(spawn: Spawn, upstream: Upstream) -> None:
+def test_proxy_sends_quit_upstream_after_client_eof(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     proxy.client.ends()
@@ -96,7 +96,7 @@ def test_unreachable_upstream_causes_421_reply(spawn: Spawn) -> None:
     assert proxy.exit_status() == 1
 
 
-def test_lost_upstream_causes_421_reply(spawn: Spawn, upstream: Upstream) -> None:
+def test_upstream_disconnect_causes_421_reply(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     greeted(proxy.client, upstream).leaves()
     proxy.client.sees_reply(b"421 4.4.2 ")

@@ -94,7 +94,7 @@ def test_help_fits_into_40_lines() -> None:
 
 
 @pytest.mark.parametrize("command", ["rehearse", "check"])
-def test_manual_page_of_each_command_lists_its_options(command: str) -> None:
+def test_each_manual_page_lists_its_command_options(command: str) -> None:
     helped = subprocess.run(
         [sys.executable, "-m", f"postprox.{command}", "--help"],
         capture_output=True,

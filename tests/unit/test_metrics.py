@@ -91,7 +91,7 @@ def test_start_removes_stale_metrics_files(loop: Loop, tmp_path: Path) -> None:
     loop.remove(metrics)
 
 
-def test_write_closes_its_descriptor(loop: Loop, tmp_path: Path) -> None:
+def test_metrics_write_closes_descriptor(loop: Loop, tmp_path: Path) -> None:
     metrics = Metrics(loop, str(tmp_path / "postprox.prom"), lambda: "new")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     metrics.write()

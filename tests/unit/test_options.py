@@ -233,12 +233,12 @@ def test_stderr_log_requires_foreground_server(
         parse(["up", "--log=stderr", *arguments])
 
 
-def test_foreground_without_listen_is_rejected() -> None:
+def test_foreground_option_without_listen_option_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"^--foreground requires --listen \[IP:\]PORT$"):
         parse(["up", "--log=stderr", "--foreground"])
 
 
-def test_same_metrics_and_pid_file_is_rejected() -> None:
+def test_same_file_for_metrics_and_pid_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"^--metrics and --pid-file '/run/p': must be different"):
         parse(["up", "-l25", "--metrics=/run/p", "--pid-file=/run/p"])
 
@@ -299,14 +299,14 @@ def test_invalid_clock_speed_is_rejected(speed: bytes) -> None:
 
 
 @pytest.mark.parametrize("option", LISTENING_ONLY)
-def test_listening_option_without_listen_is_rejected(option: str) -> None:
+def test_server_option_without_listen_option_is_rejected(option: str) -> None:
     name = option.partition("=")[0]
     with pytest.raises(UsageError, match=rf"^{name} requires --listen \[IP:\]PORT$"):
         parse(["up", option])
 
 
 @pytest.mark.parametrize("option", LISTENING_ONLY)
-def test_listening_option_before_listen_is_accepted(option: str) -> None:
+def test_server_option_before_listen_option_is_accepted(option: str) -> None:
     assert parse([option, "up", "-l", "25"]).listen == ("127.0.0.1", 25)
 
 

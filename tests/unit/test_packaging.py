@@ -197,7 +197,7 @@ def test_failed_start_is_reported_on_standard_error(own: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="running a command as another user requires root")
-def test_installed_command_runs_session_as_other_user(place: Path) -> None:
+def test_installed_command_runs_session_as_another_user(place: Path) -> None:
     done = install("--prefix", place, "--python", others_python())
     assert done.returncode == 0, done.stderr
     assert_serves(f"{place}/sbin/postprox", user=OTHER_USER)

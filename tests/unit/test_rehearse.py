@@ -49,7 +49,7 @@ def test_demonstration_removes_temporary_files(rehearse: Rehearse) -> None:
     assert list(rehearse.temporary.iterdir()) == []
 
 
-def test_demonstration_rejects_with_550(rehearse: Rehearse) -> None:
+def test_demonstration_rejects_message_with_550_reply(rehearse: Rehearse) -> None:
     messages = json.loads(rehearse("--json").stdout)["messages"]
     assert [message["reply"][:4] for message in messages] == ["250 ", "550 ", "250 "]
 
@@ -117,7 +117,7 @@ def test_filter_start_failure_causes_exit_status_1(
     assert reason in message["reason"]
 
 
-def test_filter_failure_with_reject_causes_451_reply(rehearse: Rehearse) -> None:
+def test_filter_failure_with_reject_option_causes_451_reply(rehearse: Rehearse) -> None:
     message = rehearse.one("exit 2", "-r")
     assert (message["verdict"], message["delivered"]) == ("fail", False)
     assert message["reply"].startswith("451 ")
@@ -156,7 +156,7 @@ def test_timeout_is_reported(rehearse: Rehearse) -> None:
     assert message["filter"]["stderr"] == "working\n"
 
 
-def test_timeout_with_reject_causes_451_reply(rehearse: Rehearse) -> None:
+def test_filter_timeout_with_reject_option_causes_451_reply(rehearse: Rehearse) -> None:
     message = rehearse.one("sleep 60", "-rt0.2")
     assert (message["verdict"], message["timed_out"]) == ("fail", True)
 
@@ -278,7 +278,7 @@ def test_all_recipients_are_in_environment(rehearse: Rehearse) -> None:
     assert "\n    RECIPIENTS      a@example.org, b@example.org\n" in text
 
 
-def test_environment_of_filter_matches_spawn(rehearse: Rehearse) -> None:
+def test_filter_environment_matches_spawn(rehearse: Rehearse) -> None:
     rehearse.environment["STRANGE"] = "x"
     names = rehearse.one("env >&2")["filter"]["stderr"].split("\n")
     assert "PATH=/usr/bin:/bin" in names

@@ -68,7 +68,7 @@ def test_address_over_smtp_limit_is_omitted() -> None:
     assert message.recipients == (mail.RECIPIENT,)
 
 
-def test_message_removed_during_run_does_not_skip_others(rehearse: Rehearse) -> None:
+def test_message_removed_during_run_does_not_skip_other_messages(rehearse: Rehearse) -> None:
     names = saved(rehearse, MESSAGE, MESSAGE, MESSAGE)
     result = rehearse("--json", "-c", f"rm -f {rehearse.directory / names[1]}", *names)
     assert result.returncode == 1
@@ -85,7 +85,7 @@ def test_removed_message_is_reported(rehearse: Rehearse) -> None:
     assert "\n  Failure: cannot read the message '2.eml': No such file" in result.stdout
 
 
-def test_message_too_large_for_memory_does_not_skip_others(
+def test_message_too_large_for_memory_does_not_skip_other_messages(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     rehearse: Rehearse,
@@ -171,7 +171,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield records
 
 
-def test_records_of_filter_run_are_read(records: Records) -> None:
+def test_filter_run_records_are_read(records: Records) -> None:
     run = end_with(records, b"0 filled 0.250000\n")
     assert run.environment == {"EMAIL": b"/email", "OUTFILE": b"/out"}
     assert (run.status, run.stderr, run.seconds, run.outfile) == (0, b"words\n", 0.25, "filled")

@@ -392,7 +392,7 @@ def test_status_changes_if_session_starts_or_ends(
     assert changes == [True, False]
 
 
-def test_start_time_is_unix_time_of_server(
+def test_server_start_time_is_unix_time(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "postprox.prom"

@@ -202,7 +202,7 @@ def test_refusal_during_message_ends_delivery() -> None:
     ]
 
 
-def test_commands_after_message_await_final_reply() -> None:
+def test_commands_after_message_wait_for_final_reply() -> None:
     dialogue = in_data()
     dialogue.client_says(*MESSAGE, b"RSET", b"NOOP")
     dialogue.filter_ends(0)

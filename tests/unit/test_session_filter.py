@@ -296,7 +296,7 @@ def test_missing_hello_is_not_replayed() -> None:
     dialogue.upstream_sees(MAIL)
 
 
-def test_reconnection_does_not_await_quit_reply() -> None:
+def test_reconnection_does_not_wait_for_quit_reply() -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, b"spam")
     dialogue.client_sees(b"554 spam")

@@ -220,7 +220,7 @@ def test_command_with_nul_or_cr_is_not_relayed(octets: bytes) -> None:
     relayed(dialogue, b"NOOP")
 
 
-def test_long_line_in_parts_is_rejected_once() -> None:
+def test_long_line_received_in_parts_is_rejected_once() -> None:
     dialogue = greeted()
     for _ in range(10):
         dialogue.client_sends(b"x" * 20_000)
@@ -322,7 +322,7 @@ def test_client_eof_between_messages_ends_session(stage: Stage) -> None:
     dialogue.is_over_after_goodbye()
 
 
-def test_client_eof_without_upstream_ends_session() -> None:
+def test_client_eof_without_upstream_connection_ends_session() -> None:
     dialogue = rejected()
     dialogue.client_ends()
     dialogue.is_over()
@@ -426,7 +426,7 @@ def test_client_with_buffered_command_counts_as_connected() -> None:
     assert dialogue.session.client_gone
 
 
-def test_session_continues_without_upstream_after_rejection() -> None:
+def test_session_continues_without_upstream_connection_after_rejection() -> None:
     dialogue = rejected()
     assert not dialogue.session.client_closed
     assert not dialogue.session.finished

@@ -37,7 +37,7 @@ def test_stop_between_messages_ends_session(stage: Stage) -> None:
     assert dialogue.session.exit_status == 0
 
 
-def test_stop_awaits_greeting() -> None:
+def test_stop_waits_for_greeting() -> None:
     dialogue = Dialogue()
     dialogue.is_told_to_stop()
     dialogue.upstream_connects()
@@ -46,7 +46,7 @@ def test_stop_awaits_greeting() -> None:
     assert dialogue.client_is_hung_up
 
 
-def test_stop_awaits_reply() -> None:
+def test_stop_waits_for_reply() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", b"NOOP")
     dialogue.is_told_to_stop()
@@ -56,7 +56,7 @@ def test_stop_awaits_reply() -> None:
     assert dialogue.client_is_hung_up
 
 
-def test_stop_awaits_current_message() -> None:
+def test_stop_waits_for_current_message() -> None:
     dialogue = in_data()
     dialogue.is_told_to_stop()
     dialogue.client_says(*MESSAGE)
@@ -95,7 +95,7 @@ def test_unresponsive_upstream_delays_stop_until_timeout(stage: Stage) -> None:
         *((stage, []) for stage in (connected, greeted, in_transaction, in_auth, rejected)),
     ],
 )
-def test_termination_sends_421_to_waiting_client(stage: Stage, expected: list[bytes]) -> None:
+def test_waiting_client_gets_421_reply_at_termination(stage: Stage, expected: list[bytes]) -> None:
     dialogue = stage()
     dialogue.is_terminated()
     dialogue.client_sees(*expected)
@@ -137,7 +137,7 @@ def test_termination_before_end_of_data_aborts_message(stage: Stage) -> None:
     assert dialogue.deliveries == 0
 
 
-def test_termination_after_end_of_data_awaits_final_reply() -> None:
+def test_termination_after_end_of_data_waits_for_final_reply() -> None:
     dialogue = sent()
     dialogue.is_terminated(10)
     dialogue.seconds_pass(9)

@@ -350,7 +350,7 @@ def test_unanswered_noop_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"250 ok", b"502 what"])
-def test_data_awaits_reply_to_noop(reply: bytes) -> None:
+def test_data_command_waits_for_noop_reply(reply: bytes) -> None:
     dialogue = in_keepalive()
     dialogue.filter_ends(0)
     dialogue.nothing_is_said()
@@ -366,7 +366,7 @@ def test_refused_keepalive_is_ignored() -> None:
     dialogue.upstream_sees(b"DATA")
 
 
-def test_rejection_does_not_await_reply_to_noop() -> None:
+def test_rejection_does_not_wait_for_noop_reply() -> None:
     dialogue = in_keepalive()
     dialogue.filter_ends(1, b"550 spam")
     dialogue.client_sees(b"550 spam")

@@ -118,7 +118,7 @@ def test_outfile_exists_and_is_empty(offered: Spool) -> None:
     assert Path(offered.outfile).read_bytes() == b""
 
 
-def test_filter_files_are_readable_by_owner_only(offered: Spool) -> None:
+def test_filter_files_are_readable_only_by_owner(offered: Spool) -> None:
     modes = [stat.S_IMODE(Path(path).stat().st_mode) for path in (offered.email, offered.outfile)]
     assert modes == [0o600, 0o600]
 

@@ -48,7 +48,7 @@ def test_connection_awaits_greeting(site: Site) -> None:
     assert site.link.deadline == site.now + limits.UPSTREAM_REPLY
 
 
-def test_sent_command_awaits_reply(site: Site) -> None:
+def test_reply_is_awaited_after_command(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", upstream.DATA)
     assert site.asked == [actions.SendToUpstream(b"NOOP\r\n")]
@@ -127,7 +127,7 @@ def test_reply_updates_time_of_last_use(site: Site) -> None:
     assert connection.used == site.now
 
 
-def test_leave_sends_quit_and_sets_short_timeout(site: Site) -> None:
+def test_leaving_upstream_sends_quit_and_sets_short_timeout(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.SendToUpstream(b"QUIT\r\n")]
@@ -135,7 +135,7 @@ def test_leave_sends_quit_and_sets_short_timeout(site: Site) -> None:
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
-def test_leave_does_not_await_reply(site: Site) -> None:
+def test_leaving_upstream_does_not_await_reply(site: Site) -> None:
     connection = site.ready()
     connection.expect(upstream.REPLY)
     connection.leave()
