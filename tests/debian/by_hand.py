@@ -56,23 +56,23 @@ def units_are_strict() -> None:
 
 
 def listening_before() -> None:
-    """Filter mail before the queue with a listening proxy, also while the scanner fails."""
+    """Filter mail before the queue with a listening proxy, even while the scanner fails."""
     _before("listening", service="")
 
 
 def listening_after() -> None:
-    """Filter mail after the queue with a listening proxy, also while the scanner fails."""
+    """Filter mail after the queue with a listening proxy, even while the scanner fails."""
     _after("listening", service="")
 
 
 def spawned_before() -> None:
-    """Filter mail before the queue with a spawned proxy, also while the scanner fails."""
+    """Filter mail before the queue with a spawned proxy, even while the scanner fails."""
     run("systemctl", "disable", "--now", "postprox.socket", "postprox.service")
     _before("spawned", _spawned())
 
 
 def spawned_after() -> None:
-    """Filter mail after the queue with a spawned proxy, also while the scanner fails."""
+    """Filter mail after the queue with a spawned proxy, even while the scanner fails."""
     _after("spawned", _spawned())
 
 

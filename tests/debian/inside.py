@@ -106,7 +106,7 @@ def says_how_it_is() -> None:
 
 
 def wrong_command_line() -> None:
-    """Check that the service fails quickly with a wrong option, and that mail waits."""
+    """Check that the service fails quickly with an invalid option, and that mail stays queued."""
     right = OPTIONS.read_text()
     OPTIONS.write_text(right.replace("-t 60", "-t never"))
     began = time.monotonic()
@@ -233,7 +233,7 @@ def several_behind_one_port() -> None:
 
 
 def purged() -> None:
-    """Check that a purge loses no mail in transit and leaves no file or process."""
+    """Check that a purge loses no mail in transit and leaves no files or processes."""
     spawn = (
         f"{PROXY} inet n n n - 20 spawn user=postprox argv=/usr/sbin/postprox -v --strict -t 90"
         f" -d {SPOOL} -c /usr/local/bin/mail-filter 127.0.0.1:10026"

@@ -68,6 +68,6 @@ def has_arrived(text: str) -> bool:
 
 
 def arrives(text: str) -> None:
-    """Wait until `text` is in the mailbox, and check that it occurs once."""
+    """Wait until `text` is in the mailbox, and check that it occurs exactly once."""
     wait_until(f"{text!r} is in the mailbox", lambda: has_arrived(text))
     assert MAILBOX.read_text().count(text) == 1, f"{text!r} has arrived more than once"

@@ -61,7 +61,7 @@ def _unsent(client: Peer) -> bool:
 
 
 def _await_close(client: Peer) -> None:
-    """Wait until the server closes the connection too."""
+    """Wait until the server also closes the connection."""
     while client.socket.recv(65536):
         pass
 

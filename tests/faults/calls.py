@@ -134,7 +134,7 @@ class Failing:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def every_call(self) -> Iterator[tuple[int, int]]:
-        """Yield the numbers of each call and each of its errors."""
+        """Yield the number of each call with the number of each of its errors."""
         for number in itertools.count(1):
             yield number, 0
             call = self.called()
@@ -186,7 +186,7 @@ class Failing:
 
     async def _judge(self, stage: Stage, name: str) -> None:
         call = self.called()
-        # A proxy that cannot start also reports an internal error.
+        # A proxy that cannot start reports an internal error, too.
         if not stage.greeted or call.partition(" ")[0] in _ENDS_THE_SESSION:
             stage.violations = [what for what in stage.violations if what != INTERNAL]
         for message in (stage.message, stage.second):

@@ -94,7 +94,7 @@ class LongStage(Stage):
         self.under_way: Course | None = None
 
     def upstreams_deed(self, step: str) -> str:
-        """Return upstream's fault at this step for the current message, once."""
+        """Return upstream's fault at this step for the current message, but only once."""
         course = self.under_way
         if course is None or course.step != step:
             return ""

@@ -61,7 +61,7 @@ class Stage:
         first, second = _BODIES.get(scenario.moment, (_BODY, _BODY))
         self.message = Message(f"{token}a", scenario.kind, first + f"{token}\r\n".encode())
         self.second = Message(f"{token}b", "accepts", second + f"{token} 2\r\n".encode())
-        #: The proxy, once it is running.
+        #: The proxy after its start.
         self.process: Process | None = None
         self.connections = 0
         #: True if the client has received the greeting.
@@ -90,7 +90,7 @@ class Stage:
             await asyncio.sleep(_SEEN)
 
     def upstreams_deed(self, step: str) -> str:
-        """Return upstream's fault at this step, only once, or ""."""
+        """Return upstream's fault at this step, but only once. Otherwise, return ""."""
         if step == self._leading:
             self._leading = ""
             return "4yz"

@@ -105,7 +105,7 @@ def test_unread_log_does_not_delay_message_or_exit(
         assert server.exit_status() == 0
 
 
-#: The numbers of other clients. With some of them, the limit of forty descriptors leaves none for a
+#: The numbers of other clients. For some numbers, the limit of forty descriptors leaves none for a
 #: filter.
 OTHERS = [1, *range(12, 17)]
 

@@ -193,7 +193,7 @@ GOOD = MESSAGE.replace(
 
 
 def redis(place: Path, *lines: str) -> list[str]:
-    """Send commands to the redis server for rspamd. Return the lines of its reply."""
+    """Send commands to rspamd's redis server. Return the lines of the reply."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(place.with_name("redis.sock")))
         client.sendall("".join(f"{line}\r\n" for line in (*lines, "QUIT")).encode())

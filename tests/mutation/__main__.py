@@ -86,7 +86,7 @@ def _draw(mutant: Mutant) -> bytes:
 
 
 def constants() -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the names and constants of the modules whose constants can be exchanged."""
+    """Yield the names of the modules with exchangeable constants, and these constants."""
     for name in ("actions", "log_levels", "limits", "upstream", "replies", "states", "verdict"):
         module = importlib.import_module(f"postprox.core.{name}")
         found = {key: value for key, value in vars(module).items() if key.isupper()}

@@ -318,7 +318,7 @@ def _ended_well(child: int, progress: _Progress) -> bool:
 
 
 def _end_those_it_left() -> None:
-    """Kill the servers that a mutant has left, which are now children of this process."""
+    """Kill the servers that a mutant has left behind. They are now children of this process."""
     while left := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         for pid in map(int, left):
             os.kill(pid, signal.SIGKILL)
@@ -427,7 +427,7 @@ def _function_of(owner: Any, value: Any) -> Any:
 
 
 def _fill(table: dict[Any, Any], changed: dict[Any, Any]) -> None:
-    """Replace the contents of a table of constants in place, also for modules that import it."""
+    """Replace a constant table's contents in place, which also affects importing modules."""
     if all(map(_is_constant, changed.values())):
         table.clear()
         table.update(changed)

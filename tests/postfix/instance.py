@@ -190,7 +190,7 @@ ForAddresses = Callable[[Mapping[str, Address]], str]
 
 
 def own_addresses(names: Sequence[str]) -> dict[str, Address]:
-    """Return a free port for each name, on a loopback address that is not used elsewhere.
+    """Return a free port for each name, on a loopback address that no other process uses.
 
     Free ports of 127.0.0.1 would not suffice. Postfix listens with SO_REUSEPORT, so two instances
     that choose the same port at the same time both start, and then share the connections. Names

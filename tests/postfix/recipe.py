@@ -1,6 +1,6 @@
 """A mail site with the recipe's unchanged files in a private Postfix.
 
-The site also has authenticated users, OpenDKIM as a milter of every service, a virtual alias, and
+The site also has authenticated users, OpenDKIM as a milter for every service, a virtual alias, and
 an archive that receives a copy of every message.
 """
 

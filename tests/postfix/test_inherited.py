@@ -117,7 +117,7 @@ def passes(site: Recipe, service: str) -> bool:
 
 @pytest.fixture(scope="module", params=[BEFORE, AFTER])
 def site(request: pytest.FixtureRequest) -> Iterator[Recipe]:
-    """A site whose main.cf has all of the settings."""
+    """A site whose main.cf contains all of the settings."""
     besides = Besides("\n".join(setting.main for setting in SETTINGS.values()) + "\n", FRONT)
     with running_recipe(request.param, SPAWNED, MARK, besides=besides) as running:
         yield running

@@ -1,4 +1,4 @@
-"""If the administrator uses lmtp(8) as transport by mistake, no mail is lost (relay.refused)."""
+"""No mail is lost if the administrator configures lmtp(8) as the transport (relay.refused)."""
 
 from __future__ import annotations
 

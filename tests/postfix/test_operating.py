@@ -372,7 +372,7 @@ def figure(way: str, load: str = "") -> float:
 )
 def test_documented_figure_matches_measurement(printed: str, row: tuple[str, ...]) -> None:
     (value,) = re.findall(printed, PAGE)
-    # The page has approximate figures for sizing. docs/performance.md has the exact figures.
+    # The page contains approximate figures for sizing. docs/performance.md contains exact figures.
     assert float(value) == pytest.approx(figure(*row), rel=0.5)
 
 

@@ -121,7 +121,7 @@ CASES = {
     ),
     "no copies": Case("receive_override_options = no_address_mappings\n"),
 }
-#: The sites for the listening proxy, whose number of sessions and port differ.
+#: The sites for the listening proxy, with a different port and number of sessions.
 LISTENING = (
     *("plain", "IPv6 only", "a signer and submission", "amavis", "a used port", "many processes"),
     *("few processes", "unlimited processes", "no copies"),

@@ -45,7 +45,7 @@ while True:
     threading.Thread(target=relay, args=(upstream, client, True), daemon=True).start()
 """
 
-#: A program that sends its own replies to the client, and then sends the message with smtplib.
+#: A program that sends its own replies to the client and then sends the message with smtplib.
 FORWARDER = """\
 import smtplib, socketserver, sys
 

@@ -34,7 +34,7 @@ ADAPTER = Adapter(program, Early(rewriter=Broken)"""
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A run with a correct relay, whose program fails one of two transcripts."""
+    """A run with a correct relay. The program fails one of two transcripts."""
     directory = tmp_path_factory.mktemp("right")
     write_adapter(directory)
     return run(directory, SESSION, REFUSED)

@@ -1,4 +1,4 @@
-"""docs/adapters.md: the test writes its files and runs its commands in the page's order."""
+"""docs/adapters.md: the test writes the page's files and runs its commands in their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of invariants: all runs together give one result for each rule and mode."""
+"""The results of invariants: each rule has one result in each mode, from all runs together."""
 
 from __future__ import annotations
 

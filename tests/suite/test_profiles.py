@@ -1,4 +1,4 @@
-"""The profiles: their requirements and transcripts, and how they change the tests of steps."""
+"""The profiles: their requirements, their transcripts and their effect on the tests of steps."""
 
 from __future__ import annotations
 

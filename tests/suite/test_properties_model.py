@@ -493,7 +493,7 @@ def test_aborted_session_differs_only_at_its_end() -> None:
 
 
 def told_run() -> Run:
-    """Return a run with a log of its dialogue, in which two upstream connections overlap."""
+    """Return a run in which two upstream connections overlap, with a log of the dialogue."""
     run = right_run()
     run.said = [
         Utterance("U<", event="@connect", connection=1),

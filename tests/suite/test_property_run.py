@@ -1,4 +1,4 @@
-"""A transcript that was written from a random session can be run."""
+"""Tests that the transcript of a random session can be run."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ PARAMETER = re.compile(r"C[2-9]?[>+] MAIL FROM:.* (?:BODY=8BITMIME|SIZE=)", re.I
 
 
 def test_every_mail_parameter_is_found() -> None:
-    """Compare with a search in the transcripts' text, which is independent of the steps."""
+    """Compare the result with a text search in the transcripts, independent of the steps."""
     found = {one.name for one in transcripts() if {"8bitmime", "size"} & {*uses(one)}}
     named = {one.name for one in transcripts() if PARAMETER.search(write_unfolded(one))}
     about_ehlo = {one.name for one in transcripts() if one.subject.family == "relay.ehlo"}
@@ -134,7 +134,7 @@ SAMPLE = sorted(
 
 
 def most_due(lines: list[str]) -> int:
-    """Return the largest number of replies that were outstanding at once in a dialogue."""
+    """Return the maximum number of outstanding replies in a dialogue."""
     due, most, content = 1, 1, False
     for line in lines:
         who, _, text = line.partition(" ")

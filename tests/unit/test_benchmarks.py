@@ -1,4 +1,4 @@
-"""Tests of the benchmarks in miniature mode and of stored results. No test checks timings."""
+"""Tests of the benchmarks' miniature mode and stored results. No test checks timings."""
 
 from __future__ import annotations
 

@@ -626,7 +626,7 @@ def settles(site: Site) -> None:
 
 
 def test_client_with_unread_replies_is_not_read(site: Site) -> None:
-    """A client that sends commands but reads no replies must not exhaust the memory."""
+    """A client that sends commands without reading replies must not exhaust the memory."""
     client, _ = site.transaction()
     client.stops_reading()
     sent = 0

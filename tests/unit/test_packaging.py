@@ -64,7 +64,7 @@ def install(*arguments: object, under: str = "/bin/sh") -> subprocess.CompletedP
 
 
 def open_directory() -> Iterator[Path]:
-    """Yield a directory that every user can enter, unlike pytest's directories."""
+    """Yield a directory that, unlike pytest's directories, every user can enter."""
     directory = Path(tempfile.mkdtemp(prefix="postprox-install-"))
     try:
         directory.chmod(0o755)

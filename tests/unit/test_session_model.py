@@ -273,7 +273,7 @@ class SessionBesideItsModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state == "over")
     @rule()
     def time_passes(self) -> None:
-        """Check that the session ends without a reply to QUIT."""
+        """Check that the session ends even without a reply to QUIT."""
         self.dialogue.seconds_pass(10)
         assert self.dialogue.session.finished
 

@@ -24,7 +24,7 @@ __all__ = ["site"]
 
 
 class Alarm:
-    """A timer that fires once after some seconds."""
+    """A one-shot timer."""
 
     def __init__(self, loop: Loop, seconds: float) -> None:
         self._deadline = loop.clock() + seconds
@@ -111,7 +111,7 @@ def with_a_client_that_does_not_read(site: Site) -> None:
 
 
 def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
-    """Send commands without reading replies, and return the number of commands."""
+    """Send commands without reading replies. Return the number of sent commands."""
     client.stops_reading()
     octets = 0
     while site.connection._client.unsent < limits.UNREAD_REPLIES:

@@ -30,7 +30,7 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+\w*")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run an adapter, its control, or a filter for either of them."""
+    """Run an adapter, its control, or the filter of one of them."""
     if arguments[0] == "--filter":
         sys.exit(_filter(arguments[1], arguments[2:]))
     reference = None

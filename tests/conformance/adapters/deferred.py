@@ -3,8 +3,8 @@
 Rule: the program handles each message from DATA to the final reply, and sends its own DATA and the
 content to the upstream server. This module relays everything else, which is the greeting, EHLO,
 MAIL, RCPT, RSET, NOOP and QUIT, between the client and the upstream server. It also sends these
-commands to the program, whose reply is relayed only if it is negative. Test such a program with the
-groups `data`, `filter` and `files`.
+commands to the program. It relays the program's reply only if it is negative. Test the program with
+the groups `data`, `filter` and `files`.
 
 When the program connects to its upstream server, this module replies to EHLO, MAIL and RCPT itself,
 and finds the session by its envelope. It relays DATA and the content to the upstream server,
@@ -290,7 +290,7 @@ class _Session:
 
 
 class _Delivery:
-    """A connection from the program to its upstream server, whose role this module plays."""
+    """A connection from the program to this module, which acts as the program's upstream server."""
 
     def __init__(
         self, passage: Deferred, loop: Loop, program: Stream, sessions: list[_Session]
@@ -411,7 +411,7 @@ def _names(fields: tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 class _Head:
-    """Removes header fields that the program adds to a message, each of them once.
+    """Removes each header field that the program adds to a message, but only once.
 
     Fields *added* are in front of the message. Fields *appended* are anywhere in its header.
     """

@@ -51,7 +51,7 @@ class Connection:
         return not self._unsent
 
     def send(self, octets: bytes) -> None:
-        """Send as many octets as the kernel accepts at once, and the rest from the event loop."""
+        """Immediately send as many octets as the kernel accepts. The event loop sends the rest."""
         if self.closed:
             return
         self._dialogue.said(f"{self.name}>", octets)

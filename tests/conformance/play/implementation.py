@@ -1,4 +1,4 @@
-"""The implementation under test, given as a command line, or as a file that also lists divergences.
+"""The implementation under test: a command line, or a file that also lists known divergences.
 
 Rule: every entry of an implementation file is checked. Unknown names are errors.
 """

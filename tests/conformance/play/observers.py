@@ -125,7 +125,7 @@ class Observers:
         return lambda: self._on_connection(step, lambda at: _take(at, awaited))
 
     def _on_connection(self, step: Step, look: Callable[[Connection], Verdict]) -> Verdict:
-        """Apply *look* to the connection of the step's actor, once it exists."""
+        """Apply *look* to the connection of the step's actor as soon as the connection exists."""
         harness = self._harness
         known = harness.clients if step.kind == "C" else harness.upstreams
         if step.actor in known:
@@ -341,7 +341,7 @@ class Observers:
         return look
 
     def sessions_ended(self) -> bool:
-        """Whether the implementation has closed all connections that the suite left open."""
+        """Whether the implementation has closed every connection that the suite has not closed."""
         open_ones = [
             *self._harness.clients.values(),
             *self._harness.upstreams.values(),

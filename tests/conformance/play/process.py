@@ -134,7 +134,9 @@ class Process:
         self._loop = loop
         self._dialogue = dialogue
         self.status: int | None = None
-        self.in_background = False  # whether this is the server left behind by the command
+        self.in_background = (
+            False  # True if this is a server that the command has left in the background
+        )
         self._before = children()
         self._popen: subprocess.Popen[bytes] | None = subprocess.Popen(
             command.words,

@@ -62,7 +62,7 @@ def _variable(name: str) -> Aspect:
     return values
 
 
-#: Events that occur equally often in both runs, or that also differ in another aspect.
+#: Events that occur equally often in both runs, or whose differences belong to another aspect.
 _OF_EACH_FILTER: dict[str, Aspect] = {
     "email": _emails,
     **{name.lower(): _variable(name) for name in ENVELOPE_VARIABLES},

@@ -24,7 +24,7 @@ class ExpectedOutcome:
     permitted: bool
     mail: Command | None
     recipients: tuple[bytes, ...]
-    #: The variables of the filter, except those that the specification leaves open.
+    #: The filter's variables, except those with values that the specification does not define.
     environment: dict[str, bytes]
     filtering: bool
     rejects_failures: bool

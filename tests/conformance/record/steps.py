@@ -85,7 +85,8 @@ class StepRecorder:
         # Replies to the client's own commands that have not been relayed yet.
         self._upstream_said: list[Reply] = []
         self._client_said: Counter[bytes] = Counter()  # messages not yet received by upstream
-        self._asks_itself: set[str] = set()  # upstreams whose last line is not from the client
+        # Upstream connections whose last command did not come from the client.
+        self._asks_itself: set[str] = set()
         self._unfinished: dict[str, _Line] = {}
         self._writer = ""  # the actor of the last write
         self._write = b""  # octets that may continue and are not a step yet
@@ -187,7 +188,7 @@ class StepRecorder:
     def _is_passed_on(self, reply: Reply) -> bool:
         """Whether this reply comes from upstream. If so, earlier replies were not relayed."""
         if reply[0].code == b"354":
-            return False  # a proxy that stores messages sends its own reply
+            return False  # a proxy that stores messages sends its own 354
         for position, said in enumerate(self._upstream_said):
             if _is_shortened(reply, said):
                 del self._upstream_said[: position + 1]

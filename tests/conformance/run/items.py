@@ -266,7 +266,6 @@ def give_up(config: pytest.Config, text: str, status: int) -> NoReturn:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"conformance: {text}")
-        config.pluginmanager.unregister(
-            reporter
-        )  # pytest would only print more lines around the message
+        # pytest would only print more lines around the message
+        config.pluginmanager.unregister(reporter)
     pytest.exit("nothing was tested", returncode=status)

@@ -222,7 +222,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Configure the implementation and the options, and report errors in them once."""
+    """Configure the implementation and the options. Report errors in them only once."""
     config, suite = session.config, suite_of(session.config)
     try:
         for arg in config.args:

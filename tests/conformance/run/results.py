@@ -18,7 +18,7 @@ from ..format.requirements import families_of, specification
 from ..format.vocabulary import INVARIANT_PREFIX, OUTCOMES, PROPERTY_PREFIX
 
 FORMAT = 4
-#: Format 3 has no profile. Formats 1 and 2 also have no requirements or machine. Format 1 has
+#: Format 3 lacks the profile. Formats 1 and 2 also lack requirements and the machine. Format 1 has
 #: different names for the results of invariants.
 READABLE_FORMATS = (1, 2, 3, FORMAT)
 #: The version of the transcripts, which does not depend on the runner.

@@ -64,7 +64,7 @@ def harm_lines(results: Iterable[Result]) -> Iterator[str]:
 
 
 def failure_lines(results: Iterable[Result], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield each distinct failure once, with the names of equal failures, likeliest mistake first.
+    """Yield each distinct failure with the names of equal failures. The likeliest mistake is first.
 
     told: the texts by transcript and mode.
     """
