@@ -1,1 +1,1 @@
-"""The files in packaging/container/ and docs/containers.md, without a container runtime."""
+"""Tests of packaging/container/ and docs/containers.md without a container runtime."""

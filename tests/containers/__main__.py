@@ -1,11 +1,11 @@
-"""Build the images in packaging/container/ and run compose.yaml: python3 -m tests.containers
+"""python3 -m tests.containers: build the images in packaging/container/ and run compose.yaml.
 
-No container runtime is used. The instructions of the Containerfiles run in a clean Debian from
-debootstrap, and the services run in namespaces (`namespaces`). Root and a Debian mirror are
-required.
+No container runtime is used. The instructions in the Containerfiles run in a clean Debian system
+from debootstrap, and the services run in namespaces (`namespaces`). The program requires root and a
+Debian mirror.
 
-Not covered: the image build of docker and podman, their networks, published ports, restarts and
-memory limits (`containerfile.UNTRIED`), and the public image debian:12-slim itself.
+It does not test the image build of docker and podman, their networks, published ports, restarts,
+memory limits (`containerfile.UNTRIED`), or the public image debian:12-slim.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOOLS = ("debootstrap", "unshare", "nsenter", "ip")
 MAILBOX = "/var/mail/root"
 DONE = "the images were built and the services of compose.yaml passed all checks"
 
-#: Sends a message of "$1" octets to port 25 and prints the reply's code.
+#: Sends a message of "$1" octets to port 25 and prints the reply code.
 SEND = """
 import smtplib, sys
 body = ("x" * 76 + "\\r\\n") * (int(sys.argv[1]) // 78 + 1)
@@ -69,7 +69,7 @@ def report(text: str) -> None:
 
 
 def check_mail(network: Container, postfix: Container, proxy: Container) -> None:
-    """Send a message that passes and one that is rejected, and check log and metrics."""
+    """Send an accepted message and a rejected message, and check the log and the metrics."""
     assert send(network, 1000) == "250"
     wait_until("the message is delivered", lambda: delivered(postfix) == 1)
     assert send(network, 6_000_000).startswith("552 5.3.4 The message is too large")
@@ -97,7 +97,7 @@ def sizes(image: Image) -> str:
 
 
 def check_derived(image: Image) -> None:
-    """Build the image that docs/containers.md derives from the image of the proxy."""
+    """Build the image that docs/containers.md derives from the proxy's image."""
     derived = build_stages(parse(DERIVED), PLACE, "derived", {"postprox": image})
     assert derived.stage.user == image.stage.user
     with running(
@@ -109,7 +109,7 @@ def check_derived(image: Image) -> None:
 
 
 def check_services(found: dict[str, Service], images: dict[str, Image]) -> None:
-    """Start all services, send mail, and restart each of them."""
+    """Start all services, send mail, and restart each service."""
 
     def start(
         name: str, network: Container | None = None
@@ -150,7 +150,7 @@ def check_services(found: dict[str, Service], images: dict[str, Image]) -> None:
 
 
 def main() -> int:
-    """Build and run everything; return the exit status."""
+    """Build and test all images. Return the exit status."""
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if os.getuid() != 0 or missing:
         print("root, debootstrap, util-linux and iproute2 are required")
@@ -173,7 +173,7 @@ def main() -> int:
 
 
 def ready_image(name: str) -> Image:
-    """Return an image that is not built."""
+    """Return an image that the Containerfiles do not build."""
     return Image(Stage(name), [base(name, PLACE)])
 
 

@@ -1,4 +1,4 @@
-"""The checks of a running proxy that the gate and the longer session share."""
+"""The checks of a running proxy that the gate and `python3 -m tests.containers` share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .namespaces import Container
 
 
 def check_isolation(proxy: Container) -> None:
-    """Check the user, the privileges and the read-only root of the proxy."""
+    """Check the proxy's user, privileges and read-only root."""
     uid, gid = proxy.image.stage.user.split(":")
     assert proxy.status("NSpid").split()[-1] == "1"
     assert proxy.status("Uid").split() == [uid] * 4
@@ -24,5 +24,5 @@ def check_isolation(proxy: Container) -> None:
 
 
 def healthy(proxy: Container) -> bool:
-    """Run the health check of the image."""
+    """Run the image's health check."""
     return proxy.run(*proxy.image.stage.health).returncode == 0

@@ -1,7 +1,7 @@
-"""The instructions of a Containerfile, and the services of compose.yaml, as plain values.
+"""Parses the instructions in a Containerfile and the services in compose.yaml.
 
 Rule: an instruction, option or key that the tests cannot run is an error. So everything in these
-files is either run or reported.
+files is either tested or reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONTAINER = ROOT / "packaging/container"
 COMPOSE = CONTAINER / "compose.yaml"
 
 _STEPS = ("RUN", "COPY")
-#: The keys of a service that the tests apply, and those that only a container runtime can apply.
+#: The keys of a service that the tests apply, and the keys that require a container runtime.
 APPLIED = frozenset(
     {
         *("build", "cap_drop", "command", "entrypoint", "image", "network_mode", "read_only"),
@@ -64,7 +64,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 
 def parse(text: str) -> dict[str, Stage]:
-    """Return the stages by name. The last stage has the name "" unless it is named."""
+    """Return the stages by name. An unnamed last stage has the name ""."""
     stages: dict[str, Stage] = {}
     stage = Stage("")
     for name, rest in instructions(text):
@@ -102,14 +102,14 @@ def _step(name: str, rest: str) -> Step:
 
 @dataclass
 class Service:
-    """One service of compose.yaml."""
+    """One service in compose.yaml."""
 
     name: str
     settings: Mapping[str, Any]
 
     @property
     def containerfile(self) -> Path | None:
-        """The Containerfile, or None if the service has a ready image."""
+        """The Containerfile, or None if the service uses a published image."""
         build = self.settings.get("build")
         if build is None:
             return None
@@ -120,7 +120,7 @@ class Service:
 
     @property
     def network(self) -> str:
-        """The service whose network this service uses, or "" for a network of its own."""
+        """The service whose network this service uses, or "" if it has its own network."""
         return str(self.settings.get("network_mode", "")).removeprefix("service:")
 
     @property
@@ -130,7 +130,7 @@ class Service:
 
     @property
     def volumes(self) -> list[tuple[str, str, bool]]:
-        """The source, the path and whether it is read-only, for each volume."""
+        """For each volume, its source, its path, and True if it is read-only."""
         found = []
         for volume in self.settings.get("volumes", ()):
             source, path, *mode = volume.split(":")
@@ -138,12 +138,12 @@ class Service:
         return found
 
     def seconds(self, key: str, default: int) -> int:
-        """Return a duration in seconds."""
+        """Convert a duration to seconds."""
         return int(str(self.settings.get(key, default)).removesuffix("s"))
 
 
 def services(text: str) -> dict[str, Service]:
-    """Return the services of compose.yaml."""
+    """Return the services in compose.yaml."""
     parsed = yaml.safe_load(text)
     if unknown := parsed.keys() - {"name", "services", "volumes"}:
         raise ValueError(f"unknown keys {unknown}")

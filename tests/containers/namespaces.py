@@ -1,7 +1,7 @@
-"""Builds images from Containerfiles and runs them, with namespaces and overlay file systems.
+"""Builds and runs images from Containerfiles with namespaces and overlay file systems.
 
 Rule: this module performs the instructions and the settings that `containerfile` has parsed, and
-adds none. Root is required. Everything is in one directory, and only RUN uses the network.
+adds none. It requires root. All files are in one directory, and only RUN uses the network.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _UNSHARE = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork",
 
 
 def base(name: str, place: Path) -> Path:
-    """Return the files in place of a public image. They are installed once."""
+    """Return the directory that replaces a public image. It is installed only once."""
     root = place / "base"
     if not root.exists():
         made = place / "base.new"
@@ -80,7 +80,7 @@ class Image:
 
 
 def build(containerfile: Path, place: Path) -> Image:
-    """Perform the instructions of a Containerfile, in a clean Debian."""
+    """Perform a Containerfile's instructions in a clean Debian system."""
     stages = parse(containerfile.read_text())
     return build_stages(stages, place, containerfile.name, _bases(stages, place))
 
@@ -93,9 +93,9 @@ def _bases(stages: Mapping[str, Stage], place: Path) -> dict[str, Image]:
 def build_stages(
     stages: Mapping[str, Stage], place: Path, name: str, images: Mapping[str, Image]
 ) -> Image:
-    """Perform the instructions of all stages, and return the last one's image.
+    """Perform the instructions of all stages. Return the last stage's image.
 
-    images: the images that are not built, by name.
+    images: the images that are not built from a Containerfile, by name.
     """
     built = dict(images)
     image = None
@@ -138,7 +138,7 @@ def _perform(step: Step, layer: Path, layers: Sequence[Path], built: dict[str, I
 
 
 def _copy(target: str) -> str:
-    """Return the command that copies "$1". The contents of a directory are copied, as by COPY."""
+    """Return the command that copies "$1", or only its contents if it is a directory, like COPY."""
     quoted = shlex.quote(target)
     return f"""
 cd "$root"; to="$root"{quoted}
@@ -148,7 +148,7 @@ else mkdir -p "$(dirname "$to"x)"; cp --preserve=mode "$1" "$to"; fi
 
 
 def _in_overlay(script: str, lower: str, upper: Path, *arguments: str) -> None:
-    """Run a script with `$root`, where changes to the layers `lower` go to `upper`."""
+    """Run a script. `$root` contains the layers `lower`, and `upper` receives all changes."""
     mount = """
 mount -t tmpfs none "$SCRATCH"; mkdir "$SCRATCH/root" "$SCRATCH/other"; mkdir "$WORK"
 root=$SCRATCH/root
@@ -181,7 +181,7 @@ class Container:
     """A running container."""
 
     process: subprocess.Popen[bytes]
-    #: Its process 1, as a process ID of this machine.
+    #: The ID of the container's process 1 on this machine.
     pid: int
     log: Path
     image: Image
@@ -200,7 +200,7 @@ class Container:
         )
 
     def status(self, name: str) -> str:
-        """Return a line of /proc/PID/status of process 1."""
+        """Return a line from /proc/PID/status for process 1."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         (value,) = re.findall(rf"(?m)^{name}:\s*(.*)$", text)
         return str(value)
@@ -223,7 +223,7 @@ NETWORK = ("--net", "--uts", "--ipc")
 def running(
     service: Service, image: Image, place: Path, network: Container | None
 ) -> Iterator[Container]:
-    """Run a service of compose.yaml until the end of the context."""
+    """Run a service in compose.yaml until the end of the context."""
     scratch = place / f"run-{service.name}"
     scratch.mkdir(exist_ok=True)
     privileges = _privileges(service, image.stage.user)
@@ -233,7 +233,7 @@ def running(
     if network is None:
         script.append("ip link set lo up")
     default = image.stage
-    if entrypoint := service.settings.get("entrypoint"):  # replaces the image's command, too
+    if entrypoint := service.settings.get("entrypoint"):  # this also replaces the image's command
         default = dataclasses.replace(default, entrypoint=entrypoint, command=[])
     command = [*default.entrypoint, *service.settings.get("command", default.command)]
     script.append(f'cd /; exec chroot "$root" {shlex.join([*privileges, *command])}')
@@ -260,7 +260,7 @@ def running(
 
 
 def _privileges(service: Service, user: str) -> list[str]:
-    """Return the command that gives up privileges, as the image and the service demand."""
+    """Return the command that drops privileges as specified by the image and the service."""
     uid, _, gid = user.partition(":")
     flags = []
     if user != _ROOT_USER:
@@ -274,7 +274,7 @@ def _privileges(service: Service, user: str) -> list[str]:
 
 
 def _mounts(service: Service, image: Image, place: Path) -> Iterator[str]:
-    """Yield the commands for the file systems of a service."""
+    """Yield the commands that mount a service's file systems."""
     for path, options in service.tmpfs.items():
         yield f'mkdir -p "$root{path}"; mount -t tmpfs -o {options} none "$root{path}"'
     for source, path, read_only in service.volumes:
@@ -283,7 +283,7 @@ def _mounts(service: Service, image: Image, place: Path) -> Iterator[str]:
             yield f'mkdir -p "$(dirname "$root{path}")"; touch "$root{path}"'
         else:
             there = place / f"volume-{source}"
-            # A new volume gets the files of the image.
+            # A new volume contains the image's files.
             if not there.exists():
                 there.mkdir()
                 yield f'cp -a "$root{path}/." {there}'

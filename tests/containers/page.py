@@ -18,14 +18,14 @@ def section(heading: str) -> str:
 
 
 def block(language: str, after: str = "") -> str:
-    """Return the one block of code in a language. `after` ends the text before the block."""
+    """Return the only code block in a language. `after` ends the text before the block."""
     blocks = re.findall(rf"(?ms){re.escape(after)}\n\n?```{language}\n(.*?)^```$", PAGE)
     (text,) = blocks
     return str(text)
 
 
 def commands(heading: str) -> list[str]:
-    """Return the indented lines of a section."""
+    """Return a section's indented lines."""
     return [textwrap.dedent(line) for line in re.findall(r"(?m)^    \S.*$", section(heading))]
 
 

@@ -1,4 +1,4 @@
-"""The files for docker-mailserver that docs/containers.md prints.
+"""Tests of the files that docs/containers.md prints for docker-mailserver.
 
 They run against the parts of docker-mailserver's main.cf and master.cf that matter to a
 filter, with the milter that `ENABLE_RSPAMD=1` adds.
@@ -96,6 +96,6 @@ def test_script_filters_only_incoming_mail(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_transport_is_found(tmp_path: Path) -> None:
+def test_missing_transport_is_reported(tmp_path: Path) -> None:
     incomplete = "".join(line for line in SCRIPT.splitlines(True) if not line.startswith("cat "))
     assert "scan" in patched(tmp_path, incomplete, CHECK)

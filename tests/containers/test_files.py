@@ -1,4 +1,4 @@
-"""The files in packaging/container/ and the text of docs/containers.md agree with each other."""
+"""Tests that the files in packaging/container/ match docs/containers.md."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def _any_account() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_page_links_to_each_file(name: str) -> None:
+def test_containers_page_links_to_each_file(name: str) -> None:
     assert f"(../packaging/container/{name})" in PAGE
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("Containerfile")])
-def test_copied_files_exist(name: str) -> None:
+def test_files_copied_by_containerfile_exist(name: str) -> None:
     for stage in parse((CONTAINER / name).read_text()).values():
         for step in stage.steps:
             if step.kind == "COPY" and not step.source:
@@ -60,7 +60,7 @@ def test_derived_image_copies_existing_filter() -> None:
     assert (ROOT / copied.words[0]).stat().st_mode & 0o111
 
 
-def test_build_commands_name_existing_containerfile() -> None:
+def test_printed_build_commands_name_existing_containerfile() -> None:
     printed = [line for line in re.findall(r"(?m)^    (.*)$", PAGE) if " build " in line]
     assert len(printed) == 2
     for command in printed:
@@ -76,7 +76,7 @@ def test_compose_command_names_existing_file() -> None:
     assert f"#   {command}\n" in COMPOSE.read_text()
 
 
-def test_command_line_of_image_is_valid() -> None:
+def test_image_command_line_is_valid() -> None:
     program, *arguments = IMAGE.entrypoint
     assert program == "/usr/local/sbin/postprox"
     parsed = options.parse([*arguments, *IMAGE.command])
@@ -94,7 +94,7 @@ def test_proxy_service_is_restricted(service: Service) -> None:
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert service.seconds("stop_grace_period", 10) > limits.STOP_GRACE
     for mount in service.tmpfs.values():
-        # podman has no uid=.
+        # podman does not support uid=.
         assert {"mode=1777", "nosuid", "nodev", "noexec"} <= set(mount.split(","))
 
 
@@ -111,7 +111,7 @@ def test_spool_size_follows_documented_formula() -> None:
     assert "three times `message_size_limit` for each concurrent filter" in TOP
 
 
-def test_untested_settings_are_named() -> None:
+def test_page_names_untested_settings() -> None:
     _, _, untested = section("What was tested").partition("**Not tested**")
     for name in ("docker", "Compose", "ports", "restart policies", "memory limits"):
         assert name in untested
@@ -156,27 +156,27 @@ def test_health_check_uses_given_port() -> None:
         ("FROM a\nCOPY --chown=1 b c\n", "unknown option in COPY --chown=1 b c"),
     ],
 )
-def test_unknown_instruction_is_error(text: str, problem: str) -> None:
+def test_unknown_containerfile_instruction_is_an_error(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         parse(text)
 
 
-def test_continued_lines_are_one_instruction() -> None:
+def test_continued_lines_form_one_instruction() -> None:
     stages = parse("# x\nFROM a AS b\nRUN c \\\n    && d\nFROM b\nCOPY --from=b e f\n")
     assert stages["b"] == Stage("a", [Step("RUN", ("c && d",))])
     assert stages[""].steps == [Step("COPY", ("e", "f"), "b")]
 
 
-def test_unknown_key_of_service_is_error() -> None:
+def test_unknown_service_key_is_an_error() -> None:
     with pytest.raises(ValueError, match="privileged"):
         services("services: {a: {privileged: true}}")
 
 
-def test_commands_of_supervisors_are_printed() -> None:
+def test_page_contains_supervisor_commands() -> None:
     assert [command.split()[0] for command in commands("runit, s6 and supervisord")] == [
         *("sv", "s6-svc", "supervisorctl")
     ]
 
 
-def test_page_is_in_navigation() -> None:
+def test_containers_page_is_in_navigation() -> None:
     assert "docs/containers.md\n" in Path(ROOT / "mkdocs.yml").read_text()

@@ -1,4 +1,4 @@
-"""The service `proxy` of compose.yaml as process 1 of its own namespaces.
+"""Tests of compose.yaml's service `proxy` as process 1 in its own namespaces.
 
 Rule: the test is the client and the upstream server. Its sockets are in the container's network.
 """
@@ -84,18 +84,18 @@ def connect(network: Container) -> Iterator[Connect]:
 
 @pytest.fixture
 def tmpfs(found: dict[str, Service]) -> Tmpfs:
-    """Return the setting for the spool with another size."""
+    """Return the settings for a spool of a different size."""
     options = found["proxy"].tmpfs["/var/spool/postprox"]
     assert "size=640m" in options
     return lambda size: [f"/var/spool/postprox:{options.replace('size=640m', f'size={size}')}"]
 
 
 def command(*options: str) -> dict[str, list[str]]:
-    """Return the setting for other options than the image's."""
+    """Return the settings for options other than the image's."""
     return {"command": ["--strict", *options, "127.0.0.1:10026"]}
 
 
-def test_proxy_runs_isolated(start: Start, connect: Connect) -> None:
+def test_proxy_runs_in_isolation(start: Start, connect: Connect) -> None:
     proxy = start()
     connect().leaves()
     check_isolation(proxy)
@@ -139,7 +139,7 @@ def test_readiness_probe_is_health_check(start: Start) -> None:
     assert PROBES["readinessProbe"]["exec"]["command"] == start().image.stage.health
 
 
-def test_liveness_probe_fails_for_old_metrics(start: Start, connect: Connect) -> None:
+def test_liveness_probe_fails_if_metrics_are_outdated(start: Start, connect: Connect) -> None:
     proxy = start()
     connect().leaves()
     probe = PROBES["livenessProbe"]["exec"]["command"]
@@ -179,7 +179,9 @@ def test_processes_left_by_filter_are_reaped(
     wait_until(lambda: not children.read_text())
 
 
-def test_sigterm_lets_message_finish(start: Start, connect: Connect, upstream: Upstream) -> None:
+def test_current_message_is_delivered_after_sigterm(
+    start: Start, connect: Connect, upstream: Upstream
+) -> None:
     proxy = start(**command("-c", "sleep 0.5"))
     peer = connect()
     behind = in_data(peer, upstream)
@@ -196,7 +198,7 @@ def test_sigterm_lets_message_finish(start: Start, connect: Connect, upstream: U
     assert proxy.process.wait(TIMEOUT) == 0
 
 
-def test_second_sigterm_ends_proxy_before_filter(
+def test_second_sigterm_terminates_proxy_before_filter_exits(
     start: Start, connect: Connect, upstream: Upstream
 ) -> None:
     proxy = start(**command("-c", "sleep 600", "-t", "900"))
@@ -208,7 +210,7 @@ def test_second_sigterm_ends_proxy_before_filter(
     for _ in range(2):
         os.kill(proxy.pid, signal.SIGTERM)
         wait_until(lambda: int(proxy.status("SigPnd"), 16) == 0)
-        time.sleep(0.1)  # the loop handles equal signals of one iteration together
+        time.sleep(0.1)  # the loop handles equal signals in one iteration as one signal
     peer.sees_reply(b"421 4.3.2 ")
     assert proxy.process.wait(TIMEOUT) == 0
 
@@ -224,7 +226,7 @@ def test_full_tmpfs_defers_message(
 
 
 @pytest.mark.parametrize(("times", "fits"), [(3.2, True), (2.5, False)])
-def test_message_needs_three_times_its_size(
+def test_spool_requires_three_times_the_message_size(
     start: Start, tmpfs: Tmpfs, connect: Connect, upstream: Upstream, *, fits: bool, times: float
 ) -> None:
     lines = [b"x" * 998] * 400

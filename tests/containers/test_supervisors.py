@@ -1,4 +1,4 @@
-"""The proxy under runit, s6 and supervisord, with the files that docs/containers.md prints.
+"""Tests of the proxy under runit, s6 and supervisord with the files in docs/containers.md.
 
 Rule: only paths, ports and the user are replaced.
 """
@@ -35,13 +35,13 @@ PYTHON = "/usr/bin/python3"
 HEADING = "runit, s6 and supervisord"
 SV, S6_SVC, SUPERVISORCTL = commands(HEADING)
 
-#: The supervisor is process 1, and its services end with it.
+#: The supervisor is process 1, so its services are killed when it exits.
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child")
 
 FILTER = """#!/bin/sh
 case $SENDER in slow*) : > {here}/spool/started; sleep 0.7;; esac
 """
-#: As Debian's, without a section for the log.
+#: Debian's configuration without a log section.
 SUPERVISORD = """
 [unix_http_server]
 file={here}/supervisor.sock
@@ -63,7 +63,7 @@ files = {here}/conf.d/*.conf
 
 
 class Supervised:
-    """A supervisor, and the proxy that it runs.
+    """A supervisor and the proxy that it runs.
 
     service: the text of the printed file.
     """
@@ -93,7 +93,7 @@ class Supervised:
         return text
 
     def service(self, text: str) -> None:
-        """Write the file `run` of the service."""
+        """Write the service's `run` file."""
         run = self.here / "services/postprox/run"
         run.parent.mkdir(parents=True)
         run.write_text(self.printed(text))
@@ -111,7 +111,7 @@ class Supervised:
         self.wait_greeting()
 
     def process_id(self, pid: int) -> int:
-        """Return the ID on this machine of process `pid` in the supervisor's namespace."""
+        """Return this machine's ID for process `pid` in the supervisor's namespace."""
         assert self.process
         namespace = Path(f"/proc/{self.process.pid}/ns/pid_for_children").readlink()
         for directory in Path("/proc").glob("[0-9]*"):
@@ -122,7 +122,7 @@ class Supervised:
         pytest.fail(f"there is no process {pid}")
 
     def stop(self) -> None:
-        """Kill all processes of the namespace."""
+        """Kill all processes in the namespace."""
         if self.process:
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
             for child in children.read_text().split():
@@ -178,7 +178,7 @@ def wait_for_new(seen: set[int], log: Callable[[], str]) -> int:
 
 
 def exercise(supervised: Supervised, restart: Callable[[], object], log: Callable[[], str]) -> None:
-    """Restart the proxy while its filter runs, and kill it. No message may be lost."""
+    """Restart the proxy during a filter run, and then kill the proxy. No mail may be lost."""
     seen: set[int] = set()
     slow = threading.Thread(target=supervised.send, args=("slow@example",))
     slow.start()

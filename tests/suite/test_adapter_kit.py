@@ -93,21 +93,21 @@ def test_message_without_added_field_is_unchanged() -> None:
     assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
 
 
-def test_field_at_end_of_header_is_removed() -> None:
+def test_added_field_at_end_of_header_is_removed() -> None:
     head = _Head((), (b"x-peer:",))
     assert head.without_added(b"Subject: x\r\nX-Peer: ::1\r\n\r\nX-Peer: b\r\n") == (
         b"Subject: x\r\n\r\nX-Peer: b\r\n"
     )
 
 
-def test_field_before_last_line_without_header_is_removed() -> None:
+def test_added_field_before_last_line_without_header_is_removed() -> None:
     head = _Head((), (b"x-peer:",))
     text = b"no header\r\nX-Peer: ::1\r\nlast\r\n.\r\n"
     octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
     assert b"".join(octets) == b"no header\r\nlast\r\n.\r\n"
 
 
-def test_message_without_field_at_end_of_header_is_unchanged() -> None:
+def test_message_without_added_field_at_end_of_header_is_unchanged() -> None:
     assert _Head((), (b"x-peer:",)).without_added(b"a\r\n.\r\n") == b"a\r\n.\r\n"
 
 
@@ -311,7 +311,9 @@ def test_adapter_file_without_adapter_object_is_an_error(tmp_path: Path) -> None
         ("print('tool')", 1, ""),
     ],
 )
-def test_version_is_that_of_program(tmp_path: Path, code: str, status: int, printed: str) -> None:
+def test_version_is_read_from_program_output(
+    tmp_path: Path, code: str, status: int, printed: str
+) -> None:
     write_adapter(tmp_path)
     path = tmp_path / "relay.py"
     command = f"[sys.executable, '-S', '-c', {code!r}]"
@@ -321,7 +323,7 @@ def test_version_is_that_of_program(tmp_path: Path, code: str, status: int, prin
     assert (done.returncode, done.stdout) == (status, printed)
 
 
-def test_adapter_without_version_prints_none(tmp_path: Path) -> None:
+def test_adapter_without_version_command_prints_no_version(tmp_path: Path) -> None:
     write_adapter(tmp_path)
     words = [sys.executable, "-S", str(ADAPTER_LAUNCHER), str(tmp_path / "relay.py"), "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -202,7 +202,7 @@ class _Session:
             await self._loop.wait(self._client.readable, self.upstream.readable)
             if self._client.is_ready():
                 return True
-            # A delivery of the program may have dropped the connection in the meantime.
+            # One of the program's deliveries may have closed the connection in the meantime.
             if self.upstream is not None and self.upstream.is_ready():
                 self.drop_upstream()
                 return False
@@ -378,7 +378,7 @@ class _Delivery:
             begins = line.endswith(b"\n")
 
     async def _content(self, session: _Session) -> bool:
-        """Send the content, and relay replies. Return False if a peer is lost."""
+        """Send the content, and relay replies. Return False if a peer disconnects."""
         upstream = session.upstream
         assert upstream is not None
         head = _Head(self._added, self._appended)
@@ -442,7 +442,7 @@ class _Head:
         return sent
 
     def _awaits_appended(self, line: bytes) -> bool:
-        """Whether the header goes on after *line* and a field of its end is still expected."""
+        """Whether the header continues after *line* and an appended field is still expected."""
         is_header = line.rstrip(b"\r") not in (b"", b".")
         return is_header and any(name in self._left for name in self._appended)
 

@@ -1,12 +1,13 @@
-"""The adapter for aiosmtpd's handler Proxy, of PyPI's package aiosmtpd.
+"""The adapter for the Proxy handler in PyPI's package aiosmtpd.
 
-Rule: aiosmtpd answers every command itself. Its handler sends the message to the upstream server
-when it has received the message, so the passage is `Deferred`.
+Rule: aiosmtpd replies to every command itself. Its handler sends the message to the upstream server
+after it has received the message, so the delivery mode is `Deferred`.
 
-- The handler has no command line: `aiosmtpd -c aiosmtpd.handlers.Proxy` rejects its two arguments.
-  A script starts the server with the class that aiosmtpd provides for this purpose.
-- The handler adds the field X-Peer at the end of the header. The passage removes it.
-- aiosmtpd runs in the Python of /opt/aiosmtpd. It has no filter.
+- The handler has no command line, because `aiosmtpd -c aiosmtpd.handlers.Proxy` rejects the
+  handler's two arguments. A script starts the server with the class that aiosmtpd provides for this
+  purpose.
+- The handler adds the field X-Peer at the end of the header. The adapter removes this field.
+- aiosmtpd runs with the Python interpreter in /opt/aiosmtpd. It does not support filters.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ VERSION = "import aiosmtpd; print(aiosmtpd.__version__)"
 
 
 def program(place: Place) -> Program:
-    """Return the command of a server with the handler Proxy."""
+    """Return the command that starts a server with the Proxy handler."""
     script = place.write("proxy.py", SCRIPT)
     ends = (place.entrance, place.upstream)
     addresses = [str(part) for end in ends for part in (end.host, end.port)]

@@ -1,7 +1,7 @@
-"""A scanner that finds no virus, for clamsmtpd: `clamd.py SOCKET COMMAND...`.
+"""A scanner for clamsmtpd that finds no virus: `clamd.py SOCKET COMMAND...`.
 
-Rule: this is no adapter. It serves clamd's commands PING and SCAN at the unix-domain socket SOCKET,
-and replaces itself by COMMAND. The scanner ends with COMMAND.
+Rule: this module is not an adapter. The program runs COMMAND and serves clamd's commands PING and
+SCAN on the Unix-domain socket SOCKET. The scanner exits together with COMMAND.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import threading
 
 
 class Scanner(socketserver.StreamRequestHandler):
-    """One connection of clamsmtpd."""
+    """A connection from clamsmtpd."""
 
     def handle(self) -> None:
-        """Answer commands until END or the end of the connection."""
+        """Reply to commands until END or a disconnect."""
         for line in self.rfile:
             command, _, path = line.strip().partition(b" ")
             if command == b"PING":
@@ -29,7 +29,7 @@ class Scanner(socketserver.StreamRequestHandler):
 
 
 def main(path: str, *command: str) -> None:
-    """Serve at *path*, and run *command*."""
+    """Serve clamsmtpd on the socket *path*, and run *command*."""
     server = socketserver.ThreadingUnixStreamServer(path, Scanner)
     server.daemon_threads = True
     ended = os.pidfd_open(os.getpid())

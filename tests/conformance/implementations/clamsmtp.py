@@ -1,14 +1,14 @@
-"""The adapter for clamsmtpd(8), of Debian's package clamsmtp.
+"""The adapter for clamsmtpd(8) from Debian's package clamsmtp.
 
-Rule: clamsmtpd itself handles every session and message. It sends DATA to the upstream server when
-it has the message, so the passage is `Direct`.
+Rule: clamsmtpd itself handles every session and message. It sends DATA to the upstream server after
+it has received the message, so the delivery mode is `Direct`.
 
-- clamsmtpd has each message scanned by clamd(8). The scanner is clamd.py next to this file, which
-  finds no virus.
+- clamsmtpd sends each message to clamd(8) for a scan. Here, clamd.py in this directory replaces
+  clamd(8) and finds no virus.
 - HOST:PORT and -d become OutAddress and TempDirectory of clamsmtpd.conf(5). `Header:` without a
   value suppresses the header field that clamsmtpd adds.
-- In the greeting and the EHLO reply clamsmtpd sends its own name, and it removes PIPELINING. The
-  passage restores both, because every transcript contains them.
+- clamsmtpd sends its own name in the greeting and the EHLO reply, and it removes PIPELINING. The
+  adapter restores both, because every transcript expects them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Header:
 
 
 def program(place: Place) -> Program:
-    """Return the command of clamsmtpd and its scanner."""
+    """Write clamsmtpd's configuration. Return the command that runs clamsmtpd and its scanner."""
     scanner = place.files / "clamd"
     text = CONFIGURATION.format(
         upstream=place.upstream,

@@ -1,14 +1,14 @@
-"""The adapter for E-MailRelay with --immediate and --filter, a relay in C++.
+"""The adapter for E-MailRelay, a relay in C++, with --immediate and --filter.
 
-Rule: E-MailRelay answers every command itself. With --immediate it sends the message to the
-upstream server before it answers the end of data, so the passage is `Deferred`.
+Rule: E-MailRelay replies to every command itself. With --immediate, it sends the message to the
+upstream server before it replies to the end of data, so the delivery mode is `Deferred`.
 
-- -d becomes --spool-dir, -t becomes --filter-timeout. The passage removes the field Received that
-  E-MailRelay adds in front of a message.
-- E-MailRelay passes the files with content and envelope to its filter, and reads `<<reply>>` from
-  the filter's standard output. A script makes that reply from the last line of standard error. It
-  restores CRLF in content that the filter has changed.
-- EMAIL is a copy of the content with LF and without Received.
+- -d becomes --spool-dir, and -t becomes --filter-timeout. The adapter removes the Received field
+  that E-MailRelay prepends to a message.
+- E-MailRelay passes a content file and an envelope file to its filter, and reads `<<reply>>` from
+  the filter's standard output. A script creates this reply from the last line of standard error. It
+  also restores CRLF in content that the filter has changed.
+- EMAIL is a copy of the content with LF line ends and without the Received field.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ cmp -s "$1" "$1.before" || sed -i 's/\\r*$/\\r/' "$1"
 rm -f "$1.before" "$1.errors" "$1.email"
 exit $status
 """
-#: The field that E-MailRelay adds in front of the content.
+#: The field that E-MailRelay prepends to the content.
 RECEIVED = re.compile(rb"\AReceived:.*\n(?:[ \t].*\n)*")
-#: The fields of an envelope file.
+#: The fields in an envelope file.
 SENDER, RECIPIENTS = "X-MailRelay-From", ("X-MailRelay-To-Remote", "X-MailRelay-To-Local")
 
 
 def program(place: Place) -> Program:
-    """Return the command of E-MailRelay."""
+    """Return E-MailRelay's command."""
     options = place.options
     argv = [EMAILRELAY, "--no-daemon", "--no-syslog", "--immediate", "--user", "root"]
     argv += ["--interface", place.entrance.host, "--port", str(place.entrance.port)]
@@ -53,7 +53,7 @@ def program(place: Place) -> Program:
 
 
 def message(arguments: Sequence[str]) -> Message:
-    """Return the message in the files *arguments*, content and envelope."""
+    """Return the message in the content file and the envelope file that *arguments* name."""
     content, envelope = map(Path, arguments[:2])
     lines = envelope.read_text("utf-8", "surrogateescape").splitlines()
     fields = [line.partition(": ") for line in lines]

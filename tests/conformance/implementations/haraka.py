@@ -1,10 +1,10 @@
-"""The adapter for Haraka with its plugin queue/smtp_proxy, of npm's package Haraka.
+"""The adapter for npm's package Haraka with the plugin queue/smtp_proxy.
 
-Rule: Haraka answers every command itself. Its plugin opens the upstream connection at MAIL and
-sends DATA before it has the content, so the passage is `Deferred(holds_data=True)`.
+Rule: Haraka replies to every command itself. The plugin opens the upstream connection at MAIL and
+sends DATA before it has the content, so the delivery mode is `Deferred(holds_data=True)`.
 
-- The second plugin accepts every recipient. Haraka's field Received is switched off.
-- Haraka takes seconds to start, so haraka.toml keeps it running. It has no filter.
+- A second plugin accepts every recipient. Haraka's Received field is disabled.
+- Haraka takes seconds to start, so haraka.toml keeps it running. It does not support filters.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from postprox_conformance.adapters import Adapter, Deferred, Place, Program
 MODULES = Path("/opt/haraka/node_modules")
 NODE = MODULES / ".bin" / "node"
 HARAKA = MODULES / "Haraka" / "bin" / "haraka"
-#: The defaults, which a file of the same name replaces as a whole.
+#: Haraka's default configuration. A file with the same name replaces a default file entirely.
 CONNECTION = MODULES / "Haraka" / "config" / "connection.ini"
 
 ACCEPT_ALL = "exports.hook_rcpt = (next) => next(OK)\n"
 
 
 def program(place: Place) -> Program:
-    """Return the command of Haraka, with its configuration."""
+    """Write Haraka's configuration, and return its command."""
     place.write("plugins/accept_all.js", ACCEPT_ALL)
     place.write("package.json", "{}\n")
     (place.files / "queue").mkdir()

@@ -1,11 +1,11 @@
-"""The adapter for qpsmtpd with its plugin queue/smtp-forward, of Debian's package qpsmtpd.
+"""The adapter for Debian's package qpsmtpd with the plugin queue/smtp-forward.
 
-Rule: qpsmtpd answers every command itself. Its plugin sends the message to the upstream server when
-qpsmtpd has received the message, so the passage is `Deferred`.
+Rule: qpsmtpd replies to every command itself. The plugin sends the message to the upstream server
+after qpsmtpd has received the message, so the delivery mode is `Deferred`.
 
-- The plugins are rcpt_ok and queue/smtp-forward. The fields Received and Authentication-Results
-  that qpsmtpd adds in front of a message are removed by the passage.
-- qpsmtpd's configuration is in the directory of QPSMTPD_CONFIG. It has no filter.
+- The plugins are rcpt_ok and queue/smtp-forward. The adapter removes the fields Received and
+  Authentication-Results that qpsmtpd prepends to a message.
+- QPSMTPD_CONFIG is the path of qpsmtpd's configuration directory. qpsmtpd has no filter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QPSMTPD = "/usr/bin/qpsmtpd-forkserver"
 
 
 def program(place: Place) -> Program:
-    """Return the command of qpsmtpd, with its configuration."""
+    """Write qpsmtpd's configuration, and return its command."""
     spool = place.files / "spool"
     spool.mkdir(mode=0o700)
     configuration = {

@@ -1,11 +1,11 @@
-"""The adapter for smtp-gated, a transparent proxy in C, in its mode `fixed` without scanners.
+"""The adapter for smtp-gated, a transparent proxy in C, in mode `fixed` without scanners.
 
-Rule: smtp-gated itself handles every session and message. It relays each command at once, DATA as
-well, so the passage is `Early`.
+Rule: smtp-gated itself handles every session and message. It relays each command immediately,
+including DATA, so the delivery mode is `Early`.
 
-- smtp-gated always moves itself to the background. With -f it serves one session only and exits.
-- It has a spool directory and a lock directory of its own, so it does not use DIR of -d. It has no
-  filter.
+- smtp-gated always goes into the background. With -f, it serves only one session and exits.
+- smtp-gated ignores the directory of -d, because it has its own spool and lock directories. It does
+  not support filters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ nat_header_type 0
 
 
 def program(place: Place) -> Program:
-    """Return the command of smtp-gated, with its configuration."""
+    """Write smtp-gated's configuration, and return its command."""
     for name in ("spool", "lock"):
         (place.files / name).mkdir()
     text = CONFIGURATION.format(

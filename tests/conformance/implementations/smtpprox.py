@@ -1,11 +1,12 @@
 """The adapter for smtpprox, a proxy in Perl.
 
-Rule: smtpprox itself handles every session and message. It relays each command at once, DATA as
-well, so the passage is `Early`.
+Rule: smtpprox itself handles every session and message. It relays each command immediately,
+including DATA, so the delivery mode is `Early`.
 
-- After QUIT smtpprox waits until the client closes the connection.
-- Three children serve clients. smtpprox starts one child each 0.1 s.
-- Messages are in unnamed files in /tmp, so smtpprox does not use DIR of -d. It has no filter.
+- After QUIT, smtpprox waits until the client closes the connection.
+- Three child processes serve clients. smtpprox starts one of them every 0.1 s.
+- smtpprox ignores the directory of -d, because it stores messages in unnamed files in /tmp. It does
+  not support filters.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ CHECKOUT = Path("/opt/smtpprox")
 
 
 def program(place: Place) -> Program:
-    """Return the command of smtpprox."""
+    """Return smtpprox's command."""
     script = CHECKOUT / "smtpprox"
     return Program(
         ["perl", f"-I{CHECKOUT}", script, "--children=3", str(place.entrance), str(place.upstream)]

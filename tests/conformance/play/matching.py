@@ -62,7 +62,7 @@ class OctetsAwaited:
 #: An end of data for a reader that ends lines at CRLF, at LF or at CR.
 _END_FOR_ANY_READER = re.compile(rb"(?:\A|(?<=\n))\.\r?\n|(?:\A|(?<=\r))\.\r")
 _END_OF_DATA = re.compile(rb"(?:\A|(?<=\r\n))\.\r\n")
-#: The failure of a message that another server could read as several messages.
+#: The failure text for a message that another server could read as several messages.
 EARLIER_END = "an earlier end of data for a reader of CR or LF"
 #: The beginning of a reply that accepts a message.
 _SUCCESS = re.compile(rb"2\d\d")
@@ -104,7 +104,7 @@ class NoSuccessAwaited:
 
 
 class UnfinishedAwaited:
-    """Waits while no reader finds an end of data."""
+    """Waits as long as no reader finds an end of data."""
 
     def look(self, buffer: bytearray) -> Verdict:
         """Return the verdict on *buffer*."""

@@ -37,12 +37,12 @@ _IDLE_STRETCH = 0.2
 _IDLE_USE = 0.02
 
 Observer = Callable[[], Verdict]
-#: The steps that the end of the connection completes, and their time.
+#: The steps that succeed at the end of the connection or of their time, with their conditions.
 _UNTIL_END: dict[str, Callable[[], NoSuccessAwaited | UnfinishedAwaited]] = {
     "@no-2yz": NoSuccessAwaited,
     "@unfinished": UnfinishedAwaited,
 }
-#: What these steps expect, for the text of a failure.
+#: The expectations of these steps, for failure reports.
 _EXPECTED = {
     "@message": "a message with one end of data for every reader",
     "@no-2yz": "no 2yz reply",
@@ -154,7 +154,7 @@ class Observers:
         return look
 
     def _until_end(self, step: Step) -> Observer:
-        """Return an observer that ends with the connection, or after the time of *step*."""
+        """Return an observer that ends with the connection or after the time in *step*."""
         deadline = time.monotonic() + self.quiet_time(step)
         awaited = _UNTIL_END[step.verb]()
 
@@ -170,7 +170,7 @@ class Observers:
         return lambda: self._on_connection(step, look)
 
     def quiet_time(self, step: Step) -> float:
-        """Return the time that *step* names, or 0."""
+        """Return the time that *step* specifies, or 0."""
         if step.verb not in ("@quiet", *_UNTIL_END):
             return 0.0
         assert isinstance(step.argument, float)
