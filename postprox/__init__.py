@@ -5,6 +5,6 @@ Rule: this module imports nothing, because every other module imports it.
 
 __version__ = "1.0.0"
 
-#: True only for type checkers. Importing TYPE_CHECKING from `typing` would take longer than a whole
-#: session.
+#: True for type checkers and False at run time. Importing TYPE_CHECKING from `typing` would take
+#: longer than a whole session.
 TYPE_CHECKING = False

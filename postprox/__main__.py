@@ -1,4 +1,4 @@
-"""The command `postprox`, which runs one session on standard input and output, or a server.
+"""The command `postprox`, which runs either one session on standard input and output or a server.
 
 Rule: this module only starts the session or the server, and reports command-line errors.
 """
@@ -16,13 +16,13 @@ from .shell.system import (
     silence,
 )
 
-# These lines run before anything can fail. spawn(8) also connects descriptor 2 to the client, which
-# must not receive a traceback if the start fails.
+# These lines run before anything can fail. Under spawn(8), descriptor 2 is also connected to the
+# client, which must not receive a traceback if startup fails.
 try:
     add_standard_descriptors()
     if is_socket(STDIN):
         silence(STDERR)
-except OSError as error:  # without /dev/null, the next file would be descriptor 2
+except OSError as error:  # otherwise, the next file would get descriptor 2
     try:
         if is_socket(STDIN):
             from .core import replies
@@ -92,7 +92,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
 
 
 def _absolute(directory: str) -> str:
-    """Make `directory` absolute, because the filter may change its working directory."""
+    """Make `directory` an absolute path, because the filter may change directories."""
     try:
         return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
     except OSError:
@@ -103,7 +103,7 @@ def _absolute(directory: str) -> str:
 
 
 def _report_usage(error: str) -> int:
-    """Report an error on the terminal, or to the log and the SMTP client (cli.errors)."""
+    """Report an error on the terminal, or otherwise to both log and SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
         from .core import log_levels

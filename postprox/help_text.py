@@ -14,7 +14,7 @@ _INDENT = 27
 
 
 def _synopsis() -> str:
-    """Return the short options in brackets. Adjacent options without arguments share a pair."""
+    """Return the short options in brackets. Options without arguments share a pair of brackets."""
     parts: list[str] = []
     flags = ""
     for letter, _, argument, _, _, applies, _ in options.TABLE:

@@ -10,6 +10,6 @@ Rule: each module has one task.
 - `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,
   `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` contain the rules.
   `rules.py` applies them.
-- `findings.py` defines names and levels, and `fixes.py` creates the commands.
+- `findings.py` defines the names and levels of findings. `fixes.py` creates the commands.
 - `report.py` formats the report.
 """

@@ -1,6 +1,6 @@
 """The command `postprox-check`, which reports configuration errors on a mail server.
 
-Rule: this module only calls the others. The exit status is the highest level of a finding.
+Rule: this module only calls the other modules. The exit status is the highest level of a finding.
 """
 
 from __future__ import annotations

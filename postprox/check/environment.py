@@ -33,7 +33,7 @@ class Assignments:
     problems: list[str] = field(default_factory=list)
     #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: The values that were probably intended if the file has errors. They are lines without quotes.
+    #: If the file has errors, the values that were probably intended (lines without quotes).
     likely: dict[str, str] = field(default_factory=dict)
 
 

@@ -21,22 +21,23 @@ class ProgramFacts:
     path: str
     exists: bool
     is_directory: bool = False
-    #: Whether the user can execute the file, which also depends on the permissions of its
+    #: True if the user can execute the file, which also depends on the permissions of its
     #: directories.
     executable: bool | None = None
     #: The first directory that the user cannot search, or "" if there is none.
     closed_directory: str = ""
-    #: Whether the user can read the script, and whether the file system is mounted with noexec.
+    #: True if the user can read the script, or None if unknown.
     readable: bool | None = True
+    #: True if the file system is mounted with noexec.
     has_noexec: bool = False
-    #: The file and its parent directories, if every user can write to them.
+    #: Those of the file and its parent directories to which every user can write.
     open_paths: tuple[str, ...] = ()
     #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""
     interpreter_executable: bool | None = True
-    #: Whether the file begins with a UTF-8 byte order mark.
+    #: True if the file begins with a UTF-8 byte order mark.
     has_mark: bool = False
-    #: Whether a line read by the kernel or the shell ends with CR LF.
+    #: True if a line read by the kernel or the shell ends with CR LF.
     has_crlf: bool = False
     #: The first syntax error that the interpreter reports, or "" if there is none.
     syntax_error: str = ""
@@ -69,12 +70,12 @@ class ProxyFacts:
     filter_unchecked: str = ""
     #: The syntax error that the shell finds in the filter command, or "".
     command_error: str = ""
-    #: Whether the upstream server is on this machine, but is neither listening nor listed in
+    #: True if the upstream server is on this machine, but neither listens nor is listed in
     #: master.cf.
     upstream_missing: bool = False
     #: None if systemd creates the directory when it starts the proxy.
     spool: SpoolFacts | None = None
-    #: The required paths in the unit's settings that do not exist.
+    #: The missing paths that the unit's settings require.
     missing_paths: tuple[str, ...] = ()
     #: The reason why the permissions of the proxy's user are unknown, or "".
     unknown_permissions: str = ""
@@ -103,13 +104,13 @@ class UnitState:
     result: str = "success"
     #: The exit status of the main process.
     status: int = 0
-    #: Whether one of the unit's files is newer than the loaded configuration.
+    #: True if one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
     #: The command line of the main process, or empty if there is no process.
     words: tuple[str, ...] = ()
 
     def is_failing(self) -> bool:
-        """Return whether the most recent starts failed."""
+        """Return whether the most recent attempts to start the unit failed."""
         return self.active == "failed" or (self.sub == "auto-restart" and self.result != "success")
 
 
@@ -125,10 +126,11 @@ class Listener:
 class RunningFacts:
     """The state of the running system."""
 
-    #: Whether master(8) is running with this configuration.
+    #: True if master(8) is running with this configuration.
     postfix: bool | None = None
-    #: The state of each unit by name, and the reason if the states are unknown.
+    #: The state of each unit by name.
     units: Mapping[str, UnitState] = field(default_factory=dict)
+    #: The reason why the states are unknown, or "".
     units_unknown: str = ""
     listeners: tuple[Listener, ...] = ()
     #: The greeting received from each address, or the error.

@@ -33,7 +33,7 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a missing filter, or one that cannot be executed."""
+    """Report a missing or non-executable filter."""
     seen = facts.filter
     if seen is None:
         return

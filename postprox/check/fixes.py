@@ -1,7 +1,7 @@
 """Edits to the Postfix configuration or a unit, and the commands that make these edits.
 
-Rule: text only. This module executes nothing. Each command can be pasted into a shell, and contains
-all edits of its target. No command therefore undoes another (`Plan`).
+Rule: text only. This module executes nothing. Each command can be pasted into a shell and contains
+all edits of its target, so no command undoes another (`Plan`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Own:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a service in master.cf, such as `command`, or `service` for the name."""
+    """A column of a service in master.cf, such as `command`. The column `service` is the name."""
 
     service: Service
     name: str
@@ -101,7 +101,7 @@ def set_own(service: Service, name: str, value: str) -> Edit:
 
 
 def raise_own(service: Service, name: str, seconds: float) -> Edit:
-    """Raise a time limit of one service to this value, unless it is longer."""
+    """Raise a time limit of one service to this value, unless the limit is already longer."""
 
     def change(old: str) -> str:
         present = re.fullmatch(r"([0-9]+)s", old)
@@ -132,7 +132,7 @@ def set_field(service: Service, name: str, value: str) -> Edit:
 
 
 def set_user(service: Service, user: str) -> Edit:
-    """Set the user as which spawn(8) runs a command."""
+    """Set the user account under which spawn(8) runs a command."""
 
     def change(words: list[str]) -> list[str]:
         program, *others = (word for word in words if not word.startswith("user="))
@@ -285,7 +285,7 @@ def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]
 
 
 def write_options(proxy: Proxy, words: Sequence[str]) -> Edit:
-    """Replace a unit's options file with one for the arguments `words`."""
+    """Replace a unit's options file with a file that contains the arguments `words`."""
     return Edit(Rewritten(proxy), lambda _: shlex.join(words))
 
 
@@ -368,7 +368,7 @@ class Plan:
             columns["command"] = _with_parameters(command, own)
             own = {}
         if "service" in columns:
-            # Another service can have the old name, so only one finding removes it.
+            # Another service can have the old name, so only one finding removes that service.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
@@ -383,7 +383,7 @@ class Plan:
         return (place for place in self._values if isinstance(place, kind))
 
     def _options_file(self, place: Place) -> str:
-        """Return the environment file that an edit changes, or "" for other edits."""
+        """Return the environment file that an edit changes, or "" if it changes none."""
         match place:
             case Rewritten(Proxy(unit=Unit(options_file=file))):
                 return file
@@ -394,7 +394,8 @@ class Plan:
     def _variables(self, unit: Unit) -> dict[str, str]:
         """Return the variables of the options file for the new command line.
 
-        The result is empty if the unit has no options file or has a different form of command line.
+        The result is empty if the unit has no options file, or if its command line has a different
+        form.
         """
         value = self._values.get(Setting(unit, "ExecStart"))
         return _variables(unit, shlex.split(value)) if value and unit.options_file else {}

@@ -1,7 +1,7 @@
 """Reads the state of the running system: systemd, sockets, processes and the filter's files.
 
-Rule: this module only reads, and makes no decisions. It sends only QUIT, to the proxy's port. Its
-connection can start a socket-activated service.
+Rule: this module only reads. It makes no decisions. The only data that it sends is QUIT, to the
+proxy's port. Connecting to this port can start a socket-activated service.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Machine:
         """Return the output of `systemctl show` for some units.
 
         Raises:
-            UnreadableError: systemctl(1) is missing or failed, for example without systemd.
+            UnreadableError: systemctl(1) is missing or failed, for example because systemd is not
+                in use.
         """
         program = shutil.which("systemctl", path=os.environ.get("PATH", _PATH))
         if program is None:
@@ -55,7 +56,7 @@ class Machine:
         return done.stdout.decode(errors="backslashreplace")
 
     def command_line(self, pid: int) -> tuple[str, ...]:
-        """Return the command line of a process. It is empty if the process has exited."""
+        """Return the command line of a process, or () if the process has exited."""
         try:
             text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="backslashreplace")
         except OSError:
@@ -68,7 +69,7 @@ class Machine:
         return "".join(table.read_text() for table in tables if table.exists())
 
     def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
-        """Return the programs that have each socket open, if the caller may see them."""
+        """Return the programs that have each socket open and that the caller may see."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         found: dict[int, set[str]] = {}
         for process in Path("/proc").glob("[0-9]*") if inodes else ():
@@ -154,7 +155,7 @@ def shell_error(command: str) -> str:
 
 
 def syntax_error(interpreter: str, script: bytes) -> str:
-    """Return the syntax error in a shell or Python script, or "" if there is none or it is unknown.
+    """Return the syntax error in a shell or Python script, or "" if none is known.
 
     The interpreter named in the script is not used, because another user may have written that
     line. Instead, one of the system's interpreters parses the script without running it.
@@ -200,7 +201,7 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Return the file and its parent directories, if every user can write to them.
+    """Return those of the file and its parent directories to which every user can write.
 
     In a directory with the sticky bit, a user cannot replace another user's file.
     """

@@ -113,7 +113,7 @@ def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
 
 
 def free_port(setup: Setup, first: int) -> int:
-    """Return the first port that is not used by this configuration or by a known listener."""
+    """Return the first port that is used neither by this configuration nor by a known listener."""
     queue = setup.configuration.parameter("queue_directory")
     services = (listening_endpoint(each, queue) for each in setup.configuration.services)
     used = {endpoint.port for endpoint in services if endpoint}
@@ -123,7 +123,7 @@ def free_port(setup: Setup, first: int) -> int:
 
 
 def port_twice(setup: Setup) -> Iterator[Fault]:
-    """Report a service in master.cf that has the address of a proxy.
+    """Report a service in master.cf that has the same address as a proxy.
 
     master(8) can bind an address twice (SO_REUSEPORT), and the kernel then distributes the
     connections. master(8) cannot bind an address that a unit uses.

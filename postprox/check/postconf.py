@@ -1,6 +1,7 @@
 """The Postfix configuration, parsed from the output of postconf(1).
 
-Rule: text in, objects out. The output must come from `-nx` and `-Px`, because `-x` expands `$name`.
+Rule: this module only converts text to objects. The output must come from `-nx` and `-Px`, because
+`-x` expands `$name`.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class Service:
     process_limit: str
     #: The command and its arguments, as Postfix splits them.
     words: tuple[str, ...]
-    #: The parameters in main.cf by name, and the parameters that `-o` sets for this service only.
+    #: The parameters in main.cf.
     main: Mapping[str, str]
+    #: The parameters that `-o` sets for this service only.
     own: Mapping[str, str]
 
     @property
@@ -98,13 +100,13 @@ class Service:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The main.cf and master.cf in `directory`, or in Postfix's default directory if it is ""."""
+    """The main.cf and master.cf in `directory`, or in Postfix's default directory for ""."""
 
     main: Mapping[str, str]
     #: The services that Postfix runs. If several have the same name, Postfix uses the last one.
     services: tuple[Service, ...]
     directory: str = ""
-    #: The services that Postfix ignores because a later one has the same name.
+    #: The services that Postfix ignores because a later service has the same name.
     ignored: tuple[Service, ...] = ()
 
     @property

@@ -27,7 +27,7 @@ from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust, a proxy is busy only while its filter runs, so five smtpd(8) processes can
-#: share it. Each message then gets a fifth of smtpd_proxy_timeout, which is 20 s by default.
+#: share one proxy. Each message then gets a fifth of smtpd_proxy_timeout, which is 20 s by default.
 SPEED_ADJUST_FACTOR = 5
 
 #: At these levels, smtp(8) delivers no mail to a server without STARTTLS.
@@ -171,7 +171,7 @@ def malformed(setup: Setup) -> Iterator[Fault]:
 def unfiltered(setup: Setup) -> Iterator[Fault]:
     """Report a service that receives mail from outside and does not send it to a filter.
 
-    An empty value in master.cf counts as intended, unless a proxy receives no mail.
+    An empty value in master.cf is treated as intended, unless a proxy receives no mail.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):
@@ -500,7 +500,7 @@ def is_for_users(front: Service) -> bool:
 
 
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report addresses that are mapped both before and after the filter, or never."""
+    """Report addresses that are mapped both before and after the filter, or not at all."""
     if setup.routes_from(behind):
         return  # another filter follows, whose upstream service may map addresses
     overrides = behind.tokens(_OVERRIDES)

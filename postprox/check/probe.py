@@ -167,7 +167,7 @@ def has_user(name: str) -> bool:
 
 
 def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
-    """Read the installed postprox units with their drop-ins and sockets, templates last.
+    """Read the installed postprox units with their drop-ins and sockets. Templates come last.
 
     If several units have the same name, the first directory takes precedence, as in systemd.
     """
@@ -191,7 +191,7 @@ def _is_masked(path: Path) -> bool:
 
 
 def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
-    """Read a unit, its drop-ins and its socket from its own directory and systemd's directories.
+    """Read a unit, its drop-ins and its socket from the unit's and systemd's directories.
 
     Raises:
         OSError: a file cannot be opened.
@@ -239,7 +239,7 @@ def _is_of(link: str, stem: str) -> bool:
 
 
 def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
-    """Return the services that systemd starts. A template without known instances counts once."""
+    """Return the services that systemd starts. A template without known instances counts as one."""
     if not name.removesuffix(".service").endswith("@"):
         return (name,)
     stems = sorted({each.rpartition(".")[0] for each in enabled} - {name.rpartition(".")[0]})
@@ -423,7 +423,7 @@ def _interpreter(script: bytes, search: str) -> str:
     # As in the kernel, a CR before LF is part of the name, and a NUL ends the line.
     words = re.split("[ \t]+", line[2:].partition("\0")[0].strip(" \t"))
     if words[0].endswith("/env") and len(words) > 2 and not words[1].startswith("-"):
-        return " ".join(words[1:])  # the kernel passes one argument
+        return " ".join(words[1:])  # the kernel passes the rest as one argument
     if words[0].endswith("/env") and len(words) > 1:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
         return shutil.which(name, path=search) or name

@@ -17,7 +17,7 @@ from .fixes import Edit
 from .routes import FilterStage, Proxy, arguments, is_proxy
 from .setup import Setup
 
-#: Users for which spawn(8) refuses to run a command.
+#: User accounts under which spawn(8) refuses to run a command.
 _REFUSED_USERS = ("root", "postfix")
 #: The permission bits for group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
@@ -161,7 +161,7 @@ def columns(proxy: Proxy) -> Iterator[Fault]:
 
 
 def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a missing proxy program, or one that the proxy's user cannot execute."""
+    """Report a proxy program that is missing or that the proxy's user cannot execute."""
     path = facts.program.path
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, path)):
         yield Fault(
@@ -243,7 +243,7 @@ def _add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
 
 
 def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a missing message directory, or one that the proxy's user cannot write to."""
+    """Report a message directory that is missing or that the proxy's user cannot write to."""
     seen = facts.spool
     name = f"{wanted.directory}, the directory for messages"
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, wanted.directory)):

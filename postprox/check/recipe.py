@@ -2,7 +2,7 @@
 
 Rule: the recipe is a pure function of the configuration, the installed files and the ports in use.
 The services and parameters come from examples/postfix/. Each command can be pasted into a shell.
-postprox-check reports no findings on the resulting configuration.
+postprox-check reports no findings for the resulting configuration.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from .unit import Unit
 
 #: The possible values of --recipe.
 STAGES = {"before-queue": FilterStage.BEFORE_QUEUE, "after-queue": FilterStage.AFTER_QUEUE}
-#: The ports in the examples: the proxy, the service after it, and two for users' mail.
+#: The ports in the examples: one for the proxy, one for the service after the proxy, and two for
+#: users' mail.
 _PORTS = (10025, 10026, 10027, 10028)
 _USER_PORTS = ("submission", "submissions", "smtps", "587", "465")
 _FILTER = "/usr/local/bin/mail-filter"
@@ -340,7 +341,7 @@ class _Recipe:
         entry.columns[4] = str(self._capacity(fronts))
         if self._seconds("command_time_limit") <= _TIMEOUT:
             entry.set("command_time_limit", "1000s")
-            # spawn(8) treats all words after argv= as its command.
+            # spawn(8) treats all words after argv= as the command to run.
             entry.words = ["spawn", *entry.words[-2:], *entry.words[1:-2]]
 
     def _capacity(self, fronts: Sequence[Service]) -> int:

@@ -41,7 +41,7 @@ class Result:
 
 
 def as_text(result: Result) -> str:
-    """Format the report for a terminal. It is empty if there are no findings or unchecked items."""
+    """Format the report for a terminal. Without findings or unchecked items, it is empty."""
     lines: list[str] = []
     for finding in sorted(result.findings, key=lambda finding: -finding.level):
         title = f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]"

@@ -62,7 +62,7 @@ class Endpoint(NamedTuple):
 
 
 def _loopback_versions(host: str) -> set[int]:
-    """Return the IP versions in which a host is this machine, or nothing for other hosts."""
+    """Return the IP versions in which a host is this machine, or an empty set for other hosts."""
     if host == "localhost":
         return {4, 6}
     if host.startswith("127."):
@@ -79,7 +79,7 @@ class Proxy:
     endpoints: tuple[Endpoint, ...]
     #: The program and its arguments.
     words: tuple[str, ...]
-    #: None if the arguments are invalid. `error` then contains the reason.
+    #: The parsed options, or None if the arguments are invalid. `error` then contains the reason.
     options: options.Options | None
     error: str
     user: str

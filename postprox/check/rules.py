@@ -67,7 +67,7 @@ def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if setup.running:
         yield from running_rules.unit_state(proxy, setup.running)
     if broken_file := list(unit_rules.options_file(setup, proxy)):
-        # Each problem with the options would only be a consequence.
+        # Any problem with the options would only be a consequence of this problem.
         yield from broken_file
         return
     if proxy.options is None:

@@ -27,7 +27,7 @@ _LISTEN = "0A"
 
 
 def unit_states(text: str) -> Iterator[tuple[UnitState, int]]:
-    """Parse the output of `systemctl show` into units with the PID of their main process."""
+    """Parse the output of `systemctl show` into units, each with its main PID."""
     for block in text.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if name := values.get("Id", ""):
@@ -65,7 +65,7 @@ def _address(text: str) -> str:
 
 
 def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitState], str]:
-    """Return the state of each unit and its socket by name, or the reason why it is unknown."""
+    """Return the state of each unit and its socket by name, or the reason why it is not known."""
     names = [
         name
         for unit in units

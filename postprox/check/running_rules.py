@@ -190,7 +190,7 @@ def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
 
 
 def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
-    """Report an address at which a proxy does not send a greeting."""
+    """Report an address on which a proxy does not send a greeting."""
     for endpoint in proxy.endpoints:
         greeting = seen.greetings.get(endpoint, "220")
         if greeting.startswith("220"):

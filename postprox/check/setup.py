@@ -21,7 +21,7 @@ class Setup:
     configuration: Configuration
     proxies: Sequence[Proxy]
     facts: Mapping[Proxy, ProxyFacts]
-    #: The state of the running system, or None if it is not checked.
+    #: The state of the running system, or None if the system is not checked.
     running: RunningFacts | None = None
     #: The contents of tables by path. A missing entry means that the contents are unknown.
     tables: Mapping[str, str] = field(default_factory=dict)

@@ -21,12 +21,13 @@ class SocketUnit:
     name: str
     #: The values of ListenStream=.
     listen: tuple[str, ...]
-    #: Whether systemd starts one service for each connection.
+    #: True if systemd starts one service for each connection.
     accept: bool = False
-    #: The directory of its drop-ins.
+    #: The directory of the unit's drop-ins.
     drop_ins: str = ""
-    #: Whether systemd reads the file, and whether it is masked with a link to /dev/null.
+    #: True if systemd reads the file.
     installed: bool = False
+    #: True if the unit is masked with a link to /dev/null.
     masked: bool = False
     #: The names of the units that systemd starts.
     instances: tuple[str, ...] = ()
@@ -38,9 +39,9 @@ class Unit:
 
     name: str
     words: tuple[str, ...] = ()
-    #: The user as which the proxy runs, or "" if unknown.
+    #: The user that runs the proxy, or "" if unknown.
     user: str = "root"
-    #: Whether the user exists only while the service is running (DynamicUser=).
+    #: True if the user exists only while the service is running (DynamicUser=).
     dynamic_user: bool = False
     private_tmp: bool = False
     environment: dict[str, str] = field(default_factory=dict)
@@ -49,16 +50,19 @@ class Unit:
     settings: dict[str, list[str]] = field(default_factory=dict)
     #: The environment file with the proxy's options, or "" if ExecStart= does not use it.
     options_file: str = ""
-    #: Whether this file exists, and its contents.
+    #: True if this file exists.
     options_file_exists: bool = True
+    #: The contents of this file.
     assignments: Assignments = field(default_factory=Assignments)
     #: Parts of ExecStart= that systemd would replace, other than paths and names.
     replaced: tuple[str, ...] = ()
-    #: The file and the directory of its drop-ins, or "" for a command line.
+    #: The path of the unit, or "" for a command line.
     path: str = ""
+    #: The directory of the unit's drop-ins, or "" for a command line.
     drop_ins: str = ""
-    #: Whether systemd reads the file, and whether it is masked with a link to /dev/null.
+    #: True if systemd reads the file.
     installed: bool = False
+    #: True if the unit is masked with a link to /dev/null.
     masked: bool = False
     #: The names of the units that systemd starts. A template has one for each instance.
     instances: tuple[str, ...] = ()
@@ -172,7 +176,7 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
 
 
 def _last_of_each(paths: Sequence[str]) -> list[str]:
-    """Remove all but the last mention of each file, which does not change the variables."""
+    """Remove all but the last mention of each file. This does not change the variables."""
     return list(reversed(dict.fromkeys(reversed(paths))))
 
 

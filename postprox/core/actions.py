@@ -1,7 +1,7 @@
 """The actions that a session asks the shell to perform, in order.
 
-Rule: actions are data without behaviour, and `connection` performs them. "Respond with" names the
-`Session` method that the shell must then call.
+Rule: actions are data without behaviour. `connection` performs them. In a docstring, "Respond with"
+names the `Session` method that the shell must then call.
 """
 
 
@@ -44,7 +44,7 @@ class SendToClient(_WithData):
 
 
 class CloseClient(Action):
-    """Close the client's connection after all pending output is sent."""
+    """Close the client's connection after all pending output has been sent."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ class SendToUpstream(_WithData):
 
 
 class CloseUpstream(Action):
-    """Close the upstream connection, or cancel the connection attempt, immediately."""
+    """Immediately close the upstream connection or cancel the connection attempt."""
 
     __slots__ = ()
 
@@ -76,7 +76,7 @@ class OpenSpool(Action):
 class WriteSpool(_WithData):
     """Append content to the spool. Errors are reported after `FinishSpool`.
 
-    wire: the encoding of the content for the upstream server.
+    wire: the content as encoded for the upstream server.
     """
 
     __slots__ = ("wire",)
@@ -98,8 +98,8 @@ class FinishSpool(Action):
 class RunFilter(Action):
     """Run the filter on the spooled message.
 
-    Respond with `filter_started` and later `filter_finished`. If the filter cannot be started,
-    respond only with `filter_finished` or `spool_failed`.
+    Respond with `filter_started`, and later with `filter_finished`. If the filter cannot be
+    started, omit `filter_started` and respond with either `filter_finished` or `spool_failed`.
     """
 
     __slots__ = ("environment",)
@@ -112,7 +112,7 @@ class RunFilter(Action):
 
 
 class KillFilter(Action):
-    """Kill the filter's process group. Respond with `filter_finished` and the failure `reason`."""
+    """Kill the filter's process group. Respond with `filter_finished` and failure `reason`."""
 
     __slots__ = ("reason",)
 
@@ -150,8 +150,8 @@ class DiscardMessage(Action):
 class CountMessage(Action):
     """Count a message by its verdict and result.
 
-    size: the size of the message in octets. seconds: the run time of the filter, or 0 if no filter
-    ran.
+    size: the size of the message in octets.
+    seconds: the run time of the filter, or 0 if no filter ran.
     """
 
     __slots__ = ("result", "seconds", "size", "verdict")
@@ -167,7 +167,7 @@ class CountMessage(Action):
 
 
 class _Line(Action):
-    """Write a line to the log, at one of `log_levels`."""
+    """Write a line to the log at one of the levels in `log_levels`."""
 
     __slots__ = ("level", "text")
 
@@ -186,6 +186,6 @@ class Log(_Line):
 
 
 class LogSeldom(_Line):
-    """Write a line to the log, at most once per `limits.FULL_WARNING` in a server."""
+    """Write a line to the log. A server repeats it at most every `limits.FULL_WARNING` seconds."""
 
     __slots__ = ()

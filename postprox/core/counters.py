@@ -12,7 +12,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
 
 
 class Counters:
-    """The counters since the server was started."""
+    """The counts since the server was started."""
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, str], int] = {}
@@ -24,8 +24,8 @@ class Counters:
     def count(self, verdict: str, result: str, size: int, seconds: float) -> None:
         """Count a message.
 
-        size: the size of the message in octets. seconds: the run time of the filter, or 0 if no
-        filter ran.
+        size: the size of the message in octets.
+        seconds: the run time of the filter, or 0 if no filter ran.
         """
         key = verdict, result
         self._messages[key] = self._messages.get(key, 0) + 1
@@ -47,7 +47,7 @@ class Counters:
     def prometheus_text(self, present: dict[str, tuple[str, str, float]]) -> str:
         """Format the metrics in the Prometheus text format 0.0.4.
 
-        present: additional metrics, each name with its type, description and value.
+        present: additional metrics. It maps each name to a type, a description and a value.
         """
         lines = [
             *_head("build_info", "gauge", "Version of postprox."),

@@ -21,8 +21,8 @@ _END = b"\r\n.\r\n"
 #: The minimum size in octets for which a check for lines of equal length saves time.
 _MANY_LINES = 16384
 
-# The endings of a block that the decoder holds back until the next block, because their meaning
-# depends on the next octet. The decoder has no other state.
+# If a block ends with one of these sequences, the decoder holds the sequence back until the next
+# block arrives, because its meaning depends on the next octet. The decoder has no other state.
 _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
     _END[:3],  # CRLF. is a stuffed dot or the end of data
@@ -38,18 +38,18 @@ class DotUnstuffer:
 
     def __init__(self) -> None:
         self._pending = _END[:2]  # the data begins at the start of a line
-        self._first = True  # whether `_pending` contains this CRLF, which is not content
+        self._first = True  # true while `_pending` contains this CRLF, which is not content
         self._encoder = DotStuffer()
-        #: The encoded form of the content that `feed` last returned, with the end of data if
-        #: complete.
+        #: The encoded form of the content that `feed` last returned. If the message is complete, it
+        #: includes the end of data.
         self.wire: bytes
-        #: Whether the input has contained the end of data.
+        #: True if the end of data has been received.
         self.complete = False
         #: The input after the end of data.
         self.trailing = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Decode more input, and return the content that later input cannot change.
+        """Decode more input and return the content that later input cannot change.
 
         The encoded form of this content is in `wire`.
         """
@@ -80,7 +80,8 @@ class DotUnstuffer:
 class DotStuffer:
     """Encodes content for the upstream server.
 
-    It converts LF to CRLF, doubles dots after LF and CR, and adds a missing last line end.
+    It converts LF to CRLF, doubles dots after LF and CR, and adds a line end if the last line has
+    none.
     """
 
     __slots__ = ("_last",)
@@ -91,8 +92,8 @@ class DotStuffer:
     def encode(self, block: bytes, known: bytes = b"") -> bytes:
         """Encode the next block of content.
 
-        known: the encoded form, if the caller has it. A leading dot may still have to be doubled,
-            depending on the end of the previous block.
+        known: the encoded form of the block, if the caller has it. A leading dot may still have to
+            be doubled, depending on the end of the previous block.
         """
         if not block:
             return b""
@@ -104,7 +105,7 @@ class DotStuffer:
         return b"." + wire if doubled else wire
 
     def end(self) -> bytes:
-        """Return the end of data, preceded by the last line end if it is missing."""
+        """Return the end of data, preceded by a line end if the last line has none."""
         return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 

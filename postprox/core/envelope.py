@@ -1,7 +1,7 @@
-"""The envelope of one transaction, and the environment of the filter, which is built from it.
+"""The envelope of one transaction. The filter's environment is built from the envelope.
 
-Rule: an envelope ends with its transaction (filter.env-reset). Its values come from a remote host
-and cannot be trusted.
+Rule: an envelope is discarded at the end of its transaction (filter.env-reset). Its values come
+from a remote host and cannot be trusted.
 """
 
 from . import limits
@@ -14,7 +14,7 @@ _HEX = b"0123456789ABCDEFabcdef"
 
 
 class Envelope:
-    """The accepted sender and recipients, and the XFORWARD attributes, of one transaction."""
+    """One transaction's accepted sender, accepted recipients and XFORWARD attributes."""
 
     __slots__ = ("_all_recipients", "_xforward", "recipient_count", "recipients", "sender")
 
@@ -25,7 +25,7 @@ class Envelope:
         self.recipients: list[bytes] = []
         #: The total number of accepted recipients.
         self.recipient_count = 0
-        self._all_recipients = bytearray()  # one per line, at most `limits.RECIPIENTS` octets
+        self._all_recipients = bytearray()  # one per line, `limits.RECIPIENTS` octets or less
         self._xforward: dict[bytes, bytes] = {}
 
     def add_sender(self, line: bytes) -> None:
@@ -58,7 +58,7 @@ class Envelope:
     def helo(self, own: bytes) -> bytes:
         """Return the HELO name of the sending server (filter.env-helo).
 
-        own: the client's HELO name, for a transaction without XFORWARD HELO.
+        own: the client's own HELO name, which is used if XFORWARD HELO is missing.
         """
         return self._xforward.get(b"HELO", own)
 
@@ -117,7 +117,7 @@ def _address(line: bytes, keyword: bytes) -> bytes:
 
 
 def _unquoted(text: bytes, wanted: bytes) -> int:
-    """Return the position of the first unquoted octet that is in `wanted`, or the text's length."""
+    """Return the position of the first unquoted octet that is in `wanted`, or else the length."""
     quoted = escaped = False
     for position, octet in enumerate(text):
         if escaped:
@@ -143,7 +143,7 @@ def _attribute(value: bytes) -> bytes:
 
 
 def decode_xtext(value: bytes) -> bytes:
-    """Decode sequences such as ``+41`` (RFC 3461 section 4). Leave malformed ones unchanged."""
+    """Decode sequences such as ``+41`` (RFC 3461 section 4). Malformed sequences stay unchanged."""
     first, *others = value.split(b"+")
     decoded = bytearray(first)
     for other in others:

@@ -11,42 +11,43 @@ NEVER = float("inf")
 #: hundred sessions need only a few megabytes.
 READ_SIZE = 65536
 
-#: The length of a command line. RFC 4954 section 4 requires 12288 octets, and this is the next
+#: The length of a command line. RFC 4954 section 4 requires 12288 octets. This limit is the next
 #: power of two.
 COMMAND_LINE = 16384
 
-#: The input buffered while earlier commands of the client await their replies. Above this limit,
-#: the proxy stops reading from the client, and TCP flow control blocks the client. The buffer has
-#: room for any valid command line.
+#: The size of the input that is buffered while the client's earlier commands await their replies.
+#: Above this limit, the proxy stops reading from the client, and TCP flow control blocks the
+#: client. The buffer has room for any valid command line.
 INPUT_BUFFER = 65536
 
-#: The number of commands of one client that are handled without a pause, which takes about half a
-#: millisecond. Legitimate clients pipeline fewer commands. Even if ninety other clients reach this
-#: limit, the delay is acceptable.
+#: The number of commands from one client that are handled without a pause. Handling them takes
+#: about half a millisecond. Legitimate clients pipeline fewer commands. Even if ninety other
+#: clients reach this limit, the delay is acceptable.
 COMMANDS_AT_ONCE = 64
 
-#: The number of lines with QUIT or BDAT that are examined in the search for QUIT after the client
-#: has closed its side. A legitimate client sends one. A search through a full buffer takes up to 70
-#: microseconds.
+#: The number of lines with QUIT or BDAT in which the proxy searches for QUIT after the client has
+#: closed its side. A legitimate client sends one such line. A search through a full buffer takes up
+#: to 70 microseconds.
 LINES_WITH_QUIT = 16
 
 #: The total size of a reply. The largest observed replies (EHLO, HELP) are smaller than 2 KB. The
-#: limit bounds the memory for an endless reply.
+#: limit bounds the memory that an endless reply can use.
 REPLY = 65536
 
-#: The size of replies that the client has not read yet. Above this limit, the proxy stops reading
-#: from the upstream server.
+#: The total size of the replies that the client has not read yet. Above this limit, the proxy stops
+#: reading from the upstream server.
 UNREAD_REPLIES = 65536
 
-#: The length of the proxy's or the filter's reply line, with CRLF (RFC 5321 section 4.5.3.1.5).
+#: The length of a reply line from the proxy or the filter, including CRLF (RFC 5321 section
+#: 4.5.3.1.5).
 REPLY_LINE = 512
 
-#: The buffer for the filter's last line. It is larger than a reply line, because the proxy may
-#: remove characters of the last line.
+#: The size of the buffer for the filter's last line. It is larger than a reply line, because the
+#: proxy may remove characters from the last line.
 FILTER_LINE = 4096
 
-#: The amount of standard error that is read after the filter has exited, which is a pipe's
-#: capacity. A background process that continues to write must not delay the reply.
+#: The amount of the filter's standard error that is read after the filter has exited. It equals a
+#: pipe's capacity. A background process that continues to write must not delay the reply.
 STDERR_DRAIN = 1 << 20
 
 #: The length of a variable in the filter's environment, as documented in the manual.
@@ -55,17 +56,18 @@ ENVIRONMENT_VALUE = 99
 #: The size of the variable RECIPIENTS. execve(2) accepts 128 KB per variable (filter.env-more).
 RECIPIENTS = 100_000
 
-#: The number of recipients in the log line of a message. Other recipients are only counted.
+#: The number of recipients in the log line of a message. Any other recipients are counted but not
+#: listed.
 LOGGED_RECIPIENTS = 20
 
-#: The number of characters in that line: for one value, for all recipients, and for the reply and
-#: the filter's last line. Legitimate addresses and Message-IDs are shorter. The sum is less than
-#: `LOG_LINE`.
+#: The number of characters in that log line: for a single value, for all recipients together, and
+#: for either the reply or the filter's last line. Legitimate addresses and Message-IDs are shorter.
+#: The sum is less than `LOG_LINE`.
 LOGGED_VALUE = 256
 LOGGED_TO = 1024
 LOGGED_REPLY = 512
 
-#: The size of the part of a message that is searched for its Message-ID.
+#: The size of the beginning of a message, which is searched for the Message-ID.
 HEADER = 16384
 
 #: The size of one read from a client that is sending a message. The data is stored immediately, so
@@ -73,9 +75,9 @@ HEADER = 16384
 #: with `READ_SIZE`.
 MESSAGE_READ = 262144
 
-#: The amount of message data that one iteration of the loop reads from all clients. In the worst
-#: case, a message that consists only of line ends, one megabyte takes about 60 ms. The second limit
-#: is the minimum per client, because smaller reads would be inefficient.
+#: The amount of message data that one iteration of the loop reads from all clients together. One
+#: megabyte takes about 60 ms in the worst case (a message that consists only of line ends). The
+#: second limit is the minimum per client, because smaller reads would be inefficient.
 READ_PER_ITERATION = 393216
 MIN_READ = 4096
 
@@ -91,29 +93,31 @@ LARGE_FILE = 1 << 24
 #: with a directory. The removal takes about 20 ms. The administrator must remove the rest.
 REMOVALS = 1000
 
-#: The depth of that removal. Each level keeps one file descriptor open.
+#: The depth to which nested directories are removed. Each level keeps one file descriptor open.
 REMOVAL_DEPTH = 8
 
-#: The number of file descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (as
-#: created, and as sent), standard error (two ends), and two that are about to be closed. A session
-#: that is resolving a name (two ends) has no message.
+#: The number of file descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (one for
+#: creating and one for sending the file), both ends of the pipe for standard error, and two
+#: descriptors that are about to be closed. A session that is resolving a name uses both ends of
+#: another pipe but has no message.
 SESSION_DESCRIPTORS = 10
 
-#: The number of other file descriptors of a process: standard streams, listeners, log and loop.
+#: The number of other file descriptors that a process uses: standard streams, listeners, log and
+#: loop.
 OWN_DESCRIPTORS = 16
 
 #: The idle timeout of a client, and the time limit of a command line. RFC 5321 section 4.5.3.2.7
-#: requires 300 s. smtpd(8) replies to NOOP itself, so the proxy can observe two pauses of its
-#: client as one.
+#: requires 300 s. smtpd(8) replies to NOOP itself, so two pauses of its client can look like a
+#: single pause to the proxy.
 CLIENT_IDLE = 600.0
 
 #: The time limit of a message: a fixed part, plus its size at a rate in octets per second. At this
-#: rate, smtpd(8) sends a burst of 128 KB every 328 s, which is shorter than the fixed part.
+#: rate, smtpd(8) sends a burst of 128 KB every 328 s. This interval is shorter than the fixed part.
 MESSAGE_TIME = 600.0
 MESSAGE_RATE = 400
 
 #: The timeout for connecting to the upstream server, which applies to all its addresses together.
-#: Postfix waits for the greeting for 100 s (smtpd_proxy_timeout).
+#: Postfix waits up to 100 s for the greeting (smtpd_proxy_timeout).
 CONNECT = 30.0
 
 #: The timeout for the greeting and for replies to commands (RFC 5321 sections 4.5.3.2.1 to
@@ -129,12 +133,12 @@ UPSTREAM_BLOCK = 180.0
 #: The timeout for the final reply (RFC 5321 section 4.5.3.2.6).
 UPSTREAM_FINAL = 600.0
 
-#: The timeout for the reply to QUIT, which has no effect on mail.
+#: The timeout for the reply to QUIT. This reply has no effect on mail.
 UPSTREAM_GOODBYE = 5.0
 
 #: The interval between NOOP commands to the upstream server while a message is received or
-#: filtered. It is shorter than Postfix's smtpd_timeout of 300 s, and than the usual 100 s of a
-#: Postfix under stress.
+#: filtered. It is shorter than Postfix's smtpd_timeout, which is 300 s, or usually 100 s if Postfix
+#: is under stress.
 KEEPALIVE = 60.0
 
 #: The time for which client input is discarded after an error, before the connection is closed. If
@@ -145,44 +149,45 @@ LINGER = 1.0
 #: after 90 s.
 STOP_GRACE = 60.0
 
-#: The pause after a failure to accept a client, usually for lack of file descriptors. Immediate
-#: retries would keep the processor busy and flood the log. If the session limit is reached, this is
-#: also the interval between searches for sessions without a client.
+#: The pause after a client could not be accepted, usually because no file descriptor was free.
+#: Immediate retries would keep the processor busy and flood the log. If the session limit is
+#: reached, this is also the interval between searches for sessions without a client.
 ACCEPT_PAUSE = 1.0
 
 #: The number of concurrent sessions of a server, equal to Postfix's default_process_limit.
 SESSIONS = 100
 
-#: The interval at which a server checks, while it has sessions, whether its status has changed.
-#: `systemctl status` is then at most 2 s old, even if the process gets the processor late.
+#: While a server has sessions, it checks at this interval whether its status has changed.
+#: `systemctl status` then shows a status that is at most 2 s old, even if the process is scheduled
+#: late.
 STATUS = 1.0
 
-#: The interval at which the file of --metrics is written. Prometheus usually reads it every 15 s or
-#: less often.
+#: The interval at which the --metrics file is written. Prometheus usually reads the file every 15 s
+#: or less often.
 METRICS = 15.0
 
-#: The default of -t, the timeout of the filter, as documented in the manual.
+#: The default timeout of the filter (-t), as documented in the manual.
 FILTER_TIMEOUT = 30.0
 
-#: The longest wait of the event loop. poll(2) takes milliseconds as an int, but the filter's
-#: timeout may be any number.
+#: The longest wait of the event loop. poll(2) takes the number of milliseconds as an int, but the
+#: filter's timeout may be any number.
 LONGEST_WAIT = 3600.0
 
-#: The pause of the event loop after a failure to wait for events or to read signals, usually for
-#: lack of memory.
+#: The pause of the event loop if it cannot wait for events or read signals, usually because memory
+#: is exhausted.
 LOOP_PAUSE = 0.05
 
-#: If a deadline is this late, in seconds of real time, the process was stopped or was not
+#: If a deadline is handled this late, in seconds of real time, the process was stopped or was not
 #: scheduled. A busy loop causes shorter delays.
 HELD_UP = 0.25
 
-#: The timeout for the last reply after the client has disconnected. Such a session only occupies a
-#: slot (relay.idle).
+#: The timeout for the last reply after the client has disconnected. Until then, the session
+#: occupies a slot although it serves no client (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 
 #: The timeouts for the final reply after the first and after the second termination signal
 #: (files.term). Postfix replies in less than a second, unless its disk is busy. Service managers
-#: and init scripts send SIGKILL after 10 s or later.
+#: and init scripts send SIGKILL after 10 s or more.
 STOP_FINAL = 10.0
 STOP_FINAL_AGAIN = 2.0
 

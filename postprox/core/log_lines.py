@@ -1,7 +1,7 @@
 """The log line of one message, with ``key=value`` fields (log.verdict).
 
 Rule: the keys and their order are stable. A remote host cannot forge a field. Values are truncated
-to limit the length of the line and the time to format it.
+to limit the line's length and the time to format it.
 """
 
 from .. import TYPE_CHECKING
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from .envelope import Envelope
     from .message import Message
 
-#: The results of a message, as opposed to the filter's verdict.
+#: The possible results of a message, as opposed to the filter's verdict on it.
 DELIVERED = "delivered"  # the upstream server accepted the message
 DISCARDED = "discarded"  # the filter replied 2yz to the client, and nothing was delivered
 REFUSED = "refused"  # the client got 5yz
 DEFERRED = "deferred"  # the client got 4yz and will try again
 LOST = "lost"  # the client disconnected before a reply was sent
-UNKNOWN = "unknown"  # the end of data was sent upstream, without a final reply (RFC 1047)
+UNKNOWN = "unknown"  # the end of data was sent upstream, but no final reply was received (RFC 1047)
 
 _BARE = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"\\')
 
@@ -27,7 +27,7 @@ def message_line(
 ) -> str:
     """Format the log line of a message.
 
-    reply: the reply to the message, or b"" if the client disconnected before it.
+    reply: the reply to the message, or b"" if the client disconnected before the reply.
     """
     verdict = message.verdict
     reply_text = b" ".join(reply.split(b"\r\n")).strip()

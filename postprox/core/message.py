@@ -41,11 +41,11 @@ class Message:
         self.filter_seconds = 0.0
         #: The verdict of the filter.
         self.verdict = verdicts.Verdict(verdicts.NONE)
-        #: Whether the end of data was sent upstream but the final reply is pending (RFC 1047).
+        #: True if the end of data was sent upstream but the final reply is pending (RFC 1047).
         self.in_doubt = False
 
     def decode(self, data: bytes) -> bytes:
-        """Decode more input, and return the content that later input cannot change."""
+        """Decode more input and return the content that later input cannot change."""
         content = self._decoder.feed(data)
         self.received += len(data)
         if self.size < limits.HEADER:
@@ -56,7 +56,7 @@ class Message:
     def judge(
         self, outcome: verdicts.Outcome, *, reject_failures: bool, strict: bool
     ) -> verdicts.Verdict:
-        """Set and return the verdict that follows from the outcome of the filter."""
+        """Derive the verdict from the filter's outcome, store it and return it."""
         self.verdict = verdicts.judge(outcome, reject_failures=reject_failures, strict=strict)
         return self.verdict
 

@@ -1,9 +1,9 @@
 """The options of the command line.
 
 Rule: this module checks every option and argument. A `UsageError` names the option, its value and
-the problem. `TABLE` has one record per option, which the parser, --help and the test of the manual
-page use. To add an option, add a record to `TABLE` and an attribute to `Options`. The parser is
-handwritten, because importing argparse or getopt takes longer than a session.
+the problem. `TABLE` has one record per option. The parser, --help and the test of the manual page
+use these records. To add an option, add a record to `TABLE` and an attribute to `Options`. The
+parser is handwritten, because importing argparse or getopt takes longer than a session.
 """
 
 from .. import TYPE_CHECKING
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
 
-#: The scope of an option: every proxy, only a server, or a command that prints information and
-#: exits.
+#: The scope of an option. The option applies to every proxy, applies only to a server, or prints
+#: information and exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
-#: An environment variable with a divisor for all timeouts, so that tests take seconds instead of
-#: minutes (docs/conformance.md).
+#: An environment variable that contains a divisor for all timeouts. It lets tests take seconds
+#: instead of minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 #: The environment variable in which a unit specifies its options file.
 ENVIRONMENT_FILE = b"POSTPROX_ENVIRONMENT_FILE"
@@ -58,25 +58,26 @@ class Options:
     )
 
     def __init__(self) -> None:
-        #: The name of the specified option that prints information and exits, or "".
+        #: The name of the given option if it prints information and exits, or else "".
         self.information = ""
         #: The address of the upstream server.
         self.target: UpstreamAddress
-        #: The filter command, which is run with `sh -c`. If None, the proxy passes every message.
+        #: The filter command, which is run with `sh -c`. If it is None, the proxy passes every
+        #: message.
         self.command: str | None = None
-        #: The directory for stored messages, as specified.
+        #: The directory for stored messages, as given on the command line.
         self.directory = "/tmp"  # noqa: S108 - the manual's default
         #: The timeout of the filter in seconds.
         self.timeout = limits.FILTER_TIMEOUT
-        #: Whether the proxy refuses a message if its filter fails.
+        #: True if the proxy refuses a message when the filter fails.
         self.reject = False
-        #: Whether exit status 1 without a reply code is a failure. It implies `reject`.
+        #: True if exit status 1 without a reply code is a failure. This implies `reject`.
         self.strict = False
         #: The least important level to log.
         self.log_level = log_levels.WARNING
         #: The address and port to listen on, or None for one session on standard input and output.
         self.listen: tuple[str, int] | None = None
-        #: Whether a server stays in the foreground.
+        #: True if a server stays in the foreground.
         self.foreground = False
         #: One of `LOGS`, or "" if not specified.
         self.log = ""
@@ -126,7 +127,7 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 
 
 def _check_together(options: Options) -> None:
-    """Reject options that would write to the same file, or to a client's descriptor."""
+    """Reject options that would write to the same file or to a client's descriptor."""
     # --foreground itself requires --listen.
     if options.log == STDERR and not options.foreground:
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
@@ -207,7 +208,7 @@ def _address(shown: str, value: str) -> tuple[str, int]:
 #: - the long form
 #: - the argument as shown by --help, or ""
 #: - the attribute of `Options`
-#: - a function that takes the option as spelled and its argument, and returns the value
+#: - a function of the option as spelled and its argument, which returns the value
 #: - the scope of the option: EVERYWHERE, LISTENING or INFORMATION
 #: - the description for --help, with `{}` for the default value
 #: `parse` counts --verbose instead of storing a value. A record is a tuple, because a class for it
@@ -249,7 +250,7 @@ _WITH_VALUE = {name for _, name, argument, _, _, _, _ in TABLE if argument}
 
 
 def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
-    """Yield (long name, option as spelled, value) for each option, ("", word, word) for others.
+    """Yield (long name, option as spelled, value) for each option, and ("", word, word) for others.
 
     As with GNU getopt (cli.getopt), options may follow arguments, short options can be combined,
     long options can be abbreviated, and `--` ends the options.

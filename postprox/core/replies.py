@@ -1,7 +1,7 @@
 """The proxy's own replies to clients.
 
 Rule: each reply is a complete line with CRLF. This module contains only the texts. `session`
-selects one.
+decides which reply to send.
 """
 
 BYE = b"221 2.0.0 Bye\r\n"

@@ -4,9 +4,9 @@ Rule: this module makes every decision of the protocol. It is sans-I/O: it recei
 events and returns `actions`. The caller supplies the clock.
 
 A session is always in one of the `states`. It awaits at most one reply from the upstream server,
-and `upstream` records which. More input from the client is buffered until the current command has
-been answered. By construction, replies are therefore in order, and each belongs to a known command
-(relay.lockstep).
+and `upstream` records which reply it awaits. Additional input from the client is buffered until the
+current command has been answered. Replies are therefore always in order, and each belongs to a
+known command (relay.lockstep).
 
 Logs: errors of the upstream server, the spool, the filter and the client, and one line per message.
 At debug level, it also logs every command and reply.
@@ -44,9 +44,9 @@ _NUL, _CR = b"\0\r"
 #: Commands that would bypass the filter or change the client's identity for the upstream server.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
-#: Commands that the log may quote, and b"" before the first command. Any other line may contain a
-#: password, for example a misspelt AUTH, or an AUTH response that the client sent before it read
-#: the rejection.
+#: Commands that the log may quote, and b"", which stands for no command. Any other line may contain
+#: a password. Examples are a misspelt AUTH, and an AUTH response that the client sent before it
+#: read the rejection.
 _LOGGABLE = frozenset(
     (
         *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
@@ -71,14 +71,14 @@ class Session:
         self._turn_began: float
         self._commands = smtp.CommandReader()
         self._upstream = upstream.UpstreamLink(self._act, clock)
-        self._greeted = False  # whether the upstream server's greeting was sent to the client
+        self._greeted = False  # true if the upstream server's greeting was sent to the client
         self._line = b""  # the current command
         self._hello = b""  # the accepted HELO or EHLO command
         self._authenticated = False
         self._client_eof = False
         self._stopping = False
-        self._rset_pending = False  # whether the last transaction is still open upstream
-        self._sent_421: bool  # whether the last reply to the client was 421
+        self._rset_pending = False  # true if the last transaction is still open upstream
+        self._sent_421: bool  # true if the last reply to the client was 421
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
 
@@ -89,7 +89,7 @@ class Session:
         self._resume_due = limits.NEVER  # the time at which to continue with buffered commands
         #: The exit status: 0, or 1 after an error (cli.exit).
         self.exit_status = 0
-        #: Whether the proxy ended the session before QUIT. The client may still be sending.
+        #: True if the proxy ended the session before QUIT. The client may still be sending.
         self.ended_early = False
 
     # Properties for the shell.
@@ -106,7 +106,7 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client has disconnected and no command or message remains."""
+        """Whether the client has disconnected and all its commands and messages are handled."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 
@@ -127,7 +127,7 @@ class Session:
 
     @property
     def deadline(self) -> float:
-        """The time at which `timer` must be called, on the session's clock, or infinity."""
+        """The time on the session's clock at which `timer` must be called, or infinity."""
         return min(
             self._client_deadline,
             self._upstream.deadline,
@@ -158,10 +158,10 @@ class Session:
         self._advance()
 
     def client_lost(self) -> None:
-        """End the session after the client's connection failed, and ignore the buffered input.
+        """End the session after the client's connection has failed, and ignore the buffered input.
 
         If the end of data was sent upstream, the session still awaits the final reply, so that the
-        log line has the result of the message.
+        log line contains the message's result.
         """
         self._client_eof = True
         self._commands.take_buffered()
@@ -200,7 +200,7 @@ class Session:
             self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
-        """Run the filter, or deliver if there is none, after `actions.FinishSpool`."""
+        """After `actions.FinishSpool`, run the filter or, without a filter, deliver the message."""
         self._abandon_if_client_lost()
         if self._state == CLOSED:
             return
@@ -277,14 +277,14 @@ class Session:
         self._advance()
 
     def stop(self) -> None:
-        """End the session once no message is in progress (listen.stop)."""
+        """End the session as soon as no message is in progress (listen.stop)."""
         self._stopping = True
         self._advance()
 
     def terminate(self, timeout: float) -> None:
         """End the session at once, with 421 if the client awaits a reply (files.term).
 
-        timeout: the remaining time for the final reply in seconds, if that reply is awaited.
+        timeout: the number of seconds to wait for the final reply, if the session awaits it.
         """
         if self._upstream.awaited == upstream.FINAL and timeout:
             self._stopping = True
@@ -321,7 +321,7 @@ class Session:
         self._resume_due = self._clock()
 
     def _handle_next(self) -> bool:
-        """Handle the next line or EOF, and return whether there was a line."""
+        """Handle the next line or EOF. Return whether there was a line."""
         try:
             line = self._commands.next_line()
         except smtp.LineTooLongError:
@@ -464,7 +464,7 @@ class Session:
             self._abort(replies.UPSTREAM_GARBLED)
 
     def _on_reply(self, reply: smtp.Reply) -> None:
-        """Relay the reply to the client's command or to its response to 334."""
+        """Relay the reply to the client's command or to the client's response to 334."""
         verb = smtp.verb(self._line)
         if reply.code == 334 and verb == b"AUTH":
             self._answer(reply.raw, AUTH_RESPONSE)
@@ -610,10 +610,10 @@ class Session:
         self._act(actions.KillFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self) -> None:
-        """Send DATA upstream, if necessary after the reply to a NOOP."""
+        """Send DATA upstream, or wait for the reply to a pending NOOP first."""
         self._set_state(DELIVERING)
         self._keepalive_due = limits.NEVER
-        if self._upstream.awaited == upstream.NOTHING:  # otherwise after the reply to NOOP
+        if self._upstream.awaited == upstream.NOTHING:  # otherwise, DATA follows the reply to NOOP
             self._send_data()
 
     def _send_data(self) -> None:
@@ -695,7 +695,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # raises for an invalid transition, before the reply is sent
+        self._set_state(state)  # checks the transition before the reply is sent
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # consecutive replies share one write
@@ -704,7 +704,7 @@ class Session:
             self._act(actions.SendToClient(reply))
 
     def _abort(self, reply: bytes) -> None:
-        """Send `reply` to the client unless it is empty, and end the session with an error."""
+        """Send `reply` to the client unless `reply` is empty, and end the session with an error."""
         if self._state == CLOSED:
             return
         if reply:
@@ -718,7 +718,7 @@ class Session:
         self._close_client()
 
     def _log_failure(self) -> None:
-        """Log a warning if the filter failed or its reply code does not end a message."""
+        """Log a warning if the filter failed, or if its reply code does not end a message."""
         verdict = self._message.verdict
         if verdict.reason:
             from . import log_lines
@@ -732,7 +732,7 @@ class Session:
     def _log_verdict(self, reply: bytes) -> None:
         """Log and count the message.
 
-        reply: the reply to the message, or b"" if the client disconnected before it.
+        reply: the reply to the message, or b"" if the client disconnected before the reply.
         """
         message = self._message
         if self._options.listen is not None:
@@ -757,7 +757,7 @@ class Session:
         self._abort(message_reply if delivering else reply)
 
     def _close_upstream(self) -> None:
-        """Close the upstream connection, with QUIT if the server expects a command."""
+        """Close the upstream connection. Send QUIT first if the server expects a command."""
         if self._upstream.state == upstream.READY and self._state not in (
             CONNECTING,
             AUTH_RESPONSE,
@@ -785,14 +785,14 @@ class Session:
     def _log_dialogue(self, peer: str, text: bytes, redacted: bytes) -> None:
         """Log a command or a reply at debug level.
 
-        redacted: the text to log if the current command may contain a password, which a reply may
-        quote.
+        redacted: the text to log instead if the current command may contain a password. A reply may
+        quote the password.
         """
         if self._options.log_level >= log_levels.DEBUG:
             shown = text if smtp.verb(self._line) in _LOGGABLE else redacted
             self._log(log_levels.DEBUG, "%s: %r", peer, shown)
 
     def _log(self, level: int, text: str, *values: object) -> None:
-        """Log a line at `level`. It is formatted only if the level is enabled."""
+        """Log a line at `level`. The line is formatted only if the level is enabled."""
         if level <= self._options.log_level:
             self._act(actions.Log(level, text % values))

@@ -5,8 +5,8 @@ Rule: this module contains no policy and performs no I/O. `session` interprets e
 
 from . import limits
 
-#: EHLO keywords of extensions that would bypass the filter, and of PRDR, which sends several
-#: replies to one message (relay.ehlo).
+#: EHLO keywords of extensions that would bypass the filter, and of PRDR, with which a server sends
+#: several replies to one message (relay.ehlo).
 HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT", b"PRDR"))
 
 #: Searching for an integer is five times as fast as searching for bytes.
@@ -14,7 +14,7 @@ _NUL = 0
 
 
 class LineTooLongError(Exception):
-    """A command line is longer than `limits.COMMAND_LINE`. The reader drops the rest of it."""
+    """A command line is longer than `limits.COMMAND_LINE`. The reader drops its remainder."""
 
 
 class BadReplyError(Exception):
@@ -82,10 +82,11 @@ class CommandReader:
         return False
 
     def next_line(self) -> bytes | None:
-        """Return the next complete line without its line end (LF or CRLF), or None if incomplete.
+        """Return the next complete line without its line end (LF or CRLF), or None if there is
+        none.
 
         Raises:
-            LineTooLongError: the line exceeds the limit. It is raised once per line.
+            LineTooLongError: the line exceeds the limit. The error is raised once per line.
         """
         end = self._buffer.find(b"\n")
         if end > limits.COMMAND_LINE or (end < 0 and len(self._buffer) > limits.COMMAND_LINE):
@@ -195,7 +196,7 @@ def hello_name(line: bytes) -> bytes:
 
 
 def announced_octets(line: bytes) -> int:
-    """Return the number of octets that BDAT announces (RFC 3030), or 0 if it is malformed."""
+    """Return the number of octets that BDAT announces (RFC 3030), or 0 for a malformed command."""
     words = line.split()
     return int(words[1][:18]) if len(words) > 1 and words[1].isdigit() else 0
 

@@ -19,7 +19,7 @@ CLOSED = "closed"  # no event, because the client's connection is closed
 #: Maps each state to its next states, and each of these to the event. A session starts in
 #: CONNECTING. A termination signal (files.term) or an internal error leads from any state to
 #: CLOSED. The upstream server "fails" if its connection is refused or lost, if a reply is late or
-#: invalid, or if it refuses a command that the proxy itself issued.
+#: invalid, or if the server refuses a command that the proxy itself issued.
 TRANSITIONS = {
     CONNECTING: {
         COMMAND: "the upstream server sends its first greeting",

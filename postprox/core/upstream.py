@@ -39,8 +39,8 @@ REPLY_TIMEOUTS = {
     FINAL: limits.UPSTREAM_FINAL,
 }
 
-#: Replies whose timeout is shortened after the client has disconnected, because no message depends
-#: on them.
+#: Replies on which no message depends. Their timeouts are shortened after the client has
+#: disconnected.
 _TRANSACTION_FREE_REPLIES = (EHLO, RSET, REPLY, KEEPALIVE)
 
 
@@ -96,7 +96,7 @@ class UpstreamLink:
         self._shorten_for_lost_client()
 
     def shorten_deadline(self, limit: float) -> None:
-        """Move the deadline to `limit` seconds from now, unless it is earlier."""
+        """Move the deadline to `limit` seconds from now, unless the deadline is already earlier."""
         self.deadline = min(self.deadline, self._clock() + limit)
 
     def progress(self) -> None:
@@ -113,7 +113,7 @@ class UpstreamLink:
         self._replies.feed(data)
 
     def next_reply(self) -> tuple[smtp.Reply, str] | None:
-        """Return the next complete reply and the name of the awaited reply, or None if incomplete.
+        """Return the next complete reply and the name of the awaited reply, or else None.
 
         Raises:
             smtp.BadReplyError: the input is not an SMTP reply.

@@ -30,8 +30,8 @@ class Outcome:
     status: the exit status, or None if there is none.
     last_stderr_line: the last non-blank line of standard error, without its line end.
     failure: the reason why there is no exit status, or "".
-    replaced: whether OUTFILE has content, which matters only if the exit status is 0.
-    out_of_resources: whether the proxy could not start the filter or read OUTFILE
+    replaced: true if OUTFILE has content. This matters only if the exit status is 0.
+    out_of_resources: true if the proxy lacked the resources to start the filter or to read OUTFILE
         (filter.no-resources).
     """
 
@@ -80,8 +80,8 @@ class Verdict:
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
     """Derive the verdict on a message from the outcome of the filter.
 
-    reject_failures: whether a failure refuses the message (``-r``).
-    strict: whether a rejection without a reply code is a failure (``--strict``, cli.strict).
+    reject_failures: true if a failure refuses the message (``-r``).
+    strict: true if a rejection without a reply code is a failure (``--strict``, cli.strict).
     """
     said = outcome.last_stderr_line
     if outcome.status == 0 and not outcome.failure:
@@ -96,7 +96,7 @@ def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> V
 
 
 def _failure(outcome: Outcome, *, strict: bool) -> str:
-    """Return the cause of a filter failure, or "" for a rejection. The status is not 0."""
+    """Return the cause of a filter failure, or "" for a rejection. The status must not be 0."""
     if outcome.failure:
         return outcome.failure
     if outcome.status != 1:

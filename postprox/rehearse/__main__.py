@@ -36,7 +36,8 @@ FAILED = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: The minimum number of messages for a brief report, unless --full or --brief is given.
 _MANY = 11
-#: The width if the output is not a terminal, which is also the maximum width on a terminal.
+#: The width of the output if standard output is not a terminal, and the maximum width on a
+#: terminal.
 _WIDTH, _WIDEST = 80, 132
 _NARROWEST = 60
 
@@ -124,7 +125,7 @@ def _flush() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Redirect a stream to /dev/null, because the interpreter flushes its buffer at exit."""
+    """Redirect a stream to /dev/null, because the interpreter flushes the stream at exit."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -214,7 +215,7 @@ def _rehearsals(
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:
         if settings.user is not None:
-            parent.chmod(0o711)  # The user needs access to its subdirectories.
+            parent.chmod(0o711)  # The filter's user needs access to the subdirectories.
         for number, source in enumerate(todo, 1):
             directory = parent / str(number)
             progress.begins(number, source.name)

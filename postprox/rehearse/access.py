@@ -38,7 +38,7 @@ class Access:
         """Open a file for reading.
 
         Raises:
-            OSError: it cannot be opened, or it is a FIFO or device that belongs to the user.
+            OSError: the file cannot be opened, or it is a FIFO or device that belongs to the user.
         """
         if self._user is None or DESCRIPTOR.fullmatch(str(path)):
             return path.open("rb")
@@ -73,7 +73,7 @@ class Access:
         """Return the sorted names in a directory, with their types.
 
         Raises:
-            OSError: it cannot be listed.
+            OSError: the directory cannot be listed.
         """
         file = self._descriptor(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

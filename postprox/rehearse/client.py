@@ -27,7 +27,7 @@ _PLAIN = frozenset(range(33, 127)) - frozenset(b"+=")
 
 
 class NoAnswerError(Exception):
-    """The proxy did not send a valid reply. The message describes its output."""
+    """The proxy did not send a valid reply. The error text describes the proxy's output."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Client:
                 return reply
 
     def _last_words(self, line: bytes) -> bytes:
-        """Return the last line of the output, which is the error message if it is a traceback."""
+        """Return the last line of the output, where a traceback has its error message."""
         try:
             while True:
                 line = self._line(1.0)

@@ -18,8 +18,8 @@ class Event:
     source: str
     target: str
     kind: str
-    #: A command or reply as on the wire, or a message's content without stuffed dots and the final
-    #: dot.
+    #: A command or reply as it appears on the wire, or a message's content without the stuffed dots
+    #: and the final dot.
     data: bytes
 
 
@@ -83,10 +83,10 @@ def _relayed(event: Event, answers: list[Event]) -> bool:
 
 
 def merged(events: list[Event]) -> list[Event]:
-    """Return `events`, with each unchanged relayed event merged into one.
+    """Return `events`, with each event and its unchanged copy merged into a single event.
 
-    Without pipelining, the proxy replies to a command or relays it before it reads the next one. It
-    can therefore only relay the last event of either side.
+    Without pipelining, the proxy replies to a command or relays it before it reads the next
+    command. It can therefore relay only the last event of either side.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

@@ -25,10 +25,10 @@ Texts from files, from the wire and from the filter have one octet per character
         hints       a list of remarks for the filter's author
         reply       the reply to the message, without its line end
         delivered   whether the upstream server received the message
-        sent        the message as the client sent it, without stuffed dots, with CRLF line ends
+        sent        the message as the client sent it, without stuffed dots and with CRLF line ends
         received    the message as the upstream server received it, or null
-        diff        a unified diff of both, [] if they are equal, or null if one is missing or they
-                    are too long
+        diff        a unified diff of sent and received, [] if they are equal, or null if one is missing
+                    or they are too long to compare
         envelope    {"sender", "recipients", "client_ip", "helo"}
         filter      null if the filter did not run, or else {"environment": {"EMAIL", "OUTFILE",
                     "SENDER", "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT",
@@ -38,7 +38,8 @@ Texts from files, from the wire and from the filter have one octet per character
         dialogue    a list of events in order, each {"from", "to": client, proxy or upstream,
                     "kind": command, reply or content, "text": with line ends}
         proxy_exit_status   the exit status of the proxy
-        complaint   the difference from --expect, or without --expect the failure, or ""
+        complaint   the difference from --expect (without --expect, the failure of the filter or of the
+                    proxy), or ""
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The record of a filter run, and the command that writes it.
+"""The record of a filter run, and the command that writes this record.
 
 Rule: the rehearsal reads only files that it created and opened before the filter started. The
 filter's user cannot replace these files.
@@ -70,7 +70,7 @@ def parses(command: str) -> bool:
 
 
 class Records:
-    """The records of a run, in a new directory, which belongs to `user` unless that is None.
+    """The records of a run in a new directory. If `user` is not None, the directory belongs to it.
 
     The files stay open within the context. The observer removes their names.
     """

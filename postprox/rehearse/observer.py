@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _opened_records(directory: str) -> dict[str, int]:
-    """Open the records, or /dev/null instead of a missing record, and remove their names."""
+    """Open the records and remove their names. Open /dev/null instead of a missing record."""
     opened = {}
     for name in RECORDS:
         path = f"{directory}/{name}"
@@ -101,7 +101,7 @@ def _opened_records(directory: str) -> dict[str, int]:
     try:
         os.rmdir(directory)  # noqa: PTH106
     except OSError:
-        pass  # A process of an earlier filter may have moved the file.
+        pass  # A process that an earlier filter left behind may have moved the file.
     return opened
 
 

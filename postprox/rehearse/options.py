@@ -72,8 +72,9 @@ exit status:
 class Settings:
     """The settings of the command line."""
 
-    #: The filter command, and whether this is the sample filter.
+    #: The filter command.
     command: str
+    #: True if the command runs the sample filter.
     bundled_filter: bool
     messages: tuple[Path, ...]
     bundled_messages: bool
@@ -95,16 +96,16 @@ class Settings:
     repeat: int
     #: The allowed keys of `EXPECTATIONS`. If empty, all are allowed.
     expected: tuple[str, ...]
-    #: Whether the report is full, or None if that depends on the number of messages.
+    #: True if the report is full, or None if that depends on the number of messages.
     full: bool | None
-    #: Whether the shell can parse the filter command.
+    #: True if the shell can parse the filter command.
     parses: bool
     json: bool
-    #: Whether GitHub annotations are printed.
+    #: True if GitHub annotations are printed.
     github: bool
     #: The file for JUnit XML.
     junit: Path | None
-    #: Whether a change to a file starts a new run.
+    #: True if a change to a file starts a new run.
     watch: bool
 
 
@@ -158,7 +159,7 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that escapes unprintable characters in errors, because *.eml may match any name."""
+    """A parser that escapes unprintable characters in errors, because *.eml matches any name."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))

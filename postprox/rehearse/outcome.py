@@ -50,9 +50,9 @@ class Outcome:
     verdict: str
     #: The reason for the filter failure, or "".
     reason: str = ""
-    #: Whether the proxy killed the filter at its time limit.
+    #: True if the proxy killed the filter at its time limit.
     timed_out: bool = False
-    #: Whether the shell could not start the filter.
+    #: True if the shell failed to start the filter.
     not_started: bool = False
     #: Remarks for the author of the filter.
     hints: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ def signal_name(run: FilterRun) -> str:
 
 
 def _not_started(run: FilterRun, *, parses: bool) -> bool:
-    """Return whether the shell could not start the filter.
+    """Return whether the shell failed to start the filter.
 
     A shell may exit with status 0 or 1 before it reaches a line that it cannot parse.
     """

@@ -36,7 +36,7 @@ class Proxy:
     """The proxy with `arguments`, run as `user` until the context ends.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the proxy cannot be started.
     """
 
     def __init__(self, arguments: list[str], user: User | None) -> None:

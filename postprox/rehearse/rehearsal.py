@@ -1,6 +1,7 @@
 """Sends one message through the client, the proxy, the filter and the upstream server.
 
-Rule: all processes and threads that this module starts have ended when it returns or raises.
+Rule: all processes and threads that this module starts have ended when its functions return or
+raise an exception.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Rehearsal:
 def rehearse(
     mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
 ) -> Rehearsal:
-    """Send `mail` through the proxy, with its files in a new `directory`.
+    """Send `mail` through the proxy, and store all files in a new `directory`.
 
     waiting: a context manager that is active while the filter runs.
 
@@ -175,7 +176,7 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def _moved(line: str, by: int) -> str:
-    """Return a line of a diff, with `by` added to the line numbers of a hunk's header."""
+    """Return a line of a diff, with `by` added to the line numbers in a hunk header."""
     found = _HUNK.fullmatch(line)
     if not found:
         return line

@@ -48,10 +48,11 @@ class Source:
     name: str
     #: The file, or None for standard input and for a pipe.
     path: Path | None
-    #: The range of octets in the file. The end is None for the whole file.
+    #: The position of the message in the file, in octets. If the end is None, the message is the
+    #: whole file.
     begin: int = 0
     end: int | None = None
-    #: The content if `path` is None, or None if it is too large.
+    #: The content if `path` is None. It is also None if the message is too large.
     octets: bytes | None = b""
     #: The user whose rights root uses to open the file, or None for the rights of this process.
     user: User | None = None
@@ -65,7 +66,7 @@ class Source:
         """Return the message without the separator lines of the mbox.
 
         Raises:
-            OSError: it cannot be read, or it is too large.
+            OSError: the message cannot be read or is too large.
         """
         if self.path is None:
             text = self.octets
@@ -100,7 +101,8 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
     """Return the messages in `paths`, opened with the rights of `user`.
 
     Raises:
-        CannotRunError: paths cannot be read or contain no message. The text lists these paths.
+        CannotRunError: some paths cannot be read or contain no message. The error lists these
+            paths.
     """
     sources: list[Source] = []
     wrong = []
@@ -196,7 +198,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
             if not name.startswith(".")
             and (kind == DIRECTORY or _is(stat.S_ISREG, access, directory / name, entries))
         ]
-    # A Maildir has delivered messages and folders. Messages in tmp/ are incomplete.
+    # A Maildir contains delivered messages and subfolders. Messages in tmp/ are incomplete.
     inside = []
     for name in ("new", "cur"):
         try:

@@ -31,7 +31,7 @@ _COUNTED = {
     verdict.FAIL: "temporarily refused because the filter failed",
     outcome.ERROR: "temporarily refused by the proxy",
 }
-#: The maximum number of messages with an unexpected verdict that are listed.
+#: The maximum number of listed messages whose verdict was not expected.
 _LISTED = 20
 
 
@@ -39,8 +39,9 @@ _LISTED = 20
 class Result:
     """The stored result of one message."""
 
-    #: The name of the message, and its file, or "" without a file.
+    #: The name of the message.
     name: str
+    #: The file that contains the message, or "" if there is none.
     path: str
     #: The name of the verdict in the log.
     verdict: str
@@ -50,7 +51,7 @@ class Result:
     seconds: float | None
     #: The last octets of the filter's standard error.
     stderr: str
-    #: Whether the filter could not be started or the proxy failed.
+    #: True if the filter could not be started, or if the proxy failed.
     could_not_run: bool
 
 

@@ -1,7 +1,7 @@
 """The --junit file.
 
 Rule: a new or regular file is replaced as a whole. A device, a FIFO or a file descriptor is written
-to and never replaced. A symbolic link is refused, because in /tmp another user could create it.
+to and never replaced. A symbolic link is refused, because another user could create a link in /tmp.
 """
 
 from __future__ import annotations

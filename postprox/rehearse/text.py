@@ -84,7 +84,7 @@ class Paper:
 
     #: The width in columns.
     width: int
-    #: Whether escape sequences are allowed.
+    #: True if escape sequences are allowed.
     colour: bool
 
     def painted(self, colour: str, text: str) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Connection:
     """A client connection, with its upstream connection, message and filter.
 
-    finished: called once, with the connection, after everything has been released.
+    finished: called exactly once with the connection, after everything has been released.
     counters: the counters of the server, or None for a single session.
     """
 
@@ -56,7 +56,7 @@ class Connection:
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
-        self._client_lost = False  # whether `client_lost` was called on the session
+        self._client_lost = False  # true if `client_lost` was called on the session
         self._closed = False
         loop.add(self)
 
@@ -65,7 +65,7 @@ class Connection:
         self._guarded(self.session.start)
 
     def stop(self) -> None:
-        """End the session once no message is in progress."""
+        """End the session as soon as no message is in progress."""
         self._guarded(self.session.stop)
 
     def terminate(self, timeout: float) -> None:
@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def deadline(self) -> float:
-        """The time at which `timer` must be called, on the loop's clock."""
+        """The time on the loop's clock at which `timer` must be called."""
         connecting = self._connector.deadline if self._connector is not None else limits.NEVER
         return min(self.session.deadline, connecting, self._linger_end)
 

@@ -23,7 +23,7 @@ class Connector:
     """A connection attempt to all addresses of `target`.
 
     connected: called with the descriptor of the non-blocking socket.
-    failed: called with the reason after the last address has failed.
+    failed: called with the reason if all addresses have failed.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Connector:
 
 
 def _in_progress(error: OSError, family: int) -> bool:
-    """Whether connect(2) returned EINPROGRESS, rather than EAGAIN because of a full backlog."""
+    """Return whether connect(2) has begun. EAGAIN on a Unix socket means a full backlog."""
     return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
@@ -144,7 +144,7 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
 
 
 class Resolver:
-    """Name resolution in a thread, because getaddrinfo(3) blocks. The loop calls `done`.
+    """Name resolution in a thread, because getaddrinfo(3) blocks. The loop then calls `done`.
 
     Raises:
         OSError: there is no free descriptor, or no thread can be started.
@@ -181,7 +181,7 @@ class Resolver:
         except OSError as error:
             self._found = error
         finally:
-            close(writer)  # this makes the reader readable
+            close(writer)  # so that the reader becomes readable
 
     def _ready(self) -> None:
         self.cancel()

@@ -1,7 +1,7 @@
 """One run of the filter command.
 
-Rule: only this module deals with the child process: how it is started, its descriptors and signals,
-its standard error and its exit code.
+Rule: only this module starts the child process and deals with its descriptors, signals, standard
+error and exit code.
 """
 
 from .. import TYPE_CHECKING
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters of commands that sh(1) would only split at spaces. `~`, `=` and `#` are excluded,
-#: because sh(1) interprets them in some positions within a word.
+#: The characters of plain commands, which sh(1) would split at spaces and not change otherwise.
+#: `~`, `=` and `#` are excluded, because sh(1) interprets them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,
 #: EAGAIN, ENOMEM, ENFILE, EMFILE. sh(1) would report them as exit status 126.
@@ -22,13 +22,14 @@ _OUT_OF_RESOURCES = (5, 7, 11, 12, 23, 24)
 
 
 def _changeable_signals() -> "Collection[int]":
-    """Return the signals whose disposition can be changed. The C library reserves some."""
+    """Return the signals whose disposition can be changed. The C library reserves some signals."""
     return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list them. This is the usual limit.
+#: The number of descriptors to check if the system cannot list the open ones. It equals the usual
+#: limit of open files.
 _DESCRIPTORS = 1024
 
 
@@ -64,7 +65,7 @@ class Filter:
         self._last_line = verdict.LastLine()
 
     def read_stderr(self) -> bytes | None:
-        """Read from standard error. Return b"" at its end, or None if there is no data yet."""
+        """Read from standard error. Return b"" at the end, or None if there is no data yet."""
         try:
             data = posix.read(self.stderr, limits.READ_SIZE)
         except BlockingIOError:
@@ -125,14 +126,14 @@ def _start(command: str, environment: dict[bytes, bytes], stderr: int) -> int:
 
 
 def _plain_words(command: str) -> list[str]:
-    """Return the words of a command that sh(1) would only split, or [] for any other command."""
+    """Return the words of a plain command, or [] for a command that requires sh(1)."""
     words = command.split(" ")
     plain = command.startswith("/") and all(words) and _PLAIN.issuperset("".join(words))
     return words if plain else []
 
 
 def _with_working_directory(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Set PWD like sh(1), which keeps an inherited value if it names the working directory."""
+    """Set PWD like sh(1), which keeps an inherited PWD that names the working directory."""
     here = posix.stat(".")
     try:
         named = posix.stat(environment.get(b"PWD", b""))
@@ -170,7 +171,7 @@ def _keep_descriptors_private() -> None:
             try:
                 posix.set_inheritable(descriptor, False)
             except OSError:
-                continue  # the descriptor of /proc/self/fd itself, or a closed one
+                continue  # the descriptor of /proc/self/fd itself, or a closed descriptor
 
 
 def _open_descriptors() -> "Iterable[int]":

@@ -1,7 +1,7 @@
-"""The server of `--listen` (listen.background to listen.stop).
+"""The `--listen` server (requirements listen.background to listen.stop).
 
-Rule: this module accepts clients and stops the server. Each session is a `Connection`, as on
-standard input. Unlike a session, a server starts only once, so it may import `os` and `socket`.
+Rule: this module accepts clients and stops the server. Each session is a `Connection`, like a
+session on standard input. A server is rarely started, so it may import `os` and `socket`.
 
 Logs: the session limit, the open file limit, and errors of accept(2) and of new sessions.
 """
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-#: The maximum number of digits in LISTEN_FDS. No process has that many descriptors.
+#: The maximum number of digits in LISTEN_FDS. No process has a number of descriptors with more
+#: digits.
 _LONGEST_COUNT = 9
 #: The offset of tcpi_unacked in struct tcp_info. For a listening socket, this field contains the
 #: length of the backlog.
@@ -60,7 +61,7 @@ def serve(options: "Options") -> int:
             server.begin_metrics(listeners)
             cannot = "go into the background"
             if not options.foreground:
-                null = os.open(os.devnull, os.O_RDWR)  # before fork(2), which hides errors
+                null = os.open(os.devnull, os.O_RDWR)  # before errors are hidden
                 if child := os.fork():
                     cannot = f"write {options.pid_file}"
                     pid_file.leave_to(child)
@@ -77,18 +78,17 @@ def serve(options: "Options") -> int:
 
 
 def _logs_to_stderr(options: "Options") -> bool:
-    """Whether the log goes to standard error (log.stderr)."""
+    """Return whether the log goes to standard error (log.stderr)."""
     if options.log:
         return options.log == STANDARD_ERROR
     return options.foreground and not log.syslog.is_there
 
 
 class _PidFile:
-    """The `--pid-file` file, if specified. The process whose ID it contains removes it.
+    """The `--pid-file` file, if specified. The process whose ID is in the file removes the file.
 
-    The file is first written before fork(2), with the parent's ID, because an error after fork(2)
-    could no longer be reported. The descriptor stays open so that no other file gets the same
-    inode.
+    Before fork(2), the file is written with the parent's ID, because an error after fork(2) could
+    no longer be reported. The descriptor stays open so that no other file gets the same inode.
     """
 
     def __init__(self, path: str) -> None:
@@ -109,7 +109,7 @@ class _PidFile:
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
-        """Write the ID of `child`, which removes the file when it exits.
+        """Write the ID of `child`. That process removes the file when it exits.
 
         Raises:
             OSError: the file cannot be written. SIGTERM has been sent to the child.
@@ -216,7 +216,7 @@ class Server:
 
     @property
     def _at_capacity(self) -> bool:
-        """Whether the session limit is reached.
+        """Whether the session limit has been reached.
 
         Sessions whose client is gone do not count (relay.idle).
         """
@@ -321,7 +321,7 @@ class Server:
         )
 
     def _stop(self) -> None:
-        """Stop the server with a grace period, or after a second signal with a short timeout."""
+        """Stop the server after a grace period. A second signal reduces it to a short timeout."""
         if not self._listeners:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return
@@ -396,7 +396,7 @@ def _reason(error: OSError | MemoryError) -> str:
 
 
 def _waiting(listener: socket.socket) -> int:
-    """Return the length of the backlog of `listener`, or 0 if it is unknown (tcp(7))."""
+    """Return the length of the backlog of `listener`, or 0 if the length is unknown (tcp(7))."""
     try:
         info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
     except OSError:
@@ -405,7 +405,7 @@ def _waiting(listener: socket.socket) -> int:
 
 
 def _sessions_allowed(wanted: int) -> int:
-    """Raise the limit of open files for `wanted` sessions. Return how many sessions it allows.
+    """Raise the limit of open files for `wanted` sessions. Return the resulting session limit.
 
     Without free descriptors, a session could not run its filter.
     """

@@ -42,7 +42,7 @@ class Syslog:
 
     def __init__(self) -> None:
         self._daemon: socket.socket | None = None
-        self._daemon_seen = False  # whether this process has ever reached a daemon
+        self._daemon_seen = False  # true if this process has ever reached a daemon
         self._waiting: list[bytes] = []
         self._room = limits.LOG_BACKLOG
         self._dropped = 0
@@ -50,11 +50,11 @@ class Syslog:
         self.dropped = 0
         self._clock: Callable[[], float] | None = None
         self._due: Callable[[float], None] | None = None
-        #: The time at which to call `timer`, on the loop's clock.
+        #: The time on the loop's clock at which to call `timer`.
         self.deadline = limits.NEVER
 
     def attach(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
-        """Let a loop, which calls `timer`, retry buffered lines.
+        """Let a loop retry buffered lines by calling `timer`.
 
         Without a loop, buffered lines are retried with the next line and at exit.
         """
@@ -62,7 +62,7 @@ class Syslog:
 
     @property
     def is_there(self) -> bool:
-        """Whether a daemon can be reached. True if there are no resources to check."""
+        """Whether a daemon can be reached. The result is True if this cannot be checked."""
         from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
         try:
@@ -73,7 +73,7 @@ class Syslog:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether any line or count is still unwritten."""
+        """Whether some lines or some reports of dropped lines are still unwritten."""
         return bool(self._waiting or self._dropped)
 
     def timer(self) -> None:
@@ -195,7 +195,8 @@ def printable(text: str) -> str:
 #: The connection of this process.
 syslog = Syslog()
 
-#: The destination of all lines. Only a server changes it, before it logs its first line.
+#: The destination of all lines. Only a server changes this destination, before it logs its first
+#: line.
 destination: "Destination" = syslog
 
 

@@ -5,8 +5,8 @@ block. If a callback raises an exception, the exception is logged, and the other
 run. A timer runs only after all events that happened before its deadline was checked.
 
 The loop does not check all deadlines in each iteration. It keeps a lower bound of them, and checks
-all deadlines only after this bound has passed. A timer source must report an earlier deadline
-(`note_deadline`).
+all deadlines only after this bound has passed. If a deadline becomes earlier, the timer source must
+report it (`note_deadline`).
 
 Logs: internal errors, and errors of the loop's system calls.
 """
@@ -76,10 +76,10 @@ class Loop:
         self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # a lower bound of all deadlines
         self._lost_time = 0.0  # seconds that the clock does not count (see `_is_held_up`)
-        self._was_held_up = False  # the previous iteration
+        self._was_held_up = False  # true if the previous iteration was held up
         #: The number of ready descriptors in this iteration, which are served one after another.
         self.ready_count = 1
-        #: While timers run, the clock time with which deadlines are compared.
+        #: While timers run, the time with which deadlines are compared.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
@@ -94,7 +94,7 @@ class Loop:
         return time.monotonic() * self._speed - self._lost_time
 
     def watch(self, descriptor: int, events: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` for each of `events` and for each error. If `events` is 0, stop.
+        """Call `handler` for each of `events` and for each error. If `events` is 0, stop watching.
 
         Raises:
             OSError: the system cannot watch another descriptor.
@@ -119,23 +119,23 @@ class Loop:
                 pass  # the descriptor was closed, so the system has removed it
 
     def on_signal(self, number: int, handler: "Callable[[], None]") -> None:
-        """Call `handler` from the loop after signal `number`."""
+        """Call `handler` from the loop each time signal `number` arrives."""
         self.on_signals((number,), handler)
 
     def on_signals(self, numbers: "Collection[int]", handler: "Callable[[], None]") -> None:
-        """Call `handler` from the loop after each of the signals `numbers`."""
+        """Call `handler` from the loop each time one of the signals `numbers` arrives."""
         for number in numbers:
             self._signals[number] = handler
             signal.signal(number, _wake)
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, numbers
-        )  # the parent process may have blocked them
+        )  # the parent process may have blocked these signals
 
     def on_child_exit(self, pid: int, handler: "Callable[[int | None], None]") -> None:
         """Call `handler` with the exit code of child process `pid` when it exits.
 
-        A negative code is the number of the signal that killed the child process. None means that
-        the system does not report exit codes. The child process may then still be running.
+        A negative code -N means that signal N killed the child process. None means that the system
+        does not report exit codes. The child process may then still be running.
         """
         self._children[pid] = handler
 
@@ -183,7 +183,7 @@ class Loop:
         consecutive iterations. Otherwise, time limits would never expire in a process that is
         always late.
 
-        late: the lateness of the wait, or the duration of its handlers, in seconds on the clock.
+        late: the delay of the wait or the run time of the handlers, in seconds on the clock.
         """
         self._was_held_up = late > limits.HELD_UP * self._speed and not self._was_held_up
         return self._was_held_up
@@ -222,7 +222,7 @@ class Loop:
         return milliseconds * self._units / 1000
 
     def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
-        """Call a handler. Remove it if it raises, because it would raise in each iteration."""
+        """Call a handler. Remove it if it raises an error, because the error would recur."""
         try:
             handler()
         except Exception as error:
@@ -243,7 +243,8 @@ class Loop:
     def _reap(self) -> None:
         """Reap all exited child processes and call their handlers.
 
-        Orphaned child processes of filters, which the proxy adopts as process 1, have no handler.
+        If the proxy is process 1, it adopts orphaned child processes of filters. These have no
+        handler.
         """
         try:
             self._reap_by(_next_ended)

@@ -30,7 +30,7 @@ class Metrics:
         self._path = Path(path)
         self._text = text
         self._failed = False
-        #: The time at which to call `timer`, on the loop's clock.
+        #: The time on the loop's clock at which to call `timer`.
         self.deadline = limits.NEVER
 
     def begin(self) -> None:

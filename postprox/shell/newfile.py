@@ -1,8 +1,8 @@
 """Writes the files that a server provides to other programs (`--metrics`, `--pid-file`).
 
 Rule: this module never opens an existing file. It writes a new file with a unique name in FILE's
-directory, and renames it to FILE. A link or FIFO with either name therefore has no effect, and a
-reader of FILE never sees partial contents.
+directory, and renames it to FILE. A link or FIFO with one of these names therefore has no effect,
+and a reader of FILE never sees partial contents.
 """
 
 import errno
@@ -15,7 +15,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: The file is world-readable, because its readers run as other users.
 _MODE = 0o644
 #: The name of a new file. It contains the process ID of the writer and a random part that other
-#: users cannot predict. It does not end with .prom, so Prometheus' collector ignores the file.
+#: users cannot predict. The name does not end with .prom, so Prometheus' collector ignores the
+#: file.
 _NAME = re.compile(r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}")
 #: Renaming a file to /dev/stdout or /dev/null would replace the device for all processes.
 _DEVICES = "/dev"
@@ -74,7 +75,7 @@ def _refuse_devices(path: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process has this ID. A file with the ID of this process is stale."""
+    """Return whether another process has this ID. A file named after this process is stale."""
     if pid == os.getpid():
         return False
     try:

@@ -25,7 +25,8 @@ _LONGEST_NUMBER = 20
 class ServiceNotifier:
     """The connection to the service manager. Without a manager, all methods do nothing.
 
-    status: returns the status text. busy: returns whether the server has sessions.
+    status: returns the status text.
+    busy: returns whether the server has sessions.
     """
 
     def __init__(
@@ -36,12 +37,13 @@ class ServiceNotifier:
         self._busy = busy
         self._sent = ""  # the last status that the manager has got
         self._address = _notify_address()
-        # The socket is opened here, because the watchdog must work even if no descriptor is free.
+        # The socket is opened in advance, because the watchdog must work even if no descriptor is
+        # free.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind) if self._address else None
         self._period = _watchdog_seconds() / 2 or limits.NEVER
         self._watchdog_due = limits.NEVER  # the time of the next datagram, on the loop's clock
-        #: The time at which to call `timer`, on the loop's clock.
+        #: The time on the loop's clock at which to call `timer`.
         self.deadline = limits.NEVER
 
     def ready(self) -> None:
@@ -56,7 +58,7 @@ class ServiceNotifier:
         self._send("STOPPING=1", self._status())
 
     def session_changed(self) -> None:
-        """Check the status within `limits.STATUS`. A session has begun or ended."""
+        """Check the status within `limits.STATUS`, because a session has begun or ended."""
         if self._address:
             self.deadline = min(self.deadline, self._loop.clock() + limits.STATUS)
             self._loop.note_deadline(self.deadline)
@@ -75,7 +77,7 @@ class ServiceNotifier:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        """Set the time of the next check. A datagram that was not sent is repeated."""
+        """Set the time of the next check. An unsent datagram is sent again."""
         check = self._busy() or not self._sent
         soon = self._loop.clock() + limits.STATUS if check else limits.NEVER
         self.deadline = min(self._watchdog_due, soon)

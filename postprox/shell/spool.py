@@ -3,9 +3,9 @@
 Rule: the spool is an unnamed file. It contains the message in the form in which the proxy sends it
 to the upstream server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of the same
 user can access it through /proc, see SECURITY.md.) The filter gets a copy of the message (EMAIL)
-and an empty file (OUTFILE). The proxy writes EMAIL while it receives the message, and links it to
-its name when the filter starts. Both names exist only while the filter is running, so at other
-times a killed proxy leaves no files behind (files.gone).
+and an empty file (OUTFILE). The proxy writes EMAIL while it receives the message, and gives the
+file a name when the filter starts. EMAIL and OUTFILE have names only while the filter is running,
+so at other times a killed proxy leaves no files behind (files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
 recognises the files of a killed proxy.
@@ -41,13 +41,13 @@ class ChangedError(OSError):
 class Spool:
     """The spool files of one message in `directory`.
 
-    filtering: whether there is a filter, which requires EMAIL and OUTFILE.
+    filtering: true if there is a filter, which requires EMAIL and OUTFILE.
 
     Raises:
         OSError: the spool cannot be created.
     """
 
-    #: Whether this system can link an unnamed file, which a seccomp filter may refuse.
+    #: True if this system can link an unnamed file. A seccomp filter may forbid this.
     _can_link = True
 
     def __init__(self, directory: str, *, filtering: bool) -> None:
@@ -149,11 +149,11 @@ class Spool:
 
     @property
     def original(self) -> int:
-        """The descriptor of the message in the encoding for SMTP."""
+        """The descriptor of the message as encoded for SMTP."""
         return self._content
 
     def original_blocks(self) -> "Iterator[bytes]":
-        """Yield the message in the encoding for SMTP. No error follows the last block.
+        """Yield the message as encoded for SMTP. After the last block, no error can occur.
 
         Raises:
             OSError: the file cannot be read, or is too short.
@@ -285,7 +285,7 @@ def _unlink(name: str, folder: int | None) -> None:
     try:
         descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
     except OSError:
-        descriptor = -1  # the filter has made it unreadable, so it is freed without a thread
+        descriptor = -1  # the filter has made the file unreadable, so no thread frees its space
     try:
         posix.unlink(name, dir_fd=folder)
     finally:
@@ -293,7 +293,7 @@ def _unlink(name: str, folder: int | None) -> None:
 
 
 def _remove_stubborn(path: str) -> None:
-    """Remove a file in a second attempt, or remove a directory."""
+    """Remove a directory, or a file that could not be removed at first."""
     try:
         try:
             posix.unlink(path)

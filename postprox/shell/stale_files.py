@@ -100,7 +100,7 @@ def _opened(path: Path) -> int:
 
     Raises:
         OSError: the file cannot be opened.
-        NotImplementedError: the mode cannot be changed, for example of a link.
+        NotImplementedError: the mode cannot be changed, for example because the file is a link.
     """
     try:
         return os.open(path, _LOOK)
@@ -119,7 +119,7 @@ def _make_readable(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take a shared lock, which only requires read access. A proxy holds an exclusive lock."""
+    """Take a shared lock, which requires only read access. A proxy holds an exclusive lock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

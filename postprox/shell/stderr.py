@@ -4,9 +4,9 @@ Rule: only a separate thread writes to descriptor 2, so a reader that stops read
 mail. Other processes share the flags of the descriptor, so the proxy does not change them. Without
 O_NONBLOCK, write(2) waits for the reader.
 
-Unwritten lines are buffered in memory, up to a limit. If the limit is reached, more lines are
-dropped. When the reader continues, a line reports their number. Errors and warnings may use twice
-as much space as informational lines.
+Unwritten lines are buffered in memory, up to a limit. If the limit is reached, further lines are
+dropped. When the reader continues, a line reports the number of dropped lines. Errors and warnings
+may use twice as much space as informational lines.
 
 Logs: the number of dropped lines.
 """
@@ -31,7 +31,7 @@ class StandardError:
     def __init__(self) -> None:
         #: The queued lines, each with the number of dropped lines that it reports.
         self._lines: deque[tuple[bytes, int]] = deque()
-        self._waiting = 0  # unwritten octets, including the line being written
+        self._waiting = 0  # the number of unwritten octets, including the line being written
         self._unreported = 0
         #: The number of dropped lines since the start.
         self.dropped = 0
@@ -53,7 +53,7 @@ class StandardError:
                 self.dropped += 1
 
     def flush_and_close(self) -> None:
-        """Wait up to `limits.LOG_EXIT_FLUSH` until the thread has written the rest."""
+        """Wait up to `limits.LOG_EXIT_FLUSH` for the thread to write the remaining lines."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, limits.LOG_EXIT_FLUSH)
 

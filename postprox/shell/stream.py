@@ -9,7 +9,7 @@ from .system import close, posix, socket
 
 
 class Stream:
-    """A connection to a peer, with different or equal descriptors for reading and writing."""
+    """A connection to a peer. The descriptors for reading and writing may be the same."""
 
     __slots__ = ("_unsent", "failed", "open", "reader", "writer")
 
@@ -17,7 +17,7 @@ class Stream:
         self.reader = reader
         self.writer = writer
         self.open = True
-        #: Whether a read or a write has failed.
+        #: True if a read or a write has failed.
         self.failed = False
         self._unsent = bytearray()
         for descriptor in {reader, writer}:
@@ -30,11 +30,11 @@ class Stream:
         return len(self._unsent)
 
     def has_sent_all(self) -> bool:
-        """Whether the kernel has accepted all octets. Dropped octets do not count as sent."""
+        """Return whether the kernel has accepted all octets. Dropped octets do not count."""
         return not self._unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
-        """Return received octets, b"" at the end of the stream, or None if there are none yet."""
+        """Return received octets, b"" at the end of the stream, or None if nothing has arrived."""
         try:
             return posix.read(self.reader, size)
         except BlockingIOError:
@@ -76,7 +76,7 @@ class Stream:
         """Shut down the sending direction, so that the peer sees the end of the stream."""
         try:
             peer = socket.socket(fileno=self.writer)
-        except OSError:  # a pipe has no shutdown(2), and its reader sees the end after close(2)
+        except OSError:  # shutdown(2) fails for a pipe, whose reader sees the end after close(2)
             return
         try:
             peer.shutdown(socket.SHUT_WR)

@@ -1,11 +1,11 @@
-"""Operating system functions, with the shortest possible import time.
+"""Operating system functions in a module that can be imported quickly.
 
 Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
-Postfix starts one process per connection, so each message pays for all imports. ``os``, ``socket``
-and ``signal`` wrap these C modules in enumerations and helpers that a session does not need.
-Importing them takes longer than starting the interpreter (measured by ``benchmarks/startup.py``).
-Type checkers see the documented modules instead.
+Postfix starts one process per connection, so all imports delay each message. ``os``, ``socket`` and
+``signal`` wrap these C modules in enumerations and helpers that a session does not need. Importing
+them takes longer than starting the interpreter (measured by ``benchmarks/startup.py``). Type
+checkers see the documented modules instead.
 """
 
 import sys
@@ -67,12 +67,12 @@ def close(descriptor: int) -> None:
 
 
 def is_socket(descriptor: int) -> bool:
-    """Whether `descriptor` is a socket."""
+    """Return whether `descriptor` is a socket."""
     return posix.fstat(descriptor).st_mode & _FILE_TYPE == _SOCKET
 
 
 def is_regular(status: posix.stat_result) -> bool:
-    """Whether `status`, from fstat(2), describes a regular file."""
+    """Return whether `status`, from fstat(2), describes a regular file."""
     return status.st_mode & _FILE_TYPE == _REGULAR
 
 
@@ -84,8 +84,8 @@ def file_name(path: str) -> bytes:
 def keep_freed_memory() -> None:
     """Make the C library keep one or two megabytes of freed memory for the next block.
 
-    By default, it returns the memory of each block of a message to the system. Allocating it again,
-    page by page, takes as long as all other work on the block. Freeing one large object raises the
-    threshold (mallopt(3), M_MMAP_THRESHOLD).
+    By default, the library returns the memory of each block of a message to the system. Allocating
+    the memory again, page by page, takes as long as all other work on the block. Freeing one large
+    object raises the threshold (mallopt(3), M_MMAP_THRESHOLD).
     """
     bytes(1 << 20)
