@@ -81,7 +81,7 @@ def condensed(run: Run) -> dict[str, Any]:
         "date": run.started.date().isoformat(),
         "verdict": run.verdict.sentence,
         "selection": run.verdict.selection,
-        "not judged": [str(unjudged) for unjudged in run.verdict.unjudged],
+        "not tested": [str(unjudged) for unjudged in run.verdict.unjudged],
         "wanted": {words: granted(judged, wish) for words, wish in wishes().items()},
         "clauses": {name: about(judged, names) for name, names in clauses.items()},
     }
@@ -136,9 +136,9 @@ def _verdicts(kept: list[Kept]) -> Iterator[str]:
     yield _table(["implementation", "verdict", "suite", "judged on"], rows)
     for one in kept:
         selected = [f"only a selection was tried: {one['selection']}"] if one["selection"] else []
-        unjudged = [*selected, *one["not judged"]]
+        unjudged = [*selected, *one["not tested"]]
         if unjudged:
-            yield f"Not judged of **{_title(one)}**:\n"
+            yield f"Not tested with **{_title(one)}**:\n"
             yield "".join(f"- {reason}\n" for reason in unjudged)
 
 

@@ -123,7 +123,8 @@ def _with_file(error: str, file: bytes) -> str:
     try:
         posix.stat(file)
     except OSError as missing:
-        return f"{name}: {missing.strerror}; it must set POSTPROX_UPSTREAM and POSTPROX_OPTIONS"
+        required = "the file must set POSTPROX_UPSTREAM and POSTPROX_OPTIONS"
+        return f"{name}: {missing.strerror}; {required}"
     return f"{error} (see {name} and postprox --help)"
 
 

@@ -130,7 +130,7 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
             "inherited",
             proxy.where,
             f"{behind.label} limits the rate per client ({used[0]}), and all filtered mail comes "
-            "from one client; most of it is refused",
+            "from one client; most of this mail is refused",
             (fixes.set_own(behind, name, _OWN_HOSTS),),
         )
     timeout = values.seconds(behind.parameter("smtpd_timeout") or "300s")

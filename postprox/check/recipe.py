@@ -224,7 +224,7 @@ class _Recipe:
         yield from (f"# {comment}" for comment in self.comments)
         if not self.installed.has_filter:
             command = filter_command(self.installed.unit)
-            yield f"# The filter {command} must exist first, and be executable."
+            yield f"# First, make sure that the filter {command} exists and is executable."
         yield from self._account()
         postconf = self.configuration.postconf
         for entry in added:

@@ -166,7 +166,7 @@ def replaced(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "replaced",
             proxy.where,
-            f"systemd replaces {part} in ExecStart, or refuses the unit; to pass this text to the "
+            f"systemd replaces {part} in ExecStart or does not load the unit; to pass it to the "
             f"filter, write {part[0]}{part}",
             (fixes.set_arguments(proxy, lambda words: words),),
         )
@@ -179,7 +179,7 @@ def exec_start(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "exec-start",
             proxy.where,
-            "ExecStart is set twice, and systemd refuses the unit; an empty ExecStart= must "
+            "ExecStart is set twice, so systemd does not load the unit; an empty ExecStart= must "
             "precede the second one; all mail is deferred (451)",
             (fixes.set_arguments(proxy, lambda words: words),),
         )

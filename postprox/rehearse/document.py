@@ -9,26 +9,26 @@ Texts from files, from the wire and from the filter have one octet per character
     postprox    the proxy's version
     command     the filter command
     timeout     the value of -t, in seconds
-    reject      whether -r, or --strict, which implies -r, was given
-    strict      whether --strict was given
+    reject      true if -r or --strict was given (--strict implies -r)
+    strict      true if --strict was given
     expected    a list of the values of --expect
     summary     {"messages": N}, and the number of messages for each verdict
-    seconds     {"median", "slowest"} filter run, each null if the filter did not run
+    seconds     {"median", "slowest"} duration of a filter run, each null if the filter did not run
     messages    a list with one object for each message:
         message     the file name as given on the command line
         notes       a list of remarks about the file
         verdict     accept, reject, rewrite, discard, fail-open (the filter failed, and the message
                     passed), fail (the filter failed, and the message got 451) or error (the proxy
                     could not process the message)
-        timed_out   whether the proxy killed the filter at its time limit
+        timed_out   true if the proxy killed the filter at its time limit
         reason      the reason for the filter failure, or ""
         hints       a list of remarks for the filter's author
         reply       the reply to the message, without its line end
-        delivered   whether the upstream server received the message
+        delivered   true if the upstream server received the message
         sent        the message as the client sent it, without stuffed dots and with CRLF line ends
         received    the message as the upstream server received it, or null
-        diff        a unified diff of sent and received, [] if they are equal, or null if one is missing
-                    or they are too long to compare
+        diff        a unified diff of sent and received, [] if they are equal, or null if one is
+                    missing or they are too long to compare
         envelope    {"sender", "recipients", "client_ip", "helo"}
         filter      null if the filter did not run, or else {"environment": {"EMAIL", "OUTFILE",
                     "SENDER", "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT",
@@ -38,8 +38,8 @@ Texts from files, from the wire and from the filter have one octet per character
         dialogue    a list of events in order, each {"from", "to": client, proxy or upstream,
                     "kind": command, reply or content, "text": with line ends}
         proxy_exit_status   the exit status of the proxy
-        complaint   the difference from --expect (without --expect, the failure of the filter or of the
-                    proxy), or ""
+        complaint   the difference from --expect, or "". Without --expect, the failure of the
+                    filter or the proxy, or ""
 """
 
 from __future__ import annotations

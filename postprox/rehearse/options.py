@@ -57,13 +57,14 @@ examples:
   {PROGRAM} -c ./my-filter --watch message.eml
   {PROGRAM} -c ./my-filter --expect reject --junit out.xml spam/
 
-The keys of the JSON document: python3 -m pydoc postprox.rehearse.document
+To list the keys of the JSON document, run
+  python3 -m pydoc postprox.rehearse.document
 
 exit status:
   0  the proxy processed each message and, with --expect, each verdict was
      expected
-  1  a verdict differed from --expect, or an error occurred, for example the
-     filter could not be started
+  1  a verdict differed from --expect, or an error occurred (for example, the
+     filter could not be started)
   2  the command line is invalid
 """
 

@@ -60,7 +60,7 @@ _FATES = {
 # The only change that the proxy itself makes (data.no-smuggling in the specification).
 _FATES_STUFFED = (
     "The upstream server received the original message with one more dot after each bare CR that "
-    "precedes a dot. Some mail servers would read that as the end of the message."
+    "precedes a dot. Without this dot, some mail servers would end the message there."
 )
 _MEANINGS = ("pass", "reject")
 _COLUMNS = "  client   proxy   upstream"

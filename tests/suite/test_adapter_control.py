@@ -76,7 +76,7 @@ def test_result_contains_failure_report_of_control(wrong: Done) -> None:
 def test_terminal_output_lists_control_failures(wrong: Done) -> None:
     assert "behind the same adapter fails 1 of " in wrong.text
     assert f"  {SESSION} [listen]" in wrong.text
-    assert f"not judged: 1 result, 1 of them at level must: {CONTROL_FAILS}" in wrong.text
+    assert f"not tested: 1 result, 1 of them at level MUST: {CONTROL_FAILS}" in wrong.text
 
 
 def test_terminal_output_reports_passing_control(right: Done) -> None:

@@ -72,14 +72,15 @@ def broken(tmp_path: Path) -> Path:
 
 def test_conformant_implementation_results_in_status_0() -> None:
     done = command("run", "reference", MUST, SHOULD, "--strict")
-    assert "verdict: conformant: all 1 at must, all 6 at should" in done.text
+    verdict = "conformant: all 1 passed at level MUST, all 6 passed at level SHOULD"
+    assert f"verdict: {verdict}" in done.text
     assert done.status == 0
 
 
 def test_should_failure_results_in_status_1_only_with_strict_option(bent: Path) -> None:
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
-        assert "verdict: not judged at must: 1 of " in done.text
+        assert "verdict: not tested at level MUST: 1 of " in done.text
         assert "    cli/exit-client-eof.smtp [stdio]" in done.text
         assert done.status == status
 
@@ -106,7 +107,7 @@ def test_implementation_is_the_only_required_argument() -> None:
 
 def test_must_failure_results_in_status_1(broken: Path) -> None:
     done = command("run", broken, MUST)
-    assert "verdict: not conformant: 1 of 1 missed at must" in done.text
+    assert "verdict: not conformant: 1 of 1 failed at level MUST" in done.text
     assert done.status == 1
 
 
@@ -170,7 +171,7 @@ def test_repeated_should_failure_is_reported_once(tmp_path: Path) -> None:
 
 def test_failing_smoke_test_skips_selected_group(broken: Path) -> None:
     done = command("run", broken, "files", "--modes", "stdio")
-    assert "verdict: not conformant: 1 of 1 missed at must" in done.text
+    assert "verdict: not conformant: 1 of 1 failed at level MUST" in done.text
     assert "at level must: relay/one-message.smtp failed; no other transcript" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
@@ -210,7 +211,7 @@ def test_only_specified_local_transcripts_are_collected(tmp_path: Path) -> None:
     for name in ("__init__", "conftest", "test_it"):
         (tmp_path / "own" / f"{name}.py").write_text("raise SystemExit('foreign code was run')\n")
     done = command("run", "reference", tmp_path / "own", "--modes", "stdio")
-    assert "verdict: conformant: all 2 at must" in done.text
+    assert "verdict: conformant: all 2 passed at level MUST" in done.text
     assert done.status == 0
 
 

@@ -488,12 +488,12 @@ def test_transcript_missing_from_one_column_is_marked() -> None:
     only = result(transcript="filter/only.smtp")
     files = whole(result(), only, head=named("one")), whole(result(), head=named("two"))
     text = clause_part(html(matrix(*files)), "filter.reject")
-    assert "filter/only.smtp · must ✓ passed stdio — not judged" in text
+    assert "filter/only.smtp · must ✓ passed stdio — not tested" in text
 
 
 def test_clause_without_result_is_marked() -> None:
     text = clause_part(html(matrix(whole(result()))), "cli.host")
-    assert "— not judged" in text
+    assert "— not tested" in text
     assert text.endswith("No transcript has tested this clause.")
 
 
@@ -623,7 +623,7 @@ def test_failure_includes_its_transcript() -> None:
 
 def test_every_report_shows_verdict(tmp_path: Path) -> None:
     for render in (html, markdown):
-        assert "conformant: all 1 at must" in render(matrix(whole(result())))
+        assert "conformant: all 1 passed at level MUST" in render(matrix(whole(result())))
 
 
 def test_invalid_result_file_is_reported_in_one_line(

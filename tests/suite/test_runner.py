@@ -289,7 +289,7 @@ def test_invalid_option_results_in_status_2(
 
 
 def test_terminal_output_contains_verdict(right: Done) -> None:
-    assert "verdict: conformant: all 2 at must" in right.text
+    assert "verdict: conformant: all 2 passed at level MUST" in right.text
 
 
 def test_may_requirement_never_fails_run(runner: Runner) -> None:
@@ -320,7 +320,7 @@ def test_passing_known_divergence_fails_run(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert (done.status, done.outcomes) == (1, ["stale", "stale"])
     assert "remove the entry" in done.text
-    assert f"verdict: conformant: all {len(done.outcomes)} at must" in done.text
+    assert f"verdict: conformant: all {len(done.outcomes)} passed at level MUST" in done.text
 
 
 def test_flaky_divergence_is_permitted_to_pass(runner: Runner) -> None:
@@ -702,7 +702,7 @@ def test_printed_rerun_command_works_without_stdio_support(runner: Runner) -> No
     words = [sys.executable, *shlex.split(found[1])[1:]]
     again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert "verdict: not conformant: 1 of 1 missed at must" in again.stdout
+    assert "verdict: not conformant: 1 of 1 failed at level MUST" in again.stdout
 
 
 @pytest.mark.parametrize(

@@ -28,23 +28,23 @@ ALL = (result("a"), result("b", level="should"))
 @pytest.mark.parametrize(
     ("results", "sentence"),
     [
-        (ALL, "conformant: all 1 at must, all 1 at should"),
+        (ALL, "conformant: all 1 passed at level MUST, all 1 passed at level SHOULD"),
         (
             (result("a"), result("b", "failed", "should")),
-            "conformant, not strict: all 1 at must, 1 of 1 missed at should",
+            "conformant, not strict: all 1 passed at level MUST, 1 of 1 failed at level SHOULD",
         ),
         (
             (result("a", "failed"), result("b", level="should")),
-            "not conformant: 1 of 1 missed at must, all 1 at should",
+            "not conformant: 1 of 1 failed at level MUST, all 1 passed at level SHOULD",
         ),
-        ((result("a", "diverged"),), "not conformant: 1 of 1 missed at must"),
+        ((result("a", "diverged"),), "not conformant: 1 of 1 failed at level MUST"),
         (
             (result("a", "failed", "should"), result("b", level="should")),
-            "not judged at must: 1 of 2 missed at should",
+            "not tested at level MUST: 1 of 2 failed at level SHOULD",
         ),
         (
             (result("a", "skipped"),),
-            "not judged: no transcript at level must or should was completed",
+            "not tested: no transcript at level MUST or SHOULD was completed",
         ),
     ],
     ids=[
@@ -63,7 +63,7 @@ def test_may_requirement_never_counts_as_missed() -> None:
 
 def test_skipped_result_is_listed_with_its_level() -> None:
     skipped = result("c", "skipped", message="needs to be run as root")
-    assert "  not judged: 1 result, 1 of them at level must: needs to be run as root" in list(
+    assert "  not tested: 1 result, 1 of them at level MUST: needs to be run as root" in list(
         verdict(*ALL, skipped).lines()
     )
 
@@ -79,7 +79,7 @@ def test_unknown_divergence_is_unexpected() -> None:
 
 def test_stale_divergence_is_unexpected_but_not_missed() -> None:
     stale = verdict(*ALL, result("c", "stale"), result("d", "stale", "should"))
-    assert stale.sentence == "conformant: all 2 at must, all 2 at should"
+    assert stale.sentence == "conformant: all 2 passed at level MUST, all 2 passed at level SHOULD"
     assert stale.unexpected
     assert list(stale.lines())[-1] == (
         "  2 known divergences in the implementation file now pass; remove the entries for: "
@@ -117,8 +117,8 @@ def test_shields_badge_contains_suite_version_and_verdict() -> None:
     [
         ("passed", "must", "conformant (in part)", "lightgrey"),
         ("failed", "must", "not conformant (in part)", "red"),
-        ("passed", "should", "not judged at must (in part)", "lightgrey"),
-        ("skipped", "must", "not judged (in part)", "lightgrey"),
+        ("passed", "should", "not tested at level MUST (in part)", "lightgrey"),
+        ("skipped", "must", "not tested (in part)", "lightgrey"),
     ],
 )
 def test_badge_of_selection_is_marked_and_not_green(
@@ -130,7 +130,7 @@ def test_badge_of_selection_is_marked_and_not_green(
 
 def test_badge_without_must_results_is_grey() -> None:
     badge = json.loads(badge_json(run(result("a", level="should"))))
-    assert (badge["message"], badge["color"]) == ("not judged at must", "lightgrey")
+    assert (badge["message"], badge["color"]) == ("not tested at level MUST", "lightgrey")
 
 
 def test_svg_badge_contains_label_and_verdict() -> None:

@@ -342,8 +342,8 @@ def test_invalid_value_error_names_options_file(tmp_path: Path) -> None:
 
 def test_missing_options_file_error_names_file(tmp_path: Path) -> None:
     assert errors_of_unit(tmp_path / "default") == (
-        f"postprox: {tmp_path}/default: No such file or directory; it must set POSTPROX_UPSTREAM "
-        "and POSTPROX_OPTIONS\n"
+        f"postprox: {tmp_path}/default: No such file or directory; the file must set "
+        "POSTPROX_UPSTREAM and POSTPROX_OPTIONS\n"
     )
 
 

@@ -95,11 +95,11 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add(
         "--slow",
         action="store_true",
-        help="also run transcripts about long time limits, in real time",
+        help="also run transcripts that test long time limits, in real time",
     )
     add("--time-scale", default="1", metavar="F",
-        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 for a quick "
-        "look at a program with many timeouts")  # fmt: skip
+        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 to test "
+        "a program with many timeouts quickly")  # fmt: skip
     add("-j", "--jobs", type=number, default=_JOBS, metavar="N",
         help=f"number of parallel workers (default: {_JOBS})")  # fmt: skip
     add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")

@@ -167,7 +167,7 @@ def _shown(
 
 def _said(harness: Harness) -> list[str]:
     return [
-        "dialogue (> by the suite, < by the implementation):",
+        "dialogue (>: sent by the suite, <: sent by the implementation):",
         *(_BLANK + line for line in harness.dialogue.lines()),
     ]
 

@@ -101,10 +101,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-scale",
         default="1",
         metavar="F",
-        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 for a quick look",
+        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 for a quick test",
     )
     group.addoption(
-        "--slow", action="store_true", help="run transcripts about long time limits in real time"
+        "--slow",
+        action="store_true",
+        help="run transcripts that test long time limits, in real time",
     )
     group.addoption(
         "--progress",

@@ -1,7 +1,7 @@
 """The verdict on the results of a run, and its wording.
 
-Rule: pure functions. A verdict never covers transcripts that were not run. Level must determines
-the verdict. A known divergence counts as a miss, but a stale divergence does not.
+Rule: pure functions. A verdict never covers transcripts that were not run. The results at level
+MUST determine the verdict. A known divergence counts as a failure, but a stale divergence does not.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .results import Result
 CONFORMANT = "conformant"
 NOT_STRICT = "conformant, not strict"
 NOT_CONFORMANT = "not conformant"
-#: The possible verdicts. Misses at level should are only listed. A verdict contains "conformant"
-#: only if the run at level must was complete.
-NOT_AT_MUST = "not judged at must"
-NOT_JUDGED = "not judged"
+#: The possible verdicts. Failures at level SHOULD are listed but do not make a program
+#: non-conformant. A verdict contains "conformant" only if the run at level MUST was complete.
+NOT_AT_MUST = "not tested at level MUST"
+NOT_JUDGED = "not tested"
 
 #: The beginning of the message about an unimplemented `may`.
 PERMITTED = "permitted: "
@@ -37,7 +37,7 @@ class Unjudged:
 
     def __str__(self) -> str:
         results = f"{self.results} result{'' if self.results == 1 else 's'}"
-        return f"{results}, {self.must} of them at level must: {self.reason}"
+        return f"{results}, {self.must} of them at level MUST: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Verdict:
 
     word: str
     missed: tuple[Result, ...]
-    #: The number of results at levels must and should, not counting skipped ones.
+    #: The number of results at levels MUST and SHOULD, except skipped results.
     must: int
     should: int
     unjudged: tuple[Unjudged, ...]
@@ -59,12 +59,12 @@ class Verdict:
     profile: str = ""
 
     def missed_at(self, level: str) -> tuple[Result, ...]:
-        """Return the misses at *level*."""
+        """Return the failures at *level*."""
         return tuple(result for result in self.missed if result.level == level)
 
     @property
     def unexpected(self) -> bool:
-        """True if there is an unexpected miss at level must or a stale divergence."""
+        """True if there is an unexpected miss at level MUST or a stale divergence."""
         failed = any(result.outcome == "failed" for result in self.missed_at("must"))
         return failed or bool(self.stale)
 
@@ -76,7 +76,7 @@ class Verdict:
     @property
     def _counts(self) -> str:
         if self.word == NOT_JUDGED:
-            return f"{NOT_JUDGED}: no transcript at level must or should was completed"
+            return f"{NOT_JUDGED}: no transcript at level MUST or SHOULD was completed"
         counts = [
             _count("must", len(self.missed_at("must")), self.must),
             _count("should", len(self.missed_at("should")), self.should),
@@ -89,7 +89,7 @@ class Verdict:
         if self.selection:
             yield f"  only a selection was tested: {self.selection}"
         for unjudged in self.unjudged:
-            yield f"  not judged: {unjudged}"
+            yield f"  not tested: {unjudged}"
         if self.stale:
             yield f"  {self._stale_entries}"
 
@@ -153,7 +153,9 @@ def _word(judged: list[Result], missed: tuple[Result, ...]) -> str:
 def _count(level: str, missed: int, judged: int) -> str:
     if not judged:
         return ""
-    return f"{missed} of {judged} missed at {level}" if missed else f"all {judged} at {level}"
+    if missed:
+        return f"{missed} of {judged} failed at level {level.upper()}"
+    return f"all {judged} passed at level {level.upper()}"
 
 
 def _unjudged(results: list[Result]) -> tuple[Unjudged, ...]:
