@@ -1,6 +1,7 @@
 """The command `postprox`, which runs either one session on standard input and output or a server.
 
-Rule: this module only starts the session or the server, and reports command-line errors.
+Rule: this module starts the session or the server and reports command-line errors. It does nothing
+else.
 """
 
 import sys

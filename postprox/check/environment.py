@@ -1,6 +1,6 @@
 """Parses and writes systemd environment files, such as /etc/default/postprox.
 
-Rule: pure functions of the text, which follow systemd's syntax (EnvironmentFile= in
+Rule: the functions depend only on the text. They follow systemd's syntax (EnvironmentFile= in
 systemd.exec(5)). A shell interprets such a file differently. Parsing takes linear time.
 """
 

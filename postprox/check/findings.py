@@ -1,8 +1,8 @@
 """The names and levels of all findings.
 
-Rule: names and levels only. The conditions are in the modules `*_rules.py` and `parameters.py`. To
-add a finding, add its name to `LEVELS`, its condition to one of those modules, and its description
-to docs/check.md.
+Rule: this module contains only names and levels. The conditions are in the modules `*_rules.py` and
+`parameters.py`. To add a finding, add its name to `LEVELS`, its condition to one of those modules,
+and its description to docs/check.md.
 """
 
 from __future__ import annotations

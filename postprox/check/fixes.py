@@ -1,7 +1,7 @@
 """Edits to the Postfix configuration or a unit, and the commands that make these edits.
 
-Rule: text only. This module executes nothing. Each command can be pasted into a shell and contains
-all edits of its target, so no command undoes another (`Plan`).
+Rule: this module creates only text and executes nothing. Each command can be pasted into a shell
+and contains all edits of its target, so no command undoes another (`Plan`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The report, as text for a terminal or as JSON for a program.
 
-Rule: text only. The exit status is the highest level. The text contains only printable characters.
+Rule: this module creates only text, which contains only printable characters. The exit status is
+the highest level of a finding.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def listening_endpoint(service: Service, queue_directory: str) -> Endpoint | Non
 
 
 def _interface(names: Sequence[str]) -> str:
-    """Return the default host of a service, or "" if it listens on more than one address."""
+    """Return the default host of a service, or "" if the service has several addresses."""
     own = [name for name in names if name in _OWN_INTERFACES]
     if "all" in names or (own and len(own) < len(names)):
         return ""

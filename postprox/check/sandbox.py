@@ -1,6 +1,6 @@
 """The directories that systemd hides from a unit, creates for it, or makes writable.
 
-Rule: pure functions of the unit and a path (systemd.exec(5)).
+Rule: the functions depend only on the unit and a path (systemd.exec(5)).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The selection of the proxies to check.
 
-Rule: a pure function of the configuration, the installed units and their states.
+Rule: the selection depends only on the configuration, the installed units and their states.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Postfix parameters that can route mail to a proxy through a table or transport.
 
-Rule: pure functions of the parameters and the text of their tables. The check does not look up keys
-in a table. It searches the text for the port of the proxy.
+Rule: the functions depend only on the parameters and on the text of their tables. The check does
+not look up keys in a table. It searches the text for the port of the proxy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A parser for the systemd units that run the proxy: a service and its sockets.
 
-Rule: pure functions of the text. Only the settings of systemd.unit(5), systemd.exec(5) and
-systemd.socket(5) that affect the proxy are parsed. Parsing takes linear time.
+Rule: the functions depend only on the text. Only the settings of systemd.unit(5), systemd.exec(5)
+and systemd.socket(5) that affect the proxy are parsed. Parsing takes linear time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Parses numbers and times in main.cf and master.cf according to Postfix's rules.
 
-Rule: pure functions of the text. None means that Postfix does not accept the value.
+Rule: the functions depend only on the text. The result None means that Postfix does not accept the
+value.
 """
 
 from __future__ import annotations

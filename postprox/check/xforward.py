@@ -1,6 +1,6 @@
 """Tests whether a Postfix host list includes the proxy.
 
-Rule: a pure function of the list. It does not read tables, so the result None means unknown.
+Rule: the result depends only on the list. Tables are not read, so the result may be None (unknown).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ _NUL = 0
 
 
 class LineTooLongError(Exception):
-    """A command line is longer than `limits.COMMAND_LINE`. The reader drops its remainder."""
+    """A command line is longer than `limits.COMMAND_LINE`. The reader drops the rest."""
 
 
 class BadReplyError(Exception):
@@ -82,8 +82,7 @@ class CommandReader:
         return False
 
     def next_line(self) -> bytes | None:
-        """Return the next complete line without its line end (LF or CRLF), or None if there is
-        none.
+        """Return the next complete line without its line end (LF or CRLF), or else None.
 
         Raises:
             LineTooLongError: the line exceeds the limit. The error is raised once per line.

@@ -88,7 +88,7 @@ class Source:
 
 
 def _bounded(file: BinaryIO) -> bytes | None:
-    """Return the rest of a file, or None if it is too large."""
+    """Return the rest of a file, or None if the rest is too large."""
     pieces = []
     size = 0
     while size <= LIMIT and (piece := file.read(1 << 20)):

@@ -155,7 +155,7 @@ def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
         "run", broken, "--modes", "stdio,command", "-k", "one-message or cli/help", "-j1"
     )
     assert "a session with one message failed; nothing else is run in stdio, command" in done.text
-    assert "level must: relay/one-message.smtp failed; no other transcript was run" in done.text
+    assert "level MUST: relay/one-message.smtp failed; no other transcript was run" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
 
@@ -172,7 +172,7 @@ def test_repeated_should_failure_is_reported_once(tmp_path: Path) -> None:
 def test_failing_smoke_test_skips_selected_group(broken: Path) -> None:
     done = command("run", broken, "files", "--modes", "stdio")
     assert "verdict: not conformant: 1 of 1 failed at level MUST" in done.text
-    assert "at level must: relay/one-message.smtp failed; no other transcript" in done.text
+    assert "at level MUST: relay/one-message.smtp failed; no other transcript" in done.text
     assert done.text.count("expected: ") == 1
     assert done.status == 1
 

@@ -45,9 +45,9 @@ _DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 _JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
-The exit status is 0 if the implementation meets every requirement of level must. A failure that the
+The exit status is 0 if the implementation meets every requirement at level MUST. A failure that the
 implementation file lists as a known divergence does not count. With --strict, the requirements of
-level should count as well. The exit status is 1 if such a requirement is not met, or if a known
+level SHOULD count as well. The exit status is 1 if such a requirement is not met, or if a known
 divergence no longer occurs. It is 2 if the implementation could not be tested, for example because
 an option is invalid or the program cannot be started."""
 
@@ -73,7 +73,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"test only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
     add("--profile", metavar="NAME", help="test only the requirements of a profile: one of the "
         f"classes {', '.join(BINDS)}, or several, separated by commas")  # fmt: skip
-    add("--strict", action="store_true", help="also require every requirement of level should")
+    add("--strict", action="store_true", help="also require every requirement at level SHOULD")
     add(
         "--level",
         default="may",
