@@ -49,10 +49,10 @@ _HELP = f"""\
 Usage: postprox HOST:PORT {_synopsis()}
        postprox -{_information()}
 
-Relay SMTP between standard input and output and the mail server at HOST:PORT,
-and run a filter command that passes, changes or rejects each message.
-Postfix's spawn(8) starts postprox. HOST is a name, an IPv4 address or [IPv6
-address]. HOST:PORT may also be unix:/path. The default port is 25.
+Relay SMTP between a client on standard input and output and the mail server at
+HOST:PORT, and run a filter command that passes, changes or rejects each
+message. Postfix's spawn(8) starts postprox. HOST is a name, an IPv4 address or
+[IPv6 address]. HOST:PORT may also be unix:/path. The default port is 25.
 
 {_OPTIONS}
 

@@ -33,8 +33,9 @@ Check that the configurations of Postfix and its proxies are consistent, and tha
 running. Each finding consists of the problem, its effect on mail, and the commands that correct it.
 The check changes nothing. It connects to each proxy's port, which can start a socket-activated
 service. Run the command as root, because only root can test the permissions of the proxy's user.
-Exit status: 0, no findings; 1, warnings; 2, mail is refused, lost or not filtered, or the check
-failed; 3, no findings, but an item could not be checked.
+The exit status is 0 if there are no findings, 1 if there are only warnings, 2 if mail is refused,
+lost or not filtered or if the check failed, and 3 if there are no findings but an item could not be
+checked.
 """
 
 
