@@ -58,14 +58,19 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
 
 
 def _proxy_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    yield from _file_faults(setup, proxy)
+    if setup.running:
+        # The commands correct a service's files before they restart the service.
+        yield from running_rules.unit_state(proxy, setup.running)
+
+
+def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from master_rules.foreign_port(setup, proxy)
     yield from master_rules.open_relay(setup, proxy)
     yield from proxy_rules.columns(proxy)
     yield from unit_rules.exec_start(proxy)
     yield from unit_rules.settings(proxy)
     yield from unit_rules.stop(proxy)
-    if setup.running:
-        yield from running_rules.unit_state(proxy, setup.running)
     if broken_file := list(unit_rules.options_file(setup, proxy)):
         # Any problem with the options would only be a consequence of this problem.
         yield from broken_file

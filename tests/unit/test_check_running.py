@@ -418,6 +418,14 @@ def test_finding_contains_name_of_invalid_unit(
     assert check(site, capsys).names() == []
 
 
+def test_remedy_corrects_files_before_it_restarts_service(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(site.arguments.replace("-t 60", "-t never"))
+    site.machine.states["postprox.service"] = "restarting"
+    assert check(site, capsys).name == "command-line\nfailing"
+
+
 def test_unused_unit_beside_instances_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
