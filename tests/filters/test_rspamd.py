@@ -16,6 +16,8 @@ import pytest
 
 from .conftest import FILTERS, MESSAGE, Filter, command, needs
 
+pytestmark = pytest.mark.any_account
+
 
 def test_legitimate_mail_is_accepted_unchanged(run: Filter, rspamd: Path) -> None:
     ended = run(command("rspamd.py", rspamd))

@@ -31,6 +31,8 @@ from tests.conformance.play.offers import contradictions_of
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.run.items import suite_of
 
+pytestmark = pytest.mark.any_account
+
 HEADER = '+++\ntitle = "t"\nrequires = ["data.end-1"]\n+++\n'
 GREETED = "C< 220 up\nC> EHLO c\nC< 250 up\n"
 IN_DATA = GREETED + "C> DATA\nU< DATA\nU> 354 go\nC? 354\n"

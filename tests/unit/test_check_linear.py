@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from postprox.check import postconf, probe, routes, unit, values, xforward
 from postprox.check.postconf import UnreadableError
 
+pytestmark = pytest.mark.any_account
+
 #: Processor time in seconds. A quadratic parser takes more than three times as long for each text.
 LIMIT = 2.0
 

@@ -30,6 +30,8 @@ from tests.support.peers import address, listening
 from tests.support.upstream import MESSAGE, relays, sends_envelope
 from tests.unit.peers import LoopPeer, deaf_listener, fresh_loop, run_until
 
+pytestmark = pytest.mark.any_account
+
 
 class Site:
     """A session with its client, upstream listener and spool directory."""

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from postprox.core import data
 from postprox.core.data import DotUnstuffer, encoded, normalized
 
+pytestmark = pytest.mark.any_account
+
 # Significant octets are more frequent than others.
 OCTETS = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\0", b"a", b"\xff"])
 TEXTS = st.one_of(st.lists(OCTETS).map(b"".join), st.binary())

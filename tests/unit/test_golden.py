@@ -8,6 +8,8 @@ import pytest
 
 from tests.golden import GOLDEN, HELPED, PRODUCERS
 
+pytestmark = pytest.mark.any_account
+
 
 @pytest.mark.parametrize("name", PRODUCERS)
 def test_golden_file_is_current(name: str) -> None:

@@ -20,6 +20,8 @@ from postprox.rehearse.outcome import Conditions, judge
 from postprox.rehearse.rehearsal import difference
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, ROOT, Rehearse
 
+pytestmark = pytest.mark.any_account
+
 # Demonstration
 
 

@@ -18,6 +18,8 @@ from tests.unit.dialogue import (
     time_passes_in_data,
 )
 
+pytestmark = pytest.mark.any_account
+
 PAGE = " ".join((Path(__file__).parents[2] / "SECURITY.md").read_text().split())
 HOUR, DAY = 60 * 60, 24 * 60 * 60
 BEGAN = Dialogue().now
