@@ -45,7 +45,7 @@ def test_alternative_option_forms_are_parsed(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["h:1"], "no mode stdio"),
+        (["h:1"], "support mode stdio"),
         (["-l", "1"], "upstream server"),
         (["-l", "1", "h:1", "--strict"], "option --strict not recognized"),
         (["-l", "1", "h:1", "-c"], "option -c requires argument"),
