@@ -34,8 +34,8 @@ running. Each finding consists of the problem, its effect on mail, and the comma
 The check changes nothing. It connects to each proxy's port, which can start a socket-activated
 service. Run the command as root, because only root can test the permissions of the proxy's user.
 The exit status is 0 if there are no findings, 1 if there are only warnings, 2 if mail is refused,
-lost or not filtered or if the check failed, and 3 if there are no findings but an item could not be
-checked.
+lost or not filtered, or if the check failed, and 3 if there are no findings but an item could not
+be checked.
 """
 
 
@@ -104,7 +104,7 @@ def _recipe(wanted: argparse.Namespace) -> list[str]:
     if not wanted.spawn:
         units = [unit for unit in _units(wanted) if not unit.name.endswith("@.service")]
         if not units:
-            raise UnreadableError("postprox.service is not installed; install it or give --spawn")
+            raise UnreadableError("postprox.service is not installed; install it or use --spawn")
         unit = units[0]
     command = recipe.filter_command(unit)
     installed = recipe.Installation(
@@ -163,7 +163,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         epilog="After --, specify the command line of a proxy outside master.cf and systemd.",
     )
     parser.add_argument(
-        "--config", default="", metavar="DIR", help="the directory of main.cf and master.cf"
+        "--config", default="", metavar="DIR", help="the directory with main.cf and master.cf"
     )
     parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
     parser.add_argument("--offline", action="store_true", help="do not check the running system")
@@ -172,10 +172,10 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--recipe",
         choices=recipe.STAGES,
         metavar="WHERE",
-        help="print the commands that set up a proxy before-queue or after-queue",
+        help="print the commands that set up a before-queue or after-queue proxy",
     )
     parser.add_argument(
-        "--spawn", action="store_true", help="with --recipe: Postfix starts the proxy"
+        "--spawn", action="store_true", help="with --recipe: let Postfix start the proxy"
     )
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     index = words.index("--") if "--" in words else len(words)

@@ -67,7 +67,7 @@ def _assign(found: Assignments, text: str, position: int) -> int:
         return position + len(line)
     value, position, is_closed = _value(text, start)
     if not is_closed or f"{OPTIONS}=" in value or f"{UPSTREAM}=" in value:
-        found.problems.append(f"a quote in {key} is not closed")
+        found.problems.append(f"unterminated quote in {key}")
     if _NAME.fullmatch(key):
         found.values[key] = value
         if "\n" in text[start:position]:

@@ -73,7 +73,7 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
         yield Fault(
             "line-ends",
             proxy.where,
-            f"lines of the filter {seen.path} end with CR LF; it cannot run, and {effect}",
+            f"the filter {seen.path} has CR LF line endings; it cannot run, and {effect}",
             (fixes.run(f"sed -i 's/\\r$//' {path}"),),
         )
     elif seen.interpreter_executable is False:

@@ -74,7 +74,7 @@ def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
             yield _stopped(proxy, behind, name, own, f"{behind.label} {effect}")
     if behind.parameter("smtpd_upstream_proxy_protocol"):
         name = "smtpd_upstream_proxy_protocol"
-        yield _stopped(proxy, behind, name, "", f"{behind.label} waits for a PROXY line")
+        yield _stopped(proxy, behind, name, "", f"{behind.label} waits for a PROXY protocol header")
     host = target_endpoint(wanted.target).host
     is_own = not behind.parameter("mynetworks") or xforward.permits(
         behind.tokens("mynetworks"), host

@@ -48,7 +48,7 @@ def _indented_services(configuration: Configuration) -> Iterator[Fault]:
             yield _indented(
                 "master.cf",
                 f"the entry {found[0]['name']} begins with whitespace; Postfix reads it as "
-                f"arguments of {service.label}, and the service does not exist",
+                f"arguments of {service.label}, not as a service",
                 [
                     _unindent(configuration, "master.cf", f"{each['name']} {each['type']}")
                     for each in found
@@ -64,7 +64,7 @@ def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
             yield _indented(
                 "main.cf",
                 f"the line {found[0]} begins with whitespace; Postfix reads it as part of {name}, "
-                "and it has no effect",
+                "so it has no effect",
                 [_unindent(configuration, "main.cf", each) for each in found],
             )
 
@@ -88,14 +88,14 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "defined-twice",
                 f"master.cf, {last.label}",
-                "it is defined twice; Postfix ignores all but the last one",
+                "it is defined twice; Postfix ignores all but the last definition",
                 (fixes.keep(last),),
             )
         else:
             yield Fault(
                 "port-twice",
                 f"master.cf, {last.label}",
-                f"it replaces an earlier {earlier.program}(8) service of the same name; mail for "
+                f"it replaces an earlier {earlier.program}(8) service with the same name; mail for "
                 "that service goes to the proxy and can loop",
                 tuple(_apart(setup, proxy, earlier)),
             )
@@ -239,8 +239,8 @@ def missing_transport(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "transport",
                 f"master.cf, {route.source.label}",
-                f"content_filter uses the transport {name}, which is not in master.cf; its mail "
-                "stays in the queue",
+                f"content_filter uses the transport {name}, which is not in master.cf; mail for "
+                "this transport stays in the queue",
                 (
                     fixes.add_line(
                         setup.configuration, name, f"- - n - {_size(setup, route)} {SCAN}"

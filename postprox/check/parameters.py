@@ -35,7 +35,7 @@ def numbers(configuration: Configuration) -> Iterator[Fault]:
 
 def _refused(where: str, name: str, value: str, remedy: Edit) -> Fault:
     problem = (
-        f"Postfix does not accept {name} = {value!r}; programs that read this number do not run"
+        f"Postfix does not accept {name} = {value!r}; programs that read this number cannot run"
     )
     return Fault("number", where, problem, (remedy,))
 

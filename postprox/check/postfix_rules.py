@@ -48,7 +48,7 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
     yield Fault(
         "no-proxy",
         "master.cf",
-        "no postprox in master.cf or in a unit receives mail; mail passes unfiltered",
+        "no proxy in master.cf or systemd receives mail; mail passes unfiltered",
         tuple(
             fixes.run(f"cat {shlex.quote(f'{setup.examples}/{file}')} >> {directory}/{own}")
             for file, own in files.items()
@@ -162,7 +162,7 @@ def malformed(setup: Setup) -> Iterator[Fault]:
         yield Fault(
             "wrong-port",
             f"master.cf, {service.label}",
-            f"{stage.value} = {value!r} is not a valid filter address; its mail is deferred (451) "
+            f"{stage.value} = {value!r} is not a valid filter address; mail is deferred (451) "
             "or sent elsewhere unfiltered",
             (fixes.redirect(route, str(address)),),
         )
@@ -210,7 +210,7 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
                 "time-limit",
                 proxy.where,
                 f"the filter may run for {wanted.timeout:g} s (-t), but {service.label} aborts "
-                f"after {timeout} s ({name}); slow messages are never delivered",
+                f"after {timeout} s ({name}); messages that take longer are never delivered",
                 (fixes.raise_own(service, name, wanted.timeout + timeout),),
             )
 
@@ -305,7 +305,7 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             yield Fault(
                 "loop",
                 proxy.where,
-                f"{behind.label} sends filtered mail to the filter again ({name}); "
+                f"{behind.label} sends filtered mail back to the filter ({name}); "
                 "mail loops and is never delivered",
                 edits,
             )
@@ -338,7 +338,7 @@ def wrong_program(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "no-upstream",
             proxy.where,
-            f"{service.label}, the upstream server of the proxy, is {service.program}(8), not "
+            f"{service.label}, the proxy's upstream server, is {service.program}(8), not "
             "smtpd(8); all mail is deferred (451)",
             (fixes.set_program(service, "smtpd"),),
         )
@@ -374,7 +374,8 @@ def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             "time-limit",
             proxy.where,
             f"the filter may run for {wanted.timeout:g} s (-t), but spawn(8) kills the proxy after "
-            f"{proxy.service.seconds(name)} s ({name}); slow messages are never delivered",
+            f"{proxy.service.seconds(name)} s ({name}); messages that take longer "
+            "are never delivered",
             (fixes.raise_own(proxy.service, name, wanted.timeout + 940),),
         )
 
@@ -418,7 +419,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             "milters",
             proxy.where,
             f"{behind.label} passes all filtered mail to milters ({milter_list}), including mail "
-            f"from {outside[0].label}; a signing milter treats it as local mail",
+            f"from {outside[0].label}; a signing milter treats all of it as local mail",
             (fixes.add_item(behind, _OVERRIDES, "no_milters"),),
         )
 
@@ -515,7 +516,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
                 "mapped-twice",
                 proxy.where,
                 f"{route.source.label} and {behind.label} both map addresses; copies such as those "
-                "of always_bcc are delivered twice",
+                "for always_bcc are delivered twice",
                 (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS),),
             )
             return

@@ -308,7 +308,7 @@ def _missing_paths(unit: Unit) -> Iterator[str]:
 
 def _unknown_permissions(user: str) -> str:
     if not user:
-        return "the user that runs the proxy, and the permissions of that user"
+        return "the user that runs the proxy, and this user's permissions"
     if _account(user) is None:
         return f"the permissions of user {user}, which exists only while the service runs"
     return f"the permissions of user {user} (run postprox-check as root)"

@@ -32,14 +32,14 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "braces",
             proxy.where,
             f"the filter command (-c) contains spaces and must be enclosed in {place}; the proxy "
-            f"refuses its command line, and all mail is deferred (451): {proxy.error}",
+            f"rejects its command line, so all mail is deferred (451): {proxy.error}",
             (fixes.set_arguments(proxy, lambda _: corrected),),
         )
     else:
         yield Fault(
             "command-line",
             proxy.where,
-            f"the command line is wrong, and all mail is refused: {proxy.error}",
+            f"the command line is invalid, so all mail is refused: {proxy.error}",
             (_corrected(setup, proxy),),
         )
 
@@ -127,14 +127,14 @@ def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         yield Fault(
             "user",
             proxy.where,
-            f"user= of spawn(8) {user_is}; the proxy cannot start, and all mail is deferred (451)",
+            f"user= for spawn(8) {user_is}; the proxy cannot start, so all mail is deferred (451)",
             (fixes.set_user(proxy.service, "postprox"),),
         )
     elif not facts.user_exists:
         yield Fault(
             "user",
             proxy.where,
-            f"user {proxy.user} does not exist; the proxy cannot start, and all mail is deferred "
+            f"user {proxy.user} does not exist; the proxy cannot start, so all mail is deferred "
             "(451)",
             (fixes.add_user(proxy.user),),
         )
@@ -277,8 +277,8 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             yield Fault(
                 "status-file",
                 proxy.where,
-                f"the unit cannot write {path} ({option}, {setting}); monitoring cannot read the "
-                "state of the proxy",
+                f"the unit cannot write to {path} ({option}, {setting}); monitoring cannot read "
+                "the state of the proxy",
                 (
                     fixes.run(_make_directory(proxy.user, directory)),
                     fixes.add_path(proxy.unit, "ReadWritePaths", directory),

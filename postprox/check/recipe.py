@@ -290,7 +290,7 @@ class _Recipe:
         if needs_submission:
             added += [each for each in self._example("submission") if each.name == "submission"]
             milters = _milters(self._public()[0])
-            self.comments.append(f"The milters {milters} sign mail that users send to submission.")
+            self.comments.append(f"The milters {milters} sign mail that users submit.")
         return added, signed
 
     def _public(self) -> list[Service]:
@@ -431,14 +431,15 @@ class _Recipe:
                 self.edits.append(fixes.set_own(user, limit, "50"))
             if user not in signed and has_milters(user):
                 self.comments.append(
-                    f"{user.label} is not filtered, because other milters sign it."
+                    f"Mail sent to {user.label} is not filtered, because other milters sign it."
                 )
                 self.edits.append(fixes.set_own(user, self.stage.value, ""))
         if self.stage is FilterStage.BEFORE_QUEUE and self._users():
             for front in self._public():
                 if front.parameter("smtpd_sasl_auth_enable") == "yes":
                     self.comments.append(
-                        f"{front.label} offers no AUTH, because its milters could not sign."
+                        f"{front.label} does not offer AUTH, because its milters could not sign "
+                        "mail."
                     )
                     self.edits.append(fixes.set_own(front, "smtpd_sasl_auth_enable", "no"))
 

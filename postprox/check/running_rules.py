@@ -91,7 +91,7 @@ def _failing(unit: Unit, services: list[UnitState]) -> Iterator[Fault]:
     for state in services:
         reason = _STEPS.get(state.status, f"exit status {state.status}")
         if state.load in ("bad-setting", "error"):
-            reason = "systemd does not accept a setting in its files"
+            reason = "systemd does not accept a setting in its unit files"
         elif not state.is_failing():
             continue
         elif state.result not in ("exit-code", "success"):
@@ -99,7 +99,7 @@ def _failing(unit: Unit, services: list[UnitState]) -> Iterator[Fault]:
         yield Fault(
             "failing",
             state.name,
-            f"the service fails ({reason}); mail is delayed or deferred (451)",
+            f"the service has failed ({reason}); mail is delayed or deferred (451)",
             (
                 fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
                 fixes.run(f"systemctl status --no-pager {state.name}"),
@@ -113,8 +113,8 @@ def _failing_sockets(sockets: list[UnitState]) -> Iterator[Fault]:
             yield Fault(
                 "failing",
                 state.name,
-                f"the socket fails (result {state.result}), for example because another program "
-                "listens on its address; all mail is deferred (451)",
+                f"the socket has failed (result {state.result}), for example because another "
+                "program is using its address; all mail is deferred (451)",
                 (
                     fixes.run(f"systemctl restart {state.name}"),
                     fixes.run(f"systemctl status --no-pager {state.name}; ss -ltnp"),
@@ -148,7 +148,7 @@ def _not_enabled(
         yield Fault(
             "not-enabled",
             unit.name,
-            "neither the service nor its socket starts at boot; after a restart, all mail is "
+            "neither the service nor its socket starts at boot; after a reboot, all mail is "
             "deferred (451)",
             (fixes.run(_start(unit)),),
         )

@@ -127,7 +127,7 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     """Parse a unit and then its drop-ins. `files` contains its environment files by path.
 
     Raises:
-        ValueError: a quote is not closed, or the command line is too long.
+        ValueError: a quote is unterminated, or the command line is too long.
     """
     unit = Unit(name, settings=_settings(texts, "Service"))
     unit.user = unit.setting("User", "root")
@@ -199,7 +199,7 @@ def split_words(text: str) -> list[str]:
     """Split a text like shlex.split(), but in linear time.
 
     Raises:
-        ValueError: a quote is not closed, or a backslash is the last character.
+        ValueError: a quote is unterminated, or the last character is a backslash.
     """
     words: list[list[str]] = []
     in_word = False
@@ -207,7 +207,7 @@ def split_words(text: str) -> list[str]:
     while position < len(text):
         part = _PART.match(text, position)
         if part is None:
-            raise ValueError("a quote is not closed, or a backslash is the last character")
+            raise ValueError("a quote is unterminated, or the last character is a backslash")
         position = part.end()
         kind = part.lastgroup or ""
         if kind == "blanks":

@@ -55,7 +55,7 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
             "unit-setting",
             unit.socket.name,
             f"{name} of the socket is wrong; systemd does not pass a listening TCP socket to the "
-            "proxy, and all mail is deferred (451)",
+            "proxy, so all mail is deferred (451)",
             (fixes.set_setting(unit.socket, name, right),),
         )
 

@@ -115,7 +115,7 @@ def wrong_command_line() -> None:
     assert "-t 'never'" in (said := _logged())
     assert f"(see {OPTIONS} and postprox --help)" in said
     found = _checked()
-    assert f"postprox.service, {OPTIONS}: the command line is wrong" in found, found
+    assert f"postprox.service, {OPTIONS}: the command line is invalid" in found, found
     sender = threading.Thread(target=send, args=("has waited",))
     sender.start()
     time.sleep(5)  # in this time the service starts and fails several times

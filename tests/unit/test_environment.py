@@ -82,8 +82,8 @@ def test_written_words_are_parsed_unchanged(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f"{OPTIONS}='-v\n", f"a quote in {OPTIONS} is not closed"),
-        (f"{UPSTREAM}='a\n{OPTIONS}='-v'\n", f"a quote in {UPSTREAM} is not closed"),
+        (f"{OPTIONS}='-v\n", f"unterminated quote in {OPTIONS}"),
+        (f"{UPSTREAM}='a\n{OPTIONS}='-v'\n", f"unterminated quote in {UPSTREAM}"),
         (f"{OPTIONS} -v\n", f"'{OPTIONS} -v' has no equals sign, so systemd ignores it"),
         (f"export {OPTIONS}=-v\n", f"'export {OPTIONS}' is not a variable name"),
     ],
