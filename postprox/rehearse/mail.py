@@ -49,7 +49,7 @@ def from_octets(name: str, text: bytes) -> Mail:
         text = text.partition(b"\n")[2]
         notes.append("the first line, an mbox separator ('From ...'), is omitted")
     if text and not _FIELD.match(text):
-        notes.append("the file does not begin with a header field and may not be a message")
+        notes.append("the file does not begin with a header field and might not be a message")
     content = re.sub(rb"\r?\n", b"\r\n", text)
     if content and not content.endswith(b"\n"):
         content += b"\r\n"

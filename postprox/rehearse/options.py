@@ -42,12 +42,12 @@ _DEMO = Path(__file__).resolve().parent / "demo"
 _BUNDLED_FILTER = f"sh {shlex.quote(str(_short(_DEMO / 'filter.sh')))}"
 _DESCRIPTION = """\
 Run a filter with the real proxy before Postfix uses it on real mail. A test
-client sends each message in the same way as Postfix, and a test server
+client sends each message just as Postfix would, and a test server
 receives it. Nothing leaves this machine.
 
 Without -c, a sample filter is run. Without MESSAGE, three sample messages are
 sent. A MESSAGE is a file with one message, an mbox, a Maildir, a directory
-with any of them, or - for standard input."""
+that contains any of these, or - for standard input."""
 _EPILOG = f"""\
 examples:
   {PROGRAM}
@@ -180,12 +180,10 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="MESSAGE",
-        help="one or more messages, with LF or CRLF",
+        help="one or more messages, with LF or CRLF line endings",
     )
     parser.add_argument("-V", "--version", action="version", version=f"{_INSTALLED} {__version__}")
-    parser.add_argument(
-        "-c", "--command", metavar="CMD", help="the filter command, as for the proxy"
-    )
+    parser.add_argument("-c", "--command", metavar="CMD", help="the filter command (postprox -c)")
     parser.add_argument(
         "--repeat", type=_count, default=1, metavar="N", help="send each message N times"
     )
@@ -213,14 +211,14 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         "--full",
         action="store_true",
         default=None,
-        help="print a full report of each message (default for up to ten)",
+        help="print a full report of each message (the default for ten messages or fewer)",
     )
     length.add_argument(
         "--brief",
         action="store_false",
         dest="full",
         default=None,
-        help="print one line for each message (default for more than ten)",
+        help="print one line for each message (the default for more than ten messages)",
     )
     group.add_argument(
         "--json", action="store_true", help="print one JSON document instead of the report"
@@ -232,7 +230,7 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("-d", "--tempdir", metavar="DIR", help="the directory of EMAIL and OUTFILE")
+    group.add_argument("-d", "--tempdir", metavar="DIR", help="the directory for EMAIL and OUTFILE")
     group.add_argument(
         "-t", "--timeout", metavar="SEC", help="the filter's time limit in seconds (default: 30)"
     )
@@ -263,7 +261,8 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         "--sender",
         type=_address,
         metavar="ADDRESS",
-        help="the address in MAIL FROM, '' for a bounce (default: from Return-Path or From)",
+        help="the address in MAIL FROM, '' for a bounce (default: from the Return-Path or From "
+        "field)",
     )
     group.add_argument(
         "--recipient",
@@ -271,7 +270,7 @@ def _add_envelope_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="an address in RCPT TO; may be repeated (default: from To)",
+        help="an address in RCPT TO; may be repeated (default: from the To field)",
     )
     group.add_argument(
         "--client-ip",

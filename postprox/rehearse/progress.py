@@ -70,7 +70,7 @@ class Progress:
 
     def _count(self) -> None:
         while not self._done.wait(_TICK):
-            self._show(f": filter has run for {time.monotonic() - self._begun:.0f} s ...")
+            self._show(f": filter has been running for {time.monotonic() - self._begun:.0f} s ...")
 
     def _show(self, what: str) -> None:
         if self._shown:

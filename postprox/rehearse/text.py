@@ -49,13 +49,13 @@ _FATES = {
     ),
     verdict.FAIL_OPEN: (
         "Without -r, as in this run, the upstream server receives the original message. "
-        "With -r, the client gets a 451 reply and sends the message again later."
+        "With -r, the client gets a 451 reply and will send the message again later."
     ),
     verdict.FAIL: (
-        "With -r, as in this run, the client gets a 451 reply and sends the message again later. "
-        "Without -r, the upstream server receives the original message."
+        "With -r, as in this run, the client gets a 451 reply and will send the message again "
+        "later. Without -r, the upstream server receives the original message."
     ),
-    outcome.ERROR: "The message was not delivered. The client sends it again later.",
+    outcome.ERROR: "The message was not delivered. The client will send it again later.",
 }
 # The only change that the proxy itself makes (data.no-smuggling in the specification).
 _FATES_STUFFED = (
@@ -140,13 +140,14 @@ class Report:
         )
         why_refused = "--strict" if settings.strict else "-r"
         failing = f"is refused with 451 ({why_refused})" if settings.reject else "passes (no -r)"
+        limits = f"Timeout {settings.timeout:g} s. If the filter fails, the message {failing}."
         return "\n".join(
             (
                 f"Rehearsal: {count} through the real proxy. Nothing leaves this machine.",
                 *_filter_lines(printable(settings.command), self._paper.width),
                 *made,
-                f"           Timeout {settings.timeout:g} s. If it fails, the message {failing}.",
-                "Client:    sends the same commands as Postfix to a before-queue filter.",
+                f"           {limits}",
+                "Client:    sends the commands that Postfix sends to a before-queue filter.",
                 "Upstream:  a test server on this machine that accepts each message.",
             )
         )
@@ -330,7 +331,7 @@ def _ended(run: FilterRun, reason: str) -> str:
     after = "" if run.seconds is None else f" after {time_taken(run.seconds)}"
     if reason:
         return f"failed{after}: {reason}"
-    filled = ", OUTFILE is filled" if run.outfile == FILLED and run.status == 0 else ""
+    filled = ", OUTFILE is not empty" if run.outfile == FILLED and run.status == 0 else ""
     return f"exit status {run.status} ({_MEANINGS[run.status or 0]}){filled}{after}"
 
 

@@ -29,10 +29,10 @@ _REPLIES = {
     b"DATA": b"354 Go ahead\r\n",
     b"RSET": b"250 2.0.0 Ok\r\n",
     b"NOOP": b"250 2.0.0 Ok\r\n",
-    b"QUIT": b"221 2.0.0 upstream.example.org closes\r\n",
+    b"QUIT": b"221 2.0.0 upstream.example.org closing connection\r\n",
 }
 _UNKNOWN = b"500 5.5.2 Unknown command\r\n"
-_ACCEPTED = b"250 2.0.0 Ok: the message has arrived\r\n"
+_ACCEPTED = b"250 2.0.0 Ok: message received\r\n"
 _END = b"\r\n.\r\n"
 
 

@@ -147,7 +147,7 @@ def test_strict_option_rejects_message_after_filter_failure(
 
 def test_strict_option_is_reported(rehearse: Rehearse) -> None:
     text = rehearse("--strict", "-c", "exit 1", rehearse.save(MESSAGE)).stdout
-    assert "If it fails, the message is refused with 451 (--strict)." in text
+    assert "If the filter fails, the message is refused with 451 (--strict)." in text
     assert "exit status 1 without a reply code (--strict)" in text
 
 
@@ -245,7 +245,7 @@ def test_report_shows_subject(rehearse: Rehearse) -> None:
     ("command", "text"),
     [
         ("true", "exit status 0 (pass) after"),
-        ('echo x >"$OUTFILE"', "exit status 0 (pass), OUTFILE is filled"),
+        ('echo x >"$OUTFILE"', "exit status 0 (pass), OUTFILE is not empty"),
         ("exit 1", "exit status 1 (reject) after"),
         ("exit 2", "failed after"),
     ],

@@ -369,7 +369,7 @@ def test_long_running_filter_shows_progress(rehearse: Rehearse) -> None:
     gate = rehearse.directory / "gate"
     os.mkfifo(gate)
     terminal = Terminal(rehearse, "-c", f"read line <{gate}; true", *save(rehearse, "x"))
-    terminal.until(b"[1/1] 0-x.eml: filter has run for 1 s ...")
+    terminal.until(b"[1/1] 0-x.eml: filter has been running for 1 s ...")
     gate.write_bytes(b"go on\n")
     shown = terminal.rest()
     # The progress line is erased before other output.
