@@ -40,12 +40,12 @@ def split_port(text: str) -> tuple[str, str]:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError("an IPv6 address must be written [ADDRESS]:PORT")
+            raise ValueError("an IPv6 address must be written as [ADDRESS]:PORT")
         _, colon, port = rest.partition(":")
     else:
         host, colon, port = text.partition(":")
         if ":" in port:
-            raise ValueError("an IPv6 address must be written [ADDRESS]:PORT")
+            raise ValueError("an IPv6 address must be written as [ADDRESS]:PORT")
     if colon and not port:
         raise ValueError("the port is missing after the colon")
     return host, port

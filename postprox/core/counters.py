@@ -61,10 +61,10 @@ class Counters:
             for (verdict, result), number in sorted(self._messages.items())
         ]
         lines += [
-            *_head("message_bytes_total", "counter", "Octets of messages, with LF line ends."),
+            *_head("message_bytes_total", "counter", "Octets in messages, with LF line endings."),
             f"postprox_message_bytes_total {self._octets}",
         ]
-        lines += _head("filter_seconds", "histogram", "How long filters ran.")
+        lines += _head("filter_seconds", "histogram", "Filter run time in seconds.")
         lines += [
             f'postprox_filter_seconds_bucket{{le="{bound:g}"}} {number}'
             for bound, number in zip(SECONDS, self._within, strict=True)
