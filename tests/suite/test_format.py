@@ -222,7 +222,7 @@ def test_include_line_is_parsed() -> None:
         ("P< exit 300", "a status"),
         ("P< exit", "a status"),
         ("P< stderr contain x", "did you mean 'contains'"),
-        ("P< stderr contains", "'contains' must be followed by a text"),
+        ("P< stderr contains", "'contains' must be followed by text"),
         ("P< stderr matches (", "invalid regular expression"),
         ("P< tmp clean", "one of empty, filled"),
         ("P< memory 32M", "'below 32M'"),
@@ -257,9 +257,9 @@ def test_error_contains_file_name_line_number_and_text() -> None:
         (["either", "C? 250", "end"], 0, "requires at least one 'or'"),
         (["either", "C? 250", "or", "C? 251"], 0, "missing 'end' for this 'either'"),
         (["either", "C? 250", "or", "C> QUIT", "end"], 0, "must begin with a < or ? step"),
-        (["C> @close", "C+ x"], 1, "the write of the previous line"),
-        (["C> a", "# between", "C+ b"], 2, "the write of the previous line"),
-        (["C> a", "U+ b"], 1, "the write of the previous line"),
+        (["C> @close", "C+ x"], 1, "the write on the previous line"),
+        (["C> a", "# between", "C+ b"], 2, "the write on the previous line"),
+        (["C> a", "U+ b"], 1, "the write on the previous line"),
     ],
 )
 def test_inconsistent_lines_are_reported(lines: list[str], at: int, message: str) -> None:
@@ -284,8 +284,8 @@ def test_last_transcript_line_without_newline_is_rejected() -> None:
     ("line", "message"),
     [
         ('titel = "x"', "unknown key 'titel' (did you mean 'title'?)"),
-        ('level = "must"', "'level' is a key of format 1; use requires"),
-        ('clauses = ["a.b"]', "'clauses' is a key of format 1; use requires"),
+        ('level = "must"', "'level' is a key from format 1; use requires"),
+        ('clauses = ["a.b"]', "'clauses' is a key from format 1; use requires"),
         ("requires = []", "must not be empty"),
         ('requires = "a.b-1"', "a list of strings"),
         ('title = ""', "a string with a visible character"),

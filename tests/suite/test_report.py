@@ -156,7 +156,7 @@ def clause_part(page: str, name: str) -> str:
         (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: not JSON"),
         (
             octets(header(), result(), result()),
-            "f:3: duplicate result of filter/reject.smtp in mode stdio; the first is in line 2",
+            "f:3: duplicate result for filter/reject.smtp in mode stdio; the first is in line 2",
         ),
     ],
 )
@@ -170,11 +170,11 @@ def test_error_about_invalid_file_contains_line_number(content: bytes, error: st
     ("content", "gaps"),
     [
         (whole(result()), ()),
-        (octets(header(), result()), ("missing footer; the run did not end",)),
-        (octets(header()), ("missing footer; the run did not end",)),
+        (octets(header(), result()), ("missing footer; the run did not finish",)),
+        (octets(header()), ("missing footer; the run did not finish",)),
         (
             octets(header(), result()) + b'{"type": "res',
-            ("the last line is incomplete", "missing footer; the run did not end"),
+            ("the last line is incomplete", "missing footer; the run did not finish"),
         ),
         (
             octets(header(), result(), footer(passed=5)),

@@ -642,7 +642,7 @@ def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -
     path = runner.transcript("U> 220 x\nC< 220 x\n")
     done = runner.run(path, "--modes", "stdio", "--source", "manual")
     assert done.records[0]["source"] == "manual"
-    assert "requirements of source manual only" in done.text
+    assert "only requirements from source manual" in done.text
     assert runner.run(path, "--modes", "stdio", "--source", "CVE").status == 2
 
 

@@ -177,7 +177,7 @@ class _Session:
     async def _command(self) -> bool:
         """Handle one command. Return False at the end of the session."""
         if not await self._next_is_client():
-            await self._client.send(b"421 4.4.2 the upstream server is lost\r\n")
+            await self._client.send(b"421 4.4.2 upstream connection lost\r\n")
             return False
         line = await self._client.line()
         if not line.endswith(b"\n"):
@@ -190,7 +190,7 @@ class _Session:
             reply = await self._also_to_program(verb, line, reply)
         if verb == b"QUIT":
             self.drop_upstream()
-        await self._client.send(reply or b"421 4.4.2 the upstream server is lost\r\n")
+        await self._client.send(reply or b"421 4.4.2 upstream connection lost\r\n")
         return bool(reply) and verb != b"QUIT"
 
     async def _next_is_client(self) -> bool:
@@ -329,7 +329,7 @@ class _Delivery:
         if verb == b"RCPT":
             envelope = self._session.envelope if self._session else None
             known = envelope is not None and _path(line) in envelope.recipients
-            return b"250 2.1.5 ok\r\n" if known else b"550 5.1.1 the client named another\r\n"
+            return b"250 2.1.5 ok\r\n" if known else b"550 5.1.1 unknown recipient\r\n"
         if verb in (b"RSET", b"NOOP"):
             return b"250 2.0.0 ok\r\n"
         return b"221 2.0.0 bye\r\n" if verb == b"QUIT" else b"502 5.5.1 not supported\r\n"

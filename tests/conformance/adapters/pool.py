@@ -141,11 +141,11 @@ def _awaited(path: Path, seconds: float) -> Slot:
     deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline or not path.parent.parent.exists():
-            sys.exit(f"{path.name}: the program in the pool does not listen")
+            sys.exit(f"{path.name}: the program in the pool is not listening")
         time.sleep(_LOOK_AGAIN)
     try:
         pool, *addresses = json.loads(path.read_text())
         entrance, upstream = (Address(*one) for one in addresses)
         return Slot(entrance, upstream, os.pidfd_open(pool))
     except (FileNotFoundError, ProcessLookupError):
-        sys.exit(f"{path.name}: the pool has ended")
+        sys.exit(f"{path.name}: the pool has exited")

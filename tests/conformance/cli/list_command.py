@@ -23,7 +23,7 @@ _EXIT_WRONG = 2
 def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `list`."""
     parser = words.add_parser(
-        "list", help="list transcripts, one per line, with level and requirements"
+        "list", help="list transcripts, one per line, with levels and requirements"
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="a group, family, requirement or transcript"
@@ -34,7 +34,7 @@ def add_list(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         type=profile,
         default=POSTPROX,
         metavar="NAME",
-        help="select the transcripts of a profile, with its requirements",
+        help="select a profile's transcripts and requirements",
     )
     parser.set_defaults(do=_list)
 

@@ -46,7 +46,7 @@ _JOBS = 3 * len(os.sched_getaffinity(0))
 
 _RUN = """\
 The exit status is 0 if the implementation meets every requirement at level MUST. A failure that the
-implementation file lists as a known divergence does not count. With --strict, the requirements of
+implementation file lists as a known divergence does not count. With --strict, the requirements at
 level SHOULD count as well. The exit status is 1 if such a requirement is not met, or if a known
 divergence no longer occurs. It is 2 if the implementation could not be tested, for example because
 an option is invalid or the program cannot be started."""
@@ -59,7 +59,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
     # Without a default, argparse would also report NAME as missing if IMPLEMENTATION is missing.
     add("names", nargs="*", default=[], metavar="NAME",
-        help="select groups, families, requirements, transcripts, NAME::MODE")  # fmt: skip
+        help="select groups, families, requirements, transcripts or NAME::MODE")  # fmt: skip
     add("--name", metavar="TEXT", help="the implementation's name in the report")
     add(
         "--failed",
@@ -90,7 +90,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         dest="keywords",
         type=keywords,
         metavar="WORDS",
-        help="select by a pytest -k expression",
+        help="select with a pytest -k expression",
     )
     add(
         "--slow",

@@ -146,7 +146,7 @@ def _read_text_test(text: str) -> TextTest:
     if operator == "empty":
         _read_nothing(rest)
     elif not rest:
-        raise PayloadError(f"'{operator}' must be followed by a text")
+        raise PayloadError(f"'{operator}' must be followed by text")
     if operator != "matches":
         return TextTest(operator, parse_payload(rest, b""))
     try:

@@ -126,7 +126,7 @@ def read_header(table: Mapping[str, object]) -> Header:
     """Return the header in a parsed TOML table. HeaderError names the problem and its key."""
     for key in table:
         if key in _KEYS_OF_FORMAT_1:
-            raise HeaderError(key, f"'{key}' is a key of format 1; {_REPLACEMENT}")
+            raise HeaderError(key, f"'{key}' is a key from format 1; {_REPLACEMENT}")
         if key not in KEYS:
             raise HeaderError(
                 key,
@@ -272,7 +272,7 @@ KEYS: dict[str, Callable[[str, object], object]] = {
 
 _REQUIRED = ("title", "requires")
 _KEYS_OF_FORMAT_1 = ("clauses", "level")
-_REPLACEMENT = 'use requires = ["relay.idle-1"], with identifiers of the specification'
+_REPLACEMENT = 'use requires = ["relay.idle-1"], with identifiers from the specification'
 
 
 def write_header(header: Header) -> str:

@@ -207,7 +207,7 @@ def _variable(name: str) -> Variable:
     if name not in VARIABLES:
         raise PayloadError(
             f"unknown variable \\{{{name}}}{did_you_mean(name, VARIABLES)}; "
-            "to repeat a text, write \\{N*text}"
+            "to repeat text, write \\{N*text}"
         )
     return Variable(name)
 

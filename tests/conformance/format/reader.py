@@ -23,7 +23,7 @@ def parse_transcript(text: str, name: str) -> Transcript:
     if not lines or lines[0] != FENCE:
         raise FormatError(name, 1, f"the first line must be {FENCE}, which opens the TOML header")
     if FENCE not in lines[1:]:
-        raise FormatError(name, len(lines), f"the header must be closed by a line {FENCE}")
+        raise FormatError(name, len(lines), f"the header must be closed by a {FENCE} line")
     end = lines.index(FENCE, 1)
     header = _parse_header(lines[1:end], name)
     steps = _parse_steps(lines[end + 1 :], name, end + 2)
@@ -46,7 +46,7 @@ def _printable_lines(text: str, name: str) -> list[str]:
                     f"{character!a} is not printable ASCII; write it as \\xHH",
                 )
     if not text.endswith("\n"):
-        raise FormatError(name, text.count("\n") + 1, "missing line end after the last line")
+        raise FormatError(name, text.count("\n") + 1, "missing newline after the last line")
     return text.split("\n")[:-1]
 
 
@@ -141,8 +141,8 @@ class _ScriptReader:
 
 
 _JOIN_HINT = {
-    "C": "{0}+ continues the write of the previous line, which must be {0}> or {0}+",
-    "U": "{0}+ continues the write of the previous line, which must be {0}> or {0}+",
+    "C": "{0}+ continues the write on the previous line, which must be {0}> or {0}+",
+    "U": "{0}+ continues the write on the previous line, which must be {0}> or {0}+",
     "F": "F+ continues the previous line, which must be F< email or F+",
 }
 

@@ -81,7 +81,8 @@ class Implementation:
             if one.mode is not None and one.mode not in transcripts[one.transcript]:
                 raise ImplementationError(
                     f"{self.name}: a divergence names '{one.transcript}' in mode "
-                    f"'{one.mode}', but its modes are {', '.join(transcripts[one.transcript])}"
+                    f"'{one.mode}', but the transcript's modes are "
+                    f"{', '.join(transcripts[one.transcript])}"
                 )
 
 

@@ -63,7 +63,7 @@ class OctetsAwaited:
 _END_FOR_ANY_READER = re.compile(rb"(?:\A|(?<=\n))\.\r?\n|(?:\A|(?<=\r))\.\r")
 _END_OF_DATA = re.compile(rb"(?:\A|(?<=\r\n))\.\r\n")
 #: The failure text for a message that another server could read as several messages.
-EARLIER_END = "an earlier end of data for a reader of CR or LF"
+EARLIER_END = "an earlier end of data for a server that ends lines at CR or LF"
 #: The beginning of a reply that accepts a message.
 _SUCCESS = re.compile(rb"2\d\d")
 #: The octets of an end of data that may be incomplete at the end of the buffer.

@@ -44,7 +44,7 @@ _UNTIL_END: dict[str, Callable[[], NoSuccessAwaited | UnfinishedAwaited]] = {
 }
 #: The expectations of these steps, for failure reports.
 _EXPECTED = {
-    "@message": "a message with one end of data for every reader",
+    "@message": "a message with the same end of data for every server",
     "@no-2yz": "no 2yz reply",
     "@unfinished": "no end of data",
 }

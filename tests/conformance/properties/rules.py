@@ -181,7 +181,7 @@ def nothing_smuggled(run: Run) -> Iterator[str]:
     for delivery in run.deliveries:
         for name in content.early_ends(delivery.wire):
             yield (
-                f"with {name} as the line end, the data ends early in "
+                f"with {name} as the line ending, the data ends early in "
                 f"{visible(delivery.wire[:400])}"
             )
 

@@ -82,8 +82,9 @@ class Search:
             if self._shrinks and self._late and self._shortest is not None:
                 fail(*self._shortest)
             fail(
-                f"{self._wrong[0]}\nin one of {self._sessions} sessions, but not when it was run "
-                "again:\nthe program has a race, or the machine is slow (try --time-scale 3)"
+                f"{self._wrong[0]}\nin one of {self._sessions} sessions, but not when that "
+                "session was run again:\nthe program has a race, or the machine is slow "
+                "(try --time-scale 3)"
             )
 
 

@@ -61,7 +61,7 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--upstream",
         required=True,
         metavar="HOST:PORT",
-        help="the real upstream server, which can also be unix:/path",
+        help="the real upstream server (HOST:PORT or unix:/path)",
     )
     add("-o", "--output", required=True, type=Path, metavar="FILE.smtp", help="the file to create")
     add(

@@ -50,7 +50,11 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         help="write one self-contained HTML page ('-' for standard output)",
     )
     add("--markdown", metavar="FILE", help="write a Markdown matrix ('-' for standard output)")
-    add("--badge", metavar="FILE", help="write the verdict: FILE.svg, or FILE.json for shields.io")
+    add(
+        "--badge",
+        metavar="FILE",
+        help="write the verdict as a badge to FILE.svg, or to FILE.json for shields.io",
+    )
 
 
 def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:

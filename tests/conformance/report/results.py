@@ -201,7 +201,7 @@ def _results(records: Iterable[_Record]) -> tuple[Result, ...]:
         earlier = first_seen.setdefault((result.transcript, result.mode), record.line)
         if earlier != record.line:
             raise record.error(
-                f"duplicate result of {result.transcript} in mode {result.mode}; the "
+                f"duplicate result for {result.transcript} in mode {result.mode}; the "
                 f"first is in line {earlier}"
             )
         results.append(result)
@@ -256,7 +256,7 @@ def _of_format_3(record: _Record) -> dict[str, Any]:
 
 def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[str, ...]:
     if footer is None:
-        return ("missing footer; the run did not end",)
+        return ("missing footer; the run did not finish",)
     there = Counter(result.outcome for result in results)
     # The footers of older files lack this outcome.
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]

@@ -136,7 +136,7 @@ def selection(
     if not set(MODES) <= set(modes):
         parts.append(f"in {', '.join(modes)} only")
     if source:
-        parts.append(f"requirements of source {source} only")
+        parts.append(f"only requirements from source {source}")
     return ", ".join(parts)
 
 
