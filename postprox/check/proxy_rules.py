@@ -154,7 +154,7 @@ def columns(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "columns",
             proxy.where,
-            f"{', '.join(wrong)} must be n in master.cf; spawn(8) cannot start the proxy, and all "
+            f"{', '.join(wrong)} must be n in master.cf; spawn(8) cannot start the proxy, so all "
             "mail is refused",
             tuple(fixes.set_field(service, name, "n") for name in wrong),
         )

@@ -83,7 +83,7 @@ def background(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         yield Fault(
             "background",
             proxy.where,
-            "--foreground is missing; systemd passes its socket to a process that exits, and all "
+            "--foreground is missing; systemd passes its socket to a process that exits, so all "
             "mail is deferred (451)",
             (fixes.add_arguments(proxy, "--foreground"),),
         )
@@ -133,8 +133,8 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "options-file",
             proxy.where,
-            f"{problems[0]}; the proxy does not get its options, and mail "
-            "gets 451 or passes unfiltered",
+            f"{problems[0]}; the proxy does not get its options, so mail is "
+            "deferred (451) or passes unfiltered",
             (fixes.write_options(proxy, _meant(setup, proxy, unit)),),
         )
 
