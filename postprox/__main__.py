@@ -1,7 +1,6 @@
 """The command `postprox`, which runs either one session on standard input and output or a server.
 
-Rule: this module starts the session or the server and reports command-line errors. It does nothing
-else.
+Rule: this module only starts the session or the server and reports command-line errors.
 """
 
 import sys
@@ -23,7 +22,7 @@ try:
     add_standard_descriptors()
     if is_socket(STDIN):
         silence(STDERR)
-except OSError as error:  # otherwise, the next file would get descriptor 2
+except OSError as error:  # otherwise, the next file to be opened would get descriptor 2
     try:
         if is_socket(STDIN):
             from .core import replies
@@ -60,7 +59,7 @@ def main() -> int:
         return serve(wanted)
     try:
         return _serve_standard_input(wanted)
-    except (OSError, ImportError):  # no free descriptor, so logging would also fail
+    except (OSError, ImportError):  # no descriptor is free, so logging would also fail
         return _refuse(replies.INTERNAL_ERROR, 1)
 
 
@@ -69,7 +68,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     from .shell.loop import STOPPING, Loop
     from .shell.stream import Stream
 
-    silence(STDERR)  # a session never writes to it (cli.stderr-silent)
+    silence(STDERR)  # a session never uses standard error (cli.stderr-silent)
     loop = Loop(wanted.clock_speed)
     finished: list[Connection] = []
     connection = Connection(loop, wanted, Stream(STDIN, STDOUT), finished.append)
@@ -104,7 +103,7 @@ def _absolute(directory: str) -> str:
 
 
 def _report_usage(error: str) -> int:
-    """Report an error on the terminal, or otherwise to both log and SMTP client (cli.errors)."""
+    """Report a wrong command line to the user, or to the log and the SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
         from .core import log_levels
@@ -134,7 +133,7 @@ def _refuse(reply: bytes, status: int) -> int:
     try:
         posix.write(STDOUT, reply)
     except OSError:
-        pass  # the client is gone
+        pass  # the client has disconnected
     return status
 
 

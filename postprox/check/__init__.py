@@ -2,14 +2,15 @@
 
 Rule: each module has one task.
 
-- `probe.py` reads files. It runs `access.py` to test the permissions of another user. `machine.py`
-  reads the state of the running system, and `running.py` converts it to facts.
+- `probe.py` reads files and runs `access.py` to test another user's permissions. `machine.py` reads
+  the state of the running system, and `running.py` converts it to facts.
 - `postconf.py`, `values.py` and `unit.py` parse the input.
 - `selection.py`, `routes.py`, `tables.py` and `setup.py` find the proxies and the routes that mail
   takes through them.
 - `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,
   `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` contain the rules.
-  `rules.py` applies them.
-- `findings.py` defines the names and levels of findings. `fixes.py` creates the commands.
+  `rules.py` applies all rules.
+- `findings.py` defines the names and levels of findings. `fixes.py` creates the commands that
+  correct problems.
 - `report.py` formats the report.
 """

@@ -1,6 +1,7 @@
 """The command `postprox-check`, which reports configuration errors on a mail server.
 
-Rule: this module only calls the other modules. The exit status is the highest level of a finding.
+Rule: this module only calls the other modules. The exit status is the highest level of all
+findings.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status if the check failed or its output could not be written. It equals the highest
-#: level of a finding.
+#: The exit status if the check failed or its output could not be written. The number equals the
+#: highest level that a finding can have.
 UNREADABLE = 2
 
 DESCRIPTION = """\
@@ -127,7 +128,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write(stream: TextIO | None, text: str) -> str:
-    """Write a text to standard output. Return an error message, or ""."""
+    """Write a text to standard output. Return an error message, or "" if there was no error."""
     if not text:
         return ""
     if stream is None:

@@ -1,9 +1,9 @@
-"""A program that tests another user's permissions for a file with access(2).
+"""A program that uses access(2) to test another user's permissions for a file.
 
 Rule: probe.py runs this program as root, in its own session, without a terminal, an environment or
 open files. The program changes only its effective IDs. Its real and saved user IDs remain root's,
-so the other user can neither signal nor trace it (kill(2), ptrace(2)). The exit status is the
-result.
+so the other user can neither signal nor trace it (kill(2), ptrace(2)). The exit status indicates
+the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ALLOWED, REFUSED = 10, 11
 
 
 def main() -> int:
-    """Test a permission. Arguments: os.W_OK or os.X_OK, path, user ID, group IDs."""
+    """Test a permission. Arguments: os.W_OK or os.X_OK, the path, the user ID and the group IDs."""
     right, path, user, *groups = sys.argv[1:]
     os.setgroups([int(group) for group in groups])
     os.setegid(int(groups[0]))

@@ -1,7 +1,7 @@
 """Parses and writes systemd environment files, such as /etc/default/postprox.
 
-Rule: the functions depend only on the text. They follow systemd's syntax (EnvironmentFile= in
-systemd.exec(5)). A shell interprets such a file differently. Parsing takes linear time.
+Rule: the functions depend only on the text. The functions follow systemd's syntax (EnvironmentFile=
+in systemd.exec(5)). A shell would interpret the same file differently. Parsing takes linear time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGED = {
 _BLANKS = " \t\r"
 _LIKELY = re.compile(rf"^[^#;\n]*?({OPTIONS}|{UPSTREAM})[ \t]*[=:]?(.*)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-#: Characters after which a backslash in double quotes is removed.
+#: Characters before which a backslash in double quotes is removed.
 _ESCAPED = '"\\`$'
 
 
@@ -33,7 +33,7 @@ class Assignments:
     problems: list[str] = field(default_factory=list)
     #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: If the file has errors, the values that were probably intended (lines without quotes).
+    #: The values that were probably intended in a file with errors (from lines without quotes).
     likely: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,7 +52,7 @@ def parse(text: str) -> Assignments:
 
 
 def _assign(found: Assignments, text: str, position: int) -> int:
-    """Add the assignment at this position, and return the position of its end."""
+    """Add the assignment that begins at `position`, and return the position of its end."""
     end = text.find("\n", position)
     line = text[position:] if end < 0 else text[position:end]
     # The first character belongs to the key, even if it is an equals sign.
@@ -82,7 +82,10 @@ def _unquoted(text: str) -> str:
 
 
 def _end_of_comment(text: str, position: int) -> int:
-    """Return the end of a comment. A backslash at the end of a line continues the comment."""
+    """Return the position where a comment ends.
+
+    A backslash at the end of a line continues the comment.
+    """
     while position < len(text) and text[position] != "\n":
         position += 2 if text[position] == "\\" else 1
     return position
@@ -91,7 +94,7 @@ def _end_of_comment(text: str, position: int) -> int:
 def _value(text: str, position: int) -> tuple[str, int, bool]:
     """Return a value, the position of its end, and whether all its quotes are closed.
 
-    Quotes are only recognised before the first unquoted letter.
+    Quotes are recognised only before the first unquoted letter.
     """
     value, blanks, quote = [], "", ""
     is_bare = False
@@ -122,7 +125,7 @@ def _value(text: str, position: int) -> tuple[str, int, bool]:
 
 
 def assignment(name: str, value: str) -> str:
-    """Return the line that sets a variable. `parse` is the inverse."""
+    """Return the line that sets a variable. `parse` is the inverse function."""
     if '"' in value and "'" not in value:
         return f"{name}='{value}'"
     escaped = re.sub(r'(["\\`$])', r"\\\1", value)

@@ -30,7 +30,7 @@ class ProgramFacts:
     readable: bool | None = True
     #: True if the file system is mounted with noexec.
     has_noexec: bool = False
-    #: Those of the file and its parent directories to which every user can write.
+    #: The world-writable paths among the file and its parent directories.
     open_paths: tuple[str, ...] = ()
     #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""
@@ -51,7 +51,7 @@ class SpoolFacts:
     writable: bool | None = None
     #: The permission bits, such as 0o700.
     mode: int = 0o700
-    #: The numbers of free octets and free inodes.
+    #: The number of free octets and the number of free inodes.
     free: int = UNLIMITED
     free_files: int = UNLIMITED
     #: The first parent directory that the user cannot search, or "" if there is none.
@@ -70,10 +70,10 @@ class ProxyFacts:
     filter_unchecked: str = ""
     #: The syntax error that the shell finds in the filter command, or "".
     command_error: str = ""
-    #: True if the upstream server is on this machine, but neither listens nor is listed in
+    #: True if the upstream server is on this machine but is neither listening nor listed in
     #: master.cf.
     upstream_missing: bool = False
-    #: None if systemd creates the directory when it starts the proxy.
+    #: None if systemd will create the directory when it starts the proxy.
     spool: SpoolFacts | None = None
     #: The missing paths that the unit's settings require.
     missing_paths: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class RunningFacts:
 
     #: True if master(8) is running with this configuration.
     postfix: bool | None = None
-    #: The state of each unit by name.
+    #: The state of each unit, indexed by the unit's name.
     units: Mapping[str, UnitState] = field(default_factory=dict)
     #: The reason why the states are unknown, or "".
     units_unknown: str = ""

@@ -59,7 +59,7 @@ def _effect(wanted: Options) -> str:
 
 
 def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
-    """Report only the first problem in the filter's contents, because it can cause others."""
+    """Report only the first problem in the filter's contents, as that problem can cause others."""
     path = shlex.quote(seen.path)
     if seen.has_mark:
         yield Fault(
@@ -101,7 +101,7 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
 
 
 def _first_line(seen: ProgramFacts) -> Edit:
-    """Add -S to `#!/usr/bin/env NAME OPTION`. Show any other first line."""
+    """Add -S to `#!/usr/bin/env NAME OPTION`. For any other first line, only show it."""
     path = shlex.quote(seen.path)
     if " " in seen.interpreter:
         return fixes.run(f"sed -i '1s|/env |/env -S |' {path}")

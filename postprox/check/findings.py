@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Mail is delivered and filtered, but the configuration has a problem.
 WARNING = 1
-#: Mail is refused, not filtered or not delivered.
+#: Mail is refused, is delivered unfiltered or is not delivered at all.
 DANGER = 2
 
 #: The level of each finding. The highest level is the exit status of the command.

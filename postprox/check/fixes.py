@@ -1,7 +1,7 @@
 """Edits to the Postfix configuration or a unit, and the commands that make these edits.
 
 Rule: this module creates only text and executes nothing. Each command can be pasted into a shell
-and contains all edits of its target, so no command undoes another (`Plan`).
+and contains all edits to its target, so no command undoes another command's edits (`Plan`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments
 from .unit import SocketUnit, Unit, quoted
 
-#: The name of the drop-in that the commands write. It sorts last, so systemd applies it last.
+#: The name of the drop-in that the commands write. The name sorts last, so systemd applies the
+#: drop-in last.
 DROP_IN = "zz-postprox-check.conf"
 
 
@@ -31,7 +32,7 @@ class Main:
 
 @dataclass(frozen=True)
 class Own:
-    """A parameter of one service in master.cf."""
+    """A parameter for one service in master.cf."""
 
     service: Service
     name: str
@@ -39,7 +40,10 @@ class Own:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a service in master.cf, such as `command`. The column `service` is the name."""
+    """A column of a service in master.cf, such as `command`.
+
+    The column `service` contains the service's name.
+    """
 
     service: Service
     name: str
@@ -62,7 +66,7 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Words:
-    """The command line of a proxy outside master.cf and units."""
+    """The command line of a proxy that neither master.cf nor a unit starts."""
 
     proxy: Proxy
 
@@ -96,12 +100,12 @@ def set_main(name: str, value: str) -> Edit:
 
 
 def set_own(service: Service, name: str, value: str) -> Edit:
-    """Set a parameter of one service in master.cf."""
+    """Set a parameter for one service in master.cf."""
     return Edit(Own(service, name), lambda _: value)
 
 
 def raise_own(service: Service, name: str, seconds: float) -> Edit:
-    """Raise a time limit of one service to this value, unless the limit is already longer."""
+    """Raise a service's time limit to this value, unless the limit is already longer."""
 
     def change(old: str) -> str:
         present = re.fullmatch(r"([0-9]+)s", old)
@@ -111,12 +115,12 @@ def raise_own(service: Service, name: str, seconds: float) -> Edit:
 
 
 def add_item(service: Service, name: str, item: str) -> Edit:
-    """Add an item to a list parameter of one service."""
+    """Add an item to a service's list parameter."""
     return Edit(Own(service, name), lambda old: ",".join(dict.fromkeys([*_items(old), item])))
 
 
 def remove_item(service: Service, name: str, item: str) -> Edit:
-    """Remove an item from a list parameter of one service."""
+    """Remove an item from a service's list parameter."""
     return Edit(
         Own(service, name), lambda old: ",".join(each for each in _items(old) if each != item)
     )
@@ -178,7 +182,7 @@ def add_line(configuration: Configuration, name: str, line: str) -> Edit:
 
 
 def redirect(route: Route, address: str) -> Edit:
-    """Set the address of a route in master.cf if it is set there, or else in main.cf."""
+    """Set a route's address in master.cf if master.cf already sets it, or else in main.cf."""
     name = route.stage.value
     value = address
     if route.stage is FilterStage.AFTER_QUEUE:
@@ -213,7 +217,7 @@ def set_setting(unit: Unit | SocketUnit, name: str, value: str) -> Edit:
 
 
 def show(unit: Unit, setting: str) -> Edit:
-    """Change a setting that hides files from a unit."""
+    """Change a setting that hides files from a unit, so that the unit can access them."""
     name = setting.partition("=")[0]
     return set_setting(unit, name, {"ProtectHome": "read-only", "PrivateTmp": "no"}.get(name, ""))
 
@@ -224,7 +228,7 @@ def add_path(unit: Unit, name: str, path: str) -> Edit:
 
 
 def add_arguments(proxy: Proxy, *more: str) -> Edit:
-    """Insert arguments before those of the proxy."""
+    """Insert arguments before the proxy's existing arguments."""
 
     def change(words: Sequence[str]) -> list[str]:
         given = list(words)
@@ -240,13 +244,14 @@ def send_to(proxy: Proxy, address: str) -> Edit:
 
 
 def set_directory(proxy: Proxy, value: str) -> Edit:
-    """Set the directory for messages. This replaces an existing `-d`."""
+    """Set the directory for messages. An existing `-d` option is replaced."""
     return set_arguments(proxy, lambda words: _with_directory(list(words), value))
 
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # A marker in the parsed directory identifies the argument to replace, however -d is spelled.
+    # A marker in the parsed directory identifies the argument to replace, regardless of how -d is
+    # spelled.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -368,7 +373,7 @@ class Plan:
             columns["command"] = _with_parameters(command, own)
             own = {}
         if "service" in columns:
-            # Another service can have the old name, so only one finding removes that service.
+            # Another service can have the same old name, so only one finding removes the old entry.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
@@ -383,7 +388,7 @@ class Plan:
         return (place for place in self._values if isinstance(place, kind))
 
     def _options_file(self, place: Place) -> str:
-        """Return the environment file that an edit changes, or "" if it changes none."""
+        """Return the environment file that an edit changes, or "" if it changes no such file."""
         match place:
             case Rewritten(Proxy(unit=Unit(options_file=file))):
                 return file
@@ -394,8 +399,8 @@ class Plan:
     def _variables(self, unit: Unit) -> dict[str, str]:
         """Return the variables of the options file for the new command line.
 
-        The result is empty if the unit has no options file, or if its command line has a different
-        form.
+        The result is empty if the unit has no options file, or if its command line cannot be split
+        into these variables.
         """
         value = self._values.get(Setting(unit, "ExecStart"))
         return _variables(unit, shlex.split(value)) if value and unit.options_file else {}
@@ -413,7 +418,7 @@ class Plan:
         yield f"printf '%s\\n' {shlex.join(lines)} > {directory}/{DROP_IN}"
         if unit.installed:
             yield "systemctl daemon-reload"
-            # A socket cannot be restarted while its service uses it.
+            # A socket cannot be restarted while its service is using it.
             stopped = [each.replace(".socket", ".service") for each in unit.instances]
             if isinstance(unit, SocketUnit):
                 yield f"systemctl stop {shlex.join(stopped)}"
@@ -421,7 +426,7 @@ class Plan:
 
 
 def _variables(unit: Unit, words: Sequence[str]) -> dict[str, str]:
-    """Split a command line into the unit's variables. Return {} if it has a different form."""
+    """Split a command line into the unit's variables. Return {} if that is not possible."""
     commands = unit.settings.get("ExecStart", [])
     program, *fixed = commands[0].split() if len(commands) == 1 else [""]
     names = [f"${name}" for name in (environment.OPTIONS, environment.UPSTREAM)]
@@ -435,7 +440,7 @@ def _variables(unit: Unit, words: Sequence[str]) -> dict[str, str]:
 
 
 def _split(fixed: Sequence[str], words: Sequence[str]) -> dict[str, str]:
-    """Split arguments into the options and HOST:PORT, which the proxy requires."""
+    """Split arguments into the options and the required HOST:PORT."""
     for index in reversed(range(len(words))):
         others = [*words[:index], *words[index + 1 :]]
         try:

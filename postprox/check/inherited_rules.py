@@ -17,19 +17,19 @@ from .setup import Setup, distinct
 
 _OWN_HOSTS = "127.0.0.0/8,[::1]/128"
 #: The interval between NOOP commands while the filter runs, in seconds. Postfix's time limit for a
-#: command must be longer.
+#: command must be longer than this interval.
 _KEEPALIVE = 60
 _STAGES = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 _PERMITS = ("permit", "permit_mynetworks", "permit_inet_interfaces")
 _REJECTS = ("reject", "defer", "defer_if_permit", "reject_plaintext_session")
-#: Limits per client. A value of 0 means no limit.
+#: Limits that apply to each client. A value of 0 means no limit.
 _CLIENT_LIMITS = (
     *("smtpd_client_connection_rate_limit", "smtpd_client_message_rate_limit"),
     *("smtpd_client_recipient_rate_limit", "smtpd_client_new_tls_session_rate_limit"),
 )
 
 
-#: Settings that block or change some mail, each with the recipe's value and the effect.
+#: Settings that block or change some mail, each with the recipe's value and the setting's effect.
 _RISKS_BEHIND = {
     "smtpd_sasl_auth_enable": ("no", "refuses all mail while the SASL server is down"),
     "smtpd_command_filter": ("", "can change the proxy's commands"),
@@ -116,9 +116,9 @@ def _stopped(proxy: Proxy, service: Service, name: str, own: str, effect: str) -
 
 
 def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
-    """Report limits of the service after the proxy that are too low for some mail."""
+    """Report limits that are too low for some mail in the service after the proxy."""
     name = "smtpd_client_event_limit_exceptions"
-    # The default is $mynetworks.
+    # The default value of this parameter is $mynetworks.
     exceptions = behind.tokens(name) if name in behind.own or name in behind.main else []
     host = target_endpoint(wanted.target).host
     is_limited = (name in behind.own or name in behind.main) and not xforward.permits(

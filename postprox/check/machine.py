@@ -1,7 +1,8 @@
 """Reads the state of the running system: systemd, sockets, processes and the filter's files.
 
-Rule: this module only reads. It makes no decisions. The only data that it sends is QUIT, to the
-proxy's port. Connecting to this port can start a socket-activated service.
+Rule: this module only reads and makes no decisions. The only data that it sends is the QUIT
+command, which it sends to the proxy's port. A connection to the proxy's port can start a
+socket-activated service.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _PARSE_PYTHON = "import ast, sys; ast.parse(sys.stdin.buffer.read())"
 
 
 class Machine:
-    """The running system on this machine."""
+    """Access to the running system."""
 
     def show(self, names: Sequence[str], properties: Sequence[str]) -> str:
-        """Return the output of `systemctl show` for some units.
+        """Return the output of `systemctl show` for the given units.
 
         Raises:
             UnreadableError: systemctl(1) is missing or failed, for example because systemd is not
@@ -69,7 +70,7 @@ class Machine:
         return "".join(table.read_text() for table in tables if table.exists())
 
     def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
-        """Return the programs that have each socket open and that the caller may see."""
+        """Return, for each socket, the programs that have it open and that the caller may see."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         found: dict[int, set[str]] = {}
         for process in Path("/proc").glob("[0-9]*") if inodes else ():
@@ -93,7 +94,7 @@ class Machine:
     def greeting(self, endpoint: Endpoint) -> str:
         """Connect to an address and return the last line of the greeting, or the error.
 
-        Then send QUIT, so that the server does not log a lost connection.
+        Finally, send QUIT, so that the server does not log a lost connection.
         """
         host = _NEAREST.get(endpoint.host, endpoint.host)
         try:
@@ -134,7 +135,10 @@ def _links(directory: Path) -> set[str]:
 
 
 def _run(command: Sequence[str], content: bytes) -> subprocess.CompletedProcess[bytes] | None:
-    """Run a program with an empty environment. Return None if it times out or cannot be started."""
+    """Run a program with an empty environment.
+
+    Return None if the program times out or cannot be started.
+    """
     try:
         return subprocess.run(
             command,
@@ -155,10 +159,11 @@ def shell_error(command: str) -> str:
 
 
 def syntax_error(interpreter: str, script: bytes) -> str:
-    """Return the syntax error in a shell or Python script, or "" if none is known.
+    """Return the syntax error in a shell or Python script, or "" if no error is known.
 
-    The interpreter named in the script is not used, because another user may have written that
-    line. Instead, one of the system's interpreters parses the script without running it.
+    The interpreter named in the script is not used, because another user may have written the
+    script's first line. Instead, one of the system's interpreters parses the script without running
+    it.
     """
     name = PurePosixPath(interpreter or "sh").name
     if name in _SHELLS:
@@ -201,7 +206,7 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Return those of the file and its parent directories to which every user can write.
+    """Return the world-writable paths among the file and its parent directories.
 
     In a directory with the sticky bit, a user cannot replace another user's file.
     """

@@ -27,7 +27,7 @@ SCAN = (
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
 )
-#: The main.cf parameters of the recipe.
+#: The main.cf parameters that the recipe sets.
 _RECIPE = (
     *("smtpd_proxy_filter", "smtpd_proxy_options", "smtpd_proxy_timeout", "content_filter"),
     *("smtpd_client_connection_count_limit", "scan_destination_recipient_limit"),
@@ -140,7 +140,7 @@ def port_twice(setup: Setup) -> Iterator[Fault]:
 
 def _is_same(one: Endpoint, other: Endpoint, proxy: Proxy) -> bool:
     if proxy.service and (one.is_open() or other.is_open()):
-        return one == other  # Linux prefers the listener with a specific address
+        return one == other  # Linux prefers a listener on a specific address
     return one.is_at(other) or other.is_at(one)
 
 
@@ -193,7 +193,7 @@ def _moved(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that other machines can connect to.
 
-    The Postfix service after the filter receives all mail from this machine.
+    To the Postfix service after the filter, all mail seems to come from this machine.
     """
     endpoints = [endpoint for endpoint in proxy.endpoints if endpoint.is_open()]
     if endpoints:

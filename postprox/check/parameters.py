@@ -16,7 +16,10 @@ _NO_PROCESS_LIMIT = "-"
 
 
 def numbers(configuration: Configuration) -> Iterator[Fault]:
-    """Report numbers that Postfix does not accept. The programs that read them do not run."""
+    """Report numbers that Postfix does not accept.
+
+    A Postfix program that reads an invalid number does not run.
+    """
     for name, value in configuration.main.items():
         if values.is_refused(name, value):
             remedy = fixes.set_main(name, _default(name))

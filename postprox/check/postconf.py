@@ -43,7 +43,7 @@ class Service:
 
     name: str
     type: str
-    #: The columns as written: y, n or -. The process limit is a number or -.
+    #: The columns as written in master.cf: y, n or -. The process limit is a number or -.
     private: str
     unprivileged: str
     chroot: str
@@ -58,11 +58,11 @@ class Service:
 
     @property
     def label(self) -> str:
-        """Return the service's name in postconf(1)."""
+        """Return the name that postconf(1) uses for the service."""
         return f"{self.name}/{self.type}"
 
     def column(self, name: str) -> str:
-        """Return the column with this name in postconf(1)."""
+        """Return the column that postconf(1) calls `name`."""
         if name == "command":
             return join_words(self.words)
         return str(getattr(self, {"service": "name"}.get(name, name)))
@@ -73,7 +73,7 @@ class Service:
         return self.words[0]
 
     def parameter(self, name: str) -> str:
-        """Return the value that applies to this service."""
+        """Return the value of a parameter that applies to this service."""
         return self.own.get(name, self.main.get(name, DEFAULTS.get(name, "")))
 
     def tokens(self, name: str) -> list[str]:
@@ -92,7 +92,10 @@ class Service:
         return _number(name, self.parameter(name)) if own is None else own
 
     def is_chrooted(self) -> bool:
-        """Return whether Postfix chroots the service. At compatibility level 0 the default is y."""
+        """Return whether Postfix chroots the service.
+
+        At compatibility level 0, services are chrooted by default.
+        """
         level = self.parameter("compatibility_level")
         default = "y" if re.match(r"0*(?![0-9])", level) else "n"
         return (default if self.chroot == "-" else self.chroot) != "n"
@@ -100,10 +103,11 @@ class Service:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The main.cf and master.cf in `directory`, or in Postfix's default directory for ""."""
+    """The main.cf and master.cf in `directory` ("" means Postfix's default directory)."""
 
     main: Mapping[str, str]
-    #: The services that Postfix runs. If several have the same name, Postfix uses the last one.
+    #: The services that Postfix runs. If several services have the same name, Postfix uses the last
+    #: one.
     services: tuple[Service, ...]
     directory: str = ""
     #: The services that Postfix ignores because a later service has the same name.
@@ -120,7 +124,7 @@ class Configuration:
         return f"postfix -c {shlex.quote(self.directory)}" if self.directory else "postfix"
 
     def parameter(self, name: str) -> str:
-        """Return the value in main.cf, or the default."""
+        """Return the parameter's value in main.cf, or its default value."""
         return self.main.get(name, DEFAULTS.get(name, ""))
 
     def number(self, name: str) -> int:
@@ -162,7 +166,7 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
 
 
 def _own(words: Sequence[str]) -> dict[str, str]:
-    """Return a command's parameters, because postconf(1) confuses services with the same name."""
+    """Parse parameters from a command, because postconf(1) confuses services with the same name."""
     pairs = [word.partition("=") for option, word in pairwise(words) if option == "-o"]
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -216,5 +220,5 @@ def _bare(word: str) -> str:
 
 
 def join_words(words: tuple[str, ...]) -> str:
-    """Format a command for master.cf. `split_words` is the inverse."""
+    """Format a command for master.cf. `split_words` is the inverse function."""
     return " ".join(f"{{{word}}}" if re.search(r"\s|^$|^\{", word) else word for word in words)

@@ -26,11 +26,11 @@ from .routes import (
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
 
-#: With speed_adjust, a proxy is busy only while its filter runs, so five smtpd(8) processes can
-#: share one proxy. Each message then gets a fifth of smtpd_proxy_timeout, which is 20 s by default.
+#: With speed_adjust, a proxy is busy only while its filter is running, so five smtpd(8) processes
+#: can share one proxy. Each message then gets one fifth of smtpd_proxy_timeout (20 s by default).
 SPEED_ADJUST_FACTOR = 5
 
-#: At these levels, smtp(8) delivers no mail to a server without STARTTLS.
+#: At these TLS security levels, smtp(8) delivers no mail to a server without STARTTLS.
 _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 
 _OVERRIDES = "receive_override_options"
@@ -39,7 +39,10 @@ _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
 def no_proxy(setup: Setup) -> Iterator[Fault]:
-    """Report that Postfix filters no mail. A filter on another machine is reported as unchecked."""
+    """Report that Postfix does not filter any mail.
+
+    A filter on another machine is reported as unchecked.
+    """
     if setup.proxies or any(map(has_filter, setup.configuration.services)):
         return
     directory = f'"$({setup.configuration.postconf} -h config_directory)"'
@@ -90,7 +93,7 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 
 
 def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
-    """Send the mail of local users to a proxy that is followed by milters. Stop any other proxy."""
+    """Send local users' mail to a proxy that is followed by milters. Stop any other proxy."""
     behind = setup.reinjection_service(proxy)
     fronts = [each for each in setup.configuration.services if each.program == "smtpd"]
     unsigned_fronts = [
@@ -259,7 +262,7 @@ def _labels(services: Sequence[Service]) -> str:
 
 
 def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a transport that uses lmtp(8). The proxy does not support LHLO from a client."""
+    """Report a transport that uses lmtp(8). The proxy does not support clients that send LHLO."""
     for transport in setup.transports_to(proxy):
         if transport.program == "lmtp":
             yield Fault(
@@ -381,7 +384,7 @@ def session_limit(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a proxy with an IPv6 address if Postfix only uses IPv4, and vice versa."""
+    """Report a proxy with an IPv6 address if Postfix uses only IPv4, and vice versa."""
     unused = {"ipv4": ":", "ipv6": "."}.get(setup.configuration.parameter("inet_protocols"))
     service = upstream(setup.configuration, proxy)
     hosts = [setup.endpoint_of(each) for each in (proxy.service, service) if each]
@@ -475,7 +478,7 @@ def _signed(setup: Setup, front: Service) -> list[Edit]:
 
 
 def _own_path(setup: Setup, milter_list: str) -> list[Edit]:
-    """Add the services for local users: submission, a second proxy, and one for signing."""
+    """Add the services for local users: submission, a second proxy, and a service for signing."""
     postconf = setup.configuration.postconf
     path = f'"$({postconf} -h config_directory)/master.cf"'
     own = shlex.quote(f"127.0.0.1:10028/inet/smtpd_milters={milter_list}")
@@ -501,7 +504,7 @@ def is_for_users(front: Service) -> bool:
 
 
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report addresses that are mapped both before and after the filter, or not at all."""
+    """Report addresses that Postfix maps both before and after the filter, or not at all."""
     if setup.routes_from(behind):
         return  # another filter follows, whose upstream service may map addresses
     overrides = behind.tokens(_OVERRIDES)

@@ -49,7 +49,7 @@ UNIT_DIRECTORIES = (
 
 
 def read_configuration(directory: str) -> Configuration:
-    """Read main.cf and master.cf with postconf(1). "" means Postfix's default directory.
+    """Read main.cf and master.cf with postconf(1). The directory "" means Postfix's default.
 
     Raises:
         UnreadableError: postconf(1) is missing, failed or timed out.
@@ -90,7 +90,7 @@ def _postconf(directory: str, option: str) -> str:
 
 
 def _opened(path: str | Path) -> BinaryIO:
-    """Open a regular file. Reading any other file, such as a FIFO, may never end.
+    """Open a regular file. A read from any other file, such as a FIFO, may never return.
 
     Raises:
         UnreadableError: the file is not a regular file.
@@ -143,7 +143,7 @@ def examples() -> str:
 
 
 def example_texts() -> dict[str, str]:
-    """Read the files of the recipe, by name.
+    """Return the texts of the recipe's files by file name.
 
     Raises:
         UnreadableError: the files are missing.
@@ -167,7 +167,7 @@ def has_user(name: str) -> bool:
 
 
 def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
-    """Read the installed postprox units with their drop-ins and sockets. Templates come last.
+    """Read the installed postprox units with their drop-ins and sockets. Template units come last.
 
     If several units have the same name, the first directory takes precedence, as in systemd.
     """
@@ -232,14 +232,17 @@ def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
 
 
 def _is_of(link: str, stem: str) -> bool:
-    """Return whether a link in *.wants refers to the service or its socket."""
+    """Return whether a link in a *.wants directory refers to the service or its socket."""
     name, _, kind = link.rpartition(".")
     is_own = name.startswith(stem) if stem.endswith("@") else name == stem
     return is_own and kind in ("service", "socket")
 
 
 def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
-    """Return the services that systemd starts. A template without known instances counts as one."""
+    """Return the services that systemd starts.
+
+    A template without known instances counts as one service.
+    """
     if not name.removesuffix(".service").endswith("@"):
         return (name,)
     stems = sorted({each.rpartition(".")[0] for each in enabled} - {name.rpartition(".")[0]})
@@ -247,7 +250,10 @@ def _instances(name: str, enabled: Sequence[str]) -> tuple[str, ...]:
 
 
 def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
-    """Read the socket unit that belongs to a service. Return None if there is none."""
+    """Read the socket unit that belongs to a service.
+
+    Return None if the service has no socket unit.
+    """
     name = unit.name.replace(".service", ".socket")
     paths = [Path(place, name) for place in places if _is_unit(Path(place, name))]
     path = next((path for path in paths if path.is_file()), None)
@@ -299,7 +305,7 @@ def _found(program: str) -> str:
 
 
 def _missing_paths(unit: Unit) -> Iterator[str]:
-    """Yield missing paths that the unit requires. Paths with the prefix `-` are optional."""
+    """Yield the missing paths that the unit requires. Paths with the prefix `-` are optional."""
     for name in ("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths"):
         for item in " ".join(unit.settings.get(name, ())).split():
             if item.startswith("/") and "%" not in item and not Path(item).exists():
@@ -420,10 +426,10 @@ def _interpreter(script: bytes, search: str) -> str:
     line = script[:256].partition(b"\n")[0].decode("latin-1")
     if not line.startswith("#!"):
         return ""
-    # As in the kernel, a CR before LF is part of the name, and a NUL ends the line.
+    # As in the kernel, a CR before LF is part of the interpreter's name, and a NUL ends the line.
     words = re.split("[ \t]+", line[2:].partition("\0")[0].strip(" \t"))
     if words[0].endswith("/env") and len(words) > 2 and not words[1].startswith("-"):
-        return " ".join(words[1:])  # the kernel passes the rest as one argument
+        return " ".join(words[1:])  # the kernel passes the rest of the line as one argument
     if words[0].endswith("/env") and len(words) > 1:
         name = next((word for word in words[1:] if not word.startswith("-")), "")
         return shutil.which(name, path=search) or name
@@ -433,7 +439,8 @@ def _interpreter(script: bytes, search: str) -> str:
 def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     """Return whether the upstream server is on this machine but refuses connections.
 
-    A service of this Postfix is not tested, because Postfix may be stopped during the check.
+    A service in this Postfix configuration is not tested, because Postfix may be stopped during the
+    check.
     """
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False

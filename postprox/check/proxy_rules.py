@@ -106,7 +106,7 @@ def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
 def _with_quoted_filter(proxy: Proxy) -> list[str]:
     """Return the arguments with the filter command of -c joined into one word.
 
-    The result is empty if this does not correct the command line.
+    The result is empty if the quoting does not correct the command line.
     """
     if not is_proxy(proxy.words) or proxy.options is not None:
         return []
@@ -267,7 +267,7 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a --metrics or --pid-file file that the unit cannot write."""
+    """Report a --metrics or --pid-file file that the unit cannot write to."""
     for option, path in (("--metrics", wanted.metrics), ("--pid-file", wanted.pid_file)):
         if proxy.unit is None or not path or not proxy.unit.path:
             continue

@@ -75,7 +75,7 @@ def commands(
 
 
 def filter_command(unit: Unit | None) -> str:
-    """Return a unit's filter command, or the filter command of the examples."""
+    """Return a unit's filter command, or the filter command from the examples."""
     options = listening_proxy(unit).options if unit else None
     return options.command if options and options.command else _FILTER
 
@@ -177,7 +177,8 @@ class _Recipe:
         return next(name for name in names if self.configuration.transport(name) is None)
 
     def _is_unfiltered(self, service: Service) -> bool:
-        """Return whether a service, such as one after another filter, has no filter on purpose."""
+        """Return whether a service intentionally has no filter, for example after another
+        filter."""
         stages = [stage.value for stage in FilterStage if stage.value in service.own]
         endpoint = self._endpoint(service)
         is_behind = "smtpd_authorized_xforward_hosts" in service.own or _OVERRIDES in service.own
@@ -195,7 +196,10 @@ class _Recipe:
         ]
 
     def _users(self) -> list[Service]:
-        """Return the services for local users. A service on their port is never replaced."""
+        """Return the services for local users.
+
+        A service on a port for local users is never replaced.
+        """
         return [
             front
             for front in self._fronts()
@@ -210,7 +214,7 @@ class _Recipe:
     # The recipe
 
     def lines(self) -> Iterator[str]:
-        """Return all lines."""
+        """Return all lines of the recipe."""
         added, signed = self._entries()
         for entry in added:
             self._override(entry)
@@ -351,7 +355,7 @@ class _Recipe:
         return max(_SIZE, -(-sum(limits) // SPEED_ADJUST_FACTOR))
 
     def _seconds(self, name: str) -> int:
-        """Return a time limit in main.cf."""
+        """Return a time limit from main.cf in seconds."""
         empty = Service("", "", "", "", "", "", "", (), self.configuration.main, {})
         return empty.seconds(name)
 
@@ -395,7 +399,7 @@ class _Recipe:
         return {name: value for name, value in found.items() if value}
 
     def _unfilter(self) -> None:
-        """Leave services without a filter unchanged, such as a service after another filter."""
+        """Keep services without a filter unfiltered, such as a service after another filter."""
         for service in self.configuration.services:
             if service.program == "smtpd" and self.stage.value not in service.own:
                 if self._is_unfiltered(service):

@@ -42,7 +42,7 @@ class Result:
 
 
 def as_text(result: Result) -> str:
-    """Format the report for a terminal. Without findings or unchecked items, it is empty."""
+    """Format the report for a terminal. Without findings or unchecked items, the text is empty."""
     lines: list[str] = []
     for finding in sorted(result.findings, key=lambda finding: -finding.level):
         title = f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]"
@@ -78,7 +78,7 @@ def wrapped_command(command: str) -> list[str]:
     """
     lines = [_INDENT]
     for piece, is_in_quotes in _pieces(command):
-        # The end of a line requires columns for a quote, a space and a backslash.
+        # Each line reserves columns at its end for a quote, a space and a backslash.
         if len(lines[-1]) + len(piece) <= WIDTH - 3 or not lines[-1].strip():
             lines[-1] += piece
         elif is_in_quotes:
@@ -102,7 +102,7 @@ def _pieces(command: str) -> Iterator[tuple[str, bool]]:
     for word in re.split(r"(?= )", command):
         for piece in _split(word):
             yield piece, is_in_quotes
-            # shlex.quote puts each single quote into double quotes.
+            # shlex.quote encloses each single quote in double quotes.
             is_in_quotes ^= piece.replace("'\"'\"'", "").count("'") % 2 == 1
 
 
@@ -112,7 +112,7 @@ def _split(word: str) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Replace each unprintable character by an escape sequence."""
+    """Replace each unprintable character with an escape sequence."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )

@@ -1,6 +1,6 @@
 """Finds the routes that mail takes from Postfix services to proxies and back.
 
-Rule: this module only finds routes. The rules report problems with them.
+Rule: this module only finds routes. The rules report problems with the routes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Endpoint(NamedTuple):
 
 
 def _loopback_versions(host: str) -> set[int]:
-    """Return the IP versions in which a host is this machine, or an empty set for other hosts."""
+    """Return the IP versions for which `host` refers to this machine."""
     if host == "localhost":
         return {4, 6}
     if host.startswith("127."):
@@ -100,7 +100,10 @@ class Proxy:
 
 
 class FilterStage(Enum):
-    """Before or after the queue. The value is the Postfix parameter for the filter."""
+    """The position of a filter, which is before or after the queue.
+
+    The value is the name of the Postfix parameter that sets the filter.
+    """
 
     BEFORE_QUEUE = "smtpd_proxy_filter"
     AFTER_QUEUE = "content_filter"
@@ -108,7 +111,7 @@ class FilterStage(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """A route from a service to an endpoint. After the queue, it goes through a transport."""
+    """A route from a service to an endpoint. A route after the queue goes through a transport."""
 
     stage: FilterStage
     source: Service
@@ -147,7 +150,7 @@ def _endpoint(host: str, port: str) -> Endpoint | None:
 def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
     """Parse smtpd_proxy_filter, or return None if the value cannot be resolved.
 
-    A single word is a port. The default host is this machine (see Postfix's host_port(3)).
+    A single word is a port, and the default host is this machine (see Postfix's host_port(3)).
     """
     kind, rest = text[:5].lower(), text[5:]
     if kind == "unix:":
@@ -161,7 +164,7 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
 def next_hop(text: str, queue_directory: str) -> Endpoint | None:
     """Parse the next hop of content_filter, or return None if the value cannot be resolved.
 
-    A single word is a host. The default port is 25.
+    A single word is a host, and the default port is 25.
     """
     if text.startswith("unix:"):
         return _socket(text.removeprefix("unix:"), queue_directory)
@@ -311,7 +314,7 @@ def malformed_routes(
 
 
 def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:
-    """Return the upstream server of the proxy if it is a service of this Postfix."""
+    """Return the proxy's upstream server if it is a service in this Postfix configuration."""
     if proxy.options is None:
         return None
     endpoint = target_endpoint(proxy.options.target)

@@ -65,7 +65,7 @@ def _address(text: str) -> str:
 
 
 def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitState], str]:
-    """Return the state of each unit and its socket by name, or the reason why it is not known."""
+    """Return each unit's and socket's state by name, or the reason why the states are unknown."""
     names = [
         name
         for unit in units

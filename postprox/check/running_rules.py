@@ -1,6 +1,6 @@
 """Problems with the running system: units, sockets and the proxy's greeting.
 
-Rule: each finding has one pure function. Its input is `Setup.running`.
+Rule: each finding has one pure function. The input of each function is `Setup.running`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _not_enabled(
 def _out_of_date(
     proxy: Proxy, unit: Unit, services: list[UnitState], sockets: list[UnitState]
 ) -> Iterator[Fault]:
-    """Report a service whose command line differs from that of its unit."""
+    """Report a service whose command line differs from its unit's command line."""
     for state in services:
         is_other = bool(state.words) and not _runs(state.words, proxy.words)
         if state.needs_reload or is_other:
@@ -182,7 +182,7 @@ def _out_of_date(
 
 
 def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
-    """Return whether a process runs the command, possibly through an interpreter."""
+    """Return whether a process is running the command, possibly through an interpreter."""
     names = [PurePosixPath(word).name for word in running]
     if not words or PurePosixPath(words[0]).name not in names:
         return True  # the process has not started the proxy yet

@@ -60,7 +60,7 @@ def _idle(
 
 
 def _is_configured(proxy: Proxy) -> bool:
-    """Return whether the unit has a filter and options that differ from the package's."""
+    """Return whether the unit has a filter and options that differ from the package's defaults."""
     values = proxy.unit.assignments.values if proxy.unit else {}
     is_packaged = PACKAGED.items() <= values.items()
     return proxy.options is None or (proxy.options.command is not None and not is_packaged)

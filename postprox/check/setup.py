@@ -23,7 +23,8 @@ class Setup:
     facts: Mapping[Proxy, ProxyFacts]
     #: The state of the running system, or None if the system is not checked.
     running: RunningFacts | None = None
-    #: The contents of tables by path. A missing entry means that the contents are unknown.
+    #: The contents of each table, indexed by its path. A missing entry means that the contents are
+    #: unknown.
     tables: Mapping[str, str] = field(default_factory=dict)
     #: The directory that contains the Postfix recipe.
     examples: str = "/usr/local/share/doc/postprox/examples/postfix"
@@ -42,7 +43,7 @@ class Setup:
         return None
 
     def lost_routes(self) -> list[Route]:
-        """Return the routes to an address on this machine without a proxy or service."""
+        """Return the routes to addresses on this machine that belong to no proxy or service."""
         return [
             route
             for route in routes(self.configuration)
@@ -73,7 +74,7 @@ class Setup:
         return [route for route in routes(self.configuration) if route.source is service]
 
     def reinjection_service(self, proxy: Proxy) -> Service | None:
-        """Return the proxy's upstream service if it is an smtpd(8) of this Postfix."""
+        """Return the Postfix service that is the proxy's upstream server, if it runs smtpd(8)."""
         service = upstream(self.configuration, proxy)
         return service if service and service.program == "smtpd" else None
 
@@ -90,7 +91,7 @@ class Setup:
         return listening_endpoint(service, self.configuration.parameter("queue_directory"))
 
     def is_public(self, service: Service) -> bool:
-        """Return whether the service is an smtpd(8) that receives mail from other machines."""
+        """Return whether the service runs smtpd(8) and receives mail from other machines."""
         endpoint = self.endpoint_of(service)
         is_here = endpoint is not None and endpoint.is_here()
         is_behind = any(self.reinjection_service(proxy) is service for proxy in self.proxies)

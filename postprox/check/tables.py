@@ -1,7 +1,7 @@
 """The Postfix parameters that can route mail to a proxy through a table or transport.
 
 Rule: the functions depend only on the parameters and on the text of their tables. The check does
-not look up keys in a table. It searches the text for the port of the proxy.
+not look up keys in a table. Instead, it searches the table's text for the proxy's port.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 
 def _texts(value: str, texts: Mapping[str, str]) -> Iterator[str | None]:
-    """Yield a value and the text of each table that it names, or None for an unknown text."""
+    """Yield a parameter's value and the text of each table that it names (None if unknown)."""
     yield value
     for found in _TABLE.finditer(value):
         yield texts.get(found["path"]) if found["type"] in _FILES else None

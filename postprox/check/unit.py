@@ -25,7 +25,7 @@ class SocketUnit:
     accept: bool = False
     #: The directory of the unit's drop-ins.
     drop_ins: str = ""
-    #: True if systemd reads the file.
+    #: True if systemd reads this unit file.
     installed: bool = False
     #: True if the unit is masked with a link to /dev/null.
     masked: bool = False
@@ -46,13 +46,13 @@ class Unit:
     private_tmp: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     environment_files: list[str] = field(default_factory=list)
-    #: All settings of the section [Service]. An empty value removes earlier values.
+    #: All settings in the [Service] section. An empty value removes earlier values.
     settings: dict[str, list[str]] = field(default_factory=dict)
     #: The environment file with the proxy's options, or "" if ExecStart= does not use it.
     options_file: str = ""
-    #: True if this file exists.
+    #: True if the options file exists.
     options_file_exists: bool = True
-    #: The contents of this file.
+    #: The contents of the options file.
     assignments: Assignments = field(default_factory=Assignments)
     #: Parts of ExecStart= that systemd would replace, other than paths and names.
     replaced: tuple[str, ...] = ()
@@ -60,11 +60,11 @@ class Unit:
     path: str = ""
     #: The directory of the unit's drop-ins, or "" for a command line.
     drop_ins: str = ""
-    #: True if systemd reads the file.
+    #: True if systemd reads this unit file.
     installed: bool = False
     #: True if the unit is masked with a link to /dev/null.
     masked: bool = False
-    #: The names of the units that systemd starts. A template has one for each instance.
+    #: The names of the units that systemd starts. A template has one name for each instance.
     instances: tuple[str, ...] = ()
     #: The instances that are started at boot, and their sockets.
     enabled: tuple[str, ...] = ()
@@ -124,7 +124,9 @@ _PART = re.compile(
 
 
 def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
-    """Parse a unit and then its drop-ins. `files` contains its environment files by path.
+    """Parse a unit and then its drop-ins.
+
+    `files` maps the path of each environment file to its text.
 
     Raises:
         ValueError: a quote is unterminated, or the command line is too long.
@@ -176,7 +178,7 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
 
 
 def _last_of_each(paths: Sequence[str]) -> list[str]:
-    """Remove all but the last mention of each file. This does not change the variables."""
+    """Remove all but the last mention of each file. The resulting variables are the same."""
     return list(reversed(dict.fromkeys(reversed(paths))))
 
 
@@ -185,7 +187,7 @@ def _variables(words: Sequence[str]) -> dict[str, str]:
 
 
 def _split_value(unit: Unit, name: str, value: str) -> list[str]:
-    """Split the value of a variable. systemd accepts an unclosed quote."""
+    """Split the value of a variable. systemd accepts an unterminated quote."""
     try:
         return split_words(value)
     except ValueError as error:
@@ -199,7 +201,7 @@ def split_words(text: str) -> list[str]:
     """Split a text like shlex.split(), but in linear time.
 
     Raises:
-        ValueError: a quote is unterminated, or the last character is a backslash.
+        ValueError: a quote is unterminated, or a backslash is the last character.
     """
     words: list[list[str]] = []
     in_word = False
@@ -267,7 +269,7 @@ _REPLACED = re.compile(
 
 
 def _name_specifiers(name: str) -> dict[str, str]:
-    """Return the specifiers for the unit's name. A template is treated as its instance 1."""
+    """Return the specifiers derived from the unit's name. A template is treated as instance "1"."""
     if name.partition(".")[0].endswith("@"):
         name = name.replace("@.", "@1.", 1)
     whole = name.rpartition(".")[0] or name

@@ -140,7 +140,7 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:
-    """Return the arguments that were probably intended in a file, or else the package's default."""
+    """Return the arguments probably intended in a file, or else the package's defaults."""
     behind = setup.place_for_filtered(proxy)
     target = behind.name if behind else environment.PACKAGED[environment.UPSTREAM]
     for text in (unit.assignments.likely, environment.PACKAGED):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-#: Numeric parameters, each with its minimum, or None without a minimum.
+#: Numeric parameters, each with its minimum, or None if it has no minimum.
 NUMBERS = {
     "default_destination_concurrency_limit": None,
     "default_process_limit": 1,
@@ -34,7 +34,7 @@ def is_refused(name: str, text: str) -> bool:
 
 
 def number(name: str, text: str) -> int | None:
-    """Parse a parameter of `NUMBERS`, or the limit of a transport."""
+    """Parse a parameter listed in `NUMBERS`, or a transport's limit."""
     # A long has at most 19 digits, and int() raises an error for thousands of digits.
     found = re.fullmatch(r"\s*([+-]?)0*([0-9]{1,19})", text, re.ASCII)
     if not found:
