@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from . import __version__
 from .core import options
 
-#: The column of the descriptions.
+#: The column in which the descriptions begin.
 _INDENT = 27
 
 
 def _synopsis() -> str:
-    """Return the short options in brackets. Options without arguments share a pair of brackets."""
+    """Return the short options in brackets.
+
+    Options without arguments share one pair of brackets.
+    """
     parts: list[str] = []
     flags = ""
     for letter, _, argument, _, _, applies, _ in options.TABLE:

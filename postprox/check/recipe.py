@@ -177,8 +177,7 @@ class _Recipe:
         return next(name for name in names if self.configuration.transport(name) is None)
 
     def _is_unfiltered(self, service: Service) -> bool:
-        """Return whether a service intentionally has no filter, for example after another
-        filter."""
+        """Return whether a service intentionally has no filter, as after another filter."""
         stages = [stage.value for stage in FilterStage if stage.value in service.own]
         endpoint = self._endpoint(service)
         is_behind = "smtpd_authorized_xforward_hosts" in service.own or _OVERRIDES in service.own

@@ -112,7 +112,7 @@ class RunFilter(Action):
 
 
 class KillFilter(Action):
-    """Kill the filter's process group. Respond with `filter_finished` and failure `reason`."""
+    """Kill the filter's process group. Respond with `filter_finished` and `reason`."""
 
     __slots__ = ("reason",)
 
@@ -186,6 +186,9 @@ class Log(_Line):
 
 
 class LogSeldom(_Line):
-    """Write a line to the log. A server repeats it at most every `limits.FULL_WARNING` seconds."""
+    """Write a line to the log.
+
+    A server repeats the line at most once every `limits.FULL_WARNING` seconds.
+    """
 
     __slots__ = ()

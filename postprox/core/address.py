@@ -27,12 +27,12 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
-            if "=" in self.host:  # a text such as NAME=VALUE, which can follow an unclosed quote
+            if "=" in self.host:  # a text such as NAME=VALUE, as after an unterminated quote
                 raise ValueError("a host name cannot contain an equals sign")
 
 
 def split_port(text: str) -> tuple[str, str]:
-    """Split ``HOST:PORT`` or ``[IPv6]:PORT``. If the port is missing, it is returned as "".
+    """Split ``HOST:PORT`` or ``[IPv6]:PORT``. A missing port is returned as "".
 
     Raises:
         ValueError: a colon is not followed by a port, or an IPv6 address is not in brackets.

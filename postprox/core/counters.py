@@ -47,7 +47,7 @@ class Counters:
     def prometheus_text(self, present: dict[str, tuple[str, str, float]]) -> str:
         """Format the metrics in the Prometheus text format 0.0.4.
 
-        present: additional metrics. It maps each name to a type, a description and a value.
+        present: the type, description and value of each additional metric, indexed by its name.
         """
         lines = [
             *_head("build_info", "gauge", "Version of postprox."),

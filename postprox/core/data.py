@@ -1,10 +1,10 @@
-"""Converts messages between wire and file format: dot-stuffing, line ends and the end of data.
+"""Converts messages between wire and file format: dot-stuffing, line endings and the end of data.
 
 Rule: only this module distinguishes content from the end of data.
 
-In a file, a message has LF line ends and no stuffed dots. In input from the client, only CRLF ends
-a line and only CRLF.CRLF ends the data (data.end). In output to the upstream server, a dot is
-doubled after every octet that some server accepts as a line end (data.no-smuggling).
+In a file, a message has LF line endings and no stuffed dots. In input from the client, only CRLF
+ends a line and only CRLF.CRLF ends the data (data.end). In output to the upstream server, a dot is
+doubled after every octet that some server accepts as a line ending (data.no-smuggling).
 
 Searching for a single octet is about ten times as fast as searching for a pair. If a block has no
 dots, the search for stuffed dots is therefore skipped. Base64, which makes up most of a large
@@ -27,7 +27,7 @@ _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
     _END[:3],  # CRLF. is a stuffed dot or the end of data
     _END[:2],  # CRLF is the start of a line
-    _END[:1],  # CR is a line end or a bare CR
+    _END[:1],  # CR is part of CRLF or a bare CR
 )
 
 
@@ -38,7 +38,7 @@ class DotUnstuffer:
 
     def __init__(self) -> None:
         self._pending = _END[:2]  # the data begins at the start of a line
-        self._first = True  # true while `_pending` contains this CRLF, which is not content
+        self._first = True  # true while `_pending` contains this initial CRLF
         self._encoder = DotStuffer()
         #: The encoded form of the content that `feed` last returned. If the message is complete, it
         #: includes the end of data.
@@ -71,7 +71,7 @@ class DotUnstuffer:
         if self._first and content:
             self._first = False
             content, wire = content[1:], wire[2:]
-        # If all line ends are CRLF and all leading dots are doubled, the encoded form equals the
+        # If all line endings are CRLF and all leading dots are doubled, the encoded form equals the
         # input. This is the case for most blocks, which then need not be encoded.
         self.wire = self._encoder.encode(content, wire if only_crlf and stuffed else b"")
         return content
@@ -80,8 +80,8 @@ class DotUnstuffer:
 class DotStuffer:
     """Encodes content for the upstream server.
 
-    It converts LF to CRLF, doubles dots after LF and CR, and adds a line end if the last line has
-    none.
+    It converts LF to CRLF, doubles dots after LF and CR, and adds CRLF if the last line is
+    unterminated.
     """
 
     __slots__ = ("_last",)
@@ -105,12 +105,12 @@ class DotStuffer:
         return b"." + wire if doubled else wire
 
     def end(self) -> bytes:
-        """Return the end of data, preceded by a line end if the last line has none."""
+        """Return the end of data, preceded by CRLF if the last line is unterminated."""
         return (b"" if self._last == b"\n" else b"\r\n") + b".\r\n"
 
 
 def _with_lf(text: bytes) -> tuple[bytes, bool]:
-    """Replace CRLF by LF. Also return whether every CR and LF was part of a CRLF.
+    """Replace CRLF with LF. Also return whether every CR and LF was part of a CRLF.
 
     The function searches for single octets twice, and for pairs only if a CR or LF is bare.
     """
@@ -123,11 +123,11 @@ def _with_lf(text: bytes) -> tuple[bytes, bool]:
 
 
 def _equal_lines_with_lf(text: bytes) -> bytes:
-    """Replace CRLF by LF if all lines have the same length, as in base64.
+    """Replace CRLF with LF if all lines have the same length, as in base64.
 
-    Return b"" if the lengths differ, or if a CR or LF is bare. Instead of searching for line ends,
-    the function processes the text between the first and the last line end in columns. It checks
-    the columns that must contain CR and LF, and removes the CR column.
+    Return b"" if the lengths differ, or if a CR or LF is bare. Instead of searching for line
+    endings, the function treats the text between the first and the last line ending as a grid. It
+    checks the columns that must contain CR and LF, and removes the CR column.
     """
     begin = text.find(b"\n") + 1
     length = text.find(b"\n", begin) + 1 - begin

@@ -117,7 +117,7 @@ def _address(line: bytes, keyword: bytes) -> bytes:
 
 
 def _unquoted(text: bytes, wanted: bytes) -> int:
-    """Return the position of the first unquoted octet that is in `wanted`, or else the length."""
+    """Return the position of the first unquoted octet that is in `wanted`, or else len(text)."""
     quoted = escaped = False
     for position, octet in enumerate(text):
         if escaped:
@@ -143,7 +143,10 @@ def _attribute(value: bytes) -> bytes:
 
 
 def decode_xtext(value: bytes) -> bytes:
-    """Decode sequences such as ``+41`` (RFC 3461 section 4). Malformed sequences stay unchanged."""
+    """Decode sequences such as ``+41`` (RFC 3461 section 4).
+
+    Malformed sequences are left unchanged.
+    """
     first, *others = value.split(b"+")
     decoded = bytearray(first)
     for other in others:

@@ -11,34 +11,34 @@ NEVER = float("inf")
 #: hundred sessions need only a few megabytes.
 READ_SIZE = 65536
 
-#: The length of a command line. RFC 4954 section 4 requires 12288 octets. This limit is the next
-#: power of two.
+#: The maximum length of a command line. RFC 4954 section 4 requires 12288 octets. This limit is the
+#: next power of two.
 COMMAND_LINE = 16384
 
-#: The size of the input that is buffered while the client's earlier commands await their replies.
-#: Above this limit, the proxy stops reading from the client, and TCP flow control blocks the
-#: client. The buffer has room for any valid command line.
+#: The maximum amount of input that is buffered while the client's earlier commands await their
+#: replies. Above this limit, the proxy stops reading from the client, and TCP flow control blocks
+#: the client. The buffer has room for any valid command line.
 INPUT_BUFFER = 65536
 
-#: The number of commands from one client that are handled without a pause. Handling them takes
-#: about half a millisecond. Legitimate clients pipeline fewer commands. Even if ninety other
+#: The maximum number of commands from one client that are handled without a pause. Handling them
+#: takes about half a millisecond. Legitimate clients pipeline fewer commands. Even if ninety other
 #: clients reach this limit, the delay is acceptable.
 COMMANDS_AT_ONCE = 64
 
-#: The number of lines with QUIT or BDAT in which the proxy searches for QUIT after the client has
-#: closed its side. A legitimate client sends one such line. A search through a full buffer takes up
-#: to 70 microseconds.
+#: The maximum number of lines containing QUIT or BDAT that the proxy examines after the client has
+#: closed its side of the connection. A legitimate client sends one such line. A search through a
+#: full buffer takes up to 70 microseconds.
 LINES_WITH_QUIT = 16
 
-#: The total size of a reply. The largest observed replies (EHLO, HELP) are smaller than 2 KB. The
-#: limit bounds the memory that an endless reply can use.
+#: The maximum total size of a reply. The largest observed replies (EHLO, HELP) are smaller than 2
+#: KB. The limit bounds the memory that an endless reply can use.
 REPLY = 65536
 
-#: The total size of the replies that the client has not read yet. Above this limit, the proxy stops
-#: reading from the upstream server.
+#: The maximum total size of replies that the client has not read yet. Above this limit, the proxy
+#: stops reading from the upstream server.
 UNREAD_REPLIES = 65536
 
-#: The length of a reply line from the proxy or the filter, including CRLF (RFC 5321 section
+#: The maximum length of a reply line from the proxy or the filter, including CRLF (RFC 5321 section
 #: 4.5.3.1.5).
 REPLY_LINE = 512
 
@@ -46,38 +46,40 @@ REPLY_LINE = 512
 #: proxy may remove characters from the last line.
 FILTER_LINE = 4096
 
-#: The amount of the filter's standard error that is read after the filter has exited. It equals a
-#: pipe's capacity. A background process that continues to write must not delay the reply.
+#: The maximum amount of the filter's standard error output that is read after the filter has
+#: exited. This amount equals a pipe's capacity. A background process that continues to write must
+#: not delay the reply.
 STDERR_DRAIN = 1 << 20
 
-#: The length of a variable in the filter's environment, as documented in the manual.
+#: The maximum length of a variable in the filter's environment, as documented in the manual.
 ENVIRONMENT_VALUE = 99
 
-#: The size of the variable RECIPIENTS. execve(2) accepts 128 KB per variable (filter.env-more).
+#: The maximum size of the variable RECIPIENTS. execve(2) accepts 128 KB per variable
+#: (filter.env-more).
 RECIPIENTS = 100_000
 
-#: The number of recipients in the log line of a message. Any other recipients are counted but not
-#: listed.
+#: The maximum number of recipients in a message's log line. Any additional recipients are counted
+#: but not listed.
 LOGGED_RECIPIENTS = 20
 
-#: The number of characters in that log line: for a single value, for all recipients together, and
-#: for either the reply or the filter's last line. Legitimate addresses and Message-IDs are shorter.
-#: The sum is less than `LOG_LINE`.
+#: The maximum number of characters in a message's log line for a single value, for all recipients
+#: together, and for either the reply or the filter's last line. Legitimate addresses and
+#: Message-IDs are shorter. The sum of these limits is less than `LOG_LINE`.
 LOGGED_VALUE = 256
 LOGGED_TO = 1024
 LOGGED_REPLY = 512
 
-#: The size of the beginning of a message, which is searched for the Message-ID.
+#: The number of octets at the beginning of a message that are searched for the Message-ID.
 HEADER = 16384
 
 #: The size of one read from a client that is sending a message. The data is stored immediately, so
-#: memory use does not depend on the number of sessions. A large message takes 10 % less time than
-#: with `READ_SIZE`.
+#: memory use does not depend on the number of sessions. With this size, a large message takes 10 %
+#: less time than with `READ_SIZE`.
 MESSAGE_READ = 262144
 
-#: The amount of message data that one iteration of the loop reads from all clients together. One
-#: megabyte takes about 60 ms in the worst case (a message that consists only of line ends). The
-#: second limit is the minimum per client, because smaller reads would be inefficient.
+#: The maximum amount of message data that one iteration of the loop reads from all clients
+#: together. One megabyte takes about 60 ms in the worst case (a message that consists only of empty
+#: lines). The second limit is the minimum per client, because smaller reads would be inefficient.
 READ_PER_ITERATION = 393216
 MIN_READ = 4096
 
@@ -85,20 +87,21 @@ MIN_READ = 4096
 #: a few percent longer.
 COPY_SIZE = 262144
 
-#: Files above this size are freed in a background thread. The kernel takes half a millisecond per
-#: megabyte.
+#: Files above this size are freed in a background thread, because the kernel takes half a
+#: millisecond per megabyte.
 LARGE_FILE = 1 << 24
 
-#: The number of files and directories that are removed if a filter has replaced OUTFILE or EMAIL
-#: with a directory. The removal takes about 20 ms. The administrator must remove the rest.
+#: The maximum number of files and directories that are removed if a filter has replaced OUTFILE or
+#: EMAIL with a directory. The removal takes about 20 ms. The administrator must remove any others.
 REMOVALS = 1000
 
-#: The depth to which nested directories are removed. Each level keeps one file descriptor open.
+#: The maximum depth to which nested directories are removed. Each level keeps one file descriptor
+#: open.
 REMOVAL_DEPTH = 8
 
-#: The number of file descriptors of one session: client, upstream, spool, EMAIL, OUTFILE (one for
-#: creating and one for sending the file), both ends of the pipe for standard error, and two
-#: descriptors that are about to be closed. A session that is resolving a name uses both ends of
+#: The number of file descriptors that one session can use: client, upstream, spool, EMAIL, OUTFILE
+#: (one for creating and one for sending the file), both ends of the pipe for standard error, and
+#: two descriptors that are about to be closed. A session that is resolving a name uses both ends of
 #: another pipe but has no message.
 SESSION_DESCRIPTORS = 10
 
@@ -106,13 +109,14 @@ SESSION_DESCRIPTORS = 10
 #: loop.
 OWN_DESCRIPTORS = 16
 
-#: The idle timeout of a client, and the time limit of a command line. RFC 5321 section 4.5.3.2.7
+#: The idle timeout for a client, and the time limit for a command line. RFC 5321 section 4.5.3.2.7
 #: requires 300 s. smtpd(8) replies to NOOP itself, so two pauses of its client can look like a
 #: single pause to the proxy.
 CLIENT_IDLE = 600.0
 
-#: The time limit of a message: a fixed part, plus its size at a rate in octets per second. At this
-#: rate, smtpd(8) sends a burst of 128 KB every 328 s. This interval is shorter than the fixed part.
+#: The time limit for a message: a fixed part, plus the message's size divided by a rate in octets
+#: per second. At this rate, smtpd(8) sends a burst of 128 KB every 328 s. This interval is shorter
+#: than the fixed part.
 MESSAGE_TIME = 600.0
 MESSAGE_RATE = 400
 
@@ -154,12 +158,11 @@ STOP_GRACE = 60.0
 #: reached, this is also the interval between searches for sessions without a client.
 ACCEPT_PAUSE = 1.0
 
-#: The number of concurrent sessions of a server, equal to Postfix's default_process_limit.
+#: The default maximum number of concurrent sessions, equal to Postfix's default_process_limit.
 SESSIONS = 100
 
-#: While a server has sessions, it checks at this interval whether its status has changed.
-#: `systemctl status` then shows a status that is at most 2 s old, even if the process is scheduled
-#: late.
+#: The interval at which a server with sessions checks whether its status has changed. `systemctl
+#: status` then shows a status that is at most 2 s old, even if the process is scheduled late.
 STATUS = 1.0
 
 #: The interval at which the --metrics file is written. Prometheus usually reads the file every 15 s
@@ -169,8 +172,8 @@ METRICS = 15.0
 #: The default timeout of the filter (-t), as documented in the manual.
 FILTER_TIMEOUT = 30.0
 
-#: The longest wait of the event loop. poll(2) takes the number of milliseconds as an int, but the
-#: filter's timeout may be any number.
+#: The maximum time for which the event loop waits. poll(2) takes the number of milliseconds as an
+#: int, but the filter's timeout may be any number.
 LONGEST_WAIT = 3600.0
 
 #: The pause of the event loop if it cannot wait for events or read signals, usually because memory
@@ -181,8 +184,8 @@ LOOP_PAUSE = 0.05
 #: scheduled. A busy loop causes shorter delays.
 HELD_UP = 0.25
 
-#: The timeout for the last reply after the client has disconnected. Until then, the session
-#: occupies a slot although it serves no client (relay.idle).
+#: The timeout for the last reply after the client has disconnected. Until the timeout, the session
+#: occupies a slot although it no longer serves a client (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 
 #: The timeouts for the final reply after the first and after the second termination signal
@@ -191,10 +194,11 @@ REPLY_AFTER_CLIENT_EOF = 30.0
 STOP_FINAL = 10.0
 STOP_FINAL_AGAIN = 2.0
 
-#: The length of a log line. RFC 5424 section 6.1 requires 2 KB. Current syslog daemons accept 8 KB.
+#: The maximum length of a log line. RFC 5424 section 6.1 requires 2 KB. Current syslog daemons
+#: accept 8 KB.
 LOG_LINE = 4096
 
-#: The number of errors and warnings buffered while the syslog daemon is not reading.
+#: The maximum number of errors and warnings buffered while the syslog daemon is not reading.
 LOG_BACKLOG = 65536
 
 #: The interval between attempts to send buffered lines, and the time limit for attempts at exit.

@@ -1,6 +1,6 @@
 """The levels of log lines.
 
-Rule: the numbers are those of syslog(3). A lower number is more important.
+Rule: the numbers are those of syslog(3). A lower number means a more important level.
 """
 
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7

@@ -27,7 +27,7 @@ def message_line(
 ) -> str:
     """Format the log line of a message.
 
-    reply: the reply to the message, or b"" if the client disconnected before the reply.
+    reply: the reply to the message, or b"" if the client disconnected before it.
     """
     verdict = message.verdict
     reply_text = b" ".join(reply.split(b"\r\n")).strip()

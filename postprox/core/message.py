@@ -33,7 +33,7 @@ class Message:
         self._header = b""
         #: The number of octets received from the client.
         self.received = 0
-        #: The size of the content in octets, with LF line ends.
+        #: The size of the content in octets, with LF line endings.
         self.size = 0
         #: The time at which the filter was started, in seconds on the session's clock.
         self.filter_began: float

@@ -62,7 +62,7 @@ class Options:
         self.information = ""
         #: The address of the upstream server.
         self.target: UpstreamAddress
-        #: The filter command, which is run with `sh -c`. If it is None, the proxy passes every
+        #: The filter command, which is run with `sh -c`. Without a command, the proxy passes every
         #: message.
         self.command: str | None = None
         #: The directory for stored messages, as given on the command line.
@@ -128,7 +128,7 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 
 def _check_together(options: Options) -> None:
     """Reject options that would write to the same file or to a client's descriptor."""
-    # --foreground itself requires --listen.
+    # The option --foreground itself requires --listen.
     if options.log == STDERR and not options.foreground:
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
     if options.metrics and options.metrics == options.pid_file:
@@ -211,8 +211,8 @@ def _address(shown: str, value: str) -> tuple[str, int]:
 #: - a function of the option as spelled and its argument, which returns the value
 #: - the scope of the option: EVERYWHERE, LISTENING or INFORMATION
 #: - the description for --help, with `{}` for the default value
-#: `parse` counts --verbose instead of storing a value. A record is a tuple, because a class for it
-#: costs 0.1 ms per process.
+#: `parse` counts --verbose instead of storing a value. A record is a tuple, because a class would
+#: cost 0.1 ms per process.
 # fmt: off
 TABLE: "tuple[Record, ...]" = (
     ("c", "command", "CMD", "command", _text, EVERYWHERE,

@@ -196,7 +196,7 @@ class Session:
         self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take_buffered())
-        if self._state == RECEIVING:  # otherwise `spool_sealed` checks this
+        if self._state == RECEIVING:  # otherwise `spool_sealed` makes this check
             self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
@@ -212,7 +212,7 @@ class Session:
     def spool_failed(self, reason: str) -> None:
         """Refuse the message with 452 because the spool cannot be used (data.spool-error)."""
         if self._current_message is None:
-            return  # the message was answered in the meantime
+            return  # the message has already been answered
         self._log(log_levels.ERROR, "cannot spool the message: %s", reason)
         if self._state == OPENING_SPOOL:  # the transaction continues
             self._answer(replies.SPOOL_ERROR)
@@ -307,7 +307,7 @@ class Session:
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
 
-        `timer` later handles the rest of a long series, so that other sessions can run meanwhile.
+        `timer` later handles the rest of a long series, so that other sessions can run in between.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -456,7 +456,7 @@ class Session:
             self._abort(replies.UPSTREAM_UNREACHABLE)
 
     def _on_own_reset(self, reply: smtp.Reply) -> None:
-        """Relay the pending command after the proxy's own RSET."""
+        """Relay the pending command after the reply to the proxy's own RSET."""
         if reply.positive:
             self._rset_pending = False
             self._relay(self._line)
@@ -695,7 +695,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # checks the transition before the reply is sent
+        self._set_state(state)  # this checks the transition before the reply is sent
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # consecutive replies share one write
@@ -772,7 +772,7 @@ class Session:
         self._set_state(CLOSED)
 
     def _discard(self) -> None:
-        """Discard the current message, if any, with its files, filter and deadlines."""
+        """Discard the current message, if any, along with its files, filter and deadlines."""
         if self._current_message is not None:
             self._act(actions.DiscardMessage())
         self._current_message = None

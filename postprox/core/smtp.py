@@ -64,7 +64,7 @@ class CommandReader:
     def has_buffered_quit(self) -> bool:
         """Whether the buffer contains a complete QUIT line that is not BDAT content.
 
-        Other sessions wait during the search, and a buffer may consist only of line ends. The
+        Other sessions wait during the search, and a buffer may consist only of empty lines. The
         search therefore examines only lines that contain QUIT or BDAT, and at most
         `limits.LINES_WITH_QUIT` of them.
         """
@@ -82,7 +82,7 @@ class CommandReader:
         return False
 
     def next_line(self) -> bytes | None:
-        """Return the next complete line without its line end (LF or CRLF), or else None.
+        """Return the next complete line without its line ending (LF or CRLF), or else None.
 
         Raises:
             LineTooLongError: the line exceeds the limit. The error is raised once per line.

@@ -16,10 +16,10 @@ FILTERING = "filtering"  # the exit of the filter
 DELIVERING = "delivering"  # the upstream server's replies to DATA and to the end of data
 CLOSED = "closed"  # no event, because the client's connection is closed
 
-#: Maps each state to its next states, and each of these to the event. A session starts in
-#: CONNECTING. A termination signal (files.term) or an internal error leads from any state to
-#: CLOSED. The upstream server "fails" if its connection is refused or lost, if a reply is late or
-#: invalid, or if the server refuses a command that the proxy itself issued.
+#: Maps each state to its possible next states, and each next state to the event that leads to it. A
+#: session starts in CONNECTING. A termination signal (files.term) or an internal error leads from
+#: any state to CLOSED. The upstream server "fails" if its connection is refused or lost, if a reply
+#: is late or invalid, or if the server refuses a command that the proxy itself issued.
 TRANSITIONS = {
     CONNECTING: {
         COMMAND: "the upstream server sends its first greeting",

@@ -21,13 +21,13 @@ NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
 EHLO = "reply to HELO or EHLO"  # repeated by the proxy on a new connection
 RSET = "reply to RSET"  # sent by the proxy after a refused message
-REPLY = "reply to the client's command"  # or to the client's AUTH response
+REPLY = "reply to the client's command"  # or the reply to the client's AUTH response
 QUIT = "reply to QUIT"  # relayed to the client
 KEEPALIVE = "reply to NOOP"  # not relayed, because the proxy sent NOOP
 DATA = "reply to DATA"  # must be 354 before the message is sent
 FINAL = "final reply"  # the upstream server may already have accepted the message
 
-#: The timeout of each reply in seconds (relay.idle).
+#: The timeout for each reply, in seconds (relay.idle).
 REPLY_TIMEOUTS = {
     GREETING: limits.UPSTREAM_REPLY,
     EHLO: limits.UPSTREAM_REPLY,
@@ -80,7 +80,7 @@ class UpstreamLink:
         self.expect(GREETING)
 
     def ask(self, line: bytes, awaited: str) -> None:
-        """Send the command `line` (without its line end) and await the reply `awaited`."""
+        """Send the command `line` (given without CRLF) and await the reply `awaited`."""
         self._act(actions.SendToUpstream(line + b"\r\n"))
         self.expect(awaited)
 
@@ -91,7 +91,7 @@ class UpstreamLink:
         self._shorten_for_lost_client()
 
     def client_gone(self) -> None:
-        """Shorten the timeout of a reply on which no message depends (relay.idle)."""
+        """Shorten the timeout for a reply on which no message depends (relay.idle)."""
         self._client_is_gone = True
         self._shorten_for_lost_client()
 

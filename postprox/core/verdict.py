@@ -28,7 +28,7 @@ class Outcome:
     """The outcome of one run of the filter.
 
     status: the exit status, or None if there is none.
-    last_stderr_line: the last non-blank line of standard error, without its line end.
+    last_stderr_line: the last non-blank line of standard error, without its newline.
     failure: the reason why there is no exit status, or "".
     replaced: true if OUTFILE has content. This matters only if the exit status is 0.
     out_of_resources: true if the proxy lacked the resources to start the filter or to read OUTFILE
@@ -58,7 +58,7 @@ class Verdict:
     action: one of this module's constants.
     reply: the complete reply line for the client, or b"" if the message passes.
     reason: the cause of a filter failure, for the log, or "".
-    said: the last line of the filter's standard error, unchanged, without its line end.
+    said: the last line of the filter's standard error, unchanged, without its newline.
     """
 
     __slots__ = ("action", "reason", "reply", "said")
@@ -80,8 +80,8 @@ class Verdict:
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
     """Derive the verdict on a message from the outcome of the filter.
 
-    reject_failures: true if a failure refuses the message (``-r``).
-    strict: true if a rejection without a reply code is a failure (``--strict``, cli.strict).
+    reject_failures: true if a failure of the filter refuses the message (``-r``).
+    strict: true if a rejection without a reply code counts as a failure (``--strict``, cli.strict).
     """
     said = outcome.last_stderr_line
     if outcome.status == 0 and not outcome.failure:
@@ -96,7 +96,10 @@ def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> V
 
 
 def _failure(outcome: Outcome, *, strict: bool) -> str:
-    """Return the cause of a filter failure, or "" for a rejection. The status must not be 0."""
+    """Return the cause of a filter failure, or "" for a rejection.
+
+    The exit status must not be 0.
+    """
     if outcome.failure:
         return outcome.failure
     if outcome.status != 1:
@@ -144,7 +147,7 @@ class LastLine:
 
     @property
     def value(self) -> bytes:
-        """The last non-blank line without its line end, or b"" if all lines are blank."""
+        """The last non-blank line without its newline, or b"" if all lines are blank."""
         return self._current if self._current.strip() else self._complete
 
 

@@ -110,7 +110,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        raise _OutputError from None  # The reader does not need more output, which is not an error.
+        raise _OutputError from None  # The reader needs no more output, which is not an error.
     except OSError as error:
         raise _OutputError(error.strerror) from None
 
@@ -210,7 +210,7 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message as often as --repeat requires. A list could be too long."""
+    """Yield each message as often as --repeat requires. A list of them could be too long."""
     progress = Progress(len(each) * settings.repeat, width)
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:
@@ -257,7 +257,7 @@ def _remove(directory: Path) -> None:
     try:
         shutil.rmtree(directory, ignore_errors=True)
     except RecursionError:
-        # A filter may nest directories more deeply than Python's limit.
+        # A filter may nest directories more deeply than Python's recursion limit allows.
         subprocess.run(["/bin/rm", "-rf", "--", str(directory)], check=False)
 
 

@@ -1,6 +1,6 @@
 """Opens message files with the rights of the user that --user specifies.
 
-Rule: root opens files and directories with that user's rights. With its own rights, root opens only
+Rule: root opens files and directories with that user's rights. Root uses its own rights only for
 paths that the user cannot change. Otherwise, the user could create a link to any file.
 """
 

@@ -1,4 +1,4 @@
-"""The test client, which sends the commands that Postfix sends to a before-queue filter.
+"""The test client, which sends the same commands as Postfix sends to a before-queue filter.
 
 Rule: the client sends one message per session without pipelining, in the same order as Postfix:
 EHLO, XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.
@@ -41,7 +41,7 @@ class Envelope:
 
 
 class Client:
-    """A client on `peer`, a socket connected to the proxy.
+    """A client that uses `peer`, a socket connected to the proxy.
 
     waiting: a context manager that is active until the reply to the message arrives.
     """
@@ -53,7 +53,7 @@ class Client:
         self._peer = peer
         self._dialogue = dialogue
         self._held = b""
-        #: The time from the end of data to the final reply in seconds, or 0.0 if no message was
+        #: The time in seconds from the end of data to the final reply, or 0.0 if no message was
         #: sent.
         self.waited = 0.0
 
@@ -124,7 +124,7 @@ class Client:
                 return reply
 
     def _last_words(self, line: bytes) -> bytes:
-        """Return the last line of the output, where a traceback has its error message."""
+        """Return the last line of the output, where a traceback puts its error message."""
         try:
             while True:
                 line = self._line(1.0)

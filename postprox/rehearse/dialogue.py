@@ -26,8 +26,8 @@ class Event:
 class Dialogue:
     """The events observed by the client and the upstream server, each in its own thread.
 
-    Sent events are recorded before they are sent, and received events after they arrive. Causes
-    therefore precede their effects.
+    Sent events are recorded before they are sent, and received events after they have been
+    received. Causes therefore precede their effects.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ def merged(events: list[Event]) -> list[Event]:
     """Return `events`, with each event and its unchanged copy merged into a single event.
 
     Without pipelining, the proxy replies to a command or relays it before it reads the next
-    command. It can therefore relay only the last event of either side.
+    command. The proxy can therefore relay only the last event from either side.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

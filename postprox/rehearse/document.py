@@ -23,9 +23,9 @@ Texts from files, from the wire and from the filter have one octet per character
         timed_out   true if the proxy killed the filter at its time limit
         reason      the reason for the filter failure, or ""
         hints       a list of remarks for the filter's author
-        reply       the reply to the message, without its line end
+        reply       the reply to the message, without its CRLF
         delivered   true if the upstream server received the message
-        sent        the message as the client sent it, without stuffed dots and with CRLF line ends
+        sent        the message as the client sent it, without stuffed dots, with CRLF line endings
         received    the message as the upstream server received it, or null
         diff        a unified diff of sent and received, [] if they are equal, or null if one is
                     missing or they are too long to compare
@@ -36,7 +36,7 @@ Texts from files, from the wire and from the filter have one octet per character
                     was killed, "signal": the name of the signal, or "", "stderr", "outfile":
                     empty, filled or unusable, "seconds": the duration, or null if it was killed}
         dialogue    a list of events in order, each {"from", "to": client, proxy or upstream,
-                    "kind": command, reply or content, "text": with line ends}
+                    "kind": command, reply or content, "text": with line endings}
         proxy_exit_status   the exit status of the proxy
         complaint   the difference from --expect, or "". Without --expect, the failure of the
                     filter or the proxy, or ""

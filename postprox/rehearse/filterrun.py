@@ -70,9 +70,11 @@ def parses(command: str) -> bool:
 
 
 class Records:
-    """The records of a run in a new directory. If `user` is not None, the directory belongs to it.
+    """The records of a run in a new directory.
 
-    The files stay open within the context. The observer removes their names.
+    If `user` is not None, the directory belongs to that user.
+
+    The files stay open within the context. The observer removes the file names.
     """
 
     def __init__(self, path: Path, user: User | None) -> None:

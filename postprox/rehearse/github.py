@@ -28,7 +28,7 @@ def lines(settings: Settings, results: list[Result]) -> list[str]:
 
 
 def _escaped(text: str, more: str = "") -> str:
-    """Escape percent signs, line ends and the characters in `more`, as GitHub requires."""
+    """Escape percent signs, newlines and the characters in `more`, as GitHub requires."""
     return "".join(
         f"%{ord(character):02X}" if character in "%\r\n" + more else printable(character)
         for character in text

@@ -14,7 +14,7 @@ SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
 #: The maximum size of a parsed header in octets, which is the default of header_size_limit.
 _HEADER = 102400
-# Matches addresses that can be used in an envelope unchanged. For others, use --sender and
+# Matches addresses that can be used in an envelope unchanged. For other addresses, use --sender and
 # --recipient.
 _MAILBOX = re.compile(r"[!#-;=?-~]+@[!#-;=?-~]+")
 #: The maximum length of an address in SMTP (RFC 5321 section 4.5.3.1.3, without the angle

@@ -6,8 +6,8 @@ filter can notice, except the parent process of the filter's shell.
 Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
     their names, so that the filter cannot change them. It runs `sh -c COMMAND` in its own process
     group. The filter's standard error is a pipe, as in production. The observer forwards all data
-    to the proxy and keeps the last octets in a record. Finally, it exits with the exit status or
-    the signal of the filter.
+    to the proxy and keeps the last octets in a record. Finally, it exits with the filter's exit
+    status, or terminates with the filter's signal.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _run(command: str, environment: dict[str, str], tail: Tail) -> int:
 
 
 def _forward(reader: int, tail: Tail) -> int:
-    """Read once, forward the data, and return its size, or 0 if nothing is available."""
+    """Read once, forward the data, and return its size, or 0 if no data is available."""
     try:
         data = os.read(reader, _READ_SIZE)
     except BlockingIOError:

@@ -86,7 +86,7 @@ class Settings:
     timeout: float
     reject: bool
     strict: bool
-    #: The envelope. If the sender is None, the sender of the message is used.
+    #: The envelope. If the sender is None, each message's own sender is used.
     sender: bytes | None
     recipients: tuple[bytes, ...]
     client_ip: bytes
@@ -95,9 +95,10 @@ class Settings:
     user: User | None
     #: The number of times that each message is sent.
     repeat: int
-    #: The allowed keys of `EXPECTATIONS`. If empty, all are allowed.
+    #: The allowed verdicts, as keys of `EXPECTATIONS`. If the value is empty, all verdicts are
+    #: allowed.
     expected: tuple[str, ...]
-    #: True if the report is full, or None if that depends on the number of messages.
+    #: True if the full report is printed, or None if that depends on the number of messages.
     full: bool | None
     #: True if the shell can parse the filter command.
     parses: bool
@@ -121,7 +122,7 @@ def parse(arguments: list[str]) -> Settings:
         *(["-v"] * given.verbose),
     ]
     try:
-        # The address of the upstream server is not known at this point.
+        # The upstream server's address is not known yet.
         proxy = proxy_options.parse([*passed, *_pair("-d", given.tempdir), "127.0.0.1:25"])
     except proxy_options.UsageError as error:
         parser.error(str(error))
@@ -160,7 +161,7 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that escapes unprintable characters in errors, because *.eml matches any name."""
+    """A parser that escapes unprintable characters in errors, because *.eml can match any name."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))

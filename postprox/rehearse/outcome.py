@@ -100,7 +100,7 @@ def _late(conditions: Conditions) -> str:
 
 
 def signal_name(run: FilterRun) -> str:
-    """Return the name of the signal in the exit status, or ""."""
+    """Return the name of the signal that the exit status indicates, or ""."""
     try:
         return signal.Signals((run.status or 0) - 128).name
     except ValueError:

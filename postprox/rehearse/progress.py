@@ -23,7 +23,7 @@ _CLEAR = "\r\033[K"
 
 
 class Progress:
-    """A context manager for a filter run. `begins` sets the message.
+    """A context manager for a filter run. `begins` sets the message to display.
 
     total: the number of messages.
     width: the width of the terminal in columns.

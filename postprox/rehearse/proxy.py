@@ -1,4 +1,4 @@
-"""The proxy under test, a child process that is started as by spawn(8).
+"""The proxy under test, a child process that is started in the same way as by spawn(8).
 
 Rule: file descriptors 0, 1 and 2 are the same socket. The proxy does not inherit the environment.
 """
@@ -52,11 +52,11 @@ class Proxy:
                 env={"PATH": PATH, "PYTHONPATH": str(_PACKAGE.parent)},
                 umask=0o077,
                 start_new_session=True,
-                # Only the user's primary group, as with spawn(8).
+                # Like spawn(8), set only the user's primary group.
                 user=None if user is None else user.uid,
                 group=None if user is None else user.gid,
                 extra_groups=None if user is None else [user.gid],
-                restore_signals=False,  # SIGPIPE stays ignored, as with spawn(8).
+                restore_signals=False,  # Like with spawn(8), SIGPIPE stays ignored.
             )
         self.exit_status: int | None = None
 

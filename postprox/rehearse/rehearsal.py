@@ -38,7 +38,7 @@ _HUNK = re.compile(r"@@ -(\d+)(.*) \+(\d+)(.*) @@")
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The observations of one message."""
+    """The observations made for one message."""
 
     mail: Mail
     envelope: Envelope

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 #: The name of standard input on the command line and in the output.
 STANDARD_INPUT = "-"
-#: The maximum size of a message in octets. The size of a sparse file or device is unlimited.
+#: The maximum size of a message in octets. The size of a sparse file or device can be unlimited.
 LIMIT = 1 << 28
 _TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
 #: The maximum number of octets of a line to read at once.
 _LINE = 1 << 16
-# The line before each message of an mbox, which contains an address and a date.
+# The line before each message in an mbox, which contains an address and a date.
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
-# The empty line after each message of an mbox.
+# The empty line after each message in an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
 # A quoted "From " line of the message itself (mboxrd).
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
@@ -52,7 +52,7 @@ class Source:
     #: whole file.
     begin: int = 0
     end: int | None = None
-    #: The content if `path` is None. It is also None if the message is too large.
+    #: The content if `path` is None. The content is also None if the message is too large.
     octets: bytes | None = b""
     #: The user whose rights root uses to open the file, or None for the rights of this process.
     user: User | None = None
@@ -233,12 +233,12 @@ def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[s
 
 
 def _in_file(path: Path, user: User | None) -> list[Source]:
-    """Return the message in a file, the messages of an mbox, or none if the file is empty."""
+    """Return the message in a file, the messages in an mbox, or no message if the file is empty."""
     name = str(path)
     with Access(user).open(path) as file:
         seen = os.fstat(file.fileno())
         if not stat.S_ISREG(seen.st_mode):
-            # This applies to <(command), for example.
+            # Such a file can be a pipe from <(command), for example.
             return _once(name, file)
         begins = list(_beginnings(file))
     if not seen.st_size:

@@ -31,7 +31,7 @@ _COUNTED = {
     verdict.FAIL: "temporarily refused because the filter failed",
     outcome.ERROR: "temporarily refused by the proxy",
 }
-#: The maximum number of listed messages whose verdict was not expected.
+#: The maximum number of messages with unexpected verdicts to list.
 _LISTED = 20
 
 

@@ -59,7 +59,7 @@ def write(path: Path, text: bytes) -> None:
             raise CannotRunError(f"--junit {str(path)!r}: {why}")
         if is_descriptor(path):
             sys.stdout.flush()
-            # Opening a regular file again would write at its start.
+            # Opening a regular file again would overwrite its beginning.
             with os.fdopen(os.dup(_STREAMS.get(path.name) or int(path.name)), "wb") as file:
                 file.write(text)
         elif path.exists() and _is_stream(path.lstat().st_mode):

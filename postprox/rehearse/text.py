@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .options import Settings
     from .rehearsal import Rehearsal
 
-#: The maximum number of lines of each part. The JSON document contains the complete texts.
+#: The maximum number of lines in each part of the report. The JSON document contains the complete
+#: texts.
 _DIFF_LINES = 60
 _STDERR_LINES = 20
 _STEP_LINES = 3
@@ -311,7 +312,7 @@ def _filter_lines(command: str, width: int) -> list[str]:
 
 
 def shown(octets: bytes) -> str:
-    """Return octets as printable characters, without their line end."""
+    """Return octets as printable characters, without the trailing CRLF."""
     return printable(octets.decode("utf-8", "backslashreplace").removesuffix("\r\n"))
 
 

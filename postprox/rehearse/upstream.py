@@ -133,4 +133,4 @@ def _shut(end: socket.socket) -> None:
     try:
         end.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # It is already closed.
+        pass  # The socket is already closed.

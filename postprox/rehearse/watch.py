@@ -37,7 +37,10 @@ def state(settings: Settings) -> State:
 
 
 def changed(settings: Settings, before: State) -> str:
-    """Wait until a file has changed and has then been stable for one interval. Return its name."""
+    """Wait until a file has changed and has then been stable for one interval.
+
+    Return the name of that file.
+    """
     last = before
     while True:
         time.sleep(_TICK)

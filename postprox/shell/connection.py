@@ -168,7 +168,10 @@ class Connection:
 
     @property
     def _read_size(self) -> int:
-        """The size of the next read from the client. All clients share one limit per iteration."""
+        """The size of the next read from the client.
+
+        All clients share one limit per iteration of the loop.
+        """
         alone = limits.MESSAGE_READ if self.session.receiving else limits.READ_SIZE
         return max(limits.MIN_READ, min(alone, limits.READ_PER_ITERATION // self._loop.ready_count))
 
@@ -193,7 +196,7 @@ class Connection:
         self._hanging_up = True
         self._linger_end = (
             self._loop.clock() + limits.CLIENT_IDLE
-        )  # the time in which the client must read the remaining output
+        )  # the deadline for the client to read the remaining output
 
     def _end_client(self) -> None:
         """Close the client's connection.
@@ -250,8 +253,8 @@ class Connection:
     def _serve_upstream(self) -> None:
         if self._upstream is None:
             return
-        # Read first, because a reply that arrived before the end of data was sent is not the final
-        # reply.
+        # Read first, because a reply that was received before the end of data was sent is not the
+        # final reply.
         data = self._upstream.read() if self._reads_upstream else None
         if data is not None:
             self.session.upstream_received(data)
@@ -462,7 +465,7 @@ class Connection:
         try:
             from . import log
         except (OSError, ImportError):
-            return  # without a free descriptor, the module cannot be imported
+            return  # if no descriptor is free, the module cannot be imported
         log.write(action.level, action.text)
 
     def _write_seldom(self, action: actions.LogSeldom) -> None:

@@ -144,7 +144,9 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
 
 
 class Resolver:
-    """Name resolution in a thread, because getaddrinfo(3) blocks. The loop then calls `done`.
+    """Name resolution in a thread, because getaddrinfo(3) blocks.
+
+    After the resolution, the loop calls `done`.
 
     Raises:
         OSError: there is no free descriptor, or no thread can be started.
@@ -181,7 +183,7 @@ class Resolver:
         except OSError as error:
             self._found = error
         finally:
-            close(writer)  # so that the reader becomes readable
+            close(writer)  # this makes the reader readable
 
     def _ready(self) -> None:
         self.cancel()

@@ -1,7 +1,7 @@
 """One run of the filter command.
 
-Rule: only this module starts the child process and deals with its descriptors, signals, standard
-error and exit code.
+Rule: only this module starts the child process and manages its descriptors, signals, standard error
+and exit code.
 """
 
 from .. import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters of plain commands, which sh(1) would split at spaces and not change otherwise.
-#: `~`, `=` and `#` are excluded, because sh(1) interprets them in some positions within a word.
+#: The characters allowed in plain commands, which sh(1) would only split at spaces. `~`, `=` and
+#: `#` are excluded, because sh(1) interprets them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,
-#: EAGAIN, ENOMEM, ENFILE, EMFILE. sh(1) would report them as exit status 126.
+#: EAGAIN, ENOMEM, ENFILE, EMFILE. sh(1) would report these errors as exit status 126.
 _OUT_OF_RESOURCES = (5, 7, 11, 12, 23, 24)
 
 
@@ -28,8 +28,8 @@ def _changeable_signals() -> "Collection[int]":
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list the open ones. It equals the usual
-#: limit of open files.
+#: The number of descriptors to check if the system cannot list the open ones. The number equals the
+#: usual limit on open files.
 _DESCRIPTORS = 1024
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-#: The maximum number of digits in LISTEN_FDS. No process has a number of descriptors with more
-#: digits.
+#: The maximum number of digits in LISTEN_FDS. No process can have so many descriptors that their
+#: number has more digits.
 _LONGEST_COUNT = 9
 #: The offset of tcpi_unacked in struct tcp_info. For a listening socket, this field contains the
 #: length of the backlog.
@@ -52,7 +52,7 @@ def serve(options: "Options") -> int:
                 from .stderr import StandardError
 
                 log.destination = StandardError()
-            server = Server(options)  # handles SIGTERM even before the port is bound
+            server = Server(options)  # SIGTERM is now handled, even before the port is bound
             cannot = f"listen on {':'.join(map(str, options.listen or ()))}"
             listeners = _passed_listeners() or _bind(*(options.listen or ("", 0)))
             cannot = f"write {options.pid_file}"
@@ -61,7 +61,7 @@ def serve(options: "Options") -> int:
             server.begin_metrics(listeners)
             cannot = "go into the background"
             if not options.foreground:
-                null = os.open(os.devnull, os.O_RDWR)  # before errors are hidden
+                null = os.open(os.devnull, os.O_RDWR)  # opened before errors are hidden
                 if child := os.fork():
                     cannot = f"write {options.pid_file}"
                     pid_file.leave_to(child)
@@ -218,7 +218,7 @@ class Server:
     def _at_capacity(self) -> bool:
         """Whether the session limit has been reached.
 
-        Sessions whose client is gone do not count (relay.idle).
+        Sessions whose client has disconnected do not count (relay.idle).
         """
         if len(self._connections) < self._capacity:
             return False
@@ -321,7 +321,7 @@ class Server:
         )
 
     def _stop(self) -> None:
-        """Stop the server after a grace period. A second signal reduces it to a short timeout."""
+        """Stop the server after a grace period. A second signal shortens the grace period."""
         if not self._listeners:
             self._terminate(limits.STOP_FINAL_AGAIN)
             return
@@ -371,7 +371,7 @@ def _passed_listeners() -> list[socket.socket]:
 
 
 def _passed(descriptor: int) -> socket.socket:
-    """Return the listening socket `descriptor`.
+    """Return the listening socket with this descriptor.
 
     Raises:
         OSError: the descriptor is not a listening socket.
@@ -405,7 +405,7 @@ def _waiting(listener: socket.socket) -> int:
 
 
 def _sessions_allowed(wanted: int) -> int:
-    """Raise the limit of open files for `wanted` sessions. Return the resulting session limit.
+    """Raise the limit on open files for `wanted` sessions. Return the resulting session limit.
 
     Without free descriptors, a session could not run its filter.
     """

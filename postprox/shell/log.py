@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Destination(Protocol):
-        """A destination of log lines."""
+        """A destination for log lines."""
 
         dropped: int
 
@@ -192,11 +192,11 @@ def printable(text: str) -> str:
     )[: limits.LOG_LINE]
 
 
-#: The connection of this process.
+#: This process's connection to the syslog daemon.
 syslog = Syslog()
 
-#: The destination of all lines. Only a server changes this destination, before it logs its first
-#: line.
+#: The destination for all log lines. Only a server changes this destination, before it logs its
+#: first line.
 destination: "Destination" = syslog
 
 
@@ -211,6 +211,6 @@ def write_fault(error: Exception) -> None:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-    except Exception:  # no memory, or no free descriptor to import the modules
+    except Exception:  # no memory is left, or no descriptor is free to import the modules
         text = type(error).__name__
     write(log_levels.ERROR, f"internal error: {text}")

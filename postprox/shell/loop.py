@@ -2,11 +2,11 @@
 
 Rule: the loop knows nothing about SMTP or sessions. It has a single thread, and callbacks must not
 block. If a callback raises an exception, the exception is logged, and the other callbacks still
-run. A timer runs only after all events that happened before its deadline was checked.
+run. Events that happened before a timer's deadline was checked are handled before the timer runs.
 
-The loop does not check all deadlines in each iteration. It keeps a lower bound of them, and checks
-all deadlines only after this bound has passed. If a deadline becomes earlier, the timer source must
-report it (`note_deadline`).
+The loop does not check all deadlines in each iteration. Instead, the loop stores a lower bound for
+all deadlines, and checks them only after this bound has passed. If a deadline becomes earlier, the
+timer source must report it (`note_deadline`).
 
 Logs: internal errors, and errors of the loop's system calls.
 """
@@ -44,7 +44,7 @@ WRITABLE = select.POLLOUT
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
-#: Ignored signals. Scripts send them to make a server reopen its log.
+#: Ignored signals. Scripts send these signals to make a server reopen its log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: Signals that cause an orderly termination (files.term). These are all signals that terminate the
@@ -243,8 +243,8 @@ class Loop:
     def _reap(self) -> None:
         """Reap all exited child processes and call their handlers.
 
-        If the proxy is process 1, it adopts orphaned child processes of filters. These have no
-        handler.
+        If the proxy is process 1, it adopts orphaned child processes of filters. Such processes
+        have no handler.
         """
         try:
             self._reap_by(_next_ended)

@@ -14,9 +14,9 @@ from pathlib import Path
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: The file is world-readable, because its readers run as other users.
 _MODE = 0o644
-#: The name of a new file. It contains the process ID of the writer and a random part that other
-#: users cannot predict. The name does not end with .prom, so Prometheus' collector ignores the
-#: file.
+#: The name of a new file. The name contains the process ID of the writer and a random part that
+#: other users cannot predict. The name does not end with .prom, so Prometheus' collector ignores
+#: the file.
 _NAME = re.compile(r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}")
 #: Renaming a file to /dev/stdout or /dev/null would replace the device for all processes.
 _DEVICES = "/dev"
@@ -58,7 +58,8 @@ def write(descriptor: int, content: bytes) -> None:
 def remove_stale(directory: Path) -> None:
     """Remove new files left by processes that were killed before the rename.
 
-    A process in another PID namespace may appear to have exited. Its rename then fails once.
+    A process in another PID namespace may appear to have exited. In that case, its rename fails
+    once.
     """
     try:
         found = [(path, _NAME.fullmatch(path.name)) for path in directory.iterdir()]

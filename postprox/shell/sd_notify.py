@@ -2,8 +2,8 @@
 
 Rule: a notification never blocks and never fails. Filters do not inherit the manager's variables.
 
-The manager gets a changed status within `limits.STATUS`. A server without sessions does not wake up
-for the status, because its status cannot change.
+The manager receives a changed status within `limits.STATUS` seconds. A server without sessions does
+not wake up for the status, because its status cannot change.
 """
 
 import os
@@ -35,7 +35,7 @@ class ServiceNotifier:
         self._loop = loop
         self._status = status
         self._busy = busy
-        self._sent = ""  # the last status that the manager has got
+        self._sent = ""  # the last status that the manager has received
         self._address = _notify_address()
         # The socket is opened in advance, because the watchdog must work even if no descriptor is
         # free.
@@ -58,7 +58,7 @@ class ServiceNotifier:
         self._send("STOPPING=1", self._status())
 
     def session_changed(self) -> None:
-        """Check the status within `limits.STATUS`, because a session has begun or ended."""
+        """Check the status within `limits.STATUS` seconds, because a session has begun or ended."""
         if self._address:
             self.deadline = min(self.deadline, self._loop.clock() + limits.STATUS)
             self._loop.note_deadline(self.deadline)
@@ -77,7 +77,7 @@ class ServiceNotifier:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        """Set the time of the next check. An unsent datagram is sent again."""
+        """Set the time of the next check. A datagram that could not be sent is retried."""
         check = self._busy() or not self._sent
         soon = self._loop.clock() + limits.STATUS if check else limits.NEVER
         self.deadline = min(self._watchdog_due, soon)
@@ -104,7 +104,7 @@ def _notify_address() -> bytes:
 def _watchdog_seconds() -> float:
     """Return the manager's watchdog timeout for this process in seconds, or 0 if there is none.
 
-    An invalid number of microseconds counts as 0. Status datagrams are always sent.
+    An invalid number of microseconds counts as 0. A timeout of 0 does not affect status datagrams.
     """
     microseconds, pid = (environ.pop(name, b"") for name in (b"WATCHDOG_USEC", b"WATCHDOG_PID"))
     for_us = pid in (b"", b"%d" % os.getpid())

@@ -93,7 +93,7 @@ class Spool:
             self.remove()
 
     def check(self) -> None:
-        """Raise the OSError of a failed `store`, if any."""
+        """Raise the OSError from a failed `store`, if any."""
         if self._error is not None:
             raise self._error
 

@@ -34,7 +34,7 @@ class Stream:
         return not self._unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
-        """Return received octets, b"" at the end of the stream, or None if nothing has arrived."""
+        """Return received octets, b"" at the end of the stream, or None if no data is available."""
         try:
             return posix.read(self.reader, size)
         except BlockingIOError:
@@ -44,7 +44,7 @@ class Stream:
             return b""
 
     def write(self, data: bytes) -> None:
-        """Send or buffer `data`. After an error, drop it."""
+        """Send or buffer `data`. After an error, drop the data."""
         if self.failed:
             return
         if not self._unsent:
@@ -81,7 +81,7 @@ class Stream:
         try:
             peer.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # the peer is gone
+            pass  # the peer has disconnected
         finally:
             peer.detach()
 
