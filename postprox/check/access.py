@@ -1,9 +1,9 @@
 """A program that uses access(2) to test another user's permissions for a file.
 
 Rule: probe.py runs this program as root, in its own session, without a terminal, an environment or
-open files. The program changes only its effective IDs. Its real and saved user IDs remain root's,
-so the other user can neither signal nor trace it (kill(2), ptrace(2)). The exit status indicates
-the result.
+open files. The program changes only its effective IDs. The program's real and saved user IDs remain
+root's, so the other user can neither signal nor trace it (kill(2), ptrace(2)). The exit status
+indicates the result.
 """
 
 from __future__ import annotations

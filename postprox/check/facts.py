@@ -1,7 +1,7 @@
 """Facts about this machine: the conditions for running a proxy, and the state of the system.
 
-Rule: this module contains only data. The modules probe.py and machine.py collect the data, and the
-rules evaluate it. None means unknown.
+Rule: this module contains only data. The modules probe.py and machine.py collect this data, and the
+rules evaluate the data. None means unknown.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _risks(proxy: Proxy, service: Service, risks: Mapping[str, tuple[str, str]])
 
 
 def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
-    """Report settings that make the service after the proxy refuse its mail."""
+    """Report settings that make the service after the proxy refuse the proxy's mail."""
     stops = [
         ("smtpd_tls_wrappermode", "yes", "no", "waits for a TLS handshake"),
         ("smtpd_enforce_tls", "yes", "no", "requires STARTTLS"),

@@ -111,7 +111,7 @@ def _text(path: Path) -> str:
         OSError: the file cannot be opened.
     """
     with _opened(path) as file:
-        octets = file.read(LARGEST_FILE + 1) or b""  # None if reading would block
+        octets = file.read(LARGEST_FILE + 1) or b""  # read() returns None if it would block
     try:
         text = octets.decode()
     except UnicodeDecodeError:

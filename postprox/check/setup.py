@@ -1,4 +1,4 @@
-"""The input for the rules, and the mail routes that follow from it.
+"""The input for the rules, and the mail routes that are derived from this input.
 
 Rule: this module finds routes and does not report problems.
 """

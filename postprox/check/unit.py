@@ -94,8 +94,8 @@ FILTER_VARIABLES = (
 
 _OPTION_VARIABLE = re.compile(rf"\$\{{?({environment.OPTIONS}|{environment.UPSTREAM})\b")
 
-#: Specifiers with a fixed value (systemd.unit(5)). `_name_specifiers` returns those derived from
-#: the unit's name.
+#: Specifiers with a fixed value (systemd.unit(5)). `_name_specifiers` returns the specifiers
+#: derived from the unit's name.
 _SPECIFIERS = {
     "%": "%",
     "C": "/var/cache",
@@ -281,7 +281,7 @@ def _name_specifiers(name: str) -> dict[str, str]:
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Format a command line for ExecStart=. `parse` is the inverse."""
+    """Format a command line for ExecStart=. `parse` is the inverse function."""
     return " ".join(_quoted(word.replace("$", "$$").replace("%", "%%")) for word in words)
 
 

@@ -65,7 +65,7 @@ def _stream(proxy: Proxy) -> str:
 
 
 def stop(proxy: Proxy) -> Iterator[Fault]:
-    """Report a unit that kills running filters when it is stopped."""
+    """Report a unit that kills running filters when the unit is stopped."""
     unit = proxy.unit
     if unit and unit.path and unit.setting("KillMode", "control-group") == "control-group":
         yield Fault(

@@ -25,7 +25,10 @@ _INT, _LONG = 2**31 - 1, 2**63 - 1
 
 
 def is_refused(name: str, text: str) -> bool:
-    """Return whether Postfix refuses a number or time. Other parameters are never refused."""
+    """Return whether Postfix refuses a number or time.
+
+    The result is False for any other parameter.
+    """
     if name in TIMES:
         return seconds(text) is None
     if name in NUMBERS or name.endswith(TRANSPORT_LIMIT):

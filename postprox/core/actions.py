@@ -112,7 +112,7 @@ class RunFilter(Action):
 
 
 class KillFilter(Action):
-    """Kill the filter's process group. Respond with `filter_finished` and `reason`."""
+    """Kill the filter's process group. Respond with `filter_finished` and the failure `reason`."""
 
     __slots__ = ("reason",)
 

@@ -10,7 +10,7 @@ class UpstreamAddress:
     """The address of the upstream server: a host and a port, or the path of a Unix socket.
 
     Raises:
-        ValueError: `text` is invalid. The message names the problem and the remedy.
+        ValueError: `text` is invalid. The error message names the problem and the remedy.
     """
 
     __slots__ = ("host", "path", "port", "text")
@@ -27,7 +27,7 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
-            if "=" in self.host:  # a text such as NAME=VALUE, as after an unterminated quote
+            if "=" in self.host:  # for example NAME=VALUE after an unterminated quote
                 raise ValueError("a host name cannot contain an equals sign")
 
 

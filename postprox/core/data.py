@@ -6,9 +6,9 @@ In a file, a message has LF line endings and no stuffed dots. In input from the 
 ends a line and only CRLF.CRLF ends the data (data.end). In output to the upstream server, a dot is
 doubled after every octet that some server accepts as a line ending (data.no-smuggling).
 
-Searching for a single octet is about ten times as fast as searching for a pair. If a block has no
-dots, the search for stuffed dots is therefore skipped. Base64, which makes up most of a large
-message, contains no dots.
+Searching for a single octet is about ten times as fast as searching for a pair of octets. If a
+block has no dots, the search for stuffed dots is therefore skipped. Base64, which makes up most of
+a large message, contains no dots.
 """
 
 from .. import TYPE_CHECKING
@@ -26,7 +26,7 @@ _MANY_LINES = 16384
 _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
     _END[:3],  # CRLF. is a stuffed dot or the end of data
-    _END[:2],  # CRLF is the start of a line
+    _END[:2],  # CRLF may be followed by a dot
     _END[:1],  # CR is part of CRLF or a bare CR
 )
 
@@ -40,8 +40,8 @@ class DotUnstuffer:
         self._pending = _END[:2]  # the data begins at the start of a line
         self._first = True  # true while `_pending` contains this initial CRLF
         self._encoder = DotStuffer()
-        #: The encoded form of the content that `feed` last returned. If the message is complete, it
-        #: includes the end of data.
+        #: The encoded form of the content that `feed` last returned. If the message is complete,
+        #: the encoded form includes the end of data.
         self.wire: bytes
         #: True if the end of data has been received.
         self.complete = False
@@ -171,7 +171,7 @@ def _stuffed(block: bytes) -> bytes:
 
 
 def normalized(text: "Iterable[bytes]") -> "Iterator[bytes]":
-    """Convert blocks of OUTFILE, which has LF or CRLF line ends, to content with LF line ends."""
+    """Convert the line endings in blocks of OUTFILE from LF or CRLF to LF."""
     pending = b""
     for block in text:
         joined = pending + block

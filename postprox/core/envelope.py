@@ -1,7 +1,7 @@
 """The envelope of one transaction. The filter's environment is built from the envelope.
 
-Rule: an envelope is discarded at the end of its transaction (filter.env-reset). Its values come
-from a remote host and cannot be trusted.
+Rule: an envelope is discarded at the end of its transaction (filter.env-reset). The values in an
+envelope come from a remote host and cannot be trusted.
 """
 
 from . import limits
@@ -25,7 +25,7 @@ class Envelope:
         self.recipients: list[bytes] = []
         #: The total number of accepted recipients.
         self.recipient_count = 0
-        self._all_recipients = bytearray()  # one per line, `limits.RECIPIENTS` octets or less
+        self._all_recipients = bytearray()  # one address per line, up to `limits.RECIPIENTS` octets
         self._xforward: dict[bytes, bytes] = {}
 
     def add_sender(self, line: bytes) -> None:

@@ -20,9 +20,9 @@ COMMAND_LINE = 16384
 #: the client. The buffer has room for any valid command line.
 INPUT_BUFFER = 65536
 
-#: The maximum number of commands from one client that are handled without a pause. Handling them
-#: takes about half a millisecond. Legitimate clients pipeline fewer commands. Even if ninety other
-#: clients reach this limit, the delay is acceptable.
+#: The maximum number of commands from one client that are handled without a pause. Handling this
+#: number of commands takes about half a millisecond. Legitimate clients pipeline fewer commands.
+#: Even if ninety other clients reach this limit, the delay is acceptable.
 COMMANDS_AT_ONCE = 64
 
 #: The maximum number of lines containing QUIT or BDAT that the proxy examines after the client has
@@ -42,8 +42,8 @@ UNREAD_REPLIES = 65536
 #: 4.5.3.1.5).
 REPLY_LINE = 512
 
-#: The size of the buffer for the filter's last line. It is larger than a reply line, because the
-#: proxy may remove characters from the last line.
+#: The size of the buffer for the filter's last line. The buffer is larger than a reply line,
+#: because the proxy may remove characters from the last line.
 FILTER_LINE = 4096
 
 #: The maximum amount of the filter's standard error output that is read after the filter has
@@ -110,7 +110,7 @@ SESSION_DESCRIPTORS = 10
 OWN_DESCRIPTORS = 16
 
 #: The idle timeout for a client, and the time limit for a command line. RFC 5321 section 4.5.3.2.7
-#: requires 300 s. smtpd(8) replies to NOOP itself, so two pauses of its client can look like a
+#: requires 300 s. smtpd(8) replies to NOOP itself, so two pauses by its client can look like a
 #: single pause to the proxy.
 CLIENT_IDLE = 600.0
 
@@ -141,8 +141,8 @@ UPSTREAM_FINAL = 600.0
 UPSTREAM_GOODBYE = 5.0
 
 #: The interval between NOOP commands to the upstream server while a message is received or
-#: filtered. It is shorter than Postfix's smtpd_timeout, which is 300 s, or usually 100 s if Postfix
-#: is under stress.
+#: filtered. The interval is shorter than Postfix's smtpd_timeout, which is 300 s, or usually 100 s
+#: if Postfix is under stress.
 KEEPALIVE = 60.0
 
 #: The time for which client input is discarded after an error, before the connection is closed. If
@@ -169,7 +169,7 @@ STATUS = 1.0
 #: or less often.
 METRICS = 15.0
 
-#: The default timeout of the filter (-t), as documented in the manual.
+#: The default timeout for the filter (-t), as documented in the manual.
 FILTER_TIMEOUT = 30.0
 
 #: The maximum time for which the event loop waits. poll(2) takes the number of milliseconds as an
@@ -180,7 +180,7 @@ LONGEST_WAIT = 3600.0
 #: is exhausted.
 LOOP_PAUSE = 0.05
 
-#: If a deadline is handled this late, in seconds of real time, the process was stopped or was not
+#: If a deadline is handled this many seconds late in real time, the process was stopped or not
 #: scheduled. A busy loop causes shorter delays.
 HELD_UP = 0.25
 
@@ -205,11 +205,11 @@ LOG_BACKLOG = 65536
 LOG_RETRY = 0.2
 LOG_EXIT_FLUSH = 1.0
 
-#: The minimum interval between repeated warnings of a server, for example about `--max-sessions`.
+#: The minimum interval between repeated warnings from a server, for example about `--max-sessions`.
 FULL_WARNING = 60.0
 
-#: The age at which the files of a killed proxy are removed. A running proxy writes to its files at
-#: least every `CLIENT_IDLE` seconds. An OUTFILE without other files is removed after a day, because
-#: its filter may still be running (files.stale).
+#: The age at which files left behind by a killed proxy are removed. A running proxy writes to its
+#: files at least every `CLIENT_IDLE` seconds. An OUTFILE without other files is removed after a
+#: day, because its filter may still be running (files.stale).
 STALE = 1200.0
 STALE_OUTFILE = 86400.0

@@ -1,4 +1,4 @@
-"""The log line of one message, with ``key=value`` fields (log.verdict).
+"""The log line for one message, with ``key=value`` fields (log.verdict).
 
 Rule: the keys and their order are stable. A remote host cannot forge a field. Values are truncated
 to limit the line's length and the time to format it.
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 #: The possible results of a message, as opposed to the filter's verdict on it.
 DELIVERED = "delivered"  # the upstream server accepted the message
 DISCARDED = "discarded"  # the filter replied 2yz to the client, and nothing was delivered
-REFUSED = "refused"  # the client got 5yz
-DEFERRED = "deferred"  # the client got 4yz and will try again
+REFUSED = "refused"  # the client got a 5yz reply
+DEFERRED = "deferred"  # the client got a 4yz reply and will try again later
 LOST = "lost"  # the client disconnected before a reply was sent
 UNKNOWN = "unknown"  # the end of data was sent upstream, but no final reply was received (RFC 1047)
 
@@ -25,7 +25,7 @@ _BARE = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"\\')
 def message_line(
     message: "Message", envelope: "Envelope", own_helo: bytes, reply: bytes, now: float
 ) -> str:
-    """Format the log line of a message.
+    """Format the log line for a message.
 
     reply: the reply to the message, or b"" if the client disconnected before it.
     """

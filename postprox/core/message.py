@@ -12,7 +12,7 @@ from .data import DotUnstuffer
 class Message:
     """The state of the message in progress.
 
-    began: the time of DATA in seconds, on the session's clock.
+    began: the time of the DATA command in seconds, on the session's clock.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
-"""The options of the command line.
+"""The command-line options.
 
 Rule: this module checks every option and argument. A `UsageError` names the option, its value and
-the problem. `TABLE` has one record per option. The parser, --help and the test of the manual page
+the problem. `TABLE` has one record per option. The parser, --help and the test for the manual page
 use these records. To add an option, add a record to `TABLE` and an attribute to `Options`. The
 parser is handwritten, because importing argparse or getopt takes longer than a session.
 """
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Record = tuple[str, str, str, str, Callable[[str, str], object], str, str]
 
-#: The values of --log. If `Options.log` is "", the server selects one of them (log.stderr).
+#: The possible values of --log. If `Options.log` is "", the server selects one of them
+#: (log.stderr).
 SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
 
@@ -23,8 +24,8 @@ LISTEN_ADDRESS = "127.0.0.1"
 #: information and exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
-#: An environment variable that contains a divisor for all timeouts. It lets tests take seconds
-#: instead of minutes (docs/conformance.md).
+#: An environment variable that contains a divisor for all timeouts. This variable lets tests take
+#: seconds instead of minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
 #: The environment variable in which a unit specifies its options file.
 ENVIRONMENT_FILE = b"POSTPROX_ENVIRONMENT_FILE"
@@ -67,7 +68,7 @@ class Options:
         self.command: str | None = None
         #: The directory for stored messages, as given on the command line.
         self.directory = "/tmp"  # noqa: S108 - the manual's default
-        #: The timeout of the filter in seconds.
+        #: The filter's timeout in seconds.
         self.timeout = limits.FILTER_TIMEOUT
         #: True if the proxy refuses a message when the filter fails.
         self.reject = False
@@ -85,7 +86,7 @@ class Options:
         self.max_sessions = limits.SESSIONS
         #: The file for metrics, or "".
         self.metrics = ""
-        #: The file for the process ID of a server, or "".
+        #: The file for a server's process ID, or "".
         self.pid_file = ""
         #: The speed of the clock for all timeouts, relative to real time.
         self.clock_speed = 1.0

@@ -1,7 +1,7 @@
 """One SMTP session, from the greeting of the upstream server to the last reply.
 
-Rule: this module makes every decision of the protocol. It is sans-I/O: it receives octets and
-events and returns `actions`. The caller supplies the clock.
+Rule: this module makes every protocol decision. It is sans-I/O: it receives octets and events and
+returns `actions`. The caller supplies the clock.
 
 A session is always in one of the `states`. It awaits at most one reply from the upstream server,
 and `upstream` records which reply it awaits. Additional input from the client is buffered until the
@@ -9,7 +9,7 @@ current command has been answered. Replies are therefore always in order, and ea
 known command (relay.lockstep).
 
 Logs: errors of the upstream server, the spool, the filter and the client, and one line per message.
-At debug level, it also logs every command and reply.
+At debug level, the session also logs every command and reply.
 """
 
 from .. import TYPE_CHECKING
@@ -56,7 +56,7 @@ _LOGGABLE = frozenset(
 
 
 class Session:
-    """The session of one client.
+    """The session with one client.
 
     options: the command line.
     clock: a monotonic clock that returns seconds.
@@ -139,7 +139,7 @@ class Session:
     # Events.
 
     def start(self) -> None:
-        """Start the session of a connected client."""
+        """Start the session with a connected client."""
         self._upstream.connect()
 
     def client_received(self, data: bytes) -> None:
@@ -224,7 +224,7 @@ class Session:
         self._advance()
 
     def filter_started(self) -> None:
-        """Start the timeout of the filter (filter.timeout)."""
+        """Start the filter's timeout (filter.timeout)."""
         self._message.filter_began = self._clock()
         self._filter_deadline = self._message.filter_began + self._options.timeout
 
@@ -365,8 +365,8 @@ class Session:
     def _refuse_lmtp(self) -> None:
         """End the session of an LMTP client with 421 (relay.refused).
 
-        An LMTP client expects one reply per recipient. 421 defers its messages, but 500 or 502
-        would bounce them.
+        An LMTP client expects one reply per recipient. After a 421 reply, the client defers its
+        messages, but a 500 or 502 reply would bounce them.
         """
         line = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
         self._act(actions.LogSeldom(log_levels.WARNING, line))
@@ -530,7 +530,7 @@ class Session:
         self._fail_upstream(b"" if known else replies.UPSTREAM_LOST, replies.MESSAGE_LOST)
 
     def _upstream_silent(self) -> None:
-        """End the session after a timeout of the upstream server (relay.idle)."""
+        """End the session after the upstream server has timed out (relay.idle)."""
         if self._upstream.state == upstream.QUITTING:
             self._upstream.disconnect()
             return
@@ -698,7 +698,7 @@ class Session:
         self._set_state(state)  # this checks the transition before the reply is sent
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
-        if isinstance(last, actions.SendToClient):  # consecutive replies share one write
+        if isinstance(last, actions.SendToClient):  # consecutive replies are sent in one write
             self._actions[-1] = actions.SendToClient(last.data + reply)
         else:
             self._act(actions.SendToClient(reply))

@@ -14,7 +14,10 @@ _NUL = 0
 
 
 class LineTooLongError(Exception):
-    """A command line is longer than `limits.COMMAND_LINE`. The reader drops the rest."""
+    """A command line is longer than `limits.COMMAND_LINE`.
+
+    The reader drops the rest of the line.
+    """
 
 
 class BadReplyError(Exception):
@@ -85,7 +88,8 @@ class CommandReader:
         """Return the next complete line without its line ending (LF or CRLF), or else None.
 
         Raises:
-            LineTooLongError: the line exceeds the limit. The error is raised once per line.
+            LineTooLongError: the line exceeds the limit. The error is raised once for each overlong
+                line.
         """
         end = self._buffer.find(b"\n")
         if end > limits.COMMAND_LINE or (end < 0 and len(self._buffer) > limits.COMMAND_LINE):

@@ -1,11 +1,11 @@
 """The states of a session, and the transitions between them.
 
-Rule: `TRANSITIONS` is complete. A session checks each transition against it and ends with 421 if
-the transition is missing. The table in ``docs/design.md`` (``python3 -m docs.transitions``) and
-the picture ``docs/states.svg`` (``python3 -m docs.draw``) are generated from it.
+Rule: `TRANSITIONS` is complete. A session checks each transition against this table and ends with
+421 if the transition is missing. The table in ``docs/design.md`` (``python3 -m docs.transitions``)
+and the picture ``docs/states.svg`` (``python3 -m docs.draw``) are generated from `TRANSITIONS`.
 """
 
-# Each comment names the event that the session waits for.
+# The comment on each state names the event that the session is waiting for.
 CONNECTING = "connecting"  # the connection, the greeting and the reply to a repeated EHLO
 COMMAND = "command"  # a command line from the client
 AUTH_RESPONSE = "auth_response"  # the client's response to a 334 reply (relay.auth)

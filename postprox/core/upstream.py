@@ -16,15 +16,15 @@ CONNECTING = "connecting"
 READY = "ready"
 QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 
-#: The replies that a session can await. The log quotes them after a timeout.
+#: The replies that a session can await. The log quotes these texts after a timeout.
 NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
-EHLO = "reply to HELO or EHLO"  # repeated by the proxy on a new connection
-RSET = "reply to RSET"  # sent by the proxy after a refused message
+EHLO = "reply to HELO or EHLO"  # the proxy repeats this command on a new connection
+RSET = "reply to RSET"  # the proxy sends RSET after a refused message
 REPLY = "reply to the client's command"  # or the reply to the client's AUTH response
-QUIT = "reply to QUIT"  # relayed to the client
-KEEPALIVE = "reply to NOOP"  # not relayed, because the proxy sent NOOP
-DATA = "reply to DATA"  # must be 354 before the message is sent
+QUIT = "reply to QUIT"  # this reply is relayed to the client
+KEEPALIVE = "reply to NOOP"  # this reply is not relayed, because the proxy itself sent NOOP
+DATA = "reply to DATA"  # this reply must be 354 before the message is sent
 FINAL = "final reply"  # the upstream server may already have accepted the message
 
 #: The timeout for each reply, in seconds (relay.idle).
@@ -128,7 +128,7 @@ class UpstreamLink:
 
     def leave(self) -> None:
         """Send QUIT and wait for the 221 reply with a short timeout."""
-        if self.awaited != QUIT:  # otherwise the client's QUIT was already relayed
+        if self.awaited != QUIT:  # otherwise, the client's QUIT has already been relayed
             self._act(actions.SendToUpstream(b"QUIT\r\n"))
         self.state = QUITTING
         self.awaited = NOTHING

@@ -6,7 +6,7 @@ reply. `judge` is a pure function.
 
 from . import limits, replies
 
-#: The actions of a verdict, with their values in the log.
+#: The possible actions of a verdict, with their values in the log.
 NONE = "none"  # there is no filter, or the message was aborted before the filter exited
 ACCEPT = "accept"
 REWRITE = "rewrite"
@@ -30,7 +30,7 @@ class Outcome:
     status: the exit status, or None if there is none.
     last_stderr_line: the last non-blank line of standard error, without its newline.
     failure: the reason why there is no exit status, or "".
-    replaced: true if OUTFILE has content. This matters only if the exit status is 0.
+    replaced: true if OUTFILE has content. OUTFILE matters only if the exit status is 0.
     out_of_resources: true if the proxy lacked the resources to start the filter or to read OUTFILE
         (filter.no-resources).
     """

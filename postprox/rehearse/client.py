@@ -43,7 +43,7 @@ class Envelope:
 class Client:
     """A client that uses `peer`, a socket connected to the proxy.
 
-    waiting: a context manager that is active until the reply to the message arrives.
+    waiting: a context manager that is active until the reply to the message is received.
     """
 
     def __init__(

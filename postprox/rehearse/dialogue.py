@@ -26,8 +26,8 @@ class Event:
 class Dialogue:
     """The events observed by the client and the upstream server, each in its own thread.
 
-    Sent events are recorded before they are sent, and received events after they have been
-    received. Causes therefore precede their effects.
+    An event is recorded before it is sent, or after it has been received. Causes therefore precede
+    their effects.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,13 @@
 """The observer, a program that runs between the proxy and the filter.
 
-Rule: the observer imports nothing from this package. It changes nothing that the proxy or the
-filter can notice, except the parent process of the filter's shell.
+Rule: the observer imports nothing from this package. The observer changes nothing that the proxy or
+the filter can notice, except the parent process of the filter's shell.
 
 Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
-    their names, so that the filter cannot change them. It runs `sh -c COMMAND` in its own process
-    group. The filter's standard error is a pipe, as in production. The observer forwards all data
-    to the proxy and keeps the last octets in a record. Finally, it exits with the filter's exit
-    status, or terminates with the filter's signal.
+    their names, so that the filter cannot change them. The observer runs `sh -c COMMAND` in its own
+    process group. The filter's standard error is a pipe, as in production. The observer forwards
+    all data to the proxy and keeps the last octets in a record. Finally, it exits with the filter's
+    exit status, or terminates with the filter's signal.
 """
 
 from __future__ import annotations

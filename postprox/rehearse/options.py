@@ -71,7 +71,7 @@ exit status:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the command line."""
+    """The settings from the command line."""
 
     #: The filter command.
     command: str

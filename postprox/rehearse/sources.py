@@ -255,7 +255,7 @@ def _in_file(path: Path, user: User | None) -> list[Source]:
 
 
 def _beginnings(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield the position of each "From " line of an mbox and of the message that follows it."""
+    """Yield the position of each "From " line in an mbox and of the message that follows it."""
     at = 0
     blank = whole = True
     while line := file.readline(_LINE):

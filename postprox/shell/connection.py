@@ -1,7 +1,8 @@
 """The I/O of one session, which performs the actions that `core.session` requests.
 
 Rule: this module does not interpret SMTP. A connection owns the descriptors, the files and the
-filter of one session. It releases all of them at the end, even after an internal error.
+filter of one session. A connection releases all its resources at the end, even after an internal
+error.
 """
 
 from .. import TYPE_CHECKING
@@ -56,7 +57,7 @@ class Connection:
         self._hanging_up = False
         self._lingering = False
         self._linger_end = limits.NEVER
-        self._client_lost = False  # true if `client_lost` was called on the session
+        self._client_lost = False  # true after `client_lost` has been called on the session
         self._closed = False
         loop.add(self)
 
@@ -412,7 +413,7 @@ class Connection:
             outcome = ended.outcome(code)
             if outcome.status == 0:
                 self._open_outfile(outcome)
-        finally:  # even after an error, because a later kill could hit a reused process ID
+        finally:  # also after an error, since a later kill could hit another process with this ID
             self._end_filter(ended)
         self.session.filter_finished(outcome)
 

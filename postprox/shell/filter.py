@@ -103,7 +103,7 @@ class Filter:
             try:
                 kill(self.pid, signal.SIGKILL)
             except OSError:
-                pass  # the group is empty, or now belongs to another user
+                pass  # the process group is empty or now belongs to another user
 
     def close(self) -> None:
         """Close the pipe from standard error."""
@@ -171,11 +171,11 @@ def _keep_descriptors_private() -> None:
             try:
                 posix.set_inheritable(descriptor, False)
             except OSError:
-                continue  # the descriptor of /proc/self/fd itself, or a closed descriptor
+                continue  # this descriptor was used to list /dev/fd, or is closed
 
 
 def _open_descriptors() -> "Iterable[int]":
     try:
         return [int(name) for name in posix.listdir("/dev/fd")]
-    except OSError:  # no /proc, as in most chroots
+    except OSError:  # there is no /proc, as in most chroots
         return range(_DESCRIPTORS)

@@ -35,7 +35,7 @@ _FIRST_PASSED = 3  # sd_listen_fds(3)
 #: The maximum number of digits in LISTEN_FDS. No process can have so many descriptors that their
 #: number has more digits.
 _LONGEST_COUNT = 9
-#: The offset of tcpi_unacked in struct tcp_info. For a listening socket, this field contains the
+#: The offset of tcpi_unacked in struct tcp_info. For a listening socket, tcpi_unacked contains the
 #: length of the backlog.
 _TCP_INFO_UNACKED = 24
 
@@ -61,7 +61,7 @@ def serve(options: "Options") -> int:
             server.begin_metrics(listeners)
             cannot = "go into the background"
             if not options.foreground:
-                null = os.open(os.devnull, os.O_RDWR)  # opened before errors are hidden
+                null = os.open(os.devnull, os.O_RDWR)  # an error here can still be reported
                 if child := os.fork():
                     cannot = f"write {options.pid_file}"
                     pid_file.leave_to(child)
@@ -109,7 +109,7 @@ class _PidFile:
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
-        """Write the ID of `child`. That process removes the file when it exits.
+        """Write the ID of `child`. The child process removes the file when it exits.
 
         Raises:
             OSError: the file cannot be written. SIGTERM has been sent to the child.
@@ -133,7 +133,7 @@ class _PidFile:
             if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
                 self._path.unlink()
         except OSError:
-            pass  # the file is gone, or the directory is not writable
+            pass  # the file no longer exists, or the directory is not writable
         os.close(self._descriptor)
 
 
@@ -142,7 +142,7 @@ class Server:
 
     def __init__(self, options: "Options") -> None:
         self._options = options
-        self._start_time = round(time.time(), 3)  # since the Unix epoch, in seconds
+        self._start_time = round(time.time(), 3)  # in seconds since the Unix epoch
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
         self._capacity = _sessions_allowed(options.max_sessions)
@@ -276,7 +276,7 @@ class Server:
         self._loop.note_deadline(self._pause_end)
 
     def _warn(self, level: int, text: str) -> None:
-        """Log a line unless it was already logged in the last minute."""
+        """Log a line unless the same line was already logged in the last minute."""
         now = self._loop.clock()
         if now >= self._warned.get(text, -limits.NEVER) + limits.FULL_WARNING:
             self._warned[text] = now

@@ -4,8 +4,8 @@ Rule: the log never blocks and never raises. Input from clients cannot forge or 
 missing syslog daemon is not an error.
 
 If the daemon does not read, its socket buffer fills up. While the daemon is restarting, there is no
-socket. In both cases, informational lines are dropped, and a later line reports their number.
-Errors and warnings are buffered, up to a limit. A server can log to standard error instead
+socket. While a line cannot be sent, informational lines are dropped, and a later line reports their
+number. Errors and warnings are buffered, up to a limit. A server can log to standard error instead
 (`stderr`).
 
 Logs: the number of dropped lines, and internal errors with a traceback.
@@ -62,7 +62,10 @@ class Syslog:
 
     @property
     def is_there(self) -> bool:
-        """Whether a daemon can be reached. The result is True if this cannot be checked."""
+        """Whether a daemon can be reached.
+
+        The result is True if the daemon's presence cannot be checked.
+        """
         from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
         try:
@@ -127,7 +130,7 @@ class Syslog:
             self._due(self.deadline)
 
     def _sent(self, datagram: bytes) -> bool:
-        """Send a datagram. Return False if it must be retried.
+        """Send a datagram. Return False if the datagram must be retried.
 
         If there is no syslog daemon, the datagram is lost.
         """

@@ -1,8 +1,9 @@
 """The event loop: descriptors, deadlines, child processes and signals.
 
-Rule: the loop knows nothing about SMTP or sessions. It has a single thread, and callbacks must not
-block. If a callback raises an exception, the exception is logged, and the other callbacks still
-run. Events that happened before a timer's deadline was checked are handled before the timer runs.
+Rule: the loop knows nothing about SMTP or sessions. The loop has a single thread, and callbacks
+must not block. If a callback raises an exception, the exception is logged, and the other callbacks
+still run. Events that happened before a timer's deadline was checked are handled before the timer
+runs.
 
 The loop does not check all deadlines in each iteration. Instead, the loop stores a lower bound for
 all deadlines, and checks them only after this bound has passed. If a deadline becomes earlier, the
@@ -52,7 +53,7 @@ IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 #: and SIGXFSZ.
 STOPPING = signal.valid_signals() - {
     *IGNORED,
-    *(signal.SIGKILL, signal.SIGSTOP),  # cannot be handled
+    *(signal.SIGKILL, signal.SIGSTOP),  # these signals cannot be handled
     *(signal.SIGCHLD, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
     *(signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE, signal.SIGXFSZ),
     *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
@@ -74,7 +75,7 @@ class Loop:
         self._children: dict[int, Callable[[int | None], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._timer_sources: dict[TimerSource, None] = {}
-        self._earliest = limits.NEVER  # a lower bound of all deadlines
+        self._earliest = limits.NEVER  # a lower bound for all deadlines
         self._lost_time = 0.0  # seconds that the clock does not count (see `_is_held_up`)
         self._was_held_up = False  # true if the previous iteration was held up
         #: The number of ready descriptors in this iteration, which are served one after another.
@@ -179,9 +180,9 @@ class Loop:
         """Return whether the process was held up, so that this iteration's time does not count.
 
         Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
-        This time therefore does not count towards any limit. The loop never excludes two
-        consecutive iterations. Otherwise, time limits would never expire in a process that is
-        always late.
+        The time of such a pause therefore does not count towards any limit. The loop never excludes
+        the time of two consecutive iterations. Otherwise, time limits would never expire in a
+        process that is always late.
 
         late: the delay of the wait or the run time of the handlers, in seconds on the clock.
         """
@@ -222,7 +223,10 @@ class Loop:
         return milliseconds * self._units / 1000
 
     def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
-        """Call a handler. Remove it if it raises an error, because the error would recur."""
+        """Call a handler.
+
+        Remove the handler if it raises an error, because the error would recur.
+        """
         try:
             handler()
         except Exception as error:
@@ -253,7 +257,10 @@ class Loop:
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:
-        """Reap with another system call. If this also fails, call all handlers with None."""
+        """Reap with another system call.
+
+        If the other system call also fails, call all handlers with None.
+        """
         try:
             self._reap_by(_next_ended_by_waitid)
         except (OSError, AttributeError) as error:  # some systems have no waitid(2)
@@ -270,7 +277,10 @@ class Loop:
 
 
 def _next_ended() -> tuple[int, int] | None:
-    """Reap one child process. Return its ID and exit code, or None if none has exited."""
+    """Reap one child process.
+
+    Return the ID and exit code, or None if no child process has exited.
+    """
     pid, status = posix.waitpid(-1, posix.WNOHANG)
     return (pid, posix.waitstatus_to_exitcode(status)) if pid else None
 

@@ -1,8 +1,8 @@
 """Writes the files that a server provides to other programs (`--metrics`, `--pid-file`).
 
-Rule: this module never opens an existing file. It writes a new file with a unique name in FILE's
-directory, and renames it to FILE. A link or FIFO with one of these names therefore has no effect,
-and a reader of FILE never sees partial contents.
+Rule: this module never opens an existing file. The module writes a new file with a unique name in
+FILE's directory, and renames it to FILE. An existing link or FIFO with either name therefore has no
+effect, and a reader of FILE never sees partial contents.
 """
 
 import errno

@@ -1,11 +1,11 @@
 """The files of one message.
 
-Rule: the spool is an unnamed file. It contains the message in the form in which the proxy sends it
-to the upstream server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of the same
-user can access it through /proc, see SECURITY.md.) The filter gets a copy of the message (EMAIL)
-and an empty file (OUTFILE). The proxy writes EMAIL while it receives the message, and gives the
-file a name when the filter starts. EMAIL and OUTFILE have names only while the filter is running,
-so at other times a killed proxy leaves no files behind (files.gone).
+Rule: the spool is an unnamed file. The spool contains the message in the form in which the proxy
+sends it to the upstream server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of
+the same user can access the spool through /proc, see SECURITY.md.) The filter gets a copy of the
+message (EMAIL) and an empty file (OUTFILE). The proxy writes EMAIL while it receives the message,
+and gives the file a name when the filter starts. EMAIL and OUTFILE have names only while the filter
+is running, so at other times a killed proxy leaves no files behind (files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
 recognises the files of a killed proxy.
@@ -47,7 +47,7 @@ class Spool:
         OSError: the spool cannot be created.
     """
 
-    #: True if this system can link an unnamed file. A seccomp filter may forbid this.
+    #: True if this system can link an unnamed file. A seccomp filter may forbid such a link.
     _can_link = True
 
     def __init__(self, directory: str, *, filtering: bool) -> None:
@@ -121,8 +121,8 @@ class Spool:
     def open_outfile(self) -> int | None:
         """Return a descriptor of OUTFILE, or None if the file is empty or missing.
 
-        The file is opened only once. If that fails, only the error is examined, because by then the
-        name may refer to another file.
+        The file is opened only once. If open(2) fails, only the error is examined, because by then
+        the name may refer to another file.
 
         Raises:
             NotAFileError: OUTFILE is not a regular file.
@@ -185,7 +185,7 @@ class Spool:
     def _open_tmpfile(self, directory: str) -> int:
         try:
             return posix.open(directory, _NAMELESS, 0o600)
-        except OSError:  # unsupported by the file system; any other error recurs in the next call
+        except OSError:  # not supported by the file system; other errors recur in the next call
             descriptor = self._create(f"{self._stem}.spool")
             remove(self._created_paths.pop())
             return descriptor
@@ -236,7 +236,7 @@ class Spool:
 def blocks(descriptor: int) -> "Iterator[bytes]":
     """Yield the contents of a file in blocks.
 
-    The function does not read past the end, because an error would then come too late.
+    The function does not read past the end, because an error would then be detected too late.
     """
     size, offset = posix.fstat(descriptor).st_size, 0
     while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
@@ -272,7 +272,7 @@ def remove(path: str) -> None:
     try:
         _unlink(path, None)
     except FileNotFoundError:
-        pass  # the filter has removed it
+        pass  # the filter has removed the file
     except OSError:
         _remove_stubborn(path)
 

@@ -106,7 +106,7 @@ def _write(line: bytes) -> bool:
         except BlockingIOError:  # another process has set O_NONBLOCK
             _wait_for_reader()
         except OSError:
-            return False  # the reader is gone, or the disk is full
+            return False  # the reader has exited, or the disk is full
     return True
 
 

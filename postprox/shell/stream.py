@@ -1,6 +1,6 @@
 """Non-blocking reads and buffered writes on a connection.
 
-Rule: a stream handles all errors of its connection. After an error, it accepts no more data,
+Rule: a stream handles all errors of its connection. After an error, a stream accepts no more data,
 because the message would be incomplete. Data that the peer sent before the error can still be read.
 """
 
