@@ -106,7 +106,7 @@ class UnitState:
     status: int = 0
     #: True if one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
-    #: The command line of the main process, or empty if there is no process.
+    #: The main process's command line, or an empty tuple if there is no process.
     words: tuple[str, ...] = ()
 
     def is_failing(self) -> bool:

@@ -72,7 +72,7 @@ class Options:
         self.timeout = limits.FILTER_TIMEOUT
         #: True if the proxy refuses a message when the filter fails.
         self.reject = False
-        #: True if exit status 1 without a reply code is a failure. This implies `reject`.
+        #: True if exit status 1 without a reply code counts as a failure. This implies `reject`.
         self.strict = False
         #: The least important level to log.
         self.log_level = log_levels.WARNING

@@ -732,7 +732,7 @@ class Session:
     def _log_verdict(self, reply: bytes) -> None:
         """Log and count the message.
 
-        reply: the reply to the message, or b"" if the client disconnected before the reply.
+        reply: the reply to the message, or b"" if the client disconnected before it.
         """
         message = self._message
         if self._options.listen is not None:

@@ -39,7 +39,7 @@ class FilterRun:
     environment: dict[str, bytes]
     #: The exit status, 128 + N for signal N, or None if the observer was also killed.
     status: int | None
-    #: The end of standard error.
+    #: The last octets of the filter's standard error.
     stderr: bytes
     #: The duration in seconds, or None if the observer was also killed.
     seconds: float | None

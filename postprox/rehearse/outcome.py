@@ -54,7 +54,7 @@ class Outcome:
     timed_out: bool = False
     #: True if the shell failed to start the filter.
     not_started: bool = False
-    #: Remarks for the author of the filter.
+    #: Remarks for the filter's author.
     hints: tuple[str, ...] = ()
 
 

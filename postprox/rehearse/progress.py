@@ -1,7 +1,7 @@
 """A progress indicator on the last line of a terminal.
 
-Rule: the line is written to standard error if that is a terminal, and nowhere else. The line is
-erased before any other output.
+Rule: the line is written to standard error if standard error is a terminal, and nowhere else. The
+line is erased before any other output.
 """
 
 from __future__ import annotations

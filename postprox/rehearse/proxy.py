@@ -56,7 +56,7 @@ class Proxy:
                 user=None if user is None else user.uid,
                 group=None if user is None else user.gid,
                 extra_groups=None if user is None else [user.gid],
-                restore_signals=False,  # Like with spawn(8), SIGPIPE stays ignored.
+                restore_signals=False,  # SIGPIPE remains ignored, as under spawn(8).
             )
         self.exit_status: int | None = None
 

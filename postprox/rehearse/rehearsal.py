@@ -1,6 +1,6 @@
 """Sends one message through the client, the proxy, the filter and the upstream server.
 
-Rule: all processes and threads that this module starts have ended when its functions return or
+Rule: all processes and threads that this module starts have ended before its functions return or
 raise an exception.
 """
 
@@ -45,7 +45,7 @@ class Rehearsal:
     events: list[Event]
     #: The final reply, with CRLF.
     reply: bytes
-    #: The run of the filter, or None if it was not run.
+    #: The filter run, or None if the filter was not run.
     run: FilterRun | None
     outcome: outcome.Outcome
     #: The message accepted by the upstream server, or None.
@@ -68,7 +68,7 @@ def rehearse(
 ) -> Rehearsal:
     """Send `mail` through the proxy, and store all files in a new `directory`.
 
-    waiting: a context manager that is active while the filter runs.
+    waiting: a context manager that is active while the filter is running.
 
     Raises:
         CannotRunError: the proxy failed.
@@ -82,8 +82,8 @@ def rehearse(
             Upstream(dialogue) as upstream,
         ):
             if settings.user is not None:
-                # The owner of the directory can replace the records, so they are opened before the
-                # filter runs.
+                # The owner of the directory can replace the records, so the records are opened
+                # before the filter starts.
                 os.chown(directory, settings.user.uid, settings.user.gid)
             arguments = [
                 *settings.proxy_arguments,
@@ -170,7 +170,7 @@ def _difference(sent: bytes, received: bytes) -> list[str] | None:
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    """Return the number of equal lines at the beginning."""
+    """Return the number of equal lines at the beginning of two messages."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -2,7 +2,7 @@
 
 Rule: this module finds and counts the messages. Each message is read only when it is sent, so the
 required memory depends on the largest message and not on the mailbox. An empty file is not a
-message. If a message cannot be read, the others are still sent.
+message. If a message cannot be read, the other messages are still sent.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ STANDARD_INPUT = "-"
 #: The maximum size of a message in octets. The size of a sparse file or device can be unlimited.
 LIMIT = 1 << 28
 _TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
-#: The maximum number of octets of a line to read at once.
+#: The maximum number of octets to read at once from a line.
 _LINE = 1 << 16
 # The line before each message in an mbox, which contains an address and a date.
 _FROM = re.compile(rb"From \S+[ \t]+(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b")
 # The empty line after each message in an mbox.
 _SEPARATOR = re.compile(rb"(?<=\n)\r?\n\Z")
-# A quoted "From " line of the message itself (mboxrd).
+# A quoted "From " line in the message itself (mboxrd).
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
 
 

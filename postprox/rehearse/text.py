@@ -1,4 +1,4 @@
-"""The report of a rehearsal as text for a terminal.
+"""The report on a rehearsal, as text for a terminal.
 
 Rule: lines fit the width of the terminal. Unprintable characters from a message or filter are
 escaped.

@@ -47,7 +47,7 @@ class Upstream:
 
     @property
     def address(self) -> str:
-        """The address on which the server listens, as HOST:PORT."""
+        """The address on which the server is listening, as HOST:PORT."""
         host, port = self._listener.getsockname()[:2]
         return f"{host}:{port}"
 

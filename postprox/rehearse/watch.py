@@ -52,7 +52,7 @@ def changed(settings: Settings, before: State) -> str:
 
 
 def _filter_files(command: str) -> list[Path]:
-    """Return the words of a command that are file names."""
+    """Return the words in a command that are file names."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -64,4 +64,4 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return False  # A word of the command may be too long for a file name.
+        return False  # A word in the command may be too long for a file name.

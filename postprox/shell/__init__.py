@@ -1,5 +1,5 @@
 """The interface to the operating system: sockets, files, child processes, signals and the log.
 
-Rule: these modules make no decisions about mail. They perform the actions that `postprox.core`
-requests.
+Rule: these modules make no decisions about mail. The modules perform the actions that
+`postprox.core` requests.
 """

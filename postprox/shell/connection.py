@@ -28,7 +28,7 @@ class Connection:
     """A client connection, with its upstream connection, message and filter.
 
     finished: called exactly once with the connection, after everything has been released.
-    counters: the counters of the server, or None for a single session.
+    counters: the server's counters, or None for a single session.
     """
 
     def __init__(

@@ -65,7 +65,10 @@ class Filter:
         self._last_line = verdict.LastLine()
 
     def read_stderr(self) -> bytes | None:
-        """Read from standard error. Return b"" at the end, or None if there is no data yet."""
+        """Read from standard error.
+
+        Return b"" at the end of the stream, or None if no data is available yet.
+        """
         try:
             data = posix.read(self.stderr, limits.READ_SIZE)
         except BlockingIOError:

@@ -43,7 +43,7 @@ _TCP_INFO_UNACKED = 24
 def serve(options: "Options") -> int:
     """Serve clients until SIGTERM and return the exit status.
 
-    A server in the background returns 0 as soon as the port is bound.
+    For a server in the background, this function returns 0 as soon as the port is bound.
     """
     cannot = "start"
     with _PidFile(options.pid_file) as pid_file:

@@ -3,10 +3,10 @@
 Rule: the log never blocks and never raises. Input from clients cannot forge or garble a line. A
 missing syslog daemon is not an error.
 
-If the daemon does not read, its socket buffer fills up. While the daemon is restarting, there is no
-socket. While a line cannot be sent, informational lines are dropped, and a later line reports their
-number. Errors and warnings are buffered, up to a limit. A server can log to standard error instead
-(`stderr`).
+If the daemon is not reading, its socket buffer fills up. While the daemon is restarting, there is
+no socket. While a line cannot be sent, informational lines are dropped, and a later line reports
+their number. Errors and warnings are buffered, up to a limit. A server can log to standard error
+instead (`stderr`).
 
 Logs: the number of dropped lines, and internal errors with a traceback.
 """
@@ -102,7 +102,7 @@ class Syslog:
                 self._dropped = 0
 
     def flush_and_close(self) -> None:
-        """Write the buffered lines within `limits.LOG_EXIT_FLUSH`, then disconnect."""
+        """Write the buffered lines within `limits.LOG_EXIT_FLUSH` seconds, then disconnect."""
         end = time.monotonic() + limits.LOG_EXIT_FLUSH
         self.flush()
         while self.has_backlog and time.monotonic() < end:

@@ -41,7 +41,7 @@ WRITABLE = select.POLLOUT
 
 #: The pollers, each with its number of time units per second. poll(2) accepts every kind of
 #: descriptor. The cost of epoll(7), if available, does not depend on the number of descriptors.
-#: Both use the same event masks.
+#: Both pollers use the same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
@@ -80,7 +80,7 @@ class Loop:
         self._was_held_up = False  # true if the previous iteration was held up
         #: The number of ready descriptors in this iteration, which are served one after another.
         self.ready_count = 1
-        #: While timers run, the time with which deadlines are compared.
+        #: The time with which deadlines are compared while timers are running.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
@@ -146,7 +146,7 @@ class Loop:
         self.note_deadline(timed.deadline)
 
     def note_deadline(self, deadline: float) -> None:
-        """Report an earlier deadline of a timer source. Later deadlines need not be reported."""
+        """Report an earlier deadline for a timer source. Later deadlines need not be reported."""
         self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "TimerSource") -> None:
@@ -179,10 +179,10 @@ class Loop:
     def _is_held_up(self, late: float) -> bool:
         """Return whether the process was held up, so that this iteration's time does not count.
 
-        Peers and filters that wait for the proxy cannot continue while it is stopped (SIGSTOP).
-        The time of such a pause therefore does not count towards any limit. The loop never excludes
-        the time of two consecutive iterations. Otherwise, time limits would never expire in a
-        process that is always late.
+        Peers and filters that are waiting for the proxy cannot continue while it is stopped
+        (SIGSTOP). The time of such a pause therefore does not count towards any limit. The loop
+        never excludes the time of two consecutive iterations. Otherwise, time limits would never
+        expire in a process that is always late.
 
         late: the delay of the wait or the run time of the handlers, in seconds on the clock.
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SAFE_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _FOLDER = _SAFE_READ | posix.O_DIRECTORY
 _CREATE = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
-#: An unnamed file, if the system supports it.
+#: An unnamed file, if the system supports unnamed files.
 _NAMELESS = posix.O_RDWR | getattr(posix, "O_TMPFILE", posix.O_DIRECTORY) | posix.O_CLOEXEC
 
 keep_freed_memory()  # only processes that receive a message import this module

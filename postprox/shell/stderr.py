@@ -53,7 +53,7 @@ class StandardError:
                 self.dropped += 1
 
     def flush_and_close(self) -> None:
-        """Wait up to `limits.LOG_EXIT_FLUSH` for the thread to write the remaining lines."""
+        """Wait up to `limits.LOG_EXIT_FLUSH` seconds for the thread to write all lines."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, limits.LOG_EXIT_FLUSH)
 
